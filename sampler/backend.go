@@ -1,0 +1,106 @@
+// Package sampler turns a policy and an environment into trajectories.
+//
+// A [Backend] is an inference server that serves one or several versions of
+// the policy. Around it stand the prompt (typed spans, rendered with and
+// without tips), the episode driver and the scheduling of groups. Nothing here
+// knows the memory, the trainer or the loop.
+package sampler
+
+import (
+	"context"
+	"errors"
+)
+
+// Policy names one version of the weights as a backend serves them.
+// Version 0 is the base model without an adapter.
+type Policy struct {
+	Version int    `json:"version"`
+	Name    string `json:"name"` // for example "policy-v000012"; the server's answers carry it
+}
+
+// Adapter is one version of the LoRA weights on disk, immutable once written.
+type Adapter struct {
+	Version int
+	Dir     string // PEFT directory; empty if the trainer wrote none
+	GGUF    string // GGUF adapter file; empty if the trainer wrote none
+	// Score returns log π(tokens[i+1] | tokens[:i+1]) for every i under this
+	// adapter, as the trainer computes it: len(tokens)-1 values in nats. The
+	// canary compares them with what the server says. Nil skips the canary
+	// (tests, backends without log-probs).
+	Score func(ctx context.Context, tokens []int32) ([]float32, error)
+}
+
+// FinishReason says why a completion ended.
+type FinishReason string
+
+const (
+	// FinishStop: the policy wrote its end-of-turn token; it is the last id.
+	FinishStop FinishReason = "stop"
+	// FinishLength: MaxTokens or the context length was reached.
+	FinishLength FinishReason = "length"
+)
+
+// Request asks for one completion.
+type Request struct {
+	Prompt      []int32 // token ids, control tokens included
+	MaxTokens   int
+	Temperature float64 // 0 is greedy
+	Seed        uint64
+	// Session is sticky: requests of one trajectory share it, so that a
+	// backend can send them to the slot or replica that holds their prefix.
+	Session string
+}
+
+// Completion is what the policy wrote.
+type Completion struct {
+	IDs []int32 // sampled ids, the end-of-turn token included if it was sampled
+	// Logprobs are log π_old(id) in nats at temperature 1 over the whole
+	// vocabulary, one per id. Where the server left a gap the value is NaN:
+	// such a token is never trained.
+	Logprobs []float32
+	Text     string // decoded, without the end-of-turn token
+	Finish   FinishReason
+	Policy   Policy // the version that answered, as the server itself says
+}
+
+// Capabilities says what a server, as launched, can do. They are probed, not
+// believed.
+type Capabilities struct {
+	Server        string `json:"server"`  // "llama-server", "vllm", …
+	Version       string `json:"version"` // as far as it can be known
+	IDsIn         bool   `json:"ids_in"`
+	IDsOut        bool   `json:"ids_out"`
+	Logprobs      bool   `json:"logprobs"` // aligned with the ids
+	Adapters      string `json:"adapters"` // "process" (one per version), "runtime", "create", "none"
+	AdapterFormat string `json:"adapter_format"`
+	MaxRank       int    `json:"max_rank"`     // 0: no limit known
+	MaxResident   int    `json:"max_resident"` // policies served at once; 0: no limit known
+	ContextLength int    `json:"context_length"`
+	Parallel      int    `json:"parallel"` // requests served at once
+	VocabSize     int    `json:"vocab_size"`
+}
+
+// A Backend samples from published policies. It is safe for concurrent use.
+type Backend interface {
+	Capabilities(ctx context.Context) (Capabilities, error)
+	// Sample answers with the policy asked for or with an error, never with
+	// another version. It retries what is safe to retry within ctx.
+	Sample(ctx context.Context, p Policy, r Request) (Completion, error)
+	// Publish makes a new version usable and returns its Policy. It returns
+	// only when the weights are served everywhere. Publishing version 0 (a
+	// zero Adapter) serves the base model. It is idempotent per version.
+	Publish(ctx context.Context, a Adapter) (Policy, error)
+	// Retire stops serving p after its last request has ended.
+	Retire(ctx context.Context, p Policy) error
+	// Close stops what the backend started.
+	Close() error
+}
+
+// A Tokenizer is the server's own. Control tokens written in text are
+// tokenized as plain text, so that no observation and no tip can forge one.
+type Tokenizer interface {
+	Tokenize(ctx context.Context, text string) ([]int32, error)
+}
+
+// ErrPolicyGone is wrapped by Sample when p is not (or no longer) served.
+var ErrPolicyGone = errors.New("policy is not served")
