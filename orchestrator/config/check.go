@@ -1,0 +1,180 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// Check refuses values out of range, contradictions, and keys that were given
+// another value than their default although they have no effect. given maps
+// the keys that the user wrote to the place where they stand; nil means that
+// all of them came from code.
+func Check(c Config, given map[string]string) error {
+	place := func(key string) string {
+		if p, ok := given[key]; ok && p != "" {
+			return p + ": " + key
+		}
+		return key
+	}
+	for _, r := range rules(c) {
+		if !r.ok {
+			return &Error{place(r.key), r.msg, r.hint}
+		}
+	}
+	return checkIneffective(c, given, place)
+}
+
+type rule struct {
+	key       string
+	ok        bool
+	msg, hint string
+}
+
+func between(key string, v, lo, hi float64) rule {
+	hint := fmt.Sprintf("a number from %g to %g", lo, hi)
+	if math.IsInf(hi, 1) {
+		hint = fmt.Sprintf("%g or more", lo)
+	}
+	return rule{key, v >= lo && v <= hi, fmt.Sprintf("%g is out of range", v), hint} // NaN fails both
+}
+
+func above(key string, v float64) rule {
+	return rule{key, v > 0 && !math.IsInf(v, 0), fmt.Sprintf("%g is out of range", v), "a number above 0"}
+}
+
+func oneOf(key, v string, valid ...string) rule {
+	return rule{key, slices.Contains(valid, v), fmt.Sprintf("unknown value %q", v), "one of " + strings.Join(valid, ", ")}
+}
+
+func rules(c Config) []rule {
+	inf := math.Inf(1)
+	v := c.Env.Vault
+	return append([]rule{
+		{"run.name", c.Run.Name != "" && !strings.ContainsAny(c.Run.Name, "/\\\x00") && c.Run.Name != "." && c.Run.Name != "..", fmt.Sprintf("%q is not a folder name", c.Run.Name), "letters, digits, '-' and '_'"},
+		{"run.dir", c.Run.Dir != "", "is empty", `for example dir = "runs"`},
+		between("run.steps", float64(c.Run.Steps), 0, 1e9),
+		between("run.minutes", c.Run.Minutes, 0, inf),
+		between("run.keep_checkpoints", float64(c.Run.KeepCheckpoints), 1, 1e6),
+		oneOf("env.name", c.Env.Name, "vault"),
+		{"env.vault.houses", len(v.Houses) > 0, "no house", "for example houses = [1]"},
+		between("env.vault.doors", float64(v.Doors), 2, 8),
+		between("env.vault.levers", float64(v.Levers), 2, 12),
+		oneOf("env.vault.score", v.Score, "sparse", "partial"),
+		between("env.vault.train_variations", float64(v.TrainVariations), 1, 1e6),
+		between("env.vault.test_variations", float64(v.TestVariations), 0, 1e6),
+		oneOf("algorithm.name", c.Algorithm.Name, "empo2", "grpo"),
+		between("algorithm.groups", float64(c.Algorithm.Groups), 1, 1e5),
+		between("algorithm.group_size", float64(c.Algorithm.GroupSize), 2, 1e5),
+		oneOf("algorithm.mode_draw", c.Algorithm.ModeDraw, "step", "group", "episode"),
+		between("algorithm.memory_probability", c.Algorithm.MemoryProbability, 0, 1),
+		between("algorithm.off_policy_probability", c.Algorithm.OffPolicyProbability, 0, 1),
+		oneOf("algorithm.baseline", c.Algorithm.Baseline, "group", "tip-free"),
+		between("loss.clip_low", c.Loss.ClipLow, 0, 1),
+		between("loss.clip_high", c.Loss.ClipHigh, 0, inf),
+		{"loss.dual_clip", c.Loss.DualClip == 0 || c.Loss.DualClip > 1, fmt.Sprintf("%g is out of range", c.Loss.DualClip), "0 (off) or a number above 1"},
+		{"loss.logprob_floor", c.Loss.LogprobFloor <= 0, fmt.Sprintf("%g is not a log-prob", c.Loss.LogprobFloor), "0 or below; -1e30 switches the mask off"},
+		between("loss.kl", c.Loss.KL, 0, inf),
+		between("loss.kl_sampled", c.Loss.KLSampled, 0, inf),
+		oneOf("loss.kl_estimator", c.Loss.KLEstimator, "exact", "k3"),
+		oneOf("loss.average", c.Loss.Average, "episode", "token"),
+		between("loss.minibatch", float64(c.Loss.MiniBatch), 1, 1e6),
+		between("loss.epochs", float64(c.Loss.Epochs), 1, 100),
+		above("optimizer.learning_rate", c.Optimizer.LearningRate),
+		between("optimizer.beta1", c.Optimizer.Beta1, 0, 0.999999),
+		between("optimizer.beta2", c.Optimizer.Beta2, 0, 0.999999),
+		above("optimizer.eps", c.Optimizer.Eps),
+		between("optimizer.weight_decay", c.Optimizer.WeightDecay, 0, inf),
+		between("optimizer.grad_clip_norm", c.Optimizer.GradClipNorm, 0, inf),
+		{"rollout.temperature", c.Rollout.Temperature == 1, fmt.Sprintf("%g: training needs log-probs at temperature 1", c.Rollout.Temperature), "leave it at 1.0; eval.temperature is free"},
+		between("rollout.max_steps", float64(c.Rollout.MaxSteps), 1, 1e6),
+		between("rollout.max_tokens", float64(c.Rollout.MaxTokens), 1, 1e6),
+		between("rollout.episodes_in_flight", float64(c.Rollout.EpisodesInFlight), 1, 1e5),
+		between("rollout.retries", float64(c.Rollout.Retries), 0, 100),
+		between("memory.k", float64(c.Memory.K), 1, 1000),
+		between("memory.threshold", c.Memory.Threshold, -1, 1),
+		between("memory.capacity", float64(c.Memory.Capacity), 1, 1e7),
+		oneOf("memory.keep", c.Memory.Keep, "all", "latest"),
+		oneOf("memory.embedder", c.Memory.Embedder, "ngram", "openai", "ollama"),
+		between("novelty.weight", c.Novelty.Weight, 0, inf),
+		oneOf("novelty.source", c.Novelty.Source, "tips", "states"),
+		oneOf("reflection.by", c.Reflection.By, "policy", "base"),
+		between("reflection.temperature", c.Reflection.Temperature, 0, 10),
+		between("reflection.max_tokens", float64(c.Reflection.MaxTokens), 1, 1e6),
+		between("eval.every", float64(c.Eval.Every), 0, 1e9),
+		between("eval.episodes", float64(c.Eval.Episodes), 1, 1e7),
+		between("eval.final_episodes", float64(c.Eval.FinalEpisodes), 1, 1e7),
+		between("eval.temperature", c.Eval.Temperature, 0, 10),
+		oneOf("sampler.backend", c.Sampler.Backend, "llamacpp"),
+		{"sampler.model", c.Sampler.Model != "", "is empty", `"embedded" or a path`},
+		above("sampler.canary", c.Sampler.Canary),
+		between("sampler.llamacpp.slots", float64(c.Sampler.LlamaCPP.Slots), 1, 1024),
+		between("sampler.llamacpp.context", float64(c.Sampler.LlamaCPP.Context), 0, 1e7),
+		between("sampler.llamacpp.threads", float64(c.Sampler.LlamaCPP.Threads), 1, 1024),
+		above("sampler.llamacpp.timeout_seconds", c.Sampler.LlamaCPP.TimeoutSeconds),
+		{"trainer.model", c.Trainer.Model != "", "is empty", `"embedded" or a folder in Hugging Face format`},
+		between("trainer.rank", float64(c.Trainer.Rank), 1, 4096),
+		above("trainer.alpha", c.Trainer.Alpha),
+		between("trainer.threads", float64(c.Trainer.Threads), 0, 1024),
+		above("trainer.timeout_seconds", c.Trainer.TimeoutSeconds),
+		between("trainer.restarts", float64(c.Trainer.Restarts), 0, 1000),
+	}, contradictions(c)...)
+}
+
+func contradictions(c Config) []rule {
+	a := c.Algorithm
+	return []rule{
+		{"algorithm.baseline", a.Name == "grpo" || a.Baseline != "tip-free" || a.ModeDraw == "episode",
+			fmt.Sprintf("tip-free needs mixed groups, but mode_draw is %q", a.ModeDraw), `baseline = "group", or mode_draw = "episode"`},
+		{"algorithm.memory_probability", a.Name == "grpo" || a.ModeDraw != "episode" || a.Baseline != "tip-free" || int(math.Round(a.MemoryProbability*float64(a.GroupSize))) < a.GroupSize,
+			"leaves no episode without tips for the tip-free baseline", "lower memory_probability or raise group_size"},
+		{"env.vault.levers", c.Env.Vault.Levers <= 12, "a house has 12 levers", "at most 12"},
+		{"sampler.model", (c.Sampler.Model == "embedded") == (c.Trainer.Model == "embedded"),
+			"sampler.model and trainer.model name different models", "both embedded, or both the same model"},
+		{"trainer.formats", slices.Contains(c.Trainer.Formats, "gguf") || c.Sampler.Backend != "llamacpp",
+			"llamacpp needs adapters in GGUF", `formats = ["peft", "gguf"]`},
+		{"memory.url", c.Memory.Embedder == "ngram" || c.Memory.URL != "", "is empty, but the embedder is a server", `for example url = "http://127.0.0.1:11434"`},
+		{"memory.model", c.Memory.Embedder == "ngram" || c.Memory.Model != "", "is empty, but the embedder is a server", "the name of its embedding model"},
+	}
+}
+
+// ineffective lists, per condition, the keys (or tables, ending in ".") that
+// do nothing while it holds.
+func ineffective(c Config) map[string][]string {
+	out := map[string][]string{}
+	when := func(cond bool, why string, keys ...string) {
+		if cond {
+			out[why] = keys
+		}
+	}
+	when(c.Algorithm.Name == "grpo", `algorithm.name is "grpo", which has no memory`,
+		"memory.", "novelty.", "reflection.", "algorithm.mode_draw", "algorithm.memory_probability",
+		"algorithm.off_policy_probability", "algorithm.baseline")
+	when(c.Loss.KL == 0 && c.Loss.KLSampled == 0, "loss.kl and loss.kl_sampled are 0", "loss.kl_estimator")
+	when(c.Novelty.Weight == 0, "novelty.weight is 0", "novelty.source")
+	when(c.Memory.Embedder == "ngram", `memory.embedder is "ngram"`, "memory.url", "memory.model")
+	return out
+}
+
+func checkIneffective(c Config, given map[string]string, place func(string) string) error {
+	defaults := map[string]string{}
+	walk(reflect.ValueOf(Default()), "", func(name, _ string, v reflect.Value) { defaults[name] = format(v) }, nil)
+	var found error
+	for why, patterns := range ineffective(c) {
+		walk(reflect.ValueOf(c), "", func(name, _ string, v reflect.Value) {
+			if _, ok := given[name]; !ok || found != nil || format(v) == defaults[name] || !matches(name, patterns) {
+				return
+			}
+			found = &Error{place(name), "has no effect: " + why, "remove it, or change the other key"}
+		}, nil)
+	}
+	return found
+}
+
+func matches(name string, patterns []string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		return name == p || strings.HasSuffix(p, ".") && strings.HasPrefix(name, p)
+	})
+}

@@ -1,0 +1,180 @@
+// Package config defines config.toml: its keys, their defaults, how a file is
+// read (strictly) and which values and combinations are refused.
+//
+// Every key has a default and a doc tag; config.toml at the top of the
+// repository is [Write] of [Default] and a test keeps it so.
+package config
+
+// Config is the whole of config.toml.
+type Config struct {
+	Run        Run        `toml:"run"`
+	Env        Env        `toml:"env"`
+	Algorithm  Algorithm  `toml:"algorithm"`
+	Loss       Loss       `toml:"loss"`
+	Optimizer  Optimizer  `toml:"optimizer"`
+	Rollout    Rollout    `toml:"rollout"`
+	Memory     Memory     `toml:"memory"`
+	Novelty    Novelty    `toml:"novelty"`
+	Reflection Reflection `toml:"reflection"`
+	Eval       Eval       `toml:"eval"`
+	Sampler    Sampler    `toml:"sampler"`
+	Trainer    Trainer    `toml:"trainer"`
+}
+
+// Run says where a run lives and how long it is.
+type Run struct {
+	Name            string  `toml:"name" doc:"the run's folder is <dir>/<name>; running it again continues it"`
+	Dir             string  `toml:"dir"`
+	Seed            uint64  `toml:"seed" doc:"every other seed derives from it"`
+	Steps           int     `toml:"steps" doc:"training steps in all; raise it to train a finished run further"`
+	Minutes         float64 `toml:"minutes" doc:"stop after the step in which this time is over; 0: no limit"`
+	KeepCheckpoints int     `toml:"keep_checkpoints" doc:"how many of the newest adapters and optimizer states stay on disk"`
+}
+
+// Env chooses the environment; each has its own table.
+type Env struct {
+	Name  string `toml:"name" doc:"vault"`
+	Vault Vault  `toml:"vault"`
+}
+
+// Vault configures the embedded environment.
+type Vault struct {
+	Houses          []int64 `toml:"houses" doc:"seeds of the houses to train in"`
+	Doors           int     `toml:"doors" doc:"doors on the way out, 2 to 8"`
+	Levers          int     `toml:"levers" doc:"levers at each door, 2 to 12; one opens it"`
+	Score           string  `toml:"score" doc:"sparse: 100 at the exit only; partial: 100/doors for each door"`
+	TrainVariations int     `toml:"train_variations" doc:"walks of each house that are trained on"`
+	TestVariations  int     `toml:"test_variations" doc:"further walks of the same house, never trained on"`
+}
+
+// Algorithm is what EMPO² adds to GRPO, and GRPO's own group settings.
+type Algorithm struct {
+	Name                 string  `toml:"name" doc:"empo2, or grpo: the same loop with the memory off"`
+	Groups               int     `toml:"groups" doc:"groups (tasks) in a step"`
+	GroupSize            int     `toml:"group_size" doc:"episodes in a group"`
+	ModeDraw             string  `toml:"mode_draw" doc:"what draws a learning mode: step (the paper's reference), group, or episode (mixed groups)"`
+	MemoryProbability    float64 `toml:"memory_probability" doc:"p_mem: probability that tips are shown (share of each group if mode_draw is episode); the reference has 0.25"`
+	OffPolicyProbability float64 `toml:"off_policy_probability" doc:"p_off: probability that an episode with tips is learnt without them"`
+	Baseline             string  `toml:"baseline" doc:"group: the group's mean return; tip-free: the mean of its episodes without tips (mode_draw = episode)"`
+	NormalizeStd         bool    `toml:"normalize_std" doc:"divide advantages by the group's standard deviation (GRPO); false: Dr.GRPO"`
+}
+
+// Loss is the objective of EMPO² (PPO's clip, dual clip, mask, KL).
+type Loss struct {
+	ClipLow      float64 `toml:"clip_low" doc:"the ratio is clipped below 1 - clip_low"`
+	ClipHigh     float64 `toml:"clip_high" doc:"the ratio is clipped above 1 + clip_high"`
+	DualClip     float64 `toml:"dual_clip" doc:"bound of the loss for negative advantages, as a multiple of the advantage; 0: off"`
+	LogprobFloor float64 `toml:"logprob_floor" doc:"tokens whose current log-prob is below this get no policy gradient; -1e30: off"`
+	KL           float64 `toml:"kl" doc:"coefficient of the KL to the base model in the context that is trained (the paper's beta)"`
+	KLSampled    float64 `toml:"kl_sampled" doc:"coefficient of the KL to the base model in the context the tokens were sampled in (extension)"`
+	KLEstimator  string  `toml:"kl_estimator" doc:"exact (whole vocabulary) or k3 (taken token)"`
+	Average      string  `toml:"average" doc:"episode: mean over an episode's tokens, then over episodes; token: mean over all tokens"`
+	MiniBatch    int     `toml:"minibatch" doc:"episodes in one optimizer step"`
+	Epochs       int     `toml:"epochs" doc:"passes over a step's episodes"`
+}
+
+// Optimizer is AdamW on the adapter's weights.
+type Optimizer struct {
+	LearningRate float64 `toml:"learning_rate"`
+	Beta1        float64 `toml:"beta1"`
+	Beta2        float64 `toml:"beta2"`
+	Eps          float64 `toml:"eps"`
+	WeightDecay  float64 `toml:"weight_decay"`
+	GradClipNorm float64 `toml:"grad_clip_norm" doc:"0: off"`
+}
+
+// Rollout bounds episodes.
+type Rollout struct {
+	Temperature      float64 `toml:"temperature" doc:"of training episodes; 1 is the only value whose log-probs the trainer can match"`
+	MaxSteps         int     `toml:"max_steps" doc:"actions in an episode"`
+	MaxTokens        int     `toml:"max_tokens" doc:"tokens in an action"`
+	EpisodesInFlight int     `toml:"episodes_in_flight" doc:"episodes that run at the same time"`
+	Retries          int     `toml:"retries" doc:"times an episode is run again after the server or the environment failed it"`
+}
+
+// Memory is the bank of tips.
+type Memory struct {
+	K         int     `toml:"k" doc:"tips retrieved for a state, at most; the reference has 10"`
+	Threshold float64 `toml:"threshold" doc:"cosine above which a stored state is similar"`
+	Capacity  int     `toml:"capacity" doc:"entries per task variation; the oldest are dropped"`
+	Keep      string  `toml:"keep" doc:"all: tips stay in the conversation; latest: only the newest turn shows tips"`
+	Embedder  string  `toml:"embedder" doc:"ngram (built in), openai or ollama"`
+	URL       string  `toml:"url" doc:"of the embedding server (openai, ollama)"`
+	Model     string  `toml:"model" doc:"of the embedding server (openai, ollama)"`
+}
+
+// Novelty is the intrinsic reward 1/n.
+type Novelty struct {
+	Weight float64 `toml:"weight" doc:"lambda; 0: no intrinsic reward"`
+	Source string  `toml:"source" doc:"n counts similar tips (the reference), or similar visited states (the paper's text)"`
+}
+
+// Reflection is how tips are written.
+type Reflection struct {
+	By          string  `toml:"by" doc:"policy (the paper), or base: the adapter switched off"`
+	Temperature float64 `toml:"temperature"`
+	MaxTokens   int     `toml:"max_tokens"`
+}
+
+// Eval is the evaluation without tips.
+type Eval struct {
+	Every         int     `toml:"every" doc:"steps between evaluations; 0: only at the end"`
+	Episodes      int     `toml:"episodes" doc:"episodes per evaluation, spread evenly over the tasks"`
+	FinalEpisodes int     `toml:"final_episodes" doc:"episodes of the last evaluation"`
+	Temperature   float64 `toml:"temperature"`
+}
+
+// Sampler chooses the inference server.
+type Sampler struct {
+	Backend  string   `toml:"backend" doc:"llamacpp: a llama-server per version of the policy, started here"`
+	Model    string   `toml:"model" doc:"embedded, a folder in Hugging Face format, or a GGUF file of trainer.model"`
+	LlamaCPP LlamaCPP `toml:"llamacpp"`
+	Canary   float64  `toml:"canary" doc:"largest difference of log-probs between server and trainer that a new version may show"`
+}
+
+// LlamaCPP configures the llama-server processes.
+type LlamaCPP struct {
+	Slots          int     `toml:"slots" doc:"requests served at once"`
+	Context        int     `toml:"context" doc:"tokens per slot; 0: what the model was trained with"`
+	Threads        int     `toml:"threads"`
+	ExactLogprobs  bool    `toml:"exact_logprobs" doc:"f32 cache, no flash attention: log-probs equal the trainer's to 1e-5"`
+	TimeoutSeconds float64 `toml:"timeout_seconds" doc:"deadline of a request"`
+}
+
+// Trainer configures the trainer process and the adapter.
+type Trainer struct {
+	Model          string   `toml:"model" doc:"embedded, or a folder in Hugging Face format"`
+	Rank           int      `toml:"rank"`
+	Alpha          float64  `toml:"alpha"`
+	Threads        int      `toml:"threads" doc:"torch threads; 0: torch's own choice"`
+	Formats        []string `toml:"formats" doc:"what an adapter is written as: peft, gguf"`
+	TimeoutSeconds float64  `toml:"timeout_seconds" doc:"deadline of a request"`
+	Restarts       int      `toml:"restarts" doc:"how often a trainer that died is started again before the run stops"`
+}
+
+// Default is the embedded default: a demonstration that runs offline on a CPU.
+func Default() Config {
+	return Config{
+		Run: Run{Name: "vault", Dir: "runs", Seed: 1, Steps: 48, KeepCheckpoints: 2},
+		Env: Env{Name: "vault", Vault: Vault{Houses: []int64{1}, Doors: 4, Levers: 8, Score: "sparse", TrainVariations: 4, TestVariations: 4}},
+		Algorithm: Algorithm{
+			Name: "empo2", Groups: 4, GroupSize: 16, ModeDraw: "episode",
+			MemoryProbability: 0.5, OffPolicyProbability: 2.0 / 3, Baseline: "tip-free", NormalizeStd: true,
+		},
+		Loss: Loss{
+			ClipLow: 0.2, ClipHigh: 0.3, DualClip: 10, LogprobFloor: -5, KL: 0.05, KLSampled: 0.3,
+			KLEstimator: "exact", Average: "episode", MiniBatch: 16, Epochs: 1,
+		},
+		Optimizer:  Optimizer{LearningRate: 3e-3, Beta1: 0.9, Beta2: 0.99, Eps: 1e-8, GradClipNorm: 1},
+		Rollout:    Rollout{Temperature: 1, MaxSteps: 30, MaxTokens: 8, EpisodesInFlight: 16, Retries: 1},
+		Memory:     Memory{K: 3, Threshold: 0.5, Capacity: 1000, Keep: "all", Embedder: "ngram"},
+		Novelty:    Novelty{Weight: 1, Source: "tips"},
+		Reflection: Reflection{By: "base", Temperature: 0.5, MaxTokens: 40},
+		Eval:       Eval{Every: 4, Episodes: 64, FinalEpisodes: 256, Temperature: 1},
+		Sampler: Sampler{
+			Backend: "llamacpp", Model: "embedded", Canary: 1e-3,
+			LlamaCPP: LlamaCPP{Slots: 16, Threads: 1, ExactLogprobs: true, TimeoutSeconds: 60},
+		},
+		Trainer: Trainer{Model: "embedded", Rank: 8, Alpha: 16, Threads: 1, Formats: []string{"peft", "gguf"}, TimeoutSeconds: 300, Restarts: 3},
+	}
+}
