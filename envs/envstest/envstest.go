@@ -1,0 +1,203 @@
+// Package envstest is the conformance suite of [envs.Family].
+package envstest
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/empo2/empo2/envs"
+)
+
+// A Policy chooses the suite's actions from what it sees. It must be a pure
+// function of its arguments and safe for concurrent use.
+type Policy func(t envs.Task, step int, o envs.Observation) string
+
+// An Option changes how [Run] drives a family.
+type Option func(*suite)
+
+// WithPolicy replaces the default policy, which names words of the state, by
+// one that gets further in the environment at hand.
+func WithPolicy(p Policy) Option { return func(s *suite) { s.policy = p } }
+
+// WithTasks bounds how many tasks of a split the suite opens (default 4).
+func WithTasks(n int) Option { return func(s *suite) { s.tasks = n } }
+
+// WithSteps bounds how many steps the suite takes in an episode (default 20).
+func WithSteps(n int) Option { return func(s *suite) { s.steps = n } }
+
+// WithPatience bounds every call that leaves the suite (default 1 minute). It
+// only keeps a hanging environment from hanging the tests.
+func WithPatience(d time.Duration) Option { return func(s *suite) { s.patience = d } }
+
+type suite struct {
+	family   envs.Family
+	policy   Policy
+	tasks    int
+	steps    int
+	patience time.Duration
+}
+
+// Run checks that the families that open opens keep the contracts of
+// [envs.Family] and [envs.Episode]. It opens one family, closes it, and fails
+// if goroutines that were started in between are left. Up to four episodes
+// are open at once.
+func Run(t *testing.T, open func(t *testing.T) envs.Family, options ...Option) {
+	before := goleak.IgnoreCurrent()
+	s := &suite{family: open(t), policy: wordPolicy, tasks: 4, steps: 20, patience: time.Minute}
+	for _, option := range options {
+		option(s)
+	}
+	t.Run("name", func(t *testing.T) {
+		if s.family.Name() == "" || s.family.Name() != s.family.Name() {
+			t.Errorf("name = %q, want a stable one", s.family.Name())
+		}
+	})
+	t.Run("tasks", s.testTasks)
+	t.Run("unknown split", s.testUnknownSplit)
+	t.Run("unknown task", s.testUnknownTask)
+	t.Run("single-use", s.testSingleUse)
+	t.Run("close at any time", s.testCloseAnyTime)
+	t.Run("steps", s.testSteps)
+	t.Run("determinism", s.testDeterminism)
+	t.Run("interleaved", s.testInterleaved)
+	t.Run("concurrent", s.testConcurrent)
+	t.Run("hostile actions", s.testHostile)
+	t.Run("ended context", s.testEndedContext)
+	if err := s.family.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	goleak.VerifyNone(t, before)
+}
+
+// wordPolicy says things that depend on the state and its words.
+func wordPolicy(_ envs.Task, step int, o envs.Observation) string {
+	words := strings.FieldsFunc(o.State, func(r rune) bool { return strings.ContainsRune(" \n\t.,:;", r) })
+	if len(words) == 0 {
+		return "look around"
+	}
+	return "pull " + words[(7*step+1)%len(words)]
+}
+
+func (s *suite) context(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), s.patience,
+		fmt.Errorf("the environment did not answer within %s", s.patience))
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// some returns the first tasks of a split.
+func (s *suite) some(t *testing.T, split envs.Split) []envs.Task {
+	t.Helper()
+	tasks, err := s.family.Tasks(split)
+	if err != nil {
+		t.Fatalf("tasks of %s: %v", split, err)
+	}
+	return tasks[:min(len(tasks), s.tasks)]
+}
+
+func (s *suite) open(t *testing.T, task envs.Task) envs.Episode {
+	t.Helper()
+	e, err := s.family.Open(s.context(t), task)
+	if err != nil {
+		t.Fatalf("open %s: %v", task.ID, err)
+	}
+	return e
+}
+
+// started opens and resets an episode that is closed at the end of the test.
+func (s *suite) started(t *testing.T, task envs.Task) (envs.Episode, envs.Observation) {
+	t.Helper()
+	e := s.open(t, task)
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Errorf("close episode of %s: %v", task.ID, err)
+		}
+	})
+	obs, err := e.Reset(s.context(t))
+	if err != nil {
+		t.Fatalf("reset %s: %v", task.ID, err)
+	}
+	return e, obs
+}
+
+// A transcript is what an episode answered: the first observation and the
+// steps that followed.
+type transcript struct {
+	First envs.Observation
+	Steps []envs.Step
+}
+
+// play drives a whole episode. It runs on any goroutine.
+func (s *suite) play(ctx context.Context, task envs.Task) (tr transcript, err error) {
+	e, err := s.family.Open(ctx, task)
+	if err != nil {
+		return tr, fmt.Errorf("open %s: %w", task.ID, err)
+	}
+	defer func() {
+		if cerr := e.Close(); err == nil && cerr != nil {
+			err = fmt.Errorf("close episode of %s: %w", task.ID, cerr)
+		}
+	}()
+	obs, err := e.Reset(ctx)
+	if err != nil {
+		return tr, fmt.Errorf("reset %s: %w", task.ID, err)
+	}
+	tr.First = obs
+	for i := range s.steps {
+		step, err := e.Step(ctx, s.policy(task, i, obs))
+		if err != nil {
+			return tr, fmt.Errorf("step %d of %s: %w", i, task.ID, err)
+		}
+		tr.Steps = append(tr.Steps, step)
+		if step.Done() {
+			break
+		}
+		obs = step.Observation
+	}
+	return tr, nil
+}
+
+func (s *suite) mustPlay(t *testing.T, task envs.Task) transcript {
+	t.Helper()
+	tr, err := s.play(s.context(t), task)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tr
+}
+
+func checkObservation(t *testing.T, o envs.Observation, last bool) {
+	t.Helper()
+	if !utf8.ValidString(o.State) || !utf8.ValidString(o.Feedback) {
+		t.Errorf("observation is not valid UTF-8: %q", o)
+	}
+	if last != (o.State == "") {
+		t.Errorf("state = %q although done = %v; it is empty after the last step only", o.State, last)
+	}
+}
+
+func checkStep(t *testing.T, step envs.Step) {
+	t.Helper()
+	checkObservation(t, step.Observation, step.Done())
+	for name, v := range map[string]float64{"reward": step.Reward, "score": step.Score} {
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			t.Errorf("%s = %v", name, v)
+		}
+	}
+}
+
+func equal(t *testing.T, what string, got, want transcript) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}

@@ -1,0 +1,66 @@
+package envs
+
+import (
+	"context"
+	"errors"
+)
+
+// ErrMisuse is wrapped by a [Guard]ed episode that is driven out of order.
+var ErrMisuse = errors.New("episode is single-use: reset once, then step until done")
+
+// Guard wraps e so that it holds its caller to the contract of [Episode]: a
+// second Reset, a Step before Reset and a Step after the end are answered with
+// [ErrMisuse], and no call reaches e once its context has ended. After an
+// error of e every further call is a misuse too, as the episode is lost.
+func Guard(e Episode) Episode { return &guarded{episode: e} }
+
+type guarded struct {
+	episode Episode
+	phase   phase
+}
+
+type phase int
+
+const (
+	fresh phase = iota
+	running
+	over
+)
+
+// Reset implements [Episode].
+func (g *guarded) Reset(ctx context.Context) (Observation, error) {
+	if err := context.Cause(ctx); err != nil {
+		return Observation{}, err
+	}
+	if g.phase != fresh {
+		return Observation{}, ErrMisuse
+	}
+	g.phase = over
+	obs, err := g.episode.Reset(ctx)
+	if err != nil {
+		return Observation{}, err
+	}
+	g.phase = running
+	return obs, nil
+}
+
+// Step implements [Episode].
+func (g *guarded) Step(ctx context.Context, action string) (Step, error) {
+	if err := context.Cause(ctx); err != nil {
+		return Step{}, err
+	}
+	if g.phase != running {
+		return Step{}, ErrMisuse
+	}
+	step, err := g.episode.Step(ctx, action)
+	if err != nil || step.Done() {
+		g.phase = over
+	}
+	return step, err
+}
+
+// Close implements [Episode].
+func (g *guarded) Close() error {
+	g.phase = over
+	return g.episode.Close()
+}
