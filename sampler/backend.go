@@ -104,3 +104,7 @@ type Tokenizer interface {
 
 // ErrPolicyGone is wrapped by Sample when p is not (or no longer) served.
 var ErrPolicyGone = errors.New("policy is not served")
+
+// ErrContextFull is wrapped by Sample when the prompt leaves no room in the
+// server's context. The episode ends there; nothing has failed.
+var ErrContextFull = errors.New("prompt does not fit the context")

@@ -1,0 +1,42 @@
+package sampler
+
+// shown remembers which tips stand in the conversation, so that none is shown
+// twice. Under KeepLatest earlier tips have left the prompt and may come
+// again; only doubles within a turn are dropped.
+type shown struct {
+	forget bool
+	ids    map[int64]bool
+	texts  map[string]bool
+}
+
+func newShown(k Keep) *shown {
+	return &shown{forget: k == KeepLatest, ids: map[int64]bool{}, texts: map[string]bool{}}
+}
+
+// pick returns the first distinct tips that do not stand in the conversation
+// yet, at most limit (0: all).
+func (s *shown) pick(tips []Tip, limit int) []Tip {
+	var picked []Tip
+	texts := map[string]bool{}
+	for _, t := range tips {
+		if limit > 0 && len(picked) == limit {
+			break
+		}
+		if t.Text == "" || texts[t.Text] || s.ids[t.ID] || s.texts[t.Text] {
+			continue
+		}
+		texts[t.Text] = true
+		picked = append(picked, t)
+	}
+	return picked
+}
+
+// add records tips that a sampled prompt has shown.
+func (s *shown) add(tips []Tip) {
+	if s.forget {
+		return
+	}
+	for _, t := range tips {
+		s.ids[t.ID], s.texts[t.Text] = true, true
+	}
+}
