@@ -2,9 +2,7 @@ package sampler
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/empo2/empo2/envs"
@@ -151,42 +149,4 @@ func (t *Trajectory) States() []string {
 // session is the key that keeps an episode on one slot or replica.
 func (t *Trajectory) session() string {
 	return fmt.Sprintf("s%d-g%d-e%d", t.Step, t.Group, t.Episode)
-}
-
-// Logprobs are log-probs in nats of which some may be unknown (NaN). In JSON
-// an unknown one is null.
-type Logprobs []float32
-
-// MarshalJSON writes what is not finite as null.
-func (l Logprobs) MarshalJSON() ([]byte, error) {
-	if l == nil {
-		return []byte("null"), nil
-	}
-	values := make([]*float32, len(l))
-	for i := range l {
-		if finite(float64(l[i])) {
-			values[i] = &l[i]
-		}
-	}
-	return json.Marshal(values)
-}
-
-// UnmarshalJSON reads null as NaN.
-func (l *Logprobs) UnmarshalJSON(data []byte) error {
-	var values []*float32
-	if err := json.Unmarshal(data, &values); err != nil {
-		return fmt.Errorf("log-probs: %w", err)
-	}
-	if values == nil {
-		*l = nil
-		return nil
-	}
-	*l = make(Logprobs, len(values))
-	for i, v := range values {
-		(*l)[i] = float32(math.NaN())
-		if v != nil {
-			(*l)[i] = *v
-		}
-	}
-	return nil
 }

@@ -1,0 +1,45 @@
+package sampler
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+)
+
+// Logprobs are log-probs in nats of which some may be unknown (NaN). In JSON
+// an unknown one is null.
+type Logprobs []float32
+
+// MarshalJSON writes what is not finite as null.
+func (l Logprobs) MarshalJSON() ([]byte, error) {
+	if l == nil {
+		return []byte("null"), nil
+	}
+	values := make([]*float32, len(l))
+	for i := range l {
+		if finite(float64(l[i])) {
+			values[i] = &l[i]
+		}
+	}
+	return json.Marshal(values)
+}
+
+// UnmarshalJSON reads null as NaN.
+func (l *Logprobs) UnmarshalJSON(data []byte) error {
+	var values []*float32
+	if err := json.Unmarshal(data, &values); err != nil {
+		return fmt.Errorf("log-probs: %w", err)
+	}
+	if values == nil {
+		*l = nil
+		return nil
+	}
+	*l = make(Logprobs, len(values))
+	for i, v := range values {
+		(*l)[i] = float32(math.NaN())
+		if v != nil {
+			(*l)[i] = *v
+		}
+	}
+	return nil
+}

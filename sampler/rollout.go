@@ -1,0 +1,161 @@
+package sampler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/empo2/empo2/envs"
+)
+
+// A rollout is one episode under way, driven by one goroutine.
+type rollout struct {
+	*Driver
+	spec    EpisodeSpec
+	t       *Trajectory
+	env     envs.Episode
+	talk    *Conversation
+	shown   *shown
+	opening []Message // what the first prompt begins with
+}
+
+// run opens the environment, plays, and closes it, whatever happens.
+func (r *rollout) run(ctx context.Context) (StopReason, error) {
+	err := within(ctx, r.EnvTimeout, "open "+r.spec.Task.ID, func(ctx context.Context) (err error) {
+		r.env, err = r.Family.Open(ctx, r.spec.Task)
+		return err
+	})
+	if err != nil {
+		return StopFailed, err
+	}
+	defer r.close()
+	err = within(ctx, r.EnvTimeout, "reset "+r.spec.Task.ID, func(ctx context.Context) (err error) {
+		r.t.Final, err = r.env.Reset(ctx)
+		return err
+	})
+	if err != nil {
+		return StopFailed, err
+	}
+	return r.play(ctx)
+}
+
+func (r *rollout) close() {
+	if err := r.env.Close(); err != nil {
+		r.Log.Warn().Err(err).Int64("step", r.t.Step).Int("group", r.t.Group).Int("rollout", r.t.Episode).
+			Str("env", r.spec.Task.ID).Msg("close episode")
+	}
+}
+
+// play alternates between the policy and the environment.
+func (r *rollout) play(ctx context.Context) (StopReason, error) {
+	for r.spec.MaxSteps <= 0 || len(r.t.Turns) < r.spec.MaxSteps {
+		stop, err := r.turn(ctx)
+		if err != nil {
+			return StopFailed, fmt.Errorf("turn %d: %w", len(r.t.Turns), err)
+		}
+		if stop != "" {
+			return stop, nil
+		}
+	}
+	return StopMaxSteps, nil
+}
+
+// turn does one turn. It returns why the episode is over, or "".
+func (r *rollout) turn(ctx context.Context) (StopReason, error) {
+	start := time.Now()
+	turn := Turn{Observation: r.t.Final, Similar: -1}
+	if err := r.recall(ctx, &turn); err != nil {
+		return StopFailed, err
+	}
+	err := r.sample(ctx, &turn)
+	if errors.Is(err, ErrContextFull) {
+		return StopContextFull, nil
+	}
+	if err != nil {
+		return StopFailed, err
+	}
+	s, err := r.act(ctx, turn.Action)
+	if err != nil {
+		return StopFailed, err
+	}
+	turn.Reward, turn.Score, turn.Took = s.Reward, s.Score, time.Since(start)
+	r.t.Turns = append(r.t.Turns, turn)
+	r.t.Final = s.Observation
+	r.t.EnvReturn += s.Reward
+	r.t.Score = s.Score
+	r.t.Success = r.t.Success || s.Success
+	switch {
+	case s.Terminated:
+		return StopTerminated, nil
+	case s.Truncated:
+		return StopTruncated, nil
+	}
+	return "", nil
+}
+
+// recall asks the memory about the turn's state and picks what is shown.
+func (r *rollout) recall(ctx context.Context, turn *Turn) error {
+	if r.spec.Recall == nil {
+		return nil
+	}
+	return within(ctx, r.RecallTimeout, "recall tips", func(ctx context.Context) error {
+		recalled, err := r.spec.Recall(ctx, r.spec.Task.Scope, turn.Observation.State)
+		if err != nil {
+			return err
+		}
+		turn.Similar = recalled.Similar
+		turn.Tips = r.shown.pick(recalled.Tips, r.Format.MaxTipsPerTurn)
+		return nil
+	})
+}
+
+// sample fills the turn with what the policy writes. A prompt that is too long
+// is [ErrContextFull] and leaves the conversation as it was.
+func (r *rollout) sample(ctx context.Context, turn *Turn) error {
+	prompt, err := r.prompt(ctx, turn)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	c, err := r.complete(ctx, r.spec.Policy, Request{
+		Prompt: prompt, MaxTokens: r.spec.MaxTokens, Temperature: r.spec.Temperature,
+		Seed: Seed(r.spec.Seed, uint64(len(r.t.Turns))), Session: r.t.session(),
+	})
+	if err != nil {
+		return err
+	}
+	turn.PromptLen, turn.Sample = len(prompt), time.Since(start)
+	turn.IDs, turn.Logprobs = c.IDs, c.Logprobs
+	turn.Action, turn.Finish, turn.Version = strings.TrimSpace(c.Text), c.Finish, c.Policy.Version
+	r.opening = nil
+	r.shown.add(turn.Tips)
+	return r.talk.Sampled(c.IDs, c.Logprobs)
+}
+
+// prompt renders the turn after what was said before.
+func (r *rollout) prompt(ctx context.Context, turn *Turn) (prompt []int32, err error) {
+	messages := append(r.opening, r.Format.Turn(turn.Observation, turn.Tips))
+	err = within(ctx, r.SampleTimeout, "render the prompt", func(ctx context.Context) (err error) {
+		prompt, err = r.talk.Prompt(ctx, messages...)
+		return err
+	})
+	if err == nil && r.spec.MaxPrompt > 0 && len(prompt) > r.spec.MaxPrompt {
+		return nil, fmt.Errorf("%d tokens, %d allowed: %w", len(prompt), r.spec.MaxPrompt, ErrContextFull)
+	}
+	return prompt, err
+}
+
+// act does one step of the environment.
+func (r *rollout) act(ctx context.Context, action string) (envs.Step, error) {
+	var s envs.Step
+	err := within(ctx, r.EnvTimeout, "step", func(ctx context.Context) (err error) {
+		s, err = r.env.Step(ctx, action)
+		return err
+	})
+	if err == nil && (!finite(s.Reward) || !finite(s.Score)) {
+		err = fmt.Errorf("step: reward %v and score %v are not finite", s.Reward, s.Score)
+	}
+	return s, err
+}
