@@ -1,0 +1,146 @@
+// Package ledger keeps what happened in a run, exactly once, in its folder:
+// run.db (SQLite) with the plan of every step, every finished episode, the
+// committed steps with their metrics, evaluations and events, beside the
+// folders adapters/ and checkpoints/ that the trainer writes.
+//
+// A step becomes true in one transaction ([Ledger.Commit]), which also takes
+// what the memory learnt: weights and memory never disagree. Episodes are
+// durable as soon as they are finished, so a killed run keeps them. WAL with
+// synchronous=NORMAL survives the death of every process; a power cut may
+// lose the last transactions but not the database.
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	_ "modernc.org/sqlite" // the driver "sqlite"
+)
+
+//go:embed schema.sql
+var schema embed.FS
+
+// schemaVersion is stored in the database; another one is refused.
+const schemaVersion = 1
+
+// Ledger is one open run folder. It is safe for concurrent use; a second
+// Open of the same folder, also by another process, is refused.
+type Ledger struct {
+	Dir  string
+	db   *sql.DB
+	lock *os.File
+}
+
+// ErrInUse is wrapped by Open if another process has the run open.
+var ErrInUse = errors.New("the run is in use by another process")
+
+// Open opens or creates the run in dir.
+func Open(ctx context.Context, dir string) (*Ledger, error) {
+	for _, d := range []string{dir, filepath.Join(dir, "adapters"), filepath.Join(dir, "checkpoints")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, fmt.Errorf("run folder: %w\n  hint: choose a writable place with run.dir", err)
+		}
+	}
+	lock, err := lockFile(filepath.Join(dir, "lock"))
+	if err != nil {
+		return nil, fmt.Errorf("run %s: %w", dir, err)
+	}
+	db, err := openDB(ctx, filepath.Join(dir, "run.db"))
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return &Ledger{Dir: dir, db: db, lock: lock}, nil
+}
+
+func openDB(ctx context.Context, path string) (*sql.DB, error) {
+	dsn := "file:" + path + "?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=busy_timeout(10000)&_pragma=foreign_keys(1)&_txlock=immediate"
+	db, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	db.SetMaxOpenConns(1) // one writer: no SQLITE_BUSY inside the process
+	if err := migrate(ctx, db); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("open %s: %w", path, explain(err))
+	}
+	return db, nil
+}
+
+func migrate(ctx context.Context, db *sql.DB) error {
+	var version int
+	if err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+		return err
+	}
+	if version == schemaVersion {
+		return nil
+	}
+	if version != 0 {
+		return fmt.Errorf("its format is %d, this empo2 reads %d\n  hint: use the empo2 that wrote it, or another run.name", version, schemaVersion)
+	}
+	text, err := schema.ReadFile("schema.sql")
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(ctx, string(text)+fmt.Sprintf("PRAGMA user_version = %d;", schemaVersion))
+	return err
+}
+
+// explain adds a remedy to SQLite's errors that have one.
+func explain(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case strings.Contains(err.Error(), "SQLITE_FULL"), strings.Contains(err.Error(), "disk is full"):
+		return fmt.Errorf("%w\n  hint: the disk is full; free space and run the same command again, nothing that was committed is lost", err)
+	case strings.Contains(err.Error(), "not a database"), strings.Contains(err.Error(), "malformed"):
+		return fmt.Errorf("%w\n  hint: the file is not a run's database or is damaged; choose another run.name", err)
+	}
+	return err
+}
+
+// DB is the database, for parts that keep tables of their own in it (memory).
+// It has a single connection: never query it while holding a transaction.
+func (l *Ledger) DB() *sql.DB { return l.db }
+
+// Close closes the database and releases the run.
+func (l *Ledger) Close() error {
+	return errors.Join(l.db.Close(), l.lock.Close())
+}
+
+// Config returns the configuration that the run was started with, "" if the
+// run is new.
+func (l *Ledger) Config(ctx context.Context) (string, error) {
+	var text string
+	err := l.db.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = 'config'").Scan(&text)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return text, explain(err)
+}
+
+// SaveConfig records the resolved configuration, in the database and beside
+// it as config.toml for people.
+func (l *Ledger) SaveConfig(ctx context.Context, text string) error {
+	_, err := l.db.ExecContext(ctx, "INSERT INTO meta(key, value) VALUES('config', ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value", text)
+	if err != nil {
+		return fmt.Errorf("save configuration: %w", explain(err))
+	}
+	return os.WriteFile(filepath.Join(l.Dir, "config.toml"), []byte(text), 0o644)
+}
+
+// Event records something that a reader of the run will want to know: a
+// restart, a rejected adapter, a resume.
+func (l *Ledger) Event(ctx context.Context, step int64, kind, detail string) error {
+	_, err := l.db.ExecContext(ctx, "INSERT INTO events(step, at, kind, detail) VALUES(?, ?, ?, ?)", step, now(), kind, detail)
+	return explain(err)
+}
+
+func now() string { return time.Now().UTC().Format(time.RFC3339Nano) }
