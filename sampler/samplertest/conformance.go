@@ -1,0 +1,243 @@
+package samplertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/empo2/empo2/sampler"
+)
+
+// Fixture is a backend under test, nothing published yet.
+type Fixture struct {
+	Backend   sampler.Backend // closed by the suite
+	Tokenizer sampler.Tokenizer
+	Control   sampler.ControlTokens
+	// Adapter makes a version ≥ 1 whose weights differ from the base's. Nil:
+	// the tests that need one are skipped.
+	Adapter func(t *testing.T, version int) sampler.Adapter
+	// Tolerance is how far log-probs of the same tokens may lie apart, in
+	// nats: between two requests, and between server and Adapter.Score.
+	Tolerance float64
+	// Prompt is the user's text of the prompts; empty: "hello".
+	Prompt string
+}
+
+const (
+	callTimeout = time.Minute
+	longAnswer  = 24 // tokens
+)
+
+// Run checks that a Backend keeps the contract of [sampler.Backend]. open is
+// called for every test.
+func Run(t *testing.T, open func(t *testing.T) Fixture) {
+	tests := []struct {
+		name string
+		f    func(*subject)
+	}{
+		{"capabilities are known", testCapabilities},
+		{"plain text makes no control token", testTokenizer},
+		{"completions are aligned", testAligned},
+		{"greedy is deterministic and continues itself", testGreedy},
+		{"publish is idempotent", testPublishTwice},
+		{"an adapter answers under its version", testAdapter},
+		{"versions do not mix under load", testConcurrent},
+		{"a policy that was never published is gone", testUnknown},
+		{"a retired policy is gone", testRetired},
+		{"retire waits for what is in flight", testRetireWaits},
+		{"cancelled requests return", testCancel},
+		{"close releases", testClose},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeoutCause(t.Context(), callTimeout, errors.New("the conformance test took too long"))
+			defer cancel()
+			s := &subject{T: t, Fixture: open(t), ctx: ctx}
+			defer func() {
+				if err := s.Backend.Close(); err != nil && !s.closed {
+					t.Errorf("close: %v", err)
+				}
+			}()
+			test.f(s)
+		})
+	}
+}
+
+// A subject is one test's backend with what every test needs.
+type subject struct {
+	*testing.T
+	Fixture
+	ctx    context.Context
+	closed bool
+}
+
+func (s *subject) publish(a sampler.Adapter) sampler.Policy {
+	s.Helper()
+	p, err := s.Backend.Publish(s.ctx, a)
+	if err != nil {
+		s.Fatalf("publish version %d: %v", a.Version, err)
+	}
+	if p.Version != a.Version || p.Name == "" {
+		s.Fatalf("publish version %d gave %+v", a.Version, p)
+	}
+	return p
+}
+
+func (s *subject) adapter(version int) sampler.Adapter {
+	s.Helper()
+	if s.Adapter == nil {
+		s.Skip("the fixture has no adapter")
+	}
+	return s.Adapter(s.T, version)
+}
+
+func (s *subject) template() *sampler.Template {
+	s.Helper()
+	t, err := sampler.NewChatML(s.ctx, s.Tokenizer, s.Control)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return t
+}
+
+// prompt is a conversation of one turn; n makes it different from others.
+func (s *subject) prompt(n int) []int32 {
+	s.Helper()
+	text := s.Prompt
+	if text == "" {
+		text = "hello"
+	}
+	if n > 0 {
+		text = fmt.Sprintf("%s %d", text, n)
+	}
+	ids, err := s.template().Extend(s.ctx, nil, sampler.Message{
+		Role: sampler.RoleUser, Spans: []sampler.Span{{Kind: sampler.StateSpan, Text: text}},
+	})
+	if err != nil {
+		s.Fatal(err)
+	}
+	return ids
+}
+
+func (s *subject) sample(p sampler.Policy, r sampler.Request) sampler.Completion {
+	s.Helper()
+	c, err := s.Backend.Sample(s.ctx, p, r)
+	if err != nil {
+		s.Fatalf("sample %s: %v", p.Name, err)
+	}
+	s.check(p, r, c)
+	return c
+}
+
+// check holds for every completion.
+func (s *subject) check(p sampler.Policy, r sampler.Request, c sampler.Completion) {
+	s.Helper()
+	if c.Policy != p {
+		s.Errorf("%+v answered, asked %+v", c.Policy, p)
+	}
+	if len(c.IDs) == 0 || len(c.IDs) > r.MaxTokens || len(c.IDs) != len(c.Logprobs) {
+		s.Fatalf("%d ids and %d log-probs, at most %d asked", len(c.IDs), len(c.Logprobs), r.MaxTokens)
+	}
+	for i, l := range c.Logprobs {
+		if math.IsInf(float64(l), 0) || l > 1e-4 { // NaN is a gap, which is allowed
+			s.Errorf("log-prob %d is %v", i, l)
+		}
+	}
+	if c.Finish == sampler.FinishLength && len(c.IDs) != r.MaxTokens {
+		s.Errorf("finished by length with %d of %d tokens", len(c.IDs), r.MaxTokens)
+	}
+	if c.Finish != sampler.FinishLength && c.Finish != sampler.FinishStop {
+		s.Errorf("finish %q", c.Finish)
+	}
+	eos := s.template().EOS()
+	if i := slices.Index(c.IDs, eos); i >= 0 && (i != len(c.IDs)-1 || c.Finish != sampler.FinishStop) {
+		s.Errorf("end token at %d of %d, finish %s", i, len(c.IDs), c.Finish)
+	}
+}
+
+func testCapabilities(s *subject) {
+	s.publish(sampler.Adapter{})
+	c, err := s.Backend.Capabilities(s.ctx)
+	if err != nil {
+		s.Fatal(err)
+	}
+	if c.Server == "" || !c.IDsIn || !c.IDsOut || !c.Logprobs || c.VocabSize <= 0 || c.Parallel <= 0 {
+		s.Errorf("capabilities %+v: the sampler needs ids in and out with log-probs", c)
+	}
+}
+
+func testTokenizer(s *subject) {
+	s.publish(sampler.Adapter{})
+	start, err := s.Control.ControlToken(s.ctx, "<|im_start|>")
+	if err != nil {
+		s.Fatal(err)
+	}
+	end, err := s.Control.ControlToken(s.ctx, "<|im_end|>")
+	if err != nil {
+		s.Fatal(err)
+	}
+	ids, err := s.Tokenizer.Tokenize(s.ctx, "a<|im_end|>\n<|im_start|>b")
+	if err != nil {
+		s.Fatal(err)
+	}
+	if len(ids) == 0 || slices.Contains(ids, start) || slices.Contains(ids, end) {
+		s.Errorf("control tokens %d, %d in plain text: %v", start, end, ids)
+	}
+	again, err := s.Tokenizer.Tokenize(s.ctx, "a<|im_end|>\n<|im_start|>b")
+	if err != nil || !slices.Equal(ids, again) {
+		s.Errorf("tokenized again: %v, %v", again, err)
+	}
+	if _, err := s.Control.ControlToken(s.ctx, "<|there is no such token|>"); err == nil {
+		s.Error("an unknown control token was resolved")
+	}
+}
+
+func testAligned(s *subject) {
+	p := s.publish(sampler.Adapter{})
+	for seed := range uint64(8) {
+		s.sample(p, sampler.Request{Prompt: s.prompt(0), MaxTokens: longAnswer, Temperature: 1, Seed: seed + 1})
+	}
+}
+
+// testGreedy asks for an answer at once and token by token. Both must agree
+// in ids and log-probs: ids go in and come out exactly and a cached prefix
+// changes nothing.
+func testGreedy(s *subject) {
+	p := s.publish(sampler.Adapter{})
+	prompt := s.prompt(0)
+	whole := s.sample(p, sampler.Request{Prompt: prompt, MaxTokens: 6})
+	again := s.sample(p, sampler.Request{Prompt: prompt, MaxTokens: 6, Seed: 99})
+	s.same("the same request again", whole, again.IDs, again.Logprobs)
+	var ids []int32
+	var logprobs []float32
+	for range whole.IDs {
+		c := s.sample(p, sampler.Request{Prompt: slices.Concat(prompt, ids), MaxTokens: 1, Session: "pieces"})
+		ids = append(ids, c.IDs...)
+		logprobs = append(logprobs, c.Logprobs...)
+	}
+	s.same("token by token", whole, ids, logprobs)
+}
+
+func (s *subject) same(what string, want sampler.Completion, ids []int32, logprobs []float32) {
+	s.Helper()
+	if !slices.Equal(want.IDs, ids) {
+		s.Fatalf("%s: ids %v, want %v", what, ids, want.IDs)
+	}
+	for i, l := range logprobs {
+		if d := math.Abs(float64(l) - float64(want.Logprobs[i])); d > s.Tolerance {
+			s.Errorf("%s: log-prob %d is %v, want %v", what, i, l, want.Logprobs[i])
+		}
+	}
+}
+
+func testPublishTwice(s *subject) {
+	p := s.publish(sampler.Adapter{})
+	if q := s.publish(sampler.Adapter{}); q != p {
+		s.Errorf("published again: %+v, want %+v", q, p)
+	}
+	s.sample(p, sampler.Request{Prompt: s.prompt(0), MaxTokens: 2, Temperature: 1, Seed: 1})
+}

@@ -1,0 +1,178 @@
+package samplertest
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/empo2/empo2/sampler"
+)
+
+// Choice is one continuation that a scripted policy may write. The end token
+// is added.
+type Choice struct {
+	Text   string
+	Weight float64 // relative to the other choices; not negative
+}
+
+// Script is a policy: what it may write after prompt, per version. It must be
+// a pure function, safe for concurrent use, and give at least one choice of
+// positive weight. Its log-probs are exact: the probability of a token is the
+// share of the choices that begin with it.
+type Script func(version int, prompt []int32) []Choice
+
+// Say is the script that always writes text.
+func Say(text string) Script {
+	return func(int, []int32) []Choice { return []Choice{{text, 1}} }
+}
+
+// A Policy is a script and the tokenizer that its choices are written in.
+type Policy struct {
+	Tokenizer *Tokenizer
+	Script    Script
+}
+
+// A path is one choice in tokens.
+type path struct {
+	ids    []int32
+	weight float64
+}
+
+func (p Policy) paths(version int, prompt []int32) []path {
+	var paths []path
+	for _, c := range p.Script(version, prompt) {
+		if c.Weight > 0 {
+			paths = append(paths, path{append(p.Tokenizer.Encode(c.Text), End), c.Weight})
+		}
+	}
+	return paths
+}
+
+// next splits the paths by their token at position k and returns the tokens
+// in order with their probabilities.
+func next(paths []path, k int) (ids []int32, probs []float64) {
+	weights := map[int32]float64{}
+	var total float64
+	for _, p := range paths {
+		weights[p.ids[k]] += p.weight
+		total += p.weight
+	}
+	for id := range weights {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		probs = append(probs, weights[id]/total)
+	}
+	return ids, probs
+}
+
+// follow keeps the paths that have id at position k.
+func follow(paths []path, k int, id int32) []path {
+	var kept []path
+	for _, p := range paths {
+		if p.ids[k] == id {
+			kept = append(kept, p)
+		}
+	}
+	return kept
+}
+
+// Sample writes after the prompt as a server would. What the prompt holds of
+// the opened message is continued; it is nothing if no choice begins so.
+func (p Policy) Sample(version int, r sampler.Request) sampler.Completion {
+	random := rand.New(rand.NewPCG(r.Seed, 0))
+	prompt, written := p.opened(r.Prompt)
+	paths := p.paths(version, prompt)
+	for k, id := range written {
+		paths = follow(paths, k, id)
+	}
+	c := sampler.Completion{Finish: sampler.FinishLength}
+	for k := len(written); len(c.IDs) < r.MaxTokens && len(paths) > 0; k++ {
+		ids, probs := next(paths, k)
+		i := draw(random, probs, r.Temperature)
+		c.IDs = append(c.IDs, ids[i])
+		c.Logprobs = append(c.Logprobs, float32(math.Log(probs[i])))
+		if ids[i] == End {
+			c.Finish = sampler.FinishStop
+			break
+		}
+		paths = follow(paths, k, ids[i])
+	}
+	c.Text = p.Tokenizer.Decode(slices.DeleteFunc(slices.Clone(c.IDs), func(id int32) bool { return id == End }))
+	return c
+}
+
+// opened splits a prompt after the last opening of an assistant's message:
+// what the script reads, and what the policy has written of it already.
+func (p Policy) opened(prompt []int32) (read, written []int32) {
+	opening := p.opening()
+	for i := len(prompt) - len(opening); i >= 0; i-- {
+		if slices.Equal(prompt[i:i+len(opening)], opening) {
+			return prompt[:i+len(opening)], prompt[i+len(opening):]
+		}
+	}
+	return prompt, nil
+}
+
+func (p Policy) opening() []int32 {
+	return append([]int32{Start}, p.Tokenizer.Encode("assistant\n")...)
+}
+
+// draw picks an index at a temperature; the first of the likeliest at 0.
+func draw(random *rand.Rand, probs []float64, temperature float64) int {
+	best := 0
+	for i, p := range probs {
+		if p > probs[best] {
+			best = i
+		}
+	}
+	if temperature <= 0 {
+		return best
+	}
+	warm := make([]float64, len(probs))
+	var total float64
+	for i, p := range probs {
+		warm[i] = math.Pow(p, 1/temperature)
+		total += warm[i]
+	}
+	x := random.Float64() * total
+	for i, w := range warm {
+		if x -= w; x < 0 {
+			return i
+		}
+	}
+	return best
+}
+
+// Score is what a trainer would say of tokens: log π(tokens[i+1] | tokens[:i+1])
+// for what stands in the assistant's messages, 0 elsewhere (nobody asks), and
+// −30 for a token that the script never writes there.
+func (p Policy) Score(version int, tokens []int32) []float32 {
+	scores := make([]float32, max(len(tokens)-1, 0))
+	opening := p.opening()
+	for i := 0; i+len(opening) <= len(tokens); i++ {
+		if slices.Equal(tokens[i:i+len(opening)], opening) {
+			p.scoreMessage(version, tokens, i+len(opening), scores)
+		}
+	}
+	return scores
+}
+
+// scoreMessage scores the message that begins at tokens[from].
+func (p Policy) scoreMessage(version int, tokens []int32, from int, scores []float32) {
+	paths := p.paths(version, tokens[:from])
+	for i := from; i < len(tokens); i++ {
+		scores[i-1] = -30
+		if len(paths) > 0 {
+			ids, probs := next(paths, i-from)
+			if j := slices.Index(ids, tokens[i]); j >= 0 {
+				scores[i-1] = float32(math.Log(probs[j]))
+			}
+			paths = follow(paths, i-from, tokens[i])
+		}
+		if tokens[i] == End {
+			return
+		}
+	}
+}

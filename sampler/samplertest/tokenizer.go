@@ -1,0 +1,136 @@
+// Package samplertest holds what tests of samplers and of everything above
+// them need: a conformance suite that every Backend runs ([Run]), a policy
+// that is a Go function ([Script]) behind an in-process Backend ([Scripted]) or
+// behind the HTTP of a llama-server ([Server]).
+package samplertest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// The ids of the control tokens.
+const (
+	EndOfText int32 = iota
+	Start           // <|im_start|>
+	End             // <|im_end|>
+	firstByte
+)
+
+const firstWord = firstByte + 256
+
+var controls = []string{"<|endoftext|>", "<|im_start|>", "<|im_end|>"}
+
+// Tokenizer maps every byte to a token, and each of its words to a token of
+// its own where the longest word matches first. With words such as " jade" or
+// ":\n" it merges across the boundaries of a text's parts as BPE does. It has
+// the control tokens of ChatML, which no text can produce.
+type Tokenizer struct {
+	words []string
+	ids   map[string]int32
+	max   int // bytes of the longest word
+}
+
+// NewTokenizer makes a tokenizer with the words, in the order of their ids.
+func NewTokenizer(words ...string) *Tokenizer {
+	t := &Tokenizer{words: words, ids: map[string]int32{}}
+	for i, w := range words {
+		t.ids[w] = firstWord + int32(i)
+		t.max = max(t.max, len(w))
+	}
+	return t
+}
+
+// VocabSize is one more than the largest id.
+func (t *Tokenizer) VocabSize() int { return int(firstWord) + len(t.words) }
+
+// Tokenize never fails.
+func (t *Tokenizer) Tokenize(_ context.Context, text string) ([]int32, error) {
+	return t.Encode(text), nil
+}
+
+// Encode is Tokenize without ceremony.
+func (t *Tokenizer) Encode(text string) []int32 {
+	var ids []int32
+	for len(text) > 0 {
+		id, n := firstByte+int32(text[0]), 1
+		for l := min(t.max, len(text)); l > 1; l-- {
+			if w, ok := t.ids[text[:l]]; ok {
+				id, n = w, l
+				break
+			}
+		}
+		ids = append(ids, id)
+		text = text[n:]
+	}
+	return ids
+}
+
+// Decode writes control tokens as <|…|>.
+func (t *Tokenizer) Decode(ids []int32) string {
+	var b strings.Builder
+	for _, id := range ids {
+		b.WriteString(t.piece(id))
+	}
+	return b.String()
+}
+
+func (t *Tokenizer) piece(id int32) string {
+	switch {
+	case id >= 0 && id < firstByte:
+		return controls[id]
+	case id >= firstByte && id < firstWord:
+		return string([]byte{byte(id - firstByte)})
+	case id >= firstWord && int(id) < t.VocabSize():
+		return t.words[id-firstWord]
+	default:
+		return fmt.Sprintf("<|%d|>", id)
+	}
+}
+
+// ControlToken knows the three control tokens.
+func (t *Tokenizer) ControlToken(_ context.Context, text string) (int32, error) {
+	i := slices.Index(controls, text)
+	if i < 0 {
+		return 0, fmt.Errorf("the model has no control token %s", text)
+	}
+	return int32(i), nil
+}
+
+// A ChatMessage is one message of a prompt as a Script reads it.
+type ChatMessage struct{ Role, Text string }
+
+// Messages parses ChatML by its control tokens. The last message is the
+// opened one of the assistant, whatever it holds so far.
+func (t *Tokenizer) Messages(prompt []int32) []ChatMessage {
+	var messages []ChatMessage
+	for {
+		i := slices.Index(prompt, Start)
+		if i < 0 {
+			return messages
+		}
+		prompt = prompt[i+1:]
+		body := prompt
+		if next := slices.Index(prompt, Start); next >= 0 {
+			body = prompt[:next]
+		}
+		if end := slices.Index(body, End); end >= 0 {
+			body = body[:end]
+		}
+		role, text, _ := strings.Cut(t.Decode(body), "\n")
+		messages = append(messages, ChatMessage{role, text})
+	}
+}
+
+// LastUser is the text of the newest message of the user.
+func (t *Tokenizer) LastUser(prompt []int32) string {
+	messages := t.Messages(prompt)
+	for _, m := range slices.Backward(messages) {
+		if m.Role == "user" {
+			return m.Text
+		}
+	}
+	return ""
+}
