@@ -1,0 +1,1 @@
+"""The vault: a corridor of locked doors, and the tiny policy that is pre-trained to walk it."""
