@@ -1,0 +1,155 @@
+package scienceworld
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+
+	"github.com/empo2/empo2/envs"
+)
+
+// A Family opens ScienceWorld episodes. Safe for concurrent use.
+type Family struct {
+	config     Config
+	jar        jar
+	java       java
+	flags      []string
+	pool       *pool
+	catalogue  *catalogue
+	texts      *descriptions
+	ctx        context.Context // ends with Close
+	cancel     context.CancelFunc
+	provenance Provenance
+}
+
+var _ envs.Family = (*Family)(nil)
+
+// Provenance is what a score depends on besides the policy. It belongs into
+// the record of every score; scores of different provenance do not compare.
+type Provenance struct {
+	Version         string   `json:"version"`         // of the simulator
+	JarSHA256       string   `json:"jar_sha256"`      //
+	TypeIDsSHA256   string   `json:"type_ids_sha256"` // the table beside the jar
+	Java            string   `json:"java"`            //
+	Flags           []string `json:"flags"`           // of the JVM
+	Reads           Reads    `json:"reads"`           //
+	Isolation       string   `json:"isolation"`       //
+	Actions         Actions  `json:"actions"`         //
+	Simplifications string   `json:"simplifications"` //
+	StepLimit       int      `json:"step_limit"`      //
+	MaxActions      int      `json:"max_actions"`     //
+	Deterministic   bool     `json:"deterministic"`   //
+}
+
+// Open finds and checks the jar and Java, starts the first simulator and reads
+// the tasks from it. Every wrong key is refused here, with a hint.
+func Open(ctx context.Context, c Config) (*Family, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("scienceworld: %w", err)
+	}
+	f := &Family{config: c}
+	if err := f.find(ctx); err != nil {
+		return nil, fmt.Errorf("scienceworld: %w", err)
+	}
+	l := launcher{java: f.java, jar: f.jar, flags: f.flags, timeout: c.Deadlines.Start, log: c.Log}
+	f.pool = newPool(c.Instances, c.PerJVM, func(ctx context.Context) (host, error) {
+		return launchHost(ctx, l, c.PerJVM > 1, c.Reads, c.Deadlines)
+	})
+	f.ctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	if err := f.read(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("scienceworld: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// find looks for what has to be installed.
+func (f *Family) find(ctx context.Context) (err error) {
+	c := f.config
+	if f.jar, err = findJar(ctx, c.Jar, c.JarSHA256); err != nil {
+		return err
+	}
+	if f.java, err = findJava(ctx, c.Java, !c.Nondeterministic); err != nil {
+		return err
+	}
+	f.flags = jvmFlags(!c.Nondeterministic, c.HeapMB)
+	table, err := checksum(f.jar.typeIDs)
+	if err != nil {
+		return err
+	}
+	f.provenance = Provenance{
+		Version: f.jar.version, JarSHA256: f.jar.sha256, TypeIDsSHA256: table, Java: f.java.version, Flags: f.flags,
+		Reads: c.Reads, Isolation: string(c.Isolation), Actions: c.Actions, Simplifications: c.Simplifications,
+		StepLimit: c.StepLimit, MaxActions: c.MaxActions, Deterministic: !c.Nondeterministic,
+	}
+	return nil
+}
+
+// read fills the catalogue from a running simulator.
+func (f *Family) read(ctx context.Context) (err error) {
+	f.texts, err = openDescriptions(cacheDir(), f.jar, f.config.Simplifications)
+	if err != nil {
+		f.config.Log.Warn().Str("env", Name).Err(err).Msg("reading the task texts from the simulator again")
+	}
+	return f.pool.with(ctx, func(sim *simulator) (err error) {
+		f.catalogue, err = readCatalogue(ctx, sim, f.config)
+		return err
+	})
+}
+
+// Name implements [envs.Family].
+func (f *Family) Name() string { return Name }
+
+// Provenance says what the scores of this family depend on.
+func (f *Family) Provenance() Provenance { return f.provenance }
+
+// Tasks implements [envs.Family]: the split's variations as the simulator
+// lists them, task by task. The first call for a variation has the simulator
+// load it for its text, which takes about a tenth of a second each; the texts
+// are kept in the cache directory.
+func (f *Family) Tasks(split envs.Split) ([]envs.Task, error) {
+	if _, err := splitMethod(split); err != nil {
+		return nil, fmt.Errorf("scienceworld: %w", err)
+	}
+	variants := f.catalogue.splits[split]
+	workers := min(f.config.Instances, runtime.GOMAXPROCS(0))
+	if err := f.texts.describe(f.ctx, f.pool, f.config.Simplifications, workers, variants); err != nil {
+		return nil, fmt.Errorf("scienceworld: read the task texts: %w", err)
+	}
+	tasks := make([]envs.Task, len(variants))
+	for i, v := range variants {
+		tasks[i] = f.task(v)
+	}
+	return tasks, nil
+}
+
+func (f *Family) task(v variant) envs.Task {
+	text, _ := f.texts.get(v)
+	text = strings.TrimPrefix(text, "Task Description:\n")
+	return envs.Task{ID: v.String(), Scope: v.String(), Instruction: f.catalogue.instruction(v, text)}
+}
+
+// Open implements [envs.Family]. It waits while all simulators are lent.
+func (f *Family) Open(ctx context.Context, t envs.Task) (envs.Episode, error) {
+	v, err := parseVariant(t.ID)
+	if err == nil {
+		err = f.catalogue.check(v)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("scienceworld: %w", err)
+	}
+	inst, err := f.pool.acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("scienceworld %s: %w", v, err)
+	}
+	return &episode{family: f, variant: v, inst: inst}, nil
+}
+
+// Close implements [envs.Family].
+func (f *Family) Close() error {
+	f.cancel()
+	f.pool.close()
+	return nil
+}

@@ -1,0 +1,195 @@
+package scienceworld
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"sync"
+)
+
+// A host carries simulators that live and die together.
+type host interface {
+	// open makes a simulator. It is called by one goroutine at a time.
+	open(ctx context.Context) (*simulator, error)
+	// kill ends the host at once, close in its own time. Both are idempotent.
+	kill()
+	close()
+}
+
+var _ host = (*jvmHost)(nil)
+
+// A jvmHost is a JVM with one or several simulators. With isolate, each is
+// loaded by a class loader of its own and answers on a gateway of its own;
+// else the JVM has a single simulator.
+type jvmHost struct {
+	*jvm
+	control  *gateway
+	jar      jar
+	isolate  bool
+	reads    Reads
+	deadline Deadlines
+
+	mu       sync.Mutex
+	gateways []*gateway // every connection to this JVM
+}
+
+// launchHost starts a JVM and connects to it.
+func launchHost(ctx context.Context, l launcher, isolate bool, reads Reads, d Deadlines) (*jvmHost, error) {
+	j, err := l.launch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	control, err := dial(ctx, j.port, d.Start)
+	if err != nil {
+		j.kill()
+		return nil, err
+	}
+	return &jvmHost{jvm: j, control: control, jar: l.jar, isolate: isolate, reads: reads, deadline: d,
+		gateways: []*gateway{control}}, nil
+}
+
+func (h *jvmHost) kill() {
+	h.hangUp()
+	h.jvm.kill()
+}
+
+func (h *jvmHost) close() {
+	h.hangUp()
+	h.jvm.close()
+}
+
+// hangUp closes the connections; a call that waits on one of them fails.
+func (h *jvmHost) hangUp() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, g := range h.gateways {
+		g.close() // an error means that it is closed already
+	}
+	h.gateways = nil
+}
+
+// interfaceClass is the simulator's entry point.
+const interfaceClass = "scienceworld.runtime.pythonapi.PythonInterface"
+
+func (h *jvmHost) open(ctx context.Context) (*simulator, error) {
+	if err := h.restoreTypeIDs(h.jar.typeIDs); err != nil {
+		return nil, err
+	}
+	sim, err := h.construct(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("construct the simulator: %w", errors.Join(err, h.stderr.err()))
+	}
+	// The first load initialises the simulator's classes, the table of type
+	// ids among them; from here on the working directory no longer matters.
+	if err := sim.load(ctx, "boil", 0, ""); err != nil {
+		return nil, err
+	}
+	return sim, nil
+}
+
+func (h *jvmHost) construct(ctx context.Context) (*simulator, error) {
+	if !h.isolate {
+		id, err := h.object(ctx, newCommand(interfaceClass))
+		return newSimulator(h.control, id, h.reads, h.deadline), err
+	}
+	id, err := h.loadIsolated(ctx)
+	if err != nil {
+		return nil, err
+	}
+	port, err := h.serve(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	gw, err := dial(ctx, port, h.deadline.Start)
+	if err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	h.gateways = append(h.gateways, gw)
+	h.mu.Unlock()
+	return newSimulator(gw, entryPoint, h.reads, h.deadline), nil
+}
+
+// loadIsolated instantiates the simulator from a new class loader over the
+// jar. Its parent knows the platform's classes only, so that nothing of the
+// simulator is shared with the loader of another.
+func (h *jvmHost) loadIsolated(ctx context.Context) (objectID, error) {
+	jarURL := (&url.URL{Scheme: "file", Path: filepath.ToSlash(h.jar.path)}).String()
+	location, err := h.object(ctx, newCommand("java.net.URL", jarURL))
+	if err != nil {
+		return "", err
+	}
+	list, err := h.object(ctx, newArrayCommand("java.net.URL", 1))
+	if err != nil {
+		return "", err
+	}
+	if _, err := h.control.call(ctx, h.deadline.Start, setArrayCommand(list, 0, location)); err != nil {
+		return "", err
+	}
+	system, err := h.object(ctx, callCommand(class("java.lang.ClassLoader"), "getSystemClassLoader"))
+	if err != nil {
+		return "", err
+	}
+	platform, err := h.object(ctx, callCommand(system, "getParent"))
+	if err != nil {
+		return "", err
+	}
+	loader, err := h.object(ctx, newCommand("java.net.URLClassLoader", list, platform))
+	if err != nil {
+		return "", err
+	}
+	loaded, err := h.object(ctx, callCommand(loader, "loadClass", interfaceClass))
+	if err != nil {
+		return "", err
+	}
+	id, err := h.object(ctx, callCommand(loaded, "newInstance"))
+	if err != nil {
+		return "", err
+	}
+	return id, h.free(ctx, location, list, system, platform, loader, loaded)
+}
+
+// serve starts a gateway for one simulator alone, which numbers its objects
+// independently of its neighbours.
+func (h *jvmHost) serve(ctx context.Context, id objectID) (port int, err error) {
+	server, err := h.object(ctx, newCommand("py4j.GatewayServer", id, 0))
+	if err != nil {
+		return 0, err
+	}
+	if _, err := h.control.call(ctx, h.deadline.Start, callCommand(server, "start")); err != nil {
+		return 0, err
+	}
+	v, err := h.control.call(ctx, h.deadline.Start, callCommand(server, "getListeningPort"))
+	if err != nil {
+		return 0, err
+	}
+	port, ok := v.(int)
+	if !ok {
+		return 0, fmt.Errorf("port of the simulator's gateway is a %T", v)
+	}
+	return port, h.free(ctx, server, id)
+}
+
+// object sends a command that answers with an object.
+func (h *jvmHost) object(ctx context.Context, command string) (objectID, error) {
+	v, err := h.control.call(ctx, h.deadline.Start, command)
+	if err != nil {
+		return "", err
+	}
+	id, ok := v.(objectID)
+	if !ok {
+		return "", fmt.Errorf("%s answers with a %T, not an object", shorten(command), v)
+	}
+	return id, nil
+}
+
+func (h *jvmHost) free(ctx context.Context, ids ...objectID) error {
+	commands := make([]string, len(ids))
+	for i, id := range ids {
+		commands[i] = freeCommand(id)
+	}
+	_, err := h.control.do(ctx, h.deadline.Start, commands...)
+	return err
+}

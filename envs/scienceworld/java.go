@@ -1,0 +1,116 @@
+package scienceworld
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// oldestJava is the oldest feature release that runs the simulator.
+const oldestJava = 8
+
+// java is a Java launcher that was asked for its version.
+type java struct {
+	path    string
+	version string // "17.0.15", "1.8.0_402"
+	hotspot bool
+}
+
+// findJava takes the launcher that the configuration names, else that of
+// JAVA_HOME, else the one on the PATH, and refuses what is too old.
+func findJava(ctx context.Context, configured string, deterministic bool) (java, error) {
+	path, err := javaPath(configured)
+	if err != nil {
+		return java{}, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, fmt.Errorf("%s -version does not return", path))
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, "-version")
+	cmd.Env = cleanEnviron()
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return java{}, fmt.Errorf("run %s -version: %w: %s (hint: set env.java to a working launcher of Java %d or newer)",
+			path, errors.Join(err, context.Cause(ctx)), shorten(string(out)), oldestJava)
+	}
+	return checkJava(path, string(out), deterministic)
+}
+
+func javaPath(configured string) (string, error) {
+	if configured != "" {
+		if _, err := exec.LookPath(configured); err != nil {
+			return "", fmt.Errorf("java %s: %w (hint: env.java must name an executable, or be left out)", configured, err)
+		}
+		return configured, nil
+	}
+	if home := os.Getenv("JAVA_HOME"); home != "" {
+		if path, err := exec.LookPath(filepath.Join(home, "bin", "java")); err == nil {
+			return path, nil
+		}
+	}
+	path, err := exec.LookPath("java")
+	if err != nil {
+		return "", fmt.Errorf("no java found in JAVA_HOME or on the PATH: %w "+
+			"(hint: install a Java runtime, for example `apt-get install default-jre-headless`, or set env.java)", err)
+	}
+	return path, nil
+}
+
+var javaVersion = regexp.MustCompile(`version "([0-9]+)(?:\.([0-9]+))?[^"]*"`)
+
+// checkJava reads what `java -version` printed.
+func checkJava(path, out string, deterministic bool) (java, error) {
+	m := javaVersion.FindStringSubmatch(out)
+	if m == nil {
+		return java{}, fmt.Errorf("%s -version: no version in %s (hint: set env.java to a Java launcher)", path, shorten(out))
+	}
+	feature, _ := strconv.Atoi(m[1]) // digits by the expression
+	if feature == 1 && m[2] != "" {
+		feature, _ = strconv.Atoi(m[2]) // "1.8.0_402" is Java 8
+	}
+	j := java{path: path, version: strings.Trim(strings.TrimPrefix(m[0], "version "), `"`)}
+	j.hotspot = !strings.Contains(out, "OpenJ9") && !strings.Contains(out, "GraalVM Native")
+	if feature < oldestJava {
+		return java{}, fmt.Errorf("%s is Java %s, the simulator needs %d or newer (hint: install a newer runtime or set env.java)",
+			path, j.version, oldestJava)
+	}
+	if deterministic && !j.hotspot {
+		return java{}, fmt.Errorf("%s is not a HotSpot JVM and cannot fix identity hashes (hint: use HotSpot, or set env.deterministic = false)", path)
+	}
+	return j, nil
+}
+
+// cleanEnviron is our environment without the variables that would add JVM
+// flags which no score would record.
+func cleanEnviron() []string {
+	var env []string
+	for _, kv := range os.Environ() {
+		switch name, _, _ := strings.Cut(kv, "="); name {
+		case "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH":
+		default:
+			env = append(env, kv)
+		}
+	}
+	return env
+}
+
+// jvmFlags are the flags of every simulator JVM. The hash flags make identity
+// hashes equal, so that the simulator's hash sets keep insertion order; the
+// locale decides how it prints numbers.
+func jvmFlags(deterministic bool, heapMB int) []string {
+	flags := []string{
+		"-XX:+UseSerialGC", "-XX:-UsePerfData", "-Xmx" + strconv.Itoa(heapMB) + "m",
+		"-Dfile.encoding=UTF-8", "-Duser.language=en", "-Duser.country=US",
+	}
+	if deterministic {
+		flags = append(flags, "-XX:+UnlockExperimentalVMOptions", "-XX:hashCode=2")
+	}
+	return flags
+}
