@@ -1,0 +1,75 @@
+"""The command line: `serve` the trainer, or convert a base model to `gguf`."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from empo2_trainer.process import Fatal, explained, serve
+
+
+def formats(text: str) -> tuple[str, ...]:
+    """A comma list of export formats."""
+    chosen = tuple(part for part in text.split(",") if part)
+    if not chosen or not set(chosen) <= {"peft", "gguf"}:
+        raise argparse.ArgumentTypeError("a comma list of peft and gguf")
+    return chosen
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and flags."""
+    top = argparse.ArgumentParser(prog="empo2_trainer", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("serve", help="answer training requests until stdin ends")
+    run.add_argument("--model", required=True, help="Hugging Face model directory")
+    run.add_argument("--root", required=True, help="run directory for adapters and checkpoints")
+    run.add_argument("--host", default="127.0.0.1")
+    run.add_argument("--port", type=int, default=0, help="0: any free one")
+    run.add_argument("--threads", type=int, default=0, help="0: one per physical core")
+    run.add_argument("--seed", type=int, default=0, help="of adapters created without a seed")
+    run.add_argument("--formats", type=formats, default=("peft", "gguf"))
+    run.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    run.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    run.add_argument(
+        "--gap-wait", type=float, default=10.0, help="seconds to wait for a missing seq_id"
+    )
+    convert = commands.add_parser("gguf", help="convert a model directory to one GGUF file")
+    convert.add_argument("--model", required=True)
+    convert.add_argument("--out", required=True)
+    return top
+
+
+def convert(model: str, out: str) -> None:
+    """Write the GGUF file, float32, whole or not at all."""
+    with explained():
+        from empo2_trainer.gguf_export import write_model
+        from empo2_trainer.model import check_directory
+        from empo2_trainer.protocol import UserError
+
+        check_directory(model)
+        try:
+            write_model(model, Path(out))
+        except UserError as e:
+            raise Fatal(f"model {model}: {e}", "use a backend that reads PEFT adapters") from e
+
+
+def main() -> int:
+    """Run a command; a start that fails is one JSON line on stderr and exit code 1."""
+    args = parser().parse_args()
+    try:
+        if args.command == "serve":
+            serve(args)
+        else:
+            convert(args.model, args.out)
+    except Fatal as e:
+        line = {"event": "fatal", "error": str(e), "hint": e.hint}
+    except Exception as e:
+        line = {"event": "fatal", "error": f"{type(e).__name__}: {e}", "hint": "report this"}
+    else:
+        return 0
+    sys.stderr.write(json.dumps(line) + "\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

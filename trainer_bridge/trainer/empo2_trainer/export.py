@@ -1,0 +1,77 @@
+"""Adapters on disk: PEFT's format, ours plus GGUF for llama.cpp, and checkpoints."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from empo2_trainer.protocol import UserError
+
+Tensors = dict[str, Tensor]
+
+
+def peft_config(base_model: str, rank: int, alpha: float, targets: list[str]) -> dict[str, Any]:
+    """adapter_config.json: written by hand because PEFT's own lists its targets in random order,
+    and leaves them out where a server needs the names."""
+    return {
+        "base_model_name_or_path": base_model,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "modules_to_save": None,
+        "peft_type": "LORA",
+        "r": rank,
+        "target_modules": targets,
+        "task_type": "CAUSAL_LM",
+        "use_dora": False,
+        "use_rslora": False,
+    }
+
+
+def write_peft(directory: Path, config: dict[str, Any], weights: Tensors) -> None:
+    """Write adapter_config.json and adapter_model.safetensors (float32)."""
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    (directory / "adapter_config.json").write_text(text)
+    save_file(_cpu(weights), directory / "adapter_model.safetensors", {"format": "pt"})
+
+
+def module_names(weights: Tensors) -> list[str]:
+    """The last name of every adapted module, sorted: what servers match targets by."""
+    return sorted({name.split(".lora_")[0].rsplit(".", 1)[-1] for name in weights})
+
+
+def write_checkpoint(directory: Path, weights: Tensors, optimizer: Tensors) -> None:
+    """Write the adapter and the optimizer's state, bit for bit."""
+    save_file(_cpu(weights), directory / "adapter.safetensors")
+    save_file(_cpu(optimizer), directory / "optimizer.safetensors")
+
+
+def read_checkpoint(directory: Path) -> tuple[Tensors, Tensors]:
+    """The adapter and the optimizer's state of a checkpoint."""
+    return (
+        load_file(directory / "adapter.safetensors"),
+        load_file(directory / "optimizer.safetensors"),
+    )
+
+
+def copy_into(parameters: dict[str, torch.nn.Parameter], saved: Tensors) -> None:
+    """Overwrite an adapter's weights; a UserError names the first that does not fit."""
+    if parameters.keys() != saved.keys():
+        odd = sorted(parameters.keys() ^ saved.keys())[0]
+        raise UserError(f"the checkpoint's adapter has other modules than the model: {odd}")
+    for name, p in parameters.items():
+        if p.shape != saved[name].shape:
+            raise UserError(f"{name} is {tuple(saved[name].shape)}, the model's {tuple(p.shape)}")
+    with torch.no_grad():
+        for name, p in parameters.items():
+            p.copy_(saved[name])
+
+
+def _cpu(tensors: Tensors) -> Tensors:
+    return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}

@@ -1,0 +1,131 @@
+"""The losses, as value and derivative by the log-prob of the taken token; all are sums.
+
+With ρ = exp(logp − logprobs), w the loss mask and A the advantages, a token contributes
+
+    cross_entropy        −w·logp
+    importance_sampling  −w·ρA
+    ppo                  −w·min(ρA, clip(ρ, lo, hi)·A)
+    empo2                −w·1[logp ≥ floor]·s + kl·KL(π‖π_base)
+
+where s is ppo's term, bounded from below by dual_clip·A where A < 0 (dual clip, arXiv 1912.09729).
+The floor acts on single tokens: EMPO² (arXiv 2602.23008) trains tip-guided tokens under a context
+without tips, where one hopeless token must not silence the rest of its row. Writing the derivative
+out keeps the gradient finite where autograd would multiply 0 by an overflowed ratio.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from empo2_trainer.protocol import UserError
+
+MAX_LOG_RATIO = 700.0  # exp of more is infinite even in float64
+
+DEFAULTS: dict[str, dict[str, float]] = {
+    "cross_entropy": {},
+    "importance_sampling": {},
+    "ppo": {"clip_low_threshold": 0.8, "clip_high_threshold": 1.2},
+    "empo2": {
+        "clip_low_threshold": 0.8,
+        "clip_high_threshold": 1.3,
+        "dual_clip": 10.0,
+        "logprob_floor": -5.0,
+        "kl_estimator": 0.0,
+    },
+}
+REQUIRED: dict[str, tuple[str, ...]] = {
+    "cross_entropy": ("target_tokens", "weights"),
+    "importance_sampling": ("target_tokens", "logprobs", "advantages"),
+    "ppo": ("target_tokens", "logprobs", "advantages"),
+    "empo2": ("target_tokens", "weights", "logprobs", "advantages"),
+}
+OPTIONAL: dict[str, tuple[str, ...]] = {
+    "cross_entropy": (),
+    "importance_sampling": ("weights",),
+    "ppo": ("weights",),
+    "empo2": ("kl",),
+}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss function and its complete configuration."""
+
+    name: str
+    config: Mapping[str, float]
+
+    @property
+    def exact_kl(self) -> bool:
+        """Whether KL sums over the whole vocabulary (else the k3 estimate on the taken token)."""
+        return self.config.get("kl_estimator", 0.0) == 0.0
+
+
+def parse(name: str, config: Mapping[str, float] | None) -> Loss:
+    """Check a loss's name and configuration and fill in the defaults."""
+    if name not in DEFAULTS:
+        raise UserError(f"unknown loss_fn {name!r}: valid are {', '.join(DEFAULTS)}")
+    full = dict(DEFAULTS[name])
+    for key, value in (config or {}).items():
+        if key not in full:
+            valid = ", ".join(full) or "none"
+            raise UserError(f"loss_fn_config of {name} has no key {key!r}: valid keys are {valid}")
+        if not -1e300 < value < 1e300:
+            raise UserError(f"loss_fn_config {key} = {value}: must be finite")
+        full[key] = float(value)
+    if "clip_low_threshold" in full:
+        low, high = full["clip_low_threshold"], full["clip_high_threshold"]
+        if not 0 <= low <= high:
+            raise UserError(f"clip thresholds {low} and {high}: need 0 <= low <= high")
+    if 0 != full.get("dual_clip", 0.0) < 1:
+        raise UserError(f"dual_clip = {full['dual_clip']}: must be 0 (off) or at least 1")
+    if full.get("kl_estimator", 0.0) not in (0.0, 1.0):
+        raise UserError(f"kl_estimator = {full['kl_estimator']}: must be 0 (exact) or 1 (k3)")
+    return Loss(name, full)
+
+
+@dataclass(frozen=True)
+class TokenLoss:
+    """Policy part of the loss per token, float64; clipped, kept and ratio serve the metrics."""
+
+    value: Tensor  # (N,)
+    grad: Tensor  # (N,) d value / d logp
+    ratio: Tensor  # (N,)
+    kept: Tensor  # (N,) bool: not below the floor
+    clipped: Tensor  # (N,) bool: the gradient is cut by a clip
+
+
+def token_loss(
+    loss: Loss, logp: Tensor, weights: Tensor, logprobs: Tensor, advantages: Tensor
+) -> TokenLoss:
+    """Value and derivative of the policy term; all arguments are (N,) float64."""
+    everything = torch.ones_like(logp, dtype=torch.bool)
+    if loss.name == "cross_entropy":
+        one = torch.ones_like(logp)
+        return TokenLoss(-weights * logp, -weights, one, everything, ~everything)
+    ratio = (logp - logprobs).clamp(max=MAX_LOG_RATIO).exp()
+    surrogate = ratio * advantages
+    clipped = ~everything
+    kept = everything
+    bounded = surrogate
+    if loss.name in ("ppo", "empo2"):
+        low, high = loss.config["clip_low_threshold"], loss.config["clip_high_threshold"]
+        bounded = torch.minimum(surrogate, ratio.clamp(low, high) * advantages)
+        clipped = bounded < surrogate
+    if loss.name == "empo2":
+        if loss.config["dual_clip"] > 0:
+            least = loss.config["dual_clip"] * advantages
+            dual = (advantages < 0) & (bounded < least)
+            bounded = torch.where(dual, least, bounded)
+            clipped = clipped | dual
+        kept = logp >= loss.config["logprob_floor"]
+    scale = -weights * kept
+    grad = torch.where(clipped, 0.0, scale * surrogate)  # dρ/dlogp = ρ
+    return TokenLoss(scale * bounded, grad, ratio, kept, clipped)
+
+
+def k3(logp: Tensor, base_logp: Tensor) -> tuple[Tensor, Tensor]:
+    """Schulman's k3 estimate of KL(π‖π_base) on the taken token and its derivative by logp."""
+    gap = (base_logp - logp).clamp(max=MAX_LOG_RATIO)
+    return gap.exp() - gap - 1, 1 - gap.exp()

@@ -1,0 +1,111 @@
+"""AdamW over one adapter, with a state that can be written down exactly."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from empo2_trainer.protocol import AdamParams, UserError
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+def check(adam: AdamParams) -> None:
+    """Refuse hyper-parameters outside their ranges."""
+    for name in AdamParams.__struct_fields__:
+        value = getattr(adam, name)
+        if not math.isfinite(value) or value < 0:
+            raise UserError(f"adam_params {name} = {value}: must be finite and not negative")
+    for name in ("beta1", "beta2"):
+        if getattr(adam, name) >= 1:
+            raise UserError(f"adam_params {name} = {getattr(adam, name)}: must be below 1")
+
+
+class Optimizer:
+    """Accumulates gradients of an adapter and applies them."""
+
+    def __init__(self, parameters: dict[str, torch.nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.pending: dict[str, Tensor] | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget moments and pending gradients."""
+        self.adamw = torch.optim.AdamW(list(self.parameters.values()), foreach=False)
+        self.pending = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Drop what a pass left in p.grad."""
+        for p in self.parameters.values():
+            p.grad = None
+
+    def accept(self) -> None:
+        """Add what a whole, successful pass left in p.grad to the pending gradient."""
+        fresh = {
+            name: torch.zeros_like(p) if p.grad is None else p.grad
+            for name, p in self.parameters.items()
+        }
+        self.clear()
+        if not all(bool(torch.isfinite(g).all()) for g in fresh.values()):
+            raise UserError("the gradient is not finite: are the log-probs or advantages extreme?")
+        if self.pending is None:
+            self.pending = fresh
+            return
+        for name, g in fresh.items():
+            self.pending[name] += g
+
+    def step(self, adam: AdamParams) -> dict[str, float]:
+        """Apply and clear the pending gradient; returns the step's metrics."""
+        check(adam)
+        if self.pending is None:
+            raise UserError("optim_step without gradients: send forward_backward first")
+        norm = math.sqrt(sum(float(g.double().square().sum()) for g in self.pending.values()))
+        clip = adam.grad_clip_norm
+        scale = clip / norm if 0 < clip < norm else 1.0
+        for name, p in self.parameters.items():
+            p.grad = self.pending[name] * scale
+        for group in self.adamw.param_groups:
+            group.update(
+                lr=adam.learning_rate,
+                betas=(adam.beta1, adam.beta2),
+                eps=adam.eps,
+                weight_decay=adam.weight_decay,
+            )
+        self.adamw.step()
+        self.pending = None
+        self.clear()
+        return {
+            "grad_norm:mean": norm,
+            "grad_scale:mean": scale,
+            "learning_rate:mean": adam.learning_rate,
+        }
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps taken so far."""
+        states = self.adamw.state.values()
+        return max((int(s["step"]) for s in states), default=0)
+
+    def state(self) -> dict[str, Tensor]:
+        """Moments by <moment>/<parameter>; empty before the first step."""
+        return {
+            f"{moment}/{name}": self.adamw.state[p][moment]
+            for name, p in self.parameters.items()
+            if p in self.adamw.state
+            for moment in MOMENTS
+        }
+
+    def restore(self, saved: dict[str, Tensor]) -> None:
+        """Replace the state by one that state returned."""
+        self.reset()
+        if not saved:
+            return
+        for name, p in self.parameters.items():
+            state = {}
+            for moment in MOMENTS:
+                value = saved.get(f"{moment}/{name}")
+                if value is None or (moment != "step" and value.shape != p.shape):
+                    raise UserError(f"the checkpoint's optimizer state does not fit {name}")
+                state[moment] = value if moment == "step" else value.to(p.device)
+            self.adamw.state[p] = state

@@ -1,0 +1,225 @@
+"""The trainer as a child process: ready line, logs, and the ways to end.
+
+stdout carries exactly one line, the ready line; whatever libraries print goes to stderr. The end
+of stdin means that the parent has gone.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+from argparse import Namespace
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+GRACE_SECONDS = 5.0  # for the operation at hand when the process is told to end
+
+
+class Fatal(Exception):
+    """The process cannot start; hint is the operator's next step."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per event."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Level, logger, message and, if there is one, the traceback."""
+        line = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "event": "log",
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def configure_logging() -> None:
+    """Everything on stderr as JSON lines, warnings and libraries included."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("empo2_trainer").setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    warnings.simplefilter("ignore", FutureWarning)
+    quiet = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    quiet |= {"TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
+    for name, value in quiet.items():
+        os.environ.setdefault(name, value)
+
+
+def take_stdout() -> int:
+    """Keep stdout for the ready line alone: later prints go to stderr."""
+    out = os.dup(1)
+    os.dup2(2, 1)
+    return out
+
+
+class Ending:
+    """Ends the process once: at once while starting, in order when serving."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        threading.Thread(target=self._watch_stdin, daemon=True).start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.request())
+
+    def attach(self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+        """From now on ending means to set stop."""
+        self._loop, self._stop = loop, stop
+
+    def request(self) -> None:
+        """End; callable from any thread and from signal handlers."""
+        if self._loop is None or self._stop is None:
+            os._exit(0)
+        self._loop.call_soon_threadsafe(self._stop.set)
+
+    def _watch_stdin(self) -> None:
+        try:
+            while os.read(0, 4096):
+                pass
+        except OSError:
+            pass
+        self.request()
+
+
+def serve(args: Namespace) -> None:
+    """Load the model, answer requests until told to end, and exit 0."""
+    out = take_stdout()
+    configure_logging()
+    ending = Ending()
+    started = time.monotonic()
+    listener = _listen(args.host, args.port)
+    executor = ThreadPoolExecutor(1, "torch")
+    with explained():
+        trainer = executor.submit(_load, args).result()
+    ready = {
+        "event": "ready",
+        "port": listener.getsockname()[1],
+        "pid": os.getpid(),
+        "model": args.model,
+        "vocab_size": trainer.policy.vocab_size,
+    }
+
+    def announce() -> None:
+        took = round(time.monotonic() - started, 3)
+        logging.getLogger(__name__).info("ready after %s s on port %s", took, ready["port"])
+        os.write(out, json.dumps(ready).encode() + b"\n")
+        os.close(out)
+
+    asyncio.run(_run(args, trainer, executor, listener, ending, announce))
+    sys.stderr.flush()
+    os._exit(0)  # an operation that outlives its grace must not keep the process alive
+
+
+async def _run(
+    args: Namespace,
+    trainer: Any,
+    executor: ThreadPoolExecutor,
+    listener: socket.socket,
+    ending: Ending,
+    announce: Any,
+) -> None:
+    import uvicorn
+
+    from empo2_trainer.futures import Futures
+    from empo2_trainer.server import Api
+
+    class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # Ending has them
+
+    futures = Futures(executor, args.gap_wait)
+    app = Api(trainer, futures, os.environ.get("EMPO2_TRAINER_TOKEN", "")).app()
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=120
+    )
+    config.timeout_graceful_shutdown = 1
+    server = Server(config)
+    stop = asyncio.Event()
+    ending.attach(asyncio.get_running_loop(), stop)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    announce()
+    await asyncio.wait(
+        [serving, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED
+    )
+    server.should_exit = True
+    finished = asyncio.get_running_loop().run_in_executor(executor, lambda: None)
+    executor.shutdown(wait=False, cancel_futures=False)
+    await asyncio.wait([finished], timeout=GRACE_SECONDS)
+    await asyncio.wait([serving], timeout=GRACE_SECONDS)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket; connections queue from here on."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(256)
+    except OSError as e:
+        hint = "give another --port, or 0 for any free one"
+        raise Fatal(f"listen on {host}:{port}: {e.strerror or e}", hint) from e
+    return listener
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn what can go wrong at start, or in a conversion, into Fatal."""
+    from empo2_trainer.store import StoreError
+
+    try:
+        yield
+    except Fatal:
+        raise
+    except ImportError as e:
+        hint = "install the trainer's pinned packages into this Python: pip install <trainer dir>"
+        raise Fatal(f"import: {e}", hint) from e
+    except StoreError as e:
+        raise Fatal(str(e), "give a path that can be written") from e
+    except Exception as e:
+        if not hasattr(e, "hint"):
+            raise
+        raise Fatal(str(e), e.hint) from e
+
+
+def _load(args: Namespace) -> Any:
+    """Everything heavy, on the thread that owns torch."""
+    from empo2_trainer import gguf_export
+    from empo2_trainer.model import LoadError, Policy, check_directory
+    from empo2_trainer.protocol import UserError
+    from empo2_trainer.store import Store
+    from empo2_trainer.trainer import Trainer
+
+    config = check_directory(args.model)
+    if "gguf" in args.formats:
+        try:
+            gguf_export.check(config)
+        except UserError as e:
+            raise LoadError(f"model {args.model}: {e}", "start with --formats peft") from e
+    Store(Path(args.root) / "adapters")  # a bad root shows before the slow part
+    import torch
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    policy = Policy(args.model, args.dtype, args.device)
+    return Trainer(policy, Path(args.root), args.seed, args.formats)

@@ -1,0 +1,301 @@
+"""The HTTP face: Tinker's REST protocol, JSON only, under /api/v1.
+
+A request that names a model and a seq_id always gets a request_id; what is wrong with it is the
+result of its future. So the client's numbering never has holes.
+"""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from empo2_trainer import datums, protocol
+from empo2_trainer.futures import Futures, Work
+from empo2_trainer.protocol import Conflict, LossInput, UserError
+from empo2_trainer.trainer import Trainer
+
+T = TypeVar("T")
+POLL_SECONDS = 40.0  # the SDK gives up on a call after 45
+MAX_BODY = 512 << 20
+CLIENT_CONFIG = {
+    "pjwt_auth_enabled": False,
+    "parallel_fwdbwd_chunks": True,
+    "proto_write_fwdbwd": False,
+    "use_pyqwest_transport": False,
+    "create_model_via_load_weights": False,
+}
+SESSION_NOTES = {"info_message": None, "warning_message": None, "error_message": None}
+
+
+def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON response; bytes are taken as encoded already."""
+    body = value if isinstance(value, bytes) else protocol.encode(value)
+    return Response(body, status, headers, "application/json")
+
+
+class Api:
+    """Handlers over one trainer. token is the bearer token; empty means no authentication."""
+
+    def __init__(
+        self, trainer: Trainer, futures: Futures, token: str, poll: float = POLL_SECONDS
+    ) -> None:
+        self.trainer = trainer
+        self.futures = futures
+        self.token = token.encode()
+        self.poll = poll
+        self.sessions: set[str] = set()
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        posts: dict[str, Callable[[bytes], Awaitable[Response]]] = {
+            "client/config": _constant(CLIENT_CONFIG),
+            "create_session": self.create_session,
+            "session_heartbeat": self.heartbeat,
+            "create_model": self.create_model,
+            "get_info": self.get_info,
+            "forward": self.forward,
+            "forward_backward": self.forward_backward,
+            "optim_step": self.optim_step,
+            "save_weights": self.save_weights,
+            "load_weights": self.load_weights,
+            "save_weights_for_sampler": self.publish,
+            "retrieve_future": self.retrieve_future,
+            "unload_model": self.unload_model,
+            "telemetry": _constant({"status": "accepted"}),  # the SDK repeats it until it hears so
+        }
+        routes = [
+            Route(f"/api/v1/{path}", self._post(handler), methods=["POST"])
+            for path, handler in posts.items()
+        ]
+        routes += [
+            Route("/api/v1/healthz", self.healthz),
+            Route("/api/v1/get_server_capabilities", self.capabilities),
+        ]
+        return Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
+
+    def _post(self, handler: Callable[[bytes], Awaitable[Response]]) -> Any:
+        async def endpoint(request: Request) -> Response:
+            self._authorize(request)
+            _check_encoding(request)
+            try:
+                return await handler(await request.body())
+            except Conflict as e:
+                return answer({"detail": str(e), "category": "user"}, 409, _NO_RETRY)
+            except msgspec.DecodeError as e:
+                return answer({"detail": str(e), "category": "user"}, 400)
+
+        return endpoint
+
+    def _authorize(self, request: Request) -> None:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
+        key = request.headers.get("x-api-key", "").encode()
+        if self.token and not any(hmac.compare_digest(g, self.token) for g in (given, key)):
+            raise HTTPException(401, "wrong or missing token (Authorization: Bearer or X-API-Key)")
+
+    # Handlers without a future
+
+    async def healthz(self, request: Request) -> Response:
+        """Liveness; needs no token."""
+        return answer({"status": "ok"})
+
+    async def capabilities(self, request: Request) -> Response:
+        """The one model that can be trained."""
+        self._authorize(request)
+        policy = self.trainer.policy
+        model = {"model_name": policy.directory, "max_context_length": policy.context}
+        return answer({"supported_models": [model]})
+
+    async def create_session(self, body: bytes) -> Response:
+        """A session only names its models."""
+        session = f"session-{secrets.token_hex(6)}"
+        self.sessions.add(session)
+        return answer({"type": "create_session", "session_id": session, **SESSION_NOTES})
+
+    async def heartbeat(self, body: bytes) -> Response:
+        """410 tells a client of an earlier process that its session is gone."""
+        self._session(_decode(body, protocol.SessionRef).session_id, 410)
+        return answer({"type": "session_heartbeat"})
+
+    async def get_info(self, body: bytes) -> Response:
+        """Facts about a model."""
+        ref = _decode(body, protocol.ModelRef)
+        model = self.trainer.models.get(ref.model_id)
+        if model is None:
+            raise HTTPException(404, f"unknown model_id {ref.model_id!r}")
+        name = self.trainer.policy.directory
+        arch = self.trainer.policy.architecture
+        data = {"arch": arch, "model_name": name, "tokenizer_id": name}
+        info = {"type": "get_info", "model_id": model.model_id, "is_lora": True}
+        more = {"lora_rank": model.rank, "model_name": name, "model_data": data}
+        return answer({**info, **more})
+
+    async def retrieve_future(self, body: bytes) -> Response:
+        """Long-poll a result."""
+        ref = _decode(body, protocol.RetrieveFuture)
+        try:
+            result = await self.futures.wait(ref.request_id, self.poll)
+        except KeyError:
+            raise HTTPException(404, f"unknown request_id {ref.request_id!r}") from None
+        if result is None:
+            again = {"type": "try_again", "request_id": ref.request_id, "queue_state": "active"}
+            return answer(again)
+        return answer(result)
+
+    # Handlers with a future
+
+    async def create_model(self, body: bytes) -> Response:
+        """Start a new adapter."""
+        r = _decode(body, protocol.CreateModel)
+        self._session(r.session_id, 404)
+        model_id = f"{r.session_id}:train:{r.model_seq_id}"
+
+        def work() -> dict[str, Any]:
+            self._check_base(r.base_model)
+            return self.trainer.create(model_id, r.lora_config)
+
+        return _ack(self.futures.once(model_id, _digest("create_model", body), work), model_id)
+
+    async def unload_model(self, body: bytes) -> Response:
+        """Drop an adapter after all that was asked of it before."""
+        model_id = _decode(body, protocol.ModelRef).model_id
+        request_id = self.futures.after_all(model_id, lambda: self.trainer.unload(model_id))
+        return _ack(request_id, model_id)
+
+    async def forward(self, body: bytes) -> Response:
+        """Log-probs and loss."""
+
+        def prepare(r: protocol.Forward) -> Work:
+            return self._pass(r.model_id, r.forward_input, backward=False)
+
+        return await self._ordered("forward", body, protocol.Forward, prepare)
+
+    async def forward_backward(self, body: bytes) -> Response:
+        """Log-probs, loss and gradient."""
+
+        def prepare(r: protocol.ForwardBackward) -> Work:
+            return self._pass(r.model_id, r.forward_backward_input, backward=True)
+
+        return await self._ordered("forward_backward", body, protocol.ForwardBackward, prepare)
+
+    async def optim_step(self, body: bytes) -> Response:
+        """Apply the gradient."""
+
+        def prepare(r: protocol.OptimStep) -> Work:
+            return lambda: self.trainer.optim_step(r.model_id, r.adam_params)
+
+        return await self._ordered("optim_step", body, protocol.OptimStep, prepare)
+
+    async def save_weights(self, body: bytes) -> Response:
+        """Write a checkpoint."""
+
+        def prepare(r: protocol.SaveWeights) -> Work:
+            return lambda: self.trainer.save(r.model_id, r.path, r.overwrite)
+
+        return await self._ordered("save_weights", body, protocol.SaveWeights, prepare)
+
+    async def load_weights(self, body: bytes) -> Response:
+        """Restore a checkpoint."""
+
+        def prepare(r: protocol.LoadWeights) -> Work:
+            return lambda: self.trainer.load(r.model_id, r.path, r.optimizer)
+
+        return await self._ordered("load_weights", body, protocol.LoadWeights, prepare)
+
+    async def publish(self, body: bytes) -> Response:
+        """Export for inference servers."""
+
+        def prepare(r: protocol.SaveForSampler) -> Work:
+            if r.path is None:
+                raise UserError("path is missing: this trainer exports adapters, it cannot sample")
+            name = r.path
+            return lambda: self.trainer.publish(r.model_id, name, r.overwrite)
+
+        return await self._ordered(
+            "save_weights_for_sampler", body, protocol.SaveForSampler, prepare
+        )
+
+    async def _ordered(
+        self, kind: str, body: bytes, shape: type[T], prepare: Callable[[T], Work]
+    ) -> Response:
+        """Queue a request by its seq_id, be it well-formed beyond that or not."""
+        order = _decode(body, protocol.Ordered)
+        try:
+            work = prepare(_decode(body, shape))
+        except (UserError, msgspec.ValidationError) as e:
+            work = _refuse(str(e))
+        request_id = self.futures.ordered(
+            order.model_id, order.seq_id, _digest(kind, body), work, first=kind == "load_weights"
+        )
+        return _ack(request_id, order.model_id)
+
+    def _pass(self, model_id: str, batch: LossInput, backward: bool) -> Work:
+        policy = self.trainer.policy
+        sequences, loss = datums.check(batch, policy.vocab_size, policy.context)
+        return lambda: self.trainer.run(model_id, sequences, loss, backward)
+
+    def _session(self, session_id: str, status: int) -> None:
+        if session_id not in self.sessions:
+            raise HTTPException(status, f"unknown session_id {session_id!r}: create_session first")
+
+    def _check_base(self, name: str) -> None:
+        directory = self.trainer.policy.directory
+        short = directory.rstrip("/").rsplit("/", 1)[-1]
+        if name not in ("", directory, short):
+            raise UserError(f"base_model {name!r} is not served: this trainer has {directory!r}")
+
+
+def _constant(value: dict[str, Any]) -> Callable[[bytes], Awaitable[Response]]:
+    async def handler(body: bytes) -> Response:
+        return answer(value)
+
+    return handler
+
+
+_NO_RETRY = {"x-should-retry": "false"}
+
+
+def _decode(body: bytes, shape: type[T]) -> T:
+    return msgspec.json.decode(body, type=shape)
+
+
+def _digest(kind: str, body: bytes) -> bytes:
+    return hashlib.blake2b(kind.encode() + b"\0" + body, digest_size=16).digest()
+
+
+def _ack(request_id: str, model_id: str) -> Response:
+    return answer({"request_id": request_id, "model_id": model_id})
+
+
+def _refuse(message: str) -> Work:
+    def work() -> dict[str, Any]:
+        raise UserError(message)
+
+    return work
+
+
+def _check_encoding(request: Request) -> None:
+    kind = request.headers.get("content-type", "application/json")
+    if "protobuf" in kind:
+        raise HTTPException(415, "protobuf is not spoken here: use JSON (tinker SDK up to 0.24.1)")
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise HTTPException(415, f"content-encoding {encoding} is not supported: send it plain")
+    length = request.headers.get("content-length", "0")
+    if length.isdigit() and int(length) > MAX_BODY:
+        raise HTTPException(413, f"a body of {length} bytes is above the limit of {MAX_BODY}")
+
+
+async def _http_error(request: Request, e: Exception) -> Response:
+    assert isinstance(e, HTTPException)
+    detail = e.detail
+    if e.status_code == 404 and detail == "Not Found":
+        detail = f"no endpoint {request.url.path}: this trainer trains, it does not sample"
+    return answer({"detail": detail, "category": "user"}, e.status_code, _NO_RETRY)
