@@ -1,0 +1,276 @@
+package memory_test
+
+import (
+	"database/sql"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/empo2/empo2/memory"
+	"github.com/empo2/empo2/memory/embed"
+	"github.com/empo2/empo2/memory/memorytest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func openBank(t testing.TB, db *sql.DB, change ...func(*memory.Config)) *memory.Bank {
+	t.Helper()
+	c := memory.DefaultConfig(embed.NGram{})
+	for _, f := range change {
+		f(&c)
+	}
+	b, err := memory.OpenBank(t.Context(), db, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func learn(t testing.TB, b memory.Strategy, experiences ...memory.Experience) {
+	t.Helper()
+	for _, e := range experiences {
+		if err := b.Learn(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func commit(t testing.TB, db *sql.DB, b memory.Strategy) {
+	t.Helper()
+	if err := memorytest.Commit(t.Context(), db, b, true); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func recall(t testing.TB, b memory.Strategy, scope, text string) memory.Recollection {
+	t.Helper()
+	r, err := b.Recall(t.Context(), memory.State{Scope: scope, Text: text})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func episode(n int, tip string, score float64, states ...string) memory.Experience {
+	return memory.Experience{Scope: "s", States: states,
+		Tip: memory.Tip{Text: tip, Score: score, Step: int64(n / 100), Episode: n % 100}}
+}
+
+func texts(r memory.Recollection) (texts []string) {
+	for _, tip := range r.Tips {
+		texts = append(texts, tip.Text)
+	}
+	return texts
+}
+
+func TestConformance(t *testing.T) {
+	t.Run("bank", func(t *testing.T) {
+		memorytest.Run(t, func(t *testing.T, db *sql.DB) memory.Strategy { return openBank(t, db) })
+	})
+	t.Run("bank that counts states", func(t *testing.T) {
+		memorytest.Run(t, func(t *testing.T, db *sql.DB) memory.Strategy {
+			return openBank(t, db, func(c *memory.Config) { c.Novelty, c.MaxScopes = memory.NoveltyStates, 1 })
+		})
+	})
+	t.Run("reference", func(t *testing.T) {
+		// It lives as long as its database, as it cannot outlive the process.
+		living := make(map[*sql.DB]memory.Strategy)
+		memorytest.Run(t, func(t *testing.T, db *sql.DB) memory.Strategy {
+			if living[db] == nil {
+				living[db] = memorytest.NewReference(memory.DefaultConfig(embed.NGram{}))
+			}
+			return living[db]
+		})
+	})
+}
+
+func TestTheBestScoresAreShownFirst(t *testing.T) {
+	db := memorytest.DB(t)
+	b := openBank(t, db, func(c *memory.Config) { c.K = 3 })
+	near := "Levers: jade, amber, bone. Door 1 of 4 is oak."
+	learn(t, b,
+		episode(0, "old and good", 5, near),
+		episode(1, "bad", -1, near),
+		episode(2, "new and good", 5, near),
+		episode(3, "good but less alike", 5, "Levers: jade, amber, bone. Door 2 of 4 is oak."),
+		episode(4, "best", 9, near),
+		episode(5, "best elsewhere", 100, "Levers: ruby, tin, wax. Door 3 of 4 is iron."))
+	commit(t, db, b)
+	r := recall(t, b, "s", near)
+	if diff := cmp.Diff([]string{"best", "new and good", "old and good"}, texts(r)); diff != "" {
+		t.Errorf("tips (-want +got):\n%s", diff)
+	}
+	if r.Similar != 5 {
+		t.Errorf("similar = %d, want all 5 entries over the threshold, shown or not", r.Similar)
+	}
+}
+
+func TestARepeatedTipKeepsOnePlace(t *testing.T) {
+	db := memorytest.DB(t)
+	b := openBank(t, db)
+	learn(t, b, episode(0, "go north", 1, "a hall", "some kitchen"), episode(1, "stay", 2, "a hall"))
+	commit(t, db, b)
+	learn(t, b, episode(100, " go  north\n", 3, "a hall"))
+	commit(t, db, b)
+	r := recall(t, b, "s", "a hall")
+	if diff := cmp.Diff([]string{"go north", "stay"}, texts(r)); diff != "" {
+		t.Errorf("tips (-want +got):\n%s", diff)
+	}
+	if got := r.Tips[0]; got.Score != 3 || got.Step != 1 || r.Similar != 2 {
+		t.Errorf("tip %+v, similar %d; want the latest score and provenance, and one entry each", got, r.Similar)
+	}
+	if got := recall(t, b, "s", "some kitchen").Tips[0]; got.Score != 1 || got.Step != 0 {
+		t.Errorf("at a state that the later episode did not visit: %+v", got)
+	}
+}
+
+func TestTheOldestEntriesAreDropped(t *testing.T) {
+	db := memorytest.DB(t)
+	b := openBank(t, db, func(c *memory.Config) { c.Capacity = 4 })
+	for n := range 10 {
+		learn(t, b, episode(n, fmt.Sprint("tip ", n), float64(-n), "a hall", "some kitchen"))
+		commit(t, db, b)
+	}
+	if diff := cmp.Diff([]string{"tip 8", "tip 9"}, texts(recall(t, b, "s", "a hall"))); diff != "" {
+		t.Errorf("tips (-want +got):\n%s", diff)
+	}
+	stats, err := b.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(memory.Stats{Scopes: 1, Tips: 2, Entries: 4, States: 2}, stats); diff != "" {
+		t.Errorf("stats (-want +got):\n%s", diff)
+	}
+}
+
+func TestNoveltyCounts(t *testing.T) {
+	visits := []memory.Experience{
+		episode(0, "go north", 1, "a hall", "a hall", "some kitchen"),
+		episode(1, "", 1, "a hall"),
+		episode(2, "stay", 1, "a hall"),
+	}
+	f := func(want int, change func(*memory.Config)) {
+		t.Helper()
+		db := memorytest.DB(t)
+		b := openBank(t, db, change)
+		learn(t, b, visits...)
+		commit(t, db, b)
+		if got := recall(t, b, "s", "a hall").Similar; got != want {
+			t.Errorf("similar = %d, want %d", got, want)
+		}
+	}
+	f(2, func(c *memory.Config) {})
+	f(2, func(c *memory.Config) { c.K = 1 })
+	f(1, func(c *memory.Config) { c.NoveltyCap = 1 })
+	f(4, func(c *memory.Config) { c.Novelty = memory.NoveltyStates })
+	f(3, func(c *memory.Config) { c.Novelty, c.NoveltyCap = memory.NoveltyStates, 3 })
+}
+
+func TestVisitedStatesAreBounded(t *testing.T) {
+	db := memorytest.DB(t)
+	b := openBank(t, db, func(c *memory.Config) { c.Capacity, c.Novelty = 3, memory.NoveltyStates })
+	for _, room := range []string{"hall", "kitchen", "cellar", "hall", "attic", "garden"} {
+		learn(t, b, episode(0, "", 0, room))
+		commit(t, db, b)
+	}
+	for room, want := range map[string]int{"kitchen": 0, "cellar": 0, "hall": 2, "attic": 1, "garden": 1} {
+		if got := recall(t, b, "s", room).Similar; got != want {
+			t.Errorf("%s: similar = %d, want %d", room, got, want)
+		}
+	}
+}
+
+func TestScopesThatAreNotInRAMAreReadBack(t *testing.T) {
+	db := memorytest.DB(t)
+	b := openBank(t, db, func(c *memory.Config) { c.MaxScopes = 2 })
+	const scopes = 5
+	for n := range scopes {
+		e := episode(0, fmt.Sprint("tip ", n), 1, "a hall")
+		e.Scope = fmt.Sprint("scope ", n)
+		learn(t, b, e)
+	}
+	commit(t, db, b)
+	for n := range 2 * scopes {
+		scope := fmt.Sprint("scope ", n%scopes)
+		want := []string{fmt.Sprint("tip ", n%scopes)}
+		if diff := cmp.Diff(want, texts(recall(t, b, scope, "a hall"))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", scope, diff)
+		}
+	}
+}
+
+func TestABankSurvivesItsProcess(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "run.db")
+	db := memorytest.OpenDB(t, path)
+	b := openBank(t, db)
+	learn(t, b, episode(0, "go north", 1, "a hall", "some kitchen"))
+	commit(t, db, b)
+	want := recall(t, b, "s", "a hall")
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := openBank(t, memorytest.OpenDB(t, path))
+	if diff := cmp.Diff(want, recall(t, again, "s", "a hall")); diff != "" {
+		t.Errorf("after a restart (-want +got):\n%s", diff)
+	}
+}
+
+// named is an embedder of another name.
+type named struct {
+	memory.Embedder
+	name string
+}
+
+func (n named) Name() string { return n.name }
+
+func TestABankBelongsToItsEmbedder(t *testing.T) {
+	db := memorytest.DB(t)
+	b := openBank(t, db)
+	learn(t, b, episode(0, "go north", 1, "a hall"))
+	commit(t, db, b)
+	_, err := memory.OpenBank(t.Context(), db, memory.DefaultConfig(named{embed.NGram{}, "minilm-384"}))
+	if err == nil {
+		t.Fatal("a bank of another embedder was opened")
+	}
+	for _, want := range []string{`"ngram-384"`, `"minilm-384"`, "empo2 memory export", "empo2 memory import"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error %q lacks %s", err, want)
+		}
+	}
+}
+
+func TestOneConnectionIsEnough(t *testing.T) {
+	db := memorytest.DB(t)
+	db.SetMaxOpenConns(1)
+	b := openBank(t, db)
+	learn(t, b, episode(0, "go north", 1, "a hall"))
+	commit(t, db, b)
+	if got := texts(recall(t, b, "s", "a hall")); len(got) != 1 {
+		t.Errorf("tips %v, want one", got)
+	}
+}
+
+func TestACommitMustBeDoneBeforeTheNext(t *testing.T) {
+	db := memorytest.DB(t)
+	b := openBank(t, db)
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	done, err := b.Commit(t.Context(), tx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Commit(t.Context(), tx); err == nil {
+		t.Error("a second commit was begun before the first was done")
+	}
+	done(false)
+	if _, err := b.Commit(t.Context(), tx); err != nil {
+		t.Errorf("after done: %v", err)
+	}
+}

@@ -1,0 +1,214 @@
+package embed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Server says how to reach an embedding server.
+type Server struct {
+	// URL without the path of the interface: "http://127.0.0.1:11434" or
+	// "https://api.openai.com".
+	URL   string
+	Model string
+	// APIKey is sent as a bearer token if it is not empty (OpenAI only).
+	APIKey string
+	// Timeout bounds one request; 0 is 30 s.
+	Timeout time.Duration
+	// Batch is the number of texts in a request, at most; 0 is 64.
+	Batch int
+	// Attempts bounds how often a request is sent while the server is
+	// overloaded (429), failing (5xx) or unreachable; 0 is 5. Between them
+	// pass 0.25 s, 0.5 s, 1 s, … up to 8 s.
+	Attempts int
+	// Transport replaces the client's own connections (tests).
+	Transport http.RoundTripper
+}
+
+func (s Server) withDefaults() (Server, error) {
+	switch {
+	case s.URL == "":
+		return s, errors.New("the URL of the embedding server is empty")
+	case s.Model == "":
+		return s, errors.New("the model of the embedding server is empty")
+	case s.Timeout < 0 || s.Batch < 0 || s.Attempts < 0:
+		return s, fmt.Errorf("timeout %v, batch %d or attempts %d is negative", s.Timeout, s.Batch, s.Attempts)
+	}
+	if s.Timeout == 0 {
+		s.Timeout = 30 * time.Second
+	}
+	if s.Batch == 0 {
+		s.Batch = 64
+	}
+	if s.Attempts == 0 {
+		s.Attempts = 5
+	}
+	if s.Transport == nil {
+		s.Transport = http.DefaultTransport.(*http.Transport).Clone()
+	}
+	s.URL = strings.TrimRight(s.URL, "/")
+	return s, nil
+}
+
+// A statusError is an answer that is not 200.
+type statusError struct {
+	status int
+	text   string
+}
+
+func (e *statusError) Error() string {
+	return fmt.Sprintf("%d %s: %s", e.status, http.StatusText(e.status), e.text)
+}
+
+// permanent marks an answer that asking again will not change.
+type permanent struct{ error }
+
+func (p permanent) Unwrap() error { return p.error }
+
+// retryable reports whether the server may answer differently next time.
+func retryable(err error) bool {
+	var status *statusError
+	if errors.As(err, &status) {
+		return status.status == http.StatusTooManyRequests || status.status >= 500
+	}
+	var p permanent
+	return !errors.As(err, &p)
+}
+
+// A client asks a server in batches and checks its answers. ask sends one
+// request.
+type client struct {
+	server    Server
+	kind      string
+	dimension int // 0 until the first answer, at opening
+	ask       func(ctx context.Context, texts []string) ([][]float32, error)
+}
+
+// open asks for one vector, which tells whether the server can be used and
+// how many dimensions it has.
+func (c *client) open(ctx context.Context) error {
+	vectors, err := c.Embed(ctx, "a room with one door")
+	if err != nil {
+		return fmt.Errorf("%w (is the server running, and does it have the model?)", err)
+	}
+	c.dimension = len(vectors[0])
+	return nil
+}
+
+// Name implements [memory.Embedder].
+func (c *client) Name() string {
+	return fmt.Sprintf("%s:%s-%d", c.kind, c.server.Model, c.dimension)
+}
+
+// Embed implements [memory.Embedder]. An empty text has the zero vector and
+// is not sent, as servers refuse it.
+func (c *client) Embed(ctx context.Context, texts ...string) ([][]float32, error) {
+	vectors := make([][]float32, len(texts))
+	var filled []int // places of the texts that are sent
+	for i, text := range texts {
+		if strings.TrimSpace(text) == "" {
+			vectors[i] = make([]float32, c.dimension)
+		} else {
+			filled = append(filled, i)
+		}
+	}
+	for len(filled) > 0 {
+		n := min(len(filled), c.server.Batch)
+		batch := make([]string, n)
+		for i, place := range filled[:n] {
+			batch[i] = strings.ToValidUTF8(texts[place], "\uFFFD")
+		}
+		answer, err := c.retry(ctx, batch)
+		if err != nil {
+			return nil, fmt.Errorf("embed %d texts at %s with %s: %w", n, c.server.URL, c.server.Model, err)
+		}
+		for i, place := range filled[:n] {
+			vectors[place] = answer[i]
+		}
+		filled = filled[n:]
+	}
+	return vectors, nil
+}
+
+func (c *client) retry(ctx context.Context, batch []string) ([][]float32, error) {
+	pause := 250 * time.Millisecond
+	for attempt := 1; ; attempt++ {
+		vectors, err := c.once(ctx, batch)
+		if err == nil {
+			return vectors, nil
+		}
+		if cause := context.Cause(ctx); cause != nil {
+			return nil, cause
+		}
+		if !retryable(err) {
+			return nil, err
+		}
+		if attempt == c.server.Attempts {
+			return nil, fmt.Errorf("after %d attempts: %w", attempt, err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, 8*time.Second)
+	}
+}
+
+func (c *client) once(ctx context.Context, batch []string) ([][]float32, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.server.Timeout,
+		fmt.Errorf("no answer within %s", c.server.Timeout))
+	defer cancel()
+	vectors, err := c.ask(ctx, batch)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return nil, cause
+		}
+		return nil, err
+	}
+	if err := c.check(vectors, len(batch)); err != nil {
+		return nil, permanent{err}
+	}
+	return vectors, nil
+}
+
+// check validates an answer and scales its vectors to unit length.
+func (c *client) check(vectors [][]float32, want int) error {
+	if len(vectors) != want {
+		return fmt.Errorf("%d vectors for %d texts", len(vectors), want)
+	}
+	dimension := c.dimension
+	if dimension == 0 {
+		dimension = len(vectors[0])
+	}
+	for i, v := range vectors {
+		if len(v) != dimension || dimension == 0 {
+			return fmt.Errorf("vector %d has %d dimensions, want %d", i, len(v), dimension)
+		}
+		var sum float64
+		for _, f := range v {
+			sum += float64(f) * float64(f)
+		}
+		length := math.Sqrt(sum)
+		if !(length > 1e-12) || math.IsInf(length, 0) {
+			return fmt.Errorf("vector %d has length %v", i, length)
+		}
+		for j := range v {
+			v[j] = float32(float64(v[j]) / length)
+		}
+	}
+	return nil
+}
+
+// Close releases idle connections.
+func (c *client) Close() error {
+	if t, ok := c.server.Transport.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
+	}
+	return nil
+}

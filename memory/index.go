@@ -1,0 +1,200 @@
+package memory
+
+import (
+	"context"
+	"database/sql"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"sync"
+
+	"gonum.org/v1/gonum/blas"
+	"gonum.org/v1/gonum/blas/blas32"
+)
+
+// An index is one scope in RAM: the vectors of its states as the rows of a
+// matrix, and what hangs on each. It never changes once it is loaded.
+type index struct {
+	matrix blas32.General // rows × dimension, row-major
+	rows   []row
+}
+
+type row struct {
+	visits  int
+	entries []entry // oldest first
+}
+
+type entry struct {
+	id  int64
+	tip *Tip
+}
+
+// A match is a state whose cosine to the one asked for is over the threshold.
+type match struct {
+	row    *row
+	cosine float32
+}
+
+// near compares v with every state of the scope, exactly.
+func (x *index) near(v []float32, threshold float64) ([]match, error) {
+	if len(x.rows) == 0 {
+		return nil, nil
+	}
+	if len(v) != x.matrix.Cols {
+		return nil, fmt.Errorf("the state has %d dimensions, the bank %d", len(v), x.matrix.Cols)
+	}
+	cosines := make([]float32, len(x.rows))
+	blas32.Gemv(blas.NoTrans, 1, x.matrix,
+		blas32.Vector{N: len(v), Data: v, Inc: 1}, 0,
+		blas32.Vector{N: len(cosines), Data: cosines, Inc: 1})
+	var near []match
+	for i, cosine := range cosines {
+		if float64(cosine) > threshold {
+			near = append(near, match{&x.rows[i], cosine})
+		}
+	}
+	return near, nil
+}
+
+// A slot holds the place of a scope in RAM while it is loaded, so that many
+// episodes that ask at once read it once.
+type slot struct {
+	mu    sync.Mutex
+	index *index // nil until it is loaded
+	used  int64  // guarded by Bank.mu
+}
+
+// index returns the scope as of the last commit.
+func (b *Bank) index(ctx context.Context, scope string) (*index, error) {
+	s := b.slot(scope)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.index != nil {
+		return s.index, nil
+	}
+	x, err := loadIndex(ctx, b.db, scope)
+	if err != nil {
+		return nil, err
+	}
+	s.index = x
+	return x, nil
+}
+
+// slot finds or makes room for a scope. The one that was used least recently
+// makes way.
+func (b *Bank) slot(scope string) *slot {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.uses++
+	if s, ok := b.slots[scope]; ok {
+		s.used = b.uses
+		return s
+	}
+	if len(b.slots) >= b.config.MaxScopes {
+		oldest, at := "", int64(math.MaxInt64)
+		for name, s := range b.slots {
+			if s.used < at {
+				oldest, at = name, s.used
+			}
+		}
+		delete(b.slots, oldest)
+	}
+	s := &slot{used: b.uses}
+	b.slots[scope] = s
+	return s
+}
+
+func loadIndex(ctx context.Context, db *sql.DB, scope string) (*index, error) {
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return nil, fmt.Errorf("begin reading: %w", err)
+	}
+	defer tx.Rollback() // nothing was written
+	x := &index{}
+	places, err := x.loadStates(ctx, tx, scope)
+	if err != nil {
+		return nil, fmt.Errorf("read states: %w", err)
+	}
+	if err := x.loadEntries(ctx, tx, scope, places); err != nil {
+		return nil, fmt.Errorf("read tips: %w", err)
+	}
+	return x, nil
+}
+
+// loadStates returns the row of every state by the state's id.
+func (x *index) loadStates(ctx context.Context, tx *sql.Tx, scope string) (map[int64]int, error) {
+	rows, err := tx.QueryContext(ctx,
+		`SELECT id, vector, visits FROM memory_states WHERE scope = ? ORDER BY id`, scope)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	places := make(map[int64]int)
+	m := &x.matrix
+	for rows.Next() {
+		var id int64
+		var blob []byte
+		var r row
+		if err := rows.Scan(&id, &blob, &r.visits); err != nil {
+			return nil, err
+		}
+		if m.Rows > 0 && len(blob) != 4*m.Cols {
+			return nil, fmt.Errorf("state %d has %d bytes of vector, others %d", id, len(blob), 4*m.Cols)
+		}
+		m.Rows, m.Cols, m.Stride = m.Rows+1, len(blob)/4, len(blob)/4
+		m.Data = appendVector(m.Data, blob)
+		places[id] = len(x.rows)
+		x.rows = append(x.rows, r)
+	}
+	return places, rows.Err()
+}
+
+func (x *index) loadEntries(ctx context.Context, tx *sql.Tx, scope string, places map[int64]int) error {
+	rows, err := tx.QueryContext(ctx, `SELECT e.id, e.state, `+tipColumns+`
+		FROM memory_entries e JOIN memory_tips t ON t.id = e.tip WHERE e.scope = ? ORDER BY e.id`, scope)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	tips := make(map[int64]*Tip) // the entries of a tip share it
+	for rows.Next() {
+		var e entry
+		var state int64
+		var tip Tip
+		if err := rows.Scan(append([]any{&e.id, &state}, tipFields(&tip)...)...); err != nil {
+			return err
+		}
+		if tips[tip.ID] == nil {
+			tips[tip.ID] = &tip
+		}
+		e.tip = tips[tip.ID]
+		place, ok := places[state]
+		if !ok {
+			return fmt.Errorf("entry %d hangs on state %d, which does not exist", e.id, state)
+		}
+		x.rows[place].entries = append(x.rows[place].entries, e)
+	}
+	return rows.Err()
+}
+
+const tipColumns = `t.id, t.scope, t.text, t.score, t.step, t.group_index, t.episode, t.version`
+
+// tipFields are the targets of tipColumns.
+func tipFields(t *Tip) []any {
+	return []any{&t.ID, &t.Scope, &t.Text, &t.Score, &t.Step, &t.Group, &t.Episode, &t.Version}
+}
+
+func appendVector(data []float32, blob []byte) []float32 {
+	for i := 0; i+4 <= len(blob); i += 4 {
+		data = append(data, math.Float32frombits(binary.LittleEndian.Uint32(blob[i:])))
+	}
+	return data
+}
+
+func vectorBlob(v []float32) []byte {
+	blob := make([]byte, 0, 4*len(v))
+	for _, f := range v {
+		blob = binary.LittleEndian.AppendUint32(blob, math.Float32bits(f))
+	}
+	return blob
+}

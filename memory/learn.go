@@ -1,0 +1,205 @@
+package memory
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
+
+// A lesson is an experience on its way into the bank: distinct states in the
+// order of their first visit, with their vectors and numbers of visits.
+type lesson struct {
+	scope  string
+	tip    Tip // empty text: none
+	states []visited
+}
+
+type visited struct {
+	text   string
+	vector []float32
+	visits int
+}
+
+// Learn implements [Strategy]. States are embedded here, so that no
+// transaction waits for an embedding server. The tip's text is cleaned by
+// [CleanTip]; empty states are no keys.
+func (b *Bank) Learn(ctx context.Context, e Experience) error {
+	l, err := b.lesson(ctx, e)
+	if err != nil {
+		return fmt.Errorf("learn in scope %q: %w", e.Scope, err)
+	}
+	if len(l.states) == 0 {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.buffer = append(b.buffer, l)
+	return nil
+}
+
+func (b *Bank) lesson(ctx context.Context, e Experience) (lesson, error) {
+	l := lesson{scope: e.Scope, tip: e.Tip}
+	l.tip.Scope, l.tip.Text = e.Scope, CleanTip(e.Tip.Text, b.config.MaxTipRunes)
+	switch {
+	case e.Scope == "":
+		return lesson{}, errors.New("the scope is empty")
+	case math.IsNaN(e.Tip.Score) || math.IsInf(e.Tip.Score, 0):
+		return lesson{}, fmt.Errorf("the score of %q is %v", l.tip.Text, e.Tip.Score)
+	}
+	if l.tip.Text == "" && b.config.Novelty != NoveltyStates {
+		return lesson{}, nil
+	}
+	l.states = distinct(e.States)
+	if len(l.states) == 0 && l.tip.Text != "" {
+		return lesson{}, fmt.Errorf("no state was visited that could be a key of %q", l.tip.Text)
+	}
+	texts := make([]string, len(l.states))
+	for i, s := range l.states {
+		texts[i] = s.text
+	}
+	vectors, err := b.embed(ctx, texts...)
+	if err != nil {
+		return lesson{}, err
+	}
+	for i := range l.states {
+		l.states[i].vector = vectors[i]
+		if b.config.Novelty != NoveltyStates {
+			l.states[i].visits = 0
+		}
+	}
+	return l, nil
+}
+
+func distinct(texts []string) []visited {
+	var states []visited
+	at := make(map[string]int)
+	for _, text := range texts {
+		if text == "" {
+			continue
+		}
+		i, ok := at[text]
+		if !ok {
+			i = len(states)
+			at[text] = i
+			states = append(states, visited{text: text})
+		}
+		states[i].visits++
+	}
+	return states
+}
+
+// embed asks the embedder and checks its answer.
+func (b *Bank) embed(ctx context.Context, texts ...string) ([][]float32, error) {
+	if len(texts) == 0 {
+		return nil, nil
+	}
+	name := b.config.Embedder.Name()
+	vectors, err := b.config.Embedder.Embed(ctx, texts...)
+	if err != nil {
+		return nil, fmt.Errorf("embed with %s: %w", name, err)
+	}
+	if len(vectors) != len(texts) {
+		return nil, fmt.Errorf("embedder %s gave %d vectors for %d texts", name, len(vectors), len(texts))
+	}
+	for _, v := range vectors {
+		var sum float64
+		for _, f := range v {
+			sum += float64(f) * float64(f)
+		}
+		if len(v) != len(vectors[0]) || len(v) == 0 {
+			return nil, fmt.Errorf("embedder %s gave vectors of %d and %d dimensions", name, len(vectors[0]), len(v))
+		}
+		// Zero is the vector of a text that has no words.
+		if !(math.Abs(sum-1) < 1e-3 || sum == 0) {
+			return nil, fmt.Errorf("embedder %s gave a vector of squared length %v, want 1", name, sum)
+		}
+	}
+	return vectors, nil
+}
+
+// Commit implements [Strategy]. What is learnt while the transaction is open
+// belongs to the next commit. When Commit fails, its buffer is dropped as by
+// done(false), and done may, but need not, be called.
+func (b *Bank) Commit(ctx context.Context, tx *sql.Tx) (done func(committed bool), err error) {
+	b.mu.Lock()
+	if b.committing {
+		b.mu.Unlock()
+		return func(bool) {}, errors.New("commit memory: the last commit is not done")
+	}
+	lessons := b.buffer
+	b.buffer, b.committing = nil, true
+	b.mu.Unlock()
+
+	scopes, err := b.write(ctx, tx, lessons)
+	if err != nil {
+		b.finish(nil)
+		return func(bool) {}, fmt.Errorf("commit memory: %w", err)
+	}
+	called := false
+	return func(committed bool) {
+		if called {
+			return
+		}
+		called = true
+		if !committed {
+			scopes = nil
+		}
+		b.finish(scopes)
+	}, nil
+}
+
+// finish ends a commit and forgets the scopes that it has changed.
+func (b *Bank) finish(changed []string) {
+	b.forget(changed)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.committing = false
+}
+
+// forget drops scopes from RAM, so that they are read again.
+func (b *Bank) forget(scopes []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, scope := range scopes {
+		delete(b.slots, scope)
+	}
+}
+
+// write stores lessons in the order of their provenance, whatever the order
+// they were learnt in, and returns the scopes that it changed.
+func (b *Bank) write(ctx context.Context, tx *sql.Tx, lessons []lesson) ([]string, error) {
+	if len(lessons) == 0 {
+		return nil, nil
+	}
+	slices.SortStableFunc(lessons, compareLessons)
+	w, err := b.newWriter(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	defer w.close()
+	for _, l := range lessons {
+		if err := w.write(ctx, l); err != nil {
+			return nil, fmt.Errorf("store a tip of scope %q: %w", l.scope, err)
+		}
+	}
+	return w.finish(ctx)
+}
+
+func compareLessons(a, b lesson) int {
+	return cmp.Or(
+		cmp.Compare(a.tip.Step, b.tip.Step),
+		cmp.Compare(a.tip.Group, b.tip.Group),
+		cmp.Compare(a.tip.Episode, b.tip.Episode),
+		strings.Compare(a.scope, b.scope),
+		strings.Compare(a.tip.Text, b.tip.Text),
+		cmp.Compare(a.tip.Score, b.tip.Score),
+		slices.CompareFunc(a.states, b.states, func(x, y visited) int {
+			return strings.Compare(x.text, y.text)
+		}),
+	)
+}

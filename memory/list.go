@@ -1,0 +1,59 @@
+package memory
+
+import (
+	"context"
+	"fmt"
+)
+
+// Stats is the size of a bank as of the last commit.
+type Stats struct {
+	Scopes  int // scopes that hold a tip or a visited state
+	Tips    int // sentences with their provenance
+	Entries int // pairs of a state and a tip
+	States  int // distinct states
+	Visits  int // visits of those, recorded with NoveltyStates only
+	Pending int // experiences learnt and not committed
+}
+
+// Stats counts what the bank holds.
+func (b *Bank) Stats(ctx context.Context) (Stats, error) {
+	var s Stats
+	err := b.db.QueryRowContext(ctx, `SELECT
+		(SELECT count(DISTINCT scope) FROM memory_states),
+		(SELECT count(*) FROM memory_tips),
+		(SELECT count(*) FROM memory_entries),
+		(SELECT count(*) FROM memory_states),
+		(SELECT coalesce(sum(visits), 0) FROM memory_states)`,
+	).Scan(&s.Scopes, &s.Tips, &s.Entries, &s.States, &s.Visits)
+	if err != nil {
+		return Stats{}, fmt.Errorf("count the memory: %w", err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s.Pending = len(b.buffer)
+	return s, nil
+}
+
+// Tips lists the tips of a scope as of the last commit, best score first,
+// then newest. An empty scope lists all of them, scope by scope. Tips that
+// say the same after different episodes are listed each.
+func (b *Bank) Tips(ctx context.Context, scope string) ([]Tip, error) {
+	rows, err := b.db.QueryContext(ctx, `SELECT `+tipColumns+` FROM memory_tips t
+		WHERE ?1 IN ('', t.scope) ORDER BY t.scope, t.score DESC, t.id DESC`, scope)
+	if err != nil {
+		return nil, fmt.Errorf("list tips: %w", err)
+	}
+	defer rows.Close()
+	var tips []Tip
+	for rows.Next() {
+		var t Tip
+		if err := rows.Scan(tipFields(&t)...); err != nil {
+			return nil, fmt.Errorf("list tips: %w", err)
+		}
+		tips = append(tips, t)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("list tips: %w", err)
+	}
+	return tips, nil
+}

@@ -1,0 +1,188 @@
+package memory
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// transferFormat is the version of the JSON lines of Export and Import.
+const transferFormat = 1
+
+// A record is one line: first one "bank", then "tip"s from the oldest to the
+// newest, then "state"s that were visited, in the order of their last visit.
+// Vectors are not written: Import embeds again, with its own embedder.
+type record struct {
+	Kind     string `json:"kind"`
+	Format   int    `json:"format,omitempty"`   // bank
+	Embedder string `json:"embedder,omitempty"` // bank, for the reader's eyes
+
+	Tip    *Tip     `json:"tip,omitempty"`    // tip
+	States []string `json:"states,omitempty"` // tip: its keys
+
+	Scope  string `json:"scope,omitempty"`  // state
+	State  string `json:"state,omitempty"`  // state
+	Visits int    `json:"visits,omitempty"` // state
+}
+
+// Export writes the bank as of the last commit to w as JSON lines.
+func (b *Bank) Export(ctx context.Context, w io.Writer) error {
+	tx, err := b.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return fmt.Errorf("export memory: %w", err)
+	}
+	defer tx.Rollback() // nothing was written
+	lines := json.NewEncoder(w)
+	if err := lines.Encode(record{Kind: "bank", Format: transferFormat, Embedder: b.config.Embedder.Name()}); err != nil {
+		return fmt.Errorf("export memory: %w", err)
+	}
+	if err := exportTips(ctx, tx, lines); err != nil {
+		return fmt.Errorf("export tips: %w", err)
+	}
+	if err := exportVisits(ctx, tx, lines); err != nil {
+		return fmt.Errorf("export visited states: %w", err)
+	}
+	return nil
+}
+
+func exportTips(ctx context.Context, tx *sql.Tx, lines *json.Encoder) error {
+	rows, err := tx.QueryContext(ctx, `SELECT `+tipColumns+`, s.text
+		FROM memory_entries e JOIN memory_tips t ON t.id = e.tip JOIN memory_states s ON s.id = e.state
+		ORDER BY t.id, e.id`)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	var current *record
+	flush := func() error {
+		if current == nil {
+			return nil
+		}
+		return lines.Encode(current)
+	}
+	for rows.Next() {
+		var tip Tip
+		var state string
+		if err := rows.Scan(append(tipFields(&tip), &state)...); err != nil {
+			return err
+		}
+		if current == nil || current.Tip.ID != tip.ID {
+			if err := flush(); err != nil {
+				return err
+			}
+			current = &record{Kind: "tip", Tip: &tip}
+		}
+		current.States = append(current.States, state)
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	return flush()
+}
+
+func exportVisits(ctx context.Context, tx *sql.Tx, lines *json.Encoder) error {
+	rows, err := tx.QueryContext(ctx, `SELECT scope, text, visits FROM memory_states
+		WHERE visits > 0 ORDER BY scope, visited, id`)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		r := record{Kind: "state"}
+		if err := rows.Scan(&r.Scope, &r.State, &r.Visits); err != nil {
+			return err
+		}
+		if err := lines.Encode(r); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// Import adds what [Bank.Export] wrote to the bank, in one transaction of its
+// own: all of it or, after an error, nothing. It returns the number of tips
+// read. Tips get new ids and keep their provenance; a tip that the bank knows
+// for the same state replaces it, and the capacity holds. It must not run
+// while another transaction of the caller's is open.
+func (b *Bank) Import(ctx context.Context, r io.Reader) (tips int, err error) {
+	tx, err := b.db.BeginTx(ctx, nil)
+	if err != nil {
+		return 0, fmt.Errorf("import memory: %w", err)
+	}
+	defer tx.Rollback() // no effect after a commit
+	w, err := b.newWriter(ctx, tx)
+	if err != nil {
+		return 0, fmt.Errorf("import memory: %w", err)
+	}
+	defer w.close()
+	tips, err = b.importRecords(ctx, w, r)
+	if err != nil {
+		return 0, fmt.Errorf("import memory: %w", err)
+	}
+	scopes, err := w.finish(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("import memory: %w", err)
+	}
+	if err := tx.Commit(); err != nil {
+		return 0, fmt.Errorf("import memory: %w", err)
+	}
+	b.forget(scopes)
+	return tips, nil
+}
+
+func (b *Bank) importRecords(ctx context.Context, w *writer, r io.Reader) (tips int, err error) {
+	lines := json.NewDecoder(r)
+	for n := 1; ; n++ {
+		var rec record
+		err := lines.Decode(&rec)
+		if errors.Is(err, io.EOF) && n > 1 {
+			return tips, nil
+		}
+		if err != nil {
+			return 0, fmt.Errorf("record %d: %w", n, err)
+		}
+		if (n == 1) != (rec.Kind == "bank") {
+			return 0, fmt.Errorf("record %d is a %q; a bank begins with the one record \"bank\"", n, rec.Kind)
+		}
+		l, err := b.importRecord(ctx, rec)
+		if err != nil {
+			return 0, fmt.Errorf("record %d: %w", n, err)
+		}
+		if len(l.states) == 0 {
+			continue
+		}
+		if l.tip.Text != "" {
+			tips++
+		}
+		if err := w.write(ctx, l); err != nil {
+			return 0, fmt.Errorf("record %d: %w", n, err)
+		}
+	}
+}
+
+// importRecord returns the lesson of a record; it has no states if there is
+// nothing to store.
+func (b *Bank) importRecord(ctx context.Context, rec record) (l lesson, err error) {
+	switch {
+	case rec.Kind == "bank" && rec.Format == transferFormat:
+		return lesson{}, nil
+	case rec.Kind == "bank":
+		return lesson{}, fmt.Errorf("the format is %d, this program reads %d", rec.Format, transferFormat)
+	case rec.Kind == "tip" && rec.Tip != nil:
+		l, err = b.lesson(ctx, Experience{Scope: rec.Tip.Scope, States: rec.States, Tip: *rec.Tip})
+		for i := range l.states {
+			l.states[i].visits = 0 // "state" records have them
+		}
+		return l, err
+	case rec.Kind == "state" && rec.Visits > 0:
+		l, err = b.lesson(ctx, Experience{Scope: rec.Scope, States: []string{rec.State}})
+		for i := range l.states {
+			l.states[i].visits = rec.Visits
+		}
+		return l, err
+	}
+	return lesson{}, fmt.Errorf("%+v is no record of a bank", rec)
+}

@@ -1,0 +1,155 @@
+package memory
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// A writer stores lessons within one transaction.
+type writer struct {
+	tx       *sql.Tx
+	capacity int
+	clocks   map[string]int64 // of the scopes that were written
+
+	state, tip, twin, entry *sql.Stmt
+}
+
+func (b *Bank) newWriter(ctx context.Context, tx *sql.Tx) (*writer, error) {
+	w := &writer{tx: tx, capacity: b.config.Capacity, clocks: make(map[string]int64)}
+	if err := b.claim(ctx, tx); err != nil {
+		return nil, err
+	}
+	for statement, query := range map[**sql.Stmt]string{
+		&w.state: `INSERT INTO memory_states (scope, text, vector, visits, visited) VALUES (?, ?, ?, ?, ?)
+			ON CONFLICT (scope, text) DO UPDATE SET
+				visits = visits + excluded.visits,
+				visited = iif(excluded.visits > 0, excluded.visited, visited)
+			RETURNING id`,
+		&w.tip: `INSERT INTO memory_tips (scope, text, score, step, group_index, episode, version)
+			VALUES (?, ?, ?, ?, ?, ?, ?)`,
+		&w.twin: `DELETE FROM memory_entries WHERE state = ? AND tip IN
+			(SELECT id FROM memory_tips WHERE scope = ? AND text = ?)`,
+		&w.entry: `INSERT INTO memory_entries (scope, state, tip) VALUES (?, ?, ?)`,
+	} {
+		prepared, err := tx.PrepareContext(ctx, query)
+		if err != nil {
+			w.close()
+			return nil, fmt.Errorf("prepare to write: %w", err)
+		}
+		*statement = prepared
+	}
+	return w, nil
+}
+
+// claim writes the embedder's name into an empty bank and checks it otherwise.
+func (b *Bank) claim(ctx context.Context, tx *sql.Tx) error {
+	name := b.config.Embedder.Name()
+	_, err := tx.ExecContext(ctx,
+		`INSERT INTO memory_meta (key, value) VALUES ('embedder', ?) ON CONFLICT DO NOTHING`, name)
+	if err != nil {
+		return fmt.Errorf("write the embedder's name: %w", err)
+	}
+	return checkEmbedder(ctx, tx, name)
+}
+
+func (w *writer) close() {
+	for _, s := range []*sql.Stmt{w.state, w.tip, w.twin, w.entry} {
+		if s != nil {
+			s.Close()
+		}
+	}
+}
+
+func (w *writer) write(ctx context.Context, l lesson) error {
+	clock, err := w.tick(ctx, l.scope)
+	if err != nil {
+		return err
+	}
+	states := make([]int64, len(l.states))
+	for i, s := range l.states {
+		row := w.state.QueryRowContext(ctx, l.scope, s.text, vectorBlob(s.vector), s.visits, clock)
+		if err := row.Scan(&states[i]); err != nil {
+			return fmt.Errorf("write state: %w", err)
+		}
+	}
+	if l.tip.Text == "" {
+		return nil
+	}
+	return w.writeTip(ctx, l.tip, states)
+}
+
+func (w *writer) writeTip(ctx context.Context, t Tip, states []int64) error {
+	for _, state := range states {
+		if _, err := w.twin.ExecContext(ctx, state, t.Scope, t.Text); err != nil {
+			return fmt.Errorf("replace entry: %w", err)
+		}
+	}
+	added, err := w.tip.ExecContext(ctx, t.Scope, t.Text, t.Score, t.Step, t.Group, t.Episode, t.Version)
+	if err != nil {
+		return fmt.Errorf("write tip: %w", err)
+	}
+	id, err := added.LastInsertId()
+	if err != nil {
+		return fmt.Errorf("write tip: %w", err)
+	}
+	for _, state := range states {
+		if _, err := w.entry.ExecContext(ctx, t.Scope, state, id); err != nil {
+			return fmt.Errorf("write entry: %w", err)
+		}
+	}
+	return nil
+}
+
+// tick advances the clock of a scope, which orders its visits.
+func (w *writer) tick(ctx context.Context, scope string) (int64, error) {
+	if _, ok := w.clocks[scope]; !ok {
+		var last int64
+		err := w.tx.QueryRowContext(ctx,
+			`SELECT coalesce(max(visited), 0) FROM memory_states WHERE scope = ?`, scope).Scan(&last)
+		if err != nil {
+			return 0, fmt.Errorf("read the clock: %w", err)
+		}
+		w.clocks[scope] = last
+	}
+	w.clocks[scope]++
+	return w.clocks[scope], nil
+}
+
+// finish prunes the scopes that were written and returns them.
+func (w *writer) finish(ctx context.Context) ([]string, error) {
+	scopes := slices.Sorted(maps.Keys(w.clocks))
+	for _, scope := range scopes {
+		if err := w.prune(ctx, scope); err != nil {
+			return nil, fmt.Errorf("prune scope %q: %w", scope, err)
+		}
+	}
+	return scopes, nil
+}
+
+// prune drops the oldest entries over the capacity, the tips that have no
+// entry left, and the states that have neither an entry nor a recent visit.
+func (w *writer) prune(ctx context.Context, scope string) error {
+	_, err := w.tx.ExecContext(ctx, `DELETE FROM memory_entries WHERE scope = ?1 AND id <=
+		(SELECT id FROM memory_entries WHERE scope = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)`,
+		scope, w.capacity)
+	if err != nil {
+		return fmt.Errorf("drop entries: %w", err)
+	}
+	_, err = w.tx.ExecContext(ctx, `DELETE FROM memory_tips WHERE scope = ? AND NOT EXISTS
+		(SELECT 1 FROM memory_entries WHERE tip = memory_tips.id)`, scope)
+	if err != nil {
+		return fmt.Errorf("drop tips: %w", err)
+	}
+	_, err = w.tx.ExecContext(ctx, `DELETE FROM memory_states WHERE scope = ?1
+		AND NOT EXISTS (SELECT 1 FROM memory_entries WHERE state = memory_states.id)
+		AND id NOT IN (SELECT id FROM memory_states WHERE scope = ?1 AND visits > 0
+			ORDER BY visited DESC, id DESC LIMIT ?2)`,
+		scope, w.capacity)
+	if err != nil {
+		return fmt.Errorf("drop states: %w", err)
+	}
+	return nil
+}
