@@ -38,7 +38,7 @@ func (d *Driver) Run(ctx context.Context, s EpisodeSpec) Trajectory {
 	stop, err := r.run(ctx)
 	t.Stop = stop
 	if err != nil {
-		t.Stop, t.Err = StopFailed, err.Error()
+		t.Stop, t.Err = StopFailed, validText(err.Error())
 	}
 	t.Tipped, t.Bare, t.Splits = r.talk.Rows(true), r.talk.Rows(false), r.talk.Splits()
 	t.Took = time.Since(start)

@@ -31,8 +31,9 @@ func (r *rollout) run(ctx context.Context) (StopReason, error) {
 		return StopFailed, err
 	}
 	defer r.close()
-	err = within(ctx, r.EnvTimeout, "reset "+r.spec.Task.ID, func(ctx context.Context) (err error) {
-		r.t.Final, err = r.env.Reset(ctx)
+	err = within(ctx, r.EnvTimeout, "reset "+r.spec.Task.ID, func(ctx context.Context) error {
+		o, err := r.env.Reset(ctx)
+		r.t.Final = valid(o)
 		return err
 	})
 	if err != nil {
@@ -82,7 +83,7 @@ func (r *rollout) turn(ctx context.Context) (StopReason, error) {
 	}
 	turn.Reward, turn.Score, turn.Took = s.Reward, s.Score, time.Since(start)
 	r.t.Turns = append(r.t.Turns, turn)
-	r.t.Final = s.Observation
+	r.t.Final = valid(s.Observation)
 	r.t.EnvReturn += s.Reward
 	r.t.Score = s.Score
 	r.t.Success = r.t.Success || s.Success
@@ -128,7 +129,7 @@ func (r *rollout) sample(ctx context.Context, turn *Turn) error {
 	}
 	turn.PromptLen, turn.Sample = len(prompt), time.Since(start)
 	turn.IDs, turn.Logprobs = c.IDs, c.Logprobs
-	turn.Action, turn.Finish, turn.Version = strings.TrimSpace(c.Text), c.Finish, c.Policy.Version
+	turn.Action, turn.Finish, turn.Version = strings.TrimSpace(validText(c.Text)), c.Finish, c.Policy.Version
 	r.opening = nil
 	r.shown.add(turn.Tips)
 	return r.talk.Sampled(c.IDs, c.Logprobs)
@@ -159,3 +160,11 @@ func (r *rollout) act(ctx context.Context, action string) (envs.Step, error) {
 	}
 	return s, err
 }
+
+// valid makes an observation storable: text that is not UTF-8 would come back
+// from the ledger as another text than the policy saw.
+func valid(o envs.Observation) envs.Observation {
+	return envs.Observation{Feedback: validText(o.Feedback), State: validText(o.State)}
+}
+
+func validText(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

@@ -1,5 +1,7 @@
 package sampler
 
+import "slices"
+
 // shown remembers which tips stand in the conversation, so that none is shown
 // twice. Under KeepLatest earlier tips have left the prompt and may come
 // again; only doubles within a turn are dropped.
@@ -17,16 +19,14 @@ func newShown(k Keep) *shown {
 // yet, at most limit (0: all).
 func (s *shown) pick(tips []Tip, limit int) []Tip {
 	var picked []Tip
-	texts := map[string]bool{}
 	for _, t := range tips {
 		if limit > 0 && len(picked) == limit {
 			break
 		}
-		if t.Text == "" || texts[t.Text] || s.ids[t.ID] || s.texts[t.Text] {
-			continue
+		same := func(p Tip) bool { return p.ID == t.ID || p.Text == t.Text }
+		if t.Text != "" && !s.ids[t.ID] && !s.texts[t.Text] && !slices.ContainsFunc(picked, same) {
+			picked = append(picked, t)
 		}
-		texts[t.Text] = true
-		picked = append(picked, t)
 	}
 	return picked
 }
