@@ -1,0 +1,203 @@
+package trainerbridge
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// train runs a forward or forward_backward over rows, in as many requests as
+// the limits ask for, and merges their results.
+func (c *Client) train(ctx context.Context, op string, rows []Row, loss Loss) (Stats, [][]float32, error) {
+	if err := checkRows(rows); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", op, err)
+	}
+	data := make([]datum, len(rows))
+	for i, r := range rows {
+		data[i] = newDatum(r, loss.Name)
+	}
+	parts := split(data)
+	requests := make([]request, len(parts))
+	for i, part := range parts {
+		in := lossInput{Data: part, Loss: loss}
+		requests[i] = func(seq int64) any {
+			if op == "forward" {
+				return forwardRequest{ModelID: c.model, SeqID: seq, Input: in}
+			}
+			return forwardBackwardRequest{ModelID: c.model, SeqID: seq, Input: in}
+		}
+	}
+	var stats []Stats
+	var weights []float64
+	var logprobs [][]float32
+	err := c.exchange(ctx, op, requests, func(i int, raw json.RawMessage) error {
+		var out lossOutput
+		if err := json.Unmarshal(raw, &out); err != nil {
+			return err
+		}
+		got, err := out.logprobs(parts[i])
+		stats, weights = append(stats, out.Metrics.stats()), append(weights, float64(len(parts[i])))
+		logprobs = append(logprobs, got...)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return MergeStats(stats, weights), logprobs, nil
+}
+
+// logprobs checks the log-probs of a result against what was asked.
+func (o lossOutput) logprobs(asked []datum) ([][]float32, error) {
+	if len(o.Outputs) != len(asked) {
+		return nil, fmt.Errorf("%d outputs for %d rows", len(o.Outputs), len(asked))
+	}
+	all := make([][]float32, len(asked))
+	for i, out := range o.Outputs {
+		data, want := out.Logprobs.Data, asked[i].LossFnInputs["target_tokens"].Shape[0]
+		if len(data) != want {
+			return nil, fmt.Errorf("row %d: %d log-probs for %d targets", i, len(data), want)
+		}
+		all[i] = make([]float32, want)
+		for t, v := range data {
+			if v == nil {
+				return nil, fmt.Errorf("row %d: log-prob %d is not a number", i, t)
+			}
+			all[i][t] = *v
+		}
+	}
+	return all, nil
+}
+
+// one exchanges a single request for its result.
+func (c *Client) one(ctx context.Context, op string, build request, result any) error {
+	return c.exchange(ctx, op, []request{build}, func(_ int, raw json.RawMessage) error {
+		return json.Unmarshal(raw, result)
+	})
+}
+
+// A request builds a body once its sequence number is known.
+type request func(seq int64) any
+
+// exchange submits all requests before it collects their results in order, so
+// that the trainer never waits for the network between them.
+func (c *Client) exchange(ctx context.Context, op string, requests []request, collect func(int, json.RawMessage) error) error {
+	ctx, end, err := c.begin(ctx, op)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if c.uncertain != nil && op != "load_weights" {
+		return fmt.Errorf("%s: %w (%w)", op, ErrUncertain, c.uncertain)
+	}
+	var ids []string
+	for _, build := range requests {
+		id, submitErr := c.submit(ctx, op, build)
+		if submitErr != nil {
+			err = submitErr
+			break
+		}
+		ids = append(ids, id)
+	}
+	for i, id := range ids {
+		raw, resultErr := c.await(ctx, op, id)
+		if resultErr == nil && err == nil {
+			resultErr = collect(i, raw)
+			if resultErr != nil {
+				resultErr = fmt.Errorf("%s: read the trainer's answer: %w", op, resultErr)
+			}
+		}
+		if err == nil {
+			err = resultErr
+		}
+	}
+	c.settle(op, len(ids), err)
+	return err
+}
+
+// settle notes whether the trainer's weights and gradients are still known
+// after a call of which acked requests were accepted.
+func (c *Client) settle(op string, acked int, err error) {
+	switch op {
+	case "load_weights":
+		if err == nil {
+			c.uncertain = nil
+		} else if acked > 0 || errors.Is(err, ErrUnavailable) {
+			c.uncertain = err
+		}
+	case "forward_backward", "optim_step":
+		if err != nil && (acked > 0 || errors.Is(err, ErrUnavailable)) {
+			c.uncertain = err
+		}
+	}
+}
+
+// begin waits for the turn and sets the operation's deadline. The context also
+// ends with the trainer's process.
+func (c *Client) begin(ctx context.Context, op string) (context.Context, func(), error) {
+	select {
+	case <-c.turn:
+	case <-ctx.Done():
+		return nil, nil, fmt.Errorf("%s: %w", op, context.Cause(ctx))
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	release := func() bool { return true }
+	if p := c.cfg.Process; p != nil {
+		release = context.AfterFunc(p.alive, func() { cancel(context.Cause(p.alive)) })
+	}
+	late := fmt.Errorf("%s: no result within %v", op, c.cfg.Timeout)
+	timed, cancelTimer := context.WithTimeoutCause(ctx, c.cfg.Timeout, late)
+	return timed, func() {
+		cancelTimer()
+		release()
+		cancel(nil)
+		c.turn <- struct{}{}
+	}, nil
+}
+
+// submit sends one request under the next sequence number and returns the id
+// of its result.
+func (c *Client) submit(ctx context.Context, op string, build request) (string, error) {
+	for {
+		var ack submitted
+		err := c.call(ctx, op, build(c.seq), &ack)
+		var refused *RequestError
+		switch {
+		case err == nil && ack.RequestID == "":
+			return "", fmt.Errorf("%s: the answer has no request_id", op)
+		case err == nil:
+			c.seq, c.taken = c.seq+1, false
+			return ack.RequestID, nil
+		case errors.As(err, &refused) && refused.Status == 409 && c.taken:
+			// The number was used by a request that went unanswered.
+			c.seq, c.taken = c.seq+1, false
+		case errors.Is(err, ErrUnavailable):
+			c.taken = true
+			return "", err
+		default:
+			return "", err
+		}
+	}
+}
+
+// beat keeps the session alive. Trainers that do not need it ignore it.
+func (c *Client) beat(ctx context.Context, session string) {
+	defer close(c.beating)
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	body := map[string]string{"session_id": session, "type": "session_heartbeat"}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		beat, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("session_heartbeat: no answer within 5s"))
+		_, err := c.http.R().SetContext(beat).SetBody(body).Post("/api/v1/session_heartbeat")
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			c.cfg.Log.Debug().Err(err).Msg("heartbeat of the trainer's session")
+		}
+	}
+}

@@ -1,0 +1,104 @@
+package trainerbridge
+
+import (
+	"maps"
+	"math"
+	"slices"
+	"strings"
+)
+
+// Stats are the trainer's metrics. A key ends in how its values combine over
+// several requests: "loss:sum", "ratio_max:max", "grad_norm:mean". The
+// accessors return 0 for what the trainer did not report.
+type Stats map[string]float64
+
+// Loss is the sum over all trained tokens.
+func (s Stats) Loss() float64 { return s["loss:sum"] }
+
+// Tokens counts trained tokens, those below the log-prob floor included.
+func (s Stats) Tokens() float64 { return s["tokens:sum"] }
+
+// MaskedShare is the share of trained tokens below the log-prob floor.
+func (s Stats) MaskedShare() float64 { return ratio(s["masked:sum"], s.Tokens()) }
+
+// ClippedShare is the share of trained tokens whose clipped branch is active.
+func (s Stats) ClippedShare() float64 { return ratio(s["clipped:sum"], s.Tokens()) }
+
+// MeanRatio is the mean importance ratio over trained tokens that are not
+// masked.
+func (s Stats) MeanRatio() float64 {
+	return ratio(s["ratio:sum"], s.Tokens()-s["masked:sum"])
+}
+
+// MaxRatio is the largest importance ratio of a trained token.
+func (s Stats) MaxRatio() float64 { return s["ratio_max:max"] }
+
+// KLBase is the mean KL(π_θ‖π_base) in nats over the tokens that have a KL
+// coefficient.
+func (s Stats) KLBase() float64 { return ratio(s["kl_base:sum"], s["kl_tokens:sum"]) }
+
+// ApproxKL is the mean of log π_old − log π_θ in nats over trained tokens.
+func (s Stats) ApproxKL() float64 { return ratio(s["approx_kl:sum"], s.Tokens()) }
+
+// Entropy is the mean entropy in nats over trained tokens.
+func (s Stats) Entropy() float64 { return ratio(s["entropy:sum"], s.Tokens()) }
+
+// GradNorm is the gradient's norm before clipping, of an optimizer step.
+func (s Stats) GradNorm() float64 { return s["grad_norm:mean"] }
+
+func ratio(a, n float64) float64 {
+	if n == 0 {
+		return 0
+	}
+	return a / n
+}
+
+// MergeStats combines the metrics of several requests key by key, as the
+// key's suffix says: sum, min, max, or mean, which is weighted by weights (the
+// number of rows; nil weighs all alike). Keys with another suffix are dropped.
+// A part that lacks a key does not count for it.
+func MergeStats(parts []Stats, weights []float64) Stats {
+	merged := Stats{}
+	total := map[string]float64{}
+	for i, part := range parts {
+		w := 1.0
+		if weights != nil {
+			w = weights[i]
+		}
+		for _, key := range slices.Sorted(maps.Keys(part)) {
+			v := part[key]
+			_, suffix, _ := strings.Cut(key, ":")
+			old, seen := merged[key]
+			switch suffix {
+			case "sum":
+				merged[key] = old + v
+			case "mean":
+				merged[key] = old + w*v
+				total[key] += w
+			case "min":
+				if !seen || v < old || math.IsNaN(v) {
+					merged[key] = v
+				}
+			case "max":
+				if !seen || v > old || math.IsNaN(v) {
+					merged[key] = v
+				}
+			}
+		}
+	}
+	for key, w := range total {
+		merged[key] = ratio(merged[key], w)
+	}
+	return merged
+}
+
+func (m metrics) stats() Stats {
+	s := make(Stats, len(m))
+	for key, v := range m {
+		s[key] = math.NaN()
+		if v != nil {
+			s[key] = *v
+		}
+	}
+	return s
+}
