@@ -109,3 +109,22 @@ func remember(tips ...sampler.Tip) sampler.RecallFunc {
 		return sampler.Recalled{Tips: tips, Similar: len(tips)}, nil
 	}
 }
+
+// vault opens walks in which only "pull jade" opens a door.
+func vault(doors int) family {
+	return family{func(context.Context, envs.Task) (envs.Episode, error) {
+		w := &walk{n: doors}
+		w.step = func(_ context.Context, i int, action string) (envs.Step, error) {
+			if action != "pull jade" {
+				return envs.Step{Observation: envs.Observation{Feedback: "An alarm rings."}, Terminated: true}, nil
+			}
+			out := i == doors-1
+			s := envs.Step{Observation: envs.Observation{Feedback: "It opens.", State: w.state()}, Terminated: out, Success: out}
+			if out {
+				s.Reward, s.Score = 1, 100
+			}
+			return s, nil
+		}
+		return w, nil
+	}}
+}

@@ -6,7 +6,7 @@ package sampler
 func Seed(parent uint64, coordinates ...uint64) uint64 {
 	s := mix(parent)
 	for _, c := range coordinates {
-		s = mix(s ^ mix(c))
+		s = mix(s ^ (c+1)*0xd1342543de82ef95) // not mix(c): parent and child of one number would cancel
 	}
 	return s
 }

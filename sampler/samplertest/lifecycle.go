@@ -43,10 +43,13 @@ func (s *subject) scored(a sampler.Adapter, prompt []int32, c sampler.Completion
 	}
 }
 
+// maxDiff is the largest |a−b|; gaps (NaN) do not count.
 func maxDiff(a, b []float32) float64 {
 	var largest float64
 	for i := range a {
-		largest = max(largest, math.Abs(float64(a[i])-float64(b[i])))
+		if d := math.Abs(float64(a[i]) - float64(b[i])); d > largest {
+			largest = d
+		}
 	}
 	return largest
 }
