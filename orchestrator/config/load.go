@@ -53,7 +53,14 @@ func Load(path string, sets []string) (Config, error) {
 	return c, Check(c, given)
 }
 
-// Set applies one "key=value" to c and records the key in given.
+// Parse reads a whole configuration that empo2 itself wrote; place names it in
+// errors.
+func Parse(text, place string) (Config, error) {
+	c := Default()
+	return c, decode(text, place, &c, map[string]string{})
+}
+
+// applySet applies one "key=value" to c and records the key in given.
 func applySet(s string, c *Config, given map[string]string) error {
 	place := "--set " + s
 	key, value, ok := strings.Cut(s, "=")

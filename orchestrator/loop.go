@@ -1,0 +1,288 @@
+// Package orchestrator runs the training loop of EMPO² (arXiv 2602.23008) and
+// of GRPO, which is the same loop with the memory off: plan a step, sample
+// groups with and without tips, reflect, estimate advantages, train, publish
+// the new adapter, commit. It knows environments, servers, memories and
+// trainers only by their interfaces.
+//
+// Deviations from the paper, all of them keys: modes may be mixed within a
+// group (algorithm.mode_draw = "episode") with the tip-free episodes as
+// baseline, tips may be written with the adapter off (reflection.by), and a
+// KL to the base model may act in the context that was sampled
+// (loss.kl_sampled).
+package orchestrator
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/memory"
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/sampler"
+	trainerbridge "github.com/empo2/empo2/trainer_bridge"
+)
+
+// Trainer is what the loop needs of a trainer. Versions are step numbers;
+// version 0 is the untrained adapter. After any error the trainer's state is
+// unknown until Restore has succeeded. It is used by one goroutine at a time.
+type Trainer interface {
+	// ForwardBackward adds the gradient of a loss over rows. It also returns
+	// log π_θ of each row's tokens[1:], in nats, from before the update.
+	ForwardBackward(ctx context.Context, rows []trainerbridge.Row, loss trainerbridge.Loss) (trainerbridge.Stats, [][]float32, error)
+	// OptimStep applies the accumulated gradient.
+	OptimStep(ctx context.Context, adam trainerbridge.Adam) (trainerbridge.Stats, error)
+	// Score returns log π_θ of tokens[1:], in nats.
+	Score(ctx context.Context, tokens []int32) ([]float32, error)
+	// Save writes adapter and optimizer state as the checkpoint of a version.
+	Save(ctx context.Context, version int) error
+	// Export writes the adapter of a version for the inference server.
+	Export(ctx context.Context, version int) (trainerbridge.Exported, error)
+	// Restore brings the trainer to the checkpoint of a version, starting it
+	// anew if it is gone. Version 0 needs no checkpoint.
+	Restore(ctx context.Context, version int) error
+}
+
+// Loop is one run. All fields but Memory and the callbacks must be set.
+type Loop struct {
+	Config  config.Config
+	Family  envs.Family
+	Ledger  *ledger.Ledger
+	Backend sampler.Backend
+	Driver  *sampler.Driver
+	Trainer Trainer
+	// Memory is nil for GRPO.
+	Memory memory.Strategy
+	// Canary returns the largest log-prob difference that the newest
+	// publication's canary showed; nil if there is none.
+	Canary func() float64
+	Log    zerolog.Logger
+	// OnStep and OnEvaluation are called after the commit, in order. They may
+	// be nil.
+	OnStep       func(StepMetrics)
+	OnEvaluation func(Evaluation)
+
+	tasks    []envs.Task
+	base     sampler.Policy // the adapter off
+	policy   sampler.Policy // the newest version
+	episodes int            // training episodes committed
+	seconds  float64        // of training committed
+}
+
+// Summary is what a run came to.
+type Summary struct {
+	Steps       int64         `json:"steps"`
+	Version     int           `json:"version"`
+	Episodes    int           `json:"episodes"`
+	Seconds     float64       `json:"seconds"` // training, without evaluations
+	Evaluations []Evaluation  `json:"evaluations"`
+	History     []StepMetrics `json:"-"`
+}
+
+// Run trains until the configured number of steps (or minutes) is reached,
+// continuing what the ledger holds, and evaluates. When ctx ends it returns
+// its cause; everything committed stays.
+func (l *Loop) Run(ctx context.Context) (Summary, error) {
+	last, err := l.prepare(ctx)
+	if err != nil {
+		return Summary{}, err
+	}
+	step := last.Step
+	if l.Config.Eval.Every > 0 {
+		if err := l.evaluateOnce(ctx, step, l.Config.Eval.Episodes, envs.Eval); err != nil {
+			return Summary{}, err
+		}
+	}
+	for !l.finished(step) {
+		if err := l.step(ctx, step+1); err != nil {
+			return Summary{}, fmt.Errorf("step %d: %w", step+1, err)
+		}
+		step++
+		if e := l.Config.Eval.Every; e > 0 && step%int64(e) == 0 && !l.finished(step) {
+			if err := l.evaluateOnce(ctx, step, l.Config.Eval.Episodes, envs.Eval); err != nil {
+				return Summary{}, err
+			}
+		}
+	}
+	for _, split := range []envs.Split{envs.Eval, envs.Test} {
+		if err := l.evaluateFinal(ctx, step, split); err != nil {
+			return Summary{}, err
+		}
+	}
+	return Summarize(ctx, l.Ledger)
+}
+
+func (l *Loop) finished(step int64) bool {
+	minutes := l.Config.Run.Minutes
+	return step >= int64(l.Config.Run.Steps) || minutes > 0 && l.seconds >= 60*minutes
+}
+
+// prepare brings trainer and server to the last committed step.
+func (l *Loop) prepare(ctx context.Context) (ledger.Step, error) {
+	var err error
+	if l.tasks, err = l.Family.Tasks(envs.Train); err != nil {
+		return ledger.Step{}, err
+	}
+	if len(l.tasks) == 0 {
+		return ledger.Step{}, fmt.Errorf("environment %s has no training task", l.Family.Name())
+	}
+	history, err := History(ctx, l.Ledger)
+	if err != nil {
+		return ledger.Step{}, err
+	}
+	for _, m := range history {
+		l.episodes, l.seconds = m.Episodes, l.seconds+m.Seconds.Total
+	}
+	last, err := l.Ledger.Last(ctx)
+	if err != nil {
+		return last, err
+	}
+	if last.Step > 0 {
+		l.Log.Info().Int64("step", last.Step).Int("version", last.Version).Msg("continuing")
+	}
+	if err := l.Ledger.DiscardAfter(last.Version); err != nil {
+		return last, err
+	}
+	if err := l.Trainer.Restore(ctx, last.Version); err != nil {
+		return last, err
+	}
+	if l.base, err = l.Backend.Publish(ctx, sampler.Adapter{Score: l.score(0)}); err != nil {
+		return last, fmt.Errorf("serve the base model: %w", err)
+	}
+	l.policy = l.base
+	if last.Version > 0 {
+		if _, err = l.publish(ctx, last.Version); err != nil {
+			return last, err
+		}
+	}
+	return last, nil
+}
+
+// step runs one training step from plan to commit.
+func (l *Loop) step(ctx context.Context, step int64) error {
+	start := time.Now()
+	plan, err := l.plan(ctx, step)
+	if err != nil {
+		return err
+	}
+	m := StepMetrics{Step: step, Modes: map[Mode]int{}}
+	groups, err := l.sample(ctx, plan)
+	if err != nil {
+		return err
+	}
+	m.Seconds.Sample = time.Since(start).Seconds()
+	describe(&m, plan, groups, l.Config.Novelty.Weight)
+
+	items := l.items(plan, groups, &m)
+	previous := l.policy
+	var version *ledger.Version
+	if len(items) > 0 {
+		if version, err = l.update(ctx, step, items, &m); err != nil {
+			return err
+		}
+	}
+	if err := l.commit(ctx, step, plan, groups, version, &m, start); err != nil {
+		return err
+	}
+	if version != nil {
+		l.retire(ctx, previous)
+	}
+	if l.OnStep != nil {
+		l.OnStep(m)
+	}
+	return nil
+}
+
+// plan returns the step's plan, from the ledger if it was drawn before.
+func (l *Loop) plan(ctx context.Context, step int64) (Plan, error) {
+	text, err := l.Ledger.Plan(ctx, step)
+	if err != nil {
+		return Plan{}, err
+	}
+	if text != nil {
+		var p Plan
+		if err := json.Unmarshal(text, &p); err != nil {
+			return Plan{}, fmt.Errorf("plan in run.db: %w", err)
+		}
+		return p, nil
+	}
+	p := newPlan(l.Config, l.tasks, step, l.policy.Version)
+	if text, err = json.Marshal(p); err != nil {
+		return Plan{}, err
+	}
+	return p, l.Ledger.SavePlan(ctx, step, text)
+}
+
+// commit makes the step true, with the memory in the same transaction.
+func (l *Loop) commit(ctx context.Context, step int64, plan Plan, groups [][]sampler.Trajectory, v *ledger.Version, m *StepMetrics, start time.Time) error {
+	began := time.Now()
+	if err := l.learn(ctx, plan, groups); err != nil {
+		return err
+	}
+	m.Version = l.policy.Version
+	m.Episodes = l.episodes + plan.Episodes()
+	m.Seconds.Total = time.Since(start).Seconds()
+	m.Seconds.Commit = time.Since(began).Seconds()
+	text, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	done := func(bool) {}
+	err = l.Ledger.Commit(ctx, ledger.Step{Step: step, Version: l.policy.Version, Metrics: text}, v, func(tx *sql.Tx) error {
+		if l.Memory == nil {
+			return nil
+		}
+		var err error
+		if d, cerr := l.Memory.Commit(ctx, tx); cerr != nil {
+			err = cerr
+		} else {
+			done = d
+		}
+		return err
+	})
+	done(err == nil)
+	if err == nil {
+		l.episodes, l.seconds = m.Episodes, l.seconds+m.Seconds.Total
+	}
+	return err
+}
+
+// History returns the metrics of all committed steps.
+func History(ctx context.Context, led *ledger.Ledger) ([]StepMetrics, error) {
+	steps, err := led.Steps(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]StepMetrics, len(steps))
+	for i, s := range steps {
+		if err := json.Unmarshal(s.Metrics, &out[i]); err != nil {
+			return nil, fmt.Errorf("metrics of step %d in run.db: %w", s.Step, err)
+		}
+	}
+	return out, nil
+}
+
+// Summarize reads what a run came to from its ledger.
+func Summarize(ctx context.Context, led *ledger.Ledger) (Summary, error) {
+	history, err := History(ctx, led)
+	if err != nil {
+		return Summary{}, err
+	}
+	s := Summary{History: history}
+	for _, m := range history {
+		s.Steps, s.Version, s.Episodes, s.Seconds = m.Step, m.Version, m.Episodes, s.Seconds+m.Seconds.Total
+	}
+	evaluations, err := led.Evaluations(ctx)
+	for _, text := range evaluations {
+		var e Evaluation
+		err = errors.Join(err, json.Unmarshal(text, &e))
+		s.Evaluations = append(s.Evaluations, e)
+	}
+	return s, err
+}

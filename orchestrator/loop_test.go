@@ -1,0 +1,306 @@
+package orchestrator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/empo2/empo2/memory"
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/sampler"
+	trainerbridge "github.com/empo2/empo2/trainer_bridge"
+)
+
+func TestWholeRun(t *testing.T) {
+	w := newWorld(t, small(func(c *config.Config) { c.Run.Steps = 6 }))
+	s, err := w.run(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	episodes := 6 * w.config.Algorithm.Groups * w.config.Algorithm.GroupSize
+	if s.Steps != 6 || s.Episodes != episodes || len(w.steps) != 6 {
+		t.Errorf("summary %+v", s)
+	}
+	first, last := w.steps[0], w.steps[5]
+	if first.Tips.Return >= last.Tips.Return || last.Tips.Return < 0.5 {
+		t.Errorf("tips did not help: return with tips %.2f, then %.2f", first.Tips.Return, last.Tips.Return)
+	}
+	if last.Version != 6 || last.NewTips == 0 || last.Tips.TipsShown == 0 || last.Modes[OffPolicy] == 0 || last.Modes[OnPolicyTips] == 0 || last.Modes[OnPolicy] == 0 {
+		t.Errorf("last step %+v", last)
+	}
+	// Evaluated at 0, 2, 4 and, on both splits, at the end.
+	var at []string
+	for _, e := range w.evals {
+		at = append(at, fmt.Sprint(e.Step, e.Kind))
+	}
+	if got := strings.Join(at, " "); got != "0eval 2eval 4eval 6eval 6test" {
+		t.Errorf("evaluations: %s", got)
+	}
+	if got := w.backend.Served(); !slices.Equal(got, []int{0, 6}) {
+		t.Errorf("versions served at the end: %v", got)
+	}
+}
+
+func TestGRPOIsTheSameLoopWithoutMemory(t *testing.T) {
+	w := newWorld(t, small(func(c *config.Config) { c.Algorithm.Name = "grpo" }))
+	if _, err := w.run(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range w.steps {
+		if m.Tips.N != 0 || m.NewTips != 0 || m.Modes[OnPolicy] != m.Free.N {
+			t.Errorf("step %+v", m)
+		}
+	}
+	for _, call := range w.backend.Calls() {
+		if text := w.backend.LastUser(call.Request.Prompt); strings.Contains(text, "Tips:") || strings.Contains(text, "Write one tip") {
+			t.Fatalf("the memory was used: %q", text)
+		}
+	}
+}
+
+func TestARunIsAFunctionOfItsSeed(t *testing.T) {
+	trace := func(seed uint64) string {
+		w := newWorld(t, small(func(c *config.Config) { c.Run.Seed = seed }))
+		if _, err := w.run(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for _, m := range w.steps {
+			m.Seconds = Seconds{}
+			text, _ := json.Marshal(m)
+			out = append(out, string(text))
+		}
+		return strings.Join(out, "\n")
+	}
+	if a, b := trace(7), trace(7); a != b {
+		t.Errorf("the same seed, two runs:\n%s\n\n%s", a, b)
+	}
+	if trace(7) == trace(8) {
+		t.Error("another seed, the same run")
+	}
+}
+
+// trained returns the rows of all batches.
+func trained(w *world) []trainerbridge.Row {
+	var out []trainerbridge.Row
+	for _, b := range w.trainer.batches {
+		out = append(out, b...)
+	}
+	return out
+}
+
+// Rows that are trained off-policy hold no token of a tip, whatever the
+// tokenizer did at the tip's borders (defect 3); anchors are the rows as they
+// were sampled.
+func TestOffPolicyRowsCarryNoTip(t *testing.T) {
+	w := newWorld(t, small())
+	if _, err := w.run(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	consumed := map[string]bool{} // prompt and answer of every call, by ids
+	for _, c := range w.backend.Calls() {
+		consumed[fmt.Sprint(append(slices.Clone(c.Request.Prompt), c.Completion.IDs...))] = true
+	}
+	kinds := map[string]int{}
+	for _, r := range trained(w) {
+		text := w.backend.Decode(r.Tokens)
+		hasTips, isAnchor := strings.Contains(text, "Tips:"), !slices.ContainsFunc(r.Weights, func(v float32) bool { return v > 0 })
+		sampled := consumed[fmt.Sprint(r.Tokens)]
+		switch {
+		case isAnchor && !hasTips: // no tip was known yet
+			kinds["anchor without tips"]++
+		case isAnchor:
+			kinds["anchor"]++
+			if !sampled {
+				t.Fatal("an anchor is not what the server consumed and produced")
+			}
+		case hasTips:
+			kinds["on-policy with tips"]++
+			if !sampled {
+				t.Fatal("a row with tips is not what the server consumed and produced")
+			}
+		case sampled:
+			kinds["on-policy"]++
+		default:
+			kinds["off-policy"]++ // the same walk without its tips was never sampled
+		}
+	}
+	for _, kind := range []string{"anchor", "on-policy", "on-policy with tips", "off-policy"} {
+		if kinds[kind] == 0 {
+			t.Errorf("no row of kind %q in %v", kind, kinds)
+		}
+	}
+}
+
+// Every mean is folded into the rows: a mini-batch's token weights are
+// |advantage| / (tokens · episodes).
+func TestRowsCarryTheNormalisation(t *testing.T) {
+	l := &Loop{Config: small(func(c *config.Config) { c.Loss.KL, c.Loss.KLSampled = 0.05, 0.3 })}
+	sequence := func(n, trained int) sampler.Sequence {
+		s := sampler.Sequence{Tokens: make([]int32, n), Trained: make([]bool, n), Logprobs: make([]float32, n)}
+		for i := n - trained; i < n; i++ {
+			s.Trained[i], s.Logprobs[i] = true, -1
+		}
+		return s
+	}
+	batch := []item{
+		{advantage: 2, rows: []sampler.Sequence{sequence(9, 2)}, trained: 2, sameContext: true},
+		{advantage: -1, rows: []sampler.Sequence{sequence(9, 4)}, anchors: []sampler.Sequence{sequence(12, 4)}, trained: 4},
+	}
+	sum := func(v []float32) (s float64) {
+		for _, x := range v {
+			s += float64(x)
+		}
+		return s
+	}
+	f := func(average string, advantages, kl []float64) {
+		t.Helper()
+		l.Config.Loss.Average = average
+		for i, r := range l.rows(batch) {
+			if math.Abs(sum(r.Advantages)-advantages[i]) > 1e-6 || math.Abs(sum(r.KL)-kl[i]) > 1e-6 {
+				t.Errorf("%s, row %d: advantages sum to %g, kl to %g; want %g, %g", average, i, sum(r.Advantages), sum(r.KL), advantages[i], kl[i])
+			}
+			if err := r.Check(); err != nil {
+				t.Errorf("%s, row %d: %v", average, i, err)
+			}
+		}
+	}
+	f("episode", []float64{2 / 2.0, -1 / 2.0, 0}, []float64{0.35 / 2, 0.05 / 2, 0.3 / 2})
+	f("token", []float64{2 * 2 / 6.0, -1 * 4 / 6.0, 0}, []float64{0.35 * 2 / 6, 0.05 * 4 / 6, 0.3 * 4 / 6})
+}
+
+// The trainer dies in mid-step: it is restored and the step is trained again
+// from the same weights, whole, and published once.
+func TestATrainerThatDiesIsRestored(t *testing.T) {
+	f := func(call string) {
+		t.Helper()
+		w := newWorld(t, small())
+		died := false
+		w.trainer.fail = func(c string) error {
+			if c == call && !died && w.trainer.version == 1 {
+				died = true
+				return fmt.Errorf("gone: %w", trainerbridge.ErrUnavailable)
+			}
+			return nil
+		}
+		if _, err := w.run(context.Background()); err != nil {
+			t.Errorf("%s: %v", call, err)
+			return
+		}
+		if !died || w.steps[1].Restarts != 1 || w.steps[1].Version != 2 {
+			t.Errorf("%s: died %v, step %+v", call, died, w.steps[1])
+		}
+		if w.trainer.count("restore 1") != 1 {
+			t.Errorf("%s: calls %v", call, w.trainer.calls)
+		}
+	}
+	f("forward_backward")
+	f("optim_step")
+	f("save 2")
+}
+
+func TestATrainerThatKeepsDyingStopsTheRun(t *testing.T) {
+	w := newWorld(t, small())
+	w.trainer.fail = func(c string) error {
+		if c == "optim_step" {
+			return trainerbridge.ErrUnavailable
+		}
+		return nil
+	}
+	_, err := w.run(context.Background())
+	if !errors.Is(err, trainerbridge.ErrUnavailable) || w.trainer.count("restore") != 1+w.config.Trainer.Restarts {
+		t.Errorf("%v after %d restores", err, w.trainer.count("restore"))
+	}
+}
+
+func TestARefusedRequestIsNotRepeated(t *testing.T) {
+	w := newWorld(t, small())
+	w.trainer.fail = func(c string) error {
+		if c == "forward_backward" {
+			return &trainerbridge.RequestError{Op: c, Category: trainerbridge.CategoryUser, Message: "no"}
+		}
+		return nil
+	}
+	if _, err := w.run(context.Background()); err == nil || w.trainer.count("forward_backward") != 1 {
+		t.Errorf("%v after %d tries", err, w.trainer.count("forward_backward"))
+	}
+}
+
+// A run that is stopped anywhere goes on where it was: finished episodes are
+// not sampled again, committed steps are not trained again, the memory is the
+// one of the last commit (defect 4), and the result is the same as without
+// the stop.
+func TestAStoppedRunContinues(t *testing.T) {
+	final := func(w *world) string {
+		l, done := w.open()
+		defer done()
+		history, err := History(context.Background(), l.Ledger)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for _, m := range history {
+			m.Seconds = Seconds{}
+			text, _ := json.Marshal(m)
+			out = append(out, string(text))
+		}
+		stats, err := l.Memory.(*memory.Bank).Stats(context.Background())
+		return fmt.Sprint(strings.Join(out, "\n"), stats, err)
+	}
+	whole := newWorld(t, small())
+	if _, err := whole.run(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	total := len(whole.backend.Calls())
+	want := final(whole)
+	for _, after := range []int{1, total / 5, total / 2, total - 3} {
+		w := newWorld(t, small())
+		ctx, cancel := context.WithCancelCause(context.Background())
+		stop := errors.New("stopped")
+		calls := 0
+		w.backend.BeforeSample = nil
+		w.backend.AfterSample = func(*sampler.Completion) {}
+		stopper := &stopAfter{n: after, cancel: func() { cancel(stop) }}
+		w.backend.BeforeSample = stopper.count
+		if _, err := w.run(ctx); !errors.Is(err, stop) {
+			t.Fatalf("after %d of %d calls: %v", after, total, err)
+		}
+		calls = len(w.backend.Calls())
+		w.backend.BeforeSample = nil
+		if _, err := w.run(context.Background()); err != nil {
+			t.Fatalf("continuing after %d calls: %v", after, err)
+		}
+		if got := final(w); got != want {
+			t.Errorf("stopped after %d of %d calls: another result\n%s\nwant\n%s", after, total, got, want)
+		}
+		if again := len(w.backend.Calls()); calls > total/3 && again > total+total/2 {
+			t.Errorf("stopped after %d of %d calls: %d calls in all", calls, total, again)
+		}
+	}
+}
+
+// The transaction of a step fails: neither the step nor the memory may have
+// happened, and the run can be continued.
+func TestStepAndMemoryAreOneTransaction(t *testing.T) {
+	w := newWorld(t, small())
+	l, done := w.open()
+	broken := errors.New("disk full")
+	l.Memory = failingCommit{l.Memory, broken}
+	if _, err := l.Run(context.Background()); !errors.Is(err, broken) {
+		t.Fatalf("got %v", err)
+	}
+	last, err := l.Ledger.Last(context.Background())
+	stats, serr := l.Memory.(failingCommit).Strategy.(*memory.Bank).Stats(context.Background())
+	if err != nil || serr != nil || last.Step != 0 || stats.Tips != 0 {
+		t.Errorf("after the failed commit: step %d, %+v, %v %v", last.Step, stats, err, serr)
+	}
+	done()
+	if _, err := w.run(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}

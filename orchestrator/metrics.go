@@ -1,0 +1,104 @@
+package orchestrator
+
+import "math"
+
+// StepMetrics is one training step as it is shown, stored and written as a
+// JSON line. Log-probs and KL are in nats, times in seconds.
+type StepMetrics struct {
+	Step     int64        `json:"step"`
+	Version  int          `json:"version"`  // of the policy after the step
+	Episodes int          `json:"episodes"` // training episodes so far, this step included
+	Modes    map[Mode]int `json:"modes"`    // episodes by learning mode
+	Failed   int          `json:"failed"`   // episodes without a result
+
+	Free Rollouts `json:"free"` // sampled without tips
+	Tips Rollouts `json:"tips"` // sampled with tips
+
+	Groups      int     `json:"groups"`
+	NoGradient  int     `json:"no_gradient"` // groups of equal returns, not sent
+	Rows        int     `json:"rows"`        // training rows sent
+	Trained     int     `json:"trained"`     // tokens trained
+	MaskShare   float64 `json:"mask_share"`  // of trained tokens: below the log-prob floor
+	ClipShare   float64 `json:"clip_share"`
+	Ratio       float64 `json:"ratio"` // mean importance ratio
+	RatioMax    float64 `json:"ratio_max"`
+	ApproxKL    float64 `json:"approx_kl"` // mean log π_old - log π_θ
+	KLBase      float64 `json:"kl_base"`   // mean KL(π_θ‖π_base) where it is counted
+	Entropy     float64 `json:"entropy"`
+	GradNorm    float64 `json:"grad_norm"`
+	Mismatch    float64 `json:"mismatch"`     // mean |Δ log-prob| sampler against trainer, first mini-batch, same context
+	MismatchMax float64 `json:"mismatch_max"` //
+	Canary      float64 `json:"canary"`       // largest |Δ log-prob| of the newest version's canary
+
+	NewTips  int `json:"new_tips"`
+	Restarts int `json:"restarts"` // of the trainer, in this step
+
+	Seconds Seconds `json:"seconds"`
+}
+
+// Rollouts summarises episodes of one kind.
+type Rollouts struct {
+	N         int     `json:"n"`
+	Return    float64 `json:"return"`     // mean environment return
+	Bonus     float64 `json:"bonus"`      // mean λ·Σ intrinsic reward
+	Score     float64 `json:"score"`      // mean environment score
+	Success   float64 `json:"success"`    // share
+	Turns     float64 `json:"turns"`      // mean
+	TipsShown float64 `json:"tips_shown"` // mean per episode
+}
+
+// Seconds says where a step's time went.
+type Seconds struct {
+	Sample  float64 `json:"sample"` // episodes and reflection
+	Train   float64 `json:"train"`
+	Publish float64 `json:"publish"` // export, load, canary
+	Commit  float64 `json:"commit"`
+	Eval    float64 `json:"eval,omitempty"`
+	Total   float64 `json:"total"` // without evaluation
+}
+
+// Evaluation is the result of episodes without tips on a split.
+type Evaluation struct {
+	Kind        string       `json:"kind"` // the split: eval or test
+	Step        int64        `json:"step"`
+	Version     int          `json:"version"`
+	Episodes    int          `json:"episodes"`
+	Failed      int          `json:"failed,omitempty"`
+	Temperature float64      `json:"temperature"`
+	Success     float64      `json:"success"` // share of episodes
+	Score       float64      `json:"score"`   // mean
+	StdErr      float64      `json:"stderr"`  // of the mean score, over episodes
+	Tasks       []TaskResult `json:"tasks"`
+	Seconds     float64      `json:"seconds"`
+	// TrainSeconds and TrainEpisodes say what training had cost until then,
+	// evaluations not counted.
+	TrainSeconds  float64 `json:"train_seconds"`
+	TrainEpisodes int     `json:"train_episodes"`
+}
+
+// TaskResult is one task's part of an evaluation.
+type TaskResult struct {
+	Task     string  `json:"task"`
+	Episodes int     `json:"episodes"`
+	Success  float64 `json:"success"`
+	Score    float64 `json:"score"`
+}
+
+// meanStdErr returns the mean and its standard error.
+func meanStdErr(values []float64) (mean, stdErr float64) {
+	if len(values) == 0 {
+		return 0, 0
+	}
+	for _, v := range values {
+		mean += v
+	}
+	mean /= float64(len(values))
+	sum := 0.0
+	for _, v := range values {
+		sum += (v - mean) * (v - mean)
+	}
+	if len(values) > 1 {
+		stdErr = math.Sqrt(sum / float64(len(values)-1) / float64(len(values)))
+	}
+	return mean, stdErr
+}

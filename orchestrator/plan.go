@@ -1,0 +1,149 @@
+package orchestrator
+
+import (
+	"math"
+	"math/rand/v2"
+
+	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/orchestrator/config"
+)
+
+// Mode is how an episode is sampled and learnt (EMPO², table of section 4).
+type Mode string
+
+const (
+	// OnPolicy: sampled and learnt without tips.
+	OnPolicy Mode = "on_policy"
+	// OnPolicyTips: sampled and learnt with tips.
+	OnPolicyTips Mode = "on_policy_tips"
+	// OffPolicy: sampled with tips, learnt with every tip removed.
+	OffPolicy Mode = "off_policy"
+)
+
+// Tips reports whether episodes of this mode are sampled with tips.
+func (m Mode) Tips() bool { return m != OnPolicy }
+
+// Plan is everything that a step draws at random, drawn before it samples.
+// It is a pure function of (configuration, tasks, step).
+type Plan struct {
+	Step    int64       `json:"step"`
+	Version int         `json:"version"` // of the policy that samples
+	Groups  []GroupPlan `json:"groups"`
+}
+
+// GroupPlan is one group: episodes of one task.
+type GroupPlan struct {
+	Task     envs.Task     `json:"task"`
+	Episodes []EpisodePlan `json:"episodes"`
+}
+
+// EpisodePlan is one episode of a group.
+type EpisodePlan struct {
+	Mode Mode   `json:"mode"`
+	Seed uint64 `json:"seed"`
+}
+
+// Episodes counts the plan's episodes.
+func (p Plan) Episodes() int {
+	n := 0
+	for _, g := range p.Groups {
+		n += len(g.Episodes)
+	}
+	return n
+}
+
+// newPlan draws the plan of a step.
+func newPlan(c config.Config, tasks []envs.Task, step int64, version int) Plan {
+	rng := rand.New(rand.NewPCG(c.Run.Seed, childSeed(c.Run.Seed, "plan", uint64(step))))
+	draw := newModeDraw(c.Algorithm, rng)
+	p := Plan{Step: step, Version: version}
+	for g := range c.Algorithm.Groups {
+		group := GroupPlan{Task: taskAt(tasks, c.Run.Seed, uint64(step-1)*uint64(c.Algorithm.Groups)+uint64(g))}
+		for e, mode := range draw.group(c.Algorithm.GroupSize) {
+			seed := childSeed(c.Run.Seed, "episode", uint64(step), uint64(g), uint64(e))
+			group.Episodes = append(group.Episodes, EpisodePlan{Mode: mode, Seed: seed})
+		}
+		p.Groups = append(p.Groups, group)
+	}
+	return p
+}
+
+// taskAt walks through all tasks in a new shuffled order each time round.
+func taskAt(tasks []envs.Task, seed, i uint64) envs.Task {
+	n := uint64(len(tasks))
+	order := rand.New(rand.NewPCG(seed, childSeed(seed, "tasks", i/n))).Perm(len(tasks))
+	return tasks[order[i%n]]
+}
+
+// modeDraw draws learning modes per step, per group or per episode.
+type modeDraw struct {
+	a   config.Algorithm
+	rng *rand.Rand
+	// step is the mode of the whole step if it is drawn per step.
+	step Mode
+}
+
+func newModeDraw(a config.Algorithm, rng *rand.Rand) *modeDraw {
+	d := &modeDraw{a: a, rng: rng}
+	d.step = d.one()
+	return d
+}
+
+// one draws p_mem first, then p_off (EMPO², section 4.2).
+func (d *modeDraw) one() Mode {
+	if d.rng.Float64() >= d.a.MemoryProbability {
+		return OnPolicy
+	}
+	return d.withTips()
+}
+
+func (d *modeDraw) withTips() Mode {
+	if d.rng.Float64() < d.a.OffPolicyProbability {
+		return OffPolicy
+	}
+	return OnPolicyTips
+}
+
+// group returns the modes of a group of n episodes.
+func (d *modeDraw) group(n int) []Mode {
+	modes := make([]Mode, n)
+	group := d.step
+	if d.a.ModeDraw == "group" {
+		group = d.one()
+	}
+	tips := int(math.Round(d.a.MemoryProbability * float64(n)))
+	for i := range modes {
+		switch {
+		case d.a.Name == "grpo":
+			modes[i] = OnPolicy
+		case d.a.ModeDraw != "episode":
+			modes[i] = group
+		case i < tips:
+			modes[i] = d.withTips()
+		default:
+			modes[i] = OnPolicy
+		}
+	}
+	return modes
+}
+
+// childSeed derives an independent seed from a seed, a name and indices
+// (SplitMix64's finalizer over FNV-1a of the name).
+func childSeed(seed uint64, name string, indices ...uint64) uint64 {
+	h := uint64(14695981039346656037)
+	for _, b := range []byte(name) {
+		h = (h ^ uint64(b)) * 1099511628211
+	}
+	h = mix(h ^ mix(seed))
+	for _, i := range indices {
+		h = mix(h ^ mix(i+0x9e3779b97f4a7c15))
+	}
+	return h
+}
+
+func mix(z uint64) uint64 {
+	z += 0x9e3779b97f4a7c15
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9
+	z = (z ^ (z >> 27)) * 0x94d049bb133111eb
+	return z ^ (z >> 31)
+}

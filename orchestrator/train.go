@@ -1,0 +1,339 @@
+package orchestrator
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"github.com/empo2/empo2/orchestrator/advantage"
+	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/sampler"
+	trainerbridge "github.com/empo2/empo2/trainer_bridge"
+)
+
+// item is one episode as it is trained.
+type item struct {
+	advantage float64
+	// rows are trained: rendered with tips or, off-policy, without them; the
+	// log-probs are always those of the context that was sampled.
+	rows []sampler.Sequence
+	// anchors only carry the KL to the base model in the sampled context,
+	// where that is not the trained one.
+	anchors []sampler.Sequence
+	trained int // tokens trained in rows
+	// sameContext: the trained context is the sampled one, so that trainer and
+	// sampler should agree on the log-probs before the first update.
+	sameContext bool
+}
+
+// items turns the groups that carry a gradient into what is trained. Every
+// episode that was scored counts in its group's statistics (defects 5 and 6
+// of the reference: none is dropped before or after).
+func (l *Loop) items(plan Plan, groups [][]sampler.Trajectory, m *StepMetrics) []item {
+	var out []item
+	for g, group := range groups {
+		var scored []sampler.Trajectory
+		var episodes []advantage.Episode
+		for e, t := range group {
+			if t.Failed() {
+				continue
+			}
+			mode := plan.Groups[g].Episodes[e].Mode
+			scored = append(scored, t)
+			episodes = append(episodes, advantage.Episode{
+				Env: t.EnvReturn, Bonus: bonus(t, l.Config.Novelty.Weight),
+				Tips: mode.Tips(), OffPolicy: mode == OffPolicy,
+			})
+		}
+		m.Groups++
+		baseline := advantage.Baseline(l.Config.Algorithm.Baseline)
+		if l.Memory == nil {
+			baseline = advantage.Group
+		}
+		advantages, ok := advantage.Estimate(episodes, baseline, l.Config.Algorithm.NormalizeStd)
+		if !ok {
+			m.NoGradient++
+			continue
+		}
+		for i, t := range scored {
+			if it := l.item(t, episodes[i], advantages[i]); it.trained > 0 {
+				out = append(out, it)
+			}
+		}
+	}
+	return out
+}
+
+func (l *Loop) item(t sampler.Trajectory, e advantage.Episode, a float64) item {
+	it := item{advantage: a, rows: t.Rows(e.Tips && !e.OffPolicy), sameContext: !e.OffPolicy}
+	if e.OffPolicy && l.Config.Loss.KLSampled > 0 {
+		it.anchors = t.Rows(true)
+	}
+	for _, r := range it.rows {
+		it.trained += countTrained(r)
+	}
+	return it
+}
+
+func countTrained(s sampler.Sequence) int {
+	n := 0
+	for _, t := range s.Trained {
+		if t {
+			n++
+		}
+	}
+	return n
+}
+
+// update trains the items, writes the new version's files and publishes it.
+// If the trainer fails it is restored to the last committed version and the
+// whole update is made again: nothing is trained twice.
+func (l *Loop) update(ctx context.Context, step int64, items []item, m *StepMetrics) (*ledger.Version, error) {
+	start, version := time.Now(), int(step)
+	committed := l.policy.Version
+	for {
+		err := l.train(ctx, version, items, m)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if m.Restarts >= l.Config.Trainer.Restarts || !trainerbridge.Restartable(err) {
+			return nil, err
+		}
+		m.Restarts++
+		l.Log.Warn().Err(err).Int64("step", step).Int("version", committed).Msg("trainer failed; restoring it and training the step again")
+		if err := l.Ledger.Event(ctx, step, "trainer restart", err.Error()); err != nil {
+			return nil, err
+		}
+		if err := l.Ledger.DiscardAfter(committed); err != nil {
+			return nil, err
+		}
+		if err := l.Trainer.Restore(ctx, committed); err != nil {
+			return nil, err
+		}
+	}
+	m.Seconds.Train = time.Since(start).Seconds()
+	start = time.Now()
+	v, err := l.publish(ctx, version)
+	if err != nil {
+		return nil, err
+	}
+	m.Canary, m.Seconds.Publish = v.Canary, time.Since(start).Seconds()
+	return v, nil
+}
+
+// train makes the step's optimizer steps and writes checkpoint and adapter.
+func (l *Loop) train(ctx context.Context, version int, items []item, m *StepMetrics) error {
+	loss := trainerbridge.Loss{Name: "empo2", Config: map[string]float64{
+		"clip_low_threshold": 1 - l.Config.Loss.ClipLow, "clip_high_threshold": 1 + l.Config.Loss.ClipHigh,
+		"dual_clip": l.Config.Loss.DualClip, "logprob_floor": l.Config.Loss.LogprobFloor,
+		"kl_estimator": map[string]float64{"exact": 0, "k3": 1}[l.Config.Loss.KLEstimator],
+	}}
+	o := l.Config.Optimizer
+	adam := trainerbridge.Adam{LearningRate: o.LearningRate, Beta1: o.Beta1, Beta2: o.Beta2, Eps: o.Eps, WeightDecay: o.WeightDecay, GradClipNorm: o.GradClipNorm}
+	var tally tally
+	for epoch := range l.Config.Loss.Epochs {
+		order := rand.New(rand.NewPCG(l.Config.Run.Seed, childSeed(l.Config.Run.Seed, "minibatch", uint64(version), uint64(epoch)))).Perm(len(items))
+		for begin := 0; begin < len(order); begin += l.Config.Loss.MiniBatch {
+			batch := make([]item, 0, l.Config.Loss.MiniBatch)
+			for _, i := range order[begin:min(begin+l.Config.Loss.MiniBatch, len(order))] {
+				batch = append(batch, items[i])
+			}
+			rows := l.rows(batch)
+			stats, logprobs, err := l.Trainer.ForwardBackward(ctx, rows, loss)
+			if err != nil {
+				return err
+			}
+			if tally.updates == 0 {
+				tally.compare(batch, rows, logprobs)
+			}
+			optim, err := l.Trainer.OptimStep(ctx, adam)
+			if err != nil {
+				return err
+			}
+			tally.add(len(rows), stats, optim)
+		}
+	}
+	tally.fill(m)
+	if err := l.Trainer.Save(ctx, version); err != nil {
+		return err
+	}
+	_, err := l.Trainer.Export(ctx, version)
+	return err
+}
+
+// rows renders one mini-batch. Losses are sums, so that every mean is folded
+// into the advantages and KL coefficients here: over an episode's tokens and
+// then over episodes (the paper), or over all tokens.
+func (l *Loop) rows(batch []item) []trainerbridge.Row {
+	total := 0
+	for _, it := range batch {
+		total += it.trained
+	}
+	kl, klSampled := l.Config.Loss.KL, l.Config.Loss.KLSampled
+	var out []trainerbridge.Row
+	for _, it := range batch {
+		scale := 1 / float64(it.trained*len(batch))
+		if l.Config.Loss.Average == "token" {
+			scale = 1 / float64(total)
+		}
+		coefficient := kl
+		if it.sameContext {
+			coefficient += klSampled
+		}
+		for _, s := range it.rows {
+			out = append(out, row(s, it.advantage*scale, coefficient*scale))
+		}
+		for _, s := range it.anchors {
+			out = append(out, anchor(s, klSampled*scale))
+		}
+	}
+	return out
+}
+
+// row trains the tokens of s with one advantage.
+func row(s sampler.Sequence, advantage, kl float64) trainerbridge.Row {
+	r := trainerbridge.Row{Tokens: s.Tokens}
+	n := len(s.Tokens)
+	r.Weights, r.Logprobs, r.Advantages = make([]float32, n), make([]float32, n), make([]float32, n)
+	if kl > 0 {
+		r.KL = make([]float32, n)
+	}
+	for i, trained := range s.Trained {
+		if !trained {
+			continue
+		}
+		r.Weights[i], r.Logprobs[i], r.Advantages[i] = 1, s.Logprobs[i], float32(advantage)
+		if kl > 0 {
+			r.KL[i] = float32(kl)
+		}
+	}
+	return r
+}
+
+// anchor carries only the KL at the tokens of s.
+func anchor(s sampler.Sequence, kl float64) trainerbridge.Row {
+	r := row(s, 0, kl)
+	clear(r.Weights)
+	clear(r.Logprobs)
+	return r
+}
+
+// tally sums the statistics of a step's optimizer steps.
+type tally struct {
+	updates, rows                                             int
+	tokens, masked, clipped, ratio, approx, entropy, gradNorm float64
+	klBase, klTokens, ratioMax                                float64
+	mismatch, mismatchMax                                     float64
+	compared                                                  int
+}
+
+func (t *tally) add(rows int, fb, optim trainerbridge.Stats) {
+	t.updates++
+	t.rows += rows
+	t.tokens += fb["tokens:sum"]
+	t.masked += fb["masked:sum"]
+	t.clipped += fb["clipped:sum"]
+	t.ratio += fb["ratio:sum"]
+	t.ratioMax = max(t.ratioMax, fb["ratio_max:max"])
+	t.approx += fb["approx_kl:sum"]
+	t.entropy += fb["entropy:sum"]
+	t.klBase += fb["kl_base:sum"]
+	t.klTokens += fb["kl_tokens:sum"]
+	t.gradNorm += optim["grad_norm:mean"]
+}
+
+// compare measures sampler against trainer on the rows of the first
+// mini-batch whose context is the sampled one: before any update they should
+// agree.
+func (t *tally) compare(batch []item, rows []trainerbridge.Row, logprobs [][]float32) {
+	i := 0
+	for _, it := range batch {
+		for range it.rows {
+			if it.sameContext && i < len(logprobs) {
+				t.compareRow(rows[i], logprobs[i])
+			}
+			i++
+		}
+		i += len(it.anchors)
+	}
+}
+
+// compareRow takes the trainer's log-probs of r.Tokens[1:].
+func (t *tally) compareRow(r trainerbridge.Row, logprobs []float32) {
+	for k, lp := range logprobs {
+		if k+1 < len(r.Weights) && r.Weights[k+1] > 0 {
+			d := math.Abs(float64(lp - r.Logprobs[k+1]))
+			t.mismatch += d
+			t.mismatchMax = max(t.mismatchMax, d)
+			t.compared++
+		}
+	}
+}
+
+func (t *tally) fill(m *StepMetrics) {
+	per := func(sum, n float64) float64 {
+		if n == 0 {
+			return 0
+		}
+		return sum / n
+	}
+	m.Rows, m.Trained = t.rows, int(t.tokens)
+	m.MaskShare, m.ClipShare = per(t.masked, t.tokens), per(t.clipped, t.tokens)
+	m.Ratio, m.RatioMax = per(t.ratio, t.tokens-t.masked), t.ratioMax
+	m.ApproxKL, m.Entropy = per(t.approx, t.tokens), per(t.entropy, t.tokens)
+	m.KLBase, m.GradNorm = per(t.klBase, t.klTokens), per(t.gradNorm, float64(t.updates))
+	m.Mismatch, m.MismatchMax = per(t.mismatch, float64(t.compared)), t.mismatchMax
+}
+
+// publish exports a version, has it served and proved, and makes it the
+// policy.
+func (l *Loop) publish(ctx context.Context, version int) (*ledger.Version, error) {
+	export, err := l.Trainer.Export(ctx, version)
+	if err != nil {
+		return nil, fmt.Errorf("export version %d: %w", version, err)
+	}
+	p, err := l.Backend.Publish(ctx, sampler.Adapter{Version: version, Dir: export.Dir, GGUF: export.GGUF, Score: l.score(version)})
+	if err != nil {
+		return nil, fmt.Errorf("publish version %d: %w", version, err)
+	}
+	l.policy = p
+	v := &ledger.Version{Version: version, Step: int64(version), Dir: export.Dir, SHA256: export.SHA256}
+	if l.Canary != nil {
+		v.Canary = l.Canary()
+	}
+	return v, nil
+}
+
+// score is the trainer's side of the canary. The version's checkpoint is on
+// disk, so that a trainer that died meanwhile is restored to it once.
+func (l *Loop) score(version int) func(context.Context, []int32) ([]float32, error) {
+	return func(ctx context.Context, tokens []int32) ([]float32, error) {
+		out, err := l.Trainer.Score(ctx, tokens)
+		if err == nil || ctx.Err() != nil || !trainerbridge.Restartable(err) {
+			return out, err
+		}
+		l.Log.Warn().Err(err).Int("version", version).Msg("trainer failed during the canary; restoring it")
+		if err := l.Trainer.Restore(ctx, version); err != nil {
+			return nil, err
+		}
+		return l.Trainer.Score(ctx, tokens)
+	}
+}
+
+// retire stops serving an old version and removes files no longer needed.
+func (l *Loop) retire(ctx context.Context, old sampler.Policy) {
+	if old.Version != 0 {
+		if err := l.Backend.Retire(ctx, old); err != nil {
+			l.Log.Warn().Err(err).Int("version", old.Version).Msg("old version not retired")
+			return
+		}
+	}
+	if err := l.Ledger.Prune(l.Config.Run.KeepCheckpoints); err != nil {
+		l.Log.Warn().Err(err).Msg("old checkpoints not removed")
+	}
+}
