@@ -194,6 +194,15 @@ func TestRowsOfLatestTips(t *testing.T) {
 		if diff := cmp.Diff(bareRow(b, got), got.Bare[0].Tokens); diff != "" {
 			t.Fatalf("row without tips: %s", diff)
 		}
+		splits := 0 // after every turn with tips, if another follows
+		for _, turn := range got.Turns[:len(got.Turns)-1] {
+			if len(turn.Tips) > 0 {
+				splits++
+			}
+		}
+		if got.Splits != splits {
+			t.Fatalf("%d splits, want %d", got.Splits, splits)
+		}
 		for i, c := range b.Calls() {
 			said := slices.Concat(c.Request.Prompt, c.Completion.IDs)
 			if !slices.ContainsFunc(got.Tipped, func(row sampler.Sequence) bool {
