@@ -1,0 +1,84 @@
+package report
+
+import (
+	"encoding/xml"
+	"errors"
+	"io"
+	"math"
+	"strings"
+	"testing"
+)
+
+func sample() Comparison {
+	test := 12.5
+	return Comparison{
+		Title: "a <b> & c", Note: "note", Arms: []string{"empo2", "grpo"},
+		Curves: []Curve{
+			{Arm: "empo2", Label: "house 1", Steps: 2, Test: &test, Points: []Point{{0, 0, 0}, {100, 10, 40}, {200, 20, 60}}},
+			{Arm: "empo2", Label: "house 2", Steps: 2, Points: []Point{{0, 0, 0}, {200, 25, 80}}},
+			{Arm: "grpo", Label: "house 1", Steps: 2, Points: []Point{{0, 0, 0}, {200, 5, 1}}},
+		},
+	}
+}
+
+func TestInterval95(t *testing.T) {
+	// Mean 3, standard deviation √2.5, t(0.975, 4) = 2.776.
+	i := Interval95([]float64{1, 2, 3, 4, 5})
+	if half := 2.776 * math.Sqrt(2.5/5); math.Abs(i.Low-(3-half)) > 1e-3 || math.Abs(i.High-(3+half)) > 1e-3 {
+		t.Errorf("got %+v", i)
+	}
+	if one := Interval95([]float64{7}); one.Mean != 7 || !math.IsNaN(one.Low) || one.String() != "" {
+		t.Errorf("a single run has an interval: %+v", one)
+	}
+	if none := Interval95(nil); !math.IsNaN(none.Mean) {
+		t.Errorf("no run has a mean: %+v", none)
+	}
+}
+
+func TestTable(t *testing.T) {
+	var b strings.Builder
+	if err := sample().Table(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"house 1", "60.0", "12.5", "mean of 2", "70.0", "interval ["} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+}
+
+func TestHTMLIsOneSafePage(t *testing.T) {
+	var b strings.Builder
+	if err := sample().HTML(&b); err != nil {
+		t.Fatal(err)
+	}
+	page := b.String()
+	if strings.Contains(page, "<b>") || !strings.Contains(page, "a &lt;b&gt; &amp; c") {
+		t.Error("text is not escaped")
+	}
+	for _, outside := range []string{"http://", "https://", "src=", "<script", "@import", "NaN", "Inf"} {
+		if strings.Contains(page, outside) {
+			t.Errorf("the page holds %q", outside)
+		}
+	}
+	for _, svg := range strings.SplitAfter(page, "</svg>")[:2] {
+		svg = svg[strings.Index(svg, "<svg"):]
+		for d := xml.NewDecoder(strings.NewReader(svg)); ; {
+			if _, err := d.Token(); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatalf("%v in %s", err, svg)
+			}
+		}
+	}
+}
+
+func TestMeanCurveEndsWithTheShortestRun(t *testing.T) {
+	f := frame{maxX: 25, x: func(p Point) float64 { return p.Seconds }}
+	mean := f.mean(sample().of("empo2"))
+	last := mean[len(mean)-1]
+	// At 20 s: 60 and, halfway between 0 and 80 at 25 s, 64.
+	if last.Seconds != 20 || math.Abs(last.Success-62) > 1e-9 {
+		t.Errorf("got %+v", last)
+	}
+}
