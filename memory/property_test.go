@@ -69,7 +69,7 @@ func (w *twins) learn(t *rapid.T) {
 }
 
 func (w *twins) commit(t *rapid.T) {
-	keep := rapid.Bool().Draw(t, "committed")
+	keep := rapid.IntRange(0, 3).Draw(t, "rolled back if 0") != 0
 	for _, s := range []memory.Strategy{w.bank, w.reference} {
 		if err := memorytest.Commit(context.Background(), w.db, s, keep); err != nil {
 			t.Fatal(err)
@@ -122,9 +122,15 @@ func TestBankIsThePlainStrategy(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := &twins{bank: bank, reference: memorytest.NewReference(c), db: db}
-		t.Repeat(map[string]func(*rapid.T){
-			"learn": w.learn, "learn more": w.learn, "commit": w.commit, "": w.compare,
-		})
+		for range rapid.IntRange(1, 3).Draw(t, "commits") {
+			for range rapid.IntRange(0, 6).Draw(t, "episodes") {
+				w.learn(t)
+			}
+			w.commit(t)
+			for range 4 {
+				w.compare(t)
+			}
+		}
 	})
 }
 
