@@ -1,0 +1,159 @@
+package trainerbridge
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// script is a stand-in for Python: a shell script that gets the trainer's
+// arguments and environment.
+func script(t *testing.T, body string) ProcessConfig {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "python")
+	if err := os.WriteFile(file, []byte("#!/bin/sh\n"+body), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return ProcessConfig{Python: file, SourceDir: dir, Model: "/model", Root: dir, Grace: 10 * time.Second}
+}
+
+const sayReady = `echo '{"event":"ready","port":1234,"pid":'$$',"model":"/model","vocab_size":7}'` + "\n"
+
+func TestProcessIsReadyAndEndsWithItsStdin(t *testing.T) {
+	cfg := script(t, `echo "$* $PYTHONPATH $EMPO2_TRAINER_TOKEN" > seen
+`+sayReady+"cat > /dev/null\n")
+	cfg.Threads, cfg.Seed, cfg.Formats = 2, 5, []string{"peft", "gguf"}
+	p, err := Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.URL() != "http://127.0.0.1:1234" || p.Ready().VocabSize != 7 || p.Err() != nil {
+		t.Errorf("URL %s, ready %+v, err %v", p.URL(), p.Ready(), p.Err())
+	}
+	seen, err := os.ReadFile(filepath.Join(cfg.SourceDir, "seen"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := strings.Join([]string{"-m empo2_trainer serve --model /model --root", cfg.Root,
+		"--host 127.0.0.1 --port 0 --seed 5 --threads 2 --formats peft,gguf", cfg.SourceDir, p.Token()}, " ")
+	if got := strings.TrimSpace(string(seen)); got != want {
+		t.Errorf("it was started with\n%s\nwant\n%s", got, want)
+	}
+	p.Close()
+	<-p.Exited()
+	if err := p.Err(); !errors.Is(err, ErrUnavailable) || errors.As(err, new(*ExitError)) {
+		t.Errorf("after Close: %v", err)
+	}
+	p.Close() // again
+}
+
+func TestProcessThatCannotStartSaysWhy(t *testing.T) {
+	f := func(name, body string, want ...string) {
+		t.Helper()
+		t.Run(name, func(t *testing.T) {
+			t.Helper()
+			_, err := Start(t.Context(), script(t, body))
+			for _, w := range want {
+				if err == nil || !strings.Contains(err.Error(), w) {
+					t.Errorf("error %q lacks %q", err, w)
+				}
+			}
+		})
+	}
+	f("fatal event", `echo '{"event":"fatal","error":"no model in /model","hint":"name a folder"}' >&2; exit 3`,
+		"exit status 3", "no model in /model", "hint: name a folder")
+	f("traceback", `echo 'Traceback' >&2; echo 'ImportError: torch' >&2; exit 1`, "exit status 1", "ImportError: torch")
+	f("noise on stdout", `echo 'hello'; exit 0`, "exit status 0", "hello")
+	f("no such module", `exec no-such-command`, "exit status 127")
+	f("killed", `kill -9 $$`, "signal: killed", "memory")
+}
+
+func TestProcessWithoutInterpreter(t *testing.T) {
+	cfg := script(t, "")
+	cfg.Python = filepath.Join(cfg.Root, "absent")
+	if _, err := Start(t.Context(), cfg); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestProcessThatIsNeverReadyIsStopped(t *testing.T) {
+	cfg := script(t, "echo $$ > pid; echo loading >&2; cat > /dev/null\n")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	stop := errors.New("had enough")
+	go func() {
+		waitForFile(t, filepath.Join(cfg.Root, "pid"))
+		cancel(stop)
+	}()
+	_, err := Start(ctx, cfg)
+	if !errors.Is(err, stop) {
+		t.Errorf("got %v", err)
+	}
+	if pid := readPID(t, filepath.Join(cfg.Root, "pid")); syscall.Kill(pid, 0) == nil {
+		t.Errorf("process %d still runs", pid)
+	}
+}
+
+func TestADyingProcessEndsCallsAtOnce(t *testing.T) {
+	p, err := Start(t.Context(), script(t, sayReady+`echo '{"event":"step","level":"info"}' >&2
+echo 'Killed by a test' >&2
+read line; exit 9`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	dialed := make(chan error, 1)
+	go func() { // nothing listens at the port that the script names
+		_, err := Dial(t.Context(), ClientConfig{Process: p, Rank: 1, Timeout: time.Hour})
+		dialed <- err
+	}()
+	syscall.Kill(p.Ready().PID, syscall.SIGKILL)
+	err = <-dialed
+	var exit *ExitError
+	if !errors.As(err, &exit) || exit.State != "signal: killed" {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestCloseDoesNotWaitForAStubbornProcess(t *testing.T) {
+	cfg := script(t, "trap '' TERM\n"+sayReady+"while :; do sleep 1000; done\n")
+	cfg.Grace = time.Millisecond
+	p, err := Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Close()
+	select {
+	case <-p.Exited():
+	default:
+		t.Error("Close returned before the process ended")
+	}
+}
+
+func waitForFile(t *testing.T, path string) {
+	for t.Context().Err() == nil {
+		if b, err := os.ReadFile(path); err == nil && len(b) > 0 {
+			return
+		}
+	}
+}
+
+func readPID(t *testing.T, path string) int {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
