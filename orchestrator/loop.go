@@ -69,6 +69,7 @@ type Loop struct {
 	OnEvaluation func(Evaluation)
 
 	tasks    []envs.Task
+	context  int            // tokens that the server holds of a conversation; 0: unknown
 	base     sampler.Policy // the adapter off
 	policy   sampler.Policy // the newest version
 	episodes int            // training episodes committed
@@ -156,6 +157,11 @@ func (l *Loop) prepare(ctx context.Context) (ledger.Step, error) {
 		return last, fmt.Errorf("serve the base model: %w", err)
 	}
 	l.policy = l.base
+	can, err := l.Backend.Capabilities(ctx)
+	if err != nil {
+		return last, err
+	}
+	l.context = can.ContextLength
 	if last.Version > 0 {
 		if _, err = l.publish(ctx, last.Version); err != nil {
 			return last, err

@@ -1,11 +1,13 @@
 package orchestrator
 
 import (
+	"hash/fnv"
 	"math"
 	"math/rand/v2"
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/sampler"
 )
 
 // Mode is how an episode is sampled and learnt (EMPO², table of section 4).
@@ -127,23 +129,9 @@ func (d *modeDraw) group(n int) []Mode {
 	return modes
 }
 
-// childSeed derives an independent seed from a seed, a name and indices
-// (SplitMix64's finalizer over FNV-1a of the name).
+// childSeed derives an independent seed from a seed, a name and indices.
 func childSeed(seed uint64, name string, indices ...uint64) uint64 {
-	h := uint64(14695981039346656037)
-	for _, b := range []byte(name) {
-		h = (h ^ uint64(b)) * 1099511628211
-	}
-	h = mix(h ^ mix(seed))
-	for _, i := range indices {
-		h = mix(h ^ mix(i+0x9e3779b97f4a7c15))
-	}
-	return h
-}
-
-func mix(z uint64) uint64 {
-	z += 0x9e3779b97f4a7c15
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9
-	z = (z ^ (z >> 27)) * 0x94d049bb133111eb
-	return z ^ (z >> 31)
+	h := fnv.New64a()
+	h.Write([]byte(name)) // never fails
+	return sampler.Seed(sampler.Seed(seed, h.Sum64()), indices...)
 }

@@ -96,12 +96,21 @@ func (l *Loop) spec(plan Plan, g, e int, group GroupPlan, episode EpisodePlan) s
 	spec := sampler.EpisodeSpec{
 		Task: group.Task, Step: plan.Step, Group: g, Episode: e, Seed: episode.Seed, Policy: l.policy,
 		Temperature: l.Config.Rollout.Temperature, MaxSteps: l.Config.Rollout.MaxSteps,
-		MaxTokens: l.Config.Rollout.MaxTokens, Keep: sampler.Keep(l.Config.Memory.Keep),
+		MaxTokens: l.Config.Rollout.MaxTokens, MaxPrompt: l.maxPrompt(l.Config.Rollout.MaxTokens), Keep: sampler.Keep(l.Config.Memory.Keep),
 	}
 	if episode.Mode.Tips() && l.Memory != nil {
 		spec.Recall = l.recall
 	}
 	return spec
+}
+
+// maxPrompt is the longest prompt that leaves room for so many tokens; 0 if the
+// server names no limit.
+func (l *Loop) maxPrompt(tokens int) int {
+	if l.context == 0 {
+		return 0
+	}
+	return max(1, l.context-tokens)
 }
 
 // recall asks the memory on the driver's behalf.
@@ -129,7 +138,8 @@ func (l *Loop) reflect(ctx context.Context, t *sampler.Trajectory) error {
 	}
 	err := l.Driver.Reflect(ctx, t, by, sampler.ReflectSpec{
 		Temperature: l.Config.Reflection.Temperature, MaxTokens: l.Config.Reflection.MaxTokens,
-		Seed: childSeed(t.Seed, "reflect"),
+		MaxPrompt: l.maxPrompt(l.Config.Reflection.MaxTokens),
+		Seed:      childSeed(t.Seed, "reflect"),
 	})
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

@@ -3,7 +3,6 @@ package orchestrator
 import (
 	"context"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"time"
 
@@ -149,7 +148,9 @@ func (l *Loop) train(ctx context.Context, version int, items []item, m *StepMetr
 				return err
 			}
 			if tally.updates == 0 {
-				tally.compare(batch, rows, logprobs)
+				if err := tally.compare(batch, logprobs); err != nil {
+					return err
+				}
 			}
 			optim, err := l.Trainer.OptimStep(ctx, adam)
 			if err != nil {
@@ -228,8 +229,7 @@ type tally struct {
 	updates, rows                                             int
 	tokens, masked, clipped, ratio, approx, entropy, gradNorm float64
 	klBase, klTokens, ratioMax                                float64
-	mismatch, mismatchMax                                     float64
-	compared                                                  int
+	mismatch                                                  sampler.Mismatch
 }
 
 func (t *tally) add(rows int, fb, optim trainerbridge.Stats) {
@@ -250,29 +250,22 @@ func (t *tally) add(rows int, fb, optim trainerbridge.Stats) {
 // compare measures sampler against trainer on the rows of the first
 // mini-batch whose context is the sampled one: before any update they should
 // agree.
-func (t *tally) compare(batch []item, rows []trainerbridge.Row, logprobs [][]float32) {
+func (t *tally) compare(batch []item, logprobs [][]float32) error {
+	var rows []sampler.Sequence
+	var scored [][]float32
 	i := 0
 	for _, it := range batch {
-		for range it.rows {
-			if it.sameContext && i < len(logprobs) {
-				t.compareRow(rows[i], logprobs[i])
+		for _, r := range it.rows {
+			if it.sameContext {
+				rows, scored = append(rows, r), append(scored, logprobs[i])
 			}
 			i++
 		}
 		i += len(it.anchors)
 	}
-}
-
-// compareRow takes the trainer's log-probs of r.Tokens[1:].
-func (t *tally) compareRow(r trainerbridge.Row, logprobs []float32) {
-	for k, lp := range logprobs {
-		if k+1 < len(r.Weights) && r.Weights[k+1] > 0 {
-			d := math.Abs(float64(lp - r.Logprobs[k+1]))
-			t.mismatch += d
-			t.mismatchMax = max(t.mismatchMax, d)
-			t.compared++
-		}
-	}
+	var err error
+	t.mismatch, err = sampler.Compare(rows, scored)
+	return err
 }
 
 func (t *tally) fill(m *StepMetrics) {
@@ -287,7 +280,7 @@ func (t *tally) fill(m *StepMetrics) {
 	m.Ratio, m.RatioMax = per(t.ratio, t.tokens-t.masked), t.ratioMax
 	m.ApproxKL, m.Entropy = per(t.approx, t.tokens), per(t.entropy, t.tokens)
 	m.KLBase, m.GradNorm = per(t.klBase, t.klTokens), per(t.gradNorm, float64(t.updates))
-	m.Mismatch, m.MismatchMax = per(t.mismatch, float64(t.compared)), t.mismatchMax
+	m.Mismatch, m.MismatchMax = t.mismatch.Mean, t.mismatch.Max
 }
 
 // publish exports a version, has it served and proved, and makes it the
