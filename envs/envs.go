@@ -82,7 +82,7 @@ type Family interface {
 // An Episode is driven by one goroutine: Reset once, then Step until a Step is
 // Done, then Close. A malformed action is the environment's business (its own
 // answer, low reward) and never an error; an error means that the environment
-// itself failed, and the episode is lost.
+// itself failed, and the episode is lost. [Guard] holds callers to the order.
 type Episode interface {
 	Reset(ctx context.Context) (Observation, error)
 	Step(ctx context.Context, action string) (Step, error)

@@ -29,7 +29,7 @@ type Config struct {
 	// K is the number of tips of a recollection, at most. At least 1.
 	K int
 	// Threshold is the cosine above which a stored state is similar, in
-	// [-1, 1).
+	// [-1, 1].
 	Threshold float64
 	// Capacity bounds a scope: at most so many entries, the oldest are
 	// dropped; with NoveltyStates also so many visited states besides those
@@ -68,8 +68,8 @@ func (c Config) validate() error {
 		return errors.New("embedder is missing")
 	case c.K < 1:
 		return fmt.Errorf("k = %d, want at least 1", c.K)
-	case !(c.Threshold >= -1 && c.Threshold < 1):
-		return fmt.Errorf("threshold = %v, want -1 to below 1", c.Threshold)
+	case !(c.Threshold >= -1 && c.Threshold <= 1):
+		return fmt.Errorf("threshold = %v, want -1 to 1", c.Threshold)
 	case c.Capacity < 1:
 		return fmt.Errorf("capacity = %d, want at least 1", c.Capacity)
 	case c.Novelty != NoveltyTips && c.Novelty != NoveltyStates:

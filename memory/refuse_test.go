@@ -65,7 +65,7 @@ func TestOpenBankRefuses(t *testing.T) {
 	f(func(c *memory.Config) { c.Embedder = nil }, "embedder is missing")
 	f(func(c *memory.Config) { c.K = 0 }, "k = 0")
 	f(func(c *memory.Config) { c.Threshold = math.NaN() }, "threshold = NaN")
-	f(func(c *memory.Config) { c.Threshold = 1 }, "threshold = 1")
+	f(func(c *memory.Config) { c.Threshold = 1.5 }, "threshold = 1.5")
 	f(func(c *memory.Config) { c.Capacity = 0 }, "capacity = 0")
 	f(func(c *memory.Config) { c.Novelty = "doors" }, `novelty = "doors"`)
 	f(func(c *memory.Config) { c.NoveltyCap = -1 }, "novelty cap = -1")
