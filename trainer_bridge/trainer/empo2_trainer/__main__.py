@@ -42,11 +42,12 @@ def parser() -> argparse.ArgumentParser:
 def convert(model: str, out: str) -> None:
     """Write the GGUF file, float32, whole or not at all."""
     with explained():
-        from empo2_trainer.gguf_export import write_model
-        from empo2_trainer.model import check_directory
+        from empo2_trainer.model_dir import check_directory
         from empo2_trainer.protocol import UserError
 
         check_directory(model)
+        from empo2_trainer.gguf_export import write_model
+
         try:
             write_model(model, Path(out))
         except UserError as e:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from empo2_trainer.gguf_tokenizer import add_tokenizer
+from empo2_trainer.model_dir import check_convertible
 from empo2_trainer.protocol import UserError
 from empo2_trainer.store import replace_file
 
-ARCHITECTURES = ("qwen2", "qwen3", "llama")
 ALL_F32 = 0  # LLAMA_FTYPE_ALL_F32
 Array = NDArray[np.float32]
 
@@ -27,7 +27,7 @@ class Shape:
 
     def __init__(self, directory: str) -> None:
         self.config: dict[str, Any] = json.loads((Path(directory) / "config.json").read_text())
-        check(self.config)
+        check_convertible(self.config)
         c = self.config
         self.arch = str(c["model_type"])
         self.layers = int(c["num_hidden_layers"])
@@ -46,23 +46,6 @@ class Shape:
         heads = self.heads if ".q_proj." in name else self.kv_heads
         halves = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
         return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(rows.shape))
-
-
-def check(config: dict[str, Any]) -> None:
-    """Refuse what would be converted wrongly."""
-    arch = config.get("model_type")
-    if arch not in ARCHITECTURES:
-        raise UserError(f"no GGUF conversion for {arch!r}: known are {', '.join(ARCHITECTURES)}")
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    if kind != "default":
-        raise UserError(f"no GGUF conversion for rope scaling of type {kind!r}")
-    if config.get("use_sliding_window"):
-        raise UserError("no GGUF conversion for sliding-window attention")
-    if arch == "llama" and (config.get("attention_bias") or config.get("mlp_bias")):
-        raise UserError("no GGUF conversion for llama with biases")
-    if "quantization_config" in config:
-        raise UserError("no GGUF conversion for quantized weights")
 
 
 def write_model(directory: str, out: Path) -> None:

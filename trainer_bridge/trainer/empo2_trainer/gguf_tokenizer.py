@@ -23,8 +23,9 @@ def add_tokenizer(writer: Any, directory: Path, config: dict[str, Any]) -> None:
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
-    if merges:
-        writer.add_token_merges(merges)
+    if not merges:
+        raise UserError("no GGUF conversion for a BPE tokenizer without merges")
+    writer.add_token_merges(merges)
     generation = _json(directory / "generation_config.json") or {}
     for kind in ("bos", "eos", "pad"):
         value = config.get(f"{kind}_token_id")

@@ -5,50 +5,20 @@ decoder's last hidden state (checked at load, not believed) they are that state,
 positions that matter meet the vocabulary. For any other model they are its logits.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from empo2_trainer.fused import fuse
+from empo2_trainer.model_dir import LoadError, check_directory
 from empo2_trainer.protocol import LoraSpec, UserError
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-class LoadError(Exception):
-    """The model cannot be loaded; hint says what to do about it."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
-
-
-def check_directory(directory: str) -> dict[str, Any]:
-    """The parsed config.json of a Hugging Face model directory."""
-    path = Path(directory)
-    if not path.is_dir():
-        raise LoadError(f"model {directory}: no such directory", "give --model a local directory")
-    try:
-        config: dict[str, Any] = json.loads((path / "config.json").read_text())
-    except OSError:
-        raise LoadError(
-            f"model {directory}: no config.json",
-            "--model must be a Hugging Face model directory (config.json, *.safetensors)",
-        ) from None
-    except ValueError as e:
-        raise LoadError(f"model {directory}: config.json: {e}", "repair or re-download it") from e
-    if not any(path.glob("*.safetensors")):
-        raise LoadError(
-            f"model {directory}: no *.safetensors", "download the weights or convert them"
-        )
-    return config
 
 
 class Policy:

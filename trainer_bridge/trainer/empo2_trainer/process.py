@@ -202,24 +202,24 @@ def explained() -> Iterator[None]:
 
 
 def _load(args: Namespace) -> Any:
-    """Everything heavy, on the thread that owns torch."""
-    from empo2_trainer import gguf_export
-    from empo2_trainer.model import LoadError, Policy, check_directory
+    """Everything heavy, on the thread that owns torch; what is light and may fail comes first."""
+    from empo2_trainer.model_dir import LoadError, check_convertible, check_directory
     from empo2_trainer.protocol import UserError
     from empo2_trainer.store import Store
-    from empo2_trainer.trainer import Trainer
 
     config = check_directory(args.model)
     if "gguf" in args.formats:
         try:
-            gguf_export.check(config)
+            check_convertible(config)
         except UserError as e:
             raise LoadError(f"model {args.model}: {e}", "start with --formats peft") from e
-    Store(Path(args.root) / "adapters")  # a bad root shows before the slow part
+    Store(Path(args.root) / "adapters")
     import torch
+
+    from empo2_trainer.model import Policy
+    from empo2_trainer.trainer import Trainer
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
     policy = Policy(args.model, args.dtype, args.device)
     return Trainer(policy, Path(args.root), args.seed, args.formats)

@@ -296,6 +296,6 @@ def _check_encoding(request: Request) -> None:
 async def _http_error(request: Request, e: Exception) -> Response:
     assert isinstance(e, HTTPException)
     detail = e.detail
-    if e.status_code == 404 and detail == "Not Found":
+    if detail == "Not Found":
         detail = f"no endpoint {request.url.path}: this trainer trains, it does not sample"
     return answer({"detail": detail, "category": "user"}, e.status_code, _NO_RETRY)

@@ -17,7 +17,7 @@ from typing import Any
 
 from empo2_trainer.protocol import UserError
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 PREFIX = ".tmp-"
 Manifest = dict[str, Any]
 

@@ -1,0 +1,192 @@
+"""Gradients of the adapter against a plain autograd pass; optimizer steps; determinism."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from empo2_trainer import step
+from empo2_trainer.protocol import AdamParams, LoraSpec, UserError
+from tests.conftest import checked, make_trainer, wire_batch
+from tests.test_losses import slow_empo2
+
+ADAM = AdamParams(learning_rate=1e-2, beta2=0.99, eps=1e-8)
+OFF = {"logprob_floor": -1e30}
+
+
+def nudge(trainer: Any, model_id: str = "m") -> None:
+    """Move the adapter off zero, so that A has gradients and KL is not 0."""
+    g = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in trainer.models[model_id].optimizer.parameters.values():
+            p += 0.05 * torch.randn(p.shape, generator=g)
+
+
+def plain_gradient(trainer: Any, sequences: Any, loss: Any) -> tuple[float, list[Any], list[Any]]:
+    """Loss, log-probs and gradients, one unpadded row at a time through the whole model."""
+    hf, total, rows = trainer.policy.hf, torch.zeros((), dtype=torch.float64), []
+    trainer.policy.activate("m1")
+    for s in sequences:
+        ids, targets = torch.from_numpy(s.tokens)[None], torch.from_numpy(s.targets)
+        logp_all = F.log_softmax(hf(input_ids=ids).logits[0].double(), -1)
+        with trainer.policy.base():
+            base = F.log_softmax(hf(input_ids=ids).logits[0].double(), -1)
+        logp = logp_all.gather(-1, targets[:, None])[:, 0]
+        w, q, a, kl = (
+            torch.from_numpy(x).double() for x in (s.weights, s.logprobs, s.advantages, s.kl)
+        )
+        total = total + slow_empo2(logp, w, q, a, dict(loss.config))
+        if loss.exact_kl:
+            total = total + (kl * (logp_all.exp() * (logp_all - base)).sum(-1)).sum()
+        else:
+            gap = base.gather(-1, targets[:, None])[:, 0] - logp
+            total = total + (kl * (gap.exp() - gap - 1)).sum()
+        rows.append(logp.detach().float().tolist())
+    parameters = list(trainer.models["m"].optimizer.parameters.values())
+    return float(total.detach()), rows, list(torch.autograd.grad(total, parameters))
+
+
+@pytest.mark.parametrize("estimator", [0.0, 1.0])
+@pytest.mark.parametrize("floor", [-5.0, -1e30])
+def test_empo2_equals_plain_autograd(trainer: Any, estimator: float, floor: float) -> None:
+    nudge(trainer)
+    config = {"kl_estimator": estimator, "logprob_floor": floor}
+    sequences, loss = checked(wire_batch(1, kl=0.3, config=config))
+    want_loss, want_logp, want_grad = plain_gradient(trainer, sequences, loss)
+    got = trainer.run("m", sequences, loss, backward=True)
+    assert got["metrics"]["loss:sum"] == pytest.approx(want_loss, rel=1e-5)
+    for out, want in zip(got["loss_fn_outputs"], want_logp, strict=True):
+        np.testing.assert_allclose(out["logprobs"]["data"], want, atol=2e-5)
+    pending = trainer.models["m"].optimizer.pending
+    for (name, g), w in zip(pending.items(), want_grad, strict=True):
+        scale = float(w.abs().max())
+        torch.testing.assert_close(g, w, rtol=1e-4, atol=1e-4 * scale, msg=name)
+
+
+def test_large_heads_run_in_chunks(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    nudge(trainer)
+    sequences, loss = checked(wire_batch(2, kl=0.1))
+    whole = trainer.run("m", sequences, loss, backward=True)
+    first = trainer.models["m"].optimizer.pending
+    trainer.models["m"].optimizer.pending = None
+    monkeypatch.setitem(step.HEAD_ELEMENTS, "cpu", 7 * 300)
+    monkeypatch.setitem(step.MICRO_BATCH_TOKENS, "cpu", 35)
+    parts = trainer.run("m", sequences, loss, backward=True)
+    assert parts["metrics"] == pytest.approx(whole["metrics"], rel=1e-4, abs=1e-4)
+    for name, g in trainer.models["m"].optimizer.pending.items():
+        torch.testing.assert_close(g, first[name], rtol=1e-4, atol=1e-4)
+
+
+def test_models_without_a_plain_head_use_their_logits(trainer: Any) -> None:
+    nudge(trainer)
+    assert trainer.policy.plain_head
+    sequences, loss = checked(wire_batch(3, kl=0.1))
+    want = trainer.run("m", sequences, loss, backward=True)
+    first = trainer.models["m"].optimizer.pending
+    trainer.models["m"].optimizer.pending = None
+    trainer.policy.plain_head = False
+    got = trainer.run("m", sequences, loss, backward=True)
+    assert got["metrics"] == pytest.approx(want["metrics"], rel=1e-5)
+    for name, g in trainer.models["m"].optimizer.pending.items():
+        torch.testing.assert_close(g, first[name], rtol=1e-4, atol=1e-4)
+
+
+def test_metrics_count_what_they_say(trainer: Any) -> None:
+    sequences, loss = checked(wire_batch(4, config={"logprob_floor": -5.0}))
+    m = trainer.run("m", sequences, loss, backward=False)["metrics"]
+    trained = sum(int((s.weights != 0).sum()) for s in sequences)
+    assert m["tokens:sum"] == trained
+    assert 0 < m["masked:sum"] < trained
+    assert 0 < m["clipped:sum"] <= trained
+    assert m["ratio_max:max"] >= m["ratio:sum"] / trained
+    assert m["kl_tokens:sum"] == 0
+    assert 0 < m["entropy:sum"] < trained * np.log(300)
+    assert all(key.count(":") == 1 for key in m)
+
+
+def test_gradients_accumulate_and_a_failure_leaves_none(
+    trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequences, loss = checked(wire_batch(5, config=OFF))
+    optimizer = trainer.models["m"].optimizer
+    trainer.run("m", sequences, loss, backward=True)
+    once = {name: g.clone() for name, g in optimizer.pending.items()}
+    monkeypatch.setitem(step.MICRO_BATCH_TOKENS, "cpu", 30)
+    with monkeypatch.context() as m:
+        calls = []
+
+        def fail(*args: Any) -> Any:
+            calls.append(1)
+            if len(calls) == 3:
+                raise MemoryError("out of memory")
+            return inner(*args)
+
+        inner = step._micro_batch
+        m.setattr(step, "_micro_batch", fail)
+        with pytest.raises(MemoryError):
+            trainer.run("m", sequences, loss, backward=True)
+    assert all(p.grad is None for p in optimizer.parameters.values())
+    for name, g in optimizer.pending.items():
+        assert torch.equal(g, once[name])
+    trainer.run("m", sequences, loss, backward=True)
+    for name, g in optimizer.pending.items():
+        torch.testing.assert_close(g, 2 * once[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_that_overflows_is_refused(trainer: Any) -> None:
+    batch = wire_batch(6, "importance_sampling")
+    batch["data"][0]["loss_fn_inputs"]["logprobs"]["data"] = [-3000.0] * 5
+    batch["data"][0]["loss_fn_inputs"]["advantages"]["data"] = [1e30] * 5
+    with pytest.raises(UserError, match="not finite"):
+        trainer.run("m", *checked(batch), backward=True)
+    with pytest.raises(UserError, match="without gradients"):
+        trainer.optim_step("m", ADAM)
+
+
+def test_clipping_bounds_the_step(trainer: Any) -> None:
+    sequences, loss = checked(wire_batch(7, "cross_entropy"))
+    trainer.run("m", sequences, loss, backward=True)
+    metrics = trainer.optim_step("m", AdamParams(learning_rate=1e-3, grad_clip_norm=0.5))["metrics"]
+    assert metrics["grad_norm:mean"] > 0.5
+    assert metrics["grad_scale:mean"] == pytest.approx(0.5 / metrics["grad_norm:mean"])
+
+
+def test_training_lowers_the_loss(trainer: Any) -> None:
+    sequences, loss = checked(wire_batch(8, "cross_entropy"))
+    losses = []
+    for _ in range(8):
+        losses.append(trainer.run("m", sequences, loss, backward=True)["metrics"]["loss:sum"])
+        trainer.optim_step("m", ADAM)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_equal_seeds_give_equal_runs(model_dir: Path, tmp_path: Path) -> None:
+    results = []
+    for name in ("a", "b"):
+        t = make_trainer(model_dir, tmp_path / name)
+        for i in range(2):
+            t.run("m", *checked(wire_batch(i, kl=0.1)), backward=True)
+            t.optim_step("m", ADAM)
+        results.append({n: p.clone() for n, p in t.models["m"].optimizer.parameters.items()})
+    assert all(torch.equal(p, results[1][n]) for n, p in results[0].items())
+
+
+def test_adapters_do_not_disturb_each_other(trainer: Any) -> None:
+    sequences, loss = checked(wire_batch(9, "cross_entropy"))
+    base = trainer.run("m", sequences, loss, backward=False)
+    trainer.create("n", LoraSpec(rank=2, seed=8))
+    trainer.run("n", sequences, loss, backward=True)
+    trainer.optim_step("n", ADAM)
+    assert trainer.run("m", sequences, loss, backward=False) == base
+    assert trainer.run("n", sequences, loss, backward=False) != base
+    trainer.unload("n")
+    assert trainer.run("m", sequences, loss, backward=False) == base
+
+
+@pytest.mark.parametrize("rank", [0, -1, 5000])
+def test_bad_ranks_are_refused(trainer: Any, rank: int) -> None:
+    with pytest.raises(UserError, match="rank"):
+        trainer.create("x", LoraSpec(rank=rank))
