@@ -1,0 +1,170 @@
+package webshop
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"unicode/utf8"
+)
+
+// A head is what stays in memory of every product.
+type head struct {
+	asin       string
+	query      string // shared with other heads, as are category and attributes
+	category   string
+	price      float64 // in dollars; drawn once where the data has a range
+	offset     int64   // of the item in the file, if products stay there
+	length     int32
+	choices    int32 // combinations of option values
+	attributes []string
+}
+
+// A catalogue holds the products. Small ones are kept in memory whole; of a
+// large one only the heads, and the rest is read from the file again when a
+// page shows it. It is safe for concurrent use.
+type catalogue struct {
+	heads    []head
+	byASIN   map[string]int32
+	resident []*product // nil if the products stay in the file
+	file     *os.File
+	cache    productCache
+}
+
+// product returns product i. It must not be changed.
+func (c *catalogue) product(i int32) (*product, error) {
+	if c.resident != nil {
+		return c.resident[i], nil
+	}
+	if p := c.cache.get(i); p != nil {
+		return p, nil
+	}
+	h := &c.heads[i]
+	raw := make([]byte, h.length)
+	if _, err := c.file.ReadAt(raw, h.offset); err != nil {
+		return nil, fmt.Errorf("webshop: read item %s again: %w", h.asin, err)
+	}
+	p, _, err := parseProduct(raw)
+	if err == nil && p.asin != h.asin {
+		err = errors.New("another item is in its place")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("webshop: item %s: %s changed while it was open: %w", h.asin, c.file.Name(), err)
+	}
+	p.attributes = h.attributes
+	c.cache.put(i, p)
+	return p, nil
+}
+
+func (c *catalogue) close() error {
+	if c.file == nil {
+		return nil
+	}
+	return c.file.Close()
+}
+
+// A productCache keeps the products that were read last; the zero value is
+// empty.
+type productCache struct {
+	mu    sync.Mutex
+	byNum map[int32]*product
+	ring  []int32
+	next  int
+}
+
+// cachedProducts bounds a productCache: about 5 kB each in the full set.
+const cachedProducts = 8192
+
+func (c *productCache) get(i int32) *product {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.byNum[i]
+}
+
+func (c *productCache) put(i int32, p *product) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byNum == nil {
+		c.byNum = make(map[int32]*product)
+	}
+	if _, ok := c.byNum[i]; ok {
+		return
+	}
+	if len(c.ring) < cachedProducts {
+		c.ring = append(c.ring, i)
+	} else {
+		delete(c.byNum, c.ring[c.next])
+		c.ring[c.next] = i
+		c.next = (c.next + 1) % cachedProducts
+	}
+	c.byNum[i] = p
+}
+
+// A loader reads the items file into a catalogue and an index.
+type loader struct {
+	notes    notes
+	random   *pyRandom
+	index    *indexBuilder
+	strings  interner
+	resident bool
+	limit    int // products read; 0: all
+	c        *catalogue
+}
+
+// load streams the items: no more than one of them is decoded at a time.
+func (l *loader) load(ctx context.Context, r io.Reader) error {
+	l.c = &catalogue{byASIN: make(map[string]int32)}
+	if l.resident {
+		l.c.resident = []*product{}
+	}
+	dec := json.NewDecoder(bufio.NewReaderSize(r, 1<<20))
+	if err := expect(dec, '['); err != nil {
+		return err
+	}
+	for n := 0; dec.More() && (l.limit == 0 || n < l.limit); n++ {
+		var raw json.RawMessage
+		if err := dec.Decode(&raw); err != nil {
+			return fmt.Errorf("item %d: %w", n, err)
+		}
+		if err := l.add(raw, dec.InputOffset()-int64(len(raw))); err != nil {
+			return err
+		}
+	}
+	return context.Cause(ctx)
+}
+
+func (l *loader) add(raw []byte, offset int64) error {
+	p, prices, err := parseProduct(raw)
+	if err != nil {
+		return err
+	}
+	c := l.c
+	if _, ok := c.byASIN[p.asin]; ok || p.asin == "nan" || utf8.RuneCountInString(p.asin) > 10 {
+		return nil
+	}
+	h := head{asin: p.asin, query: l.strings.one(p.query), category: l.strings.one(p.category),
+		price: prices[0], offset: offset, length: int32(len(raw)), choices: 1}
+	if len(prices) == 2 {
+		h.price = l.random.uniform(prices[0], prices[1])
+	}
+	for _, g := range p.options {
+		if n := int64(h.choices) * int64(len(g.values)); n < 1<<31 {
+			h.choices = int32(n)
+		} else {
+			return fmt.Errorf("item %s: more than 2^31 combinations of options", p.asin)
+		}
+	}
+	h.attributes = l.notes.attributes(p.asin)
+	p.attributes = h.attributes
+	l.index.add(p.document())
+	c.byASIN[h.asin] = int32(len(c.heads))
+	c.heads = append(c.heads, h)
+	if l.resident {
+		c.resident = append(c.resident, p)
+	}
+	return nil
+}

@@ -1,0 +1,115 @@
+package webshop
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+)
+
+// A note is what items_ins_v2*.json says of a product.
+type note struct {
+	Attributes            *[]string `json:"attributes"`
+	Instruction           *string   `json:"instruction"`
+	InstructionAttributes []string  `json:"instruction_attributes"`
+}
+
+// A wish is a person's instruction to buy a product, of items_human_ins.json.
+type wish struct {
+	Instruction string   `json:"instruction"`
+	Attributes  []string `json:"instruction_attributes"`
+	Options     []string `json:"instruction_options"`
+}
+
+// notes holds notes by asin.
+type notes map[string]note
+
+// noAttributes is what the original gives a product without any.
+var noAttributes = []string{"DUMMY_ATTR"}
+
+func (n notes) attributes(asin string) []string {
+	if a := n[asin].Attributes; a != nil {
+		return *a
+	}
+	return noAttributes
+}
+
+// readNotes streams items_ins_v2*.json. Instructions are kept only if they
+// are wanted, as goals.
+func readNotes(r io.Reader, shared interner, instructions bool) (notes, error) {
+	all := make(notes)
+	err := readObject(r, func(asin string, dec *json.Decoder) error {
+		var n note
+		if err := dec.Decode(&n); err != nil {
+			return err
+		}
+		if !instructions {
+			n.Instruction, n.InstructionAttributes = nil, nil
+		}
+		if n.Attributes != nil {
+			shared.all(*n.Attributes)
+		}
+		shared.all(n.InstructionAttributes)
+		all[asin] = n
+		return nil
+	})
+	return all, err
+}
+
+// readWishes streams items_human_ins.json.
+func readWishes(r io.Reader) (map[string][]wish, error) {
+	all := make(map[string][]wish)
+	err := readObject(r, func(asin string, dec *json.Decoder) error {
+		var list []wish
+		if err := dec.Decode(&list); err != nil {
+			return err
+		}
+		all[asin] = list
+		return nil
+	})
+	return all, err
+}
+
+// readObject calls value for every key of a JSON object.
+func readObject(r io.Reader, value func(key string, dec *json.Decoder) error) error {
+	dec := json.NewDecoder(r)
+	if err := expect(dec, '{'); err != nil {
+		return err
+	}
+	for dec.More() {
+		t, err := dec.Token()
+		if err != nil {
+			return err
+		}
+		key, _ := t.(string)
+		if err := value(key, dec); err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+	}
+	_, err := dec.Token()
+	return err
+}
+
+func expect(dec *json.Decoder, want json.Delim) error {
+	t, err := dec.Token()
+	if err == nil && t != want {
+		err = fmt.Errorf("it begins with %v, want %v", t, want)
+	}
+	return err
+}
+
+// An interner makes equal strings share their memory.
+type interner map[string]string
+
+func (in interner) one(s string) string {
+	if same, ok := in[s]; ok {
+		return same
+	}
+	in[s] = s
+	return s
+}
+
+func (in interner) all(list []string) {
+	for i, s := range list {
+		list[i] = in.one(s)
+	}
+}

@@ -1,0 +1,73 @@
+package webshop
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+)
+
+// A nounTagger gives the nouns of a product's title in lower case, with
+// duplicates, in order. The original asks spaCy, whose answers depend on its
+// model and version; published scores are comparable only with its list.
+type nounTagger interface {
+	nouns(p *product) []string
+}
+
+// listedNouns come from a file: a JSON object of lists by asin.
+type listedNouns map[string][]string
+
+func readNouns(r io.Reader) (listedNouns, error) {
+	list := make(listedNouns)
+	err := readObject(r, func(asin string, dec *json.Decoder) error {
+		var words []string
+		if err := dec.Decode(&words); err != nil {
+			return err
+		}
+		for i, w := range words {
+			words[i] = pyLower(w)
+		}
+		list[asin] = words
+		return nil
+	})
+	return list, err
+}
+
+func (l listedNouns) nouns(p *product) []string { return l[p.asin] }
+
+// covers says whether every product has its nouns in the list.
+func (l listedNouns) covers(c *catalogue) error {
+	for i := range c.heads {
+		if _, ok := l[c.heads[i].asin]; !ok {
+			return fmt.Errorf("product %s is not in the list of nouns (hint: make the list from the same items file)",
+				c.heads[i].asin)
+		}
+	}
+	return nil
+}
+
+// guessedNouns takes every word of letters that is no function word for a
+// noun. It needs no list, and its rewards differ from spaCy's in some cases.
+type guessedNouns struct{}
+
+var functionWords = map[string]bool{
+	"about": true, "above": true, "after": true, "all": true, "also": true, "any": true, "back": true, "both": true,
+	"can": true, "do": true, "does": true, "each": true, "easy": true, "every": true, "from": true, "has": true,
+	"have": true, "high": true, "how": true, "i": true, "its": true, "made": true, "make": true, "more": true,
+	"most": true, "my": true, "new": true, "off": true, "one": true, "only": true, "our": true, "out": true,
+	"over": true, "per": true, "so": true, "than": true, "two": true, "under": true, "up": true, "use": true,
+	"very": true, "we": true, "when": true, "which": true, "without": true, "you": true, "your": true,
+}
+
+func (guessedNouns) nouns(p *product) []string {
+	words := strings.FieldsFunc(pyLower(p.title), func(r rune) bool { return !pyWord(r) })
+	var nouns []string
+	for _, w := range words {
+		isWord := !strings.ContainsFunc(w, func(r rune) bool { return !unicode.IsLetter(r) })
+		if isWord && !stopWords[w] && !functionWords[w] {
+			nouns = append(nouns, w)
+		}
+	}
+	return nouns
+}

@@ -1,0 +1,139 @@
+package webshop
+
+import (
+	"maps"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// A server keeps the sessions of a handler's clients.
+type server struct {
+	family *Family
+
+	mu       sync.Mutex
+	random   *pyRandom
+	shoppers map[int]*shopper
+	oldest   []int // ids by age
+}
+
+// A shopper is one client's session.
+type shopper struct {
+	mu      sync.Mutex
+	session *session
+}
+
+const (
+	// maxShoppers bounds the sessions: older clients of the protocol never
+	// close theirs, and beyond it the oldest one is handed out again.
+	maxShoppers = 8000
+	idRange     = 48_950_077
+)
+
+func (s *server) list() []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.shoppers))
+}
+
+// add begins a session on a random goal.
+func (s *server) add() (int, error) {
+	session, err := s.session(nil)
+	if err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.oldest) >= maxShoppers {
+		id := s.oldest[0]
+		s.oldest = append(s.oldest[1:], id)
+		return id, nil
+	}
+	id := s.random.below(idRange)
+	for s.shoppers[id] != nil {
+		id = s.random.below(idRange)
+	}
+	s.shoppers[id] = &shopper{session: session}
+	s.oldest = append(s.oldest, id)
+	return id, nil
+}
+
+// session opens one on a goal, or for nil on a goal drawn by weight.
+func (s *server) session(number *int) (*session, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id, goal := "", 0
+	if number != nil {
+		id, goal = strconv.Itoa(*number), *number
+	} else {
+		for range 10 {
+			id += string(rune('a' + s.random.below(26)))
+		}
+		goal = s.family.drawGoal(s.random)
+	}
+	session, err := s.family.session(goal, id, uint64(s.random.uint32()))
+	if err == nil {
+		session.open()
+	}
+	return session, err
+}
+
+// lock returns a shopper, locked; nil if there is none of this id.
+func (s *server) lock(id int) *shopper {
+	s.mu.Lock()
+	b := s.shoppers[id]
+	s.mu.Unlock()
+	if b != nil {
+		b.mu.Lock()
+	}
+	return b
+}
+
+func (s *server) remove(id int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.shoppers[id] == nil {
+		return false
+	}
+	delete(s.shoppers, id)
+	s.oldest = slices.DeleteFunc(s.oldest, func(o int) bool { return o == id })
+	return true
+}
+
+// drawGoal draws a goal by weight as the original's random_idx does: it takes
+// the goal after the one that the weights point at.
+func (f *Family) drawGoal(random *pyRandom) int {
+	f.cumulativeOnce.Do(func() {
+		f.cumulative = make([]float64, 1, len(f.goals.goals)+1)
+		for i := range f.goals.goals {
+			f.cumulative = append(f.cumulative, f.cumulative[i]+f.goals.weight(i))
+		}
+	})
+	n := len(f.cumulative)
+	pos := random.uniform(0, f.cumulative[n-1])
+	return min(sort.Search(n, func(i int) bool { return f.cumulative[i] > pos }), n-2)
+}
+
+// instruction is the heading that the original calls the instruction text.
+func (p *page) instruction(goal *wanted) string {
+	if len(p.nodes) > 0 && p.nodes[0].text == "Instruction:" {
+		return "Instruction:" + goal.instruction
+	}
+	return "Instruction: " + goal.instruction
+}
+
+// html shows the page's texts with the plainest markup: it is for reading, not
+// the original's.
+func (p *page) html() string {
+	escape := strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
+	var b strings.Builder
+	b.WriteString("<!DOCTYPE html>\n<html><body>\n")
+	for _, n := range p.nodes {
+		tag := map[nodeKind]string{plain: "p", button: "button", link: "a", choice: "label", verbatim: "pre"}[n.kind]
+		b.WriteString("<" + tag + ">" + escape.Replace(n.text) + "</" + tag + ">\n")
+	}
+	b.WriteString("</body></html>\n")
+	return b.String()
+}

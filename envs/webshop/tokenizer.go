@@ -1,0 +1,164 @@
+package webshop
+
+import "unicode/utf8"
+
+const (
+	zeroWidthJoiner   = '\u200d'
+	textPresentation  = '\ufe0e'
+	emojiPresentation = '\ufe0f'
+	keyCap            = '\u20e3'
+
+	maxTokenUnits = 255 // of UTF-16, the buffer of Lucene's scanner
+)
+
+// A tokenizer splits text into words as Lucene 8's StandardTokenizer does: by
+// the word boundaries of Unicode Standard Annex 29, where every ideograph,
+// hiragana letter and emoji sequence is a word of its own and runs of Thai and
+// the like are one. It is reused from text to text and not safe for concurrent
+// use.
+type tokenizer struct {
+	table   *wordClasses
+	text    string
+	runes   []rune
+	classes []wordClass
+	starts  []int // byte offset of each rune, and of the end
+	limit   int   // no token goes beyond this rune
+}
+
+func (t *tokenizer) reset(text string) {
+	t.text = text
+	t.runes, t.classes, t.starts = t.runes[:0], t.classes[:0], t.starts[:0]
+	for i, r := range text {
+		t.runes = append(t.runes, r)
+		t.classes = append(t.classes, t.table.of(r))
+		t.starts = append(t.starts, i)
+	}
+	t.starts = append(t.starts, len(text))
+}
+
+// each calls f for every token of text, in order. The scanner takes the
+// longest match of its rules, and drops a character that starts none.
+func (t *tokenizer) each(text string, f func(token string)) {
+	t.reset(text)
+	for i := 0; i < len(t.runes); {
+		if t.classes[i] == 0 && t.runes[i] != zeroWidthJoiner && t.runes[i] != '#' && t.runes[i] != '*' {
+			i++
+			continue
+		}
+		t.setLimit(i)
+		end := max(t.word(i), t.emoji(i), t.asianRun(i), t.singleWord(i))
+		if end == i {
+			i++
+			continue
+		}
+		f(t.text[t.starts[i]:t.starts[end]])
+		i = end
+	}
+}
+
+// setLimit finds where the scanner's buffer ends if a token starts at i.
+func (t *tokenizer) setLimit(i int) {
+	if len(t.runes)-i <= maxTokenUnits/2 {
+		t.limit = len(t.runes)
+		return
+	}
+	units := 0
+	for t.limit = i; t.limit < len(t.runes); t.limit++ {
+		units++
+		if utf8.RuneLen(t.runes[t.limit]) == 4 {
+			units++
+		}
+		if units > maxTokenUnits {
+			return
+		}
+	}
+}
+
+func (t *tokenizer) class(i int) wordClass {
+	if i >= t.limit {
+		return 0
+	}
+	return t.classes[i]
+}
+
+// next is the position after rune i and everything that extends it.
+func (t *tokenizer) next(i int) int {
+	for i++; t.class(i)&extender != 0; i++ {
+	}
+	return i
+}
+
+func (t *tokenizer) singleWord(i int) int {
+	if t.class(i)&single == 0 {
+		return i
+	}
+	return t.next(i)
+}
+
+func (t *tokenizer) asianRun(i int) int {
+	for t.class(i)&asian != 0 {
+		i = t.next(i)
+	}
+	return i
+}
+
+// word matches a run of letters, digits, connectors and katakana, with the
+// punctuation that joins them (rules WB5 to WB13b).
+func (t *tokenizer) word(start int) int {
+	const alnum = letter | hebrew | digit
+	i := start
+	for t.class(i)&connector != 0 {
+		i = t.next(i)
+	}
+	if t.class(i)&(alnum|katakana) == 0 {
+		return start // connectors alone are no word
+	}
+	last := t.class(i)
+	i = t.next(i)
+	for {
+		c := t.class(i)
+		switch {
+		case c&connector != 0:
+			last = connector
+		case c&katakana != 0 && last&(katakana|connector) != 0,
+			c&alnum != 0 && last&(alnum|connector|closed) != 0:
+			last = c
+		default:
+			end, class := t.joined(i, last)
+			if end == i {
+				return i
+			}
+			i, last = end, class
+			continue
+		}
+		i = t.next(i)
+	}
+}
+
+// closed stands for a Hebrew letter with its quote: a letter or digit may
+// follow, joining punctuation may not.
+const closed wordClass = 1 << 31
+
+// joined matches punctuation between what ended before i, of class last, and
+// what follows it. It returns i if the punctuation joins nothing.
+func (t *tokenizer) joined(i int, last wordClass) (int, wordClass) {
+	c := t.class(i)
+	if c&(midLetter|midNumber|midBoth|singleQuote|doubleQuote) == 0 {
+		return i, last
+	}
+	after := t.next(i)
+	follow := t.class(after)
+	switch {
+	case last&hebrew != 0 && c&singleQuote != 0 && follow&hebrew != 0:
+		return t.next(after), hebrew
+	case last&(letter|hebrew) != 0 && c&(midLetter|midBoth|singleQuote) != 0 && follow&(letter|hebrew) != 0:
+		return t.next(after), letter // a Hebrew one, too: no quote of its own may follow it
+	case last&digit != 0 && c&(midNumber|midBoth|singleQuote) != 0 && follow&digit != 0:
+		return t.next(after), digit
+	case last&hebrew != 0 && c&singleQuote != 0:
+		return after, closed
+	case last&hebrew != 0 && c&doubleQuote != 0 && follow&hebrew != 0:
+		return t.next(after), closed
+	}
+	return i, last
+}

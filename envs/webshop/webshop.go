@@ -1,0 +1,162 @@
+// Package webshop is a native engine of WebShop (Yao et al., 2022): a shop of
+// scraped products in which a policy searches, clicks and buys, and is paid
+// for how well the bought product fits an instruction.
+//
+// Pages, clickables, search results, price draws, goals and rewards are equal
+// to those of the original Python program and of Lucene, which the recordings
+// of it show; neither is needed. The product data is read from files that the
+// user has.
+package webshop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/empo2/empo2/envs"
+)
+
+// A Family opens sessions in one shop. It implements [envs.Family].
+type Family struct {
+	config Config
+	info   Info
+	shop   *shop
+	goals  *goalSet
+
+	cumulativeOnce sync.Once
+	cumulative     []float64
+}
+
+var _ envs.Family = (*Family)(nil)
+
+// Info says what a family's scores rest on, for a run's record.
+type Info struct {
+	Files    []FileInfo `json:"files"`
+	Products int        `json:"products"`
+	Goals    int        `json:"goals"`
+	GoalKind GoalKind   `json:"goal_kind"`
+	Mode     Mode       `json:"mode"`
+	SeedMode SeedMode   `json:"seed_mode"`
+	Seed     uint64     `json:"seed"`
+	// Nouns is "listed" if a file gives the nouns of the titles, and "guessed"
+	// otherwise: then some rewards differ from the original's.
+	Nouns string `json:"nouns"`
+}
+
+// Info describes the family. The caller must not change its Files.
+func (f *Family) Info() Info { return f.info }
+
+// Name implements [envs.Family].
+func (f *Family) Name() string { return "webshop" }
+
+// Close implements [envs.Family].
+func (f *Family) Close() error { return f.shop.catalogue.close() }
+
+func (c Config) shuffleSeed() uint64 {
+	if c.SeedMode == Princeton {
+		return 233
+	}
+	return c.Seed
+}
+
+func (c Config) pinned(path string) string {
+	return strings.ToLower(c.Checksums[filepath.Base(path)])
+}
+
+// Tasks implements [envs.Family]: the goals in the original's order. Where
+// there are too few goals for the original's division, a quarter of them is
+// for tests and the others are for training and evaluation alike.
+func (f *Family) Tasks(split envs.Split) ([]envs.Task, error) {
+	first, last, err := f.bounds(split)
+	if err != nil {
+		return nil, err
+	}
+	if n := f.config.MaxTasks; n > 0 {
+		last = min(last, first+n)
+	}
+	tasks := make([]envs.Task, 0, last-first)
+	for i := first; i < last; i++ {
+		w, err := f.goals.want(i)
+		if err != nil {
+			return nil, err
+		}
+		id := f.taskID(i)
+		tasks = append(tasks, envs.Task{ID: id, Scope: id, Seed: f.config.Seed, Instruction: w.instruction})
+	}
+	return tasks, nil
+}
+
+// bounds gives the goals of a split, first to last-1.
+func (f *Family) bounds(split envs.Split) (first, last int, err error) {
+	n := len(f.goals.goals)
+	test, eval := 500, 500
+	if f.config.SeedMode == Princeton {
+		eval = 1500
+	}
+	few := n <= eval
+	if few {
+		test = n / 4
+	}
+	switch split {
+	case envs.Test:
+		return 0, test, nil
+	case envs.Eval:
+		switch {
+		case few:
+			return test, n, nil
+		case f.config.SeedMode == Verl:
+			return 0, test, nil // its validation set is its test set
+		}
+		return test, eval, nil
+	case envs.Train:
+		if few {
+			return test, n, nil
+		}
+		return eval, n, nil
+	}
+	return 0, 0, fmt.Errorf("webshop: unknown split %q, want %s, %s or %s", split, envs.Train, envs.Eval, envs.Test)
+}
+
+// taskID names goal i. The seed is a part of it as prices, limits and order
+// depend on it.
+func (f *Family) taskID(i int) string {
+	return fmt.Sprintf("%s-%s-%d/%d", f.config.Goals, f.config.SeedMode, f.config.Seed, i)
+}
+
+// Open implements [envs.Family].
+func (f *Family) Open(ctx context.Context, t envs.Task) (envs.Episode, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	i := -1
+	if _, number, ok := strings.Cut(t.ID, "/"); ok {
+		if n, err := strconv.Atoi(number); err == nil {
+			i = n
+		}
+	}
+	if i < 0 || i >= len(f.goals.goals) || f.taskID(i) != t.ID {
+		return nil, fmt.Errorf("webshop: unknown task %q, want %s to %s (hint: goals and seeds are part of the name)",
+			t.ID, f.taskID(0), f.taskID(len(f.goals.goals)-1))
+	}
+	s, err := f.session(i, strconv.Itoa(i), t.Seed)
+	if err != nil {
+		return nil, err
+	}
+	return envs.Guard(&episode{session: s, config: f.config}), nil
+}
+
+// session begins a session on goal i; it is not open yet.
+func (f *Family) session(i int, id string, seed uint64) (*session, error) {
+	if i < 0 || i >= len(f.goals.goals) {
+		return nil, errors.New("webshop: no goal " + strconv.Itoa(i) + ", there are " + strconv.Itoa(len(f.goals.goals)))
+	}
+	w, err := f.goals.want(i)
+	if err != nil {
+		return nil, err
+	}
+	return &session{shop: f.shop, id: id, goal: w, seed: seed + uint64(i)}, nil
+}
