@@ -266,39 +266,6 @@ func TestManyRowsAreSentInSeveralRequests(t *testing.T) {
 	}
 }
 
-func TestADeadTrainerIsUnavailable(t *testing.T) {
-	s := trainertest.New(t, trainertest.Options{Fault: once("optim_step", trainertest.Fault{Die: true})})
-	c, err := Dial(t.Context(), ClientConfig{URL: s.URL, Rank: 1, Timeout: 500 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if _, err := c.OptimStep(t.Context(), adam); !errors.Is(err, ErrUnavailable) {
-		t.Fatalf("got %v, want ErrUnavailable", err)
-	}
-	if _, err := c.OptimStep(t.Context(), adam); !errors.Is(err, ErrUncertain) {
-		t.Fatalf("got %v, want ErrUncertain", err)
-	}
-	if err := c.Health(t.Context()); err == nil {
-		t.Error("a dead trainer is healthy")
-	}
-}
-
-func TestANumberThatWasTakenIsSkipped(t *testing.T) {
-	s := trainertest.New(t, trainertest.Options{Fault: always("forward", trainertest.Fault{Lose: true})})
-	c, err := Dial(t.Context(), ClientConfig{URL: s.URL, Rank: 1, Timeout: 300 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if _, err := c.Forward(t.Context(), []Row{{Tokens: []int32{1, 2}}}); !errors.Is(err, ErrUnavailable) {
-		t.Fatalf("got %v, want ErrUnavailable", err)
-	}
-	if err := c.SaveWeights(t.Context(), "x"); err != nil {
-		t.Fatalf("the next call: %v", err)
-	}
-}
-
 func TestGoldenRequest(t *testing.T) {
 	r := Row{
 		Tokens: []int32{1, 17, 300, 2}, Weights: []float32{0, 0, 1, 1}, Logprobs: []float32{0, 0, -0.25, -1.5},

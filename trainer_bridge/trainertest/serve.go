@@ -41,6 +41,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		<-s.stop
 		panic(http.ErrAbortHandler)
 	case fault.Status != 0:
+		if fault.RetryAfter > 0 {
+			w.Header().Set("Retry-After", fmt.Sprint(fault.RetryAfter.Seconds()))
+		}
 		fail(w, fault.Status, fault.Message)
 		return
 	case fault.Delay > 0 && !s.pause(r, fault.Delay):

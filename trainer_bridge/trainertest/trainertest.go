@@ -9,6 +9,7 @@ package trainertest
 
 import (
 	"encoding/json"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -31,6 +32,9 @@ type Options struct {
 	Fault func(Call) Fault
 	// Hold is how long a long poll is held; 0 is 2 seconds.
 	Hold time.Duration
+	// Listener is what the server listens at; nil is a port of the loopback
+	// interface. One in memory allows tests in fake time.
+	Listener net.Listener
 }
 
 // Call is one request as it arrived.
@@ -41,15 +45,16 @@ type Call struct {
 }
 
 // Fault is what goes wrong with one request. At most one field is set, except
-// that Category has a Message.
+// for Message, and RetryAfter with Status.
 type Fault struct {
-	Status   int           // answer with this HTTP status, without doing the work
-	Category string        // accept it, then fail it with this category
-	Message  string        // what is said then
-	Delay    time.Duration // do the work after this time
-	Hang     bool          // never answer
-	Lose     bool          // do the work and drop the connection instead of answering
-	Die      bool          // drop all connections and answer nothing any more
+	Status     int           // answer with this HTTP status, without doing the work
+	RetryAfter time.Duration // say so in the answer's header
+	Category   string        // accept it, then fail it with this category
+	Message    string        // what is said then
+	Delay      time.Duration // do the work after this time
+	Hang       bool          // never answer
+	Lose       bool          // do the work and drop the connection instead of answering
+	Die        bool          // drop all connections and answer nothing any more
 }
 
 // Server is a fake trainer. Its methods are safe for concurrent use.
@@ -81,7 +86,12 @@ func New(t testing.TB, opts Options) *Server {
 		opts.Hold = 2 * time.Second
 	}
 	s := &Server{Root: opts.Root, opts: opts, stop: make(chan struct{}), models: map[string]*model{}}
-	s.http = httptest.NewServer(http.HandlerFunc(s.serve))
+	s.http = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
+	if opts.Listener != nil {
+		s.http.Listener.Close()
+		s.http.Listener = opts.Listener
+	}
+	s.http.Start()
 	s.URL = s.http.URL
 	t.Cleanup(s.Close)
 	return s

@@ -1,0 +1,117 @@
+package trainerbridge
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/empo2/empo2/trainer_bridge/trainertest"
+)
+
+func TestAServerThatNeverAnswersIsGivenUp(t *testing.T) {
+	f := func(op string) {
+		t.Helper()
+		t.Run(op, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var begun atomic.Bool
+				hang := func(c trainertest.Call) trainertest.Fault {
+					return trainertest.Fault{Hang: c.Op == op && begun.Load()}
+				}
+				s, c := inMemory(t, trainertest.Options{Fault: hang}, ClientConfig{Timeout: 3 * time.Minute, AnswerTimeout: time.Minute})
+				begun.Store(true)
+				start := time.Now()
+				_, err := c.OptimStep(t.Context(), adam)
+				if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "optim_step: no result within 3m0s") {
+					t.Errorf("got %v", err)
+				}
+				if took := time.Since(start); took != 3*time.Minute {
+					t.Errorf("given up after %v", took)
+				}
+				if n := s.Count(op); n < 3 {
+					t.Errorf("%d attempts; a new one each minute was expected", n)
+				}
+			})
+		})
+	}
+	f("optim_step")
+	f("retrieve_future")
+}
+
+func TestSlowWorkIsPolledFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := once("forward_backward", trainertest.Fault{Delay: 40 * time.Second})
+		s, c := inMemory(t, trainertest.Options{Fault: slow, Hold: 10 * time.Second}, ClientConfig{})
+		if _, _, err := c.ForwardBackward(t.Context(), []Row{newRow(1, 2)}, empo2Loss); err != nil {
+			t.Fatal(err)
+		}
+		if s.State().Pending != 1 {
+			t.Errorf("state %+v", s.State())
+		}
+	})
+}
+
+func TestADeadTrainerIsUnavailable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, c := inMemory(t, trainertest.Options{Fault: once("optim_step", trainertest.Fault{Die: true})}, ClientConfig{})
+		if _, err := c.OptimStep(t.Context(), adam); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("got %v, want ErrUnavailable", err)
+		}
+		if _, err := c.OptimStep(t.Context(), adam); !errors.Is(err, ErrUncertain) {
+			t.Errorf("got %v, want ErrUncertain", err)
+		}
+		if err := c.Health(t.Context()); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("health of a dead trainer: %v", err)
+		}
+	})
+}
+
+func TestANumberThatWasTakenIsSkipped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, c := inMemory(t, trainertest.Options{Fault: always("forward", trainertest.Fault{Lose: true})}, ClientConfig{})
+		if _, err := c.Forward(t.Context(), []Row{{Tokens: []int32{1, 2}}}); !errors.Is(err, ErrUnavailable) {
+			t.Fatalf("got %v, want ErrUnavailable", err)
+		}
+		if err := c.SaveWeights(t.Context(), "x"); err != nil {
+			t.Fatalf("the next call: %v", err)
+		}
+	})
+}
+
+func TestTheCallersContextEndsACall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, c := inMemory(t, trainertest.Options{Fault: always("optim_step", trainertest.Fault{Hang: true})}, ClientConfig{})
+		ctx, cancel := context.WithCancelCause(t.Context())
+		stop := errors.New("ctrl-c")
+		time.AfterFunc(time.Second, func() { cancel(stop) })
+		start := time.Now()
+		if _, err := c.OptimStep(ctx, adam); !errors.Is(err, stop) || time.Since(start) != time.Second {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+	})
+}
+
+func TestRetryAfterIsHeeded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, c := inMemory(t, trainertest.Options{Fault: once("optim_step", trainertest.Fault{Status: 429, RetryAfter: 30 * time.Second})}, ClientConfig{})
+		start := time.Now()
+		if _, err := c.OptimStep(t.Context(), adam); err != nil || time.Since(start) != 30*time.Second {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+	})
+}
+
+func TestTheSessionIsKeptAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := inMemory(t, trainertest.Options{}, ClientConfig{})
+		time.Sleep(35 * time.Second)
+		c.Close()
+		time.Sleep(time.Minute)
+		if n := s.Count("session_heartbeat"); n != 3 {
+			t.Errorf("%d heartbeats in 35 s, want 3", n)
+		}
+	})
+}
