@@ -15,14 +15,14 @@ const maxReplays = 3
 // errDiverged: a replayed episode went another way, so it cannot go on.
 var errDiverged = errors.New("the replayed episode differs from what the policy saw")
 
-// An episode is one play of a variant. It borrows an instance until Close.
+// An episode is one play of a variant. It borrows an instance until Close. The
+// order of calls is held by [envs.Guard].
 type episode struct {
 	family *Family
 	variant
-	inst    *instance // nil after a failed replacement
-	played  []turn    // all actions so far, with what came of them
-	last    record
-	started bool
+	inst   *instance // nil after a failed replacement
+	played []turn    // all actions so far, with what came of them
+	last   record
 }
 
 // A turn is what a replay needs: the policy's text and the answer to it.
@@ -35,9 +35,6 @@ var _ envs.Episode = (*episode)(nil)
 
 // Reset implements [envs.Episode].
 func (e *episode) Reset(ctx context.Context) (envs.Observation, error) {
-	if e.started {
-		return envs.Observation{}, errors.New("scienceworld: an episode is reset once")
-	}
 	rec, _, err := e.attempt(ctx, func() (record, string, error) {
 		rec, err := e.begin(ctx)
 		return rec, "", err
@@ -45,16 +42,13 @@ func (e *episode) Reset(ctx context.Context) (envs.Observation, error) {
 	if err != nil {
 		return envs.Observation{}, fmt.Errorf("scienceworld %s: reset: %w", e.variant, err)
 	}
-	e.started, e.last = true, rec
+	e.last = rec
 	e.played = append(e.played, turn{rec: rec})
-	return envs.Observation{State: rec.situation()}, nil
+	return envs.Observation{State: rec.taskDesc + "\n\n" + rec.situation()}, nil
 }
 
 // Step implements [envs.Episode].
 func (e *episode) Step(ctx context.Context, action string) (envs.Step, error) {
-	if !e.started {
-		return envs.Step{}, errors.New("scienceworld: step before reset")
-	}
 	rec, taken, err := e.attempt(ctx, func() (record, string, error) {
 		return perform(ctx, e.inst.simulator, e.family.config.Actions, action)
 	})
@@ -109,7 +103,11 @@ func (e *episode) begin(ctx context.Context) (record, error) {
 	if err := sim.load(ctx, e.task, e.variation, e.family.config.Simplifications); err != nil {
 		return record{}, err
 	}
-	return sim.restart(ctx)
+	rec, err := sim.restart(ctx)
+	if err == nil && rec.taskDesc == "" { // lazy reads leave it out
+		rec.taskDesc, err = callAs[string](ctx, sim, "freeActionTaskDesc")
+	}
+	return rec, err
 }
 
 // attempt runs f. If that breaks the simulator, it plays the episode again up

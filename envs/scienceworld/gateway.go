@@ -40,7 +40,11 @@ func dial(ctx context.Context, port int, timeout time.Duration) (*gateway, error
 	if err != nil {
 		return nil, fmt.Errorf("connect to the JVM: %w", err)
 	}
-	return &gateway{conn: conn, r: bufio.NewReaderSize(quickReader(conn), 64<<10)}, nil
+	return newGateway(conn), nil
+}
+
+func newGateway(conn net.Conn) *gateway {
+	return &gateway{conn: conn, r: bufio.NewReaderSize(quickReader(conn), 64<<10)}
 }
 
 func (g *gateway) close() error { return g.conn.Close() }

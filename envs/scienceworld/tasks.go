@@ -136,11 +136,11 @@ func (cat *catalogue) check(v variant) error {
 	return nil
 }
 
-// instruction is the task text: the simulator's description of the variant
-// and the commands that it understands there.
-func (cat *catalogue) instruction(v variant, description string) string {
-	return description + "\n\nYou act in a simulated house and laboratory by writing one command per turn, nothing else. " +
-		"OBJ stands for the name of a thing or place. Commands: " + strings.Join(cat.templates[v.task], "; ") + ".\n" +
+// instruction says how to act in a task: the commands that the simulator
+// understands there.
+func (cat *catalogue) instruction(task string) string {
+	return "You act in a simulated house and laboratory by writing one command per turn, nothing else. " +
+		"OBJ stands for the name of a thing or place. Commands: " + strings.Join(cat.templates[task], "; ") + ".\n" +
 		"Focus only on what the task tells you to focus on: focusing on anything else fails the task. " +
 		"If you are asked to choose between numbered meanings, answer with the number."
 }

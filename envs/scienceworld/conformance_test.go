@@ -1,0 +1,27 @@
+package scienceworld
+
+import (
+	"testing"
+	"time"
+
+	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/envs/envstest"
+)
+
+func TestConformance(t *testing.T) {
+	t.Run("fake", func(t *testing.T) {
+		envstest.Run(t, func(t *testing.T) envs.Family { return fakeFamily(t, Config{}, newFaults(nil)) },
+			envstest.WithPolicy(func(_ envs.Task, step int, _ envs.Observation) string { return fakeValid[step%len(fakeValid)] }))
+	})
+	t.Run("live", func(t *testing.T) {
+		c := live(t)
+		c.Tasks, c.Instances, c.MaxActions = []string{"find-living-thing"}, 4, 6
+		envstest.Run(t, func(t *testing.T) envs.Family {
+			f, err := Open(t.Context(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return f
+		}, envstest.WithTasks(2), envstest.WithSteps(6), envstest.WithPatience(5*time.Minute))
+	})
+}

@@ -1,0 +1,145 @@
+package scienceworld
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+func TestPoolReusesTheWarmest(t *testing.T) {
+	fs := newFaults(nil)
+	p := newPool(3, 2, fs.launch)
+	defer p.close()
+	a, _ := p.acquire(t.Context())
+	b, _ := p.acquire(t.Context())
+	p.release(a)
+	p.release(b)
+	if c, _ := p.acquire(t.Context()); c != b {
+		t.Error("the instance used last is the warmest")
+	} else {
+		p.release(c)
+	}
+	if fs.hosts != 1 {
+		t.Errorf("%d hosts for two instances, want 1", fs.hosts)
+	}
+}
+
+func TestPoolWaitsForAnInstance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPool(1, 1, newFaults(nil).launch)
+		defer p.close()
+		a, err := p.acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		late := errors.New("late")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Hour, late)
+		defer cancel()
+		if _, err := p.acquire(ctx); !errors.Is(err, late) {
+			t.Errorf("error %v, want %v", err, late)
+		}
+		p.release(a)
+		if b, err := p.acquire(t.Context()); err != nil || b != a {
+			t.Errorf("%v, %v", b, err)
+		} else {
+			p.release(b)
+		}
+	})
+}
+
+func TestPoolLaunchFailureFreesTheSlot(t *testing.T) {
+	fail := errors.New("no memory")
+	fs, failures := newFaults(nil), 1
+	p := newPool(1, 1, func(ctx context.Context) (host, error) {
+		if failures--; failures >= 0 {
+			return nil, fail
+		}
+		return fs.launch(ctx)
+	})
+	defer p.close()
+	if _, err := p.acquire(t.Context()); !errors.Is(err, fail) {
+		t.Fatalf("error %v, want %v", err, fail)
+	}
+	a, err := p.acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.release(a)
+}
+
+// Whatever breaks when: no more instances are lent than there are slots, no
+// lent instance is lent twice, no host carries more than its share, and a
+// broken instance never comes back.
+func TestPoolProperties(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		size, perHost := rapid.IntRange(1, 5).Draw(r, "size"), rapid.IntRange(1, 3).Draw(r, "per host")
+		fs := newFaults(nil)
+		p := newPool(size, perHost, fs.launch)
+		var lent []*instance
+		defer func() {
+			for _, i := range lent {
+				p.release(i)
+			}
+			p.close()
+		}()
+		pick := func() int { return rapid.IntRange(0, len(lent)-1).Draw(r, "which") }
+		r.Repeat(map[string]func(*rapid.T){
+			"acquire": func(r *rapid.T) {
+				if len(lent) == size {
+					r.Skip()
+				}
+				i, err := p.acquire(context.Background())
+				if err != nil {
+					r.Fatal(err)
+				}
+				if i.broken() || i.on.dead {
+					r.Fatal("a broken instance was lent")
+				}
+				lent = append(lent, i)
+			},
+			"release": func(r *rapid.T) {
+				if len(lent) == 0 {
+					r.Skip()
+				}
+				k := pick()
+				p.release(lent[k])
+				lent = append(lent[:k], lent[k+1:]...)
+			},
+			"break": func(r *rapid.T) {
+				if len(lent) == 0 {
+					r.Skip()
+				}
+				lent[pick()].gw.err = errHung
+			},
+			"replace": func(r *rapid.T) {
+				if len(lent) == 0 {
+					r.Skip()
+				}
+				k := pick()
+				fresh, err := p.replace(context.Background(), lent[k])
+				if err != nil {
+					r.Fatal(err)
+				}
+				lent[k] = fresh
+			},
+			"": func(r *rapid.T) {
+				seen := make(map[*instance]bool)
+				for _, i := range lent {
+					if seen[i] {
+						r.Fatal("lent twice")
+					}
+					seen[i] = true
+				}
+				for _, h := range p.hosts {
+					if h.dead || h.count > perHost {
+						r.Fatalf("host %+v", h)
+					}
+				}
+			},
+		})
+	})
+}
