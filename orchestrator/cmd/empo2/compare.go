@@ -1,0 +1,285 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/orchestrator"
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/report"
+)
+
+type compareCmd struct {
+	common
+	Houses []int64  `default:"1" help:"Houses of the vault; each arm is trained in each, with the house as its seed."`
+	Arms   []string `default:"grpo,empo2" help:"What to compare: empo2 (as configured), grpo (same episodes), grpo-time (same seconds as empo2), paper (empo2 with the paper's draw of modes), no-off-policy, no-bonus."`
+	Jobs   int      `default:"1" help:"Runs at the same time."`
+	Out    string   `type:"path" placeholder:"FOLDER" help:"Where table, picture and data go. Default: <run.dir>/<run.name>-compare."`
+	JSON   bool     `help:"Print JSON lines instead of text."`
+}
+
+// Help is shown by empo2 compare --help.
+func (compareCmd) Help() string {
+	return `Every run has a folder of its own below the output folder and is continued if it
+is there already. The arms share houses, seeds and the budget of episodes.
+
+Examples:
+  empo2 compare
+  empo2 compare --houses 11,12,13,14,15 --arms grpo,grpo-time,paper,empo2 --jobs 2 --set env.vault.doors=5`
+}
+
+// arm is one setting that is compared.
+type arm struct {
+	name string
+	// sets are the keys that differ from the configuration.
+	sets []string
+	// after names the arm whose training seconds are this one's budget; empty
+	// for the budget of episodes.
+	after string
+}
+
+var arms = []arm{
+	{name: "empo2"},
+	{name: "grpo", sets: []string{"algorithm.name=grpo"}},
+	{name: "grpo-time", sets: []string{"algorithm.name=grpo"}, after: "empo2"},
+	{name: "paper", sets: []string{"algorithm.mode_draw=step", "algorithm.baseline=group", "algorithm.memory_probability=0.25"}},
+	{name: "no-off-policy", sets: []string{"algorithm.off_policy_probability=0.0"}},
+	{name: "no-bonus", sets: []string{"novelty.weight=0.0"}},
+}
+
+// unlimited is a number of steps that a budget of seconds always ends before.
+const unlimited = 1_000_000
+
+func (cmd *compareCmd) Run(ctx context.Context, out *console) error {
+	chosen, c, err := cmd.check()
+	if err != nil {
+		return err
+	}
+	log := out.logger(cmd.Verbose)
+	t, err := setUp(ctx, c, out, log)
+	if err != nil {
+		return err
+	}
+	out.note("compare %s in houses %v: %s\n%s", strings.Join(cmd.Arms, ", "), cmd.Houses, describeEnv(c), legend)
+	runner := comparer{compareCmd: cmd, tools: t, console: out}
+	var first, second []job
+	for _, house := range cmd.Houses {
+		for _, a := range chosen {
+			if j := (job{a, house}); a.after == "" {
+				first = append(first, j)
+			} else {
+				second = append(second, j)
+			}
+		}
+	}
+	for _, jobs := range [][]job{first, second} {
+		if err := runner.all(ctx, jobs); err != nil {
+			return err
+		}
+	}
+	return runner.finish(ctx, append(first, second...), c)
+}
+
+// check resolves the arms and validates every configuration before any run.
+func (cmd *compareCmd) check() ([]arm, config.Config, error) {
+	c, err := cmd.load()
+	if err != nil {
+		return nil, c, err
+	}
+	if cmd.Jobs < 1 || len(cmd.Houses) == 0 || len(cmd.Arms) == 0 {
+		return nil, c, fmt.Errorf("%w: --jobs, --houses and --arms must not be empty\n  hint: empo2 compare --help", errUsage)
+	}
+	if cmd.Out == "" {
+		cmd.Out = filepath.Join(c.Run.Dir, c.Run.Name+"-compare")
+	}
+	var chosen []arm
+	for _, name := range cmd.Arms {
+		i := slices.IndexFunc(arms, func(a arm) bool { return a.name == name })
+		if i < 0 {
+			var names []string
+			for _, a := range arms {
+				names = append(names, a.name)
+			}
+			return nil, c, fmt.Errorf("%w: unknown arm %q\n  hint: one of %s", errUsage, name, strings.Join(names, ", "))
+		}
+		if after := arms[i].after; after != "" && !slices.Contains(cmd.Arms, after) {
+			return nil, c, fmt.Errorf("%w: arm %s takes its budget from %s\n  hint: add %s to --arms", errUsage, name, after, after)
+		}
+		if _, err := cmd.config(job{arms[i], cmd.Houses[0]}, 0); err != nil {
+			return nil, c, err
+		}
+		chosen = append(chosen, arms[i])
+	}
+	return chosen, c, nil
+}
+
+// job is one arm in one house.
+type job struct {
+	arm   arm
+	house int64
+}
+
+func (j job) label() string { return fmt.Sprintf("house %d", j.house) }
+func (j job) name() string  { return fmt.Sprintf("%s-house%d", j.arm.name, j.house) }
+
+// config is the job's configuration; seconds is its budget of time, 0 for the
+// budget of episodes.
+func (cmd *compareCmd) config(j job, seconds float64) (config.Config, error) {
+	sets := append([]string{
+		"run.name=" + j.name(), fmt.Sprintf("run.dir=%q", cmd.Out),
+		fmt.Sprintf("run.seed=%d", j.house), fmt.Sprintf("env.vault.houses=[%d]", j.house),
+	}, j.arm.sets...)
+	if seconds > 0 {
+		sets = append(sets, fmt.Sprintf("run.steps=%d", unlimited), fmt.Sprintf("run.minutes=%g", seconds/60))
+	}
+	return cmd.load(sets...)
+}
+
+// comparer runs the jobs.
+type comparer struct {
+	*compareCmd
+	tools   tools
+	console *console
+}
+
+func (r *comparer) all(ctx context.Context, jobs []job) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(r.Jobs)
+	for _, j := range jobs {
+		group.Go(func() error {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if err := r.one(ctx, j); err != nil {
+				return fmt.Errorf("%s: %w", j.name(), err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+func (r *comparer) one(ctx context.Context, j job) error {
+	budget := 0.0
+	if j.arm.after != "" {
+		other, err := r.summary(ctx, job{arm{name: j.arm.after}, j.house})
+		if err != nil {
+			return err
+		}
+		budget = other.Seconds
+	}
+	c, err := r.config(j, budget)
+	if err != nil {
+		return err
+	}
+	opened, err := openRun(ctx, c, r.tools, r.console.logger(r.Verbose))
+	if err != nil {
+		return err
+	}
+	opened.loop.OnStep = func(m orchestrator.StepMetrics) {
+		if r.JSON {
+			r.console.json("step", map[string]any{"arm": j.arm.name, "house": j.house, "metrics": m})
+		} else {
+			r.console.print("%-18s %s", j.name(), stepLine(m))
+		}
+	}
+	opened.loop.OnEvaluation = func(e orchestrator.Evaluation) {
+		if r.JSON {
+			r.console.json("evaluation", map[string]any{"arm": j.arm.name, "house": j.house, "evaluation": e})
+		} else {
+			r.console.print("%-18s %s", j.name(), evaluationLine(e))
+		}
+	}
+	_, err = opened.loop.Run(ctx)
+	return errors.Join(err, opened.Close())
+}
+
+// summary reads a finished job from its ledger.
+func (r *comparer) summary(ctx context.Context, j job) (orchestrator.Summary, error) {
+	c, err := r.config(j, 0)
+	if err != nil {
+		return orchestrator.Summary{}, err
+	}
+	return readSummary(ctx, filepath.Join(c.Run.Dir, c.Run.Name))
+}
+
+// finish writes compare.json, compare.html and compare.txt and prints the
+// table.
+func (r *comparer) finish(ctx context.Context, jobs []job, c config.Config) error {
+	v := c.Env.Vault
+	out := report.Comparison{
+		Title: fmt.Sprintf("vault, %d doors × %d levers: %s", v.Doors, v.Levers, strings.Join(r.Arms, " · ")),
+		Note: fmt.Sprintf("A demonstration with a tiny policy, not a claim about language models. A blind walk succeeds with probability %s. "+
+			"Evaluated without tips at temperature %g on the %d walks of each house that were trained on; houses %v, one seed each.",
+			odds(v.Levers, v.Doors), c.Eval.Temperature, v.TrainVariations, r.Houses),
+		Arms: r.Arms,
+	}
+	for _, j := range jobs {
+		s, err := r.summary(ctx, j)
+		if err != nil {
+			return err
+		}
+		out.Curves = append(out.Curves, curve(j, s))
+	}
+	files := map[string]func(io.Writer) error{"compare.html": out.HTML, "compare.txt": out.Table, "compare.json": func(w io.Writer) error {
+		e := json.NewEncoder(w)
+		e.SetIndent("", " ")
+		return e.Encode(out)
+	}}
+	for name, write := range files {
+		if err := writeFile(filepath.Join(r.Out, name), write); err != nil {
+			return err
+		}
+	}
+	if r.JSON {
+		r.console.json("comparison", out)
+		return nil
+	}
+	var table strings.Builder
+	if err := out.Table(&table); err != nil {
+		return err
+	}
+	r.console.print("\n%s\npicture: %s\ndata:    %s", table.String(), filepath.Join(r.Out, "compare.html"), filepath.Join(r.Out, "compare.json"))
+	return nil
+}
+
+// curve is what the report draws of one run.
+func curve(j job, s orchestrator.Summary) report.Curve {
+	out := report.Curve{Arm: j.arm.name, Label: j.label(), Steps: s.Steps}
+	for _, m := range s.History {
+		out.Hits += int(float64(m.Free.N)*m.Free.Success + 0.5)
+		out.Tips += m.NewTips
+	}
+	for _, e := range s.Evaluations {
+		if e.Kind == string(envs.Test) {
+			test := 100 * e.Success
+			out.Test = &test
+			continue
+		}
+		out.Points = append(out.Points, report.Point{Episodes: e.TrainEpisodes, Seconds: e.TrainSeconds, Success: 100 * e.Success})
+	}
+	return out
+}
+
+// writeFile writes a whole file or leaves the old one.
+func writeFile(path string, write func(io.Writer) error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // fails after the rename, as it should
+	if err := errors.Join(f.Chmod(0o644), write(f), f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return os.Rename(f.Name(), path)
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/orchestrator"
+)
+
+// console prints what people read (out) and what explains it (err). It is
+// safe for concurrent use.
+type console struct {
+	out, err io.Writer
+	mu       sync.Mutex
+}
+
+// note prints one line of progress to standard error.
+func (c *console) note(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fmt.Fprintf(c.err, format+"\n", args...)
+}
+
+// print prints one line of results to standard output.
+func (c *console) print(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fmt.Fprintf(c.out, format+"\n", args...)
+}
+
+// json prints one JSON line to standard output.
+func (c *console) json(event string, v any) {
+	text, err := json.Marshal(map[string]any{"event": event, "data": v})
+	if err != nil {
+		c.note("%s: %v", event, err)
+		return
+	}
+	c.print("%s", text)
+}
+
+// logger logs to standard error: warnings, and everything if verbose.
+func (c *console) logger(verbose bool) zerolog.Logger {
+	level := zerolog.WarnLevel
+	if verbose {
+		level = zerolog.DebugLevel
+	}
+	w := zerolog.ConsoleWriter{Out: lockedWriter{c}, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != "" || !isTerminal(c.err)}
+	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+}
+
+type lockedWriter struct{ c *console }
+
+func (w lockedWriter) Write(p []byte) (int, error) {
+	w.c.mu.Lock()
+	defer w.c.mu.Unlock()
+	return w.c.err.Write(p)
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+const legend = `free/tips: mean environment return of episodes sampled without/with tips · flat: groups of equal returns (no gradient)
+mask: trained tokens below the log-prob floor · ratio: mean importance ratio · kl: mean KL to the base model · v: policy version`
+
+// stepLine is one training step in one line.
+func stepLine(m orchestrator.StepMetrics) string {
+	modes := fmt.Sprintf("on %d", m.Modes[orchestrator.OnPolicy])
+	if n := m.Modes[orchestrator.OnPolicyTips]; n > 0 {
+		modes += fmt.Sprintf(" +tips %d", n)
+	}
+	if n := m.Modes[orchestrator.OffPolicy]; n > 0 {
+		modes += fmt.Sprintf(" off %d", n)
+	}
+	tips := "   – "
+	if m.Tips.N > 0 {
+		tips = fmt.Sprintf("%5.3f", m.Tips.Return)
+	}
+	s := m.Seconds
+	line := fmt.Sprintf("step %3d  %-20s  free %5.3f  tips %s  flat %d/%d  mask %4.1f%%  ratio %4.2f  kl %5.3f  %4.1fs (sample %.1f train %.1f publish %.1f)  v%d",
+		m.Step, modes, m.Free.Return, tips, m.NoGradient, m.Groups, 100*m.MaskShare, m.Ratio, m.KLBase, s.Total, s.Sample, s.Train, s.Publish, m.Version)
+	if m.Failed > 0 {
+		line += fmt.Sprintf("  %d episodes FAILED", m.Failed)
+	}
+	if m.Restarts > 0 {
+		line += fmt.Sprintf("  trainer restarted %d×", m.Restarts)
+	}
+	return line
+}
+
+// evaluationLine is one evaluation in one line.
+func evaluationLine(e orchestrator.Evaluation) string {
+	what := "without tips"
+	if e.Kind == "test" {
+		what = "held-out tasks, without tips"
+	}
+	return fmt.Sprintf("  evaluation after step %d, %s: success %.1f %%, score %.1f ± %.1f (%d episodes, T = %g, %d training episodes, %.0f s of training)",
+		e.Step, what, 100*e.Success, e.Score, e.StdErr, e.Episodes, e.Temperature, e.TrainEpisodes, e.TrainSeconds)
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/sampler"
+	trainerbridge "github.com/empo2/empo2/trainer_bridge"
+	"github.com/empo2/empo2/trainer_bridge/pyenv"
+)
+
+type doctorCmd struct {
+	common
+	Install bool `help:"Install what is missing instead of reporting it."`
+	Python  bool `help:"Print the path of the trainer's Python, installing it if it is missing, and nothing else."`
+}
+
+// Help is shown by empo2 doctor --help.
+func (doctorCmd) Help() string {
+	return `Checks the configuration, Python, the installed environment, the model, the
+trainer and the inference server, and exits with 3 if a run would be refused.
+It installs nothing unless it is told to.
+
+Examples:
+  empo2 doctor -c my.toml
+  empo2 doctor --install`
+}
+
+func (cmd *doctorCmd) Run(ctx context.Context, out *console) error {
+	c, err := cmd.load()
+	if err != nil {
+		return err
+	}
+	if cmd.Python {
+		t, err := setUp(ctx, c, out, out.logger(cmd.Verbose))
+		if err == nil {
+			out.print("%s", t.python)
+		}
+		return err
+	}
+	d := &doctor{console: out, ctx: ctx, config: c, install: cmd.Install}
+	for _, check := range []func() error{d.place, d.python, d.environment, d.processes} {
+		if err := check(); err != nil {
+			out.print("✗ %v", err)
+			return &setupError{errors.New("a run would be refused; see above")}
+		}
+	}
+	out.print("all is well: empo2 run")
+	return nil
+}
+
+// doctor makes the checks in the order in which a run needs them.
+type doctor struct {
+	*console
+	ctx     context.Context
+	config  config.Config
+	install bool
+	cache   string
+	tools   tools
+}
+
+func (d *doctor) ok(format string, args ...any) { d.print("✓ "+format, args...) }
+
+func (d *doctor) place() (err error) {
+	if d.cache, err = pyenv.CacheDir(); err != nil {
+		return err
+	}
+	d.ok("configuration is valid: %s on %s, backend %s", d.config.Algorithm.Name, d.config.Env.Name, d.config.Sampler.Backend)
+	d.ok("%s/%s, %d cores; cache %s; runs %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), d.cache, filepath.Join(d.config.Run.Dir, d.config.Run.Name))
+	return os.MkdirAll(d.cache, 0o755)
+}
+
+func (d *doctor) python() error {
+	if d.install {
+		return nil // environment does it
+	}
+	found := pyenv.Find(d.ctx, pyenv.Options{Requirements: trainerbridge.Requirements(), CacheDir: d.cache})
+	for _, i := range found.Interpreters {
+		d.print("  found %v", i)
+	}
+	if found.Problem != nil {
+		return found.Problem
+	}
+	if found.Ready != "" {
+		d.ok("Python %s, named by EMPO2_PYTHON", found.Ready)
+	} else {
+		d.ok("Python environment %s", found.Dir)
+	}
+	return nil
+}
+
+func (d *doctor) environment() error {
+	t, err := setUp(d.ctx, d.config, d.console, d.logger(false))
+	if err != nil {
+		return err
+	}
+	d.tools = t
+	d.ok("model %s", t.model)
+	return nil
+}
+
+// processes starts the server and the trainer, lets them agree on log-probs,
+// and stops them.
+func (d *doctor) processes() error {
+	root, err := os.MkdirTemp("", "empo2-doctor-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(root)
+	c := d.config
+	c.Run.Dir, c.Run.Name = root, "doctor"
+	start := time.Now()
+	r, err := openRun(d.ctx, c, d.tools, d.logger(false))
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	can, err := r.loop.Backend.Capabilities(d.ctx)
+	if err != nil {
+		return err
+	}
+	d.ok("%s %s: ids in %t, ids out %t, log-probs %t, adapters: %s (%s), %d requests at once, context %d",
+		can.Server, can.Version, can.IDsIn, can.IDsOut, can.Logprobs, can.Adapters, can.AdapterFormat, can.Parallel, can.ContextLength)
+	if _, err := r.loop.Backend.Publish(d.ctx, sampler.Adapter{Score: r.loop.Trainer.Score}); err != nil {
+		return err
+	}
+	d.ok("trainer and server agree on log-probs: largest difference %.2g (allowed %.2g); both started in %.1fs", r.loop.Canary(), c.Sampler.Canary, time.Since(start).Seconds())
+	return nil
+}
+
+func fileExists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}

@@ -1,0 +1,122 @@
+// Command empo2 trains LLM agents with memory-augmented reinforcement
+// learning (EMPO², arXiv 2602.23008) on the machine it runs on.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/empo2/empo2/orchestrator/config"
+)
+
+// The exit codes, as the help names them.
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitSetup       = 3
+	exitInterrupted = 130
+)
+
+const description = `Train LLM agents with memory-augmented reinforcement learning (EMPO²).
+
+Examples:
+  empo2 run                                train the embedded demonstration, or continue it
+  empo2 run --set algorithm.name=grpo --set run.name=grpo
+                                           the same loop without memory
+  empo2 compare --houses 1,2,3             EMPO² beside GRPO on the same budget, with a picture
+  empo2 eval --split test                  evaluate a run's newest policy without tips
+  empo2 doctor                             what would be used, and what is missing
+  empo2 config > config.toml               every key with its default
+
+Exit codes: 0 done · 1 the run failed · 2 wrong usage or configuration · 3 set-up failed · 130 interrupted (run the same command again to continue)`
+
+type cli struct {
+	Run     runCmd     `cmd:"" help:"Train, or continue a run."`
+	Eval    evalCmd    `cmd:"" help:"Evaluate a run's newest policy without tips."`
+	Compare compareCmd `cmd:"" help:"Train several arms on the same budget and draw their curves."`
+	Doctor  doctorCmd  `cmd:"" help:"Report what a run would use and what is missing."`
+	Config  configCmd  `cmd:"" help:"Print a configuration with all keys."`
+	Version versionCmd `cmd:"" help:"Print the version."`
+}
+
+// common are the flags of every command that reads a configuration.
+type common struct {
+	ConfigFile string   `name:"config" short:"c" placeholder:"FILE" help:"Configuration file. Default: ./config.toml if it exists, else the built-in defaults."`
+	Set        []string `sep:"none" placeholder:"KEY=VALUE" help:"Override a key, for example --set run.steps=20. Repeatable."`
+	Verbose    bool     `short:"v" help:"Log every lifecycle event."`
+}
+
+func (c common) load(extra ...string) (config.Config, error) {
+	path := c.ConfigFile
+	if path == "" {
+		if _, err := os.Stat("config.toml"); err == nil {
+			path = "config.toml"
+		}
+	}
+	return config.Load(path, append(append([]string{}, c.Set...), extra...))
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// A second Ctrl-C ends the program at once.
+	context.AfterFunc(ctx, stop)
+	os.Exit(execute(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// errUsage marks a fault in the command line.
+var errUsage = errors.New("usage")
+
+// execute runs one command and returns its exit code.
+func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var c cli
+	exited := -1
+	parser, err := kong.New(&c, kong.Name("empo2"), kong.Description(description), kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { exited = code }), kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&console{out: stdout, err: stderr}))
+	if err != nil {
+		fmt.Fprintln(stderr, "empo2:", err)
+		return exitFailed
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	command, err := parser.Parse(args)
+	if exited >= 0 { // --help
+		return exited
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "empo2: %v\n  hint: empo2 --help\n", err)
+		return exitUsage
+	}
+	return conclude(ctx, command.Run(), stderr)
+}
+
+// conclude prints an error once and chooses the exit code.
+func conclude(ctx context.Context, err error, stderr io.Writer) int {
+	var configError *config.Error
+	var setup *setupError
+	switch {
+	case err == nil:
+		return 0
+	case ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
+		fmt.Fprintln(stderr, "empo2: interrupted; everything finished is kept, the same command continues")
+		return exitInterrupted
+	case errors.As(err, &configError), errors.Is(err, errUsage):
+		fmt.Fprintln(stderr, "empo2:", err)
+		return exitUsage
+	case errors.As(err, &setup):
+		fmt.Fprintln(stderr, "empo2:", err)
+		return exitSetup
+	default:
+		fmt.Fprintln(stderr, "empo2:", err)
+		return exitFailed
+	}
+}

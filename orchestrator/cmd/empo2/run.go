@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/orchestrator"
+	"github.com/empo2/empo2/orchestrator/config"
+)
+
+type runCmd struct {
+	common
+	JSON bool `help:"Print JSON lines instead of text."`
+}
+
+// Help is shown by empo2 run --help.
+func (runCmd) Help() string {
+	return `Examples:
+  empo2 run                                the embedded demonstration in ./runs/vault
+  empo2 run -c my.toml --set run.name=try2
+  empo2 run --set run.steps=100            train a finished run further
+  empo2 run --json | jq 'select(.event=="step").data.free.return'
+
+Ctrl-C (or a crash) loses nothing that was finished: the same command continues.`
+}
+
+func (cmd *runCmd) Run(ctx context.Context, out *console) error {
+	c, err := cmd.load()
+	if err != nil {
+		return err
+	}
+	log := out.logger(cmd.Verbose)
+	t, err := setUp(ctx, c, out, log)
+	if err != nil {
+		return err
+	}
+	started := time.Now()
+	r, err := openRun(ctx, c, t, log)
+	if err != nil {
+		return err
+	}
+	out.note("%s in %s: %s, started in %.1fs\n%s", c.Algorithm.Name, r.ledger.Dir, describeEnv(c), time.Since(started).Seconds(), legend)
+	r.loop.OnStep = func(m orchestrator.StepMetrics) { out.print("%s", stepLine(m)) }
+	r.loop.OnEvaluation = func(e orchestrator.Evaluation) { out.print("%s", evaluationLine(e)) }
+	if cmd.JSON {
+		r.loop.OnStep = func(m orchestrator.StepMetrics) { out.json("step", m) }
+		r.loop.OnEvaluation = func(e orchestrator.Evaluation) { out.json("evaluation", e) }
+	}
+	summary, err := r.loop.Run(ctx)
+	if err = errors.Join(err, r.Close()); err != nil {
+		return err
+	}
+	if cmd.JSON {
+		out.json("summary", summary)
+		return nil
+	}
+	printSummary(out, summary, r.ledger.Dir)
+	return nil
+}
+
+func describeEnv(c config.Config) string {
+	v := c.Env.Vault
+	return fmt.Sprintf("vault with %d doors and %d levers (chance %s per episode), %d groups of %d episodes per step",
+		v.Doors, v.Levers, odds(v.Levers, v.Doors), c.Algorithm.Groups, c.Algorithm.GroupSize)
+}
+
+// odds is 1/levers^doors in words.
+func odds(levers, doors int) string {
+	n := 1
+	for range doors {
+		n *= levers
+	}
+	return fmt.Sprintf("1/%d", n)
+}
+
+func printSummary(out *console, s orchestrator.Summary, dir string) {
+	out.print("\nafter %d steps, %d training episodes, %.0f s of training (policy v%d):", s.Steps, s.Episodes, s.Seconds, s.Version)
+	out.print("%8s  %10s  %10s  %10s", "step", "episodes", "success %", "score")
+	for _, e := range s.Evaluations {
+		kind := ""
+		if e.Kind == string(envs.Test) {
+			kind = "  held-out tasks"
+		}
+		out.print("%8d  %10d  %10.1f  %10.1f%s", e.Step, e.TrainEpisodes, 100*e.Success, e.Score, kind)
+	}
+	out.print("everything lies in %s: run.db (SQLite: episodes, turns, steps, tips), adapters/, checkpoints/, config.toml", dir)
+}
+
+type evalCmd struct {
+	common
+	Split       string  `default:"eval" enum:"train,eval,test" help:"Tasks to evaluate on: train, eval or test (held out)."`
+	Episodes    int     `default:"256" help:"Episodes, spread evenly over the tasks."`
+	Temperature float64 `default:"-1" help:"Sampling temperature. Default: eval.temperature."`
+	JSON        bool    `help:"Print JSON."`
+}
+
+// Help is shown by empo2 eval --help.
+func (evalCmd) Help() string {
+	return `Evaluates the newest committed policy of the run that the configuration names.
+
+Examples:
+  empo2 eval
+  empo2 eval --set run.name=try2 --split test --temperature 0.4 --json`
+}
+
+func (cmd *evalCmd) Run(ctx context.Context, out *console) error {
+	c, err := cmd.load()
+	if err != nil {
+		return err
+	}
+	if cmd.Episodes < 1 {
+		return fmt.Errorf("%w: --episodes %d\n  hint: at least 1", errUsage, cmd.Episodes)
+	}
+	log := out.logger(cmd.Verbose)
+	if err := mustExist(c); err != nil {
+		return err
+	}
+	t, err := setUp(ctx, c, out, log)
+	if err != nil {
+		return err
+	}
+	r, err := openRun(ctx, c, t, log)
+	if err != nil {
+		return err
+	}
+	if cmd.Temperature >= 0 {
+		r.loop.Config.Eval.Temperature = cmd.Temperature
+	}
+	e, err := r.loop.EvaluateNewest(ctx, envs.Split(cmd.Split), cmd.Episodes)
+	if err = errors.Join(err, r.Close()); err != nil {
+		return err
+	}
+	if cmd.JSON {
+		out.json("evaluation", e)
+		return nil
+	}
+	out.print("%s", evaluationLine(e))
+	for _, task := range e.Tasks {
+		out.print("  %-28s success %5.1f %%  score %6.1f  (%d episodes)", task.Task, 100*task.Success, task.Score, task.Episodes)
+	}
+	return nil
+}
+
+// mustExist refuses to evaluate a run that was never started.
+func mustExist(c config.Config) error {
+	path := filepath.Join(c.Run.Dir, c.Run.Name, "run.db")
+	if !fileExists(path) {
+		return &config.Error{Place: path, Msg: "no such run", Hint: "train it with empo2 run, or name another one with --set run.name=…"}
+	}
+	return nil
+}
+
+type configCmd struct{ common }
+
+// Help is shown by empo2 config --help.
+func (configCmd) Help() string {
+	return "Example:\n  empo2 config --set algorithm.group_size=32 > config.toml"
+}
+
+func (cmd *configCmd) Run(out *console) error {
+	c, err := cmd.load()
+	if err != nil {
+		return err
+	}
+	return config.Write(out.out, c)
+}
+
+type versionCmd struct{}
+
+func (versionCmd) Run(out *console) error {
+	version := "(unknown)"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		version = info.Main.Version
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				version += " " + s.Value
+			}
+		}
+		version += " " + info.GoVersion
+	}
+	out.print("empo2 %s", version)
+	return nil
+}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"empo2": main})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{Dir: "testdata/script", Setup: func(e *testscript.Env) error {
+		e.Setenv("EMPO2_CACHE", e.WorkDir+"/cache")
+		return nil
+	}})
+}
+
+func TestExitCodes(t *testing.T) {
+	f := func(want int, args ...string) {
+		t.Helper()
+		var out, err bytes.Buffer
+		if got := execute(context.Background(), args, &out, &err); got != want {
+			t.Errorf("empo2 %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), got, want, out.String(), err.String())
+		}
+	}
+	t.Chdir(t.TempDir())
+	t.Setenv("EMPO2_CACHE", t.TempDir())
+	f(0, "version")
+	f(0, "config")
+	f(0, "--help")
+	f(0, "run", "--help")
+	f(0)
+	f(exitUsage, "rum")
+	f(exitUsage, "run", "--no-such-flag")
+	f(exitUsage, "run", "-c", "missing.toml")
+	f(exitUsage, "run", "--set", "run.stepz=3")
+	f(exitUsage, "compare", "--arms", "grpo,xyz")
+	f(exitUsage, "compare", "--arms", "grpo-time")
+	f(exitUsage, "eval")
+	t.Setenv("EMPO2_PYTHON", "/no/such/python")
+	f(exitSetup, "run")
+	f(exitSetup, "doctor")
+}
+
+// An interrupted command says so and has its own exit code.
+func TestInterrupted(t *testing.T) {
+	t.Chdir(t.TempDir())
+	t.Setenv("EMPO2_CACHE", t.TempDir())
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	var out, err bytes.Buffer
+	if got := execute(ctx, []string{"run"}, &out, &err); got != exitInterrupted || !strings.Contains(err.String(), "continues") {
+		t.Errorf("exit code %d: %s", got, err.String())
+	}
+	if _, err := os.Stat("runs"); err == nil {
+		t.Error("a run was begun")
+	}
+}

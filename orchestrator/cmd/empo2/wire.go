@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/envs/vault"
+	"github.com/empo2/empo2/memory"
+	"github.com/empo2/empo2/memory/embed"
+	"github.com/empo2/empo2/orchestrator"
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/llamacpp"
+	trainerbridge "github.com/empo2/empo2/trainer_bridge"
+)
+
+// families are the environments by their name in config.toml.
+var families = map[string]func(config.Config) (envs.Family, error){
+	"vault": func(c config.Config) (envs.Family, error) {
+		v := c.Env.Vault
+		houses := make([]uint64, len(v.Houses))
+		for i, h := range v.Houses {
+			houses[i] = uint64(h)
+		}
+		return vault.Open(vault.Config{
+			Houses: houses, Doors: v.Doors, Levers: v.Levers, Score: vault.Score(v.Score),
+			TrainVariations: v.TrainVariations, TestVariations: v.TestVariations,
+		})
+	},
+}
+
+// embedders are the memory's embedders by their name in config.toml. Servers
+// get the key in EMPO2_EMBEDDER_KEY, if there is one.
+var embedders = map[string]func(context.Context, config.Memory) (memory.Embedder, error){
+	"ngram": func(context.Context, config.Memory) (memory.Embedder, error) { return embed.NGram{}, nil },
+	"openai": func(ctx context.Context, m config.Memory) (memory.Embedder, error) {
+		return embed.OpenOpenAI(ctx, embeddingServer(m))
+	},
+	"ollama": func(ctx context.Context, m config.Memory) (memory.Embedder, error) {
+		return embed.OpenOllama(ctx, embeddingServer(m))
+	},
+}
+
+func embeddingServer(m config.Memory) embed.Server {
+	return embed.Server{URL: m.URL, Model: m.Model, APIKey: os.Getenv("EMPO2_EMBEDDER_KEY")}
+}
+
+// run is everything that one training run has open. Close in the reverse
+// order of opening: the loop has ended, then backend, trainer, ledger.
+type run struct {
+	loop   *orchestrator.Loop
+	ledger *ledger.Ledger
+	closes []func() error
+}
+
+// Close stops what openRun started.
+func (r *run) Close() error {
+	var errs []error
+	for i := len(r.closes) - 1; i >= 0; i-- {
+		errs = append(errs, r.closes[i]())
+	}
+	return errors.Join(errs...)
+}
+
+// openRun opens or creates the run's folder and starts trainer and server.
+func openRun(ctx context.Context, c config.Config, t tools, log zerolog.Logger) (_ *run, err error) {
+	r := &run{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.Close())
+		}
+	}()
+	family, err := families[c.Env.Name](c)
+	if err != nil {
+		return nil, err
+	}
+	r.closes = append(r.closes, family.Close)
+	if r.ledger, err = openLedger(ctx, c); err != nil {
+		return nil, err
+	}
+	r.closes = append(r.closes, r.ledger.Close)
+	root, err := filepath.Abs(r.ledger.Dir)
+	if err != nil {
+		return nil, err
+	}
+	trainer := newTrainer(c, t, root, log)
+	r.closes = append(r.closes, trainer.Close)
+	var backend *llamacpp.Backend
+	start, startCtx := errgroup.WithContext(ctx)
+	start.Go(func() error { return trainer.Restore(startCtx, 0) })
+	start.Go(func() (err error) { backend, err = openBackend(startCtx, c, t, log); return err })
+	err = start.Wait()
+	if backend != nil {
+		r.closes = append(r.closes, backend.Close)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.loop = &orchestrator.Loop{Config: c, Family: family, Ledger: r.ledger, Trainer: trainer, Log: log}
+	return r, r.connect(ctx, backend)
+}
+
+// connect gives the loop its policy, its rendering and its memory.
+func (r *run) connect(ctx context.Context, backend *llamacpp.Backend) error {
+	l := r.loop
+	// The tokenizer is the server's own, so the base model is served first.
+	if _, err := backend.Publish(ctx, sampler.Adapter{}); err != nil {
+		return fmt.Errorf("serve the base model: %w", err)
+	}
+	template, err := sampler.NewChatML(ctx, sampler.CachedTokenizer(backend, 1<<14), backend)
+	if err != nil {
+		return err
+	}
+	l.Driver = &sampler.Driver{Family: l.Family, Template: template, Format: sampler.DefaultFormat(), Log: l.Log}
+	prompt, err := canaryPrompt(ctx, l.Family, template, l.Driver.Format)
+	if err != nil {
+		return err
+	}
+	var last sampler.Canary
+	l.Backend = sampler.Proved(backend, prompt, l.Config.Sampler.Canary, func(c sampler.Canary) {
+		last = c
+		l.Log.Info().Int("version", c.Version).Float64("max_diff", c.MaxDiff).Float64("moved", c.Moved).Dur("took", c.Took).Msg("canary")
+	})
+	l.Canary = func() float64 { return last.MaxDiff }
+	l.Driver.Backend = l.Backend
+	if l.Config.Algorithm.Name == "grpo" {
+		return nil
+	}
+	embedder, err := embedders[l.Config.Memory.Embedder](ctx, l.Config.Memory)
+	if err != nil {
+		return err
+	}
+	if server, ok := embedder.(io.Closer); ok {
+		r.closes = append(r.closes, server.Close)
+	}
+	m := memory.DefaultConfig(embedder)
+	m.K, m.Threshold, m.Capacity, m.Novelty = l.Config.Memory.K, l.Config.Memory.Threshold, l.Config.Memory.Capacity, memory.Novelty(l.Config.Novelty.Source)
+	if err := memory.Migrate(ctx, r.ledger.DB()); err != nil {
+		return err
+	}
+	bank, err := memory.OpenBank(ctx, r.ledger.DB(), m)
+	if err != nil {
+		return err
+	}
+	l.Memory = bank
+	return nil
+}
+
+// openLedger opens the run's folder and holds its configuration against c: a
+// run may be made longer, nothing else.
+func openLedger(ctx context.Context, c config.Config) (*ledger.Ledger, error) {
+	l, err := ledger.Open(ctx, filepath.Join(c.Run.Dir, c.Run.Name))
+	if err != nil {
+		return nil, err
+	}
+	if err := sameRun(ctx, l, c); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// mayChange are the keys that a continued run may have changed: they say how
+// long and on what, not what is computed.
+var mayChange = map[string]bool{
+	"run.steps": true, "run.minutes": true, "run.dir": true, "run.keep_checkpoints": true,
+	"eval.every": true, "eval.episodes": true, "eval.final_episodes": true,
+	"sampler.llamacpp.threads": true, "sampler.llamacpp.slots": true, "sampler.llamacpp.timeout_seconds": true,
+	"trainer.threads": true, "trainer.timeout_seconds": true, "trainer.restarts": true, "rollout.episodes_in_flight": true,
+}
+
+func sameRun(ctx context.Context, l *ledger.Ledger, c config.Config) error {
+	text, err := l.Config(ctx)
+	if err != nil {
+		return err
+	}
+	if text != "" {
+		before, err := config.Parse(text, filepath.Join(l.Dir, "run.db"))
+		if err != nil {
+			return err
+		}
+		var differ []string
+		for _, d := range config.Differences(before, c) {
+			if key, _, _ := strings.Cut(d, ":"); !mayChange[key] {
+				differ = append(differ, d)
+			}
+		}
+		if len(differ) > 0 {
+			return &config.Error{Place: "run " + l.Dir, Msg: "it was started with another configuration:\n    " + strings.Join(differ, "\n    "),
+				Hint: "choose another name (--set run.name=…), or the run's own file (-c " + filepath.Join(l.Dir, "config.toml") + ")"}
+		}
+	}
+	var b strings.Builder
+	if err := config.Write(&b, c); err != nil {
+		return err
+	}
+	return l.SaveConfig(ctx, b.String())
+}
+
+func newTrainer(c config.Config, t tools, root string, log zerolog.Logger) *trainerbridge.Local {
+	return &trainerbridge.Local{
+		Process: trainerbridge.ProcessConfig{
+			Python: t.python, SourceDir: t.sources, Model: t.model, Root: root,
+			Threads: c.Trainer.Threads, Formats: c.Trainer.Formats, Log: log,
+		},
+		Client: trainerbridge.ClientConfig{
+			Rank: c.Trainer.Rank, Alpha: c.Trainer.Alpha, Seed: int64(c.Run.Seed & (1<<31 - 1)),
+			Timeout: seconds(c.Trainer.TimeoutSeconds), Log: log,
+		},
+	}
+}
+
+func openBackend(ctx context.Context, c config.Config, t tools, log zerolog.Logger) (*llamacpp.Backend, error) {
+	s := c.Sampler.LlamaCPP
+	return llamacpp.Open(ctx, llamacpp.Config{
+		Python: t.python, BaseGGUF: t.gguf, ContextPerSlot: s.Context, Slots: s.Slots, Threads: s.Threads, BatchThreads: s.Threads,
+		ExactLogprobs: s.ExactLogprobs, RequestTimeout: seconds(s.TimeoutSeconds), Log: log,
+	})
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// canaryPrompt is the first prompt of the first training task.
+func canaryPrompt(ctx context.Context, family envs.Family, template *sampler.Template, format sampler.Format) ([]int32, error) {
+	tasks, err := family.Tasks(envs.Train)
+	if err != nil || len(tasks) == 0 {
+		return nil, fmt.Errorf("environment %s: no training task: %w", family.Name(), err)
+	}
+	episode, err := family.Open(ctx, tasks[0])
+	if err != nil {
+		return nil, err
+	}
+	defer episode.Close()
+	o, err := episode.Reset(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return template.Extend(ctx, nil, append(format.Opening(tasks[0]), format.Turn(o, nil))...)
+}
+
+// readSummary reads what a run came to without starting anything.
+func readSummary(ctx context.Context, dir string) (orchestrator.Summary, error) {
+	l, err := ledger.Open(ctx, dir)
+	if err != nil {
+		return orchestrator.Summary{}, err
+	}
+	s, err := orchestrator.Summarize(ctx, l)
+	return s, errors.Join(err, l.Close())
+}

@@ -1,0 +1,27 @@
+# Sourced after lib.sh: EMPO2_PYTHON is an interpreter with the trainer's
+# packages, PYTHONPATH adds the test tools (pytest, ruff, mypy), both installed
+# once into the cache.
+EMPO2_PYTHON=${EMPO2_PYTHON:-$("$empo2" doctor --python)}
+export EMPO2_PYTHON
+
+test_tools() {
+  "$EMPO2_PYTHON" - <<'PY'
+import pathlib
+try:
+    import tomllib
+except ImportError:
+    from pip._vendor import tomli as tomllib
+project = tomllib.loads(pathlib.Path("trainer_bridge/trainer/pyproject.toml").read_text())
+print("\n".join(project["project"]["optional-dependencies"]["test"]))
+PY
+}
+
+wanted=$(test_tools)
+tools=$cache/test-tools-$(printf '%s' "$wanted" | cksum | cut -d' ' -f1)
+if [ ! -e "$tools/complete" ]; then
+  say "installing the test tools: $(echo $wanted)"
+  rm -rf "$tools"
+  "$EMPO2_PYTHON" -m pip install --quiet --target "$tools" $wanted
+  touch "$tools/complete"
+fi
+export PYTHONPATH=$tools
