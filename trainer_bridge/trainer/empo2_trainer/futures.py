@@ -7,6 +7,7 @@ loop; only the work itself runs on the one thread of the executor.
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -63,9 +64,12 @@ class Futures:
         self._start(request_id, work)
         return request_id
 
-    def ordered(self, model_id: str, seq_id: int, digest: bytes, work: Work, first: bool) -> str:
+    def ordered(
+        self, model_id: str, seq_id: int, kind: str, digest: bytes, work: Work, first: bool
+    ) -> str:
         """Run work after all lower seq_ids of the model. A model's first seq_id is 1, unless its
-        first request may be any (first: a checkpoint is loaded after a restart)."""
+        first request may be any (first: a checkpoint is loaded after a restart). kind is the
+        operation's name, for people."""
         lane = self.lanes.setdefault(model_id, Lane())
         known = lane.known.get(seq_id)
         if known is not None:
@@ -74,7 +78,7 @@ class Futures:
             lane.next_seq = seq_id
         if seq_id < (lane.next_seq or 1):
             raise Conflict(f"seq_id {seq_id} is too late: the next is {lane.next_seq or 1}")
-        request_id = self._open(f"{model_id}:{seq_id}")
+        request_id = self._open(f"{model_id}:{kind}:{seq_id}")
         lane.known[seq_id] = (digest, request_id)
         lane.waiting[seq_id] = (request_id, work)
         self._drain(lane)
@@ -129,7 +133,9 @@ class Futures:
 
     def _start(self, request_id: str, work: Work) -> None:
         # Submitted here and now, so that the executor's order is the order of the calls.
-        running = asyncio.get_running_loop().run_in_executor(self.executor, outcome, work)
+        running = asyncio.get_running_loop().run_in_executor(
+            self.executor, outcome, request_id, work
+        )
         task = asyncio.ensure_future(self._finish(request_id, running))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -146,15 +152,18 @@ class Futures:
             self._kept -= len(self.futures.pop(oldest).body)
 
 
-def outcome(work: Work) -> bytes:
+def outcome(request_id: str, work: Work) -> bytes:
     """Run work to a body: its result, or the failure with whose fault it is."""
+    started = time.monotonic()
     try:
-        return encode(work())
+        body = encode(work())
+        log.info("%s took %.3f s", request_id, time.monotonic() - started)
+        return body
     except UserError as e:
-        log.warning("request refused: %s", e)
+        log.warning("%s refused: %s", request_id, e)
         return encode({"error": str(e), "category": "user"})
     except Exception as e:
-        log.exception("request failed")
+        log.exception("%s failed", request_id)
         return encode({"error": f"{type(e).__name__}: {e}", "category": "server"})
 
 

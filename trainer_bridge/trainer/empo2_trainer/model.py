@@ -31,16 +31,20 @@ class Policy:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.directory = directory
-        self.device = torch.device(device)
+        try:
+            self.device = torch.device(device)
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as e:
+            raise LoadError(f"device {device}: {e}", "use --device cpu, or auto") from e
         try:
             hf = AutoModelForCausalLM.from_pretrained(
                 directory, dtype=DTYPES[dtype], local_files_only=True
             )
+            self.hf: Any = hf.to(self.device).eval().requires_grad_(False)
         except (OSError, ValueError, KeyError, RuntimeError) as e:
             raise LoadError(
                 f"model {directory}: {e}", "is it a causal language model that transformers knows?"
             ) from e
-        self.hf: Any = hf.to(self.device).eval().requires_grad_(False)
         text_config = self.hf.config.get_text_config()
         self.vocab_size = int(text_config.vocab_size)
         self.context = int(getattr(text_config, "max_position_embeddings", 0) or 1 << 20)

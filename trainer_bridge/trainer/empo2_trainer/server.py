@@ -231,10 +231,10 @@ class Api:
             work = prepare(_decode(body, shape))
         except (UserError, msgspec.ValidationError) as e:
             work = _refuse(str(e))
-        request_id = self.futures.ordered(
-            order.model_id, order.seq_id, _digest(kind, body), work, first=kind == "load_weights"
-        )
-        return _ack(request_id, order.model_id)
+        model_id, seq_id, digest = order.model_id, order.seq_id, _digest(kind, body)
+        first = kind == "load_weights"
+        request_id = self.futures.ordered(model_id, seq_id, kind, digest, work, first)
+        return _ack(request_id, model_id)
 
     def _pass(self, model_id: str, batch: LossInput, backward: bool) -> Work:
         policy = self.trainer.policy

@@ -13,8 +13,8 @@ from empo2_trainer.losses import Loss
 from empo2_trainer.model import Policy
 from empo2_trainer.protocol import UserError
 
-MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}  # the CPU's caches like them small
-HEAD_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 27}  # logits held at a time
+MICRO_BATCH_TOKENS = {"cpu": 4096, "gpu": 16384}  # the CPU's caches like them small
+HEAD_ELEMENTS = {"cpu": 1 << 22, "gpu": 1 << 27}  # logits held at a time
 
 
 @dataclass
@@ -29,7 +29,7 @@ def run(policy: Policy, sequences: list[Sequence], loss: Loss, backward: bool) -
     """Score the sequences under the active adapter; with backward, p.grad holds the gradient of
     the summed loss afterwards. On an error p.grad is undefined and the caller's to clear."""
     result = Pass([[] for _ in sequences])
-    limit = MICRO_BATCH_TOKENS[policy.device.type]
+    limit = MICRO_BATCH_TOKENS[_kind(policy)]
     for batch in micro_batches(sequences, limit, policy.device):
         logp = _micro_batch(policy, batch, loss, result.metrics, backward)
         for row, values in zip(batch.rows, logp.float().split(batch.lengths), strict=True):
@@ -68,6 +68,10 @@ def _micro_batch(
     return logp
 
 
+def _kind(policy: Policy) -> str:
+    return "cpu" if policy.device.type == "cpu" else "gpu"
+
+
 def _at(batch: MicroBatch, n: Tensor) -> Positions:
     return Positions(
         batch.targets[n], batch.weights[n], batch.logprobs[n], batch.advantages[n], batch.kl[n]
@@ -77,6 +81,6 @@ def _at(batch: MicroBatch, n: Tensor) -> Positions:
 def _chunks(policy: Policy, mask: Tensor) -> list[Tensor]:
     """Indices where mask holds, in chunks whose logits fit the limit."""
     where = mask.nonzero()[:, 0]
-    size = max(1, HEAD_ELEMENTS[policy.device.type] // policy.vocab_size)
+    size = max(1, HEAD_ELEMENTS[_kind(policy)] // policy.vocab_size)
     bounds = [*range(0, len(where), size), len(where)]
     return [where[a:b] for a, b in pairwise(bounds)]
