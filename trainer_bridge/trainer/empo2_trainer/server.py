@@ -96,8 +96,8 @@ class Api:
 
     def _authorize(self, request: Request) -> None:
         given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
-        key = request.headers.get("x-api-key", "").encode()
-        if self.token and not any(hmac.compare_digest(g, self.token) for g in (given, key)):
+        keys = (given, request.headers.get("x-api-key", "").encode())
+        if self.token and not any(hmac.compare_digest(key, self.token) for key in keys):
             raise HTTPException(401, "wrong or missing token (Authorization: Bearer or X-API-Key)")
 
     # Handlers without a future
@@ -231,10 +231,8 @@ class Api:
             work = prepare(_decode(body, shape))
         except (UserError, msgspec.ValidationError) as e:
             work = _refuse(str(e))
-        model_id, seq_id, digest = order.model_id, order.seq_id, _digest(kind, body)
-        first = kind == "load_weights"
-        request_id = self.futures.ordered(model_id, seq_id, kind, digest, work, first)
-        return _ack(request_id, model_id)
+        key = (order.model_id, order.seq_id, kind, _digest(kind, body))
+        return _ack(self.futures.ordered(*key, work, kind == "load_weights"), order.model_id)
 
     def _pass(self, model_id: str, batch: LossInput, backward: bool) -> Work:
         policy = self.trainer.policy
