@@ -15,13 +15,13 @@ func TestConformance(t *testing.T) {
 	})
 	t.Run("live", func(t *testing.T) {
 		c := live(t)
-		c.Tasks, c.Instances, c.MaxActions = []string{"find-living-thing"}, 4, 6
+		c.Tasks, c.Instances, c.MaxActions, c.Reads = []string{"find-living-thing"}, 4, 4, ReadLazy
 		envstest.Run(t, func(t *testing.T) envs.Family {
 			f, err := Open(t.Context(), c)
 			if err != nil {
 				t.Fatal(err)
 			}
 			return f
-		}, envstest.WithTasks(2), envstest.WithSteps(6), envstest.WithPatience(5*time.Minute))
+		}, envstest.WithTasks(2), envstest.WithSteps(4), envstest.WithPatience(5*time.Minute))
 	})
 }

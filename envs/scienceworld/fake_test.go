@@ -95,7 +95,7 @@ type fakeGateway struct {
 
 func (g *fakeGateway) serve(conn net.Conn) {
 	defer conn.Close()
-	r := bufio.NewReaderSize(conn, 1<<20)
+	r := bufio.NewReaderSize(conn, 4<<20) // takes a whole batch at once, as a socket would
 	for {
 		command, err := readCommand(r)
 		if err != nil {
