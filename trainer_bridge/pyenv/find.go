@@ -167,12 +167,20 @@ func ask(ctx context.Context, timeout time.Duration, python, script string, args
 		return nil, context.Cause(ctx)
 	}
 	if err != nil {
-		if line := lastLine(stderr.Bytes()); line != "" {
+		if line := complaint(stderr.Bytes()); line != "" {
 			return nil, fmt.Errorf("%w: %s", err, line)
 		}
 		return nil, err
 	}
 	return stdout.Bytes(), nil
+}
+
+// complaint is the line that says most: a traceback's last, else the first.
+func complaint(stderr []byte) string {
+	if bytes.Contains(stderr, []byte("Traceback")) {
+		return lastLine(stderr)
+	}
+	return firstLine(stderr)
 }
 
 func firstLine(b []byte) string {

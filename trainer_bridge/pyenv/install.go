@@ -40,7 +40,7 @@ func (m *maker) install(ctx context.Context, env Env) error {
 		return nil
 	}
 	progress := &pipProgress{tell: m.tell}
-	stop := progress.tick(5 * time.Second)
+	stop := progress.tick(10 * time.Second)
 	output, err := stream(ctx, 3*time.Hour, progress.line, env.Python,
 		"-m", "pip", "install", "--progress-bar", "off", "--disable-pip-version-check", "--no-input", "-r", list)
 	stop()
