@@ -104,10 +104,12 @@ func TestRealTrainerTrainsExportsAndRestores(t *testing.T) {
 	if diff := cmp.Diff(after, restored); err != nil || diff != "" {
 		t.Errorf("restored log-probs (%v) (-want +got):\n%s", err, diff)
 	}
+	refusals(t, c)
 }
 
-func TestRealTrainerRefusesABadRequest(t *testing.T) {
-	_, c := startReal(t, realTrainer(t))
+// refusals are what the real trainer says to bad requests.
+func refusals(t *testing.T, c *Client) {
+	t.Helper()
 	_, _, err := c.ForwardBackward(t.Context(), []Row{newRow(1, 2)}, Loss{Name: "no_such_loss"})
 	var refused *RequestError
 	if !errors.As(err, &refused) || refused.Category != CategoryUser {
