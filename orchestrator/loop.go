@@ -153,7 +153,11 @@ func (l *Loop) prepare(ctx context.Context) (ledger.Step, error) {
 	if err := l.Trainer.Restore(ctx, last.Version); err != nil {
 		return last, err
 	}
-	if l.base, err = l.Backend.Publish(ctx, sampler.Adapter{Score: l.score(0)}); err != nil {
+	base := sampler.Adapter{}
+	if last.Version == 0 { // else the trainer speaks for the newest version, whose canary follows
+		base.Score = l.score(0)
+	}
+	if l.base, err = l.Backend.Publish(ctx, base); err != nil {
 		return last, fmt.Errorf("serve the base model: %w", err)
 	}
 	l.policy = l.base

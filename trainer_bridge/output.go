@@ -105,7 +105,10 @@ func logEvent(log zerolog.Logger, event map[string]any) {
 	if name, ok := event["event"].(string); ok {
 		message = "trainer: " + name
 	}
-	for _, key := range []string{"level", "event", zerolog.TimestampFieldName} {
+	if text, ok := event["message"].(string); ok {
+		message = "trainer: " + text
+	}
+	for _, key := range []string{"level", "event", "message", zerolog.TimestampFieldName} {
 		delete(event, key)
 	}
 	log.WithLevel(level).Fields(event).Msg(message)

@@ -100,6 +100,7 @@ func rules(c Config) []rule {
 		oneOf("memory.embedder", c.Memory.Embedder, "ngram", "openai", "ollama"),
 		between("novelty.weight", c.Novelty.Weight, 0, inf),
 		oneOf("novelty.source", c.Novelty.Source, "tips", "states"),
+		between("novelty.cap", float64(c.Novelty.Cap), 0, 1e9),
 		oneOf("reflection.by", c.Reflection.By, "policy", "base"),
 		between("reflection.temperature", c.Reflection.Temperature, 0, 10),
 		between("reflection.max_tokens", float64(c.Reflection.MaxTokens), 1, 1e6),
@@ -153,7 +154,7 @@ func ineffective(c Config) map[string][]string {
 		"memory.", "novelty.", "reflection.", "algorithm.mode_draw", "algorithm.memory_probability",
 		"algorithm.off_policy_probability", "algorithm.baseline")
 	when(c.Loss.KL == 0 && c.Loss.KLSampled == 0, "loss.kl and loss.kl_sampled are 0", "loss.kl_estimator")
-	when(c.Novelty.Weight == 0, "novelty.weight is 0", "novelty.source")
+	when(c.Novelty.Weight == 0, "novelty.weight is 0", "novelty.source", "novelty.cap")
 	when(c.Memory.Embedder == "ngram", `memory.embedder is "ngram"`, "memory.url", "memory.model")
 	return out
 }

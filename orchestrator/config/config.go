@@ -106,7 +106,8 @@ type Memory struct {
 // Novelty is the intrinsic reward 1/n.
 type Novelty struct {
 	Weight float64 `toml:"weight" doc:"lambda; 0: no intrinsic reward"`
-	Source string  `toml:"source" doc:"n counts similar tips (the reference), or similar visited states (the paper's text)"`
+	Source string  `toml:"source" doc:"n counts similar tips (the reference), or similar visited states (the paper's text): tips or states"`
+	Cap    int     `toml:"cap" doc:"n counts so many at most (the reference: the 10 it retrieves); 0: all"`
 }
 
 // Reflection is how tips are written.

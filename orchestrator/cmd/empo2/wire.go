@@ -145,9 +145,13 @@ func (r *run) connect(ctx context.Context, backend *llamacpp.Backend) error {
 		r.closes = append(r.closes, server.Close)
 	}
 	m := memory.DefaultConfig(embedder)
-	m.K, m.Threshold, m.Capacity, m.Novelty = l.Config.Memory.K, l.Config.Memory.Threshold, l.Config.Memory.Capacity, memory.Novelty(l.Config.Novelty.Source)
+	m.K, m.Threshold, m.Capacity = l.Config.Memory.K, l.Config.Memory.Threshold, l.Config.Memory.Capacity
+	m.Novelty, m.NoveltyCap = memory.Novelty(l.Config.Novelty.Source), l.Config.Novelty.Cap
 	if err := memory.Migrate(ctx, r.ledger.DB()); err != nil {
 		return err
+	}
+	if _, builtIn := embedder.(embed.NGram); !builtIn {
+		m.Embedder = embed.NewCached(embedder, 1<<14) // Recall and Learn ask for the same states
 	}
 	bank, err := memory.OpenBank(ctx, r.ledger.DB(), m)
 	if err != nil {

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/empo2/empo2/orchestrator"
+)
+
+// The whole loop on real parts: torch, llama-server and SQLite, with the
+// embedded policy. On the way the trainer, a server and at last empo2 itself
+// are killed; the second command continues, and nothing is missing or double.
+func TestRealRunSurvivesKills(t *testing.T) {
+	if os.Getenv("EMPO2_PYTHON") == "" {
+		t.Skip("NOT RUN: EMPO2_PYTHON names no Python with the trainer's packages; scripts/test sets it")
+	}
+	dir := t.TempDir()
+	t.Setenv("EMPO2_CACHE", filepath.Join(dir, "cache"))
+	t.Chdir(dir)
+	args := []string{"run", "--json", "--set", "run.steps=6", "--set", "algorithm.group_size=6",
+		"--set", "eval.every=3", "--set", "eval.episodes=8", "--set", "eval.final_episodes=16"}
+
+	killed := runUntilKilled(t, args)
+	if killed.steps < 4 {
+		t.Fatalf("killed after %d steps:\n%s", killed.steps, killed.stderr.String())
+	}
+	eventually(t, "children of the killed empo2 are gone", func() bool { return !alive(killed.children) })
+
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	var stderr bytes.Buffer
+	second := exec.CommandContext(ctx, "empo2", args...)
+	second.Stderr = &stderr
+	out, err := second.Output()
+	if err != nil {
+		t.Fatalf("the second command: %v\n%s\n%s", err, out, stderr.String())
+	}
+	checkSummary(t, out)
+
+	summary, err := readSummary(context.Background(), filepath.Join("runs", "vault"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var restarts int
+	for i, m := range summary.History {
+		restarts += m.Restarts
+		if m.Step != int64(i+1) || m.Failed != 0 {
+			t.Errorf("step %d: %+v", i+1, m)
+		}
+		if m.MismatchMax > 1e-4 || m.Canary > 1e-4 {
+			t.Errorf("step %d: log-probs of server and trainer differ by %g on rows, %g on the canary", m.Step, m.MismatchMax, m.Canary)
+		}
+	}
+	if restarts == 0 {
+		t.Error("the killed trainer was not noticed")
+	}
+}
+
+// killedRun is what was seen of a run that was killed in the end.
+type killedRun struct {
+	steps    int
+	children []int
+	stderr   bytes.Buffer
+}
+
+// runUntilKilled kills the trainer after the first step, a llama-server after
+// the second and empo2 itself after the fourth.
+func runUntilKilled(t *testing.T, args []string) *killedRun {
+	t.Helper()
+	r := &killedRun{}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "empo2", args...)
+	cmd.Stderr = &r.stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if !strings.Contains(lines.Text(), `"event":"step"`) {
+			continue
+		}
+		r.steps++
+		switch r.steps {
+		case 1:
+			kill(t, child(t, cmd.Process.Pid, "empo2_trainer"))
+		case 2:
+			kill(t, child(t, cmd.Process.Pid, "llama-server"))
+		case 4:
+			r.children = children(cmd.Process.Pid)
+			kill(t, cmd.Process.Pid)
+		}
+	}
+	_ = cmd.Wait() // killed
+	return r
+}
+
+func checkSummary(t *testing.T, out []byte) {
+	t.Helper()
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	var last struct {
+		Event string
+		Data  orchestrator.Summary
+	}
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil {
+		t.Fatalf("%v in %s", err, lines[len(lines)-1])
+	}
+	if last.Event != "summary" || last.Data.Steps != 6 || last.Data.Episodes != 6*4*6 {
+		t.Errorf("last line %+v", last)
+	}
+	for _, line := range lines {
+		if strings.Contains(line, `"event":"step"`) && strings.Contains(line, `"step":1,`) {
+			t.Error("the first step was trained again")
+		}
+	}
+}
+
+// children lists the processes whose parent is pid.
+func children(pid int) []int {
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	var out []int
+	for _, path := range stats {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // gone meanwhile
+		}
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		if len(fields) > 1 && fields[1] == strconv.Itoa(pid) {
+			n, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// child is the newest child of pid whose command line holds text.
+func child(t *testing.T, pid int, text string) int {
+	t.Helper()
+	found := 0
+	for _, c := range children(pid) {
+		line, _ := os.ReadFile("/proc/" + strconv.Itoa(c) + "/cmdline")
+		if strings.Contains(string(line), text) {
+			found = max(found, c)
+		}
+	}
+	if found == 0 {
+		t.Fatalf("no child of empo2 is a %s", text)
+	}
+	return found
+}
+
+func kill(t *testing.T, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Errorf("kill %d: %v", pid, err)
+	}
+}
+
+func alive(pids []int) bool {
+	for _, pid := range pids {
+		text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		if err == nil && !strings.Contains(string(text), ") Z ") {
+			return true
+		}
+	}
+	return false
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(30 * time.Second); !ok(); {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Errorf("not true after 30 s: %s", what)
+			return
+		}
+	}
+}

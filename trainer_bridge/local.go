@@ -1,0 +1,211 @@
+package trainerbridge
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Local trains one adapter with a trainer process of its own and knows it by
+// versions: version N is the adapter after training step N, version 0 the
+// untrained one. Checkpoints and exported adapters lie below Process.Root and
+// survive the process. It is used by one goroutine at a time.
+type Local struct {
+	Process ProcessConfig
+	Client  ClientConfig // its Process field is set by Local
+
+	process *Process
+	client  *Client
+	fresh   bool // nothing was done to the client's adapter yet
+}
+
+// Exported is an adapter on disk.
+type Exported struct {
+	Dir    string // absolute; PEFT files and, if asked for, adapter.gguf
+	GGUF   string // path of adapter.gguf; empty if there is none
+	SHA256 string // of the safetensors file
+}
+
+// Restartable reports whether starting the trainer anew from a checkpoint may
+// cure err: it is not a refusal of the request itself.
+func Restartable(err error) bool {
+	var refused *RequestError
+	if errors.As(err, &refused) {
+		return refused.Category != CategoryUser
+	}
+	return errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUncertain)
+}
+
+// ForwardBackward is [Client.ForwardBackward].
+func (l *Local) ForwardBackward(ctx context.Context, rows []Row, loss Loss) (Stats, [][]float32, error) {
+	l.fresh = false
+	return l.client.ForwardBackward(ctx, rows, loss)
+}
+
+// OptimStep is [Client.OptimStep].
+func (l *Local) OptimStep(ctx context.Context, adam Adam) (Stats, error) {
+	l.fresh = false
+	return l.client.OptimStep(ctx, adam)
+}
+
+// Score returns log π of tokens[1:] under the adapter as it is, in nats.
+func (l *Local) Score(ctx context.Context, tokens []int32) ([]float32, error) {
+	out, err := l.client.Forward(ctx, []Row{{Tokens: tokens}})
+	if err != nil {
+		return nil, err
+	}
+	return out[0], nil
+}
+
+// Save writes the checkpoint of a version.
+func (l *Local) Save(ctx context.Context, version int) error {
+	return l.client.SaveWeights(ctx, fmt.Sprintf("%06d", version))
+}
+
+// Export writes the adapter of a version for inference servers, unless it is
+// there already.
+func (l *Local) Export(ctx context.Context, version int) (Exported, error) {
+	name := fmt.Sprintf("v%06d", version)
+	dir := filepath.Join(l.Process.Root, "adapters", name)
+	if _, err := os.Stat(filepath.Join(dir, "manifest.json")); errors.Is(err, os.ErrNotExist) {
+		export, err := l.client.SaveForSampler(ctx, name)
+		if err != nil {
+			return Exported{}, err
+		}
+		dir = export.Dir
+	}
+	return readManifest(dir)
+}
+
+// readManifest checks that an exported adapter is whole and says what it is.
+func readManifest(dir string) (Exported, error) {
+	text, err := os.ReadFile(filepath.Join(dir, "manifest.json"))
+	if err != nil {
+		return Exported{}, fmt.Errorf("exported adapter: %w", err)
+	}
+	var manifest struct {
+		Files map[string]struct {
+			SHA256 string `json:"sha256"`
+			Bytes  int64  `json:"bytes"`
+		} `json:"files"`
+	}
+	if err := json.Unmarshal(text, &manifest); err != nil {
+		return Exported{}, fmt.Errorf("exported adapter %s: manifest: %w", dir, err)
+	}
+	out := Exported{Dir: dir}
+	for name, file := range manifest.Files {
+		path := filepath.Join(dir, name)
+		info, err := os.Stat(path)
+		if err != nil {
+			return Exported{}, fmt.Errorf("exported adapter: %w", err)
+		}
+		if info.Size() != file.Bytes {
+			return Exported{}, fmt.Errorf("exported adapter %s: %s has %d bytes, its manifest says %d\n  hint: remove the folder; it is written again", dir, name, info.Size(), file.Bytes)
+		}
+		switch filepath.Ext(name) {
+		case ".gguf":
+			out.GGUF = path
+		case ".safetensors":
+			out.SHA256 = file.SHA256
+		}
+	}
+	return out, nil
+}
+
+// Restore brings the adapter and its optimizer to a version, starting the
+// process anew if it is gone or in doubt.
+func (l *Local) Restore(ctx context.Context, version int) error {
+	if version == 0 && l.fresh && l.alive() {
+		return nil
+	}
+	if !l.alive() || l.client == nil {
+		if err := l.restart(ctx); err != nil {
+			return err
+		}
+	} else if version == 0 {
+		if err := l.dial(ctx); err != nil {
+			return err
+		}
+	}
+	if version == 0 {
+		return nil
+	}
+	l.fresh = false
+	err := l.load(ctx, version)
+	if err != nil && Restartable(err) && ctx.Err() == nil {
+		if err := l.restart(ctx); err != nil {
+			return err
+		}
+		err = l.load(ctx, version)
+	}
+	return err
+}
+
+func (l *Local) load(ctx context.Context, version int) error {
+	if err := l.client.LoadWeights(ctx, fmt.Sprintf("%06d", version), true); err != nil {
+		return fmt.Errorf("restore version %d: %w", version, err)
+	}
+	return nil
+}
+
+// alive reports whether the process runs and answers.
+func (l *Local) alive() bool {
+	if l.process == nil {
+		return false
+	}
+	select {
+	case <-l.process.Exited():
+		return false
+	default:
+	}
+	return l.client != nil && l.client.Health(context.Background()) == nil
+}
+
+func (l *Local) restart(ctx context.Context) error {
+	if err := l.Close(); err != nil {
+		return err
+	}
+	process, err := Start(ctx, l.Process)
+	if err != nil {
+		return fmt.Errorf("start the trainer: %w", err)
+	}
+	l.process = process
+	return l.dial(ctx)
+}
+
+// dial creates a new adapter with its first, seeded weights.
+func (l *Local) dial(ctx context.Context) error {
+	if l.client != nil {
+		l.client.Close()
+		l.client = nil
+	}
+	config := l.Client
+	config.Process = l.process
+	client, err := Dial(ctx, config)
+	if err != nil {
+		return err
+	}
+	l.client, l.fresh = client, true
+	return nil
+}
+
+// Close stops the process.
+func (l *Local) Close() error {
+	if l.client != nil {
+		l.client.Close()
+		l.client = nil
+	}
+	if l.process == nil {
+		return nil
+	}
+	err := l.process.Close()
+	l.process = nil
+	var exit *ExitError
+	if errors.As(err, &exit) { // it was gone already; Restore said so
+		return nil
+	}
+	return err
+}
