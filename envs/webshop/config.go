@@ -63,6 +63,9 @@ type Config struct {
 	// Empty: nouns are guessed, and rewards are not comparable with published
 	// ones to the last digit. See [Info].
 	Nouns string
+	// OwnData says that files may have the names of the original's without
+	// being those.
+	OwnData bool
 	// Checksums pins files: SHA-256 in hexadecimal by base name.
 	Checksums map[string]string
 

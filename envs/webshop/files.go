@@ -55,9 +55,12 @@ type source struct {
 	tee    io.Reader
 	reader io.Reader
 	ctx    context.Context
+	known  dataFile // zero if the file need not be the original's
 }
 
-func openSource(ctx context.Context, path string) (*source, error) {
+// openSource opens a data file. Unless it is the user's own, it must be the
+// original's if it has the name of one.
+func openSource(ctx context.Context, path string, own bool) (*source, error) {
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("webshop: no file %s (hint: %s)", path, remedy)
@@ -66,6 +69,9 @@ func openSource(ctx context.Context, path string) (*source, error) {
 		return nil, fmt.Errorf("webshop: open data: %w", err)
 	}
 	s := &source{path: path, file: file, sum: sha256.New(), ctx: ctx}
+	if !own {
+		s.known = knownFiles[filepath.Base(path)]
+	}
 	if err := s.start(); err != nil {
 		file.Close()
 		return nil, err
@@ -82,9 +88,9 @@ func (s *source) start() error {
 		return fmt.Errorf("webshop: %s is not a regular file (hint: %s)", s.path, remedy)
 	}
 	s.size = info.Size()
-	if want, ok := knownFiles[filepath.Base(s.path)]; ok && want.bytes != s.size {
+	if want := s.known.bytes; want != 0 && want != s.size {
 		return fmt.Errorf("webshop: %s has %d bytes, the original has %d: a broken or another download"+
-			" (hint: fetch it again; rename the file if it is a catalogue of your own)", s.path, s.size, want.bytes)
+			" (hint: fetch it again, or say own_data if it is a catalogue of your own)", s.path, s.size, want)
 	}
 	s.tee = io.TeeReader(s, s.sum)
 	buffered := bufio.NewReaderSize(s.tee, 1<<18)
@@ -117,12 +123,11 @@ func (s *source) finish(pinned string) (FileInfo, error) {
 		return FileInfo{}, fmt.Errorf("webshop: read %s: %w", s.path, err)
 	}
 	info := FileInfo{Path: s.path, Bytes: s.size, SHA256: hex.EncodeToString(s.sum.Sum(nil))}
-	known, ok := knownFiles[filepath.Base(s.path)]
-	info.Known = ok
-	for _, want := range []string{known.sha256, pinned} {
+	info.Known = s.known != dataFile{}
+	for _, want := range []string{s.known.sha256, pinned} {
 		if want != "" && want != info.SHA256 {
-			return info, fmt.Errorf("webshop: %s has the sha256 %s, want %s (hint: fetch the file again; "+
-				"rename it, or correct the pinned checksum, if it is a catalogue of your own)", s.path, info.SHA256, want)
+			return info, fmt.Errorf("webshop: %s has the sha256 %s, want %s (hint: fetch the file again, "+
+				"or say own_data and correct the pinned checksum if it is a catalogue of your own)", s.path, info.SHA256, want)
 		}
 	}
 	return info, nil

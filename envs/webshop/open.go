@@ -70,7 +70,7 @@ func (o *opener) readAside() error {
 
 // read passes a file through parse and checks its checksum.
 func (o *opener) read(path string, parse func(io.Reader) error) error {
-	s, err := openSource(o.ctx, path)
+	s, err := openSource(o.ctx, path, o.config.OwnData)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (o *opener) parse(s *source, parse func(io.Reader) error) error {
 }
 
 func (o *opener) readItems(l *loader) error {
-	s, err := openSource(o.ctx, o.config.Items)
+	s, err := openSource(o.ctx, o.config.Items, o.config.OwnData)
 	if err != nil {
 		return err
 	}
