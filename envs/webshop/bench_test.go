@@ -1,0 +1,83 @@
+package webshop
+
+import (
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// BenchmarkSteps64Sessions steps 64 sessions in turn through searches, pages
+// and purchases. It takes the 1,000 products beside the repository if they
+// are there, else the invented catalogue, and reports steps a second and the
+// heap that the shop and the sessions hold.
+func BenchmarkSteps64Sessions(b *testing.B) {
+	f := benchmarkShop(b)
+	random := rand.New(rand.NewPCG(1, 2))
+	sessions := make([]*session, 64)
+	for i := range sessions {
+		sessions[i] = restart(b, f, random)
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for n := range b.N {
+		s := sessions[n%len(sessions)]
+		_, done, err := s.act(walk(s, random))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if s.observe() == "" {
+			b.Fatal("an empty page")
+		}
+		if done {
+			sessions[n%len(sessions)] = restart(b, f, random)
+		}
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "steps/s")
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	b.ReportMetric(float64(m.HeapAlloc)/(1<<20), "heap-MiB")
+	b.ReportMetric(float64(m.Sys)/(1<<20), "sys-MiB")
+	runtime.KeepAlive(f)
+}
+
+// BenchmarkOpen reads the catalogue and builds the index.
+func BenchmarkOpen(b *testing.B) {
+	products := 0
+	for b.Loop() {
+		products += len(benchmarkShop(b).shop.catalogue.heads)
+	}
+	b.ReportMetric(float64(products)/b.Elapsed().Seconds(), "products/s")
+}
+
+func benchmarkShop(b *testing.B) *Family {
+	b.Helper()
+	c := shopConfig()
+	if real := recordingsFolder() + "/real"; exists(real) {
+		c = Config{DataDir: real, Items: packed(real, "items.json"), Attributes: packed(real, "items_ins_v2.json"),
+			OwnData: true, Seed: 42}
+	}
+	return openFamily(b, c)
+}
+
+func restart(b *testing.B, f *Family, random *rand.Rand) *session {
+	b.Helper()
+	s, err := f.session(random.IntN(len(f.goals.goals)), "0", 1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	s.open()
+	return s
+}
+
+// walk searches for the goal, opens results, and clicks about until it buys.
+func walk(s *session, random *rand.Rand) string {
+	names := s.page.names()
+	if s.page.searchBar || len(names) == 0 {
+		words := strings.Fields(s.goal.instruction)
+		return "search[" + strings.Join(words[2:min(len(words), 8)], " ") + "]"
+	}
+	return "click[" + names[random.IntN(len(names))] + "]"
+}
