@@ -1,0 +1,32 @@
+package exchange
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+)
+
+// Recognize looks at a server that does not speak the protocol that was asked
+// of it, and says which of the others it seems to speak, as a hint for the
+// operator.
+func (c *Client) Recognize(ctx context.Context) string {
+	if answer, err := c.once(ctx, Request{Path: "/health"}); err == nil {
+		var health struct{ Status string }
+		if json.Unmarshal(answer, &health) == nil && health.Status == "healthy" {
+			return `the server looks like one of OpenEnv: set env.name = "openenv"`
+		}
+	}
+	answer, err := c.once(ctx, Request{Path: "/"})
+	if err != nil {
+		return "is " + c.URL() + " the environment's server, and the path right?"
+	}
+	var description struct{ Protocol string }
+	var greeting string
+	switch {
+	case json.Unmarshal(answer, &description) == nil && description.Protocol == "empo2-env":
+		return `the server speaks the plain HTTP schema: set env.name = "remote"`
+	case json.Unmarshal(answer, &greeting) == nil && (greeting == "ok" || strings.HasPrefix(greeting, "This is environment ")):
+		return `the server looks like one of AgentGym: set env.name = "agentgym" and its dialect`
+	}
+	return "is " + c.URL() + " the environment's server, and the path right?"
+}
