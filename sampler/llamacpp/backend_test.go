@@ -1,0 +1,301 @@
+package llamacpp
+
+import (
+	"context"
+	"errors"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/samplertest"
+)
+
+func TestFakeConforms(t *testing.T) {
+	samplertest.Run(t, func(t *testing.T) samplertest.Fixture {
+		b, err := newFakes().open(t, Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return samplertest.Fixture{Backend: b, Tokenizer: b, Control: b, Adapter: fakeAdapter, Tolerance: 1e-6}
+	})
+}
+
+var asking = sampler.Request{Prompt: []int32{samplertest.Start, 50, samplertest.End}, MaxTokens: 20, Temperature: 1, Seed: 7}
+
+func TestEverythingIsAskedExplicitly(t *testing.T) {
+	f := newFakes()
+	b, p := f.serve(t, Config{})
+	r := asking
+	r.Temperature, r.Seed, r.Session = 0.5, math.MaxUint32, "s"
+	if _, err := b.Sample(t.Context(), p, r); err != nil {
+		t.Fatal(err)
+	}
+	requests := f.last().Requests()
+	q := requests[len(requests)-1]
+	zero, one, half, never, slot, yes, n := 0, 1.0, 0.5, uint32(0), 1, true, 20
+	want := samplertest.CompletionRequest{
+		Prompt: []byte(`[1,50,2]`), NPredict: &n, Temperature: &half, TopK: &zero, TopP: &one, MinP: new(float64), Seed: &never,
+		NProbs: 1, ReturnTokens: true, CachePrompt: &yes, IDSlot: &slot,
+	}
+	if diff := cmp.Diff(want, q); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestBadAnswersAreErrors(t *testing.T) {
+	for fault, says := range map[samplertest.Fault]string{
+		samplertest.FaultWrongModel: `"policy-v000001" answers in place of policy-v000000`,
+		samplertest.FaultWrongIDs:   "do not belong to",
+		samplertest.FaultBadID:      "outside the vocabulary",
+		samplertest.FaultEmpty:      "0 tokens",
+		samplertest.FaultGarbage:    "not an answer of llama-server",
+	} {
+		t.Run(string(fault), func(t *testing.T) {
+			f := newFakes()
+			f.prepare = faultAt(1, fault)
+			b, p := f.serve(t, Config{})
+			_, err := b.Sample(t.Context(), p, asking)
+			if err == nil || !strings.Contains(err.Error(), says) {
+				t.Errorf("%v, want %q", err, says)
+			}
+			if _, err := b.Sample(t.Context(), p, asking); err != nil {
+				t.Errorf("the next request: %v", err)
+			}
+		})
+	}
+}
+
+func TestGapsAreNaN(t *testing.T) {
+	for fault, at := range map[samplertest.Fault]func(n int) int{
+		samplertest.FaultGap: func(int) int { return 0 },
+		samplertest.FaultNaN: func(n int) int { return n - 1 },
+	} {
+		f := newFakes()
+		f.prepare = faultAt(1, fault)
+		b, p := f.serve(t, Config{})
+		c, err := b.Sample(t.Context(), p, asking)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, l := range c.Logprobs {
+			if math.IsNaN(float64(l)) != (i == at(len(c.IDs))) {
+				t.Errorf("%s: log-probs %v", fault, c.Logprobs)
+			}
+		}
+		if b.Stats().Gaps != 1 {
+			t.Errorf("%+v", b.Stats())
+		}
+	}
+}
+
+func TestLostConnectionsAreRetried(t *testing.T) {
+	for _, fault := range []samplertest.Fault{samplertest.FaultCut, samplertest.FaultBusy} {
+		f := newFakes()
+		f.prepare = faultAt(1, fault)
+		b, p := f.serve(t, Config{})
+		c, err := b.Sample(t.Context(), p, asking)
+		if err != nil || c.Policy != p {
+			t.Errorf("%s: %v %v", fault, c, err)
+		}
+		if s := b.Stats(); s.Retries != 1 || s.Restarts != 0 {
+			t.Errorf("%s: %+v", fault, s)
+		}
+	}
+}
+
+func TestAServerThatOnlyCutsIsAnError(t *testing.T) {
+	f := newFakes()
+	f.prepare = func(_ int, s *samplertest.Server) error {
+		s.Fault = func(n int) samplertest.Fault {
+			if n == 0 {
+				return ""
+			}
+			return samplertest.FaultCut
+		}
+		return nil
+	}
+	b, p := f.serve(t, Config{})
+	if _, err := b.Sample(t.Context(), p, asking); !errors.Is(err, errLost) {
+		t.Error(err)
+	}
+}
+
+func TestADeadServerIsReplaced(t *testing.T) {
+	f := newFakes()
+	restarted := make(chan sampler.Policy, 1)
+	b, p := f.serve(t, Config{OnRestart: func(p sampler.Policy) { restarted <- p }})
+	f.last().kill()
+	if c, err := b.Sample(t.Context(), p, asking); err != nil || c.Policy != p {
+		t.Errorf("%v %v", c, err)
+	}
+	if got := <-restarted; got != p {
+		t.Errorf("restarted %v", got)
+	}
+	if b.Stats().Restarts != 1 {
+		t.Errorf("%+v", b.Stats())
+	}
+}
+
+func TestAHungServerIsReplaced(t *testing.T) {
+	f := newFakes()
+	f.prepare = func(n int, s *samplertest.Server) error {
+		if n == 0 {
+			return faultAt(1, samplertest.FaultHang)(n, s)
+		}
+		return nil
+	}
+	b, p := f.serve(t, Config{RequestTimeout: 100 * time.Millisecond})
+	if _, err := b.Sample(t.Context(), p, asking); err != nil {
+		t.Error(err)
+	}
+	if b.Stats().Restarts != 1 {
+		t.Errorf("%+v", b.Stats())
+	}
+}
+
+func TestASlowRequestDoesNotKillTheOthers(t *testing.T) {
+	f := newFakes()
+	hanging := make(chan struct{})
+	f.prepare = func(_ int, s *samplertest.Server) error {
+		s.Fault = func(n int) samplertest.Fault {
+			if n != 1 {
+				return ""
+			}
+			close(hanging)
+			return samplertest.FaultHang
+		}
+		return nil
+	}
+	b, p := f.serve(t, Config{RequestTimeout: 2 * time.Second})
+	slow := make(chan error)
+	go func() { _, err := b.Sample(t.Context(), p, asking); slow <- err }()
+	<-hanging
+	if _, err := b.Sample(t.Context(), p, asking); err != nil {
+		t.Error(err)
+	}
+	if err := <-slow; !errors.Is(err, errSlow) || !strings.Contains(err.Error(), "hint: ") {
+		t.Error(err)
+	}
+	if b.Stats().Restarts != 0 {
+		t.Errorf("%+v", b.Stats())
+	}
+}
+
+func TestAHangingRequestEndsWithItsContext(t *testing.T) {
+	f := newFakes()
+	f.prepare = faultAt(1, samplertest.FaultHang)
+	b, p := f.serve(t, Config{})
+	reason := errors.New("enough")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Millisecond, reason)
+	defer cancel()
+	if _, err := b.Sample(ctx, p, asking); !errors.Is(err, reason) {
+		t.Error(err)
+	}
+}
+
+func TestAVersionIsGivenUp(t *testing.T) {
+	f := newFakes()
+	broken := errors.New("no such luck")
+	f.prepare = func(n int, _ *samplertest.Server) error {
+		if n > 0 {
+			return broken
+		}
+		return nil
+	}
+	b, p := f.serve(t, Config{Restarts: 2})
+	f.last().kill()
+	_, err := b.Sample(t.Context(), p, asking)
+	if !errors.Is(err, sampler.ErrPolicyGone) || !errors.Is(err, broken) {
+		t.Error(err)
+	}
+	f.prepare = nil
+	if _, err := b.Publish(t.Context(), sampler.Adapter{}); err != nil {
+		t.Error(err)
+	}
+	if _, err := b.Sample(t.Context(), p, asking); err != nil {
+		t.Errorf("published again: %v", err)
+	}
+}
+
+func TestAReplacementMustAnswerAsTheFirst(t *testing.T) {
+	f := newFakes()
+	f.prepare = func(n int, s *samplertest.Server) error {
+		if n > 0 {
+			s.Policy.Script = samplertest.Say("pull something else")
+		}
+		return nil
+	}
+	b, p := f.serve(t, Config{})
+	f.last().kill()
+	_, err := b.Sample(t.Context(), p, asking)
+	if !errors.Is(err, sampler.ErrPolicyGone) || !strings.Contains(err.Error(), "a file was changed") {
+		t.Error(err)
+	}
+}
+
+func TestAnotherModelIsNotServed(t *testing.T) {
+	f := newFakes()
+	f.prepare = func(_ int, s *samplertest.Server) error { s.Model = "someone-else"; return nil }
+	if _, err := f.open(t, Config{}); err == nil || !strings.Contains(err.Error(), "it serves someone-else") {
+		t.Error(err)
+	}
+}
+
+func TestRequestsThatCannotBeAnsweredAreNotSent(t *testing.T) {
+	f := newFakes()
+	b, p := f.serve(t, Config{ContextPerSlot: 64})
+	sent := len(f.last().Requests())
+	for name, test := range map[string]struct {
+		change func(*sampler.Request)
+		is     error
+	}{
+		"context":    {func(r *sampler.Request) { r.MaxTokens = 62 }, sampler.ErrContextFull},
+		"empty":      {func(r *sampler.Request) { r.Prompt = nil }, nil},
+		"no token":   {func(r *sampler.Request) { r.MaxTokens = 0 }, nil},
+		"negative":   {func(r *sampler.Request) { r.Temperature = -1 }, nil},
+		"NaN":        {func(r *sampler.Request) { r.Temperature = math.NaN() }, nil},
+		"vocabulary": {func(r *sampler.Request) { r.Prompt = []int32{1, 1 << 20} }, nil},
+	} {
+		r := asking
+		test.change(&r)
+		_, err := b.Sample(t.Context(), p, r)
+		if err == nil || test.is != nil && !errors.Is(err, test.is) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if n := len(f.last().Requests()); n != sent {
+		t.Errorf("%d requests were sent", n-sent)
+	}
+}
+
+func TestAnAdapterOfAnotherBaseIsNotStarted(t *testing.T) {
+	f := newFakes()
+	b, _ := f.serve(t, Config{})
+	_, err := b.Publish(t.Context(), sampler.Adapter{Version: 1, GGUF: writeGGUF(t, adapterKeys("llama")...)})
+	if err == nil || !strings.Contains(err.Error(), "hint: ") || len(f.started) != 1 {
+		t.Errorf("%v, %d processes", err, len(f.started))
+	}
+	if _, err := b.Publish(t.Context(), sampler.Adapter{Version: 1}); err == nil || !strings.Contains(err.Error(), "trainer.formats") {
+		t.Error(err)
+	}
+}
+
+func TestTokenizerOutlivesTheBase(t *testing.T) {
+	b, base := newFakes().serve(t, Config{})
+	if _, err := b.Publish(t.Context(), fakeAdapter(t, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Retire(t.Context(), base); err != nil {
+		t.Fatal(err)
+	}
+	if ids, err := b.Tokenize(t.Context(), "pull jade"); err != nil || len(ids) != 2 {
+		t.Error(ids, err)
+	}
+	if p, err := b.Publish(t.Context(), sampler.Adapter{}); err != nil || p != base {
+		t.Error(p, err)
+	}
+}

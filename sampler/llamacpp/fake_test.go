@@ -1,0 +1,138 @@
+package llamacpp
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/samplertest"
+)
+
+// fake is a process that is none: a scripted server behind HTTP.
+type fake struct {
+	*samplertest.Server
+	once sync.Once
+	gone chan struct{}
+}
+
+func (f *fake) endpoint() endpoint      { return endpoint{Address: f.URL, Version: "1", Key: f.APIKey} }
+func (f *fake) exited() <-chan struct{} { return f.gone }
+func (f *fake) err() error              { return errors.New("the fake was killed") }
+func (f *fake) stop()                   { f.kill() }
+func (f *fake) kill() {
+	f.once.Do(func() {
+		close(f.gone)
+		f.CloseClientConnections()
+		f.Close()
+	})
+}
+
+// fakes starts servers. Set its fields before Open.
+type fakes struct {
+	policy samplertest.Policy
+	// prepare changes the n-th server (from 0) before it is used; its error
+	// is that of the start.
+	prepare func(n int, s *samplertest.Server) error
+
+	mu      sync.Mutex
+	started []*fake
+}
+
+func tossing(version int, _ []int32) []samplertest.Choice {
+	return []samplertest.Choice{{Text: "pull jade", Weight: 3}, {Text: "pull amber", Weight: 1 + float64(version)}, {Text: "look around", Weight: 1}}
+}
+
+func newFakes() *fakes {
+	return &fakes{policy: samplertest.Policy{Tokenizer: samplertest.NewTokenizer(" jade", "pull"), Script: tossing}}
+}
+
+func (f *fakes) start(_ context.Context, l launch) (server, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	version := 0
+	for samplertest.Name(version) != l.Alias {
+		version++
+	}
+	s := samplertest.NewServer(f.policy, version)
+	s.Slots, s.Context, s.APIKey = l.Slots, l.Context/l.Slots, "key"
+	if f.prepare != nil {
+		if err := f.prepare(len(f.started), s); err != nil {
+			s.Close()
+			return nil, err
+		}
+	}
+	p := &fake{Server: s, gone: make(chan struct{})}
+	f.started = append(f.started, p)
+	return p, nil
+}
+
+func (f *fakes) last() *fake {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.started[len(f.started)-1]
+}
+
+// open opens a backend over the fakes.
+func (f *fakes) open(t *testing.T, cfg Config) (*Backend, error) {
+	t.Helper()
+	cfg.Python, cfg.BaseGGUF = "python3", writeGGUF(t, baseKeys("qwen2")...)
+	if cfg.Slots == 0 {
+		cfg.Slots = 3
+	}
+	b, err := open(t.Context(), cfg, f.start)
+	if err == nil {
+		t.Cleanup(func() { b.Close() })
+	}
+	return b, err
+}
+
+// serve is a backend that serves version 0.
+func (f *fakes) serve(t *testing.T, cfg Config) (*Backend, sampler.Policy) {
+	t.Helper()
+	b, err := f.open(t, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := b.Publish(t.Context(), sampler.Adapter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b, p
+}
+
+func fakeAdapter(t *testing.T, version int) sampler.Adapter {
+	return sampler.Adapter{Version: version, GGUF: writeGGUF(t, adapterKeys("qwen2")...)}
+}
+
+// faultAt makes the n-th completion of every server go wrong; the first is
+// the backend's own check.
+func faultAt(n int, fault samplertest.Fault) func(int, *samplertest.Server) error {
+	return func(_ int, s *samplertest.Server) error {
+		s.Fault = func(i int) samplertest.Fault {
+			if i == n {
+				return fault
+			}
+			return ""
+		}
+		return nil
+	}
+}
+
+// A pair is a key of a GGUF file with its encoded type and value.
+type pair struct {
+	key   string
+	value []byte
+}
+
+func writeGGUF(t *testing.T, pairs ...pair) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file.gguf")
+	if err := os.WriteFile(path, encodeGGUF(3, pairs...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}

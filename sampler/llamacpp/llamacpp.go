@@ -1,0 +1,278 @@
+// Package llamacpp serves policies with llama-server processes of its own.
+//
+// Every version of the policy has its own process, so that no prompt cache and
+// no adapter scale can leak from one version into another: a new version is
+// started beside the old one, checked, and only then used. The processes are
+// supervised; one that dies or hangs is replaced and its requests are sent
+// again.
+//
+// The server comes with the Python package xllamacpp; a script of forty lines
+// (serve.py) starts it and ties its life to ours.
+package llamacpp
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/sampler"
+)
+
+var (
+	_ sampler.Backend       = (*Backend)(nil)
+	_ sampler.Tokenizer     = (*Backend)(nil)
+	_ sampler.ControlTokens = (*Backend)(nil)
+)
+
+// Config says how to serve. Python and BaseGGUF are required.
+type Config struct {
+	Python   string // interpreter that has xllamacpp
+	BaseGGUF string // base model, see [EnsureBaseGGUF]
+	Alias    string // policies are called <Alias>-v000012; empty: "policy"
+
+	ContextPerSlot int // tokens of one conversation; 0: what the model was trained with
+	Slots          int // requests computed at once; 0: 16. Best is one per concurrent session
+	Threads        int // of generation; 0: 1, as more only spin on small models
+	BatchThreads   int // of prompts; 0: 1
+	// ExactLogprobs computes attention in float32 without flash attention:
+	// log-probs equal torch's to 1e-5 instead of 1e-2.
+	ExactLogprobs bool
+
+	StartTimeout   time.Duration // until a process is ready and checked; 0: 2 minutes
+	RequestTimeout time.Duration // of one request, waiting for a slot not counted; 0: 5 minutes
+	HealthInterval time.Duration // between two looks at a process; 0: 10 seconds
+	Grace          time.Duration // that a process gets to end by itself; 0: 3 seconds
+
+	// Restarts is how often the process of one version may be replaced within
+	// RestartWindow before the version is given up; 0: 3 in 10 minutes.
+	Restarts      int
+	RestartWindow time.Duration
+	// OnRestart, if not nil, is told when a version has a new process, which
+	// has answered the check as the first one did. It must not call Retire or
+	// Close.
+	OnRestart func(sampler.Policy)
+
+	Log zerolog.Logger // the zero value is silent
+}
+
+func (c Config) withDefaults() Config {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	after := func(v *time.Duration, d time.Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	if c.Alias == "" {
+		c.Alias = "policy"
+	}
+	def(&c.Slots, 16)
+	def(&c.Threads, 1)
+	def(&c.BatchThreads, 1)
+	def(&c.Restarts, 3)
+	after(&c.StartTimeout, 2*time.Minute)
+	after(&c.RequestTimeout, 5*time.Minute)
+	after(&c.HealthInterval, 10*time.Second)
+	after(&c.Grace, 3*time.Second)
+	after(&c.RestartWindow, 10*time.Minute)
+	return c
+}
+
+func (c Config) check() error {
+	switch {
+	case c.Slots < 1, c.Threads < 1, c.BatchThreads < 1, c.Restarts < 0, c.ContextPerSlot < 0:
+		return fmt.Errorf("slots %d, threads %d, batch threads %d, restarts %d and context %d must be positive",
+			c.Slots, c.Threads, c.BatchThreads, c.Restarts, c.ContextPerSlot)
+	case c.Python == "" || c.BaseGGUF == "":
+		return errors.New("a Python interpreter and a base model are needed")
+	}
+	return nil
+}
+
+// Backend runs the processes. It is safe for concurrent use.
+type Backend struct {
+	cfg   Config
+	model gguf // the base model's header
+	start func(ctx context.Context, l launch) (server, error)
+
+	alive  context.Context // ends with Close
+	cancel context.CancelCauseFunc
+	caps   sampler.Capabilities // as probed from the first process
+
+	publishing chan struct{} // holds one token while a version is published
+	counters   counters
+
+	mu       sync.Mutex
+	closed   bool
+	base     *version         // started by Open, also while version 0 is not published
+	versions map[int]*version // published and not retired
+	all      sync.WaitGroup   // supervisors
+}
+
+var errClosed = errors.New("the backend is closed")
+
+// Open starts a process with the base model and probes what it can do. The
+// context bounds the start only. Nothing is published yet.
+func Open(ctx context.Context, cfg Config) (*Backend, error) {
+	b, err := open(ctx, cfg, startProcess)
+	if err != nil {
+		return nil, fmt.Errorf("llamacpp: %w", err)
+	}
+	return b, nil
+}
+
+func open(ctx context.Context, cfg Config, start func(context.Context, launch) (server, error)) (*Backend, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	var err error
+	if cfg.BaseGGUF, err = filepath.Abs(cfg.BaseGGUF); err != nil {
+		return nil, err
+	}
+	b := &Backend{cfg: cfg, start: start, publishing: make(chan struct{}, 1), versions: map[int]*version{}}
+	if b.model, err = readBase(cfg.BaseGGUF); err != nil {
+		return nil, err
+	}
+	if b.cfg.ContextPerSlot == 0 {
+		b.cfg.ContextPerSlot = b.model.Context
+	}
+	b.alive, b.cancel = context.WithCancelCause(context.Background())
+	if b.base, err = b.begin(ctx, b.policy(0), ""); err != nil {
+		return nil, errors.Join(fmt.Errorf("serve %s: %w", cfg.BaseGGUF, err), b.Close())
+	}
+	return b, nil
+}
+
+func (b *Backend) policy(version int) sampler.Policy {
+	return sampler.Policy{Version: version, Name: fmt.Sprintf("%s-v%06d", b.cfg.Alias, version)}
+}
+
+// Capabilities are those of the process that Open started; the others are
+// checked to be alike.
+func (b *Backend) Capabilities(context.Context) (sampler.Capabilities, error) { return b.caps, nil }
+
+// Publish starts a process for the adapter's GGUF file, checks it and makes
+// the version usable. Version 0 is the base model whatever the adapter says.
+func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Policy, error) {
+	p := b.policy(a.Version)
+	if err := b.publish(ctx, p, a); err != nil {
+		return sampler.Policy{}, fmt.Errorf("publish %s: %w", p.Name, err)
+	}
+	return p, nil
+}
+
+func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapter) error {
+	select {
+	case b.publishing <- struct{}{}:
+		defer func() { <-b.publishing }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	file, err := b.adapterFile(a)
+	if err != nil {
+		return err
+	}
+	if done, err := b.published(p, file); done || err != nil {
+		return err
+	}
+	started := time.Now()
+	v, err := b.begin(ctx, p, file)
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return errClosed // Close stops it
+	}
+	if p.Version == 0 {
+		b.base = v
+	}
+	b.versions[p.Version] = v
+	b.cfg.Log.Info().Int("version", p.Version).Dur("took", time.Since(started)).Msg("policy published")
+	return nil
+}
+
+// adapterFile is the checked adapter of a version, empty for the base.
+func (b *Backend) adapterFile(a sampler.Adapter) (string, error) {
+	switch {
+	case a.Version == 0:
+		return "", nil
+	case a.Version < 0:
+		return "", errors.New("versions are not negative")
+	case a.GGUF == "":
+		return "", errors.New("the adapter has no GGUF file\n  hint: let the trainer write one, trainer.formats = [\"peft\", \"gguf\"]")
+	}
+	file, err := filepath.Abs(a.GGUF)
+	if err != nil {
+		return "", err
+	}
+	return file, checkAdapter(file, b.model)
+}
+
+// published says whether p is served already, and takes over the process of
+// Open as version 0.
+func (b *Backend) published(p sampler.Policy, file string) (bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return false, errClosed
+	}
+	v := b.versions[p.Version]
+	if v == nil && p.Version == 0 {
+		v = b.base
+	}
+	if v == nil || !v.usable() {
+		if v != nil {
+			v.retire()
+		}
+		return false, nil
+	}
+	if v.adapter != file {
+		return false, fmt.Errorf("it is served from %s already, not from %s", v.adapter, file)
+	}
+	b.versions[p.Version] = v
+	return true, nil
+}
+
+// Retire refuses new requests for p, lets the last one end and stops the
+// process. It is done when the process is gone; if ctx ends before, that
+// happens later.
+func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
+	b.mu.Lock()
+	v := b.versions[p.Version]
+	if v == nil || v.policy != p {
+		b.mu.Unlock()
+		return nil
+	}
+	delete(b.versions, p.Version)
+	b.mu.Unlock()
+	v.retire()
+	select {
+	case <-v.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("retire %s: requests in flight: %w", p.Name, context.Cause(ctx))
+	}
+}
+
+// Close cancels what is in flight and stops every process. It may be called
+// again.
+func (b *Backend) Close() error {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.cancel(errClosed)
+	b.all.Wait()
+	return nil
+}

@@ -1,0 +1,39 @@
+package llamacpp
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// parentEnv makes the test binary a program that opens a backend and waits to
+// be killed.
+const parentEnv = "EMPO2_TEST_PARENT"
+
+func TestMain(m *testing.M) {
+	if gguf := os.Getenv(parentEnv); gguf != "" {
+		parent(gguf)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func parent(gguf string) {
+	b, err := Open(context.Background(), Config{Python: os.Getenv("EMPO2_PYTHON"), BaseGGUF: gguf, Slots: 2, ContextPerSlot: 256})
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println(pid(b.base))
+	select {}
+}
+
+// pid is the version's process.
+func pid(v *version) int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.now.server.(*process).cmd.Process.Pid
+}

@@ -1,0 +1,355 @@
+package llamacpp
+
+import (
+	"bufio"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/samplertest"
+)
+
+// TestReal needs a real llama-server: Python with the trainer's packages.
+func TestReal(t *testing.T) {
+	r := newReal(t)
+	r.oracle = r.startOracle(t)
+	for _, test := range []struct {
+		name string
+		f    func(*testing.T, *real)
+	}{
+		{"conformance", testConformance},
+		{"log-probs are torch's", testLogprobs},
+		{"a prefix is reused", testPrefix},
+		{"servers are killed in flight", testKilled},
+		{"a hung server is replaced", testHung},
+		{"versions are swapped under load", testSwap},
+		{"a process ends with us", testProcessEnds},
+		{"start errors have hints", testStartErrors},
+		{"a model is converted once", testConverted},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.f(t, r) })
+	}
+}
+
+func testConformance(t *testing.T, r *real) {
+	samplertest.Run(t, func(t *testing.T) samplertest.Fixture {
+		b := r.open(t, r.config())
+		return samplertest.Fixture{Backend: b, Tokenizer: b, Control: b, Adapter: r.oracle.adapter, Tolerance: 1e-4, Prompt: "You are at a door."}
+	})
+}
+
+func (r *real) publish(t testing.TB, b *Backend, a sampler.Adapter) sampler.Policy {
+	t.Helper()
+	p, err := b.Publish(t.Context(), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func tokens(t testing.TB, b *Backend, text string) []int32 {
+	t.Helper()
+	ids, err := b.Tokenize(t.Context(), text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
+func sample(t testing.TB, b *Backend, p sampler.Policy, r sampler.Request) sampler.Completion {
+	t.Helper()
+	c, err := b.Sample(t.Context(), p, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func maxDiff(a, b []float32) (d float64) {
+	for i := range a {
+		d = math.Max(d, math.Abs(float64(a[i])-float64(b[i])))
+	}
+	return d
+}
+
+// Many requests at once get what each gets alone, and log-probs are torch's.
+func testLogprobs(t *testing.T, r *real) {
+	b := r.open(t, r.config())
+	p := r.publish(t, b, sampler.Adapter{})
+	answers := make([]sampler.Completion, 64)
+	requests := make([]sampler.Request, len(answers))
+	for i := range requests {
+		prompt := tokens(t, b, "Room "+strconv.Itoa(i*i)+": a lever, a door and a sign.")
+		requests[i] = sampler.Request{Prompt: prompt, MaxTokens: 24, Temperature: 1, Seed: uint64(i), Session: strconv.Itoa(i)}
+	}
+	var group errgroup.Group
+	for i := range requests {
+		group.Go(func() (err error) { answers[i], err = b.Sample(t.Context(), p, requests[i]); return err })
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	worst, sampled := 0.0, 0
+	for i, c := range answers {
+		want, err := r.oracle.score("")(t.Context(), slices.Concat(requests[i].Prompt, c.IDs))
+		if err != nil {
+			t.Fatal(err)
+		}
+		worst = math.Max(worst, maxDiff(c.Logprobs, want[len(requests[i].Prompt)-1:]))
+		sampled += len(c.IDs)
+	}
+	t.Logf("%d tokens, largest difference %.2g", sampled, worst)
+	if worst > 1e-4 {
+		t.Errorf("log-probs differ from torch's by %g", worst)
+	}
+}
+
+// A conversation that grows finds its prefix in its slot, and says the same as
+// one that is computed anew.
+func testPrefix(t *testing.T, r *real) {
+	forgetful := r.config()
+	forgetful.Slots = 1
+	b, fresh := r.open(t, r.config()), r.open(t, forgetful)
+	p, q := r.publish(t, b, sampler.Adapter{}), r.publish(t, fresh, sampler.Adapter{})
+	const sessions, turns = 4, 5
+	var prompts [sessions][]int32
+	for turn := range turns {
+		for s := range prompts {
+			prompts[s] = append(prompts[s], tokens(t, b, strconv.Itoa(s)+" is the player, "+strconv.Itoa(turn)+" the turn: the door is shut. ")...)
+			request := sampler.Request{Prompt: prompts[s], MaxTokens: 6, Temperature: 1, Seed: uint64(100*turn + s), Session: "s" + strconv.Itoa(s)}
+			before := b.Stats()
+			cached := sample(t, b, p, request)
+			after := b.Stats()
+			if turn > 0 && after.PromptCached == before.PromptCached {
+				t.Errorf("turn %d of session %d computed its whole prompt", turn, s)
+			}
+			request.Session = ""
+			anew := sample(t, fresh, q, request)
+			if !slices.Equal(cached.IDs, anew.IDs) || maxDiff(cached.Logprobs, anew.Logprobs) > 1e-5 {
+				t.Errorf("cached %v %v, computed anew %v %v", cached.IDs, cached.Logprobs, anew.IDs, anew.Logprobs)
+			}
+			prompts[s] = append(prompts[s], cached.IDs...)
+		}
+	}
+	t.Logf("one slot per session: %+v\none slot for all: %+v", b.Stats(), fresh.Stats())
+	if b.Stats().PromptProcessed*2 > fresh.Stats().PromptProcessed {
+		t.Error("most of the prompts was computed again")
+	}
+}
+
+// load samples until stop is closed.
+func load(t *testing.T, b *Backend, group *errgroup.Group, stop <-chan struct{}, p sampler.Policy, r sampler.Request, n int) {
+	for i := range n {
+		group.Go(func() error {
+			for k := 0; ; k++ {
+				select {
+				case <-stop:
+					return nil
+				default:
+				}
+				r := r
+				r.Seed, r.Session = uint64(1000*i+k), strconv.Itoa(i)
+				if _, err := b.Sample(t.Context(), p, r); err != nil {
+					return err
+				}
+			}
+		})
+	}
+}
+
+func testKilled(t *testing.T, r *real) {
+	cfg := r.config()
+	restarted := make(chan sampler.Policy, 8)
+	cfg.OnRestart = func(p sampler.Policy) { restarted <- p }
+	b := r.open(t, cfg)
+	p := r.publish(t, b, sampler.Adapter{})
+	var group errgroup.Group
+	stop := make(chan struct{})
+	load(t, b, &group, stop, p, sampler.Request{Prompt: tokens(t, b, "The door"), MaxTokens: 60, Temperature: 1}, 8)
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
+		syscall.Kill(pid(b.base), sig)
+		if got := <-restarted; got != p {
+			t.Errorf("restarted %v", got)
+		}
+	}
+	close(stop)
+	if err := group.Wait(); err != nil {
+		t.Errorf("a request did not survive: %v", err)
+	}
+	if s := b.Stats(); s.Restarts != 2 || s.Retries == 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func testHung(t *testing.T, r *real) {
+	cfg := r.config()
+	cfg.RequestTimeout = 2 * time.Second
+	b := r.open(t, cfg)
+	p := r.publish(t, b, sampler.Adapter{})
+	syscall.Kill(pid(b.base), syscall.SIGSTOP)
+	request := sampler.Request{Prompt: tokens(t, b, "The door"), MaxTokens: 4}
+	syscall.Kill(pid(b.base), syscall.SIGSTOP)
+	sample(t, b, p, request)
+	if s := b.Stats(); s.Restarts != 2 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// While requests run, version after version is published and the one before
+// is retired. Each request gets its own version or none.
+func testSwap(t *testing.T, r *real) {
+	var adapters []sampler.Adapter
+	for version := 1; version <= 3; version++ {
+		adapters = append(adapters, r.oracle.adapter(t, version))
+	}
+	b := r.open(t, r.config())
+	policy := r.publish(t, b, sampler.Adapter{})
+	request := sampler.Request{Prompt: tokens(t, b, "The door is shut."), MaxTokens: 30, Temperature: 1}
+	for _, a := range adapters {
+		var group errgroup.Group
+		stop := make(chan struct{})
+		load(t, b, &group, stop, policy, request, 6)
+		next := r.publish(t, b, a)
+		close(stop)
+		if err := b.Retire(t.Context(), policy); err != nil {
+			t.Error(err)
+		}
+		if err := group.Wait(); err != nil {
+			t.Errorf("under version %d: %v", policy.Version, err)
+		}
+		policy = next
+		c := sample(t, b, policy, request)
+		want, err := a.Score(t.Context(), slices.Concat(request.Prompt, c.IDs))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := maxDiff(c.Logprobs, want[len(request.Prompt)-1:]); d > 1e-4 {
+			t.Errorf("version %d differs from torch by %g", a.Version, d)
+		}
+	}
+}
+
+func testProcessEnds(t *testing.T, r *real) {
+	b := r.open(t, r.config())
+	child := pid(b.base)
+	b.Close()
+	if err := syscall.Kill(child, 0); err != syscall.ESRCH {
+		t.Errorf("process %d after Close: %v", child, err)
+	}
+
+	parent := exec.Command(os.Args[0])
+	parent.Env = append(os.Environ(), parentEnv+"="+r.gguf)
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err = strconv.Atoi(line[:len(line)-1])
+	if err != nil {
+		t.Fatal(line)
+	}
+	parent.Process.Kill()
+	io.Copy(io.Discard, out)
+	parent.Wait()
+	for running(child) { // until the test binary's own time limit
+		time.Sleep(time.Millisecond) // another process's end can only be polled
+	}
+}
+
+// running is false also for a zombie, whom another process waits for.
+func running(pid int) bool {
+	if syscall.Kill(pid, 0) != nil {
+		return false
+	}
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	return err != nil || !strings.Contains(string(stat), ") Z ")
+}
+
+func testStartErrors(t *testing.T, r *real) {
+	f := func(name, says string, change func(*Config)) {
+		t.Helper()
+		cfg := r.config()
+		change(&cfg)
+		b, err := Open(t.Context(), cfg)
+		if err == nil {
+			b.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want %q", name, err, says)
+		}
+	}
+	f("no interpreter", "no-such-python", func(c *Config) { c.Python = "/no-such-python" })
+	f("a program that is no Python", "llama-server ended: exit status", func(c *Config) { c.Python = "false" })
+	f("header without tensors", "hint: ", func(c *Config) { c.BaseGGUF = writeGGUF(t, baseKeys("qwen2")...) })
+	f("cut short", "hint: the file is cut short", func(c *Config) {
+		whole, err := os.ReadFile(r.gguf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.BaseGGUF = filepath.Join(t.TempDir(), "cut.gguf")
+		if err := os.WriteFile(c.BaseGGUF, whole[:len(whole)/2], 0o644); err != nil {
+			t.Fatal(err)
+		}
+	})
+	f("no module", "hint: this Python has no xllamacpp", func(c *Config) { c.Python = bare(t) })
+	f("no time", "not ready within", func(c *Config) { c.StartTimeout = time.Millisecond })
+}
+
+func testConverted(t *testing.T, r *real) {
+	again, err := EnsureBaseGGUF(t.Context(), "/no-such-python", sources, r.model, filepath.Dir(r.gguf))
+	if err != nil || again != r.gguf {
+		t.Errorf("%s, %v, want %s", again, err, r.gguf)
+	}
+	_, err = EnsureBaseGGUF(t.Context(), "/no-such-python", sources, r.model, t.TempDir())
+	if err == nil || !strings.Contains(err.Error(), "no-such-python") {
+		t.Errorf("another cache: %v", err)
+	}
+}
+
+// bare is the interpreter without the installed packages.
+func bare(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "python")
+	script := "#!/bin/sh\nexec " + os.Getenv("EMPO2_PYTHON") + " -S \"$@\"\n"
+	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestHints(t *testing.T) {
+	for said, hint := range map[string]string{
+		"ImportError: libgomp.so.1: cannot open shared object file: No such file or directory": "apt install libgomp1",
+		"E llama_init: model arch and LoRA arch mismatch":                                      "another base model",
+		"E x: LoRA tensor 'y' does not exist in base model (hint: maybe wrong base model?)":    "another base model",
+		"E load: tensor 'blk.0.attn_q.weight' has incorrect shape":                             "another base model",
+		"E main: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 0":               "no free port",
+		"ggml_aligned_malloc: unable to allocate CPU buffer":                                   "not enough memory",
+		illegalLine: "AVX2",
+		killedLine:  "out of memory",
+	} {
+		var o output
+		o.add(said, zerolog.Nop())
+		if err := o.failure("ended"); !strings.Contains(err.Error(), said) || !strings.Contains(err.Error(), hint) {
+			t.Errorf("%v, want hint %q", err, hint)
+		}
+	}
+}

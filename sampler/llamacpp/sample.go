@@ -1,0 +1,205 @@
+package llamacpp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/empo2/empo2/sampler"
+)
+
+// Sample answers with the version asked for. The log-probs are those at
+// temperature 1 whatever the temperature of the request, as the server gives
+// them from the raw logits.
+func (b *Backend) Sample(ctx context.Context, p sampler.Policy, r sampler.Request) (sampler.Completion, error) {
+	c, err := b.sample(ctx, p, r)
+	if err != nil {
+		return sampler.Completion{}, fmt.Errorf("sample %s: %w", p.Name, err)
+	}
+	return c, nil
+}
+
+func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Request) (c sampler.Completion, err error) {
+	b.mu.Lock()
+	v, closed := b.versions[p.Version], b.closed
+	b.mu.Unlock()
+	switch {
+	case closed:
+		return c, errClosed
+	case v == nil, v.policy != p, !v.enter():
+		return c, sampler.ErrPolicyGone
+	}
+	defer v.leave()
+	if err := b.checkRequest(r); err != nil {
+		return c, err
+	}
+	err = v.do(ctx, func(ctx context.Context, rep *replica) (err error) {
+		c, err = v.complete(ctx, rep, r)
+		return err
+	})
+	return c, err
+}
+
+// checkRequest refuses what the server would answer differently from what was
+// asked: it cuts a completion short at the context's end without a word.
+func (b *Backend) checkRequest(r sampler.Request) error {
+	switch {
+	case len(r.Prompt) == 0 || r.MaxTokens < 1:
+		return fmt.Errorf("%d prompt tokens and %d to sample: both must be positive", len(r.Prompt), r.MaxTokens)
+	case math.IsNaN(r.Temperature) || math.IsInf(r.Temperature, 0) || r.Temperature < 0:
+		return fmt.Errorf("temperature %v", r.Temperature)
+	case len(r.Prompt)+r.MaxTokens > b.caps.ContextLength:
+		return fmt.Errorf("%w: %d tokens and %d to sample, %d in all",
+			sampler.ErrContextFull, len(r.Prompt), r.MaxTokens, b.caps.ContextLength)
+	}
+	return b.inVocabulary(r.Prompt)
+}
+
+func (b *Backend) inVocabulary(ids []int32) error {
+	for i, id := range ids {
+		if id < 0 || int(id) >= b.caps.VocabSize {
+			return fmt.Errorf("id %d at %d is outside the vocabulary of %d", id, i, b.caps.VocabSize)
+		}
+	}
+	return nil
+}
+
+// question is the body of a /completion. Nothing is left to the server's
+// defaults, which are made for chatting.
+type question struct {
+	Prompt         []int32  `json:"prompt"`
+	NPredict       int      `json:"n_predict"`
+	Temperature    float64  `json:"temperature"`
+	TopK           int      `json:"top_k"`
+	TopP           float64  `json:"top_p"`
+	MinP           float64  `json:"min_p"`
+	RepeatPenalty  float64  `json:"repeat_penalty"`
+	Samplers       []string `json:"samplers"`
+	Seed           uint32   `json:"seed"`
+	NProbs         int      `json:"n_probs"`
+	ReturnTokens   bool     `json:"return_tokens"`
+	CachePrompt    bool     `json:"cache_prompt"`
+	Stream         bool     `json:"stream"`
+	IDSlot         int      `json:"id_slot"`
+	Lora           []scale  `json:"lora,omitempty"`
+	ResponseFields []string `json:"response_fields"`
+}
+
+type scale struct {
+	ID    int     `json:"id"`
+	Scale float64 `json:"scale"`
+}
+
+// answer is what is asked for of the server's answer.
+type answer struct {
+	Content   string  `json:"content"`
+	Tokens    []int32 `json:"tokens"`
+	Model     string  `json:"model"`
+	StopType  string  `json:"stop_type"`
+	Evaluated int     `json:"tokens_evaluated"`
+	Entries   []entry `json:"completion_probabilities"`
+	Cached    int64   `json:"timings/cache_n"`
+	Processed int64   `json:"timings/prompt_n"`
+}
+
+// answerFields spare both sides the echo of prompt and settings.
+var answerFields = []string{"content", "tokens", "model", "stop_type", "tokens_evaluated",
+	"completion_probabilities", "timings/cache_n", "timings/prompt_n"}
+
+func (v *version) question(r sampler.Request, slot int) question {
+	q := question{
+		Prompt: r.Prompt, NPredict: r.MaxTokens, Temperature: r.Temperature, TopP: 1, RepeatPenalty: 1,
+		Samplers: []string{"temperature"}, Seed: seed(r.Seed), NProbs: 1, ReturnTokens: true, CachePrompt: true,
+		IDSlot: slot, ResponseFields: answerFields,
+	}
+	if v.adapter != "" {
+		q.Lora = []scale{{0, 1}}
+	}
+	return q
+}
+
+// seed folds a seed into the server's 32 bits; all ones would mean "any".
+func seed(s uint64) uint32 {
+	folded := uint32(s) ^ uint32(s>>32)
+	if folded == math.MaxUint32 {
+		return 0
+	}
+	return folded
+}
+
+// complete asks one process once.
+func (v *version) complete(ctx context.Context, rep *replica, r sampler.Request) (sampler.Completion, error) {
+	slot, err := rep.slots.acquire(ctx, r.Session, rep.exited())
+	if err != nil {
+		return sampler.Completion{}, err
+	}
+	defer rep.slots.release(slot)
+	var a answer
+	if err := v.ask(ctx, rep, v.question(r, slot), &a); err != nil {
+		return sampler.Completion{}, err
+	}
+	c, err := v.read(r, a)
+	if err != nil {
+		return c, fmt.Errorf("bad answer: %w", err)
+	}
+	rep.answered.Add(1)
+	v.b.counters.count(a, c)
+	return c, nil
+}
+
+// ask posts a question.
+func (v *version) ask(ctx context.Context, rep *replica, q question, a *answer) error {
+	err := v.limited(ctx, rep, func(ctx context.Context) error { return rep.client.call(ctx, "/completion", q, a) })
+	var refused *apiError
+	if errors.As(err, &refused) && refused.Type == "exceed_context_size_error" {
+		return fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
+	}
+	return err
+}
+
+var errSlow = errors.New("the request took too long")
+
+// limited calls with a deadline. A process that has completed nothing for as
+// long is taken for hung: it is killed, and the call goes to the next one.
+func (v *version) limited(ctx context.Context, rep *replica, call func(context.Context) error) error {
+	before, limit := rep.answered.Load(), v.b.cfg.RequestTimeout
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errSlow)
+	defer cancel()
+	err := call(ctx)
+	switch {
+	case !errors.Is(err, errSlow):
+		return err
+	case rep.answered.Load() != before:
+		return fmt.Errorf("%w: no answer within %v, although others were answered\n  hint: raise sampler.llamacpp.timeout_seconds or lower sampler.llamacpp.slots", err, limit)
+	}
+	v.log.Warn().Dur("limit", limit).Msg("llama-server answers nobody and is killed")
+	rep.kill()
+	return fmt.Errorf("%w: no answer within %v", errLost, limit)
+}
+
+// read checks an answer and turns it into a completion.
+func (v *version) read(r sampler.Request, a answer) (sampler.Completion, error) {
+	c := sampler.Completion{IDs: a.Tokens, Text: a.Content, Policy: v.policy}
+	n := len(a.Tokens)
+	switch {
+	case a.Model != v.policy.Name:
+		return c, fmt.Errorf("%q answers in place of %s", a.Model, v.policy.Name)
+	case a.Evaluated != len(r.Prompt):
+		return c, fmt.Errorf("%d prompt tokens were read, %d were sent", a.Evaluated, len(r.Prompt))
+	case n == 0 || n > r.MaxTokens:
+		return c, fmt.Errorf("%d tokens, %d were asked for", n, r.MaxTokens)
+	case a.StopType == "eos":
+		c.Finish = sampler.FinishStop
+	case a.StopType == "limit" && n == r.MaxTokens:
+		c.Finish = sampler.FinishLength
+	default:
+		return c, fmt.Errorf("stopped by %q after %d of %d tokens", a.StopType, n, r.MaxTokens)
+	}
+	if err := v.b.inVocabulary(a.Tokens); err != nil {
+		return c, err
+	}
+	var err error
+	c.Logprobs, err = align(a.Tokens, a.Entries)
+	return c, err
+}

@@ -1,0 +1,75 @@
+package llamacpp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/empo2/empo2/sampler"
+)
+
+// Tokenize encodes text with the model's own tokenizer, nothing added and
+// control tokens taken as plain text. Any process may answer.
+func (b *Backend) Tokenize(ctx context.Context, text string) ([]int32, error) {
+	if text == "" {
+		return nil, nil
+	}
+	ids, err := b.tokenize(ctx, text, false)
+	if err != nil {
+		return nil, fmt.Errorf("tokenize %.40q: %w", text, err)
+	}
+	return ids, nil
+}
+
+// ControlToken is the id of the control token written as text, for example
+// "<|im_end|>". It is an error if the model has no such token.
+func (b *Backend) ControlToken(ctx context.Context, text string) (int32, error) {
+	special, err := b.tokenize(ctx, text, true)
+	if err != nil {
+		return 0, fmt.Errorf("control token %.40q: %w", text, err)
+	}
+	plain, err := b.tokenize(ctx, text, false)
+	if err != nil {
+		return 0, fmt.Errorf("control token %.40q: %w", text, err)
+	}
+	if len(special) != 1 || len(plain) == 1 && plain[0] == special[0] {
+		return 0, fmt.Errorf("control token %.40q: the model has none such", text)
+	}
+	return special[0], nil
+}
+
+func (b *Backend) tokenize(ctx context.Context, text string, special bool) (ids []int32, err error) {
+	v, err := b.any()
+	if err != nil {
+		return nil, err
+	}
+	defer v.leave()
+	err = v.do(ctx, func(ctx context.Context, r *replica) error {
+		return v.limited(ctx, r, func(ctx context.Context) (err error) {
+			ids, err = r.client.tokenize(ctx, text, special)
+			return err
+		})
+	})
+	if err == nil {
+		err = b.inVocabulary(ids)
+	}
+	return ids, err
+}
+
+// any enters a version that is served, the base if possible.
+func (b *Backend) any() (*version, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, errClosed
+	}
+	if b.base != nil && b.base.usable() && b.base.enter() {
+		return b.base, nil
+	}
+	for _, v := range b.versions {
+		if v.usable() && v.enter() {
+			return v, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %w", sampler.ErrPolicyGone, errors.New("no version is served"))
+}

@@ -1,0 +1,254 @@
+package llamacpp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/sampler"
+)
+
+// A version is one policy and the process that serves it now. Its supervisor
+// replaces a process that ends, until the version is retired or given up.
+type version struct {
+	b       *Backend
+	policy  sampler.Policy
+	adapter string // GGUF file; empty for the base
+	log     zerolog.Logger
+
+	first *probe      // what the first process answered
+	dead  []time.Time // recent ends; the supervisor's
+
+	drained chan struct{} // closed when retired and nothing is in flight
+	done    chan struct{} // closed when the last process is gone
+
+	mu       sync.Mutex
+	now      *replica      // nil while none is up
+	failed   error         // the version is given up
+	changed  chan struct{} // closed when now or failed changes
+	inflight int
+	retired  bool
+}
+
+// begin starts and checks the first process of a version.
+func (b *Backend) begin(ctx context.Context, p sampler.Policy, adapter string) (*version, error) {
+	v := &version{
+		b: b, policy: p, adapter: adapter, log: b.cfg.Log.With().Int("version", p.Version).Logger(),
+		drained: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
+	}
+	ctx, cancel := b.within(ctx)
+	defer cancel()
+	r, err := v.replica(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		r.stop()
+		return nil, errClosed
+	}
+	v.now = r
+	b.all.Go(func() { v.supervise(r) })
+	return v, nil
+}
+
+// within ends ctx also when the backend is closed.
+func (b *Backend) within(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(b.alive, func() { cancel(context.Cause(b.alive)) })
+	return ctx, func() { stop(); cancel(nil) }
+}
+
+// supervise owns the version's processes, one after the other.
+func (v *version) supervise(r *replica) {
+	defer close(v.done)
+	for r != nil {
+		why := v.watch(r)
+		v.set(nil, nil)
+		r.stop()
+		if why == nil {
+			return
+		}
+		v.log.Warn().Err(why).Msg("llama-server is replaced")
+		if r = v.restart(why); r == nil {
+			break
+		}
+		v.b.counters.add(Stats{Restarts: 1})
+		v.set(r, nil)
+		if v.b.cfg.OnRestart != nil {
+			v.b.cfg.OnRestart(v.policy)
+		}
+	}
+	select { // given up, or about to be stopped
+	case <-v.drained:
+	case <-v.b.alive.Done():
+	}
+}
+
+// watch returns when the process has ended, with the reason, or is no longer
+// needed, with nil. A process that is not well twice in a row is killed.
+func (v *version) watch(r *replica) error {
+	tick := time.NewTicker(v.b.cfg.HealthInterval)
+	defer tick.Stop()
+	for misses := 0; ; {
+		select {
+		case <-v.drained:
+			return nil
+		case <-v.b.alive.Done():
+			return nil
+		case <-r.exited():
+			return r.err()
+		case <-tick.C:
+			if v.well(r) {
+				misses = 0
+			} else if misses++; misses == 2 {
+				v.log.Warn().Msg("llama-server does not answer and is killed")
+				r.kill()
+			}
+		}
+	}
+}
+
+func (v *version) well(r *replica) bool {
+	ctx, cancel := context.WithTimeoutCause(v.b.alive, v.b.cfg.HealthInterval, errors.New("no answer to a health check"))
+	defer cancel()
+	return r.client.health(ctx) == nil
+}
+
+// restart starts the next process, unless there were too many. Nil: no more.
+func (v *version) restart(why error) *replica {
+	for {
+		if !v.allowed() {
+			v.log.Error().Err(why).Msg("policy is given up")
+			v.set(nil, fmt.Errorf("%w: %s is given up after %d restarts within %v: %w",
+				sampler.ErrPolicyGone, v.policy.Name, v.b.cfg.Restarts, v.b.cfg.RestartWindow, why))
+			return nil
+		}
+		r, err := v.replica(v.b.alive)
+		if err == nil {
+			return r
+		}
+		if v.b.alive.Err() != nil {
+			return nil
+		}
+		why = err
+	}
+}
+
+// allowed counts a restart against the budget.
+func (v *version) allowed() bool {
+	now := time.Now()
+	for len(v.dead) > 0 && now.Sub(v.dead[0]) > v.b.cfg.RestartWindow {
+		v.dead = v.dead[1:]
+	}
+	v.dead = append(v.dead, now)
+	return len(v.dead) <= v.b.cfg.Restarts
+}
+
+func (v *version) set(r *replica, failed error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.now, v.failed = r, failed
+	close(v.changed)
+	v.changed = make(chan struct{})
+}
+
+func (v *version) usable() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.failed == nil && !v.retired
+}
+
+// enter counts a request in; it is false if the version is retired.
+func (v *version) enter() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.retired {
+		v.inflight++
+	}
+	return !v.retired
+}
+
+func (v *version) leave() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.inflight--
+	if v.retired && v.inflight == 0 {
+		close(v.drained)
+	}
+}
+
+// retire refuses new requests; the supervisor ends after the last one.
+func (v *version) retire() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.retired && v.inflight == 0 {
+		close(v.drained)
+	}
+	v.retired = true
+}
+
+// current waits for a process that runs.
+func (v *version) current(ctx context.Context) (*replica, error) {
+	for {
+		v.mu.Lock()
+		now, failed, changed := v.now, v.failed, v.changed
+		v.mu.Unlock()
+		switch {
+		case failed != nil:
+			return nil, failed
+		case now != nil && now.runs():
+			return now, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+const (
+	// maxTries is how often a request is sent to one process that lives on.
+	maxTries   = 5
+	firstPause = 10 * time.Millisecond
+)
+
+// do calls with the current process, and again with the same or the next one
+// when the connection was lost: requests change nothing in the server.
+func (v *version) do(ctx context.Context, call func(context.Context, *replica) error) error {
+	ctx, cancel := v.b.within(ctx)
+	defer cancel()
+	var last *replica
+	for tries := 0; ; tries++ {
+		r, err := v.current(ctx)
+		if err != nil {
+			return err
+		}
+		if r != last {
+			last, tries = r, 0
+		}
+		err = call(ctx, r)
+		switch {
+		case err == nil || !errors.Is(err, errLost):
+			return err
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case tries+1 == maxTries:
+			return err
+		}
+		v.b.counters.add(Stats{Retries: 1})
+		pause := time.NewTimer(firstPause << tries)
+		select {
+		case <-pause.C:
+		case <-r.exited():
+		case <-ctx.Done():
+		}
+		pause.Stop()
+	}
+}
