@@ -4,7 +4,7 @@ The counterpart of BenchmarkSteps in envs/scienceworld: the same task and the
 same actions, one process per environment as the package needs it. Run it with
 a Python that has `scienceworld` installed:
 
-    python -m venv /tmp/venv && /tmp/venv/bin/pip install scienceworld==1.2.3
+    python -m venv VENV && VENV/bin/pip install scienceworld==1.2.3
     /tmp/venv/bin/python scripts/bench-scienceworld.py --envs 8 --steps 100
 """
 
@@ -36,7 +36,7 @@ def work(steps: int, start: Barrier, results: "multiprocessing.Queue[tuple[float
     env = ScienceWorldEnv("")
     env.load("find-living-thing", 0, "easy")
     env.reset()
-    for action in 2 * SCRIPT:
+    for action in 20 * SCRIPT:
         env.step(action)
     start.wait()
     began = time.monotonic()

@@ -17,9 +17,12 @@ var benchScript = []string{
 	"teleport to hallway", "inventory", "teleport to outside", "wait1",
 }
 
+// warmRounds is how often an environment walks the script before it is timed.
+const warmRounds = 20
+
 // BenchmarkSteps measures steps per second over all environments, loads left
 // out, and the memory of the JVMs per environment. It warms each environment
-// with two rounds of the script first.
+// with warmRounds of the script first: the JVM compiles for a few hundred steps.
 func BenchmarkSteps(b *testing.B) {
 	for _, reads := range []Reads{ReadFull, ReadLazy} {
 		for _, n := range []int{1, 8} {
@@ -47,7 +50,7 @@ func benchmarkSteps(b *testing.B, reads Reads, n int) {
 		if err := i.load(b.Context(), "find-living-thing", 0, "easy"); err != nil {
 			b.Fatal(err)
 		}
-		walk(b, lent[len(lent)-1:], 2*len(benchScript))
+		walk(b, lent[len(lent)-1:], warmRounds*len(benchScript))
 	}
 	b.ResetTimer()
 	walk(b, lent, (b.N+n-1)/n)
