@@ -82,8 +82,10 @@ type Config struct {
 	// all goals. A task holds its instruction, some 200 bytes.
 	MaxTasks int
 	// ResidentBytes is the size of the items file up to which all products
-	// are held in memory; of a larger one about 0.3 kB a product and the
-	// search index are. 0: 256 MiB. A packed file is always held in memory.
+	// are held in memory. Of a larger one they are read again when a page
+	// shows them, and about 1.1 kB a product is held, the search index
+	// included: some 1.5 GB for the full set, and twice that while it loads.
+	// 0: 256 MiB. A packed file is always held in memory.
 	ResidentBytes int64
 }
 

@@ -35,6 +35,7 @@ func (t *tokenizer) emoji(i int) int {
 // at is rune i, or 0 beyond the limit.
 func (t *tokenizer) at(i int) rune {
 	if i >= t.limit {
+		t.reached = true
 		return 0
 	}
 	return t.runes[i]

@@ -20,7 +20,7 @@ type opener struct {
 }
 
 // Open reads a catalogue, builds its search index and collects its goals. It
-// takes about a second per 10,000 products. Missing, broken and mistaken files
+// takes some seconds per 10,000 products. Missing, broken and mistaken files
 // are refused with a hint. The family must be closed.
 func Open(ctx context.Context, c Config) (*Family, error) {
 	c = c.defaults()
@@ -118,7 +118,10 @@ func (o *opener) assemble(l *loader, table *wordClasses, random *pyRandom) (*Fam
 			return nil, fmt.Errorf("webshop: %s: %w", c.Nouns, err)
 		}
 	}
-	goals := &goalSet{c: l.c, wishes: o.wishes, notes: o.notes}
+	goals := &goalSet{c: l.c, wishes: o.wishes}
+	if c.Goals == Synthetic {
+		goals.notes = o.notes
+	}
 	if err := goals.collectGoals(random); err != nil {
 		return nil, fmt.Errorf("webshop: goals of %s: %w", c.Attributes, err)
 	}

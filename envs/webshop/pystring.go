@@ -21,7 +21,7 @@ func pyStrip(s string) string { return strings.TrimFunc(s, pySpace) }
 // pyLower is str.lower(): other than Go's it maps İ to two characters and a
 // final Σ to ς.
 func pyLower(s string) string {
-	if !strings.ContainsAny(s, "İΣ") {
+	if !strings.Contains(s, "İ") && !strings.Contains(s, "Σ") {
 		return strings.ToLower(s)
 	}
 	runes := []rune(s)

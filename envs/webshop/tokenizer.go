@@ -23,6 +23,7 @@ type tokenizer struct {
 	classes []wordClass
 	starts  []int // byte offset of each rune, and of the end
 	limit   int   // no token goes beyond this rune
+	reached bool  // a rule has asked for what is there
 }
 
 func (t *tokenizer) reset(text string) {
@@ -45,8 +46,12 @@ func (t *tokenizer) each(text string, f func(token string)) {
 			i++
 			continue
 		}
-		t.setLimit(i)
-		end := max(t.word(i), t.emoji(i), t.asianRun(i), t.singleWord(i))
+		t.limit, t.reached = min(len(t.runes), i+maxTokenUnits/2), false
+		end := t.longest(i)
+		if t.reached && t.limit < len(t.runes) {
+			t.setLimit(i)
+			end = t.longest(i)
+		}
 		if end == i {
 			i++
 			continue
@@ -56,12 +61,14 @@ func (t *tokenizer) each(text string, f func(token string)) {
 	}
 }
 
-// setLimit finds where the scanner's buffer ends if a token starts at i.
+// longest is the end of the longest match at i; i if there is none.
+func (t *tokenizer) longest(i int) int {
+	return max(t.word(i), t.emoji(i), t.asianRun(i), t.singleWord(i))
+}
+
+// setLimit finds where the scanner's buffer ends if a token starts at i. Half
+// as many runes as it has units are in it in any case.
 func (t *tokenizer) setLimit(i int) {
-	if len(t.runes)-i <= maxTokenUnits/2 {
-		t.limit = len(t.runes)
-		return
-	}
 	units := 0
 	for t.limit = i; t.limit < len(t.runes); t.limit++ {
 		units++
@@ -76,6 +83,7 @@ func (t *tokenizer) setLimit(i int) {
 
 func (t *tokenizer) class(i int) wordClass {
 	if i >= t.limit {
+		t.reached = true
 		return 0
 	}
 	return t.classes[i]
