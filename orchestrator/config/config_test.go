@@ -98,6 +98,19 @@ func TestSet(t *testing.T) {
 	}
 }
 
+// A configuration whose memory is changed can be compared with GRPO.
+func TestWith(t *testing.T) {
+	c := Default()
+	c.Memory.K = 10
+	grpo, err := With(c, []string{"algorithm.name=grpo"})
+	if err != nil || grpo.Algorithm.Name != "grpo" || c.Algorithm.Name != "empo2" {
+		t.Errorf("got %q, %v", grpo.Algorithm.Name, err)
+	}
+	if _, err := With(c, []string{"algorithm.name=grpo", "memory.k=5"}); err == nil {
+		t.Error("a variant's own key without effect is accepted")
+	}
+}
+
 func TestDifferences(t *testing.T) {
 	a, b := Default(), Default()
 	b.Memory.K = 10

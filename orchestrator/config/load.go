@@ -53,6 +53,18 @@ func Load(path string, sets []string) (Config, error) {
 	return c, Check(c, given)
 }
 
+// With returns c with sets applied and checked. Keys of c that lose their
+// effect by it are not an error: c is compared with a variant of itself.
+func With(c Config, sets []string) (Config, error) {
+	given := map[string]string{}
+	for _, s := range sets {
+		if err := applySet(s, &c, given); err != nil {
+			return c, err
+		}
+	}
+	return c, Check(c, given)
+}
+
 // Parse reads a whole configuration that empo2 itself wrote; place names it in
 // errors.
 func Parse(text, place string) (Config, error) {

@@ -142,7 +142,11 @@ func (cmd *compareCmd) config(j job, seconds float64) (config.Config, error) {
 	if seconds > 0 {
 		sets = append(sets, fmt.Sprintf("run.steps=%d", unlimited), fmt.Sprintf("run.minutes=%g", seconds/60))
 	}
-	return cmd.load(sets...)
+	base, err := cmd.load()
+	if err != nil {
+		return base, err
+	}
+	return config.With(base, sets)
 }
 
 // comparer runs the jobs.

@@ -53,14 +53,14 @@ type common struct {
 	Verbose    bool     `short:"v" help:"Log every lifecycle event."`
 }
 
-func (c common) load(extra ...string) (config.Config, error) {
+func (c common) load() (config.Config, error) {
 	path := c.ConfigFile
 	if path == "" {
 		if _, err := os.Stat("config.toml"); err == nil {
 			path = "config.toml"
 		}
 	}
-	return config.Load(path, append(append([]string{}, c.Set...), extra...))
+	return config.Load(path, c.Set)
 }
 
 func main() {
