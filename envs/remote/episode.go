@@ -52,7 +52,7 @@ func (e *episode) Step(ctx context.Context, action string) (envs.Step, error) {
 		Path: "/step", Body: map[string]any{"id": e.id, "action": action},
 	})
 	var f *exchange.Failure
-	if errors.As(err, &f) && refusesAction(f) {
+	if errors.As(err, &f) && f.RefusesAction("id") {
 		return e.turns.Refused(f.Message), nil
 	}
 	if err != nil {
@@ -68,14 +68,6 @@ func (e *episode) Step(ctx context.Context, action string) (envs.Step, error) {
 	}
 	e.over = step.Done()
 	return step, nil
-}
-
-func refusesAction(f *exchange.Failure) bool {
-	switch f.Status {
-	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
-		return !f.Names("id")
-	}
-	return false
 }
 
 // Close implements [envs.Episode].

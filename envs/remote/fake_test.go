@@ -35,6 +35,13 @@ func (s *fakeServer) count(path string) int {
 	return s.calls[path] - 1
 }
 
+// called is how often a path was asked for.
+func (s *fakeServer) called(path string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.calls[path]
+}
+
 func (s *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var q struct {
 		Seed       uint64

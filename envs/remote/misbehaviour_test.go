@@ -156,8 +156,8 @@ func TestCutConnections(t *testing.T) {
 		if _, err := e.Step(t.Context(), "go"); err == nil || !strings.Contains(err.Error(), "connection was lost") {
 			t.Errorf("error %v", err)
 		}
-		if s.calls["/reset"] != 4 || s.calls["/step"] != 1 {
-			t.Errorf("calls %v, want 4 resets with the trial and 1 step", s.calls)
+		if resets, steps := s.called("/reset"), s.called("/step"); resets != 4 || steps != 1 {
+			t.Errorf("%d resets and %d steps, want 4 with the trial and 1", resets, steps)
 		}
 	})
 }

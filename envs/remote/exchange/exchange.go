@@ -128,8 +128,8 @@ type Request struct {
 // long as the patience lasts; every other failure is returned as a [*Failure].
 func (c *Client) Do(ctx context.Context, r Request) (json.RawMessage, error) {
 	var answer json.RawMessage
-	err := c.Persist(ctx, r.op(), r.may, func(ctx context.Context) (err error) {
-		answer, err = c.once(ctx, r)
+	err := c.Persist(ctx, r.op(), r.May, func(ctx context.Context) (err error) {
+		answer, err = c.Try(ctx, r)
 		return err
 	})
 	return answer, err
@@ -142,8 +142,8 @@ func (r Request) op() string {
 	return "POST " + r.Path
 }
 
-// may reports whether the request may be sent again after f.
-func (r Request) may(f *Failure) bool {
+// May reports whether the request may be sent again after f.
+func (r Request) May(f *Failure) bool {
 	switch f.Kind {
 	case Busy:
 		return true
@@ -155,7 +155,8 @@ func (r Request) may(f *Failure) bool {
 	return false
 }
 
-func (c *Client) once(ctx context.Context, r Request) (json.RawMessage, error) {
+// Try makes an exchange once, for callers that [Client.Persist] by themselves.
+func (c *Client) Try(ctx context.Context, r Request) (json.RawMessage, error) {
 	late := fmt.Errorf("no answer from %s within %v", c.URL(), c.server.Timeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, c.server.Timeout, late)
 	defer cancel()

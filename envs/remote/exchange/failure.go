@@ -70,6 +70,16 @@ func (f *Failure) Names(field string) bool {
 	return false
 }
 
+// RefusesAction reports whether a step was answered with a complaint about its
+// action: a 400, 413 or 422 that does not name id, the request's other field.
+func (f *Failure) RefusesAction(id string) bool {
+	switch f.Status {
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+		return !f.Names(id)
+	}
+	return false
+}
+
 // refusal reads an answer with an error status.
 func refusal(answer *resty.Response) *Failure {
 	f := &Failure{Kind: Refused, Status: answer.StatusCode(), After: retryAfter(answer.Header())}

@@ -10,13 +10,13 @@ import (
 // of it, and says which of the others it seems to speak, as a hint for the
 // operator.
 func (c *Client) Recognize(ctx context.Context) string {
-	if answer, err := c.once(ctx, Request{Path: "/health"}); err == nil {
+	if answer, err := c.Try(ctx, Request{Path: "/health"}); err == nil {
 		var health struct{ Status string }
 		if json.Unmarshal(answer, &health) == nil && health.Status == "healthy" {
 			return `the server looks like one of OpenEnv: set env.name = "openenv"`
 		}
 	}
-	answer, err := c.once(ctx, Request{Path: "/"})
+	answer, err := c.Try(ctx, Request{Path: "/"})
 	if err != nil {
 		return "is " + c.URL() + " the environment's server, and the path right?"
 	}

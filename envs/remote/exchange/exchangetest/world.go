@@ -1,8 +1,8 @@
 package exchangetest
 
 import (
+	"crypto/sha256"
 	"fmt"
-	"hash/fnv"
 )
 
 // A World is the environment behind the servers of tests: what it shows depends
@@ -10,25 +10,23 @@ import (
 type World struct {
 	seed  uint64
 	steps int
-	state uint64
+	past  [sha256.Size]byte
 }
 
 // WorldSteps is the number of actions in an episode of a [World].
 const WorldSteps = 5
 
 // NewWorld begins an episode.
-func NewWorld(seed uint64) *World { return &World{seed: seed, state: seed} }
+func NewWorld(seed uint64) *World { return &World{seed: seed} }
 
 // Text is what there is to see.
 func (w *World) Text() string {
-	return fmt.Sprintf("room %d of house %d, north gate %x", w.steps, w.seed, w.state%0xffff)
+	return fmt.Sprintf("room %d of house %d, north gate %x", w.steps, w.seed, w.past[:2])
 }
 
 // Act does an action; the last one is rewarded.
 func (w *World) Act(action string) (reward float64, done bool) {
-	h := fnv.New64a()
-	fmt.Fprintf(h, "%d %s", w.state, action)
-	w.state = h.Sum64()
+	w.past = sha256.Sum256(append(w.past[:], action...))
 	w.steps++
 	if w.steps == WorldSteps {
 		return 1, true

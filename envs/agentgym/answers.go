@@ -1,0 +1,108 @@
+package agentgym
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/empo2/empo2/envs/remote/exchange"
+	"github.com/empo2/empo2/envs/remote/turns"
+)
+
+// first reads the observation of an answer to /reset: an object, a text, or a
+// text and a null.
+func (d dialect) first(raw json.RawMessage) (string, error) {
+	if message, found := exchange.ErrorIn(raw); found {
+		return "", &exchange.Failure{Kind: exchange.Broken, Status: http.StatusOK, Message: message}
+	}
+	var pair []json.RawMessage
+	if json.Unmarshal(raw, &pair) == nil && len(pair) > 0 {
+		raw = pair[0]
+	}
+	var text string
+	if d.bare && json.Unmarshal(raw, &text) == nil {
+		return text, nil
+	}
+	var f fields
+	if d.bare || json.Unmarshal(raw, &f) != nil {
+		return "", foreign("the answer is of another dialect: %.120s", raw)
+	}
+	text, err := d.see(f)
+	if err != nil || d.task == "" {
+		return text, err
+	}
+	task, err := f.text(d.task)
+	return task + "\n" + text, err
+}
+
+// see puts together what there is to see.
+func (d dialect) see(f fields) (string, error) {
+	text, err := f.text(d.text)
+	if err != nil || d.actions == "" {
+		return text, err
+	}
+	var actions []string
+	if raw, ok := f[d.actions]; !ok || json.Unmarshal(raw, &actions) != nil {
+		return "", foreign("the answer lacks %s, a list of texts", d.actions)
+	}
+	if len(actions) == 0 {
+		return text, nil
+	}
+	return text + "\nAvailable actions: " + strings.Join(actions, ", "), nil
+}
+
+// answer reads an answer to /step.
+func (d dialect) answer(raw json.RawMessage) (turns.Answer, error) {
+	var f fields
+	if json.Unmarshal(raw, &f) != nil {
+		return turns.Answer{}, foreign("the answer is no object: %.120s", raw)
+	}
+	a := turns.Answer{Cumulative: d.cumulative}
+	var textErr, rewardErr, scoreErr error
+	a.State, textErr = d.see(f)
+	a.Reward, rewardErr = f.number("reward")
+	if d.score != "" {
+		var score float64
+		score, scoreErr = f.number(d.score)
+		a.Score = &score
+	}
+	if err := errors.Join(textErr, rewardErr, scoreErr); err != nil {
+		return a, err
+	}
+	if raw, ok := f["done"]; !ok || json.Unmarshal(raw, &a.Terminated) != nil {
+		return a, foreign("the answer lacks done, true or false")
+	}
+	judged := a.Reward
+	if d.judge == "score" {
+		judged = *a.Score
+	}
+	a.Success = a.Terminated && judged >= d.solved
+	return a, nil
+}
+
+func foreign(format string, args ...any) error {
+	return &exchange.Failure{Kind: exchange.Foreign, Status: http.StatusOK, Message: fmt.Sprintf(format, args...)}
+}
+
+// fields is an answer that is an object.
+type fields map[string]json.RawMessage
+
+// text reads a field that must be a text.
+func (f fields) text(name string) (string, error) {
+	var s *string
+	if raw, ok := f[name]; !ok || json.Unmarshal(raw, &s) != nil || s == nil {
+		return "", foreign("the answer lacks %s, a text", name)
+	}
+	return *s, nil
+}
+
+// number reads a field that must be a number.
+func (f fields) number(name string) (float64, error) {
+	var x *float64
+	if raw, ok := f[name]; !ok || json.Unmarshal(raw, &x) != nil || x == nil {
+		return 0, foreign("the answer lacks %s, a number", name)
+	}
+	return *x, nil
+}

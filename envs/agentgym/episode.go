@@ -1,0 +1,146 @@
+package agentgym
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+
+	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/envs/remote/exchange"
+	"github.com/empo2/empo2/envs/remote/turns"
+)
+
+type episode struct {
+	family *Family
+	task   uint64
+	open   bool // holds a slot of the family
+	id     int64
+	lent   bool // id is an environment of the pool
+	sound  bool // and nothing is known against it
+	turns  turns.Turns
+}
+
+// Reset implements [envs.Episode]. An environment that was used before may be
+// gone, if the server was restarted: then a new one is asked for, once.
+func (e *episode) Reset(ctx context.Context) (envs.Observation, error) {
+	used, err := e.take(ctx)
+	if err != nil {
+		return envs.Observation{}, err
+	}
+	text, err := e.reset(ctx)
+	if err != nil && used && ctx.Err() == nil {
+		e.release()
+		if _, err := e.takeNew(ctx); err != nil {
+			return envs.Observation{}, err
+		}
+		text, err = e.reset(ctx)
+	}
+	if err != nil {
+		return envs.Observation{}, err
+	}
+	e.sound = true
+	return e.turns.First(text), nil
+}
+
+func (e *episode) take(ctx context.Context) (used bool, err error) {
+	e.id, used, err = e.family.pool.take(ctx)
+	e.lent, e.sound = err == nil, false
+	return used, err
+}
+
+// takeNew passes over what else the server has forgotten.
+func (e *episode) takeNew(ctx context.Context) (used bool, err error) {
+	for {
+		used, err = e.take(ctx)
+		if err != nil || !used {
+			return used, err
+		}
+		e.release()
+	}
+}
+
+// reset loads the task; doing it twice does no harm.
+func (e *episode) reset(ctx context.Context) (string, error) {
+	d := e.family.dialect
+	body := map[string]any{d.id: e.id, d.index: e.task}
+	maps.Copy(body, d.also)
+	raw, err := e.family.client.Do(ctx, exchange.Request{Path: d.prefix + "/reset", Body: body, Repeatable: true})
+	if err != nil {
+		return "", fmt.Errorf("task %d: %w", e.task, err)
+	}
+	text, err := d.first(raw)
+	if err != nil {
+		return "", fmt.Errorf("task %d: POST %s/reset: %w", e.task, d.prefix, err)
+	}
+	return text, nil
+}
+
+// Step implements [envs.Episode]. It is not sent again after a lost connection,
+// as the server may have acted.
+func (e *episode) Step(ctx context.Context, action string) (envs.Step, error) {
+	e.sound = false
+	step, err := e.step(ctx, action)
+	e.sound = err == nil
+	return step, err
+}
+
+func (e *episode) step(ctx context.Context, action string) (envs.Step, error) {
+	d := e.family.dialect
+	raw, err := e.family.client.Do(ctx, exchange.Request{
+		Path: d.prefix + "/step", Body: map[string]any{d.id: e.id, "action": action},
+	})
+	var f *exchange.Failure
+	if errors.As(err, &f) && f.RefusesAction(d.id) {
+		return e.turns.Refused(f.Message), nil
+	}
+	if err != nil {
+		return envs.Step{}, err
+	}
+	if message, found := exchange.ErrorIn(raw); found {
+		return e.complaint(message)
+	}
+	answer, err := d.answer(raw)
+	if err != nil {
+		return envs.Step{}, fmt.Errorf("POST %s/step: %w", d.prefix, err)
+	}
+	return e.turns.Next(answer)
+}
+
+// gone is how the servers speak of an environment that they do not have.
+var gone = regexp.MustCompile(`^The (id|task with environment) \d+ `)
+
+// complaint sorts an error inside a 200: the servers catch every exception, be
+// it caused by the action or by the environment's ruin.
+func (e *episode) complaint(message string) (envs.Step, error) {
+	if gone.MatchString(message) {
+		return envs.Step{}, fmt.Errorf("the server has lost the environment: %s", message)
+	}
+	return e.turns.Doubtful(message)
+}
+
+// Close implements [envs.Episode].
+func (e *episode) Close() error {
+	e.end()
+	if e.open {
+		e.family.slots.Release(1)
+	}
+	return nil
+}
+
+// end gives the environment back, for another episode if it is sound.
+func (e *episode) end() {
+	if e.lent && e.sound {
+		e.family.pool.put(e.id)
+		e.lent = false
+	}
+	e.release()
+}
+
+func (e *episode) release() {
+	if e.lent {
+		e.family.pool.drop(e.id)
+		e.lent = false
+	}
+}

@@ -1,0 +1,137 @@
+package agentgym
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/envs/remote/exchange"
+)
+
+// farewell bounds the calls that give environments back.
+const farewell = 10 * time.Second
+
+// A pool holds the environments that a server has created for us. It is safe
+// for concurrent use.
+type pool struct {
+	dialect dialect
+	client  *exchange.Client
+	log     zerolog.Logger
+
+	mu   sync.Mutex
+	idle []int64
+	lent []int64
+}
+
+// take lends an environment, used reports that it has been lent before. A
+// server that hands out what it has handed out already (webshop and sqlgym do
+// when they are full, and two episodes would share a world) counts as busy.
+func (p *pool) take(ctx context.Context) (id int64, used bool, err error) {
+	r := exchange.Request{Path: p.dialect.prefix + "/create", Body: p.dialect.create}
+	err = p.client.Persist(ctx, "POST "+r.Path, r.May, func(ctx context.Context) error {
+		if id, used = p.takeIdle(); used {
+			return nil
+		}
+		raw, err := p.client.Try(ctx, r)
+		if err != nil {
+			return err
+		}
+		if id, err = p.dialect.created(raw); err != nil {
+			return err
+		}
+		return p.lend(id)
+	})
+	return id, used, err
+}
+
+func (p *pool) takeIdle() (id int64, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.idle) == 0 {
+		return 0, false
+	}
+	id = p.idle[len(p.idle)-1]
+	p.idle = p.idle[:len(p.idle)-1]
+	p.lent = append(p.lent, id)
+	return id, true
+}
+
+func (p *pool) lend(id int64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if slices.Contains(p.lent, id) || slices.Contains(p.idle, id) {
+		return &exchange.Failure{Kind: exchange.Busy, Message: fmt.Sprintf("the server is full: it hands out environment %d a second time", id)}
+	}
+	p.lent = append(p.lent, id)
+	return nil
+}
+
+// put takes an environment back for the next episode.
+func (p *pool) put(id int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lent = slices.DeleteFunc(p.lent, func(other int64) bool { return other == id })
+	p.idle = append(p.idle, id)
+}
+
+// drop gives up an environment in an unknown state.
+func (p *pool) drop(id int64) {
+	p.mu.Lock()
+	p.lent = slices.DeleteFunc(p.lent, func(other int64) bool { return other == id })
+	p.mu.Unlock()
+	ctx, cancel := p.farewell()
+	defer cancel()
+	p.remove(ctx, id)
+}
+
+func (p *pool) close() {
+	ctx, cancel := p.farewell()
+	defer cancel()
+	for {
+		id, ok := p.takeIdle()
+		if !ok {
+			return
+		}
+		p.remove(ctx, id)
+	}
+}
+
+func (p *pool) farewell() (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(context.Background(), farewell, fmt.Errorf("no answer to /close within %v", farewell))
+}
+
+// remove asks the server to forget an environment. A failure is only noted, as
+// the episode is over.
+func (p *pool) remove(ctx context.Context, id int64) {
+	if !p.dialect.closes {
+		return
+	}
+	_, err := p.client.Try(ctx, exchange.Request{Path: p.dialect.prefix + "/close", Body: map[string]any{p.dialect.id: id}})
+	if err != nil {
+		p.log.Debug().Err(err).Int64("id", id).Msg("agentgym: environment left behind")
+	}
+}
+
+// created reads the answer to /create.
+func (d dialect) created(raw json.RawMessage) (id int64, err error) {
+	if message, found := exchange.ErrorIn(raw); found {
+		return 0, &exchange.Failure{Kind: exchange.Broken, Status: http.StatusOK, Message: message}
+	}
+	if d.bare {
+		if json.Unmarshal(raw, &id) != nil {
+			return 0, foreign("the answer is no number: %.120s", raw)
+		}
+		return id, nil
+	}
+	var answer struct{ ID *int64 }
+	if json.Unmarshal(raw, &answer) != nil || answer.ID == nil {
+		return 0, foreign("the answer lacks id: %.120s", raw)
+	}
+	return *answer.ID, nil
+}
