@@ -1,12 +1,10 @@
 package llamacpp
 
 import (
-	"context"
 	"errors"
 	"math"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -89,151 +87,6 @@ func TestGapsAreNaN(t *testing.T) {
 		if b.Stats().Gaps != 1 {
 			t.Errorf("%+v", b.Stats())
 		}
-	}
-}
-
-func TestLostConnectionsAreRetried(t *testing.T) {
-	for _, fault := range []samplertest.Fault{samplertest.FaultCut, samplertest.FaultBusy} {
-		f := newFakes()
-		f.prepare = faultAt(1, fault)
-		b, p := f.serve(t, Config{})
-		c, err := b.Sample(t.Context(), p, asking)
-		if err != nil || c.Policy != p {
-			t.Errorf("%s: %v %v", fault, c, err)
-		}
-		if s := b.Stats(); s.Retries != 1 || s.Restarts != 0 {
-			t.Errorf("%s: %+v", fault, s)
-		}
-	}
-}
-
-func TestAServerThatOnlyCutsIsAnError(t *testing.T) {
-	f := newFakes()
-	f.prepare = func(_ int, s *samplertest.Server) error {
-		s.Fault = func(n int) samplertest.Fault {
-			if n == 0 {
-				return ""
-			}
-			return samplertest.FaultCut
-		}
-		return nil
-	}
-	b, p := f.serve(t, Config{})
-	if _, err := b.Sample(t.Context(), p, asking); !errors.Is(err, errLost) {
-		t.Error(err)
-	}
-}
-
-func TestADeadServerIsReplaced(t *testing.T) {
-	f := newFakes()
-	restarted := make(chan sampler.Policy, 1)
-	b, p := f.serve(t, Config{OnRestart: func(p sampler.Policy) { restarted <- p }})
-	f.last().kill()
-	if c, err := b.Sample(t.Context(), p, asking); err != nil || c.Policy != p {
-		t.Errorf("%v %v", c, err)
-	}
-	if got := <-restarted; got != p {
-		t.Errorf("restarted %v", got)
-	}
-	if b.Stats().Restarts != 1 {
-		t.Errorf("%+v", b.Stats())
-	}
-}
-
-func TestAHungServerIsReplaced(t *testing.T) {
-	f := newFakes()
-	f.prepare = func(n int, s *samplertest.Server) error {
-		if n == 0 {
-			return faultAt(1, samplertest.FaultHang)(n, s)
-		}
-		return nil
-	}
-	b, p := f.serve(t, Config{RequestTimeout: 100 * time.Millisecond})
-	if _, err := b.Sample(t.Context(), p, asking); err != nil {
-		t.Error(err)
-	}
-	if b.Stats().Restarts != 1 {
-		t.Errorf("%+v", b.Stats())
-	}
-}
-
-func TestASlowRequestDoesNotKillTheOthers(t *testing.T) {
-	f := newFakes()
-	hanging := make(chan struct{})
-	f.prepare = func(_ int, s *samplertest.Server) error {
-		s.Fault = func(n int) samplertest.Fault {
-			if n != 1 {
-				return ""
-			}
-			close(hanging)
-			return samplertest.FaultHang
-		}
-		return nil
-	}
-	b, p := f.serve(t, Config{RequestTimeout: 2 * time.Second})
-	slow := make(chan error)
-	go func() { _, err := b.Sample(t.Context(), p, asking); slow <- err }()
-	<-hanging
-	if _, err := b.Sample(t.Context(), p, asking); err != nil {
-		t.Error(err)
-	}
-	if err := <-slow; !errors.Is(err, errSlow) || !strings.Contains(err.Error(), "hint: ") {
-		t.Error(err)
-	}
-	if b.Stats().Restarts != 0 {
-		t.Errorf("%+v", b.Stats())
-	}
-}
-
-func TestAHangingRequestEndsWithItsContext(t *testing.T) {
-	f := newFakes()
-	f.prepare = faultAt(1, samplertest.FaultHang)
-	b, p := f.serve(t, Config{})
-	reason := errors.New("enough")
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Millisecond, reason)
-	defer cancel()
-	if _, err := b.Sample(ctx, p, asking); !errors.Is(err, reason) {
-		t.Error(err)
-	}
-}
-
-func TestAVersionIsGivenUp(t *testing.T) {
-	f := newFakes()
-	broken := errors.New("no such luck")
-	f.prepare = func(n int, _ *samplertest.Server) error {
-		if n > 0 {
-			return broken
-		}
-		return nil
-	}
-	b, p := f.serve(t, Config{Restarts: 2})
-	f.last().kill()
-	_, err := b.Sample(t.Context(), p, asking)
-	if !errors.Is(err, sampler.ErrPolicyGone) || !errors.Is(err, broken) {
-		t.Error(err)
-	}
-	f.prepare = nil
-	if _, err := b.Publish(t.Context(), sampler.Adapter{}); err != nil {
-		t.Error(err)
-	}
-	if _, err := b.Sample(t.Context(), p, asking); err != nil {
-		t.Errorf("published again: %v", err)
-	}
-}
-
-func TestAReplacementMustAnswerAsTheFirst(t *testing.T) {
-	f := newFakes()
-	f.prepare = func(n int, s *samplertest.Server) error {
-		if n > 0 {
-			s.Policy.Script = samplertest.Say("pull something else")
-		}
-		return nil
-	}
-	b, p := f.serve(t, Config{})
-	f.last().kill()
-	_, err := b.Sample(t.Context(), p, asking)
-	if !errors.Is(err, sampler.ErrPolicyGone) || !strings.Contains(err.Error(), "a file was changed") {
-		t.Error(err)
 	}
 }
 

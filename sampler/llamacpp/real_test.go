@@ -6,7 +6,6 @@ import (
 	"math"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/empo2/empo2/sampler"
@@ -281,75 +279,4 @@ func running(pid int) bool {
 	}
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	return err != nil || !strings.Contains(string(stat), ") Z ")
-}
-
-func testStartErrors(t *testing.T, r *real) {
-	f := func(name, says string, change func(*Config)) {
-		t.Helper()
-		cfg := r.config()
-		change(&cfg)
-		b, err := Open(t.Context(), cfg)
-		if err == nil {
-			b.Close()
-		}
-		if err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%s: %v, want %q", name, err, says)
-		}
-	}
-	f("no interpreter", "no-such-python", func(c *Config) { c.Python = "/no-such-python" })
-	f("a program that is no Python", "llama-server ended: exit status", func(c *Config) { c.Python = "false" })
-	f("header without tensors", "hint: ", func(c *Config) { c.BaseGGUF = writeGGUF(t, baseKeys("qwen2")...) })
-	f("cut short", "hint: the file is cut short", func(c *Config) {
-		whole, err := os.ReadFile(r.gguf)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.BaseGGUF = filepath.Join(t.TempDir(), "cut.gguf")
-		if err := os.WriteFile(c.BaseGGUF, whole[:len(whole)/2], 0o644); err != nil {
-			t.Fatal(err)
-		}
-	})
-	f("no module", "hint: this Python has no xllamacpp", func(c *Config) { c.Python = bare(t) })
-	f("no time", "not ready within", func(c *Config) { c.StartTimeout = time.Millisecond })
-}
-
-func testConverted(t *testing.T, r *real) {
-	again, err := EnsureBaseGGUF(t.Context(), "/no-such-python", sources, r.model, filepath.Dir(r.gguf))
-	if err != nil || again != r.gguf {
-		t.Errorf("%s, %v, want %s", again, err, r.gguf)
-	}
-	_, err = EnsureBaseGGUF(t.Context(), "/no-such-python", sources, r.model, t.TempDir())
-	if err == nil || !strings.Contains(err.Error(), "no-such-python") {
-		t.Errorf("another cache: %v", err)
-	}
-}
-
-// bare is the interpreter without the installed packages.
-func bare(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "python")
-	script := "#!/bin/sh\nexec " + os.Getenv("EMPO2_PYTHON") + " -S \"$@\"\n"
-	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-func TestHints(t *testing.T) {
-	for said, hint := range map[string]string{
-		"ImportError: libgomp.so.1: cannot open shared object file: No such file or directory": "apt install libgomp1",
-		"E llama_init: model arch and LoRA arch mismatch":                                      "another base model",
-		"E x: LoRA tensor 'y' does not exist in base model (hint: maybe wrong base model?)":    "another base model",
-		"E load: tensor 'blk.0.attn_q.weight' has incorrect shape":                             "another base model",
-		"E main: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 0":               "no free port",
-		"ggml_aligned_malloc: unable to allocate CPU buffer":                                   "not enough memory",
-		illegalLine: "AVX2",
-		killedLine:  "out of memory",
-	} {
-		var o output
-		o.add(said, zerolog.Nop())
-		if err := o.failure("ended"); !strings.Contains(err.Error(), said) || !strings.Contains(err.Error(), hint) {
-			t.Errorf("%v, want hint %q", err, hint)
-		}
-	}
 }

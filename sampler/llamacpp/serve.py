@@ -38,7 +38,7 @@ def main():
     try:
         params, start = parameters(json.loads(sys.argv[1]))
         server = start(params)  # returns when the model is loaded and the socket bound
-    except Exception as e:
+    except (ImportError, RuntimeError) as e:
         sys.exit(f"{type(e).__name__}: {e}")
     # Not sys.exit: the server's destructor waits for requests in flight.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
