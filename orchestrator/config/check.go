@@ -58,7 +58,21 @@ func rules(c Config) []rule {
 		between("run.steps", float64(c.Run.Steps), 0, 1e9),
 		between("run.minutes", c.Run.Minutes, 0, inf),
 		between("run.keep_checkpoints", float64(c.Run.KeepCheckpoints), 1, 1e6),
-		oneOf("env.name", c.Env.Name, "vault"),
+		oneOf("env.name", c.Env.Name, "vault", "scienceworld", "webshop", "remote"),
+		between("env.scienceworld.train_variations", float64(c.Env.ScienceWorld.TrainVariations), 0, 1e6),
+		between("env.scienceworld.eval_variations", float64(c.Env.ScienceWorld.EvalVariations), 0, 1e6),
+		between("env.scienceworld.step_limit", float64(c.Env.ScienceWorld.StepLimit), 1, 1e6),
+		oneOf("env.scienceworld.reads", c.Env.ScienceWorld.Reads, "full", "lazy"),
+		oneOf("env.scienceworld.isolation", c.Env.ScienceWorld.Isolation, "loader", "jvm"),
+		oneOf("env.scienceworld.actions", c.Env.ScienceWorld.Actions, "raw", "closest", "closest-recipe"),
+		between("env.scienceworld.instances", float64(c.Env.ScienceWorld.Instances), 1, 1024),
+		oneOf("env.webshop.mode", c.Env.WebShop.Mode, "text", "text_rich"),
+		oneOf("env.webshop.goals", c.Env.WebShop.Goals, "synthetic", "human"),
+		oneOf("env.webshop.seed_mode", c.Env.WebShop.SeedMode, "verl", "princeton"),
+		between("env.webshop.products", float64(c.Env.WebShop.Products), 0, 1e8),
+		between("env.webshop.max_steps", float64(c.Env.WebShop.MaxSteps), 0, 1e6),
+		between("env.remote.train_tasks", float64(c.Env.Remote.TrainTasks), 1, 1e7),
+		between("env.remote.test_tasks", float64(c.Env.Remote.TestTasks), 0, 1e7),
 		{"env.vault.houses", len(v.Houses) > 0, "no house", "for example houses = [1]"},
 		between("env.vault.doors", float64(v.Doors), 2, 8),
 		between("env.vault.levers", float64(v.Levers), 2, 12),
@@ -131,7 +145,8 @@ func contradictions(c Config) []rule {
 			fmt.Sprintf("tip-free needs mixed groups, but mode_draw is %q", a.ModeDraw), `baseline = "group", or mode_draw = "episode"`},
 		{"algorithm.memory_probability", a.Name == "grpo" || a.ModeDraw != "episode" || a.Baseline != "tip-free" || int(math.Round(a.MemoryProbability*float64(a.GroupSize))) < a.GroupSize,
 			"leaves no episode without tips for the tip-free baseline", "lower memory_probability or raise group_size"},
-		{"env.vault.levers", c.Env.Vault.Levers <= 12, "a house has 12 levers", "at most 12"},
+		{"env.webshop.data", c.Env.Name != "webshop" || c.Env.WebShop.Data != "", "is empty", "the folder of the original's data files"},
+		{"env.remote.url", c.Env.Name != "remote" || c.Env.Remote.URL != "", "is empty", `for example "http://127.0.0.1:8090"`},
 		{"sampler.model", (c.Sampler.Model == "embedded") == (c.Trainer.Model == "embedded"),
 			"sampler.model and trainer.model name different models", "both embedded, or both the same model"},
 		{"trainer.formats", slices.Contains(c.Trainer.Formats, "gguf") || c.Sampler.Backend != "llamacpp",
@@ -153,6 +168,9 @@ func ineffective(c Config) map[string][]string {
 	when(c.Algorithm.Name == "grpo", `algorithm.name is "grpo", which has no memory`,
 		"memory.", "novelty.", "reflection.", "algorithm.mode_draw", "algorithm.memory_probability",
 		"algorithm.off_policy_probability", "algorithm.baseline")
+	for _, name := range []string{"vault", "scienceworld", "webshop", "remote"} {
+		when(c.Env.Name != name, fmt.Sprintf("env.name is %q, not %q", c.Env.Name, name), "env."+name+".")
+	}
 	when(c.Loss.KL == 0 && c.Loss.KLSampled == 0, "loss.kl and loss.kl_sampled are 0", "loss.kl_estimator")
 	when(c.Novelty.Weight == 0, "novelty.weight is 0", "novelty.source", "novelty.cap")
 	when(c.Memory.Embedder == "ngram", `memory.embedder is "ngram"`, "memory.url", "memory.model")

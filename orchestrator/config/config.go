@@ -33,8 +33,44 @@ type Run struct {
 
 // Env chooses the environment; each has its own table.
 type Env struct {
-	Name  string `toml:"name" doc:"vault"`
-	Vault Vault  `toml:"vault"`
+	Name         string       `toml:"name" doc:"vault, scienceworld, webshop, or remote: an environment of your own behind HTTP"`
+	Vault        Vault        `toml:"vault"`
+	ScienceWorld ScienceWorld `toml:"scienceworld"`
+	WebShop      WebShop      `toml:"webshop"`
+	Remote       Remote       `toml:"remote"`
+}
+
+// ScienceWorld configures the simulator of ScienceWorld.
+type ScienceWorld struct {
+	Tasks           []string `toml:"tasks" doc:"names such as boil, or numbers of the paper such as 1-1; none: all 30"`
+	TrainVariations int      `toml:"train_variations" doc:"the first so many of each task's training variations; 0: all"`
+	EvalVariations  int      `toml:"eval_variations" doc:"the first so many of each task's dev and test variations; 0: all"`
+	Simplifications string   `toml:"simplifications" doc:"easy, none, or names joined by commas"`
+	StepLimit       int      `toml:"step_limit" doc:"simulated steps after which an episode ends"`
+	Reads           string   `toml:"reads" doc:"full: the streams of the Python package; lazy: faster, other but equally valid streams"`
+	Isolation       string   `toml:"isolation" doc:"loader: several simulators in a JVM; jvm: one each"`
+	Actions         string   `toml:"actions" doc:"raw, closest (to a valid action), or closest-recipe (as the paper's recipe does it)"`
+	Instances       int      `toml:"instances" doc:"simulators at most, that is episodes at the same time"`
+	Jar             string   `toml:"jar" doc:"path of scienceworld.jar; empty: as scripts/setup scienceworld or pip installed it"`
+	Java            string   `toml:"java" doc:"launcher; empty: JAVA_HOME, then PATH"`
+}
+
+// WebShop configures the native engine of WebShop.
+type WebShop struct {
+	Data     string `toml:"data" doc:"folder of the original's data files; the message about a missing one says where to get it"`
+	Mode     string `toml:"mode" doc:"text or text_rich"`
+	Goals    string `toml:"goals" doc:"synthetic or human"`
+	SeedMode string `toml:"seed_mode" doc:"verl or princeton: how goals are drawn and split"`
+	Nouns    string `toml:"nouns" doc:"JSON file of the nouns of titles; empty: guessed, and rewards not comparable to the last digit"`
+	Products int    `toml:"products" doc:"the first so many of the catalogue; 0: all"`
+	MaxSteps int    `toml:"max_steps" doc:"actions after which an episode ends; the originals have 15"`
+}
+
+// Remote configures an environment behind the minimal HTTP schema.
+type Remote struct {
+	URL        string `toml:"url" doc:"for example http://127.0.0.1:8090 of scripts/example_env.py"`
+	TrainTasks int    `toml:"train_tasks" doc:"tasks are seeds: 0 to train_tasks-1 for training and evaluation"`
+	TestTasks  int    `toml:"test_tasks" doc:"the seeds after them, never trained on"`
 }
 
 // Vault configures the embedded environment.
@@ -157,7 +193,11 @@ type Trainer struct {
 func Default() Config {
 	return Config{
 		Run: Run{Name: "vault", Dir: "runs", Seed: 1, Steps: 48, KeepCheckpoints: 2},
-		Env: Env{Name: "vault", Vault: Vault{Houses: []int64{1}, Doors: 4, Levers: 8, Score: "sparse", TrainVariations: 4, TestVariations: 4}},
+		Env: Env{Name: "vault", Vault: Vault{Houses: []int64{1}, Doors: 4, Levers: 8, Score: "sparse", TrainVariations: 4, TestVariations: 4},
+			ScienceWorld: ScienceWorld{Tasks: []string{}, Simplifications: "easy", StepLimit: 100, Reads: "full", Isolation: "loader", Actions: "raw", Instances: 8},
+			WebShop:      WebShop{Mode: "text", Goals: "synthetic", SeedMode: "verl", MaxSteps: 15},
+			Remote:       Remote{TrainTasks: 16},
+		},
 		Algorithm: Algorithm{
 			Name: "empo2", Groups: 4, GroupSize: 16, ModeDraw: "episode",
 			MemoryProbability: 0.5, OffPolicyProbability: 2.0 / 3, Baseline: "tip-free", NormalizeStd: true,

@@ -42,6 +42,7 @@ type cli struct {
 	Eval    evalCmd    `cmd:"" help:"Evaluate a run's newest policy without tips."`
 	Compare compareCmd `cmd:"" help:"Train several arms on the same budget and draw their curves."`
 	Doctor  doctorCmd  `cmd:"" help:"Report what a run would use and what is missing."`
+	Env     envCmd     `cmd:"" help:"Serve an environment to other programs."`
 	Config  configCmd  `cmd:"" help:"Print a configuration with all keys."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
@@ -53,14 +54,16 @@ type common struct {
 	Verbose    bool     `short:"v" help:"Log every lifecycle event."`
 }
 
-func (c common) load() (config.Config, error) {
+// load reads the configuration with the flags' overrides; those in first come
+// before the user's.
+func (c common) load(first ...string) (config.Config, error) {
 	path := c.ConfigFile
 	if path == "" {
 		if _, err := os.Stat("config.toml"); err == nil {
 			path = "config.toml"
 		}
 	}
-	return config.Load(path, c.Set)
+	return config.Load(path, append(first, c.Set...))
 }
 
 func main() {

@@ -63,12 +63,6 @@ func (cmd *runCmd) Run(ctx context.Context, out *console) error {
 	return nil
 }
 
-func describeEnv(c config.Config) string {
-	v := c.Env.Vault
-	return fmt.Sprintf("vault with %d doors and %d levers (chance %s per episode), %d groups of %d episodes per step",
-		v.Doors, v.Levers, odds(v.Levers, v.Doors), c.Algorithm.Groups, c.Algorithm.GroupSize)
-}
-
 // odds is 1/levers^doors in words.
 func odds(levers, doors int) string {
 	n := 1

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/empo2/empo2/envs"
-	"github.com/empo2/empo2/envs/vault"
 	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/memory/embed"
 	"github.com/empo2/empo2/orchestrator"
@@ -24,21 +23,6 @@ import (
 	"github.com/empo2/empo2/sampler/llamacpp"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
-
-// families are the environments by their name in config.toml.
-var families = map[string]func(config.Config) (envs.Family, error){
-	"vault": func(c config.Config) (envs.Family, error) {
-		v := c.Env.Vault
-		houses := make([]uint64, len(v.Houses))
-		for i, h := range v.Houses {
-			houses[i] = uint64(h)
-		}
-		return vault.Open(vault.Config{
-			Houses: houses, Doors: v.Doors, Levers: v.Levers, Score: vault.Score(v.Score),
-			TrainVariations: v.TrainVariations, TestVariations: v.TestVariations,
-		})
-	},
-}
 
 // embedders are the memory's embedders by their name in config.toml. Servers
 // get the key in EMPO2_EMBEDDER_KEY, if there is one.
@@ -81,7 +65,7 @@ func openRun(ctx context.Context, c config.Config, t tools, log zerolog.Logger) 
 			err = errors.Join(err, r.Close())
 		}
 	}()
-	family, err := families[c.Env.Name](c)
+	family, err := families[c.Env.Name](ctx, c, log)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/envs/remote"
+	"github.com/empo2/empo2/envs/remote/exchange"
+	"github.com/empo2/empo2/envs/remote/numbered"
+	"github.com/empo2/empo2/envs/scienceworld"
+	"github.com/empo2/empo2/envs/vault"
+	"github.com/empo2/empo2/envs/webshop"
+	"github.com/empo2/empo2/orchestrator/config"
+)
+
+// families are the environments by their name in config.toml.
+var families = map[string]func(context.Context, config.Config, zerolog.Logger) (envs.Family, error){
+	"vault":        openVault,
+	"scienceworld": openScienceWorld,
+	"webshop":      openWebShop,
+	"remote":       openRemote,
+}
+
+func openVault(_ context.Context, c config.Config, _ zerolog.Logger) (envs.Family, error) {
+	v := c.Env.Vault
+	houses := make([]uint64, len(v.Houses))
+	for i, h := range v.Houses {
+		houses[i] = uint64(h)
+	}
+	return vault.Open(vault.Config{
+		Houses: houses, Doors: v.Doors, Levers: v.Levers, Score: vault.Score(v.Score),
+		TrainVariations: v.TrainVariations, TestVariations: v.TestVariations,
+	})
+}
+
+func openScienceWorld(ctx context.Context, c config.Config, log zerolog.Logger) (envs.Family, error) {
+	v := c.Env.ScienceWorld
+	simplifications := v.Simplifications
+	if simplifications == "none" {
+		simplifications = ""
+	}
+	limit := map[envs.Split]int{}
+	for split, n := range map[envs.Split]int{envs.Train: v.TrainVariations, envs.Eval: v.EvalVariations, envs.Test: v.EvalVariations} {
+		if n > 0 {
+			limit[split] = n
+		}
+	}
+	return scienceworld.Open(ctx, scienceworld.Config{
+		Tasks: v.Tasks, Limit: limit, Simplifications: simplifications, StepLimit: v.StepLimit,
+		Reads: scienceworld.Reads(v.Reads), Isolation: scienceworld.Isolation(v.Isolation), Actions: scienceworld.Actions(v.Actions),
+		Instances: v.Instances, Jar: v.Jar, Java: v.Java, Log: log,
+	})
+}
+
+func openWebShop(ctx context.Context, c config.Config, _ zerolog.Logger) (envs.Family, error) {
+	v := c.Env.WebShop
+	return webshop.Open(ctx, webshop.Config{
+		DataDir: v.Data, Mode: webshop.Mode(v.Mode), Goals: webshop.GoalKind(v.Goals), SeedMode: webshop.SeedMode(v.SeedMode),
+		Nouns: v.Nouns, NumProducts: v.Products, MaxSteps: v.MaxSteps, Seed: c.Run.Seed,
+	})
+}
+
+func openRemote(ctx context.Context, c config.Config, log zerolog.Logger) (envs.Family, error) {
+	v := c.Env.Remote
+	splits := numbered.Splits{Train: numbered.Range(0, uint64(v.TrainTasks-1))}
+	if v.TestTasks > 0 {
+		splits.Test = numbered.Range(uint64(v.TrainTasks), uint64(v.TrainTasks+v.TestTasks-1))
+	}
+	return remote.Open(ctx, remote.Config{
+		Server: exchange.Server{URL: v.URL, Log: log}, Splits: splits, Episodes: c.Rollout.EpisodesInFlight,
+	})
+}
+
+// describeEnv says what a run trains on, in a few words.
+func describeEnv(c config.Config) string {
+	what := c.Env.Name
+	if what == "vault" {
+		v := c.Env.Vault
+		what = fmt.Sprintf("vault with %d doors and %d levers (chance %s per episode)", v.Doors, v.Levers, odds(v.Levers, v.Doors))
+	}
+	return fmt.Sprintf("%s, %d groups of %d episodes per step", what, c.Algorithm.Groups, c.Algorithm.GroupSize)
+}
