@@ -74,7 +74,7 @@ func New(s Server) (*Client, error) {
 }
 
 // newTransport keeps a connection per episode open, as steps follow each other
-// closely, and holds no more than the server can be expected to bear.
+// closely.
 func newTransport(s Server) *http.Transport {
 	if s.Dial == nil {
 		s.Dial = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext
@@ -85,7 +85,6 @@ func newTransport(s Server) *http.Transport {
 		TLSHandshakeTimeout: 10 * time.Second,
 		MaxIdleConns:        64,
 		MaxIdleConnsPerHost: 64,
-		MaxConnsPerHost:     256,
 		IdleConnTimeout:     90 * time.Second,
 	}
 }
@@ -173,7 +172,7 @@ func (c *Client) Try(ctx context.Context, r Request) (json.RawMessage, error) {
 	answer, err := request.Execute(method, r.Path)
 	switch {
 	case err != nil:
-		return nil, c.lost(ctx, err)
+		return nil, c.Lost(ctx, err)
 	case answer.IsError():
 		return nil, refusal(answer)
 	case !json.Valid(answer.Body()):
@@ -182,8 +181,8 @@ func (c *Client) Try(ctx context.Context, r Request) (json.RawMessage, error) {
 	return answer.Body(), nil
 }
 
-// lost sorts an exchange that had no answer.
-func (c *Client) lost(ctx context.Context, err error) *Failure {
+// Lost sorts an exchange that had no answer because of err.
+func (c *Client) Lost(ctx context.Context, err error) *Failure {
 	f := &Failure{Kind: Cut, Message: "the connection was lost", Err: err}
 	var dial *net.OpError
 	var certificate *tls.CertificateVerificationError

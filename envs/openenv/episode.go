@@ -1,0 +1,105 @@
+package openenv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/envs/remote/exchange"
+	"github.com/empo2/empo2/envs/remote/turns"
+)
+
+type episode struct {
+	family  *Family
+	seed    uint64
+	open    bool // holds a slot of the family
+	prompt  bool // the trial: an unreachable server is an error at once
+	session *session
+	turns   turns.Turns
+}
+
+// Reset implements [envs.Episode]. A connection that is lost before the first
+// observation is opened again, and a full server is waited for.
+func (e *episode) Reset(ctx context.Context) (envs.Observation, error) {
+	var first answer
+	err := e.family.client.Persist(ctx, "reset", e.again, func(ctx context.Context) (err error) {
+		first, err = e.begin(ctx)
+		return err
+	})
+	if err != nil {
+		return envs.Observation{}, err
+	}
+	text, found := show(first.Data.Observation, e.family.config.Observation)
+	if !found {
+		return envs.Observation{}, fmt.Errorf("none of the paths %q leads anywhere (hint: the observation has the fields %s)",
+			e.family.config.Observation, strings.Join(slices.Sorted(maps.Keys(first.Data.Observation)), ", "))
+	}
+	return e.turns.First(text), nil
+}
+
+// again reports whether a reset is worth another attempt.
+func (e *episode) again(f *exchange.Failure) bool {
+	return f.Kind == exchange.Busy || !e.prompt && (f.Kind == exchange.Cut || f.Kind == exchange.Unreached)
+}
+
+// begin opens a session and resets its environment, once.
+func (e *episode) begin(ctx context.Context) (answer, error) {
+	s, err := e.family.dial(ctx)
+	if err != nil {
+		return answer{}, err
+	}
+	options := map[string]any{}
+	maps.Copy(options, e.family.config.Options)
+	options["seed"] = e.seed
+	first, err := s.ask(ctx, e.family.client.Timeout(), "reset", options)
+	switch {
+	case err == nil && first.Type == "error":
+		err = &exchange.Failure{Kind: exchange.Broken, Message: first.Data.Code + ": " + first.complaint()}
+	case err == nil && first.Data.Done:
+		err = errors.New("the episode is over before its first action")
+	}
+	if err != nil {
+		s.close()
+		return answer{}, err
+	}
+	e.session = s
+	return first, nil
+}
+
+// Step implements [envs.Episode]. The server may have acted when a connection
+// is lost, and its environment is gone with it: the episode is lost.
+func (e *episode) Step(ctx context.Context, action string) (envs.Step, error) {
+	a, err := e.session.ask(ctx, e.family.client.Timeout(), "step", fill(e.family.config.Action, action))
+	switch {
+	case err != nil:
+		return envs.Step{}, fmt.Errorf("step: %w", err)
+	case a.Data.Code == "VALIDATION_ERROR":
+		return e.turns.Refused(a.complaint()), nil
+	case a.Type == "error":
+		return e.turns.Doubtful(a.complaint())
+	}
+	text, _ := show(a.Data.Observation, e.family.config.Observation)
+	return e.turns.Next(turns.Answer{
+		State: text, Reward: float64(a.Data.Reward), Terminated: a.Data.Done, Success: a.Data.Done && a.Data.Reward > 0,
+	})
+}
+
+// Close implements [envs.Episode].
+func (e *episode) Close() error {
+	e.end()
+	if e.open {
+		e.family.slots.Release(1)
+	}
+	return nil
+}
+
+func (e *episode) end() {
+	if e.session != nil {
+		e.session.close()
+		e.session = nil
+	}
+}

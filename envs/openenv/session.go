@@ -1,0 +1,206 @@
+package openenv
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/empo2/empo2/envs/remote/exchange"
+)
+
+const (
+	// handshake bounds the opening of a connection, farewell its end.
+	handshake = 10 * time.Second
+	farewell  = 3 * time.Second
+	// maxMessage bounds a message in bytes.
+	maxMessage = 64 << 20
+)
+
+// A session is a connection with its environment. It is asked by one goroutine
+// and has one of its own, which reads: servers send pings while the policy
+// thinks, and hang up on those who do not answer.
+type session struct {
+	conn     *websocket.Conn
+	messages chan message
+	stop     context.CancelFunc
+}
+
+type message struct {
+	data []byte
+	err  error
+}
+
+// dial opens a connection. The server has a session for it only once it has
+// answered the first question.
+func (f *Family) dial(ctx context.Context) (*session, error) {
+	late := fmt.Errorf("no connection to %s within %v", f.client.URL(), handshake)
+	ctx, cancel := context.WithTimeoutCause(ctx, handshake, late)
+	defer cancel()
+	conn, response, err := websocket.Dial(ctx, f.client.URL()+"/ws", &websocket.DialOptions{HTTPClient: f.http, HTTPHeader: f.client.Header()})
+	if err != nil {
+		failure := f.client.Lost(ctx, err)
+		if response != nil && failure.Kind == exchange.Cut && ctx.Err() == nil {
+			failure.Kind, failure.Status, failure.Message, failure.Err = exchange.Refused, response.StatusCode, "no WebSocket at /ws", nil
+			if response.StatusCode == 429 || response.StatusCode == 503 {
+				failure.Kind = exchange.Busy
+			}
+		}
+		return nil, failure
+	}
+	conn.SetReadLimit(maxMessage)
+	life, stop := context.WithCancel(context.Background())
+	s := &session{conn: conn, messages: make(chan message, 1), stop: stop}
+	go s.listen(life)
+	return s, nil
+}
+
+// listen reads until the connection ends, and then closes messages.
+func (s *session) listen(ctx context.Context) {
+	defer close(s.messages)
+	for {
+		_, data, err := s.conn.Read(ctx)
+		select {
+		case s.messages <- message{data, err}:
+		case <-ctx.Done():
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// reward is a number, true or false, or null.
+type reward float64
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (r *reward) UnmarshalJSON(raw []byte) error {
+	var yes bool
+	if json.Unmarshal(raw, &yes) == nil {
+		if yes {
+			*r = 1
+		}
+		return nil
+	}
+	return json.Unmarshal(raw, (*float64)(r))
+}
+
+// answer is a message of the server. An error's code says what went wrong.
+type answer struct {
+	Type string `json:"type"`
+	Data struct {
+		Observation map[string]any `json:"observation"`
+		Reward      reward         `json:"reward"`
+		Done        bool           `json:"done"`
+		Message     string         `json:"message"`
+		Code        string         `json:"code"`
+		Errors      []struct {
+			At  []any  `json:"loc"`
+			Msg string `json:"msg"`
+		} `json:"errors"`
+	} `json:"data"`
+}
+
+// ask sends a question and waits for its answer. A full server answers before
+// it is asked and hangs up, so that what it said is read also where nothing
+// can be sent any more.
+func (s *session) ask(ctx context.Context, timeout time.Duration, kind string, data any) (answer, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer to %s within %v", kind, timeout))
+	defer cancel()
+	question, err := json.Marshal(map[string]any{"type": kind, "data": data})
+	if err != nil {
+		return answer{}, fmt.Errorf("%s: encode: %w", kind, err)
+	}
+	sendErr := s.conn.Write(ctx, websocket.MessageText, question)
+	select {
+	case m, ok := <-s.messages:
+		switch {
+		case !ok:
+			return answer{}, hungUp(ctx, errors.Join(sendErr, errors.New("the connection has ended")))
+		case m.err != nil:
+			return answer{}, hungUp(ctx, m.err)
+		}
+		return readAnswer(m.data)
+	case <-ctx.Done():
+		return answer{}, hungUp(ctx, nil)
+	}
+}
+
+// hungUp is a question without an answer.
+func hungUp(ctx context.Context, err error) *exchange.Failure {
+	if ctx.Err() != nil {
+		return &exchange.Failure{Kind: exchange.Cut, Err: context.Cause(ctx)}
+	}
+	f := &exchange.Failure{Kind: exchange.Cut, Message: "the connection was lost", Err: err}
+	if code := websocket.CloseStatus(err); code == websocket.StatusTryAgainLater || code == websocket.StatusServiceRestart {
+		f.Kind = exchange.Busy
+	}
+	return f
+}
+
+// readAnswer sorts what the server says. A failure of the action alone is left
+// to the caller, in the answer.
+func readAnswer(data []byte) (answer, error) {
+	var a answer
+	if err := json.Unmarshal(data, &a); err != nil {
+		return a, &exchange.Failure{Kind: exchange.Foreign, Message: fmt.Sprintf("the answer is not one of OpenEnv: %.120q", data), Err: err}
+	}
+	if a.Type == "observation" && a.Data.Observation != nil {
+		return a, nil
+	}
+	if a.Type != "error" {
+		return a, &exchange.Failure{Kind: exchange.Foreign, Message: fmt.Sprintf("the answer is not one of OpenEnv: %.120q", data)}
+	}
+	f := &exchange.Failure{Kind: exchange.Broken, Message: a.Data.Code + ": " + a.Data.Message}
+	switch a.Data.Code {
+	case "VALIDATION_ERROR", "EXECUTION_ERROR":
+		return a, nil
+	case "CAPACITY_REACHED":
+		f.Kind = exchange.Busy
+		f.Message += " (hint: start the server with a larger max_concurrent_envs, or lower episodes)"
+	case "INVALID_JSON", "UNKNOWN_TYPE":
+		f.Kind = exchange.Foreign
+	}
+	return a, f
+}
+
+// complaint is what the server has against an action.
+func (a answer) complaint() string {
+	parts := []string{a.Data.Message}
+	for _, e := range a.Data.Errors {
+		parts = append(parts, fmt.Sprintf("%v: %s", e.At, e.Msg))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// close tells the server that the session is over and waits a moment for it to
+// hang up, as only then another session has room.
+func (s *session) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), farewell)
+	defer cancel()
+	if s.conn.Write(ctx, websocket.MessageText, []byte(`{"type":"close"}`)) == nil {
+		s.drain(ctx)
+	}
+	s.stop()
+	_ = s.conn.CloseNow() // the session is over either way
+	s.drain(context.Background())
+}
+
+// drain waits until the reader has ended, or ctx.
+func (s *session) drain(ctx context.Context) {
+	for {
+		select {
+		case _, ok := <-s.messages:
+			if !ok {
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
