@@ -120,6 +120,9 @@ func (f *Family) greet(ctx context.Context) (same bool, err error) {
 	if errors.As(err, &failure) && failure.Kind == exchange.Refused {
 		return false, nil // no greeting
 	}
+	if errors.As(err, &failure) && failure.Kind == exchange.Foreign {
+		return false, fmt.Errorf("%w (hint: %s)", err, f.client.Recognize(ctx))
+	}
 	if err != nil {
 		return false, err
 	}

@@ -56,7 +56,7 @@ func TestRefusedAtStart(t *testing.T) {
 	f("other answers", "sqlgym", newFake("webshop"), nil, "body.session_id", `"webshop"`)
 	f("OpenEnv", "sciworld", only("/health", m{"status": "healthy"}), nil, "404", `env.name = "openenv"`)
 	f("plain schema", "sciworld", only("/", m{"protocol": "empo2-env", "version": 1}), nil, "404", `env.name = "remote"`)
-	f("web page", "sciworld", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }), nil, "no JSON")
+	f("web page", "sciworld", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }), nil, "no JSON", "hint")
 	f("task refused", "sciworld", broken, nil, "task 1", "list index out of range")
 	f("no server", "sciworld", nil, func(c *Config) { c.Dial = exchangetest.Refuse }, "cannot be reached", "start AgentGym's server of sciworld")
 	f("unknown dialect", "atari", nil, nil, `unknown dialect "atari"`, "sciworld")
