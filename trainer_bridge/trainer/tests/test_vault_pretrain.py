@@ -140,3 +140,11 @@ def test_committed_weights_pass_modest_gates(encoder: tokenizer.Encoder) -> None
     assert found["listed"] > 0.97
     assert found["entropy"] > 0.95
     assert found["format"] > 0.98
+
+
+def test_phases_add_up_and_the_rates_end_at_zero() -> None:
+    main, finish, horizon = pretrain.phases(20)
+    assert (main, finish, horizon) == (4000, 250, 5600)
+    assert pretrain.rate(horizon, horizon) == 0 and pretrain.finish_rate(finish, finish) == 0
+    assert 0.4 < pretrain.rate(main, horizon) < pretrain.rate(horizon // 3, horizon) == 1
+    assert pretrain.finish_rate(20, finish) == 0.5 * 230 / 250

@@ -1,8 +1,10 @@
 """Pre-train the vault's policy from nothing: `python -m empo2_trainer.vault.pretrain --out DIR`.
 
-Two processes of one thread each average their gradients. The run ends after a fixed number of
-steps (--minutes times STEPS_PER_MINUTE), so that its result does not depend on the machine's
-speed. Curriculum: a stage ends when its tips are followed and written, or at its step limit.
+Two processes of one thread each average their gradients. The number of steps is fixed (--minutes
+times STEPS_PER_MINUTE), so that the result does not depend on the machine's speed. The first phase
+goes through the curriculum, in which a stage ends when its tips are followed and written or at its
+step limit; it is left before its learning rate has decayed. The second, short one starts from its
+rounded weights with fresh optimizer states and decays to 0.
 """
 
 import argparse
@@ -23,7 +25,9 @@ from torch.multiprocessing.spawn import spawn
 from empo2_trainer.vault import data, gates, model, tokenizer
 from empo2_trainer.vault.muon import Muon
 
-STEPS_PER_MINUTE = 280
+STEPS_PER_MINUTE = 212.5
+MAIN, HORIZON = 16 / 17, 112 / 85  # first phase and its schedule's length, as parts of all steps
+FINISH_RATE, FINISH_WARM_UP, FINISH_SEED = 0.5, 10, 1000
 WORLD_SIZE = 2
 TOKENS = 4096  # per process and step
 MUON_LR, ADAM_LR, ADAM_BETAS, DECAY = 0.012, 2e-3, (0.9, 0.98), 0.01
@@ -62,10 +66,22 @@ class Progress:
         return False
 
 
-def rate(step: int, steps: int) -> float:
-    """Learning rate over its peak: warm-up, flat, then linear decay to 0."""
-    left = (steps - step) / (steps * (1 - FLAT))
+def rate(step: int, horizon: int) -> float:
+    """First phase's learning rate over its peak: warm-up, flat, then linear decay to 0."""
+    left = (horizon - step) / (horizon * (1 - FLAT))
     return min((step + 1) / WARM_UP, left, 1.0)
+
+
+def finish_rate(step: int, steps: int) -> float:
+    """Second phase's learning rate over the peak: short warm-up, linear decay to 0."""
+    return min((step + 1) / FINISH_WARM_UP, 1.0) * FINISH_RATE * (steps - step) / steps
+
+
+def phases(minutes: float) -> tuple[int, int, int]:
+    """Steps of both phases, and the horizon of the first one's schedule."""
+    steps = max(2, round(minutes * STEPS_PER_MINUTE))
+    main = min(steps - 1, round(steps * MAIN))
+    return main, steps - main, round(steps * HORIZON)
 
 
 def losses(
@@ -97,6 +113,7 @@ class Learner:
 
     def __init__(self, rank: int, seed: int, steps: int, out: Path) -> None:
         self.rank, self.steps, self.progress = rank, steps, Progress()
+        self.rate = rate
         self.encoder = tokenizer.Encoder(tokenizer.load(out))
         self.levers = torch.tensor(self.encoder.levers)
         self.rng = Random(f"pretrain/{seed}/{rank}")
@@ -114,7 +131,7 @@ class Learner:
         self.policy.zero_grad()
         loss.backward()
         shared = self._share(figures)
-        self._update(rate(step, self.steps))
+        self._update(self.rate(step, self.steps))
         if self.progress.update(shared, step / self.steps):
             self.stream = iter(())
         return batch.ids.numel()
@@ -145,24 +162,45 @@ class Learner:
         self.adam.step()
         self.muon.step(scale, DECAY)
 
+    def continue_from(self, out: Path) -> None:
+        """Become the second phase: the first one's saved weights, its last stage, its own decay."""
+        with torch.no_grad():
+            for mine, saved in zip(
+                self.policy.parameters(), model.load(out).parameters(), strict=True
+            ):
+                mine.copy_(saved)
+        self.rate = finish_rate
+        self.progress = Progress(len(STAGES) - 1, (0.0, 0.0, 0.0, 0.0))
 
-def run_process(rank: int, rendezvous: str, seed: int, steps: int, out: Path) -> None:
+
+def run_process(rank: int, rendezvous: str, seed: int, minutes: float, out: Path) -> None:
     """Train in one of the processes; the first prints progress and saves."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=WORLD_SIZE
     )
-    learner, tokens, start = Learner(rank, seed, steps, out), 0, time.monotonic()
-    for step in range(steps):
-        tokens += learner.step(step) * WORLD_SIZE
-        if rank == 0 and (step + 1) % EVERY == 0:
-            report(step + 1, steps, tokens, time.monotonic() - start, learner.progress)
-        if rank == 0 and (step + 1) % (10 * EVERY) == 0:
-            model.save(learner.policy, out)
+    main, finish, horizon = phases(minutes)
+    tokens = train(Learner(rank, seed, horizon, out), main, out)
+    dist.barrier()  # the weights are saved
+    second = Learner(rank, seed + FINISH_SEED, finish, out)
+    second.continue_from(out)
+    dist.barrier()  # and read by all
+    tokens += train(second, finish, out)
     if rank == 0:
-        model.save(learner.policy, out)
         (out / "tokens.txt").write_text(str(tokens))
     dist.destroy_process_group()
+
+
+def train(learner: Learner, steps: int, out: Path) -> int:
+    """Make a phase's steps, save, and return the tokens that all processes read."""
+    tokens, start = 0, time.monotonic()
+    for step in range(steps):
+        tokens += learner.step(step) * WORLD_SIZE
+        if learner.rank == 0 and (step + 1) % EVERY == 0:
+            report(step + 1, steps, tokens, time.monotonic() - start, learner.progress)
+    if learner.rank == 0:
+        model.save(learner.policy, out)
+    return tokens
 
 
 def report(step: int, steps: int, tokens: int, seconds: float, progress: Progress) -> None:
@@ -181,7 +219,7 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def provenance(args: argparse.Namespace, steps: int, seconds: float) -> dict[str, object]:
+def provenance(args: argparse.Namespace, seconds: float) -> dict[str, object]:
     """Where the weights come from, and what they can do."""
     out = args.out
     encoder = tokenizer.Encoder(tokenizer.load(out))
@@ -193,7 +231,7 @@ def provenance(args: argparse.Namespace, steps: int, seconds: float) -> dict[str
     return {
         "command": f"{command} --minutes {args.minutes:g} --seed {args.seed}",
         "seed": args.seed,
-        "steps": steps,
+        "steps": sum(phases(args.minutes)[:2]),
         "tokens": tokens,
         "seconds": round(seconds),
         "hardware": f"{WORLD_SIZE} processes of one thread, {platform.machine()} CPU cores",
@@ -212,13 +250,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    start, steps = time.monotonic(), max(1, round(args.minutes * STEPS_PER_MINUTE))
+    start = time.monotonic()
     tokenizer.save(tokenizer.train(tokenizer.corpus(args.seed)), args.out)
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (f"{folder}/rendezvous", args.seed, steps, args.out)
+        arguments = (f"{folder}/rendezvous", args.seed, args.minutes, args.out)
         spawn(run_process, arguments, nprocs=WORLD_SIZE)
     torch.set_num_threads(1)
-    found = provenance(args, steps, time.monotonic() - start)
+    found = provenance(args, time.monotonic() - start)
     text = json.dumps(found, indent=2) + "\n"
     (args.out / "PROVENANCE.json").write_text(text)
     print(text)
