@@ -46,7 +46,7 @@ func (l *Loop) evaluateFinal(ctx context.Context, step int64, split envs.Split) 
 		if err := json.Unmarshal(known, &e); err != nil {
 			return fmt.Errorf("evaluation in run.db: %w", err)
 		}
-		if e.Episodes >= l.Config.Eval.FinalEpisodes {
+		if e.Episodes+e.Failed >= l.Config.Eval.FinalEpisodes {
 			return nil
 		}
 		if err := l.Ledger.DropEvaluation(ctx, step, string(split)); err != nil {

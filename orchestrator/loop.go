@@ -76,6 +76,9 @@ type Loop struct {
 	seconds  float64        // of training committed
 }
 
+// commitTimeout bounds what a commit may take, the memory included.
+const commitTimeout = 5 * time.Minute
+
 // Summary is what a run came to.
 type Summary struct {
 	Steps       int64         `json:"steps"`
@@ -95,21 +98,16 @@ func (l *Loop) Run(ctx context.Context) (Summary, error) {
 		return Summary{}, err
 	}
 	step := last.Step
-	if l.Config.Eval.Every > 0 {
-		if err := l.evaluateOnce(ctx, step, l.Config.Eval.Episodes, envs.Eval); err != nil {
-			return Summary{}, err
-		}
-	}
 	for !l.finished(step) {
-		if err := l.step(ctx, step+1); err != nil {
-			return Summary{}, fmt.Errorf("step %d: %w", step+1, err)
-		}
-		step++
-		if e := l.Config.Eval.Every; e > 0 && step%int64(e) == 0 && !l.finished(step) {
+		if e := l.Config.Eval.Every; e > 0 && step%int64(e) == 0 {
 			if err := l.evaluateOnce(ctx, step, l.Config.Eval.Episodes, envs.Eval); err != nil {
 				return Summary{}, err
 			}
 		}
+		if err := l.step(ctx, step+1); err != nil {
+			return Summary{}, fmt.Errorf("step %d: %w", step+1, err)
+		}
+		step++
 	}
 	for _, split := range []envs.Split{envs.Eval, envs.Test} {
 		if err := l.evaluateFinal(ctx, step, split); err != nil {
@@ -146,11 +144,15 @@ func (l *Loop) prepare(ctx context.Context) (ledger.Step, error) {
 	}
 	if last.Step > 0 {
 		l.Log.Info().Int64("step", last.Step).Int("version", last.Version).Msg("continuing")
+		if err := l.Ledger.Event(ctx, last.Step, "continued", fmt.Sprintf("with version %d", last.Version)); err != nil {
+			return last, err
+		}
 	}
-	if err := l.Ledger.DiscardAfter(last.Version); err != nil {
+	// Restore first: nothing is discarded before the checkpoint is known to be good.
+	if err := l.Trainer.Restore(ctx, last.Version); err != nil {
 		return last, err
 	}
-	if err := l.Trainer.Restore(ctx, last.Version); err != nil {
+	if err := l.Ledger.DiscardAfter(last.Version); err != nil {
 		return last, err
 	}
 	base := sampler.Adapter{}
@@ -167,7 +169,11 @@ func (l *Loop) prepare(ctx context.Context) (ledger.Step, error) {
 	}
 	l.context = can.ContextLength
 	if last.Version > 0 {
-		if _, err = l.publish(ctx, last.Version); err != nil {
+		export, err := l.Trainer.Export(ctx, last.Version)
+		if err != nil {
+			return last, fmt.Errorf("export version %d: %w", last.Version, err)
+		}
+		if _, err = l.publish(ctx, last.Version, export); err != nil {
 			return last, err
 		}
 	}
@@ -181,7 +187,7 @@ func (l *Loop) step(ctx context.Context, step int64) error {
 	if err != nil {
 		return err
 	}
-	m := StepMetrics{Step: step, Modes: map[Mode]int{}}
+	m := StepMetrics{Step: step, Modes: map[Mode]int{}, Stops: map[sampler.StopReason]int{}}
 	groups, err := l.sample(ctx, plan)
 	if err != nil {
 		return err
@@ -197,11 +203,17 @@ func (l *Loop) step(ctx context.Context, step int64) error {
 			return err
 		}
 	}
+	if version != nil {
+		l.retire(ctx, previous) // a continued run would publish it again
+	}
+	// From here to the commit Ctrl-C waits: the update is paid for.
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), commitTimeout, errors.New("the commit took too long"))
+	defer cancel()
 	if err := l.commit(ctx, step, plan, groups, version, &m, start); err != nil {
 		return err
 	}
-	if version != nil {
-		l.retire(ctx, previous)
+	if err := l.Ledger.Prune(ctx, l.Config.Run.KeepCheckpoints); err != nil {
+		return err
 	}
 	if l.OnStep != nil {
 		l.OnStep(m)
@@ -231,14 +243,12 @@ func (l *Loop) plan(ctx context.Context, step int64) (Plan, error) {
 
 // commit makes the step true, with the memory in the same transaction.
 func (l *Loop) commit(ctx context.Context, step int64, plan Plan, groups [][]sampler.Trajectory, v *ledger.Version, m *StepMetrics, start time.Time) error {
-	began := time.Now()
 	if err := l.learn(ctx, plan, groups); err != nil {
 		return err
 	}
 	m.Version = l.policy.Version
 	m.Episodes = l.episodes + plan.Episodes()
 	m.Seconds.Total = time.Since(start).Seconds()
-	m.Seconds.Commit = time.Since(began).Seconds()
 	text, err := json.Marshal(m)
 	if err != nil {
 		return err

@@ -218,6 +218,45 @@ func TestATrainerThatKeepsDyingStopsTheRun(t *testing.T) {
 	}
 }
 
+// A server that is gone fails the step instead of committing an empty one, and
+// what failed is sampled again by the next command.
+func TestAStepOfFailuresIsNotCommitted(t *testing.T) {
+	w := newWorld(t, small(func(c *config.Config) { c.Eval.Every = 0 }))
+	w.backend.BeforeSample = func(context.Context, sampler.Policy, sampler.Request) error { return sampler.ErrPolicyGone }
+	if _, err := w.run(context.Background()); err == nil || !strings.Contains(err.Error(), "episodes failed") || len(w.steps) != 0 {
+		t.Fatalf("%d steps, %v", len(w.steps), err)
+	}
+	w.backend.BeforeSample = nil
+	if _, err := w.run(context.Background()); err != nil || len(w.steps) != w.config.Run.Steps || w.steps[0].Failed != 0 {
+		t.Errorf("continued: %d steps, %v", len(w.steps), err)
+	}
+}
+
+// An episode that a killed run had finished but not reflected upon keeps its
+// turns and gets its tip.
+func TestALateReflection(t *testing.T) {
+	w := newWorld(t, small(func(c *config.Config) { c.Eval.Every, c.Run.Steps = 0, 1 }))
+	ctx, cancel := context.WithCancelCause(context.Background())
+	w.backend.BeforeSample = func(_ context.Context, _ sampler.Policy, r sampler.Request) error {
+		if strings.Contains(w.backend.LastUser(r.Prompt), "Write one tip") {
+			cancel(errors.New("stopped"))
+			return context.Cause(ctx)
+		}
+		return nil
+	}
+	if _, err := w.run(ctx); err == nil {
+		t.Fatal("not stopped")
+	}
+	w.backend.BeforeSample = nil
+	before := len(w.backend.Calls())
+	if _, err := w.run(context.Background()); err != nil || before == 0 {
+		t.Fatal(err)
+	}
+	if m := w.steps[0]; m.NewTips != m.Free.N+m.Tips.N {
+		t.Errorf("%d tips after %d episodes", m.NewTips, m.Free.N+m.Tips.N)
+	}
+}
+
 func TestARefusedRequestIsNotRepeated(t *testing.T) {
 	w := newWorld(t, small())
 	w.trainer.fail = func(c string) error {

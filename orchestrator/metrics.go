@@ -1,6 +1,10 @@
 package orchestrator
 
-import "math"
+import (
+	"math"
+
+	"github.com/empo2/empo2/sampler"
+)
 
 // StepMetrics is one training step as it is shown, stored and written as a
 // JSON line. Log-probs and KL are in nats, times in seconds.
@@ -10,6 +14,8 @@ type StepMetrics struct {
 	Episodes int          `json:"episodes"` // training episodes so far, this step included
 	Modes    map[Mode]int `json:"modes"`    // episodes by learning mode
 	Failed   int          `json:"failed"`   // episodes without a result
+	// Stops counts episodes by why they ended.
+	Stops map[sampler.StopReason]int `json:"stops"`
 
 	Free Rollouts `json:"free"` // sampled without tips
 	Tips Rollouts `json:"tips"` // sampled with tips
@@ -52,9 +58,7 @@ type Seconds struct {
 	Sample  float64 `json:"sample"` // episodes and reflection
 	Train   float64 `json:"train"`
 	Publish float64 `json:"publish"` // export, load, canary
-	Commit  float64 `json:"commit"`
-	Eval    float64 `json:"eval,omitempty"`
-	Total   float64 `json:"total"` // without evaluation
+	Total   float64 `json:"total"`   // until the commit
 }
 
 // Evaluation is the result of episodes without tips on a split.

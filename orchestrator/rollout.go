@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -29,42 +30,58 @@ func (l *Loop) sample(ctx context.Context, plan Plan) ([][]sampler.Trajectory, e
 			}
 		}
 	}
-	if len(specs) == 0 {
-		return groups, nil
+	if err := l.reflectLate(ctx, groups); err != nil || len(specs) == 0 {
+		return groups, err
 	}
-	if err := l.run(ctx, plan, specs, groups); err != nil {
-		return nil, err
-	}
+	failed, err := l.run(ctx, plan, specs, groups)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	return groups, nil
+	if err == nil && 2*failed.n > plan.Episodes() {
+		err = fmt.Errorf("%d of %d episodes failed, for example: %s\n  hint: the step is not committed; cure the cause and run the same command again", failed.n, plan.Episodes(), failed.why)
+	}
+	return groups, err
 }
 
-// run samples specs into groups.
-func (l *Loop) run(ctx context.Context, plan Plan, specs []sampler.EpisodeSpec, groups [][]sampler.Trajectory) error {
+// failures counts episodes that were lost for good.
+type failures struct {
+	n   int
+	why string // of the first
+}
+
+// run samples specs into groups. A finished episode is durable before it is
+// reflected upon, also while ctx ends; a failed one is not stored, so that a
+// continued run samples it again.
+func (l *Loop) run(ctx context.Context, plan Plan, specs []sampler.EpisodeSpec, groups [][]sampler.Trajectory) (failures, error) {
+	ctx, cancel := context.WithCancelCause(ctx) // a store that fails ends the sampling
+	defer cancel(nil)
 	var mu sync.Mutex
-	after := errgroup.Group{} // reflection and storage, beside the episodes still running
+	var lost failures
+	after := errgroup.Group{} // storage and reflection, beside the episodes still running
 	after.SetLimit(l.Config.Rollout.EpisodesInFlight)
-	scheduler := l.scheduler()
-	scheduler.Sample(ctx, specs, func(t sampler.Trajectory) {
+	l.scheduler().Sample(ctx, specs, func(t sampler.Trajectory) {
 		after.Go(func() error {
-			if ctx.Err() != nil {
-				return context.Cause(ctx) // cut off, not finished: sampled again after a restart
-			}
-			if err := l.reflect(ctx, &t); err != nil {
-				return err
-			}
-			if err := l.store(context.WithoutCancel(ctx), plan, t); err != nil {
-				return err
+			if !t.Failed() {
+				if err := l.store(context.WithoutCancel(ctx), plan, t); err != nil {
+					cancel(err)
+					return err
+				}
+				if err := l.reflect(ctx, &t); err != nil {
+					cancel(err)
+					return err
+				}
 			}
 			mu.Lock()
 			defer mu.Unlock()
+			if t.Failed() {
+				lost.n++
+				lost.why = cmp.Or(lost.why, t.Err)
+			}
 			groups[t.Group][t.Episode] = t
 			return nil
 		})
 	})
-	return after.Wait()
+	return lost, after.Wait()
 }
 
 func (l *Loop) scheduler() *sampler.Scheduler {
@@ -126,11 +143,11 @@ func (l *Loop) recall(ctx context.Context, scope, state string) (sampler.Recalle
 	return out, nil
 }
 
-// reflect lets the policy (or the base) write its tip. A reflection that
-// fails costs the tip, never the episode.
+// reflect lets the policy (or the base) write its tip and stores it. A
+// reflection that fails costs the tip, never the episode.
 func (l *Loop) reflect(ctx context.Context, t *sampler.Trajectory) error {
-	if l.Memory == nil || t.Failed() {
-		return nil
+	if l.Memory == nil || ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	by := l.policy
 	if l.Config.Reflection.By == "base" {
@@ -138,16 +155,35 @@ func (l *Loop) reflect(ctx context.Context, t *sampler.Trajectory) error {
 	}
 	err := l.Driver.Reflect(ctx, t, by, sampler.ReflectSpec{
 		Temperature: l.Config.Reflection.Temperature, MaxTokens: l.Config.Reflection.MaxTokens,
-		MaxPrompt: l.maxPrompt(l.Config.Reflection.MaxTokens),
-		Seed:      childSeed(t.Seed, "reflect"),
+		MaxPrompt: l.maxPrompt(l.Config.Reflection.MaxTokens), Seed: childSeed(t.Seed, "reflect"),
 	})
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	if err != nil {
 		l.Log.Warn().Err(err).Int64("step", t.Step).Int("group", t.Group).Int("rollout", t.Episode).Msg("no tip")
+		return nil
 	}
-	return nil
+	text, err := json.Marshal(t)
+	if err != nil {
+		return fmt.Errorf("encode episode %d/%d: %w", t.Group, t.Episode, err)
+	}
+	return l.Ledger.UpdateEpisode(context.WithoutCancel(ctx), t.Step, t.Group, t.Episode, text)
+}
+
+// reflectLate writes the tips of stored episodes that a killed run had not
+// reflected upon yet.
+func (l *Loop) reflectLate(ctx context.Context, groups [][]sampler.Trajectory) error {
+	late := errgroup.Group{}
+	late.SetLimit(l.Config.Rollout.EpisodesInFlight)
+	for g := range groups {
+		for e := range groups[g] {
+			if t := &groups[g][e]; t.Stop != "" && t.TipIDs == nil {
+				late.Go(func() error { return l.reflect(ctx, t) })
+			}
+		}
+	}
+	return late.Wait()
 }
 
 func (l *Loop) store(ctx context.Context, plan Plan, t sampler.Trajectory) error {
@@ -203,6 +239,7 @@ func describe(m *StepMetrics, plan Plan, groups [][]sampler.Trajectory, weight f
 		for e, t := range group {
 			mode := plan.Groups[g].Episodes[e].Mode
 			m.Modes[mode]++
+			m.Stops[t.Stop]++
 			if t.Failed() {
 				m.Failed++
 				continue

@@ -92,9 +92,10 @@ func countTrained(s sampler.Sequence) int {
 func (l *Loop) update(ctx context.Context, step int64, items []item, m *StepMetrics) (*ledger.Version, error) {
 	start, version := time.Now(), int(step)
 	committed := l.policy.Version
+	var export trainerbridge.Exported
 	for {
-		err := l.train(ctx, version, items, m)
-		if err == nil {
+		var err error
+		if export, err = l.train(ctx, version, items, m); err == nil {
 			break
 		}
 		if ctx.Err() != nil {
@@ -108,16 +109,17 @@ func (l *Loop) update(ctx context.Context, step int64, items []item, m *StepMetr
 		if err := l.Ledger.Event(ctx, step, "trainer restart", err.Error()); err != nil {
 			return nil, err
 		}
-		if err := l.Ledger.DiscardAfter(committed); err != nil {
+		// Restore waits for what the trainer may still be writing.
+		if err := l.Trainer.Restore(ctx, committed); err != nil {
 			return nil, err
 		}
-		if err := l.Trainer.Restore(ctx, committed); err != nil {
+		if err := l.Ledger.DiscardAfter(committed); err != nil {
 			return nil, err
 		}
 	}
 	m.Seconds.Train = time.Since(start).Seconds()
 	start = time.Now()
-	v, err := l.publish(ctx, version)
+	v, err := l.publish(ctx, version, export)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +128,8 @@ func (l *Loop) update(ctx context.Context, step int64, items []item, m *StepMetr
 }
 
 // train makes the step's optimizer steps and writes checkpoint and adapter.
-func (l *Loop) train(ctx context.Context, version int, items []item, m *StepMetrics) error {
+func (l *Loop) train(ctx context.Context, version int, items []item, m *StepMetrics) (trainerbridge.Exported, error) {
+	none := trainerbridge.Exported{}
 	loss := trainerbridge.Loss{Name: "empo2", Config: map[string]float64{
 		"clip_low_threshold": 1 - l.Config.Loss.ClipLow, "clip_high_threshold": 1 + l.Config.Loss.ClipHigh,
 		"dual_clip": l.Config.Loss.DualClip, "logprob_floor": l.Config.Loss.LogprobFloor,
@@ -136,35 +139,44 @@ func (l *Loop) train(ctx context.Context, version int, items []item, m *StepMetr
 	adam := trainerbridge.Adam{LearningRate: o.LearningRate, Beta1: o.Beta1, Beta2: o.Beta2, Eps: o.Eps, WeightDecay: o.WeightDecay, GradClipNorm: o.GradClipNorm}
 	var tally tally
 	for epoch := range l.Config.Loss.Epochs {
-		order := rand.New(rand.NewPCG(l.Config.Run.Seed, childSeed(l.Config.Run.Seed, "minibatch", uint64(version), uint64(epoch)))).Perm(len(items))
-		for begin := 0; begin < len(order); begin += l.Config.Loss.MiniBatch {
-			batch := make([]item, 0, l.Config.Loss.MiniBatch)
-			for _, i := range order[begin:min(begin+l.Config.Loss.MiniBatch, len(order))] {
-				batch = append(batch, items[i])
-			}
+		for _, batch := range l.miniBatches(items, version, epoch) {
 			rows := l.rows(batch)
 			stats, logprobs, err := l.Trainer.ForwardBackward(ctx, rows, loss)
 			if err != nil {
-				return err
+				return none, err
 			}
-			if tally.updates == 0 {
+			if tally.mismatch.Tokens == 0 {
 				if err := tally.compare(batch, logprobs); err != nil {
-					return err
+					return none, err
 				}
 			}
 			optim, err := l.Trainer.OptimStep(ctx, adam)
 			if err != nil {
-				return err
+				return none, err
 			}
 			tally.add(len(rows), stats, optim)
 		}
 	}
 	tally.fill(m)
 	if err := l.Trainer.Save(ctx, version); err != nil {
-		return err
+		return none, err
 	}
-	_, err := l.Trainer.Export(ctx, version)
-	return err
+	return l.Trainer.Export(ctx, version)
+}
+
+// miniBatches deals the items, shuffled, into as many mini-batches of at most
+// loss.minibatch as it takes, of sizes as equal as can be: no optimizer step
+// rests on a few left over.
+func (l *Loop) miniBatches(items []item, version, epoch int) [][]item {
+	order := rand.New(rand.NewPCG(l.Config.Run.Seed, childSeed(l.Config.Run.Seed, "minibatch", uint64(version), uint64(epoch)))).Perm(len(items))
+	n := (len(items) + l.Config.Loss.MiniBatch - 1) / l.Config.Loss.MiniBatch
+	out := make([][]item, n)
+	for b := range out {
+		for _, i := range order[b*len(items)/n : (b+1)*len(items)/n] {
+			out[b] = append(out[b], items[i])
+		}
+	}
+	return out
 }
 
 // rows renders one mini-batch. Losses are sums, so that every mean is folded
@@ -224,27 +236,18 @@ func anchor(s sampler.Sequence, kl float64) trainerbridge.Row {
 	return r
 }
 
-// tally sums the statistics of a step's optimizer steps.
+// tally gathers the statistics of a step's optimizer steps.
 type tally struct {
-	updates, rows                                             int
-	tokens, masked, clipped, ratio, approx, entropy, gradNorm float64
-	klBase, klTokens, ratioMax                                float64
-	mismatch                                                  sampler.Mismatch
+	rows     int
+	passes   []trainerbridge.Stats // of forward_backward
+	gradNorm float64               // sum over the optimizer steps
+	mismatch sampler.Mismatch
 }
 
-func (t *tally) add(rows int, fb, optim trainerbridge.Stats) {
-	t.updates++
+func (t *tally) add(rows int, pass, optim trainerbridge.Stats) {
 	t.rows += rows
-	t.tokens += fb["tokens:sum"]
-	t.masked += fb["masked:sum"]
-	t.clipped += fb["clipped:sum"]
-	t.ratio += fb["ratio:sum"]
-	t.ratioMax = max(t.ratioMax, fb["ratio_max:max"])
-	t.approx += fb["approx_kl:sum"]
-	t.entropy += fb["entropy:sum"]
-	t.klBase += fb["kl_base:sum"]
-	t.klTokens += fb["kl_tokens:sum"]
-	t.gradNorm += optim["grad_norm:mean"]
+	t.passes = append(t.passes, pass)
+	t.gradNorm += optim.GradNorm()
 }
 
 // compare measures sampler against trainer on the rows of the first
@@ -269,27 +272,17 @@ func (t *tally) compare(batch []item, logprobs [][]float32) error {
 }
 
 func (t *tally) fill(m *StepMetrics) {
-	per := func(sum, n float64) float64 {
-		if n == 0 {
-			return 0
-		}
-		return sum / n
-	}
-	m.Rows, m.Trained = t.rows, int(t.tokens)
-	m.MaskShare, m.ClipShare = per(t.masked, t.tokens), per(t.clipped, t.tokens)
-	m.Ratio, m.RatioMax = per(t.ratio, t.tokens-t.masked), t.ratioMax
-	m.ApproxKL, m.Entropy = per(t.approx, t.tokens), per(t.entropy, t.tokens)
-	m.KLBase, m.GradNorm = per(t.klBase, t.klTokens), per(t.gradNorm, float64(t.updates))
+	s := trainerbridge.MergeStats(t.passes, nil)
+	m.Rows, m.Trained = t.rows, int(s.Tokens())
+	m.MaskShare, m.ClipShare = s.MaskedShare(), s.ClippedShare()
+	m.Ratio, m.RatioMax = s.MeanRatio(), s.MaxRatio()
+	m.ApproxKL, m.Entropy, m.KLBase = s.ApproxKL(), s.Entropy(), s.KLBase()
+	m.GradNorm = t.gradNorm / float64(len(t.passes))
 	m.Mismatch, m.MismatchMax = t.mismatch.Mean, t.mismatch.Max
 }
 
-// publish exports a version, has it served and proved, and makes it the
-// policy.
-func (l *Loop) publish(ctx context.Context, version int) (*ledger.Version, error) {
-	export, err := l.Trainer.Export(ctx, version)
-	if err != nil {
-		return nil, fmt.Errorf("export version %d: %w", version, err)
-	}
+// publish has a version served and proved, and makes it the policy.
+func (l *Loop) publish(ctx context.Context, version int, export trainerbridge.Exported) (*ledger.Version, error) {
 	p, err := l.Backend.Publish(ctx, sampler.Adapter{Version: version, Dir: export.Dir, GGUF: export.GGUF, Score: l.score(version)})
 	if err != nil {
 		return nil, fmt.Errorf("publish version %d: %w", version, err)
@@ -318,15 +311,12 @@ func (l *Loop) score(version int) func(context.Context, []int32) ([]float32, err
 	}
 }
 
-// retire stops serving an old version and removes files no longer needed.
+// retire stops serving an old version. The base stays: reflection may want it.
 func (l *Loop) retire(ctx context.Context, old sampler.Policy) {
-	if old.Version != 0 {
-		if err := l.Backend.Retire(ctx, old); err != nil {
-			l.Log.Warn().Err(err).Int("version", old.Version).Msg("old version not retired")
-			return
-		}
+	if old.Version == 0 {
+		return
 	}
-	if err := l.Ledger.Prune(l.Config.Run.KeepCheckpoints); err != nil {
-		l.Log.Warn().Err(err).Msg("old checkpoints not removed")
+	if err := l.Backend.Retire(ctx, old); err != nil {
+		l.Log.Warn().Err(err).Int("version", old.Version).Msg("old version not retired")
 	}
 }

@@ -138,6 +138,7 @@ func (r *rollout) sample(ctx context.Context, turn *Turn) error {
 // prompt renders the turn after what was said before.
 func (r *rollout) prompt(ctx context.Context, turn *Turn) (prompt []int32, err error) {
 	messages := append(r.opening, r.Format.Turn(turn.Observation, turn.Tips))
+	turn.Prompt = messages
 	err = within(ctx, r.SampleTimeout, "render the prompt", func(ctx context.Context) (err error) {
 		prompt, err = r.talk.Prompt(ctx, messages...)
 		return err

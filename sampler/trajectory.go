@@ -67,6 +67,9 @@ type Turn struct {
 	// Tips are those that this turn showed and no earlier one (KeepAll), or
 	// all that it showed (KeepLatest).
 	Tips []Tip `json:"tips,omitempty"`
+	// Prompt are the messages that this turn added to the conversation, in
+	// typed spans: the task before the first turn, then feedback, tips, state.
+	Prompt []Message `json:"prompt"`
 	// Similar is what the memory counted; -1 if it was not asked.
 	Similar   int           `json:"similar"`
 	PromptLen int           `json:"prompt_len"` // tokens

@@ -9,7 +9,17 @@ die() {
   exit 3
 }
 
-cache=${EMPO2_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/empo2}
+# The same folder as the program's own: the user's cache directory.
+if [ -n "${EMPO2_CACHE:-}" ]; then
+  mkdir -p "$EMPO2_CACHE"
+  EMPO2_CACHE=$(cd "$EMPO2_CACHE" && pwd)
+  export EMPO2_CACHE
+  cache=$EMPO2_CACHE
+elif [ "$(uname)" = Darwin ]; then
+  cache=${HOME:?set HOME or EMPO2_CACHE}/Library/Caches/empo2
+else
+  cache=${XDG_CACHE_HOME:-${HOME:?set HOME or EMPO2_CACHE}/.cache}/empo2
+fi
 empo2=$cache/bin/empo2
 
 # build compiles empo2 into the cache; the first build compiles SQLite and

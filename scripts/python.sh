@@ -19,9 +19,11 @@ PY
 wanted=$(test_tools)
 tools=$cache/test-tools-$(printf '%s' "$wanted" | cksum | cut -d' ' -f1)
 if [ ! -e "$tools/complete" ]; then
-  say "installing the test tools: $(echo $wanted)"
+  say "installing the test tools: pytest, ruff, mypy"
   rm -rf "$tools"
-  "$EMPO2_PYTHON" -m pip install --quiet --target "$tools" $wanted
+  mkdir -p "$tools"
+  printf '%s\n' "$wanted" >"$tools/requirements.txt"
+  "$EMPO2_PYTHON" -m pip install --quiet --target "$tools" -r "$tools/requirements.txt"
   touch "$tools/complete"
 fi
 export PYTHONPATH=$tools

@@ -65,19 +65,13 @@ func (l *Local) Save(ctx context.Context, version int) error {
 	return l.client.SaveWeights(ctx, fmt.Sprintf("%06d", version))
 }
 
-// Export writes the adapter of a version for inference servers, unless it is
-// there already.
+// Export writes the adapter of a version for inference servers.
 func (l *Local) Export(ctx context.Context, version int) (Exported, error) {
-	name := fmt.Sprintf("v%06d", version)
-	dir := filepath.Join(l.Process.Root, "adapters", name)
-	if _, err := os.Stat(filepath.Join(dir, "manifest.json")); errors.Is(err, os.ErrNotExist) {
-		export, err := l.client.SaveForSampler(ctx, name)
-		if err != nil {
-			return Exported{}, err
-		}
-		dir = export.Dir
+	export, err := l.client.SaveForSampler(ctx, fmt.Sprintf("v%06d", version))
+	if err != nil {
+		return Exported{}, err
 	}
-	return readManifest(dir)
+	return readManifest(export.Dir)
 }
 
 // readManifest checks that an exported adapter is whole and says what it is.
@@ -126,8 +120,11 @@ func (l *Local) Restore(ctx context.Context, version int) error {
 			return err
 		}
 	} else if version == 0 {
-		if err := l.dial(ctx); err != nil {
-			return err
+		if err := l.dial(ctx); err != nil && ctx.Err() == nil { // it may hang
+			err = l.restart(ctx)
+			if err != nil {
+				return err
+			}
 		}
 	}
 	if version == 0 {

@@ -45,8 +45,10 @@ func Estimate(group []Episode, b Baseline, normalize bool) (advantages []float64
 		return advantages, false
 	}
 	scale := 1.0
-	if normalize {
-		scale = 1 / (std(group) + epsilon)
+	if s := std(group); normalize && (s > epsilon || b == Group) {
+		// With TipFree a group's returns may coincide although its kinds of
+		// episodes differ from their baselines: then 1/std means nothing.
+		scale = 1 / (s + epsilon)
 	}
 	center := centers(group, b)
 	for i, e := range group {

@@ -68,6 +68,16 @@ func TestTipFreeBaselineKeepsTheTransferAlive(t *testing.T) {
 	}
 }
 
+// Returns that coincide across kinds (success without tips, bonus with them)
+// have no standard deviation to divide by.
+func TestCoincidingReturnsDoNotExplode(t *testing.T) {
+	group := []Episode{{Env: 1}, {Env: 1}, {Bonus: 1, Tips: true, OffPolicy: true}, {Bonus: 1, Tips: true, OffPolicy: true}}
+	got, ok := Estimate(group, TipFree, true)
+	if !ok || got[2] != -1 || got[0] != 0 {
+		t.Errorf("got %v, %v", got, ok)
+	}
+}
+
 func TestGroupAdvantagesSumToZero(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		group := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Episode {

@@ -38,7 +38,7 @@ func between(key string, v, lo, hi float64) rule {
 	if math.IsInf(hi, 1) {
 		hint = fmt.Sprintf("%g or more", lo)
 	}
-	return rule{key, v >= lo && v <= hi, fmt.Sprintf("%g is out of range", v), hint} // NaN fails both
+	return rule{key, v >= lo && v <= hi && !math.IsInf(v, 0), fmt.Sprintf("%g is out of range", v), hint} // NaN fails both
 }
 
 func above(key string, v float64) rule {
@@ -88,8 +88,8 @@ func rules(c Config) []rule {
 		oneOf("algorithm.baseline", c.Algorithm.Baseline, "group", "tip-free"),
 		between("loss.clip_low", c.Loss.ClipLow, 0, 1),
 		between("loss.clip_high", c.Loss.ClipHigh, 0, inf),
-		{"loss.dual_clip", c.Loss.DualClip == 0 || c.Loss.DualClip > 1, fmt.Sprintf("%g is out of range", c.Loss.DualClip), "0 (off) or a number above 1"},
-		{"loss.logprob_floor", c.Loss.LogprobFloor <= 0, fmt.Sprintf("%g is not a log-prob", c.Loss.LogprobFloor), "0 or below; -1e30 switches the mask off"},
+		{"loss.dual_clip", c.Loss.DualClip == 0 || c.Loss.DualClip > 1 && !math.IsInf(c.Loss.DualClip, 0), fmt.Sprintf("%g is out of range", c.Loss.DualClip), "0 (off) or a number above 1"},
+		{"loss.logprob_floor", c.Loss.LogprobFloor <= 0 && !math.IsInf(c.Loss.LogprobFloor, 0), fmt.Sprintf("%g is not a log-prob", c.Loss.LogprobFloor), "0 or below; -1e30 switches the mask off"},
 		between("loss.kl", c.Loss.KL, 0, inf),
 		between("loss.kl_sampled", c.Loss.KLSampled, 0, inf),
 		oneOf("loss.kl_estimator", c.Loss.KLEstimator, "exact", "k3"),
@@ -145,6 +145,8 @@ func contradictions(c Config) []rule {
 			fmt.Sprintf("tip-free needs mixed groups, but mode_draw is %q", a.ModeDraw), `baseline = "group", or mode_draw = "episode"`},
 		{"algorithm.memory_probability", a.Name == "grpo" || a.ModeDraw != "episode" || a.Baseline != "tip-free" || int(math.Round(a.MemoryProbability*float64(a.GroupSize))) < a.GroupSize,
 			"leaves no episode without tips for the tip-free baseline", "lower memory_probability or raise group_size"},
+		{"algorithm.memory_probability", a.Name == "grpo" || a.ModeDraw != "episode" || a.MemoryProbability == 0 || math.Round(a.MemoryProbability*float64(a.GroupSize)) >= 1,
+			"gives no episode of a group tips", "raise memory_probability or group_size"},
 		{"env.webshop.data", c.Env.Name != "webshop" || c.Env.WebShop.Data != "", "is empty", "the folder of the original's data files"},
 		{"env.remote.url", c.Env.Name != "remote" || c.Env.Remote.URL != "", "is empty", `for example "http://127.0.0.1:8090"`},
 		{"sampler.model", (c.Sampler.Model == "embedded") == (c.Trainer.Model == "embedded"),
@@ -156,18 +158,26 @@ func contradictions(c Config) []rule {
 	}
 }
 
-// ineffective lists, per condition, the keys (or tables, ending in ".") that
-// do nothing while it holds.
-func ineffective(c Config) map[string][]string {
-	out := map[string][]string{}
+// idle are keys (or tables, ending in ".") that do nothing, and why.
+type idle struct {
+	why  string
+	keys []string
+}
+
+// ineffective lists what does nothing under the other settings.
+func ineffective(c Config) []idle {
+	var out []idle
 	when := func(cond bool, why string, keys ...string) {
 		if cond {
-			out[why] = keys
+			out = append(out, idle{why, keys})
 		}
 	}
 	when(c.Algorithm.Name == "grpo", `algorithm.name is "grpo", which has no memory`,
 		"memory.", "novelty.", "reflection.", "algorithm.mode_draw", "algorithm.memory_probability",
 		"algorithm.off_policy_probability", "algorithm.baseline")
+	when(c.Algorithm.MemoryProbability == 0, "algorithm.memory_probability is 0: no episode is shown tips",
+		"memory.", "novelty.", "reflection.", "algorithm.off_policy_probability")
+	when(c.Eval.Every == 0, "eval.every is 0: only the final evaluation is made", "eval.episodes")
 	for _, name := range []string{"vault", "scienceworld", "webshop", "remote"} {
 		when(c.Env.Name != name, fmt.Sprintf("env.name is %q, not %q", c.Env.Name, name), "env."+name+".")
 	}
@@ -181,12 +191,12 @@ func checkIneffective(c Config, given map[string]string, place func(string) stri
 	defaults := map[string]string{}
 	walk(reflect.ValueOf(Default()), "", func(name, _ string, v reflect.Value) { defaults[name] = format(v) }, nil)
 	var found error
-	for why, patterns := range ineffective(c) {
+	for _, i := range ineffective(c) {
 		walk(reflect.ValueOf(c), "", func(name, _ string, v reflect.Value) {
-			if _, ok := given[name]; !ok || found != nil || format(v) == defaults[name] || !matches(name, patterns) {
+			if _, ok := given[name]; !ok || found != nil || format(v) == defaults[name] || !matches(name, i.keys) {
 				return
 			}
-			found = &Error{place(name), "has no effect: " + why, "remove it, or change the other key"}
+			found = &Error{place(name), "has no effect: " + i.why, "remove it, or change the other key"}
 		}, nil)
 	}
 	return found

@@ -186,7 +186,7 @@ type Trainer struct {
 	Threads        int      `toml:"threads" doc:"torch threads; 0: torch's own choice"`
 	Formats        []string `toml:"formats" doc:"what an adapter is written as: peft, gguf"`
 	TimeoutSeconds float64  `toml:"timeout_seconds" doc:"deadline of a request"`
-	Restarts       int      `toml:"restarts" doc:"how often a trainer that died is started again before the run stops"`
+	Restarts       int      `toml:"restarts" doc:"how often a trainer that died is started again within a step"`
 }
 
 // Default is the embedded default: a demonstration that runs offline on a CPU.

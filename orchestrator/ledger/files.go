@@ -40,8 +40,12 @@ func (l *Ledger) DiscardAfter(version int) error {
 	})
 }
 
-// Prune removes all adapters and checkpoints but the newest keep.
-func (l *Ledger) Prune(keep int) error {
+// Prune removes all adapters and checkpoints but the newest keep, after it has
+// made every commit durable on disk.
+func (l *Ledger) Prune(ctx context.Context, keep int) error {
+	if _, err := l.db.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
+		return fmt.Errorf("checkpoint run.db: %w", explain(err))
+	}
 	return l.remove(func(all []int) []int { return all[:max(0, len(all)-keep)] })
 }
 

@@ -6,8 +6,9 @@
 // A step becomes true in one transaction ([Ledger.Commit]), which also takes
 // what the memory learnt: weights and memory never disagree. Episodes are
 // durable as soon as they are finished, so a killed run keeps them. WAL with
-// synchronous=NORMAL survives the death of every process; a power cut may
-// lose the last transactions but not the database.
+// synchronous=NORMAL survives the death of every process. A power cut may lose
+// the transactions since the last [Ledger.Prune], which makes all of them
+// durable before it removes anything that they replace.
 package ledger
 
 import (
@@ -89,7 +90,7 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
-	_, err = db.ExecContext(ctx, string(text)+fmt.Sprintf("PRAGMA user_version = %d;", schemaVersion))
+	_, err = db.ExecContext(ctx, fmt.Sprintf("BEGIN IMMEDIATE;\n%s\nPRAGMA user_version = %d;\nCOMMIT;", text, schemaVersion))
 	return err
 }
 
@@ -136,8 +137,8 @@ func (l *Ledger) SaveConfig(ctx context.Context, text string) error {
 	return os.WriteFile(filepath.Join(l.Dir, "config.toml"), []byte(text), 0o644)
 }
 
-// Event records something that a reader of the run will want to know: a
-// restart, a rejected adapter, a resume.
+// Event records something that a reader of the run will want to know: that it
+// was continued, or that a trainer or server was replaced.
 func (l *Ledger) Event(ctx context.Context, step int64, kind, detail string) error {
 	_, err := l.db.ExecContext(ctx, "INSERT INTO events(step, at, kind, detail) VALUES(?, ?, ?, ?)", step, now(), kind, detail)
 	return explain(err)

@@ -160,7 +160,7 @@ func TestDiscardAndPrune(t *testing.T) {
 	if diff := cmp.Diff([]string{"adapters/notes", "adapters/v000001", "adapters/v000002", "checkpoints/000002"}, left()); diff != "" {
 		t.Error(diff)
 	}
-	if err := l.Prune(1); err != nil {
+	if err := l.Prune(context.Background(), 1); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"adapters/notes", "adapters/v000002", "checkpoints/000002"}, left()); diff != "" {

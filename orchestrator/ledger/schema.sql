@@ -7,8 +7,9 @@ CREATE TABLE plans(
   step INTEGER PRIMARY KEY,
   plan TEXT NOT NULL                      -- JSON
 );
--- Finished training episodes, each whole: turns with prompt spans, ids,
--- log-probs and the tips shown, the rendered rows, the tip written after it.
+-- Finished training episodes, each whole: turns with the spans of their
+-- prompts, ids, log-probs and the tips shown, the rendered rows, the tip
+-- written after it.
 CREATE TABLE episodes(
   step       INTEGER NOT NULL,
   grp        INTEGER NOT NULL,

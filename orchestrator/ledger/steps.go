@@ -69,6 +69,16 @@ func (l *Ledger) AddEpisode(ctx context.Context, e Episode) error {
 	return nil
 }
 
+// UpdateEpisode replaces the trajectory of an episode that was added: with the
+// tip that was written after it.
+func (l *Ledger) UpdateEpisode(ctx context.Context, step int64, group, episode int, trajectory json.RawMessage) error {
+	_, err := l.db.ExecContext(ctx, "UPDATE episodes SET trajectory = ? WHERE step = ? AND grp = ? AND episode = ?", string(trajectory), step, group, episode)
+	if err != nil {
+		return fmt.Errorf("save the tip of episode %d/%d/%d: %w", step, group, episode, explain(err))
+	}
+	return nil
+}
+
 // Episodes returns the finished episodes of a step, ordered by group and
 // number.
 func (l *Ledger) Episodes(ctx context.Context, step int64) ([]Episode, error) {

@@ -9,7 +9,7 @@ import (
 
 // palette gives each arm its colour, in the order of display; readable on
 // light and dark grounds and for the colour-blind.
-var palette = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"}
+var palette = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"}
 
 const style = `body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#1b1b1b;background:#fff}
 h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}figure{margin:1rem 0}svg{width:100%;height:auto}

@@ -49,12 +49,12 @@ type arm struct {
 }
 
 var arms = []arm{
-	{name: "empo2"},
+	{name: "empo2", sets: []string{"algorithm.name=empo2"}},
 	{name: "grpo", sets: []string{"algorithm.name=grpo"}},
 	{name: "grpo-time", sets: []string{"algorithm.name=grpo"}, after: "empo2"},
-	{name: "paper", sets: []string{"algorithm.mode_draw=step", "algorithm.baseline=group", "algorithm.memory_probability=0.25"}},
-	{name: "no-off-policy", sets: []string{"algorithm.off_policy_probability=0.0"}},
-	{name: "no-bonus", sets: []string{"novelty.weight=0.0"}},
+	{name: "paper", sets: []string{"algorithm.name=empo2", "algorithm.mode_draw=step", "algorithm.baseline=group", "algorithm.memory_probability=0.25"}},
+	{name: "no-off-policy", sets: []string{"algorithm.name=empo2", "algorithm.off_policy_probability=0.0"}},
+	{name: "no-bonus", sets: []string{"algorithm.name=empo2", "novelty.weight=0.0"}},
 }
 
 // unlimited is a number of steps that a budget of seconds always ends before.
@@ -98,6 +98,14 @@ func (cmd *compareCmd) check() ([]arm, config.Config, error) {
 	}
 	if cmd.Jobs < 1 || len(cmd.Houses) == 0 || len(cmd.Arms) == 0 {
 		return nil, c, fmt.Errorf("%w: --jobs, --houses and --arms must not be empty\n  hint: empo2 compare --help", errUsage)
+	}
+	if c.Env.Name != "vault" {
+		return nil, c, fmt.Errorf("%w: compare trains in houses of the vault, but env.name is %q\n  hint: --set env.name=vault", errUsage, c.Env.Name)
+	}
+	for i, house := range cmd.Houses {
+		if house < 0 || slices.Contains(cmd.Houses[:i], house) {
+			return nil, c, fmt.Errorf("%w: --houses %d\n  hint: different numbers, 0 or more", errUsage, house)
+		}
 	}
 	if cmd.Out == "" {
 		cmd.Out = filepath.Join(c.Run.Dir, c.Run.Name+"-compare")

@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/orchestrator"
+	"github.com/empo2/empo2/sampler"
 )
 
 // console prints what people read (out) and what explains it (err). It is
@@ -90,6 +91,9 @@ func stepLine(m orchestrator.StepMetrics) string {
 	s := m.Seconds
 	line := fmt.Sprintf("step %3d  %-20s  free %5.3f  tips %s  flat %d/%d  mask %4.1f%%  ratio %4.2f  kl %5.3f  %4.1fs (sample %.1f train %.1f publish %.1f)  v%d",
 		m.Step, modes, m.Free.Return, tips, m.NoGradient, m.Groups, 100*m.MaskShare, m.Ratio, m.KLBase, s.Total, s.Sample, s.Train, s.Publish, m.Version)
+	if n := m.Stops[sampler.StopContextFull]; n > 0 {
+		line += fmt.Sprintf("  %d episodes ended with a full context", n)
+	}
 	if m.Failed > 0 {
 		line += fmt.Sprintf("  %d episodes FAILED", m.Failed)
 	}
@@ -105,6 +109,10 @@ func evaluationLine(e orchestrator.Evaluation) string {
 	if e.Kind == "test" {
 		what = "held-out tasks, without tips"
 	}
-	return fmt.Sprintf("  evaluation after step %d, %s: success %.1f %%, score %.1f ± %.1f (%d episodes, T = %g, %d training episodes, %.0f s of training)",
+	line := fmt.Sprintf("  evaluation after step %d, %s: success %.1f %%, score %.1f ± %.1f (%d episodes, T = %g, %d training episodes, %.0f s of training)",
 		e.Step, what, 100*e.Success, e.Score, e.StdErr, e.Episodes, e.Temperature, e.TrainEpisodes, e.TrainSeconds)
+	if e.Failed > 0 {
+		line += fmt.Sprintf("  %d episodes FAILED", e.Failed)
+	}
+	return line
 }

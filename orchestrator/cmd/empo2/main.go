@@ -42,6 +42,7 @@ type cli struct {
 	Eval    evalCmd    `cmd:"" help:"Evaluate a run's newest policy without tips."`
 	Compare compareCmd `cmd:"" help:"Train several arms on the same budget and draw their curves."`
 	Doctor  doctorCmd  `cmd:"" help:"Report what a run would use and what is missing."`
+	Memory  memoryCmd  `cmd:"" help:"Move tips between runs."`
 	Env     envCmd     `cmd:"" help:"Serve an environment to other programs."`
 	Config  configCmd  `cmd:"" help:"Print a configuration with all keys."`
 	Version versionCmd `cmd:"" help:"Print the version."`
@@ -109,7 +110,7 @@ func conclude(ctx context.Context, err error, stderr io.Writer) int {
 	switch {
 	case err == nil:
 		return 0
-	case ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
+	case ctx.Err() != nil && (errors.Is(err, context.Cause(ctx)) || errors.Is(err, context.Canceled)):
 		fmt.Fprintln(stderr, "empo2: interrupted; everything finished is kept, the same command continues")
 		return exitInterrupted
 	case errors.As(err, &configError), errors.Is(err, errUsage):

@@ -11,6 +11,7 @@ import (
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/ledger"
 )
 
 type runCmd struct {
@@ -111,7 +112,7 @@ func (cmd *evalCmd) Run(ctx context.Context, out *console) error {
 		return fmt.Errorf("%w: --episodes %d\n  hint: at least 1", errUsage, cmd.Episodes)
 	}
 	log := out.logger(cmd.Verbose)
-	if err := mustExist(c); err != nil {
+	if c, err = storedConfig(ctx, c); err != nil {
 		return err
 	}
 	t, err := setUp(ctx, c, out, log)
@@ -140,13 +141,23 @@ func (cmd *evalCmd) Run(ctx context.Context, out *console) error {
 	return nil
 }
 
-// mustExist refuses to evaluate a run that was never started.
-func mustExist(c config.Config) error {
-	path := filepath.Join(c.Run.Dir, c.Run.Name, "run.db")
-	if !fileExists(path) {
-		return &config.Error{Place: path, Msg: "no such run", Hint: "train it with empo2 run, or name another one with --set run.name=…"}
+// storedConfig is the configuration of the run that c names, as it was trained.
+func storedConfig(ctx context.Context, c config.Config) (config.Config, error) {
+	dir := filepath.Join(c.Run.Dir, c.Run.Name)
+	if !fileExists(filepath.Join(dir, "run.db")) {
+		return c, &config.Error{Place: dir, Msg: "no such run", Hint: "train it with empo2 run, or name another one with --set run.name=…"}
 	}
-	return nil
+	l, err := ledger.Open(ctx, dir)
+	if err != nil {
+		return c, err
+	}
+	text, err := l.Config(ctx)
+	if err = errors.Join(err, l.Close()); err != nil {
+		return c, err
+	}
+	stored, err := config.Parse(text, filepath.Join(dir, "run.db"))
+	stored.Run.Dir, stored.Run.Name = c.Run.Dir, c.Run.Name // the folder may have been moved
+	return stored, err
 }
 
 type configCmd struct{ common }

@@ -2,9 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -39,6 +36,9 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 		return tools{}, &setupError{err}
 	}
 	start := time.Now()
+	if err := checkModels(c); err != nil { // before gigabytes are installed
+		return tools{}, err
+	}
 	cache, err := pyenv.CacheDir()
 	if err != nil {
 		return fail(err)
@@ -52,11 +52,12 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 		return fail(err)
 	}
 	t.python = env.Python
-	if t.model, err = modelDir(c, t.sources); err != nil {
-		return fail(err)
-	}
+	t.model = trainerbridge.VaultModel(t.sources)
 	model := t.model
-	if c.Sampler.Model != "embedded" {
+	if c.Trainer.Model != "embedded" {
+		if t.model, err = filepath.Abs(c.Trainer.Model); err != nil {
+			return fail(err)
+		}
 		model = c.Sampler.Model
 	}
 	if t.gguf, err = llamacpp.EnsureBaseGGUF(ctx, t.python, t.sources, model, filepath.Join(cache, "gguf")); err != nil {
@@ -69,19 +70,18 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 	return t, nil
 }
 
-func modelDir(c config.Config, sources string) (string, error) {
+// checkModels looks whether the models that the configuration names are there.
+func checkModels(c config.Config) error {
 	if c.Trainer.Model == "embedded" {
-		return trainerbridge.VaultModel(sources), nil
+		return nil
 	}
-	dir, err := filepath.Abs(c.Trainer.Model)
-	if err != nil {
-		return "", err
+	if !fileExists(filepath.Join(c.Trainer.Model, "config.json")) {
+		return &config.Error{Place: "trainer.model", Msg: c.Trainer.Model + " has no config.json",
+			Hint: "name a folder in Hugging Face format (config.json, tokenizer.json, *.safetensors)"}
 	}
-	if _, err := os.Stat(filepath.Join(dir, "config.json")); err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return "", fmt.Errorf("trainer.model: %s has no config.json\n  hint: name a folder in Hugging Face format (config.json, tokenizer.json, *.safetensors)", dir)
-		}
-		return "", err
+	if !fileExists(c.Sampler.Model) {
+		return &config.Error{Place: "sampler.model", Msg: c.Sampler.Model + " does not exist",
+			Hint: "name the same folder as trainer.model, or a .gguf of that model"}
 	}
-	return dir, nil
+	return nil
 }

@@ -83,7 +83,10 @@ func openRun(ctx context.Context, c config.Config, t tools, log zerolog.Logger) 
 	var backend *llamacpp.Backend
 	start, startCtx := errgroup.WithContext(ctx)
 	start.Go(func() error { return trainer.Restore(startCtx, 0) })
-	start.Go(func() (err error) { backend, err = openBackend(startCtx, c, t, log); return err })
+	start.Go(func() (err error) {
+		backend, err = openBackend(startCtx, c, t, log, r.serverRestarted(ctx))
+		return err
+	})
 	err = start.Wait()
 	if backend != nil {
 		r.closes = append(r.closes, backend.Close)
@@ -93,6 +96,14 @@ func openRun(ctx context.Context, c config.Config, t tools, log zerolog.Logger) 
 	}
 	r.loop = &orchestrator.Loop{Config: c, Family: family, Ledger: r.ledger, Trainer: trainer, Log: log}
 	return r, r.connect(ctx, backend)
+}
+
+// serverRestarted records that a server was replaced.
+func (r *run) serverRestarted(ctx context.Context) func(sampler.Policy) {
+	led := r.ledger
+	return func(p sampler.Policy) {
+		_ = led.Event(context.WithoutCancel(ctx), int64(p.Version), "server restart", p.Name) // the log has it too
+	}
 }
 
 // connect gives the loop its policy, its rendering and its memory.
@@ -106,7 +117,10 @@ func (r *run) connect(ctx context.Context, backend *llamacpp.Backend) error {
 	if err != nil {
 		return err
 	}
-	l.Driver = &sampler.Driver{Family: l.Family, Template: template, Format: sampler.DefaultFormat(), Log: l.Log}
+	l.Driver = &sampler.Driver{
+		Family: l.Family, Template: template, Format: sampler.DefaultFormat(), Log: l.Log,
+		SampleTimeout: sampleTimeout(l.Config),
+	}
 	prompt, err := canaryPrompt(ctx, l.Family, template, l.Driver.Format)
 	if err != nil {
 		return err
@@ -121,28 +135,30 @@ func (r *run) connect(ctx context.Context, backend *llamacpp.Backend) error {
 	if l.Config.Algorithm.Name == "grpo" {
 		return nil
 	}
-	embedder, err := embedders[l.Config.Memory.Embedder](ctx, l.Config.Memory)
-	if err != nil {
-		return err
-	}
-	if server, ok := embedder.(io.Closer); ok {
-		r.closes = append(r.closes, server.Close)
-	}
-	m := memory.DefaultConfig(embedder)
-	m.K, m.Threshold, m.Capacity = l.Config.Memory.K, l.Config.Memory.Threshold, l.Config.Memory.Capacity
-	m.Novelty, m.NoveltyCap = memory.Novelty(l.Config.Novelty.Source), l.Config.Novelty.Cap
-	if err := memory.Migrate(ctx, r.ledger.DB()); err != nil {
-		return err
-	}
-	if _, builtIn := embedder.(embed.NGram); !builtIn {
-		m.Embedder = embed.NewCached(embedder, 1<<14) // Recall and Learn ask for the same states
-	}
-	bank, err := memory.OpenBank(ctx, r.ledger.DB(), m)
+	bank, err := r.openMemory(ctx, l.Config)
 	if err != nil {
 		return err
 	}
 	l.Memory = bank
 	return nil
+}
+
+// openMemory opens the bank in the run's database.
+func (r *run) openMemory(ctx context.Context, c config.Config) (*memory.Bank, error) {
+	embedder, err := embedders[c.Memory.Embedder](ctx, c.Memory)
+	if err != nil {
+		return nil, err
+	}
+	if server, ok := embedder.(io.Closer); ok {
+		r.closes = append(r.closes, server.Close)
+	}
+	m := memory.DefaultConfig(embedder)
+	m.K, m.Threshold, m.Capacity = c.Memory.K, c.Memory.Threshold, c.Memory.Capacity
+	m.Novelty, m.NoveltyCap = memory.Novelty(c.Novelty.Source), c.Novelty.Cap
+	if err := memory.Migrate(ctx, r.ledger.DB()); err != nil {
+		return nil, err
+	}
+	return memory.OpenBank(ctx, r.ledger.DB(), m)
 }
 
 // openLedger opens the run's folder and holds its configuration against c: a
@@ -208,12 +224,20 @@ func newTrainer(c config.Config, t tools, root string, log zerolog.Logger) *trai
 	}
 }
 
-func openBackend(ctx context.Context, c config.Config, t tools, log zerolog.Logger) (*llamacpp.Backend, error) {
+func openBackend(ctx context.Context, c config.Config, t tools, log zerolog.Logger, restarted func(sampler.Policy)) (*llamacpp.Backend, error) {
 	s := c.Sampler.LlamaCPP
 	return llamacpp.Open(ctx, llamacpp.Config{
 		Python: t.python, BaseGGUF: t.gguf, ContextPerSlot: s.Context, Slots: s.Slots, Threads: s.Threads, BatchThreads: s.Threads,
-		ExactLogprobs: s.ExactLogprobs, RequestTimeout: seconds(s.TimeoutSeconds), Log: log,
+		ExactLogprobs: s.ExactLogprobs, RequestTimeout: seconds(s.TimeoutSeconds), OnRestart: restarted, Log: log,
 	})
+}
+
+// sampleTimeout bounds a request with its wait for a slot, behind all the
+// episodes and reflections that may stand before it; the backend's own
+// deadline begins when the slot is free.
+func sampleTimeout(c config.Config) time.Duration {
+	queue := 2 * c.Rollout.EpisodesInFlight / c.Sampler.LlamaCPP.Slots
+	return seconds(c.Sampler.LlamaCPP.TimeoutSeconds * float64(2+queue))
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

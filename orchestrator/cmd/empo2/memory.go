@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+
+	"github.com/empo2/empo2/orchestrator/config"
+)
+
+type memoryCmd struct {
+	Export exportCmd `cmd:"" help:"Print a run's tips as JSON lines."`
+	Import importCmd `cmd:"" help:"Add tips to a run from JSON lines on standard input."`
+}
+
+type exportCmd struct{ common }
+
+// Help is shown by empo2 memory export --help.
+func (exportCmd) Help() string {
+	return "Example:\n  empo2 memory export --set run.name=try1 > tips.jsonl"
+}
+
+func (cmd *exportCmd) Run(ctx context.Context, out *console) error {
+	c, err := cmd.load()
+	if err != nil {
+		return err
+	}
+	if c, err = storedConfig(ctx, c); err != nil {
+		return err
+	}
+	return withMemory(ctx, c, func(b bank) error { return b.Export(ctx, out.out) })
+}
+
+type importCmd struct{ common }
+
+// Help is shown by empo2 memory import --help.
+func (importCmd) Help() string {
+	return `The run is made if it does not exist; tips are embedded again.
+
+Example:
+  empo2 memory import --set run.name=try2 < tips.jsonl`
+}
+
+func (cmd *importCmd) Run(ctx context.Context, out *console) error {
+	c, err := cmd.load()
+	if err != nil {
+		return err
+	}
+	return withMemory(ctx, c, func(b bank) error {
+		n, err := b.Import(ctx, os.Stdin)
+		if err == nil {
+			out.note("%d tips added to %s/%s", n, c.Run.Dir, c.Run.Name)
+		}
+		return err
+	})
+}
+
+// bank is what the commands need of the memory.
+type bank interface {
+	Export(ctx context.Context, w io.Writer) error
+	Import(ctx context.Context, r io.Reader) (tips int, err error)
+}
+
+// withMemory opens the run's folder and its bank, and nothing else of it.
+func withMemory(ctx context.Context, c config.Config, f func(bank) error) (err error) {
+	r := &run{}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	if r.ledger, err = openLedger(ctx, c); err != nil {
+		return err
+	}
+	r.closes = append(r.closes, r.ledger.Close)
+	b, err := r.openMemory(ctx, c)
+	if err != nil {
+		return err
+	}
+	return f(b)
+}
