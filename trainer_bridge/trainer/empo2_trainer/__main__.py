@@ -46,12 +46,17 @@ def convert(model: str, out: str) -> None:
         from empo2_trainer.protocol import UserError
 
         check_directory(model)
+        from safetensors import SafetensorError
+
         from empo2_trainer.gguf_export import write_model
 
         try:
             write_model(model, Path(out))
         except UserError as e:
             raise Fatal(f"model {model}: {e}", "use a backend that reads PEFT adapters") from e
+        except SafetensorError as e:
+            hint = "its weights are damaged: repair or re-download them"
+            raise Fatal(f"model {model}: {e}", hint) from e
 
 
 def main() -> int:
