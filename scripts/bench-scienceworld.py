@@ -5,7 +5,7 @@ same actions, one process per environment as the package needs it. Run it with
 a Python that has `scienceworld` installed:
 
     python -m venv VENV && VENV/bin/pip install scienceworld==1.2.3
-    /tmp/venv/bin/python scripts/bench-scienceworld.py --envs 8 --steps 100
+    VENV/bin/python scripts/bench-scienceworld.py --envs 8 --steps 100
 """
 
 import argparse

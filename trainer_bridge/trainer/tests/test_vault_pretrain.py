@@ -145,6 +145,7 @@ def test_committed_weights_pass_modest_gates(encoder: tokenizer.Encoder) -> None
 def test_phases_add_up_and_the_rates_end_at_zero() -> None:
     main, finish, horizon = pretrain.phases(20)
     assert (main, finish, horizon) == (4000, 250, 5600)
-    assert pretrain.rate(horizon, horizon) == 0 and pretrain.finish_rate(finish, finish) == 0
+    assert pretrain.rate(horizon, horizon) == 0
+    assert pretrain.finish_rate(finish, finish) == 0
     assert 0.4 < pretrain.rate(main, horizon) < pretrain.rate(horizon // 3, horizon) == 1
     assert pretrain.finish_rate(20, finish) == 0.5 * 230 / 250

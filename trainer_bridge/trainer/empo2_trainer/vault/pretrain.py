@@ -13,7 +13,7 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -113,7 +113,7 @@ class Learner:
 
     def __init__(self, rank: int, seed: int, steps: int, out: Path) -> None:
         self.rank, self.steps, self.progress = rank, steps, Progress()
-        self.rate = rate
+        self.rate: Callable[[int, int], float] = rate
         self.encoder = tokenizer.Encoder(tokenizer.load(out))
         self.levers = torch.tensor(self.encoder.levers)
         self.rng = Random(f"pretrain/{seed}/{rank}")
