@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -25,8 +26,10 @@ func (c Comparison) HTML(w io.Writer) error {
 		fmt.Fprintf(&b, `<span class="key" style="background:%s"></span>%s &emsp; `, color(i), escape(arm))
 	}
 	b.WriteString("</p>\n<p>Thin lines are runs, thick lines their means.</p>\n")
-	c.figure(&b, "Success without tips against training episodes", "training episodes", func(p Point) float64 { return float64(p.Episodes) })
-	c.figure(&b, "Success without tips against training time", "seconds of training", func(p Point) float64 { return p.Seconds })
+	c.figure(&b, "Success without tips against training episodes", "training episodes", func(p Point) float64 { return float64(p.Episodes) },
+		func(curve Curve) bool { return !curve.TimeBudget })
+	c.figure(&b, "Success without tips against training time", "seconds of training", func(p Point) float64 { return p.Seconds },
+		func(Curve) bool { return true })
 	c.summary(&b)
 	b.WriteString("</html>\n")
 	_, err := io.WriteString(w, b.String())
@@ -67,16 +70,19 @@ func (f frame) at(p Point) (x, y float64) {
 	return left + (right-left)*f.x(p)/f.maxX, base - (base-top)*p.Success/100
 }
 
-func (c Comparison) figure(b *strings.Builder, caption, axis string, x func(Point) float64) {
+// figure draws the curves that belong in it over x.
+func (c Comparison) figure(b *strings.Builder, caption, axis string, x func(Point) float64, belongs func(Curve) bool) {
 	f := frame{x: x}
 	for _, curve := range c.Curves {
-		f.maxX = math.Max(f.maxX, x(curve.Last()))
+		if belongs(curve) {
+			f.maxX = math.Max(f.maxX, x(curve.Last()))
+		}
 	}
 	f.maxX = math.Max(f.maxX, 1)
 	fmt.Fprintf(b, "<figure><figcaption>%s</figcaption>\n<svg viewBox=\"0 0 %g %g\" role=\"img\" aria-label=\"%s\" font-size=\"13\" font-family=\"system-ui,sans-serif\">\n", caption, width, height, caption)
 	f.axes(b, axis)
 	for i, arm := range c.Arms {
-		curves := c.of(arm)
+		curves := slices.DeleteFunc(c.of(arm), func(curve Curve) bool { return !belongs(curve) })
 		for _, curve := range curves {
 			f.line(b, curve.Points, color(i), 1, 0.35)
 		}

@@ -23,13 +23,16 @@ type Point struct {
 
 // Curve is one run.
 type Curve struct {
-	Arm    string   `json:"arm"`   // what is compared: "empo2", "grpo", …
-	Label  string   `json:"label"` // the run: its house and seed
-	Steps  int64    `json:"steps"`
-	Hits   int      `json:"hits"`           // training episodes without tips that succeeded
-	Tips   int      `json:"tips"`           // tips written
-	Test   *float64 `json:"test,omitempty"` // percent on held-out tasks at the end; nil if there are none
-	Points []Point  `json:"points"`
+	Arm string `json:"arm"` // what is compared: "empo2", "grpo", …
+	// TimeBudget: the run's budget was another's seconds, not episodes; it is
+	// left out of the figure over episodes.
+	TimeBudget bool     `json:"time_budget,omitempty"`
+	Label      string   `json:"label"` // the run: its house and seed
+	Steps      int64    `json:"steps"`
+	Hits       int      `json:"hits"`           // training episodes without tips that succeeded
+	Tips       int      `json:"tips"`           // tips written
+	Test       *float64 `json:"test,omitempty"` // percent on held-out tasks at the end; nil if there are none
+	Points     []Point  `json:"points"`
 }
 
 // Last is the final evaluation; the zero Point if there is none.

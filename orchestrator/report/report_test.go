@@ -17,6 +17,7 @@ func sample() Comparison {
 			{Arm: "empo2", Label: "house 1", Steps: 2, Test: &test, Points: []Point{{0, 0, 0}, {100, 10, 40}, {200, 20, 60}}},
 			{Arm: "empo2", Label: "house 2", Steps: 2, Points: []Point{{0, 0, 0}, {200, 25, 80}}},
 			{Arm: "grpo", Label: "house 1", Steps: 2, Points: []Point{{0, 0, 0}, {200, 5, 1}}},
+			{Arm: "grpo", TimeBudget: true, Label: "house 2", Steps: 9, Points: []Point{{0, 0, 0}, {9000, 25, 1}}},
 		},
 	}
 }
@@ -60,6 +61,10 @@ func TestHTMLIsOneSafePage(t *testing.T) {
 		if strings.Contains(page, outside) {
 			t.Errorf("the page holds %q", outside)
 		}
+	}
+	episodes, _, _ := strings.Cut(page, "</svg>")
+	if strings.Contains(episodes, "9000") {
+		t.Error("a run whose budget was time stretches the figure over episodes")
 	}
 	for _, svg := range strings.SplitAfter(page, "</svg>")[:2] {
 		svg = svg[strings.Index(svg, "<svg"):]

@@ -267,7 +267,7 @@ func (r *comparer) finish(ctx context.Context, jobs []job, c config.Config) erro
 
 // curve is what the report draws of one run.
 func curve(j job, s orchestrator.Summary) report.Curve {
-	out := report.Curve{Arm: j.arm.name, Label: j.label(), Steps: s.Steps}
+	out := report.Curve{Arm: j.arm.name, TimeBudget: j.arm.after != "", Label: j.label(), Steps: s.Steps}
 	for _, m := range s.History {
 		out.Hits += int(float64(m.Free.N)*m.Free.Success + 0.5)
 		out.Tips += m.NewTips
