@@ -75,12 +75,12 @@ func TestPingsAreAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, pinged := newFake(), make(chan error, 1)
 		s.before = on("reset", 1, 1, func(c *websocket.Conn) {
+			observe(c, exchangetest.NewWorld(1), nil, false) // first: a pipe has no buffer for an answer beside the pong
 			go func() {
 				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 				defer cancel()
 				pinged <- c.Ping(ctx)
 			}()
-			observe(c, exchangetest.NewWorld(1), nil, false)
 		})
 		f := mustOpen(t, config(exchange.Server{URL: "http://env", Dial: exchangetest.Serve(t, s)}))
 		defer f.Close()
