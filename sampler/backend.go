@@ -46,6 +46,10 @@ type Request struct {
 	MaxTokens   int
 	Temperature float64 // 0 is greedy
 	Seed        uint64
+	// Messages are the same conversation as text, without control tokens, for
+	// servers that take no ids (Capabilities.IDsIn is false). The last one is
+	// the user's.
+	Messages []Message
 	// Session is sticky: requests of one trajectory share it, so that a
 	// backend can send them to the slot or replica that holds their prefix.
 	Session string
@@ -53,7 +57,9 @@ type Request struct {
 
 // Completion is what the policy wrote.
 type Completion struct {
-	IDs []int32 // sampled ids, the end-of-turn token included if it was sampled
+	// IDs are the sampled ids, the end-of-turn token included if it was sampled.
+	// They are empty only where Capabilities.IDsOut is false.
+	IDs []int32
 	// Logprobs are log π_old(id) in nats at temperature 1 over the whole
 	// vocabulary, one per id. Where the server left a gap the value is NaN:
 	// such a token is never trained.
@@ -66,18 +72,25 @@ type Completion struct {
 // Capabilities says what a server, as launched, can do. They are probed, not
 // believed.
 type Capabilities struct {
-	Server        string `json:"server"`  // "llama-server", "vllm", …
-	Version       string `json:"version"` // as far as it can be known
-	IDsIn         bool   `json:"ids_in"`
-	IDsOut        bool   `json:"ids_out"`
-	Logprobs      bool   `json:"logprobs"` // aligned with the ids
+	Server   string `json:"server"`  // "llama-server", "vllm", …
+	Version  string `json:"version"` // as far as it can be known
+	IDsIn    bool   `json:"ids_in"`
+	IDsOut   bool   `json:"ids_out"`
+	Logprobs bool   `json:"logprobs"` // aligned with the ids
+	// LogprobSpace is "raw" (of the logits, whatever the request's temperature),
+	// "processed" (after it), or empty if there are no log-probs.
+	LogprobSpace  string `json:"logprob_space"`
 	Adapters      string `json:"adapters"` // "process" (one per version), "runtime", "create", "none"
 	AdapterFormat string `json:"adapter_format"`
 	MaxRank       int    `json:"max_rank"`     // 0: no limit known
 	MaxResident   int    `json:"max_resident"` // policies served at once; 0: no limit known
 	ContextLength int    `json:"context_length"`
-	Parallel      int    `json:"parallel"` // requests served at once
-	VocabSize     int    `json:"vocab_size"`
+	Parallel      int    `json:"parallel"`   // requests served at once
+	VocabSize     int    `json:"vocab_size"` // 0: unknown
+	Replicas      int    `json:"replicas"`   // servers behind the backend
+	// Hints say, by the JSON name of a capability that is missing or too small,
+	// which flag or version of this server provides it.
+	Hints map[string]string `json:"hints,omitempty"`
 }
 
 // A Backend samples from published policies. It is safe for concurrent use.
@@ -100,6 +113,15 @@ type Backend interface {
 // tokenized as plain text, so that no observation and no tip can forge one.
 type Tokenizer interface {
 	Tokenize(ctx context.Context, text string) ([]int32, error)
+}
+
+// A Codec is the model's own tokenizer in both directions. Backends whose
+// server has none that can be trusted are given the trainer's.
+type Codec interface {
+	Tokenizer
+	ControlTokens
+	// Detokenize decodes ids, control tokens as their text.
+	Detokenize(ctx context.Context, ids []int32) (string, error)
 }
 
 // ErrPolicyGone is wrapped by Sample when p is not (or no longer) served.

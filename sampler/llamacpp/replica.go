@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"sync/atomic"
 
 	"github.com/empo2/empo2/sampler"
@@ -77,9 +78,9 @@ func (v *version) check(ctx context.Context, r *replica) error {
 		return err
 	}
 	switch {
-	case v.b.caps == sampler.Capabilities{}:
+	case v.b.caps.Server == "":
 		v.b.caps = caps // the first process; Open has not returned
-	case v.b.caps != caps:
+	case !reflect.DeepEqual(v.b.caps, caps):
 		return fmt.Errorf("it differs from the first one: %+v, was %+v", caps, v.b.caps)
 	}
 	p, err := v.probe(ctx, r)
@@ -138,7 +139,7 @@ func probeCapabilities(ctx context.Context, r *replica) (c sampler.Capabilities,
 	}
 	return sampler.Capabilities{
 		Server: "llama-server", Version: "xllamacpp " + r.endpoint().Version,
-		IDsIn: true, IDsOut: true, Logprobs: true, Adapters: "process", AdapterFormat: "gguf",
+		IDsIn: true, IDsOut: true, Logprobs: true, LogprobSpace: "raw", Adapters: "process", AdapterFormat: "gguf", Replicas: 1,
 		ContextLength: props.Settings.Context, Parallel: props.Slots, VocabSize: models.Data[0].Meta.Vocab,
 	}, props.Alias, nil
 }
