@@ -57,17 +57,22 @@ func (l *Loop) evaluateFinal(ctx context.Context, step int64, split envs.Split) 
 }
 
 // Evaluate runs episodes without tips, spread evenly over tasks, with the
-// newest policy. Seeds depend on the run's seed and the episode only, so that
+// newest policy; only an adaptation run shows them, as the memory is all that
+// it has learnt. Seeds depend on the run's seed and the episode only, so that
 // every evaluation draws alike.
 func (l *Loop) Evaluate(ctx context.Context, step int64, tasks []envs.Task, episodes int, split envs.Split) (Evaluation, error) {
 	start := time.Now()
 	specs := make([]sampler.EpisodeSpec, episodes)
+	var recall sampler.RecallFunc
+	if l.Config.Algorithm.Name == "adapt" {
+		recall = l.recall
+	}
 	for i := range specs {
 		specs[i] = sampler.EpisodeSpec{
 			Task: tasks[i%len(tasks)], Step: step, Group: i % len(tasks), Episode: i / len(tasks),
 			Seed: childSeed(l.Config.Run.Seed, "evaluate "+string(split), uint64(i)), Policy: l.policy,
 			Temperature: l.Config.Eval.Temperature, MaxSteps: l.Config.Rollout.MaxSteps,
-			MaxTokens: l.Config.Rollout.MaxTokens,
+			MaxTokens: l.Config.Rollout.MaxTokens, Recall: recall, Keep: sampler.Keep(l.Config.Memory.Keep),
 		}
 	}
 	done := l.evaluateAll(ctx, specs)
@@ -76,7 +81,7 @@ func (l *Loop) Evaluate(ctx context.Context, step int64, tasks []envs.Task, epis
 	}
 	e := Evaluation{
 		Kind: string(split), Step: step, Version: l.policy.Version, Temperature: l.Config.Eval.Temperature,
-		TrainSeconds: l.seconds, TrainEpisodes: l.episodes,
+		TrainSeconds: l.seconds, TrainEpisodes: l.episodes, Tips: recall != nil,
 	}
 	if err := summarize(&e, tasks, done); err != nil {
 		return Evaluation{}, err

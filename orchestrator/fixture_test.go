@@ -77,6 +77,7 @@ type fakeTrainer struct {
 	root   string
 	policy samplertest.Policy
 	fail   func(call string) error // nil: never
+	skew   float32                 // added to every log-prob: what a server of low precision looks like
 
 	mu      sync.Mutex
 	version int
@@ -118,8 +119,15 @@ func (f *fakeTrainer) OptimStep(context.Context, trainerbridge.Adam) (trainerbri
 	return trainerbridge.Stats{"grad_norm:mean": 1}, f.call("optim_step")
 }
 
-func (f *fakeTrainer) Score(_ context.Context, tokens []int32) ([]float32, error) {
-	return f.policy.Score(f.version, tokens), f.call("score")
+func (f *fakeTrainer) Forward(_ context.Context, rows []trainerbridge.Row) ([][]float32, error) {
+	out := make([][]float32, len(rows))
+	for i, r := range rows {
+		out[i] = f.policy.Score(f.version, r.Tokens)
+		for k := range out[i] {
+			out[i][k] += f.skew
+		}
+	}
+	return out, f.call("forward")
 }
 
 func (f *fakeTrainer) Save(_ context.Context, version int) error {
@@ -213,10 +221,13 @@ func (w *world) open() (*Loop, func()) {
 	template, err := sampler.NewChatML(ctx, w.backend, w.backend)
 	must(err)
 	l := &Loop{
-		Config: w.config, Family: family, Ledger: led, Backend: w.backend, Trainer: w.trainer,
+		Config: w.config, Family: family, Ledger: led, Backend: w.backend,
 		Driver:       &sampler.Driver{Backend: w.backend, Family: family, Template: template, Format: sampler.DefaultFormat()},
 		OnStep:       func(m StepMetrics) { w.steps = append(w.steps, m) },
 		OnEvaluation: func(e Evaluation) { w.evals = append(w.evals, e) },
+	}
+	if w.config.Algorithm.Name != "adapt" {
+		l.Trainer = w.trainer
 	}
 	if w.config.Algorithm.Name != "grpo" {
 		m := memory.DefaultConfig(embed.NGram{})

@@ -1,7 +1,8 @@
 // Package orchestrator runs the training loop of EMPO² (arXiv 2602.23008) and
 // of GRPO, which is the same loop with the memory off: plan a step, sample
 // groups with and without tips, reflect, estimate advantages, train, publish
-// the new adapter, commit. It knows environments, servers, memories and
+// the new adapter, commit. An adaptation run is the same loop with the memory
+// on and the weights left alone. It knows environments, servers, memories and
 // trainers only by their interfaces.
 //
 // Deviations from the paper, all of them keys: modes may be mixed within a
@@ -38,8 +39,9 @@ type Trainer interface {
 	ForwardBackward(ctx context.Context, rows []trainerbridge.Row, loss trainerbridge.Loss) (trainerbridge.Stats, [][]float32, error)
 	// OptimStep applies the accumulated gradient.
 	OptimStep(ctx context.Context, adam trainerbridge.Adam) (trainerbridge.Stats, error)
-	// Score returns log π_θ of tokens[1:], in nats.
-	Score(ctx context.Context, tokens []int32) ([]float32, error)
+	// Forward returns log π_θ of each row's tokens[1:], in nats. Only Tokens
+	// are read.
+	Forward(ctx context.Context, rows []trainerbridge.Row) ([][]float32, error)
 	// Save writes adapter and optimizer state as the checkpoint of a version.
 	Save(ctx context.Context, version int) error
 	// Export writes the adapter of a version for the inference server.
@@ -56,7 +58,7 @@ type Loop struct {
 	Ledger  *ledger.Ledger
 	Backend sampler.Backend
 	Driver  *sampler.Driver
-	Trainer Trainer
+	Trainer Trainer // nil where nothing is trained (adapt)
 	// Memory is nil for GRPO.
 	Memory memory.Strategy
 	// Canary returns the largest log-prob difference that the newest
@@ -149,14 +151,16 @@ func (l *Loop) prepare(ctx context.Context) (ledger.Step, error) {
 		}
 	}
 	// Restore first: nothing is discarded before the checkpoint is known to be good.
-	if err := l.Trainer.Restore(ctx, last.Version); err != nil {
-		return last, err
-	}
-	if err := l.Ledger.DiscardAfter(last.Version); err != nil {
-		return last, err
+	if l.Trainer != nil {
+		if err := l.Trainer.Restore(ctx, last.Version); err != nil {
+			return last, err
+		}
+		if err := l.Ledger.DiscardAfter(last.Version); err != nil {
+			return last, err
+		}
 	}
 	base := sampler.Adapter{}
-	if last.Version == 0 { // else the trainer speaks for the newest version, whose canary follows
+	if last.Version == 0 && l.Trainer != nil { // else the trainer speaks for the newest version, whose canary follows
 		base.Score = l.score(0)
 	}
 	if l.base, err = l.Backend.Publish(ctx, base); err != nil {
@@ -195,7 +199,10 @@ func (l *Loop) step(ctx context.Context, step int64) error {
 	m.Seconds.Sample = time.Since(start).Seconds()
 	describe(&m, plan, groups, l.Config.Novelty.Weight)
 
-	items := l.items(plan, groups, &m)
+	var items []item
+	if l.Trainer != nil {
+		items = l.items(plan, groups, &m)
+	}
 	previous := l.policy
 	var version *ledger.Version
 	if len(items) > 0 {

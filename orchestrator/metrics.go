@@ -20,21 +20,27 @@ type StepMetrics struct {
 	Free Rollouts `json:"free"` // sampled without tips
 	Tips Rollouts `json:"tips"` // sampled with tips
 
-	Groups      int     `json:"groups"`
-	NoGradient  int     `json:"no_gradient"` // groups of equal returns, not sent
-	Rows        int     `json:"rows"`        // training rows sent
-	Trained     int     `json:"trained"`     // tokens trained
-	MaskShare   float64 `json:"mask_share"`  // of trained tokens: below the log-prob floor
-	ClipShare   float64 `json:"clip_share"`
-	Ratio       float64 `json:"ratio"` // mean importance ratio
-	RatioMax    float64 `json:"ratio_max"`
-	ApproxKL    float64 `json:"approx_kl"` // mean log π_old - log π_θ
-	KLBase      float64 `json:"kl_base"`   // mean KL(π_θ‖π_base) where it is counted
-	Entropy     float64 `json:"entropy"`
-	GradNorm    float64 `json:"grad_norm"`
-	Mismatch    float64 `json:"mismatch"`     // mean |Δ log-prob| sampler against trainer, first mini-batch, same context
-	MismatchMax float64 `json:"mismatch_max"` //
-	Canary      float64 `json:"canary"`       // largest |Δ log-prob| of the newest version's canary
+	Groups     int     `json:"groups"`
+	NoGradient int     `json:"no_gradient"` // groups of equal returns, not sent
+	Rows       int     `json:"rows"`        // training rows sent
+	Trained    int     `json:"trained"`     // tokens trained
+	MaskShare  float64 `json:"mask_share"`  // of trained tokens: below the log-prob floor
+	ClipShare  float64 `json:"clip_share"`
+	Ratio      float64 `json:"ratio"` // mean importance ratio
+	RatioMax   float64 `json:"ratio_max"`
+	ApproxKL   float64 `json:"approx_kl"` // mean log π_old - log π_θ
+	KLBase     float64 `json:"kl_base"`   // mean KL(π_θ‖π_base) where it is counted
+	Entropy    float64 `json:"entropy"`
+	GradNorm   float64 `json:"grad_norm"`
+	Canary     float64 `json:"canary"` // largest |Δ log-prob| of the newest version's canary
+
+	// Mismatch holds the server's log-probs of sampled tokens against the
+	// trainer's before the update, on some of the step's episodes, in the
+	// context in which they were sampled.
+	Mismatch sampler.Mismatch `json:"mismatch"`
+	// Corrected: the trainer's log-probs are the old policy's, and tokens are
+	// weighted with truncated importance weights.
+	Corrected bool `json:"corrected"`
 
 	NewTips  int `json:"new_tips"`
 	Restarts int `json:"restarts"` // of the trainer, in this step
@@ -61,7 +67,7 @@ type Seconds struct {
 	Total   float64 `json:"total"`   // until the commit
 }
 
-// Evaluation is the result of episodes without tips on a split.
+// Evaluation is the result of episodes on a split.
 type Evaluation struct {
 	Kind        string       `json:"kind"` // the split: eval or test
 	Step        int64        `json:"step"`
@@ -69,9 +75,10 @@ type Evaluation struct {
 	Episodes    int          `json:"episodes"`
 	Failed      int          `json:"failed,omitempty"`
 	Temperature float64      `json:"temperature"`
-	Success     float64      `json:"success"` // share of episodes
-	Score       float64      `json:"score"`   // mean
-	StdErr      float64      `json:"stderr"`  // of the mean score, over episodes
+	Tips        bool         `json:"tips,omitempty"` // tips were shown (adaptation runs only)
+	Success     float64      `json:"success"`        // share of episodes
+	Score       float64      `json:"score"`          // mean
+	StdErr      float64      `json:"stderr"`         // of the mean score, over episodes
 	Tasks       []TaskResult `json:"tasks"`
 	Seconds     float64      `json:"seconds"`
 	// TrainSeconds and TrainEpisodes say what training had cost until then,

@@ -118,6 +118,8 @@ func (d *modeDraw) group(n int) []Mode {
 		switch {
 		case d.a.Name == "grpo":
 			modes[i] = OnPolicy
+		case d.a.Name == "adapt":
+			modes[i] = OnPolicyTips
 		case d.a.ModeDraw != "episode":
 			modes[i] = group
 		case i < tips:

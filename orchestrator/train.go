@@ -18,13 +18,15 @@ type item struct {
 	// rows are trained: rendered with tips or, off-policy, without them; the
 	// log-probs are always those of the context that was sampled.
 	rows []sampler.Sequence
+	// weights are the importance weights of the rows' trained tokens; nil: all 1.
+	weights [][]float32
+	// sampled are the rows as the policy was sampled in them.
+	sampled []sampler.Sequence
 	// anchors only carry the KL to the base model in the sampled context,
 	// where that is not the trained one.
-	anchors []sampler.Sequence
-	trained int // tokens trained in rows
-	// sameContext: the trained context is the sampled one, so that trainer and
-	// sampler should agree on the log-probs before the first update.
-	sameContext bool
+	anchors     []sampler.Sequence
+	trained     int  // tokens trained in rows
+	sameContext bool // the trained context is the sampled one
 }
 
 // items turns the groups that carry a gradient into what is trained. Every
@@ -66,7 +68,7 @@ func (l *Loop) items(plan Plan, groups [][]sampler.Trajectory, m *StepMetrics) [
 }
 
 func (l *Loop) item(t sampler.Trajectory, e advantage.Episode, a float64) item {
-	it := item{advantage: a, rows: t.Rows(e.Tips && !e.OffPolicy), sameContext: !e.OffPolicy}
+	it := item{advantage: a, rows: t.Rows(e.Tips && !e.OffPolicy), sampled: t.Rows(true), sameContext: !e.OffPolicy}
 	if e.OffPolicy && l.Config.Loss.KLSampled > 0 {
 		it.anchors = t.Rows(true)
 	}
@@ -117,6 +119,9 @@ func (l *Loop) update(ctx context.Context, step int64, items []item, m *StepMetr
 			return nil, err
 		}
 	}
+	if err := l.warnOfMismatch(ctx, step, m); err != nil {
+		return nil, err
+	}
 	m.Seconds.Train = time.Since(start).Seconds()
 	start = time.Now()
 	v, err := l.publish(ctx, version, export)
@@ -127,9 +132,24 @@ func (l *Loop) update(ctx context.Context, step int64, items []item, m *StepMetr
 	return v, nil
 }
 
+// warnOfMismatch says so where server and trainer disagree, with the likely
+// cause, and keeps it in the run's events.
+func (l *Loop) warnOfMismatch(ctx context.Context, step int64, m *StepMetrics) error {
+	if m.Mismatch.Mean <= l.Config.Loss.MismatchTolerance {
+		return nil
+	}
+	what := fmt.Sprintf("the server's log-probs differ from the trainer's by %.2g nats on average, %.2g at most: %s", m.Mismatch.Mean, m.Mismatch.Max, likelyCause(m.Mismatch))
+	l.Log.Warn().Int64("step", step).Bool("corrected", m.Corrected).Msg(what)
+	return l.Ledger.Event(ctx, step, "mismatch", what)
+}
+
 // train makes the step's optimizer steps and writes checkpoint and adapter.
 func (l *Loop) train(ctx context.Context, version int, items []item, m *StepMetrics) (trainerbridge.Exported, error) {
 	none := trainerbridge.Exported{}
+	items, err := l.correct(ctx, items, m)
+	if err != nil {
+		return none, err
+	}
 	loss := trainerbridge.Loss{Name: "empo2", Config: map[string]float64{
 		"clip_low_threshold": 1 - l.Config.Loss.ClipLow, "clip_high_threshold": 1 + l.Config.Loss.ClipHigh,
 		"dual_clip": l.Config.Loss.DualClip, "logprob_floor": l.Config.Loss.LogprobFloor,
@@ -141,14 +161,9 @@ func (l *Loop) train(ctx context.Context, version int, items []item, m *StepMetr
 	for epoch := range l.Config.Loss.Epochs {
 		for _, batch := range l.miniBatches(items, version, epoch) {
 			rows := l.rows(batch)
-			stats, logprobs, err := l.Trainer.ForwardBackward(ctx, rows, loss)
+			stats, _, err := l.Trainer.ForwardBackward(ctx, rows, loss)
 			if err != nil {
 				return none, err
-			}
-			if tally.mismatch.Tokens == 0 {
-				if err := tally.compare(batch, logprobs); err != nil {
-					return none, err
-				}
 			}
 			optim, err := l.Trainer.OptimStep(ctx, adam)
 			if err != nil {
@@ -198,8 +213,12 @@ func (l *Loop) rows(batch []item) []trainerbridge.Row {
 		if it.sameContext {
 			coefficient += klSampled
 		}
-		for _, s := range it.rows {
-			out = append(out, row(s, it.advantage*scale, coefficient*scale))
+		for i, s := range it.rows {
+			r := row(s, it.advantage*scale, coefficient*scale)
+			if it.weights != nil {
+				r.Weights = it.weights[i]
+			}
+			out = append(out, r)
 		}
 		for _, s := range it.anchors {
 			out = append(out, anchor(s, klSampled*scale))
@@ -241,34 +260,12 @@ type tally struct {
 	rows     int
 	passes   []trainerbridge.Stats // of forward_backward
 	gradNorm float64               // sum over the optimizer steps
-	mismatch sampler.Mismatch
 }
 
 func (t *tally) add(rows int, pass, optim trainerbridge.Stats) {
 	t.rows += rows
 	t.passes = append(t.passes, pass)
 	t.gradNorm += optim.GradNorm()
-}
-
-// compare measures sampler against trainer on the rows of the first
-// mini-batch whose context is the sampled one: before any update they should
-// agree.
-func (t *tally) compare(batch []item, logprobs [][]float32) error {
-	var rows []sampler.Sequence
-	var scored [][]float32
-	i := 0
-	for _, it := range batch {
-		for _, r := range it.rows {
-			if it.sameContext {
-				rows, scored = append(rows, r), append(scored, logprobs[i])
-			}
-			i++
-		}
-		i += len(it.anchors)
-	}
-	var err error
-	t.mismatch, err = sampler.Compare(rows, scored)
-	return err
 }
 
 func (t *tally) fill(m *StepMetrics) {
@@ -278,7 +275,6 @@ func (t *tally) fill(m *StepMetrics) {
 	m.Ratio, m.RatioMax = s.MeanRatio(), s.MaxRatio()
 	m.ApproxKL, m.Entropy, m.KLBase = s.ApproxKL(), s.Entropy(), s.KLBase()
 	m.GradNorm = t.gradNorm / float64(len(t.passes))
-	m.Mismatch, m.MismatchMax = t.mismatch.Mean, t.mismatch.Max
 }
 
 // publish has a version served and proved, and makes it the policy.
@@ -299,7 +295,7 @@ func (l *Loop) publish(ctx context.Context, version int, export trainerbridge.Ex
 // disk, so that a trainer that died meanwhile is restored to it once.
 func (l *Loop) score(version int) func(context.Context, []int32) ([]float32, error) {
 	return func(ctx context.Context, tokens []int32) ([]float32, error) {
-		out, err := l.Trainer.Score(ctx, tokens)
+		out, err := l.Score(ctx, tokens)
 		if err == nil || ctx.Err() != nil || !trainerbridge.Restartable(err) {
 			return out, err
 		}
@@ -307,8 +303,18 @@ func (l *Loop) score(version int) func(context.Context, []int32) ([]float32, err
 		if err := l.Trainer.Restore(ctx, version); err != nil {
 			return nil, err
 		}
-		return l.Trainer.Score(ctx, tokens)
+		return l.Score(ctx, tokens)
 	}
+}
+
+// Score returns log π of tokens[1:] under the trainer's adapter as it is, in
+// nats.
+func (l *Loop) Score(ctx context.Context, tokens []int32) ([]float32, error) {
+	out, err := l.Trainer.Forward(ctx, []trainerbridge.Row{{Tokens: tokens}})
+	if err != nil {
+		return nil, err
+	}
+	return out[0], nil
 }
 
 // retire stops serving an old version. The base stays: reflection may want it.

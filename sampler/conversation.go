@@ -27,6 +27,9 @@ type Sequence struct {
 	Trained []bool `json:"trained"`
 	// Logprobs are the sampler's, in nats; 0 where Trained is false.
 	Logprobs []float32 `json:"logprobs"`
+	// Unscored: the sampler gave no log-probs; those of trained tokens are 0
+	// and the trainer's must be taken.
+	Unscored bool `json:"unscored,omitempty"`
 }
 
 // given appends tokens that the policy did not write.
@@ -52,7 +55,7 @@ func (s *Sequence) sampled(ids []int32, logprobs []float32) {
 }
 
 func (s Sequence) clone() Sequence {
-	return Sequence{slices.Clone(s.Tokens), slices.Clone(s.Trained), slices.Clone(s.Logprobs)}
+	return Sequence{slices.Clone(s.Tokens), slices.Clone(s.Trained), slices.Clone(s.Logprobs), s.Unscored}
 }
 
 // Conversation keeps the two renderings of one trajectory side by side: the

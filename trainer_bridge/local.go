@@ -51,13 +51,9 @@ func (l *Local) OptimStep(ctx context.Context, adam Adam) (Stats, error) {
 	return l.client.OptimStep(ctx, adam)
 }
 
-// Score returns log π of tokens[1:] under the adapter as it is, in nats.
-func (l *Local) Score(ctx context.Context, tokens []int32) ([]float32, error) {
-	out, err := l.client.Forward(ctx, []Row{{Tokens: tokens}})
-	if err != nil {
-		return nil, err
-	}
-	return out[0], nil
+// Forward is [Client.Forward].
+func (l *Local) Forward(ctx context.Context, rows []Row) ([][]float32, error) {
+	return l.client.Forward(ctx, rows)
 }
 
 // Save writes the checkpoint of a version.

@@ -51,7 +51,7 @@ func oneOf(key, v string, valid ...string) rule {
 
 func rules(c Config) []rule {
 	inf := math.Inf(1)
-	v := c.Env.Vault
+	v, a := c.Env.Vault, c.Algorithm
 	return append([]rule{
 		{"run.name", c.Run.Name != "" && !strings.ContainsAny(c.Run.Name, "/\\\x00") && c.Run.Name != "." && c.Run.Name != "..", fmt.Sprintf("%q is not a folder name", c.Run.Name), "letters, digits, '-' and '_'"},
 		{"run.dir", c.Run.Dir != "", "is empty", `for example dir = "runs"`},
@@ -79,7 +79,7 @@ func rules(c Config) []rule {
 		oneOf("env.vault.score", v.Score, "sparse", "partial"),
 		between("env.vault.train_variations", float64(v.TrainVariations), 1, 1e6),
 		between("env.vault.test_variations", float64(v.TestVariations), 0, 1e6),
-		oneOf("algorithm.name", c.Algorithm.Name, "empo2", "grpo"),
+		oneOf("algorithm.name", c.Algorithm.Name, "empo2", "grpo", "adapt"),
 		between("algorithm.groups", float64(c.Algorithm.Groups), 1, 1e5),
 		between("algorithm.group_size", float64(c.Algorithm.GroupSize), 2, 1e5),
 		oneOf("algorithm.mode_draw", c.Algorithm.ModeDraw, "step", "group", "episode"),
@@ -93,6 +93,8 @@ func rules(c Config) []rule {
 		between("loss.kl", c.Loss.KL, 0, inf),
 		between("loss.kl_sampled", c.Loss.KLSampled, 0, inf),
 		oneOf("loss.kl_estimator", c.Loss.KLEstimator, "exact", "k3"),
+		between("loss.mismatch_cap", c.Loss.MismatchCap, 0, inf),
+		above("loss.mismatch_tolerance", c.Loss.MismatchTolerance),
 		oneOf("loss.average", c.Loss.Average, "episode", "token"),
 		between("loss.minibatch", float64(c.Loss.MiniBatch), 1, 1e6),
 		between("loss.epochs", float64(c.Loss.Epochs), 1, 100),
@@ -102,7 +104,8 @@ func rules(c Config) []rule {
 		above("optimizer.eps", c.Optimizer.Eps),
 		between("optimizer.weight_decay", c.Optimizer.WeightDecay, 0, inf),
 		between("optimizer.grad_clip_norm", c.Optimizer.GradClipNorm, 0, inf),
-		{"rollout.temperature", c.Rollout.Temperature == 1, fmt.Sprintf("%g: training needs log-probs at temperature 1", c.Rollout.Temperature), "leave it at 1.0; eval.temperature is free"},
+		{"rollout.temperature", c.Rollout.Temperature == 1 || a.Name == "adapt" && c.Rollout.Temperature >= 0 && c.Rollout.Temperature <= 10,
+			fmt.Sprintf("%g: training needs log-probs at temperature 1", c.Rollout.Temperature), "leave it at 1.0; eval.temperature is free"},
 		between("rollout.max_steps", float64(c.Rollout.MaxSteps), 1, 1e6),
 		between("rollout.max_tokens", float64(c.Rollout.MaxTokens), 1, 1e6),
 		between("rollout.episodes_in_flight", float64(c.Rollout.EpisodesInFlight), 1, 1e5),
@@ -141,11 +144,11 @@ func rules(c Config) []rule {
 func contradictions(c Config) []rule {
 	a := c.Algorithm
 	return []rule{
-		{"algorithm.baseline", a.Name == "grpo" || a.Baseline != "tip-free" || a.ModeDraw == "episode",
+		{"algorithm.baseline", a.Name != "empo2" || a.Baseline != "tip-free" || a.ModeDraw == "episode",
 			fmt.Sprintf("tip-free needs mixed groups, but mode_draw is %q", a.ModeDraw), `baseline = "group", or mode_draw = "episode"`},
-		{"algorithm.memory_probability", a.Name == "grpo" || a.ModeDraw != "episode" || a.Baseline != "tip-free" || int(math.Round(a.MemoryProbability*float64(a.GroupSize))) < a.GroupSize,
+		{"algorithm.memory_probability", a.Name != "empo2" || a.ModeDraw != "episode" || a.Baseline != "tip-free" || int(math.Round(a.MemoryProbability*float64(a.GroupSize))) < a.GroupSize,
 			"leaves no episode without tips for the tip-free baseline", "lower memory_probability or raise group_size"},
-		{"algorithm.memory_probability", a.Name == "grpo" || a.ModeDraw != "episode" || a.MemoryProbability == 0 || math.Round(a.MemoryProbability*float64(a.GroupSize)) >= 1,
+		{"algorithm.memory_probability", a.Name != "empo2" || a.ModeDraw != "episode" || a.MemoryProbability == 0 || math.Round(a.MemoryProbability*float64(a.GroupSize)) >= 1,
 			"gives no episode of a group tips", "raise memory_probability or group_size"},
 		{"env.webshop.data", c.Env.Name != "webshop" || c.Env.WebShop.Data != "", "is empty", "the folder of the original's data files"},
 		{"env.remote.url", c.Env.Name != "remote" || c.Env.Remote.URL != "", "is empty", `for example "http://127.0.0.1:8090"`},
@@ -175,6 +178,9 @@ func ineffective(c Config) []idle {
 	when(c.Algorithm.Name == "grpo", `algorithm.name is "grpo", which has no memory`,
 		"memory.", "novelty.", "reflection.", "algorithm.mode_draw", "algorithm.memory_probability",
 		"algorithm.off_policy_probability", "algorithm.baseline")
+	when(c.Algorithm.Name == "adapt", `algorithm.name is "adapt": nothing is trained and every episode is shown tips`,
+		"loss.", "optimizer.", "novelty.", "algorithm.mode_draw", "algorithm.memory_probability", "algorithm.off_policy_probability",
+		"algorithm.baseline", "algorithm.normalize_std", "trainer.rank", "trainer.alpha", "trainer.formats", "sampler.canary", "run.keep_checkpoints")
 	when(c.Algorithm.MemoryProbability == 0, "algorithm.memory_probability is 0: no episode is shown tips",
 		"memory.", "novelty.", "reflection.", "algorithm.off_policy_probability")
 	when(c.Eval.Every == 0, "eval.every is 0: only the final evaluation is made", "eval.episodes")

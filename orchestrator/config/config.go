@@ -85,7 +85,7 @@ type Vault struct {
 
 // Algorithm is what EMPO² adds to GRPO, and GRPO's own group settings.
 type Algorithm struct {
-	Name                 string  `toml:"name" doc:"empo2, or grpo: the same loop with the memory off"`
+	Name                 string  `toml:"name" doc:"empo2; grpo: the same loop with the memory off; adapt: with the memory on and the weights left alone"`
 	Groups               int     `toml:"groups" doc:"groups (tasks) in a step"`
 	GroupSize            int     `toml:"group_size" doc:"episodes in a group"`
 	ModeDraw             string  `toml:"mode_draw" doc:"what draws a learning mode: step (the paper's reference), group, or episode (mixed groups)"`
@@ -104,9 +104,12 @@ type Loss struct {
 	KL           float64 `toml:"kl" doc:"coefficient of the KL to the base model in the context that is trained (the paper's beta)"`
 	KLSampled    float64 `toml:"kl_sampled" doc:"coefficient of the KL to the base model in the context the tokens were sampled in (extension)"`
 	KLEstimator  string  `toml:"kl_estimator" doc:"exact (whole vocabulary) or k3 (taken token)"`
-	Average      string  `toml:"average" doc:"episode: mean over an episode's tokens, then over episodes; token: mean over all tokens"`
-	MiniBatch    int     `toml:"minibatch" doc:"episodes in one optimizer step"`
-	Epochs       int     `toml:"epochs" doc:"passes over a step's episodes"`
+	// MismatchCap and MismatchTolerance bound the difference between server and trainer.
+	MismatchCap       float64 `toml:"mismatch_cap" doc:"bound of the importance weights where server and trainer disagree on log-probs; 0: no correction"`
+	MismatchTolerance float64 `toml:"mismatch_tolerance" doc:"mean difference in nats above which a step is corrected, and warned of"`
+	Average           string  `toml:"average" doc:"episode: mean over an episode's tokens, then over episodes; token: mean over all tokens"`
+	MiniBatch         int     `toml:"minibatch" doc:"episodes in one optimizer step"`
+	Epochs            int     `toml:"epochs" doc:"passes over a step's episodes"`
 }
 
 // Optimizer is AdamW on the adapter's weights.
@@ -204,7 +207,7 @@ func Default() Config {
 		},
 		Loss: Loss{
 			ClipLow: 0.2, ClipHigh: 0.3, DualClip: 10, LogprobFloor: -5, KL: 0.05, KLSampled: 0.3,
-			KLEstimator: "exact", Average: "episode", MiniBatch: 16, Epochs: 1,
+			KLEstimator: "exact", MismatchCap: 2, MismatchTolerance: 1e-3, Average: "episode", MiniBatch: 16, Epochs: 1,
 		},
 		Optimizer:  Optimizer{LearningRate: 3e-3, Beta1: 0.9, Beta2: 0.99, Eps: 1e-8, GradClipNorm: 1},
 		Rollout:    Rollout{Temperature: 1, MaxSteps: 30, MaxTokens: 8, EpisodesInFlight: 16, Retries: 1},

@@ -73,7 +73,8 @@ func isTerminal(w io.Writer) bool {
 }
 
 const legend = `free/tips: mean environment return of episodes sampled without/with tips · flat: groups of equal returns (no gradient)
-mask: trained tokens below the log-prob floor · ratio: mean importance ratio · kl: mean KL to the base model · v: policy version`
+mask: trained tokens below the log-prob floor · ratio: mean importance ratio · kl: mean KL to the base model
+Δ: mean difference of server's and trainer's log-probs in nats · v: policy version`
 
 // stepLine is one training step in one line.
 func stepLine(m orchestrator.StepMetrics) string {
@@ -89,8 +90,14 @@ func stepLine(m orchestrator.StepMetrics) string {
 		tips = fmt.Sprintf("%5.3f", m.Tips.Return)
 	}
 	s := m.Seconds
-	line := fmt.Sprintf("step %3d  %-20s  free %5.3f  tips %s  flat %d/%d  mask %4.1f%%  ratio %4.2f  kl %5.3f  %4.1fs (sample %.1f train %.1f publish %.1f)  v%d",
-		m.Step, modes, m.Free.Return, tips, m.NoGradient, m.Groups, 100*m.MaskShare, m.Ratio, m.KLBase, s.Total, s.Sample, s.Train, s.Publish, m.Version)
+	line := fmt.Sprintf("step %3d  %-20s  free %5.3f  tips %s", m.Step, modes, m.Free.Return, tips)
+	if m.Groups > 0 { // else nothing is trained
+		line += fmt.Sprintf("  flat %d/%d  mask %4.1f%%  ratio %4.2f  kl %5.3f  Δ %.0e", m.NoGradient, m.Groups, 100*m.MaskShare, m.Ratio, m.KLBase, m.Mismatch.Mean)
+	}
+	line += fmt.Sprintf("  %4.1fs (sample %.1f train %.1f publish %.1f)  v%d", s.Total, s.Sample, s.Train, s.Publish, m.Version)
+	if m.Corrected {
+		line += "  corrected"
+	}
 	if n := m.Stops[sampler.StopContextFull]; n > 0 {
 		line += fmt.Sprintf("  %d episodes ended with a full context", n)
 	}
@@ -106,8 +113,11 @@ func stepLine(m orchestrator.StepMetrics) string {
 // evaluationLine is one evaluation in one line.
 func evaluationLine(e orchestrator.Evaluation) string {
 	what := "without tips"
+	if e.Tips {
+		what = "with tips"
+	}
 	if e.Kind == "test" {
-		what = "held-out tasks, without tips"
+		what = "held-out tasks, " + what
 	}
 	line := fmt.Sprintf("  evaluation after step %d, %s: success %.1f %%, score %.1f ± %.1f (%d episodes, T = %g, %d training episodes, %.0f s of training)",
 		e.Step, what, 100*e.Success, e.Score, e.StdErr, e.Episodes, e.Temperature, e.TrainEpisodes, e.TrainSeconds)

@@ -126,7 +126,7 @@ func (d *doctor) processes() error {
 	}
 	d.ok("%s %s: ids in %t, ids out %t, log-probs %t, adapters: %s (%s), %d requests at once, context %d",
 		can.Server, can.Version, can.IDsIn, can.IDsOut, can.Logprobs, can.Adapters, can.AdapterFormat, can.Parallel, can.ContextLength)
-	if _, err := r.loop.Backend.Publish(d.ctx, sampler.Adapter{Score: r.loop.Trainer.Score}); err != nil {
+	if _, err := r.loop.Backend.Publish(d.ctx, sampler.Adapter{Score: r.loop.Score}); err != nil {
 		return err
 	}
 	d.ok("trainer and server agree on log-probs: largest difference %.2g (allowed %.2g); both started in %.1fs", r.loop.Canary(), c.Sampler.Canary, time.Since(start).Seconds())

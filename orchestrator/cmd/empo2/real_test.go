@@ -57,8 +57,8 @@ func TestRealRunSurvivesKills(t *testing.T) {
 		if m.Step != int64(i+1) || m.Failed != 0 {
 			t.Errorf("step %d: %+v", i+1, m)
 		}
-		if m.MismatchMax > 1e-4 || m.Canary > 1e-4 {
-			t.Errorf("step %d: log-probs of server and trainer differ by %g on rows, %g on the canary", m.Step, m.MismatchMax, m.Canary)
+		if m.Mismatch.Max > 1e-4 || m.Canary > 1e-4 {
+			t.Errorf("step %d: log-probs of server and trainer differ by %g on rows, %g on the canary", m.Step, m.Mismatch.Max, m.Canary)
 		}
 	}
 	if restarts == 0 {

@@ -78,11 +78,15 @@ func openRun(ctx context.Context, c config.Config, t tools, log zerolog.Logger) 
 	if err != nil {
 		return nil, err
 	}
-	trainer := newTrainer(c, t, root, log)
-	r.closes = append(r.closes, trainer.Close)
+	r.loop = &orchestrator.Loop{Config: c, Family: family, Ledger: r.ledger, Log: log}
 	var backend *llamacpp.Backend
 	start, startCtx := errgroup.WithContext(ctx)
-	start.Go(func() error { return trainer.Restore(startCtx, 0) })
+	if c.Algorithm.Name != "adapt" {
+		trainer := newTrainer(c, t, root, log)
+		r.closes = append(r.closes, trainer.Close)
+		r.loop.Trainer = trainer
+		start.Go(func() error { return trainer.Restore(startCtx, 0) })
+	}
 	start.Go(func() (err error) {
 		backend, err = openBackend(startCtx, c, t, log, r.serverRestarted(ctx))
 		return err
@@ -94,7 +98,6 @@ func openRun(ctx context.Context, c config.Config, t tools, log zerolog.Logger) 
 	if err != nil {
 		return nil, err
 	}
-	r.loop = &orchestrator.Loop{Config: c, Family: family, Ledger: r.ledger, Trainer: trainer, Log: log}
 	return r, r.connect(ctx, backend)
 }
 

@@ -1,0 +1,123 @@
+package orchestrator
+
+import (
+	"context"
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/sampler"
+)
+
+// A server that agrees with the trainer is measured and left alone.
+func TestMismatchIsMeasuredEveryStep(t *testing.T) {
+	w := newWorld(t, small())
+	if _, err := w.run(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range w.steps {
+		if m.Rows > 0 && (m.Mismatch.Tokens == 0 || m.Mismatch.Max > 1e-6 || m.Mismatch.ESS < 0.999 || m.Corrected) {
+			t.Errorf("step %d: %+v, corrected %t", m.Step, m.Mismatch, m.Corrected)
+		}
+	}
+}
+
+// Where they differ, the old policy's log-probs are the trainer's and every
+// trained token carries its truncated importance weight, off-policy rows too.
+func TestMismatchIsCorrected(t *testing.T) {
+	f := func(skew float32, limit, weight float64) {
+		t.Helper()
+		w := newWorld(t, small(func(c *config.Config) { c.Loss.MismatchCap = limit; c.Run.Steps = 1 }))
+		w.trainer.skew = skew
+		l, done := w.open()
+		defer done()
+		if _, err := l.Run(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		m := w.steps[0]
+		if want := math.Abs(float64(skew)); math.Abs(m.Mismatch.Mean-want) > 1e-3 || m.Corrected != (limit > 0) {
+			t.Errorf("skew %v: %+v, corrected %t", skew, m.Mismatch, m.Corrected)
+		}
+		trainedTokens := 0
+		for _, r := range trained(w) {
+			for k, got := range r.Weights {
+				if got == 0 {
+					continue
+				}
+				trainedTokens++
+				if math.Abs(float64(got)-weight) > 1e-3 {
+					t.Fatalf("skew %v: weight %v at %d, want %v", skew, got, k, weight)
+				}
+			}
+		}
+		if trainedTokens == 0 {
+			t.Error("nothing was trained")
+		}
+		var why string
+		if err := l.Ledger.DB().QueryRow("SELECT detail FROM events WHERE kind = 'mismatch'").Scan(&why); err != nil || !strings.Contains(why, "differ from the trainer's by") {
+			t.Errorf("skew %v: event %q, %v", skew, why, err)
+		}
+	}
+	f(-0.2, 2, math.Exp(-0.2))
+	f(-0.2, 0, 1)
+	f(-5, 2, math.Exp(-5))
+}
+
+func TestImportanceWeightsAreTruncated(t *testing.T) {
+	row := sampler.Sequence{Tokens: []int32{1, 2, 3}, Trained: []bool{false, true, true}, Logprobs: []float32{0, -3, -1}}
+	bare := sampler.Sequence{Tokens: []int32{9, 2, 9, 3}, Trained: []bool{false, true, false, true}, Logprobs: []float32{0, -3, 0, -1}}
+	it := item{rows: []sampler.Sequence{bare}, sampled: []sampler.Sequence{row}}
+	got, err := it.rescored([][]float32{{-1, -1.5}}, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := got.weights[0]; w[1] != 2 || math.Abs(float64(w[3])-math.Exp(-0.5)) > 1e-6 || w[0] != 0 || w[2] != 0 {
+		t.Errorf("weights %v", w)
+	}
+	if l := got.rows[0].Logprobs; l[1] != -1 || l[3] != -1.5 || bare.Logprobs[1] != -3 {
+		t.Errorf("log-probs %v; the stored row has %v", l, bare.Logprobs)
+	}
+	for name, scores := range map[string][][]float32{"too few": {{-1}}, "NaN": {{-1, float32(math.NaN())}}, "positive": {{-1, 1}}} {
+		if _, err := it.rescored(scores, 2); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	it.rows[0].Trained = []bool{false, true, false, false}
+	if _, err := it.rescored([][]float32{{-1, -1.5}}, 2); err == nil {
+		t.Error("a sampled token that is in no trained row was accepted")
+	}
+}
+
+// Rows without log-probs of the server take the trainer's, whatever the key
+// about corrections says.
+func TestUnscoredRowsAreScored(t *testing.T) {
+	row := sampler.Sequence{Tokens: []int32{1, 2}, Trained: []bool{false, true}, Logprobs: []float32{0, 0}, Unscored: true}
+	it := item{rows: []sampler.Sequence{row}, sampled: []sampler.Sequence{row}}
+	got, err := it.rescored([][]float32{{-0.7}}, 2)
+	if err != nil || got.rows[0].Logprobs[1] != -0.7 || got.weights[0][1] != 1 || got.rows[0].Unscored {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// An adaptation run fills the memory, shows tips to every episode, also those
+// of evaluations, and trains nothing.
+func TestAdaptationTrainsNothing(t *testing.T) {
+	w := newWorld(t, small(func(c *config.Config) { c.Algorithm.Name = "adapt"; c.Run.Steps = 6 }))
+	summary, err := w.run(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(w.trainer.calls) > 0 || summary.Version != 0 {
+		t.Errorf("trained: %v, version %d", w.trainer.calls, summary.Version)
+	}
+	first, last := w.steps[0], w.steps[len(w.steps)-1]
+	if first.Free.N != 0 || last.NewTips == 0 || last.Tips.TipsShown == 0 || last.Tips.Score <= first.Tips.Score {
+		t.Errorf("first step %+v\nlast step %+v", first.Tips, last.Tips)
+	}
+	for _, e := range w.evals {
+		if !e.Tips {
+			t.Errorf("evaluation after step %d was made without tips", e.Step)
+		}
+	}
+}
