@@ -77,7 +77,9 @@ func (o *output) add(line string, log zerolog.Logger) {
 	var event map[string]any
 	isEvent := json.Unmarshal([]byte(line), &event) == nil
 	o.mu.Lock()
-	o.kept = append(o.kept, line)
+	if !isEvent || !routine(event) { // what went well explains no end
+		o.kept = append(o.kept, line)
+	}
 	if len(o.kept) > maxKept {
 		o.kept = append(o.kept[:0], lastOf(o.kept, maxKept/2)...)
 	}
@@ -91,6 +93,12 @@ func (o *output) add(line string, log zerolog.Logger) {
 		return
 	}
 	log.Debug().Str("line", line).Msg("trainer")
+}
+
+// routine reports whether an event is below a warning.
+func routine(event map[string]any) bool {
+	name, _ := event["level"].(string)
+	return name == "info" || name == "debug"
 }
 
 // logEvent forwards an event at its level, debug if it has none.

@@ -157,3 +157,15 @@ func readPID(t *testing.T, path string) int {
 	}
 	return pid
 }
+
+// What went well before an end is no reason for it.
+func TestLastWordsLeaveRoutineOut(t *testing.T) {
+	cfg := script(t, `echo '{"level":"info","event":"log","message":"step took 0.1 s"}' >&2
+echo 'Traceback: boom' >&2
+exit 3
+`)
+	_, err := Start(t.Context(), cfg)
+	if err == nil || !strings.Contains(err.Error(), "boom") || strings.Contains(err.Error(), "took 0.1 s") {
+		t.Errorf("%v", err)
+	}
+}
