@@ -27,7 +27,8 @@ type tools struct {
 	gguf    string // the same model for llama-server
 }
 
-// setUp finds or installs everything, with progress.
+// setUp finds or installs everything that the configuration needs, with
+// progress. An adaptation run on a server that runs already needs nothing.
 func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logger) (tools, error) {
 	fail := func(err error) (tools, error) {
 		if ctx.Err() != nil {
@@ -44,6 +45,10 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 		return fail(err)
 	}
 	var t tools
+	own := c.Sampler.Backend == "llamacpp" // the server comes with the environment
+	if !own && !trains(c) {
+		return t, nil
+	}
 	if t.sources, err = trainerbridge.ExtractSources(cache); err != nil {
 		return fail(err)
 	}
@@ -52,6 +57,9 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 		return fail(err)
 	}
 	t.python = env.Python
+	if env.Created {
+		out.note("set-up: done in %s; later runs start at once and work offline", time.Since(start).Round(time.Second))
+	}
 	t.model = trainerbridge.VaultModel(t.sources)
 	model := t.model
 	if c.Trainer.Model != "embedded" {
@@ -60,11 +68,11 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 		}
 		model = c.Sampler.Model
 	}
+	if !own {
+		return t, nil
+	}
 	if t.gguf, err = llamacpp.EnsureBaseGGUF(ctx, t.python, t.sources, model, filepath.Join(cache, "gguf")); err != nil {
 		return fail(err)
-	}
-	if env.Created {
-		out.note("set-up: done in %s; later runs start at once and work offline", time.Since(start).Round(time.Second))
 	}
 	log.Info().Str("python", t.python).Str("model", t.model).Str("gguf", t.gguf).Dur("took", time.Since(start)).Msg("set up")
 	return t, nil
@@ -79,7 +87,7 @@ func checkModels(c config.Config) error {
 		return &config.Error{Place: "trainer.model", Msg: c.Trainer.Model + " has no config.json",
 			Hint: "name a folder in Hugging Face format (config.json, tokenizer.json, *.safetensors)"}
 	}
-	if !fileExists(c.Sampler.Model) {
+	if c.Sampler.Backend == "llamacpp" && !fileExists(c.Sampler.Model) {
 		return &config.Error{Place: "sampler.model", Msg: c.Sampler.Model + " does not exist",
 			Hint: "name the same folder as trainer.model, or a .gguf of that model"}
 	}

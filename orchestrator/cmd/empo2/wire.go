@@ -20,7 +20,6 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/sampler"
-	"github.com/empo2/empo2/sampler/llamacpp"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
@@ -79,26 +78,26 @@ func openRun(ctx context.Context, c config.Config, t tools, log zerolog.Logger) 
 		return nil, err
 	}
 	r.loop = &orchestrator.Loop{Config: c, Family: family, Ledger: r.ledger, Log: log}
-	var backend *llamacpp.Backend
+	var server served
 	start, startCtx := errgroup.WithContext(ctx)
-	if c.Algorithm.Name != "adapt" {
+	if trains(c) {
 		trainer := newTrainer(c, t, root, log)
 		r.closes = append(r.closes, trainer.Close)
 		r.loop.Trainer = trainer
 		start.Go(func() error { return trainer.Restore(startCtx, 0) })
 	}
 	start.Go(func() (err error) {
-		backend, err = openBackend(startCtx, c, t, log, r.serverRestarted(ctx))
+		server, err = openServer(startCtx, opening{c, t, r.serverRestarted(ctx), log})
 		return err
 	})
 	err = start.Wait()
-	if backend != nil {
-		r.closes = append(r.closes, backend.Close)
+	if server.Backend != nil {
+		r.closes = append(r.closes, server.Close)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return r, r.connect(ctx, backend)
+	return r, r.connect(ctx, server)
 }
 
 // serverRestarted records that a server was replaced.
@@ -110,13 +109,13 @@ func (r *run) serverRestarted(ctx context.Context) func(sampler.Policy) {
 }
 
 // connect gives the loop its policy, its rendering and its memory.
-func (r *run) connect(ctx context.Context, backend *llamacpp.Backend) error {
+func (r *run) connect(ctx context.Context, server served) error {
 	l := r.loop
 	// The tokenizer is the server's own, so the base model is served first.
-	if _, err := backend.Publish(ctx, sampler.Adapter{}); err != nil {
+	if _, err := server.Publish(ctx, sampler.Adapter{}); err != nil {
 		return fmt.Errorf("serve the base model: %w", err)
 	}
-	template, err := sampler.NewChatML(ctx, sampler.CachedTokenizer(backend, 1<<14), backend)
+	template, err := sampler.NewChatML(ctx, sampler.CachedTokenizer(server.tokenizer, 1<<14), server.control)
 	if err != nil {
 		return err
 	}
@@ -129,7 +128,7 @@ func (r *run) connect(ctx context.Context, backend *llamacpp.Backend) error {
 		return err
 	}
 	var last sampler.Canary
-	l.Backend = sampler.Proved(backend, prompt, l.Config.Sampler.Canary, func(c sampler.Canary) {
+	l.Backend = sampler.Proved(server.Backend, prompt, l.Config.Sampler.Canary, func(c sampler.Canary) {
 		last = c
 		l.Log.Info().Int("version", c.Version).Float64("max_diff", c.MaxDiff).Float64("moved", c.Moved).Dur("took", c.Took).Msg("canary")
 	})
@@ -225,14 +224,6 @@ func newTrainer(c config.Config, t tools, root string, log zerolog.Logger) *trai
 			Timeout: seconds(c.Trainer.TimeoutSeconds), Log: log,
 		},
 	}
-}
-
-func openBackend(ctx context.Context, c config.Config, t tools, log zerolog.Logger, restarted func(sampler.Policy)) (*llamacpp.Backend, error) {
-	s := c.Sampler.LlamaCPP
-	return llamacpp.Open(ctx, llamacpp.Config{
-		Python: t.python, BaseGGUF: t.gguf, ContextPerSlot: s.Context, Slots: s.Slots, Threads: s.Threads, BatchThreads: s.Threads,
-		ExactLogprobs: s.ExactLogprobs, RequestTimeout: seconds(s.TimeoutSeconds), OnRestart: restarted, Log: log,
-	})
 }
 
 // sampleTimeout bounds a request with its wait for a slot, behind all the
