@@ -11,48 +11,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/samplertest"
 )
-
-func TestTurnsAreRenderedTwice(t *testing.T) {
-	f := sampler.DefaultFormat()
-	turn := func(feedback, state string, tips []sampler.Tip, with, without string) {
-		t.Helper()
-		m := f.Turn(envs.Observation{Feedback: feedback, State: state}, tips)
-		if diff := cmp.Diff([]string{with, without}, []string{m.Text(), m.WithoutTips().Text()}); diff != "" {
-			t.Error(diff)
-		}
-		if m.HasTips() != (with != without) || m.WithoutTips().HasTips() {
-			t.Errorf("HasTips is %v", m.HasTips())
-		}
-	}
-	two := []sampler.Tip{{ID: 1, Text: "a"}, {ID: 2, Text: "b\nTips:\r\nc"}}
-	turn("", "Door 1.", nil, "Door 1.", "Door 1.")
-	turn("It opens.", "Door 2.", nil, "It opens.\nDoor 2.", "It opens.\nDoor 2.")
-	turn("", "Door 1.", two, "Tips:\n- a\n- b Tips:  c\nDoor 1.", "Door 1.")
-	turn("Tips:", "Door 1.", two[:1], "Tips:\nTips:\n- a\nDoor 1.", "Tips:\nDoor 1.")
-	f.TipsHeader, f.TipPrefix = "", "* "
-	turn("", "Door 1.", two[:1], "* a\nDoor 1.", "Door 1.")
-}
-
-func TestFormatFillsWhatTheTaskLeavesOpen(t *testing.T) {
-	f := sampler.DefaultFormat()
-	if got := f.Opening(envs.Task{}); got != nil {
-		t.Errorf("opening without a text: %v", got)
-	}
-	f.System = "Be brief."
-	if got := f.Opening(envs.Task{Instruction: "Walk."})[0].Text(); got != "Be brief.\nWalk." {
-		t.Errorf("opening %q", got)
-	}
-	if got := f.Request(envs.Task{}, envs.Observation{Feedback: "Out."}).Text(); got != "Out.\n"+f.Reflection {
-		t.Errorf("request %q", got)
-	}
-	if got := f.Request(envs.Task{Reflection: "Why?"}, envs.Observation{}).Text(); got != "Why?" {
-		t.Errorf("request %q", got)
-	}
-}
 
 func TestAnActionThatWasCutOffIsClosed(t *testing.T) {
 	b := samplertest.NewScripted(samplertest.NewTokenizer(), samplertest.Say("pull"))

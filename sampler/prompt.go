@@ -3,8 +3,6 @@ package sampler
 import (
 	"slices"
 	"strings"
-
-	"github.com/empo2/empo2/envs"
 )
 
 // SpanKind says where a piece of a prompt comes from.
@@ -66,99 +64,4 @@ func (m Message) WithoutTips() Message {
 		}
 	}
 	return bare
-}
-
-// Format holds the texts around what the environment says. An empty
-// TipsHeader or TipPrefix leaves that text out; the other zero values have
-// the meaning given at the field.
-type Format struct {
-	System     string `json:"system"`     // stands before the task's instruction; empty: nothing
-	TipsHeader string `json:"tipsheader"` // the line above the tips
-	TipPrefix  string `json:"tipprefix"`  // in front of every tip
-	// Reflection is asked when the task has no request of its own.
-	Reflection     string `json:"reflection"`
-	MaxTipsPerTurn int    `json:"maxtips"`     // 0: as many as the memory gives
-	MaxTipRunes    int    `json:"maxtiprunes"` // a written tip is cut after as many characters; 0: never
-}
-
-// DefaultFormat is what the embedded policy was trained with.
-func DefaultFormat() Format {
-	return Format{
-		TipsHeader:  "Tips:",
-		TipPrefix:   "- ",
-		Reflection:  "Write one tip for the next attempt.",
-		MaxTipRunes: 600, // a sentence of a hundred words
-	}
-}
-
-// Opening is what stands before the first turn: the system message, or nothing
-// if neither f nor the task has a text for it.
-func (f Format) Opening(t envs.Task) []Message {
-	m := Message{Role: RoleSystem}
-	for _, text := range []string{f.System, t.Instruction} {
-		if text != "" {
-			m.Spans = append(m.Spans, Span{SystemSpan, text})
-		}
-	}
-	if len(m.Spans) == 0 {
-		return nil
-	}
-	return []Message{m}
-}
-
-// Turn is the user's message before an action: feedback, tips, state.
-func (f Format) Turn(o envs.Observation, tips []Tip) Message {
-	m := Message{Role: RoleUser}
-	if o.Feedback != "" {
-		m.Spans = append(m.Spans, Span{FeedbackSpan, o.Feedback})
-	}
-	if len(tips) > 0 {
-		m.Spans = append(m.Spans, Span{TipsSpan, f.list(tips)})
-	}
-	m.Spans = append(m.Spans, Span{StateSpan, o.State})
-	return m
-}
-
-// list writes the tips below their header, one line each.
-func (f Format) list(tips []Tip) string {
-	var lines []string
-	if f.TipsHeader != "" {
-		lines = append(lines, f.TipsHeader)
-	}
-	for _, t := range tips {
-		lines = append(lines, f.TipPrefix+oneLine(t.Text))
-	}
-	return strings.Join(lines, "\n")
-}
-
-// Request is the user's message that asks for a tip after the last step.
-func (f Format) Request(t envs.Task, final envs.Observation) Message {
-	text := t.Reflection
-	if text == "" {
-		text = f.Reflection
-	}
-	return Message{Role: RoleUser, Spans: []Span{
-		{FeedbackSpan, final.Feedback}, {ReflectionSpan, text},
-	}}
-}
-
-// CleanTip is the tip in what the policy wrote: the first line that says
-// something, valid UTF-8, at most MaxTipRunes characters. It may be empty.
-func (f Format) CleanTip(text string) string {
-	text = strings.TrimSpace(strings.ToValidUTF8(text, ""))
-	first, _, _ := strings.Cut(text, "\n")
-	runes := []rune(first)
-	if f.MaxTipRunes > 0 && len(runes) > f.MaxTipRunes {
-		runes = runes[:f.MaxTipRunes]
-	}
-	return strings.TrimSpace(string(runes))
-}
-
-func oneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\r' {
-			return ' '
-		}
-		return r
-	}, s)
 }

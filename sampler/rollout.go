@@ -77,7 +77,7 @@ func (r *rollout) turn(ctx context.Context) (StopReason, error) {
 	if err != nil {
 		return StopFailed, err
 	}
-	s, err := r.act(ctx, turn.Action)
+	s, err := r.act(ctx, r.Format.Action(turn.Action))
 	if err != nil {
 		return StopFailed, err
 	}
