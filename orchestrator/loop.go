@@ -64,6 +64,9 @@ type Loop struct {
 	// Canary returns the largest log-prob difference that the newest
 	// publication's canary showed; nil if there is none.
 	Canary func() float64
+	// Prompt reads the prompt template anew before every step; nil: that of
+	// Driver stays.
+	Prompt func() (sampler.Format, error)
 	Log    zerolog.Logger
 	// OnStep and OnEvaluation are called after the commit, in order. They may
 	// be nil.
@@ -71,6 +74,7 @@ type Loop struct {
 	OnEvaluation func(Evaluation)
 
 	tasks    []envs.Task
+	prompt   string         // checksum of the template that was recorded last
 	context  int            // tokens that the server holds of a conversation; 0: unknown
 	base     sampler.Policy // the adapter off
 	policy   sampler.Policy // the newest version
@@ -239,9 +243,12 @@ func (l *Loop) plan(ctx context.Context, step int64) (Plan, error) {
 		if err := json.Unmarshal(text, &p); err != nil {
 			return Plan{}, fmt.Errorf("plan in run.db: %w", err)
 		}
-		return p, nil
+		return p, l.oldPrompt(ctx, p)
 	}
 	p := newPlan(l.Config, l.tasks, step, l.policy.Version)
+	if p.Prompt, err = l.newPrompt(ctx, step); err != nil {
+		return Plan{}, err
+	}
 	if text, err = json.Marshal(p); err != nil {
 		return Plan{}, err
 	}

@@ -26,10 +26,11 @@ const (
 func (m Mode) Tips() bool { return m != OnPolicy }
 
 // Plan is everything that a step draws at random, drawn before it samples.
-// It is a pure function of (configuration, tasks, step).
+// But for the prompt, it is a pure function of (configuration, tasks, step).
 type Plan struct {
 	Step    int64       `json:"step"`
-	Version int         `json:"version"` // of the policy that samples
+	Version int         `json:"version"`          // of the policy that samples
+	Prompt  string      `json:"prompt,omitempty"` // checksum of the prompt template, kept by the ledger
 	Groups  []GroupPlan `json:"groups"`
 }
 

@@ -22,6 +22,7 @@ type Format struct {
 	order      []SpanKind // of the spans in a turn
 	rule       actionRule
 	lower      bool
+	brief      bool // the state is left out of turns with feedback
 }
 
 // DefaultFormat is the template "plain", which the embedded policy was trained
@@ -61,7 +62,7 @@ func (f Format) Opening(t envs.Task) []Message {
 }
 
 // Turn is the user's message before an action: feedback, tips and state, in
-// the order that the template names.
+// the order and with the exceptions that the template names.
 func (f Format) Turn(o envs.Observation, tips []Tip) Message {
 	m := Message{Role: RoleUser}
 	for _, kind := range f.order {
@@ -70,7 +71,7 @@ func (f Format) Turn(o envs.Observation, tips []Tip) Message {
 			m.Spans = append(m.Spans, Span{kind, f.render(kind, feedbackFields{o.Feedback})})
 		case kind == TipsSpan && len(tips) > 0:
 			m.Spans = append(m.Spans, Span{kind, f.render(kind, tipsFields{tipLines(tips)})})
-		case kind == StateSpan:
+		case kind == StateSpan && (!f.brief || o.Feedback == ""):
 			m.Spans = append(m.Spans, Span{kind, f.render(kind, stateFields{o.State})})
 		}
 	}

@@ -129,11 +129,12 @@ func strayBlock(t *template.Template) string {
 func (f *Format) readOptions() error {
 	o := struct {
 		Order         []SpanKind `toml:"order"`
+		ShowState     string     `toml:"show_state"`
 		Action        actionRule `toml:"action"`
 		Lower         bool       `toml:"lower"`
 		MaxTips       int        `toml:"max_tips"`
 		MaxCharacters int        `toml:"max_tip_characters"`
-	}{Order: []SpanKind{FeedbackSpan, TipsSpan, StateSpan}, Action: wholeReply, MaxCharacters: 600}
+	}{Order: []SpanKind{FeedbackSpan, TipsSpan, StateSpan}, ShowState: "always", Action: wholeReply, MaxCharacters: 600}
 	var text strings.Builder
 	if block := f.blocks.Lookup(optionsBlock); block != nil {
 		if err := block.Execute(&text, nil); err != nil {
@@ -151,12 +152,14 @@ func (f *Format) readOptions() error {
 	switch {
 	case !slices.Equal(sorted, []SpanKind{FeedbackSpan, StateSpan, TipsSpan}):
 		return fmt.Errorf("order = %q must name feedback, tips and state once each", o.Order)
+	case o.ShowState != "always" && o.ShowState != "first":
+		return fmt.Errorf("show_state = %q is neither always nor first", o.ShowState)
 	case !slices.Contains(actionRules, o.Action):
 		return fmt.Errorf("action = %q is none of %q", o.Action, actionRules)
 	case o.MaxTips < 0 || o.MaxCharacters < 0:
 		return errors.New("max_tips and max_tip_characters must not be negative")
 	}
-	f.order, f.rule, f.lower, f.MaxTipsPerTurn, f.MaxTipRunes = o.Order, o.Action, o.Lower, o.MaxTips, o.MaxCharacters
+	f.order, f.brief, f.rule, f.lower, f.MaxTipsPerTurn, f.MaxTipRunes = o.Order, o.ShowState == "first", o.Action, o.Lower, o.MaxTips, o.MaxCharacters
 	return nil
 }
 

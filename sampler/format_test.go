@@ -134,6 +134,7 @@ func TestFaultyTemplatesAreRefused(t *testing.T) {
 	f(`{{define "state"}}{{if .State}}x{{else}}{{find "(" "a"}}{{end}}{{end}}`, "missing closing )")
 	f(`{{define "state"}}{{find .State "a"}}{{end}}`, "pattern in quotes")
 	f(`{{define "options"}}order = ["state"]{{end}}`, "order")
+	f(`{{define "options"}}show_state = "last"{{end}}`, "show_state")
 	f(`{{define "options"}}action = "all"{{end}}`, "action")
 	f(`{{define "options"}}actoin = "tag"{{end}}`, "actoin")
 	f(`{{define "options"}}max_tips = -1{{end}}`, "negative")
@@ -192,10 +193,12 @@ func TestTheRecipesShape(t *testing.T) {
 	o := envs.Observation{State: "Your task is to boil water. First, focus on the substance. Then, focus on steam."}
 	got := f.Turn(o, []sampler.Tip{{Text: "the stove is broken"}, {Text: "use the lighter"}}).Text()
 	want := o.State + "\nThings that the task lets you focus on: substance; steam;" +
-		"\nWrite the next command: one line, nothing else." +
 		"\n<tip>\nFrom your earlier attempts you remember:\nthe stove is broken\nuse the lighter\n</tip>"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+	if got := f.Turn(envs.Observation{Feedback: "It boils.", State: o.State}, nil).Text(); got != "It boils." {
+		t.Errorf("a later turn %q", got)
 	}
 	if got := f.Action("Look Around"); got != "look around" {
 		t.Errorf("action %q", got)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/empo2/empo2/envs"
 )
@@ -75,7 +76,7 @@ func (e *episode) step(rec record, reward int, taken string) envs.Step {
 	if taken != "" && c.Actions == ActClosest {
 		s.Observation.Feedback = "(understood as: " + taken + ")\n" + rec.observation
 	}
-	if rec.observation == rec.look {
+	if strings.TrimSpace(rec.observation) == strings.TrimSpace(rec.look) {
 		s.Observation.Feedback = "" // the state says the same
 	}
 	if !s.Done() {

@@ -51,34 +51,14 @@ func oneOf(key, v string, valid ...string) rule {
 
 func rules(c Config) []rule {
 	inf := math.Inf(1)
-	v, a := c.Env.Vault, c.Algorithm
+	a := c.Algorithm
 	return append([]rule{
 		{"run.name", c.Run.Name != "" && !strings.ContainsAny(c.Run.Name, "/\\\x00") && c.Run.Name != "." && c.Run.Name != "..", fmt.Sprintf("%q is not a folder name", c.Run.Name), "letters, digits, '-' and '_'"},
 		{"run.dir", c.Run.Dir != "", "is empty", `for example dir = "runs"`},
 		between("run.steps", float64(c.Run.Steps), 0, 1e9),
 		between("run.minutes", c.Run.Minutes, 0, inf),
 		between("run.keep_checkpoints", float64(c.Run.KeepCheckpoints), 1, 1e6),
-		oneOf("env.name", c.Env.Name, "vault", "scienceworld", "webshop", "remote"),
-		between("env.scienceworld.train_variations", float64(c.Env.ScienceWorld.TrainVariations), 0, 1e6),
-		between("env.scienceworld.eval_variations", float64(c.Env.ScienceWorld.EvalVariations), 0, 1e6),
-		between("env.scienceworld.step_limit", float64(c.Env.ScienceWorld.StepLimit), 1, 1e6),
-		oneOf("env.scienceworld.reads", c.Env.ScienceWorld.Reads, "full", "lazy"),
-		oneOf("env.scienceworld.isolation", c.Env.ScienceWorld.Isolation, "loader", "jvm"),
-		oneOf("env.scienceworld.actions", c.Env.ScienceWorld.Actions, "raw", "closest", "closest-recipe"),
-		between("env.scienceworld.instances", float64(c.Env.ScienceWorld.Instances), 1, 1024),
-		oneOf("env.webshop.mode", c.Env.WebShop.Mode, "text", "text_rich"),
-		oneOf("env.webshop.goals", c.Env.WebShop.Goals, "synthetic", "human"),
-		oneOf("env.webshop.seed_mode", c.Env.WebShop.SeedMode, "verl", "princeton"),
-		between("env.webshop.products", float64(c.Env.WebShop.Products), 0, 1e8),
-		between("env.webshop.max_steps", float64(c.Env.WebShop.MaxSteps), 0, 1e6),
-		between("env.remote.train_tasks", float64(c.Env.Remote.TrainTasks), 1, 1e7),
-		between("env.remote.test_tasks", float64(c.Env.Remote.TestTasks), 0, 1e7),
-		{"env.vault.houses", len(v.Houses) > 0, "no house", "for example houses = [1]"},
-		between("env.vault.doors", float64(v.Doors), 2, 8),
-		between("env.vault.levers", float64(v.Levers), 2, 12),
-		oneOf("env.vault.score", v.Score, "sparse", "partial"),
-		between("env.vault.train_variations", float64(v.TrainVariations), 1, 1e6),
-		between("env.vault.test_variations", float64(v.TestVariations), 0, 1e6),
+		{"prompt.template", c.Prompt.Template != "", "is empty", "plain, recipe, or the path of a template file"},
 		oneOf("algorithm.name", c.Algorithm.Name, "empo2", "grpo", "adapt"),
 		between("algorithm.groups", float64(c.Algorithm.Groups), 1, 1e5),
 		between("algorithm.group_size", float64(c.Algorithm.GroupSize), 2, 1e5),
@@ -138,7 +118,7 @@ func rules(c Config) []rule {
 		between("trainer.threads", float64(c.Trainer.Threads), 0, 1024),
 		above("trainer.timeout_seconds", c.Trainer.TimeoutSeconds),
 		between("trainer.restarts", float64(c.Trainer.Restarts), 0, 1000),
-	}, contradictions(c)...)
+	}, append(environmentRules(c), contradictions(c)...)...)
 }
 
 func contradictions(c Config) []rule {
@@ -150,8 +130,6 @@ func contradictions(c Config) []rule {
 			"leaves no episode without tips for the tip-free baseline", "lower memory_probability or raise group_size"},
 		{"algorithm.memory_probability", a.Name != "empo2" || a.ModeDraw != "episode" || a.MemoryProbability == 0 || math.Round(a.MemoryProbability*float64(a.GroupSize)) >= 1,
 			"gives no episode of a group tips", "raise memory_probability or group_size"},
-		{"env.webshop.data", c.Env.Name != "webshop" || c.Env.WebShop.Data != "", "is empty", "the folder of the original's data files"},
-		{"env.remote.url", c.Env.Name != "remote" || c.Env.Remote.URL != "", "is empty", `for example "http://127.0.0.1:8090"`},
 		{"sampler.model", (c.Sampler.Model == "embedded") == (c.Trainer.Model == "embedded"),
 			"sampler.model and trainer.model name different models", "both embedded, or both the same model"},
 		{"trainer.formats", slices.Contains(c.Trainer.Formats, "gguf") || c.Sampler.Backend != "llamacpp",
@@ -184,7 +162,7 @@ func ineffective(c Config) []idle {
 	when(c.Algorithm.MemoryProbability == 0, "algorithm.memory_probability is 0: no episode is shown tips",
 		"memory.", "novelty.", "reflection.", "algorithm.off_policy_probability")
 	when(c.Eval.Every == 0, "eval.every is 0: only the final evaluation is made", "eval.episodes")
-	for _, name := range []string{"vault", "scienceworld", "webshop", "remote"} {
+	for _, name := range environments {
 		when(c.Env.Name != name, fmt.Sprintf("env.name is %q, not %q", c.Env.Name, name), "env."+name+".")
 	}
 	when(c.Loss.KL == 0 && c.Loss.KLSampled == 0, "loss.kl and loss.kl_sampled are 0", "loss.kl_estimator")

@@ -9,6 +9,7 @@ package config
 type Config struct {
 	Run        Run        `toml:"run"`
 	Env        Env        `toml:"env"`
+	Prompt     Prompt     `toml:"prompt"`
 	Algorithm  Algorithm  `toml:"algorithm"`
 	Loss       Loss       `toml:"loss"`
 	Optimizer  Optimizer  `toml:"optimizer"`
@@ -33,11 +34,18 @@ type Run struct {
 
 // Env chooses the environment; each has its own table.
 type Env struct {
-	Name         string       `toml:"name" doc:"vault, scienceworld, webshop, or remote: an environment of your own behind HTTP"`
+	Name         string       `toml:"name" doc:"vault, scienceworld, webshop, remote (an environment of your own behind HTTP), or a server of agentgym or openenv"`
 	Vault        Vault        `toml:"vault"`
 	ScienceWorld ScienceWorld `toml:"scienceworld"`
 	WebShop      WebShop      `toml:"webshop"`
 	Remote       Remote       `toml:"remote"`
+	AgentGym     AgentGym     `toml:"agentgym"`
+	OpenEnv      OpenEnv      `toml:"openenv"`
+}
+
+// Prompt chooses the texts around what the environment says.
+type Prompt struct {
+	Template string `toml:"template" doc:"plain, recipe (the paper's, for scienceworld and webshop), or the path of a file, read again before every step; empo2 prompt shows the result"`
 }
 
 // ScienceWorld configures the simulator of ScienceWorld.
@@ -71,6 +79,32 @@ type Remote struct {
 	URL        string `toml:"url" doc:"for example http://127.0.0.1:8090 of scripts/example_env.py"`
 	TrainTasks int    `toml:"train_tasks" doc:"tasks are seeds: 0 to train_tasks-1 for training and evaluation"`
 	TestTasks  int    `toml:"test_tasks" doc:"the seeds after them, never trained on"`
+}
+
+// AgentGym configures a server of AgentGym. A bearer token, if one is needed,
+// is taken from EMPO2_ENV_KEY; so it is for Remote and OpenEnv.
+type AgentGym struct {
+	URL            string  `toml:"url" doc:"of the server, for example http://127.0.0.1:36001 of empo2 env serve webshop"`
+	Dialect        string  `toml:"dialect" doc:"which of AgentGym's servers it is: sciworld, webshop, alfworld, babyai, textcraft, maze, wordle, searchqa, sqlgym, academia, movie, sheet, todo, weather"`
+	Train          string  `toml:"train" doc:"the server's numbers of the tasks to train on, such as \"0-99, 120\"; empty: the dialect's own split, where it has one"`
+	Eval           string  `toml:"eval" doc:"tasks to evaluate on; empty: train"`
+	Test           string  `toml:"test" doc:"tasks never trained on"`
+	Instruction    string  `toml:"instruction" doc:"told once before the first observation; empty: what the dialect says about its actions"`
+	TimeoutSeconds float64 `toml:"timeout_seconds" doc:"deadline of a request"`
+}
+
+// OpenEnv configures a server of OpenEnv.
+type OpenEnv struct {
+	URL            string   `toml:"url" doc:"of the server, http or ws"`
+	Train          string   `toml:"train" doc:"seeds of the tasks to train on, such as \"0-99\""`
+	Eval           string   `toml:"eval" doc:"seeds to evaluate on; empty: train"`
+	Test           string   `toml:"test" doc:"seeds never trained on"`
+	Action         string   `toml:"action" doc:"JSON object that an action is sent as; {action} stands for the policy's text, \"{action:json}\" for JSON that it wrote; empty: the one field of the server's schema"`
+	Observation    []string `toml:"observation" doc:"what of an observation is shown, a line each, such as messages.-1.content; none: the only field, or all as JSON"`
+	Options        string   `toml:"options" doc:"JSON object sent with every reset; empty: the seed alone"`
+	Instruction    string   `toml:"instruction" doc:"told once before the first observation"`
+	Sessions       int      `toml:"sessions" doc:"episodes at the same time; servers allow 1 by default (max_concurrent_envs)"`
+	TimeoutSeconds float64  `toml:"timeout_seconds" doc:"deadline of a message and its answer"`
 }
 
 // Vault configures the embedded environment.
@@ -200,7 +234,10 @@ func Default() Config {
 			ScienceWorld: ScienceWorld{Tasks: []string{}, Simplifications: "easy", StepLimit: 100, Reads: "full", Isolation: "loader", Actions: "raw", Instances: 8},
 			WebShop:      WebShop{Mode: "text", Goals: "synthetic", SeedMode: "verl", MaxSteps: 15},
 			Remote:       Remote{TrainTasks: 16},
+			AgentGym:     AgentGym{TimeoutSeconds: 60},
+			OpenEnv:      OpenEnv{Train: "0-15", Observation: []string{}, Sessions: 1, TimeoutSeconds: 60},
 		},
+		Prompt: Prompt{Template: "plain"},
 		Algorithm: Algorithm{
 			Name: "empo2", Groups: 4, GroupSize: 16, ModeDraw: "episode",
 			MemoryProbability: 0.5, OffPolicyProbability: 2.0 / 3, Baseline: "tip-free", NormalizeStd: true,

@@ -30,7 +30,8 @@ func TestEverythingSurvivesReopening(t *testing.T) {
 	for _, err := range []error{
 		l.SaveConfig(ctx, "[run]\n"), l.SavePlan(ctx, 1, json.RawMessage(`{"step":1}`)), l.AddEpisode(ctx, episode),
 		l.Commit(ctx, Step{Step: 1, Version: 1, Metrics: json.RawMessage(`{"rows":5}`)}, &Version{Version: 1, Step: 1, Dir: "d"}, nil),
-		l.SaveEvaluation(ctx, 1, "eval", 1, json.RawMessage(`{"score":50}`)), l.Event(ctx, 1, "restart", "why"), l.Close(),
+		l.SaveEvaluation(ctx, 1, "eval", 1, json.RawMessage(`{"score":50}`)), l.Event(ctx, 1, "restart", "why"),
+		l.SavePrompt(ctx, "abc", "a text"), l.SavePrompt(ctx, "abc", "a text"), l.Close(),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -47,6 +48,12 @@ func TestEverythingSurvivesReopening(t *testing.T) {
 	}
 	if plan, err := l.Plan(ctx, 1); string(plan) != `{"step":1}` || err != nil {
 		t.Errorf("plan %s, %v", plan, err)
+	}
+	if text, err := l.Prompt(ctx, "abc"); text != "a text" || err != nil {
+		t.Errorf("prompt %q, %v", text, err)
+	}
+	if _, err := l.Prompt(ctx, "abd"); err == nil {
+		t.Error("a prompt that was never saved")
 	}
 	if last, err := l.Last(ctx); last.Step != 1 || last.Version != 1 || err != nil {
 		t.Errorf("last %+v, %v", last, err)

@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/envs"
-	"github.com/empo2/empo2/envs/remote"
-	"github.com/empo2/empo2/envs/remote/exchange"
-	"github.com/empo2/empo2/envs/remote/numbered"
 	"github.com/empo2/empo2/envs/scienceworld"
 	"github.com/empo2/empo2/envs/vault"
 	"github.com/empo2/empo2/envs/webshop"
@@ -22,6 +20,19 @@ var families = map[string]func(context.Context, config.Config, zerolog.Logger) (
 	"scienceworld": openScienceWorld,
 	"webshop":      openWebShop,
 	"remote":       openRemote,
+	"agentgym":     openAgentGym,
+	"openenv":      openOpenEnv,
+}
+
+// openFamily opens the environment that the configuration names. That it
+// cannot be opened is a fault of the set-up.
+func openFamily(ctx context.Context, c config.Config, log zerolog.Logger) (envs.Family, error) {
+	family, err := families[c.Env.Name](ctx, c, log)
+	var fault *config.Error
+	if err != nil && !errors.As(err, &fault) {
+		err = &setupError{fmt.Errorf("environment %w", err)}
+	}
+	return family, err
 }
 
 func openVault(_ context.Context, c config.Config, _ zerolog.Logger) (envs.Family, error) {
@@ -60,17 +71,6 @@ func openWebShop(ctx context.Context, c config.Config, _ zerolog.Logger) (envs.F
 	return webshop.Open(ctx, webshop.Config{
 		DataDir: v.Data, Mode: webshop.Mode(v.Mode), Goals: webshop.GoalKind(v.Goals), SeedMode: webshop.SeedMode(v.SeedMode),
 		Nouns: v.Nouns, NumProducts: v.Products, MaxSteps: v.MaxSteps, Seed: c.Run.Seed,
-	})
-}
-
-func openRemote(ctx context.Context, c config.Config, log zerolog.Logger) (envs.Family, error) {
-	v := c.Env.Remote
-	splits := numbered.Splits{Train: numbered.Range(0, uint64(v.TrainTasks-1))}
-	if v.TestTasks > 0 {
-		splits.Test = numbered.Range(uint64(v.TrainTasks), uint64(v.TrainTasks+v.TestTasks-1))
-	}
-	return remote.Open(ctx, remote.Config{
-		Server: exchange.Server{URL: v.URL, Log: log}, Splits: splits, Episodes: c.Rollout.EpisodesInFlight,
 	})
 }
 

@@ -43,6 +43,7 @@ type cli struct {
 	Compare compareCmd `cmd:"" help:"Train several arms on the same budget and draw their curves."`
 	Doctor  doctorCmd  `cmd:"" help:"Report what a run would use and what is missing."`
 	Memory  memoryCmd  `cmd:"" help:"Move tips between runs."`
+	Prompt  promptCmd  `cmd:"" help:"Show what the policy sees, or write the prompt templates out."`
 	Env     envCmd     `cmd:"" help:"Serve an environment to other programs."`
 	Config  configCmd  `cmd:"" help:"Print a configuration with all keys."`
 	Version versionCmd `cmd:"" help:"Print the version."`

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator/config"
 )
 
@@ -60,6 +61,7 @@ func (cmd *importCmd) Run(ctx context.Context, out *console) error {
 type bank interface {
 	Export(ctx context.Context, w io.Writer) error
 	Import(ctx context.Context, r io.Reader) (tips int, err error)
+	Recall(ctx context.Context, s memory.State) (memory.Recollection, error)
 }
 
 // withMemory opens the run's folder and its bank, and nothing else of it.

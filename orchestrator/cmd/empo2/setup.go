@@ -40,6 +40,9 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 	if err := checkModels(c); err != nil { // before gigabytes are installed
 		return tools{}, err
 	}
+	if _, err := readFormat(c); err != nil {
+		return tools{}, err
+	}
 	cache, err := pyenv.CacheDir()
 	if err != nil {
 		return fail(err)

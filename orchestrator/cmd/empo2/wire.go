@@ -64,7 +64,7 @@ func openRun(ctx context.Context, c config.Config, t tools, log zerolog.Logger) 
 			err = errors.Join(err, r.Close())
 		}
 	}()
-	family, err := families[c.Env.Name](ctx, c, log)
+	family, err := openFamily(ctx, c, log)
 	if err != nil {
 		return nil, err
 	}
@@ -119,8 +119,13 @@ func (r *run) connect(ctx context.Context, server served) error {
 	if err != nil {
 		return err
 	}
+	l.Prompt = func() (sampler.Format, error) { return readFormat(l.Config) }
+	format, err := l.Prompt()
+	if err != nil {
+		return err
+	}
 	l.Driver = &sampler.Driver{
-		Family: l.Family, Template: template, Format: sampler.DefaultFormat(), Log: l.Log,
+		Family: l.Family, Template: template, Format: format, Log: l.Log,
 		SampleTimeout: sampleTimeout(l.Config),
 	}
 	prompt, err := canaryPrompt(ctx, l.Family, template, l.Driver.Format)

@@ -1,0 +1,245 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/memory"
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/sampler"
+)
+
+type promptCmd struct {
+	common
+	Task   string   `default:"0" placeholder:"N|ID" help:"The task, by its number in the split or its id."`
+	Split  string   `default:"train" enum:"train,eval,test" help:"Tasks to choose from: train, eval or test."`
+	Action []string `sep:"none" placeholder:"TEXT" help:"What the policy writes, turn after turn, to see later prompts. Repeatable."`
+	Tip    []string `sep:"none" placeholder:"TEXT" help:"A tip to show. Repeatable. Default: what the run's memory recalls, or an example."`
+	Tokens bool     `help:"Print the token ids too. Starts the server."`
+	Write  string   `placeholder:"DIR" help:"Write the built-in templates into a folder instead."`
+}
+
+// Help is shown by empo2 prompt --help.
+func (promptCmd) Help() string {
+	return `Shows exactly what the policy sees in a task, without and with tips.
+
+Examples:
+  empo2 prompt --task 3
+  empo2 prompt --set env.name=scienceworld --set prompt.template=recipe --action "look around"
+  empo2 prompt --tokens
+  empo2 prompt --write prompts             then edit one and set prompt.template to its path`
+}
+
+func (cmd *promptCmd) Run(ctx context.Context, out *console) error {
+	if cmd.Write != "" {
+		return writeTemplates(cmd.Write, out)
+	}
+	c, err := cmd.load()
+	if err != nil {
+		return err
+	}
+	format, err := readFormat(c)
+	if err != nil {
+		return err
+	}
+	log := out.logger(cmd.Verbose)
+	family, err := openFamily(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	play, err := cmd.play(ctx, c, family, format)
+	if err = errors.Join(err, family.Close()); err != nil {
+		return err
+	}
+	var template *sampler.Template
+	if cmd.Tokens {
+		r, err := openScratch(ctx, c, out, log)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		template = r.loop.Driver.Template
+	}
+	out.print("task %s of %s, template %s (sha256 %.12s)", play.task.ID, cmd.Split, format.Name(), format.SHA256())
+	if err := play.print(ctx, out, "without tips", false, template); err != nil {
+		return err
+	}
+	return play.print(ctx, out, fmt.Sprintf("with %d tips (%s)", len(play.tips), play.source), true, template)
+}
+
+// writeTemplates writes every built-in template that is not there yet.
+func writeTemplates(dir string, out *console) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, name := range sampler.PromptTemplates() {
+		text, err := sampler.PromptTemplate(name)
+		if err != nil {
+			return err
+		}
+		path := filepath.Join(dir, name+".tmpl")
+		if fileExists(path) {
+			return &config.Error{Place: "--write " + dir, Msg: path + " exists already", Hint: "choose another folder, or remove the file"}
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return err
+		}
+		out.print("%s", path)
+	}
+	return nil
+}
+
+// A played task is a conversation in two renderings.
+type played struct {
+	task     envs.Task
+	tips     []sampler.Tip
+	source   string // where the tips come from
+	messages []sampler.Message
+}
+
+// play takes the task's first turns with the actions that were given.
+func (cmd *promptCmd) play(ctx context.Context, c config.Config, family envs.Family, format sampler.Format) (*played, error) {
+	task, err := cmd.task(family)
+	if err != nil {
+		return nil, err
+	}
+	episode, err := family.Open(ctx, task)
+	if err != nil {
+		return nil, err
+	}
+	defer episode.Close()
+	o, err := episode.Reset(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p := &played{task: task, source: "given by --tip"}
+	for i, text := range cmd.Tip {
+		p.tips = append(p.tips, sampler.Tip{ID: int64(i + 1), Text: text})
+	}
+	if len(p.tips) == 0 {
+		if p.tips, p.source, err = recalledTips(ctx, c, task, o.State); err != nil {
+			return nil, err
+		}
+	}
+	p.messages = append(format.Opening(task), format.Turn(o, p.tips))
+	for _, written := range cmd.Action {
+		step, err := episode.Step(ctx, format.Action(written))
+		if err != nil {
+			return nil, err
+		}
+		p.messages = append(p.messages, sampler.Message{Role: sampler.RoleAssistant, Spans: []sampler.Span{{Kind: sampler.ActionSpan, Text: written}}})
+		if step.Done() {
+			p.messages = append(p.messages, format.Request(task, step.Observation))
+			break
+		}
+		p.messages = append(p.messages, format.Turn(step.Observation, nil))
+	}
+	return p, nil
+}
+
+// task finds the task that --task names.
+func (cmd *promptCmd) task(family envs.Family) (envs.Task, error) {
+	tasks, err := family.Tasks(envs.Split(cmd.Split))
+	if err != nil {
+		return envs.Task{}, err
+	}
+	if i := slices.IndexFunc(tasks, func(t envs.Task) bool { return t.ID == cmd.Task }); i >= 0 {
+		return tasks[i], nil
+	}
+	n, err := strconv.Atoi(cmd.Task)
+	if err != nil || n < 0 || n >= len(tasks) {
+		hint := "the split is empty"
+		if len(tasks) > 0 {
+			hint = fmt.Sprintf("0 to %d, or an id such as %s", len(tasks)-1, tasks[0].ID)
+		}
+		return envs.Task{}, &config.Error{Place: "--task " + cmd.Task, Msg: "no such task of " + cmd.Split, Hint: hint}
+	}
+	return tasks[n], nil
+}
+
+// recalledTips are those that the run's memory has for a state, or an example
+// if there is no run yet.
+func recalledTips(ctx context.Context, c config.Config, task envs.Task, state string) (tips []sampler.Tip, source string, err error) {
+	dir := filepath.Join(c.Run.Dir, c.Run.Name)
+	if fileExists(filepath.Join(dir, "run.db")) && c.Algorithm.Name != "grpo" {
+		known, err := recallFrom(ctx, c, memory.State{Scope: task.Scope, Text: state})
+		if err != nil && !errors.Is(err, ledger.ErrInUse) {
+			return nil, "", err
+		}
+		for _, tip := range known.Tips {
+			tips = append(tips, sampler.Tip{ID: tip.ID, Text: tip.Text})
+		}
+		source = "recalled by " + dir
+	}
+	if len(tips) == 0 {
+		tips, source = []sampler.Tip{{ID: 1, Text: "(what the policy wrote after an earlier episode)"}}, "an example"
+	}
+	return tips, source, nil
+}
+
+// recallFrom asks the memory of the run that c names, as it was configured.
+func recallFrom(ctx context.Context, c config.Config, state memory.State) (known memory.Recollection, err error) {
+	stored, err := storedConfig(ctx, c)
+	if err != nil {
+		return known, err
+	}
+	err = withMemory(ctx, stored, func(b bank) (err error) {
+		known, err = b.Recall(ctx, state)
+		return err
+	})
+	return known, err
+}
+
+// print shows one rendering: a heading for each message, its text as it is
+// tokenized, and the ids of the whole if there is a template.
+func (p *played) print(ctx context.Context, out *console, what string, tips bool, template *sampler.Template) error {
+	messages := make([]sampler.Message, len(p.messages))
+	for i, m := range p.messages {
+		messages[i] = m
+		if !tips {
+			messages[i] = m.WithoutTips()
+		}
+	}
+	out.print("\n=== %s", what)
+	for _, m := range messages {
+		out.print("--- %s\n%s", m.Role, m.Text())
+	}
+	if template == nil {
+		return nil
+	}
+	ids, err := template.Extend(ctx, nil, messages...)
+	if err != nil {
+		return err
+	}
+	out.print("--- %d tokens, up to where the policy writes\n%d", len(ids), ids)
+	return nil
+}
+
+// openScratch opens server and trainer in a folder that is removed when the
+// run is closed.
+func openScratch(ctx context.Context, c config.Config, out *console, log zerolog.Logger) (*run, error) {
+	t, err := setUp(ctx, c, out, log)
+	if err != nil {
+		return nil, err
+	}
+	root, err := os.MkdirTemp("", "empo2-prompt-")
+	if err != nil {
+		return nil, err
+	}
+	c.Run.Dir, c.Run.Name = root, "scratch"
+	r, err := openRun(ctx, c, t, log)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(root))
+	}
+	r.closes = append([]func() error{func() error { return os.RemoveAll(root) }}, r.closes...)
+	return r, nil
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/envs/agentgym"
+	"github.com/empo2/empo2/envs/openenv"
+	"github.com/empo2/empo2/envs/remote"
+	"github.com/empo2/empo2/envs/remote/exchange"
+	"github.com/empo2/empo2/envs/remote/numbered"
+	"github.com/empo2/empo2/orchestrator/config"
+)
+
+// environmentServer is a server of any of the protocols. Its token, if it
+// wants one, is in EMPO2_ENV_KEY.
+func environmentServer(url string, timeout float64, log zerolog.Logger) exchange.Server {
+	return exchange.Server{URL: url, Token: os.Getenv("EMPO2_ENV_KEY"), Timeout: seconds(timeout), Log: log}
+}
+
+func openRemote(ctx context.Context, c config.Config, log zerolog.Logger) (envs.Family, error) {
+	v := c.Env.Remote
+	splits := numbered.Splits{Train: numbered.Range(0, uint64(v.TrainTasks-1))}
+	if v.TestTasks > 0 {
+		splits.Test = numbered.Range(uint64(v.TrainTasks), uint64(v.TrainTasks+v.TestTasks-1))
+	}
+	return opened(remote.Open(ctx, remote.Config{
+		Server: environmentServer(v.URL, 0, log), Splits: splits, Episodes: c.Rollout.EpisodesInFlight,
+	}))
+}
+
+func openAgentGym(ctx context.Context, c config.Config, log zerolog.Logger) (envs.Family, error) {
+	v := c.Env.AgentGym
+	splits, err := readSplits("env.agentgym", v.Train, v.Eval, v.Test)
+	if err != nil {
+		return nil, err
+	}
+	return opened(agentgym.Open(ctx, agentgym.Config{
+		Server: environmentServer(v.URL, v.TimeoutSeconds, log), Dialect: v.Dialect, Splits: splits,
+		Instruction: v.Instruction, Episodes: c.Rollout.EpisodesInFlight,
+	}))
+}
+
+func openOpenEnv(ctx context.Context, c config.Config, log zerolog.Logger) (envs.Family, error) {
+	v := c.Env.OpenEnv
+	splits, err := readSplits("env.openenv", v.Train, v.Eval, v.Test)
+	if err != nil {
+		return nil, err
+	}
+	action, err := readObject("env.openenv.action", v.Action, `for example action = '{"message": "{action}"}'`)
+	if err != nil {
+		return nil, err
+	}
+	options, err := readObject("env.openenv.options", v.Options, `for example options = '{"level": 1}'`)
+	if err != nil {
+		return nil, err
+	}
+	return opened(openenv.Open(ctx, openenv.Config{
+		Server: environmentServer(v.URL, v.TimeoutSeconds, log), Splits: splits, Options: options, Action: action,
+		Observation: v.Observation, Instruction: v.Instruction, Episodes: v.Sessions,
+	}))
+}
+
+// opened keeps a nil pointer from becoming an interface that is not nil.
+func opened[F envs.Family](family F, err error) (envs.Family, error) {
+	if err != nil {
+		return nil, err
+	}
+	return family, nil
+}
+
+// readSplits reads the keys train, eval and test of a table.
+func readSplits(table, train, eval, test string) (s numbered.Splits, err error) {
+	for _, key := range []struct {
+		name, text string
+		to         *numbered.Set
+	}{{"train", train, &s.Train}, {"eval", eval, &s.Eval}, {"test", test, &s.Test}} {
+		if wrong := key.to.UnmarshalText([]byte(key.text)); wrong != nil {
+			return s, &config.Error{Place: table + "." + key.name, Msg: wrong.Error()}
+		}
+	}
+	return s, nil
+}
+
+// readObject reads a JSON object; an empty text is none.
+func readObject(key, text, hint string) (map[string]any, error) {
+	if text == "" {
+		return nil, nil
+	}
+	var object map[string]any
+	if err := json.Unmarshal([]byte(text), &object); err != nil || object == nil {
+		return nil, &config.Error{Place: key, Msg: "is not a JSON object", Hint: hint}
+	}
+	return object, nil
+}

@@ -1,0 +1,122 @@
+package orchestrator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/sampler"
+)
+
+// edited is the template plain with a word before every state.
+func edited(t *testing.T, word string) sampler.Format {
+	t.Helper()
+	text := strings.Replace(sampler.DefaultFormat().Text(), `{{define "state"}}`, `{{define "state"}}`+word+` `, 1)
+	f, err := sampler.ParseFormat("edited", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// promptOf is the recorded template of a step, and what its episodes were shown.
+func promptOf(t *testing.T, w *world, step int64) (text string, states []string) {
+	t.Helper()
+	l, done := w.open()
+	defer done()
+	plan, err := l.Ledger.Plan(context.Background(), step)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p Plan
+	if err := json.Unmarshal(plan, &p); err != nil {
+		t.Fatal(err)
+	}
+	if text, err = l.Ledger.Prompt(context.Background(), p.Prompt); err != nil {
+		t.Fatal(err)
+	}
+	episodes, err := l.Ledger.Episodes(context.Background(), step)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range episodes {
+		var trajectory sampler.Trajectory
+		if err := json.Unmarshal(e.Trajectory, &trajectory); err != nil {
+			t.Fatal(err)
+		}
+		for _, turn := range trajectory.Turns {
+			for _, m := range turn.Prompt {
+				for _, s := range m.Spans {
+					if s.Kind == sampler.StateSpan {
+						states = append(states, s.Text)
+					}
+				}
+			}
+		}
+	}
+	return text, states
+}
+
+// The template is read before every step; one that became faulty is not used.
+func TestPromptsAreReadBetweenSteps(t *testing.T) {
+	w := newWorld(t, small(func(c *config.Config) { c.Run.Steps = 3 }))
+	l, done := w.open()
+	reads := 0
+	l.Prompt = func() (sampler.Format, error) {
+		reads++
+		if reads == 3 {
+			return sampler.Format{}, errors.New("half saved")
+		}
+		return edited(t, []string{"Now:", "Here:"}[reads-1]), nil
+	}
+	if _, err := l.Run(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	done()
+	for step, word := range []string{"Now:", "Here:", "Here:"} {
+		text, states := promptOf(t, w, int64(step+1))
+		if text != edited(t, word).Text() {
+			t.Errorf("step %d: the ledger has another template", step+1)
+		}
+		for _, s := range states {
+			if !strings.HasPrefix(s, word+" ") {
+				t.Errorf("step %d was shown %q", step+1, s)
+			}
+		}
+		if len(states) == 0 {
+			t.Errorf("step %d was shown nothing", step+1)
+		}
+	}
+}
+
+// A step that was begun before the template changed is ended as it was begun.
+func TestABegunStepKeepsItsPrompt(t *testing.T) {
+	w := newWorld(t, small(func(c *config.Config) { c.Run.Steps = 2 }))
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	w.backend.BeforeSample = (&stopAfter{n: 20, cancel: cancel}).count
+	interrupted := func(ctx context.Context, word string) error {
+		l, done := w.open()
+		defer done()
+		l.Prompt = func() (sampler.Format, error) { return edited(t, word), nil }
+		_, err := l.Run(ctx)
+		return err
+	}
+	if err := interrupted(ctx, "Now:"); err == nil {
+		t.Fatal("the run was not interrupted")
+	}
+	if err := interrupted(context.Background(), "Here:"); err != nil {
+		t.Fatal(err)
+	}
+	for step, word := range []string{"Now:", "Here:"} {
+		_, states := promptOf(t, w, int64(step+1))
+		for _, s := range states {
+			if !strings.HasPrefix(s, word+" ") {
+				t.Errorf("step %d was shown %q", step+1, s)
+			}
+		}
+	}
+}
