@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -11,6 +12,10 @@ import (
 	"github.com/empo2/empo2/sampler"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
+
+// wakeTimeout bounds how long a server may take to wake: it reads its weights
+// back.
+const wakeTimeout = 10 * time.Minute
 
 // item is one episode as it is trained.
 type item struct {
@@ -93,31 +98,9 @@ func countTrained(s sampler.Sequence) int {
 // whole update is made again: nothing is trained twice.
 func (l *Loop) update(ctx context.Context, step int64, items []item, m *StepMetrics) (*ledger.Version, error) {
 	start, version := time.Now(), int(step)
-	committed := l.policy.Version
-	var export trainerbridge.Exported
-	for {
-		var err error
-		if export, err = l.train(ctx, version, items, m); err == nil {
-			break
-		}
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		if m.Restarts >= l.Config.Trainer.Restarts || !trainerbridge.Restartable(err) {
-			return nil, err
-		}
-		m.Restarts++
-		l.Log.Warn().Err(err).Int64("step", step).Int("version", committed).Msg("trainer failed; restoring it and training the step again")
-		if err := l.Ledger.Event(ctx, step, "trainer restart", err.Error()); err != nil {
-			return nil, err
-		}
-		// Restore waits for what the trainer may still be writing.
-		if err := l.Trainer.Restore(ctx, committed); err != nil {
-			return nil, err
-		}
-		if err := l.Ledger.DiscardAfter(committed); err != nil {
-			return nil, err
-		}
+	export, err := l.trainAsleep(ctx, version, items, m)
+	if err != nil {
+		return nil, err
 	}
 	if err := l.warnOfMismatch(ctx, step, m); err != nil {
 		return nil, err
@@ -130,6 +113,55 @@ func (l *Loop) update(ctx context.Context, step int64, items []item, m *StepMetr
 	}
 	m.Canary, m.Seconds.Publish = v.Canary, time.Since(start).Seconds()
 	return v, nil
+}
+
+// trainAsleep trains while the server sleeps, if it can, and wakes it in any
+// case.
+func (l *Loop) trainAsleep(ctx context.Context, version int, items []item, m *StepMetrics) (export trainerbridge.Exported, err error) {
+	if l.Sleeper == nil {
+		return l.trainUntilDone(ctx, version, items, m)
+	}
+	if err := l.Sleeper.Sleep(ctx); err != nil {
+		return export, fmt.Errorf("put the server to sleep: %w", err)
+	}
+	defer func() {
+		wakeCtx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), wakeTimeout, errors.New("waking the server took too long"))
+		defer cancel()
+		if wake := l.Sleeper.Wake(wakeCtx); wake != nil {
+			err = errors.Join(err, fmt.Errorf("wake the server: %w", wake))
+		}
+	}()
+	return l.trainUntilDone(ctx, version, items, m)
+}
+
+// trainUntilDone trains the step again from the committed version whenever
+// the trainer fails.
+func (l *Loop) trainUntilDone(ctx context.Context, version int, items []item, m *StepMetrics) (trainerbridge.Exported, error) {
+	none, committed := trainerbridge.Exported{}, l.policy.Version
+	for {
+		export, err := l.train(ctx, version, items, m)
+		if err == nil {
+			return export, nil
+		}
+		if ctx.Err() != nil {
+			return none, context.Cause(ctx)
+		}
+		if m.Restarts >= l.Config.Trainer.Restarts || !trainerbridge.Restartable(err) {
+			return none, err
+		}
+		m.Restarts++
+		l.Log.Warn().Err(err).Int64("step", m.Step).Int("version", committed).Msg("trainer failed; restoring it and training the step again")
+		if err := l.Ledger.Event(ctx, m.Step, "trainer restart", err.Error()); err != nil {
+			return none, err
+		}
+		// Restore waits for what the trainer may still be writing.
+		if err := l.Trainer.Restore(ctx, committed); err != nil {
+			return none, err
+		}
+		if err := l.Ledger.DiscardAfter(committed); err != nil {
+			return none, err
+		}
+	}
 }
 
 // warnOfMismatch says so where server and trainer disagree, with the likely
