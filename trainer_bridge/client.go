@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-resty/resty/v2"
 	"github.com/rs/zerolog"
 )
 
@@ -41,8 +40,8 @@ type ClientConfig struct {
 // Its methods may be called from several goroutines, but one call is served
 // at a time; who wants a certain order must call from one goroutine.
 type Client struct {
+	link
 	cfg       ClientConfig
-	http      *resty.Client
 	transport interface{ CloseIdleConnections() }
 	model     string
 	turn      chan struct{} // holds one token; who has it talks
@@ -58,7 +57,7 @@ type Client struct {
 
 // Dial opens a session and creates the adapter. Close the client when done.
 func Dial(ctx context.Context, cfg ClientConfig) (*Client, error) {
-	return dial(ctx, cfg, newTransport())
+	return dial(ctx, cfg, newTransport(4)) // one call at a time, heartbeats and health checks
 }
 
 func dial(ctx context.Context, cfg ClientConfig, transport roundTripCloser) (*Client, error) {
@@ -67,7 +66,8 @@ func dial(ctx context.Context, cfg ClientConfig, transport roundTripCloser) (*Cl
 		return nil, fmt.Errorf("dial trainer: rank %d is less than 1", cfg.Rank)
 	}
 	c := &Client{
-		cfg: cfg, http: newHTTP(cfg, transport), transport: transport,
+		link: newLink(cfg.URL, cfg.Token, cfg.AnswerTimeout, cfg.Log, transport),
+		cfg:  cfg, transport: transport,
 		turn: make(chan struct{}, 1), seq: 1, beating: make(chan struct{}),
 	}
 	c.turn <- struct{}{}

@@ -12,12 +12,14 @@ import (
 // Local trains one adapter with a trainer process of its own and knows it by
 // versions: version N is the adapter after training step N, version 0 the
 // untrained one. Checkpoints and exported adapters lie below Process.Root and
-// survive the process. It is used by one goroutine at a time.
+// survive the process. It is used by one goroutine at a time; its [Codec] by
+// any number.
 type Local struct {
 	Process ProcessConfig
 	Client  ClientConfig // its Process field is set by Local
 
 	process *Process
+	now     current // the same process, for the codecs
 	client  *Client
 	fresh   bool // nothing was done to the client's adapter yet
 }
@@ -158,14 +160,19 @@ func (l *Local) alive() bool {
 }
 
 func (l *Local) restart(ctx context.Context) error {
-	if err := l.Close(); err != nil {
+	l.now.expect()
+	if err := l.stop(); err != nil {
+		l.now.lost(err)
 		return err
 	}
 	process, err := Start(ctx, l.Process)
 	if err != nil {
-		return fmt.Errorf("start the trainer: %w", err)
+		err = fmt.Errorf("start the trainer: %w", err)
+		l.now.lost(err)
+		return err
 	}
 	l.process = process
+	l.now.set(process)
 	return l.dial(ctx)
 }
 
@@ -187,6 +194,11 @@ func (l *Local) dial(ctx context.Context) error {
 
 // Close stops the process.
 func (l *Local) Close() error {
+	l.now.lost(errors.New("it was closed"))
+	return l.stop()
+}
+
+func (l *Local) stop() error {
 	if l.client != nil {
 		l.client.Close()
 		l.client = nil

@@ -13,7 +13,7 @@ import (
 )
 
 // realTrainer says how to start the Python trainer on the vault's policy.
-func realTrainer(t *testing.T) ProcessConfig {
+func realTrainer(t testing.TB) ProcessConfig {
 	t.Helper()
 	python := os.Getenv("EMPO2_PYTHON")
 	if python == "" {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-resty/resty/v2"
+	"github.com/rs/zerolog"
 )
 
 // maxAnswer bounds the body of one answer in bytes.
@@ -21,41 +22,47 @@ type roundTripCloser interface {
 	CloseIdleConnections()
 }
 
-// newTransport keeps a few connections open: one call is served at a time,
-// next to heartbeats and health checks.
-func newTransport() *http.Transport {
+// newTransport keeps idle connections open, as many as calls are usual at once.
+func newTransport(idle int) *http.Transport {
 	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
 	return &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         dialer.DialContext,
 		TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConns:        4,
-		MaxIdleConnsPerHost: 4,
+		MaxIdleConns:        idle,
+		MaxIdleConnsPerHost: idle,
 		IdleConnTimeout:     90 * time.Second,
 		WriteBufferSize:     64 << 10,
 		ReadBufferSize:      64 << 10,
 	}
 }
 
-func newHTTP(cfg ClientConfig, transport http.RoundTripper) *resty.Client {
+// A link is how one trainer is spoken to. It is safe for concurrent use.
+type link struct {
+	http   *resty.Client
+	answer time.Duration // bounds one exchange
+	log    zerolog.Logger
+}
+
+func newLink(url, token string, answer time.Duration, log zerolog.Logger, transport http.RoundTripper) link {
 	c := resty.NewWithClient(&http.Client{Transport: transport}).
-		SetBaseURL(cfg.URL).
+		SetBaseURL(url).
 		SetHeader("Content-Type", "application/json").
 		SetHeader("Accept", "application/json").
 		SetHeader("User-Agent", "empo2").
 		SetResponseBodyLimit(maxAnswer).
 		SetDisableWarn(true)
-	if cfg.Token != "" {
-		c.SetAuthToken(cfg.Token).SetHeader("X-API-Key", cfg.Token)
+	if token != "" {
+		c.SetAuthToken(token).SetHeader("X-API-Key", token)
 	}
-	return c
+	return link{http: c, answer: answer, log: log}
 }
 
 // call posts a body and reads the answer into result. It repeats the same
 // bytes after a lost connection, a late answer and a status that promises
 // better luck, until ctx ends.
-func (c *Client) call(ctx context.Context, op string, body, result any) error {
-	raw, err := c.post(ctx, op, op, body)
+func (l link) call(ctx context.Context, op string, body, result any) error {
+	raw, err := l.post(ctx, op, op, body)
 	if err != nil {
 		return err
 	}
@@ -115,14 +122,14 @@ func lostResult(err error) error {
 }
 
 // post repeats one exchange with growing pauses.
-func (c *Client) post(ctx context.Context, op, path string, body any) (json.RawMessage, error) {
+func (l link) post(ctx context.Context, op, path string, body any) (json.RawMessage, error) {
 	encoded, err := json.Marshal(body)
 	if err != nil {
 		return nil, fmt.Errorf("%s: encode: %w", op, err)
 	}
 	pause := 50 * time.Millisecond
 	for {
-		raw, again, err := c.once(ctx, op, path, encoded)
+		raw, again, err := l.once(ctx, op, path, encoded)
 		if err == nil {
 			return raw, nil
 		}
@@ -130,7 +137,7 @@ func (c *Client) post(ctx context.Context, op, path string, body any) (json.RawM
 			return nil, err
 		}
 		if ctx.Err() == nil && path != "retrieve_future" {
-			c.cfg.Log.Warn().Err(err).Str("op", op).Msg("trainer: sending the request again")
+			l.log.Warn().Err(err).Str("op", op).Msg("trainer: sending the request again")
 		}
 		if !sleep(ctx, max(pause, again)) {
 			return nil, unavailable(ctx, op, err)
@@ -141,11 +148,11 @@ func (c *Client) post(ctx context.Context, op, path string, body any) (json.RawM
 
 // once is one HTTP exchange. If it failed, again is the least pause before it
 // may be repeated, negative if repeating it is of no use.
-func (c *Client) once(ctx context.Context, op, path string, body []byte) (raw json.RawMessage, again time.Duration, err error) {
-	late := fmt.Errorf("%s: no answer within %v", path, c.cfg.AnswerTimeout)
-	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.AnswerTimeout, late)
+func (l link) once(ctx context.Context, op, path string, body []byte) (raw json.RawMessage, again time.Duration, err error) {
+	late := fmt.Errorf("%s: no answer within %v", path, l.answer)
+	ctx, cancel := context.WithTimeoutCause(ctx, l.answer, late)
 	defer cancel()
-	resp, err := c.http.R().SetContext(ctx).SetBody(body).Post("/api/v1/" + path)
+	resp, err := l.http.R().SetContext(ctx).SetBody(body).Post("/api/v1/" + path)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)

@@ -167,6 +167,7 @@ func ineffective(c Config) []idle {
 	}
 	when(c.Loss.KL == 0 && c.Loss.KLSampled == 0, "loss.kl and loss.kl_sampled are 0", "loss.kl_estimator")
 	when(c.Novelty.Weight == 0, "novelty.weight is 0", "novelty.source", "novelty.cap")
+	when(c.Sampler.LlamaCPP.Binary == "", "sampler.llamacpp.binary is empty", "sampler.llamacpp.args")
 	when(c.Memory.Embedder == "ngram", `memory.embedder is "ngram"`, "memory.url", "memory.model")
 	return out
 }

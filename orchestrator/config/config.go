@@ -208,11 +208,13 @@ type Sampler struct {
 
 // LlamaCPP configures the llama-server processes.
 type LlamaCPP struct {
-	Slots          int     `toml:"slots" doc:"requests served at once"`
-	Context        int     `toml:"context" doc:"tokens per slot; 0: what the model was trained with"`
-	Threads        int     `toml:"threads"`
-	ExactLogprobs  bool    `toml:"exact_logprobs" doc:"f32 cache, no flash attention: log-probs equal the trainer's to 1e-5"`
-	TimeoutSeconds float64 `toml:"timeout_seconds" doc:"deadline of a request"`
+	Binary         string   `toml:"binary" doc:"a llama-server of your own, for example one built for a GPU; empty: the installed one, for CPUs"`
+	Args           []string `toml:"args" doc:"further arguments of binary, for example [\"-ngl\", \"99\"]"`
+	Slots          int      `toml:"slots" doc:"requests served at once"`
+	Context        int      `toml:"context" doc:"tokens per slot; 0: what the model was trained with"`
+	Threads        int      `toml:"threads"`
+	ExactLogprobs  bool     `toml:"exact_logprobs" doc:"f32 cache, no flash attention: log-probs equal the trainer's to 1e-5"`
+	TimeoutSeconds float64  `toml:"timeout_seconds" doc:"deadline of a request"`
 }
 
 // Trainer configures the trainer process and the adapter.
@@ -254,7 +256,7 @@ func Default() Config {
 		Eval:       Eval{Every: 4, Episodes: 64, FinalEpisodes: 256, Temperature: 1},
 		Sampler: Sampler{
 			Backend: "llamacpp", Model: "embedded", Canary: 1e-3,
-			LlamaCPP: LlamaCPP{Slots: 16, Threads: 1, ExactLogprobs: true, TimeoutSeconds: 60},
+			LlamaCPP: LlamaCPP{Args: []string{}, Slots: 16, Threads: 1, ExactLogprobs: true, TimeoutSeconds: 60},
 		},
 		Trainer: Trainer{Model: "embedded", Rank: 8, Alpha: 16, Threads: 1, Formats: []string{"peft", "gguf"}, TimeoutSeconds: 300, Restarts: 3},
 	}

@@ -7,7 +7,8 @@
 // again.
 //
 // The server comes with the Python package xllamacpp; a script of forty lines
-// (serve.py) starts it and ties its life to ours.
+// (serve.py) starts it and ties its life to ours. A llama-server binary of
+// one's own, built for a GPU for example, may be named in its place.
 package llamacpp
 
 import (
@@ -30,11 +31,14 @@ var (
 	_ sampler.ControlTokens = (*Backend)(nil)
 )
 
-// Config says how to serve. Python and BaseGGUF are required.
+// Config says how to serve. BaseGGUF is required, and Python or Binary.
 type Config struct {
-	Python   string // interpreter that has xllamacpp
-	BaseGGUF string // base model, see [EnsureBaseGGUF]
-	Alias    string // policies are called <Alias>-v000012; empty: "policy"
+	Python string // interpreter that has xllamacpp
+	// Binary is a llama-server to start instead; empty: xllamacpp's.
+	Binary   string
+	Args     []string // further arguments of Binary, for example "-ngl", "99"
+	BaseGGUF string   // base model, see [EnsureBaseGGUF]
+	Alias    string   // policies are called <Alias>-v000012; empty: "policy"
 
 	ContextPerSlot int // tokens of one conversation; 0: what the model was trained with
 	Slots          int // requests computed at once; 0: 16. Best is one per concurrent session
@@ -92,8 +96,10 @@ func (c Config) check() error {
 	case c.Slots < 1, c.Threads < 1, c.BatchThreads < 1, c.Restarts < 0, c.ContextPerSlot < 0:
 		return fmt.Errorf("slots %d, threads %d, batch threads %d, restarts %d and context %d must be positive",
 			c.Slots, c.Threads, c.BatchThreads, c.Restarts, c.ContextPerSlot)
-	case c.Python == "" || c.BaseGGUF == "":
-		return errors.New("a Python interpreter and a base model are needed")
+	case c.Python == "" && c.Binary == "" || c.BaseGGUF == "":
+		return errors.New("a base model and a Python interpreter or a llama-server are needed")
+	case c.Binary == "" && len(c.Args) > 0:
+		return errors.New("arguments without a llama-server of one's own\n  hint: name it in sampler.llamacpp.binary")
 	}
 	return nil
 }

@@ -34,7 +34,7 @@ type server interface {
 // An endpoint says how to reach a server.
 type endpoint struct {
 	Address string `json:"address"` // http://127.0.0.1:PORT
-	Version string `json:"version"` // of the package xllamacpp
+	Version string `json:"version"` // as it says itself
 	Key     string `json:"-"`
 }
 
@@ -51,6 +51,8 @@ type launch struct {
 	Exact        bool     `json:"exact"`
 
 	python string
+	binary string   // instead of Python and serve.py
+	args   []string // of the binary
 	grace  time.Duration
 	log    zerolog.Logger
 }
@@ -73,7 +75,10 @@ func startProcess(ctx context.Context, l launch) (server, error) {
 	p := &process{launch: l, ready: make(chan endpoint, 1), gone: make(chan struct{})}
 	key := rand.Text()
 	if err := p.run(key); err != nil {
-		return nil, fmt.Errorf("start %s: %w", l.python, err)
+		return nil, fmt.Errorf("start %s: %w", p.cmd.Path, err)
+	}
+	if l.binary != "" {
+		go p.awaitHealth(ctx, key)
 	}
 	select {
 	case p.at = <-p.ready:
@@ -91,15 +96,13 @@ func startProcess(ctx context.Context, l launch) (server, error) {
 
 // run starts the child and the goroutine that waits for it.
 func (p *process) run(key string) error {
-	argument, err := json.Marshal(p.launch)
-	if err != nil {
+	if err := p.command(); err != nil {
 		return err
 	}
-	// Isolated: neither the working directory nor PYTHONPATH shadows a module.
-	p.cmd = exec.Command(p.python, "-I", "-c", serveScript, string(argument))
 	p.cmd.Dir = filepath.Dir(p.Model)
-	p.cmd.Env = append(os.Environ(), "EMPO2_SERVER_KEY="+key,
+	p.cmd.Env = append(os.Environ(), "EMPO2_SERVER_KEY="+key, "LLAMA_API_KEY="+key,
 		"OMP_WAIT_POLICY=passive", "GOMP_SPINCOUNT=0") // idle threads sleep instead of spinning
+	var err error
 	p.cmd.SysProcAttr = childAttributes()
 	p.cmd.WaitDelay = 2 * time.Second
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
@@ -124,6 +127,20 @@ func (p *process) run(key string) error {
 		stderr.flush()
 	}()
 	return <-started
+}
+
+// command is serve.py's or the binary's.
+func (p *process) command() error {
+	if p.binary != "" {
+		address, arguments, err := p.arguments()
+		p.at.Address = address
+		p.cmd = exec.Command(p.binary, arguments...)
+		return err
+	}
+	argument, err := json.Marshal(p.launch)
+	// Isolated: neither the working directory nor PYTHONPATH shadows a module.
+	p.cmd = exec.Command(p.python, "-I", "-c", serveScript, string(argument))
+	return err
 }
 
 func (p *process) readReady(line string) {
@@ -160,9 +177,13 @@ func (p *process) err() error {
 	return p.output.failure("llama-server ended: " + state.String())
 }
 
-// stop closes stdin; then come SIGTERM and SIGKILL, each after the grace.
+// stop closes stdin; then come SIGTERM and SIGKILL, each after the grace. A
+// binary does not look at its stdin.
 func (p *process) stop() {
 	p.stdin.Close()
+	if p.binary != "" {
+		signalGroup(p.cmd.Process.Pid, syscall.SIGTERM)
+	}
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		if p.within(p.grace) {
 			return

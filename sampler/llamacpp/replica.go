@@ -43,7 +43,7 @@ func (v *version) replica(ctx context.Context) (*replica, error) {
 		Slots: cfg.Slots, Context: cfg.Slots * cfg.ContextPerSlot, Threads: cfg.Threads, BatchThreads: cfg.BatchThreads,
 		// An idle connection holds a thread of the server.
 		HTTPThreads: 2*cfg.Slots + 8, Exact: cfg.ExactLogprobs,
-		python: cfg.Python, grace: cfg.Grace, log: v.log,
+		python: cfg.Python, binary: cfg.Binary, args: cfg.Args, grace: cfg.Grace, log: v.log,
 	}
 	if v.adapter != "" {
 		l.Adapters = append(l.Adapters, v.adapter)
@@ -138,7 +138,7 @@ func probeCapabilities(ctx context.Context, r *replica) (c sampler.Capabilities,
 		return c, "", fmt.Errorf("it serves %d models with %d slots of %d tokens", len(models.Data), props.Slots, props.Settings.Context)
 	}
 	return sampler.Capabilities{
-		Server: "llama-server", Version: "xllamacpp " + r.endpoint().Version,
+		Server: "llama-server", Version: r.endpoint().Version,
 		IDsIn: true, IDsOut: true, Logprobs: true, LogprobSpace: "raw", Adapters: "process", AdapterFormat: "gguf", Replicas: 1,
 		ContextLength: props.Settings.Context, Parallel: props.Slots, VocabSize: models.Data[0].Meta.Vocab,
 	}, props.Alias, nil

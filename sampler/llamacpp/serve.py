@@ -42,7 +42,7 @@ def main():
         sys.exit(f"{type(e).__name__}: {e}")
     # Not sys.exit: the server's destructor waits for requests in flight.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    ready = {"address": server.listening_address, "version": version("xllamacpp")}
+    ready = {"address": server.listening_address, "version": "xllamacpp " + version("xllamacpp")}
     os.write(out, json.dumps(ready).encode() + b"\n")
     while os.read(0, 4096):
         pass

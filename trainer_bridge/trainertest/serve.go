@@ -107,6 +107,8 @@ func (s *Server) answer(r *http.Request, c Call, fault Fault) (int, any) {
 		return s.retrieve(r, c)
 	case "forward", "forward_backward", "optim_step", "save_weights", "load_weights", "save_weights_for_sampler":
 		return s.submit(c, fault)
+	case "tokenize", "detokenize", "control_token", "render":
+		return s.text(c)
 	}
 	return http.StatusNotFound, detail("no such path")
 }

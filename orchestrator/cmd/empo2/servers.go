@@ -36,7 +36,7 @@ var backends = map[string]func(context.Context, opening) (served, error){
 func openLlamaCPP(ctx context.Context, o opening) (served, error) {
 	s := o.config.Sampler.LlamaCPP
 	b, err := llamacpp.Open(ctx, llamacpp.Config{
-		Python: o.tools.python, BaseGGUF: o.tools.gguf, ContextPerSlot: s.Context, Slots: s.Slots, Threads: s.Threads, BatchThreads: s.Threads,
+		Python: o.tools.python, Binary: s.Binary, Args: s.Args, BaseGGUF: o.tools.gguf, ContextPerSlot: s.Context, Slots: s.Slots, Threads: s.Threads, BatchThreads: s.Threads,
 		ExactLogprobs: s.ExactLogprobs, RequestTimeout: seconds(s.TimeoutSeconds), OnRestart: o.restarted, Log: o.log,
 	})
 	return served{b, b, b}, err

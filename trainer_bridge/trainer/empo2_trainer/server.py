@@ -4,6 +4,7 @@ A request that names a model and a seq_id always gets a request_id; what is wron
 result of its future. So the client's numbering never has holes.
 """
 
+import asyncio
 import hashlib
 import hmac
 import secrets
@@ -20,6 +21,7 @@ from starlette.routing import Route
 from empo2_trainer import datums, protocol
 from empo2_trainer.futures import Futures, Work
 from empo2_trainer.protocol import Conflict, LossInput, UserError
+from empo2_trainer.text import Codec
 from empo2_trainer.trainer import Trainer
 
 T = TypeVar("T")
@@ -52,6 +54,7 @@ class Api:
         self.token = token.encode()
         self.poll = poll
         self.sessions: set[str] = set()
+        self.codec = Codec(trainer.policy.directory)
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -71,6 +74,7 @@ class Api:
             "unload_model": self.unload_model,
             "telemetry": _constant({"status": "accepted"}),  # the SDK repeats it until it hears so
         }
+        posts |= {path: _aside(do) for path, do in self.codec.operations().items()}
         routes = [
             Route(f"/api/v1/{path}", self._post(handler), methods=["POST"])
             for path, handler in posts.items()
@@ -89,7 +93,7 @@ class Api:
                 return await handler(await request.body())
             except Conflict as e:
                 return answer({"detail": str(e), "category": "user"}, 409, _NO_RETRY)
-            except msgspec.DecodeError as e:
+            except (UserError, msgspec.DecodeError) as e:
                 return answer({"detail": str(e), "category": "user"}, 400)
 
         return endpoint
@@ -253,6 +257,15 @@ class Api:
 def _constant(value: dict[str, Any]) -> Callable[[bytes], Awaitable[Response]]:
     async def handler(body: bytes) -> Response:
         return answer(value)
+
+    return handler
+
+
+def _aside(do: Callable[[bytes], dict[str, Any]]) -> Callable[[bytes], Awaitable[Response]]:
+    """What needs no model runs beside the thread that owns torch."""
+
+    async def handler(body: bytes) -> Response:
+        return answer(await asyncio.to_thread(do, body))
 
     return handler
 

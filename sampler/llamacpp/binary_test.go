@@ -1,0 +1,46 @@
+package llamacpp
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/empo2/empo2/sampler/samplertest"
+)
+
+// binary is a program with llama-server's command line that serves for real.
+func (r *real) binary(t *testing.T) string {
+	t.Helper()
+	script, err := filepath.Abs("testdata/llama-server.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "llama-server")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\nexec "+r.python+" "+script+" \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// A llama-server of one's own keeps the same contract, with the same
+// log-probs, and ends when it is told to.
+func testBinary(t *testing.T, r *real) {
+	cfg := r.config()
+	cfg.Python, cfg.Binary, cfg.Args = "", r.binary(t), []string{"--n-gpu-layers", "0"}
+	samplertest.Run(t, func(t *testing.T) samplertest.Fixture {
+		b := r.open(t, cfg)
+		return samplertest.Fixture{Backend: b, Tokenizer: b, Control: b, Adapter: r.oracle.adapter, Tolerance: 1e-4, Prompt: "You are at a door."}
+	})
+	cfg.Args = []string{"--no-such-flag"}
+	if _, err := Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "no-such-flag") {
+		t.Errorf("a flag that the binary does not know: %v", err)
+	}
+}
+
+func TestBinaryIsNamedForItsArguments(t *testing.T) {
+	_, err := newFakes().open(t, Config{Args: []string{"-ngl", "99"}})
+	if err == nil || !strings.Contains(err.Error(), "sampler.llamacpp.binary") {
+		t.Errorf("%v", err)
+	}
+}

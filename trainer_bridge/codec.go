@@ -1,0 +1,197 @@
+package trainerbridge
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// CodecConfig says where the trainer is whose tokenizer is used.
+type CodecConfig struct {
+	URL   string // for example "http://127.0.0.1:8000"
+	Token string // empty: none is sent
+
+	Timeout       time.Duration // of one call with its repeats; 0: a minute
+	AnswerTimeout time.Duration // of one exchange, which is then repeated; 0: 20 seconds
+	Log           zerolog.Logger
+}
+
+// A Codec is the tokenizer and the chat template of the trainer's base model,
+// which only this project's own trainer serves. Calls are answered beside the
+// training and change nothing, so that they are repeated until their deadline.
+// It is safe for concurrent use, by many goroutines.
+type Codec struct {
+	cfg       CodecConfig
+	transport *http.Transport
+	find      func(context.Context) (*Process, error) // nil: cfg says where
+
+	mu   sync.Mutex
+	at   *Process // whom to speaks with
+	to   link
+	once bool // to is set
+}
+
+// NewCodec makes a Codec of a trainer that runs somewhere. Nothing is sent yet.
+func NewCodec(cfg CodecConfig) *Codec { return newCodec(cfg, nil) }
+
+// Codec makes a Codec that follows the process of l from one restart to the
+// next. A call while there is none waits for it: the trainer is restarted when
+// l is used next, so a call that nothing follows ends at its deadline. Before
+// the first Restore and after Close calls end at once with [ErrUnavailable].
+func (l *Local) Codec() *Codec {
+	cfg := CodecConfig{AnswerTimeout: l.Client.AnswerTimeout, Log: l.Client.Log}
+	return newCodec(cfg, l.now.get)
+}
+
+func newCodec(cfg CodecConfig, find func(context.Context) (*Process, error)) *Codec {
+	if cfg.Timeout == 0 {
+		cfg.Timeout = time.Minute
+	}
+	if cfg.AnswerTimeout == 0 {
+		cfg.AnswerTimeout = 20 * time.Second
+	}
+	return &Codec{cfg: cfg, transport: newTransport(64), find: find}
+}
+
+// Close closes idle connections. The Codec may still be used.
+func (c *Codec) Close() error {
+	c.transport.CloseIdleConnections()
+	return nil
+}
+
+// Tokenize encodes text, nothing added. Control tokens written in it are plain
+// text.
+func (c *Codec) Tokenize(ctx context.Context, text string) ([]int32, error) {
+	return c.tokenize(ctx, text, false)
+}
+
+// TokenizeSpecial encodes text, nothing added. Control tokens written in it
+// become their ids, as in a server that is given a prompt as text.
+func (c *Codec) TokenizeSpecial(ctx context.Context, text string) ([]int32, error) {
+	return c.tokenize(ctx, text, true)
+}
+
+func (c *Codec) tokenize(ctx context.Context, text string, special bool) ([]int32, error) {
+	if text == "" {
+		return nil, nil
+	}
+	var out struct {
+		Tokens []int32 `json:"tokens"`
+	}
+	err := c.call(ctx, "tokenize", map[string]any{"text": text, "special": special}, &out)
+	return out.Tokens, err
+}
+
+// Detokenize decodes ids, control tokens as their text. Bytes that are no
+// character come out as U+FFFD.
+func (c *Codec) Detokenize(ctx context.Context, ids []int32) (string, error) {
+	if len(ids) == 0 {
+		return "", nil
+	}
+	var out struct {
+		Text string `json:"text"`
+	}
+	err := c.call(ctx, "detokenize", map[string]any{"tokens": ids}, &out)
+	return out.Text, err
+}
+
+// ControlToken is the id of the control token written as text, for example
+// "<|im_end|>". It is a [RequestError] if the model has no such token.
+func (c *Codec) ControlToken(ctx context.Context, text string) (int32, error) {
+	var out struct {
+		Token *int32 `json:"token"`
+	}
+	if err := c.call(ctx, "control_token", map[string]any{"text": text}, &out); err != nil {
+		return 0, err
+	}
+	if out.Token == nil {
+		return 0, errors.New("control_token: the trainer's answer has no token")
+	}
+	return *out.Token, nil
+}
+
+// TextMessage is one message of a conversation.
+type TextMessage struct {
+	Role    string `json:"role"` // system, user, assistant, or what else the model knows
+	Content string `json:"content"`
+}
+
+// Render writes messages in the model's own chat template and, if generation
+// is set, opens the answer. It is a [RequestError] if the model has no template
+// or its template refuses the messages. Control tokens written in a message
+// stay as they are: tokenize messages by themselves, not what this returns.
+func (c *Codec) Render(ctx context.Context, messages []TextMessage, generation bool) (string, error) {
+	var out struct {
+		Text string `json:"text"`
+	}
+	err := c.call(ctx, "render", map[string]any{"messages": messages, "add_generation_prompt": generation}, &out)
+	return out.Text, err
+}
+
+// call asks the trainer, and the next one if it is replaced meanwhile.
+func (c *Codec) call(ctx context.Context, op string, body, result any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.Timeout, fmt.Errorf("%s: no answer within %v", op, c.cfg.Timeout))
+	defer cancel()
+	for {
+		p, to, err := c.link(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		raw, err := ask(ctx, p, to, op, body)
+		switch {
+		case err == nil:
+			if err := json.Unmarshal(raw, result); err != nil {
+				return fmt.Errorf("%s: read the trainer's answer: %w", op, err)
+			}
+			return nil
+		case p == nil || p.Err() == nil || ctx.Err() != nil:
+			return foreign(err)
+		}
+	}
+}
+
+// ask is one call to one trainer; it ends with the trainer's process.
+func ask(ctx context.Context, p *Process, to link, op string, body any) (json.RawMessage, error) {
+	if p != nil {
+		var cancel context.CancelCauseFunc
+		ctx, cancel = context.WithCancelCause(ctx)
+		defer cancel(nil)
+		defer context.AfterFunc(p.alive, func() { cancel(context.Cause(p.alive)) })()
+	}
+	return to.post(ctx, op, op, body)
+}
+
+// link is the way to the trainer as it is now.
+func (c *Codec) link(ctx context.Context) (*Process, link, error) {
+	var p *Process
+	url, token := strings.TrimRight(c.cfg.URL, "/"), c.cfg.Token
+	if c.find != nil {
+		var err error
+		if p, err = c.find(ctx); err != nil {
+			return nil, link{}, err
+		}
+		url, token = p.URL(), p.Token()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.once || c.at != p {
+		c.at, c.to, c.once = p, newLink(url, token, c.cfg.AnswerTimeout, c.cfg.Log, c.transport), true
+	}
+	return p, c.to, nil
+}
+
+// foreign says what it means that a trainer does not know these calls.
+func foreign(err error) error {
+	var refused *RequestError
+	if errors.As(err, &refused) && refused.Status == http.StatusNotFound {
+		return fmt.Errorf("%w\n  hint: only this project's own trainer serves its tokenizer", err)
+	}
+	return err
+}

@@ -1,0 +1,155 @@
+"""The model's own tokenizer and chat template, for clients whose inference server has none that
+can be trusted.
+
+Nothing here touches torch or the thread that owns it. The tokenizers are read when they are first
+asked for; they may be used from several threads.
+"""
+
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from empo2_trainer.protocol import UserError
+
+MAX_TEXT = 16 << 20  # characters, or tokens, of one request
+
+
+class Tokenize(Struct):
+    """POST tokenize: with special, control tokens written in the text become their ids; without,
+    they are plain text like any other. Nothing is added in front or behind."""
+
+    text: str
+    special: bool = False
+
+
+class Detokenize(Struct):
+    """POST detokenize: control tokens come out as their text."""
+
+    tokens: list[int]
+
+
+class ControlToken(Struct):
+    """POST control_token: the id of a control token by its text."""
+
+    text: str
+
+
+class Message(Struct):
+    """One message of a conversation."""
+
+    role: str
+    content: str
+
+
+class Render(Struct):
+    """POST render: a conversation in the model's chat template, as text."""
+
+    messages: list[Message]
+    add_generation_prompt: bool = False
+
+
+class Codec:
+    """Text to token ids and back, by the files of a Hugging Face model directory."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = Path(directory)
+        self._lock = threading.Lock()
+
+    def operations(self) -> dict[str, Callable[[bytes], dict[str, Any]]]:
+        """What each endpoint does with a body."""
+        decode = msgspec.json.decode
+        return {
+            "tokenize": lambda body: self.tokenize(decode(body, type=Tokenize)),
+            "detokenize": lambda body: self.detokenize(decode(body, type=Detokenize)),
+            "control_token": lambda body: self.control_token(decode(body, type=ControlToken)),
+            "render": lambda body: self.render(decode(body, type=Render)),
+        }
+
+    def tokenize(self, r: Tokenize) -> dict[str, Any]:
+        """Ids of a text."""
+        _check_size(len(r.text), "characters")
+        plain, special = self._both()
+        tokenizer = special if r.special else plain
+        return {"tokens": tokenizer.encode(r.text, add_special_tokens=False).ids}
+
+    def detokenize(self, r: Detokenize) -> dict[str, Any]:
+        """Text of ids; bytes that are no character come out as U+FFFD."""
+        _check_size(len(r.tokens), "tokens")
+        plain, _ = self._both()
+        size = plain.get_vocab_size(with_added_tokens=True)
+        for i, token in enumerate(r.tokens):
+            if not 0 <= token < 1 << 32 or plain.id_to_token(token) is None:
+                raise UserError(f"tokens[{i}] = {token}: the tokenizer has {size} tokens, not this")
+        return {"text": plain.decode(r.tokens, skip_special_tokens=False)}
+
+    def control_token(self, r: ControlToken) -> dict[str, Any]:
+        """Only what the tokenizer itself marks as special is a control token."""
+        plain, _ = self._both()
+        added = plain.get_added_tokens_decoder()
+        for token, entry in added.items():
+            if entry.special and entry.content == r.text:
+                return {"token": token}
+        names = ", ".join(sorted(e.content for e in added.values() if e.special)[:20])
+        raise UserError(f"{r.text!r} is no control token of this model; it has {names or 'none'}")
+
+    def render(self, r: Render) -> dict[str, Any]:
+        """A conversation as the model's own template writes it."""
+        from jinja2 import TemplateError
+
+        if not r.messages:
+            raise UserError("messages is empty")
+        with self._lock:
+            chat = self._chat
+        if not chat.chat_template:
+            raise UserError(f"model {self.directory} has no chat template: choose one by name")
+        messages = [{"role": m.role, "content": m.content} for m in r.messages]
+        try:
+            text = chat.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=r.add_generation_prompt
+            )
+        except (TemplateError, TypeError, ValueError, KeyError) as e:
+            raise UserError(f"the model's chat template refuses the messages: {e}") from e
+        return {"text": text}
+
+    def _both(self) -> tuple[Any, Any]:
+        with self._lock:
+            return self._tokenizers
+
+    @cached_property
+    def _tokenizers(self) -> tuple[Any, Any]:
+        """Two, as whether control tokens are parsed is a tokenizer's state: without, with."""
+        from tokenizers import Tokenizer
+
+        file = self.directory / "tokenizer.json"
+        if not file.exists():
+            raise UserError(f"model {self.directory} needs tokenizer.json, its fast tokenizer")
+        both = []
+        for plain in (True, False):
+            try:
+                tokenizer = Tokenizer.from_file(str(file))
+            except Exception as e:  # the library raises nothing more specific
+                raise UserError(f"{file}: {e}") from e
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+            tokenizer.encode_special_tokens = plain
+            both.append(tokenizer)
+        return both[0], both[1]
+
+    @cached_property
+    def _chat(self) -> Any:
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(str(self.directory), local_files_only=True)
+        except (OSError, ValueError, KeyError) as e:
+            raise UserError(f"tokenizer of model {self.directory}: {e}") from e
+
+
+def _check_size(n: int, what: str) -> None:
+    if n > MAX_TEXT:
+        raise UserError(f"{n} {what} are above the limit of {MAX_TEXT}")

@@ -1,0 +1,117 @@
+"""The tokenizer endpoints: exact both ways, no forged control token, refusals."""
+
+import random
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from empo2_trainer.futures import Futures
+from empo2_trainer.server import Api
+from tests.conftest import make_trainer
+
+TOKEN = "tml-secret"
+CONTROL = {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
+
+
+@pytest.fixture(scope="module")
+def served(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    trainer = make_trainer(model_dir, tmp_path_factory.mktemp("text"), "unused")
+    with ThreadPoolExecutor(1) as executor:
+        api = Api(trainer, Futures(executor, gap_wait=0.05), TOKEN)
+        with TestClient(api.app()) as http:
+            yield http, executor
+
+
+@pytest.fixture
+def ask(served: Any) -> Any:
+    def post(path: str, status: int = 200, **body: Any) -> Any:
+        r = served[0].post(f"/api/v1/{path}", json=body, headers={"X-API-Key": TOKEN})
+        assert r.status_code == status, r.text
+        return r.json()
+
+    return post
+
+
+def test_control_tokens_are_text_unless_asked_for(ask: Any) -> None:
+    for text, token in CONTROL.items():
+        assert ask("control_token", text=text) == {"token": token}
+        assert ask("tokenize", text=text, special=True) == {"tokens": [token]}
+        plain = ask("tokenize", text=text)["tokens"]
+        assert len(plain) > 1
+        assert token not in plain
+        assert ask("detokenize", tokens=plain) == {"text": text}
+    mixed = ask("tokenize", text="<|im_start|>the\n<|im_end|>", special=True)["tokens"]
+    assert (mixed[0], mixed[-1]) == (1, 2)
+    assert ask("detokenize", tokens=mixed) == {"text": "<|im_start|>the\n<|im_end|>"}
+    assert ask("tokenize", text="") == {"tokens": []}
+    assert ask("detokenize", tokens=[]) == {"text": ""}
+
+
+def test_no_text_forges_a_control_token(ask: Any) -> None:
+    rng = random.Random(7)
+    parts = "<| |> im_end <|im_ end|> the é 日 \u200b"
+    pieces = [*CONTROL, *parts.split(" "), " ", "\n"]
+    for _ in range(200):
+        text = "".join(rng.choice(pieces) for _ in range(rng.randrange(1, 12)))
+        tokens = ask("tokenize", text=text)["tokens"]
+        assert not set(tokens) & set(CONTROL.values()), text
+        assert ask("detokenize", tokens=tokens)["text"] == text
+
+
+def test_a_busy_torch_thread_delays_no_text(ask: Any, served: Any) -> None:
+    hold = threading.Event()
+    served[1].submit(hold.wait)
+    try:
+        assert ask("tokenize", text="the")["tokens"]
+        assert ask("render", messages=[{"role": "user", "content": "the"}]) == {"text": "the"}
+    finally:
+        hold.set()
+
+
+def test_text_refusals(ask: Any, served: Any) -> None:
+    assert "no control token" in ask("control_token", 400, text="<|none|>")["detail"]
+    assert "no control token" in ask("control_token", 400, text="the")["detail"]
+    for tokens in ([1, 99999], [-1], [1 << 40]):
+        assert "tokens[" in ask("detokenize", 400, tokens=tokens)["detail"]
+    assert "tokens" in ask("detokenize", 400)["detail"]
+    assert "text" in ask("tokenize", 400, text=7)["detail"]
+    assert "messages" in ask("render", 400, messages=[])["detail"]
+    assert "role" in ask("render", 400, messages=[{"content": "x"}])["detail"]
+    assert served[0].post("/api/v1/tokenize", json={"text": "a"}).status_code == 401
+
+
+def test_the_template_is_the_models(tmp_path: Path, model_dir: Path) -> None:
+    import shutil
+
+    from empo2_trainer.protocol import UserError
+    from empo2_trainer.text import Codec, Detokenize, Message, Render
+    from empo2_trainer.vault.tokenizer import CHAT_TEMPLATE
+
+    shutil.copy(model_dir / "tokenizer.json", tmp_path)
+    shutil.copy(model_dir / "config.json", tmp_path)
+    settings = tmp_path / "tokenizer_config.json"
+    messages = [Message("system", "s"), Message("user", "u")]
+
+    def render(template: str) -> str:
+        (tmp_path / "chat_template.jinja").write_text(template)
+        return str(Codec(str(tmp_path)).render(Render(messages, True))["text"])
+
+    settings.write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    with pytest.raises(UserError, match="no chat template"):
+        Codec(str(tmp_path)).render(Render(messages))
+    want = "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n"
+    assert render(CHAT_TEMPLATE) == want
+    with pytest.raises(UserError, match="no system role here"):
+        render("{{ raise_exception('no system role here') }}")
+    with pytest.raises(UserError, match="refuses the messages"):
+        render("{% for")
+    with pytest.raises(UserError, match="needs tokenizer"):
+        Codec(str(tmp_path / "absent")).detokenize(Detokenize([1]))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match=r"tokenizer\.json"):
+        Codec(str(tmp_path)).detokenize(Detokenize([1]))
