@@ -79,6 +79,12 @@ type Family interface {
 	Close() error
 }
 
+// A Recorded family has scores that rest on more than its configuration, such
+// as the version of a simulator or the checksums of data. Record says on what;
+// it belongs to every score, is encoded as JSON, and does not change while the
+// family is open.
+type Recorded interface{ Record() any }
+
 // An Episode is driven by one goroutine: Reset once, then Step until a Step is
 // Done, then Close. A malformed action is the environment's business (its own
 // answer, low reward) and never an error; an error means that the environment

@@ -23,6 +23,7 @@ func (l *Loop) evaluateOnce(ctx context.Context, step int64, episodes int, split
 	if err != nil {
 		return fmt.Errorf("evaluation at step %d: %w", step, err)
 	}
+	e.Environment = l.environment
 	text, err := json.Marshal(e)
 	if err != nil {
 		return err

@@ -82,13 +82,14 @@ type Loop struct {
 	OnStep       func(StepMetrics)
 	OnEvaluation func(Evaluation)
 
-	tasks    []envs.Task
-	prompt   string         // checksum of the template that was recorded last
-	context  int            // tokens that the server holds of a conversation; 0: unknown
-	base     sampler.Policy // the adapter off
-	policy   sampler.Policy // the newest version
-	episodes int            // training episodes committed
-	seconds  float64        // of training committed
+	tasks       []envs.Task
+	environment json.RawMessage // what the environment's scores rest on; nil: nothing else
+	prompt      string          // checksum of the template that was recorded last
+	context     int             // tokens that the server holds of a conversation; 0: unknown
+	base        sampler.Policy  // the adapter off
+	policy      sampler.Policy  // the newest version
+	episodes    int             // training episodes committed
+	seconds     float64         // of training committed
 }
 
 // commitTimeout bounds what a commit may take, the memory included.
@@ -162,6 +163,9 @@ func (l *Loop) prepare(ctx context.Context) (ledger.Step, error) {
 		if err := l.Ledger.Event(ctx, last.Step, "continued", fmt.Sprintf("with version %d", last.Version)); err != nil {
 			return last, err
 		}
+	}
+	if err := l.recordEnvironment(ctx, last.Step); err != nil {
+		return last, err
 	}
 	// Restore first: nothing is discarded before the checkpoint is known to be good.
 	if l.Trainer != nil {

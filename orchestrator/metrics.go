@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"encoding/json"
 	"math"
 
 	"github.com/empo2/empo2/sampler"
@@ -85,6 +86,8 @@ type Evaluation struct {
 	// evaluations not counted.
 	TrainSeconds  float64 `json:"train_seconds"`
 	TrainEpisodes int     `json:"train_episodes"`
+	// Environment is what the environment says its scores rest on.
+	Environment json.RawMessage `json:"environment,omitempty"`
 }
 
 // TaskResult is one task's part of an evaluation.

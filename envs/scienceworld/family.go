@@ -19,7 +19,10 @@ type Family struct {
 	provenance Provenance
 }
 
-var _ envs.Family = (*Family)(nil)
+var (
+	_ envs.Family   = (*Family)(nil)
+	_ envs.Recorded = (*Family)(nil)
+)
 
 // Provenance is what a score depends on besides the policy. It belongs into
 // the record of every score; scores of different provenance do not compare.
@@ -94,6 +97,9 @@ func (f *Family) Name() string { return Name }
 
 // Provenance says what the scores of this family depend on.
 func (f *Family) Provenance() Provenance { return f.provenance }
+
+// Record implements [envs.Recorded].
+func (f *Family) Record() any { return f.provenance }
 
 // Tasks implements [envs.Family]: the split's variations as the simulator
 // lists them, task by task. The instruction is the list of commands; what is

@@ -16,7 +16,7 @@ import (
 )
 
 const remedy = "the product data may not be passed on with this program: fetch it with setup.sh of " +
-	"github.com/princeton-nlp/WebShop (./setup.sh -d small, or -d all) and point data_dir at its data folder"
+	"github.com/princeton-nlp/WebShop (./setup.sh -d small, or -d all) and point env.webshop.data at its data folder"
 
 // A dataFile is one that is known: its size in bytes and, where it has been
 // published, its SHA-256.
@@ -90,7 +90,7 @@ func (s *source) start() error {
 	s.size = info.Size()
 	if want := s.known.bytes; want != 0 && want != s.size {
 		return fmt.Errorf("webshop: %s has %d bytes, the original has %d: a broken or another download"+
-			" (hint: fetch it again, or say own_data if it is a catalogue of your own)", s.path, s.size, want)
+			" (hint: fetch it again, or set env.webshop.own_data = true if it is a catalogue of your own)", s.path, s.size, want)
 	}
 	s.tee = io.TeeReader(s, s.sum)
 	buffered := bufio.NewReaderSize(s.tee, 1<<18)
@@ -127,7 +127,7 @@ func (s *source) finish(pinned string) (FileInfo, error) {
 	for _, want := range []string{s.known.sha256, pinned} {
 		if want != "" && want != info.SHA256 {
 			return info, fmt.Errorf("webshop: %s has the sha256 %s, want %s (hint: fetch the file again, "+
-				"or say own_data and correct the pinned checksum if it is a catalogue of your own)", s.path, info.SHA256, want)
+				"or set env.webshop.own_data = true and correct the pinned checksum if it is a catalogue of your own)", s.path, info.SHA256, want)
 		}
 	}
 	return info, nil

@@ -39,7 +39,7 @@ func TestBadInput(t *testing.T) {
 		return `[{"asin":"A","name":"n","full_description":"d","small_description":[],"product_category":"c","query":"q",` +
 			`"category":"c","customization_options":""` + fields + `}]`
 	}
-	f(func(c *Config, dir string) { c.Items = "" }, "items_shuffle_1000.json", "setup.sh", "data_dir")
+	f(func(c *Config, dir string) { c.Items = "" }, "items_shuffle_1000.json", "setup.sh", "env.webshop.data")
 	f(func(c *Config, dir string) { c.Items = "." }, "not a regular file")
 	f(func(c *Config, dir string) { c.Attributes = "none.json" }, "none.json", "setup.sh")
 	f(func(c *Config, dir string) { c.Goals, c.Instructions = Human, "none.json" }, "none.json", "setup.sh")

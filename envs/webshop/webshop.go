@@ -31,7 +31,10 @@ type Family struct {
 	cumulative     []float64
 }
 
-var _ envs.Family = (*Family)(nil)
+var (
+	_ envs.Family   = (*Family)(nil)
+	_ envs.Recorded = (*Family)(nil)
+)
 
 // Info says what a family's scores rest on, for a run's record.
 type Info struct {
@@ -49,6 +52,9 @@ type Info struct {
 
 // Info describes the family. The caller must not change its Files.
 func (f *Family) Info() Info { return f.info }
+
+// Record implements [envs.Recorded].
+func (f *Family) Record() any { return f.info }
 
 // Name implements [envs.Family].
 func (f *Family) Name() string { return "webshop" }

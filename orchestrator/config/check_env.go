@@ -18,6 +18,7 @@ func environmentRules(c Config) []rule {
 		oneOf("env.webshop.mode", w.Mode, "text", "text_rich"),
 		oneOf("env.webshop.goals", w.Goals, "synthetic", "human"),
 		oneOf("env.webshop.seed_mode", w.SeedMode, "verl", "princeton"),
+		oneOf("env.webshop.reward", w.Reward, "raw", "success"),
 		between("env.webshop.products", float64(w.Products), 0, 1e8),
 		between("env.webshop.max_steps", float64(w.MaxSteps), 0, 1e6),
 		between("env.remote.train_tasks", float64(c.Env.Remote.TrainTasks), 1, 1e7),

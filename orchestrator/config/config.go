@@ -65,13 +65,17 @@ type ScienceWorld struct {
 
 // WebShop configures the native engine of WebShop.
 type WebShop struct {
-	Data     string `toml:"data" doc:"folder of the original's data files; the message about a missing one says where to get it"`
-	Mode     string `toml:"mode" doc:"text or text_rich"`
-	Goals    string `toml:"goals" doc:"synthetic or human"`
-	SeedMode string `toml:"seed_mode" doc:"verl or princeton: how goals are drawn and split"`
-	Nouns    string `toml:"nouns" doc:"JSON file of the nouns of titles; empty: guessed, and rewards not comparable to the last digit"`
-	Products int    `toml:"products" doc:"the first so many of the catalogue; 0: all"`
-	MaxSteps int    `toml:"max_steps" doc:"actions after which an episode ends; the originals have 15"`
+	Data       string `toml:"data" doc:"folder of the original's data files; the message about a missing one says where to get it"`
+	Items      string `toml:"items" doc:"the catalogue, within data; empty: items_shuffle_1000.json, else items_shuffle.json"`
+	Attributes string `toml:"attributes" doc:"the attributes, within data; empty: the items_ins_v2 file that belongs to the catalogue"`
+	OwnData    bool   `toml:"own_data" doc:"true: a catalogue of your own, whose files may have the names of the original's without being those"`
+	Mode       string `toml:"mode" doc:"text or text_rich"`
+	Goals      string `toml:"goals" doc:"synthetic or human"`
+	SeedMode   string `toml:"seed_mode" doc:"verl or princeton: how goals are drawn and split"`
+	Nouns      string `toml:"nouns" doc:"JSON file of the nouns of titles; empty: guessed, and rewards not comparable to the last digit"`
+	Products   int    `toml:"products" doc:"the first so many of the catalogue; 0: all"`
+	MaxSteps   int    `toml:"max_steps" doc:"actions after which an episode ends; the originals have 15"`
+	Reward     string `toml:"reward" doc:"raw: the shop's own, 0 to 1; success: 10 for a perfect purchase, else 0 (verl-agent)"`
 }
 
 // Remote configures an environment behind the minimal HTTP schema.
@@ -234,7 +238,7 @@ func Default() Config {
 		Run: Run{Name: "vault", Dir: "runs", Seed: 1, Steps: 48, KeepCheckpoints: 2},
 		Env: Env{Name: "vault", Vault: Vault{Houses: []int64{1}, Doors: 4, Levers: 8, Score: "sparse", TrainVariations: 4, TestVariations: 4},
 			ScienceWorld: ScienceWorld{Tasks: []string{}, Simplifications: "easy", StepLimit: 100, Reads: "full", Isolation: "loader", Actions: "raw", Instances: 8},
-			WebShop:      WebShop{Mode: "text", Goals: "synthetic", SeedMode: "verl", MaxSteps: 15},
+			WebShop:      WebShop{Mode: "text", Goals: "synthetic", SeedMode: "verl", MaxSteps: 15, Reward: "raw"},
 			Remote:       Remote{TrainTasks: 16},
 			AgentGym:     AgentGym{TimeoutSeconds: 60},
 			OpenEnv:      OpenEnv{Train: "0-15", Observation: []string{}, Sessions: 1, TimeoutSeconds: 60},

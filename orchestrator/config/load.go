@@ -31,9 +31,17 @@ func (e *Error) Error() string {
 // Load reads path over the defaults, applies sets ("key=value", TOML values)
 // and validates. An empty path means the defaults alone.
 func Load(path string, sets []string) (Config, error) {
+	if path == "" {
+		return LoadFiles(nil, sets)
+	}
+	return LoadFiles([]string{path}, sets)
+}
+
+// LoadFiles is [Load] of several files, each over those before it.
+func LoadFiles(paths, sets []string) (Config, error) {
 	c := Default()
 	given := map[string]string{} // key → place
-	if path != "" {
+	for _, path := range paths {
 		text, err := os.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			return c, &Error{path, "no such file", "empo2 config > " + path + " writes the defaults there"}

@@ -144,4 +144,15 @@ func (l *Ledger) Event(ctx context.Context, step int64, kind, detail string) err
 	return explain(err)
 }
 
+// LastEvent returns the detail of the newest event of a kind, "" if there is
+// none.
+func (l *Ledger) LastEvent(ctx context.Context, kind string) (string, error) {
+	var detail string
+	err := l.db.QueryRowContext(ctx, "SELECT detail FROM events WHERE kind = ? ORDER BY id DESC LIMIT 1", kind).Scan(&detail)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return detail, explain(err)
+}
+
 func now() string { return time.Now().UTC().Format(time.RFC3339Nano) }

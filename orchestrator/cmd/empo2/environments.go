@@ -69,7 +69,7 @@ func openScienceWorld(ctx context.Context, c config.Config, log zerolog.Logger) 
 func openWebShop(ctx context.Context, c config.Config, _ zerolog.Logger) (envs.Family, error) {
 	v := c.Env.WebShop
 	return webshop.Open(ctx, webshop.Config{
-		DataDir: v.Data, Mode: webshop.Mode(v.Mode), Goals: webshop.GoalKind(v.Goals), SeedMode: webshop.SeedMode(v.SeedMode),
+		DataDir: v.Data, Items: v.Items, Attributes: v.Attributes, OwnData: v.OwnData, Reward: webshop.RewardMode(v.Reward), Mode: webshop.Mode(v.Mode), Goals: webshop.GoalKind(v.Goals), SeedMode: webshop.SeedMode(v.SeedMode),
 		Nouns: v.Nouns, NumProducts: v.Products, MaxSteps: v.MaxSteps, Seed: c.Run.Seed,
 	})
 }

@@ -51,7 +51,7 @@ type cli struct {
 
 // common are the flags of every command that reads a configuration.
 type common struct {
-	ConfigFile string   `name:"config" short:"c" placeholder:"FILE" help:"Configuration file. Default: ./config.toml if it exists, else the built-in defaults."`
+	ConfigFile []string `name:"config" short:"c" sep:"none" placeholder:"FILE" help:"Configuration file. Repeatable: each is laid over those before it. Default: ./config.toml if it exists, else the built-in defaults."`
 	Set        []string `sep:"none" placeholder:"KEY=VALUE" help:"Override a key, for example --set run.steps=20. Repeatable."`
 	Verbose    bool     `short:"v" help:"Log every lifecycle event."`
 }
@@ -59,13 +59,11 @@ type common struct {
 // load reads the configuration with the flags' overrides; those in first come
 // before the user's.
 func (c common) load(first ...string) (config.Config, error) {
-	path := c.ConfigFile
-	if path == "" {
-		if _, err := os.Stat("config.toml"); err == nil {
-			path = "config.toml"
-		}
+	paths := c.ConfigFile
+	if len(paths) == 0 && fileExists("config.toml") {
+		paths = []string{"config.toml"}
 	}
-	return config.Load(path, append(first, c.Set...))
+	return config.LoadFiles(paths, append(first, c.Set...))
 }
 
 func main() {
