@@ -83,6 +83,7 @@ type Loop struct {
 	OnEvaluation func(Evaluation)
 
 	tasks       []envs.Task
+	tipRoom     int             // tokens that training episodes leave for their tip
 	environment json.RawMessage // what the environment's scores rest on; nil: nothing else
 	prompt      string          // checksum of the template that was recorded last
 	context     int             // tokens that the server holds of a conversation; 0: unknown

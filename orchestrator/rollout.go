@@ -22,6 +22,9 @@ func (l *Loop) sample(ctx context.Context, plan Plan) ([][]sampler.Trajectory, e
 	if err != nil {
 		return nil, err
 	}
+	if err := l.reserveTip(ctx, plan); err != nil {
+		return nil, err
+	}
 	var specs []sampler.EpisodeSpec
 	for g, group := range plan.Groups {
 		for e, episode := range group.Episodes {
@@ -113,7 +116,7 @@ func (l *Loop) spec(plan Plan, g, e int, group GroupPlan, episode EpisodePlan) s
 	spec := sampler.EpisodeSpec{
 		Task: group.Task, Step: plan.Step, Group: g, Episode: e, Seed: episode.Seed, Policy: l.policy,
 		Temperature: l.Config.Rollout.Temperature, MaxSteps: l.Config.Rollout.MaxSteps,
-		MaxTokens: l.Config.Rollout.MaxTokens, MaxPrompt: l.maxPrompt(l.Config.Rollout.MaxTokens), Keep: sampler.Keep(l.Config.Memory.Keep),
+		MaxTokens: l.Config.Rollout.MaxTokens, MaxPrompt: l.maxPrompt(l.Config.Rollout.MaxTokens + l.tipRoom), Keep: sampler.Keep(l.Config.Memory.Keep),
 	}
 	if episode.Mode.Tips() && l.Memory != nil {
 		spec.Recall = l.recall
@@ -153,7 +156,7 @@ func (l *Loop) reflect(ctx context.Context, t *sampler.Trajectory) error {
 	if l.Config.Reflection.By == "base" {
 		by = l.base
 	}
-	err := l.Driver.Reflect(ctx, t, by, sampler.ReflectSpec{
+	err := l.reflectInRoom(ctx, t, by, sampler.ReflectSpec{
 		Temperature: l.Config.Reflection.Temperature, MaxTokens: l.Config.Reflection.MaxTokens,
 		MaxPrompt: l.maxPrompt(l.Config.Reflection.MaxTokens), Seed: childSeed(t.Seed, "reflect"),
 	})
