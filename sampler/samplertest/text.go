@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/empo2/empo2/sampler"
@@ -237,13 +238,18 @@ func textAdapter(s *textSubject) {
 	if p.Name == base.Name {
 		s.Errorf("base and adapter are both %s", p.Name)
 	}
-	differ := false
-	for seed := range uint64(16) {
-		differ = s.sample(p, s.request(1, seed)).Text != s.sample(base, s.request(1, seed)).Text || differ
-	}
-	if !differ {
+	if diff := cmp.Diff(s.texts(base), s.texts(p)); diff == "" {
 		s.Error("the adapter answers as the base: it is not applied")
 	}
+}
+
+// texts are what a policy says to 16 seeds.
+func (s *textSubject) texts(p sampler.Policy) (texts [16]string) {
+	s.Helper()
+	for seed := range texts {
+		texts[seed] = s.sample(p, s.request(1, uint64(seed))).Text
+	}
+	return texts
 }
 
 // textConcurrent asks two versions at the same time. Every answer must be the
@@ -253,13 +259,13 @@ func textConcurrent(s *textSubject) {
 	if s.Adapter != nil {
 		policies = append(policies, s.publish(s.adapter(1)))
 	}
-	const requests = 32
-	var alone, answers [requests]sampler.Completion
-	for i := range requests {
-		alone[i] = s.sample(policies[i%len(policies)], s.request(1, uint64(i/2)))
+	var alone [][16]string
+	for _, p := range policies {
+		alone = append(alone, s.texts(p))
 	}
+	var answers [32]sampler.Completion
 	var group errgroup.Group
-	for i := range requests {
+	for i := range answers {
 		group.Go(func() (err error) {
 			answers[i], err = s.Backend.Sample(s.ctx, policies[i%len(policies)], s.request(1, uint64(i/2)))
 			return err
@@ -270,8 +276,8 @@ func textConcurrent(s *textSubject) {
 	}
 	for i, c := range answers {
 		s.check(policies[i%len(policies)], c)
-		if c.Text != alone[i].Text {
-			s.Errorf("request %d: %q, alone %q", i, c.Text, alone[i].Text)
+		if want := alone[i%len(policies)][i/2]; c.Text != want {
+			s.Errorf("request %d: %q, alone %q", i, c.Text, want)
 		}
 	}
 }
