@@ -100,7 +100,11 @@ func (s *Ollama) complete(w http.ResponseWriter, body OllamaRequest, digests []s
 	}
 	prompt := s.Policy.Tokenizer.EncodeSpecial(body.Prompt)
 	if body.Messages != nil {
-		prompt = s.render(body)
+		var messages []ChatMessage
+		for _, m := range body.Messages {
+			messages = append(messages, ChatMessage{m.Role, m.Content})
+		}
+		prompt = s.Policy.render(messages)
 	}
 	if len(prompt) > int(number("num_ctx", 4096)) {
 		refuse(w, http.StatusBadRequest, "the input length exceeds the context length")
@@ -133,16 +137,6 @@ func (s *Ollama) complete(w http.ResponseWriter, body OllamaRequest, digests []s
 		cut(w, a)
 	}
 	reply(w, http.StatusOK, a)
-}
-
-// render is the base model's chat template.
-func (s *Ollama) render(body OllamaRequest) []int32 {
-	var ids []int32
-	for _, m := range body.Messages {
-		ids = append(append(append(ids, Start), s.Policy.Tokenizer.Encode(m.Role+"\n"+m.Content)...), End)
-		ids = append(ids, s.Policy.Tokenizer.Encode("\n")...)
-	}
-	return append(ids, s.Policy.opening()...)
 }
 
 // version is that of the last adapter; the base is version 0.
