@@ -1,0 +1,124 @@
+package sampler
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// verify holds a way to compose ids against the server's own rendering, on
+// conversations of one to four turns, and checks that their prompts only grow.
+// It returns what is wrong.
+func (d deriver) verify(ctx context.Context, growing bool, ours func(context.Context, []Message) ([]int32, error)) (string, error) {
+	for _, thinks := range []bool{false, true} {
+		for _, system := range []bool{false, true} {
+			for shift := range observations {
+				before := ""
+				for _, prompt := range prompts(talk(system, thinks, shift)) {
+					rendered, err := d.render(ctx, prompt)
+					if err != nil {
+						return "", err
+					}
+					if growing && !strings.HasPrefix(rendered, before) {
+						return shrinks(thinks), nil
+					}
+					before = rendered
+					if why, err := d.compare(ctx, rendered, prompt, ours); why != "" || err != nil {
+						return why, err
+					}
+				}
+			}
+		}
+	}
+	return "", nil
+}
+
+func shrinks(thinks bool) string {
+	if thinks {
+		return "it takes " + thoughtStart + "…" + thoughtEnd + " out of earlier messages"
+	}
+	return "a prompt is not the beginning of the next one"
+}
+
+// compare composes a prompt and holds it against the rendering.
+func (d deriver) compare(ctx context.Context, rendered string, prompt []Message, ours func(context.Context, []Message) ([]int32, error)) (string, error) {
+	want, err := d.reference(ctx, rendered)
+	if err != nil {
+		return "", err
+	}
+	got, err := ours(ctx, prompt)
+	if err != nil || slices.Equal(got, want) {
+		return "", err
+	}
+	at := 0
+	for at < min(len(got), len(want)) && got[at] == want[at] {
+		at++
+	}
+	return fmt.Sprintf("a conversation of %d messages is %d ids, the server's rendering %d, and they differ from number %d on",
+		len(prompt), len(got), len(want), at), nil
+}
+
+// observations and answers are what the conversations of verify say.
+var (
+	observations = [...]string{
+		"Levers: jade, bone. Door 1 of 2 is iron.",
+		"  two spaces in front, one behind ",
+		"\n\nBlank lines around.\n- a list\n\tand a tab\n",
+		"ünïcödé ☂ 文字 🙂 1234567, 3.14",
+	}
+	answers = [...]string{"pull jade", "I look around.\nThen I wait.", "öffne die Tür ☂"}
+)
+
+// talk is a conversation of four turns.
+func talk(system, thinks bool, shift int) []Message {
+	var messages []Message
+	if system {
+		messages = append(messages, say(RoleSystem, observations[(shift+1)%len(observations)]))
+	}
+	for turn := range 4 {
+		if turn > 0 {
+			answer := answers[(turn+shift)%len(answers)]
+			if thinks {
+				answer = thoughtStart + "\nThe door is shut.\n" + thoughtEnd + "\n\n" + answer
+			}
+			messages = append(messages, say(RoleAssistant, answer))
+		}
+		messages = append(messages, say(RoleUser, observations[(turn+shift)%len(observations)]))
+	}
+	return messages
+}
+
+// prompts are the beginnings of a conversation that a policy would see.
+func prompts(messages []Message) [][]Message {
+	var out [][]Message
+	for i, m := range messages {
+		if m.Role == RoleUser {
+			out = append(out, messages[:i+1])
+		}
+	}
+	return out
+}
+
+func (d deriver) render(ctx context.Context, messages []Message) (string, error) {
+	if d.merges {
+		messages = merge(messages)
+	}
+	text, err := d.renderer.Render(ctx, messages, true)
+	if err != nil {
+		return "", fmt.Errorf("render a conversation: %w", err)
+	}
+	return text, nil
+}
+
+// reference is the rendering in ids: by the server, or as good as it gets.
+func (d deriver) reference(ctx context.Context, rendered string) ([]int32, error) {
+	if d.special == nil {
+		return d.encode(ctx, cut(rendered, d.controls))
+	}
+	ids, err := d.special.TokenizeSpecial(ctx, rendered)
+	if err != nil {
+		return nil, fmt.Errorf("tokenize a rendering: %w", err)
+	}
+	return ids, nil
+}
