@@ -55,7 +55,7 @@ type joint struct{ after, before string }
 // own tokenizer. Only "auto" needs the renderer. A SpecialTokenizer is used to
 // verify it, if tokenizer, control or renderer is one.
 func NewTemplate(ctx context.Context, name string, tokenizer Tokenizer, control ControlTokens, renderer Renderer) (*Template, error) {
-	t := &Template{name: name, tokenizer: tokenizer, renderer: renderer, thought: noToken, controls: map[string]int32{}}
+	t := &Template{name: name, tokenizer: tokenizer, renderer: renderer, thought: noToken, end: noToken, controls: map[string]int32{}}
 	err := t.build(ctx, control)
 	if err == nil {
 		var ids []int32

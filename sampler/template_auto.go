@@ -19,17 +19,21 @@ func (t *Template) derive(ctx context.Context, control ControlTokens) error {
 	}
 	t.joints, t.trims = map[joint][]part{}, map[string]bool{}
 	d := deriver{Template: t, control: control, special: special(t.tokenizer, control, t.renderer)}
-	if err := d.shape(ctx); err != nil {
-		return err
-	}
-	var err error
-	if t.unstable == "" {
-		t.unstable, err = d.verify(ctx, true, func(ctx context.Context, m []Message) ([]int32, error) { return t.Extend(ctx, nil, m...) })
+	err := d.shape(ctx)
+	for _, check := range []func() (string, error){
+		func() (string, error) { return d.grows(ctx) },
+		func() (string, error) {
+			return d.equals(ctx, func(ctx context.Context, m []Message) ([]int32, error) { return t.Extend(ctx, nil, m...) })
+		},
+	} {
+		if err == nil && t.unstable == "" {
+			t.unstable, err = check()
+		}
 	}
 	if t.unstable == "" || err != nil {
 		return err
 	}
-	why, err := d.verify(ctx, false, t.whole)
+	why, err := d.equals(ctx, t.whole)
 	if err == nil && why != "" {
 		err = fmt.Errorf("the server's rendering cannot be reproduced: %s%s", why, nameIt)
 	}
@@ -110,10 +114,7 @@ func (d deriver) shape(ctx context.Context) error {
 		return err
 	}
 	d.unstable = d.joinery(user, system)
-	if d.unstable == "" {
-		err = d.margins(ctx)
-	}
-	return err
+	return d.margins(ctx)
 }
 
 // joinery fills the joints from the pieces around users and assistants, alone
@@ -150,7 +151,7 @@ func (d deriver) margins(ctx context.Context) error {
 	const margin = " \n "
 	roles := []string{RoleSystem, RoleUser}
 	if d.merges {
-		roles = roles[1:]
+		d.trims[RoleSystem], roles = true, roles[1:]
 	}
 	pieces, err := d.pieces(ctx, margin, roles...)
 	if err != nil || pieces == nil {

@@ -7,27 +7,48 @@ import (
 	"strings"
 )
 
-// verify holds a way to compose ids against the server's own rendering, on
-// conversations of one to four turns, and checks that their prompts only grow.
-// It returns what is wrong.
-func (d deriver) verify(ctx context.Context, growing bool, ours func(context.Context, []Message) ([]int32, error)) (string, error) {
+// talks are conversations of four turns: without and with a system message,
+// without and with thoughts, and texts in several orders.
+func talks() [][]Message {
+	var all [][]Message
 	for _, thinks := range []bool{false, true} {
 		for _, system := range []bool{false, true} {
 			for shift := range observations {
-				before := ""
-				for _, prompt := range prompts(talk(system, thinks, shift)) {
-					rendered, err := d.render(ctx, prompt)
-					if err != nil {
-						return "", err
-					}
-					if growing && !strings.HasPrefix(rendered, before) {
-						return shrinks(thinks), nil
-					}
-					before = rendered
-					if why, err := d.compare(ctx, rendered, prompt, ours); why != "" || err != nil {
-						return why, err
-					}
-				}
+				all = append(all, talk(system, thinks, shift))
+			}
+		}
+	}
+	return all
+}
+
+// grows says why the prompts of conversations do not only grow.
+func (d deriver) grows(ctx context.Context) (string, error) {
+	for _, talk := range talks() {
+		before := ""
+		for _, prompt := range prompts(talk) {
+			rendered, err := d.render(ctx, prompt)
+			if err != nil {
+				return "", err
+			}
+			if n := len(prompt); before != "" {
+				before += prompt[n-2].Text() // what the policy wrote
+			}
+			if !strings.HasPrefix(rendered, before) {
+				return shrinks(strings.Contains(before, thoughtEnd)), nil
+			}
+			before = rendered
+		}
+	}
+	return "", nil
+}
+
+// equals holds a way to compose prompts against the server's renderings, and
+// says where they differ.
+func (d deriver) equals(ctx context.Context, ours func(context.Context, []Message) ([]int32, error)) (string, error) {
+	for _, talk := range talks() {
+		for _, prompt := range prompts(talk) {
+			if why, err := d.compare(ctx, prompt, ours); why != "" || err != nil {
+				return why, err
 			}
 		}
 	}
@@ -41,8 +62,11 @@ func shrinks(thinks bool) string {
 	return "a prompt is not the beginning of the next one"
 }
 
-// compare composes a prompt and holds it against the rendering.
-func (d deriver) compare(ctx context.Context, rendered string, prompt []Message, ours func(context.Context, []Message) ([]int32, error)) (string, error) {
+func (d deriver) compare(ctx context.Context, prompt []Message, ours func(context.Context, []Message) ([]int32, error)) (string, error) {
+	rendered, err := d.render(ctx, prompt)
+	if err != nil {
+		return "", err
+	}
 	want, err := d.reference(ctx, rendered)
 	if err != nil {
 		return "", err
@@ -101,10 +125,7 @@ func prompts(messages []Message) [][]Message {
 }
 
 func (d deriver) render(ctx context.Context, messages []Message) (string, error) {
-	if d.merges {
-		messages = merge(messages)
-	}
-	text, err := d.renderer.Render(ctx, messages, true)
+	text, err := d.renderer.Render(ctx, d.merged(messages), true)
 	if err != nil {
 		return "", fmt.Errorf("render a conversation: %w", err)
 	}

@@ -11,9 +11,7 @@ import (
 // the texts, so that no text can forge a control token; white space around a
 // text, and the marks around a thought, it sees, as templates act on them.
 func (t *Template) whole(ctx context.Context, messages []Message) ([]int32, error) {
-	if t.merges {
-		messages = merge(messages)
-	}
+	messages = t.merged(messages)
 	var texts []string
 	hidden := make([]Message, len(messages))
 	for i, m := range messages {
@@ -62,11 +60,12 @@ func conceal(text string, texts *[]string) string {
 	return text[:at] + sentinel(len(*texts)-1) + text[at+len(core):]
 }
 
-// merge puts a first system message in front of the user's after it.
-func merge(messages []Message) []Message {
-	if len(messages) < 2 || messages[0].Role != RoleSystem || messages[1].Role != RoleUser {
+// merged puts a first system message in front of the user's after it, if the
+// renderer knows no system.
+func (t *Template) merged(messages []Message) []Message {
+	if !t.merges || len(messages) < 2 || messages[0].Role != RoleSystem || messages[1].Role != RoleUser {
 		return messages
 	}
-	first := say(RoleUser, messages[0].Text()+"\n\n"+messages[1].Text())
+	first := say(RoleUser, t.text(messages[0])+"\n\n"+t.text(messages[1]))
 	return append([]Message{first}, messages[2:]...)
 }
