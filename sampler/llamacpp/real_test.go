@@ -36,6 +36,7 @@ func TestReal(t *testing.T) {
 		{"a process ends with us", testProcessEnds},
 		{"start errors have hints", testStartErrors},
 		{"a model is converted once", testConverted},
+		{"templates are the server's", testTemplates},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.f(t, r) })
 	}
