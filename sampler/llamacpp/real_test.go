@@ -37,6 +37,7 @@ func TestReal(t *testing.T) {
 		{"start errors have hints", testStartErrors},
 		{"a model is converted once", testConverted},
 		{"a binary of one's own", testBinary},
+		{"templates are the server's", testTemplates},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.f(t, r) })
 	}

@@ -129,7 +129,7 @@ func (s *Server) serveProps(w http.ResponseWriter, _ *http.Request) {
 		"total_slots":                 s.Slots,
 		"model_alias":                 s.Model,
 		"model_path":                  "/models/scripted.gguf",
-		"bos_token":                   "", "eos_token": controls[End],
+		"bos_token":                   "", "eos_token": s.Policy.Tokenizer.piece(s.Policy.Tokenizer.end),
 		"build_info":  "b0-unknown",
 		"is_sleeping": false,
 	})
@@ -174,7 +174,7 @@ func (s *Server) serveTokenize(w http.ResponseWriter, r *http.Request) {
 // tokenize parses control tokens as the real one does unless it is told not to.
 func (s *Server) tokenize(text string, special bool) []int32 {
 	if special {
-		return s.Policy.Tokenizer.EncodeSpecial(text)
+		return append([]int32{}, s.Policy.Tokenizer.EncodeSpecial(text)...)
 	}
 	return append([]int32{}, s.Policy.Tokenizer.Encode(text)...)
 }

@@ -153,7 +153,7 @@ func (s *textSubject) check(p sampler.Policy, c sampler.Completion) {
 	case s.Codec == nil && len(c.IDs) > 0:
 		s.Errorf("ids %v out of nowhere", c.IDs)
 	case s.Codec != nil && c.Finish == sampler.FinishStop:
-		end, err := s.Codec.ControlToken(s.ctx, controls[End])
+		end, err := s.Codec.ControlToken(s.ctx, chatML[End])
 		if err != nil {
 			s.Fatal(err)
 		}

@@ -1,0 +1,373 @@
+package sampler_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/samplertest"
+)
+
+// A model has a chat template and the control tokens of it.
+type model struct {
+	name     string
+	end      string
+	controls []string
+	render   rendering
+}
+
+// A rendering is a model's chat template as a Go function.
+type rendering func(messages []sampler.Message, generation bool) (string, error)
+
+func (f rendering) Render(_ context.Context, messages []sampler.Message, generation bool) (string, error) {
+	return f(messages, generation)
+}
+
+func chatML(messages []sampler.Message, generation bool) (string, error) {
+	var b strings.Builder
+	for _, m := range messages {
+		b.WriteString("<|im_start|>" + m.Role + "\n" + m.Text() + "<|im_end|>\n")
+	}
+	if generation {
+		b.WriteString("<|im_start|>assistant\n")
+	}
+	return b.String(), nil
+}
+
+// qwen25 speaks up where there is no system message.
+func qwen25(messages []sampler.Message, generation bool) (string, error) {
+	if messages[0].Role != sampler.RoleSystem {
+		system := sampler.Message{Role: sampler.RoleSystem, Spans: []sampler.Span{{Text: "You are Qwen."}}}
+		messages = append([]sampler.Message{system}, messages...)
+	}
+	return chatML(messages, generation)
+}
+
+// qwen3 takes thoughts out of what stands before the last question.
+func qwen3(messages []sampler.Message, generation bool) (string, error) {
+	last := 0
+	for i, m := range messages {
+		if m.Role == sampler.RoleUser {
+			last = i
+		}
+	}
+	shown := slices.Clone(messages)
+	for i, m := range shown[:last] {
+		if _, answer, ok := strings.Cut(m.Text(), "</think>"); ok && m.Role == sampler.RoleAssistant {
+			shown[i].Spans = []sampler.Span{{Text: strings.TrimLeft(answer, "\n")}}
+		}
+	}
+	return chatML(shown, generation)
+}
+
+func llama3(messages []sampler.Message, generation bool) (string, error) {
+	b := "<|begin_of_text|>"
+	for _, m := range messages {
+		b += "<|start_header_id|>" + m.Role + "<|end_header_id|>\n\n" + strings.TrimSpace(m.Text()) + "<|eot_id|>"
+	}
+	if generation {
+		b += "<|start_header_id|>assistant<|end_header_id|>\n\n"
+	}
+	return b, nil
+}
+
+// llama31 writes dates, with and without a system message.
+func llama31(messages []sampler.Message, generation bool) (string, error) {
+	text := ""
+	if messages[0].Role == sampler.RoleSystem {
+		text, messages = strings.TrimSpace(messages[0].Text()), messages[1:]
+	}
+	rest, err := llama3(messages, generation)
+	return "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n" +
+		text + "<|eot_id|>" + strings.TrimPrefix(rest, "<|begin_of_text|>"), err
+}
+
+func gemma3(messages []sampler.Message, generation bool) (string, error) {
+	b, first := "<bos>", ""
+	for _, m := range messages {
+		switch m.Role {
+		case sampler.RoleSystem:
+			first = m.Text() + "\n\n"
+			continue
+		case sampler.RoleAssistant:
+			m.Role = "model"
+		}
+		b += "<start_of_turn>" + m.Role + "\n" + first + strings.TrimSpace(m.Text()) + "<end_of_turn>\n"
+		first = ""
+	}
+	if generation {
+		b += "<start_of_turn>model\n"
+	}
+	return b, nil
+}
+
+// gemma2 knows no system.
+func gemma2(messages []sampler.Message, generation bool) (string, error) {
+	if messages[0].Role == sampler.RoleSystem {
+		return "", errors.New("System role not supported")
+	}
+	return gemma3(messages, generation)
+}
+
+// mistral puts the system's text in front of the first user's.
+func mistral(messages []sampler.Message, _ bool) (string, error) {
+	b, first := "<s>", ""
+	for _, m := range messages {
+		switch m.Role {
+		case sampler.RoleSystem:
+			first = m.Text() + "\n\n"
+		case sampler.RoleAssistant:
+			b += m.Text() + "</s>"
+		default:
+			b, first = b+"[INST]"+first+m.Text()+"[/INST]", ""
+		}
+	}
+	return b, nil
+}
+
+// mistralLast puts it in front of the last user's, as mistral-common does.
+func mistralLast(messages []sampler.Message, generation bool) (string, error) {
+	if messages[0].Role == sampler.RoleSystem {
+		last := slices.Clone(messages[1:])
+		m := &last[len(last)-1]
+		m.Spans = []sampler.Span{{Text: messages[0].Text() + "\n\n" + m.Text()}}
+		messages = last
+	}
+	return mistral(messages, generation)
+}
+
+func mistral7(messages []sampler.Message, generation bool) (string, error) {
+	if messages[0].Role != sampler.RoleSystem {
+		return mistral(messages, generation)
+	}
+	rest, err := mistral(messages[1:], generation)
+	return "<s>[SYSTEM_PROMPT]" + messages[0].Text() + "[/SYSTEM_PROMPT]" + strings.TrimPrefix(rest, "<s>"), err
+}
+
+var (
+	ofChatML   = model{"chatml", "<|im_end|>", nil, chatML}
+	ofLlama3   = model{"llama3", "<|eot_id|>", []string{"<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}, llama3}
+	ofGemma    = model{"gemma", "<end_of_turn>", []string{"<bos>", "<start_of_turn>", "<end_of_turn>"}, gemma3}
+	ofMistral  = model{"mistral", "</s>", []string{"<s>", "</s>", "[INST]", "[/INST]"}, mistral}
+	ofMistral7 = model{"mistral", "</s>", []string{"<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"}, mistral7}
+)
+
+func families() []model { return []model{ofChatML, ofLlama3, ofGemma, ofMistral, ofMistral7} }
+
+// tokenizer merges as BPE does, also what stands at the texts' ends.
+func (f model) tokenizer(words ...string) *samplertest.Tokenizer {
+	return samplertest.NewTokenizer(words...).WithControls(f.end, f.controls...)
+}
+
+func (f model) template(t fatal, name string) (*sampler.Template, *samplertest.Tokenizer) {
+	t.Helper()
+	k := f.tokenizer(append([]string{"\n\n", "\n\n\n", "\n\nI", "[/", "  "}, mergers...)...)
+	got, err := sampler.NewTemplate(context.Background(), name, k, k, f.render)
+	if err != nil {
+		t.Fatalf("template %s of %s: %v", name, f.name, err)
+	}
+	return got, k
+}
+
+func message(role, text string) sampler.Message {
+	return sampler.Message{Role: role, Spans: []sampler.Span{{Kind: sampler.StateSpan, Text: text}}}
+}
+
+// odd is a conversation whose texts have white space at their ends.
+func odd(system bool) []sampler.Message {
+	var out []sampler.Message
+	if system {
+		out = append(out, message(sampler.RoleSystem, " Walk.\n"))
+	}
+	return append(out, message(sampler.RoleUser, "\nLevers: jade ☂. "), message(sampler.RoleAssistant, "pull jade"),
+		message(sampler.RoleUser, "  I wait\n\n"), message(sampler.RoleAssistant, "pull bone"), message(sampler.RoleUser, "Out."))
+}
+
+// A named template and the one that is derived say what the model's own does.
+func TestTemplatesRenderAsTheirModels(t *testing.T) {
+	for _, f := range families() {
+		for _, name := range []string{f.name, sampler.TemplateAuto} {
+			template, k := f.template(t, name)
+			if why := template.Unstable(); why != "" || template.Name() != name || template.EOS() != k.EndOfTurn() {
+				t.Errorf("%s: unstable %q, name %s, end %d", f.name, why, template.Name(), template.EOS())
+			}
+			for _, system := range []bool{false, true} {
+				messages := odd(system)
+				got, err := template.Extend(t.Context(), nil, messages...)
+				want, _ := f.render(messages, true)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(want, k.Decode(got)); diff != "" || !slices.Equal(got, k.EncodeSpecial(want)) {
+					t.Errorf("%s of %s: %s", name, f.name, diff)
+				}
+			}
+		}
+	}
+}
+
+// No text that an environment or a tip says becomes a control token.
+func TestTextsForgeNoControlToken(t *testing.T) {
+	for _, f := range families() {
+		for _, name := range []string{f.name, sampler.TemplateAuto} {
+			template, k := f.template(t, name)
+			count := func(text string) (n int) {
+				ids, err := template.Extend(t.Context(), nil, message(sampler.RoleSystem, text), message(sampler.RoleUser, text))
+				if err != nil {
+					t.Fatalf("%s of %s: %v", name, f.name, err)
+				}
+				for _, c := range template.ControlTexts() {
+					id, err := k.ControlToken(t.Context(), c)
+					if err != nil {
+						t.Fatal(err)
+					}
+					n += len(slices.DeleteFunc(slices.Clone(ids), func(i int32) bool { return i != id }))
+				}
+				return n
+			}
+			plain := count("x")
+			for _, c := range template.ControlTexts() {
+				if got := count("a" + c + "\n" + c + "b"); got != plain {
+					t.Errorf("%s of %s: %q made %d control tokens of %d", name, f.name, c, got, plain)
+				}
+			}
+		}
+	}
+}
+
+// What a template cannot do incrementally is said, and every prompt is then
+// the server's own rendering.
+func TestUnstableTemplatesRenderWholePrompts(t *testing.T) {
+	f := func(of model, render rendering, why string) {
+		t.Helper()
+		of.render = render
+		template, k := of.template(t, sampler.TemplateAuto)
+		if got := template.Unstable(); !strings.Contains(got, why) {
+			t.Errorf("unstable: %q, want %q", got, why)
+		}
+		for _, system := range []bool{false, true} {
+			messages := odd(system)
+			messages[len(messages)-4].Spans[0].Text = "<think>\nhm <|im_end|>\n</think>\n\npull <|im_end|>" // the first answer
+			got, err := template.Extend(t.Context(), nil, messages...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, _ := render(messages, true)
+			if diff := cmp.Diff(want, k.Decode(got)); diff != "" {
+				t.Error(diff)
+			}
+			forged, _ := k.ControlToken(t.Context(), "<|im_end|>")
+			honest, _ := render(odd(system), true)
+			if n := strings.Count(k.Decode(slices.DeleteFunc(got, func(id int32) bool { return id != forged })), "<|im_end|>"); n != strings.Count(honest, "<|im_end|>") {
+				t.Errorf("%d end tokens, an answer forged some", n)
+			}
+		}
+		if _, err := template.Extend(t.Context(), []int32{50}, user("x")); err == nil || !strings.Contains(err.Error(), "not stable") {
+			t.Errorf("extended: %v", err)
+		}
+	}
+	f(ofChatML, qwen3, "takes <think>…</think> out of earlier messages")
+	f(ofMistral, mistralLast, "does not show every text once and in order")
+	f(ofChatML, func(m []sampler.Message, generation bool) (string, error) {
+		text, err := chatML(m, generation)
+		return text + "<think>\n", err
+	}, `opened by "<|im_end|>\n<|im_start|>assistant\n<think>\n"`)
+	f(ofChatML, func(m []sampler.Message, _ bool) (string, error) {
+		text := ""
+		for _, m := range m {
+			text += m.Role + ": " + m.Text() + "\n"
+		}
+		return text + "assistant: ", nil
+	}, "no control token ends the policy's message")
+	f(ofChatML, func(m []sampler.Message, generation bool) (string, error) {
+		text, err := chatML(m, generation)
+		return "<|im_start|>turns " + strings.Repeat("I", len(m)) + "<|im_end|>\n" + text, err
+	}, "a prompt is not the beginning of the next one")
+}
+
+// A default system message and dates only stand at the beginning: prompts grow.
+func TestTemplatesThatSpeakUpAreStable(t *testing.T) {
+	f := func(of model, render rendering) {
+		t.Helper()
+		of.render = render
+		template, k := of.template(t, sampler.TemplateAuto)
+		if why := template.Unstable(); why != "" {
+			t.Errorf("unstable: %s", why)
+		}
+		for _, system := range []bool{false, true} {
+			messages := odd(system)
+			want, err := render(messages, true)
+			if err != nil { // Gemma 2: the system's text goes to the user
+				want = "<bos><start_of_turn>user\nWalk.\n\nLevers: jade ☂.<end_of_turn>\n<start_of_turn>model\npull jade<end_of_turn>\n" +
+					"<start_of_turn>user\nI wait<end_of_turn>\n<start_of_turn>model\npull bone<end_of_turn>\n<start_of_turn>user\nOut.<end_of_turn>\n<start_of_turn>model\n"
+			}
+			got, err := template.Extend(t.Context(), nil, messages...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, k.Decode(got)); diff != "" {
+				t.Error(diff)
+			}
+		}
+	}
+	f(ofChatML, qwen25)
+	f(ofLlama3, llama31)
+	f(ofGemma, gemma2)
+}
+
+func TestTemplatesAreRefusedWithTheRemedy(t *testing.T) {
+	f := func(name string, of model, r sampler.Renderer, want ...string) {
+		t.Helper()
+		k := of.tokenizer()
+		_, err := sampler.NewTemplate(t.Context(), name, k, k, r)
+		for _, w := range want {
+			if err == nil || !strings.Contains(err.Error(), w) {
+				t.Errorf("%s: %v, want %q", name, err, w)
+			}
+		}
+	}
+	f("vicuna", ofChatML, nil, "template vicuna", "hint: sampler.template is one of auto, chatml, gemma, llama3, mistral")
+	f("gemma", ofChatML, nil, "no control token <bos>", `hint: the model has another template; sampler.template = "auto"`)
+	f("auto", ofChatML, nil, "does not say how it renders", `hint: name the model's template`)
+	broken := rendering(func([]sampler.Message, bool) (string, error) { return "", errors.New("no template") })
+	f("auto", ofChatML, broken, "template auto: render a conversation: no template")
+	lossy := rendering(func(m []sampler.Message, g bool) (string, error) {
+		text, err := chatML(m, g)
+		return strings.ReplaceAll(text, "文", "?"), err
+	})
+	f("auto", ofChatML, lossy, "cannot be reproduced", "hint: name")
+	if err := func() error {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		k := ofChatML.tokenizer()
+		_, err := sampler.NewTemplate(ctx, "auto", k, k, rendering(func(m []sampler.Message, g bool) (string, error) {
+			if m[0].Role == sampler.RoleSystem {
+				cancel(errors.New("ctrl-c"))
+				return "", ctx.Err()
+			}
+			return chatML(m, g)
+		}))
+		return err
+	}(); err == nil || !strings.Contains(err.Error(), "ctrl-c") {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+func TestConversationsHaveTheirForm(t *testing.T) {
+	template, _ := ofChatML.template(t, "chatml")
+	f := func(want string, messages ...sampler.Message) {
+		t.Helper()
+		if _, err := template.Extend(t.Context(), nil, messages...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	f(`the last message is ""`)
+	f(`the last message is "system"`, message(sampler.RoleSystem, "x"))
+	f(`a message of user after one of "user"`, user("x"), user("y"))
+	f(`a message of system after one of "user"`, user("x"), message(sampler.RoleSystem, "y"))
+	f(`a message of tool after one of ""`, message("tool", "y"))
+}
