@@ -137,11 +137,14 @@ func (r *replica) stillDown(why error) {
 	r.why = why
 }
 
+// healthTimeout is what a busy server gets at least to say that it is well.
+const healthTimeout = 5 * time.Second
+
 // examine looks at a replica that should be well. One that lost a request
 // must answer at once, another may miss once.
 func (r *replica) examine(now state, why error) {
-	ctx, cancel := context.WithTimeoutCause(r.b.alive, r.b.cfg.HealthInterval,
-		fmt.Errorf("no answer to a health check within %v", r.b.cfg.HealthInterval))
+	limit := max(r.b.cfg.HealthInterval, healthTimeout)
+	ctx, cancel := context.WithTimeoutCause(r.b.alive, limit, fmt.Errorf("no answer to a health check within %v", limit))
 	defer cancel()
 	gone, err := r.well(ctx)
 	switch {

@@ -22,7 +22,7 @@ func TestMisbehaviour(t *testing.T) {
 			cfg.RequestTimeout = c.RequestTimeout
 		}
 		if c.Patience > 0 {
-			cfg.Patience, cfg.LoadTimeout = c.Patience, c.Patience
+			cfg.Patience = c.Patience
 		}
 		f.Backend = openFake(t, cfg)
 		return f
