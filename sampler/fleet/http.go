@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-resty/resty/v2"
@@ -30,30 +31,39 @@ type HTTP struct {
 	url       string
 	http      *resty.Client
 	transport *http.Transport
+	dials     atomic.Int64
 }
 
 // NewHTTP makes a client for the server at url, for example
 // http://127.0.0.1:8000. An empty key sends none.
 func NewHTTP(url, key string, connections int) *HTTP {
+	h := &HTTP{}
+	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	transport := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment, // which leaves the loopback alone
-		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		Proxy: http.ProxyFromEnvironment, // which leaves the loopback alone
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			h.dials.Add(1)
+			return dialer.DialContext(ctx, network, address)
+		},
 		TLSHandshakeTimeout: 5 * time.Second,
 		MaxIdleConns:        connections,
 		MaxIdleConnsPerHost: connections,
 		IdleConnTimeout:     idleConnection,
 		DisableCompression:  true,
 	}
-	url = strings.TrimRight(url, "/")
-	client := resty.New().SetBaseURL(url).SetTransport(transport).SetResponseBodyLimit(maxAnswer)
+	h.url, h.transport = strings.TrimRight(url, "/"), transport
+	h.http = resty.New().SetBaseURL(h.url).SetTransport(transport).SetResponseBodyLimit(maxAnswer)
 	if key != "" {
-		client.SetHeader("Authorization", "Bearer "+key)
+		h.http.SetHeader("Authorization", "Bearer "+key)
 	}
-	return &HTTP{url: url, http: client, transport: transport}
+	return h
 }
 
 // URL is the server's, without a slash at its end.
 func (h *HTTP) URL() string { return h.url }
+
+// Dials is how many connections were opened so far.
+func (h *HTTP) Dials() int64 { return h.dials.Load() }
 
 // Close lets go of idle connections.
 func (h *HTTP) Close() { h.transport.CloseIdleConnections() }

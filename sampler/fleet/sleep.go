@@ -121,7 +121,7 @@ func (b *Backend) Wake(ctx context.Context) error {
 		for _, r := range b.replicas {
 			awake = awake && r.state == up
 		}
-		changed, err := b.changed, b.allDown()
+		changed := b.changed
 		b.mu.Unlock()
 		if awake {
 			return nil
@@ -129,7 +129,9 @@ func (b *Backend) Wake(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("wake: %w: %w", context.Cause(ctx), err)
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			return fmt.Errorf("wake: %w: %w", context.Cause(ctx), b.allDown())
 		}
 	}
 }

@@ -2,6 +2,9 @@ package vllm
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"os"
 	"testing"
 	"time"
 
@@ -11,7 +14,20 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// fakeEnv makes the test binary a fake in a process of its own, whose answers
+// take as long as the variable says.
+const fakeEnv = "EMPO2_TEST_FAKE"
+
+func TestMain(m *testing.M) {
+	if delay, err := time.ParseDuration(os.Getenv(fakeEnv)); err == nil {
+		s := samplertest.NewVLLM(policy)
+		s.Fault = func(samplertest.Seen) samplertest.Fault { time.Sleep(delay); return "" }
+		fmt.Println(s.URL)
+		io.Copy(io.Discard, os.Stdin)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // script has choices that share beginnings; the version shifts the odds.
 func script(version int, _ []int32) []samplertest.Choice {
