@@ -154,6 +154,7 @@ func TestStartErrors(t *testing.T) {
 	f("nothing", "no command", func(c *Config) { c.Command = nil })
 	f("never ready", "not ready within", func(c *Config) { c.Command[2], c.StartTimeout = "sleep 1000", 10*time.Millisecond })
 	f("killed", "want of memory", func(c *Config) { c.Command[2] = "kill -KILL $$" })
+	f("killed with all its family", "status 137", func(c *Config) { c.Command[2] = "kill -KILL 0" })
 }
 
 func TestFill(t *testing.T) {

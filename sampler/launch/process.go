@@ -110,7 +110,7 @@ const (
 
 // err explains the end with what the process wrote.
 func (p *process) err() error {
-	code := p.cmd.ProcessState.ExitCode()
+	code := status(p.cmd.ProcessState)
 	hint := p.cfg.hint(p.output.said())
 	switch {
 	case hint != "":
@@ -124,6 +124,14 @@ func (p *process) err() error {
 		text += "\n  hint: " + hint
 	}
 	return errors.New(text)
+}
+
+// status is the shell's: 128 and the signal for who was killed.
+func status(state *os.ProcessState) int {
+	if s, ok := state.Sys().(syscall.WaitStatus); ok && s.Signaled() {
+		return 128 + int(s.Signal())
+	}
+	return state.ExitCode()
 }
 
 // signalGroup signals a process group; one that is gone is fine.

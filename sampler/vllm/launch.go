@@ -78,7 +78,7 @@ func (l LaunchConfig) arguments() []string {
 	args := []string{
 		"--served-model-name", l.Name, "--enable-lora", "--max-lora-rank", n(l.MaxRank),
 		"--max-loras", n(l.MaxResident), "--max-cpu-loras", n(2 * l.MaxResident),
-		"--logprobs-mode", "raw_logprobs", "--generation-config", "vllm",
+		"--logprobs-mode", "raw_logprobs", "--generation-config", "vllm", "--disable-uvicorn-access-log",
 	}
 	option := func(on bool, words ...string) {
 		if on {
