@@ -46,7 +46,10 @@ func TestReal(t *testing.T) {
 func testConformance(t *testing.T, r *real) {
 	samplertest.Run(t, func(t *testing.T) samplertest.Fixture {
 		b := r.open(t, r.config())
-		return samplertest.Fixture{Backend: b, Tokenizer: b, Control: b, Adapter: r.oracle.adapter, Tolerance: 1e-4, Prompt: "You are at a door."}
+		return samplertest.Fixture{
+			Backend: b, Tokenizer: b, Control: b, Tolerance: 1e-4, Prompt: "You are at a door.",
+			Adapter: func(t *testing.T, version int) sampler.Adapter { return r.oracle.adapter(t, version) },
+		}
 	})
 }
 

@@ -1,0 +1,333 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/empo2/empo2/sampler"
+)
+
+// Publish loads the adapter's PEFT directory on every replica under the
+// version's own name, checks that each lists it and that all answer alike, and
+// makes the version usable. If one replica cannot, none keeps it. Version 0 is
+// the base model whatever the adapter says.
+func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Policy, error) {
+	p := b.policy(a.Version)
+	if err := b.publish(ctx, p, a); err != nil {
+		return sampler.Policy{}, fmt.Errorf("publish %s: %w", p.Name, err)
+	}
+	return p, nil
+}
+
+func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapter) error {
+	ctx, cancel := b.within(ctx)
+	defer cancel()
+	done, err := b.exclusive(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	dir, err := b.adapterDir(a)
+	if err != nil {
+		return err
+	}
+	if done, err := b.published(p, dir); done || err != nil {
+		return err
+	}
+	started := time.Now()
+	ctx, stop := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not served everywhere within %v", b.cfg.LoadTimeout))
+	defer stop()
+	if err := b.room(ctx, p); err != nil {
+		return err
+	}
+	v := newVersion(p, dir)
+	b.mu.Lock()
+	b.versions[p.Version] = v
+	b.dirs[p.Version] = dir
+	b.mu.Unlock()
+	if err := b.everywhere(ctx, v); err != nil {
+		b.undo(ctx, v)
+		return err
+	}
+	b.cfg.Log.Info().Int("version", p.Version).Dur("took", time.Since(started)).Msg("policy published")
+	return nil
+}
+
+// adapterDir is the checked directory of a version, empty for the base.
+func (b *Backend) adapterDir(a sampler.Adapter) (string, error) {
+	c := b.probe.Capabilities
+	switch {
+	case a.Version == 0:
+		return "", nil
+	case a.Version < 0:
+		return "", errors.New("versions are not negative")
+	case c.Adapters != "runtime":
+		return "", fmt.Errorf("the server cannot load adapters\n  hint: %s", c.Hints["adapters"])
+	case a.Dir == "":
+		return "", errors.New("the adapter has no PEFT directory\n  hint: let the trainer write one, trainer.formats = [\"peft\"]")
+	}
+	dir, err := filepath.Abs(a.Dir)
+	if err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "adapter_config.json"))
+	if err != nil {
+		return "", fmt.Errorf("adapter %s: %w", dir, err)
+	}
+	var config struct {
+		Rank int `json:"r"`
+	}
+	if err := json.Unmarshal(text, &config); err != nil {
+		return "", fmt.Errorf("adapter %s: adapter_config.json: %w", dir, err)
+	}
+	if c.MaxRank > 0 && config.Rank > c.MaxRank {
+		return "", fmt.Errorf("adapter %s has rank %d, the server takes %d\n  hint: %s", dir, config.Rank, c.MaxRank, c.Hints["max_rank"])
+	}
+	return dir, nil
+}
+
+// published says whether p is served already. A name stands for one directory
+// for ever.
+func (b *Backend) published(p sampler.Policy, dir string) (bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return false, errClosed
+	}
+	if was, ok := b.dirs[p.Version]; ok && was != dir {
+		return false, fmt.Errorf("the name stands for %s already, not for %s\n  hint: every version has a directory of its own, which nobody changes", was, dir)
+	}
+	v := b.versions[p.Version]
+	return v != nil && v.ready && !v.retired, nil
+}
+
+// room waits until fewer versions are resident than the servers take, and
+// until an earlier life of the version is over.
+func (b *Backend) room(ctx context.Context, p sampler.Policy) error {
+	most := b.probe.Capabilities.MaxResident
+	for {
+		b.mu.Lock()
+		adapters, retiring := 0, 0
+		for _, v := range b.versions {
+			if v.dir != "" {
+				adapters++
+			}
+			if v.retired {
+				retiring++
+			}
+		}
+		again := b.versions[p.Version] != nil
+		changed := b.changed
+		b.mu.Unlock()
+		full := p.Version > 0 && most > 0 && adapters >= most
+		switch {
+		case !full && !again:
+			return nil
+		case full && retiring == 0:
+			return fmt.Errorf("%d adapters are served and none is retired, the servers take %d\n  hint: %s",
+				adapters, most, b.probe.Capabilities.Hints["max_resident"])
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("requests of retired versions are in flight: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// everywhere serves v on every replica that is in the pool, including those
+// that enter it meanwhile, and makes it ready.
+func (b *Backend) everywhere(ctx context.Context, v *version) error {
+	served := map[*replica]bool{}
+	for {
+		missing, ready, changed := b.missing(v, served)
+		switch {
+		case ready:
+			return nil
+		case len(missing) == 0:
+			select {
+			case <-changed:
+				continue
+			case <-ctx.Done():
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				return fmt.Errorf("%w: %w", context.Cause(ctx), b.allDown())
+			}
+		}
+		var group sync.WaitGroup
+		failed := make([]error, len(missing))
+		for i, r := range missing {
+			group.Go(func() { failed[i] = r.insist(ctx, v) })
+		}
+		group.Wait()
+		if err := errors.Join(failed...); err != nil {
+			return err
+		}
+		for _, r := range missing {
+			served[r] = true
+		}
+	}
+}
+
+// missing are the replicas in the pool that do not serve v. If there are none,
+// but one that does, v is ready; it may be used from then on.
+func (b *Backend) missing(v *version, served map[*replica]bool) (missing []*replica, ready bool, changed <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	able := 0
+	for _, r := range b.replicas {
+		switch {
+		case r.state == down || r.state == asleep:
+			delete(served, r) // it comes back by itself, with what is ready then
+		case !served[r]:
+			missing = append(missing, r)
+		default:
+			able++
+		}
+	}
+	if len(missing) == 0 && able > 0 {
+		v.ready = true
+		b.announce()
+	}
+	return missing, v.ready, b.changed
+}
+
+const firstPause = 20 * time.Millisecond
+
+// insist serves v on a replica, again when the connection was lost. A replica
+// that leaves the pool meanwhile is let go.
+func (r *replica) insist(ctx context.Context, v *version) error {
+	for pause := firstPause; ; pause = min(2*pause, time.Second) {
+		err := r.serve(ctx, v)
+		switch {
+		case err == nil:
+			return nil
+		case r.out():
+			return nil
+		case !errors.Is(err, ErrLost) || ctx.Err() != nil:
+			return fmt.Errorf("%s: %w", r.server.URL(), err)
+		}
+		r.doubt(err)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w: %w", r.server.URL(), context.Cause(ctx), err)
+		}
+	}
+}
+
+func (r *replica) out() bool {
+	r.b.mu.Lock()
+	defer r.b.mu.Unlock()
+	return r.state == down || r.state == asleep
+}
+
+// serve loads v, sees it listed and lets it answer the check.
+func (r *replica) serve(ctx context.Context, v *version) error {
+	if v.dir != "" {
+		if err := r.load(ctx, v); err != nil {
+			return fmt.Errorf("load %s: %w", v.dir, err)
+		}
+	}
+	return r.prove(ctx, v)
+}
+
+// load loads an adapter under its name. What a server has under that name and
+// not from us is of an earlier run and goes.
+func (r *replica) load(ctx context.Context, v *version) error {
+	name := v.policy.Name
+	listed, err := r.server.Adapters(ctx)
+	if err != nil {
+		return err
+	}
+	if _, ok := listed[name]; ok {
+		if r.has()[name] {
+			return nil
+		}
+		r.drop(ctx, name)
+	}
+	if err := r.server.LoadAdapter(ctx, name, v.dir); err != nil {
+		return err
+	}
+	if listed, err = r.server.Adapters(ctx); err != nil {
+		return err
+	}
+	if dir, ok := listed[name]; !ok || dir != "" && dir != v.dir {
+		return fmt.Errorf("the server says that it loaded %s and lists %q for it", name, dir)
+	}
+	r.b.mu.Lock()
+	defer r.b.mu.Unlock()
+	r.loaded[name] = true
+	return nil
+}
+
+// undo takes a version back that was not published, also when ctx is done.
+func (b *Backend) undo(ctx context.Context, v *version) {
+	b.mu.Lock()
+	v.retired = true
+	b.mu.Unlock()
+	b.unload(context.WithoutCancel(ctx), v)
+}
+
+// unload forgets a version everywhere. A replica that does not is logged: the
+// adapter there is never asked for again.
+func (b *Backend) unload(ctx context.Context, v *version) {
+	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not unloaded within %v", b.cfg.LoadTimeout))
+	defer cancel()
+	var group sync.WaitGroup
+	for _, r := range b.replicas {
+		if r.has()[v.policy.Name] {
+			group.Go(func() { r.drop(ctx, v.policy.Name) })
+		}
+	}
+	group.Wait()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.versions[v.policy.Version] == v {
+		delete(b.versions, v.policy.Version)
+	}
+	close(v.done)
+	b.announce()
+}
+
+// Retire refuses new requests for p, lets the last one end and unloads it. If
+// ctx ends before, that happens later.
+func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
+	b.mu.Lock()
+	v := b.versions[p.Version]
+	if v == nil || v.policy != p || !v.ready || b.closed {
+		b.mu.Unlock()
+		return nil
+	}
+	if !v.retired {
+		v.retired = true
+		if v.inflight == 0 {
+			close(v.drained)
+		}
+		b.all.Go(func() { b.retirement(v) })
+	}
+	b.mu.Unlock()
+	select {
+	case <-v.done:
+		return nil
+	case <-b.alive.Done():
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("retire %s: requests in flight: %w", p.Name, context.Cause(ctx))
+	}
+}
+
+// retirement unloads a version after its last request.
+func (b *Backend) retirement(v *version) {
+	select {
+	case <-v.drained:
+		b.unload(b.alive, v)
+	case <-b.alive.Done():
+	}
+}
