@@ -27,8 +27,6 @@ func samplerRules(c Config) []rule {
 		between("sampler.vllm.requests", float64(v.Requests), 1, 1e5),
 		above("sampler.vllm.timeout_seconds", v.TimeoutSeconds),
 		above("sampler.vllm.load_timeout_seconds", v.LoadTimeoutSeconds),
-		between("sampler.sglang.replicas", float64(g.Replicas), 1, 1024),
-		between("sampler.sglang.context", float64(g.Context), 0, 1e7),
 		between("sampler.sglang.requests", float64(g.Requests), 1, 1e5),
 		above("sampler.sglang.timeout_seconds", g.TimeoutSeconds),
 		above("sampler.sglang.load_timeout_seconds", g.LoadTimeoutSeconds),
@@ -56,6 +54,8 @@ func samplerRules(c Config) []rule {
 		rules = append(rules, rule{"sampler.model", s.Model != "" && s.Model != "embedded", fmt.Sprintf("%q is no model of the server", s.Model), "the name by which the server knows it"})
 	}
 	switch s.Backend {
+	case "sglang":
+		rules = append(rules, rule{"sampler.sglang.urls", len(g.URLs) > 0 || len(g.Launch) > 0, "no server, and no command to launch one", `for example urls = ["http://127.0.0.1:30000"]; empo2 doctor then says how to start it`})
 	case "ollama":
 		rules = append(rules, address("sampler.ollama.url", o.URL))
 	case "openai":
@@ -81,10 +81,8 @@ func idleSampler(c Config, when func(cond bool, why string, keys ...string)) {
 	}
 	when(s.LlamaCPP.Binary == "", "sampler.llamacpp.binary is empty", "sampler.llamacpp.args")
 	when(len(s.VLLM.URLs) > 0, "sampler.vllm.urls names servers that run already",
-		"sampler.vllm.launch", "sampler.vllm.replicas", "sampler.vllm.context", "sampler.vllm.exact_logprobs")
-	when(len(s.VLLM.Launch) > 0, "sampler.vllm.launch is the whole command", "sampler.vllm.context", "sampler.vllm.exact_logprobs")
-	when(len(s.SGLang.URLs) > 0, "sampler.sglang.urls names servers that run already",
-		"sampler.sglang.launch", "sampler.sglang.replicas", "sampler.sglang.context")
-	when(len(s.SGLang.Launch) > 0, "sampler.sglang.launch is the whole command", "sampler.sglang.context")
+		"sampler.vllm.launch", "sampler.vllm.python", "sampler.vllm.replicas", "sampler.vllm.context", "sampler.vllm.exact_logprobs")
+	when(len(s.VLLM.Launch) > 0, "sampler.vllm.launch is the whole command", "sampler.vllm.python", "sampler.vllm.context", "sampler.vllm.exact_logprobs")
+	when(len(s.SGLang.URLs) > 0, "sampler.sglang.urls names servers that run already", "sampler.sglang.launch")
 	when(s.Backend == "openai", "the endpoint renders the conversation itself", "sampler.template")
 }

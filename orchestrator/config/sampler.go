@@ -29,6 +29,7 @@ type LlamaCPP struct {
 type VLLM struct {
 	URLs               []string `toml:"urls" doc:"servers that run already, one per replica; none: start them here (EMPO2_SERVER_KEY: their API key)"`
 	Launch             []string `toml:"launch" doc:"command that starts a server, with {model}, {port} and {name}; none: vllm serve with the right flags"`
+	Python             string   `toml:"python" doc:"interpreter that has vLLM, to start servers with; empty: the command vllm"`
 	Replicas           int      `toml:"replicas" doc:"servers to start"`
 	Context            int      `toml:"context" doc:"tokens of a conversation, of a started server; 0: the model's"`
 	ExactLogprobs      bool     `toml:"exact_logprobs" doc:"a started server computes in float32: log-probs equal the trainer's to 1e-5"`
@@ -41,10 +42,8 @@ type VLLM struct {
 
 // SGLang configures SGLang servers, running or started here.
 type SGLang struct {
-	URLs               []string `toml:"urls" doc:"servers that run already, one per replica; none: start them here (EMPO2_SERVER_KEY: their API key)"`
-	Launch             []string `toml:"launch" doc:"command that starts a server, with {model}, {port} and {name}; none: sglang.launch_server with the right flags"`
-	Replicas           int      `toml:"replicas" doc:"servers to start"`
-	Context            int      `toml:"context" doc:"tokens of a conversation, of a started server; 0: the model's"`
+	URLs               []string `toml:"urls" doc:"servers that run already, one per replica; none: launch one (EMPO2_SERVER_KEY: their API key)"`
+	Launch             []string `toml:"launch" doc:"command that starts one here, with {port}"`
 	Sleep              bool     `toml:"sleep" doc:"the server leaves its GPU memory to the trainer between steps"`
 	Requests           int      `toml:"requests" doc:"requests at one replica at most"`
 	TimeoutSeconds     float64  `toml:"timeout_seconds" doc:"deadline of a request"`
@@ -73,7 +72,7 @@ func defaultSampler() Sampler {
 		Backend: "llamacpp", Model: "embedded", Template: "auto", Thinking: "keep", Canary: 1e-3,
 		LlamaCPP: LlamaCPP{Args: []string{}, Slots: 16, Threads: 1, ExactLogprobs: true, TimeoutSeconds: 60},
 		VLLM:     VLLM{URLs: []string{}, Launch: []string{}, Replicas: 1, CacheSalt: true, Requests: 64, TimeoutSeconds: 300, LoadTimeoutSeconds: 120},
-		SGLang:   SGLang{URLs: []string{}, Launch: []string{}, Replicas: 1, Requests: 64, TimeoutSeconds: 300, LoadTimeoutSeconds: 120},
+		SGLang:   SGLang{URLs: []string{}, Launch: []string{}, Requests: 64, TimeoutSeconds: 300, LoadTimeoutSeconds: 120},
 		Ollama:   Ollama{URL: "http://127.0.0.1:11434", Requests: 16, TimeoutSeconds: 300, LoadTimeoutSeconds: 300},
 		OpenAI:   OpenAI{Requests: 16, TimeoutSeconds: 120},
 	}

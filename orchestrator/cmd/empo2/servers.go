@@ -103,9 +103,14 @@ func openLlamaCPP(ctx context.Context, o opening) (served, error) {
 func vllmLaunch(c config.Config, model string) vllm.LaunchConfig {
 	s := c.Sampler.VLLM
 	return vllm.LaunchConfig{
-		Command: s.Launch, Model: model, Replicas: s.Replicas, Context: s.Context,
+		Command: s.Launch, Python: s.Python, CPU: !hasGPU(), Model: model, Replicas: s.Replicas, Context: s.Context,
 		MaxRank: c.Trainer.Rank, MaxResident: residentAdapters, Exact: s.ExactLogprobs, Sleep: s.Sleep,
 	}
+}
+
+// hasGPU looks for the devices of the drivers that vLLM knows.
+func hasGPU() bool {
+	return fileExists("/dev/nvidiactl") || fileExists("/dev/kfd")
 }
 
 func openVLLM(ctx context.Context, o opening) (served, error) {
