@@ -13,10 +13,11 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// A model has a chat template and the control tokens of it.
+// A model has a chat template and the control tokens that it needs besides
+// ChatML's.
 type model struct {
-	name     string
-	end      string
+	name     string // of the template that renders the same
+	end      string // of what the policy writes
 	controls []string
 	render   rendering
 }
