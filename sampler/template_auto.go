@@ -103,12 +103,8 @@ func (d deriver) shape(ctx context.Context) error {
 		return fmt.Errorf("render a conversation: %w", err)
 	}
 	system, err := d.pieces(ctx, "", RoleSystem, RoleUser, RoleAssistant, RoleUser)
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err != nil { // refused: there is no system
-		d.merges = true
-		system = nil
+	if d.merges = errors.Is(err, ErrRefused); err != nil && !d.merges {
+		return fmt.Errorf("render a conversation with a system message: %w", err)
 	}
 	if err := d.learn(ctx, slices.Concat(user, system, []string{thoughtStart, thoughtEnd})); err != nil {
 		return err
@@ -146,19 +142,24 @@ func (d deriver) joinery(user, system []string) string {
 	return ""
 }
 
-// margins finds out which roles' texts lose the white space around them.
+// margins finds out which roles' texts lose white space around them, on one
+// side or both, alone or behind a system message. Such texts are trimmed before
+// they are rendered.
 func (d deriver) margins(ctx context.Context) error {
 	const margin = " \n "
-	roles := []string{RoleSystem, RoleUser}
+	talks := [][]string{{RoleUser}, {RoleSystem, RoleUser}}
 	if d.merges {
-		d.trims[RoleSystem], roles = true, roles[1:]
+		d.trims[RoleSystem], talks = true, talks[:1]
 	}
-	pieces, err := d.pieces(ctx, margin, roles...)
-	if err != nil || pieces == nil {
-		return err // verify sees what is wrong with it
-	}
-	for i, role := range roles {
-		d.trims[role] = !strings.HasSuffix(pieces[i], margin) && !strings.HasPrefix(pieces[i+1], margin)
+	for _, roles := range talks {
+		pieces, err := d.pieces(ctx, margin, roles...)
+		if err != nil {
+			return fmt.Errorf("render a conversation: %w", err)
+		}
+		for i, role := range roles {
+			kept := pieces == nil || strings.HasSuffix(pieces[i], margin) && strings.HasPrefix(pieces[i+1], margin)
+			d.trims[role] = d.trims[role] || !kept
+		}
 	}
 	return nil
 }

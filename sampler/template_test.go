@@ -3,6 +3,7 @@ package sampler_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -110,7 +111,17 @@ func gemma3(messages []sampler.Message, generation bool) (string, error) {
 // gemma2 knows no system.
 func gemma2(messages []sampler.Message, generation bool) (string, error) {
 	if messages[0].Role == sampler.RoleSystem {
-		return "", errors.New("System role not supported")
+		return "", fmt.Errorf("%w: System role not supported", sampler.ErrRefused)
+	}
+	return gemma3(messages, generation)
+}
+
+// gemma2llama is what llama-server makes of Gemma 2's template: the system's
+// text goes to the user, and what comes of it is trimmed as one.
+func gemma2llama(messages []sampler.Message, generation bool) (string, error) {
+	if messages[0].Role == sampler.RoleSystem {
+		first := message(sampler.RoleUser, messages[0].Text()+"\n"+messages[1].Text())
+		messages = append([]sampler.Message{first}, messages[2:]...)
 	}
 	return gemma3(messages, generation)
 }
@@ -291,9 +302,12 @@ func TestUnstableTemplatesRenderWholePrompts(t *testing.T) {
 	}, "a prompt is not the beginning of the next one")
 }
 
-// A default system message and dates only stand at the beginning: prompts grow.
-func TestTemplatesThatSpeakUpAreStable(t *testing.T) {
-	f := func(of model, render rendering) {
+// A default system message and dates only stand at the beginning, and a
+// template that knows no system is told its text by the user: prompts grow.
+func TestTemplatesWithHabitsAreStable(t *testing.T) {
+	const gemma = "<end_of_turn>\n<start_of_turn>model\npull jade<end_of_turn>\n" +
+		"<start_of_turn>user\nI wait<end_of_turn>\n<start_of_turn>model\npull bone<end_of_turn>\n<start_of_turn>user\nOut.<end_of_turn>\n<start_of_turn>model\n"
+	f := func(of model, render rendering, told string) {
 		t.Helper()
 		of.render = render
 		template, k := of.template(t, sampler.TemplateAuto)
@@ -302,23 +316,23 @@ func TestTemplatesThatSpeakUpAreStable(t *testing.T) {
 		}
 		for _, system := range []bool{false, true} {
 			messages := odd(system)
-			want, err := render(messages, true)
-			if err != nil { // Gemma 2: the system's text goes to the user
-				want = "<bos><start_of_turn>user\nWalk.\n\nLevers: jade ☂.<end_of_turn>\n<start_of_turn>model\npull jade<end_of_turn>\n" +
-					"<start_of_turn>user\nI wait<end_of_turn>\n<start_of_turn>model\npull bone<end_of_turn>\n<start_of_turn>user\nOut.<end_of_turn>\n<start_of_turn>model\n"
-			}
 			got, err := template.Extend(t.Context(), nil, messages...)
 			if err != nil {
 				t.Fatal(err)
+			}
+			want := told + gemma
+			if !system || told == "" {
+				want, _ = render(messages, true)
 			}
 			if diff := cmp.Diff(want, k.Decode(got)); diff != "" {
 				t.Error(diff)
 			}
 		}
 	}
-	f(ofChatML, qwen25)
-	f(ofLlama3, llama31)
-	f(ofGemma, gemma2)
+	f(ofChatML, qwen25, "")
+	f(ofLlama3, llama31, "")
+	f(ofGemma, gemma2, "<bos><start_of_turn>user\nWalk.\n\nLevers: jade ☂.")
+	f(ofGemma, gemma2llama, "<bos><start_of_turn>user\nWalk.\nLevers: jade ☂.")
 }
 
 func TestTemplatesAreRefusedWithTheRemedy(t *testing.T) {
@@ -341,21 +355,14 @@ func TestTemplatesAreRefusedWithTheRemedy(t *testing.T) {
 		text, err := chatML(m, g)
 		return strings.ReplaceAll(text, "文", "?"), err
 	})
+	flaky := rendering(func(m []sampler.Message, g bool) (string, error) {
+		if m[0].Role == sampler.RoleSystem {
+			return "", errors.New("connection reset")
+		}
+		return chatML(m, g)
+	})
+	f("auto", ofChatML, flaky, "render a conversation with a system message: connection reset")
 	f("auto", ofChatML, lossy, "cannot be reproduced", "hint: name")
-	if err := func() error {
-		ctx, cancel := context.WithCancelCause(t.Context())
-		k := ofChatML.tokenizer()
-		_, err := sampler.NewTemplate(ctx, "auto", k, k, rendering(func(m []sampler.Message, g bool) (string, error) {
-			if m[0].Role == sampler.RoleSystem {
-				cancel(errors.New("ctrl-c"))
-				return "", ctx.Err()
-			}
-			return chatML(m, g)
-		}))
-		return err
-	}(); err == nil || !strings.Contains(err.Error(), "ctrl-c") {
-		t.Errorf("cancelled: %v", err)
-	}
 }
 
 func TestConversationsHaveTheirForm(t *testing.T) {
