@@ -20,17 +20,13 @@ func (t *Template) derive(ctx context.Context, control ControlTokens) error {
 	t.joints, t.trims = map[joint][]part{}, map[string]bool{}
 	d := deriver{Template: t, control: control, special: special(t.tokenizer, control, t.renderer)}
 	err := d.shape(ctx)
-	for _, check := range []func() (string, error){
-		func() (string, error) { return d.grows(ctx) },
-		func() (string, error) {
-			return d.equals(ctx, func(ctx context.Context, m []Message) ([]int32, error) { return t.Extend(ctx, nil, m...) })
-		},
-	} {
-		if err == nil && t.unstable == "" {
-			t.unstable, err = check()
-		}
+	if err == nil && t.unstable == "" {
+		t.unstable, err = d.grows(ctx)
 	}
-	if t.unstable == "" || err != nil {
+	if err == nil && t.unstable == "" {
+		t.unstable, err = d.equals(ctx, func(ctx context.Context, m []Message) ([]int32, error) { return t.Extend(ctx, nil, m...) })
+	}
+	if err != nil || t.unstable == "" {
 		return err
 	}
 	why, err := d.equals(ctx, t.whole)
