@@ -1,6 +1,9 @@
 package sampler
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // ControlTokens resolves a control token by its text, for example
 // "<|im_end|>", to the one id that the model knows it by. It is an error if
@@ -13,10 +16,15 @@ type ControlTokens interface {
 // trainer) does: the whole conversation as text, control tokens as their text,
 // and a beginning-of-text token if the server would put one there. The last
 // message is the user's. With generation the text ends where the policy begins
-// to write, without it after the last message.
+// to write, without it after the last message. A conversation that the
+// template does not take is [ErrRefused].
 type Renderer interface {
 	Render(ctx context.Context, messages []Message, generation bool) (string, error)
 }
+
+// ErrRefused is wrapped by a Renderer when the template itself refuses a
+// conversation, for example because it knows no system.
+var ErrRefused = errors.New("the model's chat template refuses the conversation")
 
 // A SpecialTokenizer tokenizes text in which control tokens are written as
 // text and become their ids. It is for templates only: never give it what an

@@ -234,7 +234,10 @@ func sameRow(a, b sampler.Sequence) bool {
 
 func TestTrajectorySurvivesJSON(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		want, _ := play(t, rapid.SampledFrom([]sampler.Keep{"", sampler.KeepAll, sampler.KeepLatest}).Draw(t, "keep"))
+		m := rapid.SampledFrom([]model{ofChatML, {end: ofChatML.end, render: qwen3}}).Draw(t, "model")
+		keep := rapid.SampledFrom([]sampler.Keep{"", sampler.KeepAll, sampler.KeepLatest}).Draw(t, "keep")
+		thinking := rapid.SampledFrom([]sampler.Thinking{"", sampler.ThinkingKeep, sampler.ThinkingStrip}).Draw(t, "thinking")
+		want, _ := playOf(t, m, sampler.TemplateAuto, keep, thinking)
 		data, err := json.Marshal(want)
 		if err != nil {
 			t.Fatal(err)

@@ -20,17 +20,13 @@ func (t *Template) derive(ctx context.Context, control ControlTokens) error {
 	t.joints, t.trims = map[joint][]part{}, map[string]bool{}
 	d := deriver{Template: t, control: control, special: special(t.tokenizer, control, t.renderer)}
 	err := d.shape(ctx)
-	for _, check := range []func() (string, error){
-		func() (string, error) { return d.grows(ctx) },
-		func() (string, error) {
-			return d.equals(ctx, func(ctx context.Context, m []Message) ([]int32, error) { return t.Extend(ctx, nil, m...) })
-		},
-	} {
-		if err == nil && t.unstable == "" {
-			t.unstable, err = check()
-		}
+	if err == nil && t.unstable == "" {
+		t.unstable, err = d.grows(ctx)
 	}
-	if t.unstable == "" || err != nil {
+	if err == nil && t.unstable == "" {
+		t.unstable, err = d.equals(ctx, func(ctx context.Context, m []Message) ([]int32, error) { return t.Extend(ctx, nil, m...) })
+	}
+	if err != nil || t.unstable == "" {
 		return err
 	}
 	why, err := d.equals(ctx, t.whole)
@@ -103,12 +99,8 @@ func (d deriver) shape(ctx context.Context) error {
 		return fmt.Errorf("render a conversation: %w", err)
 	}
 	system, err := d.pieces(ctx, "", RoleSystem, RoleUser, RoleAssistant, RoleUser)
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err != nil { // refused: there is no system
-		d.merges = true
-		system = nil
+	if d.merges = errors.Is(err, ErrRefused); err != nil && !d.merges {
+		return fmt.Errorf("render a conversation with a system message: %w", err)
 	}
 	if err := d.learn(ctx, slices.Concat(user, system, []string{thoughtStart, thoughtEnd})); err != nil {
 		return err
@@ -146,19 +138,24 @@ func (d deriver) joinery(user, system []string) string {
 	return ""
 }
 
-// margins finds out which roles' texts lose the white space around them.
+// margins finds out which roles' texts lose white space around them, on one
+// side or both, alone or behind a system message. Such texts are trimmed before
+// they are rendered.
 func (d deriver) margins(ctx context.Context) error {
 	const margin = " \n "
-	roles := []string{RoleSystem, RoleUser}
+	talks := [][]string{{RoleUser}, {RoleSystem, RoleUser}}
 	if d.merges {
-		d.trims[RoleSystem], roles = true, roles[1:]
+		d.trims[RoleSystem], talks = true, talks[:1]
 	}
-	pieces, err := d.pieces(ctx, margin, roles...)
-	if err != nil || pieces == nil {
-		return err // verify sees what is wrong with it
-	}
-	for i, role := range roles {
-		d.trims[role] = !strings.HasSuffix(pieces[i], margin) && !strings.HasPrefix(pieces[i+1], margin)
+	for _, roles := range talks {
+		pieces, err := d.pieces(ctx, margin, roles...)
+		if err != nil {
+			return fmt.Errorf("render a conversation: %w", err)
+		}
+		for i, role := range roles {
+			kept := pieces == nil || strings.HasSuffix(pieces[i], margin) && strings.HasPrefix(pieces[i+1], margin)
+			d.trims[role] = d.trims[role] || !kept
+		}
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package sampler_test
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -10,169 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/empo2/empo2/sampler"
-	"github.com/empo2/empo2/sampler/samplertest"
 )
-
-// A model has a chat template and the control tokens of it.
-type model struct {
-	name     string
-	end      string
-	controls []string
-	render   rendering
-}
-
-// A rendering is a model's chat template as a Go function.
-type rendering func(messages []sampler.Message, generation bool) (string, error)
-
-func (f rendering) Render(_ context.Context, messages []sampler.Message, generation bool) (string, error) {
-	return f(messages, generation)
-}
-
-func chatML(messages []sampler.Message, generation bool) (string, error) {
-	var b strings.Builder
-	for _, m := range messages {
-		b.WriteString("<|im_start|>" + m.Role + "\n" + m.Text() + "<|im_end|>\n")
-	}
-	if generation {
-		b.WriteString("<|im_start|>assistant\n")
-	}
-	return b.String(), nil
-}
-
-// qwen25 speaks up where there is no system message.
-func qwen25(messages []sampler.Message, generation bool) (string, error) {
-	if messages[0].Role != sampler.RoleSystem {
-		system := sampler.Message{Role: sampler.RoleSystem, Spans: []sampler.Span{{Text: "You are Qwen."}}}
-		messages = append([]sampler.Message{system}, messages...)
-	}
-	return chatML(messages, generation)
-}
-
-// qwen3 takes thoughts out of what stands before the last question.
-func qwen3(messages []sampler.Message, generation bool) (string, error) {
-	last := 0
-	for i, m := range messages {
-		if m.Role == sampler.RoleUser {
-			last = i
-		}
-	}
-	shown := slices.Clone(messages)
-	for i, m := range shown[:last] {
-		if _, answer, ok := strings.Cut(m.Text(), "</think>"); ok && m.Role == sampler.RoleAssistant {
-			shown[i].Spans = []sampler.Span{{Text: strings.TrimLeft(answer, "\n")}}
-		}
-	}
-	return chatML(shown, generation)
-}
-
-func llama3(messages []sampler.Message, generation bool) (string, error) {
-	b := "<|begin_of_text|>"
-	for _, m := range messages {
-		b += "<|start_header_id|>" + m.Role + "<|end_header_id|>\n\n" + strings.TrimSpace(m.Text()) + "<|eot_id|>"
-	}
-	if generation {
-		b += "<|start_header_id|>assistant<|end_header_id|>\n\n"
-	}
-	return b, nil
-}
-
-// llama31 writes dates, with and without a system message.
-func llama31(messages []sampler.Message, generation bool) (string, error) {
-	text := ""
-	if messages[0].Role == sampler.RoleSystem {
-		text, messages = strings.TrimSpace(messages[0].Text()), messages[1:]
-	}
-	rest, err := llama3(messages, generation)
-	return "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n" +
-		text + "<|eot_id|>" + strings.TrimPrefix(rest, "<|begin_of_text|>"), err
-}
-
-func gemma3(messages []sampler.Message, generation bool) (string, error) {
-	b, first := "<bos>", ""
-	for _, m := range messages {
-		switch m.Role {
-		case sampler.RoleSystem:
-			first = m.Text() + "\n\n"
-			continue
-		case sampler.RoleAssistant:
-			m.Role = "model"
-		}
-		b += "<start_of_turn>" + m.Role + "\n" + first + strings.TrimSpace(m.Text()) + "<end_of_turn>\n"
-		first = ""
-	}
-	if generation {
-		b += "<start_of_turn>model\n"
-	}
-	return b, nil
-}
-
-// gemma2 knows no system.
-func gemma2(messages []sampler.Message, generation bool) (string, error) {
-	if messages[0].Role == sampler.RoleSystem {
-		return "", errors.New("System role not supported")
-	}
-	return gemma3(messages, generation)
-}
-
-// mistral puts the system's text in front of the first user's.
-func mistral(messages []sampler.Message, _ bool) (string, error) {
-	b, first := "<s>", ""
-	for _, m := range messages {
-		switch m.Role {
-		case sampler.RoleSystem:
-			first = m.Text() + "\n\n"
-		case sampler.RoleAssistant:
-			b += m.Text() + "</s>"
-		default:
-			b, first = b+"[INST]"+first+m.Text()+"[/INST]", ""
-		}
-	}
-	return b, nil
-}
-
-// mistralLast puts it in front of the last user's, as mistral-common does.
-func mistralLast(messages []sampler.Message, generation bool) (string, error) {
-	if messages[0].Role == sampler.RoleSystem {
-		last := slices.Clone(messages[1:])
-		m := &last[len(last)-1]
-		m.Spans = []sampler.Span{{Text: messages[0].Text() + "\n\n" + m.Text()}}
-		messages = last
-	}
-	return mistral(messages, generation)
-}
-
-func mistral7(messages []sampler.Message, generation bool) (string, error) {
-	if messages[0].Role != sampler.RoleSystem {
-		return mistral(messages, generation)
-	}
-	rest, err := mistral(messages[1:], generation)
-	return "<s>[SYSTEM_PROMPT]" + messages[0].Text() + "[/SYSTEM_PROMPT]" + strings.TrimPrefix(rest, "<s>"), err
-}
-
-var (
-	ofChatML   = model{"chatml", "<|im_end|>", nil, chatML}
-	ofLlama3   = model{"llama3", "<|eot_id|>", []string{"<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}, llama3}
-	ofGemma    = model{"gemma", "<end_of_turn>", []string{"<bos>", "<start_of_turn>", "<end_of_turn>"}, gemma3}
-	ofMistral  = model{"mistral", "</s>", []string{"<s>", "</s>", "[INST]", "[/INST]"}, mistral}
-	ofMistral7 = model{"mistral", "</s>", []string{"<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"}, mistral7}
-)
-
-func families() []model { return []model{ofChatML, ofLlama3, ofGemma, ofMistral, ofMistral7} }
-
-// tokenizer merges as BPE does, also what stands at the texts' ends.
-func (f model) tokenizer(words ...string) *samplertest.Tokenizer {
-	return samplertest.NewTokenizer(words...).WithControls(f.end, f.controls...)
-}
-
-func (f model) template(t fatal, name string) (*sampler.Template, *samplertest.Tokenizer) {
-	t.Helper()
-	k := f.tokenizer(append([]string{"\n\n", "\n\n\n", "\n\nI", "[/", "  "}, mergers...)...)
-	got, err := sampler.NewTemplate(context.Background(), name, k, k, f.render)
-	if err != nil {
-		t.Fatalf("template %s of %s: %v", name, f.name, err)
-	}
-	return got, k
-}
 
 func message(role, text string) sampler.Message {
 	return sampler.Message{Role: role, Spans: []sampler.Span{{Kind: sampler.StateSpan, Text: text}}}
@@ -290,9 +127,12 @@ func TestUnstableTemplatesRenderWholePrompts(t *testing.T) {
 	}, "a prompt is not the beginning of the next one")
 }
 
-// A default system message and dates only stand at the beginning: prompts grow.
-func TestTemplatesThatSpeakUpAreStable(t *testing.T) {
-	f := func(of model, render rendering) {
+// A default system message and dates only stand at the beginning, and a
+// template that knows no system is told its text by the user: prompts grow.
+func TestTemplatesWithHabitsAreStable(t *testing.T) {
+	const gemma = "<end_of_turn>\n<start_of_turn>model\npull jade<end_of_turn>\n" +
+		"<start_of_turn>user\nI wait<end_of_turn>\n<start_of_turn>model\npull bone<end_of_turn>\n<start_of_turn>user\nOut.<end_of_turn>\n<start_of_turn>model\n"
+	f := func(of model, render rendering, told string) {
 		t.Helper()
 		of.render = render
 		template, k := of.template(t, sampler.TemplateAuto)
@@ -301,23 +141,23 @@ func TestTemplatesThatSpeakUpAreStable(t *testing.T) {
 		}
 		for _, system := range []bool{false, true} {
 			messages := odd(system)
-			want, err := render(messages, true)
-			if err != nil { // Gemma 2: the system's text goes to the user
-				want = "<bos><start_of_turn>user\nWalk.\n\nLevers: jade ☂.<end_of_turn>\n<start_of_turn>model\npull jade<end_of_turn>\n" +
-					"<start_of_turn>user\nI wait<end_of_turn>\n<start_of_turn>model\npull bone<end_of_turn>\n<start_of_turn>user\nOut.<end_of_turn>\n<start_of_turn>model\n"
-			}
 			got, err := template.Extend(t.Context(), nil, messages...)
 			if err != nil {
 				t.Fatal(err)
+			}
+			want := told + gemma
+			if !system || told == "" {
+				want, _ = render(messages, true)
 			}
 			if diff := cmp.Diff(want, k.Decode(got)); diff != "" {
 				t.Error(diff)
 			}
 		}
 	}
-	f(ofChatML, qwen25)
-	f(ofLlama3, llama31)
-	f(ofGemma, gemma2)
+	f(ofChatML, qwen25, "")
+	f(ofLlama3, llama31, "")
+	f(ofGemma, gemma2, "<bos><start_of_turn>user\nWalk.\n\nLevers: jade ☂.")
+	f(ofGemma, gemma2llama, "<bos><start_of_turn>user\nWalk.\nLevers: jade ☂.")
 }
 
 func TestTemplatesAreRefusedWithTheRemedy(t *testing.T) {
@@ -340,21 +180,14 @@ func TestTemplatesAreRefusedWithTheRemedy(t *testing.T) {
 		text, err := chatML(m, g)
 		return strings.ReplaceAll(text, "文", "?"), err
 	})
+	flaky := rendering(func(m []sampler.Message, g bool) (string, error) {
+		if m[0].Role == sampler.RoleSystem {
+			return "", errors.New("connection reset")
+		}
+		return chatML(m, g)
+	})
+	f("auto", ofChatML, flaky, "render a conversation with a system message: connection reset")
 	f("auto", ofChatML, lossy, "cannot be reproduced", "hint: name")
-	if err := func() error {
-		ctx, cancel := context.WithCancelCause(t.Context())
-		k := ofChatML.tokenizer()
-		_, err := sampler.NewTemplate(ctx, "auto", k, k, rendering(func(m []sampler.Message, g bool) (string, error) {
-			if m[0].Role == sampler.RoleSystem {
-				cancel(errors.New("ctrl-c"))
-				return "", ctx.Err()
-			}
-			return chatML(m, g)
-		}))
-		return err
-	}(); err == nil || !strings.Contains(err.Error(), "ctrl-c") {
-		t.Errorf("cancelled: %v", err)
-	}
 }
 
 func TestConversationsHaveTheirForm(t *testing.T) {

@@ -7,13 +7,15 @@ import (
 	"strings"
 )
 
+const shifts = 4
+
 // talks are conversations of four turns: without and with a system message,
 // without and with thoughts, and texts in several orders.
 func talks() [][]Message {
 	var all [][]Message
 	for _, thinks := range []bool{false, true} {
 		for _, system := range []bool{false, true} {
-			for shift := range observations {
+			for shift := range shifts {
 				all = append(all, talk(system, thinks, shift))
 			}
 		}
@@ -62,6 +64,7 @@ func shrinks(thinks bool) string {
 	return "a prompt is not the beginning of the next one"
 }
 
+// compare says where a composed prompt differs from the server's rendering.
 func (d deriver) compare(ctx context.Context, prompt []Message, ours func(context.Context, []Message) ([]int32, error)) (string, error) {
 	rendered, err := d.render(ctx, prompt)
 	if err != nil {
@@ -83,19 +86,15 @@ func (d deriver) compare(ctx context.Context, prompt []Message, ours func(contex
 		len(prompt), len(got), len(want), at), nil
 }
 
-// observations and answers are what the conversations of verify say.
-var (
-	observations = [...]string{
+// talk is a conversation of four turns; shift is the text that it begins with.
+func talk(system, thinks bool, shift int) []Message {
+	observations := [shifts]string{
 		"Levers: jade, bone. Door 1 of 2 is iron.",
 		"  two spaces in front, one behind ",
 		"\n\nBlank lines around.\n- a list\n\tand a tab\n",
 		"ünïcödé ☂ 文字 🙂 1234567, 3.14",
 	}
-	answers = [...]string{"pull jade", "I look around.\nThen I wait.", "öffne die Tür ☂"}
-)
-
-// talk is a conversation of four turns.
-func talk(system, thinks bool, shift int) []Message {
+	answers := [...]string{"pull jade", "I look around.\nThen I wait.", "öffne die Tür ☂"}
 	var messages []Message
 	if system {
 		messages = append(messages, say(RoleSystem, observations[(shift+1)%len(observations)]))
@@ -125,7 +124,7 @@ func prompts(messages []Message) [][]Message {
 }
 
 func (d deriver) render(ctx context.Context, messages []Message) (string, error) {
-	text, err := d.renderer.Render(ctx, d.merged(messages), true)
+	text, err := d.renderer.Render(ctx, d.prepared(messages), true)
 	if err != nil {
 		return "", fmt.Errorf("render a conversation: %w", err)
 	}

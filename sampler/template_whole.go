@@ -11,7 +11,7 @@ import (
 // the texts, so that no text can forge a control token; white space around a
 // text, and the marks around a thought, it sees, as templates act on them.
 func (t *Template) whole(ctx context.Context, messages []Message) ([]int32, error) {
-	messages = t.merged(messages)
+	messages = t.prepared(messages)
 	var texts []string
 	hidden := make([]Message, len(messages))
 	for i, m := range messages {
@@ -60,12 +60,17 @@ func conceal(text string, texts *[]string) string {
 	return text[:at] + sentinel(len(*texts)-1) + text[at+len(core):]
 }
 
-// merged puts a first system message in front of the user's after it, if the
-// renderer knows no system.
-func (t *Template) merged(messages []Message) []Message {
-	if !t.merges || len(messages) < 2 || messages[0].Role != RoleSystem || messages[1].Role != RoleUser {
-		return messages
+// prepared are messages as the renderer takes them: trimmed where it would do
+// so by itself, if only in part, and the system's text in front of the user's
+// where it knows no system.
+func (t *Template) prepared(messages []Message) []Message {
+	out := make([]Message, len(messages))
+	for i, m := range messages {
+		out[i] = say(m.Role, t.text(m))
 	}
-	first := say(RoleUser, t.text(messages[0])+"\n\n"+t.text(messages[1]))
-	return append([]Message{first}, messages[2:]...)
+	if !t.merges || len(out) < 2 || out[0].Role != RoleSystem || out[1].Role != RoleUser {
+		return out
+	}
+	out[1] = say(RoleUser, out[0].Text()+"\n\n"+out[1].Text())
+	return out[1:]
 }

@@ -49,7 +49,7 @@ func (b *Backend) Render(ctx context.Context, messages []sampler.Message, genera
 	})
 	var refused *apiError
 	if errors.As(err, &refused) {
-		err = fmt.Errorf("%w\n  hint: the model's own chat template does not take this conversation", err)
+		err = fmt.Errorf("%w: %w", sampler.ErrRefused, err)
 	}
 	if err != nil {
 		return "", fmt.Errorf("render %d messages: %w", len(messages), err)

@@ -55,6 +55,13 @@ func dialects() []dialect {
 				`{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}`,
 		},
 		{
+			title:   "Gemma 2", // whose system the server itself gives to the user
+			renames: map[string]string{"<|endoftext|>": "<bos>", "<|im_start|>": "<start_of_turn>", "<|im_end|>": "<end_of_turn>"},
+			template: open + `{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}` +
+				`{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else 'user') + '\n' + (m.content | trim) + '<end_of_turn>\n' }}{% endfor %}` +
+				`{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}`,
+		},
+		{
 			title:   "Mistral v3",
 			name:    "mistral",
 			renames: map[string]string{"<|endoftext|>": "<s>", "<|im_start|>": "[INST]", "<|im_end|>": "</s>"},
@@ -77,8 +84,8 @@ func (r *real) speak(t *testing.T, d dialect) *Backend {
 		edit(t, filepath.Join(dir, "tokenizer.json"), func(k map[string]any) { d.retoken(k) })
 		edit(t, filepath.Join(dir, "tokenizer_config.json"), func(k map[string]any) { k["chat_template"] = d.template })
 		edit(t, filepath.Join(dir, "config.json"), func(k map[string]any) { k["bos_token_id"] = 0 })
-		var err error
-		if cfg.BaseGGUF, err = EnsureBaseGGUF(t.Context(), r.python, sources, dir, t.TempDir()); err != nil {
+		cfg.BaseGGUF = filepath.Join(dir, "model.gguf")
+		if _, err := r.oracle.ask(map[string]any{"model": dir, "gguf": cfg.BaseGGUF}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -155,7 +162,7 @@ func testTemplates(t *testing.T, r *real) {
 func checkRendering(t *testing.T, b *Backend, template *sampler.Template) {
 	t.Helper()
 	talk := []sampler.Message{
-		said(sampler.RoleSystem, "You walk. "), said(sampler.RoleUser, "\n Levers: jade ☂, bone."), said(sampler.RoleAssistant, "pull jade"), said(sampler.RoleUser, "  Door 2.\n"),
+		said(sampler.RoleSystem, "You walk."), said(sampler.RoleUser, "Levers: jade ☂,\n\nbone."), said(sampler.RoleAssistant, "pull jade"), said(sampler.RoleUser, "  Door 2.\n"),
 	}
 	for _, talk := range [][]sampler.Message{talk, talk[1:]} {
 		text, err := b.Render(t.Context(), talk, true)
