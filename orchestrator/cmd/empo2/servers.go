@@ -193,7 +193,12 @@ func (c trainerCodec) Render(ctx context.Context, messages []sampler.Message, ge
 	for i, m := range messages {
 		texts[i] = trainerbridge.TextMessage{Role: m.Role, Content: m.Text()}
 	}
-	return c.Codec.Render(ctx, texts, generation)
+	text, err := c.Codec.Render(ctx, texts, generation)
+	var refused *trainerbridge.RequestError
+	if errors.As(err, &refused) && refused.Category == trainerbridge.CategoryUser {
+		return "", fmt.Errorf("%w: %w", sampler.ErrRefused, err)
+	}
+	return text, err
 }
 
 // trains reports whether a run changes weights, for which it has a trainer.

@@ -146,8 +146,11 @@ func (r *run) connect(ctx context.Context, server served) error {
 		Thinking: sampler.Thinking(l.Config.Sampler.Thinking), Retokenised: server.retokenised,
 		SampleTimeout: sampleTimeout(l.Config),
 	}
-	if server.retokenised {
-		l.Driver.Neutral = template.ControlTexts() // the server parses them in text
+	switch { // servers of text parse control tokens in it
+	case template == nil:
+		l.Driver.Neutral = sampler.ControlTexts()
+	case server.retokenised:
+		l.Driver.Neutral = template.ControlTexts()
 	}
 	l.Sleeper = server.sleeper
 	if err := r.prove(ctx, server, template); err != nil {
