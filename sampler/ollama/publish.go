@@ -72,20 +72,28 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 		return false, err
 	}
 	if p.Version > 0 {
-		if err := b.create(ctx, p, a.GGUF, digest); err != nil {
-			return false, err
-		}
+		err = b.create(ctx, p, a.GGUF, digest)
 	}
-	if err := b.warm(ctx, p); err != nil {
+	if err == nil {
+		err = b.warm(ctx, p)
+	}
+	if err != nil {
 		return false, errors.Join(err, b.withdraw(ctx, p))
 	}
+	if !b.serve(&version{policy: p, digest: digest, drained: make(chan struct{})}) {
+		return false, errors.Join(errClosed, b.withdraw(ctx, p))
+	}
+	return true, nil
+}
+
+// serve makes a version usable, unless the backend was closed meanwhile.
+func (b *Backend) serve(v *version) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed {
-		return false, errClosed
+	if !b.closed {
+		b.versions[v.policy.Version] = v
 	}
-	b.versions[p.Version] = &version{policy: p, digest: digest, drained: make(chan struct{})}
-	return true, nil
+	return !b.closed
 }
 
 // published says whether p is served already.

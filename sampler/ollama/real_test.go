@@ -18,6 +18,8 @@ import (
 	"github.com/ollama/ollama/api"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/envs/vault"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/samplertest"
 )
@@ -43,6 +45,7 @@ func TestReal(t *testing.T) {
 	}{
 		{"conformance", testConformance},
 		{"log-probs are torch's", testTorch},
+		{"episodes are torch's rows", testEpisodes},
 		{"a version is proved", testProved},
 		{"an adapter of nothing is refused", testBadAdapter},
 		{"versions take turns", testTurns},
@@ -213,6 +216,53 @@ func testTorch(t *testing.T, r *real) {
 	t.Logf("%+v", b.Stats())
 	if s := b.Stats(); s.Longer > 0 || s.Rejoined > 0 || s.Truncated > 0 {
 		t.Errorf("the server reads other prompts: %+v", s)
+	}
+}
+
+// testEpisodes plays the vault in text. The rows that come of it, tips
+// included, have torch's log-probs: every prompt was read as its ids.
+func testEpisodes(t *testing.T, r *real) {
+	b := r.open(t, nil)
+	p := publish(t, b, sampler.Adapter{})
+	template, err := sampler.NewChatML(t.Context(), sampler.CachedTokenizer(r.codec, 1<<10), r.codec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	family, err := vault.Open(vault.Config{Houses: []uint64{1}, Doors: 4, Levers: 8, Score: vault.Sparse, TrainVariations: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer family.Close()
+	tasks, err := family.Tasks(envs.Train)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := sampler.Driver{Backend: b, Family: family, Template: template, Format: sampler.DefaultFormat()}
+	tip := sampler.Tip{ID: 1, Text: "At iron pull jade."}
+	var rows []sampler.Sequence
+	var scores [][]float32
+	for i := range 8 {
+		got := d.Run(t.Context(), sampler.EpisodeSpec{
+			Task: tasks[i%len(tasks)], Episode: i, Seed: uint64(i), Policy: p, Temperature: 1, MaxSteps: 8, MaxTokens: 16,
+			Recall: func(context.Context, string, string) (sampler.Recalled, error) {
+				return sampler.Recalled{Tips: []sampler.Tip{tip}}, nil
+			},
+		})
+		if got.Failed() {
+			t.Fatal(got.Err)
+		}
+		for _, row := range got.Tipped {
+			score, err := r.oracle.score("")(t.Context(), row.Tokens)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rows, scores = append(rows, row), append(scores, score)
+		}
+	}
+	m, err := sampler.Compare(rows, scores)
+	t.Logf("%d rows, %+v, %+v", len(rows), m, b.Stats())
+	if s := b.Stats(); err != nil || m.Tokens == 0 || m.Max > tolerance || s.Rejoined > 0 || s.Respelled > 0 || s.Longer > 0 {
+		t.Errorf("%+v, %+v, %v", m, s, err)
 	}
 }
 
