@@ -18,7 +18,7 @@ import (
 // makes the version usable. If one replica cannot, none keeps it. Version 0 is
 // the base model whatever the adapter says.
 func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Policy, error) {
-	p := b.policy(a.Version)
+	p := b.Policy(a.Version)
 	if err := b.publish(ctx, p, a); err != nil {
 		return sampler.Policy{}, fmt.Errorf("publish %s: %w", p.Name, err)
 	}

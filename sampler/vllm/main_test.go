@@ -2,6 +2,7 @@ package vllm
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -25,6 +26,10 @@ func TestMain(m *testing.M) {
 		fmt.Println(s.URL)
 		io.Copy(io.Discard, os.Stdin)
 		return
+	}
+	// One case opens servers and waits for restarts; 25 take two seconds.
+	if err := flag.Set("rapid.checks", "25"); err != nil {
+		panic(err)
 	}
 	goleak.VerifyTestMain(m)
 }
