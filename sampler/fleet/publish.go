@@ -2,11 +2,8 @@ package fleet
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -57,39 +54,6 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 	}
 	b.cfg.Log.Info().Int("version", p.Version).Dur("took", time.Since(started)).Msg("policy published")
 	return nil
-}
-
-// adapterDir is the checked directory of a version, empty for the base.
-func (b *Backend) adapterDir(a sampler.Adapter) (string, error) {
-	c := b.probe.Capabilities
-	switch {
-	case a.Version == 0:
-		return "", nil
-	case a.Version < 0:
-		return "", errors.New("versions are not negative")
-	case c.Adapters != "runtime":
-		return "", fmt.Errorf("the server cannot load adapters\n  hint: %s", c.Hints["adapters"])
-	case a.Dir == "":
-		return "", errors.New("the adapter has no PEFT directory\n  hint: let the trainer write one, trainer.formats = [\"peft\"]")
-	}
-	dir, err := filepath.Abs(a.Dir)
-	if err != nil {
-		return "", err
-	}
-	text, err := os.ReadFile(filepath.Join(dir, "adapter_config.json"))
-	if err != nil {
-		return "", fmt.Errorf("adapter %s: %w", dir, err)
-	}
-	var config struct {
-		Rank int `json:"r"`
-	}
-	if err := json.Unmarshal(text, &config); err != nil {
-		return "", fmt.Errorf("adapter %s: adapter_config.json: %w", dir, err)
-	}
-	if c.MaxRank > 0 && config.Rank > c.MaxRank {
-		return "", fmt.Errorf("adapter %s has rank %d, the server takes %d\n  hint: %s", dir, config.Rank, c.MaxRank, c.Hints["max_rank"])
-	}
-	return dir, nil
 }
 
 // published says whether p is served already. A name stands for one directory
