@@ -246,7 +246,7 @@ func (r *replica) next(proved map[*version]bool) *version {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, v := range b.versions {
-		if !proved[v] && (v.ready || v.inflight > 0) {
+		if !proved[v] && (v.ready && !v.retired || v.inflight > 0) {
 			return v
 		}
 	}

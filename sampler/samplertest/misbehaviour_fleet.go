@@ -85,11 +85,14 @@ func (m *misbehaving) startedAgain() {
 
 func (m *misbehaving) comesBackWrong() {
 	var wrong atomic.Bool
-	seen := make(chan struct{}, 100)
+	seen := make(chan struct{}, 2)
 	f := m.open(m.T, FleetConfig{Replicas: 2, Prepare: func(i int, e *Engine) {
 		e.Applied = func(version int) int {
 			if i == 0 && wrong.Load() {
-				seen <- struct{}{}
+				select {
+				case seen <- struct{}{}:
+				default:
+				}
 				return version + 30
 			}
 			return version
