@@ -50,7 +50,8 @@ type Config struct {
 	Patience       time.Duration // that requests wait while no replica is up; 0: 2 minutes
 	MaxInFlight    int           // requests at one replica; 0: 64
 
-	// OnReturn, if not nil, is told the URL of a replica that is back in the pool.
+	// OnReturn, if not nil, is told the URL of a replica that is back in the
+	// pool. It must not call Close.
 	OnReturn func(url string)
 	Log      zerolog.Logger // the zero value is silent
 }

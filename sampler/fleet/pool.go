@@ -148,13 +148,20 @@ func (b *Backend) hopeless() (time.Duration, error) {
 func (b *Backend) allDown() error {
 	var why []string
 	for _, r := range b.replicas {
-		why = append(why, fmt.Sprintf("%s: %v", r.server.URL(), r.why))
+		reason := r.why
+		if r.state == asleep {
+			reason = errAsleep
+		}
+		why = append(why, fmt.Sprintf("%s: %v", r.server.URL(), reason))
 	}
 	return fmt.Errorf("%w: no server answers:\n    %s\n  hint: look at the servers' own logs, start them again and continue the run",
 		errAllDown, strings.Join(why, "\n    "))
 }
 
-var errAllDown = errors.New("all replicas are down")
+var (
+	errAllDown = errors.New("all replicas are down")
+	errAsleep  = errors.New("it sleeps until Wake")
+)
 
 const (
 	// queue is how many requests may wait at a server.

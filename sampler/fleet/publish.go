@@ -2,11 +2,8 @@ package fleet
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -18,7 +15,7 @@ import (
 // makes the version usable. If one replica cannot, none keeps it. Version 0 is
 // the base model whatever the adapter says.
 func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Policy, error) {
-	p := b.policy(a.Version)
+	p := b.Policy(a.Version)
 	if err := b.publish(ctx, p, a); err != nil {
 		return sampler.Policy{}, fmt.Errorf("publish %s: %w", p.Name, err)
 	}
@@ -57,39 +54,6 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 	}
 	b.cfg.Log.Info().Int("version", p.Version).Dur("took", time.Since(started)).Msg("policy published")
 	return nil
-}
-
-// adapterDir is the checked directory of a version, empty for the base.
-func (b *Backend) adapterDir(a sampler.Adapter) (string, error) {
-	c := b.probe.Capabilities
-	switch {
-	case a.Version == 0:
-		return "", nil
-	case a.Version < 0:
-		return "", errors.New("versions are not negative")
-	case c.Adapters != "runtime":
-		return "", fmt.Errorf("the server cannot load adapters\n  hint: %s", c.Hints["adapters"])
-	case a.Dir == "":
-		return "", errors.New("the adapter has no PEFT directory\n  hint: let the trainer write one, trainer.formats = [\"peft\"]")
-	}
-	dir, err := filepath.Abs(a.Dir)
-	if err != nil {
-		return "", err
-	}
-	text, err := os.ReadFile(filepath.Join(dir, "adapter_config.json"))
-	if err != nil {
-		return "", fmt.Errorf("adapter %s: %w", dir, err)
-	}
-	var config struct {
-		Rank int `json:"r"`
-	}
-	if err := json.Unmarshal(text, &config); err != nil {
-		return "", fmt.Errorf("adapter %s: adapter_config.json: %w", dir, err)
-	}
-	if c.MaxRank > 0 && config.Rank > c.MaxRank {
-		return "", fmt.Errorf("adapter %s has rank %d, the server takes %d\n  hint: %s", dir, config.Rank, c.MaxRank, c.Hints["max_rank"])
-	}
-	return dir, nil
 }
 
 // published says whether p is served already. A name stands for one directory
@@ -265,69 +229,4 @@ func (r *replica) load(ctx context.Context, v *version) error {
 	defer r.b.mu.Unlock()
 	r.loaded[name] = true
 	return nil
-}
-
-// undo takes a version back that was not published, also when ctx is done.
-func (b *Backend) undo(ctx context.Context, v *version) {
-	b.mu.Lock()
-	v.retired = true
-	b.mu.Unlock()
-	b.unload(context.WithoutCancel(ctx), v)
-}
-
-// unload forgets a version everywhere. A replica that does not is logged: the
-// adapter there is never asked for again.
-func (b *Backend) unload(ctx context.Context, v *version) {
-	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not unloaded within %v", b.cfg.LoadTimeout))
-	defer cancel()
-	var group sync.WaitGroup
-	for _, r := range b.replicas {
-		if r.has()[v.policy.Name] {
-			group.Go(func() { r.drop(ctx, v.policy.Name) })
-		}
-	}
-	group.Wait()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.versions[v.policy.Version] == v {
-		delete(b.versions, v.policy.Version)
-	}
-	close(v.done)
-	b.announce()
-}
-
-// Retire refuses new requests for p, lets the last one end and unloads it. If
-// ctx ends before, that happens later.
-func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
-	b.mu.Lock()
-	v := b.versions[p.Version]
-	if v == nil || v.policy != p || !v.ready || b.closed {
-		b.mu.Unlock()
-		return nil
-	}
-	if !v.retired {
-		v.retired = true
-		if v.inflight == 0 {
-			close(v.drained)
-		}
-		b.all.Go(func() { b.retirement(v) })
-	}
-	b.mu.Unlock()
-	select {
-	case <-v.done:
-		return nil
-	case <-b.alive.Done():
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("retire %s: requests in flight: %w", p.Name, context.Cause(ctx))
-	}
-}
-
-// retirement unloads a version after its last request.
-func (b *Backend) retirement(v *version) {
-	select {
-	case <-v.drained:
-		b.unload(b.alive, v)
-	case <-b.alive.Done():
-	}
 }

@@ -116,8 +116,13 @@ func (r *replica) look() {
 	switch now {
 	case asleep:
 	case down:
-		if err := r.comeBack(r.b.alive); err != nil && r.b.alive.Err() == nil {
+		err := r.comeBack(r.b.alive)
+		switch {
+		case r.b.alive.Err() != nil:
+		case err != nil:
 			r.stillDown(err)
+		case r.b.cfg.OnReturn != nil:
+			r.b.cfg.OnReturn(r.server.URL())
 		}
 	default:
 		r.examine(now, why)
@@ -241,7 +246,7 @@ func (r *replica) next(proved map[*version]bool) *version {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, v := range b.versions {
-		if !proved[v] && (v.ready || v.inflight > 0) {
+		if !proved[v] && (v.ready && !v.retired || v.inflight > 0) {
 			return v
 		}
 	}
@@ -251,9 +256,6 @@ func (r *replica) next(proved map[*version]bool) *version {
 	r.set(up, nil)
 	b.counters.add(Stats{Returns: 1})
 	b.cfg.Log.Info().Str("server", r.server.URL()).Msg("replica is back in the pool")
-	if b.cfg.OnReturn != nil {
-		go b.cfg.OnReturn(r.server.URL())
-	}
 	return nil
 }
 

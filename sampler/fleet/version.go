@@ -23,7 +23,8 @@ func newVersion(p sampler.Policy, dir string) *version {
 	return &version{policy: p, dir: dir, drained: make(chan struct{}), done: make(chan struct{})}
 }
 
-func (b *Backend) policy(version int) sampler.Policy {
+// Policy is what a version is called, whether it is served or not.
+func (b *Backend) Policy(version int) sampler.Policy {
 	if version == 0 {
 		return sampler.Policy{Name: b.probe.Model}
 	}

@@ -45,7 +45,7 @@ func TestCapabilitiesAreProbed(t *testing.T) {
 	}
 	f("as it should be", func(*samplertest.VLLM) {}, func(c sampler.Capabilities) bool {
 		return c.Server == "vllm" && c.Version == "0.32.0" && c.IDsIn && c.IDsOut && c.Logprobs && c.LogprobSpace == "raw" &&
-			c.Adapters == "runtime" && c.AdapterFormat == "peft" && c.MaxResident == 4 && c.ContextLength == 4096 &&
+			c.Adapters == "runtime" && c.AdapterFormat == "peft" && c.MaxResident == 4 && c.MaxRank == 16 && c.ContextLength == 4096 &&
 			c.VocabSize == policy.Tokenizer.VocabSize() && c.Replicas == 1 && c.Parallel == 64
 	})
 	f("processed", func(v *samplertest.VLLM) { v.Processed = true }, func(c sampler.Capabilities) bool { return c.LogprobSpace == "processed" })
@@ -99,6 +99,16 @@ func TestReplicasMustBeAlike(t *testing.T) {
 	servers[1].Context = 512
 	_, err := Open(t.Context(), config(urls))
 	if err == nil || !strings.Contains(err.Error(), "the context is 512, not 4096") || !strings.Contains(err.Error(), urls[1]) {
+		t.Error(err)
+	}
+}
+
+func TestAnAdapterOfTooHighARankIsNotLoaded(t *testing.T) {
+	servers, urls := fakes(t, 1)
+	servers[0].MaxRank = 4
+	b := openFake(t, config(urls))
+	_, err := b.Publish(t.Context(), samplertest.WriteAdapter(t, policy, 1))
+	if err == nil || !strings.Contains(err.Error(), "has rank 8, the server takes 4") || !strings.Contains(err.Error(), "--max-lora-rank") {
 		t.Error(err)
 	}
 }

@@ -2,8 +2,10 @@ package vllm
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"testing"
 	"time"
@@ -15,16 +17,25 @@ import (
 )
 
 // fakeEnv makes the test binary a fake in a process of its own, whose answers
-// take as long as the variable says.
+// take as long as the variable says; its argument is a port, or it says where
+// it listens.
 const fakeEnv = "EMPO2_TEST_FAKE"
 
 func TestMain(m *testing.M) {
 	if delay, err := time.ParseDuration(os.Getenv(fakeEnv)); err == nil {
 		s := samplertest.NewVLLM(policy)
 		s.Fault = func(samplertest.Seen) samplertest.Fault { time.Sleep(delay); return "" }
+		if len(os.Args) > 1 {
+			fmt.Println(http.ListenAndServe("127.0.0.1:"+os.Args[1], s.Config.Handler))
+			os.Exit(1)
+		}
 		fmt.Println(s.URL)
 		io.Copy(io.Discard, os.Stdin)
 		return
+	}
+	// One case opens servers and waits for restarts; 25 take two seconds.
+	if err := flag.Set("rapid.checks", "25"); err != nil {
+		panic(err)
 	}
 	goleak.VerifyTestMain(m)
 }

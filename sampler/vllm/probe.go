@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -174,6 +176,9 @@ func (s *server) adapts(ctx context.Context, c *sampler.Capabilities) error {
 		return err
 	case status == http.StatusBadRequest || status == http.StatusUnprocessableEntity:
 		c.Adapters = "runtime"
+		if c.MaxRank, err = s.maxRank(ctx); err != nil {
+			return err
+		}
 	}
 	text, err := s.metrics(ctx)
 	if errors.Is(err, errors.ErrUnsupported) {
@@ -183,4 +188,31 @@ func (s *server) adapts(ctx context.Context, c *sampler.Capabilities) error {
 		c.MaxResident, _ = strconv.Atoi(m[1]) // digits
 	}
 	return err
+}
+
+// absurd is an adapter of a rank that no server takes.
+const absurd = `{"peft_type": "LORA", "r": 100000, "lora_alpha": 1, "target_modules": ["q_proj"], "bias": "none", "task_type": "CAUSAL_LM"}`
+
+var largestRank = regexp.MustCompile(`greater than max_lora_rank (\d+)`)
+
+// maxRank offers an adapter of an absurd rank; the refusal says what is
+// allowed. It is 0, not known, where the server does not see our files.
+func (s *server) maxRank(ctx context.Context) (int, error) {
+	dir, err := os.MkdirTemp("", "empo2-rank-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(filepath.Join(dir, "adapter_config.json"), []byte(absurd), 0o644)); err != nil {
+		return 0, err
+	}
+	err = s.LoadAdapter(ctx, filepath.Base(dir), dir)
+	if fleet.Refused(err) == 0 {
+		return 0, err
+	}
+	m := largestRank.FindStringSubmatch(err.Error())
+	if m == nil {
+		return 0, nil
+	}
+	return strconv.Atoi(m[1])
 }

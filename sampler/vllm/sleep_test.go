@@ -79,24 +79,3 @@ func TestSleepIsRefusedWhereItIsNotOffered(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func TestLaunchLine(t *testing.T) {
-	line := LaunchLine(LaunchConfig{Model: "Qwen/Qwen3-0.6B", MaxRank: 24})
-	for _, words := range []string{"VLLM_ALLOW_RUNTIME_LORA_UPDATING=1", "vllm serve Qwen/Qwen3-0.6B", "--enable-lora", "--max-lora-rank 32", "--generation-config vllm"} {
-		if !strings.Contains(line, words) {
-			t.Errorf("%s: no %s", line, words)
-		}
-	}
-}
-
-func TestALaunchThatFailsSaysWhy(t *testing.T) {
-	for command, says := range map[string]string{
-		"echo \"ModuleNotFoundError: No module named 'vllm'\"; exit 1": "hint: this Python has no vLLM",
-		"echo nothing to say; exit 0":                                  "it ended with status 0\n    nothing to say",
-	} {
-		_, err := Open(t.Context(), Config{Launch: LaunchConfig{Model: "m", Replicas: 2, Command: []string{"/bin/sh", "-c", command}}})
-		if err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%s: %v", command, err)
-		}
-	}
-}

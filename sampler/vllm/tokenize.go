@@ -185,9 +185,13 @@ var comparedTexts = []string{
 	checkText, "x = [1, 22, 333];\n\treturn \"a_b\" != 'C'", "Größe 3,5 µm – naïve café", "日本語のテキスト и русский", "  two  spaces \n\n\nlines",
 }
 
+const compareTimeout = time.Minute
+
 // checkCodec is an error if the server has another tokenizer than the trainer,
 // which means another model.
 func (b *Backend) checkCodec(ctx context.Context, codec sampler.Codec, s *server) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, compareTimeout, fmt.Errorf("tokenizers not compared within %v", compareTimeout))
+	defer cancel()
 	for _, text := range comparedTexts {
 		own, err := codec.Tokenize(ctx, text)
 		if err != nil {

@@ -31,9 +31,11 @@ var (
 
 // Config says which servers and how. Either URLs or Launch.Model is needed.
 type Config struct {
-	URLs  []string // one per replica, for example http://127.0.0.1:8000
-	Model string   // the base model's served name; empty: the only one that the server has
-	Alias string   // adapters are called <Alias>-v000012; one run's alone on a server; empty: "policy"
+	// URLs are one per replica, for example http://127.0.0.1:8000, and none of a
+	// balancer before several: an adapter is loaded where the request arrives.
+	URLs  []string
+	Model string // the base model's served name; empty: the only one that the server has
+	Alias string // adapters are called <Alias>-v000012; one run's alone on a server; empty: "policy"
 	// APIKey is the server's --api-key; empty: none.
 	APIKey string
 	// CacheSalt keeps this run's prefix caches apart from those of everybody
@@ -115,7 +117,6 @@ func (c *Config) servers(ctx context.Context) ([]fleet.Server, error) {
 		connections = 64
 	}
 	client := func(url string) *server {
-		// c.Model may be that of what is launched.
 		return &server{HTTP: fleet.NewHTTP(url, c.APIKey, connections+8), want: c.Model, salt: salt}
 	}
 	if len(c.URLs) == 0 {
