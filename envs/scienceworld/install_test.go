@@ -129,7 +129,7 @@ func TestJavaVersions(t *testing.T) {
 	_, err = checkJava("java", "command not understood", true)
 	fails(t, err, "env.scienceworld.java")
 	_, err = checkJava("java", "openjdk version \"11.0.1\"\nEclipse OpenJ9 VM", true)
-	fails(t, err, "HotSpot", "env.deterministic")
+	fails(t, err, "HotSpot", "env.scienceworld.deterministic")
 }
 
 func TestJavaIsMissing(t *testing.T) {
@@ -148,12 +148,12 @@ func TestConfigIsRefused(t *testing.T) {
 		fails(t, err, wants...)
 	}
 	f(Config{Reads: "some"}, `env.reads = "some"`, "full")
-	f(Config{Isolation: "none"}, "env.isolation", "loader")
-	f(Config{Actions: "best"}, "env.actions", "closest-recipe")
+	f(Config{Isolation: "none"}, "env.scienceworld.isolation", "loader")
+	f(Config{Actions: "best"}, "env.scienceworld.actions", "closest-recipe")
 	f(Config{Simplifications: "easy, openDoors"}, "without spaces")
-	f(Config{StepLimit: -5}, "env.step_limit = -5")
-	f(Config{Instances: -1}, "env.instances")
-	f(Config{HeapMB: 8}, "env.heap_mb")
+	f(Config{StepLimit: -5}, "env.scienceworld.step_limit = -5")
+	f(Config{Instances: -1}, "env.scienceworld.instances")
+	f(Config{HeapMB: 8}, "env.scienceworld.heap_mb")
 	f(Config{Limit: map[envs.Split]int{"dev": 3}}, `unknown split "dev"`)
 	f(Config{Limit: map[envs.Split]int{envs.Train: -3}}, "negative")
 }

@@ -82,7 +82,7 @@ func checkJava(path, out string, deterministic bool) (java, error) {
 			path, j.version, oldestJava)
 	}
 	if deterministic && !j.hotspot {
-		return java{}, fmt.Errorf("%s is not a HotSpot JVM and cannot fix identity hashes (hint: use HotSpot, or set env.deterministic = false)", path)
+		return java{}, fmt.Errorf("%s is not a HotSpot JVM and cannot fix identity hashes (hint: use HotSpot, or set env.scienceworld.deterministic = false)", path)
 	}
 	return j, nil
 }
