@@ -147,7 +147,7 @@ func TestConfigIsRefused(t *testing.T) {
 		_, err := c.withDefaults()
 		fails(t, err, wants...)
 	}
-	f(Config{Reads: "some"}, `env.reads = "some"`, "full")
+	f(Config{Reads: "some"}, `env.scienceworld.reads = "some"`, "full")
 	f(Config{Isolation: "none"}, "env.scienceworld.isolation", "loader")
 	f(Config{Actions: "best"}, "env.scienceworld.actions", "closest-recipe")
 	f(Config{Simplifications: "easy, openDoors"}, "without spaces")
