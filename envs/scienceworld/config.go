@@ -146,14 +146,14 @@ func oneOf[T ~string](key string, got T, allowed ...T) error {
 	if slices.Contains(allowed, got) {
 		return nil
 	}
-	return fmt.Errorf("env.%s = %q is unknown (hint: one of %q)", key, got, allowed)
+	return fmt.Errorf("env.scienceworld.%s = %q is unknown (hint: one of %q)", key, got, allowed)
 }
 
 func atLeast(key string, got, least int) error {
 	if got >= least {
 		return nil
 	}
-	return fmt.Errorf("env.%s = %d is below %d", key, got, least)
+	return fmt.Errorf("env.scienceworld.%s = %d is below %d", key, got, least)
 }
 
 func (c Config) checkLimits() error {
@@ -162,7 +162,7 @@ func (c Config) checkLimits() error {
 			return err
 		}
 		if n < 0 {
-			return fmt.Errorf("env.limit of split %q = %d is negative", split, n)
+			return fmt.Errorf("env.scienceworld.limit of split %q = %d is negative", split, n)
 		}
 	}
 	return nil
@@ -177,7 +177,7 @@ func checkSimplifications(joined string) error {
 	}
 	for _, name := range strings.Split(joined, ",") {
 		if !slices.Contains(simplifications, name) {
-			return fmt.Errorf("env.simplifications: unknown %q (hint: of %q, joined by commas without spaces)", name, simplifications)
+			return fmt.Errorf("env.scienceworld.simplifications: unknown %q (hint: of %q, joined by commas without spaces)", name, simplifications)
 		}
 	}
 	return nil

@@ -194,7 +194,7 @@ func TestMisuseIsRefused(t *testing.T) {
 	refuse("boil/variation--1", "hint: 0..7")
 	refuse("boil/variation-03", "not a task id")
 	refuse("boil", "not a task id")
-	refuse("power-component/variation-1", "env.tasks")
+	refuse("power-component/variation-1", "env.scienceworld.tasks")
 	if _, err := f.Tasks("dev"); err == nil || !strings.Contains(err.Error(), "hint: train, eval or test") {
 		t.Errorf("unknown split: %v", err)
 	}

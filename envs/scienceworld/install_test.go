@@ -67,10 +67,10 @@ func TestJarIsRefused(t *testing.T) {
 
 	damaged := fakeJar(t, "1.2.3")
 	_, err = openJar(damaged, "")
-	fails(t, err, "calls itself 1.2.3", "env.jar_sha256", hint)
+	fails(t, err, "calls itself 1.2.3", "env.scienceworld.jar_sha256", hint)
 
 	_, err = openJar(damaged, strings.Repeat("0", 64))
-	fails(t, err, "as env.jar_sha256 says", hint)
+	fails(t, err, "as env.scienceworld.jar_sha256 says", hint)
 
 	alone := fakeJar(t, "9.9")
 	if err := os.Remove(filepath.Join(filepath.Dir(alone), typeIDsName)); err != nil {
@@ -125,11 +125,11 @@ func TestJavaVersions(t *testing.T) {
 	f("openjdk version \"24-ea\" 2025-03-18", "24-ea")
 
 	_, err := checkJava("java", `java version "1.7.0_80"`, true)
-	fails(t, err, "1.7.0_80", "needs 8 or newer", "env.java")
+	fails(t, err, "1.7.0_80", "needs 8 or newer", "env.scienceworld.java")
 	_, err = checkJava("java", "command not understood", true)
-	fails(t, err, "env.java")
+	fails(t, err, "env.scienceworld.java")
 	_, err = checkJava("java", "openjdk version \"11.0.1\"\nEclipse OpenJ9 VM", true)
-	fails(t, err, "HotSpot", "env.deterministic")
+	fails(t, err, "HotSpot", "env.scienceworld.deterministic")
 }
 
 func TestJavaIsMissing(t *testing.T) {
@@ -138,7 +138,7 @@ func TestJavaIsMissing(t *testing.T) {
 	_, err := findJava(t.Context(), "", true)
 	fails(t, err, "no java found", "hint: install a Java runtime")
 	_, err = findJava(t.Context(), "/no/such/java", true)
-	fails(t, err, "/no/such/java", "env.java")
+	fails(t, err, "/no/such/java", "env.scienceworld.java")
 }
 
 func TestConfigIsRefused(t *testing.T) {
@@ -147,13 +147,13 @@ func TestConfigIsRefused(t *testing.T) {
 		_, err := c.withDefaults()
 		fails(t, err, wants...)
 	}
-	f(Config{Reads: "some"}, `env.reads = "some"`, "full")
-	f(Config{Isolation: "none"}, "env.isolation", "loader")
-	f(Config{Actions: "best"}, "env.actions", "closest-recipe")
+	f(Config{Reads: "some"}, `env.scienceworld.reads = "some"`, "full")
+	f(Config{Isolation: "none"}, "env.scienceworld.isolation", "loader")
+	f(Config{Actions: "best"}, "env.scienceworld.actions", "closest-recipe")
 	f(Config{Simplifications: "easy, openDoors"}, "without spaces")
-	f(Config{StepLimit: -5}, "env.step_limit = -5")
-	f(Config{Instances: -1}, "env.instances")
-	f(Config{HeapMB: 8}, "env.heap_mb")
+	f(Config{StepLimit: -5}, "env.scienceworld.step_limit = -5")
+	f(Config{Instances: -1}, "env.scienceworld.instances")
+	f(Config{HeapMB: 8}, "env.scienceworld.heap_mb")
 	f(Config{Limit: map[envs.Split]int{"dev": 3}}, `unknown split "dev"`)
 	f(Config{Limit: map[envs.Split]int{envs.Train: -3}}, "negative")
 }

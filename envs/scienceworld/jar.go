@@ -26,7 +26,7 @@ var knownJars = map[string]string{
 const typeIDsName = "object_type_ids.tsv"
 
 // setupHint ends every message about a missing or damaged jar.
-const setupHint = "(hint: run `scripts/setup scienceworld`, or set env.jar to a scienceworld.jar with " + typeIDsName + " beside it)"
+const setupHint = "(hint: run `scripts/setup scienceworld`, or set env.scienceworld.jar to a scienceworld.jar with " + typeIDsName + " beside it)"
 
 // A jar is a simulator that was found and checked.
 type jar struct {
@@ -123,7 +123,7 @@ func openJar(path, pinned string) (jar, error) {
 func acceptJar(path, sum, version, pinned string) error {
 	if pinned != "" {
 		if !strings.EqualFold(pinned, sum) {
-			return fmt.Errorf("jar %s has sha256 %s, not %s as env.jar_sha256 says %s", path, sum, pinned, setupHint)
+			return fmt.Errorf("jar %s has sha256 %s, not %s as env.scienceworld.jar_sha256 says %s", path, sum, pinned, setupHint)
 		}
 		return nil
 	}
@@ -133,7 +133,7 @@ func acceptJar(path, sum, version, pinned string) error {
 	for want, published := range knownJars {
 		if published == version {
 			return fmt.Errorf("jar %s calls itself %s but has sha256 %s instead of %s: damaged, or another build; "+
-				"to use it all the same, set env.jar_sha256 to its checksum %s", path, version, sum, want, setupHint)
+				"to use it all the same, set env.scienceworld.jar_sha256 to its checksum %s", path, version, sum, want, setupHint)
 		}
 	}
 	return nil

@@ -37,7 +37,7 @@ func findJava(ctx context.Context, configured string, deterministic bool) (java,
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return java{}, fmt.Errorf("run %s -version: %w: %s (hint: set env.java to a working launcher of Java %d or newer)",
+		return java{}, fmt.Errorf("run %s -version: %w: %s (hint: set env.scienceworld.java to a working launcher of Java %d or newer)",
 			path, errors.Join(err, context.Cause(ctx)), shorten(string(out)), oldestJava)
 	}
 	return checkJava(path, string(out), deterministic)
@@ -46,7 +46,7 @@ func findJava(ctx context.Context, configured string, deterministic bool) (java,
 func javaPath(configured string) (string, error) {
 	if configured != "" {
 		if _, err := exec.LookPath(configured); err != nil {
-			return "", fmt.Errorf("java %s: %w (hint: env.java must name an executable, or be left out)", configured, err)
+			return "", fmt.Errorf("java %s: %w (hint: env.scienceworld.java must name an executable, or be left out)", configured, err)
 		}
 		return configured, nil
 	}
@@ -58,7 +58,7 @@ func javaPath(configured string) (string, error) {
 	path, err := exec.LookPath("java")
 	if err != nil {
 		return "", fmt.Errorf("no java found in JAVA_HOME or on the PATH: %w "+
-			"(hint: install a Java runtime, for example `apt-get install default-jre-headless`, or set env.java)", err)
+			"(hint: install a Java runtime, for example `apt-get install default-jre-headless`, or set env.scienceworld.java)", err)
 	}
 	return path, nil
 }
@@ -69,7 +69,7 @@ var javaVersion = regexp.MustCompile(`version "([0-9]+)(?:\.([0-9]+))?[^"]*"`)
 func checkJava(path, out string, deterministic bool) (java, error) {
 	m := javaVersion.FindStringSubmatch(out)
 	if m == nil {
-		return java{}, fmt.Errorf("%s -version: no version in %s (hint: set env.java to a Java launcher)", path, shorten(out))
+		return java{}, fmt.Errorf("%s -version: no version in %s (hint: set env.scienceworld.java to a Java launcher)", path, shorten(out))
 	}
 	feature, _ := strconv.Atoi(m[1]) // digits by the expression
 	if feature == 1 && m[2] != "" {
@@ -78,11 +78,11 @@ func checkJava(path, out string, deterministic bool) (java, error) {
 	j := java{path: path, version: strings.Trim(strings.TrimPrefix(m[0], "version "), `"`)}
 	j.hotspot = !strings.Contains(out, "OpenJ9") && !strings.Contains(out, "GraalVM Native")
 	if feature < oldestJava {
-		return java{}, fmt.Errorf("%s is Java %s, the simulator needs %d or newer (hint: install a newer runtime or set env.java)",
+		return java{}, fmt.Errorf("%s is Java %s, the simulator needs %d or newer (hint: install a newer runtime or set env.scienceworld.java)",
 			path, j.version, oldestJava)
 	}
 	if deterministic && !j.hotspot {
-		return java{}, fmt.Errorf("%s is not a HotSpot JVM and cannot fix identity hashes (hint: use HotSpot, or set env.deterministic = false)", path)
+		return java{}, fmt.Errorf("%s is not a HotSpot JVM and cannot fix identity hashes (hint: use HotSpot, or set env.scienceworld.deterministic = false)", path)
 	}
 	return j, nil
 }

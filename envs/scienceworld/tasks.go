@@ -128,7 +128,7 @@ func (cat *catalogue) readSplit(ctx context.Context, sim *simulator, task string
 func (cat *catalogue) check(v variant) error {
 	n, ok := cat.variations[v.task]
 	if !ok {
-		return fmt.Errorf("task %q is not among the configured ones (hint: add it to env.tasks)", v.task)
+		return fmt.Errorf("task %q is not among the configured ones (hint: add it to env.scienceworld.tasks)", v.task)
 	}
 	if v.variation < 0 || v.variation >= n {
 		return fmt.Errorf("task %s has no variation %d (hint: 0..%d)", v.task, v.variation, n-1)

@@ -60,6 +60,8 @@ type ScienceWorld struct {
 	Actions         string   `toml:"actions" doc:"raw, closest (to a valid action), or closest-recipe (as the paper's recipe does it)"`
 	Instances       int      `toml:"instances" doc:"simulators at most, that is episodes at the same time"`
 	Jar             string   `toml:"jar" doc:"path of scienceworld.jar; empty: as scripts/setup scienceworld or pip installed it"`
+	JarSHA256       string   `toml:"jar_sha256" doc:"accept the jar with this checksum; empty: a published one"`
+	Deterministic   bool     `toml:"deterministic" doc:"false: a fifth faster, and no score can be repeated"`
 	Java            string   `toml:"java" doc:"launcher; empty: JAVA_HOME, then PATH"`
 }
 
@@ -218,7 +220,7 @@ func Default() Config {
 	return Config{
 		Run: Run{Name: "vault", Dir: "runs", Seed: 1, Steps: 48, KeepCheckpoints: 2},
 		Env: Env{Name: "vault", Vault: Vault{Houses: []int64{1}, Doors: 4, Levers: 8, Score: "sparse", TrainVariations: 4, TestVariations: 4},
-			ScienceWorld: ScienceWorld{Tasks: []string{}, Simplifications: "easy", StepLimit: 100, Reads: "full", Isolation: "loader", Actions: "raw", Instances: 8},
+			ScienceWorld: ScienceWorld{Tasks: []string{}, Simplifications: "easy", StepLimit: 100, Reads: "full", Isolation: "loader", Actions: "raw", Instances: 8, Deterministic: true},
 			WebShop:      WebShop{Mode: "text", Goals: "synthetic", SeedMode: "verl", MaxSteps: 15, Reward: "raw"},
 			Remote:       Remote{TrainTasks: 16},
 			AgentGym:     AgentGym{TimeoutSeconds: 60},

@@ -96,11 +96,11 @@ func TestMissingFileSaysHowToMakeOne(t *testing.T) {
 }
 
 func TestSet(t *testing.T) {
-	c, err := Load("", []string{"algorithm.name=grpo", "env.vault.houses=[7, 8]", "run.steps = 3", "loss.kl=1"})
+	c, err := Load("", []string{"algorithm.name=grpo", "env.vault.houses=[7, 8]", "run.steps = 3", "loss.kl=1", "run.name=7", `run.dir="a b"`})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Algorithm.Name != "grpo" || c.Run.Steps != 3 || len(c.Env.Vault.Houses) != 2 || c.Loss.KL != 1 {
+	if c.Algorithm.Name != "grpo" || c.Run.Steps != 3 || len(c.Env.Vault.Houses) != 2 || c.Loss.KL != 1 || c.Run.Name != "7" || c.Run.Dir != "a b" {
 		t.Errorf("got %+v", c)
 	}
 	for _, bad := range []string{"run.steps", "run.stepz=3", "=3", "run.steps=x y"} {

@@ -88,12 +88,15 @@ func applySet(s string, c *Config, given map[string]string) error {
 	if !ok || key == "" {
 		return &Error{place, "not of the form key=value", "for example --set algorithm.name=grpo"}
 	}
-	if _, ok := keys()[key]; !ok {
+	info, ok := keys()[key]
+	if !ok {
 		return unknownKey(place, key)
 	}
-	var probe map[string]any
-	if _, err := toml.Decode("v = "+value, &probe); err != nil {
-		value = fmt.Sprintf("%q", value) // a bare word is a string
+	var probe struct{ V any }
+	_, err := toml.Decode("v = "+value, &probe)
+	_, isText := probe.V.(string)
+	if err != nil || info.kind == "string" && !isText {
+		value = fmt.Sprintf("%q", value) // a bare word is a string, and so is all that a key of that type is set to
 	}
 	return decode(key+" = "+value, place, c, given)
 }
