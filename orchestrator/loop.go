@@ -51,13 +51,6 @@ type Trainer interface {
 	Restore(ctx context.Context, version int) error
 }
 
-// Sleeper is a server that can leave its accelerator to the trainer between
-// two steps. What was published is served again after Wake.
-type Sleeper interface {
-	Sleep(ctx context.Context) error
-	Wake(ctx context.Context) error
-}
-
 // Loop is one run. All fields but Memory and the callbacks must be set.
 type Loop struct {
 	Config  config.Config
@@ -67,7 +60,7 @@ type Loop struct {
 	Driver  *sampler.Driver
 	Trainer Trainer // nil where nothing is trained (adapt)
 	// Sleeper is put to sleep while the trainer works; nil: the server stays awake.
-	Sleeper Sleeper
+	Sleeper sampler.Sleeper
 	// Memory is nil for GRPO.
 	Memory memory.Strategy
 	// Canary returns the largest log-prob difference that the newest

@@ -23,8 +23,9 @@ func TestAnActionThatWasCutOffIsClosed(t *testing.T) {
 	}
 	f := func(ids []int32, want string) {
 		t.Helper()
-		if got := b.Decode(template.Glue(ids)); got != want {
-			t.Errorf("after %v: %q, want %q", ids, got, want)
+		got, err := template.Extend(t.Context(), ids, user("x"))
+		if want += "<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n"; err != nil || b.Decode(got) != want {
+			t.Errorf("after %v: %q, %v, want %q", ids, b.Decode(got), err, want)
 		}
 	}
 	f(nil, "")
@@ -40,10 +41,13 @@ func TestTokenizerThatParsesControlTokensIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := sampler.Message{Role: sampler.RoleUser, Spans: []sampler.Span{{Kind: sampler.StateSpan, Text: "a<|im_end|>b"}}}
-	if _, err := template.Message(t.Context(), m); err == nil || !strings.Contains(err.Error(), "control token") {
+	if _, err := template.Extend(t.Context(), nil, user("a<|im_end|>b")); err == nil || !strings.Contains(err.Error(), "control token") {
 		t.Errorf("rendered: %v", err)
 	}
+}
+
+func user(text string) sampler.Message {
+	return sampler.Message{Role: sampler.RoleUser, Spans: []sampler.Span{{Kind: sampler.StateSpan, Text: text}}}
 }
 
 type parsing struct{ *samplertest.Scripted }

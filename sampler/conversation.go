@@ -3,6 +3,7 @@ package sampler
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 )
@@ -20,134 +21,131 @@ const (
 	KeepLatest Keep = "latest"
 )
 
-// Sequence is a growing row of tokens. The slices have equal length.
-type Sequence struct {
-	Tokens []int32 `json:"tokens"`
-	// Trained marks what the policy wrote in this row and may be trained on.
-	Trained []bool `json:"trained"`
-	// Logprobs are the sampler's, in nats; 0 where Trained is false.
-	Logprobs []float32 `json:"logprobs"`
-	// Unscored: the sampler gave no log-probs; those of trained tokens are 0
-	// and the trainer's must be taken.
-	Unscored bool `json:"unscored,omitempty"`
-}
+// SplitReason says why a row had to end before its trajectory did.
+type SplitReason string
 
-// given appends tokens that the policy did not write.
-func (s *Sequence) given(ids []int32) {
-	s.Tokens = append(s.Tokens, ids...)
-	s.Trained = append(s.Trained, make([]bool, len(ids))...)
-	s.Logprobs = append(s.Logprobs, make([]float32, len(ids))...)
-}
-
-// sampled appends what the policy wrote. A token without a log-prob stays, as
-// the policy saw it, but is not trained.
-func (s *Sequence) sampled(ids []int32, logprobs []float32) {
-	for i, id := range ids {
-		known := finite(float64(logprobs[i]))
-		s.Tokens = append(s.Tokens, id)
-		s.Trained = append(s.Trained, known)
-		if known {
-			s.Logprobs = append(s.Logprobs, logprobs[i])
-		} else {
-			s.Logprobs = append(s.Logprobs, 0)
-		}
-	}
-}
-
-func (s Sequence) clone() Sequence {
-	return Sequence{slices.Clone(s.Tokens), slices.Clone(s.Trained), slices.Clone(s.Logprobs), s.Unscored}
-}
+const (
+	// SplitTips: an earlier tip left the prompt (KeepLatest).
+	SplitTips SplitReason = "tips"
+	// SplitThought: a thought left the prompt (ThinkingStrip).
+	SplitThought SplitReason = "thought"
+	// SplitTemplate: the template is unstable.
+	SplitTemplate SplitReason = "template"
+)
 
 // Conversation keeps the two renderings of one trajectory side by side: the
-// row that the policy was sampled with and the row without any tip. Both are
+// rows that the policy was sampled with and the rows without any tip. Both are
 // appended to, never edited, and both hold the same sampled ids in the same
 // order. It is used by one goroutine: Prompt, then Sampled, and so on.
+//
+// Without a template there are messages and no rows.
 type Conversation struct {
 	template *Template
 	keep     Keep
-	bare     Sequence
-	tipped   Sequence   // what the policy sees
-	hasTips  bool       // tipped holds a tip
-	closed   []Sequence // earlier tipped rows, KeepLatest only
+	thinking Thinking
 
-	pendingBare, pendingTipped []int32 // from the last Prompt, until Sampled
-	pendingTips, pendingSplit  bool
+	bare, tipped         track
+	bareSaid, tippedSaid []Message // as later prompts show it
+	hasTips              bool      // tippedSaid shows a tip
+
+	asked    []Message // by the last Prompt, until Sampled
+	askedTip bool
 }
 
-// NewConversation starts an empty conversation. An empty keep is KeepAll.
-func NewConversation(t *Template, keep Keep) *Conversation {
-	return &Conversation{template: t, keep: keep}
+// NewConversation starts an empty conversation. An empty keep is KeepAll, an
+// empty thinking ThinkingKeep. t may be nil.
+func NewConversation(t *Template, keep Keep, thinking Thinking) *Conversation {
+	return &Conversation{template: t, keep: keep, thinking: thinking}
 }
+
+// unscored marks the rows, which are still empty, as such that the trainer
+// must score.
+func (c *Conversation) unscored() { c.bare.row.Unscored, c.tipped.row.Unscored = true, true }
 
 // Prompt renders messages after what was said so far and returns all tokens up
-// to the next sampled id. The messages become part of the rows with Sampled; a
-// Prompt that is not sampled from, because it is too long, leaves no trace.
+// to the next sampled id; nil without a template. The messages become part of
+// the conversation with Sampled; a Prompt that is not sampled from, because it
+// is too long, leaves no trace.
 func (c *Conversation) Prompt(ctx context.Context, messages ...Message) ([]int32, error) {
-	bareMessages := make([]Message, len(messages))
-	c.pendingTips = false
-	for i, m := range messages {
-		bareMessages[i] = m.WithoutTips()
-		c.pendingTips = c.pendingTips || m.HasTips()
+	bare := withoutTips(messages)
+	c.asked, c.askedTip = messages, slices.ContainsFunc(messages, Message.HasTips)
+	if c.template == nil {
+		return nil, nil
 	}
 	var err error
-	if c.pendingBare, err = c.template.Extend(ctx, c.bare.Tokens, bareMessages...); err != nil {
+	if c.bare.pending, err = c.bare.extend(ctx, c.template, c.bareSaid, bare); err != nil {
 		return nil, err
 	}
-	c.pendingTipped = c.pendingBare
-	if c.pendingTips {
-		if c.pendingTipped, err = c.template.Extend(ctx, c.tipped.Tokens, messages...); err != nil {
+	c.tipped.pending = c.bare.pending
+	if c.askedTip || c.hasTips && c.template.unstable != "" {
+		if c.tipped.pending, err = c.tipped.extend(ctx, c.template, c.tippedSaid, messages); err != nil {
 			return nil, err
 		}
 	}
-	c.pendingSplit = c.keep == KeepLatest && c.hasTips
-	if c.pendingSplit {
-		return slices.Concat(c.bare.Tokens, c.pendingTipped), nil
-	}
-	return slices.Concat(c.tipped.Tokens, c.pendingTipped), nil
+	return slices.Concat(c.tipped.context, c.tipped.pending), nil
 }
 
-// Sampled appends the last Prompt and what the policy wrote after it. There
-// must be one log-prob per id.
-func (c *Conversation) Sampled(ids []int32, logprobs []float32) error {
-	if len(c.pendingBare) == 0 {
+// Messages is the conversation as the last Prompt shows it, as text.
+func (c *Conversation) Messages() []Message { return slices.Concat(c.tippedSaid, c.asked) }
+
+// Sampled appends the last Prompt and what the policy wrote after it, in ids
+// and as text. There must be one log-prob per id; without a template neither
+// is needed.
+func (c *Conversation) Sampled(ids []int32, logprobs []float32, text string) error {
+	switch {
+	case len(c.asked) == 0:
 		return fmt.Errorf("conversation: sampled without a prompt")
-	}
-	if len(ids) == 0 || len(ids) != len(logprobs) {
+	case c.template != nil && (len(ids) == 0 || len(ids) != len(logprobs)):
 		return fmt.Errorf("conversation: %d ids with %d log-probs", len(ids), len(logprobs))
 	}
-	if c.pendingSplit {
-		c.closed = append(c.closed, c.tipped)
-		c.tipped, c.hasTips = Sequence{}, false
-		c.tipped.given(c.bare.Tokens)
+	cut, shown := c.template.answer(c.thinking, ids, text)
+	c.said(say(RoleAssistant, shown))
+	if c.template == nil {
+		return nil
 	}
-	c.tipped.given(c.pendingTipped)
-	c.tipped.sampled(ids, logprobs)
-	c.bare.given(c.pendingBare)
-	c.bare.sampled(ids, logprobs)
-	c.hasTips = c.hasTips || c.pendingTips
-	c.pendingBare, c.pendingTipped = nil, nil
+	unstable := c.template.unstable != ""
+	c.tipped.sampled(ids, logprobs, cut, unstable)
+	c.bare.sampled(ids, logprobs, cut, unstable)
+	if c.keep == KeepLatest && c.hasTips {
+		c.tipped.leave(c.bare.context, SplitTips)
+		c.hasTips = false
+	}
 	return nil
+}
+
+// said moves what was asked, and the answer, to what was said.
+func (c *Conversation) said(answer Message) {
+	bare := withoutTips(c.asked)
+	c.hasTips = c.hasTips || c.askedTip
+	c.bareSaid = append(append(c.bareSaid, bare...), answer)
+	if c.keep == KeepLatest {
+		c.tippedSaid = c.bareSaid[:len(c.bareSaid):len(c.bareSaid)]
+	} else {
+		c.tippedSaid = append(append(c.tippedSaid, c.asked...), answer)
+	}
+	c.asked = nil
+}
+
+func withoutTips(messages []Message) []Message {
+	bare := make([]Message, len(messages))
+	for i, m := range messages {
+		bare[i] = m.WithoutTips()
+	}
+	return bare
 }
 
 // Rows returns copies of the training rows: with tips as the policy saw them,
 // or without. Every sampled id with a log-prob is trained in exactly one of
-// them. There are none before the first Sampled.
+// them. There are none before the first Sampled, and none without a template.
 func (c *Conversation) Rows(tips bool) []Sequence {
-	if len(c.bare.Tokens) == 0 {
-		return nil
+	if tips {
+		return c.tipped.rows()
 	}
-	if !tips {
-		return []Sequence{c.bare.clone()}
-	}
-	rows := make([]Sequence, 0, len(c.closed)+1)
-	for _, s := range c.closed {
-		rows = append(rows, s.clone())
-	}
-	return append(rows, c.tipped.clone())
+	return c.bare.rows()
 }
 
-// Splits counts where the row with tips had to be cut because an earlier tip
-// left the prompt (KeepLatest); 0 means that it is one row.
-func (c *Conversation) Splits() int { return len(c.closed) }
+// Splits counts where the rows with tips had to be cut, by reason; nil means
+// that they are one.
+func (c *Conversation) Splits() map[SplitReason]int { return maps.Clone(c.tipped.splits) }
 
 func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }

@@ -14,10 +14,20 @@ import (
 // Driver runs episodes: it stands between one environment family and one
 // backend. It has no state of its own and is safe for concurrent use.
 type Driver struct {
-	Backend  Backend
-	Family   envs.Family
+	Backend Backend
+	Family  envs.Family
+	// Template renders prompts to ids. Nil plays episodes on messages, for
+	// servers that take and give text only: there are turns and tips as ever,
+	// but nothing to train on, and limits of tokens are the server's.
 	Template *Template
 	Format   Format
+	Thinking Thinking // empty: ThinkingKeep
+	// Retokenised: the backend's ids are a tokenizer's reading of the server's
+	// text, so that the trainer's log-probs must be taken for all of them.
+	Retokenised bool
+	// Neutral are control tokens that are broken up wherever a message says
+	// them as text ([Neutralize]), for servers that parse text.
+	Neutral []string
 	// Deadlines of a single call; 0 is two minutes.
 	SampleTimeout, EnvTimeout, RecallTimeout time.Duration
 	Log                                      zerolog.Logger // zero: silent
@@ -33,19 +43,29 @@ func (d *Driver) Run(ctx context.Context, s EpisodeSpec) Trajectory {
 	t.Attempts = 1
 	r := &rollout{
 		Driver: d, spec: s, t: &t, shown: newShown(s.Keep),
-		talk: NewConversation(d.Template, s.Keep), opening: d.Format.Opening(s.Task),
+		talk: NewConversation(d.Template, s.Keep, d.Thinking), opening: d.Format.Opening(s.Task),
+	}
+	if d.Retokenised {
+		r.talk.unscored()
 	}
 	stop, err := r.run(ctx)
 	t.Stop = stop
 	if err != nil {
 		t.Stop, t.Err = StopFailed, validText(err.Error())
 	}
-	t.Tipped, t.Bare, t.Splits = r.talk.Rows(true), r.talk.Rows(false), r.talk.Splits()
+	t.Tipped, t.Bare, t.SplitReasons = r.talk.Rows(true), r.talk.Rows(false), r.talk.Splits()
+	for _, n := range t.SplitReasons {
+		t.Splits += n
+	}
+	if d.Template != nil {
+		t.Unstable = d.Template.Unstable()
+	}
 	t.Took = time.Since(start)
 	return t
 }
 
-// complete samples once and checks the answer.
+// complete samples once and checks the answer. Ids may be missing only where
+// there is no template.
 func (d *Driver) complete(ctx context.Context, p Policy, r Request) (Completion, error) {
 	var c Completion
 	err := within(ctx, d.SampleTimeout, "sample "+p.Name, func(ctx context.Context) (err error) {
@@ -57,6 +77,8 @@ func (d *Driver) complete(ctx context.Context, p Policy, r Request) (Completion,
 		return c, err
 	case c.Policy.Version != p.Version:
 		return c, fmt.Errorf("sample %s: version %d answered", p.Name, c.Policy.Version)
+	case len(c.IDs) == 0 && d.Template == nil:
+		return c, nil
 	case len(c.IDs) == 0:
 		return c, fmt.Errorf("sample %s: no token", p.Name)
 	case len(c.IDs) != len(c.Logprobs):

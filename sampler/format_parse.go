@@ -16,12 +16,12 @@ import (
 )
 
 //go:embed prompts
-var prompts embed.FS
+var promptFiles embed.FS
 
 // PromptTemplates names the templates that are part of the program, in
 // alphabetical order.
 func PromptTemplates() []string {
-	entries, err := fs.ReadDir(prompts, "prompts")
+	entries, err := fs.ReadDir(promptFiles, "prompts")
 	if err != nil {
 		panic(err) // the folder is part of the program
 	}
@@ -34,7 +34,7 @@ func PromptTemplates() []string {
 
 // PromptTemplate is the text of one of [PromptTemplates].
 func PromptTemplate(name string) (string, error) {
-	text, err := prompts.ReadFile("prompts/" + name + ".tmpl")
+	text, err := promptFiles.ReadFile("prompts/" + name + ".tmpl")
 	if err != nil {
 		return "", fmt.Errorf("no prompt template %q\n  hint: one of %s, or the path of a file", name, strings.Join(PromptTemplates(), ", "))
 	}

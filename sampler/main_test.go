@@ -81,17 +81,23 @@ func single(w *walk) family {
 // rig is a driver over a scripted backend that serves versions 0 and 1.
 func rig(t fatal, f envs.Family, script samplertest.Script, words ...string) (*sampler.Driver, *samplertest.Scripted) {
 	t.Helper()
-	b := samplertest.NewScripted(samplertest.NewTokenizer(words...), script)
+	return rigOf(t, ofChatML, sampler.TemplateChatML, f, script, words...)
+}
+
+// rigOf is a rig with another model's template.
+func rigOf(t fatal, m model, template string, f envs.Family, script samplertest.Script, words ...string) (*sampler.Driver, *samplertest.Scripted) {
+	t.Helper()
+	b := samplertest.NewScripted(m.tokenizer(words...), script)
 	for version := range 2 {
 		if _, err := b.Publish(context.Background(), sampler.Adapter{Version: version}); err != nil {
 			t.Fatalf("publish: %v", err)
 		}
 	}
-	template, err := sampler.NewChatML(context.Background(), b, b)
+	made, err := sampler.NewTemplate(context.Background(), template, b, b, m.render)
 	if err != nil {
 		t.Fatalf("template: %v", err)
 	}
-	return &sampler.Driver{Backend: b, Family: f, Template: template, Format: sampler.DefaultFormat()}, b
+	return &sampler.Driver{Backend: b, Family: f, Template: made, Format: sampler.DefaultFormat()}, b
 }
 
 // spec is an episode of version 1 without a memory.

@@ -25,6 +25,7 @@ const marker = "\a"
 // as BPE does.
 var mergers = []string{
 	"\nTips:", "Tips:\n", ":\n- ", "\n- ", ".\n", ".\nLevers", "user\n", "assistant\n", "pull jade", "<|im_end|>", "\nDoor", "n\n",
+	"<think>", "</think>", "</think>\n",
 }
 
 var (
@@ -47,11 +48,17 @@ func saying(int, []int32) []samplertest.Choice {
 	return []samplertest.Choice{
 		{Text: "pull jade", Weight: 2}, {Text: "pull", Weight: 1}, {Text: "<|im_end|>", Weight: 1},
 		{Text: "a\nTips:\n- b", Weight: 1}, {Text: "", Weight: 0.5},
+		{Text: "<think>\nhm\n</think>pull jade", Weight: 1}, {Text: "<think></think>", Weight: 0.5}, {Text: "<think>pull", Weight: 0.5},
 	}
 }
 
 // play runs a random episode whose policy loses some log-probs.
 func play(t *rapid.T, keep sampler.Keep) (sampler.Trajectory, *samplertest.Scripted) {
+	return playOf(t, ofChatML, sampler.TemplateChatML, keep, "")
+}
+
+// playOf plays with a model's template.
+func playOf(t *rapid.T, m model, template string, keep sampler.Keep, thinking sampler.Thinking) (sampler.Trajectory, *samplertest.Scripted) {
 	n := rapid.IntRange(1, 6).Draw(t, "turns")
 	w := &walk{
 		reset: func(context.Context) (envs.Observation, error) {
@@ -62,7 +69,8 @@ func play(t *rapid.T, keep sampler.Keep) (sampler.Trajectory, *samplertest.Scrip
 			return envs.Step{Observation: o, Reward: 1, Terminated: i == n-1}, nil
 		},
 	}
-	d, b := rig(t, single(w), saying, mergers...)
+	d, b := rigOf(t, m, template, single(w), saying, mergers...)
+	d.Thinking = thinking
 	gaps := rapid.Bool().Draw(t, "gaps")
 	b.AfterSample = func(c *sampler.Completion) {
 		if gaps {
@@ -226,7 +234,10 @@ func sameRow(a, b sampler.Sequence) bool {
 
 func TestTrajectorySurvivesJSON(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		want, _ := play(t, rapid.SampledFrom([]sampler.Keep{"", sampler.KeepAll, sampler.KeepLatest}).Draw(t, "keep"))
+		m := rapid.SampledFrom([]model{ofChatML, {end: ofChatML.end, render: qwen3}}).Draw(t, "model")
+		keep := rapid.SampledFrom([]sampler.Keep{"", sampler.KeepAll, sampler.KeepLatest}).Draw(t, "keep")
+		thinking := rapid.SampledFrom([]sampler.Thinking{"", sampler.ThinkingKeep, sampler.ThinkingStrip}).Draw(t, "thinking")
+		want, _ := playOf(t, m, sampler.TemplateAuto, keep, thinking)
 		data, err := json.Marshal(want)
 		if err != nil {
 			t.Fatal(err)

@@ -16,32 +16,62 @@ type ReflectSpec struct {
 
 // Reflect asks policy p for one tip about the episode and fills t's Tip
 // fields. The policy sees the conversation without tips, then the result and
-// the request. A trajectory without turns has nothing to reflect on and is
-// left alone. A conversation that is too long is [ErrContextFull].
+// the request; a thought before the tip is no part of it. A trajectory without
+// turns has nothing to reflect on and is left alone. A conversation that is
+// too long is [ErrContextFull].
 func (d *Driver) Reflect(ctx context.Context, t *Trajectory, p Policy, s ReflectSpec) error {
-	if len(t.Bare) == 0 {
+	if len(t.Turns) == 0 {
 		return nil
 	}
-	said := t.Bare[len(t.Bare)-1].Tokens
-	var ext []int32
+	messages := d.reflection(t)
+	var prompt []int32
 	err := within(ctx, d.SampleTimeout, "render the reflection", func(ctx context.Context) (err error) {
-		ext, err = d.Template.Extend(ctx, said, d.Format.Request(t.Task, t.Final))
+		prompt, err = d.reflectionPrompt(ctx, t, messages)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	prompt := slices.Concat(said, ext)
 	if s.MaxPrompt > 0 && len(prompt) > s.MaxPrompt {
 		return fmt.Errorf("reflect: %d tokens, %d allowed: %w", len(prompt), s.MaxPrompt, ErrContextFull)
 	}
 	c, err := d.complete(ctx, p, Request{
 		Prompt: prompt, MaxTokens: s.MaxTokens, Temperature: s.Temperature,
-		Seed: s.Seed, Session: t.session(),
+		Seed: s.Seed, Session: t.session(), Messages: messages,
 	})
 	if err != nil {
 		return fmt.Errorf("reflect: %w", err)
 	}
-	t.Tip, t.TipIDs, t.TipLogprobs, t.TipVersion = d.Format.CleanTip(c.Text), c.IDs, c.Logprobs, c.Policy.Version
+	t.Tip, t.TipIDs, t.TipLogprobs, t.TipVersion = d.Format.CleanTip(afterThought(c.Text)), c.IDs, c.Logprobs, c.Policy.Version
+	if t.TipIDs == nil {
+		t.TipIDs = []int32{} // it was asked
+	}
 	return nil
+}
+
+// reflection is the conversation without tips and the request for one.
+func (d *Driver) reflection(t *Trajectory) []Message {
+	var messages []Message
+	for _, turn := range t.Turns {
+		_, shown := d.Template.answer(d.Thinking, turn.IDs, Neutralize(turn.text(), d.Neutral))
+		messages = append(append(messages, withoutTips(turn.Prompt)...), say(RoleAssistant, shown))
+	}
+	return append(messages, neutral([]Message{d.Format.Request(t.Task, t.Final)}, d.Neutral)...)
+}
+
+// reflectionPrompt continues the last tip-free row where that is possible.
+func (d *Driver) reflectionPrompt(ctx context.Context, t *Trajectory, messages []Message) ([]int32, error) {
+	switch {
+	case d.Template == nil:
+		return nil, nil
+	case len(t.Bare) == 0:
+		return nil, fmt.Errorf("reflect: the episode was played on messages, without a template")
+	case d.Template.unstable != "":
+		return d.Template.whole(ctx, messages)
+	}
+	row, last := t.Bare[len(t.Bare)-1].Tokens, t.Turns[len(t.Turns)-1].IDs
+	cut, _ := d.Template.answer(d.Thinking, last, "")
+	said := slices.Concat(row[:len(row)-len(last)], last[cut:])
+	ext, err := d.Template.Extend(ctx, said, messages[len(messages)-1])
+	return append(said, ext...), err
 }

@@ -23,6 +23,9 @@ type rollout struct {
 
 // run opens the environment, plays, and closes it, whatever happens.
 func (r *rollout) run(ctx context.Context) (StopReason, error) {
+	if err := r.thinks(); err != nil {
+		return StopFailed, err
+	}
 	err := within(ctx, r.EnvTimeout, "open "+r.spec.Task.ID, func(ctx context.Context) (err error) {
 		r.env, err = r.Family.Open(ctx, r.spec.Task)
 		return err
@@ -40,6 +43,17 @@ func (r *rollout) run(ctx context.Context) (StopReason, error) {
 		return StopFailed, err
 	}
 	return r.play(ctx)
+}
+
+// thinks checks that what should happen to thoughts can be done.
+func (r *rollout) thinks() error {
+	switch r.Thinking {
+	case "", ThinkingKeep:
+		return nil
+	case ThinkingStrip:
+		return r.Template.CanStrip()
+	}
+	return fmt.Errorf("thinking %q: neither %q nor %q", r.Thinking, ThinkingKeep, ThinkingStrip)
 }
 
 func (r *rollout) close() {
@@ -122,22 +136,28 @@ func (r *rollout) sample(ctx context.Context, turn *Turn) error {
 	start := time.Now()
 	c, err := r.complete(ctx, r.spec.Policy, Request{
 		Prompt: prompt, MaxTokens: r.spec.MaxTokens, Temperature: r.spec.Temperature,
-		Seed: Seed(r.spec.Seed, uint64(len(r.t.Turns))), Session: r.t.session(),
+		Seed: Seed(r.spec.Seed, uint64(len(r.t.Turns))), Session: r.t.session(), Messages: r.talk.Messages(),
 	})
 	if err != nil {
 		return err
 	}
 	turn.PromptLen, turn.Sample = len(prompt), time.Since(start)
 	turn.IDs, turn.Logprobs = c.IDs, c.Logprobs
-	turn.Action, turn.Finish, turn.Version = strings.TrimSpace(validText(c.Text)), c.Finish, c.Policy.Version
+	turn.Finish, turn.Version = c.Finish, c.Policy.Version
+	text := validText(c.Text)
+	turn.Action = strings.TrimSpace(afterThought(text))
+	if text != turn.Action {
+		turn.Text = text
+	}
 	r.opening = nil
 	r.shown.add(turn.Tips)
-	return r.talk.Sampled(c.IDs, c.Logprobs)
+	return r.talk.Sampled(c.IDs, c.Logprobs, Neutralize(text, r.Neutral))
 }
 
-// prompt renders the turn after what was said before.
+// prompt renders the turn after what was said before. The turn keeps the
+// messages as they were shown.
 func (r *rollout) prompt(ctx context.Context, turn *Turn) (prompt []int32, err error) {
-	messages := append(r.opening, r.Format.Turn(turn.Observation, turn.Tips))
+	messages := neutral(append(r.opening, r.Format.Turn(turn.Observation, turn.Tips)), r.Neutral)
 	turn.Prompt = messages
 	err = within(ctx, r.SampleTimeout, "render the prompt", func(ctx context.Context) (err error) {
 		prompt, err = r.talk.Prompt(ctx, messages...)

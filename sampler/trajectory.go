@@ -71,17 +71,21 @@ type Turn struct {
 	// typed spans: the task before the first turn, then feedback, tips, state.
 	Prompt []Message `json:"prompt"`
 	// Similar is what the memory counted; -1 if it was not asked.
-	Similar   int           `json:"similar"`
-	PromptLen int           `json:"prompt_len"` // tokens
-	IDs       []int32       `json:"ids"`
-	Logprobs  Logprobs      `json:"logprobs"` // one per id, as the server gave them
-	Action    string        `json:"action"`   // the decoded ids without white space around
-	Finish    FinishReason  `json:"finish"`
-	Version   int           `json:"version"` // of the policy that answered
-	Reward    float64       `json:"reward"`  // of the environment
-	Score     float64       `json:"score"`
-	Took      time.Duration `json:"took"`   // whole turn
-	Sample    time.Duration `json:"sample"` // of it, waiting for the policy
+	Similar   int      `json:"similar"`
+	PromptLen int      `json:"prompt_len"` // tokens; 0 without a template
+	IDs       []int32  `json:"ids"`
+	Logprobs  Logprobs `json:"logprobs"` // one per id, as the server gave them
+	// Action is what stands behind the thought, if there was one, in what the
+	// policy wrote, without white space around. Text is all that it wrote,
+	// where that is more.
+	Action  string        `json:"action"`
+	Text    string        `json:"text,omitempty"`
+	Finish  FinishReason  `json:"finish"`
+	Version int           `json:"version"` // of the policy that answered
+	Reward  float64       `json:"reward"`  // of the environment
+	Score   float64       `json:"score"`
+	Took    time.Duration `json:"took"`   // whole turn
+	Sample  time.Duration `json:"sample"` // of it, waiting for the policy
 }
 
 // Trajectory is a finished or failed episode. It holds values only and
@@ -106,15 +110,20 @@ type Trajectory struct {
 	Success   bool             `json:"success"`
 
 	// Tipped are the rows as they were sampled, Bare the same without tips;
-	// equal if no tip was shown. Splits counts the cuts of Tipped.
-	Tipped []Sequence `json:"tipped"`
-	Bare   []Sequence `json:"bare"`
-	Splits int        `json:"splits"`
+	// equal if no tip was shown. There are none if the episode was played on
+	// messages. Splits counts the cuts of Tipped, SplitReasons each reason's.
+	Tipped       []Sequence          `json:"tipped"`
+	Bare         []Sequence          `json:"bare"`
+	Splits       int                 `json:"splits"`
+	SplitReasons map[SplitReason]int `json:"split_reasons,omitempty"`
+	// Unstable says why the template could not render incrementally; empty: it
+	// could.
+	Unstable string `json:"unstable,omitempty"`
 
-	// What the policy wrote when it was asked for a tip; empty if it was not
-	// asked or wrote nothing.
+	// What the policy wrote when it was asked for a tip; empty if it wrote
+	// nothing. TipIDs are nil only if it was not asked.
 	Tip         string   `json:"tip"`
-	TipIDs      []int32  `json:"tip_ids,omitempty"`
+	TipIDs      []int32  `json:"tip_ids"`
 	TipLogprobs Logprobs `json:"tip_logprobs,omitempty"`
 	TipVersion  int      `json:"tip_version"`
 
@@ -138,6 +147,14 @@ func (t *Trajectory) Rows(tips bool) []Sequence {
 		return t.Tipped
 	}
 	return t.Bare
+}
+
+// text is all that the policy wrote.
+func (t Turn) text() string {
+	if t.Text != "" {
+		return t.Text
+	}
+	return t.Action
 }
 
 // States lists the states visited, in order.

@@ -105,20 +105,13 @@ func rules(c Config) []rule {
 		between("eval.episodes", float64(c.Eval.Episodes), 1, 1e7),
 		between("eval.final_episodes", float64(c.Eval.FinalEpisodes), 1, 1e7),
 		between("eval.temperature", c.Eval.Temperature, 0, 10),
-		oneOf("sampler.backend", c.Sampler.Backend, "llamacpp"),
-		{"sampler.model", c.Sampler.Model != "", "is empty", `"embedded" or a path`},
-		above("sampler.canary", c.Sampler.Canary),
-		between("sampler.llamacpp.slots", float64(c.Sampler.LlamaCPP.Slots), 1, 1024),
-		between("sampler.llamacpp.context", float64(c.Sampler.LlamaCPP.Context), 0, 1e7),
-		between("sampler.llamacpp.threads", float64(c.Sampler.LlamaCPP.Threads), 1, 1024),
-		above("sampler.llamacpp.timeout_seconds", c.Sampler.LlamaCPP.TimeoutSeconds),
 		{"trainer.model", c.Trainer.Model != "", "is empty", `"embedded" or a folder in Hugging Face format`},
 		between("trainer.rank", float64(c.Trainer.Rank), 1, 4096),
 		above("trainer.alpha", c.Trainer.Alpha),
 		between("trainer.threads", float64(c.Trainer.Threads), 0, 1024),
 		above("trainer.timeout_seconds", c.Trainer.TimeoutSeconds),
 		between("trainer.restarts", float64(c.Trainer.Restarts), 0, 1000),
-	}, append(environmentRules(c), contradictions(c)...)...)
+	}, slices.Concat(environmentRules(c), samplerRules(c), contradictions(c))...)
 }
 
 func contradictions(c Config) []rule {
@@ -130,10 +123,6 @@ func contradictions(c Config) []rule {
 			"leaves no episode without tips for the tip-free baseline", "lower memory_probability or raise group_size"},
 		{"algorithm.memory_probability", a.Name != "empo2" || a.ModeDraw != "episode" || a.MemoryProbability == 0 || math.Round(a.MemoryProbability*float64(a.GroupSize)) >= 1,
 			"gives no episode of a group tips", "raise memory_probability or group_size"},
-		{"sampler.model", (c.Sampler.Model == "embedded") == (c.Trainer.Model == "embedded"),
-			"sampler.model and trainer.model name different models", "both embedded, or both the same model"},
-		{"trainer.formats", slices.Contains(c.Trainer.Formats, "gguf") || c.Sampler.Backend != "llamacpp",
-			"llamacpp needs adapters in GGUF", `formats = ["peft", "gguf"]`},
 		{"memory.url", c.Memory.Embedder == "ngram" || c.Memory.URL != "", "is empty, but the embedder is a server", `for example url = "http://127.0.0.1:11434"`},
 		{"memory.model", c.Memory.Embedder == "ngram" || c.Memory.Model != "", "is empty, but the embedder is a server", "the name of its embedding model"},
 	}
@@ -167,7 +156,7 @@ func ineffective(c Config) []idle {
 	}
 	when(c.Loss.KL == 0 && c.Loss.KLSampled == 0, "loss.kl and loss.kl_sampled are 0", "loss.kl_estimator")
 	when(c.Novelty.Weight == 0, "novelty.weight is 0", "novelty.source", "novelty.cap")
-	when(c.Sampler.LlamaCPP.Binary == "", "sampler.llamacpp.binary is empty", "sampler.llamacpp.args")
+	idleSampler(c, when)
 	when(c.Memory.Embedder == "ngram", `memory.embedder is "ngram"`, "memory.url", "memory.model")
 	return out
 }

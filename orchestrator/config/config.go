@@ -204,25 +204,6 @@ type Eval struct {
 	Temperature   float64 `toml:"temperature"`
 }
 
-// Sampler chooses the inference server.
-type Sampler struct {
-	Backend  string   `toml:"backend" doc:"llamacpp: a llama-server per version of the policy, started here"`
-	Model    string   `toml:"model" doc:"embedded, a folder in Hugging Face format, or a GGUF file of trainer.model"`
-	LlamaCPP LlamaCPP `toml:"llamacpp"`
-	Canary   float64  `toml:"canary" doc:"largest difference of log-probs between server and trainer that a new version may show"`
-}
-
-// LlamaCPP configures the llama-server processes.
-type LlamaCPP struct {
-	Binary         string   `toml:"binary" doc:"a llama-server of your own, for example one built for a GPU; empty: the installed one, for CPUs"`
-	Args           []string `toml:"args" doc:"further arguments of binary, for example [\"-ngl\", \"99\"]"`
-	Slots          int      `toml:"slots" doc:"requests served at once"`
-	Context        int      `toml:"context" doc:"tokens per slot; 0: what the model was trained with"`
-	Threads        int      `toml:"threads"`
-	ExactLogprobs  bool     `toml:"exact_logprobs" doc:"f32 cache, no flash attention: log-probs equal the trainer's to 1e-5"`
-	TimeoutSeconds float64  `toml:"timeout_seconds" doc:"deadline of a request"`
-}
-
 // Trainer configures the trainer process and the adapter.
 type Trainer struct {
 	Model          string   `toml:"model" doc:"embedded, or a folder in Hugging Face format"`
@@ -260,10 +241,7 @@ func Default() Config {
 		Novelty:    Novelty{Weight: 1, Source: "tips"},
 		Reflection: Reflection{By: "base", Temperature: 0.5, MaxTokens: 40},
 		Eval:       Eval{Every: 4, Episodes: 64, FinalEpisodes: 256, Temperature: 1},
-		Sampler: Sampler{
-			Backend: "llamacpp", Model: "embedded", Canary: 1e-3,
-			LlamaCPP: LlamaCPP{Args: []string{}, Slots: 16, Threads: 1, ExactLogprobs: true, TimeoutSeconds: 60},
-		},
-		Trainer: Trainer{Model: "embedded", Rank: 8, Alpha: 16, Threads: 1, Formats: []string{"peft", "gguf"}, TimeoutSeconds: 300, Restarts: 3},
+		Sampler:    defaultSampler(),
+		Trainer:    Trainer{Model: "embedded", Rank: 8, Alpha: 16, Threads: 1, Formats: []string{"peft", "gguf"}, TimeoutSeconds: 300, Restarts: 3},
 	}
 }

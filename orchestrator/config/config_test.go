@@ -140,3 +140,32 @@ func TestEveryDefaultHasADocOrAnObviousName(t *testing.T) {
 		}
 	}
 }
+
+func TestSamplerKeys(t *testing.T) {
+	f := func(sets []string, want ...string) {
+		t.Helper()
+		_, err := Load("", sets)
+		if len(want) == 0 {
+			if err != nil {
+				t.Errorf("%v: %v", sets, err)
+			}
+			return
+		}
+		for _, text := range want {
+			if err == nil || !strings.Contains(err.Error(), text) {
+				t.Errorf("%v: %v, want %q", sets, err, text)
+			}
+		}
+	}
+	f([]string{"sampler.backend=vllm"})
+	f([]string{"sampler.backend=vllm", `sampler.vllm.urls=["http://127.0.0.1:8000"]`})
+	f([]string{"sampler.backend=vllm", `sampler.vllm.urls=["127.0.0.1:8000"]`}, "sampler.vllm.urls", "http://")
+	f([]string{"sampler.backend=vllm", `sampler.vllm.urls=["http://a:1"]`, "sampler.vllm.replicas=2"}, "sampler.vllm.replicas", "no effect")
+	f([]string{"sampler.vllm.sleep=true"}, "no effect", `sampler.backend is "llamacpp"`)
+	f([]string{"sampler.backend=ollama"}, "sampler.model", "by which the server knows it")
+	f([]string{"sampler.backend=ollama", "sampler.model=qwen2.5:0.5b"})
+	f([]string{"sampler.backend=openai", "sampler.model=m", "sampler.openai.url=https://host/v1"}, "takes no adapters", "adapt")
+	f([]string{"sampler.backend=openai", "sampler.model=m", "sampler.openai.url=https://host/v1", "algorithm.name=adapt"})
+	f([]string{"sampler.backend=openai", "sampler.model=m", "algorithm.name=adapt"}, "sampler.openai.url", "not the address")
+	f([]string{"sampler.backend=sgl"}, "one of llamacpp, vllm, sglang, ollama, openai")
+}

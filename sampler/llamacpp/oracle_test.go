@@ -102,7 +102,7 @@ func (o *oracle) ask(question map[string]any) (answer []float32, err error) {
 }
 
 // adapter makes a version with random weights.
-func (o *oracle) adapter(t *testing.T, version int) sampler.Adapter {
+func (o *oracle) adapter(t testing.TB, version int) sampler.Adapter {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "adapter.gguf")
 	if _, err := o.ask(map[string]any{"adapter": path, "seed": version}); err != nil {

@@ -37,6 +37,7 @@ func TestReal(t *testing.T) {
 		{"start errors have hints", testStartErrors},
 		{"a model is converted once", testConverted},
 		{"a binary of one's own", testBinary},
+		{"templates are the server's", testTemplates},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.f(t, r) })
 	}
@@ -45,7 +46,10 @@ func TestReal(t *testing.T) {
 func testConformance(t *testing.T, r *real) {
 	samplertest.Run(t, func(t *testing.T) samplertest.Fixture {
 		b := r.open(t, r.config())
-		return samplertest.Fixture{Backend: b, Tokenizer: b, Control: b, Adapter: r.oracle.adapter, Tolerance: 1e-4, Prompt: "You are at a door."}
+		return samplertest.Fixture{
+			Backend: b, Tokenizer: b, Control: b, Tolerance: 1e-4, Prompt: "You are at a door.",
+			Adapter: func(t *testing.T, version int) sampler.Adapter { return r.oracle.adapter(t, version) },
+		}
 	})
 }
 

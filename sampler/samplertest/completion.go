@@ -156,7 +156,7 @@ func (s *Server) spoil(a *answer, fault Fault) {
 }
 
 // cut promises a whole body, writes half of it and breaks the connection.
-func cut(w http.ResponseWriter, a answer) {
+func cut(w http.ResponseWriter, a any) {
 	body, err := json.Marshal(a)
 	if err != nil {
 		panic(err) // the type is ours

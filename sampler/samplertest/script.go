@@ -42,7 +42,7 @@ func (p Policy) paths(version int, prompt []int32) []path {
 	var paths []path
 	for _, c := range p.Script(version, prompt) {
 		if c.Weight > 0 {
-			paths = append(paths, path{append(p.Tokenizer.Encode(c.Text), End), c.Weight})
+			paths = append(paths, path{append(p.Tokenizer.Encode(c.Text), p.Tokenizer.end), c.Weight})
 		}
 	}
 	return paths
@@ -93,13 +93,13 @@ func (p Policy) Sample(version int, r sampler.Request) sampler.Completion {
 		i := draw(random, probs, r.Temperature)
 		c.IDs = append(c.IDs, ids[i])
 		c.Logprobs = append(c.Logprobs, float32(math.Log(probs[i])))
-		if ids[i] == End {
+		if ids[i] == p.Tokenizer.end {
 			c.Finish = sampler.FinishStop
 			break
 		}
 		paths = follow(paths, k, ids[i])
 	}
-	c.Text = p.Tokenizer.Decode(slices.DeleteFunc(slices.Clone(c.IDs), func(id int32) bool { return id == End }))
+	c.Text = p.Tokenizer.Decode(slices.DeleteFunc(slices.Clone(c.IDs), func(id int32) bool { return id == p.Tokenizer.end }))
 	return c
 }
 
@@ -171,7 +171,7 @@ func (p Policy) scoreMessage(version int, tokens []int32, from int, scores []flo
 			}
 			paths = follow(paths, i-from, tokens[i])
 		}
-		if tokens[i] == End {
+		if tokens[i] == p.Tokenizer.end {
 			return
 		}
 	}

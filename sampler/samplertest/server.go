@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/empo2/empo2/sampler"
@@ -130,7 +129,7 @@ func (s *Server) serveProps(w http.ResponseWriter, _ *http.Request) {
 		"total_slots":                 s.Slots,
 		"model_alias":                 s.Model,
 		"model_path":                  "/models/scripted.gguf",
-		"bos_token":                   "", "eos_token": controls[End],
+		"bos_token":                   "", "eos_token": s.Policy.Tokenizer.piece(s.Policy.Tokenizer.end),
 		"build_info":  "b0-unknown",
 		"is_sleeping": false,
 	})
@@ -174,22 +173,10 @@ func (s *Server) serveTokenize(w http.ResponseWriter, r *http.Request) {
 
 // tokenize parses control tokens as the real one does unless it is told not to.
 func (s *Server) tokenize(text string, special bool) []int32 {
-	ids := []int32{}
-	for special {
-		at, which := -1, 0
-		for i, c := range controls {
-			if j := strings.Index(text, c); j >= 0 && (at < 0 || j < at) {
-				at, which = j, i
-			}
-		}
-		if at < 0 {
-			break
-		}
-		ids = append(ids, s.Policy.Tokenizer.Encode(text[:at])...)
-		ids = append(ids, int32(which))
-		text = text[at+len(controls[which]):]
+	if special {
+		return append([]int32{}, s.Policy.Tokenizer.EncodeSpecial(text)...)
 	}
-	return append(ids, s.Policy.Tokenizer.Encode(text)...)
+	return append([]int32{}, s.Policy.Tokenizer.Encode(text)...)
 }
 
 func (s *Server) serveDetokenize(w http.ResponseWriter, r *http.Request) {

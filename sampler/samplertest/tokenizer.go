@@ -21,21 +21,25 @@ const (
 
 const firstWord = firstByte + 256
 
-var controls = []string{"<|endoftext|>", "<|im_start|>", "<|im_end|>"}
+// chatML are the control tokens that every tokenizer has.
+var chatML = []string{"<|endoftext|>", "<|im_start|>", "<|im_end|>"}
 
 // Tokenizer maps every byte to a token, and each of its words to a token of
 // its own where the longest word matches first. With words such as " jade" or
 // ":\n" it merges across the boundaries of a text's parts as BPE does. It has
-// the control tokens of ChatML, which no text can produce.
+// the control tokens of ChatML and those that are added, which no text can
+// produce.
 type Tokenizer struct {
 	words []string
 	ids   map[string]int32
-	max   int // bytes of the longest word
+	max   int      // bytes of the longest word
+	more  []string // control tokens besides ChatML's, behind the words
+	end   int32
 }
 
 // NewTokenizer makes a tokenizer with the words, in the order of their ids.
 func NewTokenizer(words ...string) *Tokenizer {
-	t := &Tokenizer{words: words, ids: map[string]int32{}}
+	t := &Tokenizer{words: words, ids: map[string]int32{}, end: End}
 	for i, w := range words {
 		t.ids[w] = firstWord + int32(i)
 		t.max = max(t.max, len(w))
@@ -43,8 +47,24 @@ func NewTokenizer(words ...string) *Tokenizer {
 	return t
 }
 
+// WithControls is t with further control tokens. What a scripted policy writes
+// ends with the one called end.
+func (t *Tokenizer) WithControls(end string, controls ...string) *Tokenizer {
+	more := *t
+	more.more = slices.Concat(t.more, controls)
+	id, err := more.ControlToken(context.Background(), end)
+	if err != nil {
+		panic(err) // end is to be one of the controls
+	}
+	more.end = id
+	return &more
+}
+
+// EndOfTurn is the control token that ends what a scripted policy writes.
+func (t *Tokenizer) EndOfTurn() int32 { return t.end }
+
 // VocabSize is one more than the largest id.
-func (t *Tokenizer) VocabSize() int { return int(firstWord) + len(t.words) }
+func (t *Tokenizer) VocabSize() int { return int(firstWord) + len(t.words) + len(t.more) }
 
 // Tokenize never fails.
 func (t *Tokenizer) Tokenize(_ context.Context, text string) ([]int32, error) {
@@ -80,23 +100,51 @@ func (t *Tokenizer) Decode(ids []int32) string {
 func (t *Tokenizer) piece(id int32) string {
 	switch {
 	case id >= 0 && id < firstByte:
-		return controls[id]
+		return chatML[id]
 	case id >= firstByte && id < firstWord:
 		return string([]byte{byte(id - firstByte)})
-	case id >= firstWord && int(id) < t.VocabSize():
+	case id >= firstWord && int(id-firstWord) < len(t.words):
 		return t.words[id-firstWord]
+	case id >= firstWord && int(id) < t.VocabSize():
+		return t.more[int(id-firstWord)-len(t.words)]
 	default:
 		return fmt.Sprintf("<|%d|>", id)
 	}
 }
 
-// ControlToken knows the three control tokens.
+// ControlToken knows the control tokens of ChatML and those added.
 func (t *Tokenizer) ControlToken(_ context.Context, text string) (int32, error) {
-	i := slices.Index(controls, text)
-	if i < 0 {
-		return 0, fmt.Errorf("the model has no control token %s", text)
+	if i := slices.Index(chatML, text); i >= 0 {
+		return int32(i), nil
 	}
-	return int32(i), nil
+	if i := slices.Index(t.more, text); i >= 0 {
+		return firstWord + int32(len(t.words)+i), nil
+	}
+	return 0, fmt.Errorf("the model has no control token %s", text)
+}
+
+// TokenizeSpecial never fails.
+func (t *Tokenizer) TokenizeSpecial(_ context.Context, text string) ([]int32, error) {
+	return t.EncodeSpecial(text), nil
+}
+
+// EncodeSpecial is Encode, but control tokens in text become their ids.
+func (t *Tokenizer) EncodeSpecial(text string) []int32 {
+	var ids []int32
+	for {
+		at, which := len(text), ""
+		for _, c := range slices.Concat(chatML, t.more) {
+			if i := strings.Index(text, c); i >= 0 && i < at {
+				at, which = i, c
+			}
+		}
+		ids = append(ids, t.Encode(text[:at])...)
+		if which == "" {
+			return ids
+		}
+		id, _ := t.ControlToken(context.Background(), which)
+		ids, text = append(ids, id), text[at+len(which):]
+	}
 }
 
 // A ChatMessage is one message of a prompt as a Script reads it.

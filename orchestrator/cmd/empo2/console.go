@@ -92,10 +92,14 @@ func stepLine(m orchestrator.StepMetrics) string {
 	s := m.Seconds
 	line := fmt.Sprintf("step %3d  %-20s  free %5.3f  tips %s", m.Step, modes, m.Free.Return, tips)
 	if m.Groups > 0 { // else nothing is trained
-		line += fmt.Sprintf("  flat %d/%d  mask %4.1f%%  ratio %4.2f  kl %5.3f  Δ %.0e", m.NoGradient, m.Groups, 100*m.MaskShare, m.Ratio, m.KLBase, m.Mismatch.Mean)
+		difference := "    –" // nothing to compare
+		if m.Mismatch.Tokens > 0 {
+			difference = fmt.Sprintf("%.0e", m.Mismatch.Mean)
+		}
+		line += fmt.Sprintf("  flat %d/%d  mask %4.1f%%  ratio %4.2f  kl %5.3f  Δ %s", m.NoGradient, m.Groups, 100*m.MaskShare, m.Ratio, m.KLBase, difference)
 	}
 	line += fmt.Sprintf("  %4.1fs (sample %.1f train %.1f publish %.1f)  v%d", s.Total, s.Sample, s.Train, s.Publish, m.Version)
-	if m.Corrected {
+	if m.Corrected && m.Mismatch.Tokens > 0 {
 		line += "  corrected"
 	}
 	if n := m.Stops[sampler.StopContextFull]; n > 0 {

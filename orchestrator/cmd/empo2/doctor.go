@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/empo2/empo2/orchestrator/config"
@@ -100,7 +103,9 @@ func (d *doctor) environment() error {
 		return err
 	}
 	d.tools = t
-	d.ok("model %s", t.model)
+	if t.model != "" {
+		d.ok("model %s", t.model)
+	}
 	return nil
 }
 
@@ -117,6 +122,7 @@ func (d *doctor) processes() error {
 	start := time.Now()
 	r, err := openRun(d.ctx, c, d.tools, d.logger(false))
 	if err != nil {
+		d.launchLine()
 		return err
 	}
 	defer r.Close()
@@ -124,13 +130,55 @@ func (d *doctor) processes() error {
 	if err != nil {
 		return err
 	}
-	d.ok("%s %s: ids in %t, ids out %t, log-probs %t, adapters: %s (%s), %d requests at once, context %d",
-		can.Server, can.Version, can.IDsIn, can.IDsOut, can.Logprobs, can.Adapters, can.AdapterFormat, can.Parallel, can.ContextLength)
+	d.ok("%s %s: %s", can.Server, can.Version, describe(can))
+	if t := r.loop.Driver.Template; t != nil {
+		d.ok("chat template %s, verified; %s", t.Name(), cmp.Or(t.Unstable(), "a conversation is one row"))
+	} else {
+		d.ok("conversations as text: the server renders them")
+	}
+	if r.loop.Trainer == nil {
+		d.ok("nothing is trained: the memory adapts, the weights stay")
+		return nil
+	}
 	if _, err := r.loop.Backend.Publish(d.ctx, sampler.Adapter{Score: r.loop.Score}); err != nil {
 		return err
 	}
 	d.ok("trainer and server agree on log-probs: largest difference %.2g (allowed %.2g); both started in %.1fs", r.loop.Canary(), c.Sampler.Canary, time.Since(start).Seconds())
 	return nil
+}
+
+// describe is what a server can do, in one line.
+func describe(c sampler.Capabilities) string {
+	yes := func(can bool) string {
+		if can {
+			return "yes"
+		}
+		return "no"
+	}
+	out := fmt.Sprintf("ids in %s, ids out %s, log-probs %s, adapters %s", yes(c.IDsIn), yes(c.IDsOut), cmp.Or(c.LogprobSpace, "no"), cmp.Or(c.Adapters, "none"))
+	if c.AdapterFormat != "" {
+		out += " (" + c.AdapterFormat + ")"
+	}
+	for _, known := range []struct {
+		what string
+		n    int
+	}{{"rank up to", c.MaxRank}, {"versions at once", c.MaxResident}, {"requests at once", c.Parallel}, {"context", c.ContextLength}, {"replicas", c.Replicas}} {
+		if known.n > 0 {
+			out += fmt.Sprintf(", %s %d", known.what, known.n)
+		}
+	}
+	return out
+}
+
+// launchLine says how a server of this kind is started so that a run is not
+// refused.
+func (d *doctor) launchLine() {
+	launch := backends[d.config.Sampler.Backend].launch
+	if launch == nil {
+		return
+	}
+	model := cmp.Or(d.tools.model, "MODEL")
+	d.print("  a server that can do all that a run needs is started by\n  %s", strings.ReplaceAll(launch(d.config, model), "\n", "\n  "))
 }
 
 func fileExists(path string) bool {

@@ -4,68 +4,256 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"time"
 
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/llamacpp"
+	"github.com/empo2/empo2/sampler/ollama"
+	"github.com/empo2/empo2/sampler/openai"
+	"github.com/empo2/empo2/sampler/sglang"
+	"github.com/empo2/empo2/sampler/vllm"
+	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
 // An opening is what a backend is opened with.
 type opening struct {
 	config config.Config
 	tools  tools
-	// restarted is told when a server that serves a policy was replaced.
-	restarted func(sampler.Policy)
-	log       zerolog.Logger
+	codec  *trainerCodec // nil where nothing is trained
+	event  func(kind, detail string)
+	log    zerolog.Logger
 }
+
+// alias is what the versions of this run are called on a server that others
+// may use too.
+func (o opening) alias() string { return "empo2-" + o.config.Run.Name }
+
+// serverKey is the API key of a server that asks for one.
+func serverKey() string { return os.Getenv("EMPO2_SERVER_KEY") }
 
 // served is an open backend with what its prompts are made of.
 type served struct {
 	sampler.Backend
+	// Tokenizer and Control are nil for servers of text: then episodes are
+	// played on messages.
 	tokenizer sampler.Tokenizer
 	control   sampler.ControlTokens
+	renderer  sampler.Renderer // nil if the server's template is not to be had
+	// retokenised: ids and log-probs are made by the trainer.
+	retokenised bool
+	sleeper     sampler.Sleeper // nil: the server stays awake
 }
 
-// backends are the inference servers by their name in config.toml.
-var backends = map[string]func(context.Context, opening) (served, error){
-	"llamacpp": openLlamaCPP,
+// A backend is an inference server by its name in config.toml.
+type backend struct {
+	open func(context.Context, opening) (served, error)
+	// codec: prompts are made with the trainer's tokenizer, which must be there
+	// before the server is asked.
+	codec bool
+	// timeout is the deadline of a request in seconds, requests how many are
+	// answered at once.
+	timeout  func(config.Sampler) float64
+	requests func(config.Sampler) int
+	// launch is the command that starts such a server, for people; nil: empo2
+	// starts it.
+	launch func(c config.Config, model string) string
 }
+
+var backends = map[string]backend{
+	"llamacpp": {open: openLlamaCPP,
+		timeout:  func(s config.Sampler) float64 { return s.LlamaCPP.TimeoutSeconds },
+		requests: func(s config.Sampler) int { return s.LlamaCPP.Slots }},
+	"vllm": {open: openVLLM, codec: true,
+		timeout:  func(s config.Sampler) float64 { return s.VLLM.TimeoutSeconds },
+		requests: func(s config.Sampler) int { return s.VLLM.Requests * max(1, len(s.VLLM.URLs), s.VLLM.Replicas) },
+		launch:   func(c config.Config, model string) string { return vllm.LaunchLine(vllmLaunch(c, model)) }},
+	"sglang": {open: openSGLang, codec: true,
+		timeout:  func(s config.Sampler) float64 { return s.SGLang.TimeoutSeconds },
+		requests: func(s config.Sampler) int { return s.SGLang.Requests * max(1, len(s.SGLang.URLs)) },
+		launch: func(c config.Config, model string) string {
+			return sglang.LaunchLine(model, c.Trainer.Rank, residentAdapters)
+		}},
+	"ollama": {open: openOllama, codec: true,
+		timeout:  func(s config.Sampler) float64 { return s.Ollama.TimeoutSeconds },
+		requests: func(s config.Sampler) int { return s.Ollama.Requests },
+		launch:   func(config.Config, string) string { return "OLLAMA_NUM_PARALLEL=8 OLLAMA_KEEP_ALIVE=-1 ollama serve" }},
+	"openai": {open: openOpenAI,
+		timeout:  func(s config.Sampler) float64 { return s.OpenAI.TimeoutSeconds },
+		requests: func(s config.Sampler) int { return s.OpenAI.Requests }},
+}
+
+// residentAdapters are computed with at once: the newest, the one before while
+// its last request ends, and two in reserve.
+const residentAdapters = 4
 
 func openLlamaCPP(ctx context.Context, o opening) (served, error) {
 	s := o.config.Sampler.LlamaCPP
 	b, err := llamacpp.Open(ctx, llamacpp.Config{
 		Python: o.tools.python, Binary: s.Binary, Args: s.Args, BaseGGUF: o.tools.gguf, ContextPerSlot: s.Context, Slots: s.Slots, Threads: s.Threads, BatchThreads: s.Threads,
-		ExactLogprobs: s.ExactLogprobs, RequestTimeout: seconds(s.TimeoutSeconds), OnRestart: o.restarted, Log: o.log,
+		ExactLogprobs: s.ExactLogprobs, RequestTimeout: seconds(s.TimeoutSeconds), Log: o.log,
+		OnRestart: func(p sampler.Policy) { o.event("server restart", p.Name) },
 	})
-	return served{b, b, b}, err
+	return served{Backend: b, tokenizer: b, control: b, renderer: b}, err
+}
+
+func vllmLaunch(c config.Config, model string) vllm.LaunchConfig {
+	s := c.Sampler.VLLM
+	return vllm.LaunchConfig{
+		Command: s.Launch, Python: s.Python, CPU: !hasGPU(), Model: model, Replicas: s.Replicas, Context: s.Context,
+		MaxRank: c.Trainer.Rank, MaxResident: residentAdapters, Exact: s.ExactLogprobs, Sleep: s.Sleep,
+	}
+}
+
+// hasGPU looks for the devices of the drivers that vLLM knows.
+func hasGPU() bool {
+	return fileExists("/dev/nvidiactl") || fileExists("/dev/kfd")
+}
+
+func openVLLM(ctx context.Context, o opening) (served, error) {
+	s := o.config.Sampler.VLLM
+	cfg := vllm.Config{
+		URLs: s.URLs, Model: servedName(o.config), Alias: o.alias(), APIKey: serverKey(), CacheSalt: s.CacheSalt,
+		RequestTimeout: seconds(s.TimeoutSeconds), LoadTimeout: seconds(s.LoadTimeoutSeconds), MaxInFlight: s.Requests,
+		OnReturn: func(url string) { o.event("replica returned", url) }, Log: o.log,
+		Launch: vllmLaunch(o.config, o.tools.model),
+	}
+	out := served{}
+	if o.codec != nil {
+		cfg.Codec, out.renderer = o.codec, o.codec
+	}
+	b, err := vllm.Open(ctx, cfg)
+	out.Backend, out.tokenizer, out.control = b, b, b
+	if s.Sleep {
+		out.sleeper = b
+	}
+	return out, err
+}
+
+func openSGLang(ctx context.Context, o opening) (served, error) {
+	s := o.config.Sampler.SGLang
+	if o.codec == nil {
+		return served{}, errors.New("sglang: prompts are made with the trainer's tokenizer, but nothing is trained\n  hint: sampler.backend = \"openai\" speaks with the same server")
+	}
+	b, err := sglang.Open(ctx, sglang.Config{
+		URLs: s.URLs, Model: servedName(o.config), Alias: o.alias(), APIKey: serverKey(), Codec: o.codec,
+		RequestTimeout: seconds(s.TimeoutSeconds), LoadTimeout: seconds(s.LoadTimeoutSeconds), MaxInFlight: s.Requests,
+		OnReturn: func(url string) { o.event("replica returned", url) }, Log: o.log,
+		Launch: sglang.LaunchConfig{Command: s.Launch},
+	})
+	out := served{Backend: b, tokenizer: b, control: b, renderer: o.codec}
+	if s.Sleep {
+		out.sleeper = b
+	}
+	return out, err
+}
+
+// openOllama speaks in messages where nothing is trained.
+func openOllama(ctx context.Context, o opening) (served, error) {
+	s := o.config.Sampler.Ollama
+	cfg := ollama.Config{
+		URL: s.URL, Model: o.config.Sampler.Model, Alias: o.alias(), NumCtx: s.Context, Threads: s.Threads, MaxInFlight: s.Requests,
+		RequestTimeout: seconds(s.TimeoutSeconds), PublishTimeout: seconds(s.LoadTimeoutSeconds), Logprobs: true, Log: o.log,
+	}
+	out := served{}
+	if o.codec != nil {
+		cfg.Codec = o.codec
+		out = served{tokenizer: o.codec, control: o.codec, renderer: o.codec, retokenised: true}
+	}
+	b, err := ollama.Open(ctx, cfg)
+	out.Backend = b
+	return out, err
+}
+
+func openOpenAI(ctx context.Context, o opening) (served, error) {
+	s := o.config.Sampler.OpenAI
+	b, err := openai.Open(ctx, openai.Config{
+		URL: s.URL, Model: o.config.Sampler.Model, APIKey: serverKey(), RequestTimeout: seconds(s.TimeoutSeconds), MaxInFlight: s.Requests, Log: o.log,
+	})
+	return served{Backend: b}, err
+}
+
+// servedName is the name of the base model on its server; empty: the only one.
+func servedName(c config.Config) string {
+	if c.Sampler.Model == "embedded" {
+		return ""
+	}
+	return c.Sampler.Model
+}
+
+// A trainerCodec is the trainer's tokenizer and template for the sampler.
+type trainerCodec struct{ *trainerbridge.Codec }
+
+// Render writes messages in the model's own chat template.
+func (c trainerCodec) Render(ctx context.Context, messages []sampler.Message, generation bool) (string, error) {
+	texts := make([]trainerbridge.TextMessage, len(messages))
+	for i, m := range messages {
+		texts[i] = trainerbridge.TextMessage{Role: m.Role, Content: m.Text()}
+	}
+	text, err := c.Codec.Render(ctx, texts, generation)
+	var refused *trainerbridge.RequestError
+	if errors.As(err, &refused) && refused.Category == trainerbridge.CategoryUser {
+		return "", fmt.Errorf("%w: %w", sampler.ErrRefused, err)
+	}
+	return text, err
 }
 
 // trains reports whether a run changes weights, for which it has a trainer.
 func trains(c config.Config) bool { return c.Algorithm.Name != "adapt" }
 
 // needs is what a run with this configuration asks of its server.
-func needs(c config.Config) sampler.Needs {
+func needs(c config.Config, s served) sampler.Needs {
 	if !trains(c) {
 		return sampler.Needs{}
 	}
-	return sampler.Needs{IDs: true, Logprobs: true, Adapters: true, Formats: c.Trainer.Formats, Rank: c.Trainer.Rank}
+	return sampler.Needs{IDs: !s.retokenised, Logprobs: !s.retokenised, Adapters: true, Formats: c.Trainer.Formats, Rank: c.Trainer.Rank}
 }
 
 // openServer opens the backend that the configuration names and refuses a
 // server that cannot do what the run needs.
 func openServer(ctx context.Context, o opening) (served, error) {
-	s, err := backends[o.config.Sampler.Backend](ctx, o)
+	s, err := backends[o.config.Sampler.Backend].open(ctx, o)
 	if err != nil {
 		return served{}, err
 	}
 	can, err := s.Capabilities(ctx)
 	if err == nil {
-		err = needs(o.config).Check(can)
+		err = needs(o.config, s).Check(can)
 	}
 	if err != nil {
 		return served{}, errors.Join(fmt.Errorf("backend %s: %w", o.config.Sampler.Backend, err), s.Close())
 	}
 	return s, nil
+}
+
+// newTemplate is the template of the conversation; nil for servers of text.
+func (s served) newTemplate(ctx context.Context, c config.Config) (*sampler.Template, error) {
+	if s.tokenizer == nil {
+		return nil, nil
+	}
+	name := c.Sampler.Template
+	if name == sampler.TemplateAuto && s.renderer == nil {
+		return nil, &config.Error{Place: "sampler.template", Msg: "the server does not tell its template", Hint: "name it, for example --set sampler.template=chatml"}
+	}
+	tokenizer := sampler.CachedTokenizer(s.tokenizer, 1<<14)
+	t, err := sampler.NewTemplate(ctx, name, tokenizer, s.control, s.renderer)
+	if err != nil {
+		return nil, err
+	}
+	if c.Sampler.Thinking == string(sampler.ThinkingStrip) {
+		return t, t.CanStrip()
+	}
+	return t, nil
+}
+
+// sampleTimeout bounds a request with its wait for a place, behind all the
+// episodes and reflections that may stand before it; the backend's own
+// deadline begins when the request is sent.
+func sampleTimeout(c config.Config) time.Duration {
+	b := backends[c.Sampler.Backend]
+	queue := 2 * c.Rollout.EpisodesInFlight / b.requests(c.Sampler)
+	return seconds(b.timeout(c.Sampler) * float64(2+queue))
 }

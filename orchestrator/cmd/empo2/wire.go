@@ -78,33 +78,47 @@ func openRun(ctx context.Context, c config.Config, t tools, log zerolog.Logger) 
 		return nil, err
 	}
 	r.loop = &orchestrator.Loop{Config: c, Family: family, Ledger: r.ledger, Log: log}
-	var server served
-	start, startCtx := errgroup.WithContext(ctx)
-	if trains(c) {
-		trainer := newTrainer(c, t, root, log)
-		r.closes = append(r.closes, trainer.Close)
-		r.loop.Trainer = trainer
-		start.Go(func() error { return trainer.Restore(startCtx, 0) })
-	}
-	start.Go(func() (err error) {
-		server, err = openServer(startCtx, opening{c, t, r.serverRestarted(ctx), log})
-		return err
-	})
-	err = start.Wait()
-	if server.Backend != nil {
-		r.closes = append(r.closes, server.Close)
-	}
+	server, err := r.start(ctx, opening{config: c, tools: t, event: r.event(ctx), log: log}, root)
 	if err != nil {
 		return nil, err
 	}
 	return r, r.connect(ctx, server)
 }
 
-// serverRestarted records that a server was replaced.
-func (r *run) serverRestarted(ctx context.Context) func(sampler.Policy) {
-	led := r.ledger
-	return func(p sampler.Policy) {
-		_ = led.Event(context.WithoutCancel(ctx), int64(p.Version), "server restart", p.Name) // the log has it too
+// start starts trainer and server, at the same time unless prompts are made
+// with the trainer's tokenizer.
+func (r *run) start(ctx context.Context, o opening, root string) (served, error) {
+	group, startCtx := errgroup.WithContext(ctx)
+	if trains(o.config) {
+		trainer := newTrainer(o.config, o.tools, root, o.log)
+		r.closes = append(r.closes, trainer.Close)
+		r.loop.Trainer = trainer
+		if backends[o.config.Sampler.Backend].codec {
+			if err := trainer.Restore(ctx, 0); err != nil {
+				return served{}, err
+			}
+			o.codec = &trainerCodec{trainer.Codec()}
+			r.closes = append(r.closes, o.codec.Close)
+		} else {
+			group.Go(func() error { return trainer.Restore(startCtx, 0) })
+		}
+	}
+	var server served
+	group.Go(func() (err error) {
+		server, err = openServer(startCtx, o)
+		return err
+	})
+	err := group.Wait()
+	if server.Backend != nil {
+		r.closes = append(r.closes, server.Close)
+	}
+	return server, err
+}
+
+// event records what happened to a server.
+func (r *run) event(ctx context.Context) func(kind, detail string) {
+	return func(kind, detail string) {
+		_ = r.ledger.Event(context.WithoutCancel(ctx), 0, kind, detail) // the log has it too
 	}
 }
 
@@ -115,9 +129,12 @@ func (r *run) connect(ctx context.Context, server served) error {
 	if _, err := server.Publish(ctx, sampler.Adapter{}); err != nil {
 		return fmt.Errorf("serve the base model: %w", err)
 	}
-	template, err := sampler.NewChatML(ctx, sampler.CachedTokenizer(server.tokenizer, 1<<14), server.control)
+	template, err := server.newTemplate(ctx, l.Config)
 	if err != nil {
 		return err
+	}
+	if template != nil && template.Unstable() != "" {
+		l.Log.Warn().Str("template", template.Name()).Str("why", template.Unstable()).Msg("the chat template does not only grow: every turn is a training row of its own")
 	}
 	l.Prompt = func() (sampler.Format, error) { return readFormat(l.Config) }
 	format, err := l.Prompt()
@@ -126,7 +143,38 @@ func (r *run) connect(ctx context.Context, server served) error {
 	}
 	l.Driver = &sampler.Driver{
 		Family: l.Family, Template: template, Format: format, Log: l.Log,
+		Thinking: sampler.Thinking(l.Config.Sampler.Thinking), Retokenised: server.retokenised,
 		SampleTimeout: sampleTimeout(l.Config),
+	}
+	switch { // servers of text parse control tokens in it
+	case template == nil:
+		l.Driver.Neutral = sampler.ControlTexts()
+	case server.retokenised:
+		l.Driver.Neutral = template.ControlTexts()
+	}
+	l.Sleeper = server.sleeper
+	if err := r.prove(ctx, server, template); err != nil {
+		return err
+	}
+	l.Driver.Backend = l.Backend
+	if l.Config.Algorithm.Name == "grpo" {
+		return nil
+	}
+	bank, err := r.openMemory(ctx, l.Config)
+	if err != nil {
+		return err
+	}
+	l.Memory = bank
+	return nil
+}
+
+// prove lets the loop use a version only after its canary, where there is a
+// trainer to tell what the server should say.
+func (r *run) prove(ctx context.Context, server served, template *sampler.Template) error {
+	l := r.loop
+	if l.Trainer == nil {
+		l.Backend = server.Backend
+		return nil
 	}
 	prompt, err := canaryPrompt(ctx, l.Family, template, l.Driver.Format)
 	if err != nil {
@@ -138,15 +186,6 @@ func (r *run) connect(ctx context.Context, server served) error {
 		l.Log.Info().Int("version", c.Version).Float64("max_diff", c.MaxDiff).Float64("moved", c.Moved).Dur("took", c.Took).Msg("canary")
 	})
 	l.Canary = func() float64 { return last.MaxDiff }
-	l.Driver.Backend = l.Backend
-	if l.Config.Algorithm.Name == "grpo" {
-		return nil
-	}
-	bank, err := r.openMemory(ctx, l.Config)
-	if err != nil {
-		return err
-	}
-	l.Memory = bank
 	return nil
 }
 
@@ -181,12 +220,12 @@ func openLedger(ctx context.Context, c config.Config) (*ledger.Ledger, error) {
 	return l, nil
 }
 
-// mayChange are the keys that a continued run may have changed: they say how
-// long and on what, not what is computed.
+// mayChange are the keys, beside those of the server, that a continued run may
+// have changed: they say how long and on what, not what is computed. That
+// another server computes the same is proved by the canary.
 var mayChange = map[string]bool{
 	"run.steps": true, "run.minutes": true, "run.dir": true, "run.keep_checkpoints": true,
 	"eval.every": true, "eval.episodes": true, "eval.final_episodes": true,
-	"sampler.llamacpp.threads": true, "sampler.llamacpp.slots": true, "sampler.llamacpp.timeout_seconds": true,
 	"trainer.threads": true, "trainer.timeout_seconds": true, "trainer.restarts": true, "rollout.episodes_in_flight": true,
 }
 
@@ -202,7 +241,7 @@ func sameRun(ctx context.Context, l *ledger.Ledger, c config.Config) error {
 		}
 		var differ []string
 		for _, d := range config.Differences(before, c) {
-			if key, _, _ := strings.Cut(d, ":"); !mayChange[key] {
+			if key, _, _ := strings.Cut(d, ":"); !mayChange[key] && !strings.HasPrefix(key, "sampler.") {
 				differ = append(differ, d)
 			}
 		}
@@ -229,14 +268,6 @@ func newTrainer(c config.Config, t tools, root string, log zerolog.Logger) *trai
 			Timeout: seconds(c.Trainer.TimeoutSeconds), Log: log,
 		},
 	}
-}
-
-// sampleTimeout bounds a request with its wait for a slot, behind all the
-// episodes and reflections that may stand before it; the backend's own
-// deadline begins when the slot is free.
-func sampleTimeout(c config.Config) time.Duration {
-	queue := 2 * c.Rollout.EpisodesInFlight / c.Sampler.LlamaCPP.Slots
-	return seconds(c.Sampler.LlamaCPP.TimeoutSeconds * float64(2+queue))
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

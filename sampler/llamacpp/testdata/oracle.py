@@ -1,4 +1,4 @@
-"""What torch says, for the tests of llamacpp: random LoRA adapters and log-probs.
+"""What torch says, for the tests of llamacpp: random LoRA adapters, log-probs, models as GGUF.
 
 Arguments: the trainer's sources and the model. One JSON object per line in and out.
 """
@@ -12,7 +12,7 @@ sys.path.insert(0, sys.argv[1])
 
 import torch
 from empo2_trainer.export import peft_config
-from empo2_trainer.gguf_export import write_adapter
+from empo2_trainer.gguf_export import write_adapter, write_model
 from transformers import AutoModelForCausalLM
 
 RANK, ALPHA = 4, 8.0
@@ -49,6 +49,9 @@ for line in sys.stdin:
     want = json.loads(line)
     if "seed" in want:
         adapter(want["adapter"], want["seed"])
+        answer = []
+    elif "model" in want:
+        write_model(want["model"], Path(want["gguf"]))
         answer = []
     else:
         answer = score(want["adapter"], want["tokens"])

@@ -1,7 +1,8 @@
 """The HTTP face: Tinker's REST protocol, JSON only, under /api/v1.
 
 A request that names a model and a seq_id always gets a request_id; what is wrong with it is the
-result of its future. So the client's numbering never has holes.
+result of its future. So the client's numbering never has holes. Beside the protocol stand the
+endpoints of the tokenizer (text.py), which are answered at once.
 """
 
 import asyncio

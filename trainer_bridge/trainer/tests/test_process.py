@@ -141,3 +141,28 @@ def test_gguf_from_the_command_line(model_dir: Path, tmp_path: Path) -> None:
 def test_bad_flags_are_refused(flag: str) -> None:
     code = start("serve", "--model", "m", "--root", "r", flag).wait(timeout=DEADLINE)
     assert code == 2
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    """asyncio switches Nagle's algorithm off where the listener says that it is TCP."""
+    import asyncio
+
+    from empo2_trainer.process import _listen
+
+    async def nodelay() -> int:
+        seen: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def accepted(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = writer.get_extra_info("socket")
+            seen.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with _listen("127.0.0.1", 0) as listener:
+            server = await asyncio.start_server(accepted, sock=listener)
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            value = await seen
+            writer.close()
+            server.close()
+        return value
+
+    assert asyncio.run(nodelay()) != 0

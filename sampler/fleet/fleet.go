@@ -1,0 +1,232 @@
+// Package fleet makes one sampler.Backend of several replicas of an inference
+// server that load LoRA adapters while they run.
+//
+// A version of the policy is an immutable directory under a name of its own,
+// loaded on every replica before anybody may use it: never in place, never
+// another content under a name that was used. Requests go to the replica with
+// the fewest in flight, those of one session to the one that holds its prefix.
+// A replica that dies, hangs, forgets its adapters or answers wrongly leaves
+// the pool and its requests are sent again elsewhere, as requests change
+// nothing in a server. It comes back when every published version is loaded
+// again and has answered a fixed prompt as the version did first.
+//
+// Admission: a replica gets a request while fewer than its limit are in
+// flight. The limit is Config.MaxInFlight, and less where the server says that
+// more than a few of its requests are waiting: they wait with us instead,
+// where they can go to another replica. It grows back while none waits.
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/empo2/empo2/sampler"
+)
+
+var (
+	_ sampler.Backend = (*Backend)(nil)
+	_ sampler.Sleeper = (*Backend)(nil)
+)
+
+// Config says which servers and how. Servers and Check are required.
+type Config struct {
+	Servers []Server // closed with the Backend, also when Open fails
+	Alias   string   // adapters are called <Alias>-v000012; one run's alone on a server; empty: "policy"
+	// Check is the prompt whose greedy answer must stay the same for a version,
+	// on every replica and after its return; a few tokens of ordinary text.
+	Check     func(ctx context.Context) ([]int32, error)
+	Tolerance float64 // of that answer's log-probs in nats; 0: 0.05
+
+	RequestTimeout time.Duration // of one request on one replica, waiting for admission not counted; 0: 5 minutes
+	LoadTimeout    time.Duration // until a version is served everywhere, or a replica is back; 0: 2 minutes
+	HealthInterval time.Duration // between two looks at a replica; 0: 5 seconds
+	Patience       time.Duration // that requests wait while no replica is up; 0: 2 minutes
+	MaxInFlight    int           // requests at one replica; 0: 64
+
+	// OnReturn, if not nil, is told the URL of a replica that is back in the
+	// pool. It must not call Close.
+	OnReturn func(url string)
+	Log      zerolog.Logger // the zero value is silent
+}
+
+func (c Config) withDefaults() Config {
+	after := func(v *time.Duration, d time.Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	if c.Alias == "" {
+		c.Alias = "policy"
+	}
+	if c.Tolerance == 0 {
+		c.Tolerance = 0.05
+	}
+	if c.MaxInFlight == 0 {
+		c.MaxInFlight = 64
+	}
+	after(&c.RequestTimeout, 5*time.Minute)
+	after(&c.LoadTimeout, 2*time.Minute)
+	after(&c.HealthInterval, 5*time.Second)
+	after(&c.Patience, 2*time.Minute)
+	return c
+}
+
+// Backend is the pool. It is safe for concurrent use.
+type Backend struct {
+	cfg   Config
+	probe Probe   // of the first replica; the others are checked to be alike
+	check []int32 // the prompt of the check
+
+	alive  context.Context // ends with Close
+	cancel context.CancelCauseFunc
+	all    sync.WaitGroup // watchers and retirements
+
+	publishing chan struct{} // holds one token while versions or replicas are changed as a whole
+	counters   counters
+
+	mu       sync.Mutex
+	closed   bool
+	replicas []*replica
+	versions map[int]*version // pending, published and retiring
+	dirs     map[int]string   // every version's directory since Open
+	waiting  []*waiter
+	sessions sessions
+	changed  chan struct{} // closed when a replica's state or a version changes
+	none     time.Time     // since when no replica is up; zero: one is
+}
+
+var errClosed = errors.New("the backend is closed")
+
+// Open probes the servers and starts to watch them. All of them must be well
+// and alike. The context bounds the start only. Nothing is published yet.
+func Open(ctx context.Context, cfg Config) (*Backend, error) {
+	b := &Backend{
+		cfg: cfg.withDefaults(), publishing: make(chan struct{}, 1), versions: map[int]*version{},
+		dirs: map[int]string{}, changed: make(chan struct{}),
+	}
+	b.alive, b.cancel = context.WithCancelCause(context.Background())
+	for _, s := range cfg.Servers {
+		b.replicas = append(b.replicas, &replica{b: b, server: s, limit: b.cfg.MaxInFlight, loaded: map[string]bool{}, kicked: make(chan struct{}, 1)})
+	}
+	if err := b.start(ctx); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b, nil
+}
+
+func (b *Backend) start(ctx context.Context) error {
+	if len(b.replicas) == 0 || b.cfg.MaxInFlight < 1 {
+		return fmt.Errorf("%d servers with %d requests each: both must be positive", len(b.replicas), b.cfg.MaxInFlight)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not ready within %v", b.cfg.LoadTimeout))
+	defer cancel()
+	probes := make([]Probe, len(b.replicas))
+	var group errgroup.Group
+	for i, r := range b.replicas {
+		group.Go(func() (err error) {
+			if probes[i], err = r.server.Probe(ctx); err != nil {
+				return fmt.Errorf("probe %s: %w", r.server.URL(), err)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	b.probe = probes[0]
+	for i, p := range probes {
+		if err := p.like(b.probe); err != nil {
+			return fmt.Errorf("%s is not a replica of %s: %w", b.replicas[i].server.URL(), b.replicas[0].server.URL(), err)
+		}
+	}
+	var err error
+	if b.check, err = b.cfg.Check(ctx); err != nil {
+		return err
+	}
+	if n := b.probe.Capabilities.ContextLength; len(b.check) == 0 || len(b.check)+checkTokens > n {
+		return fmt.Errorf("a context of %d tokens is too small for the check's %d", n, len(b.check)+checkTokens)
+	}
+	for _, r := range b.replicas {
+		b.all.Go(r.watch)
+	}
+	return nil
+}
+
+// like is nil if p can stand in for q.
+func (p Probe) like(q Probe) error {
+	a, c := p.Capabilities, q.Capabilities
+	var differ []string
+	f := func(what string, is, was any) {
+		if is != was {
+			differ = append(differ, fmt.Sprintf("%s is %v, not %v", what, is, was))
+		}
+	}
+	f("the model's name", p.Model, q.Model)
+	f("the context", a.ContextLength, c.ContextLength)
+	f("the vocabulary", a.VocabSize, c.VocabSize)
+	f("the space of the log-probs", a.LogprobSpace, c.LogprobSpace)
+	f("adapters", a.Adapters, c.Adapters)
+	f("sleeping", p.Sleeps, q.Sleeps)
+	if len(differ) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s\n  hint: start all replicas with the same command", strings.Join(differ, ", "))
+}
+
+// Capabilities are those that every replica had when it was opened.
+func (b *Backend) Capabilities(context.Context) (sampler.Capabilities, error) {
+	c := b.probe.Capabilities
+	c.Replicas = len(b.replicas)
+	c.Parallel = len(b.replicas) * b.cfg.MaxInFlight
+	return c, nil
+}
+
+// Servers are the replicas, in the order of the configuration.
+func (b *Backend) Servers() []Server { return b.cfg.Servers }
+
+// Model is the base model's name and where the servers have it from.
+func (b *Backend) Model() (name, root string) { return b.probe.Model, b.probe.Root }
+
+// Close cancels what is in flight and lets go of the servers. Adapters that
+// were loaded stay loaded. It may be called again.
+func (b *Backend) Close() error {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		b.all.Wait()
+		return nil
+	}
+	b.closed = true
+	b.mu.Unlock()
+	b.cancel(errClosed)
+	b.all.Wait()
+	var failed []error
+	for _, r := range b.replicas {
+		failed = append(failed, r.server.Close())
+	}
+	return errors.Join(failed...)
+}
+
+// within ends ctx also when the backend is closed.
+func (b *Backend) within(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(b.alive, func() { cancel(context.Cause(b.alive)) })
+	return ctx, func() { stop(); cancel(nil) }
+}
+
+// exclusive waits for the one token.
+func (b *Backend) exclusive(ctx context.Context) (release func(), err error) {
+	select {
+	case b.publishing <- struct{}{}:
+		return func() { <-b.publishing }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}

@@ -1,0 +1,232 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/empo2/empo2/sampler"
+)
+
+// Publish loads the adapter's PEFT directory on every replica under the
+// version's own name, checks that each lists it and that all answer alike, and
+// makes the version usable. If one replica cannot, none keeps it. Version 0 is
+// the base model whatever the adapter says.
+func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Policy, error) {
+	p := b.Policy(a.Version)
+	if err := b.publish(ctx, p, a); err != nil {
+		return sampler.Policy{}, fmt.Errorf("publish %s: %w", p.Name, err)
+	}
+	return p, nil
+}
+
+func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapter) error {
+	ctx, cancel := b.within(ctx)
+	defer cancel()
+	done, err := b.exclusive(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	dir, err := b.adapterDir(a)
+	if err != nil {
+		return err
+	}
+	if done, err := b.published(p, dir); done || err != nil {
+		return err
+	}
+	started := time.Now()
+	ctx, stop := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not served everywhere within %v", b.cfg.LoadTimeout))
+	defer stop()
+	if err := b.room(ctx, p); err != nil {
+		return err
+	}
+	v := newVersion(p, dir)
+	b.mu.Lock()
+	b.versions[p.Version] = v
+	b.dirs[p.Version] = dir
+	b.mu.Unlock()
+	if err := b.everywhere(ctx, v); err != nil {
+		b.undo(ctx, v)
+		return err
+	}
+	b.cfg.Log.Info().Int("version", p.Version).Dur("took", time.Since(started)).Msg("policy published")
+	return nil
+}
+
+// published says whether p is served already. A name stands for one directory
+// for ever.
+func (b *Backend) published(p sampler.Policy, dir string) (bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return false, errClosed
+	}
+	if was, ok := b.dirs[p.Version]; ok && was != dir {
+		return false, fmt.Errorf("the name stands for %s already, not for %s\n  hint: every version has a directory of its own, which nobody changes", was, dir)
+	}
+	v := b.versions[p.Version]
+	return v != nil && v.ready && !v.retired, nil
+}
+
+// room waits until fewer versions are resident than the servers take, and
+// until an earlier life of the version is over.
+func (b *Backend) room(ctx context.Context, p sampler.Policy) error {
+	most := b.probe.Capabilities.MaxResident
+	for {
+		b.mu.Lock()
+		adapters, retiring := 0, 0
+		for _, v := range b.versions {
+			if v.dir != "" {
+				adapters++
+			}
+			if v.retired {
+				retiring++
+			}
+		}
+		again := b.versions[p.Version] != nil
+		changed := b.changed
+		b.mu.Unlock()
+		full := p.Version > 0 && most > 0 && adapters >= most
+		switch {
+		case !full && !again:
+			return nil
+		case full && retiring == 0:
+			return fmt.Errorf("%d adapters are served and none is retired, the servers take %d\n  hint: %s",
+				adapters, most, b.probe.Capabilities.Hints["max_resident"])
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("requests of retired versions are in flight: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// everywhere serves v on every replica that is in the pool, including those
+// that enter it meanwhile, and makes it ready.
+func (b *Backend) everywhere(ctx context.Context, v *version) error {
+	served := map[*replica]bool{}
+	for {
+		missing, ready, changed := b.missing(v, served)
+		switch {
+		case ready:
+			return nil
+		case len(missing) == 0:
+			select {
+			case <-changed:
+				continue
+			case <-ctx.Done():
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				return fmt.Errorf("%w: %w", context.Cause(ctx), b.allDown())
+			}
+		}
+		var group sync.WaitGroup
+		failed := make([]error, len(missing))
+		for i, r := range missing {
+			group.Go(func() { failed[i] = r.insist(ctx, v) })
+		}
+		group.Wait()
+		if err := errors.Join(failed...); err != nil {
+			return err
+		}
+		for _, r := range missing {
+			served[r] = true
+		}
+	}
+}
+
+// missing are the replicas in the pool that do not serve v. If there are none,
+// but one that does, v is ready; it may be used from then on.
+func (b *Backend) missing(v *version, served map[*replica]bool) (missing []*replica, ready bool, changed <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	able := 0
+	for _, r := range b.replicas {
+		switch {
+		case r.state == down || r.state == asleep:
+			delete(served, r) // it comes back by itself, with what is ready then
+		case !served[r]:
+			missing = append(missing, r)
+		default:
+			able++
+		}
+	}
+	if len(missing) == 0 && able > 0 {
+		v.ready = true
+		b.announce()
+	}
+	return missing, v.ready, b.changed
+}
+
+const firstPause = 20 * time.Millisecond
+
+// insist serves v on a replica, again when the connection was lost. A replica
+// that leaves the pool meanwhile is let go.
+func (r *replica) insist(ctx context.Context, v *version) error {
+	for pause := firstPause; ; pause = min(2*pause, time.Second) {
+		err := r.serve(ctx, v)
+		switch {
+		case err == nil:
+			return nil
+		case r.out():
+			return nil
+		case !errors.Is(err, ErrLost) || ctx.Err() != nil:
+			return fmt.Errorf("%s: %w", r.server.URL(), err)
+		}
+		r.doubt(err)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w: %w", r.server.URL(), context.Cause(ctx), err)
+		}
+	}
+}
+
+func (r *replica) out() bool {
+	r.b.mu.Lock()
+	defer r.b.mu.Unlock()
+	return r.state == down || r.state == asleep
+}
+
+// serve loads v, sees it listed and lets it answer the check.
+func (r *replica) serve(ctx context.Context, v *version) error {
+	if v.dir != "" {
+		if err := r.load(ctx, v); err != nil {
+			return fmt.Errorf("load %s: %w", v.dir, err)
+		}
+	}
+	return r.prove(ctx, v)
+}
+
+// load loads an adapter under its name. What a server has under that name and
+// not from us is of an earlier run and goes.
+func (r *replica) load(ctx context.Context, v *version) error {
+	name := v.policy.Name
+	listed, err := r.server.Adapters(ctx)
+	if err != nil {
+		return err
+	}
+	if _, ok := listed[name]; ok {
+		if r.has()[name] {
+			return nil
+		}
+		r.drop(ctx, name)
+	}
+	if err := r.server.LoadAdapter(ctx, name, v.dir); err != nil {
+		return err
+	}
+	if listed, err = r.server.Adapters(ctx); err != nil {
+		return err
+	}
+	if dir, ok := listed[name]; !ok || dir != "" && dir != v.dir {
+		return fmt.Errorf("the server says that it loaded %s and lists %q for it", name, dir)
+	}
+	r.b.mu.Lock()
+	defer r.b.mu.Unlock()
+	r.loaded[name] = true
+	return nil
+}

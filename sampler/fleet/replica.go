@@ -1,0 +1,300 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// state says whether a replica gets requests.
+type state int
+
+const (
+	up      state = iota
+	suspect       // a request was lost; looked at before the next one
+	down          // out of the pool until it has proved itself
+	asleep        // gave its memory back
+)
+
+// A replica is a server in the pool. Its fields below the watcher's are
+// guarded by the backend's mutex.
+type replica struct {
+	b        *Backend
+	server   Server
+	kicked   chan struct{} // asks the watcher for a look at once
+	answered atomic.Int64  // completions
+
+	misses int // of health in a row; the watcher's
+
+	state    state
+	why      error // it is not up
+	inflight int
+	limit    int
+	loaded   map[string]bool // names of adapters that we loaded and saw listed
+}
+
+// set changes the state. The mutex is held.
+func (r *replica) set(s state, why error) {
+	b := r.b
+	if s == down && r.state != down {
+		b.cfg.Log.Warn().Str("server", r.server.URL()).Err(why).Msg("replica leaves the pool")
+	}
+	r.state, r.why = s, why
+	anyUp, sleeping := false, false
+	for _, x := range b.replicas {
+		anyUp = anyUp || x.state == up
+		sleeping = sleeping || x.state == asleep
+	}
+	switch {
+	case anyUp || sleeping:
+		b.none = time.Time{}
+	case b.none.IsZero():
+		b.none = time.Now()
+	}
+	b.announce()
+	b.dispatch()
+}
+
+// move changes the state if it is from.
+func (r *replica) move(from, to state, why error) bool {
+	r.b.mu.Lock()
+	defer r.b.mu.Unlock()
+	if r.state != from {
+		return false
+	}
+	r.set(to, why)
+	return true
+}
+
+// doubt takes a replica where a request was lost out of the pool until it was
+// looked at.
+func (r *replica) doubt(why error) {
+	r.move(up, suspect, why)
+	r.kick()
+}
+
+// fail takes a replica out of the pool until it has proved itself.
+func (r *replica) fail(why error) {
+	r.b.mu.Lock()
+	if r.state != asleep {
+		r.set(down, why)
+	}
+	r.b.mu.Unlock()
+	r.kick()
+}
+
+func (r *replica) kick() {
+	select {
+	case r.kicked <- struct{}{}:
+	default:
+	}
+}
+
+// watch looks at the replica until the backend is closed.
+func (r *replica) watch() {
+	tick := time.NewTicker(r.b.cfg.HealthInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-r.b.alive.Done():
+			return
+		case <-tick.C:
+		case <-r.kicked:
+		}
+		r.look()
+	}
+}
+
+func (r *replica) look() {
+	r.b.mu.Lock()
+	now, why := r.state, r.why
+	r.b.mu.Unlock()
+	switch now {
+	case asleep:
+	case down:
+		err := r.comeBack(r.b.alive)
+		switch {
+		case r.b.alive.Err() != nil:
+		case err != nil:
+			r.stillDown(err)
+		case r.b.cfg.OnReturn != nil:
+			r.b.cfg.OnReturn(r.server.URL())
+		}
+	default:
+		r.examine(now, why)
+	}
+}
+
+// stillDown remembers why it could not come back, and says so once.
+func (r *replica) stillDown(why error) {
+	r.b.mu.Lock()
+	defer r.b.mu.Unlock()
+	if r.state != down {
+		return
+	}
+	if r.why == nil || r.why.Error() != why.Error() {
+		r.b.cfg.Log.Warn().Str("server", r.server.URL()).Err(why).Msg("replica is not back yet")
+	}
+	r.why = why
+}
+
+// healthTimeout is what a busy server gets at least to say that it is well.
+const healthTimeout = 5 * time.Second
+
+// examine looks at a replica that should be well. One that lost a request
+// must answer at once, another may miss once.
+func (r *replica) examine(now state, why error) {
+	limit := max(r.b.cfg.HealthInterval, healthTimeout)
+	ctx, cancel := context.WithTimeoutCause(r.b.alive, limit, fmt.Errorf("no answer to a health check within %v", limit))
+	defer cancel()
+	gone, err := r.well(ctx)
+	switch {
+	case r.b.alive.Err() != nil:
+	case gone:
+		r.fail(err)
+	case err == nil:
+		r.misses = 0
+		r.move(suspect, up, nil)
+		if l, err := r.server.Load(ctx); err == nil {
+			r.admit(l)
+		}
+	case now == suspect:
+		r.misses = 0
+		r.fail(errors.Join(why, err))
+	default:
+		if r.misses++; r.misses == 2 {
+			r.misses = 0
+			r.fail(err)
+		}
+	}
+}
+
+// well is nil if the server is well and has what it should. gone says that it
+// has lost an adapter, as after a start.
+func (r *replica) well(ctx context.Context) (gone bool, err error) {
+	if err := r.server.Health(ctx); err != nil {
+		return false, err
+	}
+	if !r.loads() {
+		return false, nil
+	}
+	want := r.has()
+	if len(want) == 0 {
+		return false, nil
+	}
+	listed, err := r.server.Adapters(ctx)
+	if err != nil {
+		return false, err
+	}
+	still := r.has()
+	for name := range want {
+		if _, ok := listed[name]; !ok && still[name] {
+			return true, fmt.Errorf("%w %s that was loaded: it was started again, or somebody else unloaded it", ErrUnknownModel, name)
+		}
+	}
+	return false, nil
+}
+
+// loads says whether the servers can load adapters at all.
+func (r *replica) loads() bool { return r.b.probe.Capabilities.Adapters == "runtime" }
+
+func (r *replica) has() map[string]bool {
+	r.b.mu.Lock()
+	defer r.b.mu.Unlock()
+	return maps.Clone(r.loaded)
+}
+
+// comeBack proves a replica: it is well and like the others, has every version
+// and answers as each did first. Only then it is up.
+func (r *replica) comeBack(ctx context.Context) error {
+	b := r.b
+	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not back within %v", b.cfg.LoadTimeout))
+	defer cancel()
+	if err := r.server.Health(ctx); err != nil {
+		return err
+	}
+	p, err := r.server.Probe(ctx)
+	if err != nil {
+		return err
+	}
+	if err := p.like(b.probe); err != nil {
+		return fmt.Errorf("it is another server now: %w", err)
+	}
+	if err := r.tidy(ctx); err != nil {
+		return err
+	}
+	proved := map[*version]bool{}
+	for {
+		v := r.next(proved)
+		if v == nil {
+			return r.tidy(ctx) // it is up; what was retired meanwhile goes
+		}
+		if err := r.serve(ctx, v); err != nil {
+			return err
+		}
+		proved[v] = true
+	}
+}
+
+// next is a version that is not proved yet; with nil the replica is up.
+func (r *replica) next(proved map[*version]bool) *version {
+	b := r.b
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, v := range b.versions {
+		if !proved[v] && (v.ready && !v.retired || v.inflight > 0) {
+			return v
+		}
+	}
+	if r.state != down {
+		return nil
+	}
+	r.set(up, nil)
+	b.counters.add(Stats{Returns: 1})
+	b.cfg.Log.Info().Str("server", r.server.URL()).Msg("replica is back in the pool")
+	return nil
+}
+
+// tidy unloads what goes by our names and is nobody's any more, and forgets
+// what the server has forgotten.
+func (r *replica) tidy(ctx context.Context) error {
+	if !r.loads() {
+		return nil
+	}
+	listed, err := r.server.Adapters(ctx)
+	if err != nil {
+		return err
+	}
+	b := r.b
+	b.mu.Lock()
+	wanted := map[string]bool{}
+	for _, v := range b.versions {
+		wanted[v.policy.Name] = true
+	}
+	for name := range r.loaded {
+		if _, ok := listed[name]; !ok {
+			delete(r.loaded, name)
+		}
+	}
+	b.mu.Unlock()
+	for name := range listed {
+		if strings.HasPrefix(name, b.cfg.Alias+"-v") && !wanted[name] {
+			r.drop(ctx, name)
+		}
+	}
+	return nil
+}
+
+// drop unloads an adapter; if that does not work it stays, which the log says.
+func (r *replica) drop(ctx context.Context, name string) {
+	r.b.mu.Lock()
+	delete(r.loaded, name)
+	r.b.mu.Unlock()
+	if err := r.server.UnloadAdapter(ctx, name); err != nil {
+		r.b.cfg.Log.Warn().Str("server", r.server.URL()).Str("adapter", name).Err(err).Msg("adapter was not unloaded")
+	}
+}

@@ -1,0 +1,74 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/empo2/empo2/sampler"
+)
+
+// undo takes a version back that was not published, also when ctx is done.
+func (b *Backend) undo(ctx context.Context, v *version) {
+	b.mu.Lock()
+	v.retired = true
+	b.mu.Unlock()
+	b.unload(context.WithoutCancel(ctx), v)
+}
+
+// unload forgets a version everywhere. A replica that does not is logged: the
+// adapter there is never asked for again.
+func (b *Backend) unload(ctx context.Context, v *version) {
+	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not unloaded within %v", b.cfg.LoadTimeout))
+	defer cancel()
+	var group sync.WaitGroup
+	for _, r := range b.replicas {
+		if r.has()[v.policy.Name] {
+			group.Go(func() { r.drop(ctx, v.policy.Name) })
+		}
+	}
+	group.Wait()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.versions[v.policy.Version] == v {
+		delete(b.versions, v.policy.Version)
+	}
+	close(v.done)
+	b.announce()
+}
+
+// Retire refuses new requests for p, lets the last one end and unloads it. If
+// ctx ends before, that happens later.
+func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
+	b.mu.Lock()
+	v := b.versions[p.Version]
+	if v == nil || v.policy != p || !v.ready || b.closed {
+		b.mu.Unlock()
+		return nil
+	}
+	if !v.retired {
+		v.retired = true
+		if v.inflight == 0 {
+			close(v.drained)
+		}
+		b.all.Go(func() { b.retirement(v) })
+	}
+	b.mu.Unlock()
+	select {
+	case <-v.done:
+		return nil
+	case <-b.alive.Done():
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("retire %s: requests in flight: %w", p.Name, context.Cause(ctx))
+	}
+}
+
+// retirement unloads a version after its last request.
+func (b *Backend) retirement(v *version) {
+	select {
+	case <-v.drained:
+		b.unload(b.alive, v)
+	case <-b.alive.Done():
+	}
+}

@@ -1,0 +1,177 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/empo2/empo2/sampler"
+)
+
+// Sample answers with the version asked for. Where the servers' log-probs are
+// those after the temperature and that is neither 0 nor 1, they are NaN: they
+// are not those of the policy.
+func (b *Backend) Sample(ctx context.Context, p sampler.Policy, r sampler.Request) (sampler.Completion, error) {
+	c, err := b.sample(ctx, p, r)
+	if err != nil {
+		return sampler.Completion{}, fmt.Errorf("sample %s: %w", p.Name, err)
+	}
+	b.counters.answered(c)
+	return c, nil
+}
+
+func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Request) (c sampler.Completion, err error) {
+	v, err := b.enter(p)
+	if err != nil {
+		return c, err
+	}
+	defer b.leave(v)
+	if err := b.checkRequest(r); err != nil {
+		return c, err
+	}
+	ctx, cancel := b.within(ctx)
+	defer cancel()
+	if ctx.Err() != nil {
+		return c, context.Cause(ctx)
+	}
+	return b.try(ctx, v, r)
+}
+
+// checkRequest refuses what a server would answer differently from what was
+// asked: vLLM, for one, cuts max_tokens at the context's end without a word.
+func (b *Backend) checkRequest(r sampler.Request) error {
+	n := b.probe.Capabilities.ContextLength
+	switch {
+	case len(r.Prompt) == 0 || r.MaxTokens < 1:
+		return fmt.Errorf("%d prompt tokens and %d to sample: both must be positive", len(r.Prompt), r.MaxTokens)
+	case math.IsNaN(r.Temperature) || math.IsInf(r.Temperature, 0) || r.Temperature < 0:
+		return fmt.Errorf("temperature %v", r.Temperature)
+	case len(r.Prompt)+r.MaxTokens > n:
+		return fmt.Errorf("%w: %d tokens and %d to sample, %d in all", sampler.ErrContextFull, len(r.Prompt), r.MaxTokens, n)
+	}
+	return b.inVocabulary(r.Prompt)
+}
+
+func (b *Backend) inVocabulary(ids []int32) error {
+	n := b.probe.Capabilities.VocabSize
+	for i, id := range ids {
+		if id < 0 || n > 0 && int(id) >= n {
+			return fmt.Errorf("id %d at %d is outside the vocabulary of %d", id, i, n)
+		}
+	}
+	return nil
+}
+
+// maxTries is how often a request is sent, besides once to every replica.
+const maxTries = 4
+
+// try sends a request to one replica after the other until one answers.
+func (b *Backend) try(ctx context.Context, v *version, r sampler.Request) (sampler.Completion, error) {
+	tried := map[*replica]bool{}
+	for tries := 1; ; tries++ {
+		rep, err := b.acquire(ctx, r.Session, tried)
+		if err != nil {
+			return sampler.Completion{}, err
+		}
+		c, err := rep.attempt(ctx, v, r)
+		b.release(rep)
+		switch {
+		case err == nil:
+			return c, nil
+		case ctx.Err() != nil:
+			return c, context.Cause(ctx)
+		case !errors.Is(err, ErrLost) && !errors.Is(err, ErrUnknownModel):
+			return c, fmt.Errorf("%s: %w", rep.server.URL(), err)
+		case tries == maxTries+len(b.replicas):
+			return c, fmt.Errorf("%s, after %d tries: %w", rep.server.URL(), tries, err)
+		}
+		tried[rep] = true
+		b.counters.add(Stats{Retries: 1})
+		select {
+		case <-time.After(firstPause / 2 << min(tries, 8)):
+		case <-ctx.Done():
+			return c, context.Cause(ctx)
+		}
+	}
+}
+
+var errSlow = errors.New("the request took too long")
+
+// attempt asks a replica once, within the deadline of a request. What the
+// error says about the replica has its consequences. One that has answered
+// nothing during a whole deadline is taken for hung.
+func (r *replica) attempt(ctx context.Context, v *version, q sampler.Request) (sampler.Completion, error) {
+	before, limit := r.answered.Load(), r.b.cfg.RequestTimeout
+	limited, cancel := context.WithTimeoutCause(ctx, limit, errSlow)
+	defer cancel()
+	c, err := r.complete(limited, v, q)
+	switch {
+	case err == nil:
+		r.answered.Add(1)
+	case ctx.Err() != nil:
+	case errors.Is(err, errSlow) && r.answered.Load() != before:
+		return c, fmt.Errorf("%w: no answer within %v, although others were answered\n  hint: raise sampler's timeout_seconds or lower its max_in_flight", err, limit)
+	case errors.Is(err, errSlow):
+		err = fmt.Errorf("%w: no answer within %v", ErrLost, limit)
+		r.fail(err)
+	case errors.Is(err, ErrLost):
+		r.doubt(err)
+	case errors.Is(err, ErrUnknownModel), errors.Is(err, errBad):
+		r.fail(err)
+	}
+	return c, err
+}
+
+// errBad is wrapped when an answer is not one to the question.
+var errBad = errors.New("bad answer")
+
+// complete asks the server and checks the answer.
+func (r *replica) complete(ctx context.Context, v *version, q sampler.Request) (sampler.Completion, error) {
+	a, err := r.server.Complete(ctx, v.policy.Name, q)
+	if err != nil {
+		return sampler.Completion{}, err
+	}
+	c, err := r.b.read(v, q, a)
+	if err != nil {
+		return c, fmt.Errorf("%w: %w", errBad, err)
+	}
+	return c, nil
+}
+
+// slack is how far above 0 rounding may lift a log-prob.
+const slack = 1e-4
+
+// read checks an answer and turns it into a completion.
+func (b *Backend) read(v *version, q sampler.Request, a Answer) (sampler.Completion, error) {
+	c := sampler.Completion{IDs: a.IDs, Logprobs: a.Logprobs, Text: a.Text, Finish: a.Finish, Policy: v.policy}
+	n := len(a.IDs)
+	switch {
+	case a.Model != v.policy.Name:
+		return c, fmt.Errorf("%q answers in place of %s", a.Model, v.policy.Name)
+	case a.Prompt != len(q.Prompt):
+		return c, fmt.Errorf("%d prompt tokens were read, %d were sent", a.Prompt, len(q.Prompt))
+	case n == 0 || n > q.MaxTokens:
+		return c, fmt.Errorf("%d tokens, %d were asked for", n, q.MaxTokens)
+	case len(a.Logprobs) != n:
+		return c, fmt.Errorf("%d log-probs for %d tokens", len(a.Logprobs), n)
+	case a.Finish == "" || a.Finish == sampler.FinishLength && n != q.MaxTokens:
+		return c, fmt.Errorf("stopped by %q after %d of %d tokens", a.Finish, n, q.MaxTokens)
+	}
+	if err := b.inVocabulary(a.IDs); err != nil {
+		return c, err
+	}
+	for i, l := range a.Logprobs {
+		if f := float64(l); math.IsNaN(f) || math.IsInf(f, 0) || f > slack {
+			return c, fmt.Errorf("log-prob %v of id %d", l, a.IDs[i])
+		}
+		c.Logprobs[i] = min(l, 0)
+	}
+	if b.probe.Capabilities.LogprobSpace == "processed" && q.Temperature != 0 && q.Temperature != 1 {
+		for i := range c.Logprobs {
+			c.Logprobs[i] = float32(math.NaN())
+		}
+	}
+	return c, nil
+}

@@ -1,0 +1,77 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+
+	"github.com/empo2/empo2/sampler"
+)
+
+// A Server is one replica: the client of one running inference server. Its
+// methods may be called concurrently and send one request each, once, unless
+// they say otherwise. An error after which the request may be sent again wraps
+// [ErrLost].
+type Server interface {
+	// URL names the server in errors and logs.
+	URL() string
+	// Probe finds out what the server can do; it may take several requests.
+	Probe(ctx context.Context) (Probe, error)
+	// Health is nil if the server says that it is well.
+	Health(ctx context.Context) error
+	// Load is the server's own count of requests; it wraps
+	// [errors.ErrUnsupported] where the server keeps none.
+	Load(ctx context.Context) (Load, error)
+	// Adapters are the directories of the loaded adapters by their names. The
+	// directory is empty where the server does not tell it.
+	Adapters(ctx context.Context) (map[string]string, error)
+	// LoadAdapter loads a PEFT directory under a new name.
+	LoadAdapter(ctx context.Context, name, dir string) error
+	// UnloadAdapter forgets a name.
+	UnloadAdapter(ctx context.Context, name string) error
+	// Complete answers a request with a model or an adapter. It wraps
+	// [ErrUnknownModel] if the server has neither under the name.
+	Complete(ctx context.Context, model string, r sampler.Request) (Answer, error)
+	// Close lets go of connections and of what was started for the server.
+	Close() error
+}
+
+// A Dozer is a Server that can give the accelerator's memory back and take it
+// again. Adapters may be lost meanwhile.
+type Dozer interface {
+	Sleep(ctx context.Context) error
+	Wake(ctx context.Context) error
+}
+
+// A Probe is what a server says of itself.
+type Probe struct {
+	Model string // the base model's name in requests
+	Root  string // where the server has it from, if it tells
+	// Sleeps says that the server, as launched, can sleep; it is a Dozer then.
+	Sleeps       bool
+	Capabilities sampler.Capabilities
+}
+
+// Load is how busy a server says it is, with everybody's requests.
+type Load struct {
+	Running int // computed now
+	Waiting int // accepted and not begun
+}
+
+// An Answer is a completion as a server gave it, not checked yet.
+type Answer struct {
+	Model    string // who answered, in the server's words
+	Prompt   int    // tokens of the prompt that were read
+	IDs      []int32
+	Logprobs []float32 // one per id; NaN where the server gave none
+	Text     string
+	Finish   sampler.FinishReason // empty: the server gave another reason
+}
+
+var (
+	// ErrLost is wrapped by errors after which a request may be sent again:
+	// nothing was answered.
+	ErrLost = errors.New("connection to the server lost")
+	// ErrUnknownModel is wrapped when a server does not have the model or
+	// adapter asked for: it was started anew since.
+	ErrUnknownModel = errors.New("the server does not have the model")
+)

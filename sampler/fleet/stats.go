@@ -1,0 +1,40 @@
+package fleet
+
+import (
+	"sync"
+
+	"github.com/empo2/empo2/sampler"
+)
+
+// Stats is what a backend has done since it was opened, checks not counted.
+type Stats struct {
+	Requests int64 `json:"requests"` // completions answered
+	Sampled  int64 `json:"sampled"`  // tokens
+	Retries  int64 `json:"retries"`  // requests sent again
+	Returns  int64 `json:"returns"`  // replicas that came back
+}
+
+type counters struct {
+	mu  sync.Mutex
+	now Stats
+}
+
+// Stats may be called at any time.
+func (b *Backend) Stats() Stats {
+	b.counters.mu.Lock()
+	defer b.counters.mu.Unlock()
+	return b.counters.now
+}
+
+func (c *counters) add(s Stats) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now.Requests += s.Requests
+	c.now.Sampled += s.Sampled
+	c.now.Retries += s.Retries
+	c.now.Returns += s.Returns
+}
+
+func (c *counters) answered(got sampler.Completion) {
+	c.add(Stats{Requests: 1, Sampled: int64(len(got.IDs))})
+}

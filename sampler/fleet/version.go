@@ -1,0 +1,62 @@
+package fleet
+
+import (
+	"fmt"
+
+	"github.com/empo2/empo2/sampler"
+)
+
+// A version is one policy. Its fields are guarded by the backend's mutex.
+type version struct {
+	policy sampler.Policy
+	dir    string // PEFT directory; empty for the base
+
+	ready    bool    // published: requests may come
+	first    *answer // what the check answered first
+	inflight int
+	retired  bool
+	drained  chan struct{} // closed when retired and nothing is in flight
+	done     chan struct{} // closed when retired, drained and unloaded
+}
+
+func newVersion(p sampler.Policy, dir string) *version {
+	return &version{policy: p, dir: dir, drained: make(chan struct{}), done: make(chan struct{})}
+}
+
+// Policy is what a version is called, whether it is served or not.
+func (b *Backend) Policy(version int) sampler.Policy {
+	if version == 0 {
+		return sampler.Policy{Name: b.probe.Model}
+	}
+	return sampler.Policy{Version: version, Name: fmt.Sprintf("%s-v%06d", b.cfg.Alias, version)}
+}
+
+// enter counts a request in.
+func (b *Backend) enter(p sampler.Policy) (*version, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	v := b.versions[p.Version]
+	switch {
+	case b.closed:
+		return nil, errClosed
+	case v == nil, v.policy != p, !v.ready, v.retired:
+		return nil, sampler.ErrPolicyGone
+	}
+	v.inflight++
+	return v, nil
+}
+
+func (b *Backend) leave(v *version) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	v.inflight--
+	if v.retired && v.inflight == 0 {
+		close(v.drained)
+	}
+}
+
+// announce wakes who waits for a change. The mutex is held.
+func (b *Backend) announce() {
+	close(b.changed)
+	b.changed = make(chan struct{})
+}

@@ -1,0 +1,108 @@
+package llamacpp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/empo2/empo2/sampler"
+)
+
+var (
+	_ sampler.Renderer         = (*Backend)(nil)
+	_ sampler.SpecialTokenizer = (*Backend)(nil)
+)
+
+// TokenizeSpecial encodes a template's text, in which control tokens are
+// written as text and become their ids. Any process may answer.
+func (b *Backend) TokenizeSpecial(ctx context.Context, text string) ([]int32, error) {
+	if text == "" {
+		return nil, nil
+	}
+	ids, err := b.tokenize(ctx, text, true)
+	if err != nil {
+		return nil, fmt.Errorf("tokenize %.40q: %w", text, err)
+	}
+	return ids, nil
+}
+
+// Render applies the chat template of the model's file. The last message must
+// be the user's: one of the assistant the server would leave open. A
+// beginning-of-text token that the server takes out of the rendering, as its
+// tokenizer adds it, is put back.
+func (b *Backend) Render(ctx context.Context, messages []sampler.Message, generation bool) (string, error) {
+	if len(messages) == 0 || messages[len(messages)-1].Role != sampler.RoleUser {
+		return "", fmt.Errorf("render %d messages: the last one must be the user's", len(messages))
+	}
+	v, err := b.any()
+	if err != nil {
+		return "", fmt.Errorf("render %d messages: %w", len(messages), err)
+	}
+	defer v.leave()
+	var text string
+	err = v.do(ctx, func(ctx context.Context, r *replica) error {
+		return v.limited(ctx, r, func(ctx context.Context) (err error) {
+			text, err = r.client.render(ctx, messages, generation)
+			return err
+		})
+	})
+	var refused *apiError
+	if errors.As(err, &refused) {
+		err = fmt.Errorf("%w: %w", sampler.ErrRefused, err)
+	}
+	if err != nil {
+		return "", fmt.Errorf("render %d messages: %w", len(messages), err)
+	}
+	return text, nil
+}
+
+// render asks for a rendering with its beginning-of-text token, if there is
+// one.
+func (c *client) render(ctx context.Context, messages []sampler.Message, generation bool) (string, error) {
+	type message struct {
+		Role    string `json:"role"`
+		Content string `json:"content"`
+	}
+	body := struct {
+		Messages   []message `json:"messages"`
+		Generation bool      `json:"add_generation_prompt"`
+	}{Generation: generation}
+	for _, m := range messages {
+		body.Messages = append(body.Messages, message{m.Role, m.Text()})
+	}
+	answer := struct {
+		Prompt string `json:"prompt"`
+	}{}
+	if err := c.call(ctx, "/apply-template", body, &answer); err != nil {
+		return "", err
+	}
+	bos, err := c.added(ctx)
+	if strings.HasPrefix(answer.Prompt, bos) {
+		bos = ""
+	}
+	return bos + answer.Prompt, err
+}
+
+// added is the token, as text, that the tokenizer puts before every text;
+// empty: none.
+func (c *client) added(ctx context.Context) (string, error) {
+	tokenized := struct {
+		Tokens []int32 `json:"tokens"`
+	}{}
+	body := map[string]any{"content": "", "add_special": true, "parse_special": false}
+	if err := c.call(ctx, "/tokenize", body, &tokenized); err != nil || len(tokenized.Tokens) == 0 {
+		return "", err
+	}
+	props := struct {
+		BOS string `json:"bos_token"`
+	}{}
+	if err := c.call(ctx, "/props", nil, &props); err != nil {
+		return "", err
+	}
+	bos, err := c.tokenize(ctx, props.BOS, true)
+	if err != nil || len(bos) != 1 || bos[0] != tokenized.Tokens[0] {
+		return "", err // it is added behind, or has no text
+	}
+	return props.BOS, nil
+}

@@ -1,0 +1,46 @@
+package ollama
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/empo2/empo2/sampler"
+)
+
+// BenchmarkInFlight keeps 256 requests in flight against a server that answers
+// at once. One operation is one request, the fake server's work included.
+func BenchmarkInFlight(b *testing.B) {
+	const inFlight = 256
+	s := newFake(b, tossing)
+	backend := openFake(b, s, func(c *Config) { c.MaxInFlight = inFlight })
+	var dialed atomic.Int64
+	dial := backend.client.transport.DialContext
+	backend.client.transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		dialed.Add(1)
+		return dial(ctx, network, address)
+	}
+	p := publish(b, backend, sampler.Adapter{})
+	r := sampler.Request{Prompt: prompt(b, s, "Levers: jade, bone. Door 1 of 2 is iron."), MaxTokens: 9, Temperature: 1}
+	b.ReportAllocs()
+	var next atomic.Int64
+	var group errgroup.Group
+	b.ResetTimer()
+	for range inFlight {
+		group.Go(func() error {
+			for next.Add(1) <= int64(b.N) {
+				if _, err := backend.Sample(b.Context(), p, r); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(dialed.Load()), "connections")
+}

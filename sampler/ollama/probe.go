@@ -1,0 +1,123 @@
+package ollama
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/ollama/ollama/api"
+
+	"github.com/empo2/empo2/sampler"
+)
+
+// oldest is the first version with log-probs; adapters in create requests are
+// older.
+var oldest = [3]int{0, 12, 11}
+
+// probe fills in the capabilities, or says what is missing.
+func (b *Backend) probe(ctx context.Context) error {
+	var version struct {
+		Version string `json:"version"`
+	}
+	if err := b.client.call(ctx, "GET", "/api/version", nil, &version); err != nil {
+		return fmt.Errorf("%w\n  hint: is Ollama running there? `ollama serve` starts it; sampler.ollama.url names the address", err)
+	}
+	if old(version.Version) {
+		return fmt.Errorf("version %s is too old\n  hint: update Ollama to %d.%d.%d or later", version.Version, oldest[0], oldest[1], oldest[2])
+	}
+	model, err := b.show(ctx, b.cfg.Model)
+	if err != nil {
+		return b.explain(ctx, err)
+	}
+	if adapters(model.Modelfile) > 0 {
+		return fmt.Errorf("model %s has an adapter of its own, and a version made from it would have two\n  hint: name the model that it was made from", b.cfg.Model)
+	}
+	trained := contextLength(model.ModelInfo)
+	switch {
+	case b.cfg.NumCtx == 0 && trained > 0:
+		b.cfg.NumCtx = min(trained, defaultContext)
+	case b.cfg.NumCtx == 0:
+		b.cfg.NumCtx = defaultContext
+	case trained > 0 && b.cfg.NumCtx > trained:
+		return fmt.Errorf("model %s was trained with a context of %d tokens, %d are asked for\n  hint: lower sampler.ollama.context", b.cfg.Model, trained, b.cfg.NumCtx)
+	}
+	b.caps = sampler.Capabilities{
+		Server: "ollama", Version: version.Version, Adapters: "create", AdapterFormat: "gguf",
+		MaxResident: 1, ContextLength: b.cfg.NumCtx, Parallel: b.cfg.MaxInFlight, Replicas: 1, Hints: hints(),
+	}
+	return nil
+}
+
+func hints() map[string]string {
+	return map[string]string{
+		"ids_in":         "no version of Ollama takes ids; prompts are sent as text and checked with the trainer's tokenizer",
+		"ids_out":        "no version of Ollama gives ids; with the trainer's tokenizer its text is tokenized again, or choose sampler.backend llamacpp, vllm or sglang",
+		"logprobs":       "Ollama's belong to pieces of text, with gaps; let the trainer recompute them, or choose sampler.backend llamacpp, vllm or sglang",
+		"adapter_format": "trainer.formats must have \"gguf\"",
+		"max_resident":   "Ollama keeps one adapter of a base model loaded; requests of two versions take turns, with a reload between them",
+		"context_length": "raise sampler.ollama.context",
+	}
+}
+
+// old reports a version below oldest. What is not a version, or 0.0.0, was
+// built by hand and is not known to be old.
+func old(version string) bool {
+	var v [3]int
+	if _, err := fmt.Sscanf(strings.TrimPrefix(version, "v"), "%d.%d.%d", &v[0], &v[1], &v[2]); err != nil || v == [3]int{} {
+		return false
+	}
+	for i := range v {
+		if v[i] != oldest[i] {
+			return v[i] < oldest[i]
+		}
+	}
+	return false
+}
+
+func (b *Backend) show(ctx context.Context, model string) (out api.ShowResponse, err error) {
+	err = b.client.try(ctx, func() error {
+		return b.client.call(ctx, "POST", "/api/show", api.ShowRequest{Model: model}, &out)
+	}, nil)
+	return out, err
+}
+
+// explain says what the server has when it has not the model asked for.
+func (b *Backend) explain(ctx context.Context, err error) error {
+	var refused *apiError
+	if !errors.As(err, &refused) || refused.Status != 404 {
+		return fmt.Errorf("model %s: %w", b.cfg.Model, err)
+	}
+	var list api.ListResponse
+	if err := b.client.call(ctx, "GET", "/api/tags", nil, &list); err != nil {
+		return fmt.Errorf("list models: %w", err)
+	}
+	var names []string
+	for _, m := range list.Models {
+		names = append(names, m.Name)
+	}
+	has := "nothing"
+	if len(names) > 0 {
+		has = strings.Join(names, ", ")
+	}
+	return fmt.Errorf("the server has no model %q; it has %s\n  hint: `ollama pull %s`, or set sampler.ollama.model", b.cfg.Model, has, b.cfg.Model)
+}
+
+// contextLength is what the model was trained with; 0: unknown.
+func contextLength(info map[string]any) int {
+	arch, _ := info["general.architecture"].(string)
+	length, _ := info[arch+".context_length"].(float64)
+	return int(length)
+}
+
+// adapters counts the adapters of a model by the Modelfile that the server
+// shows of it.
+func adapters(modelfile string) int {
+	n := 0
+	for line := range strings.Lines(modelfile) {
+		if strings.HasPrefix(line, "ADAPTER ") {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,275 @@
+package ollama
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/ollama/ollama/api"
+
+	"github.com/empo2/empo2/sampler"
+)
+
+// cleanTimeout bounds what Close asks of the server.
+const cleanTimeout = 10 * time.Second
+
+// version is one model of the server.
+type version struct {
+	policy sampler.Policy
+	digest string // of its adapter; empty for the base
+
+	inFlight int
+	retired  bool
+	drained  chan struct{} // closed when it is retired and nothing is in flight
+}
+
+// policy names a version: the base model is served under its own name.
+func (b *Backend) policy(n int) sampler.Policy {
+	if n == 0 {
+		return sampler.Policy{Name: b.cfg.Model}
+	}
+	return sampler.Policy{Version: n, Name: fmt.Sprintf("%s:v%06d", b.cfg.Alias, n)}
+}
+
+// Publish uploads the adapter, makes a model from it and the base, looks
+// whether the server shows just this adapter, and has it answer one token.
+// Version 0 is the base model whatever the adapter says.
+func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Policy, error) {
+	p := b.policy(a.Version)
+	started := time.Now()
+	ctx, end := b.within(ctx)
+	defer end()
+	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.PublishTimeout, fmt.Errorf("not done within %v", b.cfg.PublishTimeout))
+	defer cancel()
+	fresh, err := b.publish(ctx, p, a)
+	if err != nil {
+		return sampler.Policy{}, fmt.Errorf("publish %s: %w", p.Name, err)
+	}
+	if fresh {
+		b.cfg.Log.Info().Int("version", p.Version).Dur("took", time.Since(started)).Msg("policy published")
+	}
+	return p, nil
+}
+
+func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapter) (fresh bool, err error) {
+	select {
+	case b.publishing <- struct{}{}:
+		defer func() { <-b.publishing }()
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+	digest, err := adapterDigest(a)
+	if err != nil {
+		return false, err
+	}
+	if done, err := b.published(p, digest); done || err != nil {
+		return false, err
+	}
+	if p.Version > 0 {
+		err = b.create(ctx, p, a.GGUF, digest)
+	}
+	if err == nil {
+		err = b.warm(ctx, p)
+	}
+	if err != nil {
+		return false, errors.Join(err, b.withdraw(ctx, p))
+	}
+	if !b.serve(&version{policy: p, digest: digest, drained: make(chan struct{})}) {
+		return false, errors.Join(errClosed, b.withdraw(ctx, p))
+	}
+	return true, nil
+}
+
+// serve makes a version usable, unless the backend was closed meanwhile.
+func (b *Backend) serve(v *version) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed {
+		b.versions[v.policy.Version] = v
+	}
+	return !b.closed
+}
+
+// published says whether p is served already.
+func (b *Backend) published(p sampler.Policy, digest string) (bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	v := b.versions[p.Version]
+	switch {
+	case b.closed:
+		return false, errClosed
+	case v == nil:
+		return false, nil
+	case v.retired:
+		return false, errors.New("it is being retired")
+	case v.digest != digest:
+		return false, fmt.Errorf("it is served with another adapter (%.19s) already", v.digest)
+	}
+	return true, nil
+}
+
+// adapterDigest is the name of the adapter's blob, empty for the base.
+func adapterDigest(a sampler.Adapter) (string, error) {
+	switch {
+	case a.Version == 0:
+		return "", nil
+	case a.Version < 0:
+		return "", errors.New("versions are not negative")
+	case a.GGUF == "":
+		return "", errors.New("the adapter has no GGUF file\n  hint: let the trainer write one, trainer.formats = [\"peft\", \"gguf\"]")
+	}
+	f, err := os.Open(a.GGUF)
+	if err != nil {
+		return "", fmt.Errorf("adapter: %w", err)
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	magic := make([]byte, 4)
+	if _, err := io.ReadFull(f, magic); err != nil || string(magic) != "GGUF" {
+		return "", fmt.Errorf("adapter %s is not a GGUF file", a.GGUF)
+	}
+	sum := sha256.New()
+	sum.Write(magic)
+	if _, err := io.Copy(sum, f); err != nil {
+		return "", fmt.Errorf("adapter %s: %w", a.GGUF, err)
+	}
+	return "sha256:" + hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// create makes the model and checks that it has this adapter and no other: one
+// made from a model with an adapter would have both (server/model.go).
+func (b *Backend) create(ctx context.Context, p sampler.Policy, file, digest string) error {
+	if err := b.client.try(ctx, func() error { return b.upload(ctx, file, digest) }, b.again("upload", p)); err != nil {
+		return fmt.Errorf("upload the adapter: %w", err)
+	}
+	stream := false
+	request := api.CreateRequest{Model: p.Name, From: b.cfg.Model, Adapters: map[string]string{"adapter.gguf": digest}, Stream: &stream}
+	var answer api.ProgressResponse
+	err := b.client.try(ctx, func() error { return b.client.call(ctx, "POST", "/api/create", request, &answer) }, b.again("create", p))
+	switch {
+	case err != nil:
+		return fmt.Errorf("create: %w", err)
+	case answer.Status != "success":
+		return fmt.Errorf("create: the server says %q", answer.Status)
+	}
+	shown, err := b.show(ctx, p.Name)
+	if err != nil {
+		return fmt.Errorf("look at what was created: %w", err)
+	}
+	hash := strings.TrimPrefix(digest, "sha256:")
+	if n := adapters(shown.Modelfile); n != 1 || !strings.Contains(shown.Modelfile, hash) {
+		return fmt.Errorf("the server shows %d adapters, want one with hash %.12s\n  hint: is %s a model without an adapter?", n, hash, b.cfg.Model)
+	}
+	return nil
+}
+
+// upload sends the adapter unless the server has it.
+func (b *Backend) upload(ctx context.Context, file, digest string) error {
+	path := "/api/blobs/" + digest
+	err := b.client.call(ctx, "HEAD", path, nil, nil)
+	var refused *apiError
+	if !errors.As(err, &refused) || refused.Status != 404 {
+		return err
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	return b.client.upload(ctx, path, f)
+}
+
+// warm loads a model, once those in flight of another have ended.
+func (b *Backend) warm(ctx context.Context, p sampler.Policy) error {
+	q := question{text: "\n"}
+	_, err := b.ask(ctx, p, sampler.Request{MaxTokens: 1}, q)
+	return err
+}
+
+func (b *Backend) again(op string, p sampler.Policy) func(error) {
+	return func(err error) {
+		b.counters.update(func(s *Stats) { s.Retries++ })
+		b.cfg.Log.Warn().Err(err).Str("op", op).Str("policy", p.Name).Msg("ollama: sending the request again")
+	}
+}
+
+// withdraw removes a model that could not be used, also when ctx is done.
+func (b *Backend) withdraw(ctx context.Context, p sampler.Policy) error {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), cleanTimeout, errors.New("remove took too long"))
+	defer cancel()
+	return b.remove(ctx, p)
+}
+
+// remove deletes the model of a version; the base stays.
+func (b *Backend) remove(ctx context.Context, p sampler.Policy) error {
+	if p.Version == 0 {
+		return nil
+	}
+	err := b.client.try(ctx, func() error {
+		return b.client.call(ctx, "DELETE", "/api/delete", api.DeleteRequest{Model: p.Name}, nil)
+	}, nil)
+	var refused *apiError
+	if errors.As(err, &refused) && refused.Status == 404 {
+		return nil
+	}
+	return err
+}
+
+// unload frees the server's memory, which keep_alive −1 holds for ever. A
+// server that is gone has freed it.
+func (b *Backend) unload(ctx context.Context) {
+	model := b.turns.current()
+	if model == "" {
+		return
+	}
+	stream := false
+	body := api.GenerateRequest{Model: model, KeepAlive: &api.Duration{}, Stream: &stream}
+	if err := b.client.call(ctx, "POST", "/api/generate", body, nil); err != nil {
+		b.cfg.Log.Debug().Err(err).Msg("ollama: unload")
+	}
+}
+
+// Retire refuses new requests for p, lets the last one end and removes its
+// model. If ctx ends before, the model is removed by Close.
+func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
+	b.mu.Lock()
+	v := b.versions[p.Version]
+	if v == nil || v.policy != p {
+		b.mu.Unlock()
+		return nil
+	}
+	v.retired = true
+	v.settle()
+	b.mu.Unlock()
+	select {
+	case <-v.drained:
+	case <-ctx.Done():
+		return fmt.Errorf("retire %s: requests in flight: %w", p.Name, context.Cause(ctx))
+	}
+	if err := b.remove(ctx, p); err != nil {
+		return fmt.Errorf("retire %s: %w", p.Name, err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.versions[p.Version] == v {
+		delete(b.versions, p.Version)
+	}
+	return nil
+}
+
+// settle notes that the last request has ended. The backend's mutex is held.
+func (v *version) settle() {
+	if !v.retired || v.inFlight > 0 {
+		return
+	}
+	select {
+	case <-v.drained:
+	default:
+		close(v.drained)
+	}
+}

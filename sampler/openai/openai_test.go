@@ -1,0 +1,347 @@
+package openai
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/samplertest"
+)
+
+func tossing(int, []int32) []samplertest.Choice {
+	return []samplertest.Choice{{Text: "pull jade", Weight: 3}, {Text: "pull amber", Weight: 2}, {Text: "look at the corridor", Weight: 2}}
+}
+
+func newFake(t testing.TB, script samplertest.Script) *samplertest.OpenAI {
+	t.Helper()
+	s := samplertest.NewOpenAI(samplertest.Policy{Tokenizer: samplertest.NewTokenizer(" jade", " amber", "pull"), Script: script})
+	t.Cleanup(s.Close)
+	return s
+}
+
+// failOn makes the next n completions go wrong when it is told to.
+func failOn(s *samplertest.OpenAI) func(n int, fault samplertest.Fault) {
+	next := make(chan samplertest.Fault, 16)
+	s.Fault = func(int) samplertest.Fault {
+		select {
+		case fault := <-next:
+			return fault
+		default:
+			return ""
+		}
+	}
+	return func(n int, fault samplertest.Fault) {
+		for range n {
+			next <- fault
+		}
+	}
+}
+
+func openFake(t testing.TB, s *samplertest.OpenAI, change func(*Config)) *Backend {
+	t.Helper()
+	cfg := Config{URL: s.URL, Model: "tiny", RequestTimeout: time.Minute}
+	if change != nil {
+		change(&cfg)
+	}
+	b, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.client.pause = time.Millisecond
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+func publish(t testing.TB, b *Backend) sampler.Policy {
+	t.Helper()
+	p, err := b.Publish(t.Context(), sampler.Adapter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func say(role, text string) sampler.Message {
+	return sampler.Message{Role: role, Spans: []sampler.Span{{Kind: sampler.StateSpan, Text: text}}}
+}
+
+func request() sampler.Request {
+	return sampler.Request{Messages: []sampler.Message{say("system", "Walk."), say("user", "go"), say("assistant", "pull"), say("user", "on")}, MaxTokens: 9}
+}
+
+func TestOpenAIConforms(t *testing.T) {
+	samplertest.RunText(t, func(t *testing.T) samplertest.TextFixture {
+		s := newFake(t, tossing)
+		fail := failOn(s)
+		return samplertest.TextFixture{Backend: openFake(t, s, nil), Fail: fail}
+	})
+}
+
+func TestEverythingIsSaidExplicitly(t *testing.T) {
+	f := func(completion bool, role string, roles ...string) {
+		t.Helper()
+		s := newFake(t, tossing)
+		s.Completion = completion
+		b := openFake(t, s, func(c *Config) { c.SystemRole = role })
+		p := publish(t, b)
+		r := request()
+		r.Temperature, r.Seed = 0.5, 1<<40
+		if _, err := b.Sample(t.Context(), p, r); err != nil {
+			t.Fatal(err)
+		}
+		requests := s.Requests()
+		got := requests[len(requests)-1]
+		limit, other := got.MaxTokens, got.MaxCompletionTokens
+		if completion {
+			limit, other = other, limit
+		}
+		if *got.Temperature != 0.5 || *got.TopP != 1 || *got.Seed != 256 || limit == nil || *limit != 9 || other != nil || got.Stream {
+			t.Errorf("%+v", got)
+		}
+		var said []string
+		for _, m := range got.Messages {
+			said = append(said, m.Role+": "+m.Content)
+		}
+		if diff := cmp.Diff(roles, said); diff != "" {
+			t.Error(diff)
+		}
+	}
+	f(false, "", "system: Walk.", "user: go", "assistant: pull", "user: on")
+	f(true, "developer", "developer: Walk.", "user: go", "assistant: pull", "user: on")
+	f(false, "user", "user: Walk.\n\ngo", "assistant: pull", "user: on")
+}
+
+// The name of the limit is learned once.
+func TestANewerServerIsRecognised(t *testing.T) {
+	s := newFake(t, tossing)
+	s.Completion = true
+	b := openFake(t, s, nil)
+	p := publish(t, b)
+	for range 3 {
+		if _, err := b.Sample(t.Context(), p, request()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(s.Requests()); n != 5 {
+		t.Errorf("%d requests, want one refused, one to publish, three to sample", n)
+	}
+}
+
+func TestOnlyTheModelAsItIsIsServed(t *testing.T) {
+	b := openFake(t, newFake(t, tossing), nil)
+	_, err := b.Publish(t.Context(), sampler.Adapter{Version: 1, Dir: "peft", GGUF: "adapter.gguf"})
+	if err == nil || !strings.Contains(err.Error(), "cannot be given new weights") || !strings.Contains(err.Error(), "hint: ") {
+		t.Errorf("got %v", err)
+	}
+	caps, err := b.Capabilities(t.Context())
+	if err != nil || caps.Adapters != "none" || caps.ContextLength != 4096 {
+		t.Errorf("%+v, %v", caps, err)
+	}
+	if err := (sampler.Needs{Adapters: true}).Check(caps); err == nil || !strings.Contains(err.Error(), "vllm") {
+		t.Errorf("no other backend is named: %v", err)
+	}
+}
+
+func TestAnswersAreCounted(t *testing.T) {
+	f := func(fault samplertest.Fault, text string, finish sampler.FinishReason, change func(*Stats)) {
+		t.Helper()
+		s := newFake(t, samplertest.Say("pull jade"))
+		fail := failOn(s)
+		b := openFake(t, s, nil)
+		p := publish(t, b)
+		before := b.Stats()
+		fail(1, fault)
+		c, err := b.Sample(t.Context(), p, request())
+		if err != nil || c.Text != text || c.Finish != finish || c.Policy != p || c.IDs != nil || c.Logprobs != nil {
+			t.Errorf("%s: %+v, %v", fault, c, err)
+		}
+		want := before
+		want.Requests++
+		want.Sampled += 3
+		want.PromptTokens = b.Stats().PromptTokens
+		change(&want)
+		if diff := cmp.Diff(want, b.Stats()); diff != "" || want.PromptTokens <= before.PromptTokens || want.Model != "tiny-2026-08" {
+			t.Errorf("%s: %s", fault, diff)
+		}
+	}
+	f("", "pull jade", sampler.FinishStop, func(*Stats) {})
+	f(samplertest.FaultEmpty, "", sampler.FinishStop, func(s *Stats) { s.Empty++ })
+	f(samplertest.FaultNoEnd, "pull jade", sampler.FinishLength, func(s *Stats) { s.Cut++ })
+	f(samplertest.FaultBusy, "pull jade", sampler.FinishStop, func(s *Stats) { s.Retries++ })
+}
+
+func TestAnAnswerWithoutChoicesIsAnError(t *testing.T) {
+	s := newFake(t, tossing)
+	fail := failOn(s)
+	b := openFake(t, s, nil)
+	p := publish(t, b)
+	fail(1, samplertest.FaultWrongIDs)
+	if _, err := b.Sample(t.Context(), p, request()); err == nil || !strings.Contains(err.Error(), "no choices") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAFullContextIsRecognised(t *testing.T) {
+	s := newFake(t, tossing)
+	s.Context = 64
+	b := openFake(t, s, nil)
+	p := publish(t, b)
+	r := request()
+	r.Messages[3] = say("user", strings.Repeat("x", 99))
+	if _, err := b.Sample(t.Context(), p, r); !errors.Is(err, sampler.ErrContextFull) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestPublishSaysWhatIsServed(t *testing.T) {
+	f := func(want string, change func(*samplertest.OpenAI, *Config)) {
+		t.Helper()
+		s := newFake(t, tossing)
+		cfg := Config{URL: s.URL, Model: "tiny", APIKey: "sk-secret", RequestTimeout: time.Minute}
+		change(s, &cfg)
+		b, err := Open(t.Context(), cfg)
+		if err == nil {
+			defer b.Close()
+			_, err = b.Publish(t.Context(), sampler.Adapter{})
+		}
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "sk-secret") {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	f("the server has: another, tiny", func(_ *samplertest.OpenAI, c *Config) { c.Model = "tniy" })
+	f("does not exist", func(s *samplertest.OpenAI, c *Config) { c.Model, s.NoModels = "tniy", true })
+	f("API key", func(s *samplertest.OpenAI, c *Config) { s.APIKey = "sk-another" })
+	f("is the server running", func(s *samplertest.OpenAI, _ *Config) { s.Server.Close() })
+	f("sampler.openai.url", func(_ *samplertest.OpenAI, c *Config) { c.URL += "/v2" })
+	f("sampler.openai.url", func(_ *samplertest.OpenAI, c *Config) { c.URL = "localhost:8000" })
+	f("sampler.openai.model", func(_ *samplertest.OpenAI, c *Config) { c.Model = "" })
+	f("must be system, developer or user", func(_ *samplertest.OpenAI, c *Config) { c.SystemRole = "tool" })
+	f("requests in flight", func(_ *samplertest.OpenAI, c *Config) { c.MaxInFlight = -1 })
+}
+
+func TestTheBaseIsWhatOtherClientsTake(t *testing.T) {
+	for given, want := range map[string]string{
+		"http://h:8000": "http://h:8000/v1", "http://h:8000/": "http://h:8000/v1", "https://h/v1/": "https://h/v1", "https://h/api/v1": "https://h/api/v1",
+		"https://h/v1beta/openai/": "https://h/v1beta/openai",
+	} {
+		if got, err := (Config{URL: given, Model: "m"}.withDefaults().base()); err != nil || got != want {
+			t.Errorf("%s: %s, %v; want %s", given, got, err, want)
+		}
+	}
+}
+
+// A server without a list of models is used all the same.
+func TestAListOfModelsIsNotNeeded(t *testing.T) {
+	s := newFake(t, tossing)
+	s.NoModels, s.APIKey = true, "sk-secret"
+	b := openFake(t, s, func(c *Config) { c.APIKey = "sk-secret" })
+	publish(t, b)
+}
+
+func TestTheKeyIsNotLogged(t *testing.T) {
+	s := newFake(t, tossing)
+	s.APIKey = "sk-secret"
+	fail := failOn(s)
+	var log bytes.Buffer
+	b := openFake(t, s, func(c *Config) { c.APIKey, c.Log = "sk-secret", zerolog.New(&log) })
+	p := publish(t, b)
+	fail(1, samplertest.FaultBusy)
+	fail(1, samplertest.FaultCut)
+	if _, err := b.Sample(t.Context(), p, request()); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(log.String(), "sending the request again"); n != 2 || strings.Contains(log.String(), "sk-secret") {
+		t.Errorf("%d repeats in the log: %s", n, log.String())
+	}
+}
+
+// A pause that the server asks for and the deadline does not allow is not
+// waited for.
+func TestRetryAfterIsHeededWithinTheDeadline(t *testing.T) {
+	f := func(after time.Duration, answered bool) {
+		t.Helper()
+		s := newFake(t, tossing)
+		s.RetryAfter = after
+		fail := failOn(s)
+		b := openFake(t, s, nil)
+		p := publish(t, b)
+		fail(1, samplertest.FaultBusy)
+		start := time.Now()
+		_, err := b.Sample(t.Context(), p, request())
+		if (err == nil) != answered || answered && time.Since(start) < after {
+			t.Errorf("pause %v: %v after %v", after, err, time.Since(start))
+		}
+		if !answered && (!strings.Contains(err.Error(), "after the deadline") || !strings.Contains(err.Error(), "Rate limit")) {
+			t.Errorf("pause %v: %v", after, err)
+		}
+	}
+	f(20*time.Millisecond, true)
+	f(time.Hour, false)
+}
+
+func TestRetryAfterIsReadInBothForms(t *testing.T) {
+	for header, want := range map[string]time.Duration{"": 0, "2": 2 * time.Second, "0.5": time.Second / 2, "-1": 0, "soon": 0, "1e99": 0, "NaN": 0} {
+		if got := retryAfter(header); got != want {
+			t.Errorf("%q: %v", header, got)
+		}
+	}
+	if got := retryAfter(time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)); got < 59*time.Minute || got > time.Hour {
+		t.Errorf("a date in an hour: %v", got)
+	}
+}
+
+// What no repeat can cure is the server's word, at once.
+func TestRefusalsAreFinal(t *testing.T) {
+	f := func(status int, body, want string, requests int) {
+		t.Helper()
+		asked := 0
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "/models") {
+				http.NotFound(w, r)
+				return
+			}
+			asked++
+			w.WriteHeader(status)
+			_, _ = w.Write([]byte(body))
+		}))
+		defer s.Close()
+		b, err := Open(t.Context(), Config{URL: s.URL, Model: "m", RequestTimeout: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		b.client.pause = time.Microsecond
+		_, err = b.Publish(t.Context(), sampler.Adapter{})
+		if err == nil || !strings.Contains(err.Error(), want) || asked != requests {
+			t.Errorf("%d: %v after %d requests", status, err, asked)
+		}
+	}
+	f(400, `{"error":{"message":"temperature is not supported","code":null}}`, "temperature is not supported", 1)
+	f(422, `{"detail":[{"loc":["body","seed"],"msg":"bad seed"}]}`, "bad seed", 1)
+	f(400, `{"message":"no credit"}`, "no credit", 1)
+	f(403, `<html>`, "API key", 1)
+	f(501, `{}`, "501", 1)
+	f(500, `{"error":{"message":"out of memory","code":500}}`, "out of memory", maxTries)
+}
+
+func TestARequestHasItsOwnDeadline(t *testing.T) {
+	s := newFake(t, tossing)
+	fail := failOn(s)
+	b := openFake(t, s, nil)
+	p := publish(t, b)
+	b.cfg.RequestTimeout = 30 * time.Millisecond
+	fail(1, samplertest.FaultHang)
+	_, err := b.Sample(context.WithoutCancel(t.Context()), p, request())
+	if err == nil || !strings.Contains(err.Error(), "no answer within 30ms") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,85 @@
+package openai
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/empo2/empo2/sampler/samplertest"
+)
+
+// TestRealLlamaServer holds the interface of a real llama-server with the
+// vault's base policy against the contract. It needs Python with the trainer's
+// packages (EMPO2_PYTHON).
+func TestRealLlamaServer(t *testing.T) {
+	python := os.Getenv("EMPO2_PYTHON")
+	if python == "" {
+		t.Skip("NOT TESTED with a real llama-server: EMPO2_PYTHON names no interpreter")
+	}
+	conforms(t, startLlamaServer(t, python))
+}
+
+// TestRealEndpoint holds any endpoint against the contract: EMPO2_OPENAI_URL
+// and EMPO2_OPENAI_MODEL name it, OPENAI_API_KEY is its key. It asks some 150
+// short questions.
+func TestRealEndpoint(t *testing.T) {
+	cfg := Config{URL: os.Getenv("EMPO2_OPENAI_URL"), Model: os.Getenv("EMPO2_OPENAI_MODEL"), APIKey: os.Getenv("OPENAI_API_KEY")}
+	if cfg.URL == "" || cfg.Model == "" {
+		t.Skip("NOT TESTED with an endpoint of yours: EMPO2_OPENAI_URL or EMPO2_OPENAI_MODEL is not set")
+	}
+	conforms(t, cfg)
+}
+
+func conforms(t *testing.T, cfg Config) {
+	samplertest.RunText(t, func(t *testing.T) samplertest.TextFixture {
+		b, err := Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { t.Logf("%+v", b.Stats()) })
+		return samplertest.TextFixture{Backend: b, Prompt: "Levers: jade, bone. Door 1 of 2 is iron."}
+	})
+}
+
+// startLlamaServer starts the server that comes with xllamacpp.
+func startLlamaServer(t *testing.T, python string) Config {
+	t.Helper()
+	const sources, key = "../../trainer_bridge/trainer", "sk-test"
+	file := filepath.Join(t.TempDir(), "vault.gguf")
+	convert := exec.Command(python, "-m", "empo2_trainer", "gguf", "--model", sources+"/empo2_trainer/vault/weights", "--out", file)
+	convert.Env = append(os.Environ(), "PYTHONPATH="+sources+":"+os.Getenv("PYTHONPATH"))
+	if out, err := convert.CombinedOutput(); err != nil {
+		t.Fatalf("convert the model: %v\n%s", err, out)
+	}
+	settings, err := json.Marshal(map[string]any{
+		"model": file, "alias": "vault", "adapters": []string{}, "slots": 4, "context": 4096,
+		"threads": 1, "batch_threads": 1, "http_threads": 64, "exact": true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(python, "../llamacpp/serve.py", string(settings))
+	cmd.Env = append(os.Environ(), "EMPO2_SERVER_KEY="+key)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close(); cmd.Wait() })
+	var ready struct {
+		Address string `json:"address"`
+	}
+	if err := json.NewDecoder(out).Decode(&ready); err != nil {
+		t.Fatalf("llama-server says nothing: %v", err)
+	}
+	return Config{URL: ready.Address, Model: "vault", APIKey: key, MaxInFlight: 8}
+}

@@ -1,0 +1,80 @@
+package samplertest
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/empo2/empo2/sampler"
+)
+
+// A refused load has a reason.
+type refusedLoad struct {
+	missing bool // nothing in the folder
+	message string
+}
+
+// load reads an adapter's folder as written by [WriteAdapter].
+func (e *Engine) load(name, dir string) *refusedLoad {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.RefuseLoad != nil {
+		if message := e.RefuseLoad(name); message != "" {
+			return &refusedLoad{message: message}
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "adapter_config.json"))
+	if err != nil {
+		return &refusedLoad{missing: true, message: fmt.Sprintf("Loading lora %s failed: No adapter found for %s", name, dir)}
+	}
+	var config adapterConfig
+	if err := json.Unmarshal(text, &config); err != nil {
+		return &refusedLoad{message: err.Error()}
+	}
+	if config.Rank > e.MaxRank {
+		return &refusedLoad{message: fmt.Sprintf("LoRA rank %d is greater than max_lora_rank %d.", config.Rank, e.MaxRank)}
+	}
+	e.adapters[name] = loadedAdapter{dir, config.Version}
+	e.loads++
+	e.most = max(e.most, len(e.adapters))
+	return nil
+}
+
+func (e *Engine) unload(name string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, ok := e.adapters[name]
+	delete(e.adapters, name)
+	return ok
+}
+
+func (e *Engine) adapter(name string) (loadedAdapter, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	a, ok := e.adapters[name]
+	return a, ok
+}
+
+type adapterConfig struct {
+	Rank    int `json:"r"`
+	Version int `json:"empo2_version"` // whose script it stands for
+}
+
+// WriteAdapter writes what a trainer would hand over, for an Engine: a folder
+// that stands for a version of the script, with exact scores.
+func WriteAdapter(t testing.TB, p Policy, version int) sampler.Adapter {
+	t.Helper()
+	dir := t.TempDir()
+	text, err := json.Marshal(adapterConfig{8, version})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "adapter_config.json"), text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a := NewScripted(p.Tokenizer, p.Script).Adapter(version)
+	a.Dir = dir
+	return a
+}

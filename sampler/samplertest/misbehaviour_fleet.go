@@ -1,0 +1,214 @@
+package samplertest
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/empo2/empo2/sampler"
+)
+
+func (m *misbehaving) loadFails() {
+	var broken atomic.Bool
+	broken.Store(true)
+	f := m.open(m.T, FleetConfig{Replicas: 3, Prepare: func(i int, e *Engine) {
+		e.RefuseLoad = func(name string) string {
+			if i == 1 && broken.Load() && name == Name(2) {
+				return "No space left on device"
+			}
+			return ""
+		}
+	}})
+	_, p := m.publish(f, 1)
+	a := WriteAdapter(m.T, f.Engines[0].Policy, 2)
+	_, err := f.Backend.Publish(m.Context(), a)
+	if err == nil || !strings.Contains(err.Error(), f.Engines[1].URL) || !strings.Contains(err.Error(), "No space left on device") {
+		m.Errorf("%v, want the replica and the reason", err)
+	}
+	for _, e := range f.Engines {
+		if got := e.Adapters(); !slices.Equal(got, []string{Name(1)}) {
+			m.Errorf("%s has %v", e.URL, got)
+		}
+	}
+	if _, err := f.Backend.Sample(m.Context(), sampler.Policy{Version: 2, Name: Name(2)}, asked); !errors.Is(err, sampler.ErrPolicyGone) {
+		m.Errorf("a version that was not published: %v", err)
+	}
+	m.right(f, p)
+	broken.Store(false)
+	q, err := f.Backend.Publish(m.Context(), a)
+	if err != nil {
+		m.Fatal(err)
+	}
+	m.right(f, q)
+}
+
+func (m *misbehaving) dies() {
+	back := make(chan string, 8)
+	var died atomic.Pointer[Engine]
+	f := m.open(m.T, FleetConfig{Replicas: 3, OnReturn: func(url string) { back <- url }, Prepare: func(_ int, e *Engine) {
+		e.Fault = func(s Seen) Fault {
+			if s.MaxTokens == asked.MaxTokens && died.CompareAndSwap(nil, e) {
+				return FaultDie
+			}
+			return ""
+		}
+	}})
+	_, p := m.publish(f, 1)
+	m.right(f, p) // by another
+	dead := died.Load()
+	_, q := m.publish(f, 2) // without it
+	dead.Revive()
+	if url := <-back; url != dead.URL {
+		m.Errorf("%s is back, %s had died", url, dead.URL)
+	}
+	if got := dead.Adapters(); !slices.Equal(got, []string{p.Name, q.Name}) {
+		m.Errorf("it is back with %v", got)
+	}
+	for range 3 {
+		m.right(f, q)
+	}
+}
+
+func (m *misbehaving) startedAgain() {
+	back := make(chan string, 8)
+	f := m.open(m.T, FleetConfig{Replicas: 1, OnReturn: func(url string) { back <- url }})
+	_, p := m.publish(f, 1)
+	f.Engines[0].Revive() // between two requests: its adapters are gone
+	m.right(f, p)
+	<-back
+}
+
+func (m *misbehaving) comesBackWrong() {
+	var wrong atomic.Bool
+	seen := make(chan struct{}, 2)
+	f := m.open(m.T, FleetConfig{Replicas: 2, Prepare: func(i int, e *Engine) {
+		e.Applied = func(version int) int {
+			if i == 0 && wrong.Load() {
+				select {
+				case seen <- struct{}{}:
+				default:
+				}
+				return version + 30
+			}
+			return version
+		}
+	}})
+	_, p := m.publish(f, 1)
+	wrong.Store(true)
+	f.Engines[0].Kill()
+	m.right(f, p)
+	f.Engines[0].Revive()
+	<-seen // its first check
+	<-seen // its second
+	for range 20 {
+		m.right(f, p)
+	}
+}
+
+func (m *misbehaving) allDead() {
+	f := m.open(m.T, FleetConfig{Replicas: 2, Patience: 50 * time.Millisecond})
+	_, p := m.publish(f, 1)
+	for _, e := range f.Engines {
+		e.Kill()
+	}
+	m.fails(f, p, f.Engines[0].URL, f.Engines[1].URL, "hint: ")
+	enough := errors.New("enough")
+	ctx, cancel := context.WithTimeoutCause(m.Context(), 50*time.Millisecond, enough)
+	defer cancel()
+	_, err := f.Backend.Publish(ctx, WriteAdapter(m.T, f.Engines[0].Policy, 2))
+	if !errors.Is(err, enough) || !strings.Contains(err.Error(), f.Engines[0].URL) {
+		m.Errorf("publish on dead servers: %v", err)
+	}
+}
+
+func (m *misbehaving) neverInPlace() {
+	f := m.open(m.T, FleetConfig{Replicas: 1})
+	_, p := m.publish(f, 1)
+	other := WriteAdapter(m.T, f.Engines[0].Policy, 1)
+	for range 2 {
+		if _, err := f.Backend.Publish(m.Context(), other); err == nil || !strings.Contains(err.Error(), "stands for") {
+			m.Errorf("another directory: %v", err)
+		}
+		if err := f.Backend.Retire(m.Context(), p); err != nil { // still not, when it is retired
+			m.Error(err)
+		}
+	}
+	if got := f.Engines[0].Adapters(); len(got) != 0 {
+		m.Errorf("%v is loaded", got)
+	}
+}
+
+func (m *misbehaving) leftOver() {
+	f := m.open(m.T, FleetConfig{Replicas: 1, Prepare: func(_ int, e *Engine) {
+		e.load(Name(1), WriteAdapter(m.T, e.Policy, 30).Dir)
+	}})
+	_, p := m.publish(f, 1)
+	m.right(f, p)
+}
+
+// admission: what the server says is waiting waits here instead.
+func (m *misbehaving) admission() {
+	looked := make(chan struct{}, 1)
+	var most atomic.Int64
+	f := m.open(m.T, FleetConfig{Replicas: 1, Prepare: func(_ int, e *Engine) {
+		e.Waiting = func() int {
+			select {
+			case looked <- struct{}{}:
+			default:
+			}
+			return 1000
+		}
+		e.Fault = func(s Seen) Fault {
+			if s.MaxTokens == asked.MaxTokens {
+				e.mu.Lock()
+				defer e.mu.Unlock()
+				most.Store(max(most.Load(), int64(e.running)))
+			}
+			return ""
+		}
+	}})
+	_, p := m.publish(f, 1)
+	for range 3 { // the first may be from before the last look; two looks later the limit is set
+		<-looked
+	}
+	var group errgroup.Group
+	for range 64 {
+		group.Go(func() error { _, err := f.Backend.Sample(m.Context(), p, asked); return err })
+	}
+	if err := group.Wait(); err != nil {
+		m.Error(err)
+	}
+	if n := most.Load(); n != 1 {
+		m.Errorf("%d requests at once at a server where 1000 wait", n)
+	}
+}
+
+func (m *misbehaving) sticky() {
+	var answered [3]atomic.Int64
+	f := m.open(m.T, FleetConfig{Replicas: 3, Prepare: func(i int, e *Engine) {
+		e.Fault = func(s Seen) Fault {
+			if s.MaxTokens == asked.MaxTokens {
+				answered[i].Add(1)
+			}
+			return ""
+		}
+	}})
+	_, p := m.publish(f, 1)
+	r := asked
+	r.Session = "s"
+	for range 9 {
+		if _, err := f.Backend.Sample(m.Context(), p, r); err != nil {
+			m.Fatal(err)
+		}
+	}
+	for i := range answered {
+		if n := answered[i].Load(); n != 0 && n != 9 {
+			m.Errorf("replica %d answered %d of the session's 9 requests", i, n)
+		}
+	}
+}

@@ -1,0 +1,298 @@
+package sglang
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync/atomic"
+
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/fleet"
+	"github.com/empo2/empo2/sampler/launch"
+)
+
+var (
+	_ fleet.Server = (*server)(nil)
+	_ fleet.Dozer  = (*server)(nil)
+)
+
+// server is one SGLang. Its HTTP is that of its sources, entrypoints/
+// http_server.py and managers/io_struct.py of 0.5.
+type server struct {
+	*fleet.HTTP
+	want  string         // the base model's name; empty: whichever it is
+	child *launch.Server // nil: somebody else's
+
+	probed atomic.Pointer[traits] // by the last Probe
+}
+
+// traits are what requests depend on.
+type traits struct {
+	base  string // the base model's name
+	seeds bool   // sampling_seed is known
+}
+
+// Close also ends what was launched.
+func (s *server) Close() error {
+	s.HTTP.Close()
+	if s.child != nil {
+		return s.child.Close()
+	}
+	return nil
+}
+
+// Health is that of the process, if it is ours, and of the server.
+func (s *server) Health(ctx context.Context) error {
+	if s.child != nil {
+		if err := s.child.Err(); err != nil {
+			return err
+		}
+	}
+	return s.Call(ctx, "/health", nil, nil)
+}
+
+type model struct {
+	ID      string  `json:"id"`
+	Root    string  `json:"root"`
+	Parent  *string `json:"parent"` // of an adapter
+	Context int     `json:"max_model_len"`
+}
+
+func (s *server) models(ctx context.Context) ([]model, error) {
+	var list struct {
+		Data []model `json:"data"`
+	}
+	err := s.Call(ctx, "/v1/models", nil, &list)
+	return list.Data, err
+}
+
+// Adapters are the listed models that have a parent.
+func (s *server) Adapters(ctx context.Context) (map[string]string, error) {
+	list, err := s.models(ctx)
+	if err != nil {
+		return nil, err
+	}
+	adapters := map[string]string{}
+	for _, m := range list {
+		if m.Parent != nil {
+			adapters[m.ID] = m.Root
+		}
+	}
+	return adapters, nil
+}
+
+// update is the answer to a load and an unload.
+type update struct {
+	Success bool   `json:"success"`
+	Message string `json:"error_message"`
+}
+
+// LoadAdapter loads a folder; the server gives every load an identity of its
+// own, by which its prefix cache is keyed.
+func (s *server) LoadAdapter(ctx context.Context, name, dir string) error {
+	return s.update(ctx, "/load_lora_adapter", map[string]any{"lora_name": name, "lora_path": dir, "pinned": false})
+}
+
+// UnloadAdapter waits in the server for the adapter's last request.
+func (s *server) UnloadAdapter(ctx context.Context, name string) error {
+	return s.update(ctx, "/unload_lora_adapter", map[string]any{"lora_name": name})
+}
+
+func (s *server) update(ctx context.Context, path string, body map[string]any) error {
+	var u update
+	err := s.Call(ctx, path, body, &u)
+	if err == nil && !u.Success {
+		err = errors.New(u.Message)
+	}
+	if err == nil {
+		return nil
+	}
+	for _, h := range loadHints {
+		if strings.Contains(err.Error(), h.Said) {
+			return fmt.Errorf("%w\n  hint: %s", err, h.Remedy)
+		}
+	}
+	return err
+}
+
+// loadHints are remedies by what the server says to a load.
+var loadHints = []launch.Hint{
+	{Said: "rank", Remedy: rankHint},
+	{Said: "not enabled", Remedy: adaptersHint},
+	{Said: "max_loaded_loras", Remedy: residentHint},
+	{Said: "No such file", Remedy: "the server reads the directory itself: it must see the same path, on the same machine or a shared disk"},
+	{Said: "No adapter found", Remedy: "the server reads the directory itself: it must see the same path, on the same machine or a shared disk"},
+	{Said: "incompatible", Remedy: rankHint + ", and with --lora-target-modules all"},
+}
+
+// Load sums the schedulers' counts.
+func (s *server) Load(ctx context.Context) (fleet.Load, error) {
+	var ranks []struct {
+		All     int `json:"num_reqs"`
+		Waiting int `json:"num_waiting_reqs"`
+	}
+	err := s.Call(ctx, "/get_load", nil, &ranks)
+	if fleet.Refused(err) != 0 {
+		return fleet.Load{}, fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
+	}
+	var l fleet.Load
+	for _, r := range ranks {
+		l.Running += r.All - r.Waiting
+		l.Waiting += r.Waiting
+	}
+	return l, err
+}
+
+// Sleep gives weights and cache back. The server asserts that it is idle; its
+// prefix cache is emptied first, as nothing of it is left afterwards.
+func (s *server) Sleep(ctx context.Context) error {
+	if err := s.Call(ctx, "/flush_cache", struct{}{}, nil); err != nil {
+		return err
+	}
+	return s.Call(ctx, "/release_memory_occupation", struct{}{}, nil)
+}
+
+// Wake takes them again.
+func (s *server) Wake(ctx context.Context) error {
+	return s.Call(ctx, "/resume_memory_occupation", struct{}{}, nil)
+}
+
+// question is the body of a /generate.
+type question struct {
+	InputIDs       []int32  `json:"input_ids"`
+	Params         sampling `json:"sampling_params"`
+	ReturnLogprob  bool     `json:"return_logprob"`
+	LogprobStart   int      `json:"logprob_start_len"`
+	TextInLogprobs bool     `json:"return_text_in_logprobs"`
+	Stream         bool     `json:"stream"`
+	Adapter        string   `json:"lora_path,omitempty"` // its name
+}
+
+// sampling leaves nothing to the server's defaults.
+type sampling struct {
+	MaxNewTokens      int     `json:"max_new_tokens"`
+	Temperature       float64 `json:"temperature"`
+	TopP              float64 `json:"top_p"`
+	TopK              int     `json:"top_k"` // −1: all
+	MinP              float64 `json:"min_p"`
+	RepetitionPenalty float64 `json:"repetition_penalty"`
+	FrequencyPenalty  float64 `json:"frequency_penalty"`
+	PresencePenalty   float64 `json:"presence_penalty"`
+	IgnoreEOS         bool    `json:"ignore_eos"`
+	Seed              *int64  `json:"sampling_seed,omitempty"`
+}
+
+func ask(prompt []int32, tokens int) question {
+	return question{
+		InputIDs: prompt, ReturnLogprob: true, LogprobStart: -1,
+		Params: sampling{MaxNewTokens: tokens, TopP: 1, TopK: -1, RepetitionPenalty: 1},
+	}
+}
+
+// generated is what is read of the server's answer.
+type generated struct {
+	Text string  `json:"text"`
+	IDs  []int32 `json:"output_ids"`
+	Meta struct {
+		Prompt   int          `json:"prompt_tokens"`
+		Finish   finish       `json:"finish_reason"`
+		Logprobs []logprobRow `json:"output_token_logprobs"`
+	} `json:"meta_info"`
+}
+
+type finish struct {
+	Type string `json:"type"`
+}
+
+// A logprobRow is [log-prob, id, text or null].
+type logprobRow struct {
+	value *float32
+	id    int32
+}
+
+// UnmarshalJSON reads a row of two or three.
+func (r *logprobRow) UnmarshalJSON(text []byte) error {
+	var row []json.RawMessage
+	if err := json.Unmarshal(text, &row); err != nil {
+		return err
+	}
+	if len(row) < 2 {
+		return fmt.Errorf("a log-prob of %d parts", len(row))
+	}
+	return errors.Join(json.Unmarshal(row[0], &r.value), json.Unmarshal(row[1], &r.id))
+}
+
+// Complete asks for one completion. The answer does not tell which adapter
+// gave it: that is what the canary is for.
+func (s *server) Complete(ctx context.Context, name string, r sampler.Request) (fleet.Answer, error) {
+	q := ask(r.Prompt, r.MaxTokens)
+	q.Params.Temperature = r.Temperature
+	is := s.probed.Load()
+	if is == nil {
+		return fleet.Answer{}, errors.New("the server was not probed")
+	}
+	if r.Temperature > 0 && is.seeds {
+		seed := int64(r.Seed & math.MaxInt32)
+		q.Params.Seed = &seed
+	}
+	if name != is.base {
+		q.Adapter = name
+	}
+	a, err := s.generate(ctx, q)
+	a.Model = name
+	return a, err
+}
+
+func (s *server) generate(ctx context.Context, q question) (fleet.Answer, error) {
+	var g generated
+	if err := s.Call(ctx, "/generate", q, &g); err != nil {
+		return fleet.Answer{}, completionError(err)
+	}
+	return g.read()
+}
+
+var unknownAdapter = regexp.MustCompile(`(?i)lora.*not (been )?loaded|not loaded.*lora`)
+
+// completionError tells what may be sent again and what cannot be answered.
+func completionError(err error) error {
+	status := fleet.Refused(err)
+	switch {
+	case errors.Is(err, fleet.ErrLost):
+		return err
+	case status == http.StatusBadRequest && unknownAdapter.MatchString(err.Error()):
+		return fmt.Errorf("%w: %w", fleet.ErrUnknownModel, err)
+	case status >= http.StatusInternalServerError:
+		return fmt.Errorf("%w: %w", fleet.ErrLost, err)
+	case status == http.StatusBadRequest && strings.Contains(err.Error(), "context length"):
+		return fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
+	}
+	return err
+}
+
+// read checks that ids and log-probs speak of the same tokens. The end token
+// is the last id, as with every token that was sampled.
+func (g *generated) read() (fleet.Answer, error) {
+	a := fleet.Answer{Prompt: g.Meta.Prompt, IDs: g.IDs, Text: g.Text}
+	switch g.Meta.Finish.Type {
+	case "stop":
+		a.Finish = sampler.FinishStop
+	case "length":
+		a.Finish = sampler.FinishLength
+	}
+	for i, row := range g.Meta.Logprobs {
+		if i < len(a.IDs) && row.id != a.IDs[i] {
+			return a, fmt.Errorf("log-prob %d is of id %d, the sampled id is %d", i, row.id, a.IDs[i])
+		}
+		if row.value == nil {
+			a.Logprobs = append(a.Logprobs, float32(math.NaN()))
+			continue
+		}
+		a.Logprobs = append(a.Logprobs, *row.value)
+	}
+	return a, nil
+}

@@ -1,0 +1,157 @@
+// Package sglang serves policies with one or several SGLang servers, which
+// load LoRA adapters while they run.
+//
+// It speaks the native /generate with token ids in and out. SGLang has no
+// build that runs without a GPU, so that, unlike the other backends, this one
+// is tested against a fake only, written after SGLang's sources.
+package sglang
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/fleet"
+	"github.com/empo2/empo2/sampler/launch"
+)
+
+var (
+	_ sampler.Backend       = (*Backend)(nil)
+	_ sampler.Tokenizer     = (*Backend)(nil)
+	_ sampler.ControlTokens = (*Backend)(nil)
+	_ sampler.Sleeper       = (*Backend)(nil)
+)
+
+// Config says which servers and how. URLs, or Launch.Command, and Codec are
+// required.
+type Config struct {
+	URLs   []string // one per replica, for example http://127.0.0.1:30000
+	Model  string   // the base model's served name; empty: whichever it is
+	Alias  string   // adapters are called <Alias>-v000012; one run's alone on a server; empty: "policy"
+	APIKey string   // the server's --api-key; empty: none
+	// Codec is the trainer's tokenizer: SGLang's own is not asked.
+	Codec sampler.Codec
+
+	RequestTimeout time.Duration // of one request on one replica; 0: 5 minutes
+	LoadTimeout    time.Duration // until a version is served everywhere; 0: 2 minutes
+	HealthInterval time.Duration // between two looks at a replica; 0: 5 seconds
+	Patience       time.Duration // that requests wait while no replica is up; 0: 2 minutes
+	MaxInFlight    int           // requests at one replica; 0: 64
+
+	Launch LaunchConfig // used if URLs is empty
+	// OnReturn, if not nil, is told the URL of a replica that is back in the pool.
+	OnReturn func(url string)
+	Log      zerolog.Logger // the zero value is silent
+}
+
+// LaunchConfig starts one server of our own, which ends with us.
+type LaunchConfig struct {
+	Command      []string      // program and arguments; {port} is filled in
+	Env          []string      // KEY=VALUE, added to our own
+	StartTimeout time.Duration // until it is ready; 0: 10 minutes
+	Restarts     int           // within half an hour; 0: 3, negative: none
+}
+
+// LaunchLine is the command by which a user starts a server that can do all
+// that a run needs.
+func LaunchLine(model string, rank, resident int) string {
+	return fmt.Sprintf("SGLANG_RETURN_ORIGINAL_LOGPROB=1 \\\n  python -m sglang.launch_server --model-path %s --host 127.0.0.1 --port 30000 \\\n"+
+		"  --enable-lora --max-lora-rank %d --lora-target-modules all --max-loras-per-batch %d --max-loaded-loras %d --sampling-defaults openai",
+		model, rank, resident, 2*resident)
+}
+
+// Backend serves from the replicas. It is safe for concurrent use.
+type Backend struct {
+	*fleet.Backend
+	codec sampler.Codec
+}
+
+// Tokenize is the trainer's tokenizer's.
+func (b *Backend) Tokenize(ctx context.Context, text string) ([]int32, error) {
+	return b.codec.Tokenize(ctx, text)
+}
+
+// ControlToken is the trainer's tokenizer's.
+func (b *Backend) ControlToken(ctx context.Context, text string) (int32, error) {
+	return b.codec.ControlToken(ctx, text)
+}
+
+// Open connects to the servers, or launches one, and finds out what they can
+// do and whether they serve the trainer's model. The context bounds the start
+// only. Nothing is published yet.
+func Open(ctx context.Context, cfg Config) (*Backend, error) {
+	b, err := open(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("sglang: %w", err)
+	}
+	return b, nil
+}
+
+const checkText = "The quick brown fox opens a door."
+
+func open(ctx context.Context, cfg Config) (*Backend, error) {
+	if cfg.Codec == nil {
+		return nil, errors.New("no tokenizer: the trainer's is needed")
+	}
+	servers, err := cfg.servers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := fleet.Open(ctx, fleet.Config{
+		Servers: servers, Alias: cfg.Alias, Check: func(ctx context.Context) ([]int32, error) { return cfg.Codec.Tokenize(ctx, checkText) },
+		RequestTimeout: cfg.RequestTimeout, LoadTimeout: cfg.LoadTimeout, HealthInterval: cfg.HealthInterval,
+		Patience: cfg.Patience, MaxInFlight: cfg.MaxInFlight, OnReturn: cfg.OnReturn, Log: cfg.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Backend{pool, cfg.Codec}, nil
+}
+
+// servers are clients of the URLs, or of a process of our own.
+func (c *Config) servers(ctx context.Context) ([]fleet.Server, error) {
+	connections := c.MaxInFlight
+	if connections == 0 {
+		connections = 64
+	}
+	client := func(url string) *server {
+		return &server{HTTP: fleet.NewHTTP(url, c.APIKey, connections+8), want: c.Model}
+	}
+	var servers []fleet.Server
+	for _, url := range c.URLs {
+		servers = append(servers, client(url))
+	}
+	if len(servers) > 0 {
+		return servers, nil
+	}
+	if len(c.Launch.Command) == 0 {
+		return nil, errors.New("no server\n  hint: give the URL of one, or a command that launches one")
+	}
+	s, err := c.launch(ctx, client)
+	return []fleet.Server{s}, err
+}
+
+func (c *Config) launch(ctx context.Context, client func(url string) *server) (*server, error) {
+	port, err := launch.FreePort()
+	if err != nil {
+		return nil, err
+	}
+	text := fmt.Sprint(port)
+	s := client("http://127.0.0.1:" + text)
+	l := c.Launch
+	if !slices.ContainsFunc(l.Command, func(word string) bool { return strings.Contains(word, "{port}") }) {
+		return nil, errors.New("the command has no {port}\n  hint: add --port {port}")
+	}
+	s.child, err = launch.Start(ctx, launch.Config{
+		Name: "sglang", Command: launch.Fill(l.Command, map[string]string{"port": text}), Env: l.Env,
+		Ready:        func(ctx context.Context) error { return s.Call(ctx, "/health", nil, nil) },
+		StartTimeout: l.StartTimeout, Restarts: l.Restarts, Log: c.Log,
+	})
+	return s, err
+}

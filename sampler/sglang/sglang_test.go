@@ -1,0 +1,160 @@
+package sglang
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/samplertest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// script has choices that share beginnings; the version shifts the odds.
+func script(version int, _ []int32) []samplertest.Choice {
+	return []samplertest.Choice{
+		{Text: "pull jade", Weight: 3}, {Text: "pull amber", Weight: 1 + float64(version)}, {Text: "look around", Weight: 1},
+	}
+}
+
+var policy = samplertest.Policy{Tokenizer: samplertest.NewTokenizer(" jade", "pull"), Script: script}
+
+// codec is the trainer's tokenizer.
+type codec struct{ *samplertest.Tokenizer }
+
+func (c codec) Detokenize(_ context.Context, ids []int32) (string, error) { return c.Decode(ids), nil }
+
+func config(servers ...*samplertest.SGLang) Config {
+	c := Config{
+		Codec: codec{policy.Tokenizer}, HealthInterval: 20 * time.Millisecond,
+		LoadTimeout: 10 * time.Second, RequestTimeout: 10 * time.Second, Patience: 10 * time.Second,
+	}
+	for _, s := range servers {
+		c.URLs = append(c.URLs, s.URL)
+	}
+	return c
+}
+
+func newFake(t *testing.T) *samplertest.SGLang {
+	s := samplertest.NewSGLang(policy)
+	t.Cleanup(s.Close)
+	return s
+}
+
+func openFake(t *testing.T, c Config) *Backend {
+	t.Helper()
+	b, err := Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+func TestFakeConforms(t *testing.T) {
+	samplertest.Run(t, func(t *testing.T) samplertest.Fixture {
+		b := openFake(t, config(newFake(t), newFake(t)))
+		return samplertest.Fixture{
+			Backend: b, Tokenizer: b, Control: b, Tolerance: 1e-6,
+			Adapter: func(t *testing.T, version int) sampler.Adapter { return samplertest.WriteAdapter(t, policy, version) },
+		}
+	})
+}
+
+func TestMisbehaviour(t *testing.T) {
+	samplertest.Misbehave(t, func(t *testing.T, c samplertest.FleetConfig) samplertest.Fleet {
+		// An answer does not say who gave it; the canary is for that.
+		f := samplertest.Fleet{Silent: []samplertest.Fault{samplertest.FaultWrongModel}}
+		var servers []*samplertest.SGLang
+		for i := range c.Replicas {
+			s := newFake(t)
+			servers = append(servers, s)
+			f.Engines = append(f.Engines, &s.Engine)
+			if c.Prepare != nil {
+				c.Prepare(i, &s.Engine)
+			}
+		}
+		cfg := config(servers...)
+		cfg.OnReturn = c.OnReturn
+		if c.RequestTimeout > 0 {
+			cfg.RequestTimeout = c.RequestTimeout
+		}
+		if c.Patience > 0 {
+			cfg.Patience = c.Patience
+		}
+		f.Backend = openFake(t, cfg)
+		return f
+	})
+}
+
+func TestCapabilitiesAreProbed(t *testing.T) {
+	f := func(name string, change func(*samplertest.SGLang), want func(sampler.Capabilities) bool) {
+		t.Helper()
+		s := newFake(t)
+		change(s)
+		b := openFake(t, config(s))
+		c, err := b.Capabilities(t.Context())
+		if err != nil || !want(c) {
+			t.Errorf("%s: %+v %v", name, c, err)
+		}
+		p, err := b.Publish(t.Context(), sampler.Adapter{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Sample(t.Context(), p, sampler.Request{Prompt: []int32{1, 50, 2}, MaxTokens: 8, Temperature: 1, Seed: 3}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	f("as it should be", func(*samplertest.SGLang) {}, func(c sampler.Capabilities) bool {
+		return c.Server == "sglang" && c.Version == "0.5.9" && c.IDsIn && c.IDsOut && c.Logprobs && c.LogprobSpace == "raw" &&
+			c.Adapters == "runtime" && c.MaxRank == 16 && c.MaxResident == 8 && c.ContextLength == 4096 && c.VocabSize == policy.Tokenizer.VocabSize()
+	})
+	f("after the temperature", func(s *samplertest.SGLang) { s.Raw = false }, func(c sampler.Capabilities) bool { return c.LogprobSpace == "processed" })
+	f("no adapters", func(s *samplertest.SGLang) { s.Fixed = true }, func(c sampler.Capabilities) bool {
+		err := sampler.Needs{Adapters: true}.Check(c)
+		return c.Adapters == "none" && err != nil && strings.Contains(err.Error(), "--enable-lora")
+	})
+	f("no seeds", func(s *samplertest.SGLang) { s.NoSeeds = true }, func(c sampler.Capabilities) bool { return c.IDsOut })
+}
+
+func TestSleep(t *testing.T) {
+	s := newFake(t)
+	s.MemorySaver = true
+	b := openFake(t, config(s))
+	p, err := b.Publish(t.Context(), samplertest.WriteAdapter(t, policy, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Sleep(t.Context()); err != nil || !s.Asleep() {
+		t.Error(err, s.Asleep())
+	}
+	if err := b.Wake(t.Context()); err != nil || s.Asleep() {
+		t.Error(err, s.Asleep())
+	}
+	if _, err := b.Sample(t.Context(), p, sampler.Request{Prompt: []int32{1, 50, 2}, MaxTokens: 8}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	f := func(name, says string, change func(*samplertest.SGLang, *Config)) {
+		t.Helper()
+		s := newFake(t)
+		c := config(s)
+		change(s, &c)
+		if _, err := Open(t.Context(), c); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want %q", name, err, says)
+		}
+	}
+	f("no tokenizer", "the trainer's is needed", func(_ *samplertest.SGLang, c *Config) { c.Codec = nil })
+	f("no server", "hint: give the URL", func(_ *samplertest.SGLang, c *Config) { c.URLs = nil })
+	f("another model", `not "big"`, func(_ *samplertest.SGLang, c *Config) { c.Model = "big" })
+	f("no port", "hint: add --port {port}", func(_ *samplertest.SGLang, c *Config) { c.URLs, c.Launch.Command = nil, []string{"true"} })
+	f("no program", "hint: install the server", func(_ *samplertest.SGLang, c *Config) {
+		c.URLs, c.Launch.Command = nil, []string{"/no-such-program", "--port", "{port}"}
+	})
+}

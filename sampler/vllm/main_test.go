@@ -1,0 +1,92 @@
+package vllm
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/samplertest"
+)
+
+// fakeEnv makes the test binary a fake in a process of its own, whose answers
+// take as long as the variable says; its argument is a port, or it says where
+// it listens.
+const fakeEnv = "EMPO2_TEST_FAKE"
+
+func TestMain(m *testing.M) {
+	if delay, err := time.ParseDuration(os.Getenv(fakeEnv)); err == nil {
+		s := samplertest.NewVLLM(policy)
+		s.Fault = func(samplertest.Seen) samplertest.Fault { time.Sleep(delay); return "" }
+		if len(os.Args) > 1 {
+			fmt.Println(http.ListenAndServe("127.0.0.1:"+os.Args[1], s.Config.Handler))
+			os.Exit(1)
+		}
+		fmt.Println(s.URL)
+		io.Copy(io.Discard, os.Stdin)
+		return
+	}
+	// One case opens servers and waits for restarts; 25 take two seconds.
+	if err := flag.Set("rapid.checks", "25"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// script has choices that share beginnings; the version shifts the odds.
+func script(version int, _ []int32) []samplertest.Choice {
+	return []samplertest.Choice{
+		{Text: "pull jade", Weight: 3}, {Text: "pull amber", Weight: 1 + float64(version)}, {Text: "look around", Weight: 1},
+	}
+}
+
+var policy = samplertest.Policy{Tokenizer: samplertest.NewTokenizer(" jade", "pull"), Script: script}
+
+// codec is the trainer's tokenizer.
+type codec struct{ *samplertest.Tokenizer }
+
+func (c codec) Detokenize(_ context.Context, ids []int32) (string, error) { return c.Decode(ids), nil }
+
+// fakes are n replicas.
+func fakes(t testing.TB, n int) (servers []*samplertest.VLLM, urls []string) {
+	for range n {
+		s := samplertest.NewVLLM(policy)
+		t.Cleanup(s.Close)
+		servers, urls = append(servers, s), append(urls, s.URL)
+	}
+	return servers, urls
+}
+
+// config looks at replicas often and waits for nothing long.
+func config(urls []string) Config {
+	return Config{
+		URLs: urls, Codec: codec{policy.Tokenizer}, CacheSalt: true,
+		HealthInterval: 20 * time.Millisecond, LoadTimeout: 10 * time.Second, RequestTimeout: 10 * time.Second, Patience: 10 * time.Second,
+	}
+}
+
+func openFake(t testing.TB, cfg Config) *Backend {
+	t.Helper()
+	b, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+func publish(t testing.TB, b sampler.Backend, a sampler.Adapter) sampler.Policy {
+	t.Helper()
+	p, err := b.Publish(t.Context(), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}

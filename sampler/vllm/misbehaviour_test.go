@@ -1,0 +1,30 @@
+package vllm
+
+import (
+	"testing"
+
+	"github.com/empo2/empo2/sampler/samplertest"
+)
+
+func TestMisbehaviour(t *testing.T) {
+	samplertest.Misbehave(t, func(t *testing.T, c samplertest.FleetConfig) samplertest.Fleet {
+		servers, urls := fakes(t, c.Replicas)
+		f := samplertest.Fleet{}
+		for i, s := range servers {
+			f.Engines = append(f.Engines, &s.Engine)
+			if c.Prepare != nil {
+				c.Prepare(i, &s.Engine)
+			}
+		}
+		cfg := config(urls)
+		cfg.OnReturn = c.OnReturn
+		if c.RequestTimeout > 0 {
+			cfg.RequestTimeout = c.RequestTimeout
+		}
+		if c.Patience > 0 {
+			cfg.Patience = c.Patience
+		}
+		f.Backend = openFake(t, cfg)
+		return f
+	})
+}

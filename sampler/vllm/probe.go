@@ -1,0 +1,218 @@
+package vllm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/fleet"
+)
+
+// Remedies for what a server, as launched, cannot do.
+const (
+	adaptersHint = "start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment and --enable-lora"
+	rankHint     = "start it with --max-lora-rank of at least the adapter's rank (allowed: 1, 8, 16, 32, 64, 128, 256, 320, 512)"
+	residentHint = "start it with a higher --max-loras (and --max-cpu-loras)"
+	contextHint  = "start it with a higher --max-model-len"
+	idsHint      = "token ids in answers need vLLM 0.10.2 or newer"
+	spaceHint    = "start it with --logprobs-mode raw_logprobs, vLLM's default, or sample at temperature 1"
+	sleepHint    = "start it with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1 in its environment, on a GPU"
+)
+
+func hints() map[string]string {
+	return map[string]string{
+		"adapters": adaptersHint, "max_rank": rankHint, "max_resident": residentHint, "context_length": contextHint,
+		"ids_out": idsHint, "logprobs": idsHint, "logprob_space": spaceHint, "sleep": sleepHint,
+		"adapter_format": "vLLM reads PEFT directories: add \"peft\" to trainer.formats",
+	}
+}
+
+// Probe asks for versions, models and limits and samples two tokens that it
+// chose itself. The first completion of a fresh server takes seconds.
+func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
+	var version struct {
+		Version string `json:"version"`
+	}
+	if err := s.Call(ctx, "/version", nil, &version); err != nil {
+		return fleet.Probe{}, notVLLM(err)
+	}
+	m, err := s.base(ctx)
+	if err != nil {
+		return fleet.Probe{}, err
+	}
+	p := fleet.Probe{Model: m.ID, Root: m.Root, Capabilities: sampler.Capabilities{
+		Server: "vllm", Version: version.Version, IDsIn: true, Adapters: "none", AdapterFormat: "peft",
+		ContextLength: m.Context, Replicas: 1, Hints: hints(),
+	}}
+	c := &p.Capabilities
+	if p.Sleeps, err = s.sleeps(ctx); err != nil {
+		return p, err
+	}
+	if c.VocabSize, err = s.vocabulary(ctx, m.ID); err != nil {
+		return p, err
+	}
+	if err := s.writes(ctx, m.ID, c); err != nil {
+		return p, err
+	}
+	if err := s.adapts(ctx, c); err != nil {
+		return p, err
+	}
+	return p, nil
+}
+
+func notVLLM(err error) error {
+	switch fleet.Refused(err) {
+	case http.StatusNotFound:
+		return fmt.Errorf("%w\n  hint: is this a vLLM server? its URL has no path such as /v1", err)
+	case http.StatusUnauthorized:
+		return fmt.Errorf("%w\n  hint: give sampler.api_key the server's --api-key", err)
+	}
+	return fmt.Errorf("%w\n  hint: is the server running, and reachable from here?", err)
+}
+
+// base is the model to serve from.
+func (s *server) base(ctx context.Context) (model, error) {
+	list, err := s.models(ctx)
+	if err != nil {
+		return model{}, notVLLM(err)
+	}
+	var names []string
+	var found []model
+	for _, m := range list {
+		if m.Parent != nil {
+			continue
+		}
+		names = append(names, m.ID)
+		if s.want == "" || m.ID == s.want {
+			found = append(found, m)
+		}
+	}
+	switch {
+	case len(found) == 0 || s.want == "" && len(names) > 1:
+		return model{}, fmt.Errorf("it serves %s, not %q\n  hint: set the model's name to the one that the server gives it (--served-model-name)", strings.Join(names, ", "), s.want)
+	case found[0].Context < 1:
+		return model{}, fmt.Errorf("it gives %s a context of %d tokens", found[0].ID, found[0].Context)
+	}
+	return found[0], nil
+}
+
+// sleeps: only in development mode are there routes for it.
+func (s *server) sleeps(ctx context.Context) (bool, error) {
+	var is struct {
+		Sleeping bool `json:"is_sleeping"`
+	}
+	err := s.Call(ctx, "/is_sleeping", nil, &is)
+	switch {
+	case fleet.Refused(err) != 0:
+		return false, nil
+	case is.Sleeping:
+		return true, errors.New("it sleeps\n  hint: wake it, POST /wake_up, or start it again")
+	}
+	return true, err
+}
+
+var vocabularySize = regexp.MustCompile(`Vocabulary size: (\d+)`)
+
+// vocabulary asks for something outside of it; the refusal says how large it
+// is. 0: it does not.
+func (s *server) vocabulary(ctx context.Context, name string) (int, error) {
+	q := ask(name, []int32{0}, 1)
+	q.LogitBias = map[string]float64{strconv.Itoa(math.MaxInt32): 1}
+	_, err := s.complete(ctx, q)
+	if errors.Is(err, fleet.ErrLost) || ctx.Err() != nil {
+		return 0, err
+	}
+	if err == nil {
+		return 0, nil
+	}
+	m := vocabularySize.FindStringSubmatch(err.Error())
+	if m == nil {
+		return 0, nil
+	}
+	return strconv.Atoi(m[1])
+}
+
+// writes samples at a temperature of 0.5 where only one id is allowed. After
+// the temperature and the filters that id is certain; before, it is not for
+// two different ones.
+func (s *server) writes(ctx context.Context, name string, c *sampler.Capabilities) error {
+	certain := true
+	for _, id := range []int32{0, int32(max(c.VocabSize, 4) / 2)} {
+		q := ask(name, []int32{id}, 1)
+		q.Temperature, q.AllowedIDs = 0.5, []int32{id}
+		a, err := s.complete(ctx, q)
+		if err != nil {
+			return fmt.Errorf("sample a token: %w", err)
+		}
+		c.IDsOut = len(a.IDs) == 1 && a.IDs[0] == id
+		c.Logprobs = c.IDsOut && len(a.Logprobs) == 1
+		if !c.Logprobs {
+			return nil
+		}
+		certain = certain && a.Logprobs[0] > -1e-6
+	}
+	if c.LogprobSpace = "raw"; certain {
+		c.LogprobSpace = "processed"
+	}
+	return nil
+}
+
+var maxLoras = regexp.MustCompile(`vllm:lora_requests_info\{[^}]*max_lora="(\d+)"`)
+
+// adapts: the route that loads is there only where it is allowed, and says
+// that it needs a name.
+func (s *server) adapts(ctx context.Context, c *sampler.Capabilities) error {
+	err := s.Call(ctx, "/v1/load_lora_adapter", struct{}{}, nil)
+	switch status := fleet.Refused(err); {
+	case err != nil && status == 0, errors.Is(err, fleet.ErrLost):
+		return err
+	case status == http.StatusBadRequest || status == http.StatusUnprocessableEntity:
+		c.Adapters = "runtime"
+		if c.MaxRank, err = s.maxRank(ctx); err != nil {
+			return err
+		}
+	}
+	text, err := s.metrics(ctx)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	if m := maxLoras.FindStringSubmatch(text); m != nil {
+		c.MaxResident, _ = strconv.Atoi(m[1]) // digits
+	}
+	return err
+}
+
+// absurd is an adapter of a rank that no server takes.
+const absurd = `{"peft_type": "LORA", "r": 100000, "lora_alpha": 1, "target_modules": ["q_proj"], "bias": "none", "task_type": "CAUSAL_LM"}`
+
+var largestRank = regexp.MustCompile(`greater than max_lora_rank (\d+)`)
+
+// maxRank offers an adapter of an absurd rank; the refusal says what is
+// allowed. It is 0, not known, where the server does not see our files.
+func (s *server) maxRank(ctx context.Context) (int, error) {
+	dir, err := os.MkdirTemp("", "empo2-rank-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(filepath.Join(dir, "adapter_config.json"), []byte(absurd), 0o644)); err != nil {
+		return 0, err
+	}
+	err = s.LoadAdapter(ctx, filepath.Base(dir), dir)
+	if fleet.Refused(err) == 0 {
+		return 0, err
+	}
+	m := largestRank.FindStringSubmatch(err.Error())
+	if m == nil {
+		return 0, nil
+	}
+	return strconv.Atoi(m[1])
+}

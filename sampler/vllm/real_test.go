@@ -1,0 +1,233 @@
+package vllm
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/samplertest"
+)
+
+// real is what the tests with a real vLLM share.
+type real struct {
+	python, model string
+	oracle        *oracle
+}
+
+// newReal needs EMPO2_VLLM, a Python with vLLM, and EMPO2_PYTHON, one with the
+// trainer's packages: scripts/test-vllm sets both.
+func newReal(t testing.TB) *real {
+	t.Helper()
+	python := os.Getenv("EMPO2_VLLM")
+	if python == "" {
+		t.Skip("NOT TESTED with a real vLLM: EMPO2_VLLM names no Python that has it (run scripts/test-vllm)")
+	}
+	trainer := os.Getenv("EMPO2_PYTHON")
+	if trainer == "" {
+		t.Fatal("EMPO2_PYTHON names no Python with the trainer's packages")
+	}
+	model, err := filepath.Abs(weights)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &real{python, model, startOracle(t, trainer, model)}
+}
+
+// launch starts a vLLM on the CPU, which takes one to two minutes.
+func (r *real) launch(t testing.TB, change func(*Config)) *Backend {
+	t.Helper()
+	cfg := Config{
+		Launch: LaunchConfig{
+			Python: r.python, Model: r.model, CPU: true, Exact: true, Context: 1024, MaxSeqs: 64, MaxResident: 4,
+			Env: []string{"HF_HUB_OFFLINE=1"}, StartTimeout: 5 * time.Minute,
+		},
+		CacheSalt: true, LoadTimeout: 5 * time.Minute,
+		Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.InfoLevel),
+	}
+	change(&cfg)
+	b, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+// open connects to a server that runs already.
+func (r *real) open(t testing.TB, url string) *Backend {
+	t.Helper()
+	b, err := Open(t.Context(), Config{URLs: []string{url}, CacheSalt: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestReal needs a real vLLM.
+func TestReal(t *testing.T) {
+	r := newReal(t)
+	b := r.launch(t, func(*Config) {})
+	url := b.Servers()[0].URL()
+	t.Run("conformance", func(t *testing.T) {
+		samplertest.Run(t, func(t *testing.T) samplertest.Fixture {
+			b := r.open(t, url)
+			return samplertest.Fixture{
+				Backend: b, Tokenizer: b, Control: b, Tolerance: 1e-4, Prompt: "You are at a door.",
+				Adapter: func(t *testing.T, version int) sampler.Adapter { return r.oracle.adapter(t, version) },
+			}
+		})
+	})
+	t.Run("log-probs are torch's", func(t *testing.T) {
+		if d := r.difference(t, r.open(t, url)); d > 1e-4 {
+			t.Errorf("log-probs differ from torch's by %g", d)
+		}
+	})
+	t.Run("an adapter is proved", func(t *testing.T) { testProved(t, r, url) })
+	t.Run("versions are swapped under load", func(t *testing.T) { testSwap(t, r, url) })
+	t.Run("it is started again", func(t *testing.T) { testStartedAgain(t, r, b) })
+}
+
+// difference is the largest one between the server's log-probs and torch's,
+// over the base and an adapter.
+func (r *real) difference(t testing.TB, b *Backend) float64 {
+	t.Helper()
+	defer b.Close()
+	worst, sampled := 0.0, 0
+	base := sampler.Adapter{Score: r.oracle.score("")}
+	for _, a := range []sampler.Adapter{base, r.oracle.adapter(t, 1)} {
+		p := publish(t, b, a)
+		requests, answers := make([]sampler.Request, 32), make([]sampler.Completion, 32)
+		for i := range requests {
+			prompt, err := b.Tokenize(t.Context(), "Room "+strconv.Itoa(i*i)+": a lever, a door and a sign.")
+			if err != nil {
+				t.Fatal(err)
+			}
+			requests[i] = sampler.Request{Prompt: prompt, MaxTokens: 24, Temperature: 1, Seed: uint64(i)}
+		}
+		var group errgroup.Group
+		for i := range requests {
+			group.Go(func() (err error) { answers[i], err = b.Sample(t.Context(), p, requests[i]); return err })
+		}
+		if err := group.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		for i, c := range answers {
+			want, err := a.Score(t.Context(), slices.Concat(requests[i].Prompt, c.IDs))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for k, l := range c.Logprobs {
+				worst = math.Max(worst, math.Abs(float64(l-want[len(requests[i].Prompt)-1+k])))
+			}
+			sampled += len(c.IDs)
+		}
+	}
+	t.Logf("%d tokens, largest difference %.3g", sampled, worst)
+	return worst
+}
+
+func testProved(t *testing.T, r *real, url string) {
+	b := r.open(t, url)
+	prompt, err := b.Tokenize(t.Context(), "You are at a door.")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seen []sampler.Canary
+	proved := sampler.Proved(b, prompt, 1e-4, func(c sampler.Canary) { seen = append(seen, c) })
+	defer proved.Close()
+	publish(t, proved, sampler.Adapter{Score: r.oracle.score("")})
+	publish(t, proved, r.oracle.adapter(t, 1))
+	publish(t, proved, r.oracle.adapter(t, 2))
+	t.Logf("%+v", seen)
+	wrong := r.oracle.adapter(t, 3)
+	wrong.Score = r.oracle.score("")
+	if _, err := proved.Publish(t.Context(), wrong); err == nil {
+		t.Error("an adapter that is not what the trainer has was proved")
+	}
+}
+
+// swaps are of versions whose weights are one of a few, each in a folder of
+// its own.
+func (r *real) swaps(t testing.TB, b *Backend, n, inFlight int) samplertest.SwapConfig {
+	t.Helper()
+	var made []sampler.Adapter
+	for content := range 4 {
+		made = append(made, r.oracle.adapter(t, content+1))
+	}
+	root := t.TempDir()
+	cfg := samplertest.SwapConfig{
+		Swaps: n, InFlight: inFlight, MaxTokens: 4, Tolerance: 1e-3,
+		Adapter: func(version int) (sampler.Adapter, int) {
+			content := version % len(made)
+			a := made[content]
+			dir := filepath.Join(root, strconv.Itoa(version))
+			if err := os.CopyFS(dir, os.DirFS(a.Dir)); err != nil {
+				t.Error(err)
+			}
+			a.Dir = dir
+			return a, content
+		},
+		Resident: func() int {
+			adapters, err := b.Servers()[0].Adapters(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			return len(adapters)
+		},
+	}
+	for i := range 8 {
+		prompt, err := b.Tokenize(t.Context(), "You are in room "+strconv.Itoa(i)+". There is a lever, a door and a sign.")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Prompts = append(cfg.Prompts, prompt)
+	}
+	return cfg
+}
+
+func testSwap(t *testing.T, r *real, url string) {
+	b := r.open(t, url)
+	defer b.Close()
+	got, err := samplertest.Swap(t.Context(), b, r.swaps(t, b, 5, 16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d requests, first token %v, most resident %d, largest difference %.2g", got.Requests, got.First, got.Resident, got.MaxDiff)
+	if got.Failed != 0 || got.Wrong != 0 || got.Requests == 0 || got.Resident > 4 {
+		t.Errorf("%d failed, %d wrong, %d resident: %v", got.Failed, got.Wrong, got.Resident, got.Err)
+	}
+}
+
+// testStartedAgain kills the whole server with requests in flight.
+func testStartedAgain(t *testing.T, r *real, b *Backend) {
+	a := r.oracle.adapter(t, 1)
+	p := publish(t, b, a)
+	prompt, err := b.Tokenize(t.Context(), "You are at a door.")
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := sampler.Request{Prompt: prompt, MaxTokens: 8}
+	before, err := b.Sample(t.Context(), p, request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(-b.Servers()[0].(*server).child.PID(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	after, err := b.Sample(t.Context(), p, request)
+	if err != nil || !slices.Equal(before.IDs, after.IDs) {
+		t.Errorf("%v, was %v: %v", after, before, err)
+	}
+	if s := b.Stats(); s.Returns != 1 || s.Retries == 0 {
+		t.Errorf("%+v", s)
+	}
+}

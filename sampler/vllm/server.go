@@ -1,0 +1,295 @@
+package vllm
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/fleet"
+	"github.com/empo2/empo2/sampler/launch"
+)
+
+var (
+	_ fleet.Server = (*server)(nil)
+	_ fleet.Dozer  = (*server)(nil)
+)
+
+// server is one vLLM. Its HTTP is that of version 0.32.0, recorded.
+type server struct {
+	*fleet.HTTP
+	want  string         // the base model's name; empty: the only one
+	salt  string         // of prefix caches; empty: none is sent
+	child *launch.Server // nil: somebody else's
+}
+
+// Close also ends what was launched.
+func (s *server) Close() error {
+	s.HTTP.Close()
+	if s.child != nil {
+		return s.child.Close()
+	}
+	return nil
+}
+
+// Health is that of the process, if it is ours, and of its engine.
+func (s *server) Health(ctx context.Context) error {
+	if s.child != nil {
+		if err := s.child.Err(); err != nil {
+			return err
+		}
+	}
+	return s.Call(ctx, "/health", nil, nil)
+}
+
+type model struct {
+	ID      string  `json:"id"`
+	Root    string  `json:"root"`
+	Parent  *string `json:"parent"` // of an adapter
+	Context int     `json:"max_model_len"`
+}
+
+func (s *server) models(ctx context.Context) ([]model, error) {
+	var list struct {
+		Data []model `json:"data"`
+	}
+	err := s.Call(ctx, "/v1/models", nil, &list)
+	return list.Data, err
+}
+
+// Adapters are the listed models that have a parent.
+func (s *server) Adapters(ctx context.Context) (map[string]string, error) {
+	list, err := s.models(ctx)
+	if err != nil {
+		return nil, err
+	}
+	adapters := map[string]string{}
+	for _, m := range list {
+		if m.Parent != nil {
+			adapters[m.ID] = m.Root
+		}
+	}
+	return adapters, nil
+}
+
+// LoadAdapter returns when the engine has the adapter. The server says so in
+// plain text.
+func (s *server) LoadAdapter(ctx context.Context, name, dir string) error {
+	err := s.Call(ctx, "/v1/load_lora_adapter", map[string]string{"lora_name": name, "lora_path": dir}, nil)
+	if err == nil {
+		return nil
+	}
+	return withHint(err, loadHints)
+}
+
+// UnloadAdapter forgets the name; the engine keeps the adapter until it needs
+// its place.
+func (s *server) UnloadAdapter(ctx context.Context, name string) error {
+	return s.Call(ctx, "/v1/unload_lora_adapter", map[string]string{"lora_name": name}, nil)
+}
+
+// loadHints are remedies by what the server says to a load.
+var loadHints = []launch.Hint{
+	{Said: "greater than max_lora_rank", Remedy: rankHint},
+	{Said: "No adapter found", Remedy: "the server reads the directory itself: it must see the same path, on the same machine or a shared disk, and its user must be able to read the files"},
+	{Said: "does not support LoRA", Remedy: adaptersHint},
+	{Said: "LoRA is not enabled", Remedy: adaptersHint},
+	{Said: "Not Found", Remedy: adaptersHint},
+	{Said: "size mismatch", Remedy: "the adapter belongs to another base model: serve the model that the trainer trains"},
+	{Said: "shape", Remedy: "the adapter belongs to another base model: serve the model that the trainer trains"},
+	{Said: "add_lora", Remedy: "the server's log has the reason; likely an adapter of another base model, or modules that vLLM does not adapt"},
+}
+
+func withHint(err error, hints []launch.Hint) error {
+	for _, h := range hints {
+		if fleet.Refused(err) != 0 && strings.Contains(err.Error(), h.Said) {
+			return fmt.Errorf("%w\n  hint: %s", err, h.Remedy)
+		}
+	}
+	return err
+}
+
+// Load sums the engine's gauges over all its parts.
+func (s *server) Load(ctx context.Context) (l fleet.Load, err error) {
+	text, err := s.metrics(ctx)
+	if err != nil {
+		return l, err
+	}
+	running, known := gauge(text, "vllm:num_requests_running")
+	waiting, also := gauge(text, "vllm:num_requests_waiting")
+	if !known || !also {
+		return l, fmt.Errorf("%w: /metrics does not say how many requests run and wait", errors.ErrUnsupported)
+	}
+	return fleet.Load{Running: int(running), Waiting: int(waiting)}, nil
+}
+
+func (s *server) metrics(ctx context.Context) (string, error) {
+	var text string
+	err := s.Call(ctx, "/metrics", nil, &text)
+	if fleet.Refused(err) == http.StatusNotFound {
+		return "", fmt.Errorf("%w: no /metrics", errors.ErrUnsupported)
+	}
+	return text, err
+}
+
+// gauge sums the lines of a metric.
+func gauge(text, name string) (sum float64, known bool) {
+	lines := bufio.NewScanner(strings.NewReader(text))
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		rest, ok := strings.CutPrefix(lines.Text(), name)
+		if !ok || !strings.HasPrefix(rest, "{") && !strings.HasPrefix(rest, " ") {
+			continue
+		}
+		value, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
+		if err == nil && !math.IsNaN(value) {
+			sum, known = sum+value, true
+		}
+	}
+	return sum, known
+}
+
+// Sleep keeps the weights in the host's memory and drops the cache: level 1,
+// as after level 2 the weights would have to be loaded by other means.
+func (s *server) Sleep(ctx context.Context) error {
+	return s.Call(ctx, "/sleep?level=1", struct{}{}, nil)
+}
+
+// Wake takes weights and cache back.
+func (s *server) Wake(ctx context.Context) error {
+	return s.Call(ctx, "/wake_up", struct{}{}, nil)
+}
+
+// question is the body of a completion. Nothing is left to the server's
+// defaults, which may be those of the model's generation_config.json.
+type question struct {
+	Model             string             `json:"model"`
+	Prompt            []int32            `json:"prompt"`
+	MaxTokens         int                `json:"max_tokens"`
+	Temperature       float64            `json:"temperature"`
+	TopP              float64            `json:"top_p"`
+	TopK              int                `json:"top_k"`
+	MinP              float64            `json:"min_p"`
+	RepetitionPenalty float64            `json:"repetition_penalty"`
+	PresencePenalty   float64            `json:"presence_penalty"`
+	FrequencyPenalty  float64            `json:"frequency_penalty"`
+	Seed              *int64             `json:"seed,omitempty"`
+	N                 int                `json:"n"`
+	Stream            bool               `json:"stream"`
+	Logprobs          int                `json:"logprobs"`
+	ReturnTokenIDs    bool               `json:"return_token_ids"`
+	TokensAsIDs       bool               `json:"return_tokens_as_token_ids"`
+	CacheSalt         string             `json:"cache_salt,omitempty"`
+	AllowedIDs        []int32            `json:"allowed_token_ids,omitempty"`
+	LogitBias         map[string]float64 `json:"logit_bias,omitempty"`
+}
+
+func ask(model string, prompt []int32, tokens int) question {
+	return question{
+		Model: model, Prompt: prompt, MaxTokens: tokens, TopP: 1, RepetitionPenalty: 1, N: 1,
+		ReturnTokenIDs: true, TokensAsIDs: true,
+	}
+}
+
+// completion is what is read of the server's answer.
+type completion struct {
+	Model   string `json:"model"`
+	Choices []struct {
+		Text      string  `json:"text"`
+		Finish    string  `json:"finish_reason"`
+		IDs       []int32 `json:"token_ids"`
+		PromptIDs []int32 `json:"prompt_token_ids"`
+		Logprobs  *struct {
+			Tokens []string   `json:"tokens"` // "token_id:12"
+			Values []*float32 `json:"token_logprobs"`
+		} `json:"logprobs"`
+	} `json:"choices"`
+}
+
+// Complete asks for one completion. A seed goes only with sampling: it changes
+// nothing else, and vLLM on a CPU with chunked prefill dies of it.
+func (s *server) Complete(ctx context.Context, name string, r sampler.Request) (fleet.Answer, error) {
+	q := ask(name, r.Prompt, r.MaxTokens)
+	q.Temperature = r.Temperature
+	if r.Temperature > 0 {
+		seed := int64(r.Seed & math.MaxInt64)
+		q.Seed = &seed
+	}
+	if s.salt != "" {
+		q.CacheSalt = name + s.salt
+	}
+	a, err := s.complete(ctx, q)
+	if err == nil && !slices.Equal(a.prompt, r.Prompt) {
+		return fleet.Answer{}, fmt.Errorf("the server read another prompt than was sent: %d ids, %d were sent", len(a.prompt), len(r.Prompt))
+	}
+	return a.Answer, err
+}
+
+// answer keeps the prompt's ids as the server read them.
+type answer struct {
+	fleet.Answer
+	prompt []int32
+}
+
+func (s *server) complete(ctx context.Context, q question) (answer, error) {
+	var c completion
+	if err := s.Call(ctx, "/v1/completions", q, &c); err != nil {
+		return answer{}, completionError(err)
+	}
+	return c.read()
+}
+
+// completionError tells what may be sent again and what cannot be answered.
+func completionError(err error) error {
+	status := fleet.Refused(err)
+	switch {
+	case errors.Is(err, fleet.ErrLost):
+		return err
+	case status == http.StatusNotFound:
+		return fmt.Errorf("%w: %w", fleet.ErrUnknownModel, err)
+	case status >= http.StatusInternalServerError: // an engine that dies answers so before it refuses connections
+		return fmt.Errorf("%w: %w", fleet.ErrLost, err)
+	case status == http.StatusBadRequest && strings.Contains(err.Error(), "maximum context length"):
+		return fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
+	}
+	return err
+}
+
+// read checks that ids and log-probs speak of the same tokens.
+func (c *completion) read() (answer, error) {
+	if len(c.Choices) != 1 {
+		return answer{}, fmt.Errorf("%d choices, one was asked for", len(c.Choices))
+	}
+	choice := c.Choices[0]
+	a := answer{fleet.Answer{Model: c.Model, Prompt: len(choice.PromptIDs), IDs: choice.IDs, Text: choice.Text}, choice.PromptIDs}
+	switch choice.Finish {
+	case "stop":
+		a.Finish = sampler.FinishStop
+	case "length":
+		a.Finish = sampler.FinishLength
+	}
+	l := choice.Logprobs
+	if l == nil {
+		return a, nil
+	}
+	for _, v := range l.Values {
+		if v == nil {
+			a.Logprobs = append(a.Logprobs, float32(math.NaN()))
+			continue
+		}
+		a.Logprobs = append(a.Logprobs, *v)
+	}
+	for i, token := range l.Tokens {
+		id, ok := strings.CutPrefix(token, "token_id:")
+		if ok && i < len(a.IDs) && id != strconv.Itoa(int(a.IDs[i])) {
+			return a, fmt.Errorf("log-prob %d is of id %s, the sampled id is %d", i, id, a.IDs[i])
+		}
+	}
+	return a, nil
+}

@@ -1,0 +1,54 @@
+"""What torch says, for the tests of vllm: random LoRA adapters and log-probs.
+
+Arguments: the trainer's sources and the model. One JSON object per line in and out.
+"""
+
+import copy
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+
+import torch
+from empo2_trainer.export import module_names, peft_config, write_peft
+from transformers import AutoModelForCausalLM
+
+RANK, ALPHA = 4, 8.0
+base = AutoModelForCausalLM.from_pretrained(sys.argv[2], dtype=torch.float32).eval()
+models = {"": base}
+
+
+def adapter(path, seed):
+    """Write a random adapter as PEFT folder and remember the merged model."""
+    noise = torch.Generator().manual_seed(seed)
+    merged, weights = copy.deepcopy(base), {}
+    for name, module in merged.named_modules():
+        if not name.endswith("_proj"):
+            continue
+        rows, columns = module.weight.shape
+        a = torch.randn(RANK, columns, generator=noise) / columns**0.5
+        b = torch.randn(rows, RANK, generator=noise) * 0.2
+        weights[f"base_model.model.{name}.lora_A.weight"] = a
+        weights[f"base_model.model.{name}.lora_B.weight"] = b
+        module.weight.data += (ALPHA / RANK) * b @ a
+    write_peft(Path(path), peft_config(sys.argv[2], RANK, ALPHA, module_names(weights)), weights)
+    models[path] = merged
+
+
+@torch.no_grad()
+def score(path, tokens):
+    """log π(tokens[i+1] | tokens[:i+1]) for every i."""
+    ids = torch.tensor([tokens])
+    logprobs = models[path](ids).logits[0, :-1].log_softmax(-1)
+    return logprobs.gather(1, ids[0, 1:, None])[:, 0].tolist()
+
+
+for line in sys.stdin:
+    want = json.loads(line)
+    if "seed" in want:
+        adapter(want["adapter"], want["seed"])
+        answer = []
+    else:
+        answer = score(want["adapter"], want["tokens"])
+    print(json.dumps(answer), flush=True)

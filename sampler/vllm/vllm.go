@@ -1,0 +1,130 @@
+// Package vllm serves policies with one or several vLLM servers, somebody
+// else's or launched here, which load LoRA adapters while they run.
+//
+// Prompts go in and answers come out as token ids. Every version has its own
+// directory and name, so that vLLM's prefix cache, keyed by name and path,
+// never serves one version with the keys and values of another; a cache salt
+// makes sure of that across runs. Nothing is replaced in place: vLLM would
+// change the weights in the midst of a request and read the directory again at
+// every step. Behaviour is that of version 0.32.0, recorded and tested.
+package vllm
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/fleet"
+)
+
+var (
+	_ sampler.Backend       = (*Backend)(nil)
+	_ sampler.Tokenizer     = (*Backend)(nil)
+	_ sampler.ControlTokens = (*Backend)(nil)
+	_ sampler.Sleeper       = (*Backend)(nil)
+)
+
+// Config says which servers and how. Either URLs or Launch.Model is needed.
+type Config struct {
+	// URLs are one per replica, for example http://127.0.0.1:8000, and none of a
+	// balancer before several: an adapter is loaded where the request arrives.
+	URLs  []string
+	Model string // the base model's served name; empty: the only one that the server has
+	Alias string // adapters are called <Alias>-v000012; one run's alone on a server; empty: "policy"
+	// APIKey is the server's --api-key; empty: none.
+	APIKey string
+	// CacheSalt keeps this run's prefix caches apart from those of everybody
+	// else, also of an earlier run that used the same names and directories.
+	CacheSalt bool
+	// Codec is the trainer's tokenizer. It is held against the server's at the
+	// start and used in its place. Nil: the server's, which reads control
+	// tokens in text; they are cut there.
+	Codec sampler.Codec
+
+	RequestTimeout time.Duration // of one request on one replica; 0: 5 minutes
+	LoadTimeout    time.Duration // until a version is served everywhere; 0: 2 minutes
+	HealthInterval time.Duration // between two looks at a replica; 0: 5 seconds
+	// Patience is how long requests wait while no replica is up; 0: 2 minutes,
+	// or what a launched server gets to start.
+	Patience    time.Duration
+	MaxInFlight int // requests at one replica; 0: 64
+
+	Launch LaunchConfig // used if URLs is empty
+	// OnReturn, if not nil, is told the URL of a replica that is back in the pool.
+	OnReturn func(url string)
+	Log      zerolog.Logger // the zero value is silent
+}
+
+// Backend serves from the replicas. It is safe for concurrent use.
+type Backend struct {
+	*fleet.Backend
+	text tokenizer
+}
+
+// A tokenizer is the trainer's or the servers'.
+type tokenizer interface {
+	sampler.Tokenizer
+	sampler.ControlTokens
+}
+
+// Open connects to the servers, or launches them, finds out what they can do
+// and whether they serve the trainer's model. The context bounds the start
+// only. Nothing is published yet.
+func Open(ctx context.Context, cfg Config) (*Backend, error) {
+	b, err := open(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("vllm: %w", err)
+	}
+	return b, nil
+}
+
+func open(ctx context.Context, cfg Config) (*Backend, error) {
+	servers, err := cfg.servers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	text := cfg.tokenizer(servers)
+	pool, err := fleet.Open(ctx, fleet.Config{
+		Servers: servers, Alias: cfg.Alias, Check: func(ctx context.Context) ([]int32, error) { return text.Tokenize(ctx, checkText) },
+		RequestTimeout: cfg.RequestTimeout, LoadTimeout: cfg.LoadTimeout, HealthInterval: cfg.HealthInterval,
+		Patience: cfg.patience(), MaxInFlight: cfg.MaxInFlight, OnReturn: cfg.OnReturn, Log: cfg.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	b := &Backend{Backend: pool, text: text}
+	if cfg.Codec != nil {
+		if err := b.checkCodec(ctx, cfg.Codec, servers[0].(*server)); err != nil {
+			return nil, errors.Join(err, b.Close())
+		}
+	}
+	return b, nil
+}
+
+// servers are clients of the URLs, or of processes of our own.
+func (c *Config) servers(ctx context.Context) ([]fleet.Server, error) {
+	salt := ""
+	if c.CacheSalt {
+		salt = "-" + rand.Text()
+	}
+	connections := c.MaxInFlight
+	if connections == 0 {
+		connections = 64
+	}
+	client := func(url string) *server {
+		return &server{HTTP: fleet.NewHTTP(url, c.APIKey, connections+8), want: c.Model, salt: salt}
+	}
+	if len(c.URLs) == 0 {
+		return c.launch(ctx, client)
+	}
+	var servers []fleet.Server
+	for _, url := range c.URLs {
+		servers = append(servers, client(url))
+	}
+	return servers, nil
+}
