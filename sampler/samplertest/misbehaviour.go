@@ -146,13 +146,13 @@ func (m *misbehaving) sentAgain() {
 }
 
 func (m *misbehaving) hangs() {
-	f := m.open(m.T, FleetConfig{Replicas: 2, Prepare: once(FaultHang), RequestTimeout: 200 * time.Millisecond})
+	f := m.open(m.T, FleetConfig{Replicas: 2, Prepare: once(FaultHang), RequestTimeout: time.Second})
 	_, p := m.publish(f, 1)
 	m.right(f, p)
 }
 
 func (m *misbehaving) hangsAlone() {
-	f := m.open(m.T, FleetConfig{Replicas: 1, Prepare: once(FaultHang), RequestTimeout: 200 * time.Millisecond})
+	f := m.open(m.T, FleetConfig{Replicas: 1, Prepare: once(FaultHang), RequestTimeout: time.Second})
 	_, p := m.publish(f, 1)
 	m.right(f, p)
 }

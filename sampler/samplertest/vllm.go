@@ -16,6 +16,8 @@ type VLLM struct {
 	Processed bool
 	// NoIDs makes it one before 0.10.2.
 	NoIDs bool
+	// NoLora is a launch without --enable-lora, though loading is allowed.
+	NoLora bool
 	// NoMetrics hides /metrics.
 	NoMetrics bool
 	MaxLoras  int
@@ -144,6 +146,9 @@ func (v *VLLM) loadAdapter(w http.ResponseWriter, r *http.Request) {
 		v.refuse(w, http.StatusBadRequest, "InvalidUserInput", "The lora adapter '%s' conflicts with a served base model.", body.Name)
 	case known:
 		v.refuse(w, http.StatusBadRequest, "InvalidUserInput", "The lora adapter '%s' has already been loaded. If you want to load the adapter in place, set 'load_inplace' to True.", body.Name)
+	case v.NoLora:
+		v.refuse(w, http.StatusInternalServerError, "InternalServerError", "Call to add_lora method failed: Worker failed with error "+
+			"'LoRA is not enabled. Use --enable-lora to enable LoRA.', please check the stack trace above for the root cause")
 	default:
 		if refused := v.load(body.Name, body.Path); refused == nil {
 			fmt.Fprintf(w, "Success: LoRA adapter '%s' added successfully.", body.Name)

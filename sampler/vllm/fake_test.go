@@ -53,6 +53,10 @@ func TestCapabilitiesAreProbed(t *testing.T) {
 		err := sampler.Needs{Adapters: true, Formats: []string{"peft"}}.Check(c)
 		return c.Adapters == "none" && err != nil && strings.Contains(err.Error(), "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1")
 	})
+	f("adapters not enabled", func(v *samplertest.VLLM) { v.NoLora = true }, func(c sampler.Capabilities) bool {
+		err := sampler.Needs{Adapters: true, Formats: []string{"peft"}}.Check(c)
+		return c.Adapters == "none" && err != nil && strings.Contains(err.Error(), "--enable-lora")
+	})
 	f("no metrics", func(v *samplertest.VLLM) { v.NoMetrics = true }, func(c sampler.Capabilities) bool { return c.MaxResident == 0 })
 }
 

@@ -175,8 +175,7 @@ func (s *server) adapts(ctx context.Context, c *sampler.Capabilities) error {
 	case err != nil && status == 0, errors.Is(err, fleet.ErrLost):
 		return err
 	case status == http.StatusBadRequest || status == http.StatusUnprocessableEntity:
-		c.Adapters = "runtime"
-		if c.MaxRank, err = s.maxRank(ctx); err != nil {
+		if c.Adapters, c.MaxRank, err = s.loads(ctx); err != nil {
 			return err
 		}
 	}
@@ -193,26 +192,34 @@ func (s *server) adapts(ctx context.Context, c *sampler.Capabilities) error {
 // absurd is an adapter of a rank that no server takes.
 const absurd = `{"peft_type": "LORA", "r": 100000, "lora_alpha": 1, "target_modules": ["q_proj"], "bias": "none", "task_type": "CAUSAL_LM"}`
 
+const notEnabled = "LoRA is not enabled"
+
 var largestRank = regexp.MustCompile(`greater than max_lora_rank (\d+)`)
 
-// maxRank offers an adapter of an absurd rank; the refusal says what is
-// allowed. It is 0, not known, where the server does not see our files.
-func (s *server) maxRank(ctx context.Context) (int, error) {
+// loads offers an adapter of an absurd rank. The refusal says that adapters
+// are not enabled, or how large a rank may be: 0, not known, where the server
+// does not see our files.
+func (s *server) loads(ctx context.Context) (adapters string, rank int, err error) {
 	dir, err := os.MkdirTemp("", "empo2-rank-")
 	if err != nil {
-		return 0, err
+		return "", 0, err
 	}
 	defer os.RemoveAll(dir)
 	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(filepath.Join(dir, "adapter_config.json"), []byte(absurd), 0o644)); err != nil {
-		return 0, err
+		return "", 0, err
 	}
 	err = s.LoadAdapter(ctx, filepath.Base(dir), dir)
-	if fleet.Refused(err) == 0 {
-		return 0, err
+	switch {
+	case err != nil && fleet.Refused(err) == 0:
+		return "", 0, err
+	case err == nil:
+		return "runtime", 0, s.UnloadAdapter(ctx, filepath.Base(dir))
+	case strings.Contains(err.Error(), notEnabled):
+		return "none", 0, nil
 	}
-	m := largestRank.FindStringSubmatch(err.Error())
-	if m == nil {
-		return 0, nil
+	if m := largestRank.FindStringSubmatch(err.Error()); m != nil {
+		rank, err = strconv.Atoi(m[1])
+		return "runtime", rank, err
 	}
-	return strconv.Atoi(m[1])
+	return "runtime", 0, nil
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
@@ -77,6 +78,7 @@ func TestReal(t *testing.T) {
 	r := newReal(t)
 	b := r.launch(t, func(*Config) {})
 	url := b.Servers()[0].URL()
+	t.Run("capabilities are probed", func(t *testing.T) { testCapabilities(t, b) })
 	t.Run("conformance", func(t *testing.T) {
 		samplertest.Run(t, func(t *testing.T) samplertest.Fixture {
 			b := r.open(t, url)
@@ -94,6 +96,21 @@ func TestReal(t *testing.T) {
 	t.Run("an adapter is proved", func(t *testing.T) { testProved(t, r, url) })
 	t.Run("versions are swapped under load", func(t *testing.T) { testSwap(t, r, url) })
 	t.Run("it is started again", func(t *testing.T) { testStartedAgain(t, r, b) })
+}
+
+func testCapabilities(t *testing.T, b *Backend) {
+	c, err := b.Capabilities(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Hints = nil
+	want := sampler.Capabilities{
+		Server: "vllm", Version: c.Version, IDsIn: true, IDsOut: true, Logprobs: true, LogprobSpace: "raw", Adapters: "runtime", AdapterFormat: "peft",
+		MaxRank: 16, MaxResident: 4, ContextLength: 1024, Parallel: 64, VocabSize: 512, Replicas: 1,
+	}
+	if diff := cmp.Diff(want, c); diff != "" {
+		t.Error(diff)
+	}
 }
 
 // difference is the largest one between the server's log-probs and torch's,

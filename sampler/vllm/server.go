@@ -98,8 +98,7 @@ func (s *server) UnloadAdapter(ctx context.Context, name string) error {
 var loadHints = []launch.Hint{
 	{Said: "greater than max_lora_rank", Remedy: rankHint},
 	{Said: "No adapter found", Remedy: "the server reads the directory itself: it must see the same path, on the same machine or a shared disk, and its user must be able to read the files"},
-	{Said: "does not support LoRA", Remedy: adaptersHint},
-	{Said: "LoRA is not enabled", Remedy: adaptersHint},
+	{Said: notEnabled, Remedy: adaptersHint},
 	{Said: "Not Found", Remedy: adaptersHint},
 	{Said: "size mismatch", Remedy: "the adapter belongs to another base model: serve the model that the trainer trains"},
 	{Said: "shape", Remedy: "the adapter belongs to another base model: serve the model that the trainer trains"},
