@@ -112,7 +112,7 @@ func (r *replica) attempt(ctx context.Context, v *version, q sampler.Request) (s
 		r.answered.Add(1)
 	case ctx.Err() != nil:
 	case errors.Is(err, errSlow) && r.answered.Load() != before:
-		return c, fmt.Errorf("%w: no answer within %v, although others were answered\n  hint: raise sampler's timeout_seconds or lower its max_in_flight", err, limit)
+		return c, fmt.Errorf("%w: no answer within %v, although others were answered\n  hint: raise the server's timeout_seconds or lower its requests, both keys of its table below [sampler]", err, limit)
 	case errors.Is(err, errSlow):
 		err = fmt.Errorf("%w: no answer within %v", ErrLost, limit)
 		r.fail(err)

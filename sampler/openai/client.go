@@ -206,6 +206,16 @@ func (m modelList) names() []string {
 	return names
 }
 
+// check refuses a model that the server does not list: some servers answer
+// with another one, whatever they are asked for.
+func (m modelList) check(model string) error {
+	names := m.names()
+	if len(names) == 0 || slices.Contains(names, model) || slices.Contains(names, model+":latest") {
+		return nil
+	}
+	return fmt.Errorf("the server has no model %q\n  the server has: %s\n  hint: set sampler.model", model, strings.Join(names, ", "))
+}
+
 // models lists what is served. Not every server offers that, and one that is
 // busy is asked again by what follows.
 func (c *client) models(ctx context.Context) (list modelList, err error) {

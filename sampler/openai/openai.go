@@ -59,7 +59,7 @@ func (c Config) base() (string, error) {
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
 		return "", errors.New("the URL must be http://HOST or https://HOST, with the path of the interface if that is not /v1\n  hint: set sampler.openai.url")
 	case c.Model == "":
-		return "", errors.New("no model\n  hint: set sampler.openai.model to a name that GET /v1/models lists")
+		return "", errors.New("no model\n  hint: set sampler.model to a name that GET /v1/models lists")
 	case c.MaxInFlight < 1:
 		return "", fmt.Errorf("%d requests in flight", c.MaxInFlight)
 	case c.SystemRole != sampler.RoleSystem && c.SystemRole != developer && c.SystemRole != sampler.RoleUser:
@@ -118,6 +118,9 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.RequestTimeout, fmt.Errorf("no answer within %v", cfg.RequestTimeout))
 	defer cancel()
 	served, err := b.client.models(ctx)
+	if err == nil {
+		err = served.check(cfg.Model)
+	}
 	if err != nil {
 		b.client.close()
 		return nil, fmt.Errorf("openai: %w", err)

@@ -223,7 +223,7 @@ func TestPublishSaysWhatIsServed(t *testing.T) {
 	f("is the server running", func(s *samplertest.OpenAI, _ *Config) { s.Server.Close() })
 	f("sampler.openai.url", func(_ *samplertest.OpenAI, c *Config) { c.URL += "/v2" })
 	f("sampler.openai.url", func(_ *samplertest.OpenAI, c *Config) { c.URL = "localhost:8000" })
-	f("sampler.openai.model", func(_ *samplertest.OpenAI, c *Config) { c.Model = "" })
+	f("sampler.model", func(_ *samplertest.OpenAI, c *Config) { c.Model = "" })
 	f("must be system, developer or user", func(_ *samplertest.OpenAI, c *Config) { c.SystemRole = "tool" })
 	f("requests in flight", func(_ *samplertest.OpenAI, c *Config) { c.MaxInFlight = -1 })
 }

