@@ -85,7 +85,10 @@ func (j *jvm) start(ctx context.Context, l launcher) error {
 	j.drained.Go(func() { drain(stdout, port) })
 	go j.reap()
 	if err := j.awaitPort(ctx, port, l.timeout); err != nil {
-		j.kill()
+		j.kill() // after it all that the process said is there
+		if said := j.stderr.String(); said != "" {
+			return fmt.Errorf("%w: %s", err, said)
+		}
 		return err
 	}
 	return nil
@@ -114,12 +117,12 @@ func (j *jvm) awaitPort(ctx context.Context, port <-chan string, timeout time.Du
 	case line := <-port:
 		n, err := strconv.Atoi(strings.TrimSpace(line))
 		if err != nil || n <= 0 || n > 65535 {
-			return fmt.Errorf("no port in the JVM's first line %s: %s", shorten(line), j.stderr)
+			return fmt.Errorf("no port in the JVM's first line %s", shorten(line))
 		}
 		j.port = n
 		return nil
 	case <-ctx.Done():
-		return errors.Join(context.Cause(ctx), j.stderr.err())
+		return context.Cause(ctx)
 	}
 }
 
