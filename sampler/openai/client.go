@@ -60,7 +60,7 @@ func (e *apiError) Error() string {
 	text := fmt.Sprintf("the server answers %d: %s", e.Status, e.Message)
 	switch {
 	case e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden:
-		text += "\n  hint: the API key is missing or wrong; it is read from the environment"
+		text += "\n  hint: the API key is missing or wrong; it is taken from EMPO2_SERVER_KEY"
 	case e.Status == http.StatusNotFound && e.Code == "": // not the interface's own word
 		text += "\n  hint: set sampler.openai.url to the server's base, with /v1 if its interface is there"
 	}

@@ -47,7 +47,7 @@ type info struct {
 func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 	var i info
 	if err := s.Call(ctx, "/get_server_info", nil, &i); err != nil {
-		return fleet.Probe{}, fmt.Errorf("%w\n  hint: is this an SGLang server, running, reachable from here and with the key of sampler.api_key?", err)
+		return fleet.Probe{}, fmt.Errorf("%w\n  hint: is this an SGLang server, running, reachable from here and with the key in EMPO2_SERVER_KEY?", err)
 	}
 	var about struct {
 		Path string `json:"model_path"`

@@ -73,7 +73,7 @@ func notVLLM(err error) error {
 	case http.StatusNotFound:
 		return fmt.Errorf("%w\n  hint: is this a vLLM server? its URL has no path such as /v1", err)
 	case http.StatusUnauthorized:
-		return fmt.Errorf("%w\n  hint: give sampler.api_key the server's --api-key", err)
+		return fmt.Errorf("%w\n  hint: put the server's --api-key into EMPO2_SERVER_KEY", err)
 	}
 	return fmt.Errorf("%w\n  hint: is the server running, and reachable from here?", err)
 }

@@ -97,7 +97,10 @@ func openLlamaCPP(ctx context.Context, o opening) (served, error) {
 		ExactLogprobs: s.ExactLogprobs, RequestTimeout: seconds(s.TimeoutSeconds), Log: o.log,
 		OnRestart: func(p sampler.Policy) { o.event("server restart", p.Name) },
 	})
-	return served{Backend: b, tokenizer: b, control: b, renderer: b}, err
+	if err != nil {
+		return served{}, err
+	}
+	return served{Backend: b, tokenizer: b, control: b, renderer: b}, nil
 }
 
 func vllmLaunch(c config.Config, model string) vllm.LaunchConfig {
@@ -126,11 +129,30 @@ func openVLLM(ctx context.Context, o opening) (served, error) {
 		cfg.Codec, out.renderer = o.codec, o.codec
 	}
 	b, err := vllm.Open(ctx, cfg)
+	if err != nil {
+		return served{}, err
+	}
 	out.Backend, out.tokenizer, out.control = b, b, b
 	if s.Sleep {
-		out.sleeper = b
+		err = out.mustSleep(b, "sampler.vllm.sleep", "start vLLM on a GPU with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1")
 	}
 	return out, err
+}
+
+// sleepy is a server that may be able to sleep.
+type sleepy interface {
+	sampler.Backend
+	sampler.Sleeper
+	CanSleep() bool
+}
+
+// mustSleep lets the server sleep between steps, or refuses one that cannot.
+func (s *served) mustSleep(b sleepy, key, hint string) error {
+	if !b.CanSleep() {
+		return errors.Join(&config.Error{Place: key, Msg: "the server, as launched, cannot give its memory back", Hint: hint}, b.Close())
+	}
+	s.sleeper = b
+	return nil
 }
 
 func openSGLang(ctx context.Context, o opening) (served, error) {
@@ -144,9 +166,12 @@ func openSGLang(ctx context.Context, o opening) (served, error) {
 		OnReturn: func(url string) { o.event("replica returned", url) }, Log: o.log,
 		Launch: sglang.LaunchConfig{Command: s.Launch},
 	})
+	if err != nil {
+		return served{}, err
+	}
 	out := served{Backend: b, tokenizer: b, control: b, renderer: o.codec}
 	if s.Sleep {
-		out.sleeper = b
+		err = out.mustSleep(b, "sampler.sglang.sleep", "start SGLang with --enable-memory-saver")
 	}
 	return out, err
 }
@@ -171,8 +196,11 @@ func openOllama(ctx context.Context, o opening) (served, error) {
 		}
 	}
 	b, err := ollama.Open(ctx, cfg)
+	if err != nil {
+		return served{}, err
+	}
 	out.Backend = b
-	return out, err
+	return out, nil
 }
 
 func openOpenAI(ctx context.Context, o opening) (served, error) {
@@ -180,7 +208,10 @@ func openOpenAI(ctx context.Context, o opening) (served, error) {
 	b, err := openai.Open(ctx, openai.Config{
 		URL: s.URL, Model: o.config.Sampler.Model, APIKey: serverKey(), RequestTimeout: seconds(s.TimeoutSeconds), MaxInFlight: s.Requests, Log: o.log,
 	})
-	return served{Backend: b}, err
+	if err != nil {
+		return served{}, err
+	}
+	return served{Backend: b}, nil
 }
 
 // servedName is the name of the base model on its server; empty: the only one.
