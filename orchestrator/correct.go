@@ -16,6 +16,8 @@ const (
 	measuredEpisodes = 8
 	// scoredRows go into one request to the trainer.
 	scoredRows = 64
+	// farOff is a difference in nats that no rounding makes.
+	farOff = 0.5
 	// leastWeight keeps a token trained that the trainer thinks impossible.
 	leastWeight = 1e-20
 )
@@ -46,7 +48,7 @@ func (l *Loop) correct(ctx context.Context, items []item, m *StepMetrics) ([]ite
 		if m.Mismatch, err = compare(some, scores); err != nil {
 			return nil, err
 		}
-		if l.Config.Loss.MismatchCap == 0 || m.Mismatch.Mean <= l.Config.Loss.MismatchTolerance {
+		if l.Config.Loss.MismatchCap == 0 || !l.off(m.Mismatch) {
 			return items, nil
 		}
 	}
@@ -67,6 +69,13 @@ func (l *Loop) correct(ctx context.Context, items []item, m *StepMetrics) ([]ite
 		}
 	}
 	return out, nil
+}
+
+// off reports whether server and trainer differ too much: on average, or at
+// single tokens by far.
+func (l *Loop) off(m sampler.Mismatch) bool {
+	tolerance := l.Config.Loss.MismatchTolerance
+	return m.Mean > tolerance || m.Max > math.Max(farOff, 100*tolerance)
 }
 
 // scoreItems asks the trainer for log-probs of the rows as they were sampled:
@@ -118,7 +127,7 @@ func (it item) rescored(scores [][]float32, limit float64) (item, error) {
 				continue
 			}
 			logprob, weight := scores[i][k-1], 1.0
-			if math.IsNaN(float64(logprob)) || logprob > 1e-4 {
+			if v := float64(logprob); math.IsNaN(v) || math.IsInf(v, 0) || logprob > 1e-4 {
 				return it, fmt.Errorf("score a row: the trainer's log-prob of token %d is %v", k, logprob)
 			}
 			logprob = min(logprob, 0)
@@ -156,7 +165,7 @@ func likelyCause(m sampler.Mismatch) string {
 	switch {
 	case m.Mean > 0.3:
 		return "as large as between two models: another base model, a wrong adapter, or one that is not applied"
-	case m.Max > 100*m.Mean && m.Max > 0.5:
+	case m.Max > 100*m.Mean && m.Max > farOff:
 		return "few tokens, far off: a stale prompt cache (llama-server: --cache-ram 0; vLLM: sampler.vllm.cache_salt), or one replica with old weights"
 	default:
 		return "all tokens, slightly: low precision (llama-server: sampler.llamacpp.exact_logprobs; vLLM: --dtype float32, --logprobs-mode processed_logprobs; else the trainer's dtype)"

@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"context"
+	"errors"
 	"math"
 	"strings"
 	"testing"
@@ -78,7 +79,7 @@ func TestImportanceWeightsAreTruncated(t *testing.T) {
 	if l := got.rows[0].Logprobs; l[1] != -1 || l[3] != -1.5 || bare.Logprobs[1] != -3 {
 		t.Errorf("log-probs %v; the stored row has %v", l, bare.Logprobs)
 	}
-	for name, scores := range map[string][][]float32{"too few": {{-1}}, "NaN": {{-1, float32(math.NaN())}}, "positive": {{-1, 1}}} {
+	for name, scores := range map[string][][]float32{"too few": {{-1}}, "infinite": {{-1, float32(math.Inf(-1))}}, "NaN": {{-1, float32(math.NaN())}}, "positive": {{-1, 1}}} {
 		if _, err := it.rescored(scores, 2); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
@@ -120,4 +121,50 @@ func TestAdaptationTrainsNothing(t *testing.T) {
 			t.Errorf("evaluation after step %d was made without tips", e.Step)
 		}
 	}
+}
+
+// Few tokens that are far off count as much as many that are slightly off.
+func TestSingleTokensFarOffAreCorrected(t *testing.T) {
+	l := &Loop{Config: config.Default()}
+	f := func(m sampler.Mismatch, want bool, cause string) {
+		t.Helper()
+		if l.off(m) != want || want && !strings.Contains(likelyCause(m), cause) {
+			t.Errorf("%+v: off is %t, cause %q", m, l.off(m), likelyCause(m))
+		}
+	}
+	f(sampler.Mismatch{Mean: 1e-6, Max: 1e-4}, false, "")
+	f(sampler.Mismatch{Mean: 9e-4, Max: 1.9}, true, "stale prompt cache")
+	f(sampler.Mismatch{Mean: 0.01, Max: 0.1}, true, "low precision")
+	f(sampler.Mismatch{Mean: 2, Max: 6}, true, "wrong adapter")
+}
+
+// A server of text that tells its context is adapted on like any other: its
+// limits are its own, and tips are written.
+func TestAdaptationOnAServerOfText(t *testing.T) {
+	w := newWorld(t, small(func(c *config.Config) { c.Algorithm.Name = "adapt"; c.Run.Steps = 2 }))
+	l, done := w.open()
+	defer done()
+	l.Driver.Template = nil
+	l.Backend = textServer{w.backend}
+	l.Driver.Backend = l.Backend
+	if _, err := l.Run(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if m := w.steps[1]; m.Failed > 0 || m.NewTips == 0 {
+		t.Errorf("%+v", m)
+	}
+}
+
+// textServer takes and gives text only.
+type textServer struct{ sampler.Backend }
+
+func (s textServer) Capabilities(context.Context) (sampler.Capabilities, error) {
+	return sampler.Capabilities{Server: "text", ContextLength: 4096}, nil
+}
+
+func (s textServer) Sample(_ context.Context, p sampler.Policy, r sampler.Request) (sampler.Completion, error) {
+	if len(r.Prompt) > 0 || len(r.Messages) == 0 {
+		return sampler.Completion{}, errors.New("ids for a server of text")
+	}
+	return sampler.Completion{Text: "at iron pull jade", Finish: sampler.FinishStop, Policy: p}, nil
 }

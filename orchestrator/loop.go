@@ -83,6 +83,7 @@ type Loop struct {
 	base        sampler.Policy  // the adapter off
 	policy      sampler.Policy  // the newest version
 	episodes    int             // training episodes committed
+	warned      bool            // of the mismatch, since it was last small
 	seconds     float64         // of training committed
 }
 

@@ -11,10 +11,11 @@ import (
 // reserveTip finds out how many tokens an episode has to leave in the server's
 // context, so that one that fills it can be reflected upon all the same: those
 // that fail in a long way teach the most. Nothing is reserved without a memory,
-// or if it would be more than half of the context.
+// for a server of text, whose limits are its own, or if it would be more than
+// half of the context.
 func (l *Loop) reserveTip(ctx context.Context, plan Plan) error {
 	l.tipRoom = 0
-	if l.Memory == nil || l.context == 0 {
+	if l.Memory == nil || l.context == 0 || l.Driver.Template == nil {
 		return nil
 	}
 	request := 0

@@ -89,11 +89,16 @@ func (l *Loop) trainUntilDone(ctx context.Context, version int, items []item, m 
 // warnOfMismatch says so where server and trainer disagree, with the likely
 // cause, and keeps it in the run's events.
 func (l *Loop) warnOfMismatch(ctx context.Context, step int64, m *StepMetrics) error {
-	if m.Mismatch.Mean <= l.Config.Loss.MismatchTolerance {
+	if !l.off(m.Mismatch) {
+		l.warned = false
 		return nil
 	}
-	what := fmt.Sprintf("the server's log-probs differ from the trainer's by %.2g nats on average, %.2g at most: %s", m.Mismatch.Mean, m.Mismatch.Max, likelyCause(m.Mismatch))
-	l.Log.Warn().Int64("step", step).Bool("corrected", m.Corrected).Msg(what)
+	what := fmt.Sprintf("the server's log-probs differ from the trainer's by %.2g nats on average, %.2g at most (KL %.2g, effective sample size %.0f %%): %s",
+		m.Mismatch.Mean, m.Mismatch.Max, m.Mismatch.KL, 100*m.Mismatch.ESS, likelyCause(m.Mismatch))
+	if !l.warned { // the step's line shows that it goes on
+		l.Log.Warn().Int64("step", step).Bool("corrected", m.Corrected).Msg(what)
+	}
+	l.warned = true
 	return l.Ledger.Event(ctx, step, "mismatch", what)
 }
 

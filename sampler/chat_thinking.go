@@ -34,6 +34,10 @@ func afterThought(text string) string {
 	return text
 }
 
+// Answer is what stands behind the thought in what the policy wrote, without
+// white space around.
+func Answer(text string) string { return strings.TrimSpace(afterThought(text)) }
+
 // CanStrip is nil if thoughts can be taken out of later prompts
 // ([ThinkingStrip]), else it says why not. Nil templates can: they have no
 // tokens to keep exact.

@@ -20,6 +20,9 @@ type Mismatch struct {
 	ESS float64 `json:"ess"`
 }
 
+// maxLogRatio keeps the squares of weights finite.
+const maxLogRatio = 300
+
 // Compare measures rows against the trainer's log-probs. trainer[i][k] is
 // log π(token k+1 | tokens up to k) of rows[i]: one value less than tokens, as
 // [Adapter].Score returns them. Only trained tokens count.
@@ -37,7 +40,10 @@ func Compare(rows []Sequence, trainer [][]float32) (Mismatch, error) {
 			if !trained || k == 0 {
 				continue
 			}
-			d := float64(trainer[i][k-1]) - float64(row.Logprobs[k])
+			if !finite(float64(trainer[i][k-1])) {
+				return Mismatch{}, fmt.Errorf("compare log-probs: the trainer's of token %d in row %d is %v", k, i, trainer[i][k-1])
+			}
+			d := min(float64(trainer[i][k-1])-float64(row.Logprobs[k]), maxLogRatio)
 			r := math.Exp(d)
 			m.Tokens++
 			m.Mean += math.Abs(d)

@@ -145,7 +145,7 @@ func (r *rollout) sample(ctx context.Context, turn *Turn) error {
 	turn.IDs, turn.Logprobs = c.IDs, c.Logprobs
 	turn.Finish, turn.Version = c.Finish, c.Policy.Version
 	text := validText(c.Text)
-	turn.Action = strings.TrimSpace(afterThought(text))
+	turn.Action = Answer(text)
 	if text != turn.Action {
 		turn.Text = text
 	}

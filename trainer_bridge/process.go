@@ -28,6 +28,8 @@ type ProcessConfig struct {
 	Root      string   // run directory that adapters/ and checkpoints/ are written to
 	Threads   int      // of torch; 0 is torch's own choice
 	Seed      int64    // of torch
+	Dtype     string   // of the base model: float32 or bfloat16; empty: the trainer's default
+	Device    string   // auto, cpu, cuda or cuda:N; empty: the trainer's default
 	Formats   []string // what adapters are exported as: peft, gguf; none: the trainer's default
 
 	// StartTimeout bounds the time until the trainer is ready; 0 is 3 minutes,
@@ -196,6 +198,11 @@ func (p *Process) command() (*exec.Cmd, error) {
 		"--host", "127.0.0.1", "--port", "0", "--seed", strconv.FormatInt(p.cfg.Seed, 10)}
 	if p.cfg.Threads > 0 {
 		args = append(args, "--threads", strconv.Itoa(p.cfg.Threads))
+	}
+	for flag, value := range map[string]string{"--dtype": p.cfg.Dtype, "--device": p.cfg.Device} {
+		if value != "" {
+			args = append(args, flag, value)
+		}
 	}
 	if len(p.cfg.Formats) > 0 {
 		args = append(args, "--formats", strings.Join(p.cfg.Formats, ","))

@@ -73,7 +73,7 @@ func rules(c Config) []rule {
 		between("loss.kl", c.Loss.KL, 0, inf),
 		between("loss.kl_sampled", c.Loss.KLSampled, 0, inf),
 		oneOf("loss.kl_estimator", c.Loss.KLEstimator, "exact", "k3"),
-		between("loss.mismatch_cap", c.Loss.MismatchCap, 0, inf),
+		{"loss.mismatch_cap", c.Loss.MismatchCap == 0 || c.Loss.MismatchCap >= 1 && !math.IsInf(c.Loss.MismatchCap, 0), fmt.Sprintf("%g would make every token count less", c.Loss.MismatchCap), "0 (off) or a number from 1"},
 		above("loss.mismatch_tolerance", c.Loss.MismatchTolerance),
 		oneOf("loss.average", c.Loss.Average, "episode", "token"),
 		between("loss.minibatch", float64(c.Loss.MiniBatch), 1, 1e6),
@@ -108,6 +108,8 @@ func rules(c Config) []rule {
 		{"trainer.model", c.Trainer.Model != "", "is empty", `"embedded" or a folder in Hugging Face format`},
 		between("trainer.rank", float64(c.Trainer.Rank), 1, 4096),
 		above("trainer.alpha", c.Trainer.Alpha),
+		oneOf("trainer.dtype", c.Trainer.Dtype, "float32", "bfloat16"),
+		{"trainer.device", c.Trainer.Device != "", "is empty", `"auto", "cpu", "cuda" or "cuda:0"`},
 		between("trainer.threads", float64(c.Trainer.Threads), 0, 1024),
 		above("trainer.timeout_seconds", c.Trainer.TimeoutSeconds),
 		between("trainer.restarts", float64(c.Trainer.Restarts), 0, 1000),
@@ -147,7 +149,7 @@ func ineffective(c Config) []idle {
 		"algorithm.off_policy_probability", "algorithm.baseline")
 	when(c.Algorithm.Name == "adapt", `algorithm.name is "adapt": nothing is trained and every episode is shown tips`,
 		"loss.", "optimizer.", "novelty.", "algorithm.mode_draw", "algorithm.memory_probability", "algorithm.off_policy_probability",
-		"algorithm.baseline", "algorithm.normalize_std", "trainer.rank", "trainer.alpha", "trainer.formats", "sampler.canary", "run.keep_checkpoints")
+		"algorithm.baseline", "algorithm.normalize_std", "sampler.canary", "sampler.vllm.sleep", "sampler.sglang.sleep", "run.keep_checkpoints", "trainer.")
 	when(c.Algorithm.MemoryProbability == 0, "algorithm.memory_probability is 0: no episode is shown tips",
 		"memory.", "novelty.", "reflection.", "algorithm.off_policy_probability")
 	when(c.Eval.Every == 0, "eval.every is 0: only the final evaluation is made", "eval.episodes")
@@ -167,7 +169,7 @@ func checkIneffective(c Config, given map[string]string, place func(string) stri
 	var found error
 	for _, i := range ineffective(c) {
 		walk(reflect.ValueOf(c), "", func(name, _ string, v reflect.Value) {
-			if _, ok := given[name]; !ok || found != nil || format(v) == defaults[name] || !matches(name, i.keys) {
+			if _, ok := given[name]; !ok || found != nil || format(v) == defaults[name] || !Matches(name, i.keys) {
 				return
 			}
 			found = &Error{place(name), "has no effect: " + i.why, "remove it, or change the other key"}
@@ -176,7 +178,9 @@ func checkIneffective(c Config, given map[string]string, place func(string) stri
 	return found
 }
 
-func matches(name string, patterns []string) bool {
+// Matches reports whether a key is one of the patterns: keys, or tables ending
+// in a dot.
+func Matches(name string, patterns []string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool {
 		return name == p || strings.HasSuffix(p, ".") && strings.HasPrefix(name, p)
 	})

@@ -44,12 +44,14 @@ func samplerRules(c Config) []rule {
 	for _, u := range g.URLs {
 		rules = append(rules, address("sampler.sglang.urls", u))
 	}
+	format := map[string]string{"llamacpp": "gguf", "ollama": "gguf", "vllm": "peft", "sglang": "peft"}[s.Backend]
+	rules = append(rules, rule{"trainer.formats", format == "" || c.Algorithm.Name == "adapt" || slices.Contains(c.Trainer.Formats, format),
+		fmt.Sprintf("%s needs adapters in %s", s.Backend, format), `formats = ["peft", "gguf"]`})
 	switch s.Backend {
 	case "llamacpp":
 		rules = append(rules, rule{"sampler.model", s.Model != "", "is empty", `"embedded" or a path`},
 			rule{"sampler.model", (s.Model == "embedded") == (c.Trainer.Model == "embedded") || c.Algorithm.Name == "adapt",
-				"sampler.model and trainer.model name different models", "both embedded, or both the same model"},
-			rule{"trainer.formats", slices.Contains(c.Trainer.Formats, "gguf"), "llamacpp needs adapters in GGUF", `formats = ["peft", "gguf"]`})
+				"sampler.model and trainer.model name different models", "both embedded, or both the same model"})
 	case "ollama", "openai":
 		rules = append(rules, rule{"sampler.model", s.Model != "" && s.Model != "embedded", fmt.Sprintf("%q is no model of the server", s.Model), "the name by which the server knows it"})
 	}
@@ -84,5 +86,5 @@ func idleSampler(c Config, when func(cond bool, why string, keys ...string)) {
 		"sampler.vllm.launch", "sampler.vllm.python", "sampler.vllm.replicas", "sampler.vllm.context", "sampler.vllm.exact_logprobs")
 	when(len(s.VLLM.Launch) > 0, "sampler.vllm.launch is the whole command", "sampler.vllm.python", "sampler.vllm.context", "sampler.vllm.exact_logprobs")
 	when(len(s.SGLang.URLs) > 0, "sampler.sglang.urls names servers that run already", "sampler.sglang.launch")
-	when(s.Backend == "openai", "the endpoint renders the conversation itself", "sampler.template")
+	when(s.Backend == "openai" || s.Backend == "ollama" && c.Algorithm.Name == "adapt", "the endpoint renders the conversation itself", "sampler.template")
 }

@@ -209,6 +209,8 @@ type Trainer struct {
 	Model          string   `toml:"model" doc:"embedded, or a folder in Hugging Face format"`
 	Rank           int      `toml:"rank"`
 	Alpha          float64  `toml:"alpha"`
+	Dtype          string   `toml:"dtype" doc:"of the base model: float32 or bfloat16; the adapter is float32 always"`
+	Device         string   `toml:"device" doc:"auto, cpu, cuda or cuda:N"`
 	Threads        int      `toml:"threads" doc:"torch threads; 0: torch's own choice"`
 	Formats        []string `toml:"formats" doc:"what an adapter is written as: peft, gguf"`
 	TimeoutSeconds float64  `toml:"timeout_seconds" doc:"deadline of a request"`
@@ -242,6 +244,6 @@ func Default() Config {
 		Reflection: Reflection{By: "base", Temperature: 0.5, MaxTokens: 40},
 		Eval:       Eval{Every: 4, Episodes: 64, FinalEpisodes: 256, Temperature: 1},
 		Sampler:    defaultSampler(),
-		Trainer:    Trainer{Model: "embedded", Rank: 8, Alpha: 16, Threads: 1, Formats: []string{"peft", "gguf"}, TimeoutSeconds: 300, Restarts: 3},
+		Trainer:    Trainer{Model: "embedded", Rank: 8, Alpha: 16, Dtype: "float32", Device: "auto", Threads: 1, Formats: []string{"peft", "gguf"}, TimeoutSeconds: 300, Restarts: 3},
 	}
 }

@@ -134,7 +134,11 @@ func (l *Ledger) SaveConfig(ctx context.Context, text string) error {
 	if err != nil {
 		return fmt.Errorf("save configuration: %w", explain(err))
 	}
-	return os.WriteFile(filepath.Join(l.Dir, "config.toml"), []byte(text), 0o644)
+	path := filepath.Join(l.Dir, "config.toml")
+	if err := os.WriteFile(path+".new", []byte(text), 0o644); err != nil {
+		return fmt.Errorf("save configuration: %w", err)
+	}
+	return os.Rename(path+".new", path)
 }
 
 // Event records something that a reader of the run will want to know: that it

@@ -198,6 +198,9 @@ func (r *comparer) one(ctx context.Context, j job) error {
 	if err != nil {
 		return err
 	}
+	if err := saveConfig(ctx, opened.ledger, c); err != nil {
+		return errors.Join(err, opened.Close())
+	}
 	opened.loop.OnStep = func(m orchestrator.StepMetrics) {
 		if r.JSON {
 			r.console.json("step", map[string]any{"arm": j.arm.name, "house": j.house, "metrics": m})

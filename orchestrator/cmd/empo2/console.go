@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -74,27 +75,32 @@ func isTerminal(w io.Writer) bool {
 
 const legend = `free/tips: mean environment return of episodes sampled without/with tips · flat: groups of equal returns (no gradient)
 mask: trained tokens below the log-prob floor · ratio: mean importance ratio · kl: mean KL to the base model
-Δ: mean difference of server's and trainer's log-probs in nats · v: policy version`
+Δ: mean/largest difference of server's and trainer's log-probs in nats · v: policy version`
 
 // stepLine is one training step in one line.
 func stepLine(m orchestrator.StepMetrics) string {
-	modes := fmt.Sprintf("on %d", m.Modes[orchestrator.OnPolicy])
+	modes := ""
+	if n := m.Modes[orchestrator.OnPolicy]; n > 0 {
+		modes = fmt.Sprintf("on %d", n)
+	}
 	if n := m.Modes[orchestrator.OnPolicyTips]; n > 0 {
 		modes += fmt.Sprintf(" +tips %d", n)
 	}
 	if n := m.Modes[orchestrator.OffPolicy]; n > 0 {
 		modes += fmt.Sprintf(" off %d", n)
 	}
-	tips := "   – "
-	if m.Tips.N > 0 {
-		tips = fmt.Sprintf("%5.3f", m.Tips.Return)
+	mean := func(r orchestrator.Rollouts) string {
+		if r.N == 0 {
+			return "   – "
+		}
+		return fmt.Sprintf("%5.3f", r.Return)
 	}
 	s := m.Seconds
-	line := fmt.Sprintf("step %3d  %-20s  free %5.3f  tips %s", m.Step, modes, m.Free.Return, tips)
+	line := fmt.Sprintf("step %3d  %-20s  free %s  tips %s", m.Step, strings.TrimSpace(modes), mean(m.Free), mean(m.Tips))
 	if m.Groups > 0 { // else nothing is trained
 		difference := "    –" // nothing to compare
 		if m.Mismatch.Tokens > 0 {
-			difference = fmt.Sprintf("%.0e", m.Mismatch.Mean)
+			difference = fmt.Sprintf("%.0e/%.0e", m.Mismatch.Mean, m.Mismatch.Max)
 		}
 		line += fmt.Sprintf("  flat %d/%d  mask %4.1f%%  ratio %4.2f  kl %5.3f  Δ %s", m.NoGradient, m.Groups, 100*m.MaskShare, m.Ratio, m.KLBase, difference)
 	}

@@ -79,7 +79,7 @@ func (d *doctor) place() (err error) {
 }
 
 func (d *doctor) python() error {
-	if d.install {
+	if d.install || !needsPython(d.config) {
 		return nil // environment does it
 	}
 	found := pyenv.Find(d.ctx, pyenv.Options{Requirements: trainerbridge.Requirements(), CacheDir: d.cache})
@@ -122,7 +122,10 @@ func (d *doctor) processes() error {
 	start := time.Now()
 	r, err := openRun(d.ctx, c, d.tools, d.logger(false))
 	if err != nil {
-		d.launchLine()
+		var at *serverError
+		if errors.As(err, &at) {
+			d.launchLine()
+		}
 		return err
 	}
 	defer r.Close()

@@ -27,7 +27,7 @@ func (cmd *exportCmd) Run(ctx context.Context, out *console) error {
 	if err != nil {
 		return err
 	}
-	if c, err = storedConfig(ctx, c); err != nil {
+	if c, err = storedConfig(ctx, c, cmd.Set); err != nil {
 		return err
 	}
 	return withMemory(ctx, c, func(b bank) error { return b.Export(ctx, out.out) })

@@ -67,7 +67,9 @@ func (cmd *promptCmd) Run(ctx context.Context, out *console) error {
 			return err
 		}
 		defer r.Close()
-		template = r.loop.Driver.Template
+		if template = r.loop.Driver.Template; template == nil {
+			out.note("no token ids: the server takes text and tokenizes it itself")
+		}
 	}
 	out.print("task %s of %s, template %s (sha256 %.12s)", play.task.ID, cmd.Split, format.Name(), format.SHA256())
 	if err := play.print(ctx, out, "without tips", false, template); err != nil {
@@ -132,7 +134,7 @@ func (cmd *promptCmd) play(ctx context.Context, c config.Config, family envs.Fam
 	}
 	p.messages = append(format.Opening(task), format.Turn(o, p.tips))
 	for _, written := range cmd.Action {
-		step, err := episode.Step(ctx, format.Action(written))
+		step, err := episode.Step(ctx, format.Action(sampler.Answer(written)))
 		if err != nil {
 			return nil, err
 		}
@@ -188,7 +190,7 @@ func recalledTips(ctx context.Context, c config.Config, task envs.Task, state st
 
 // recallFrom asks the memory of the run that c names, as it was configured.
 func recallFrom(ctx context.Context, c config.Config, state memory.State) (known memory.Recollection, err error) {
-	stored, err := storedConfig(ctx, c)
+	stored, err := storedConfig(ctx, c, nil)
 	if err != nil {
 		return known, err
 	}

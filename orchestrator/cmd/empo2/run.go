@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"runtime/debug"
 	"time"
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
-	"github.com/empo2/empo2/orchestrator/ledger"
 )
 
 type runCmd struct {
@@ -44,6 +42,9 @@ func (cmd *runCmd) Run(ctx context.Context, out *console) error {
 	r, err := openRun(ctx, c, t, log)
 	if err != nil {
 		return err
+	}
+	if err := saveConfig(ctx, r.ledger, c); err != nil {
+		return errors.Join(err, r.Close())
 	}
 	out.note("%s in %s: %s, started in %.1fs\n%s", c.Algorithm.Name, r.ledger.Dir, describeEnv(c), time.Since(started).Seconds(), legend)
 	r.loop.OnStep = func(m orchestrator.StepMetrics) { out.print("%s", stepLine(m)) }
@@ -112,7 +113,7 @@ func (cmd *evalCmd) Run(ctx context.Context, out *console) error {
 		return fmt.Errorf("%w: --episodes %d\n  hint: at least 1", errUsage, cmd.Episodes)
 	}
 	log := out.logger(cmd.Verbose)
-	if c, err = storedConfig(ctx, c); err != nil {
+	if c, err = storedConfig(ctx, c, cmd.Set); err != nil {
 		return err
 	}
 	t, err := setUp(ctx, c, out, log)
@@ -139,25 +140,6 @@ func (cmd *evalCmd) Run(ctx context.Context, out *console) error {
 		out.print("  %-28s success %5.1f %%  score %6.1f  (%d episodes)", task.Task, 100*task.Success, task.Score, task.Episodes)
 	}
 	return nil
-}
-
-// storedConfig is the configuration of the run that c names, as it was trained.
-func storedConfig(ctx context.Context, c config.Config) (config.Config, error) {
-	dir := filepath.Join(c.Run.Dir, c.Run.Name)
-	if !fileExists(filepath.Join(dir, "run.db")) {
-		return c, &config.Error{Place: dir, Msg: "no such run", Hint: "train it with empo2 run, or name another one with --set run.name=…"}
-	}
-	l, err := ledger.Open(ctx, dir)
-	if err != nil {
-		return c, err
-	}
-	text, err := l.Config(ctx)
-	if err = errors.Join(err, l.Close()); err != nil {
-		return c, err
-	}
-	stored, err := config.Parse(text, filepath.Join(dir, "run.db"))
-	stored.Run.Dir, stored.Run.Name = c.Run.Dir, c.Run.Name // the folder may have been moved
-	return stored, err
 }
 
 type configCmd struct{ common }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -122,11 +123,14 @@ func openVLLM(ctx context.Context, o opening) (served, error) {
 		URLs: s.URLs, Model: servedName(o.config), Alias: o.alias(), APIKey: serverKey(), CacheSalt: s.CacheSalt,
 		RequestTimeout: seconds(s.TimeoutSeconds), LoadTimeout: seconds(s.LoadTimeoutSeconds), MaxInFlight: s.Requests,
 		OnReturn: func(url string) { o.event("replica returned", url) }, Log: o.log,
-		Launch: vllmLaunch(o.config, o.tools.model),
+		Launch: vllmLaunch(o.config, cmp.Or(o.tools.model, servedName(o.config))),
 	}
 	out := served{}
 	if o.codec != nil {
 		cfg.Codec, out.renderer = o.codec, o.codec
+	}
+	if o.tools.model == "" && len(s.URLs) == 0 {
+		cfg.Model = "" // sampler.model says what to launch
 	}
 	b, err := vllm.Open(ctx, cfg)
 	if err != nil {
@@ -243,26 +247,41 @@ func (c trainerCodec) Render(ctx context.Context, messages []sampler.Message, ge
 func trains(c config.Config) bool { return c.Algorithm.Name != "adapt" }
 
 // needs is what a run with this configuration asks of its server.
-func needs(c config.Config, s served) sampler.Needs {
+func needs(c config.Config, s served, can sampler.Capabilities) sampler.Needs {
+	n := sampler.Needs{Context: max(c.Rollout.MaxTokens, c.Reflection.MaxTokens) + shortestPrompt}
 	if !trains(c) {
-		return sampler.Needs{}
+		return n
 	}
-	return sampler.Needs{IDs: !s.retokenised, Logprobs: !s.retokenised, Adapters: true, Formats: c.Trainer.Formats, Rank: c.Trainer.Rank}
+	n.IDs, n.Logprobs, n.Adapters = !s.retokenised, !s.retokenised, true
+	n.Formats, n.Rank = c.Trainer.Formats, c.Trainer.Rank
+	if can.Adapters == "runtime" {
+		n.Resident = 2 // the new version is proved beside the old one
+	}
+	return n
 }
+
+// shortestPrompt is how many tokens are left for a prompt at least.
+const shortestPrompt = 64
+
+// serverError is a fault of the inference server or of what it was started with.
+type serverError struct{ err error }
+
+func (e *serverError) Error() string { return e.err.Error() }
+func (e *serverError) Unwrap() error { return e.err }
 
 // openServer opens the backend that the configuration names and refuses a
 // server that cannot do what the run needs.
 func openServer(ctx context.Context, o opening) (served, error) {
 	s, err := backends[o.config.Sampler.Backend].open(ctx, o)
 	if err != nil {
-		return served{}, err
+		return served{}, &serverError{err}
 	}
 	can, err := s.Capabilities(ctx)
 	if err == nil {
-		err = needs(o.config, s).Check(can)
+		err = needs(o.config, s, can).Check(can)
 	}
 	if err != nil {
-		return served{}, errors.Join(fmt.Errorf("backend %s: %w", o.config.Sampler.Backend, err), s.Close())
+		return served{}, errors.Join(&serverError{fmt.Errorf("backend %s: %w", o.config.Sampler.Backend, err)}, s.Close())
 	}
 	return s, nil
 }

@@ -27,6 +27,10 @@ type tools struct {
 	gguf    string // the same model for llama-server
 }
 
+// needsPython reports whether a run has processes of ours: a trainer, or the
+// server that comes with the environment.
+func needsPython(c config.Config) bool { return trains(c) || c.Sampler.Backend == "llamacpp" }
+
 // setUp finds or installs everything that the configuration needs, with
 // progress. An adaptation run on a server that runs already needs nothing.
 func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logger) (tools, error) {
@@ -48,8 +52,7 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 		return fail(err)
 	}
 	var t tools
-	own := c.Sampler.Backend == "llamacpp" // the server comes with the environment
-	if !own && !trains(c) {
+	if !needsPython(c) {
 		return t, nil
 	}
 	if t.sources, err = trainerbridge.ExtractSources(cache); err != nil {
@@ -64,14 +67,16 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 		out.note("set-up: done in %s; later runs start at once and work offline", time.Since(start).Round(time.Second))
 	}
 	t.model = trainerbridge.VaultModel(t.sources)
-	model := t.model
 	if c.Trainer.Model != "embedded" {
 		if t.model, err = filepath.Abs(c.Trainer.Model); err != nil {
 			return fail(err)
 		}
+	}
+	model := t.model
+	if c.Sampler.Model != "embedded" {
 		model = c.Sampler.Model
 	}
-	if !own {
+	if c.Sampler.Backend != "llamacpp" {
 		return t, nil
 	}
 	if t.gguf, err = llamacpp.EnsureBaseGGUF(ctx, t.python, t.sources, model, filepath.Join(cache, "gguf")); err != nil {
@@ -83,14 +88,11 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 
 // checkModels looks whether the models that the configuration names are there.
 func checkModels(c config.Config) error {
-	if c.Trainer.Model == "embedded" {
-		return nil
-	}
-	if !fileExists(filepath.Join(c.Trainer.Model, "config.json")) {
+	if trains(c) && c.Trainer.Model != "embedded" && !fileExists(filepath.Join(c.Trainer.Model, "config.json")) {
 		return &config.Error{Place: "trainer.model", Msg: c.Trainer.Model + " has no config.json",
 			Hint: "name a folder in Hugging Face format (config.json, tokenizer.json, *.safetensors)"}
 	}
-	if c.Sampler.Backend == "llamacpp" && !fileExists(c.Sampler.Model) {
+	if c.Sampler.Backend == "llamacpp" && c.Sampler.Model != "embedded" && !fileExists(c.Sampler.Model) {
 		return &config.Error{Place: "sampler.model", Msg: c.Sampler.Model + " does not exist",
 			Hint: "name the same folder as trainer.model, or a .gguf of that model"}
 	}

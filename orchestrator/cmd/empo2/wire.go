@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -207,61 +206,11 @@ func (r *run) openMemory(ctx context.Context, c config.Config) (*memory.Bank, er
 	return memory.OpenBank(ctx, r.ledger.DB(), m)
 }
 
-// openLedger opens the run's folder and holds its configuration against c: a
-// run may be made longer, nothing else.
-func openLedger(ctx context.Context, c config.Config) (*ledger.Ledger, error) {
-	l, err := ledger.Open(ctx, filepath.Join(c.Run.Dir, c.Run.Name))
-	if err != nil {
-		return nil, err
-	}
-	if err := sameRun(ctx, l, c); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	return l, nil
-}
-
-// mayChange are the keys, beside those of the server, that a continued run may
-// have changed: they say how long and on what, not what is computed. That
-// another server computes the same is proved by the canary.
-var mayChange = map[string]bool{
-	"run.steps": true, "run.minutes": true, "run.dir": true, "run.keep_checkpoints": true,
-	"eval.every": true, "eval.episodes": true, "eval.final_episodes": true,
-	"trainer.threads": true, "trainer.timeout_seconds": true, "trainer.restarts": true, "rollout.episodes_in_flight": true,
-}
-
-func sameRun(ctx context.Context, l *ledger.Ledger, c config.Config) error {
-	text, err := l.Config(ctx)
-	if err != nil {
-		return err
-	}
-	if text != "" {
-		before, err := config.Parse(text, filepath.Join(l.Dir, "run.db"))
-		if err != nil {
-			return err
-		}
-		var differ []string
-		for _, d := range config.Differences(before, c) {
-			if key, _, _ := strings.Cut(d, ":"); !mayChange[key] && !strings.HasPrefix(key, "sampler.") {
-				differ = append(differ, d)
-			}
-		}
-		if len(differ) > 0 {
-			return &config.Error{Place: "run " + l.Dir, Msg: "it was started with another configuration:\n    " + strings.Join(differ, "\n    "),
-				Hint: "choose another name (--set run.name=…), or the run's own file (-c " + filepath.Join(l.Dir, "config.toml") + ")"}
-		}
-	}
-	var b strings.Builder
-	if err := config.Write(&b, c); err != nil {
-		return err
-	}
-	return l.SaveConfig(ctx, b.String())
-}
-
 func newTrainer(c config.Config, t tools, root string, log zerolog.Logger) *trainerbridge.Local {
 	return &trainerbridge.Local{
 		Process: trainerbridge.ProcessConfig{
 			Python: t.python, SourceDir: t.sources, Model: t.model, Root: root,
-			Threads: c.Trainer.Threads, Formats: c.Trainer.Formats, Log: log,
+			Threads: c.Trainer.Threads, Dtype: c.Trainer.Dtype, Device: c.Trainer.Device, Formats: c.Trainer.Formats, Log: log,
 		},
 		Client: trainerbridge.ClientConfig{
 			Rank: c.Trainer.Rank, Alpha: c.Trainer.Alpha, Seed: int64(c.Run.Seed & (1<<31 - 1)),

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/ledger"
+)
+
+// openLedger opens the run's folder and holds its configuration against c. A
+// run that is new gets c; that of an old one is changed by saveConfig only,
+// when everything that c names was found.
+func openLedger(ctx context.Context, c config.Config) (*ledger.Ledger, error) {
+	l, err := ledger.Open(ctx, filepath.Join(c.Run.Dir, c.Run.Name))
+	if err != nil {
+		return nil, err
+	}
+	text, err := l.Config(ctx)
+	switch {
+	case err != nil:
+	case text == "":
+		err = saveConfig(ctx, l, c)
+	default:
+		err = sameRun(text, l.Dir, c)
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// saveConfig records c as the run's configuration.
+func saveConfig(ctx context.Context, l *ledger.Ledger, c config.Config) error {
+	var b strings.Builder
+	if err := config.Write(&b, c); err != nil {
+		return err
+	}
+	return l.SaveConfig(ctx, b.String())
+}
+
+// mayChange are the keys, and tables ending in a dot, that a continued run may
+// have changed: they say how long, where and on what, not what is computed.
+// That another server computes the same is proved by the canary.
+var mayChange = []string{
+	"run.steps", "run.minutes", "run.dir", "run.keep_checkpoints", "eval.every", "eval.episodes", "eval.final_episodes",
+	"sampler.", "trainer.threads", "trainer.device", "trainer.timeout_seconds", "trainer.restarts", "rollout.episodes_in_flight",
+	"memory.url", "env.remote.url", "env.agentgym.url", "env.agentgym.timeout_seconds", "env.openenv.url", "env.openenv.timeout_seconds",
+	"env.openenv.sessions", "env.scienceworld.java", "env.scienceworld.instances", "env.webshop.data",
+}
+
+// mustStay are exceptions to mayChange: they shape every prompt.
+var mustStay = []string{"sampler.template", "sampler.thinking"}
+
+// sameRun refuses to continue a run with a configuration that computes
+// something else than the one it was started with.
+func sameRun(text, dir string, c config.Config) error {
+	before, err := config.Parse(text, filepath.Join(dir, "run.db"))
+	if err != nil {
+		return err
+	}
+	var differ []string
+	for _, d := range config.Differences(before, c) {
+		key, _, _ := strings.Cut(d, ":")
+		if !config.Matches(key, mayChange) || config.Matches(key, mustStay) {
+			differ = append(differ, d)
+		}
+	}
+	if len(differ) == 0 {
+		return nil
+	}
+	return &config.Error{Place: "run " + dir, Msg: "it was started with another configuration:\n    " + strings.Join(differ, "\n    "),
+		Hint: "choose another name (--set run.name=…), or the run's own file (-c " + filepath.Join(dir, "config.toml") + ")"}
+}
+
+// storedConfig is the configuration of the run that c names, as it was trained.
+// Of the keys that the user gave on the command line, those of the server count;
+// others that differ would have no effect and are refused.
+func storedConfig(ctx context.Context, c config.Config, sets []string) (config.Config, error) {
+	dir := filepath.Join(c.Run.Dir, c.Run.Name)
+	if !fileExists(filepath.Join(dir, "run.db")) {
+		return c, &config.Error{Place: dir, Msg: "no such run", Hint: "train it with empo2 run, or name another one with --set run.name=…"}
+	}
+	l, err := ledger.Open(ctx, dir)
+	if err != nil {
+		return c, err
+	}
+	text, err := l.Config(ctx)
+	if err = errors.Join(err, l.Close()); err != nil {
+		return c, err
+	}
+	stored, err := config.Parse(text, filepath.Join(dir, "run.db"))
+	if err != nil {
+		return c, err
+	}
+	stored.Run.Dir, stored.Run.Name = c.Run.Dir, c.Run.Name // the folder may have been moved
+	given := map[string]bool{}
+	for _, s := range sets {
+		key, _, _ := strings.Cut(s, "=")
+		given[strings.TrimSpace(key)] = true
+		if strings.HasPrefix(key, "sampler.") {
+			stored.Sampler = c.Sampler
+		}
+	}
+	for _, d := range config.Differences(stored, c) {
+		if key, _, _ := strings.Cut(d, ":"); given[key] {
+			return c, &config.Error{Place: "--set " + key, Msg: "has no effect: the run was trained with another value (" + d + ")", Hint: "leave it out; only keys of [sampler] and the run's name may be given"}
+		}
+	}
+	return stored, nil
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/empo2/empo2/orchestrator/config"
+)
+
+// A run continues with other servers, places and lengths, and with nothing
+// that would compute something else.
+func TestWhatAContinuedRunMayChange(t *testing.T) {
+	before := config.Default()
+	before.Run.Dir = t.TempDir()
+	f := func(set, refused string) {
+		t.Helper()
+		c, err := config.With(before, strings.Split(set, " "))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := openLedger(context.Background(), before)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		l, err = openLedger(context.Background(), c)
+		if err == nil {
+			l.Close()
+		}
+		if (refused == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), refused+": ") {
+			t.Errorf("%s: %v", set, err)
+		}
+	}
+	f("run.steps=99 sampler.llamacpp.slots=4", "")
+	f("sampler.backend=vllm sampler.canary=0.1", "")
+	f("sampler.template=chatml", "sampler.template")
+	f("sampler.thinking=strip", "sampler.thinking")
+	f("algorithm.group_size=8", "algorithm.group_size")
+	f("trainer.dtype=bfloat16", "trainer.dtype")
+}
+
+// A start that failed leaves the run's configuration as it was, and eval takes
+// another server but no key that would have no effect.
+func TestStoredConfigurationSurvivesAFailedStart(t *testing.T) {
+	ctx, before := context.Background(), config.Default()
+	before.Run.Dir = t.TempDir()
+	l, err := openLedger(ctx, before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	other, err := config.With(before, []string{"sampler.backend=vllm"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, err = openLedger(ctx, other); err != nil { // and then the server cannot be reached
+		t.Fatal(err)
+	}
+	l.Close()
+	stored, err := storedConfig(ctx, before, nil)
+	if err != nil || stored.Sampler.Backend != "llamacpp" {
+		t.Errorf("backend %s, %v", stored.Sampler.Backend, err)
+	}
+	if stored, err = storedConfig(ctx, other, []string{"sampler.backend=vllm"}); err != nil || stored.Sampler.Backend != "vllm" {
+		t.Errorf("with another server: %s, %v", stored.Sampler.Backend, err)
+	}
+	longer := before
+	longer.Rollout.MaxSteps = 5
+	if _, err = storedConfig(ctx, longer, []string{"rollout.max_steps=5"}); err == nil || !strings.Contains(err.Error(), "no effect") {
+		t.Errorf("a key without effect: %v", err)
+	}
+}
