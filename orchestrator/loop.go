@@ -109,6 +109,12 @@ func (l *Loop) Run(ctx context.Context) (Summary, error) {
 		return Summary{}, err
 	}
 	step := last.Step
+	if step > 0 && !l.finished(step) {
+		l.Log.Info().Int64("step", step).Int("version", last.Version).Msg("continuing")
+		if err := l.Ledger.Event(ctx, step, "continued", fmt.Sprintf("with version %d", last.Version)); err != nil {
+			return Summary{}, err
+		}
+	}
 	for !l.finished(step) {
 		if e := l.Config.Eval.Every; e > 0 && step%int64(e) == 0 {
 			if err := l.evaluateOnce(ctx, step, l.Config.Eval.Episodes, envs.Eval); err != nil {
@@ -152,12 +158,6 @@ func (l *Loop) prepare(ctx context.Context) (ledger.Step, error) {
 	last, err := l.Ledger.Last(ctx)
 	if err != nil {
 		return last, err
-	}
-	if last.Step > 0 {
-		l.Log.Info().Int64("step", last.Step).Int("version", last.Version).Msg("continuing")
-		if err := l.Ledger.Event(ctx, last.Step, "continued", fmt.Sprintf("with version %d", last.Version)); err != nil {
-			return last, err
-		}
 	}
 	if err := l.recordEnvironment(ctx, last.Step); err != nil {
 		return last, err

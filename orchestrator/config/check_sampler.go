@@ -35,6 +35,7 @@ func samplerRules(c Config) []rule {
 		between("sampler.ollama.requests", float64(o.Requests), 1, 1e5),
 		above("sampler.ollama.timeout_seconds", o.TimeoutSeconds),
 		above("sampler.ollama.load_timeout_seconds", o.LoadTimeoutSeconds),
+		oneOf("sampler.openai.system_role", a.SystemRole, "system", "developer", "user"),
 		between("sampler.openai.requests", float64(a.Requests), 1, 1e5),
 		above("sampler.openai.timeout_seconds", a.TimeoutSeconds),
 	}

@@ -63,6 +63,7 @@ type Ollama struct {
 // OpenAI configures an OpenAI-compatible endpoint.
 type OpenAI struct {
 	URL            string  `toml:"url" doc:"for example https://api.openai.com/v1; its key is in EMPO2_SERVER_KEY"`
+	SystemRole     string  `toml:"system_role" doc:"role of the system message: system, developer, or user for models that know no other"`
 	Requests       int     `toml:"requests" doc:"requests sent at once"`
 	TimeoutSeconds float64 `toml:"timeout_seconds" doc:"deadline of a request"`
 }
@@ -74,6 +75,6 @@ func defaultSampler() Sampler {
 		VLLM:     VLLM{URLs: []string{}, Launch: []string{}, Replicas: 1, CacheSalt: true, Requests: 64, TimeoutSeconds: 300, LoadTimeoutSeconds: 120},
 		SGLang:   SGLang{URLs: []string{}, Launch: []string{}, Requests: 64, TimeoutSeconds: 300, LoadTimeoutSeconds: 120},
 		Ollama:   Ollama{URL: "http://127.0.0.1:11434", Requests: 16, TimeoutSeconds: 300, LoadTimeoutSeconds: 300},
-		OpenAI:   OpenAI{Requests: 16, TimeoutSeconds: 120},
+		OpenAI:   OpenAI{SystemRole: "system", Requests: 16, TimeoutSeconds: 120},
 	}
 }

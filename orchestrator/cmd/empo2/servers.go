@@ -210,7 +210,7 @@ func openOllama(ctx context.Context, o opening) (served, error) {
 func openOpenAI(ctx context.Context, o opening) (served, error) {
 	s := o.config.Sampler.OpenAI
 	b, err := openai.Open(ctx, openai.Config{
-		URL: s.URL, Model: o.config.Sampler.Model, APIKey: serverKey(), RequestTimeout: seconds(s.TimeoutSeconds), MaxInFlight: s.Requests, Log: o.log,
+		URL: s.URL, Model: o.config.Sampler.Model, APIKey: serverKey(), SystemRole: s.SystemRole, RequestTimeout: seconds(s.TimeoutSeconds), MaxInFlight: s.Requests, Log: o.log,
 	})
 	if err != nil {
 		return served{}, err
