@@ -2,10 +2,12 @@ package llamacpp
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"math"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -201,13 +203,46 @@ func testHung(t *testing.T, r *real) {
 	cfg.RequestTimeout = 2 * time.Second
 	b := r.open(t, cfg)
 	p := r.publish(t, b, sampler.Adapter{})
-	syscall.Kill(pid(b.base), syscall.SIGSTOP)
+	hang(t, pid(b.base))
 	request := sampler.Request{Prompt: tokens(t, b, "The door"), MaxTokens: 4}
-	syscall.Kill(pid(b.base), syscall.SIGSTOP)
+	hang(t, pid(b.base))
 	sample(t, b, p, request)
 	if s := b.Stats(); s.Restarts != 2 {
 		t.Errorf("%+v", s)
 	}
+}
+
+// hang stops every thread of a process, and waits until none runs any more
+// where that can be seen.
+func hang(t *testing.T, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for unstopped(pid) {
+		select {
+		case <-tick.C:
+		case <-t.Context().Done():
+			t.Fatal("the process does not stop")
+		}
+	}
+}
+
+// unstopped reports whether a thread is in another state than stopped (Linux).
+func unstopped(pid int) bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		return false
+	}
+	for _, thread := range threads {
+		stat, err := os.ReadFile(thread)
+		if _, state, ok := strings.Cut(string(stat), ") "); err == nil && ok && state[0] != 'T' {
+			return true
+		}
+	}
+	return false
 }
 
 // While requests run, version after version is published and the one before
