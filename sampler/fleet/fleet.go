@@ -41,8 +41,10 @@ type Config struct {
 	Alias   string   // adapters are called <Alias>-v000012; one run's alone on a server; empty: "policy"
 	// Check is the prompt whose greedy answer must stay the same for a version,
 	// on every replica and after its return; a few tokens of ordinary text.
-	Check     func(ctx context.Context) ([]int32, error)
-	Tolerance float64 // of that answer's log-probs in nats; 0: 0.05
+	Check func(ctx context.Context) ([]int32, error)
+	// Tolerance is how far that answer's log-probs may be from the trainer's,
+	// and where it does not speak from the first answer's, in nats; 0: 0.05.
+	Tolerance float64
 
 	RequestTimeout time.Duration // of one request on one replica, waiting for admission not counted; 0: 5 minutes
 	LoadTimeout    time.Duration // until a version is served everywhere, or a replica is back; 0: 2 minutes

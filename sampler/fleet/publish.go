@@ -11,9 +11,11 @@ import (
 )
 
 // Publish loads the adapter's PEFT directory on every replica under the
-// version's own name, checks that each lists it and that all answer alike, and
-// makes the version usable. If one replica cannot, none keeps it. Version 0 is
-// the base model whatever the adapter says.
+// version's own name, checks that each lists it and answers as the trainer, or
+// as the others if the adapter has no Score, and makes the version usable. If
+// one replica cannot, none keeps it. Version 0 is the base model whatever the
+// adapter says. A version that was published without a Score is proved when it
+// is published again with one.
 func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Policy, error) {
 	p := b.Policy(a.Version)
 	if err := b.publish(ctx, p, a); err != nil {
@@ -34,12 +36,16 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 	if err != nil {
 		return err
 	}
-	if done, err := b.published(p, dir); done || err != nil {
+	served, err := b.published(p, dir)
+	if err != nil || served != nil && (served.proved || a.Score == nil) {
 		return err
 	}
 	started := time.Now()
 	ctx, stop := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not served everywhere within %v", b.cfg.LoadTimeout))
 	defer stop()
+	if served != nil {
+		return b.speak(ctx, served, a)
+	}
 	if err := b.room(ctx, p); err != nil {
 		return err
 	}
@@ -48,7 +54,7 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 	b.versions[p.Version] = v
 	b.dirs[p.Version] = dir
 	b.mu.Unlock()
-	if err := b.everywhere(ctx, v); err != nil {
+	if err := b.speak(ctx, v, a); err != nil {
 		b.undo(ctx, v)
 		return err
 	}
@@ -56,19 +62,34 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 	return nil
 }
 
-// published says whether p is served already. A name stands for one directory
-// for ever.
-func (b *Backend) published(p sampler.Policy, dir string) (bool, error) {
+// published is the version if it is served already, else nil. A name stands
+// for one directory for ever.
+func (b *Backend) published(p sampler.Policy, dir string) (*version, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
-		return false, errClosed
+		return nil, errClosed
 	}
 	if was, ok := b.dirs[p.Version]; ok && was != dir {
-		return false, fmt.Errorf("the name stands for %s already, not for %s\n  hint: every version has a directory of its own, which nobody changes", was, dir)
+		return nil, fmt.Errorf("the name stands for %s already, not for %s\n  hint: every version has a directory of its own, which nobody changes", was, dir)
 	}
-	v := b.versions[p.Version]
-	return v != nil && v.ready && !v.retired, nil
+	if v := b.versions[p.Version]; v != nil && v.ready && !v.retired {
+		return v, nil
+	}
+	return nil, nil
+}
+
+// speak serves v everywhere while its trainer speaks for it; afterwards the
+// trainer goes on to the next version.
+func (b *Backend) speak(ctx context.Context, v *version, trainer sampler.Adapter) error {
+	spokenFor := func(a sampler.Adapter) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		v.trainer = a
+	}
+	spokenFor(trainer)
+	defer spokenFor(sampler.Adapter{})
+	return b.everywhere(ctx, v)
 }
 
 // room waits until fewer versions are resident than the servers take, and
@@ -155,11 +176,11 @@ func (b *Backend) missing(v *version, served map[*replica]bool) (missing []*repl
 			able++
 		}
 	}
-	if len(missing) == 0 && able > 0 {
+	if ready = len(missing) == 0 && able > 0; ready {
 		v.ready = true
 		b.announce()
 	}
-	return missing, v.ready, b.changed
+	return missing, ready, b.changed
 }
 
 const firstPause = 20 * time.Millisecond

@@ -37,6 +37,9 @@ type Config struct {
 	APIKey string   // the server's --api-key; empty: none
 	// Codec is the trainer's tokenizer: SGLang's own is not asked.
 	Codec sampler.Codec
+	// Tolerance is how far a replica's log-probs may be from the trainer's when
+	// a version is published, in nats; 0: 0.05.
+	Tolerance float64
 
 	RequestTimeout time.Duration // of one request on one replica; 0: 5 minutes
 	LoadTimeout    time.Duration // until a version is served everywhere; 0: 2 minutes
@@ -104,7 +107,8 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 		return nil, err
 	}
 	pool, err := fleet.Open(ctx, fleet.Config{
-		Servers: servers, Alias: cfg.Alias, Check: func(ctx context.Context) ([]int32, error) { return cfg.Codec.Tokenize(ctx, checkText) },
+		Servers: servers, Alias: cfg.Alias, Tolerance: cfg.Tolerance,
+		Check:          func(ctx context.Context) ([]int32, error) { return cfg.Codec.Tokenize(ctx, checkText) },
 		RequestTimeout: cfg.RequestTimeout, LoadTimeout: cfg.LoadTimeout, HealthInterval: cfg.HealthInterval,
 		Patience: cfg.Patience, MaxInFlight: cfg.MaxInFlight, OnReturn: cfg.OnReturn, Log: cfg.Log,
 	})

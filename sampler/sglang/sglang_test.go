@@ -79,7 +79,7 @@ func TestMisbehaviour(t *testing.T) {
 			}
 		}
 		cfg := config(servers...)
-		cfg.OnReturn = c.OnReturn
+		cfg.OnReturn, cfg.Tolerance = c.OnReturn, c.Tolerance
 		if c.RequestTimeout > 0 {
 			cfg.RequestTimeout = c.RequestTimeout
 		}

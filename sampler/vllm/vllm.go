@@ -41,6 +41,9 @@ type Config struct {
 	// CacheSalt keeps this run's prefix caches apart from those of everybody
 	// else, also of an earlier run that used the same names and directories.
 	CacheSalt bool
+	// Tolerance is how far a replica's log-probs may be from the trainer's when
+	// a version is published, in nats; 0: 0.05.
+	Tolerance float64
 	// Codec is the trainer's tokenizer. It is held against the server's at the
 	// start and used in its place. Nil: the server's, which reads control
 	// tokens in text; they are cut there.
@@ -90,7 +93,8 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 	}
 	text := cfg.tokenizer(servers)
 	pool, err := fleet.Open(ctx, fleet.Config{
-		Servers: servers, Alias: cfg.Alias, Check: func(ctx context.Context) ([]int32, error) { return text.Tokenize(ctx, checkText) },
+		Servers: servers, Alias: cfg.Alias, Tolerance: cfg.Tolerance,
+		Check:          func(ctx context.Context) ([]int32, error) { return text.Tokenize(ctx, checkText) },
 		RequestTimeout: cfg.RequestTimeout, LoadTimeout: cfg.LoadTimeout, HealthInterval: cfg.HealthInterval,
 		Patience: cfg.patience(), MaxInFlight: cfg.MaxInFlight, OnReturn: cfg.OnReturn, Log: cfg.Log,
 	})
