@@ -102,6 +102,7 @@ type Backend struct {
 	sessions sessions
 	changed  chan struct{} // closed when a replica's state or a version changes
 	none     time.Time     // since when no replica is up; zero: one is
+	resting  bool          // from Sleep to Wake: no replica comes back
 }
 
 var errClosed = errors.New("the backend is closed")

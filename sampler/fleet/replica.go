@@ -111,14 +111,14 @@ func (r *replica) watch() {
 
 func (r *replica) look() {
 	r.b.mu.Lock()
-	now, why := r.state, r.why
+	now, why, resting := r.state, r.why, r.b.resting
 	r.b.mu.Unlock()
-	switch now {
-	case asleep:
-	case down:
+	switch {
+	case now == asleep, now == down && resting:
+	case now == down:
 		err := r.comeBack(r.b.alive)
 		switch {
-		case r.b.alive.Err() != nil:
+		case r.b.alive.Err() != nil, errors.Is(err, errAsleep):
 		case err != nil:
 			r.stillDown(err)
 		case r.b.cfg.OnReturn != nil:
@@ -140,6 +140,7 @@ func (r *replica) stillDown(why error) {
 		r.b.cfg.Log.Warn().Str("server", r.server.URL()).Err(why).Msg("replica is not back yet")
 	}
 	r.why = why
+	r.b.announce()
 }
 
 // healthTimeout is what a busy server gets at least to say that it is well.
@@ -229,7 +230,10 @@ func (r *replica) comeBack(ctx context.Context) error {
 	}
 	proved := map[*version]bool{}
 	for {
-		v := r.next(proved)
+		v, err := r.next(proved)
+		if err != nil {
+			return err
+		}
 		if v == nil {
 			return r.tidy(ctx) // it is up; what was retired meanwhile goes
 		}
@@ -240,23 +244,27 @@ func (r *replica) comeBack(ctx context.Context) error {
 	}
 }
 
-// next is a version that is not proved yet; with nil the replica is up.
-func (r *replica) next(proved map[*version]bool) *version {
+// next is a version that is not proved yet; with nil the replica is up. It is
+// errAsleep if the others were let sleep meanwhile.
+func (r *replica) next(proved map[*version]bool) (*version, error) {
 	b := r.b
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.resting {
+		return nil, errAsleep
+	}
 	for _, v := range b.versions {
 		if !proved[v] && (v.ready && !v.retired || v.inflight > 0) {
-			return v
+			return v, nil
 		}
 	}
 	if r.state != down {
-		return nil
+		return nil, nil
 	}
 	r.set(up, nil)
 	b.counters.add(Stats{Returns: 1})
 	b.cfg.Log.Info().Str("server", r.server.URL()).Msg("replica is back in the pool")
-	return nil
+	return nil, nil
 }
 
 // tidy unloads what goes by our names and is nobody's any more, and forgets
