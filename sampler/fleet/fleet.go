@@ -52,6 +52,10 @@ type Config struct {
 	Patience       time.Duration // that requests wait while no replica is up; 0: 2 minutes
 	MaxInFlight    int           // requests at one replica; 0: 64
 
+	// Sleep says that servers are let sleep: one that sleeps when it is opened,
+	// as a run left it that was killed, is woken. Without it that is an error.
+	Sleep bool
+
 	// OnReturn, if not nil, is told the URL of a replica that is back in the
 	// pool. It must not call Close.
 	OnReturn func(url string)
@@ -134,7 +138,7 @@ func (b *Backend) start(ctx context.Context) error {
 	var group errgroup.Group
 	for i, r := range b.replicas {
 		group.Go(func() (err error) {
-			if probes[i], err = r.server.Probe(ctx); err != nil {
+			if probes[i], err = r.probe(ctx); err != nil {
 				return fmt.Errorf("probe %s: %w", r.server.URL(), err)
 			}
 			return nil

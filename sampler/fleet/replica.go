@@ -218,7 +218,7 @@ func (r *replica) comeBack(ctx context.Context) error {
 	if err := r.server.Health(ctx); err != nil {
 		return err
 	}
-	p, err := r.server.Probe(ctx)
+	p, err := r.probe(ctx)
 	if err != nil {
 		return err
 	}
@@ -242,6 +242,28 @@ func (r *replica) comeBack(ctx context.Context) error {
 		}
 		proved[v] = true
 	}
+}
+
+// probe asks the server what it can do. One that sleeps is woken before, where
+// that is our business.
+func (r *replica) probe(ctx context.Context) (Probe, error) {
+	d, ok := r.server.(Dozer)
+	if !ok {
+		return r.server.Probe(ctx)
+	}
+	asleep, err := d.Asleep(ctx)
+	switch {
+	case err != nil:
+		return Probe{}, err
+	case asleep && !r.b.cfg.Sleep:
+		return Probe{}, errors.New("it sleeps\n  hint: a run that was killed has left it so: set the sleep key of the server's table, or start the server again")
+	case asleep:
+		r.b.cfg.Log.Info().Str("server", r.server.URL()).Msg("the server sleeps and is woken")
+		if err := d.Wake(ctx); err != nil {
+			return Probe{}, fmt.Errorf("it sleeps and cannot be woken: %w", err)
+		}
+	}
+	return r.server.Probe(ctx)
 }
 
 // next is a version that is not proved yet; with nil the replica is up. It is

@@ -38,6 +38,8 @@ type Server interface {
 // A Dozer is a Server that can give the accelerator's memory back and take it
 // again. Adapters may be lost meanwhile.
 type Dozer interface {
+	// Asleep says whether it sleeps, also if somebody else let it.
+	Asleep(ctx context.Context) (bool, error)
 	Sleep(ctx context.Context) error
 	Wake(ctx context.Context) error
 }

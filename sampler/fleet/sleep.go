@@ -43,16 +43,17 @@ func (b *Backend) Sleep(ctx context.Context) error {
 	return nil
 }
 
-// lieDown lets no request in any more; the pool is who was not down.
+// lieDown lets no request in any more; the pool is who was neither down nor
+// asleep.
 func (b *Backend) lieDown() (pool []*replica, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, r := range b.replicas {
-		if r.state != down {
+		if r.state != down && r.state != asleep {
 			pool = append(pool, r)
 		}
 	}
-	if len(pool) == 0 {
+	if len(pool) == 0 && !b.resting {
 		return nil, b.allDown()
 	}
 	b.resting = true

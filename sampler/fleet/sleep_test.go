@@ -44,6 +44,8 @@ func (d *dozer) Probe(ctx context.Context) (Probe, error) {
 	return p, d.alive()
 }
 
+func (d *dozer) Asleep(context.Context) (bool, error) { return d.asleep.Load(), d.alive() }
+
 func (d *dozer) Sleep(context.Context) error {
 	if d.dead.Load() {
 		return ErrLost
@@ -77,8 +79,10 @@ func TestTheDeadDoNotKeepTheOthersAwake(t *testing.T) {
 	dozing(t, func(t *testing.T, b *Backend, p sampler.Policy, dead, alive *dozer) {
 		dead.dead.Store(true)
 		time.Sleep(time.Minute) // it is noticed
-		if err := b.Sleep(t.Context()); err != nil || !alive.asleep.Load() {
-			t.Fatal(err)
+		for range 2 { // the second changes nothing
+			if err := b.Sleep(t.Context()); err != nil || !alive.asleep.Load() {
+				t.Fatal(err)
+			}
 		}
 		dead.dead.Store(false)
 		answered := make(chan error)

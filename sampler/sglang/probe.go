@@ -47,7 +47,7 @@ type info struct {
 func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 	var i info
 	if err := s.Call(ctx, "/get_server_info", nil, &i); err != nil {
-		return fleet.Probe{}, fmt.Errorf("%w\n  hint: is this an SGLang server, running, reachable from here and with the key in EMPO2_SERVER_KEY?", err)
+		return fleet.Probe{}, unreachable(err)
 	}
 	var about struct {
 		Path string `json:"model_path"`
@@ -81,6 +81,10 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 	}
 	s.probed.Store(is)
 	return p, nil
+}
+
+func unreachable(err error) error {
+	return fmt.Errorf("%w\n  hint: is this an SGLang server, running, reachable from here and with the key in EMPO2_SERVER_KEY?", err)
 }
 
 // seeds: servers before 0.5.4 or so refuse a seed.

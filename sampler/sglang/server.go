@@ -148,20 +148,6 @@ func (s *server) Load(ctx context.Context) (fleet.Load, error) {
 	return l, err
 }
 
-// Sleep gives weights and cache back. The server asserts that it is idle; its
-// prefix cache is emptied first, as nothing of it is left afterwards.
-func (s *server) Sleep(ctx context.Context) error {
-	if err := s.Call(ctx, "/flush_cache", struct{}{}, nil); err != nil {
-		return err
-	}
-	return s.Call(ctx, "/release_memory_occupation", struct{}{}, nil)
-}
-
-// Wake takes them again.
-func (s *server) Wake(ctx context.Context) error {
-	return s.Call(ctx, "/resume_memory_occupation", struct{}{}, nil)
-}
-
 // question is the body of a /generate.
 type question struct {
 	InputIDs       []int32  `json:"input_ids"`

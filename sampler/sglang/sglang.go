@@ -46,6 +46,9 @@ type Config struct {
 	HealthInterval time.Duration // between two looks at a replica; 0: 5 seconds
 	Patience       time.Duration // that requests wait while no replica is up; 0: 2 minutes
 	MaxInFlight    int           // requests at one replica; 0: 64
+	// Sleep says that servers are let sleep: one that sleeps at the start is
+	// woken, which else is an error.
+	Sleep bool
 
 	Launch LaunchConfig // used if URLs is empty
 	// OnReturn, if not nil, is told the URL of a replica that is back in the pool.
@@ -110,7 +113,7 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 		Servers: servers, Alias: cfg.Alias, Tolerance: cfg.Tolerance,
 		Check:          func(ctx context.Context) ([]int32, error) { return cfg.Codec.Tokenize(ctx, checkText) },
 		RequestTimeout: cfg.RequestTimeout, LoadTimeout: cfg.LoadTimeout, HealthInterval: cfg.HealthInterval,
-		Patience: cfg.Patience, MaxInFlight: cfg.MaxInFlight, OnReturn: cfg.OnReturn, Log: cfg.Log,
+		Patience: cfg.Patience, MaxInFlight: cfg.MaxInFlight, Sleep: cfg.Sleep, OnReturn: cfg.OnReturn, Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, err

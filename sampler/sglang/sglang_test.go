@@ -140,6 +140,30 @@ func TestSleep(t *testing.T) {
 	}
 }
 
+// A run that was killed leaves its server asleep; the next one wakes it, or
+// says that it should.
+func TestAServerThatWasLeftAsleepIsWoken(t *testing.T) {
+	s := newFake(t)
+	s.MemorySaver = true
+	b := openFake(t, config(s))
+	if err := b.Sleep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.Close()
+	cfg := config(s)
+	if _, err := Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "it sleeps\n  hint: ") {
+		t.Error(err)
+	}
+	cfg.Sleep = true
+	for range 2 { // the second finds it awake
+		b = openFake(t, cfg)
+		if _, err := b.Publish(t.Context(), sampler.Adapter{}); err != nil || s.Asleep() {
+			t.Error(err, s.Asleep())
+		}
+		b.Close()
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	f := func(name, says string, change func(*samplertest.SGLang, *Config)) {
 		t.Helper()

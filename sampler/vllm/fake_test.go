@@ -94,7 +94,7 @@ func TestOpenRefuses(t *testing.T) {
 	f("a key", "401", func(v *samplertest.VLLM, _ *Config) { v.APIKey = "secret" })
 	f("a path", "404", func(v *samplertest.VLLM, c *Config) { c.URLs = []string{v.URL + "/v1"} })
 	f("nobody", "connection", func(v *samplertest.VLLM, _ *Config) { v.Kill() })
-	f("asleep", "it sleeps", func(v *samplertest.VLLM, _ *Config) { v.DevMode = true; post(t, v.URL+"/sleep") })
+	f("asleep", "set the sleep key", func(v *samplertest.VLLM, _ *Config) { v.DevMode = true; post(t, v.URL+"/sleep") })
 	f("no server", "no server", func(_ *samplertest.VLLM, c *Config) { c.URLs = nil })
 }
 

@@ -53,7 +53,8 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 		ContextLength: m.Context, Replicas: 1, Hints: hints(),
 	}}
 	c := &p.Capabilities
-	if p.Sleeps, err = s.sleeps(ctx); err != nil {
+	_, err = s.sleeping(ctx)
+	if p.Sleeps = err == nil; err != nil && fleet.Refused(err) == 0 {
 		return p, err
 	}
 	if c.VocabSize, err = s.vocabulary(ctx, m.ID); err != nil {
@@ -102,21 +103,6 @@ func (s *server) base(ctx context.Context) (model, error) {
 		return model{}, fmt.Errorf("it gives %s a context of %d tokens", found[0].ID, found[0].Context)
 	}
 	return found[0], nil
-}
-
-// sleeps: only in development mode are there routes for it.
-func (s *server) sleeps(ctx context.Context) (bool, error) {
-	var is struct {
-		Sleeping bool `json:"is_sleeping"`
-	}
-	err := s.Call(ctx, "/is_sleeping", nil, &is)
-	switch {
-	case fleet.Refused(err) != 0:
-		return false, nil
-	case is.Sleeping:
-		return true, errors.New("it sleeps\n  hint: wake it, POST /wake_up, or start it again")
-	}
-	return true, err
 }
 
 var vocabularySize = regexp.MustCompile(`Vocabulary size: (\d+)`)

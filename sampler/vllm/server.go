@@ -154,6 +154,28 @@ func gauge(text, name string) (sum float64, known bool) {
 	return sum, known
 }
 
+// sleeping is refused where there are no routes for it: they are there only in
+// development mode.
+func (s *server) sleeping(ctx context.Context) (bool, error) {
+	var is struct {
+		Sleeping bool `json:"is_sleeping"`
+	}
+	err := s.Call(ctx, "/is_sleeping", nil, &is)
+	return is.Sleeping, err
+}
+
+// Asleep is false where the server cannot sleep.
+func (s *server) Asleep(ctx context.Context) (bool, error) {
+	asleep, err := s.sleeping(ctx)
+	switch {
+	case fleet.Refused(err) != 0:
+		return false, nil
+	case err != nil:
+		return false, notVLLM(err)
+	}
+	return asleep, nil
+}
+
 // Sleep keeps the weights in the host's memory and drops the cache: level 1,
 // as after level 2 the weights would have to be loaded by other means.
 func (s *server) Sleep(ctx context.Context) error {

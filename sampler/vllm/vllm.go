@@ -56,6 +56,9 @@ type Config struct {
 	// or what a launched server gets to start.
 	Patience    time.Duration
 	MaxInFlight int // requests at one replica; 0: 64
+	// Sleep says that servers are let sleep: one that sleeps at the start is
+	// woken, which else is an error.
+	Sleep bool
 
 	Launch LaunchConfig // used if URLs is empty
 	// OnReturn, if not nil, is told the URL of a replica that is back in the pool.
@@ -96,7 +99,7 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 		Servers: servers, Alias: cfg.Alias, Tolerance: cfg.Tolerance,
 		Check:          func(ctx context.Context) ([]int32, error) { return text.Tokenize(ctx, checkText) },
 		RequestTimeout: cfg.RequestTimeout, LoadTimeout: cfg.LoadTimeout, HealthInterval: cfg.HealthInterval,
-		Patience: cfg.patience(), MaxInFlight: cfg.MaxInFlight, OnReturn: cfg.OnReturn, Log: cfg.Log,
+		Patience: cfg.patience(), MaxInFlight: cfg.MaxInFlight, Sleep: cfg.Sleep, OnReturn: cfg.OnReturn, Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, err
