@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
@@ -185,20 +186,33 @@ func (b *Backend) missing(v *version, served map[*replica]bool) (missing []*repl
 
 const firstPause = 20 * time.Millisecond
 
-// insist serves v on a replica, again when the connection was lost. A replica
-// that leaves the pool meanwhile is let go.
+// mostRefused is how often a replica may answer a load with a failure of its
+// own before that is believed.
+const mostRefused = 6
+
+// insist serves v on a replica, again when the connection was lost and a few
+// times when the server says that it failed. A replica that leaves the pool
+// meanwhile is let go.
 func (r *replica) insist(ctx context.Context, v *version) error {
+	refused := 0
 	for pause := firstPause; ; pause = min(2*pause, time.Second) {
 		err := r.serve(ctx, v)
-		switch {
-		case err == nil:
+		if err == nil || r.out() {
 			return nil
-		case r.out():
-			return nil
-		case !errors.Is(err, ErrLost) || ctx.Err() != nil:
-			return fmt.Errorf("%s: %w", r.server.URL(), err)
 		}
-		r.doubt(err)
+		if Refused(err) >= http.StatusInternalServerError {
+			refused++
+		}
+		again := errors.Is(err, ErrLost) || Refused(err) >= http.StatusInternalServerError
+		switch {
+		case !again || ctx.Err() != nil:
+			return fmt.Errorf("%s: %w", r.server.URL(), err)
+		case refused == mostRefused:
+			return fmt.Errorf("%s, after %d tries: %w", r.server.URL(), refused, err)
+		}
+		if errors.Is(err, ErrLost) {
+			r.doubt(err)
+		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -224,7 +238,8 @@ func (r *replica) serve(ctx context.Context, v *version) error {
 }
 
 // load loads an adapter under its name. What a server has under that name and
-// not from us is of an earlier run and goes.
+// not from us is of an earlier run and goes; what it has got since then is of a
+// load whose answer was lost.
 func (r *replica) load(ctx context.Context, v *version) error {
 	name := v.policy.Name
 	listed, err := r.server.Adapters(ctx)
@@ -237,11 +252,15 @@ func (r *replica) load(ctx context.Context, v *version) error {
 		}
 		r.drop(ctx, name)
 	}
-	if err := r.server.LoadAdapter(ctx, name, v.dir); err != nil {
-		return err
+	loaded := r.server.LoadAdapter(ctx, name, v.dir)
+	if loaded != nil && !errors.Is(loaded, ErrLoaded) {
+		return loaded
 	}
 	if listed, err = r.server.Adapters(ctx); err != nil {
 		return err
+	}
+	if loaded != nil && listed[name] != v.dir {
+		return loaded
 	}
 	if dir, ok := listed[name]; !ok || dir != "" && dir != v.dir {
 		return fmt.Errorf("the server says that it loaded %s and lists %q for it", name, dir)

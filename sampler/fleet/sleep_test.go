@@ -79,7 +79,7 @@ func TestTheDeadDoNotKeepTheOthersAwake(t *testing.T) {
 	dozing(t, func(t *testing.T, b *Backend, p sampler.Policy, dead, alive *dozer) {
 		dead.dead.Store(true)
 		time.Sleep(time.Minute) // it is noticed
-		for range 2 { // the second changes nothing
+		for range 2 {           // the second changes nothing
 			if err := b.Sleep(t.Context()); err != nil || !alive.asleep.Load() {
 				t.Fatal(err)
 			}

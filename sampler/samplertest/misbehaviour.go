@@ -45,6 +45,7 @@ func Misbehave(t *testing.T, open func(t *testing.T, c FleetConfig) Fleet) {
 		{"a stale cache is caught", (*misbehaving).stale},
 		{"one of two serves another version", (*misbehaving).oneIsWrong},
 		{"one of three fails to load", (*misbehaving).loadFails},
+		{"a load that fails for a while is repeated", (*misbehaving).loadFailsForAWhile},
 		{"a replica dies and comes back", (*misbehaving).dies},
 		{"a server is started again", (*misbehaving).startedAgain},
 		{"a replica comes back wrong", (*misbehaving).comesBackWrong},

@@ -81,6 +81,28 @@ func (m *misbehaving) loadFails() {
 	m.right(f, q)
 }
 
+// loadFailsForAWhile: also a load that was done although its answer was lost.
+func (m *misbehaving) loadFailsForAWhile() {
+	for _, fault := range []LoadFault{LoadFails, LoadBusy, LoadLost} {
+		var failed atomic.Int64
+		f := m.open(m.T, FleetConfig{Replicas: 2, Prepare: func(i int, e *Engine) {
+			e.LoadFault = func(name string) LoadFault {
+				if i == 1 && name == Name(1) && failed.Add(1) <= 2 {
+					return fault
+				}
+				return ""
+			}
+		}})
+		_, p := m.publish(f, 1)
+		if failed.Load() != 3 {
+			m.Errorf("%s: %d loads", fault, failed.Load())
+		}
+		for range 4 {
+			m.right(f, p)
+		}
+	}
+}
+
 func (m *misbehaving) dies() {
 	back := make(chan string, 8)
 	var died atomic.Pointer[Engine]

@@ -123,6 +123,9 @@ func (s *SGLang) loadAdapter(w http.ResponseWriter, r *http.Request) {
 	if !decode(w, r, &body) {
 		return
 	}
+	if s.faulty(w, body.Name, body.Path) {
+		return
+	}
 	if _, known := s.adapter(body.Name); known {
 		s.updated(w, fmt.Sprintf("Failed to load LoRA adapter %s because it is already loaded", body.Name))
 		return

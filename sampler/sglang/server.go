@@ -109,8 +109,11 @@ func (s *server) update(ctx context.Context, path string, body map[string]any) e
 	if err == nil && !u.Success {
 		err = errors.New(u.Message)
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		return nil
+	case strings.Contains(err.Error(), "already loaded"):
+		return fmt.Errorf("%w: %w", fleet.ErrLoaded, err)
 	}
 	for _, h := range loadHints {
 		if strings.Contains(err.Error(), h.Said) {

@@ -82,8 +82,11 @@ func (s *server) Adapters(ctx context.Context) (map[string]string, error) {
 // plain text.
 func (s *server) LoadAdapter(ctx context.Context, name, dir string) error {
 	err := s.Call(ctx, "/v1/load_lora_adapter", map[string]string{"lora_name": name, "lora_path": dir}, nil)
-	if err == nil {
+	switch {
+	case err == nil:
 		return nil
+	case fleet.Refused(err) == http.StatusBadRequest && strings.Contains(err.Error(), "has already been loaded"):
+		return fmt.Errorf("%w: %w", fleet.ErrLoaded, err)
 	}
 	return withHint(err, loadHints)
 }
