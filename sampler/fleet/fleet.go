@@ -132,6 +132,14 @@ func (b *Backend) start(ctx context.Context) error {
 	if len(b.replicas) == 0 || b.cfg.MaxInFlight < 1 {
 		return fmt.Errorf("%d servers with %d requests each: both must be positive", len(b.replicas), b.cfg.MaxInFlight)
 	}
+	named := map[string]bool{}
+	for _, r := range b.replicas {
+		url := r.server.URL()
+		if named[url] {
+			return fmt.Errorf("%s is named twice\n  hint: sampler.vllm.urls or sampler.sglang.urls must name each replica once", url)
+		}
+		named[url] = true
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not ready within %v", b.cfg.LoadTimeout))
 	defer cancel()
 	probes := make([]Probe, len(b.replicas))

@@ -256,7 +256,7 @@ func (r *replica) probe(ctx context.Context) (Probe, error) {
 	case err != nil:
 		return Probe{}, err
 	case asleep && !r.b.cfg.Sleep:
-		return Probe{}, errors.New("it sleeps\n  hint: a run that was killed has left it so: set the sleep key of the server's table, or start the server again")
+		return Probe{}, errors.New("it sleeps\n  hint: a run that was killed has left it so: set sampler.vllm.sleep or sampler.sglang.sleep, or start the server again")
 	case asleep:
 		r.b.cfg.Log.Info().Str("server", r.server.URL()).Msg("the server sleeps and is woken")
 		if err := d.Wake(ctx); err != nil {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -201,6 +202,11 @@ func Fill(command []string, places map[string]string) []string {
 		out = append(out, word)
 	}
 	return out
+}
+
+// Has says whether the place {name} is in a command.
+func Has(command []string, name string) bool {
+	return slices.ContainsFunc(command, func(word string) bool { return strings.Contains(word, "{"+name+"}") })
 }
 
 // FreePort is a port of the loopback that nobody listens on now.

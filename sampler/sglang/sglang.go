@@ -10,8 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -152,8 +150,8 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) (*
 	text := fmt.Sprint(port)
 	s := client("http://127.0.0.1:" + text)
 	l := c.Launch
-	if !slices.ContainsFunc(l.Command, func(word string) bool { return strings.Contains(word, "{port}") }) {
-		return nil, errors.New("the command has no {port}\n  hint: add --port {port}")
+	if !launch.Has(l.Command, "port") {
+		return nil, errors.New("the command has no {port}\n  hint: add --port {port} to sampler.sglang.launch")
 	}
 	s.child, err = launch.Start(ctx, launch.Config{
 		Name: "sglang", Command: launch.Fill(l.Command, map[string]string{"port": text}), Env: l.Env,

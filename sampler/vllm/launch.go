@@ -143,6 +143,9 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) ([
 	if l.Model == "" {
 		return nil, errors.New("no server\n  hint: give the URL of one, or a model to launch one with")
 	}
+	if len(l.Command) > 0 && !launch.Has(l.Command, "port") {
+		return nil, errors.New("the command has no {port}\n  hint: add --port {port} to sampler.vllm.launch")
+	}
 	if folder, err := filepath.Abs(l.Model); err == nil {
 		if _, err := os.Stat(folder); err == nil {
 			l.Model = folder

@@ -45,7 +45,7 @@ func TestALaunchThatFailsSaysWhy(t *testing.T) {
 		"echo \"ModuleNotFoundError: No module named 'vllm'\"; exit 1": "hint: this Python has no vLLM",
 		"echo nothing to say; exit 0":                                  "it ended with status 0\n    nothing to say",
 	} {
-		_, err := Open(t.Context(), Config{Launch: LaunchConfig{Model: "m", Replicas: 2, Command: []string{"/bin/sh", "-c", command}}})
+		_, err := Open(t.Context(), Config{Launch: LaunchConfig{Model: "m", Replicas: 2, Command: []string{"/bin/sh", "-c", command, "{port}"}}})
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", command, err)
 		}
