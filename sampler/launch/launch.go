@@ -23,6 +23,7 @@ type Config struct {
 	Command []string // program and arguments
 	Env     []string // KEY=VALUE, added to our own
 	Dir     string   // working directory; empty: ours
+	Secret  string   // stands in Command or Env and in no log; empty: nothing does
 	// Ready is polled until it is nil.
 	Ready func(ctx context.Context) error
 
@@ -55,6 +56,14 @@ func (c Config) withDefaults() Config {
 		c.Restarts = 3
 	}
 	return c
+}
+
+// open is a text without the secret.
+func (c Config) open(text string) string {
+	if c.Secret == "" {
+		return text
+	}
+	return strings.ReplaceAll(text, c.Secret, "…")
 }
 
 // A Server is a process that is kept running. It is safe for concurrent use.
@@ -126,7 +135,7 @@ func (s *Server) begin(ctx context.Context) (*process, error) {
 		return nil, err
 	}
 	started := time.Now()
-	s.cfg.Log.Info().Int("pid", p.pid()).Str("command", strings.Join(s.cfg.Command, " ")).Msg("starting " + s.cfg.Name)
+	s.cfg.Log.Info().Int("pid", p.pid()).Str("command", s.cfg.open(strings.Join(s.cfg.Command, " "))).Msg("starting " + s.cfg.Name)
 	for {
 		if s.cfg.Ready(ctx) == nil && p.runs() {
 			s.cfg.Log.Info().Int("pid", p.pid()).Dur("took", time.Since(started)).Msg(s.cfg.Name + " is ready")

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 )
 
@@ -88,6 +90,21 @@ func TestCloseEndsTheServerAndItsChildren(t *testing.T) {
 		t.Error("it still runs")
 	}
 	until(func() bool { return gone(child(t, dir)) })
+}
+
+// Servers write their arguments down.
+func TestTheSecretIsNotLogged(t *testing.T) {
+	var log bytes.Buffer
+	c := serving(t.TempDir(), `echo my key is $KEY; exit 3`)
+	c.Command, c.Env = append(c.Command, "--api-key", "s3cret"), []string{"KEY=s3cret"}
+	c.Secret, c.Log = "s3cret", zerolog.New(&log)
+	_, err := Start(t.Context(), c)
+	if err == nil || !strings.Contains(err.Error(), "my key is …") || !strings.Contains(log.String(), "--api-key …") {
+		t.Errorf("%v\n%s", err, &log)
+	}
+	if strings.Contains(fmt.Sprint(err, &log), c.Secret) {
+		t.Errorf("%v\n%s", err, &log)
+	}
 }
 
 func TestAServerThatIgnoresSIGTERMIsKilled(t *testing.T) {

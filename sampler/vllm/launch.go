@@ -2,10 +2,12 @@ package vllm
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,7 +21,7 @@ import (
 // LaunchConfig starts servers of our own, which end with us.
 type LaunchConfig struct {
 	// Command replaces the built-in recipe: a program and its arguments, where
-	// {model}, {port} and {name} are filled in.
+	// {model}, {port}, {name} and {key} are filled in.
 	Command []string
 	// Python is an interpreter that has vLLM, for the recipe; empty: the
 	// command vllm is used.
@@ -114,15 +116,28 @@ func LaunchLine(l LaunchConfig) string {
 		strings.Join(l.arguments(), " ")
 }
 
-func (l LaunchConfig) command(port int) []string {
+func (l LaunchConfig) command(port int, key string) []string {
 	if len(l.Command) > 0 {
-		return launch.Fill(l.Command, map[string]string{"model": l.Model, "port": strconv.Itoa(port), "name": l.Name})
+		return launch.Fill(l.Command, map[string]string{"model": l.Model, "port": strconv.Itoa(port), "name": l.Name, "key": key})
 	}
 	command := []string{"vllm", "serve", l.Model}
 	if l.Python != "" {
 		command = []string{l.Python, "-m", "vllm.entrypoints.openai.api_server", "--model", l.Model}
 	}
 	return append(append(command, "--host", "127.0.0.1", "--port", strconv.Itoa(port)), l.arguments()...)
+}
+
+// locked makes a key where the command can take one: every user of the machine
+// reaches the port, and adapters are loaded from files. The recipe's is in the
+// environment, which no other user sees.
+func (c *Config) locked(l *LaunchConfig) {
+	recipe := len(l.Command) == 0
+	if c.APIKey == "" && (recipe || launch.Has(l.Command, "key")) {
+		c.APIKey = rand.Text()
+	}
+	if recipe {
+		l.Env = append(slices.Clone(l.Env), "VLLM_API_KEY="+c.APIKey)
+	}
 }
 
 // deathHints are remedies by a server's last words.
@@ -154,6 +169,7 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) ([
 	if len(l.Command) == 0 {
 		c.Model = l.Name
 	}
+	c.locked(&l)
 	ports := make([]int, l.Replicas)
 	for i := range ports {
 		var err error
@@ -168,7 +184,7 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) ([
 		servers[i] = s
 		group.Go(func() (err error) {
 			s.child, err = launch.Start(ctx, launch.Config{
-				Name: "vllm", Command: l.command(port), Env: l.environment(),
+				Name: "vllm", Command: l.command(port, c.APIKey), Env: l.environment(), Secret: c.APIKey,
 				Ready:        func(ctx context.Context) error { return s.Call(ctx, "/health", nil, nil) },
 				StartTimeout: l.StartTimeout, Restarts: l.Restarts, Hints: deathHints, Log: c.Log,
 			})

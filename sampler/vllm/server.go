@@ -25,6 +25,7 @@ var (
 type server struct {
 	*fleet.HTTP
 	want  string         // the base model's name; empty: the only one
+	key   string         // as sent; empty: none
 	salt  string         // of prefix caches; empty: none is sent
 	child *launch.Server // nil: somebody else's
 }

@@ -36,7 +36,8 @@ type Config struct {
 	URLs  []string
 	Model string // the base model's served name; empty: the only one that the server has
 	Alias string // adapters are called <Alias>-v000012; one run's alone on a server; empty: "policy"
-	// APIKey is the server's --api-key; empty: none.
+	// APIKey is the server's --api-key; empty: none, or a random one for servers
+	// launched here by the recipe or a command with {key}.
 	APIKey string
 	// CacheSalt keeps this run's prefix caches apart from those of everybody
 	// else, also of an earlier run that used the same names and directories.
@@ -124,7 +125,7 @@ func (c *Config) servers(ctx context.Context) ([]fleet.Server, error) {
 		connections = 64
 	}
 	client := func(url string) *server {
-		return &server{HTTP: fleet.NewHTTP(url, c.APIKey, connections+8), want: c.Model, salt: salt}
+		return &server{HTTP: fleet.NewHTTP(url, c.APIKey, connections+8), want: c.Model, salt: salt, key: c.APIKey}
 	}
 	if len(c.URLs) == 0 {
 		return c.launch(ctx, client)
