@@ -136,7 +136,7 @@ func (c *Config) servers(ctx context.Context) ([]fleet.Server, error) {
 		return servers, nil
 	}
 	if len(c.Launch.Command) == 0 {
-		return nil, errors.New("no server\n  hint: give the URL of one, or a command that launches one")
+		return nil, errors.New("no server\n  hint: set sampler.sglang.urls, or sampler.sglang.launch to a command that starts one")
 	}
 	s, err := c.launch(ctx, client)
 	return []fleet.Server{s}, err

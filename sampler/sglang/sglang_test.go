@@ -175,7 +175,7 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	}
 	f("no tokenizer", "the trainer's is needed", func(_ *samplertest.SGLang, c *Config) { c.Codec = nil })
-	f("no server", "hint: give the URL", func(_ *samplertest.SGLang, c *Config) { c.URLs = nil })
+	f("no server", "hint: set sampler.sglang.urls", func(_ *samplertest.SGLang, c *Config) { c.URLs = nil })
 	f("another model", `not "big"`, func(_ *samplertest.SGLang, c *Config) { c.Model = "big" })
 	f("twice the same", " is named twice", func(s *samplertest.SGLang, c *Config) { c.URLs = []string{s.URL, s.URL + "/"} })
 	f("no port", "hint: add --port {port} to sampler.sglang.launch", func(_ *samplertest.SGLang, c *Config) { c.URLs, c.Launch.Command = nil, []string{"true"} })

