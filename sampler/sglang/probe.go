@@ -55,7 +55,7 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 	if err := s.Call(ctx, "/get_model_info", nil, &about); err != nil {
 		return fleet.Probe{}, err
 	}
-	list, err := s.models(ctx)
+	list, err := s.Models(ctx)
 	if err != nil {
 		return fleet.Probe{}, err
 	}

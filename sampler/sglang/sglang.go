@@ -126,7 +126,7 @@ func (c *Config) servers(ctx context.Context) ([]fleet.Server, error) {
 		connections = 64
 	}
 	client := func(url string) *server {
-		return &server{HTTP: fleet.NewHTTP(url, c.APIKey, connections+8), want: c.Model}
+		return &server{Client: &fleet.Client{HTTP: fleet.NewHTTP(url, c.APIKey, connections+8)}, want: c.Model}
 	}
 	var servers []fleet.Server
 	for _, url := range c.URLs {
@@ -153,9 +153,9 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) (*
 	if !launch.Has(l.Command, "port") {
 		return nil, errors.New("the command has no {port}\n  hint: add --port {port} to sampler.sglang.launch")
 	}
-	s.child, err = launch.Start(ctx, launch.Config{
+	s.Child, err = launch.Start(ctx, launch.Config{
 		Name: "sglang", Command: launch.Fill(l.Command, map[string]string{"port": text}), Env: l.Env,
-		Ready:        func(ctx context.Context) error { return s.Call(ctx, "/health", nil, nil) },
+		Ready:        s.Ready,
 		StartTimeout: l.StartTimeout, Restarts: l.Restarts, Log: c.Log,
 	})
 	return s, err

@@ -183,9 +183,9 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) ([
 		s := client(fmt.Sprintf("http://127.0.0.1:%d", port))
 		servers[i] = s
 		group.Go(func() (err error) {
-			s.child, err = launch.Start(ctx, launch.Config{
+			s.Child, err = launch.Start(ctx, launch.Config{
 				Name: "vllm", Command: l.command(port, c.APIKey), Env: l.environment(), Secret: c.APIKey,
-				Ready:        func(ctx context.Context) error { return s.Call(ctx, "/health", nil, nil) },
+				Ready:        s.Ready,
 				StartTimeout: l.StartTimeout, Restarts: l.Restarts, Hints: deathHints, Log: c.Log,
 			})
 			return err

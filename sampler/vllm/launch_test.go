@@ -101,7 +101,7 @@ func TestALaunchedServerIsStartedAgain(t *testing.T) {
 	b := openFake(t, cfg)
 	p := publish(t, b, samplertest.WriteAdapter(t, policy, 3))
 	killed := b.Servers()[1].(*server)
-	if err := syscall.Kill(-killed.child.PID(), syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(-killed.Child.PID(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	want := policy.Sample(3, asking)

@@ -80,13 +80,13 @@ func notVLLM(err error) error {
 }
 
 // base is the model to serve from.
-func (s *server) base(ctx context.Context) (model, error) {
-	list, err := s.models(ctx)
+func (s *server) base(ctx context.Context) (fleet.Model, error) {
+	list, err := s.Models(ctx)
 	if err != nil {
-		return model{}, notVLLM(err)
+		return fleet.Model{}, notVLLM(err)
 	}
 	var names []string
-	var found []model
+	var found []fleet.Model
 	for _, m := range list {
 		if m.Parent != nil {
 			continue
@@ -98,9 +98,9 @@ func (s *server) base(ctx context.Context) (model, error) {
 	}
 	switch {
 	case len(found) == 0 || s.want == "" && len(names) > 1:
-		return model{}, fmt.Errorf("it serves %s, not %q\n  hint: set sampler.model to the name that the server gives it (--served-model-name)", strings.Join(names, ", "), s.want)
+		return fleet.Model{}, fmt.Errorf("it serves %s, not %q\n  hint: set sampler.model to the name that the server gives it (--served-model-name)", strings.Join(names, ", "), s.want)
 	case found[0].Context < 1:
-		return model{}, fmt.Errorf("it gives %s a context of %d tokens", found[0].ID, found[0].Context)
+		return fleet.Model{}, fmt.Errorf("it gives %s a context of %d tokens", found[0].ID, found[0].Context)
 	}
 	return found[0], nil
 }

@@ -125,7 +125,7 @@ func (c *Config) servers(ctx context.Context) ([]fleet.Server, error) {
 		connections = 64
 	}
 	client := func(url string) *server {
-		return &server{HTTP: fleet.NewHTTP(url, c.APIKey, connections+8), want: c.Model, salt: salt, key: c.APIKey}
+		return &server{Client: &fleet.Client{HTTP: fleet.NewHTTP(url, c.APIKey, connections+8)}, want: c.Model, salt: salt, key: c.APIKey}
 	}
 	if len(c.URLs) == 0 {
 		return c.launch(ctx, client)
