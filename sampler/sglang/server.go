@@ -176,7 +176,7 @@ func (s *server) Complete(ctx context.Context, name string, r sampler.Request) (
 		return fleet.Answer{}, errors.New("the server was not probed")
 	}
 	if r.Temperature > 0 && is.seeds {
-		seed := int64(r.Seed & math.MaxInt32)
+		seed := sampler.ShortSeed(r.Seed)
 		q.Params.Seed = &seed
 	}
 	if name != is.base {
