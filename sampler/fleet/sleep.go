@@ -30,7 +30,7 @@ func (b *Backend) Sleep(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("sleep: %w", err)
 	}
-	if err := b.quiet(ctx); err != nil {
+	if err := b.quiet(ctx, pool); err != nil {
 		b.getUp()
 		return fmt.Errorf("sleep: requests in flight: %w", err)
 	}
@@ -63,12 +63,13 @@ func (b *Backend) lieDown() (pool []*replica, err error) {
 	return pool, nil
 }
 
-// quiet waits for the last request.
-func (b *Backend) quiet(ctx context.Context) error {
+// quiet waits for the pool's last request; one that hangs where a server is
+// down holds nobody up.
+func (b *Backend) quiet(ctx context.Context, pool []*replica) error {
 	for {
 		b.mu.Lock()
 		inflight := 0
-		for _, r := range b.replicas {
+		for _, r := range pool {
 			inflight += r.inflight
 		}
 		changed := b.changed

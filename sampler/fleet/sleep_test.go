@@ -106,6 +106,28 @@ func TestTheDeadDoNotKeepTheOthersAwake(t *testing.T) {
 	})
 }
 
+// A request that hangs where a server is down is nobody's to wait for.
+func TestAHangAtADeadServerDoesNotKeepTheOthersAwake(t *testing.T) {
+	dozing(t, func(t *testing.T, b *Backend, p sampler.Policy, hung, alive *dozer) {
+		hung.complete = func(ctx context.Context, _ string, _ sampler.Request) (Answer, error) {
+			<-ctx.Done()
+			return Answer{}, context.Cause(ctx)
+		}
+		answered := make(chan error)
+		go func() { _, err := b.Sample(t.Context(), p, request); answered <- err }()
+		synctest.Wait()
+		hung.dead.Store(true)
+		time.Sleep(time.Minute)
+		began := time.Now()
+		if err := errors.Join(b.Sleep(t.Context()), b.Wake(t.Context())); err != nil || time.Since(began) > time.Second {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		if err := <-answered; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestAServerThatDiesUnseenIsLeftBehind(t *testing.T) {
 	for name, when := range map[string]func(ctx context.Context, b *Backend, kill func()) error{
 		"before the sleep": func(ctx context.Context, b *Backend, kill func()) error {
