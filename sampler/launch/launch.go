@@ -5,11 +5,9 @@ package launch
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -218,16 +216,15 @@ func Has(command []string, name string) bool {
 	return slices.ContainsFunc(command, func(word string) bool { return strings.Contains(word, "{"+name+"}") })
 }
 
-// FreePort is a port of the loopback that nobody listens on now.
-func FreePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
+// FreePorts are n different ports of the loopback that nobody listens on now.
+func FreePorts(n int) (ports []int, err error) {
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		defer l.Close() // not before all are found, lest one is found twice
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 	}
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		return 0, err
-	}
-	n, err := strconv.Atoi(port)
-	return n, errors.Join(err, l.Close())
+	return ports, nil
 }

@@ -3,11 +3,11 @@ package launch
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -179,7 +179,15 @@ func TestFill(t *testing.T) {
 	if strings.Join(got, " ") != "vllm serve m --port=1" {
 		t.Error(got)
 	}
-	if port, err := FreePort(); err != nil || port == 0 {
-		t.Error(port, errors.Unwrap(err))
+}
+
+func TestFreePortsAreDifferent(t *testing.T) {
+	ports, err := FreePorts(50)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(ports)
+	if len(slices.Compact(ports)) != 50 || ports[0] == 0 {
+		t.Error(ports)
 	}
 }

@@ -143,11 +143,11 @@ func (c *Config) servers(ctx context.Context) ([]fleet.Server, error) {
 }
 
 func (c *Config) launch(ctx context.Context, client func(url string) *server) (*server, error) {
-	port, err := launch.FreePort()
+	ports, err := launch.FreePorts(1)
 	if err != nil {
 		return nil, err
 	}
-	text := fmt.Sprint(port)
+	text := fmt.Sprint(ports[0])
 	s := client("http://127.0.0.1:" + text)
 	l := c.Launch
 	if !launch.Has(l.Command, "port") {

@@ -170,12 +170,9 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) ([
 		c.Model = l.Name
 	}
 	c.locked(&l)
-	ports := make([]int, l.Replicas)
-	for i := range ports {
-		var err error
-		if ports[i], err = launch.FreePort(); err != nil {
-			return nil, err
-		}
+	ports, err := launch.FreePorts(l.Replicas)
+	if err != nil {
+		return nil, err
 	}
 	servers := make([]fleet.Server, l.Replicas)
 	var group errgroup.Group
