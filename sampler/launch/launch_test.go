@@ -97,7 +97,7 @@ func TestTheSecretIsNotLogged(t *testing.T) {
 	var log bytes.Buffer
 	c := serving(t.TempDir(), `echo my key is $KEY; exit 3`)
 	c.Command, c.Env = append(c.Command, "--api-key", "s3cret"), []string{"KEY=s3cret"}
-	c.Secret, c.Log = "s3cret", zerolog.New(&log)
+	c.Secret, c.Log = "s3cret", zerolog.New(zerolog.SyncWriter(&log))
 	_, err := Start(t.Context(), c)
 	if err == nil || !strings.Contains(err.Error(), "my key is …") || !strings.Contains(log.String(), "--api-key …") {
 		t.Errorf("%v\n%s", err, &log)
