@@ -9,6 +9,8 @@ package sampler
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 )
 
 // Policy names one version of the weights as a backend serves them.
@@ -28,6 +30,25 @@ type Adapter struct {
 	// canary compares them with what the server says. Nil skips the canary
 	// (tests, backends without log-probs).
 	Score func(ctx context.Context, tokens []int32) ([]float32, error)
+}
+
+// ScoreAfter is what Score says of ids after prompt, one finite value per id.
+func (a Adapter) ScoreAfter(ctx context.Context, prompt, ids []int32) ([]float32, error) {
+	tokens := slices.Concat(prompt, ids)
+	scores, err := a.Score(ctx, tokens)
+	if err != nil {
+		return nil, fmt.Errorf("score with the trainer: %w", err)
+	}
+	if len(scores) != len(tokens)-1 {
+		return nil, fmt.Errorf("score with the trainer: %d values for %d tokens", len(scores), len(tokens))
+	}
+	scores = scores[len(scores)-len(ids):]
+	for _, l := range scores {
+		if !finite(float64(l)) {
+			return nil, fmt.Errorf("score with the trainer: log-prob %v", l)
+		}
+	}
+	return scores, nil
 }
 
 // FinishReason says why a completion ended.

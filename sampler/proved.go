@@ -128,32 +128,13 @@ func (p *proved) sample(ctx context.Context, a Adapter, policy Policy, temperatu
 		return fmt.Errorf("%w: version %d answered with %d ids and %d log-probs, asked version %d",
 			ErrCanary, c.Policy.Version, len(c.IDs), len(c.Logprobs), a.Version)
 	}
-	scores, err := p.score(ctx, a, c.IDs)
+	scores, err := a.ScoreAfter(ctx, p.prompt, c.IDs)
 	if err != nil {
 		return err
 	}
 	now.samples = append(now.samples, c)
 	now.scores = append(now.scores, scores)
 	return nil
-}
-
-// score asks the trainer for the log-probs of ids after the prompt.
-func (p *proved) score(ctx context.Context, a Adapter, ids []int32) ([]float32, error) {
-	tokens := slices.Concat(p.prompt, ids)
-	scores, err := a.Score(ctx, tokens)
-	if err != nil {
-		return nil, fmt.Errorf("score with the trainer: %w", err)
-	}
-	if len(scores) != len(tokens)-1 {
-		return nil, fmt.Errorf("score with the trainer: %d values for %d tokens", len(scores), len(tokens))
-	}
-	scores = scores[len(scores)-len(ids):]
-	for _, l := range scores {
-		if !finite(float64(l)) {
-			return nil, fmt.Errorf("score with the trainer: log-prob %v", l)
-		}
-	}
-	return scores, nil
 }
 
 // diff compares server and trainer where the server gave a value.
@@ -178,7 +159,7 @@ func (f *proof) diff() (tokens int, mean, largest float64) {
 func (p *proved) compare(ctx context.Context, a Adapter, now *proof) (moved float64, stuck bool, err error) {
 	same := true
 	for i, old := range p.last.samples {
-		scores, err := p.score(ctx, a, old.IDs)
+		scores, err := a.ScoreAfter(ctx, p.prompt, old.IDs)
 		if err != nil {
 			return 0, false, err
 		}

@@ -1,5 +1,7 @@
 package sampler
 
+import "math"
+
 // Seed derives a child seed from a parent and the coordinates of the child,
 // for example (run seed; step, group, episode). Children of one parent are
 // unrelated to each other and to the parent (SplitMix64 over the coordinates).
@@ -17,3 +19,7 @@ func mix(z uint64) uint64 {
 	z = (z ^ z>>27) * 0x94d049bb133111eb
 	return z ^ z>>31
 }
+
+// ShortSeed folds a seed into 31 bits, for servers that take no more: a
+// negative one means "any" to some.
+func ShortSeed(seed uint64) int64 { return int64(uint32(seed)^uint32(seed>>32)) & math.MaxInt32 }

@@ -41,14 +41,20 @@ type Config struct {
 	Alias   string   // adapters are called <Alias>-v000012; one run's alone on a server; empty: "policy"
 	// Check is the prompt whose greedy answer must stay the same for a version,
 	// on every replica and after its return; a few tokens of ordinary text.
-	Check     func(ctx context.Context) ([]int32, error)
-	Tolerance float64 // of that answer's log-probs in nats; 0: 0.05
+	Check func(ctx context.Context) ([]int32, error)
+	// Tolerance is how far that answer's log-probs may be from the trainer's,
+	// and where it does not speak from the first answer's, in nats; 0: 0.05.
+	Tolerance float64
 
 	RequestTimeout time.Duration // of one request on one replica, waiting for admission not counted; 0: 5 minutes
 	LoadTimeout    time.Duration // until a version is served everywhere, or a replica is back; 0: 2 minutes
 	HealthInterval time.Duration // between two looks at a replica; 0: 5 seconds
 	Patience       time.Duration // that requests wait while no replica is up; 0: 2 minutes
 	MaxInFlight    int           // requests at one replica; 0: 64
+
+	// Sleep says that servers are let sleep: one that sleeps when it is opened,
+	// as a run left it that was killed, is woken. Without it that is an error.
+	Sleep bool
 
 	// OnReturn, if not nil, is told the URL of a replica that is back in the
 	// pool. It must not call Close.
@@ -100,6 +106,7 @@ type Backend struct {
 	sessions sessions
 	changed  chan struct{} // closed when a replica's state or a version changes
 	none     time.Time     // since when no replica is up; zero: one is
+	resting  bool          // from Sleep to Wake: no replica comes back
 }
 
 var errClosed = errors.New("the backend is closed")
@@ -125,13 +132,21 @@ func (b *Backend) start(ctx context.Context) error {
 	if len(b.replicas) == 0 || b.cfg.MaxInFlight < 1 {
 		return fmt.Errorf("%d servers with %d requests each: both must be positive", len(b.replicas), b.cfg.MaxInFlight)
 	}
+	named := map[string]bool{}
+	for _, r := range b.replicas {
+		url := r.server.URL()
+		if named[url] {
+			return fmt.Errorf("%s is named twice\n  hint: sampler.vllm.urls or sampler.sglang.urls must name each replica once", url)
+		}
+		named[url] = true
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not ready within %v", b.cfg.LoadTimeout))
 	defer cancel()
 	probes := make([]Probe, len(b.replicas))
 	var group errgroup.Group
 	for i, r := range b.replicas {
 		group.Go(func() (err error) {
-			if probes[i], err = r.server.Probe(ctx); err != nil {
+			if probes[i], err = r.probe(ctx); err != nil {
 				return fmt.Errorf("probe %s: %w", r.server.URL(), err)
 			}
 			return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
@@ -11,9 +12,11 @@ import (
 )
 
 // Publish loads the adapter's PEFT directory on every replica under the
-// version's own name, checks that each lists it and that all answer alike, and
-// makes the version usable. If one replica cannot, none keeps it. Version 0 is
-// the base model whatever the adapter says.
+// version's own name, checks that each lists it and answers as the trainer, or
+// as the others if the adapter has no Score, and makes the version usable. If
+// one replica cannot, none keeps it. Version 0 is the base model whatever the
+// adapter says. A version that was published without a Score is proved when it
+// is published again with one.
 func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Policy, error) {
 	p := b.Policy(a.Version)
 	if err := b.publish(ctx, p, a); err != nil {
@@ -34,12 +37,16 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 	if err != nil {
 		return err
 	}
-	if done, err := b.published(p, dir); done || err != nil {
+	served, err := b.published(p, dir)
+	if err != nil || served != nil && (served.proved || a.Score == nil) {
 		return err
 	}
 	started := time.Now()
 	ctx, stop := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not served everywhere within %v", b.cfg.LoadTimeout))
 	defer stop()
+	if served != nil {
+		return b.speak(ctx, served, a)
+	}
 	if err := b.room(ctx, p); err != nil {
 		return err
 	}
@@ -48,7 +55,7 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 	b.versions[p.Version] = v
 	b.dirs[p.Version] = dir
 	b.mu.Unlock()
-	if err := b.everywhere(ctx, v); err != nil {
+	if err := b.speak(ctx, v, a); err != nil {
 		b.undo(ctx, v)
 		return err
 	}
@@ -56,19 +63,34 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 	return nil
 }
 
-// published says whether p is served already. A name stands for one directory
-// for ever.
-func (b *Backend) published(p sampler.Policy, dir string) (bool, error) {
+// published is the version if it is served already, else nil. A name stands
+// for one directory for ever.
+func (b *Backend) published(p sampler.Policy, dir string) (*version, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
-		return false, errClosed
+		return nil, errClosed
 	}
 	if was, ok := b.dirs[p.Version]; ok && was != dir {
-		return false, fmt.Errorf("the name stands for %s already, not for %s\n  hint: every version has a directory of its own, which nobody changes", was, dir)
+		return nil, fmt.Errorf("the name stands for %s already, not for %s\n  hint: every version has a directory of its own, which nobody changes", was, dir)
 	}
-	v := b.versions[p.Version]
-	return v != nil && v.ready && !v.retired, nil
+	if v := b.versions[p.Version]; v != nil && v.ready && !v.retired {
+		return v, nil
+	}
+	return nil, nil
+}
+
+// speak serves v everywhere while its trainer speaks for it; afterwards the
+// trainer goes on to the next version.
+func (b *Backend) speak(ctx context.Context, v *version, trainer sampler.Adapter) error {
+	spokenFor := func(a sampler.Adapter) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		v.trainer = a
+	}
+	spokenFor(trainer)
+	defer spokenFor(sampler.Adapter{})
+	return b.everywhere(ctx, v)
 }
 
 // room waits until fewer versions are resident than the servers take, and
@@ -155,29 +177,42 @@ func (b *Backend) missing(v *version, served map[*replica]bool) (missing []*repl
 			able++
 		}
 	}
-	if len(missing) == 0 && able > 0 {
+	if ready = len(missing) == 0 && able > 0; ready {
 		v.ready = true
 		b.announce()
 	}
-	return missing, v.ready, b.changed
+	return missing, ready, b.changed
 }
 
 const firstPause = 20 * time.Millisecond
 
-// insist serves v on a replica, again when the connection was lost. A replica
-// that leaves the pool meanwhile is let go.
+// mostRefused is how often a replica may answer a load with a failure of its
+// own before that is believed.
+const mostRefused = 6
+
+// insist serves v on a replica, again when the connection was lost and a few
+// times when the server says that it failed. A replica that leaves the pool
+// meanwhile is let go.
 func (r *replica) insist(ctx context.Context, v *version) error {
+	refused := 0
 	for pause := firstPause; ; pause = min(2*pause, time.Second) {
 		err := r.serve(ctx, v)
-		switch {
-		case err == nil:
+		if err == nil || r.out() {
 			return nil
-		case r.out():
-			return nil
-		case !errors.Is(err, ErrLost) || ctx.Err() != nil:
-			return fmt.Errorf("%s: %w", r.server.URL(), err)
 		}
-		r.doubt(err)
+		if Refused(err) >= http.StatusInternalServerError {
+			refused++
+		}
+		again := errors.Is(err, ErrLost) || Refused(err) >= http.StatusInternalServerError
+		switch {
+		case !again || ctx.Err() != nil:
+			return fmt.Errorf("%s: %w", r.server.URL(), err)
+		case refused == mostRefused:
+			return fmt.Errorf("%s, after %d tries: %w", r.server.URL(), refused, err)
+		}
+		if errors.Is(err, ErrLost) {
+			r.doubt(err)
+		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -203,7 +238,8 @@ func (r *replica) serve(ctx context.Context, v *version) error {
 }
 
 // load loads an adapter under its name. What a server has under that name and
-// not from us is of an earlier run and goes.
+// not from us is of an earlier run and goes; what it has got since then is of a
+// load whose answer was lost.
 func (r *replica) load(ctx context.Context, v *version) error {
 	name := v.policy.Name
 	listed, err := r.server.Adapters(ctx)
@@ -216,11 +252,15 @@ func (r *replica) load(ctx context.Context, v *version) error {
 		}
 		r.drop(ctx, name)
 	}
-	if err := r.server.LoadAdapter(ctx, name, v.dir); err != nil {
-		return err
+	loaded := r.server.LoadAdapter(ctx, name, v.dir)
+	if loaded != nil && !errors.Is(loaded, ErrLoaded) {
+		return loaded
 	}
 	if listed, err = r.server.Adapters(ctx); err != nil {
 		return err
+	}
+	if loaded != nil && listed[name] != v.dir {
+		return loaded
 	}
 	if dir, ok := listed[name]; !ok || dir != "" && dir != v.dir {
 		return fmt.Errorf("the server says that it loaded %s and lists %q for it", name, dir)

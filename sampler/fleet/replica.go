@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -111,14 +110,14 @@ func (r *replica) watch() {
 
 func (r *replica) look() {
 	r.b.mu.Lock()
-	now, why := r.state, r.why
+	now, why, resting := r.state, r.why, r.b.resting
 	r.b.mu.Unlock()
-	switch now {
-	case asleep:
-	case down:
+	switch {
+	case now == asleep, now == down && resting:
+	case now == down:
 		err := r.comeBack(r.b.alive)
 		switch {
-		case r.b.alive.Err() != nil:
+		case r.b.alive.Err() != nil, errors.Is(err, errAsleep):
 		case err != nil:
 			r.stillDown(err)
 		case r.b.cfg.OnReturn != nil:
@@ -140,6 +139,7 @@ func (r *replica) stillDown(why error) {
 		r.b.cfg.Log.Warn().Str("server", r.server.URL()).Err(why).Msg("replica is not back yet")
 	}
 	r.why = why
+	r.b.announce()
 }
 
 // healthTimeout is what a busy server gets at least to say that it is well.
@@ -206,95 +206,4 @@ func (r *replica) has() map[string]bool {
 	r.b.mu.Lock()
 	defer r.b.mu.Unlock()
 	return maps.Clone(r.loaded)
-}
-
-// comeBack proves a replica: it is well and like the others, has every version
-// and answers as each did first. Only then it is up.
-func (r *replica) comeBack(ctx context.Context) error {
-	b := r.b
-	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not back within %v", b.cfg.LoadTimeout))
-	defer cancel()
-	if err := r.server.Health(ctx); err != nil {
-		return err
-	}
-	p, err := r.server.Probe(ctx)
-	if err != nil {
-		return err
-	}
-	if err := p.like(b.probe); err != nil {
-		return fmt.Errorf("it is another server now: %w", err)
-	}
-	if err := r.tidy(ctx); err != nil {
-		return err
-	}
-	proved := map[*version]bool{}
-	for {
-		v := r.next(proved)
-		if v == nil {
-			return r.tidy(ctx) // it is up; what was retired meanwhile goes
-		}
-		if err := r.serve(ctx, v); err != nil {
-			return err
-		}
-		proved[v] = true
-	}
-}
-
-// next is a version that is not proved yet; with nil the replica is up.
-func (r *replica) next(proved map[*version]bool) *version {
-	b := r.b
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, v := range b.versions {
-		if !proved[v] && (v.ready && !v.retired || v.inflight > 0) {
-			return v
-		}
-	}
-	if r.state != down {
-		return nil
-	}
-	r.set(up, nil)
-	b.counters.add(Stats{Returns: 1})
-	b.cfg.Log.Info().Str("server", r.server.URL()).Msg("replica is back in the pool")
-	return nil
-}
-
-// tidy unloads what goes by our names and is nobody's any more, and forgets
-// what the server has forgotten.
-func (r *replica) tidy(ctx context.Context) error {
-	if !r.loads() {
-		return nil
-	}
-	listed, err := r.server.Adapters(ctx)
-	if err != nil {
-		return err
-	}
-	b := r.b
-	b.mu.Lock()
-	wanted := map[string]bool{}
-	for _, v := range b.versions {
-		wanted[v.policy.Name] = true
-	}
-	for name := range r.loaded {
-		if _, ok := listed[name]; !ok {
-			delete(r.loaded, name)
-		}
-	}
-	b.mu.Unlock()
-	for name := range listed {
-		if strings.HasPrefix(name, b.cfg.Alias+"-v") && !wanted[name] {
-			r.drop(ctx, name)
-		}
-	}
-	return nil
-}
-
-// drop unloads an adapter; if that does not work it stays, which the log says.
-func (r *replica) drop(ctx context.Context, name string) {
-	r.b.mu.Lock()
-	delete(r.loaded, name)
-	r.b.mu.Unlock()
-	if err := r.server.UnloadAdapter(ctx, name); err != nil {
-		r.b.cfg.Log.Warn().Str("server", r.server.URL()).Str("adapter", name).Err(err).Msg("adapter was not unloaded")
-	}
 }

@@ -24,7 +24,8 @@ type Server interface {
 	// Adapters are the directories of the loaded adapters by their names. The
 	// directory is empty where the server does not tell it.
 	Adapters(ctx context.Context) (map[string]string, error)
-	// LoadAdapter loads a PEFT directory under a new name.
+	// LoadAdapter loads a PEFT directory under a new name. It wraps [ErrLoaded]
+	// if the server has the name already.
 	LoadAdapter(ctx context.Context, name, dir string) error
 	// UnloadAdapter forgets a name.
 	UnloadAdapter(ctx context.Context, name string) error
@@ -38,6 +39,8 @@ type Server interface {
 // A Dozer is a Server that can give the accelerator's memory back and take it
 // again. Adapters may be lost meanwhile.
 type Dozer interface {
+	// Asleep says whether it sleeps, also if somebody else let it.
+	Asleep(ctx context.Context) (bool, error)
 	Sleep(ctx context.Context) error
 	Wake(ctx context.Context) error
 }
@@ -74,4 +77,6 @@ var (
 	// ErrUnknownModel is wrapped when a server does not have the model or
 	// adapter asked for: it was started anew since.
 	ErrUnknownModel = errors.New("the server does not have the model")
+	// ErrLoaded is wrapped when an adapter's name is taken.
+	ErrLoaded = errors.New("the server has an adapter of this name")
 )

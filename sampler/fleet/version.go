@@ -11,8 +11,10 @@ type version struct {
 	policy sampler.Policy
 	dir    string // PEFT directory; empty for the base
 
-	ready    bool    // published: requests may come
-	first    *answer // what the check answered first
+	ready    bool            // published: requests may come
+	trainer  sampler.Adapter // with a Score while it is published
+	first    *answer         // what the check was answered first, the trainer's log-probs if it is proved
+	proved   bool            // by the trainer
 	inflight int
 	retired  bool
 	drained  chan struct{} // closed when retired and nothing is in flight

@@ -5,10 +5,9 @@ package launch
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
-	"strconv"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +21,7 @@ type Config struct {
 	Command []string // program and arguments
 	Env     []string // KEY=VALUE, added to our own
 	Dir     string   // working directory; empty: ours
+	Secret  string   // stands in Command or Env and in no log; empty: nothing does
 	// Ready is polled until it is nil.
 	Ready func(ctx context.Context) error
 
@@ -54,6 +54,14 @@ func (c Config) withDefaults() Config {
 		c.Restarts = 3
 	}
 	return c
+}
+
+// open is a text without the secret.
+func (c Config) open(text string) string {
+	if c.Secret == "" {
+		return text
+	}
+	return strings.ReplaceAll(text, c.Secret, "…")
 }
 
 // A Server is a process that is kept running. It is safe for concurrent use.
@@ -125,7 +133,7 @@ func (s *Server) begin(ctx context.Context) (*process, error) {
 		return nil, err
 	}
 	started := time.Now()
-	s.cfg.Log.Info().Int("pid", p.pid()).Str("command", strings.Join(s.cfg.Command, " ")).Msg("starting " + s.cfg.Name)
+	s.cfg.Log.Info().Int("pid", p.pid()).Str("command", s.cfg.open(strings.Join(s.cfg.Command, " "))).Msg("starting " + s.cfg.Name)
 	for {
 		if s.cfg.Ready(ctx) == nil && p.runs() {
 			s.cfg.Log.Info().Int("pid", p.pid()).Dur("took", time.Since(started)).Msg(s.cfg.Name + " is ready")
@@ -203,16 +211,20 @@ func Fill(command []string, places map[string]string) []string {
 	return out
 }
 
-// FreePort is a port of the loopback that nobody listens on now.
-func FreePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
+// Has says whether the place {name} is in a command.
+func Has(command []string, name string) bool {
+	return slices.ContainsFunc(command, func(word string) bool { return strings.Contains(word, "{"+name+"}") })
+}
+
+// FreePorts are n different ports of the loopback that nobody listens on now.
+func FreePorts(n int) (ports []int, err error) {
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		defer l.Close() // not before all are found, lest one is found twice
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 	}
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		return 0, err
-	}
-	n, err := strconv.Atoi(port)
-	return n, errors.Join(err, l.Close())
+	return ports, nil
 }

@@ -1,18 +1,20 @@
 package launch
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 )
 
@@ -90,6 +92,21 @@ func TestCloseEndsTheServerAndItsChildren(t *testing.T) {
 	until(func() bool { return gone(child(t, dir)) })
 }
 
+// Servers write their arguments down.
+func TestTheSecretIsNotLogged(t *testing.T) {
+	var log bytes.Buffer
+	c := serving(t.TempDir(), `echo my key is $KEY; exit 3`)
+	c.Command, c.Env = append(c.Command, "--api-key", "s3cret"), []string{"KEY=s3cret"}
+	c.Secret, c.Log = "s3cret", zerolog.New(zerolog.SyncWriter(&log))
+	_, err := Start(t.Context(), c)
+	if err == nil || !strings.Contains(err.Error(), "my key is …") || !strings.Contains(log.String(), "--api-key …") {
+		t.Errorf("%v\n%s", err, &log)
+	}
+	if strings.Contains(fmt.Sprint(err, &log), c.Secret) {
+		t.Errorf("%v\n%s", err, &log)
+	}
+}
+
 func TestAServerThatIgnoresSIGTERMIsKilled(t *testing.T) {
 	c := serving(t.TempDir(), `trap '' TERM; touch ready; while :; do sleep 1000; done`)
 	c.Grace = time.Millisecond
@@ -162,7 +179,15 @@ func TestFill(t *testing.T) {
 	if strings.Join(got, " ") != "vllm serve m --port=1" {
 		t.Error(got)
 	}
-	if port, err := FreePort(); err != nil || port == 0 {
-		t.Error(port, errors.Unwrap(err))
+}
+
+func TestFreePortsAreDifferent(t *testing.T) {
+	ports, err := FreePorts(50)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(ports)
+	if len(slices.Compact(ports)) != 50 || ports[0] == 0 {
+		t.Error(ports)
 	}
 }

@@ -52,6 +52,7 @@ func run(cfg Config) (*process, error) {
 		return nil, err
 	}
 	said := func(line string) {
+		line = cfg.open(line)
 		cfg.Log.Debug().Str("line", line).Msg(cfg.Name)
 		p.output.add(line)
 	}

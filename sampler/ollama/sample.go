@@ -112,16 +112,13 @@ func (b *Backend) options(r sampler.Request) map[string]any {
 	o := map[string]any{
 		"temperature": r.Temperature, "top_k": 0, "top_p": 1, "min_p": 0, "typical_p": 1,
 		"repeat_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0,
-		"seed": seed(r.Seed), "num_predict": r.MaxTokens, "num_ctx": b.cfg.NumCtx, "stop": []string{},
+		"seed": sampler.ShortSeed(r.Seed), "num_predict": r.MaxTokens, "num_ctx": b.cfg.NumCtx, "stop": []string{},
 	}
 	if b.cfg.Threads > 0 {
 		o["num_thread"] = b.cfg.Threads
 	}
 	return o
 }
-
-// seed folds a seed into 31 bits; negative ones mean "any".
-func seed(s uint64) int { return int(uint32(s)^uint32(s>>32)) & math.MaxInt32 }
 
 // answer is what both calls have in common.
 type answer struct {

@@ -164,7 +164,7 @@ func full(err error) bool {
 func (b *Backend) question(r sampler.Request, newer bool) question {
 	q := question{
 		Model: b.cfg.Model, Messages: b.messages(r.Messages), Temperature: r.Temperature, TopP: 1,
-		MaxTokens: r.MaxTokens, Seed: seed(r.Seed),
+		MaxTokens: r.MaxTokens, Seed: sampler.ShortSeed(r.Seed),
 	}
 	if newer {
 		q.MaxTokens, q.MaxCompletion = 0, r.MaxTokens
@@ -191,9 +191,6 @@ func (b *Backend) messages(given []sampler.Message) []message {
 	}
 	return out
 }
-
-// seed folds a seed into 31 bits, which every server takes.
-func seed(s uint64) int64 { return int64(uint32(s)^uint32(s>>32)) & math.MaxInt32 }
 
 // explain adds what the server has to a refusal of the model.
 func (b *Backend) explain(ctx context.Context, err error) error {

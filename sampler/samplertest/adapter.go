@@ -3,12 +3,50 @@ package samplertest
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/empo2/empo2/sampler"
 )
+
+// A LoadFault is what goes wrong with a load.
+type LoadFault string
+
+const (
+	LoadFails LoadFault = "fails" // 500, as of a full disk
+	LoadBusy  LoadFault = "busy"  // 503
+	LoadLost  LoadFault = "lost"  // it is loaded a little later, and the answer is cut
+)
+
+// faulty answers a load that goes wrong; false if none does.
+func (e *Engine) faulty(w http.ResponseWriter, name, dir string) bool {
+	if e.LoadFault == nil {
+		return false
+	}
+	switch e.LoadFault(name) {
+	case LoadFails:
+		reply(w, http.StatusInternalServerError, map[string]any{"error": map[string]any{"message": "No space left on device"}})
+	case LoadBusy:
+		reply(w, http.StatusServiceUnavailable, map[string]any{"error": map[string]any{"message": "The server is overloaded"}})
+	case LoadLost:
+		e.mu.Lock()
+		e.late = func() { e.load(name, dir) }
+		e.mu.Unlock()
+		panic(http.ErrAbortHandler)
+	default:
+		e.mu.Lock()
+		late := e.late
+		e.late = nil
+		e.mu.Unlock()
+		if late != nil {
+			late()
+		}
+		return false
+	}
+	return true
+}
 
 // A refused load has a reason.
 type refusedLoad struct {

@@ -42,6 +42,8 @@ type Engine struct {
 	Fault func(Seen) Fault
 	// RefuseLoad is the message of a load that fails; empty: it does not.
 	RefuseLoad func(name string) string
+	// LoadFault says what else goes wrong with a load; nil: nothing.
+	LoadFault func(name string) LoadFault
 	// Applied maps a version to the one whose script answers; nil: itself.
 	Applied func(version int) int
 	// Waiting is what the server says is waiting besides what runs.
@@ -55,6 +57,7 @@ type Engine struct {
 	most        int // adapters loaded at once
 	dead        bool
 	asleep      bool
+	late        func() // a load that is not done yet
 	closing     chan struct{}
 	closeOnce   sync.Once
 }

@@ -26,6 +26,7 @@ type FleetConfig struct {
 	Prepare  func(i int, e *Engine) // before the backend is opened; may be nil
 	// The deadlines of the backend.
 	RequestTimeout, Patience time.Duration
+	Tolerance                float64 // of log-probs against the trainer's; 0: the backend's own
 	OnReturn                 func(url string)
 }
 
@@ -42,7 +43,9 @@ func Misbehave(t *testing.T, open func(t *testing.T, c FleetConfig) Fleet) {
 		{"a hang costs its deadline", (*misbehaving).hangs},
 		{"a hung server alone comes back", (*misbehaving).hangsAlone},
 		{"a stale cache is caught", (*misbehaving).stale},
+		{"one of two serves another version", (*misbehaving).oneIsWrong},
 		{"one of three fails to load", (*misbehaving).loadFails},
+		{"a load that fails for a while is repeated", (*misbehaving).loadFailsForAWhile},
 		{"a replica dies and comes back", (*misbehaving).dies},
 		{"a server is started again", (*misbehaving).startedAgain},
 		{"a replica comes back wrong", (*misbehaving).comesBackWrong},

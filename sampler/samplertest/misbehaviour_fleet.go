@@ -13,6 +13,40 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
+// A version and its neighbour: their log-probs differ by less than servers that
+// are alike may, and by more than the trainer and a server may.
+const (
+	near      = 20
+	tolerance = 1e-3
+)
+
+// oneIsWrong: nothing that is sampled would show it but by chance.
+func (m *misbehaving) oneIsWrong() {
+	var wrong atomic.Bool
+	wrong.Store(true)
+	f := m.open(m.T, FleetConfig{Replicas: 2, Tolerance: tolerance, Prepare: func(i int, e *Engine) {
+		e.Applied = func(version int) int {
+			if i == 1 && version == near && wrong.Load() {
+				return near - 1
+			}
+			return version
+		}
+	}})
+	a := WriteAdapter(m.T, f.Engines[0].Policy, near)
+	_, err := f.Backend.Publish(m.Context(), a)
+	if !errors.Is(err, sampler.ErrCanary) || !strings.Contains(err.Error(), f.Engines[1].URL+": ") || !strings.Contains(err.Error(), "hint: ") {
+		m.Errorf("%v, want the replica and a hint", err)
+	}
+	wrong.Store(false)
+	p, err := f.Backend.Publish(m.Context(), a)
+	if err != nil {
+		m.Fatal(err)
+	}
+	for range 4 {
+		m.right(f, p)
+	}
+}
+
 func (m *misbehaving) loadFails() {
 	var broken atomic.Bool
 	broken.Store(true)
@@ -45,6 +79,28 @@ func (m *misbehaving) loadFails() {
 		m.Fatal(err)
 	}
 	m.right(f, q)
+}
+
+// loadFailsForAWhile: also a load that was done although its answer was lost.
+func (m *misbehaving) loadFailsForAWhile() {
+	for _, fault := range []LoadFault{LoadFails, LoadBusy, LoadLost} {
+		var failed atomic.Int64
+		f := m.open(m.T, FleetConfig{Replicas: 2, Prepare: func(i int, e *Engine) {
+			e.LoadFault = func(name string) LoadFault {
+				if i == 1 && name == Name(1) && failed.Add(1) <= 2 {
+					return fault
+				}
+				return ""
+			}
+		}})
+		_, p := m.publish(f, 1)
+		if failed.Load() != 3 {
+			m.Errorf("%s: %d loads", fault, failed.Load())
+		}
+		for range 4 {
+			m.right(f, p)
+		}
+	}
 }
 
 func (m *misbehaving) dies() {
@@ -86,25 +142,31 @@ func (m *misbehaving) startedAgain() {
 func (m *misbehaving) comesBackWrong() {
 	var wrong atomic.Bool
 	seen := make(chan struct{}, 2)
-	f := m.open(m.T, FleetConfig{Replicas: 2, Prepare: func(i int, e *Engine) {
+	back := make(chan string, 1)
+	f := m.open(m.T, FleetConfig{Replicas: 2, Tolerance: tolerance, OnReturn: func(url string) { back <- url }, Prepare: func(i int, e *Engine) {
 		e.Applied = func(version int) int {
-			if i == 0 && wrong.Load() {
+			if i == 0 && version == near && wrong.Load() {
 				select {
 				case seen <- struct{}{}:
 				default:
 				}
-				return version + 30
+				return version + 1
 			}
 			return version
 		}
 	}})
-	_, p := m.publish(f, 1)
+	_, p := m.publish(f, near)
 	wrong.Store(true)
 	f.Engines[0].Kill()
 	m.right(f, p)
 	f.Engines[0].Revive()
-	<-seen // its first check
-	<-seen // its second
+	for range 2 { // its first check and its second
+		select {
+		case <-seen:
+		case url := <-back:
+			m.Fatalf("%s is back", url)
+		}
+	}
 	for range 20 {
 		m.right(f, p)
 	}

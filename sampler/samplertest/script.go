@@ -147,16 +147,30 @@ func draw(random *rand.Rand, probs []float64, temperature float64) int {
 
 // Score is what a trainer would say of tokens: log π(tokens[i+1] | tokens[:i+1])
 // for what stands in the assistant's messages, 0 elsewhere (nobody asks), and
-// −30 for a token that the script never writes there.
+// −30 for a token that the script never writes there. Without such a message
+// the tokens end with what the script writes, cut off or not.
 func (p Policy) Score(version int, tokens []int32) []float32 {
 	scores := make([]float32, max(len(tokens)-1, 0))
-	opening := p.opening()
+	opening, opened := p.opening(), false
 	for i := 0; i+len(opening) <= len(tokens); i++ {
 		if slices.Equal(tokens[i:i+len(opening)], opening) {
 			p.scoreMessage(version, tokens, i+len(opening), scores)
+			opened = true
+		}
+	}
+	for i := 1; i < len(tokens) && !opened; i++ {
+		if opened = p.writes(version, tokens[:i], tokens[i:]); opened {
+			p.scoreMessage(version, tokens, i, scores)
 		}
 	}
 	return scores
+}
+
+// writes says whether a choice after prompt begins with ids.
+func (p Policy) writes(version int, prompt, ids []int32) bool {
+	return slices.ContainsFunc(p.paths(version, prompt), func(c path) bool {
+		return len(ids) <= len(c.ids) && slices.Equal(ids, c.ids[:len(ids)])
+	})
 }
 
 // scoreMessage scores the message that begins at tokens[from].

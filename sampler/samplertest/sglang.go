@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 
 	"github.com/empo2/empo2/sampler"
 )
@@ -18,6 +19,8 @@ type SGLang struct {
 	MemorySaver bool
 	// NoSeeds makes it one that knows no sampling_seed.
 	NoSeeds bool
+
+	weights atomic.Value // their version, a free text
 }
 
 // SGLangRequest is the body of a /generate as it came.
@@ -36,6 +39,7 @@ type SGLangRequest struct {
 // NewSGLang starts the server on a free port of the loopback. Close ends it.
 func NewSGLang(p Policy) *SGLang {
 	s := &SGLang{Raw: true}
+	s.weights.Store("default")
 	ok := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }
 	s.start(p, "tiny", serve(map[string]http.HandlerFunc{
 		"GET /health":                     ok,
@@ -46,8 +50,9 @@ func NewSGLang(p Policy) *SGLang {
 		"POST /load_lora_adapter":         s.loadAdapter,
 		"POST /unload_lora_adapter":       s.unloadAdapter,
 		"POST /flush_cache":               ok,
-		"POST /release_memory_occupation": func(http.ResponseWriter, *http.Request) { s.sleep(true) },
-		"POST /resume_memory_occupation":  func(http.ResponseWriter, *http.Request) { s.sleep(false) },
+		"POST /update_weight_version":     s.updateVersion,
+		"POST /release_memory_occupation": s.occupation(true),
+		"POST /resume_memory_occupation":  s.occupation(false),
 		"POST /generate":                  s.generate,
 	}))
 	return s
@@ -61,7 +66,29 @@ func (s *SGLang) serverInfo(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *SGLang) modelInfo(w http.ResponseWriter, _ *http.Request) {
-	reply(w, http.StatusOK, map[string]any{"model_path": s.Root, "tokenizer_path": s.Root, "is_generation": true, "preferred_sampling_params": nil})
+	reply(w, http.StatusOK, map[string]any{"model_path": s.Root, "tokenizer_path": s.Root, "is_generation": true, "weight_version": s.weights.Load(), "preferred_sampling_params": nil})
+}
+
+func (s *SGLang) updateVersion(w http.ResponseWriter, r *http.Request) {
+	body := struct {
+		Version string `json:"new_version"`
+	}{}
+	if decode(w, r, &body) {
+		s.weights.Store(body.Version)
+		reply(w, http.StatusOK, map[string]any{"success": true, "message": "Weight version updated to " + body.Version, "new_version": body.Version})
+	}
+}
+
+// occupation gives memory back or takes it; the scheduler dies of what it has
+// done already.
+func (s *SGLang) occupation(released bool) http.HandlerFunc {
+	return func(http.ResponseWriter, *http.Request) {
+		if s.Asleep() == released {
+			s.Kill()
+			panic(http.ErrAbortHandler)
+		}
+		s.sleep(released)
+	}
 }
 
 func (s *SGLang) load(w http.ResponseWriter, _ *http.Request) {
@@ -94,6 +121,9 @@ func (s *SGLang) loadAdapter(w http.ResponseWriter, r *http.Request) {
 		Path string `json:"lora_path"`
 	}{}
 	if !decode(w, r, &body) {
+		return
+	}
+	if s.faulty(w, body.Name, body.Path) {
 		return
 	}
 	if _, known := s.adapter(body.Name); known {

@@ -138,6 +138,9 @@ func (v *VLLM) loadAdapter(w http.ResponseWriter, r *http.Request) {
 	if !decode(w, r, &body) {
 		return
 	}
+	if body.Name != "" && v.faulty(w, body.Name, body.Path) {
+		return
+	}
 	_, known := v.adapter(body.Name)
 	switch {
 	case body.Name == "" || body.Path == "":

@@ -47,7 +47,7 @@ type info struct {
 func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 	var i info
 	if err := s.Call(ctx, "/get_server_info", nil, &i); err != nil {
-		return fleet.Probe{}, fmt.Errorf("%w\n  hint: is this an SGLang server, running, reachable from here and with the key in EMPO2_SERVER_KEY?", err)
+		return fleet.Probe{}, unreachable(err)
 	}
 	var about struct {
 		Path string `json:"model_path"`
@@ -55,12 +55,12 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 	if err := s.Call(ctx, "/get_model_info", nil, &about); err != nil {
 		return fleet.Probe{}, err
 	}
-	list, err := s.models(ctx)
+	list, err := s.Models(ctx)
 	if err != nil {
 		return fleet.Probe{}, err
 	}
 	if len(list) == 0 || s.want != "" && list[0].ID != s.want || list[0].Context < 1 {
-		return fleet.Probe{}, fmt.Errorf("it serves %+v, not %q\n  hint: set the model's name to the one that the server gives it (--served-model-name)", list, s.want)
+		return fleet.Probe{}, fmt.Errorf("it serves %+v, not %q\n  hint: set sampler.model to the name that the server gives it (--served-model-name)", list, s.want)
 	}
 	p := fleet.Probe{Model: list[0].ID, Root: about.Path, Sleeps: i.MemorySaver, Capabilities: sampler.Capabilities{
 		Server: "sglang", Version: i.Version, IDsIn: true, Adapters: "none", AdapterFormat: "peft", MaxRank: i.MaxRank, MaxResident: i.PerBatch,
@@ -81,6 +81,10 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 	}
 	s.probed.Store(is)
 	return p, nil
+}
+
+func unreachable(err error) error {
+	return fmt.Errorf("%w\n  hint: is this an SGLang server, running, reachable from here at sampler.sglang.urls and with the key in EMPO2_SERVER_KEY?", err)
 }
 
 // seeds: servers before 0.5.4 or so refuse a seed.

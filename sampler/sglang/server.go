@@ -24,9 +24,8 @@ var (
 // server is one SGLang. Its HTTP is that of its sources, entrypoints/
 // http_server.py and managers/io_struct.py of 0.5.
 type server struct {
-	*fleet.HTTP
-	want  string         // the base model's name; empty: whichever it is
-	child *launch.Server // nil: somebody else's
+	*fleet.Client
+	want string // the base model's name; empty: whichever it is
 
 	probed atomic.Pointer[traits] // by the last Probe
 }
@@ -35,55 +34,6 @@ type server struct {
 type traits struct {
 	base  string // the base model's name
 	seeds bool   // sampling_seed is known
-}
-
-// Close also ends what was launched.
-func (s *server) Close() error {
-	s.HTTP.Close()
-	if s.child != nil {
-		return s.child.Close()
-	}
-	return nil
-}
-
-// Health is that of the process, if it is ours, and of the server.
-func (s *server) Health(ctx context.Context) error {
-	if s.child != nil {
-		if err := s.child.Err(); err != nil {
-			return err
-		}
-	}
-	return s.Call(ctx, "/health", nil, nil)
-}
-
-type model struct {
-	ID      string  `json:"id"`
-	Root    string  `json:"root"`
-	Parent  *string `json:"parent"` // of an adapter
-	Context int     `json:"max_model_len"`
-}
-
-func (s *server) models(ctx context.Context) ([]model, error) {
-	var list struct {
-		Data []model `json:"data"`
-	}
-	err := s.Call(ctx, "/v1/models", nil, &list)
-	return list.Data, err
-}
-
-// Adapters are the listed models that have a parent.
-func (s *server) Adapters(ctx context.Context) (map[string]string, error) {
-	list, err := s.models(ctx)
-	if err != nil {
-		return nil, err
-	}
-	adapters := map[string]string{}
-	for _, m := range list {
-		if m.Parent != nil {
-			adapters[m.ID] = m.Root
-		}
-	}
-	return adapters, nil
 }
 
 // update is the answer to a load and an unload.
@@ -109,8 +59,11 @@ func (s *server) update(ctx context.Context, path string, body map[string]any) e
 	if err == nil && !u.Success {
 		err = errors.New(u.Message)
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		return nil
+	case strings.Contains(err.Error(), "already loaded"):
+		return fmt.Errorf("%w: %w", fleet.ErrLoaded, err)
 	}
 	for _, h := range loadHints {
 		if strings.Contains(err.Error(), h.Said) {
@@ -146,20 +99,6 @@ func (s *server) Load(ctx context.Context) (fleet.Load, error) {
 		l.Waiting += r.Waiting
 	}
 	return l, err
-}
-
-// Sleep gives weights and cache back. The server asserts that it is idle; its
-// prefix cache is emptied first, as nothing of it is left afterwards.
-func (s *server) Sleep(ctx context.Context) error {
-	if err := s.Call(ctx, "/flush_cache", struct{}{}, nil); err != nil {
-		return err
-	}
-	return s.Call(ctx, "/release_memory_occupation", struct{}{}, nil)
-}
-
-// Wake takes them again.
-func (s *server) Wake(ctx context.Context) error {
-	return s.Call(ctx, "/resume_memory_occupation", struct{}{}, nil)
 }
 
 // question is the body of a /generate.
@@ -237,7 +176,7 @@ func (s *server) Complete(ctx context.Context, name string, r sampler.Request) (
 		return fleet.Answer{}, errors.New("the server was not probed")
 	}
 	if r.Temperature > 0 && is.seeds {
-		seed := int64(r.Seed & math.MaxInt32)
+		seed := sampler.ShortSeed(r.Seed)
 		q.Params.Seed = &seed
 	}
 	if name != is.base {
@@ -277,13 +216,7 @@ func completionError(err error) error {
 // read checks that ids and log-probs speak of the same tokens. The end token
 // is the last id, as with every token that was sampled.
 func (g *generated) read() (fleet.Answer, error) {
-	a := fleet.Answer{Prompt: g.Meta.Prompt, IDs: g.IDs, Text: g.Text}
-	switch g.Meta.Finish.Type {
-	case "stop":
-		a.Finish = sampler.FinishStop
-	case "length":
-		a.Finish = sampler.FinishLength
-	}
+	a := fleet.Answer{Prompt: g.Meta.Prompt, IDs: g.IDs, Text: g.Text, Finish: fleet.Finish(g.Meta.Finish.Type)}
 	for i, row := range g.Meta.Logprobs {
 		if i < len(a.IDs) && row.id != a.IDs[i] {
 			return a, fmt.Errorf("log-prob %d is of id %d, the sampled id is %d", i, row.id, a.IDs[i])

@@ -10,8 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -37,12 +35,18 @@ type Config struct {
 	APIKey string   // the server's --api-key; empty: none
 	// Codec is the trainer's tokenizer: SGLang's own is not asked.
 	Codec sampler.Codec
+	// Tolerance is how far a replica's log-probs may be from the trainer's when
+	// a version is published, in nats; 0: 0.05.
+	Tolerance float64
 
 	RequestTimeout time.Duration // of one request on one replica; 0: 5 minutes
 	LoadTimeout    time.Duration // until a version is served everywhere; 0: 2 minutes
 	HealthInterval time.Duration // between two looks at a replica; 0: 5 seconds
 	Patience       time.Duration // that requests wait while no replica is up; 0: 2 minutes
 	MaxInFlight    int           // requests at one replica; 0: 64
+	// Sleep says that servers are let sleep: one that sleeps at the start is
+	// woken, which else is an error.
+	Sleep bool
 
 	Launch LaunchConfig // used if URLs is empty
 	// OnReturn, if not nil, is told the URL of a replica that is back in the pool.
@@ -104,9 +108,10 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 		return nil, err
 	}
 	pool, err := fleet.Open(ctx, fleet.Config{
-		Servers: servers, Alias: cfg.Alias, Check: func(ctx context.Context) ([]int32, error) { return cfg.Codec.Tokenize(ctx, checkText) },
+		Servers: servers, Alias: cfg.Alias, Tolerance: cfg.Tolerance,
+		Check:          func(ctx context.Context) ([]int32, error) { return cfg.Codec.Tokenize(ctx, checkText) },
 		RequestTimeout: cfg.RequestTimeout, LoadTimeout: cfg.LoadTimeout, HealthInterval: cfg.HealthInterval,
-		Patience: cfg.Patience, MaxInFlight: cfg.MaxInFlight, OnReturn: cfg.OnReturn, Log: cfg.Log,
+		Patience: cfg.Patience, MaxInFlight: cfg.MaxInFlight, Sleep: cfg.Sleep, OnReturn: cfg.OnReturn, Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, err
@@ -121,7 +126,7 @@ func (c *Config) servers(ctx context.Context) ([]fleet.Server, error) {
 		connections = 64
 	}
 	client := func(url string) *server {
-		return &server{HTTP: fleet.NewHTTP(url, c.APIKey, connections+8), want: c.Model}
+		return &server{Client: &fleet.Client{HTTP: fleet.NewHTTP(url, c.APIKey, connections+8)}, want: c.Model}
 	}
 	var servers []fleet.Server
 	for _, url := range c.URLs {
@@ -131,26 +136,26 @@ func (c *Config) servers(ctx context.Context) ([]fleet.Server, error) {
 		return servers, nil
 	}
 	if len(c.Launch.Command) == 0 {
-		return nil, errors.New("no server\n  hint: give the URL of one, or a command that launches one")
+		return nil, errors.New("no server\n  hint: set sampler.sglang.urls, or sampler.sglang.launch to a command that starts one")
 	}
 	s, err := c.launch(ctx, client)
 	return []fleet.Server{s}, err
 }
 
 func (c *Config) launch(ctx context.Context, client func(url string) *server) (*server, error) {
-	port, err := launch.FreePort()
+	ports, err := launch.FreePorts(1)
 	if err != nil {
 		return nil, err
 	}
-	text := fmt.Sprint(port)
+	text := fmt.Sprint(ports[0])
 	s := client("http://127.0.0.1:" + text)
 	l := c.Launch
-	if !slices.ContainsFunc(l.Command, func(word string) bool { return strings.Contains(word, "{port}") }) {
-		return nil, errors.New("the command has no {port}\n  hint: add --port {port}")
+	if !launch.Has(l.Command, "port") {
+		return nil, errors.New("the command has no {port}\n  hint: add --port {port} to sampler.sglang.launch")
 	}
-	s.child, err = launch.Start(ctx, launch.Config{
+	s.Child, err = launch.Start(ctx, launch.Config{
 		Name: "sglang", Command: launch.Fill(l.Command, map[string]string{"port": text}), Env: l.Env,
-		Ready:        func(ctx context.Context) error { return s.Call(ctx, "/health", nil, nil) },
+		Ready:        s.Ready,
 		StartTimeout: l.StartTimeout, Restarts: l.Restarts, Log: c.Log,
 	})
 	return s, err

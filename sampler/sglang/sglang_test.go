@@ -79,7 +79,7 @@ func TestMisbehaviour(t *testing.T) {
 			}
 		}
 		cfg := config(servers...)
-		cfg.OnReturn = c.OnReturn
+		cfg.OnReturn, cfg.Tolerance = c.OnReturn, c.Tolerance
 		if c.RequestTimeout > 0 {
 			cfg.RequestTimeout = c.RequestTimeout
 		}
@@ -140,6 +140,30 @@ func TestSleep(t *testing.T) {
 	}
 }
 
+// A run that was killed leaves its server asleep; the next one wakes it, or
+// says that it should.
+func TestAServerThatWasLeftAsleepIsWoken(t *testing.T) {
+	s := newFake(t)
+	s.MemorySaver = true
+	b := openFake(t, config(s))
+	if err := b.Sleep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.Close()
+	cfg := config(s)
+	if _, err := Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "it sleeps\n  hint: ") {
+		t.Error(err)
+	}
+	cfg.Sleep = true
+	for range 2 { // the second finds it awake
+		b = openFake(t, cfg)
+		if _, err := b.Publish(t.Context(), sampler.Adapter{}); err != nil || s.Asleep() {
+			t.Error(err, s.Asleep())
+		}
+		b.Close()
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	f := func(name, says string, change func(*samplertest.SGLang, *Config)) {
 		t.Helper()
@@ -151,9 +175,10 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	}
 	f("no tokenizer", "the trainer's is needed", func(_ *samplertest.SGLang, c *Config) { c.Codec = nil })
-	f("no server", "hint: give the URL", func(_ *samplertest.SGLang, c *Config) { c.URLs = nil })
+	f("no server", "hint: set sampler.sglang.urls", func(_ *samplertest.SGLang, c *Config) { c.URLs = nil })
 	f("another model", `not "big"`, func(_ *samplertest.SGLang, c *Config) { c.Model = "big" })
-	f("no port", "hint: add --port {port}", func(_ *samplertest.SGLang, c *Config) { c.URLs, c.Launch.Command = nil, []string{"true"} })
+	f("twice the same", " is named twice", func(s *samplertest.SGLang, c *Config) { c.URLs = []string{s.URL, s.URL + "/"} })
+	f("no port", "hint: add --port {port} to sampler.sglang.launch", func(_ *samplertest.SGLang, c *Config) { c.URLs, c.Launch.Command = nil, []string{"true"} })
 	f("no program", "hint: install the server", func(_ *samplertest.SGLang, c *Config) {
 		c.URLs, c.Launch.Command = nil, []string{"/no-such-program", "--port", "{port}"}
 	})

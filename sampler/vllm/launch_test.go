@@ -1,12 +1,14 @@
 package vllm
 
 import (
+	"net/http"
 	"os"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/empo2/empo2/sampler/fleet"
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
@@ -21,7 +23,7 @@ func TestLaunchLine(t *testing.T) {
 
 func TestTheRecipe(t *testing.T) {
 	l := LaunchConfig{Python: "python", Model: "/m", CPU: true, Exact: true, Sleep: true, Context: 512, MaxSeqs: 8, Env: []string{"A=b"}}.withDefaults()
-	command := strings.Join(l.command(81), " ")
+	command := strings.Join(l.command(81, "k"), " ")
 	for _, words := range []string{
 		"python -m vllm.entrypoints.openai.api_server --model /m --host 127.0.0.1 --port 81", "--dtype float32", "--max-model-len 512",
 		"--max-num-seqs 8", "--enable-sleep-mode", "--no-enable-chunked-prefill",
@@ -35,8 +37,45 @@ func TestTheRecipe(t *testing.T) {
 			t.Errorf("%s: no %s", l.environment(), variable)
 		}
 	}
-	if command := strings.Join((LaunchConfig{Model: "m"}).withDefaults().command(1), " "); !strings.HasPrefix(command, "vllm serve m --host") {
+	if command := strings.Join((LaunchConfig{Model: "m"}).withDefaults().command(1, "k"), " "); !strings.HasPrefix(command, "vllm serve m --host") {
 		t.Error(command)
+	}
+}
+
+// Nobody else on the machine may load adapters into a server of ours.
+func TestALaunchedServerHasAKey(t *testing.T) {
+	f := func(name string, cfg Config, env, command string) {
+		t.Helper()
+		l := cfg.Launch
+		cfg.locked(&l)
+		fill := strings.NewReplacer("?", cfg.APIKey)
+		if got := strings.Join(l.environment(), " "); !strings.HasSuffix(got, fill.Replace(env)) || env == "" && strings.Contains(got, "VLLM_API_KEY") {
+			t.Errorf("%s: environment %s", name, got)
+		}
+		if got := strings.Join(l.command(1, cfg.APIKey), " "); !strings.Contains(got, fill.Replace(command)) || env != "" && strings.Contains(got, cfg.APIKey) {
+			t.Errorf("%s: %s", name, got)
+		}
+		if len(cfg.APIKey) < 20 && !strings.HasPrefix(cfg.APIKey, "own") && env+command != "" {
+			t.Errorf("%s: key %q", name, cfg.APIKey)
+		}
+	}
+	f("recipe", Config{Launch: LaunchConfig{Model: "m"}}, " VLLM_API_KEY=?", "")
+	f("recipe, one's own key", Config{APIKey: "own", Launch: LaunchConfig{Model: "m"}}, " VLLM_API_KEY=own", "")
+	f("command", Config{Launch: LaunchConfig{Command: []string{"serve", "{port}"}}}, "", "")
+	f("command with a key", Config{Launch: LaunchConfig{Command: []string{"serve", "--api-key={key}"}}}, "", "--api-key=?")
+}
+
+// The key that a command gets is the one that is sent.
+func TestTheKeyIsSent(t *testing.T) {
+	cfg := config(nil)
+	cfg.Launch = LaunchConfig{Model: "m", Command: []string{os.Args[0], "{port}", "{key}"}, Env: []string{fakeEnv + "=0s"}}
+	b := openFake(t, cfg)
+	publish(t, b, samplertest.WriteAdapter(t, policy, 1))
+	s := b.Servers()[0].(*server)
+	stranger := fleet.NewHTTP(s.URL(), "", 1)
+	defer stranger.Close()
+	if err := stranger.Call(t.Context(), "/v1/models", nil, nil); s.key == "" || fleet.Refused(err) != http.StatusUnauthorized {
+		t.Errorf("key %q, a stranger: %v", s.key, err)
 	}
 }
 
@@ -45,7 +84,7 @@ func TestALaunchThatFailsSaysWhy(t *testing.T) {
 		"echo \"ModuleNotFoundError: No module named 'vllm'\"; exit 1": "hint: this Python has no vLLM",
 		"echo nothing to say; exit 0":                                  "it ended with status 0\n    nothing to say",
 	} {
-		_, err := Open(t.Context(), Config{Launch: LaunchConfig{Model: "m", Replicas: 2, Command: []string{"/bin/sh", "-c", command}}})
+		_, err := Open(t.Context(), Config{Launch: LaunchConfig{Model: "m", Replicas: 2, Command: []string{"/bin/sh", "-c", command, "{port}"}}})
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", command, err)
 		}
@@ -62,7 +101,7 @@ func TestALaunchedServerIsStartedAgain(t *testing.T) {
 	b := openFake(t, cfg)
 	p := publish(t, b, samplertest.WriteAdapter(t, policy, 3))
 	killed := b.Servers()[1].(*server)
-	if err := syscall.Kill(-killed.child.PID(), syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(-killed.Child.PID(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	want := policy.Sample(3, asking)

@@ -17,14 +17,17 @@ import (
 )
 
 // fakeEnv makes the test binary a fake in a process of its own, whose answers
-// take as long as the variable says; its argument is a port, or it says where
-// it listens.
+// take as long as the variable says; its arguments are a port and a key, or it
+// says where it listens.
 const fakeEnv = "EMPO2_TEST_FAKE"
 
 func TestMain(m *testing.M) {
 	if delay, err := time.ParseDuration(os.Getenv(fakeEnv)); err == nil {
 		s := samplertest.NewVLLM(policy)
 		s.Fault = func(samplertest.Seen) samplertest.Fault { time.Sleep(delay); return "" }
+		if len(os.Args) > 2 {
+			s.APIKey = os.Args[2]
+		}
 		if len(os.Args) > 1 {
 			fmt.Println(http.ListenAndServe("127.0.0.1:"+os.Args[1], s.Config.Handler))
 			os.Exit(1)

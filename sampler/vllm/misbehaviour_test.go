@@ -17,7 +17,7 @@ func TestMisbehaviour(t *testing.T) {
 			}
 		}
 		cfg := config(urls)
-		cfg.OnReturn = c.OnReturn
+		cfg.OnReturn, cfg.Tolerance = c.OnReturn, c.Tolerance
 		if c.RequestTimeout > 0 {
 			cfg.RequestTimeout = c.RequestTimeout
 		}

@@ -21,10 +21,10 @@ const (
 	adaptersHint = "start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment and --enable-lora"
 	rankHint     = "start it with --max-lora-rank of at least the adapter's rank (allowed: 1, 8, 16, 32, 64, 128, 256, 320, 512)"
 	residentHint = "start it with a higher --max-loras (and --max-cpu-loras)"
-	contextHint  = "start it with a higher --max-model-len"
+	contextHint  = "raise sampler.vllm.context, or start a server of your own with a higher --max-model-len"
 	idsHint      = "token ids in answers need vLLM 0.10.2 or newer"
 	spaceHint    = "start it with --logprobs-mode raw_logprobs, vLLM's default, or sample at temperature 1"
-	sleepHint    = "start it with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1 in its environment, on a GPU"
+	sleepHint    = "set sampler.vllm.sleep where empo2 launches it, or start it with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1 in its environment, on a GPU"
 )
 
 func hints() map[string]string {
@@ -53,7 +53,8 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 		ContextLength: m.Context, Replicas: 1, Hints: hints(),
 	}}
 	c := &p.Capabilities
-	if p.Sleeps, err = s.sleeps(ctx); err != nil {
+	_, err = s.sleeping(ctx)
+	if p.Sleeps = err == nil; err != nil && fleet.Refused(err) == 0 {
 		return p, err
 	}
 	if c.VocabSize, err = s.vocabulary(ctx, m.ID); err != nil {
@@ -71,21 +72,21 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 func notVLLM(err error) error {
 	switch fleet.Refused(err) {
 	case http.StatusNotFound:
-		return fmt.Errorf("%w\n  hint: is this a vLLM server? its URL has no path such as /v1", err)
+		return fmt.Errorf("%w\n  hint: is this a vLLM server? sampler.vllm.urls are without a path such as /v1", err)
 	case http.StatusUnauthorized:
 		return fmt.Errorf("%w\n  hint: put the server's --api-key into EMPO2_SERVER_KEY", err)
 	}
-	return fmt.Errorf("%w\n  hint: is the server running, and reachable from here?", err)
+	return fmt.Errorf("%w\n  hint: is the server running, and reachable from here? sampler.vllm.urls names the address", err)
 }
 
 // base is the model to serve from.
-func (s *server) base(ctx context.Context) (model, error) {
-	list, err := s.models(ctx)
+func (s *server) base(ctx context.Context) (fleet.Model, error) {
+	list, err := s.Models(ctx)
 	if err != nil {
-		return model{}, notVLLM(err)
+		return fleet.Model{}, notVLLM(err)
 	}
 	var names []string
-	var found []model
+	var found []fleet.Model
 	for _, m := range list {
 		if m.Parent != nil {
 			continue
@@ -97,26 +98,11 @@ func (s *server) base(ctx context.Context) (model, error) {
 	}
 	switch {
 	case len(found) == 0 || s.want == "" && len(names) > 1:
-		return model{}, fmt.Errorf("it serves %s, not %q\n  hint: set the model's name to the one that the server gives it (--served-model-name)", strings.Join(names, ", "), s.want)
+		return fleet.Model{}, fmt.Errorf("it serves %s, not %q\n  hint: set sampler.model to the name that the server gives it (--served-model-name)", strings.Join(names, ", "), s.want)
 	case found[0].Context < 1:
-		return model{}, fmt.Errorf("it gives %s a context of %d tokens", found[0].ID, found[0].Context)
+		return fleet.Model{}, fmt.Errorf("it gives %s a context of %d tokens", found[0].ID, found[0].Context)
 	}
 	return found[0], nil
-}
-
-// sleeps: only in development mode are there routes for it.
-func (s *server) sleeps(ctx context.Context) (bool, error) {
-	var is struct {
-		Sleeping bool `json:"is_sleeping"`
-	}
-	err := s.Call(ctx, "/is_sleeping", nil, &is)
-	switch {
-	case fleet.Refused(err) != 0:
-		return false, nil
-	case is.Sleeping:
-		return true, errors.New("it sleeps\n  hint: wake it, POST /wake_up, or start it again")
-	}
-	return true, err
 }
 
 var vocabularySize = regexp.MustCompile(`Vocabulary size: (\d+)`)

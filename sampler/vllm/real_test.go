@@ -2,6 +2,7 @@ package vllm
 
 import (
 	"math"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/fleet"
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
@@ -63,10 +65,10 @@ func (r *real) launch(t testing.TB, change func(*Config)) *Backend {
 	return b
 }
 
-// open connects to a server that runs already.
-func (r *real) open(t testing.TB, url string) *Backend {
+// open connects to a server that was launched.
+func (r *real) open(t testing.TB, s *server) *Backend {
 	t.Helper()
-	b, err := Open(t.Context(), Config{URLs: []string{url}, CacheSalt: true})
+	b, err := Open(t.Context(), Config{URLs: []string{s.URL()}, APIKey: s.key, CacheSalt: true, Tolerance: 1e-4})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,11 +79,12 @@ func (r *real) open(t testing.TB, url string) *Backend {
 func TestReal(t *testing.T) {
 	r := newReal(t)
 	b := r.launch(t, func(*Config) {})
-	url := b.Servers()[0].URL()
+	own := b.Servers()[0].(*server)
 	t.Run("capabilities are probed", func(t *testing.T) { testCapabilities(t, b) })
+	t.Run("strangers load nothing", func(t *testing.T) { testStrangers(t, own) })
 	t.Run("conformance", func(t *testing.T) {
 		samplertest.Run(t, func(t *testing.T) samplertest.Fixture {
-			b := r.open(t, url)
+			b := r.open(t, own)
 			return samplertest.Fixture{
 				Backend: b, Tokenizer: b, Control: b, Tolerance: 1e-4, Prompt: "You are at a door.",
 				Adapter: func(t *testing.T, version int) sampler.Adapter { return r.oracle.adapter(t, version) },
@@ -89,12 +92,12 @@ func TestReal(t *testing.T) {
 		})
 	})
 	t.Run("log-probs are torch's", func(t *testing.T) {
-		if d := r.difference(t, r.open(t, url)); d > 1e-4 {
+		if d := r.difference(t, r.open(t, own)); d > 1e-4 {
 			t.Errorf("log-probs differ from torch's by %g", d)
 		}
 	})
-	t.Run("an adapter is proved", func(t *testing.T) { testProved(t, r, url) })
-	t.Run("versions are swapped under load", func(t *testing.T) { testSwap(t, r, url) })
+	t.Run("an adapter is proved", func(t *testing.T) { testProved(t, r, own) })
+	t.Run("versions are swapped under load", func(t *testing.T) { testSwap(t, r, own) })
 	t.Run("it is started again", func(t *testing.T) { testStartedAgain(t, r, b) })
 }
 
@@ -110,6 +113,17 @@ func testCapabilities(t *testing.T, b *Backend) {
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// testStrangers: the key protects what loads and answers.
+func testStrangers(t *testing.T, own *server) {
+	stranger := fleet.NewHTTP(own.URL(), "", 1)
+	defer stranger.Close()
+	for _, path := range []string{"/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/completions"} {
+		if err := stranger.Call(t.Context(), path, struct{}{}, nil); fleet.Refused(err) != http.StatusUnauthorized {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
 }
 
@@ -152,8 +166,8 @@ func (r *real) difference(t testing.TB, b *Backend) float64 {
 	return worst
 }
 
-func testProved(t *testing.T, r *real, url string) {
-	b := r.open(t, url)
+func testProved(t *testing.T, r *real, own *server) {
+	b := r.open(t, own)
 	prompt, err := b.Tokenize(t.Context(), "You are at a door.")
 	if err != nil {
 		t.Fatal(err)
@@ -211,8 +225,8 @@ func (r *real) swaps(t testing.TB, b *Backend, n, inFlight int) samplertest.Swap
 	return cfg
 }
 
-func testSwap(t *testing.T, r *real, url string) {
-	b := r.open(t, url)
+func testSwap(t *testing.T, r *real, own *server) {
+	b := r.open(t, own)
 	defer b.Close()
 	got, err := samplertest.Swap(t.Context(), b, r.swaps(t, b, 5, 16))
 	if err != nil {
@@ -237,7 +251,7 @@ func testStartedAgain(t *testing.T, r *real, b *Backend) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Kill(-b.Servers()[0].(*server).child.PID(), syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(-b.Servers()[0].(*server).Child.PID(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	after, err := b.Sample(t.Context(), p, request)

@@ -85,7 +85,7 @@ func replay(t *testing.T, e exchange) *server {
 		w.Write(e.body())
 	}))
 	t.Cleanup(s.Close)
-	c := &server{HTTP: fleet.NewHTTP(s.URL, "", 1)}
+	c := &server{Client: &fleet.Client{HTTP: fleet.NewHTTP(s.URL, "", 1)}}
 	t.Cleanup(func() { c.Close() })
 	return c
 }

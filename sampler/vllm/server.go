@@ -23,67 +23,21 @@ var (
 
 // server is one vLLM. Its HTTP is that of version 0.32.0, recorded.
 type server struct {
-	*fleet.HTTP
-	want  string         // the base model's name; empty: the only one
-	salt  string         // of prefix caches; empty: none is sent
-	child *launch.Server // nil: somebody else's
-}
-
-// Close also ends what was launched.
-func (s *server) Close() error {
-	s.HTTP.Close()
-	if s.child != nil {
-		return s.child.Close()
-	}
-	return nil
-}
-
-// Health is that of the process, if it is ours, and of its engine.
-func (s *server) Health(ctx context.Context) error {
-	if s.child != nil {
-		if err := s.child.Err(); err != nil {
-			return err
-		}
-	}
-	return s.Call(ctx, "/health", nil, nil)
-}
-
-type model struct {
-	ID      string  `json:"id"`
-	Root    string  `json:"root"`
-	Parent  *string `json:"parent"` // of an adapter
-	Context int     `json:"max_model_len"`
-}
-
-func (s *server) models(ctx context.Context) ([]model, error) {
-	var list struct {
-		Data []model `json:"data"`
-	}
-	err := s.Call(ctx, "/v1/models", nil, &list)
-	return list.Data, err
-}
-
-// Adapters are the listed models that have a parent.
-func (s *server) Adapters(ctx context.Context) (map[string]string, error) {
-	list, err := s.models(ctx)
-	if err != nil {
-		return nil, err
-	}
-	adapters := map[string]string{}
-	for _, m := range list {
-		if m.Parent != nil {
-			adapters[m.ID] = m.Root
-		}
-	}
-	return adapters, nil
+	*fleet.Client
+	want string // the base model's name; empty: the only one
+	key  string // as sent; empty: none
+	salt string // of prefix caches; empty: none is sent
 }
 
 // LoadAdapter returns when the engine has the adapter. The server says so in
 // plain text.
 func (s *server) LoadAdapter(ctx context.Context, name, dir string) error {
 	err := s.Call(ctx, "/v1/load_lora_adapter", map[string]string{"lora_name": name, "lora_path": dir}, nil)
-	if err == nil {
+	switch {
+	case err == nil:
 		return nil
+	case fleet.Refused(err) == http.StatusBadRequest && strings.Contains(err.Error(), "has already been loaded"):
+		return fmt.Errorf("%w: %w", fleet.ErrLoaded, err)
 	}
 	return withHint(err, loadHints)
 }
@@ -152,6 +106,28 @@ func gauge(text, name string) (sum float64, known bool) {
 		}
 	}
 	return sum, known
+}
+
+// sleeping is refused where there are no routes for it: they are there only in
+// development mode.
+func (s *server) sleeping(ctx context.Context) (bool, error) {
+	var is struct {
+		Sleeping bool `json:"is_sleeping"`
+	}
+	err := s.Call(ctx, "/is_sleeping", nil, &is)
+	return is.Sleeping, err
+}
+
+// Asleep is false where the server cannot sleep.
+func (s *server) Asleep(ctx context.Context) (bool, error) {
+	asleep, err := s.sleeping(ctx)
+	switch {
+	case fleet.Refused(err) != 0:
+		return false, nil
+	case err != nil:
+		return false, notVLLM(err)
+	}
+	return asleep, nil
 }
 
 // Sleep keeps the weights in the host's memory and drops the cache: level 1,
@@ -266,13 +242,7 @@ func (c *completion) read() (answer, error) {
 		return answer{}, fmt.Errorf("%d choices, one was asked for", len(c.Choices))
 	}
 	choice := c.Choices[0]
-	a := answer{fleet.Answer{Model: c.Model, Prompt: len(choice.PromptIDs), IDs: choice.IDs, Text: choice.Text}, choice.PromptIDs}
-	switch choice.Finish {
-	case "stop":
-		a.Finish = sampler.FinishStop
-	case "length":
-		a.Finish = sampler.FinishLength
-	}
+	a := answer{fleet.Answer{Model: c.Model, Prompt: len(choice.PromptIDs), IDs: choice.IDs, Text: choice.Text, Finish: fleet.Finish(choice.Finish)}, choice.PromptIDs}
 	l := choice.Logprobs
 	if l == nil {
 		return a, nil

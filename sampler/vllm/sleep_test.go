@@ -79,3 +79,19 @@ func TestSleepIsRefusedWhereItIsNotOffered(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A run that was killed leaves its servers asleep; the next one wakes them.
+func TestServersThatWereLeftAsleepAreWoken(t *testing.T) {
+	servers, urls := fakes(t, 2)
+	for _, s := range servers {
+		s.DevMode = true
+	}
+	post(t, urls[1]+"/sleep")
+	cfg := config(urls)
+	cfg.Sleep = true
+	b := openFake(t, cfg)
+	p := publish(t, b, samplertest.WriteAdapter(t, policy, 1))
+	if c, err := b.Sample(t.Context(), p, asking); err != nil || servers[1].Asleep() || !b.CanSleep() {
+		t.Errorf("%+v %v, asleep %v", c, err, servers[1].Asleep())
+	}
+}

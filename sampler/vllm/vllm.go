@@ -36,11 +36,15 @@ type Config struct {
 	URLs  []string
 	Model string // the base model's served name; empty: the only one that the server has
 	Alias string // adapters are called <Alias>-v000012; one run's alone on a server; empty: "policy"
-	// APIKey is the server's --api-key; empty: none.
+	// APIKey is the server's --api-key; empty: none, or a random one for servers
+	// launched here by the recipe or a command with {key}.
 	APIKey string
 	// CacheSalt keeps this run's prefix caches apart from those of everybody
 	// else, also of an earlier run that used the same names and directories.
 	CacheSalt bool
+	// Tolerance is how far a replica's log-probs may be from the trainer's when
+	// a version is published, in nats; 0: 0.05.
+	Tolerance float64
 	// Codec is the trainer's tokenizer. It is held against the server's at the
 	// start and used in its place. Nil: the server's, which reads control
 	// tokens in text; they are cut there.
@@ -53,6 +57,9 @@ type Config struct {
 	// or what a launched server gets to start.
 	Patience    time.Duration
 	MaxInFlight int // requests at one replica; 0: 64
+	// Sleep says that servers are let sleep: one that sleeps at the start is
+	// woken, which else is an error.
+	Sleep bool
 
 	Launch LaunchConfig // used if URLs is empty
 	// OnReturn, if not nil, is told the URL of a replica that is back in the pool.
@@ -90,9 +97,10 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 	}
 	text := cfg.tokenizer(servers)
 	pool, err := fleet.Open(ctx, fleet.Config{
-		Servers: servers, Alias: cfg.Alias, Check: func(ctx context.Context) ([]int32, error) { return text.Tokenize(ctx, checkText) },
+		Servers: servers, Alias: cfg.Alias, Tolerance: cfg.Tolerance,
+		Check:          func(ctx context.Context) ([]int32, error) { return text.Tokenize(ctx, checkText) },
 		RequestTimeout: cfg.RequestTimeout, LoadTimeout: cfg.LoadTimeout, HealthInterval: cfg.HealthInterval,
-		Patience: cfg.patience(), MaxInFlight: cfg.MaxInFlight, OnReturn: cfg.OnReturn, Log: cfg.Log,
+		Patience: cfg.patience(), MaxInFlight: cfg.MaxInFlight, Sleep: cfg.Sleep, OnReturn: cfg.OnReturn, Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, err
@@ -117,7 +125,7 @@ func (c *Config) servers(ctx context.Context) ([]fleet.Server, error) {
 		connections = 64
 	}
 	client := func(url string) *server {
-		return &server{HTTP: fleet.NewHTTP(url, c.APIKey, connections+8), want: c.Model, salt: salt}
+		return &server{Client: &fleet.Client{HTTP: fleet.NewHTTP(url, c.APIKey, connections+8)}, want: c.Model, salt: salt, key: c.APIKey}
 	}
 	if len(c.URLs) == 0 {
 		return c.launch(ctx, client)

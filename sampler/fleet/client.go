@@ -1,0 +1,81 @@
+package fleet
+
+import (
+	"context"
+
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/launch"
+)
+
+// A Client is the part of a [Server] that servers with a /health and a list of
+// models as OpenAI's have in common.
+type Client struct {
+	*HTTP
+	Child *launch.Server // the process, if it is ours; nil: somebody else's
+}
+
+// Close also ends what was launched.
+func (c *Client) Close() error {
+	c.HTTP.Close()
+	if c.Child != nil {
+		return c.Child.Close()
+	}
+	return nil
+}
+
+// Ready is nil if the server says that it is well.
+func (c *Client) Ready(ctx context.Context) error { return c.Call(ctx, "/health", nil, nil) }
+
+// Health is that of the process, if it is ours, and of the server.
+func (c *Client) Health(ctx context.Context) error {
+	if c.Child != nil {
+		if err := c.Child.Err(); err != nil {
+			return err
+		}
+	}
+	return c.Ready(ctx)
+}
+
+// A Model is an entry of the list of models.
+type Model struct {
+	ID      string  `json:"id"`
+	Root    string  `json:"root"`   // where the server has it from
+	Parent  *string `json:"parent"` // of an adapter
+	Context int     `json:"max_model_len"`
+}
+
+// Models are the base models and the adapters.
+func (c *Client) Models(ctx context.Context) ([]Model, error) {
+	var list struct {
+		Data []Model `json:"data"`
+	}
+	err := c.Call(ctx, "/v1/models", nil, &list)
+	return list.Data, err
+}
+
+// Adapters are the listed models that have a parent.
+func (c *Client) Adapters(ctx context.Context) (map[string]string, error) {
+	list, err := c.Models(ctx)
+	if err != nil {
+		return nil, err
+	}
+	adapters := map[string]string{}
+	for _, m := range list {
+		if m.Parent != nil {
+			adapters[m.ID] = m.Root
+		}
+	}
+	return adapters, nil
+}
+
+// Finish reads why a completion ended; empty for a reason that has no name
+// here.
+func Finish(reason string) sampler.FinishReason {
+	switch reason {
+	case "stop":
+		return sampler.FinishStop
+	case "length":
+		return sampler.FinishLength
+	}
+	return ""
+}

@@ -1,0 +1,68 @@
+package sglang
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/empo2/empo2/sampler/fleet"
+)
+
+// SGLang does not tell whether it sleeps, does not survive being woken when it
+// is awake (its scheduler removes tags from a set that does not have them,
+// scheduler_update_weights_mixin.py), and computes nothing while it sleeps. So
+// its free text for the version of the weights, which outlives us, says that
+// it sleeps. It changes before memory does, so that a run that is killed in
+// the midst leaves the right word.
+const (
+	asleepVersion = "empo2-asleep"
+	awakeVersion  = "default" // as it is when a server starts
+)
+
+// Asleep says whether we have let it sleep, in this run or an earlier one.
+func (s *server) Asleep(ctx context.Context) (bool, error) {
+	var about struct {
+		Version string `json:"weight_version"`
+	}
+	if err := s.Call(ctx, "/get_model_info", nil, &about); err != nil {
+		return false, unreachable(err)
+	}
+	return about.Version == asleepVersion, nil
+}
+
+// mark sets what Asleep reads; no request is aborted by it.
+func (s *server) mark(ctx context.Context, version string) error {
+	err := s.Call(ctx, "/update_weight_version", map[string]any{"new_version": version, "abort_all_requests": false}, nil)
+	if err != nil {
+		return fmt.Errorf("note whether it sleeps: %w\n  hint: sampler.sglang.sleep needs SGLang 0.5.2 or newer", err)
+	}
+	return nil
+}
+
+// Sleep gives weights and cache back. The server asserts that it is idle; its
+// prefix cache is emptied first, as nothing of it is left afterwards.
+func (s *server) Sleep(ctx context.Context) error {
+	if err := s.Call(ctx, "/flush_cache", struct{}{}, nil); err != nil {
+		return err
+	}
+	if err := s.mark(ctx, asleepVersion); err != nil {
+		return err
+	}
+	err := s.Call(ctx, "/release_memory_occupation", struct{}{}, nil)
+	if fleet.Refused(err) != 0 {
+		err = errors.Join(err, s.mark(ctx, awakeVersion))
+	}
+	return err
+}
+
+// Wake takes them again, if it sleeps.
+func (s *server) Wake(ctx context.Context) error {
+	asleep, err := s.Asleep(ctx)
+	if err != nil || !asleep {
+		return err
+	}
+	if err := s.mark(ctx, awakeVersion); err != nil {
+		return err
+	}
+	return s.Call(ctx, "/resume_memory_occupation", struct{}{}, nil)
+}
