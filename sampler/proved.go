@@ -25,7 +25,9 @@ type Canary struct {
 var ErrCanary = errors.New("canary")
 
 const (
-	canaryTokens  = 8
+	canaryTokens = 8
+	// leastMove is a change in nats that a server of float32 shows.
+	leastMove     = 1e-5
 	canarySeed    = 20_010_911
 	canaryTimeout = 2 * time.Minute
 )
@@ -105,8 +107,8 @@ func (p *proved) prove(ctx context.Context, a Adapter, policy Policy) error {
 	case c.Tokens == 0:
 		return fmt.Errorf("%w: the server gave no log-probs for version %d", ErrCanary, a.Version)
 	case stuck:
-		return fmt.Errorf("%w: adapter not applied: version %d answers exactly as version %d, although the trainer's log-probs moved by %.3g (tolerance %.3g); %s",
-			ErrCanary, a.Version, p.last.version, c.Moved, p.tolerance, "does the server load the new file, and under the new name?")
+		return fmt.Errorf("%w: adapter not applied: version %d answers exactly as version %d, although the trainer's log-probs moved by %.3g; %s",
+			ErrCanary, a.Version, p.last.version, c.Moved, "does the server load the new file, and under the new name?")
 	case c.MaxDiff > p.tolerance:
 		return fmt.Errorf("%w: version %d: log-probs differ from the trainer's by %.3g (tolerance %.3g); %s",
 			ErrCanary, a.Version, c.MaxDiff, p.tolerance,
@@ -155,19 +157,23 @@ func (f *proof) diff() (tokens int, mean, largest float64) {
 
 // compare holds the new version against the one before, on the samples of the
 // one before. moved is the largest change of the trainer's values; stuck says
-// that the trainer's moved and the server's did not.
+// that the trainer's moved, further than the two disagreed before, and the
+// server's did not.
 func (p *proved) compare(ctx context.Context, a Adapter, now *proof) (moved float64, stuck bool, err error) {
-	same := true
+	same, server := true, 0.0
 	for i, old := range p.last.samples {
 		scores, err := a.ScoreAfter(ctx, p.prompt, old.IDs)
 		if err != nil {
 			return 0, false, err
 		}
 		moved = math.Max(moved, maxDiff(scores, p.last.scores[i]))
-		same = same && slices.Equal(old.IDs, now.samples[i].IDs) &&
-			maxDiff(old.Logprobs, now.samples[i].Logprobs) <= p.tolerance/10
+		if same = same && slices.Equal(old.IDs, now.samples[i].IDs); same {
+			server = math.Max(server, maxDiff(old.Logprobs, now.samples[i].Logprobs))
+		}
 	}
-	return moved, same && moved > p.tolerance, nil
+	_, _, before := p.last.diff()
+	visible := math.Min(p.tolerance, 3*before+leastMove)
+	return moved, same && moved > visible && server <= moved/10, nil
 }
 
 // maxDiff is the largest |a−b|; values that are NaN in either do not count.

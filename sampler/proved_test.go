@@ -124,3 +124,17 @@ func TestCancelledProofRetires(t *testing.T) {
 		t.Errorf("%v, served %v", err, b.Served())
 	}
 }
+
+// A tolerance for servers of low precision does not hide an adapter that is
+// never applied: what agreed before and then does not move is stuck.
+func TestAWideToleranceHidesNoAdapterThatIsNotApplied(t *testing.T) {
+	b := samplertest.NewScripted(samplertest.NewTokenizer(), func(int, []int32) []samplertest.Choice { return learning(0, nil) })
+	trainer := samplertest.NewScripted(samplertest.NewTokenizer(), learning)
+	p := sampler.Proved(b, []int32{samplertest.Start, 100, samplertest.End}, 10, nil)
+	if _, err := p.Publish(t.Context(), scoring(trainer, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Publish(t.Context(), scoring(trainer, 1)); !errors.Is(err, sampler.ErrCanary) || !strings.Contains(err.Error(), "adapter not applied") {
+		t.Errorf("%v", err)
+	}
+}

@@ -28,7 +28,7 @@ type LlamaCPP struct {
 // VLLM configures vLLM servers, running or started here.
 type VLLM struct {
 	URLs               []string `toml:"urls" doc:"servers that run already, one per replica; none: start them here (EMPO2_SERVER_KEY: their API key)"`
-	Launch             []string `toml:"launch" doc:"command that starts a server, with {model}, {port} and {name}; none: vllm serve with the right flags"`
+	Launch             []string `toml:"launch" doc:"command that starts a server, with {port}, and {model}, {name}, {key} where wanted; none: vllm serve with the right flags"`
 	Python             string   `toml:"python" doc:"interpreter that has vLLM, to start servers with; empty: the command vllm"`
 	Replicas           int      `toml:"replicas" doc:"servers to start"`
 	Context            int      `toml:"context" doc:"tokens of a conversation, of a started server; 0: the model's"`

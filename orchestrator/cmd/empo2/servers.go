@@ -121,6 +121,7 @@ func openVLLM(ctx context.Context, o opening) (served, error) {
 	s := o.config.Sampler.VLLM
 	cfg := vllm.Config{
 		URLs: s.URLs, Model: servedName(o.config), Alias: o.alias(), APIKey: serverKey(), CacheSalt: s.CacheSalt,
+		Tolerance: o.config.Sampler.Canary, Sleep: s.Sleep,
 		RequestTimeout: seconds(s.TimeoutSeconds), LoadTimeout: seconds(s.LoadTimeoutSeconds), MaxInFlight: s.Requests,
 		OnReturn: func(url string) { o.event("replica returned", url) }, Log: o.log,
 		Launch: vllmLaunch(o.config, cmp.Or(o.tools.model, servedName(o.config))),
@@ -166,6 +167,7 @@ func openSGLang(ctx context.Context, o opening) (served, error) {
 	}
 	b, err := sglang.Open(ctx, sglang.Config{
 		URLs: s.URLs, Model: servedName(o.config), Alias: o.alias(), APIKey: serverKey(), Codec: o.codec,
+		Tolerance: o.config.Sampler.Canary, Sleep: s.Sleep,
 		RequestTimeout: seconds(s.TimeoutSeconds), LoadTimeout: seconds(s.LoadTimeoutSeconds), MaxInFlight: s.Requests,
 		OnReturn: func(url string) { o.event("replica returned", url) }, Log: o.log,
 		Launch: sglang.LaunchConfig{Command: s.Launch},
