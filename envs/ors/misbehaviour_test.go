@@ -139,6 +139,23 @@ func TestHangingFarewell(t *testing.T) {
 	})
 }
 
+// An environment that takes minutes to start is waited for, in its session.
+func TestSlowStart(t *testing.T) {
+	s := newFake()
+	s.before = on("/prompt", 1, 30, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "2")
+		refuse(w, http.StatusServiceUnavailable, "Environment still starting.")
+	})
+	inBubble(t, s, func(t *testing.T, f *Family) {
+		start := time.Now()
+		e, _ := begin(t, f)
+		defer e.Close()
+		if took := time.Since(start); took < time.Minute || s.seen("/create") != 2 {
+			t.Errorf("began after %v with %d sessions, want more than a minute and 2 (one is the trial's)", took, s.seen("/create"))
+		}
+	})
+}
+
 // A session that is lost before the prompt is replaced by another.
 func TestCutResetBeginsAgain(t *testing.T) {
 	for _, path := range []string{"/create_session", "/create", "/prompt"} {

@@ -77,17 +77,21 @@ func (s *session) tell(ctx context.Context, path string) {
 	}
 }
 
-// begin creates the environment of a task and reads its prompt, which the
-// server answers when the environment is ready.
+// begin creates the environment of a task and reads its prompt. The SDK's
+// server answers when the environment is ready, OpenReward's (its package
+// openreward, environments/server.py) says "still starting" with a 503: the
+// prompt is asked for again, as another session would only start another one.
 func (s *session) begin(ctx context.Context, at place) (blocks, error) {
 	f := s.family
 	task := map[string]any{"env_name": f.env, "split": at.split, "index": at.index}
 	if _, err := f.client.Try(ctx, f.request("/create", task, s.id)); err != nil {
 		return nil, fmt.Errorf("POST /create: %w", err)
 	}
-	raw, err := f.client.Try(ctx, f.request(f.path("/prompt"), nil, s.id))
+	r := f.request(f.path("/prompt"), nil, s.id)
+	r.Repeatable = true
+	raw, err := f.client.Do(ctx, r)
 	if err != nil {
-		return nil, fmt.Errorf("GET %s: %w", f.path("/prompt"), err)
+		return nil, err
 	}
 	var prompt blocks
 	if json.Unmarshal(raw, &prompt) != nil {

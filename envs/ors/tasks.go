@@ -68,7 +68,7 @@ func (f *Family) readTasks(ctx context.Context) (tasks, error) {
 	for _, use := range []struct {
 		split envs.Split
 		set   Set
-		name  string // the server's; splits without a type of their own are called so (server.py, _convert_to_split)
+		name  string // of the server's split; so the SDK calls the three types (types.py)
 	}{{envs.Train, f.config.Train, "train"}, {envs.Eval, f.config.Eval, "validation"}, {envs.Test, f.config.Test, "test"}} {
 		if use.set.empty() && use.split != envs.Train {
 			continue
