@@ -54,6 +54,7 @@ func TestRefusedAtStart(t *testing.T) {
 	f("one of several", "sciworld", newFake("wordle"), nil, `"maze" or "wordle"`)
 	f("other fields", "webshop", newFake("weather"), nil, "body.id: Field required", "hint", `"weather"`)
 	f("other answers", "sqlgym", newFake("webshop"), nil, "body.session_id", `"webshop"`)
+	f("ORS", "sciworld", only("/list_environments", []string{"house"}), nil, "404", `env.name = "ors"`)
 	f("OpenEnv", "sciworld", only("/health", m{"status": "healthy"}), nil, "404", `env.name = "openenv"`)
 	f("plain schema", "sciworld", only("/", m{"protocol": "empo2-env", "version": 1}), nil, "404", `env.name = "remote"`)
 	f("web page", "sciworld", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }), nil, "no JSON", "hint")

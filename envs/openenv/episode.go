@@ -10,6 +10,7 @@ import (
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/remote/exchange"
+	"github.com/empo2/empo2/envs/remote/template"
 	"github.com/empo2/empo2/envs/remote/turns"
 )
 
@@ -73,7 +74,7 @@ func (e *episode) begin(ctx context.Context) (answer, error) {
 // Step implements [envs.Episode]. The server may have acted when a connection
 // is lost, and its environment is gone with it: the episode is lost.
 func (e *episode) Step(ctx context.Context, action string) (envs.Step, error) {
-	a, err := e.session.ask(ctx, e.family.client.Timeout(), "step", fill(e.family.config.Action, action))
+	a, err := e.session.ask(ctx, e.family.client.Timeout(), "step", template.Fill(e.family.config.Action, action))
 	switch {
 	case err != nil:
 		return envs.Step{}, fmt.Errorf("step: %w", err)

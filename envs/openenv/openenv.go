@@ -97,7 +97,7 @@ func (f *Family) probe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if f.config.Action, err = s.template(f.config.Action); err != nil {
+	if f.config.Action, err = s.Template("action", f.config.Action); err != nil {
 		return err
 	}
 	trial := &episode{family: f, seed: f.tasks.First(), prompt: true}

@@ -11,6 +11,7 @@ import (
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/envstest"
 	"github.com/empo2/empo2/envs/remote/exchange/exchangetest"
+	"github.com/empo2/empo2/envs/remote/template"
 )
 
 func TestConformance(t *testing.T) {
@@ -41,23 +42,6 @@ func TestObservationAndReward(t *testing.T) {
 	if diff := cmp.Diff(want, step); diff != "" {
 		t.Errorf("last step (-want +got):\n%s", diff)
 	}
-}
-
-func TestTemplates(t *testing.T) {
-	f := func(template m, action, want string) {
-		t.Helper()
-		got, err := json.Marshal(fill(template, action))
-		if err != nil || string(got) != want {
-			t.Errorf("%v with %q: %s, error %v; want %s", template, action, got, err, want)
-		}
-	}
-	f(m{"message": "{action}"}, `say "x"`, `{"message":"say \"x\""}`)
-	f(m{"message": "[{action}]", "n": 1.0}, "crane", `{"message":"[crane]","n":1}`)
-	f(m{"action_id": "{action:json}"}, " 3 ", `{"action_id":3}`)
-	f(m{"action_id": "{action:json}"}, "three", `{"action_id":"three"}`)
-	f(m{"call": []any{m{"args": "{action:json}"}}}, `{"x": [1]}`, `{"call":[{"args":{"x":[1]}}]}`)
-	f(m{"a": "{action:json}"}, "\"\xff\"", "{\"a\":\"\uFFFD\"}")
-	f(m{"a": "{action}"}, "{action}", `{"a":"{action}"}`)
 }
 
 func TestPaths(t *testing.T) {
@@ -121,7 +105,7 @@ func TestRefusedAtStart(t *testing.T) {
 	f("other schema", only("/schema", m{"actions": 1}), nil, "lacks the schema of an action", "hint")
 	f("no WebSocket", only("/schema", m{"action": m{"required": []string{"x"}, "properties": m{"x": m{"type": "string"}}}}), nil, "404", "no WebSocket at /ws")
 	f("no server", nil, func(c *Config) { c.Dial = exchangetest.Refuse }, "cannot be reached", "start the environment's server")
-	f("two fields", two, nil, "message (string), to (integer)", "action = {field")
+	f("two fields", two, nil, "message (string), to (integer)", `action = {"field"`)
 	f("missing field", two, func(c *Config) { c.Action = m{"message": "{action}"} }, `lacks the field "to"`)
 	f("unknown field", newFake(), func(c *Config) { c.Action = m{"message": "x", "text": "{action}"} }, `no field "text"`, "message (string)")
 	f("no place for the action", newFake(), func(c *Config) { c.Action = m{"message": "left"} }, "lacks the action", "hint")
@@ -141,7 +125,7 @@ func TestDefaultTemplateByType(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if diff := cmp.Diff(map[string]any{"action_id": actionJSON}, f.config.Action); diff != "" {
+	if diff := cmp.Diff(map[string]any{"action_id": template.JSON}, f.config.Action); diff != "" {
 		t.Errorf("template (-want +got):\n%s", diff)
 	}
 }

@@ -1,7 +1,7 @@
 package config
 
 // environments are the values of env.name; each has a table of its name.
-var environments = []string{"vault", "scienceworld", "webshop", "remote", "agentgym", "openenv"}
+var environments = []string{"vault", "scienceworld", "webshop", "remote", "agentgym", "openenv", "ors"}
 
 // environmentRules are the rules of [env] and its tables.
 func environmentRules(c Config) []rule {
@@ -32,6 +32,8 @@ func environmentRules(c Config) []rule {
 		above("env.agentgym.timeout_seconds", c.Env.AgentGym.TimeoutSeconds),
 		between("env.openenv.sessions", float64(c.Env.OpenEnv.Sessions), 1, 1e5),
 		above("env.openenv.timeout_seconds", c.Env.OpenEnv.TimeoutSeconds),
+		above("env.ors.timeout_seconds", c.Env.ORS.TimeoutSeconds),
+		{"env.ors.input", c.Env.ORS.Input == "" || c.Env.ORS.Tool != "", "has no effect without env.ors.tool", "name the tool that it is for"},
 	}, missing(c)...)
 }
 
@@ -47,5 +49,6 @@ func missing(c Config) []rule {
 		need("agentgym", "dialect", c.Env.AgentGym.Dialect, `which server it is, for example "sciworld" or "webshop"`),
 		need("openenv", "url", c.Env.OpenEnv.URL, `for example "http://127.0.0.1:8000"`),
 		need("openenv", "train", c.Env.OpenEnv.Train, `seeds, for example "0-99"`),
+		need("ors", "url", c.Env.ORS.URL, `for example "http://127.0.0.1:8080"`),
 	}
 }

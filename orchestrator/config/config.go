@@ -34,13 +34,14 @@ type Run struct {
 
 // Env chooses the environment; each has its own table.
 type Env struct {
-	Name         string       `toml:"name" doc:"vault, scienceworld, webshop, remote (an environment of your own behind HTTP), or a server of agentgym or openenv"`
+	Name         string       `toml:"name" doc:"vault, scienceworld, webshop, remote (an environment of your own behind HTTP), or a server of agentgym, openenv or ors"`
 	Vault        Vault        `toml:"vault"`
 	ScienceWorld ScienceWorld `toml:"scienceworld"`
 	WebShop      WebShop      `toml:"webshop"`
 	Remote       Remote       `toml:"remote"`
 	AgentGym     AgentGym     `toml:"agentgym"`
 	OpenEnv      OpenEnv      `toml:"openenv"`
+	ORS          ORS          `toml:"ors"`
 }
 
 // Prompt chooses the texts around what the environment says.
@@ -88,7 +89,7 @@ type Remote struct {
 }
 
 // AgentGym configures a server of AgentGym. A bearer token, if one is needed,
-// is taken from EMPO2_ENV_KEY; so it is for Remote and OpenEnv.
+// is taken from EMPO2_ENV_KEY; so it is for Remote, OpenEnv and ORS.
 type AgentGym struct {
 	URL            string  `toml:"url" doc:"of the server, for example http://127.0.0.1:36001 of empo2 env serve webshop"`
 	Dialect        string  `toml:"dialect" doc:"which of AgentGym's servers it is: sciworld, webshop, alfworld, babyai, textcraft, maze, wordle, searchqa, sqlgym, academia, movie, sheet, todo, weather"`
@@ -111,6 +112,18 @@ type OpenEnv struct {
 	Instruction    string   `toml:"instruction" doc:"told once before the first observation"`
 	Sessions       int      `toml:"sessions" doc:"episodes at the same time; servers allow 1 by default (max_concurrent_envs)"`
 	TimeoutSeconds float64  `toml:"timeout_seconds" doc:"deadline of a message and its answer"`
+}
+
+// ORS configures a server of the Open Reward Standard.
+type ORS struct {
+	URL            string  `toml:"url" doc:"of the server, for example http://127.0.0.1:8080"`
+	Environment    string  `toml:"environment" doc:"which of the server's environments; empty: the only one"`
+	Train          string  `toml:"train" doc:"tasks to train on: numbers of the server's split train, or of another as in \"hard:0-99\"; \"hard:\" is all of it, empty all of train"`
+	Eval           string  `toml:"eval" doc:"tasks to evaluate on, numbers of the split validation or as above; empty: train"`
+	Test           string  `toml:"test" doc:"tasks never trained on, numbers of the split test or as above"`
+	Tool           string  `toml:"tool" doc:"the tool that every action is given to; empty: the policy writes tool calls, as {\"name\": …, \"input\": {…}}"`
+	Input          string  `toml:"input" doc:"JSON object that is the tool's input; {action} stands for the policy's text, \"{action:json}\" for JSON that it wrote; empty: the tool's one field"`
+	TimeoutSeconds float64 `toml:"timeout_seconds" doc:"deadline of a tool call, and of any other request"`
 }
 
 // Vault configures the embedded environment.
@@ -227,6 +240,7 @@ func Default() Config {
 			Remote:       Remote{TrainTasks: 16},
 			AgentGym:     AgentGym{TimeoutSeconds: 60},
 			OpenEnv:      OpenEnv{Train: "0-15", Observation: []string{}, Sessions: 1, TimeoutSeconds: 60},
+			ORS:          ORS{TimeoutSeconds: 60},
 		},
 		Prompt: Prompt{Template: "plain"},
 		Algorithm: Algorithm{

@@ -81,6 +81,8 @@ func TestBadFiles(t *testing.T) {
 	f("[env]\nname = \"agentgym\"\n[env.agentgym]\nurl = \"http://h\"\n", "env.agentgym.dialect", "is empty")
 	f("[env]\nname = \"openenv\"\n", "env.openenv.url", "is empty")
 	f("[env.openenv]\nsessions = 2\n", "env.openenv.sessions", "has no effect")
+	f("[env]\nname = \"ors\"\n", "env.ors.url", "is empty")
+	f("[env]\nname = \"ors\"\n[env.ors]\nurl = \"http://h\"\ninput = \"{}\"\n", "env.ors.input", "no effect without env.ors.tool")
 	f("[prompt]\ntemplate = \"\"\n", "prompt.template", "is empty")
 	f("[env]\nname = \"scienceworld\"\n[env.scienceworld]\nreads = \"some\"\n", "env.scienceworld.reads", "unknown value")
 	f("[rollout]\ntemperature = 0.7\n", "rollout.temperature", "temperature 1")

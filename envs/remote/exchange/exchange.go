@@ -114,6 +114,8 @@ func (c *Client) Header() http.Header {
 type Request struct {
 	Path string // below the server's URL, with a slash in front
 	Body any    // posted as JSON; nil: the request is a GET
+	// Header is sent beside what every request carries; may be nil.
+	Header map[string]string
 	// Repeatable says that the server may act upon the request twice, so that
 	// it is sent again where nobody knows whether it arrived.
 	Repeatable bool
@@ -159,26 +161,35 @@ func (c *Client) Try(ctx context.Context, r Request) (json.RawMessage, error) {
 	late := fmt.Errorf("no answer from %s within %v", c.URL(), c.server.Timeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, c.server.Timeout, late)
 	defer cancel()
-	request := c.http.R().SetContext(ctx)
-	method := http.MethodGet
-	if r.Body != nil {
-		body, err := json.Marshal(r.Body)
-		if err != nil {
-			return nil, fmt.Errorf("%s: encode: %w", r.op(), err)
-		}
-		method = http.MethodPost
-		request.SetBody(body)
+	request, err := c.request(ctx, r)
+	if err != nil {
+		return nil, err
 	}
-	answer, err := request.Execute(method, r.Path)
+	answer, err := request.Send()
 	switch {
 	case err != nil:
 		return nil, c.Lost(ctx, err)
 	case answer.IsError():
-		return nil, refusal(answer)
+		return nil, refusal(answer.StatusCode(), answer.Header(), answer.Body())
 	case !json.Valid(answer.Body()):
 		return nil, &Failure{Kind: Foreign, Status: answer.StatusCode(), Message: fmt.Sprintf("the answer is no JSON: %.120q", answer.Body())}
 	}
 	return answer.Body(), nil
+}
+
+// request encodes r.
+func (c *Client) request(ctx context.Context, r Request) (*resty.Request, error) {
+	request := c.http.R().SetContext(ctx).SetHeaders(r.Header)
+	request.Method, request.URL = http.MethodGet, r.Path
+	if r.Body == nil {
+		return request, nil
+	}
+	body, err := json.Marshal(r.Body)
+	if err != nil {
+		return nil, fmt.Errorf("%s: encode: %w", r.op(), err)
+	}
+	request.Method = http.MethodPost
+	return request.SetBody(body), nil
 }
 
 // Lost sorts an exchange that had no answer because of err.

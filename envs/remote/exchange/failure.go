@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/go-resty/resty/v2"
 )
 
 // Kind says what may be done about a failure.
@@ -81,9 +79,9 @@ func (f *Failure) RefusesAction(id string) bool {
 }
 
 // refusal reads an answer with an error status.
-func refusal(answer *resty.Response) *Failure {
-	f := &Failure{Kind: Refused, Status: answer.StatusCode(), After: retryAfter(answer.Header())}
-	f.Message, f.Fields = complaint(answer.Body())
+func refusal(status int, header http.Header, body []byte) *Failure {
+	f := &Failure{Kind: Refused, Status: status, After: retryAfter(header)}
+	f.Message, f.Fields = complaint(body)
 	switch s := f.Status; {
 	case s == http.StatusTooManyRequests || s == http.StatusServiceUnavailable:
 		f.Kind = Busy

@@ -16,6 +16,12 @@ func (c *Client) Recognize(ctx context.Context) string {
 			return `the server looks like one of OpenEnv: set env.name = "openenv"`
 		}
 	}
+	if answer, err := c.Try(ctx, Request{Path: "/list_environments"}); err == nil {
+		var names []string
+		if json.Unmarshal(answer, &names) == nil && len(names) > 0 {
+			return `the server looks like one of ORS: set env.name = "ors"`
+		}
+	}
 	answer, err := c.Try(ctx, Request{Path: "/"})
 	if err != nil {
 		return "is " + c.URL() + " the environment's server, and the path right?"

@@ -22,6 +22,7 @@ var families = map[string]func(context.Context, config.Config, zerolog.Logger) (
 	"remote":       openRemote,
 	"agentgym":     openAgentGym,
 	"openenv":      openOpenEnv,
+	"ors":          openORS,
 }
 
 // openFamily opens the environment that the configuration names. That it

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding"
 	"encoding/json"
 	"os"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/agentgym"
 	"github.com/empo2/empo2/envs/openenv"
+	"github.com/empo2/empo2/envs/ors"
 	"github.com/empo2/empo2/envs/remote"
 	"github.com/empo2/empo2/envs/remote/exchange"
 	"github.com/empo2/empo2/envs/remote/numbered"
@@ -65,6 +67,22 @@ func openOpenEnv(ctx context.Context, c config.Config, log zerolog.Logger) (envs
 	}))
 }
 
+func openORS(ctx context.Context, c config.Config, log zerolog.Logger) (envs.Family, error) {
+	v := c.Env.ORS
+	to := ors.Config{
+		Server: environmentServer(v.URL, v.TimeoutSeconds, log), Environment: v.Environment,
+		Tool: v.Tool, Episodes: c.Rollout.EpisodesInFlight,
+	}
+	err := readKeys("env.ors", textKey{"train", v.Train, &to.Train}, textKey{"eval", v.Eval, &to.Eval}, textKey{"test", v.Test, &to.Test})
+	if err != nil {
+		return nil, err
+	}
+	if to.Input, err = readObject("env.ors.input", v.Input, `for example input = '{"answer": "{action}"}'`); err != nil {
+		return nil, err
+	}
+	return opened(ors.Open(ctx, to))
+}
+
 // opened keeps a nil pointer from becoming an interface that is not nil.
 func opened[F envs.Family](family F, err error) (envs.Family, error) {
 	if err != nil {
@@ -75,15 +93,23 @@ func opened[F envs.Family](family F, err error) (envs.Family, error) {
 
 // readSplits reads the keys train, eval and test of a table.
 func readSplits(table, train, eval, test string) (s numbered.Splits, err error) {
-	for _, key := range []struct {
-		name, text string
-		to         *numbered.Set
-	}{{"train", train, &s.Train}, {"eval", eval, &s.Eval}, {"test", test, &s.Test}} {
+	err = readKeys(table, textKey{"train", train, &s.Train}, textKey{"eval", eval, &s.Eval}, textKey{"test", test, &s.Test})
+	return s, err
+}
+
+// textKey is a key of a table whose text is read into to.
+type textKey struct {
+	name, text string
+	to         encoding.TextUnmarshaler
+}
+
+func readKeys(table string, keys ...textKey) error {
+	for _, key := range keys {
 		if wrong := key.to.UnmarshalText([]byte(key.text)); wrong != nil {
-			return s, &config.Error{Place: table + "." + key.name, Msg: wrong.Error()}
+			return &config.Error{Place: table + "." + key.name, Msg: wrong.Error()}
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // readObject reads a JSON object; an empty text is none.

@@ -65,6 +65,7 @@ func TestAgentGymByConfiguration(t *testing.T) {
 	for _, wrong := range [][]string{
 		{"env.name=agentgym", "env.agentgym.url=" + server.URL, "env.agentgym.dialect=sciworld", "env.agentgym.train=0"},
 		{"env.name=openenv", "env.openenv.url=" + server.URL},
+		{"env.name=ors", "env.ors.url=" + server.URL},
 		{"env.name=remote", "env.remote.url=" + server.URL},
 	} {
 		_, err := openFamily(ctx, load(t, wrong...), zerolog.Nop())
@@ -86,6 +87,8 @@ func TestFaultyTextsOfProtocolsAreRefused(t *testing.T) {
 		}
 	}
 	f("env.agentgym.train", "env.name=agentgym", "env.agentgym.url=http://h", "env.agentgym.dialect=sciworld", "env.agentgym.train=5-3")
+	f("env.ors.eval", "env.name=ors", "env.ors.url=http://h", "env.ors.eval=hard:5-3")
+	f("env.ors.input", "env.name=ors", "env.ors.url=http://h", "env.ors.tool=t", "env.ors.input=[1]")
 	f("env.openenv.test", "env.name=openenv", "env.openenv.url=http://h", "env.openenv.test=x")
 	f("env.openenv.action", "env.name=openenv", "env.openenv.url=http://h", "env.openenv.action=[1]")
 	f("env.openenv.options", "env.name=openenv", "env.openenv.url=http://h", "env.openenv.options=null")

@@ -48,7 +48,7 @@ var mayChange = []string{
 	"run.steps", "run.minutes", "run.dir", "run.keep_checkpoints", "eval.every", "eval.episodes", "eval.final_episodes",
 	"sampler.", "trainer.threads", "trainer.device", "trainer.timeout_seconds", "trainer.restarts", "rollout.episodes_in_flight",
 	"memory.url", "env.remote.url", "env.agentgym.url", "env.agentgym.timeout_seconds", "env.openenv.url", "env.openenv.timeout_seconds",
-	"env.openenv.sessions", "env.scienceworld.java", "env.scienceworld.instances", "env.webshop.data",
+	"env.openenv.sessions", "env.ors.url", "env.ors.timeout_seconds", "env.scienceworld.java", "env.scienceworld.instances", "env.webshop.data",
 }
 
 // mustStay are exceptions to mayChange: they shape every prompt.

@@ -6,60 +6,6 @@ import (
 	"strings"
 )
 
-const (
-	actionText = "{action}"
-	actionJSON = "{action:json}"
-)
-
-// fill puts an action into a template. What is no JSON is sent as a text where
-// JSON is due: to judge it is the server's business.
-func fill(template any, action string) any {
-	switch t := template.(type) {
-	case map[string]any:
-		filled := make(map[string]any, len(t))
-		for name, value := range t {
-			filled[name] = fill(value, action)
-		}
-		return filled
-	case []any:
-		filled := make([]any, len(t))
-		for i, value := range t {
-			filled[i] = fill(value, action)
-		}
-		return filled
-	case string:
-		if valid := []byte(strings.ToValidUTF8(action, "\uFFFD")); t == actionJSON && json.Valid(valid) {
-			return json.RawMessage(valid)
-		}
-		if t == actionJSON {
-			return action
-		}
-		return strings.ReplaceAll(t, actionText, action)
-	}
-	return template
-}
-
-// holdsAction reports whether an action has a place in a template.
-func holdsAction(template any) bool {
-	switch t := template.(type) {
-	case map[string]any:
-		for _, value := range t {
-			if holdsAction(value) {
-				return true
-			}
-		}
-	case []any:
-		for _, value := range t {
-			if holdsAction(value) {
-				return true
-			}
-		}
-	case string:
-		return t == actionJSON || strings.Contains(t, actionText)
-	}
-	return false
-}
-
 // show is the text of an observation: what the paths lead to, a line each. It
 // reports whether one of them leads anywhere.
 func show(observation map[string]any, paths []string) (text string, found bool) {

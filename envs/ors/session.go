@@ -1,0 +1,169 @@
+package ors
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/empo2/empo2/envs/remote/exchange"
+)
+
+const (
+	// alive is the pause between signs of life, that of the SDK's client
+	// (client/_session.py); the SDK's server waits 15 minutes for one.
+	alive = 10 * time.Second
+	// farewell bounds the requests that end a session.
+	farewell = 10 * time.Second
+)
+
+// A session is one environment on the server. It is asked by one goroutine and
+// has one of its own, which keeps it alive.
+type session struct {
+	family *Family
+	id     string
+	stop   context.CancelFunc
+	ended  chan struct{} // closed when the goroutine has ended
+}
+
+// newSession asks for a session. Its number comes in an event, and according
+// to the SDK's client it may be in the last event's JSON too.
+func (f *Family) newSession(ctx context.Context) (*session, error) {
+	s := &session{family: f}
+	err := f.client.Events(ctx, f.request("/create_session", map[string]any{}, ""), func(e exchange.Event) bool {
+		var end struct{ SID string }
+		switch {
+		case e.Name == "task_id":
+			s.id = strings.TrimSpace(e.Data)
+		case e.Name == "end" && json.Unmarshal([]byte(e.Data), &end) == nil && end.SID != "":
+			s.id = end.SID
+		}
+		return e.Name == "end" || e.Name == "error"
+	})
+	if err == nil && s.id == "" {
+		err = &exchange.Failure{Kind: exchange.Foreign, Message: "the answer to /create_session names no session"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	ctx, s.stop = context.WithCancel(context.Background())
+	s.ended = make(chan struct{})
+	go s.keepAlive(ctx)
+	return s, nil
+}
+
+// keepAlive tells the server that the session is in use while the policy
+// thinks. That a session is lost becomes known with the next request.
+func (s *session) keepAlive(ctx context.Context) {
+	defer close(s.ended)
+	ticker := time.NewTicker(alive)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			s.tell(ctx, "/ping")
+		}
+	}
+}
+
+// tell posts a message whose answer does not matter.
+func (s *session) tell(ctx context.Context, path string) {
+	if _, err := s.family.client.Try(ctx, s.family.request(path, map[string]any{}, s.id)); err != nil {
+		s.family.config.Log.Debug().Err(err).Str("session", s.id).Str("path", path).Msg("ors: not heard")
+	}
+}
+
+// begin creates the environment of a task and reads its prompt. The SDK's
+// server answers when the environment is ready, OpenReward's (its package
+// openreward, environments/server.py) says "still starting" with a 503: the
+// prompt is asked for again, as another session would only start another one.
+func (s *session) begin(ctx context.Context, at place) (blocks, error) {
+	f := s.family
+	task := map[string]any{"env_name": f.env, "split": at.split, "index": at.index}
+	if _, err := f.client.Try(ctx, f.request("/create", task, s.id)); err != nil {
+		return nil, fmt.Errorf("POST /create: %w", err)
+	}
+	r := f.request(f.path("/prompt"), nil, s.id)
+	r.Repeatable = true
+	raw, err := f.client.Do(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	var prompt blocks
+	if json.Unmarshal(raw, &prompt) != nil {
+		return nil, &exchange.Failure{Kind: exchange.Foreign, Message: fmt.Sprintf("the prompt is no list of blocks: %.120s", raw)}
+	}
+	return prompt, nil
+}
+
+// result is a RunToolOutput (types.py), or the exception of a tool.
+type result struct {
+	OK     *bool
+	Output *struct {
+		Blocks   blocks
+		Reward   *float64
+		Finished bool
+	}
+	Error     string
+	exception bool // Error is one
+}
+
+// call calls a tool. A stream that is cut once it has named its task is taken
+// up again: the tool is not called twice. Timeout bounds it all.
+func (s *session) call(ctx context.Context, c call) (r result, err error) {
+	client, path := s.family.client, s.family.path("/call")
+	late := fmt.Errorf("no answer from %s within %v", client.URL(), client.Timeout())
+	ctx, cancel := context.WithTimeoutCause(ctx, client.Timeout(), late)
+	defer cancel()
+	again := func(f *exchange.Failure) bool {
+		return f.Kind == exchange.Busy || f.Kind == exchange.Unreached || f.Kind == exchange.Cut && c.TaskID != ""
+	}
+	err = client.Persist(ctx, "POST "+path, again, func(ctx context.Context) error {
+		r, err = s.follow(ctx, path, &c)
+		return err
+	})
+	return r, err
+}
+
+// follow reads the stream of a call: its task, and the result in pieces.
+func (s *session) follow(ctx context.Context, path string, c *call) (r result, err error) {
+	resumed := c.TaskID != ""
+	var text strings.Builder
+	err = s.family.client.Events(ctx, s.family.request(path, *c, s.id), func(e exchange.Event) bool {
+		switch e.Name {
+		case "task_id":
+			c.TaskID = strings.TrimSpace(e.Data)
+		case "chunk", "end":
+			text.WriteString(e.Data)
+		case "error":
+			r.Error, r.exception = e.Data, true
+		}
+		return e.Name == "end" || e.Name == "error"
+	})
+	switch {
+	case err != nil:
+		return r, err
+	case r.exception && resumed:
+		return r, &exchange.Failure{Kind: exchange.Broken, Message: r.Error}
+	case r.exception:
+		return r, nil
+	}
+	if err := json.Unmarshal([]byte(text.String()), &r); err != nil || r.OK == nil || *r.OK && r.Output == nil {
+		return r, &exchange.Failure{Kind: exchange.Foreign, Message: fmt.Sprintf("the result of a tool is not one of ORS: %.120q", text.String())}
+	}
+	return r, nil
+}
+
+// close ends the session on the server, too.
+func (s *session) close() {
+	s.stop()
+	<-s.ended
+	ctx, cancel := context.WithTimeoutCause(context.Background(), farewell, errors.New("no answer to the end of a session"))
+	defer cancel()
+	s.tell(ctx, "/delete")
+	s.tell(ctx, "/delete_session")
+}
