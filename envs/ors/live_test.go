@@ -2,17 +2,23 @@ package ors
 
 import (
 	"bufio"
+	"context"
 	"net"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/envstest"
 	"github.com/empo2/empo2/envs/remote/exchange"
 )
+
+// startTimeout bounds the start of the SDK's server, whose first imports are
+// slow on a cold disk.
+const startTimeout = 2 * time.Minute
 
 // live serves testdata/server.py with the SDK's own server, or skips the test
 // loudly where there is none: EMPO2_ORS_PYTHON is a Python with ors-sdk, or
@@ -29,6 +35,8 @@ func live(t *testing.T) exchange.Server {
 	}
 	port := strconv.Itoa(free.Addr().(*net.TCPAddr).Port)
 	free.Close()
+	start, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
 	server := exec.Command(python, "testdata/server.py", port)
 	log, err := server.StderrPipe()
 	if err != nil {
@@ -52,8 +60,13 @@ func live(t *testing.T) exchange.Server {
 		<-ended
 		_ = server.Wait() // ends with the kill
 	})
-	if !<-ready {
-		t.Fatalf("%s testdata/server.py has ended", python)
+	select {
+	case up := <-ready:
+		if !up {
+			t.Fatalf("%s testdata/server.py has ended", python)
+		}
+	case <-start.Done():
+		t.Fatalf("%s testdata/server.py does not serve within %v", python, startTimeout)
 	}
 	return exchange.Server{URL: "http://127.0.0.1:" + port}
 }
