@@ -44,7 +44,7 @@ func (a Adapter) ScoreAfter(ctx context.Context, prompt, ids []int32) ([]float32
 	}
 	scores = scores[len(scores)-len(ids):]
 	for _, l := range scores {
-		if !finite(float64(l)) {
+		if !isFinite(l) {
 			return nil, fmt.Errorf("score with the trainer: log-prob %v", l)
 		}
 	}
@@ -128,21 +128,6 @@ type Backend interface {
 	Retire(ctx context.Context, p Policy) error
 	// Close stops what the backend started.
 	Close() error
-}
-
-// A Tokenizer is the server's own. Control tokens written in text are
-// tokenized as plain text, so that no observation and no tip can forge one.
-type Tokenizer interface {
-	Tokenize(ctx context.Context, text string) ([]int32, error)
-}
-
-// A Codec is the model's own tokenizer in both directions. Backends whose
-// server has none that can be trusted are given the trainer's.
-type Codec interface {
-	Tokenizer
-	ControlTokens
-	// Detokenize decodes ids, control tokens as their text.
-	Detokenize(ctx context.Context, ids []int32) (string, error)
 }
 
 // ErrPolicyGone is wrapped by Sample when p is not (or no longer) served.

@@ -5,11 +5,26 @@ import (
 	"errors"
 )
 
+// A Tokenizer is the server's own. Control tokens written in text are
+// tokenized as plain text, so that no observation and no tip can forge one.
+type Tokenizer interface {
+	Tokenize(ctx context.Context, text string) ([]int32, error)
+}
+
 // ControlTokens resolves a control token by its text, for example
 // "<|im_end|>", to the one id that the model knows it by. It is an error if
 // the model has no such token.
 type ControlTokens interface {
 	ControlToken(ctx context.Context, text string) (int32, error)
+}
+
+// A Codec is the model's own tokenizer in both directions. Backends whose
+// server has none that can be trusted are given the trainer's.
+type Codec interface {
+	Tokenizer
+	ControlTokens
+	// Detokenize decodes ids, control tokens as their text.
+	Detokenize(ctx context.Context, ids []int32) (string, error)
 }
 
 // A Renderer applies the model's own chat template, as the server (or the
@@ -31,9 +46,4 @@ var ErrRefused = errors.New("the model's chat template refuses the conversation"
 // environment or a policy said.
 type SpecialTokenizer interface {
 	TokenizeSpecial(ctx context.Context, text string) ([]int32, error)
-}
-
-// NewChatML is [NewTemplate] of the name "chatml".
-func NewChatML(ctx context.Context, tokenizer Tokenizer, control ControlTokens) (*Template, error) {
-	return NewTemplate(ctx, TemplateChatML, tokenizer, control, nil)
 }

@@ -77,7 +77,7 @@ func (c *Conversation) Prompt(ctx context.Context, messages ...Message) ([]int32
 		return nil, err
 	}
 	c.tipped.pending = c.bare.pending
-	if c.askedTip || c.hasTips && c.template.unstable != "" {
+	if c.askedTip || c.hasTips && c.template.Unstable() != "" {
 		if c.tipped.pending, err = c.tipped.extend(ctx, c.template, c.tippedSaid, messages); err != nil {
 			return nil, err
 		}
@@ -103,7 +103,7 @@ func (c *Conversation) Sampled(ids []int32, logprobs []float32, text string) err
 	if c.template == nil {
 		return nil
 	}
-	unstable := c.template.unstable != ""
+	unstable := c.template.Unstable() != ""
 	c.tipped.sampled(ids, logprobs, cut, unstable)
 	c.bare.sampled(ids, logprobs, cut, unstable)
 	if c.keep == KeepLatest && c.hasTips {

@@ -58,8 +58,8 @@ type track struct {
 
 // extend is what a prompt has after the context.
 func (r *track) extend(ctx context.Context, t *Template, said, asked []Message) ([]int32, error) {
-	if t.unstable != "" {
-		return t.whole(ctx, slices.Concat(said, asked))
+	if t.Unstable() != "" {
+		return t.Extend(ctx, nil, slices.Concat(said, asked)...)
 	}
 	return t.Extend(ctx, r.context, asked...)
 }

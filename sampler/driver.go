@@ -2,7 +2,6 @@ package sampler
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -32,8 +31,6 @@ type Driver struct {
 	SampleTimeout, EnvTimeout, RecallTimeout time.Duration
 	Log                                      zerolog.Logger // zero: silent
 }
-
-const defaultTimeout = 2 * time.Minute
 
 // Run runs one episode to its end. It returns no error: what goes wrong makes
 // the trajectory failed and stands in its Err, with the turns so far.
@@ -85,22 +82,4 @@ func (d *Driver) complete(ctx context.Context, p Policy, r Request) (Completion,
 		return c, fmt.Errorf("sample %s: %d ids with %d log-probs", p.Name, len(c.IDs), len(c.Logprobs))
 	}
 	return c, nil
-}
-
-// within runs f under a deadline (0: the default). The error names op and, if
-// the deadline or the caller ended it, says so.
-func within(ctx context.Context, d time.Duration, op string, f func(context.Context) error) error {
-	if d <= 0 {
-		d = defaultTimeout
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, d, fmt.Errorf("no answer within %v", d))
-	defer cancel()
-	err := f(ctx)
-	if err == nil {
-		return nil
-	}
-	if ctx.Err() != nil && !errors.Is(err, context.Cause(ctx)) {
-		return fmt.Errorf("%s: %w (%w)", op, context.Cause(ctx), err)
-	}
-	return fmt.Errorf("%s: %w", op, err)
 }

@@ -40,7 +40,7 @@ func Compare(rows []Sequence, trainer [][]float32) (Mismatch, error) {
 			if !trained || k == 0 {
 				continue
 			}
-			if !finite(float64(trainer[i][k-1])) {
+			if d := float64(trainer[i][k-1]); math.IsNaN(d) || math.IsInf(d, 0) {
 				return Mismatch{}, fmt.Errorf("compare log-probs: the trainer's of token %d in row %d is %v", k, i, trainer[i][k-1])
 			}
 			d := min(float64(trainer[i][k-1])-float64(row.Logprobs[k]), maxLogRatio)

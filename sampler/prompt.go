@@ -65,3 +65,9 @@ func (m Message) WithoutTips() Message {
 	}
 	return bare
 }
+
+// say makes a message of one span, of the kind that the role says.
+func say(role, text string) Message {
+	kind := map[string]SpanKind{RoleSystem: SystemSpan, RoleUser: StateSpan, RoleAssistant: ActionSpan}[role]
+	return Message{Role: role, Spans: []Span{{kind, text}}}
+}

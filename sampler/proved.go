@@ -143,7 +143,7 @@ func (p *proved) sample(ctx context.Context, a Adapter, policy Policy, temperatu
 func (f *proof) diff() (tokens int, mean, largest float64) {
 	for i, c := range f.samples {
 		for k, l := range c.Logprobs {
-			if !finite(float64(l)) {
+			if !isFinite(l) {
 				continue
 			}
 			d := math.Abs(float64(l) - float64(f.scores[i][k]))

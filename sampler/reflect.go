@@ -66,8 +66,8 @@ func (d *Driver) reflectionPrompt(ctx context.Context, t *Trajectory, messages [
 		return nil, nil
 	case len(t.Bare) == 0:
 		return nil, fmt.Errorf("reflect: the episode was played on messages, without a template")
-	case d.Template.unstable != "":
-		return d.Template.whole(ctx, messages)
+	case d.Template.Unstable() != "":
+		return d.Template.Extend(ctx, nil, messages...)
 	}
 	row, last := t.Bare[len(t.Bare)-1].Tokens, t.Turns[len(t.Turns)-1].IDs
 	cut, _ := d.Template.answer(d.Thinking, last, "")

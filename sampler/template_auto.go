@@ -87,11 +87,6 @@ func (d deriver) pieces(ctx context.Context, margin string, roles ...string) ([]
 	return append(pieces, text[at:]), nil
 }
 
-func say(role, text string) Message {
-	kind := map[string]SpanKind{RoleSystem: SystemSpan, RoleUser: StateSpan, RoleAssistant: ActionSpan}[role]
-	return Message{Role: role, Spans: []Span{{kind, text}}}
-}
-
 // shape fills the joints, or says why there are none.
 func (d deriver) shape(ctx context.Context) error {
 	user, err := d.pieces(ctx, "", RoleUser, RoleAssistant, RoleUser, RoleAssistant, RoleUser)

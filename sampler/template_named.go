@@ -1,5 +1,7 @@
 package sampler
 
+import "context"
+
 // A form is a template before a model's ids are known. Its texts name control
 // tokens as they are written.
 type form struct {
@@ -102,4 +104,9 @@ func mistral7() form {
 	f.joints[joint{"", RoleSystem}] = "<s>[SYSTEM_PROMPT]"
 	f.joints[joint{RoleSystem, RoleUser}] = "[/SYSTEM_PROMPT][INST]"
 	return f
+}
+
+// NewChatML is [NewTemplate] of the name "chatml".
+func NewChatML(ctx context.Context, tokenizer Tokenizer, control ControlTokens) (*Template, error) {
+	return NewTemplate(ctx, TemplateChatML, tokenizer, control, nil)
 }

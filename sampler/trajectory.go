@@ -8,12 +8,6 @@ import (
 	"github.com/empo2/empo2/envs"
 )
 
-// Tip is a sentence of the memory as a prompt shows it.
-type Tip struct {
-	ID   int64  `json:"id"`
-	Text string `json:"text"`
-}
-
 // Recalled is what the memory says about a state.
 type Recalled struct {
 	Tips    []Tip // best first; how many is the memory's business

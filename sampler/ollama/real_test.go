@@ -239,8 +239,8 @@ func testEpisodes(t *testing.T, r *real) {
 	}
 	d := sampler.Driver{Backend: b, Family: family, Template: template, Format: sampler.DefaultFormat()}
 	tip := sampler.Tip{ID: 1, Text: "At iron pull jade."}
-	var rows []sampler.Sequence
-	var scores [][]float32
+	var tokens int
+	var largest float64 // difference of a trained token's log-prob
 	for i := range 8 {
 		got := d.Run(t.Context(), sampler.EpisodeSpec{
 			Task: tasks[i%len(tasks)], Episode: i, Seed: uint64(i), Policy: p, Temperature: 1, MaxSteps: 8, MaxTokens: 16,
@@ -256,13 +256,17 @@ func testEpisodes(t *testing.T, r *real) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			rows, scores = append(rows, row), append(scores, score)
+			for i, trained := range row.Trained {
+				if trained {
+					tokens++
+					largest = max(largest, math.Abs(float64(row.Logprobs[i]-score[i-1])))
+				}
+			}
 		}
 	}
-	m, err := sampler.Compare(rows, scores)
-	t.Logf("%d rows, %+v, %+v", len(rows), m, b.Stats())
-	if s := b.Stats(); err != nil || m.Tokens == 0 || m.Max > tolerance || s.Rejoined > 0 || s.Respelled > 0 || s.Longer > 0 {
-		t.Errorf("%+v, %+v, %v", m, s, err)
+	t.Logf("%d tokens differ by %g at most, %+v", tokens, largest, b.Stats())
+	if s := b.Stats(); tokens == 0 || largest > tolerance || s.Rejoined > 0 || s.Respelled > 0 || s.Longer > 0 {
+		t.Errorf("%d tokens differ by %g at most, %+v", tokens, largest, s)
 	}
 }
 

@@ -80,6 +80,10 @@ func (e *Engine) load(name, dir string) *refusedLoad {
 	return nil
 }
 
+// AddAdapter loads an adapter's folder, as an earlier run may have done. What
+// the server would refuse is left out.
+func (e *Engine) AddAdapter(name, dir string) { e.load(name, dir) }
+
 func (e *Engine) unload(name string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

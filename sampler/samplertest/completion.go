@@ -8,24 +8,6 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// Fault is something that goes wrong with one answer.
-type Fault string
-
-// The faults. The zero value is none.
-const (
-	FaultHang       Fault = "hang"         // no answer until the client gives up
-	FaultBusy       Fault = "busy"         // 503, as while the model loads
-	FaultCut        Fault = "cut"          // the connection breaks within the body
-	FaultGarbage    Fault = "garbage"      // 200 with a body that is not JSON
-	FaultWrongIDs   Fault = "wrong ids"    // the probabilities speak of other ids
-	FaultBadID      Fault = "bad id"       // an id outside the vocabulary
-	FaultNoLogprobs Fault = "no log-probs" // completion_probabilities is missing
-	FaultGap        Fault = "gap"          // the first token has no entry, as for incomplete UTF-8
-	FaultNaN        Fault = "nan"          // the last entry's logprob is null
-	FaultWrongModel Fault = "wrong model"  // another version answers
-	FaultEmpty      Fault = "empty"        // no token at all
-)
-
 // answer is the body of a completion.
 type answer struct {
 	Index           int           `json:"index"`

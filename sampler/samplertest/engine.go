@@ -11,12 +11,6 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// More faults, of servers that load adapters while they run.
-const (
-	FaultTooMany Fault = "too many" // more tokens than were asked for
-	FaultDie     Fault = "die"      // the server dies with the request in flight
-)
-
 // Seen is a completion that a fake is asked for.
 type Seen struct {
 	N         int // completions before it, checks and probes included
@@ -176,6 +170,13 @@ func (e *Engine) begin(model string, r sampler.Request) (fault Fault, end func()
 		defer e.mu.Unlock()
 		e.running--
 	}
+}
+
+// Running is how many completions are in flight.
+func (e *Engine) Running() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.running
 }
 
 // busy is what runs and waits.

@@ -43,7 +43,7 @@ func (s *subject) scored(a sampler.Adapter, prompt []int32, c sampler.Completion
 	}
 }
 
-// maxDiff is the largest |a−b|; gaps (NaN) do not count.
+// MaxDiff is the largest |a−b|; gaps (NaN) do not count.
 func maxDiff(a, b []float32) float64 {
 	var largest float64
 	for i := range a {

@@ -207,7 +207,7 @@ func (m *misbehaving) neverInPlace() {
 
 func (m *misbehaving) leftOver() {
 	f := m.open(m.T, FleetConfig{Replicas: 1, Prepare: func(_ int, e *Engine) {
-		e.load(Name(1), WriteAdapter(m.T, e.Policy, 30).Dir)
+		e.AddAdapter(Name(1), WriteAdapter(m.T, e.Policy, 30).Dir)
 	}})
 	_, p := m.publish(f, 1)
 	m.right(f, p)
@@ -227,9 +227,7 @@ func (m *misbehaving) admission() {
 		}
 		e.Fault = func(s Seen) Fault {
 			if s.MaxTokens == asked.MaxTokens {
-				e.mu.Lock()
-				defer e.mu.Unlock()
-				most.Store(max(most.Load(), int64(e.running)))
+				most.Store(max(most.Load(), int64(e.Running())))
 			}
 			return ""
 		}

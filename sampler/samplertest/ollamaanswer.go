@@ -6,10 +6,6 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// FaultNoEnd is an answer of text without its end: Ollama gives up when a
-// model repeats itself and says nothing of it.
-const FaultNoEnd Fault = "no end"
-
 // ollamaAnswer is the body of a completion.
 type ollamaAnswer struct {
 	Model      string           `json:"model"`

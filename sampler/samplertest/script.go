@@ -115,6 +115,7 @@ func (p Policy) opened(prompt []int32) (read, written []int32) {
 	return prompt, nil
 }
 
+// Opening is what opens an assistant's message.
 func (p Policy) opening() []int32 {
 	return append([]int32{Start}, p.Tokenizer.Encode("assistant\n")...)
 }
@@ -189,4 +190,15 @@ func (p Policy) scoreMessage(version int, tokens []int32, from int, scores []flo
 			return
 		}
 	}
+}
+
+// Render writes messages in ChatML and opens the answer, as a server's own
+// template.
+func (p Policy) render(messages []ChatMessage) []int32 {
+	var ids []int32
+	for _, m := range messages {
+		ids = append(append(append(ids, Start), p.Tokenizer.Encode(m.Role+"\n"+m.Text)...), End)
+		ids = append(ids, p.Tokenizer.Encode("\n")...)
+	}
+	return append(ids, p.opening()...)
 }

@@ -129,7 +129,7 @@ func (s *Server) serveProps(w http.ResponseWriter, _ *http.Request) {
 		"total_slots":                 s.Slots,
 		"model_alias":                 s.Model,
 		"model_path":                  "/models/scripted.gguf",
-		"bos_token":                   "", "eos_token": s.Policy.Tokenizer.piece(s.Policy.Tokenizer.end),
+		"bos_token":                   "", "eos_token": s.Policy.Tokenizer.piece(s.Policy.Tokenizer.EndOfTurn()),
 		"build_info":  "b0-unknown",
 		"is_sleeping": false,
 	})

@@ -16,7 +16,7 @@ const (
 	EndOfText int32 = iota
 	Start           // <|im_start|>
 	End             // <|im_end|>
-	firstByte
+	firstByte       // of the 256 tokens of one byte each
 )
 
 const firstWord = firstByte + 256
@@ -97,6 +97,7 @@ func (t *Tokenizer) Decode(ids []int32) string {
 	return b.String()
 }
 
+// Piece is the text of one token.
 func (t *Tokenizer) piece(id int32) string {
 	switch {
 	case id >= 0 && id < firstByte:
@@ -181,4 +182,9 @@ func (t *Tokenizer) LastUser(prompt []int32) string {
 		}
 	}
 	return ""
+}
+
+// Detokenize is Decode as an interface wants it.
+func (t *Tokenizer) Detokenize(_ context.Context, ids []int32) (string, error) {
+	return t.Decode(ids), nil
 }
