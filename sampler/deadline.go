@@ -10,9 +10,9 @@ import (
 // defaultDeadline bounds a call whose caller named no deadline.
 const defaultDeadline = 2 * time.Minute
 
-// within runs f under a deadline (0: the default). The error names op and, if
-// the deadline or the caller ended it, says so.
-func within(ctx context.Context, d time.Duration, op string, f func(context.Context) error) error {
+// WithDeadline runs f under a deadline d (0: two minutes). The error names op
+// and, if the deadline or the caller ended f, the cause.
+func WithDeadline(ctx context.Context, d time.Duration, op string, f func(context.Context) error) error {
 	if d <= 0 {
 		d = defaultDeadline
 	}

@@ -173,7 +173,7 @@ func testProved(t *testing.T, r *real, own *server) {
 		t.Fatal(err)
 	}
 	var seen []sampler.Canary
-	proved := sampler.Proved(b, prompt, 1e-4, func(c sampler.Canary) { seen = append(seen, c) })
+	proved := sampler.WithCanary(b, prompt, 1e-4, func(c sampler.Canary) { seen = append(seen, c) })
 	defer proved.Close()
 	publish(t, proved, sampler.Adapter{Score: r.oracle.score("")})
 	publish(t, proved, r.oracle.adapter(t, 1))
