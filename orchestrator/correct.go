@@ -110,7 +110,7 @@ func compare(items []item, scores [][][]float32) (Mismatch, error) {
 	for _, it := range items {
 		rows = append(rows, it.sampled...)
 	}
-	return Compare(rows, slices.Concat(scores...))
+	return compareLogprobs(rows, slices.Concat(scores...))
 }
 
 // rescored is it with the trainer's log-probs in place of the server's. Both

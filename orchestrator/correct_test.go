@@ -93,7 +93,7 @@ func TestImportanceWeightsAreTruncated(t *testing.T) {
 
 // Rows without log-probs of the server take the trainer's, whatever the key
 // about corrections says.
-func TestUnscoredRowsAreScored(t *testing.T) {
+func TestRowsWithoutLogprobsAreScored(t *testing.T) {
 	row := rollout.Row{Tokens: []int32{1, 2}, LossMask: []bool{false, true}, Logprobs: []float32{0, 0}, WithoutLogprobs: true}
 	it := item{rows: []rollout.Row{row}, sampled: []rollout.Row{row}}
 	got, err := it.rescored([][]float32{{-0.7}}, 2)

@@ -25,10 +25,10 @@ type Mismatch struct {
 // maxLogRatio keeps the squares of weights finite.
 const maxLogRatio = 300
 
-// Compare measures rows against the trainer's log-probs. trainer[i][k] is
+// compareLogprobs measures rows against the trainer's log-probs. trainer[i][k] is
 // log π(token k+1 | tokens up to k) of rows[i]: one value less than tokens, as
 // [sampler.Adapter].Score returns them. Only trained tokens count.
-func Compare(rows []rollout.Row, trainer [][]float32) (Mismatch, error) {
+func compareLogprobs(rows []rollout.Row, trainer [][]float32) (Mismatch, error) {
 	if len(rows) != len(trainer) {
 		return Mismatch{}, fmt.Errorf("compare log-probs: %d rows, %d of the trainer", len(rows), len(trainer))
 	}

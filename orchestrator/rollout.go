@@ -165,7 +165,7 @@ func (l *Loop) reflect(ctx context.Context, t *rollout.Trajectory) error {
 		return context.Cause(ctx)
 	}
 	if err != nil {
-		l.Log.Warn().Err(err).Int64("step", t.Step).Int("group", t.Group).Int("rollout", t.Episode).Msg("no tip")
+		l.Log.Warn().Err(err).Int64("step", t.Step).Int("group", t.Group).Int("episode", t.Episode).Msg("no tip")
 		return nil
 	}
 	text, err := json.Marshal(t)

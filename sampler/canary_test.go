@@ -17,8 +17,8 @@ func learning(version int, _ []int32) []samplertest.Choice {
 	return []samplertest.Choice{{Text: "pull jade", Weight: 1 + float64(version)}, {Text: "pull bone", Weight: 1}, {Text: "wait", Weight: 1}}
 }
 
-// prove makes a proved backend and keeps what the canary reported.
-func prove(b sampler.Backend) (sampler.Backend, *[]sampler.Canary) {
+// withCanary makes a backend with the canary and keeps what the canary reported.
+func withCanary(b sampler.Backend) (sampler.Backend, *[]sampler.Canary) {
 	var reports []sampler.Canary
 	return sampler.WithCanary(b, []int32{samplertest.Start, 100, samplertest.End}, 1e-4, func(c sampler.Canary) { reports = append(reports, c) }), &reports
 }
@@ -36,9 +36,9 @@ func scoring(b *samplertest.Scripted, version int) sampler.Adapter {
 	}}
 }
 
-func TestProvedVersionsAreServed(t *testing.T) {
+func TestVerifiedVersionsAreServed(t *testing.T) {
 	b := samplertest.NewScripted(samplertest.NewTokenizer(), learning)
-	p, reports := prove(b)
+	p, reports := withCanary(b)
 	for version := range 3 {
 		if got, err := p.Publish(t.Context(), scoring(b, version)); err != nil || got.Version != version {
 			t.Fatalf("publish %d: %+v, %v", version, got, err)
@@ -54,9 +54,9 @@ func TestProvedVersionsAreServed(t *testing.T) {
 	}
 }
 
-func TestVersionsWithoutScoreAreBelieved(t *testing.T) {
+func TestVersionsWithoutScoreAreNotVerified(t *testing.T) {
 	b := samplertest.NewScripted(samplertest.NewTokenizer(), learning)
-	p, reports := prove(b)
+	p, reports := withCanary(b)
 	if _, err := p.Publish(t.Context(), sampler.Adapter{}); err != nil || len(*reports) != 0 || len(b.Calls()) != 0 {
 		t.Errorf("%v, %d reports, %d calls", err, len(*reports), len(b.Calls()))
 	}
@@ -64,11 +64,11 @@ func TestVersionsWithoutScoreAreBelieved(t *testing.T) {
 
 // Every way in which a published version is not the trained one makes Publish
 // fail, and the version is not left behind.
-func TestUnprovedVersionsAreRetired(t *testing.T) {
+func TestUnverifiedVersionsAreRetired(t *testing.T) {
 	f := func(want string, canary bool, change func(*samplertest.Scripted, *sampler.Adapter)) {
 		t.Helper()
 		b := samplertest.NewScripted(samplertest.NewTokenizer(), learning)
-		p, _ := prove(b)
+		p, _ := withCanary(b)
 		if _, err := p.Publish(t.Context(), scoring(b, 0)); err != nil {
 			t.Fatal(err)
 		}
@@ -114,10 +114,10 @@ func TestUnprovedVersionsAreRetired(t *testing.T) {
 	})
 }
 
-// A publish that is cut off while it is proved leaves nothing behind.
-func TestCancelledProofRetires(t *testing.T) {
+// A publish that is cut off while it is verified leaves nothing behind.
+func TestCancelledCanaryRetires(t *testing.T) {
 	b := samplertest.NewScripted(samplertest.NewTokenizer(), learning)
-	p, _ := prove(b)
+	p, _ := withCanary(b)
 	ctx, cancel := context.WithCancel(t.Context())
 	b.BeforeSample = func(ctx context.Context, _ sampler.Policy, _ sampler.Request) error { cancel(); return ctx.Err() }
 	if _, err := p.Publish(ctx, scoring(b, 1)); !errors.Is(err, context.Canceled) || len(b.Served()) != 0 {

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestNeedsNameEveryLackWithItsRemedy(t *testing.T) {
+func TestRequirementsNameEveryLackWithItsRemedy(t *testing.T) {
 	training := Requirements{IDs: true, Logprobs: true, Adapters: true, Formats: []string{"peft"}, Rank: 32, Context: 4096, Resident: 2}
 	f := func(c Capabilities, want ...string) {
 		t.Helper()

@@ -31,7 +31,7 @@ func TestTurnsAreRenderedTwice(t *testing.T) {
 	turn("", "{{.Tips}} <b>&", two[:1], "Tips:\n- a\n{{.Tips}} <b>&", "{{.Tips}} <b>&")
 }
 
-func TestFormatFillsWhatTheTaskLeavesOpen(t *testing.T) {
+func TestTemplateFillsWhatTheTaskLeavesOpen(t *testing.T) {
 	f := prompt.Default()
 	if got := f.Opening(envs.Task{}); got != nil {
 		t.Errorf("opening without a text: %v", got)
