@@ -30,10 +30,10 @@ const (
 // level of tokens ("Your efficient RL framework secretly brings you
 // off-policy RL training", Yao et al. 2025). It returns new items.
 func (l *Loop) correct(ctx context.Context, items []item, m *StepMetrics) ([]item, error) {
-	unscored := slices.ContainsFunc(items, func(it item) bool {
+	withoutLogprobs := slices.ContainsFunc(items, func(it item) bool {
 		return slices.ContainsFunc(it.sampled, func(s rollout.Row) bool { return s.WithoutLogprobs })
 	})
-	if !unscored {
+	if !withoutLogprobs {
 		some := items
 		if len(items) > measuredEpisodes {
 			some = make([]item, measuredEpisodes)
@@ -56,7 +56,7 @@ func (l *Loop) correct(ctx context.Context, items []item, m *StepMetrics) ([]ite
 	if err != nil {
 		return nil, err
 	}
-	if !unscored {
+	if !withoutLogprobs {
 		if m.Mismatch, err = compare(items, scores); err != nil {
 			return nil, err
 		}

@@ -54,12 +54,6 @@ func special(candidates ...any) SpecialTokenizer {
 	return nil
 }
 
-// sentinel stands for the n-th text of a rendering. It is a word that no
-// template changes.
-func sentinel(n int) string { return fmt.Sprintf("XqText%dqX", n) }
-
-var sentinels = regexp.MustCompile(`XqText(\d+)qX`)
-
 // pieces renders a conversation of roles and returns what stands around the
 // texts, which have margin on both sides; one more than roles. They are nil if
 // the texts do not stand in their order, once each.

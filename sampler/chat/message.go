@@ -62,13 +62,13 @@ func (m Message) HasTips() bool {
 
 // WithoutTips is m without its tips spans.
 func (m Message) WithoutTips() Message {
-	bare := Message{Role: m.Role}
+	without := Message{Role: m.Role}
 	for _, s := range m.Spans {
 		if s.Kind != TipsSpan {
-			bare.Spans = append(bare.Spans, s)
+			without.Spans = append(without.Spans, s)
 		}
 	}
-	return bare
+	return without
 }
 
 // NewMessage makes a message of one span. The kind of the span follows from the

@@ -3,6 +3,7 @@ package chat
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -33,6 +34,12 @@ func (t *Template) whole(ctx context.Context, messages []Message) ([]int32, erro
 	}
 	return t.encode(ctx, append(parts, cut(rendered[at:], t.controls)...))
 }
+
+// sentinel stands for the n-th text of a rendering. It is a word that no
+// template changes.
+func sentinel(n int) string { return fmt.Sprintf("XqText%dqX", n) }
+
+var sentinels = regexp.MustCompile(`XqText(\d+)qX`)
 
 // hide puts sentinels in the place of a message's text and appends what they
 // stand for to texts.

@@ -49,7 +49,7 @@ func TestReal(t *testing.T) {
 		{"conformance", testConformance},
 		{"log-probs are torch's", testTorch},
 		{"episodes are torch's rows", testEpisodes},
-		{"a version is proved", testProved},
+		{"the canary", testCanary},
 		{"an adapter of nothing is refused", testBadAdapter},
 		{"versions take turns", testTurns},
 		{"a new version answers soon", testPublish},
@@ -273,7 +273,7 @@ func testEpisodes(t *testing.T, r *real) {
 	}
 }
 
-func testProved(t *testing.T, r *real) {
+func testCanary(t *testing.T, r *real) {
 	b := r.open(t, nil)
 	var outcomes []sampler.Canary
 	proved := sampler.WithCanary(b, r.prompt(t, "Levers: jade, bone. Door 1 of 2 is iron."), tolerance, func(c sampler.Canary) { outcomes = append(outcomes, c) })

@@ -71,11 +71,11 @@ func (f Template) Turn(o envs.Observation, tips []Tip) chat.Message {
 	for _, kind := range f.order {
 		switch {
 		case kind == chat.FeedbackSpan && o.Feedback != "":
-			m.Spans = append(m.Spans, chat.Span{Kind: kind, Text: f.render(kind, feedbackFields{o.Feedback})})
+			m.Spans = append(m.Spans, f.span(kind, feedbackFields{o.Feedback}))
 		case kind == chat.TipsSpan && len(tips) > 0:
-			m.Spans = append(m.Spans, chat.Span{Kind: kind, Text: f.render(kind, tipsFields{tipLines(tips)})})
+			m.Spans = append(m.Spans, f.span(kind, tipsFields{tipLines(tips)}))
 		case kind == chat.StateSpan && (!f.brief || o.Feedback == ""):
-			m.Spans = append(m.Spans, chat.Span{Kind: kind, Text: f.render(kind, stateFields{o.State})})
+			m.Spans = append(m.Spans, f.span(kind, stateFields{o.State}))
 		}
 	}
 	return m
@@ -93,10 +93,14 @@ func tipLines(tips []Tip) []string {
 func (f Template) Request(t envs.Task, final envs.Observation) chat.Message {
 	m := chat.Message{Role: chat.RoleUser}
 	if final.Feedback != "" {
-		m.Spans = append(m.Spans, chat.Span{Kind: chat.FeedbackSpan, Text: f.render(chat.FeedbackSpan, feedbackFields{final.Feedback})})
+		m.Spans = append(m.Spans, f.span(chat.FeedbackSpan, feedbackFields{final.Feedback}))
 	}
-	m.Spans = append(m.Spans, chat.Span{Kind: chat.ReflectionSpan, Text: f.render(chat.ReflectionSpan, reflectionFields{t.Reflection})})
+	m.Spans = append(m.Spans, f.span(chat.ReflectionSpan, reflectionFields{t.Reflection}))
 	return m
+}
+
+func (f Template) span(kind chat.SpanKind, fields any) chat.Span {
+	return chat.Span{Kind: kind, Text: f.render(kind, fields)}
 }
 
 // render executes a block. What Parse accepts does not fail; if it does

@@ -47,8 +47,8 @@ func TestTemplateFillsWhatTheTaskLeavesOpen(t *testing.T) {
 	}
 }
 
-// format parses a template that differs from plain in some blocks.
-func format(t *testing.T, changed string) prompt.Template {
+// own parses a template that differs from plain in some blocks.
+func own(t *testing.T, changed string) prompt.Template {
 	t.Helper()
 	f, err := parse(changed)
 	if err != nil {
@@ -72,7 +72,7 @@ func parse(changed string) (prompt.Template, error) {
 }
 
 func TestBlocksOfAnOwnTemplate(t *testing.T) {
-	f := format(t, `
+	f := own(t, `
 {{define "options"}}order = ["state", "tips", "feedback"]
 max_tips = 1{{end}}
 {{define "system"}}Be brief.{{with .Instruction}} {{.}}{{end}}{{end}}
@@ -100,7 +100,7 @@ max_tips = 1{{end}}
 func TestActionsAreFoundInReplies(t *testing.T) {
 	check := func(options, reply, want string) {
 		t.Helper()
-		f := format(t, `{{define "options"}}`+options+`{{end}}`)
+		f := own(t, `{{define "options"}}`+options+`{{end}}`)
 		if got := f.Action(reply); got != want {
 			t.Errorf("%s: %q is %q, want %q", options, reply, got, want)
 		}
@@ -114,7 +114,7 @@ func TestActionsAreFoundInReplies(t *testing.T) {
 	check(`action = "tag"`, "<action>click[buy", "click[buy")
 	check(`action = "tag"`, "think\nclick[x]", "click[x]")
 	if got := (prompt.Template{}).Action(" a\nb "); got != "a\nb" {
-		t.Errorf("zero format: %q", got)
+		t.Errorf("zero template: %q", got)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 
 	"github.com/empo2/empo2/sampler/chat"
@@ -21,18 +20,6 @@ const (
 	// still only grows; the row with tips is split after every turn that
 	// showed some.
 	KeepLatest Keep = "latest"
-)
-
-// SplitReason says why a row had to end before its trajectory did.
-type SplitReason string
-
-const (
-	// SplitTips: an earlier tip left the prompt (KeepLatest).
-	SplitTips SplitReason = "tips"
-	// SplitThought: a thought left the prompt (chat.ThinkingStrip).
-	SplitThought SplitReason = "thought"
-	// SplitTemplate: the template is unstable.
-	SplitTemplate SplitReason = "template"
 )
 
 // Conversation keeps the two renderings of one trajectory side by side: the
@@ -152,5 +139,3 @@ func (c *Conversation) Rows(tips bool) []Row {
 // Splits counts where the rows with tips had to be cut, by reason; nil means
 // that they are one.
 func (c *Conversation) Splits() map[SplitReason]int { return maps.Clone(c.withTips.splits) }
-
-func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }

@@ -59,7 +59,8 @@ func (d *Driver) Run(ctx context.Context, s EpisodeSpec) Trajectory {
 	if err != nil {
 		t.Stop, t.Err = StopFailed, validText(err.Error())
 	}
-	t.RowsWithTips, t.RowsWithoutTips, t.SplitReasons = r.conversation.Rows(true), r.conversation.Rows(false), r.conversation.Splits()
+	t.RowsWithTips, t.RowsWithoutTips = r.conversation.Rows(true), r.conversation.Rows(false)
+	t.SplitReasons = r.conversation.Splits()
 	for _, n := range t.SplitReasons {
 		t.Splits += n
 	}

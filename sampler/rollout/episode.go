@@ -138,7 +138,8 @@ func (r *episode) sample(ctx context.Context, turn *Turn) error {
 	start := time.Now()
 	c, err := r.complete(ctx, r.spec.Policy, sampler.Request{
 		Prompt: prompt, MaxTokens: r.spec.MaxTokens, Temperature: r.spec.Temperature,
-		Seed: sampler.Seed(r.spec.Seed, uint64(len(r.t.Turns))), Session: r.t.session(), Messages: r.conversation.Messages(),
+		Seed: sampler.Seed(r.spec.Seed, uint64(len(r.t.Turns))), Session: r.t.session(),
+		Messages: r.conversation.Messages(),
 	})
 	if err != nil {
 		return err
@@ -159,7 +160,8 @@ func (r *episode) sample(ctx context.Context, turn *Turn) error {
 // prompt renders the turn after what was said before. The turn keeps the
 // messages as they were shown.
 func (r *episode) prompt(ctx context.Context, turn *Turn) (prompt []int32, err error) {
-	messages := chat.NeutralizeMessages(append(r.opening, r.PromptTemplate.Turn(turn.Observation, turn.Tips)), r.Neutral)
+	messages := append(r.opening, r.PromptTemplate.Turn(turn.Observation, turn.Tips))
+	messages = chat.NeutralizeMessages(messages, r.Neutral)
 	turn.Prompt = messages
 	err = sampler.WithDeadline(ctx, r.SampleTimeout, "render the prompt", func(ctx context.Context) (err error) {
 		prompt, err = r.conversation.Prompt(ctx, messages...)

@@ -90,8 +90,8 @@ func playOf(t *rapid.T, m chattest.Model, template string, keep rollout.Keep, th
 	return got, b
 }
 
-// bareRow writes the tip-free row a second time, by hand.
-func bareRow(b *samplertest.Scripted, tr rollout.Trajectory) (tokens []int32) {
+// rowWithoutTips writes the tip-free row a second time, by hand.
+func rowWithoutTips(b *samplertest.Scripted, tr rollout.Trajectory) (tokens []int32) {
 	message := func(text string) {
 		tokens = slices.Concat(tokens, []int32{samplertest.Start}, b.Encode(text), []int32{samplertest.End}, b.Encode("\n"))
 	}
@@ -160,14 +160,14 @@ func TestRowsAreWhatTheServerSaw(t *testing.T) {
 		if diff := cmp.Diff(before, got.RowsWithTips[0].Tokens); diff != "" {
 			t.Fatalf("row with tips: %s", diff)
 		}
-		if diff := cmp.Diff(bareRow(b, got), got.RowsWithoutTips[0].Tokens); diff != "" {
+		if diff := cmp.Diff(rowWithoutTips(b, got), got.RowsWithoutTips[0].Tokens); diff != "" {
 			t.Fatalf("row without tips: %s", diff)
 		}
 		if slices.Contains(got.RowsWithoutTips[0].Tokens, b.Encode(marker)[0]) {
 			t.Fatalf("a tip in the row without tips")
 		}
-		checkTrained(t, "tipped", got.RowsWithTips, got.Turns)
-		checkTrained(t, "bare", got.RowsWithoutTips, got.Turns)
+		checkTrained(t, "with tips", got.RowsWithTips, got.Turns)
+		checkTrained(t, "without tips", got.RowsWithoutTips, got.Turns)
 		checkShownOnce(t, got)
 	})
 }
@@ -196,7 +196,7 @@ func TestRowsOfLatestTips(t *testing.T) {
 		if len(got.RowsWithoutTips) != 1 || len(got.RowsWithTips) != got.Splits+1 {
 			t.Fatalf("%d and %d rows, %d splits", len(got.RowsWithoutTips), len(got.RowsWithTips), got.Splits)
 		}
-		if diff := cmp.Diff(bareRow(b, got), got.RowsWithoutTips[0].Tokens); diff != "" {
+		if diff := cmp.Diff(rowWithoutTips(b, got), got.RowsWithoutTips[0].Tokens); diff != "" {
 			t.Fatalf("row without tips: %s", diff)
 		}
 		splits := 0 // after every turn with tips, if another follows
@@ -220,8 +220,8 @@ func TestRowsOfLatestTips(t *testing.T) {
 				t.Fatalf("turn %d: tips in the prompt: %v, of the turn: %d", i, shows, len(got.Turns[i].Tips))
 			}
 		}
-		checkTrained(t, "tipped", got.RowsWithTips, got.Turns)
-		checkTrained(t, "bare", got.RowsWithoutTips, got.Turns)
+		checkTrained(t, "with tips", got.RowsWithTips, got.Turns)
+		checkTrained(t, "without tips", got.RowsWithoutTips, got.Turns)
 	})
 }
 

@@ -45,7 +45,8 @@ func (d *Driver) Reflect(ctx context.Context, t *Trajectory, p sampler.Policy, s
 	if err != nil {
 		return fmt.Errorf("reflect: %w", err)
 	}
-	t.Tip, t.TipIDs, t.TipLogprobs, t.TipVersion = d.PromptTemplate.CleanTip(chat.AfterThought(c.Text)), c.IDs, c.Logprobs, c.Policy.Version
+	t.Tip = d.PromptTemplate.CleanTip(chat.AfterThought(c.Text))
+	t.TipIDs, t.TipLogprobs, t.TipVersion = c.IDs, c.Logprobs, c.Policy.Version
 	if t.TipIDs == nil {
 		t.TipIDs = []int32{} // it was asked
 	}
@@ -57,9 +58,11 @@ func (d *Driver) reflection(t *Trajectory) []chat.Message {
 	var messages []chat.Message
 	for _, turn := range t.Turns {
 		_, shown := d.ChatTemplate.WithoutThought(d.Thinking, turn.IDs, chat.Neutralize(turn.text(), d.Neutral))
-		messages = append(append(messages, messagesWithoutTips(turn.Prompt)...), chat.NewMessage(chat.RoleAssistant, shown))
+		messages = append(messages, messagesWithoutTips(turn.Prompt)...)
+		messages = append(messages, chat.NewMessage(chat.RoleAssistant, shown))
 	}
-	return append(messages, chat.NeutralizeMessages([]chat.Message{d.PromptTemplate.Request(t.Task, t.Final)}, d.Neutral)...)
+	request := d.PromptTemplate.Request(t.Task, t.Final)
+	return append(messages, chat.NeutralizeMessages([]chat.Message{request}, d.Neutral)...)
 }
 
 // reflectionPrompt continues the last tip-free row where that is possible.

@@ -2,9 +2,22 @@ package rollout
 
 import (
 	"context"
+	"math"
 	"slices"
 
 	"github.com/empo2/empo2/sampler/chat"
+)
+
+// SplitReason says why a row had to end before its trajectory did.
+type SplitReason string
+
+const (
+	// SplitTips: an earlier tip left the prompt (KeepLatest).
+	SplitTips SplitReason = "tips"
+	// SplitThought: a thought left the prompt (chat.ThinkingStrip).
+	SplitThought SplitReason = "thought"
+	// SplitTemplate: the template is unstable.
+	SplitTemplate SplitReason = "template"
 )
 
 // Row is what the trainer trains on: a sequence of tokens that only grows. The
@@ -116,3 +129,5 @@ func (r *rendering) rows() []Row {
 	}
 	return append(rows, r.row.clone())
 }
+
+func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }

@@ -26,13 +26,13 @@ func TestRowsOfAllTemplatesAreWhatTheServerSaw(t *testing.T) {
 		thinking := rapid.SampledFrom([]chat.Thinking{chat.ThinkingKeep, chat.ThinkingStrip}).Draw(t, "thinking")
 		got, b := playOf(t, m, template, keep, thinking)
 		checkRows(t, got.RowsWithTips, b.Calls())
-		checkTrained(t, "tipped", got.RowsWithTips, got.Turns)
-		checkTrained(t, "bare", got.RowsWithoutTips, got.Turns)
+		checkTrained(t, "with tips", got.RowsWithTips, got.Turns)
+		checkTrained(t, "without tips", got.RowsWithoutTips, got.Turns)
 		checkSplits(t, got, keep, thinking == chat.ThinkingStrip)
-		if len(got.RowsWithoutTips) != bareSplits(got, thinking == chat.ThinkingStrip)+1 {
+		if len(got.RowsWithoutTips) != splitsWithoutTips(got, thinking == chat.ThinkingStrip)+1 {
 			t.Fatalf("%d rows without tips", len(got.RowsWithoutTips))
 		}
-		checkBare(t, got, b, m, thinking == chat.ThinkingStrip)
+		checkRowWithoutTips(t, got, b, m, thinking == chat.ThinkingStrip)
 	})
 }
 
@@ -61,7 +61,7 @@ func thought(turn rollout.Turn) bool {
 	return slices.Contains(turn.IDs, k.Encode("</think>")[0])
 }
 
-func bareSplits(got rollout.Trajectory, strip bool) (n int) {
+func splitsWithoutTips(got rollout.Trajectory, strip bool) (n int) {
 	for _, turn := range got.Turns[:len(got.Turns)-1] {
 		if got.Unstable != "" || strip && thought(turn) {
 			n++
@@ -98,10 +98,10 @@ func checkSplits(t *rapid.T, got rollout.Trajectory, keep rollout.Keep, strip bo
 	}
 }
 
-// checkBare writes the tip-free rows a second time, as the model's own template
+// checkRowWithoutTips writes the tip-free rows a second time, as the model's own template
 // renders the messages. That is no measure where a text forges a control token
 // for it, or where it trims what the policy wrote.
-func checkBare(t *rapid.T, got rollout.Trajectory, b *samplertest.Scripted, m chattest.Model, strip bool) {
+func checkRowWithoutTips(t *rapid.T, got rollout.Trajectory, b *samplertest.Scripted, m chattest.Model, strip bool) {
 	t.Helper()
 	var said []chat.Message
 	row, fair := 0, true

@@ -107,8 +107,8 @@ type Trajectory struct {
 	Success   bool             `json:"success"`
 
 	// RowsWithTips are the rows as they were sampled, RowsWithoutTips the same
-	// without tips; equal if no tip was shown. There are none if the episode was played on
-	// messages. Splits counts the cuts of RowsWithTips, SplitReasons
+	// without tips; equal if no tip was shown. There are none if the episode was
+	// played on messages. Splits counts the cuts of RowsWithTips, SplitReasons
 	// those of each reason.
 	RowsWithTips    []Row               `json:"rows_with_tips"`
 	RowsWithoutTips []Row               `json:"rows_without_tips"`

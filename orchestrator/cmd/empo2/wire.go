@@ -155,7 +155,7 @@ func (r *run) connect(ctx context.Context, server served) error {
 		l.Driver.Neutral = template.ControlTexts()
 	}
 	l.Sleeper = server.sleeper
-	if err := r.prove(ctx, server, template); err != nil {
+	if err := r.addCanary(ctx, server, template); err != nil {
 		return err
 	}
 	l.Driver.Backend = l.Backend
@@ -170,9 +170,9 @@ func (r *run) connect(ctx context.Context, server served) error {
 	return nil
 }
 
-// prove lets the loop use a version only after its canary, where there is a
+// addCanary lets the loop use a version only after its canary, where there is a
 // trainer to tell what the server should say.
-func (r *run) prove(ctx context.Context, server served, template *chat.Template) error {
+func (r *run) addCanary(ctx context.Context, server served, template *chat.Template) error {
 	l := r.loop
 	if l.Trainer == nil {
 		l.Backend = server.Backend
