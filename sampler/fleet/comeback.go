@@ -74,7 +74,7 @@ func (r *replica) next(proved map[*version]bool) (*version, error) {
 		return nil, errAsleep
 	}
 	for _, v := range b.versions {
-		if !proved[v] && (v.ready && !v.retired || v.inflight > 0) {
+		if !proved[v] && (v.ready && !v.gate.Closed() || v.gate.InFlight() > 0) {
 			return v, nil
 		}
 	}

@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 )
 
 var (
@@ -94,19 +95,18 @@ type Backend struct {
 	cancel context.CancelCauseFunc
 	all    sync.WaitGroup // watchers and retirements
 
-	publishing chan struct{} // holds one token while versions or replicas are changed as a whole
+	queue      *admission.Queue // its places are the replicas
+	publishing chan struct{}    // holds one token while versions or replicas are changed as a whole
 	counters   counters
 
-	mu       sync.Mutex
-	closed   bool
-	replicas []*replica
-	versions map[int]*version // pending, published and retiring
-	dirs     map[int]string   // every version's directory since Open
-	waiting  []*waiter
-	sessions sessions
-	changed  chan struct{} // closed when a replica's state or a version changes
-	none     time.Time     // since when no replica is up; zero: one is
-	resting  bool          // from Sleep to Wake: no replica comes back
+	mu        sync.Mutex
+	closed    bool
+	replicas  []*replica
+	versions  map[int]*version // pending, published and retiring
+	dirs      map[int]string   // every version's directory since Open
+	changed   chan struct{}    // closed when a replica's state or a version changes
+	noneSince time.Time        // since when no replica is healthy; zero: one is
+	resting   bool             // from Sleep to Wake: no replica comes back
 }
 
 var errClosed = errors.New("the backend is closed")
@@ -119,8 +119,9 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 		dirs: map[int]string{}, changed: make(chan struct{}),
 	}
 	b.alive, b.cancel = context.WithCancelCause(context.Background())
-	for _, s := range cfg.Servers {
-		b.replicas = append(b.replicas, &replica{b: b, server: s, limit: b.cfg.MaxInFlight, loaded: map[string]bool{}, kicked: make(chan struct{}, 1)})
+	b.queue = newQueue(len(cfg.Servers), b.cfg.MaxInFlight)
+	for i, s := range cfg.Servers {
+		b.replicas = append(b.replicas, &replica{b: b, server: s, place: b.queue.Places()[i], loaded: map[string]bool{}, kicked: make(chan struct{}, 1)})
 	}
 	if err := b.start(ctx); err != nil {
 		return nil, errors.Join(err, b.Close())
@@ -227,13 +228,6 @@ func (b *Backend) Close() error {
 		failed = append(failed, r.server.Close())
 	}
 	return errors.Join(failed...)
-}
-
-// within ends ctx also when the backend is closed.
-func (b *Backend) within(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(b.alive, func() { cancel(context.Cause(b.alive)) })
-	return ctx, func() { stop(); cancel(nil) }
 }
 
 // exclusive waits for the one token.

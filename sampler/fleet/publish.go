@@ -26,7 +26,7 @@ func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Polic
 }
 
 func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapter) error {
-	ctx, cancel := b.within(ctx)
+	ctx, cancel := sampler.Within(ctx, b.alive)
 	defer cancel()
 	done, err := b.exclusive(ctx)
 	if err != nil {
@@ -74,7 +74,7 @@ func (b *Backend) published(p sampler.Policy, dir string) (*version, error) {
 	if was, ok := b.dirs[p.Version]; ok && was != dir {
 		return nil, fmt.Errorf("the name stands for %s already, not for %s\n  hint: every version has a directory of its own, which nobody changes", was, dir)
 	}
-	if v := b.versions[p.Version]; v != nil && v.ready && !v.retired {
+	if v := b.versions[p.Version]; v != nil && v.ready && !v.gate.Closed() {
 		return v, nil
 	}
 	return nil, nil
@@ -104,7 +104,7 @@ func (b *Backend) room(ctx context.Context, p sampler.Policy) error {
 			if v.dir != "" {
 				adapters++
 			}
-			if v.retired {
+			if v.gate.Closed() {
 				retiring++
 			}
 		}

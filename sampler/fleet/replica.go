@@ -7,6 +7,8 @@ import (
 	"maps"
 	"sync/atomic"
 	"time"
+
+	"github.com/empo2/empo2/sampler/admission"
 )
 
 // state says whether a replica gets requests.
@@ -24,16 +26,15 @@ const (
 type replica struct {
 	b        *Backend
 	server   Server
-	kicked   chan struct{} // asks the watcher for a look at once
-	answered atomic.Int64  // completions
+	place    *admission.Place // paused while the replica is not up
+	kicked   chan struct{}    // asks the watcher for a look at once
+	answered atomic.Int64     // completions
 
 	misses int // of health in a row; the watcher's
 
-	state    state
-	why      error // it is not up
-	inflight int
-	limit    int
-	loaded   map[string]bool // names of adapters that we loaded and saw listed
+	state  state
+	why    error           // it is not up
+	loaded map[string]bool // names of adapters that we loaded and saw listed
 }
 
 // set changes the state. The mutex is held.
@@ -50,12 +51,16 @@ func (r *replica) set(s state, why error) {
 	}
 	switch {
 	case anyUp || sleeping:
-		b.none = time.Time{}
-	case b.none.IsZero():
-		b.none = time.Now()
+		b.noneSince = time.Time{}
+	case b.noneSince.IsZero():
+		b.noneSince = time.Now()
+	}
+	if s == up {
+		r.place.Resume()
+	} else {
+		r.place.Pause()
 	}
 	b.announce()
-	b.dispatch()
 }
 
 // move changes the state if it is from.
@@ -160,7 +165,7 @@ func (r *replica) examine(now state, why error) {
 		r.misses = 0
 		r.move(suspect, up, nil)
 		if l, err := r.server.Load(ctx); err == nil {
-			r.admit(l)
+			r.setLimit(l)
 		}
 	case now == suspect:
 		r.misses = 0

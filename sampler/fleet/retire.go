@@ -10,9 +10,7 @@ import (
 
 // undo takes a version back that was not published, also when ctx is done.
 func (b *Backend) undo(ctx context.Context, v *version) {
-	b.mu.Lock()
-	v.retired = true
-	b.mu.Unlock()
+	v.gate.Close()
 	b.unload(context.WithoutCancel(ctx), v)
 }
 
@@ -46,11 +44,7 @@ func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 		b.mu.Unlock()
 		return nil
 	}
-	if !v.retired {
-		v.retired = true
-		if v.inflight == 0 {
-			close(v.drained)
-		}
+	if v.gate.Close() {
 		b.all.Go(func() { b.retirement(v) })
 	}
 	b.mu.Unlock()
@@ -67,7 +61,7 @@ func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 // retirement unloads a version after its last request.
 func (b *Backend) retirement(v *version) {
 	select {
-	case <-v.drained:
+	case <-v.gate.Drained():
 		b.unload(b.alive, v)
 	case <-b.alive.Done():
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 )
 
 // Sample answers with the version asked for. Where the servers' log-probs are
@@ -27,11 +28,11 @@ func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 	if err != nil {
 		return c, err
 	}
-	defer b.leave(v)
+	defer v.gate.Leave()
 	if err := b.checkRequest(r); err != nil {
 		return c, err
 	}
-	ctx, cancel := b.within(ctx)
+	ctx, cancel := sampler.Within(ctx, b.alive)
 	defer cancel()
 	if ctx.Err() != nil {
 		return c, context.Cause(ctx)
@@ -69,14 +70,14 @@ const maxTries = 4
 
 // try sends a request to one replica after the other until one answers.
 func (b *Backend) try(ctx context.Context, v *version, r sampler.Request) (sampler.Completion, error) {
-	tried := map[*replica]bool{}
+	tried := map[*admission.Place]bool{}
 	for tries := 1; ; tries++ {
-		rep, err := b.acquire(ctx, r.Session, tried)
+		rep, err := b.acquire(ctx, admission.Request{Session: r.Session, Avoid: tried})
 		if err != nil {
 			return sampler.Completion{}, err
 		}
 		c, err := rep.attempt(ctx, v, r)
-		b.release(rep)
+		rep.place.Release()
 		switch {
 		case err == nil:
 			return c, nil
@@ -87,7 +88,7 @@ func (b *Backend) try(ctx context.Context, v *version, r sampler.Request) (sampl
 		case tries == maxTries+len(b.replicas):
 			return c, fmt.Errorf("%s, after %d tries: %w", rep.server.URL(), tries, err)
 		}
-		tried[rep] = true
+		tried[rep.place] = true
 		b.counters.add(Stats{Retries: 1})
 		select {
 		case <-time.After(firstPause / 2 << min(tries, 8)):

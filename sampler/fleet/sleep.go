@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+
+	"github.com/empo2/empo2/sampler"
 )
 
 // CanSleep says whether the servers, as launched, can give the accelerator's
@@ -19,7 +21,7 @@ func (b *Backend) Sleep(ctx context.Context) error {
 	if !b.probe.Sleeps {
 		return fmt.Errorf("sleep: %w by the servers as launched\n  hint: %s", errors.ErrUnsupported, b.probe.Capabilities.Hints["sleep"])
 	}
-	ctx, cancel := b.within(ctx)
+	ctx, cancel := sampler.Within(ctx, b.alive)
 	defer cancel()
 	done, err := b.exclusive(ctx)
 	if err != nil {
@@ -30,7 +32,7 @@ func (b *Backend) Sleep(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("sleep: %w", err)
 	}
-	if err := b.quiet(ctx, pool); err != nil {
+	if err := drain(ctx, pool); err != nil {
 		b.getUp()
 		return fmt.Errorf("sleep: requests in flight: %w", err)
 	}
@@ -63,26 +65,15 @@ func (b *Backend) lieDown() (pool []*replica, err error) {
 	return pool, nil
 }
 
-// quiet waits for the pool's last request; one that hangs where a server is
-// down holds nobody up.
-func (b *Backend) quiet(ctx context.Context, pool []*replica) error {
-	for {
-		b.mu.Lock()
-		inflight := 0
-		for _, r := range pool {
-			inflight += r.inflight
-		}
-		changed := b.changed
-		b.mu.Unlock()
-		if inflight == 0 {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+// drain waits for the last request of each replica of a pool, which must be
+// paused.
+func drain(ctx context.Context, pool []*replica) error {
+	for _, r := range pool {
+		if err := r.place.Drain(ctx); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 // each calls the servers of a pool at once, within the time for loading. The
@@ -130,7 +121,7 @@ func (b *Backend) Wake(ctx context.Context) error {
 	if !b.probe.Sleeps {
 		return fmt.Errorf("wake: %w by the servers as launched", errors.ErrUnsupported)
 	}
-	ctx, cancel := b.within(ctx)
+	ctx, cancel := sampler.Within(ctx, b.alive)
 	defer cancel()
 	done, err := b.exclusive(ctx)
 	if err != nil {

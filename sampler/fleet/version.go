@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 )
 
 // A version is one policy. Its fields are guarded by the backend's mutex.
@@ -11,18 +12,16 @@ type version struct {
 	policy sampler.Policy
 	dir    string // PEFT directory; empty for the base
 
-	ready    bool            // published: requests may come
-	trainer  sampler.Adapter // with a Score while it is published
-	first    *answer         // what the check was answered first, the trainer's log-probs if it is proved
-	proved   bool            // by the trainer
-	inflight int
-	retired  bool
-	drained  chan struct{} // closed when retired and nothing is in flight
-	done     chan struct{} // closed when retired, drained and unloaded
+	ready   bool            // published: requests may come
+	trainer sampler.Adapter // with a Score while it is published
+	first   *answer         // what the check was answered first, the trainer's log-probs if it is proved
+	proved  bool            // by the trainer
+	gate    *admission.Gate // closed when the version is retired
+	done    chan struct{}   // closed when retired, drained and unloaded
 }
 
 func newVersion(p sampler.Policy, dir string) *version {
-	return &version{policy: p, dir: dir, drained: make(chan struct{}), done: make(chan struct{})}
+	return &version{policy: p, dir: dir, gate: admission.NewGate(), done: make(chan struct{})}
 }
 
 // Policy is what a version is called, whether it is served or not.
@@ -41,20 +40,10 @@ func (b *Backend) enter(p sampler.Policy) (*version, error) {
 	switch {
 	case b.closed:
 		return nil, errClosed
-	case v == nil, v.policy != p, !v.ready, v.retired:
+	case v == nil, v.policy != p, !v.ready, !v.gate.Enter():
 		return nil, sampler.ErrPolicyGone
 	}
-	v.inflight++
 	return v, nil
-}
-
-func (b *Backend) leave(v *version) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	v.inflight--
-	if v.retired && v.inflight == 0 {
-		close(v.drained)
-	}
 }
 
 // announce wakes who waits for a change. The mutex is held.

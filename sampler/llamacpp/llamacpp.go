@@ -241,7 +241,7 @@ func (b *Backend) published(p sampler.Policy, file string) (bool, error) {
 	}
 	if v == nil || !v.usable() {
 		if v != nil {
-			v.retire()
+			v.gate.Close()
 		}
 		return false, nil
 	}
@@ -264,7 +264,7 @@ func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 	}
 	delete(b.versions, p.Version)
 	b.mu.Unlock()
-	v.retire()
+	v.gate.Close()
 	select {
 	case <-v.done:
 		return nil

@@ -39,7 +39,7 @@ func (b *Backend) Render(ctx context.Context, messages []chat.Message, generatio
 	if err != nil {
 		return "", fmt.Errorf("render %d messages: %w", len(messages), err)
 	}
-	defer v.leave()
+	defer v.gate.Leave()
 	var text string
 	err = v.do(ctx, func(ctx context.Context, r *replica) error {
 		return v.limited(ctx, r, func(ctx context.Context) (err error) {

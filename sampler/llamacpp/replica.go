@@ -6,17 +6,27 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"sync/atomic"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 )
 
 // A replica is a checked process with what is known about its slots.
 type replica struct {
 	server
-	client   *client
-	slots    *slots
+	client *client
+	// slots are the places of the server, each of which keeps the keys and
+	// values of the last conversation that it served.
+	slots    *admission.Queue
 	answered atomic.Int64 // completions
+}
+
+// newSlots makes a queue for n slots. Every request names its slot, so that
+// the server never chooses one.
+func newSlots(n int) *admission.Queue {
+	return admission.New(admission.Config{Limits: slices.Repeat([]int{1}, n)})
 }
 
 func (r *replica) stop() {

@@ -7,6 +7,7 @@ import (
 	"math"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 )
 
 // Sample answers with the version asked for. The log-probs are those at
@@ -27,10 +28,10 @@ func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 	switch {
 	case closed:
 		return c, errClosed
-	case v == nil, v.policy != p, !v.enter():
+	case v == nil, v.policy != p, !v.gate.Enter():
 		return c, sampler.ErrPolicyGone
 	}
-	defer v.leave()
+	defer v.gate.Leave()
 	if err := b.checkRequest(r); err != nil {
 		return c, err
 	}
@@ -130,13 +131,13 @@ func seed(s uint64) uint32 {
 
 // complete asks one process once.
 func (v *version) complete(ctx context.Context, rep *replica, r sampler.Request) (sampler.Completion, error) {
-	slot, err := rep.slots.acquire(ctx, r.Session, rep.exited())
+	slot, err := rep.slots.Acquire(ctx, admission.Request{Session: r.Session, Gone: rep.exited(), GoneErr: errLost})
 	if err != nil {
 		return sampler.Completion{}, err
 	}
-	defer rep.slots.release(slot)
+	defer slot.Release()
 	var a answer
-	if err := v.ask(ctx, rep, v.question(r, slot), &a); err != nil {
+	if err := v.ask(ctx, rep, v.question(r, slot.Index), &a); err != nil {
 		return sampler.Completion{}, err
 	}
 	c, err := v.read(r, a)

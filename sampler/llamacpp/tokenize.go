@@ -43,7 +43,7 @@ func (b *Backend) tokenize(ctx context.Context, text string, special bool) (ids 
 	if err != nil {
 		return nil, err
 	}
-	defer v.leave()
+	defer v.gate.Leave()
 	err = v.do(ctx, func(ctx context.Context, r *replica) error {
 		return v.limited(ctx, r, func(ctx context.Context) (err error) {
 			ids, err = r.client.tokenize(ctx, text, special)
@@ -63,11 +63,11 @@ func (b *Backend) any() (*version, error) {
 	if b.closed {
 		return nil, errClosed
 	}
-	if b.base != nil && b.base.usable() && b.base.enter() {
+	if b.base != nil && b.base.usable() && b.base.gate.Enter() {
 		return b.base, nil
 	}
 	for _, v := range b.versions {
-		if v.usable() && v.enter() {
+		if v.usable() && v.gate.Enter() {
 			return v, nil
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 )
 
 // A version is one policy and the process that serves it now. Its supervisor
@@ -23,24 +24,22 @@ type version struct {
 	first *probe      // what the first process answered
 	dead  []time.Time // recent ends; the supervisor's
 
-	drained chan struct{} // closed when retired and nothing is in flight
-	done    chan struct{} // closed when the last process is gone
+	gate *admission.Gate // closed when the version is retired
+	done chan struct{}   // closed when the last process is gone
 
-	mu       sync.Mutex
-	now      *replica      // nil while none is up
-	failed   error         // the version is given up
-	changed  chan struct{} // closed when now or failed changes
-	inflight int
-	retired  bool
+	mu      sync.Mutex
+	now     *replica      // nil while none is up
+	failed  error         // the version is given up
+	changed chan struct{} // closed when now or failed changes
 }
 
 // begin starts and checks the first process of a version.
 func (b *Backend) begin(ctx context.Context, p sampler.Policy, adapter string) (*version, error) {
 	v := &version{
 		b: b, policy: p, adapter: adapter, log: b.cfg.Log.With().Int("version", p.Version).Logger(),
-		drained: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
+		gate: admission.NewGate(), done: make(chan struct{}), changed: make(chan struct{}),
 	}
-	ctx, cancel := b.within(ctx)
+	ctx, cancel := sampler.Within(ctx, b.alive)
 	defer cancel()
 	r, err := v.replica(ctx)
 	if err != nil {
@@ -55,13 +54,6 @@ func (b *Backend) begin(ctx context.Context, p sampler.Policy, adapter string) (
 	v.now = r
 	b.all.Go(func() { v.supervise(r) })
 	return v, nil
-}
-
-// within ends ctx also when the backend is closed.
-func (b *Backend) within(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(b.alive, func() { cancel(context.Cause(b.alive)) })
-	return ctx, func() { stop(); cancel(nil) }
 }
 
 // supervise owns the version's processes, one after the other.
@@ -85,7 +77,7 @@ func (v *version) supervise(r *replica) {
 		}
 	}
 	select { // given up, or about to be stopped
-	case <-v.drained:
+	case <-v.gate.Drained():
 	case <-v.b.alive.Done():
 	}
 }
@@ -97,7 +89,7 @@ func (v *version) watch(r *replica) error {
 	defer tick.Stop()
 	for misses := 0; ; {
 		select {
-		case <-v.drained:
+		case <-v.gate.Drained():
 			return nil
 		case <-v.b.alive.Done():
 			return nil
@@ -161,36 +153,7 @@ func (v *version) set(r *replica, failed error) {
 func (v *version) usable() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.failed == nil && !v.retired
-}
-
-// enter counts a request in; it is false if the version is retired.
-func (v *version) enter() bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if !v.retired {
-		v.inflight++
-	}
-	return !v.retired
-}
-
-func (v *version) leave() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.inflight--
-	if v.retired && v.inflight == 0 {
-		close(v.drained)
-	}
-}
-
-// retire refuses new requests; the supervisor ends after the last one.
-func (v *version) retire() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if !v.retired && v.inflight == 0 {
-		close(v.drained)
-	}
-	v.retired = true
+	return v.failed == nil && !v.gate.Closed()
 }
 
 // current waits for a process that runs.
@@ -222,7 +185,7 @@ const (
 // do calls with the current process, and again with the same or the next one
 // when the connection was lost: requests change nothing in the server.
 func (v *version) do(ctx context.Context, call func(context.Context, *replica) error) error {
-	ctx, cancel := v.b.within(ctx)
+	ctx, cancel := sampler.Within(ctx, v.b.alive)
 	defer cancel()
 	var last *replica
 	for tries := 0; ; tries++ {

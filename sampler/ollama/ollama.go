@@ -25,6 +25,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 )
 
 var _ sampler.Backend = (*Backend)(nil)
@@ -115,8 +116,8 @@ type Backend struct {
 	cfg    Config
 	client *client
 	caps   sampler.Capabilities
-	turns  *turns
-	spell  *speller // nil without a codec
+	turns  *admission.Queue // its classes are the models
+	spell  *speller         // nil without a codec
 
 	alive  context.Context // ends with Close
 	cancel context.CancelCauseFunc
@@ -141,7 +142,7 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 		cfg: cfg, client: newClient(cfg.URL, cfg.MaxInFlight),
 		publishing: make(chan struct{}, 1), versions: map[int]*version{},
 	}
-	b.turns = newTurns(cfg.MaxInFlight, b.counters.swapped)
+	b.turns = admission.New(admission.Config{Limits: []int{cfg.MaxInFlight}, OnSwitch: b.counters.swapped})
 	b.alive, b.cancel = context.WithCancelCause(context.Background())
 	if cfg.Codec != nil {
 		b.spell = &speller{codec: cfg.Codec, endToken: cfg.EndToken}
@@ -182,11 +183,4 @@ func (b *Backend) Close() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// within ends ctx also when the backend is closed.
-func (b *Backend) within(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(b.alive, func() { cancel(context.Cause(b.alive)) })
-	return ctx, func() { stop(); cancel(nil) }
 }

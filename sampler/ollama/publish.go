@@ -14,6 +14,7 @@ import (
 	"github.com/ollama/ollama/api"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 )
 
 // cleanTimeout bounds what Close asks of the server.
@@ -24,9 +25,7 @@ type version struct {
 	policy sampler.Policy
 	digest string // of its adapter; empty for the base
 
-	inFlight int
-	retired  bool
-	drained  chan struct{} // closed when it is retired and nothing is in flight
+	gate *admission.Gate // closed when the version is retired
 }
 
 // policy names a version: the base model is served under its own name.
@@ -43,7 +42,7 @@ func (b *Backend) policy(n int) sampler.Policy {
 func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Policy, error) {
 	p := b.policy(a.Version)
 	started := time.Now()
-	ctx, end := b.within(ctx)
+	ctx, end := sampler.Within(ctx, b.alive)
 	defer end()
 	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.PublishTimeout, fmt.Errorf("not done within %v", b.cfg.PublishTimeout))
 	defer cancel()
@@ -80,7 +79,7 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 	if err != nil {
 		return false, errors.Join(err, b.withdraw(ctx, p))
 	}
-	if !b.serve(&version{policy: p, digest: digest, drained: make(chan struct{})}) {
+	if !b.serve(&version{policy: p, digest: digest, gate: admission.NewGate()}) {
 		return false, errors.Join(errClosed, b.withdraw(ctx, p))
 	}
 	return true, nil
@@ -106,7 +105,7 @@ func (b *Backend) published(p sampler.Policy, digest string) (bool, error) {
 		return false, errClosed
 	case v == nil:
 		return false, nil
-	case v.retired:
+	case v.gate.Closed():
 		return false, errors.New("it is being retired")
 	case v.digest != digest:
 		return false, fmt.Errorf("it is served with another adapter (%.19s) already", v.digest)
@@ -223,7 +222,7 @@ func (b *Backend) remove(ctx context.Context, p sampler.Policy) error {
 // unload frees the server's memory, which keep_alive −1 holds for ever. A
 // server that is gone has freed it.
 func (b *Backend) unload(ctx context.Context) {
-	model := b.turns.current()
+	model := b.turns.Class()
 	if model == "" {
 		return
 	}
@@ -243,13 +242,10 @@ func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 		b.mu.Unlock()
 		return nil
 	}
-	v.retired = true
-	v.settle()
+	v.gate.Close()
 	b.mu.Unlock()
-	select {
-	case <-v.drained:
-	case <-ctx.Done():
-		return fmt.Errorf("retire %s: requests in flight: %w", p.Name, context.Cause(ctx))
+	if err := v.gate.Drain(ctx); err != nil {
+		return fmt.Errorf("retire %s: requests in flight: %w", p.Name, err)
 	}
 	if err := b.remove(ctx, p); err != nil {
 		return fmt.Errorf("retire %s: %w", p.Name, err)
@@ -260,16 +256,4 @@ func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 		delete(b.versions, p.Version)
 	}
 	return nil
-}
-
-// settle notes that the last request has ended. The backend's mutex is held.
-func (v *version) settle() {
-	if !v.retired || v.inFlight > 0 {
-		return
-	}
-	select {
-	case <-v.drained:
-	default:
-		close(v.drained)
-	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/ollama/ollama/api"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 	"github.com/empo2/empo2/sampler/chat"
 )
 
@@ -29,8 +30,8 @@ func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 	if err != nil {
 		return sampler.Completion{}, err
 	}
-	defer b.leave(v)
-	ctx, end := b.within(ctx)
+	defer v.gate.Leave()
+	ctx, end := sampler.Within(ctx, b.alive)
 	defer end()
 	q, err := b.question(ctx, r)
 	if err != nil {
@@ -51,18 +52,10 @@ func (b *Backend) enter(p sampler.Policy) (*version, error) {
 	switch {
 	case b.closed:
 		return nil, errClosed
-	case v == nil, v.policy != p, v.retired:
+	case v == nil, v.policy != p, !v.gate.Enter():
 		return nil, sampler.ErrPolicyGone
 	}
-	v.inFlight++
 	return v, nil
-}
-
-func (b *Backend) leave(v *version) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	v.inFlight--
-	v.settle()
 }
 
 // question is what the server is asked: a text as it is, or messages for the
@@ -135,10 +128,11 @@ type answer struct {
 
 // ask waits for the model's turn and asks until there is an answer.
 func (b *Backend) ask(ctx context.Context, p sampler.Policy, r sampler.Request, q question) (a answer, err error) {
-	if err := b.turns.acquire(ctx, p.Name); err != nil {
+	turn, err := b.turns.Acquire(ctx, admission.Request{Class: p.Name})
+	if err != nil {
 		return a, fmt.Errorf("waiting for a turn: %w", err)
 	}
-	defer b.turns.release()
+	defer turn.Release()
 	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.RequestTimeout, fmt.Errorf("no answer within %v", b.cfg.RequestTimeout))
 	defer cancel()
 	path, body := b.body(p, r, q)

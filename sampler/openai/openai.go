@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 	"github.com/empo2/empo2/sampler/chat"
 )
 
@@ -78,29 +79,16 @@ type Backend struct {
 	cfg    Config
 	client *client
 	caps   sampler.Capabilities
-	places chan struct{} // one per request in flight
-	newer  atomic.Bool   // the server demands max_completion_tokens
+	places *admission.Queue
+	newer  atomic.Bool // the server demands max_completion_tokens
 
 	alive  context.Context // ends with Close
 	cancel context.CancelCauseFunc
 
 	mu     sync.Mutex
 	closed bool
-	now    *serving // nil while version 0 is not published
+	now    *admission.Gate // nil while version 0 is not published
 	stats  Stats
-}
-
-// serving counts the requests of one publication of version 0.
-type serving struct {
-	inFlight int
-	retired  bool
-	drained  chan struct{} // closed when it is retired and nothing is in flight
-}
-
-func (s *serving) settle() {
-	if s.retired && s.inFlight == 0 {
-		close(s.drained)
-	}
 }
 
 var errClosed = errors.New("the backend is closed")
@@ -113,7 +101,7 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("openai: %w", err)
 	}
-	b := &Backend{cfg: cfg, client: newClient(base, cfg), places: make(chan struct{}, cfg.MaxInFlight)}
+	b := &Backend{cfg: cfg, client: newClient(base, cfg), places: admission.New(admission.Config{Limits: []int{cfg.MaxInFlight}})}
 	b.client.again = b.repeated
 	b.alive, b.cancel = context.WithCancelCause(context.Background())
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.RequestTimeout, fmt.Errorf("no answer within %v", cfg.RequestTimeout))
@@ -157,7 +145,7 @@ func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Polic
 		return sampler.Policy{}, fmt.Errorf("publish version %d: an OpenAI-compatible server cannot be given new weights\n  hint: %s", a.Version, hints()["adapters"])
 	}
 	p := b.policy()
-	ctx, end := b.within(ctx)
+	ctx, end := sampler.Within(ctx, b.alive)
 	defer end()
 	if err := b.publish(ctx); err != nil {
 		return sampler.Policy{}, fmt.Errorf("publish %s: %w", p.Name, err)
@@ -185,7 +173,7 @@ func (b *Backend) publish(ctx context.Context) error {
 	case b.closed:
 		return errClosed
 	case b.now == nil:
-		b.now = &serving{drained: make(chan struct{})}
+		b.now = admission.NewGate()
 	}
 	return nil
 }
@@ -194,20 +182,18 @@ func (b *Backend) publish(ctx context.Context) error {
 // it is.
 func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 	b.mu.Lock()
-	s := b.now
-	if s == nil || p != b.policy() {
+	gate := b.now
+	if gate == nil || p != b.policy() {
 		b.mu.Unlock()
 		return nil
 	}
-	b.now, s.retired = nil, true
-	s.settle()
+	b.now = nil
 	b.mu.Unlock()
-	select {
-	case <-s.drained:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("retire %s: requests in flight: %w", p.Name, context.Cause(ctx))
+	gate.Close()
+	if err := gate.Drain(ctx); err != nil {
+		return fmt.Errorf("retire %s: requests in flight: %w", p.Name, err)
 	}
+	return nil
 }
 
 // Close cancels what is in flight. It may be called again.
@@ -218,11 +204,4 @@ func (b *Backend) Close() error {
 	b.cancel(errClosed)
 	b.client.close()
 	return nil
-}
-
-// within ends ctx also when the backend is closed.
-func (b *Backend) within(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(b.alive, func() { cancel(context.Cause(b.alive)) })
-	return ctx, func() { stop(); cancel(nil) }
 }

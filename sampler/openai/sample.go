@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 	"github.com/empo2/empo2/sampler/chat"
 )
 
@@ -29,12 +30,12 @@ func (b *Backend) Sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 }
 
 func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Request) (sampler.Completion, error) {
-	s, err := b.enter(p)
+	gate, err := b.enter(p)
 	if err != nil {
 		return sampler.Completion{}, err
 	}
-	defer b.leave(s)
-	ctx, end := b.within(ctx)
+	defer gate.Leave()
+	ctx, end := sampler.Within(ctx, b.alive)
 	defer end()
 	switch {
 	case r.MaxTokens < 1:
@@ -48,24 +49,16 @@ func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 }
 
 // enter counts a request in.
-func (b *Backend) enter(p sampler.Policy) (*serving, error) {
+func (b *Backend) enter(p sampler.Policy) (*admission.Gate, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case b.closed:
 		return nil, errClosed
-	case b.now == nil, p != b.policy():
+	case b.now == nil, p != b.policy(), !b.now.Enter():
 		return nil, sampler.ErrPolicyGone
 	}
-	b.now.inFlight++
 	return b.now, nil
-}
-
-func (b *Backend) leave(s *serving) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	s.inFlight--
-	s.settle()
 }
 
 // question is the body of a completion. What it does not name is the server's
@@ -103,12 +96,11 @@ type answer struct {
 
 // ask waits for a place and asks until there is an answer.
 func (b *Backend) ask(ctx context.Context, r sampler.Request) (sampler.Completion, error) {
-	select {
-	case b.places <- struct{}{}:
-		defer func() { <-b.places }()
-	case <-ctx.Done():
-		return sampler.Completion{}, fmt.Errorf("waiting for a place: %w", context.Cause(ctx))
+	place, err := b.places.Acquire(ctx, admission.Request{})
+	if err != nil {
+		return sampler.Completion{}, fmt.Errorf("waiting for a place: %w", err)
 	}
+	defer place.Release()
 	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.RequestTimeout, fmt.Errorf("no answer within %v", b.cfg.RequestTimeout))
 	defer cancel()
 	a, err := b.exchange(ctx, r)
