@@ -96,7 +96,7 @@ type Backend struct {
 	all    sync.WaitGroup // watchers and retirements
 
 	queue      *admission.Queue // its places are the replicas
-	publishing chan struct{}    // holds one token while versions or replicas are changed as a whole
+	publishing *admission.Queue // its one place is taken while versions or replicas are changed as a whole
 	counters   counters
 
 	mu        sync.Mutex
@@ -115,7 +115,7 @@ var errClosed = errors.New("the backend is closed")
 // and alike. The context bounds the start only. Nothing is published yet.
 func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	b := &Backend{
-		cfg: cfg.withDefaults(), publishing: make(chan struct{}, 1), versions: map[int]*version{},
+		cfg: cfg.withDefaults(), publishing: admission.New(admission.Config{Limits: []int{1}}), versions: map[int]*version{},
 		dirs: map[int]string{}, changed: make(chan struct{}),
 	}
 	b.alive, b.cancel = context.WithCancelCause(context.Background())
@@ -228,14 +228,4 @@ func (b *Backend) Close() error {
 		failed = append(failed, r.server.Close())
 	}
 	return errors.Join(failed...)
-}
-
-// exclusive waits for the one token.
-func (b *Backend) exclusive(ctx context.Context) (release func(), err error) {
-	select {
-	case b.publishing <- struct{}{}:
-		return func() { <-b.publishing }, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
 }

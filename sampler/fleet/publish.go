@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 )
 
 // Publish loads the adapter's PEFT directory on every replica under the
@@ -28,11 +29,11 @@ func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Polic
 func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapter) error {
 	ctx, cancel := sampler.Within(ctx, b.alive)
 	defer cancel()
-	done, err := b.exclusive(ctx)
+	alone, err := b.publishing.Acquire(ctx, admission.Request{})
 	if err != nil {
 		return err
 	}
-	defer done()
+	defer alone.Release()
 	dir, err := b.adapterDir(a)
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 )
 
 // CanSleep says whether the servers, as launched, can give the accelerator's
@@ -23,11 +24,11 @@ func (b *Backend) Sleep(ctx context.Context) error {
 	}
 	ctx, cancel := sampler.Within(ctx, b.alive)
 	defer cancel()
-	done, err := b.exclusive(ctx)
+	alone, err := b.publishing.Acquire(ctx, admission.Request{})
 	if err != nil {
 		return fmt.Errorf("sleep: %w", err)
 	}
-	defer done()
+	defer alone.Release()
 	pool, err := b.lieDown()
 	if err != nil {
 		return fmt.Errorf("sleep: %w", err)
@@ -123,11 +124,11 @@ func (b *Backend) Wake(ctx context.Context) error {
 	}
 	ctx, cancel := sampler.Within(ctx, b.alive)
 	defer cancel()
-	done, err := b.exclusive(ctx)
+	alone, err := b.publishing.Acquire(ctx, admission.Request{})
 	if err != nil {
 		return fmt.Errorf("wake: %w", err)
 	}
-	defer done()
+	defer alone.Release()
 	if err := b.rouse(ctx); err != nil {
 		return fmt.Errorf("wake: %w", err)
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 	"github.com/empo2/empo2/sampler/chat"
 )
 
@@ -115,7 +116,7 @@ type Backend struct {
 	cancel context.CancelCauseFunc
 	caps   sampler.Capabilities // as probed from the first process
 
-	publishing chan struct{} // holds one token while a version is published
+	publishing *admission.Queue // its one place is taken while a version is published
 	counters   counters
 
 	mu       sync.Mutex
@@ -146,7 +147,7 @@ func open(ctx context.Context, cfg Config, start func(context.Context, launch) (
 	if cfg.BaseGGUF, err = filepath.Abs(cfg.BaseGGUF); err != nil {
 		return nil, err
 	}
-	b := &Backend{cfg: cfg, start: start, publishing: make(chan struct{}, 1), versions: map[int]*version{}}
+	b := &Backend{cfg: cfg, start: start, publishing: admission.New(admission.Config{Limits: []int{1}}), versions: map[int]*version{}}
 	if b.model, err = readBase(cfg.BaseGGUF); err != nil {
 		return nil, err
 	}
@@ -179,12 +180,11 @@ func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Polic
 }
 
 func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapter) error {
-	select {
-	case b.publishing <- struct{}{}:
-		defer func() { <-b.publishing }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	alone, err := b.publishing.Acquire(ctx, admission.Request{})
+	if err != nil {
+		return err
 	}
+	defer alone.Release()
 	file, err := b.adapterFile(a)
 	if err != nil {
 		return err

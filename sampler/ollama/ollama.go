@@ -122,7 +122,7 @@ type Backend struct {
 	alive  context.Context // ends with Close
 	cancel context.CancelCauseFunc
 
-	publishing chan struct{} // holds one token while a version is published
+	publishing *admission.Queue // its one place is taken while a version is published
 	counters   counters
 
 	mu       sync.Mutex
@@ -140,7 +140,7 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	}
 	b := &Backend{
 		cfg: cfg, client: newClient(cfg.URL, cfg.MaxInFlight),
-		publishing: make(chan struct{}, 1), versions: map[int]*version{},
+		publishing: admission.New(admission.Config{Limits: []int{1}}), versions: map[int]*version{},
 	}
 	b.turns = admission.New(admission.Config{Limits: []int{cfg.MaxInFlight}, OnSwitch: b.counters.swapped})
 	b.alive, b.cancel = context.WithCancelCause(context.Background())

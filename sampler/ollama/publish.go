@@ -57,12 +57,11 @@ func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Polic
 }
 
 func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapter) (fresh bool, err error) {
-	select {
-	case b.publishing <- struct{}{}:
-		defer func() { <-b.publishing }()
-	case <-ctx.Done():
-		return false, context.Cause(ctx)
+	alone, err := b.publishing.Acquire(ctx, admission.Request{})
+	if err != nil {
+		return false, err
 	}
+	defer alone.Release()
 	digest, err := adapterDigest(a)
 	if err != nil {
 		return false, err
