@@ -4,24 +4,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
-	"syscall"
-	"time"
-
-	"github.com/rs/zerolog"
 )
-
-// convertTimeout bounds a conversion; it writes some 100 MB a second.
-const convertTimeout = 30 * time.Minute
 
 const wrongBase = "\n  hint: name a model's GGUF file with a tokenizer, or its folder in Hugging Face format"
 
@@ -59,11 +49,19 @@ func checkAdapter(path string, base gguf) error {
 	return nil
 }
 
+// A Converter writes models as GGUF files.
+type Converter interface {
+	// Convert writes the model in a folder in Hugging Face format to the file
+	// out. The file must appear only when it is complete.
+	Convert(ctx context.Context, model, out string) error
+	// Fingerprint changes when models would be converted differently.
+	Fingerprint() (string, error)
+}
+
 // EnsureBaseGGUF returns the GGUF file of a model. A *.gguf file is checked
-// and used as it is. A folder in Hugging Face format is converted to float32
-// by the trainer's sources and kept in cacheDir under the hash of what went
-// into it, so that the next call finds it.
-func EnsureBaseGGUF(ctx context.Context, python, sourceDir, modelDir, cacheDir string) (string, error) {
+// and used as it is. A folder in Hugging Face format is converted once: the
+// file is kept in cacheDir under a hash of the model and the converter.
+func EnsureBaseGGUF(ctx context.Context, c Converter, modelDir, cacheDir string) (string, error) {
 	model, err := filepath.Abs(modelDir)
 	if err != nil {
 		return "", err
@@ -72,60 +70,58 @@ func EnsureBaseGGUF(ctx context.Context, python, sourceDir, modelDir, cacheDir s
 		_, err := readBase(model)
 		return model, err
 	}
-	fail := func(err error) (string, error) {
+	out, err := ensureConverted(ctx, c, model, cacheDir)
+	if err != nil {
 		return "", fmt.Errorf("convert %s to GGUF: %w", model, err)
 	}
-	source, err := filepath.Abs(sourceDir)
+	return out, nil
+}
+
+func ensureConverted(ctx context.Context, c Converter, model, cacheDir string) (string, error) {
+	key, err := conversionKey(ctx, c, model)
 	if err != nil {
-		return fail(err)
-	}
-	key, err := conversionKey(ctx, model, source)
-	if err != nil {
-		return fail(err)
+		return "", err
 	}
 	out, err := filepath.Abs(filepath.Join(cacheDir, filepath.Base(model)+"-"+key+".gguf"))
 	if err != nil {
-		return fail(err)
+		return "", err
 	}
 	if _, err := readBase(out); err == nil {
 		return out, nil
 	}
 	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
-		return fail(err)
+		return "", err
 	}
-	if err := convert(ctx, python, source, model, out); err != nil {
-		return fail(err)
+	if err := c.Convert(ctx, model, out); err != nil {
+		return "", err
 	}
 	_, err = readBase(out)
 	return out, err
 }
 
-// conversionKey hashes the model's files and the converter.
-func conversionKey(ctx context.Context, model, source string) (string, error) {
+// conversionKey hashes the model's files and the converter's fingerprint.
+func conversionKey(ctx context.Context, c Converter, model string) (string, error) {
 	entries, err := os.ReadDir(model)
 	if err != nil {
 		return "", fmt.Errorf("%w%s", err, wrongBase)
 	}
-	var files []string
+	if _, err := os.Stat(filepath.Join(model, "config.json")); err != nil {
+		return "", fmt.Errorf("it has no config.json%s", wrongBase)
+	}
+	sum := sha256.New()
 	for _, e := range entries {
 		if e.Type().IsDir() || strings.HasPrefix(e.Name(), ".") {
 			continue
 		}
-		files = append(files, filepath.Join(model, e.Name()))
-	}
-	if !slices.Contains(files, filepath.Join(model, "config.json")) {
-		return "", fmt.Errorf("it has no config.json%s", wrongBase)
-	}
-	converter, err := filepath.Glob(filepath.Join(source, "empo2_trainer", "gguf_*.py"))
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.New()
-	for _, file := range append(files, converter...) {
-		if err := hashFile(ctx, sum, file); err != nil {
+		if err := hashFile(ctx, sum, filepath.Join(model, e.Name())); err != nil {
 			return "", err
 		}
 	}
+	fingerprint, err := c.Fingerprint()
+	if err != nil {
+		return "", fmt.Errorf("the converter: %w", err)
+	}
+	fmt.Fprintln(sum, fingerprint)
 	return hex.EncodeToString(sum.Sum(nil))[:12], nil
 }
 
@@ -144,49 +140,4 @@ func hashFile(ctx context.Context, sum hash.Hash, file string) error {
 	}
 	fmt.Fprintf(sum, "%s %x\n", filepath.Base(file), one.Sum(nil))
 	return nil
-}
-
-// convert runs the trainer's command, which writes a file that appears whole.
-func convert(ctx context.Context, python, source, model, out string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, convertTimeout, fmt.Errorf("not done within %v", convertTimeout))
-	defer cancel()
-	cmd := exec.CommandContext(ctx, python, "-m", "empo2_trainer", "gguf", "--model", model, "--out", out)
-	cmd.Dir = source // Python looks for modules there first
-	cmd.Env = append(os.Environ(), "PYTHONPATH="+source, "PYTHONDONTWRITEBYTECODE=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = 2 * time.Second
-	var said output
-	var fatal error
-	stderr := &lines{each: func(line string) {
-		if err := fatalLine(line); err != nil {
-			fatal = err
-			return
-		}
-		said.add(line, zerolog.Nop())
-	}}
-	cmd.Stdout, cmd.Stderr = stderr, stderr
-	err := cmd.Run()
-	stderr.flush()
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case fatal != nil:
-		return fatal
-	}
-	return said.failure(err.Error())
-}
-
-// fatalLine is the error of a trainer's last line, nil for other lines.
-func fatalLine(line string) error {
-	var event struct{ Event, Error, Hint string }
-	if json.Unmarshal([]byte(line), &event) != nil || event.Event != "fatal" {
-		return nil
-	}
-	if event.Hint == "" {
-		return errors.New(event.Error)
-	}
-	return fmt.Errorf("%s\n  hint: %s", event.Error, event.Hint)
 }

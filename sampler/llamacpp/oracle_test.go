@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/sampler"
+
+	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
 const (
@@ -43,11 +45,15 @@ func newReal(t testing.TB) *real {
 	if _, err := os.Stat(filepath.Join(r.model, "config.json")); err != nil {
 		t.Skip("NOT TESTED with a real llama-server: no model in ", r.model)
 	}
-	r.gguf, err = EnsureBaseGGUF(t.Context(), r.python, sources, r.model, t.TempDir())
+	r.gguf, err = EnsureBaseGGUF(t.Context(), converter(r.python), r.model, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
+}
+
+func converter(python string) Converter {
+	return trainerbridge.Converter{Python: python, SourceDir: sources}
 }
 
 func (r *real) config() Config {

@@ -79,7 +79,8 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 	if c.Sampler.Backend != "llamacpp" {
 		return t, nil
 	}
-	if t.gguf, err = llamacpp.EnsureBaseGGUF(ctx, t.python, t.sources, model, filepath.Join(cache, "gguf")); err != nil {
+	converter := trainerbridge.Converter{Python: t.python, SourceDir: t.sources}
+	if t.gguf, err = llamacpp.EnsureBaseGGUF(ctx, converter, model, filepath.Join(cache, "gguf")); err != nil {
 		return fail(err)
 	}
 	log.Info().Str("python", t.python).Str("model", t.model).Str("gguf", t.gguf).Dur("took", time.Since(start)).Msg("set up")
