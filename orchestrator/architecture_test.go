@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -139,6 +141,40 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 		}
 	}
 }
+
+// backendNames are inference servers as flags, keys and hints name them.
+var backendNames = regexp.MustCompile(`(?i)vllm|sglang|llama|ollama|openai|--[a-z]+-[a-z]`)
+
+// Advice that names a server's flags or keys comes from the backend
+// ([sampler.Capabilities]).
+func TestTheLoopNamesNoBackend(t *testing.T) {
+	read := 0
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && slices.Contains(mayNameBackends, path):
+			return fs.SkipDir
+		case filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		read++
+		text, err := os.ReadFile(path)
+		for n, line := range strings.Split(string(text), "\n") {
+			if name := backendNames.FindString(line); name != "" {
+				t.Errorf("%s:%d names %q: %s", path, n+1, name, strings.TrimSpace(line))
+			}
+		}
+		return err
+	})
+	if err != nil || read == 0 {
+		t.Errorf("%d files read, %v", read, err)
+	}
+}
+
+// mayNameBackends are the command, the keys of the configuration, and the leaf
+// packages, which know no backend but explain themselves with one.
+var mayNameBackends = []string{"cmd", "config", "process", "jsonhttp"}
 
 // The top level is fixed.
 func TestTopLevel(t *testing.T) {

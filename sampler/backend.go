@@ -113,8 +113,9 @@ type Capabilities struct {
 	Parallel      int    `json:"parallel"`   // requests served at once
 	VocabSize     int    `json:"vocab_size"` // 0: unknown
 	Replicas      int    `json:"replicas"`   // servers behind the backend
-	// Hints say, by the JSON name of a capability that is missing or too small,
-	// which flag or version of this server provides it.
+	// Hints are remedies that name this server's flags and versions: by the
+	// JSON name of a capability that is missing or too small, and by the keys of
+	// [MismatchCause].
 	Hints map[string]string `json:"hints,omitempty"`
 }
 

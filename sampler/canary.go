@@ -110,9 +110,11 @@ func (p *canaryBackend) verify(ctx context.Context, a Adapter, policy Policy) er
 		return fmt.Errorf("%w: adapter not applied: version %d answers exactly as version %d, although the trainer's log-probs moved by %.3g; %s",
 			ErrCanary, a.Version, p.last.version, c.Moved, "does the server load the new file, and under the new name?")
 	case c.MaxDiff > p.tolerance:
-		return fmt.Errorf("%w: version %d: log-probs differ from the trainer's by %.3g (tolerance %.3g); %s",
-			ErrCanary, a.Version, c.MaxDiff, p.tolerance,
-			"likely another base model, an adapter that was not applied, a stale prompt cache, or a cache type or attention kernel of low precision (then raise sampler.canary)")
+		can, err := p.Capabilities(ctx)
+		return errors.Join(fmt.Errorf(
+			"%w: version %d: log-probs differ from the trainer's by %.3g at most and %.3g on average (tolerance %.3g); %s\n"+
+				"  hint: if model and adapter are right, sampler.canary may be raised",
+			ErrCanary, a.Version, c.MaxDiff, c.MeanDiff, p.tolerance, MismatchCause(c.MeanDiff, c.MaxDiff, can.Hints)), err)
 	}
 	p.last = now
 	return nil

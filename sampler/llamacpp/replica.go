@@ -151,6 +151,12 @@ func probeCapabilities(ctx context.Context, r *replica) (c sampler.Capabilities,
 		Server: "llama-server", Version: r.endpoint().Version,
 		IDsIn: true, IDsOut: true, Logprobs: true, LogprobSpace: "raw", Adapters: "process", AdapterFormat: "gguf", Replicas: 1,
 		ContextLength: props.Settings.Context, Parallel: props.Slots, VocabSize: models.Data[0].Meta.Vocab,
+		Hints: map[string]string{
+			"adapter_format":         "llama-server loads GGUF adapters: add \"gguf\" to trainer.formats",
+			"context_length":         "raise sampler.llamacpp.context",
+			sampler.HintStaleCache:   "empo2 starts it with --cache-ram 0: remove flags of the cache from sampler.llamacpp.args",
+			sampler.HintLowPrecision: "set sampler.llamacpp.exact_logprobs, or compute in the trainer's dtype",
+		},
 	}, props.Alias, nil
 }
 

@@ -51,12 +51,14 @@ func (b *Backend) probe(ctx context.Context) error {
 
 func hints() map[string]string {
 	return map[string]string{
-		"ids_in":         "no version of Ollama takes ids; prompts are sent as text and checked with the trainer's tokenizer",
-		"ids_out":        "no version of Ollama gives ids; with the trainer's tokenizer its text is tokenized again, or choose sampler.backend llamacpp, vllm or sglang",
-		"logprobs":       "Ollama's belong to pieces of text, with gaps; let the trainer recompute them, or choose sampler.backend llamacpp, vllm or sglang",
-		"adapter_format": "trainer.formats must have \"gguf\"",
-		"max_resident":   "Ollama keeps one adapter of a base model loaded; requests of two versions take turns, with a reload between them",
-		"context_length": "raise sampler.ollama.context",
+		"ids_in":                 "no version of Ollama takes ids; prompts are sent as text and checked with the trainer's tokenizer",
+		"ids_out":                "no version of Ollama gives ids; with the trainer's tokenizer its text is tokenized again, or choose sampler.backend llamacpp, vllm or sglang",
+		"logprobs":               "Ollama's belong to pieces of text, with gaps; let the trainer recompute them, or choose sampler.backend llamacpp, vllm or sglang",
+		"adapter_format":         "trainer.formats must have \"gguf\"",
+		"max_resident":           "Ollama keeps one adapter of a base model loaded; requests of two versions take turns, with a reload between them",
+		"context_length":         "raise sampler.ollama.context",
+		sampler.HintLowPrecision: "serve a model that is not quantised, and start Ollama without OLLAMA_KV_CACHE_TYPE and OLLAMA_FLASH_ATTENTION",
+		sampler.HintStaleCache:   "start Ollama again",
 	}
 }
 

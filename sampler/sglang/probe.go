@@ -15,18 +15,21 @@ import (
 
 // Remedies for what a server, as launched, cannot do.
 const (
-	adaptersHint = "start it with --enable-lora --lora-target-modules all --max-lora-rank of at least the adapter's rank"
-	rankHint     = "start it with a higher --max-lora-rank"
-	residentHint = "start it with a higher --max-loras-per-batch (and --max-loaded-loras)"
-	contextHint  = "start it with a higher --context-length"
-	spaceHint    = "start it with SGLANG_RETURN_ORIGINAL_LOGPROB=1 in its environment, or sample at temperature 1"
-	sleepHint    = "start it with --enable-memory-saver"
+	adaptersHint  = "start it with --enable-lora --lora-target-modules all --max-lora-rank of at least the adapter's rank"
+	rankHint      = "start it with a higher --max-lora-rank"
+	residentHint  = "start it with a higher --max-loras-per-batch (and --max-loaded-loras)"
+	contextHint   = "start it with a higher --context-length"
+	spaceHint     = "start it with SGLANG_RETURN_ORIGINAL_LOGPROB=1 in its environment, or sample at temperature 1"
+	cacheHint     = "start it with --disable-radix-cache"
+	precisionHint = "start it with --dtype float32, or compute in the trainer's dtype"
+	sleepHint     = "start it with --enable-memory-saver"
 )
 
 func hints() map[string]string {
 	return map[string]string{
 		"adapters": adaptersHint, "max_rank": rankHint, "max_resident": residentHint, "context_length": contextHint,
 		"logprob_space": spaceHint, "sleep": sleepHint,
+		sampler.HintStaleCache: cacheHint, sampler.HintLowPrecision: precisionHint,
 		"ids_out":        "output_ids of /generate need SGLang 0.4.7 or newer",
 		"logprobs":       "log-probs of /generate need SGLang 0.4.7 or newer",
 		"adapter_format": "SGLang reads PEFT directories: add \"peft\" to trainer.formats",

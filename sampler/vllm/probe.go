@@ -24,13 +24,16 @@ const (
 	contextHint  = "raise sampler.vllm.context, or start a server of your own with a higher --max-model-len"
 	idsHint      = "token ids in answers need vLLM 0.10.2 or newer"
 	spaceHint    = "start it with --logprobs-mode raw_logprobs, vLLM's default, or sample at temperature 1"
-	sleepHint    = "set sampler.vllm.sleep where empo2 launches it, or start it with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1 in its environment, on a GPU"
+	cacheHint    = "set sampler.vllm.cache_salt, or start it with --no-enable-prefix-caching"
+	precisionHint = "start it with --dtype float32, or compute in the trainer's dtype"
+	sleepHint     = "set sampler.vllm.sleep where empo2 launches it, or start it with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1 in its environment, on a GPU"
 )
 
 func hints() map[string]string {
 	return map[string]string{
 		"adapters": adaptersHint, "max_rank": rankHint, "max_resident": residentHint, "context_length": contextHint,
 		"ids_out": idsHint, "logprobs": idsHint, "logprob_space": spaceHint, "sleep": sleepHint,
+		sampler.HintStaleCache: cacheHint, sampler.HintLowPrecision: precisionHint,
 		"adapter_format": "vLLM reads PEFT directories: add \"peft\" to trainer.formats",
 	}
 }
