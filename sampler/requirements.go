@@ -14,9 +14,10 @@ type Requirements struct {
 	Logprobs bool // the sampler's log-probs, aligned with the ids
 	Adapters bool // new versions while the run goes on
 	Formats  []string
-	Rank     int // of the adapter
-	Context  int // tokens of the longest conversation; 0: not known
-	Resident int // policies served at once
+	Rank     int  // of the adapter
+	Context  int  // tokens of the longest conversation; 0: not known
+	Resident int  // policies served at once
+	Stop     bool // replies end at stop strings
 }
 
 // ErrCapability is wrapped when a server, as launched, cannot do what a run
@@ -48,6 +49,7 @@ func (r Requirements) Check(c Capabilities) error {
 		"%d versions at once at most, %d are needed while one replaces another", c.MaxResident, r.Resident)
 	lacks(r.Context > 0 && c.ContextLength > 0 && r.Context > c.ContextLength, "context_length",
 		"a context of %d tokens, %d are needed", c.ContextLength, r.Context)
+	lacks(r.Stop && !c.StopStrings, "stop_strings", "no stop strings (rollout.stop)")
 	if len(missing) == 0 {
 		return nil
 	}

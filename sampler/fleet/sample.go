@@ -11,9 +11,9 @@ import (
 	"github.com/empo2/empo2/sampler/admission"
 )
 
-// Sample answers with the version asked for. Where the servers' log-probs are
-// those after the temperature and that is neither 0 nor 1, they are NaN: they
-// are not those of the policy.
+// Sample answers with the version asked for. If the servers' log-probs are
+// those after the temperature, top-p and top-k, and one of these changes the
+// distribution, the log-probs are NaN: they are not those of the policy.
 func (b *Backend) Sample(ctx context.Context, p sampler.Policy, r sampler.Request) (sampler.Completion, error) {
 	c, err := b.sample(ctx, p, r)
 	if err != nil {
@@ -47,10 +47,11 @@ func (b *Backend) checkRequest(r sampler.Request) error {
 	switch {
 	case len(r.Prompt) == 0 || r.MaxTokens < 1:
 		return fmt.Errorf("%d prompt tokens and %d to sample: both must be positive", len(r.Prompt), r.MaxTokens)
-	case math.IsNaN(r.Temperature) || math.IsInf(r.Temperature, 0) || r.Temperature < 0:
-		return fmt.Errorf("temperature %v", r.Temperature)
 	case len(r.Prompt)+r.MaxTokens > n:
 		return fmt.Errorf("%w: %d tokens and %d to sample, %d in all", sampler.ErrContextFull, len(r.Prompt), r.MaxTokens, n)
+	}
+	if err := r.CheckSampling(b.probe.Capabilities); err != nil {
+		return err
 	}
 	return b.inVocabulary(r.Prompt)
 }
@@ -169,7 +170,8 @@ func (b *Backend) read(v *version, q sampler.Request, a Answer) (sampler.Complet
 		}
 		c.Logprobs[i] = min(l, 0)
 	}
-	if b.probe.Capabilities.LogprobSpace == "processed" && q.Temperature != 0 && q.Temperature != 1 {
+	changed := q.Truncated() || q.Temperature != 0 && q.Temperature != 1
+	if b.probe.Capabilities.LogprobSpace == "processed" && changed {
 		for i := range c.Logprobs {
 			c.Logprobs[i] = float32(math.NaN())
 		}

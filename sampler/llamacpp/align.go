@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // An entry is the server's word on one sampled token.
@@ -23,7 +24,8 @@ const (
 )
 
 // align gives every id its log-prob. The server leaves out tokens after which
-// the text ends within a UTF-8 character; these gaps are NaN. So is a token
+// the text ends within a UTF-8 character; these gaps are NaN, and so are
+// the last tokens of a reply that ended at a stop string. So is a token
 // whose entry could as well belong to a neighbour: only entries whose place is
 // the same whether they are matched from the left or from the right are used.
 func align(ids []int32, entries []entry) ([]float32, error) {
@@ -34,10 +36,7 @@ func align(ids []int32, entries []entry) ([]float32, error) {
 	if len(entries) == 0 && len(ids) > longestGap {
 		return nil, errors.New("no log-probs\n  hint: the server must not be built or set to sample on the device (backend sampling)")
 	}
-	out := make([]float32, len(ids))
-	for i := range out {
-		out[i] = float32(math.NaN())
-	}
+	out := gaps(len(ids))
 	for k, e := range entries {
 		if left[k] != right[k] || e.Logprob == nil || *e.Logprob < impossible {
 			continue
@@ -49,6 +48,9 @@ func align(ids []int32, entries []entry) ([]float32, error) {
 	}
 	return out, nil
 }
+
+// gaps are log-probs that are not known.
+func gaps(n int) []float32 { return slices.Repeat([]float32{float32(math.NaN())}, n) }
 
 // match finds the ids that the entries speak of, in order, as far left or as
 // far right as possible. It is nil if there is no such match.

@@ -37,7 +37,7 @@ func TestEverythingIsAskedExplicitly(t *testing.T) {
 	q := requests[len(requests)-1]
 	zero, one, half, never, slot, yes, n := 0, 1.0, 0.5, uint32(0), 1, true, 20
 	want := fakeserver.LlamaRequest{
-		Prompt: []byte(`[1,50,2]`), NPredict: &n, Temperature: &half, TopK: &zero, TopP: &one, MinP: new(float64), Seed: &never,
+		Samplers: []string{"temperature"}, Prompt: []byte(`[1,50,2]`), NPredict: &n, Temperature: &half, TopK: &zero, TopP: &one, MinP: new(float64), Seed: &never,
 		NProbs: 1, ReturnTokens: true, CachePrompt: &yes, IDSlot: &slot,
 	}
 	if diff := cmp.Diff(want, q); diff != "" {

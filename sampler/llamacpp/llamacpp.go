@@ -42,6 +42,10 @@ type Config struct {
 	BaseGGUF string   // base model, see [EnsureBaseGGUF]
 	Alias    string   // policies are called <Alias>-v000012; empty: "policy"
 
+	// TemplateArgs are arguments of the chat template in the model's file, for
+	// example enable_thinking. Nil: none.
+	TemplateArgs map[string]any
+
 	ContextPerSlot int // tokens of one conversation; 0: what the model was trained with
 	Slots          int // requests computed at once; 0: 16. Best is one per concurrent session
 	Threads        int // of generation; 0: 1, as more only spin on small models

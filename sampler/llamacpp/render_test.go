@@ -64,6 +64,11 @@ func TestConversationsAreRenderedByTheServer(t *testing.T) {
 	if diff := cmp.Diff(want, *asked); diff != "" {
 		t.Error(diff)
 	}
+	b.cfg.TemplateArgs = map[string]any{"enable_thinking": false}
+	if _, err := b.Render(t.Context(), talk, true); err != nil ||
+		!strings.Contains(*asked, `"chat_template_kwargs":{"enable_thinking":false}`) {
+		t.Errorf("%v, asked %s", err, *asked)
+	}
 	if _, err := b.Render(t.Context(), talk, false); err != nil || !strings.Contains(*asked, `"add_generation_prompt":false`) {
 		t.Errorf("%v, asked %s", err, *asked)
 	}

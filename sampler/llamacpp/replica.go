@@ -149,7 +149,7 @@ func probeCapabilities(ctx context.Context, r *replica) (c sampler.Capabilities,
 	}
 	return sampler.Capabilities{
 		Server: "llama-server", Version: r.endpoint().Version,
-		IDsIn: true, IDsOut: true, Logprobs: true, LogprobSpace: "raw", Adapters: "process", AdapterFormat: "gguf", Replicas: 1,
+		IDsIn: true, IDsOut: true, StopStrings: true, Logprobs: true, LogprobSpace: "raw", Adapters: "process", AdapterFormat: "gguf", Replicas: 1,
 		ContextLength: props.Settings.Context, Parallel: props.Slots, VocabSize: models.Data[0].Meta.Vocab,
 		Hints: map[string]string{
 			"adapter_format":         "llama-server loads GGUF adapters: add \"gguf\" to trainer.formats",

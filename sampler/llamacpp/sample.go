@@ -48,11 +48,12 @@ func (b *Backend) checkRequest(r sampler.Request) error {
 	switch {
 	case len(r.Prompt) == 0 || r.MaxTokens < 1:
 		return fmt.Errorf("%d prompt tokens and %d to sample: both must be positive", len(r.Prompt), r.MaxTokens)
-	case math.IsNaN(r.Temperature) || math.IsInf(r.Temperature, 0) || r.Temperature < 0:
-		return fmt.Errorf("temperature %v", r.Temperature)
 	case len(r.Prompt)+r.MaxTokens > b.caps.ContextLength:
 		return fmt.Errorf("%w: %d tokens and %d to sample, %d in all",
 			sampler.ErrContextFull, len(r.Prompt), r.MaxTokens, b.caps.ContextLength)
+	}
+	if err := r.CheckSampling(b.caps); err != nil {
+		return err
 	}
 	return b.inVocabulary(r.Prompt)
 }
@@ -77,6 +78,7 @@ type question struct {
 	MinP           float64  `json:"min_p"`
 	RepeatPenalty  float64  `json:"repeat_penalty"`
 	Samplers       []string `json:"samplers"`
+	Stop           []string `json:"stop,omitempty"`
 	Seed           uint32   `json:"seed"`
 	NProbs         int      `json:"n_probs"`
 	ReturnTokens   bool     `json:"return_tokens"`
@@ -110,14 +112,27 @@ var answerFields = []string{"content", "tokens", "model", "stop_type", "tokens_e
 
 func (v *version) question(r sampler.Request, slot int) question {
 	q := question{
-		Prompt: r.Prompt, NPredict: r.MaxTokens, Temperature: r.Temperature, TopP: 1, RepeatPenalty: 1,
-		Samplers: []string{"temperature"}, Seed: seed(r.Seed), NProbs: 1, ReturnTokens: true, CachePrompt: true,
+		Prompt: r.Prompt, NPredict: r.MaxTokens, Temperature: r.Temperature, TopK: r.TopK, TopP: r.NucleusP(),
+		RepeatPenalty: 1, Samplers: samplers(r), Stop: r.Stop, Seed: seed(r.Seed), NProbs: 1, ReturnTokens: true, CachePrompt: true,
 		IDSlot: slot, ResponseFields: answerFields,
 	}
 	if v.adapter != "" {
 		q.Lora = []scale{{0, 1}}
 	}
 	return q
+}
+
+// samplers are the server's samplers in the order of other servers and of
+// Hugging Face: top-k and top-p see the distribution after the temperature.
+func samplers(r sampler.Request) []string {
+	s := []string{"temperature"}
+	if r.TopK > 0 {
+		s = append(s, "top_k")
+	}
+	if r.TopP > 0 && r.TopP < 1 {
+		s = append(s, "top_p")
+	}
+	return s
 }
 
 // seed folds a seed into the server's 32 bits; all ones would mean "any".
@@ -192,6 +207,8 @@ func (v *version) read(r sampler.Request, a answer) (sampler.Completion, error) 
 		return c, fmt.Errorf("%d tokens, %d were asked for", n, r.MaxTokens)
 	case a.StopType == "eos":
 		c.Finish = sampler.FinishStop
+	case a.StopType == "word" && len(r.Stop) > 0:
+		c.Finish = sampler.FinishStop
 	case a.StopType == "limit" && n == r.MaxTokens:
 		c.Finish = sampler.FinishLength
 	default:
@@ -201,6 +218,10 @@ func (v *version) read(r sampler.Request, a answer) (sampler.Completion, error) 
 		return c, err
 	}
 	var err error
+	if a.StopType == "word" && len(a.Entries) == 0 {
+		c.Logprobs = gaps(n) // the server leaves out as many as the stop string has tokens
+		return c, nil
+	}
 	c.Logprobs, err = align(a.Tokens, a.Entries)
 	return c, err
 }

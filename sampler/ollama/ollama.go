@@ -39,6 +39,11 @@ type Config struct {
 	// Empty: "empo2-policy".
 	Alias string
 
+	// TemplateArgs are arguments of the model's chat template, which is used
+	// without a Codec. Ollama's know one: "think", a bool or "low", "medium",
+	// "high"; "enable_thinking" is a bool with the same meaning.
+	TemplateArgs map[string]any
+
 	NumCtx  int // tokens of one conversation; 0: the model's own, 4096 at most
 	Threads int // of the server's runner; 0: the server's choice
 	// MaxInFlight bounds the requests sent at once; the server computes
@@ -105,6 +110,8 @@ func (c Config) check() error {
 		return fmt.Errorf("url %q: must be http://HOST:PORT", c.URL)
 	case c.Model == "":
 		return errors.New("no model\n  hint: `ollama list` shows what the server has")
+	case c.thinkError() != nil:
+		return c.thinkError()
 	case c.NumCtx < 0, c.Threads < 0, c.MaxInFlight < 1:
 		return fmt.Errorf("context %d, threads %d and requests in flight %d must not be negative", c.NumCtx, c.Threads, c.MaxInFlight)
 	}

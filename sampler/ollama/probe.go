@@ -45,6 +45,8 @@ func (b *Backend) probe(ctx context.Context) error {
 	b.caps = sampler.Capabilities{
 		Server: "ollama", Version: version.Version, Adapters: "create", AdapterFormat: "gguf",
 		MaxResident: 1, ContextLength: b.cfg.NumCtx, Parallel: b.cfg.MaxInFlight, Replicas: 1, Hints: hints(),
+		// A reply does not say whether a stop string or the end token ended it.
+		StopStrings: b.cfg.Codec == nil,
 	}
 	return nil
 }
@@ -56,6 +58,7 @@ func hints() map[string]string {
 		"logprobs":               "Ollama's belong to pieces of text, with gaps; let the trainer recompute them, or choose sampler.backend llamacpp, vllm or sglang",
 		"adapter_format":         "trainer.formats must have \"gguf\"",
 		"max_resident":           "Ollama keeps one adapter of a base model loaded; requests of two versions take turns, with a reload between them",
+		"stop_strings":           "Ollama does not say whether a stop string or the end token ended a reply, which a trainer must know; choose sampler.backend llamacpp, vllm or sglang",
 		"context_length":         "raise sampler.ollama.context",
 		sampler.HintLowPrecision: "serve a model that is not quantised, and start Ollama without OLLAMA_KV_CACHE_TYPE and OLLAMA_FLASH_ATTENTION",
 		sampler.HintStaleCache:   "start Ollama again",

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 
 	"github.com/ollama/ollama/api"
@@ -67,11 +66,12 @@ type question struct {
 }
 
 func (b *Backend) question(ctx context.Context, r sampler.Request) (question, error) {
+	if err := r.CheckSampling(b.caps); err != nil {
+		return question{}, err
+	}
 	switch {
 	case r.MaxTokens < 1:
 		return question{}, fmt.Errorf("%d tokens to sample", r.MaxTokens)
-	case math.IsNaN(r.Temperature) || math.IsInf(r.Temperature, 0) || r.Temperature < 0:
-		return question{}, fmt.Errorf("temperature %v", r.Temperature)
 	case b.spell == nil || len(r.Prompt) == 0:
 		return messages(r.Messages)
 	case len(r.Prompt)+r.MaxTokens > b.cfg.NumCtx:
@@ -104,9 +104,9 @@ func messages(given []chat.Message) (question, error) {
 // threads would reload the model.
 func (b *Backend) options(r sampler.Request) map[string]any {
 	o := map[string]any{
-		"temperature": r.Temperature, "top_k": 0, "top_p": 1, "min_p": 0, "typical_p": 1,
+		"temperature": r.Temperature, "top_k": r.TopK, "top_p": r.NucleusP(), "min_p": 0, "typical_p": 1,
 		"repeat_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0,
-		"seed": sampler.ShortSeed(r.Seed), "num_predict": r.MaxTokens, "num_ctx": b.cfg.NumCtx, "stop": []string{},
+		"seed": sampler.ShortSeed(r.Seed), "num_predict": r.MaxTokens, "num_ctx": b.cfg.NumCtx, "stop": append([]string{}, r.Stop...),
 	}
 	if b.cfg.Threads > 0 {
 		o["num_thread"] = b.cfg.Threads
@@ -164,7 +164,7 @@ func (b *Backend) body(p sampler.Policy, r sampler.Request, q question) (path st
 	if q.messages != nil {
 		return "/api/chat", api.ChatRequest{
 			Model: p.Name, Messages: q.messages, Stream: &no, Truncate: &no, Shift: &no,
-			KeepAlive: &forever, Options: b.options(r),
+			Think: b.cfg.think(), KeepAlive: &forever, Options: b.options(r),
 		}
 	}
 	return "/api/generate", api.GenerateRequest{

@@ -34,6 +34,10 @@ type Config struct {
 	// before the first message of the user. Empty: "system".
 	SystemRole string
 
+	// TemplateArgs are arguments of the server's chat template, for example
+	// enable_thinking. Nil: none are sent.
+	TemplateArgs map[string]any
+
 	// RequestTimeout bounds a request with its repeats, waiting for a place
 	// not counted; 0: 5 minutes.
 	RequestTimeout time.Duration
@@ -116,7 +120,7 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	}
 	b.caps = sampler.Capabilities{
 		Server: "openai", Version: "unknown", Adapters: "none", ContextLength: served.context(cfg.Model),
-		Parallel: cfg.MaxInFlight, Replicas: 1, Hints: hints(),
+		Parallel: cfg.MaxInFlight, Replicas: 1, StopStrings: true, Hints: hints(),
 	}
 	return b, nil
 }
@@ -165,6 +169,9 @@ func (b *Backend) publish(ctx context.Context) error {
 	}
 	hello := chat.Message{Role: chat.RoleUser, Spans: []chat.Span{{Kind: chat.StateSpan, Text: "Say yes."}}}
 	if _, err := b.ask(ctx, sampler.Request{Messages: []chat.Message{hello}, MaxTokens: probeTokens}); err != nil {
+		if errors.Is(err, sampler.ErrCapability) {
+			return err
+		}
 		return b.explain(ctx, err)
 	}
 	b.mu.Lock()

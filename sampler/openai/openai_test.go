@@ -347,3 +347,43 @@ func TestARequestHasItsOwnDeadline(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A parameter that the server does not know is named, with the remedy.
+func TestUnknownParametersAreNamed(t *testing.T) {
+	f := func(parameter, hint string, change func(*Config), r sampler.Request) {
+		t.Helper()
+		s := newFake(t, tossing)
+		s.Unknown = []string{parameter}
+		b := openFake(t, s, change)
+		p, err := b.Publish(t.Context(), sampler.Adapter{})
+		if err == nil {
+			_, err = b.Sample(t.Context(), p, r)
+		}
+		if !errors.Is(err, sampler.ErrCapability) || !strings.Contains(err.Error(), parameter) || !strings.Contains(err.Error(), hint) {
+			t.Errorf("%s: %v", parameter, err)
+		}
+	}
+	r := request()
+	r.TopK = 5
+	f("top_k", "rollout.top_k", nil, r)
+	r = request()
+	r.Stop = []string{"\n"}
+	f("stop", "rollout.stop", nil, r)
+	f("chat_template_kwargs", "sampler.template_args", func(c *Config) {
+		c.TemplateArgs = map[string]any{"enable_thinking": false}
+	}, request())
+}
+
+func TestTemplateArgumentsAreSent(t *testing.T) {
+	s := newFake(t, tossing)
+	args := map[string]any{"enable_thinking": false, "effort": "low"}
+	b := openFake(t, s, func(c *Config) { c.TemplateArgs = args })
+	if _, err := b.Sample(t.Context(), publish(t, b), request()); err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range s.Requests() {
+		if diff := cmp.Diff(args, r.TemplateArgs); diff != "" {
+			t.Errorf("request %d: %s", i, diff)
+		}
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 
 	"github.com/empo2/empo2/sampler"
@@ -40,10 +39,11 @@ func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 	switch {
 	case r.MaxTokens < 1:
 		return sampler.Completion{}, fmt.Errorf("%d tokens to sample", r.MaxTokens)
-	case math.IsNaN(r.Temperature) || math.IsInf(r.Temperature, 0) || r.Temperature < 0:
-		return sampler.Completion{}, fmt.Errorf("temperature %v", r.Temperature)
 	case len(r.Messages) == 0:
 		return sampler.Completion{}, errors.New("no messages: chat completions take no ids")
+	}
+	if err := r.CheckSampling(b.caps); err != nil {
+		return sampler.Completion{}, err
 	}
 	return b.ask(ctx, r)
 }
@@ -70,9 +70,12 @@ type question struct {
 	TopP        float64   `json:"top_p"`
 	MaxTokens   int       `json:"max_tokens,omitempty"`
 	// MaxCompletion replaces MaxTokens where the server demands it.
-	MaxCompletion int   `json:"max_completion_tokens,omitempty"`
-	Seed          int64 `json:"seed"`
-	Stream        bool  `json:"stream"`
+	MaxCompletion int            `json:"max_completion_tokens,omitempty"`
+	Seed          int64          `json:"seed"`
+	TopK          int            `json:"top_k,omitempty"` // not of OpenAI's interface; many servers know it
+	Stop          []string       `json:"stop,omitempty"`
+	TemplateArgs  map[string]any `json:"chat_template_kwargs,omitempty"`
+	Stream        bool           `json:"stream"`
 }
 
 type message struct {
@@ -104,9 +107,12 @@ func (b *Backend) ask(ctx context.Context, r sampler.Request) (sampler.Completio
 	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.RequestTimeout, fmt.Errorf("no answer within %v", b.cfg.RequestTimeout))
 	defer cancel()
 	a, err := b.exchange(ctx, r)
+	parameter := b.refusedParameter(r, err)
 	switch {
 	case full(err):
 		return sampler.Completion{}, fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
+	case parameter != "":
+		return sampler.Completion{}, fmt.Errorf("%w: %w\n  hint: %s", sampler.ErrCapability, err, parameter)
 	case err != nil:
 		return sampler.Completion{}, err
 	case len(a.Choices) == 0:
@@ -139,6 +145,29 @@ func demandsNewer(err error) bool {
 	return errors.As(err, &refused) && refused.Status/100 == 4 && strings.Contains(refused.Message, "max_completion_tokens")
 }
 
+// refusedParameter is the remedy if the server refused a parameter that not
+// every server knows; empty: it did not.
+func (b *Backend) refusedParameter(r sampler.Request, err error) string {
+	var refused *apiError
+	if !errors.As(err, &refused) || refused.Status/100 != 4 {
+		return ""
+	}
+	for _, p := range []struct {
+		sent       bool
+		name, hint string
+	}{
+		{r.TopK > 0, "top_k", "OpenAI's own interface has no top_k: leave rollout.top_k and eval.top_k at 0"},
+		{len(b.cfg.TemplateArgs) > 0, "chat_template_kwargs",
+			"this server takes no arguments for the chat template: leave sampler.template_args empty"},
+		{len(r.Stop) > 0, "stop", "this model takes no stop strings, or fewer: change rollout.stop"},
+	} {
+		if p.sent && strings.Contains(refused.Message, p.name) {
+			return p.hint
+		}
+	}
+	return ""
+}
+
 // full recognises what servers say to a conversation without room.
 func full(err error) bool {
 	var refused *apiError
@@ -156,8 +185,8 @@ func full(err error) bool {
 
 func (b *Backend) question(r sampler.Request, newer bool) question {
 	q := question{
-		Model: b.cfg.Model, Messages: b.messages(r.Messages), Temperature: r.Temperature, TopP: 1,
-		MaxTokens: r.MaxTokens, Seed: sampler.ShortSeed(r.Seed),
+		Model: b.cfg.Model, Messages: b.messages(r.Messages), Temperature: r.Temperature, TopP: r.NucleusP(), TopK: r.TopK, Stop: r.Stop,
+		MaxTokens: r.MaxTokens, Seed: sampler.ShortSeed(r.Seed), TemplateArgs: b.cfg.TemplateArgs,
 	}
 	if newer {
 		q.MaxTokens, q.MaxCompletion = 0, r.MaxTokens

@@ -114,16 +114,17 @@ type question struct {
 
 // sampling leaves nothing to the server's defaults.
 type sampling struct {
-	MaxNewTokens      int     `json:"max_new_tokens"`
-	Temperature       float64 `json:"temperature"`
-	TopP              float64 `json:"top_p"`
-	TopK              int     `json:"top_k"` // −1: all
-	MinP              float64 `json:"min_p"`
-	RepetitionPenalty float64 `json:"repetition_penalty"`
-	FrequencyPenalty  float64 `json:"frequency_penalty"`
-	PresencePenalty   float64 `json:"presence_penalty"`
-	IgnoreEOS         bool    `json:"ignore_eos"`
-	Seed              *int64  `json:"sampling_seed,omitempty"`
+	MaxNewTokens      int      `json:"max_new_tokens"`
+	Temperature       float64  `json:"temperature"`
+	TopP              float64  `json:"top_p"`
+	TopK              int      `json:"top_k"` // −1: all
+	MinP              float64  `json:"min_p"`
+	RepetitionPenalty float64  `json:"repetition_penalty"`
+	FrequencyPenalty  float64  `json:"frequency_penalty"`
+	PresencePenalty   float64  `json:"presence_penalty"`
+	IgnoreEOS         bool     `json:"ignore_eos"`
+	Seed              *int64   `json:"sampling_seed,omitempty"`
+	Stop              []string `json:"stop,omitempty"`
 }
 
 func ask(prompt []int32, tokens int) question {
@@ -170,7 +171,10 @@ func (r *logprobRow) UnmarshalJSON(text []byte) error {
 // gave it: that is what the canary is for.
 func (s *server) Complete(ctx context.Context, name string, r sampler.Request) (fleet.Answer, error) {
 	q := ask(r.Prompt, r.MaxTokens)
-	q.Params.Temperature = r.Temperature
+	q.Params.Temperature, q.Params.TopP, q.Params.Stop = r.Temperature, r.NucleusP(), r.Stop
+	if r.TopK > 0 {
+		q.Params.TopK = r.TopK
+	}
 	is := s.probed.Load()
 	if is == nil {
 		return fleet.Answer{}, errors.New("the server was not probed")

@@ -18,13 +18,13 @@ import (
 
 // Remedies for what a server, as launched, cannot do.
 const (
-	adaptersHint = "start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment and --enable-lora"
-	rankHint     = "start it with --max-lora-rank of at least the adapter's rank (allowed: 1, 8, 16, 32, 64, 128, 256, 320, 512)"
-	residentHint = "start it with a higher --max-loras (and --max-cpu-loras)"
-	contextHint  = "raise sampler.vllm.context, or start a server of your own with a higher --max-model-len"
-	idsHint      = "token ids in answers need vLLM 0.10.2 or newer"
-	spaceHint    = "start it with --logprobs-mode raw_logprobs, vLLM's default, or sample at temperature 1"
-	cacheHint    = "set sampler.vllm.cache_salt, or start it with --no-enable-prefix-caching"
+	adaptersHint  = "start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment and --enable-lora"
+	rankHint      = "start it with --max-lora-rank of at least the adapter's rank (allowed: 1, 8, 16, 32, 64, 128, 256, 320, 512)"
+	residentHint  = "start it with a higher --max-loras (and --max-cpu-loras)"
+	contextHint   = "raise sampler.vllm.context, or start a server of your own with a higher --max-model-len"
+	idsHint       = "token ids in answers need vLLM 0.10.2 or newer"
+	spaceHint     = "start it with --logprobs-mode raw_logprobs, vLLM's default, or sample at temperature 1"
+	cacheHint     = "set sampler.vllm.cache_salt, or start it with --no-enable-prefix-caching"
 	precisionHint = "start it with --dtype float32, or compute in the trainer's dtype"
 	sleepHint     = "set sampler.vllm.sleep where empo2 launches it, or start it with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1 in its environment, on a GPU"
 )
@@ -52,7 +52,7 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 		return fleet.Probe{}, err
 	}
 	p := fleet.Probe{Model: m.ID, Root: m.Root, Capabilities: sampler.Capabilities{
-		Server: "vllm", Version: version.Version, IDsIn: true, Adapters: "none", AdapterFormat: "peft",
+		Server: "vllm", Version: version.Version, IDsIn: true, StopStrings: true, Adapters: "none", AdapterFormat: "peft",
 		ContextLength: m.Context, Replicas: 1, Hints: hints(),
 	}}
 	c := &p.Capabilities

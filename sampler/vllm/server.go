@@ -163,6 +163,7 @@ type question struct {
 	CacheSalt         string             `json:"cache_salt,omitempty"`
 	AllowedIDs        []int32            `json:"allowed_token_ids,omitempty"`
 	LogitBias         map[string]float64 `json:"logit_bias,omitempty"`
+	Stop              []string           `json:"stop,omitempty"`
 }
 
 func ask(model string, prompt []int32, tokens int) question {
@@ -191,7 +192,7 @@ type completion struct {
 // nothing else, and vLLM on a CPU with chunked prefill dies of it.
 func (s *server) Complete(ctx context.Context, name string, r sampler.Request) (fleet.Answer, error) {
 	q := ask(name, r.Prompt, r.MaxTokens)
-	q.Temperature = r.Temperature
+	q.Temperature, q.TopP, q.TopK, q.Stop = r.Temperature, r.NucleusP(), r.TopK, r.Stop
 	if r.Temperature > 0 {
 		seed := int64(r.Seed & math.MaxInt64)
 		q.Seed = &seed

@@ -53,6 +53,8 @@ type LlamaRequest struct {
 	IDSlot       *int            `json:"id_slot"`
 	PostSampling bool            `json:"post_sampling_probs"`
 	IgnoreEOS    bool            `json:"ignore_eos"`
+	Samplers     []string        `json:"samplers"`
+	Stop         []string        `json:"stop"`
 	Model        string          `json:"model"`
 }
 
@@ -228,6 +230,13 @@ func (s *Llama) request(w http.ResponseWriter, body LlamaRequest) (sampler.Reque
 	}
 	if body.Seed != nil {
 		r.Seed = uint64(*body.Seed)
+	}
+	r.Stop = body.Stop
+	if body.TopK != nil && slices.Contains(body.Samplers, "top_k") {
+		r.TopK = *body.TopK
+	}
+	if body.TopP != nil && slices.Contains(body.Samplers, "top_p") {
+		r.TopP = *body.TopP
 	}
 	return r, true
 }

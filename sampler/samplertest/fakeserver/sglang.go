@@ -28,10 +28,12 @@ type SGLang struct {
 type SGLangRequest struct {
 	InputIDs []int32 `json:"input_ids"`
 	Params   struct {
-		MaxNewTokens int     `json:"max_new_tokens"`
-		Temperature  float64 `json:"temperature"`
-		TopK         int     `json:"top_k"`
-		Seed         *int64  `json:"sampling_seed"`
+		MaxNewTokens int      `json:"max_new_tokens"`
+		Temperature  float64  `json:"temperature"`
+		TopK         int      `json:"top_k"`
+		TopP         float64  `json:"top_p"`
+		Stop         []string `json:"stop"`
+		Seed         *int64   `json:"sampling_seed"`
 	} `json:"sampling_params"`
 	ReturnLogprob bool   `json:"return_logprob"`
 	Adapter       string `json:"lora_path"`
@@ -184,10 +186,8 @@ func (s *SGLang) generate(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	q := sampler.Request{Prompt: body.InputIDs, MaxTokens: body.Params.MaxNewTokens, Temperature: body.Params.Temperature}
-	if body.Params.TopK == 1 {
-		q.Temperature = 0
-	}
+	q := sampler.Request{Prompt: body.InputIDs, MaxTokens: body.Params.MaxNewTokens, Temperature: body.Params.Temperature,
+		TopP: body.Params.TopP, TopK: max(body.Params.TopK, 0), Stop: body.Params.Stop}
 	if body.Params.Seed != nil {
 		q.Seed = uint64(*body.Params.Seed)
 	}
@@ -236,5 +236,5 @@ func (s *SGLang) body(body SGLangRequest, c sampler.Completion, fault samplertes
 	if body.ReturnLogprob && fault != samplertest.FaultNoLogprobs {
 		meta["output_token_logprobs"] = rows
 	}
-	return map[string]any{"text": visible(s.Policy, c.IDs), "output_ids": c.IDs, "meta_info": meta}
+	return map[string]any{"text": c.Text, "output_ids": c.IDs, "meta_info": meta}
 }

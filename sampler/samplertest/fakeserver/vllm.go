@@ -43,6 +43,7 @@ type VLLMRequest struct {
 	CacheSalt   *string            `json:"cache_salt"`
 	AllowedIDs  []int32            `json:"allowed_token_ids"`
 	LogitBias   map[string]float64 `json:"logit_bias"`
+	Stop        []string           `json:"stop"`
 }
 
 // NewVLLM starts the server on a free port of the loopback. Close ends it.

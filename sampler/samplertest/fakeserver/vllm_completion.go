@@ -79,6 +79,13 @@ func (v *VLLM) request(w http.ResponseWriter, body VLLMRequest) (q sampler.Reque
 	if body.Temperature != nil {
 		q.Temperature = *body.Temperature
 	}
+	q.Stop = body.Stop
+	if body.TopP != nil {
+		q.TopP = *body.TopP
+	}
+	if body.TopK != nil {
+		q.TopK = max(*body.TopK, 0)
+	}
 	if body.Seed != nil {
 		q.Seed = uint64(*body.Seed)
 	}
@@ -122,7 +129,7 @@ func (v *VLLM) body(body VLLMRequest, c sampler.Completion, fault samplertest.Fa
 		values[len(values)-1] = nil
 	}
 	choice := map[string]any{
-		"index": 0, "text": visible(v.Policy, c.IDs), "finish_reason": string(c.Finish), "stop_reason": nil,
+		"index": 0, "text": c.Text, "finish_reason": string(c.Finish), "stop_reason": nil,
 		"token_ids": nil, "prompt_token_ids": nil, "logprobs": nil,
 	}
 	if body.Logprobs != nil && fault != samplertest.FaultNoLogprobs {
