@@ -165,6 +165,27 @@ func TestLogprobsAfterTheTemperatureAreGaps(t *testing.T) {
 	}
 }
 
+// Processed log-probs are those of the truncated distribution.
+func TestLogprobsAfterTruncationAreGaps(t *testing.T) {
+	servers, urls := fakes(t, 1)
+	servers[0].Processed = true
+	b := openFake(t, config(urls))
+	p := publish(t, b, sampler.Adapter{})
+	for _, by := range []sampler.Request{{}, {TopP: 1}, {TopP: 0.9}, {TopK: 5}} {
+		r := asking
+		r.Temperature, r.TopP, r.TopK = 1, by.TopP, by.TopK
+		c, err := b.Sample(t.Context(), p, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range c.Logprobs {
+			if math.IsNaN(float64(l)) != r.Truncated() {
+				t.Errorf("top-p %v, top-k %d: %v", r.TopP, r.TopK, c.Logprobs)
+			}
+		}
+	}
+}
+
 func TestRequestsThatCannotBeAnsweredAreNotSent(t *testing.T) {
 	servers, urls := fakes(t, 1)
 	b := openFake(t, config(urls))
