@@ -12,11 +12,12 @@ import (
 )
 
 const (
-	// alive is the pause between signs of life, that of the SDK's client
-	// (client/_session.py); the SDK's server waits 15 minutes for one.
-	alive = 10 * time.Second
-	// farewell bounds the requests that end a session.
-	farewell = 10 * time.Second
+	// pingEvery is the pause between pings, as in the SDK's client
+	// (client/_session.py). The SDK's server ends a session after 15 minutes
+	// without one.
+	pingEvery = 10 * time.Second
+	// endTimeout bounds the requests that end a session, together.
+	endTimeout = 10 * time.Second
 )
 
 // A session is one environment on the server. It is asked by one goroutine and
@@ -58,7 +59,7 @@ func (f *Family) newSession(ctx context.Context) (*session, error) {
 // thinks. That a session is lost becomes known with the next request.
 func (s *session) keepAlive(ctx context.Context) {
 	defer close(s.ended)
-	ticker := time.NewTicker(alive)
+	ticker := time.NewTicker(pingEvery)
 	defer ticker.Stop()
 	for {
 		select {
@@ -162,7 +163,7 @@ func (s *session) follow(ctx context.Context, path string, c *call) (r result, e
 func (s *session) close() {
 	s.stop()
 	<-s.ended
-	ctx, cancel := context.WithTimeoutCause(context.Background(), farewell, errors.New("no answer to the end of a session"))
+	ctx, cancel := context.WithTimeoutCause(context.Background(), endTimeout, errors.New("no answer to the end of a session"))
 	defer cancel()
 	s.tell(ctx, "/delete")
 	s.tell(ctx, "/delete_session")

@@ -1,4 +1,4 @@
-package exchangetest
+package remotetest
 
 import (
 	"crypto/sha256"
