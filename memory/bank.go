@@ -41,8 +41,6 @@ type Config struct {
 	// below 1/11; NoveltyCap = 10 is that. Without a cap the bonus of a state
 	// that is visited all the time vanishes, which is what the formula says.
 	NoveltyCap int
-	// MaxTipRunes is the length at which tips are cut. At least 1.
-	MaxTipRunes int
 	// MaxScopes is the number of scopes held in RAM (each up to Capacity
 	// vectors); others are read back when they are needed. At least 1.
 	MaxScopes int
@@ -52,13 +50,12 @@ type Config struct {
 // an uncapped novelty count.
 func DefaultConfig(e Embedder) Config {
 	return Config{
-		Embedder:    e,
-		K:           10,
-		Threshold:   0.5,
-		Capacity:    1000,
-		Novelty:     NoveltyTips,
-		MaxTipRunes: 600, // under 100 words
-		MaxScopes:   256,
+		Embedder:  e,
+		K:         10,
+		Threshold: 0.5,
+		Capacity:  1000,
+		Novelty:   NoveltyTips,
+		MaxScopes: 256,
 	}
 }
 
@@ -76,8 +73,6 @@ func (c Config) validate() error {
 		return fmt.Errorf("novelty = %q, want %q or %q", c.Novelty, NoveltyTips, NoveltyStates)
 	case c.NoveltyCap < 0:
 		return fmt.Errorf("novelty cap = %d, want 0 (none) or more", c.NoveltyCap)
-	case c.MaxTipRunes < 1:
-		return fmt.Errorf("max tip runes = %d, want at least 1", c.MaxTipRunes)
 	case c.MaxScopes < 1:
 		return fmt.Errorf("max scopes = %d, want at least 1", c.MaxScopes)
 	}

@@ -44,7 +44,7 @@ func (b *Bank) Learn(ctx context.Context, e Experience) error {
 
 func (b *Bank) lesson(ctx context.Context, e Experience) (lesson, error) {
 	l := lesson{scope: e.Scope, tip: e.Tip}
-	l.tip.Scope, l.tip.Text = e.Scope, CleanTip(e.Tip.Text, b.config.MaxTipRunes)
+	l.tip.Scope, l.tip.Text = e.Scope, CleanTip(e.Tip.Text, 0)
 	switch {
 	case e.Scope == "":
 		return lesson{}, errors.New("the scope is empty")

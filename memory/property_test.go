@@ -134,38 +134,6 @@ func TestBankIsThePlainStrategy(t *testing.T) {
 	})
 }
 
-func TestCleanTip(t *testing.T) {
-	f := func(text string, limit int, want string) {
-		t.Helper()
-		if got := memory.CleanTip(text, limit); got != want {
-			t.Errorf("CleanTip(%q, %d) = %q, want %q", text, limit, got, want)
-		}
-	}
-	f("  At iron pull jade.\n", 100, "At iron pull jade.")
-	f("two\r\nlines\u2028and\u0085more", 100, "two lines and more")
-	f("a\x00b\x1b[2J\tc", 100, "a b [2J c")
-	f("bro\xffken", 100, "bro ken")
-	f(" \n\t ", 100, "")
-	f("eins zwei drei", 9, "eins zwei")
-	f("eins zwei drei", 11, "eins zwei")
-	f("ungetrennt", 4, "unge")
-	f("größer", 5, "größe")
-}
-
-func FuzzCleanTip(f *testing.F) {
-	f.Add("At iron pull jade,\nat oak avoid bone.", 12)
-	f.Fuzz(func(t *testing.T, text string, limit int) {
-		limit = max(limit, 1) % 1000
-		clean := memory.CleanTip(text, limit)
-		if again := memory.CleanTip(clean, limit); again != clean {
-			t.Errorf("clean %q becomes %q", clean, again)
-		}
-		if n := len([]rune(clean)); n > limit {
-			t.Errorf("%d characters, want at most %d", n, limit)
-		}
-	})
-}
-
 // A full scope of distinct states: what a recollection costs at most.
 func BenchmarkRecall(b *testing.B) {
 	db := memorytest.DB(b)

@@ -69,6 +69,5 @@ func TestOpenBankRefuses(t *testing.T) {
 	f(func(c *memory.Config) { c.Capacity = 0 }, "capacity = 0")
 	f(func(c *memory.Config) { c.Novelty = "doors" }, `novelty = "doors"`)
 	f(func(c *memory.Config) { c.NoveltyCap = -1 }, "novelty cap = -1")
-	f(func(c *memory.Config) { c.MaxTipRunes = 0 }, "max tip runes = 0")
 	f(func(c *memory.Config) { c.MaxScopes = 0 }, "max scopes = 0")
 }

@@ -38,7 +38,7 @@ func NewReference(c memory.Config) *Reference { return &Reference{config: c} }
 
 // Learn implements [memory.Strategy].
 func (r *Reference) Learn(_ context.Context, e memory.Experience) error {
-	e.Tip.Scope, e.Tip.Text = e.Scope, memory.CleanTip(e.Tip.Text, r.config.MaxTipRunes)
+	e.Tip.Scope, e.Tip.Text = e.Scope, memory.CleanTip(e.Tip.Text, 0)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.buffer = append(r.buffer, e)
