@@ -22,6 +22,6 @@ func TestConformance(t *testing.T) {
 				t.Fatal(err)
 			}
 			return f
-		}, envstest.WithTasks(2), envstest.WithSteps(4), envstest.WithPatience(5*time.Minute))
+		}, envstest.WithTasks(2), envstest.WithSteps(4), envstest.WithTimeout(5*time.Minute))
 	})
 }
