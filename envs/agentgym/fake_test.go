@@ -15,8 +15,8 @@ import (
 
 type m = map[string]any
 
-// shape is what one of the real servers answers, written down from its source
-// and apart from the table under test.
+// A shape has the answers of one of the real servers. It is taken from the source
+// of the server, independently of the table under test.
 type shape struct {
 	greeting, prefix, id, index string
 	create                      func(id int) any

@@ -33,7 +33,7 @@ func TestRefusedAtStart(t *testing.T) {
 	f("unknown dialect", "atari", nil, nil, `unknown dialect "atari"`, "sciworld")
 	f("unknown task", "sciworld", nil, func(c *Config) { c.Test = numbered.Set{4639} }, "0 to 4638")
 	f("no tasks", "babyai", nil, func(c *Config) { c.Splits = numbered.Splits{} }, `train = "0-99"`)
-	f("episodes", "sciworld", nil, func(c *Config) { c.Episodes = -1 }, "negative")
+	f("concurrency", "sciworld", nil, func(c *Config) { c.Concurrency = -1 }, "negative")
 }
 
 // answers answers a request with status 200 and JSON.

@@ -129,7 +129,7 @@ func send(conn *websocket.Conn, kind string, data any) {
 func config(s exchange.Server) Config {
 	return Config{
 		Server: s, Splits: numbered.Splits{Train: numbered.Range(1, 6), Test: numbered.Range(7, 8)},
-		Observation: []string{"prompt", "messages.-1.content"}, Episodes: 8,
+		Observation: []string{"prompt", "messages.-1.content"}, Concurrency: 8,
 	}
 }
 

@@ -62,7 +62,7 @@ func TestCancelledStepSaysWhy(t *testing.T) { driver.CancelledStepSaysWhy(t, sil
 func TestPingsAreAnswered(t *testing.T) {
 	pinged := make(chan error, 1)
 	s := server(on("reset", 1, 1, func(c *websocket.Conn) {
-		observe(c, remotetest.NewWorld(1), nil, false) // first: a pipe has no buffer for an answer beside the pong
+		observe(c, remotetest.NewWorld(1), nil, false) // before the ping, as a pipe has no buffer
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 			defer cancel()

@@ -55,7 +55,7 @@ func TestPaths(t *testing.T) {
 	f(`{"c":1}`, true, "b.0")
 	f("", false, "x", "b.2", "b.-3", "b.c", "a.0")
 	if got, _ := show(m{"only": "this"}, nil); got != "this" {
-		t.Errorf("the only field shows %q", got)
+		t.Errorf("the text of the only field is %q", got)
 	}
 }
 
@@ -79,14 +79,14 @@ func TestRefusedAtStart(t *testing.T) {
 	f("unknown field", newFake(), func(c *Config) { c.Action = m{"message": "x", "text": "{action}"} },
 		`no field "text"`, "message (string)")
 	f("no place for the action", newFake(), func(c *Config) { c.Action = m{"message": "left"} },
-		"lacks the action", "hint")
+		"has no {action}", "hint")
 	f("no such path", newFake(), func(c *Config) { c.Observation = []string{"screen"} },
 		"screen", "info, messages, prompt")
 	f("reset fails", broken, nil, "EXECUTION_ERROR: no such level")
 	f("factory fails", factory, nil, "FACTORY_ERROR: no display")
 	f("no tasks", newFake(), func(c *Config) { c.Train = nil }, `train = "0-99"`)
 	f("no url", newFake(), func(c *Config) { c.URL = "" }, "http://host:port")
-	f("episodes", newFake(), func(c *Config) { c.Episodes = -1 }, "negative")
+	f("concurrency", newFake(), func(c *Config) { c.Concurrency = -1 }, "negative")
 }
 
 func TestDefaultTemplateByType(t *testing.T) {

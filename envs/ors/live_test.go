@@ -17,18 +17,17 @@ import (
 	"github.com/empo2/empo2/envs/remote/remotetest"
 )
 
-// startTimeout bounds the start of the SDK's server, whose first imports are
-// slow on a cold disk.
+// startTimeout is the deadline for the start of the SDK's server. The first import
+// is slow on a cold disk.
 const startTimeout = 2 * time.Minute
 
-// live serves testdata/server.py with the SDK's own server, or skips the test
-// loudly where there is none: EMPO2_ORS_PYTHON is a Python with ors-sdk, or
-// with openreward.
+// live starts testdata/server.py with the SDK's server. EMPO2_ORS_PYTHON must be a
+// Python with ors-sdk or openreward. Without it the test is skipped.
 func live(t *testing.T) exchange.Server {
 	t.Helper()
 	python := os.Getenv("EMPO2_ORS_PYTHON")
 	if python == "" {
-		t.Skip("\n*** NOT RUN: EMPO2_ORS_PYTHON names no Python with ors-sdk or openreward. ***")
+		t.Skip("\n*** NOT RUN: EMPO2_ORS_PYTHON is not set (a Python with ors-sdk or openreward). ***")
 	}
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -179,10 +179,10 @@ func TestStepAnswers(t *testing.T) {
 	lost("server fails", status(http.StatusInternalServerError, "RuntimeError"), "RuntimeError")
 	lost("error in a 200", func(w http.ResponseWriter, _ *http.Request) { remotetest.Answer(w, m{"error": "x"}) },
 		"no stream of events")
-	lost("no JSON", event("end", "ok"), "not one of ORS")
-	lost("no output", event("end", `{"ok":true}`), "not one of ORS")
+	lost("no JSON", event("end", "ok"), "not in the format of ORS")
+	lost("no output", event("end", `{"ok":true}`), "not in the format of ORS")
 	lost("reward of another type", event("end", `{"ok":true,"output":{"blocks":[],"reward":"much","finished":false}}`),
-		"not one of ORS")
+		"not in the format of ORS")
 }
 
 func TestBrokenEnvironment(t *testing.T) {

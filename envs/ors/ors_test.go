@@ -155,10 +155,10 @@ func TestRefusedAtStart(t *testing.T) {
 	set := func(split string, numbers ...uint64) Set { return Set{Split: split, Numbers: numbers} }
 	f("AgentGym", only("/", "ok"), nil, "404", `env.name = "agentgym"`)
 	f("OpenEnv", only("/health", m{"status": "healthy"}), nil, "404", `env.name = "openenv"`)
-	f("other list", only("/list_environments", m{"a": 1}), nil, "no list of names", "hint")
+	f("other list", only("/list_environments", m{"a": 1}), nil, "not a list of names", "hint")
 	f("no server", nil, func(c *Config) { remotetest.NoServer(&c.Server) },
 		"cannot be reached", "start the environment's server")
-	f("no key", locked, nil, "401", "no key", "is the key right?")
+	f("no key", locked, nil, "401", "no key", "check the key")
 	f("wrong environment", newFake(), func(c *Config) { c.Environment = "hut" },
 		`no environment "hut"`, `environment = "house"`)
 	f("several environments", only("/list_environments", []string{"a", "b"}), nil,
@@ -168,7 +168,7 @@ func TestRefusedAtStart(t *testing.T) {
 	f("no such task", newFake(), func(c *Config) { c.Train = set("hard", 1, 3) },
 		`the split "hard" has no task 3`, "0 to 2")
 	f("a task twice", newFake(), func(c *Config) { c.Train = set("", 1, 1) },
-		"train names the task train-1 twice")
+		"train has the task train-1 twice")
 	f("train and test", newFake(), func(c *Config) { c.Test = set("train", 2) },
 		"train-2 is in train and in test")
 	f("unknown tool", newFake(), func(c *Config) { c.Tool = "pull" }, `no tool "pull"`, `["act" "bell" "move"]`)
@@ -181,7 +181,7 @@ func TestRefusedAtStart(t *testing.T) {
 		"no effect")
 	f("set-up fails", broken, nil, "GET /house/prompt", "500", "RuntimeError: no display")
 	f("no url", newFake(), func(c *Config) { c.URL = "" }, "http://host:port")
-	f("episodes", newFake(), func(c *Config) { c.Episodes = -1 }, "negative")
+	f("concurrency", newFake(), func(c *Config) { c.Concurrency = -1 }, "negative")
 	f("bad numbers", newFake(), func(c *Config) { c.Train = Set{Numbers: numbered.Set{7}} },
 		"has no task 7")
 }

@@ -30,7 +30,7 @@ func TestRefusedAtStart(t *testing.T) {
 	f("no url", nil, func(c *Config) { c.URL = "localhost:8000" }, "http://host:port")
 	f("no tasks", newFake(), func(c *Config) { c.Train = nil }, `train = "0-99"`)
 	f("leak", newFake(), func(c *Config) { c.Test = numbered.Set{1} }, "in train and in test")
-	f("episodes", newFake(), func(c *Config) { c.Episodes = -1 }, "negative")
+	f("concurrency", newFake(), func(c *Config) { c.Concurrency = -1 }, "negative")
 }
 
 // steps is a server that answers every step with do.
