@@ -129,6 +129,18 @@ func TestARepeatedTipReplacesTheOlderOne(t *testing.T) {
 	}
 }
 
+// The limit of a tip is an option of the prompt template, so the bank has none.
+func TestLongTipsAreNotCut(t *testing.T) {
+	db := memorytest.DB(t)
+	b := openBank(t, db)
+	long := strings.Repeat("north ", 1000) + "or south"
+	learn(t, b, episode(0, long, 1, "a hall"))
+	commit(t, db, b)
+	if diff := cmp.Diff([]string{long}, texts(recall(t, b, "s", "a hall"))); diff != "" {
+		t.Errorf("tips (-want +got):\n%s", diff)
+	}
+}
+
 func TestTheOldestEntriesAreDeleted(t *testing.T) {
 	db := memorytest.DB(t)
 	b := openBank(t, db, func(c *memory.Config) { c.Capacity = 4 })
