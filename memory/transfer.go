@@ -150,7 +150,8 @@ func (b *Bank) importRecords(ctx context.Context, w *writer, r io.Reader) (tips 
 			return 0, fmt.Errorf("record %d: %w", n, err)
 		}
 		if (n == 1) != (rec.Kind == "bank") {
-			return 0, fmt.Errorf("record %d is of kind %q; the first record, and no other, must be of kind \"bank\"", n, rec.Kind)
+			return 0, fmt.Errorf("record %d is of kind %q; the first record, and no other, must be of kind \"bank\"",
+				n, rec.Kind)
 		}
 		l, err := b.importRecord(ctx, rec)
 		if err != nil {

@@ -74,7 +74,8 @@ func TestNoEnvironmentIsShared(t *testing.T) {
 }
 
 func TestHangingServer(t *testing.T) {
-	driver("sciworld").StepEndsAtItsDeadline(t, steps("sciworld", remotetest.Hang), "no answer from http://env within 1m0s")
+	s := steps("sciworld", remotetest.Hang)
+	driver("sciworld").StepEndsAtItsDeadline(t, s, "no answer from http://env within 1m0s")
 }
 
 func TestCancelledStepSaysWhy(t *testing.T) {
@@ -127,7 +128,8 @@ func TestStepAnswers(t *testing.T) {
 	}
 	f("error inside 200", answers(m{"error": "list index out of range"}), feedback("list index out of range"))
 	f("action refused", wrong("action", "too long"), feedback("body.action: too long"))
-	f("lost inside 200", answers(m{"error": "The task with environment 0 has been deleted."}), lost("lost the environment"))
+	f("lost inside 200", answers(m{"error": "The task with environment 0 has been deleted."}),
+		lost("lost the environment"))
 	f("id refused", wrong("id", "unknown"), lost("body.id: unknown"))
 	f("broken", status(500, "Internal Server Error"), lost("500"))
 	f("bad gateway", status(502, ""), lost("502"))

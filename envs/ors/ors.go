@@ -118,7 +118,8 @@ func (f *Family) choose(ctx context.Context) (string, error) {
 	case err != nil:
 		return "", err
 	case json.Unmarshal(raw, &names) != nil || len(names) == 0:
-		return "", fmt.Errorf("the answer to GET /list_environments is not a list of names (hint: %s)", f.client.Recognize(ctx))
+		return "", fmt.Errorf("the answer to GET /list_environments is not a list of names (hint: %s)",
+			f.client.Recognize(ctx))
 	case f.config.Environment == "" && len(names) == 1:
 		return names[0], nil
 	}

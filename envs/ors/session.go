@@ -95,7 +95,8 @@ func (s *session) begin(ctx context.Context, at place) (blocks, error) {
 	}
 	var prompt blocks
 	if json.Unmarshal(raw, &prompt) != nil {
-		return nil, &exchange.Failure{Kind: exchange.Foreign, Message: fmt.Sprintf("the prompt is not a list of blocks: %.120s", raw)}
+		message := fmt.Sprintf("the prompt is not a list of blocks: %.120s", raw)
+		return nil, &exchange.Failure{Kind: exchange.Foreign, Message: message}
 	}
 	return prompt, nil
 }
@@ -153,7 +154,8 @@ func (s *session) follow(ctx context.Context, path string, c *call) (r result, e
 		return r, nil
 	}
 	if err := json.Unmarshal([]byte(text.String()), &r); err != nil || r.OK == nil || *r.OK && r.Output == nil {
-		return r, &exchange.Failure{Kind: exchange.Foreign, Message: fmt.Sprintf("the result of the tool is not in the format of ORS: %.120q", text.String())}
+		message := fmt.Sprintf("the result of the tool is not in the format of ORS: %.120q", text.String())
+		return r, &exchange.Failure{Kind: exchange.Foreign, Message: message}
 	}
 	return r, nil
 }
@@ -162,7 +164,8 @@ func (s *session) follow(ctx context.Context, path string, c *call) (r result, e
 func (s *session) close() {
 	s.stop()
 	<-s.ended
-	ctx, cancel := context.WithTimeoutCause(context.Background(), endTimeout, fmt.Errorf("no answer to the end of the session within %v", endTimeout))
+	late := fmt.Errorf("no answer to the end of the session within %v", endTimeout)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), endTimeout, late)
 	defer cancel()
 	s.tell(ctx, "/delete")
 	s.tell(ctx, "/delete_session")

@@ -50,8 +50,8 @@ func newActions(tools []tool, fixed string, input map[string]any) (actions, erro
 		}
 		var s *template.Schema
 		if json.Unmarshal(t.Schema, &s) != nil || s == nil {
-			return actions{}, fmt.Errorf("the tool %q takes no input (hint: leave tool empty; the policy then writes tool calls)",
-				fixed)
+			return actions{}, fmt.Errorf("the tool %q takes no input "+
+				"(hint: leave tool empty; the policy then writes tool calls)", fixed)
 		}
 		filled, err := s.Template("input", input)
 		if err != nil {

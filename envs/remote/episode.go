@@ -91,6 +91,7 @@ func (e *episode) end() {
 	_, err := e.family.client.Do(ctx, exchange.Request{Path: "/close", Body: map[string]any{"id": e.id}, Prompt: true})
 	var f *exchange.Failure
 	if err != nil && !(errors.As(err, &f) && f.Status == http.StatusNotFound) {
-		e.family.config.Log.Debug().Err(err).Str("env", e.family.config.Name).Msg("remote: the episode was not ended on the server")
+		c := e.family.config
+		c.Log.Debug().Err(err).Str("env", c.Name).Msg("remote: the episode was not ended on the server")
 	}
 }

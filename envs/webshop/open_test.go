@@ -56,7 +56,8 @@ func TestBadInput(t *testing.T) {
 	f(func(c *Config, dir string) { write(dir, "items.json", item(`,"pricing":"$5"`)) }, "not in the list of nouns")
 	f(func(c *Config, dir string) { write(dir, "items.json", item("")); c.Nouns = "" }, "no synthetic goal")
 	f(func(c *Config, dir string) { write(dir, "items.json", "\x1f\x8b junk") }, "unpack")
-	f(func(c *Config, dir string) { write(dir, "items_ins_v2.json", "[]") }, "items_ins_v2.json", "the file begins with [")
+	f(func(c *Config, dir string) { write(dir, "items_ins_v2.json", "[]") },
+		"items_ins_v2.json", "the file begins with [")
 	f(func(c *Config, dir string) { write(dir, "nouns.json", `{"A":1}`) }, "nouns.json", "A:")
 	f(func(c *Config, dir string) { c.Mode = "html" }, "text_rich")
 	f(func(c *Config, dir string) { c.Goals = "robot" }, "human or synthetic")
