@@ -40,12 +40,16 @@ func packages(t *testing.T) []goPackage {
 	}
 }
 
+// leaves are packages that import nothing of ours and may be used by everyone.
+var leaves = []string{"orchestrator/jsonhttp"}
+
 // Imports go down only: cmd → orchestrator → {advantage, ledger, config,
 // report, sampler, memory, trainer_bridge, envs}. The lower four know nothing
 // of each other, except that sampler may import envs.
 func TestImportsGoDownOnly(t *testing.T) {
 	rules := []struct{ from, may, why string }{
 		{"orchestrator/cmd/", "", "the command wires everything"},
+		{"orchestrator/jsonhttp", "orchestrator/jsonhttp", "everybody uses it, so it uses nobody"},
 		{"orchestrator/advantage", "orchestrator/advantage", "pure functions"},
 		{"orchestrator/ledger", "orchestrator/ledger", "the ledger stores what it is given"},
 		{"orchestrator/config", "orchestrator/config", "configuration is data"},
@@ -76,7 +80,7 @@ func TestImportsGoDownOnly(t *testing.T) {
 // allowed reports whether an import is one of may: exactly, or below it when
 // the importer's own tree is meant.
 func allowed(imported, may, from string) bool {
-	for _, m := range strings.Fields(may) {
+	for _, m := range append(strings.Fields(may), leaves...) {
 		own := m == strings.TrimSuffix(from, "/")
 		if imported == m || own && strings.HasPrefix(imported, m+"/") {
 			return true
