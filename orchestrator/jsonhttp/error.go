@@ -3,6 +3,7 @@ package jsonhttp
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -106,14 +107,16 @@ func Status(err error) int {
 	return 0
 }
 
-// Lost classifies an exchange that ended with err before there was an answer.
-// ctx is that of the exchange. An err that is an [*Error] is returned.
-func (c *Client) Lost(ctx context.Context, err error) *Error {
+// Failure classifies an exchange that ended with err instead of an answer. ctx
+// is that of the exchange. An err that is an [*Error] is returned.
+func (c *Client) Failure(ctx context.Context, err error) *Error {
 	e := &Error{Kind: Lost, Message: "the connection was lost", Err: c.cleanError(err)}
 	var known *Error
 	var dial *net.OpError
 	var certificate *tls.CertificateVerificationError
 	var redirected *redirectError
+	var syntax *json.SyntaxError
+	var shape *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &known):
 		return known
@@ -123,6 +126,8 @@ func (c *Client) Lost(ctx context.Context, err error) *Error {
 		e.Kind, e.Message = Refused, "the server's certificate is not trusted"
 	case errors.As(err, &redirected):
 		e.Kind, e.Message, e.Err = Refused, c.Clean(redirected.Error()), nil
+	case errors.As(err, &syntax), errors.As(err, &shape): // of a library that decodes answers by itself
+		e.Kind, e.Message = Malformed, "not an answer of "+c.cfg.Server
 	case errors.Is(err, http.ErrSchemeMismatch):
 		e.Kind, e.Message = Malformed, "the server speaks http, not https"
 	case errors.Is(err, resty.ErrResponseBodyTooLarge), errors.Is(err, errTooLong):

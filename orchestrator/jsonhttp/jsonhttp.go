@@ -109,7 +109,7 @@ func (c *Client) Header() http.Header {
 }
 
 // HTTP is a client over the same connections and with the same bound of
-// answers, for libraries that make their own requests. [Client.Lost] and
+// answers, for libraries that make their own requests. [Client.Failure] and
 // [Client.Refusal] classify their failures.
 func (c *Client) HTTP() *http.Client {
 	return &http.Client{Transport: bounded{c.cfg.Transport, c.cfg.MaxAnswer}, CheckRedirect: redirect}
@@ -172,7 +172,7 @@ func (c *Client) do(ctx context.Context, r Request) ([]byte, http.Header, error)
 	answer, err := request.Send()
 	switch {
 	case err != nil:
-		return nil, nil, c.named(r, c.Lost(ctx, err))
+		return nil, nil, c.named(r, c.Failure(ctx, err))
 	case !answer.IsSuccess():
 		return nil, nil, c.named(r, c.Refusal(answer.StatusCode(), answer.Header(), answer.Body()))
 	}
@@ -191,19 +191,19 @@ func (c *Client) Stream(ctx context.Context, r Request, read func(http.Header, i
 	}
 	answer, err := request.SetDoNotParseResponse(true).Send()
 	if err != nil {
-		return c.named(r, c.Lost(ctx, err))
+		return c.named(r, c.Failure(ctx, err))
 	}
 	stream := limit(answer.RawBody(), c.cfg.MaxAnswer)
 	defer stream.Close()
 	if !answer.IsSuccess() {
 		body, err := io.ReadAll(io.LimitReader(stream, 1<<16))
 		if err != nil {
-			return c.named(r, c.Lost(ctx, err))
+			return c.named(r, c.Failure(ctx, err))
 		}
 		return c.named(r, c.Refusal(answer.StatusCode(), answer.Header(), body))
 	}
 	if err := read(answer.Header(), stream); err != nil {
-		return c.named(r, c.Lost(ctx, err))
+		return c.named(r, c.Failure(ctx, err))
 	}
 	return nil
 }

@@ -211,7 +211,7 @@ func TestAnAnswerHasALimit(t *testing.T) {
 	}
 	defer answer.Body.Close()
 	body, err := io.ReadAll(answer.Body)
-	if e := c.Lost(t.Context(), err); len(body) != 2<<20 || e.Error() != "the answer is longer than 2 MiB" {
+	if e := c.Failure(t.Context(), err); len(body) != 2<<20 || e.Error() != "the answer is longer than 2 MiB" {
 		t.Errorf("%d bytes, %v", len(body), e)
 	}
 }
