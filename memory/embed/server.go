@@ -57,7 +57,7 @@ func (s Server) withDefaults() (Server, error) {
 
 // connect prepares a client for a server of the given kind.
 func (s Server) connect(kind string) (*jsonhttp.Client, error) {
-	return jsonhttp.New(jsonhttp.Config{URL: s.URL, Server: kind, Key: s.APIKey, Timeout: s.Timeout, Transport: s.Transport})
+	return jsonhttp.New(jsonhttp.Config{URL: s.URL, Server: kind, Key: s.APIKey, Transport: s.Transport})
 }
 
 // again reports whether the server may answer differently next time.

@@ -51,7 +51,7 @@ func (c *Client) complaint(e *Error, header http.Header, body []byte) {
 		e.Message = said.Message
 	case present(said.Detail):
 		e.Message, e.Fields = detail(said.Detail)
-	case string(bytes.TrimSpace(body)) != "{}":
+	case said.Error == nil && said.Detail == nil && string(bytes.TrimSpace(body)) != "{}":
 		e.Message = string(body)
 	}
 }
@@ -78,12 +78,12 @@ func detail(raw json.RawMessage) (message string, fields []string) {
 }
 
 // ErrorIn finds an {"error": …} in an answer with a good status.
-func (c *Client) ErrorIn(answer []byte) (message string, found bool) {
+func ErrorIn(answer []byte) (message string, found bool) {
 	var body errorBody
 	if json.Unmarshal(answer, &body) != nil || !present(body.Error) {
 		return "", false
 	}
-	return Shorten(c.Clean(text(body.Error))), true
+	return Shorten(clean(text(body.Error))), true
 }
 
 func present(raw json.RawMessage) bool {
@@ -131,10 +131,17 @@ const (
 
 // Clean prepares a server's text for errors and logs: without the key, without
 // control characters except line ends and tabs, and not longer than 8 KiB.
-func (c *Client) Clean(text string) string {
-	if key := c.cfg.Key; len(key) > 3 { // a shorter one would tear words apart
-		text = strings.ReplaceAll(text, key, "[key]")
+func (c *Client) Clean(text string) string { return clean(string(c.Redact([]byte(text)))) }
+
+// Redact replaces the key in a server's text.
+func (c *Client) Redact(text []byte) []byte {
+	if len(c.cfg.Key) < 4 { // the letters of a shorter key are in many words
+		return text
 	}
+	return bytes.ReplaceAll(text, []byte(c.cfg.Key), []byte("[key]"))
+}
+
+func clean(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) && r != '\n' && r != '\t' {
 			return -1

@@ -84,6 +84,9 @@ func (e *Error) Retryable() bool {
 	return e.Truncated
 }
 
+// Uncertain reports whether nobody knows if the server acted upon the request.
+func (e *Error) Uncertain() bool { return e.Kind == Lost || e.Kind == TimedOut }
+
 // Names reports whether the server complains about a field of the body.
 func (e *Error) Names(field string) bool {
 	return slices.ContainsFunc(e.Fields, func(at string) bool {

@@ -52,7 +52,7 @@ type Client struct {
 func New(cfg Config) (*Client, error) {
 	base, err := url.Parse(strings.TrimRight(cfg.URL, "/"))
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, fmt.Errorf("%q is not the URL of a server\n  hint: write http://HOST:PORT or https://HOST", cfg.URL)
+		return nil, fmt.Errorf("%q is not the URL of a server\n  hint: http://host:port or https://host", cfg.URL)
 	}
 	if cfg.Timeout < 0 {
 		return nil, fmt.Errorf("timeout %v is negative", cfg.Timeout)
@@ -212,7 +212,8 @@ func (c *Client) within(ctx context.Context) (context.Context, context.CancelFun
 	if c.cfg.Timeout == 0 {
 		return ctx, func() {}
 	}
-	return context.WithTimeoutCause(ctx, c.cfg.Timeout, fmt.Errorf("no answer within %v", c.cfg.Timeout))
+	late := fmt.Errorf("no answer from %s within %v", c.base.Redacted(), c.cfg.Timeout)
+	return context.WithTimeoutCause(ctx, c.cfg.Timeout, late)
 }
 
 // request encodes r.

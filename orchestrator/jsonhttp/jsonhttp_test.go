@@ -142,6 +142,7 @@ func TestErrorBodiesOfAllDialects(t *testing.T) {
 	f(j, `{"message":"no credit","error":null}`, Error{Message: "no credit"}, ": no credit")
 	f(j, `{"error_message":"no adapter"}`, Error{Message: "no adapter"}, ": no adapter")
 	f(j, `{"other":1}`, Error{Message: `{"other":1}`}, `: {"other":1}`)
+	f(j, `{"error":""}`, Error{}, "")
 	f(j, `{}`, Error{}, "")
 	f("text/plain", "nothing here\r\n", Error{Message: "nothing here"}, ": nothing here")
 	f("text/html", "<html><head><title>413 Too Large</title></head></html>", Error{Message: "an HTML page: 413 Too Large"}, ": an HTML page: 413 Too Large")
@@ -164,12 +165,25 @@ func TestServerTextIsCleanedAndShortened(t *testing.T) {
 	f(500, "\x1b[31mred\x00\u009b alert", "[31mred alert")
 	f(500, strings.Repeat("é", 1<<20), "ééé …")
 	f(200, strings.Repeat("é", 1<<20), `"ééé`)
-	c := open(t, Config{}, answers(200, "application/json", `{"error":"bad `+key+`"}`))
-	if message, found := c.ErrorIn([]byte(`{"error":"bad ` + key + `"}`)); !found || message != "bad [key]" {
-		t.Errorf("%q, %v", message, found)
+}
+
+func TestAnErrorInAGoodAnswer(t *testing.T) {
+	f := func(answer, want string, found bool) {
+		t.Helper()
+		if message, got := ErrorIn([]byte(answer)); got != found || message != want {
+			t.Errorf("%s: %q, %v", answer, message, got)
+		}
 	}
-	if _, found := c.ErrorIn([]byte(`{"error":null,"x":1}`)); found {
-		t.Error("null is not an error")
+	f(`{"error":"no \u001b[0mroom"}`, "no [0mroom", true)
+	f(`{"error":{"code":7}}`, `{"code":7}`, true)
+	f(`{"error":null,"x":1}`, "", false)
+	f(`[1]`, "", false)
+}
+
+func TestTheKeyIsRedacted(t *testing.T) {
+	c := connect(t, Config{URL: "http://host"})
+	if got := string(c.Redact([]byte("a " + key + " b"))); got != "a [key] b" {
+		t.Errorf("got %q", got)
 	}
 }
 
@@ -301,7 +315,7 @@ func TestDeadlinesHaveACause(t *testing.T) {
 		c := connect(t, Config{URL: "http://host", Timeout: 10 * time.Second, Transport: hang})
 		start := time.Now()
 		err := c.Call(t.Context(), Request{Path: "/a"}, nil)
-		if e := failure(t, err); e.Kind != TimedOut || !e.Retryable() || e.Error() != "GET /a: no answer within 10s" || time.Since(start) != 10*time.Second {
+		if e := failure(t, err); e.Kind != TimedOut || !e.Retryable() || e.Error() != "GET /a: no answer from http://host within 10s" || time.Since(start) != 10*time.Second {
 			t.Errorf("after %v: %+v", time.Since(start), e)
 		}
 		stop := errors.New("the run was stopped")

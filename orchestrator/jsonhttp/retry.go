@@ -19,10 +19,8 @@ type Retry struct {
 	Factor float64       // by which a pause grows; default 2
 	// Attempts bounds the number of attempts; 0: no bound.
 	Attempts int
-	// Limit bounds all attempts and pauses together; 0: only the context does.
-	Limit time.Duration
-	// LongestAfter bounds the pause that a server may ask for; 0: no bound. A
-	// pause that would outlast the deadline ends the call at once.
+	// LongestAfter bounds the pause that a server may ask for; 0: no bound. If
+	// that pause would outlast the deadline, the call ends at once.
 	LongestAfter time.Duration
 	// Again decides whether an error is worth another attempt; nil: [Retryable].
 	Again func(error) bool
@@ -39,11 +37,6 @@ const jitter = 0.25
 func (r Retry) Do(ctx context.Context, try func(context.Context) error) error {
 	if r.Again == nil {
 		r.Again = Retryable
-	}
-	if r.Limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, r.Limit, fmt.Errorf("gave up after %v", r.Limit))
-		defer cancel()
 	}
 	p := r.pauses(ctx)
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
@@ -73,7 +66,7 @@ type pauses struct {
 	attempts     int
 	last         error         // of the latest attempt
 	again        bool          // last is worth another attempt
-	refused      time.Duration // the pause that would outlast the deadline
+	refused      time.Duration // the server's pause, if it would outlast the deadline
 }
 
 func (r Retry) pauses(ctx context.Context) *pauses {
@@ -102,11 +95,11 @@ func (p *pauses) NextBackOff() time.Duration {
 		if p.longestAfter > 0 {
 			after = min(after, p.longestAfter)
 		}
+		if deadline, ok := p.ctx.Deadline(); ok && time.Until(deadline) < after {
+			p.refused = after
+			return backoff.Stop
+		}
 		pause = max(pause, after)
-	}
-	if deadline, ok := p.ctx.Deadline(); ok && time.Until(deadline) < pause {
-		p.refused = pause
-		return backoff.Stop
 	}
 	return pause
 }
