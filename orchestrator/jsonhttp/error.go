@@ -110,6 +110,17 @@ func Status(err error) int {
 	return 0
 }
 
+// Said is the whole text of a server that answered with an error, and the text
+// of err if it is no such answer. It is for looking for words: the text of an
+// [*Error] is shortened.
+func Said(err error) string {
+	var e *Error
+	if errors.As(err, &e) && e.Status >= 300 {
+		return e.Message
+	}
+	return err.Error()
+}
+
 // Failure classifies an exchange that ended with err instead of an answer. ctx
 // is that of the exchange. An err that is an [*Error] is returned.
 func (c *Client) Failure(ctx context.Context, err error) *Error {

@@ -2,10 +2,10 @@ package llamacpp
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 )
 
@@ -47,8 +47,7 @@ func (b *Backend) Render(ctx context.Context, messages []sampler.Message, genera
 			return err
 		})
 	})
-	var refused *apiError
-	if errors.As(err, &refused) {
+	if jsonhttp.Status(err) != 0 {
 		err = fmt.Errorf("%w: %w", sampler.ErrRefused, err)
 	}
 	if err != nil {

@@ -91,7 +91,7 @@ func TestRefusedConversationsSaySo(t *testing.T) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	refused("render 1 messages: "+sampler.ErrRefused.Error()+": the server answers 500 server_error: System role not supported", said(sampler.RoleUser, "x"))
+	refused("render 1 messages: "+sampler.ErrRefused.Error()+": POST /apply-template: the server answers 500 Internal Server Error: System role not supported", said(sampler.RoleUser, "x"))
 	refused("the last one must be the user's", said(sampler.RoleUser, "x"), said(sampler.RoleAssistant, "y"))
 	refused("the last one must be the user's")
 	b.Close()

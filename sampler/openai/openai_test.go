@@ -288,17 +288,6 @@ func TestRetryAfterIsHeededWithinTheDeadline(t *testing.T) {
 	f(time.Hour, false)
 }
 
-func TestRetryAfterIsReadInBothForms(t *testing.T) {
-	for header, want := range map[string]time.Duration{"": 0, "2": 2 * time.Second, "0.5": time.Second / 2, "-1": 0, "soon": 0, "1e99": 0, "NaN": 0} {
-		if got := retryAfter(header); got != want {
-			t.Errorf("%q: %v", header, got)
-		}
-	}
-	if got := retryAfter(time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)); got < 59*time.Minute || got > time.Hour {
-		t.Errorf("a date in an hour: %v", got)
-	}
-}
-
 // What no repeat can cure is the server's word, at once.
 func TestRefusalsAreFinal(t *testing.T) {
 	f := func(status int, body, want string, requests int) {

@@ -125,7 +125,7 @@ func (m *misbehaving) refused() {
 		FaultNaN:        "log-prob NaN",
 		FaultTooMany:    "21 were asked for",
 		FaultEmpty:      "0 tokens",
-		FaultGarbage:    "not the answer of an inference server",
+		FaultGarbage:    "not an answer of an inference server",
 	} {
 		m.Run(string(fault), func(t *testing.T) {
 			m := &misbehaving{t, m.open}
