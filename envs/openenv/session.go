@@ -42,7 +42,8 @@ func (f *Family) dial(ctx context.Context) (*session, error) {
 	late := fmt.Errorf("no connection to %s within %v", f.client.URL(), handshake)
 	ctx, cancel := context.WithTimeoutCause(ctx, handshake, late)
 	defer cancel()
-	conn, response, err := websocket.Dial(ctx, f.client.URL()+"/ws", &websocket.DialOptions{HTTPClient: f.http, HTTPHeader: f.client.Header()})
+	options := &websocket.DialOptions{HTTPClient: f.http, HTTPHeader: f.client.Header()}
+	conn, response, err := websocket.Dial(ctx, f.client.URL()+"/ws", options)
 	if err != nil {
 		failure := f.client.Failure(ctx, err)
 		if response != nil && failure.Kind == jsonhttp.Lost {
@@ -147,13 +148,15 @@ func hungUp(ctx context.Context, err error) *jsonhttp.Error {
 func readAnswer(data []byte) (answer, error) {
 	var a answer
 	if err := json.Unmarshal(data, &a); err != nil {
-		return a, &jsonhttp.Error{Kind: jsonhttp.Malformed, Message: fmt.Sprintf("the answer is not one of OpenEnv: %.120q", data), Err: err}
+		message := fmt.Sprintf("the answer is not one of OpenEnv: %.120q", data)
+		return a, &jsonhttp.Error{Kind: jsonhttp.Malformed, Message: message, Err: err}
 	}
 	if a.Type == "observation" && a.Data.Observation != nil {
 		return a, nil
 	}
 	if a.Type != "error" {
-		return a, &jsonhttp.Error{Kind: jsonhttp.Malformed, Message: fmt.Sprintf("the answer is not one of OpenEnv: %.120q", data)}
+		message := fmt.Sprintf("the answer is not one of OpenEnv: %.120q", data)
+		return a, &jsonhttp.Error{Kind: jsonhttp.Malformed, Message: message}
 	}
 	f := &jsonhttp.Error{Kind: jsonhttp.Failed, Message: a.Data.Code + ": " + a.Data.Message}
 	switch a.Data.Code {

@@ -62,11 +62,15 @@ func TestWhatIsRepeated(t *testing.T) {
 			t.Helper()
 			n := 0
 			err := r.Do(t.Context(), sequence(&n, fails...))
-			if n != calls || (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || !errors.Is(err, fails[n-1])) {
-				t.Errorf("%v after %d calls, want %q after %d", err, n, want, calls)
+			if n != calls || (err == nil) != (want == "") {
+				t.Fatalf("%v after %d calls, want %q after %d", err, n, want, calls)
+			}
+			if err != nil && (!strings.Contains(err.Error(), want) || !errors.Is(err, fails[n-1])) {
+				t.Errorf("%v, want %q", err, want)
 			}
 		}
-		busy, refused, failed := &Error{Kind: Busy, Message: "full"}, &Error{Kind: Refused, Message: "no"}, &Error{Kind: Failed, Message: "died"}
+		busy, refused := &Error{Kind: Busy, Message: "full"}, &Error{Kind: Refused, Message: "no"}
+		failed := &Error{Kind: Failed, Message: "died"}
 		f(Retry{}, 2, "", busy)
 		f(Retry{}, 1, "no", refused)
 		f(Retry{}, 1, "died", failed)
@@ -100,7 +104,8 @@ func TestAPauseBeyondTheDeadlineEndsTheCall(t *testing.T) {
 		calls, start := 0, time.Now()
 		busy := &Error{Kind: Busy, Message: "full", After: time.Hour}
 		err := Retry{}.Do(ctx, sequence(&calls, busy))
-		if !errors.Is(err, busy) || time.Since(start) != 0 || err.Error() != "full (the next attempt would be in 1h0m0s, after the deadline)" {
+		const want = "full (the next attempt would be in 1h0m0s, after the deadline)"
+		if !errors.Is(err, busy) || time.Since(start) != 0 || err.Error() != want {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
 	})
@@ -113,7 +118,8 @@ func TestACallEndsWithItsContext(t *testing.T) {
 		stop := errors.New("stopped")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Minute, func() { cancel(stop) })
-		if err := (Retry{}).Do(ctx, always); !errors.Is(err, stop) || !errors.Is(err, busy) || err.Error() != "stopped (last: full)" {
+		err := Retry{}.Do(ctx, always)
+		if !errors.Is(err, stop) || !errors.Is(err, busy) || err.Error() != "stopped (last: full)" {
 			t.Errorf("got %v", err)
 		}
 	})

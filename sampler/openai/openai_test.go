@@ -336,3 +336,16 @@ func TestARequestHasItsOwnDeadline(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A server that repeats the key in its refusal does not make us print it.
+func TestTheKeyIsNotInErrors(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = w.Write([]byte(`{"error":{"message":"wrong key: ` + r.Header.Get("Authorization") + `"}}`))
+	}))
+	defer s.Close()
+	_, err := Open(t.Context(), Config{URL: s.URL, Model: "m", APIKey: "sk-secret", RequestTimeout: time.Minute})
+	if err == nil || strings.Contains(err.Error(), "sk-secret") || !strings.Contains(err.Error(), "wrong key: Bearer [key]") {
+		t.Errorf("got %v", err)
+	}
+}
