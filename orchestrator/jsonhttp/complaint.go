@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -83,7 +84,7 @@ func ErrorIn(answer []byte) (message string, found bool) {
 	if json.Unmarshal(answer, &body) != nil || !present(body.Error) {
 		return "", false
 	}
-	return Shorten(clean(text(body.Error))), true
+	return Shorten(printable(text(body.Error))), true
 }
 
 func present(raw json.RawMessage) bool {
@@ -131,24 +132,38 @@ const (
 
 // Clean prepares a server's text for errors and logs: without the key, without
 // control characters except line ends and tabs, and not longer than 8 KiB.
-func (c *Client) Clean(text string) string { return clean(string(c.Redact([]byte(text)))) }
-
-// Redact replaces the key in a server's text.
-func (c *Client) Redact(text []byte) []byte {
-	if len(c.cfg.Key) < 4 { // the letters of a shorter key are in many words
-		return text
-	}
-	return bytes.ReplaceAll(text, []byte(c.cfg.Key), []byte("[key]"))
+func (c *Client) Clean(text string) string {
+	return cut(string(c.Redact([]byte(printable(text)))), kept)
 }
 
-func clean(text string) string {
-	text = strings.Map(func(r rune) rune {
+// Redact replaces the key and the URL's password in a server's text.
+func (c *Client) Redact(text []byte) []byte {
+	for _, secret := range c.secrets {
+		text = bytes.ReplaceAll(text, secret, []byte("[key]"))
+	}
+	return text
+}
+
+// secrets are those of at least four bytes: the letters of a shorter one are in
+// many words.
+func secrets(key string, base *url.URL) (found [][]byte) {
+	password, _ := base.User.Password()
+	for _, secret := range []string{key, password} {
+		if len(secret) > 3 {
+			found = append(found, []byte(secret))
+		}
+	}
+	return found
+}
+
+// printable is a text without control characters except line ends and tabs.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) && r != '\n' && r != '\t' {
 			return -1
 		}
 		return r
 	}, strings.ToValidUTF8(strings.TrimSpace(text), "\uFFFD"))
-	return cut(text, kept)
 }
 
 // Shorten keeps what an operator wants to read of a server's text.

@@ -43,9 +43,10 @@ type Config struct {
 
 // A Client exchanges JSON with one server. It is safe for concurrent use.
 type Client struct {
-	cfg   Config
-	base  *url.URL
-	resty *resty.Client
+	cfg     Config
+	base    *url.URL
+	resty   *resty.Client
+	secrets [][]byte // the key and the URL's password, if they are long enough to be found
 }
 
 // New checks the configuration. It does not connect.
@@ -66,7 +67,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Transport == nil {
 		cfg.Transport = NewTransport(64)
 	}
-	c := &Client{cfg: cfg, base: base}
+	c := &Client{cfg: cfg, base: base, secrets: secrets(cfg.Key, base)}
 	c.resty = resty.NewWithClient(&http.Client{Transport: cfg.Transport}).
 		SetBaseURL(base.String()).
 		SetHeader("Accept", "application/json").

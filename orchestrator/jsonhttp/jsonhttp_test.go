@@ -12,6 +12,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -192,10 +193,31 @@ func TestAnErrorInAGoodAnswer(t *testing.T) {
 }
 
 func TestTheKeyIsRedacted(t *testing.T) {
-	c := connect(t, Config{URL: "http://host"})
-	if got := string(c.Redact([]byte("a " + key + " b"))); got != "a [key] b" {
+	c := connect(t, Config{URL: "http://me:password@host"})
+	if got := c.Clean("a " + key + " b, " + c.URL()); got != "a [key] b, http://me:[key]@host" {
 		t.Errorf("got %q", got)
 	}
+}
+
+// Whatever a server sends as an error, ours can be printed.
+func FuzzErrorBodies(f *testing.F) {
+	for _, body := range []string{
+		`{"error":{"message":"\u001b[31m","code":[],"type":{}}}`, `{"detail":[{"loc":["a",1],"msg":"\u0000"}]}`,
+		`{"detail":[]}`, "<html><title>\x9b</title>", `{"error":` + strings.Repeat("[", 99), "\xff" + key, key[:9] + "\x00" + key[9:],
+	} {
+		f.Add(400, "text/html", body)
+	}
+	c, err := New(Config{URL: "http://host", Key: key})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, status int, kind, body string) {
+		e := c.Refusal(status, http.Header{"Content-Type": {kind}}, []byte(body))
+		message := strings.NewReplacer("\n", "", "\t", "").Replace(e.Message)
+		if strings.Contains(message, key) || strings.ContainsFunc(message, unicode.IsControl) || len(e.Error()) > 700 {
+			t.Errorf("%q becomes %q", body, e)
+		}
+	})
 }
 
 func TestAnswersOfAnotherKind(t *testing.T) {

@@ -51,8 +51,8 @@ func NewTransportOver(dial Dial, connections int) *Transport {
 		MaxIdleConnsPerHost: connections,
 		IdleConnTimeout:     idleTimeout,
 		DisableCompression:  true, // answers are small, and most servers are near
-		WriteBufferSize:     64 << 10,
-		ReadBufferSize:      64 << 10,
+		WriteBufferSize:     16 << 10,
+		ReadBufferSize:      16 << 10,
 	}
 	return t
 }

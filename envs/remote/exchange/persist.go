@@ -20,7 +20,7 @@ const (
 func (c *Client) Persist(
 	ctx context.Context, op string, again func(*jsonhttp.Error) bool, try func(context.Context) error,
 ) error {
-	spent := fmt.Errorf("%s: gave up on %s after %v", op, c.URL(), c.server.Patience)
+	spent := fmt.Errorf("%s: gave up on %s after %v", op, c.Clean(c.URL()), c.server.Patience)
 	patient, cancel := context.WithTimeoutCause(ctx, c.server.Patience, spent)
 	defer cancel()
 	var last *jsonhttp.Error // nil: the last attempt succeeded or failed in another way
