@@ -101,7 +101,7 @@ func (l link) post(ctx context.Context, op, path string, body any) (raw json.Raw
 		return nil, fmt.Errorf("%s: encode: %w", op, err)
 	}
 	retry := jsonhttp.Retry{
-		First: 50 * time.Millisecond, Last: 4 * time.Second, LongestAfter: time.Minute, Again: again,
+		First: 50 * time.Millisecond, Last: 4 * time.Second, Again: again,
 		Before: func(_ int, _ time.Duration, err error) {
 			if path != "retrieve_future" {
 				l.log.Warn().Err(err).Str("op", op).Msg("trainer: sending the request again")

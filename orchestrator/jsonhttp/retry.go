@@ -19,8 +19,8 @@ type Retry struct {
 	Factor float64       // by which a pause grows; default 2
 	// Attempts bounds the number of attempts; 0: no bound.
 	Attempts int
-	// LongestAfter bounds the pause that a server may ask for; 0: no bound. If
-	// that pause would outlast the deadline, the call ends at once.
+	// LongestAfter bounds the pause that a server may ask for; default 1 minute.
+	// If that pause would outlast the deadline, the call ends at once.
 	LongestAfter time.Duration
 	// Again decides whether an error is worth another attempt; nil: [Retryable].
 	Again func(error) bool
@@ -80,7 +80,11 @@ func (r Retry) pauses(ctx context.Context) *pauses {
 	if factor == 0 {
 		factor = 2
 	}
-	return &pauses{ctx: ctx, longestAfter: r.LongestAfter, ExponentialBackOff: backoff.ExponentialBackOff{
+	longestAfter := r.LongestAfter
+	if longestAfter == 0 {
+		longestAfter = time.Minute
+	}
+	return &pauses{ctx: ctx, longestAfter: longestAfter, ExponentialBackOff: backoff.ExponentialBackOff{
 		InitialInterval: first, MaxInterval: last, Multiplier: factor, RandomizationFactor: jitter,
 	}}
 }
@@ -91,10 +95,7 @@ func (p *pauses) NextBackOff() time.Duration {
 	pause := p.ExponentialBackOff.NextBackOff()
 	var e *Error
 	if errors.As(p.last, &e) {
-		after := e.After
-		if p.longestAfter > 0 {
-			after = min(after, p.longestAfter)
-		}
+		after := min(e.After, p.longestAfter)
 		if deadline, ok := p.ctx.Deadline(); ok && time.Until(deadline) < after {
 			p.refused = after
 			return backoff.Stop

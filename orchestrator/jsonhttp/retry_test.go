@@ -93,7 +93,9 @@ func TestTheServersPauseIsRespected(t *testing.T) {
 			}
 		}
 		f(Retry{}, 30*time.Second, 30*time.Second)
-		f(Retry{LongestAfter: time.Minute}, time.Hour, time.Minute)
+		f(Retry{}, time.Hour, time.Minute)
+		f(Retry{LongestAfter: 2 * time.Hour}, time.Hour, time.Hour)
+		f(Retry{LongestAfter: time.Second}, time.Hour, time.Second)
 	})
 }
 
@@ -103,7 +105,7 @@ func TestAPauseBeyondTheDeadlineEndsTheCall(t *testing.T) {
 		defer cancel()
 		calls, start := 0, time.Now()
 		busy := &Error{Kind: Busy, Message: "full", After: time.Hour}
-		err := Retry{}.Do(ctx, sequence(&calls, busy))
+		err := Retry{LongestAfter: 2 * time.Hour}.Do(ctx, sequence(&calls, busy))
 		const want = "full (the next attempt would be in 1h0m0s, after the deadline)"
 		if !errors.Is(err, busy) || time.Since(start) != 0 || err.Error() != want {
 			t.Errorf("after %v: %v", time.Since(start), err)

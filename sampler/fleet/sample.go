@@ -73,8 +73,9 @@ func (b *Backend) try(ctx context.Context, v *version, r sampler.Request) (c sam
 	tried, again := map[*replica]bool{}, false
 	retry := jsonhttp.Retry{
 		First: firstPause, Last: 128 * firstPause, Attempts: maxTries + len(b.replicas),
-		Again:  func(error) bool { return again },
-		Before: func(int, time.Duration, error) { b.counters.add(Stats{Retries: 1}) },
+		LongestAfter: 128 * firstPause, // another replica may be free
+		Again:        func(error) bool { return again },
+		Before:       func(int, time.Duration, error) { b.counters.add(Stats{Retries: 1}) },
 	}
 	err = retry.Do(ctx, func(ctx context.Context) error {
 		again = false

@@ -62,7 +62,7 @@ const maxTries = 8
 // as ctx allows.
 func (c *client) call(ctx context.Context, path string, body, out any) error {
 	retry := jsonhttp.Retry{
-		First: c.pause, Last: 10 * time.Second, Factor: 3, Attempts: maxTries, Again: again,
+		First: c.pause, Last: 10 * time.Second, LongestAfter: 24 * time.Hour, Factor: 3, Attempts: maxTries, Again: again,
 		Before: func(_ int, pause time.Duration, err error) {
 			c.log.Warn().Err(err).Dur("pause", pause).Msg("openai: sending the request again")
 			if c.again != nil {

@@ -25,7 +25,7 @@ func (c *Client) Persist(
 	defer cancel()
 	var last *jsonhttp.Error // nil: the last attempt succeeded or failed in another way
 	retry := jsonhttp.Retry{
-		First: firstPause, Last: lastPause, LongestAfter: time.Minute,
+		First: firstPause, Last: lastPause,
 		Again: func(err error) bool { return errors.As(err, &last) && again(last) },
 		Before: func(_ int, pause time.Duration, err error) {
 			c.server.Log.Debug().Err(err).Str("op", op).Dur("pause", pause).Msg("environment server: trying again")
