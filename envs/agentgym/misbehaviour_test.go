@@ -26,7 +26,7 @@ func TestRefusedAtStart(t *testing.T) {
 	f("ORS", "sciworld", only("/list_environments", []string{"house"}), nil, "404", `env.name = "ors"`)
 	f("OpenEnv", "sciworld", only("/health", m{"status": "healthy"}), nil, "404", `env.name = "openenv"`)
 	f("plain schema", "sciworld", only("/", m{"protocol": "empo2-env", "version": 1}), nil, "404", `env.name = "remote"`)
-	f("web page", "sciworld", webPage, nil, "no JSON", "hint")
+	f("web page", "sciworld", webPage, nil, "not JSON", "hint")
 	f("task refused", "sciworld", broken, nil, "task 1", "list index out of range")
 	f("no server", "sciworld", nil, func(c *Config) { remotetest.NoServer(&c.Server) },
 		"cannot be reached", "start AgentGym's server of sciworld")

@@ -178,8 +178,8 @@ func TestStepAnswers(t *testing.T) {
 	lost("unknown session", status(http.StatusNotFound, "Active environment not found"), "Active environment not found")
 	lost("server fails", status(http.StatusInternalServerError, "RuntimeError"), "RuntimeError")
 	lost("error in a 200", func(w http.ResponseWriter, _ *http.Request) { remotetest.Answer(w, m{"error": "x"}) },
-		"no stream of events")
-	lost("no JSON", event("end", "ok"), "not in the format of ORS")
+		"not a stream of events")
+	lost("not JSON", event("end", "ok"), "not in the format of ORS")
 	lost("no output", event("end", `{"ok":true}`), "not in the format of ORS")
 	lost("reward of another type", event("end", `{"ok":true,"output":{"blocks":[],"reward":"much","finished":false}}`),
 		"not in the format of ORS")

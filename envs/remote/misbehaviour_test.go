@@ -19,7 +19,7 @@ func TestRefusedAtStart(t *testing.T) {
 	f("other protocol", only("/", m{"protocol": "gopher"}), nil, `"gopher"`, "hint")
 	f("OpenEnv", only("/health", m{"status": "healthy"}), nil, "404", `env.name = "openenv"`)
 	f("AgentGym", only("/", "This is environment BabyAI."), nil, "404", `env.name = "agentgym"`)
-	f("web page", webPage, nil, "no JSON", "hint")
+	f("web page", webPage, nil, "not JSON", "hint")
 	f("reset without id", only("/reset", m{"observation": "x"}), nil, `lacks "id"`, "hint")
 	f("reset with another observation", only("/reset", m{"id": 1, "observation": []int{1}}), nil,
 		"neither a text", "hint")
