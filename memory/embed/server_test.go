@@ -235,7 +235,8 @@ func TestOpeningAnUnusableEmbedder(t *testing.T) {
 		if _, err := f.open(t.Context(), embed.Server{Model: "mini"}); err == nil || !strings.Contains(err.Error(), "URL") {
 			t.Errorf("error %v without a URL", err)
 		}
-		if _, err := f.open(t.Context(), embed.Server{URL: "http://x"}); err == nil || !strings.Contains(err.Error(), "model") {
+		_, err := f.open(t.Context(), embed.Server{URL: "http://x"})
+		if err == nil || !strings.Contains(err.Error(), "model") {
 			t.Errorf("error %v without a model", err)
 		}
 	})
