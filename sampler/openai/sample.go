@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/admission"
 	"github.com/empo2/empo2/sampler/chat"
@@ -141,14 +142,13 @@ func (b *Backend) exchange(ctx context.Context, r sampler.Request) (answer, erro
 }
 
 func demandsNewer(err error) bool {
-	var refused *apiError
-	return errors.As(err, &refused) && refused.Status/100 == 4 && strings.Contains(refused.Message, "max_completion_tokens")
+	return jsonhttp.Status(err)/100 == 4 && strings.Contains(jsonhttp.Said(err), "max_completion_tokens")
 }
 
 // refusedParameter is the remedy if the server refused a parameter that not
 // every server knows; empty: it did not.
 func (b *Backend) refusedParameter(r sampler.Request, err error) string {
-	var refused *apiError
+	var refused *jsonhttp.Error
 	if !errors.As(err, &refused) || refused.Status/100 != 4 {
 		return ""
 	}
@@ -170,11 +170,11 @@ func (b *Backend) refusedParameter(r sampler.Request, err error) string {
 
 // full recognises what servers say to a conversation without room.
 func full(err error) bool {
-	var refused *apiError
-	if !errors.As(err, &refused) {
+	var refused *jsonhttp.Error
+	if !errors.As(err, &refused) || refused.Status < 300 {
 		return false
 	}
-	said := refused.Code + " " + refused.Message
+	said := refused.Code + " " + refused.Type + " " + refused.Message
 	for _, words := range []string{"context_length_exceeded", "exceed_context_size", "maximum context length", "exceeds the context length"} {
 		if strings.Contains(said, words) {
 			return true
@@ -216,8 +216,7 @@ func (b *Backend) messages(given []chat.Message) []message {
 
 // explain adds what the server has to a refusal of the model.
 func (b *Backend) explain(ctx context.Context, err error) error {
-	var refused *apiError
-	if !errors.As(err, &refused) || refused.Status/100 != 4 {
+	if jsonhttp.Status(err)/100 != 4 {
 		return err
 	}
 	served, listErr := b.client.models(ctx)
