@@ -27,8 +27,8 @@ func trained(logprob float32, err error) sampler.Adapter {
 	}}
 }
 
-// What is published before there is a trainer is proved when it speaks: on
-// every replica, also where all are wrong alike.
+// A version that is published without a trainer is verified when it is published
+// with one: on every replica, also if all are wrong alike.
 func TestEveryReplicaIsHeldAgainstTheTrainer(t *testing.T) {
 	f := func(name string, replicas []float32, trainer sampler.Adapter, want string) {
 		t.Helper()
@@ -66,7 +66,7 @@ func TestTheTrainerSpeaksForOneVersion(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := b.replicas[0].prove(t.Context(), b.versions[p.Version]); err != nil || asked != 1 {
+	if err := b.replicas[0].verify(t.Context(), b.versions[p.Version]); err != nil || asked != 1 {
 		t.Errorf("%v, the trainer was asked %d times", err, asked)
 	}
 }

@@ -8,20 +8,20 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// undo takes a version back that was not published, also when ctx is done.
+// undo unloads a version that could not be published, also when ctx is done.
 func (b *Backend) undo(ctx context.Context, v *version) {
 	v.gate.Close()
 	b.unload(context.WithoutCancel(ctx), v)
 }
 
-// unload forgets a version everywhere. A replica that does not is logged: the
-// adapter there is never asked for again.
+// unload unloads a version everywhere. Failures are only logged: the adapter is
+// not used again.
 func (b *Backend) unload(ctx context.Context, v *version) {
 	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not unloaded within %v", b.cfg.LoadTimeout))
 	defer cancel()
 	var group sync.WaitGroup
 	for _, r := range b.replicas {
-		if r.has()[v.policy.Name] {
+		if r.loadedAdapters()[v.policy.Name] {
 			group.Go(func() { r.drop(ctx, v.policy.Name) })
 		}
 	}
@@ -35,8 +35,8 @@ func (b *Backend) unload(ctx context.Context, v *version) {
 	b.announce()
 }
 
-// Retire refuses new requests for p, lets the last one end and unloads it. If
-// ctx ends before, that happens later.
+// Retire refuses new requests for p, waits for the last one and unloads the
+// version. If ctx ends before, the version is unloaded later.
 func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 	b.mu.Lock()
 	v := b.versions[p.Version]

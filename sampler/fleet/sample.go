@@ -41,8 +41,8 @@ func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 	return b.try(ctx, v, r)
 }
 
-// checkRequest refuses what a server would answer differently from what was
-// asked: vLLM, for one, cuts max_tokens at the context's end without a word.
+// checkRequest refuses requests that a server would silently change: some lower
+// max_tokens at the end of the context.
 func (b *Backend) checkRequest(r sampler.Request) error {
 	n := b.probe.Capabilities.ContextLength
 	switch {
@@ -67,7 +67,7 @@ func (b *Backend) inVocabulary(ids []int32) error {
 	return nil
 }
 
-// maxTries is how often a request is sent, besides once to every replica.
+// maxTries is how often a request is sent, in addition to once per replica.
 const maxTries = 4
 
 // try sends a request to one replica after the other until one answers.
@@ -99,9 +99,9 @@ func (b *Backend) try(ctx context.Context, v *version, r sampler.Request) (c sam
 
 var errSlow = errors.New("the request took too long")
 
-// attempt asks a replica once, within the deadline of a request. What the
-// error says about the replica has its consequences. One that has answered
-// nothing during a whole deadline is taken for hung.
+// attempt asks a replica once, within the deadline of a request, and changes
+// the replica's state after an error. A replica that answered no request during
+// a whole deadline hangs.
 func (r *replica) attempt(ctx context.Context, v *version, q sampler.Request) (sampler.Completion, error) {
 	before, limit := r.answered.Load(), r.b.cfg.RequestTimeout
 	limited, cancel := context.WithTimeoutCause(ctx, limit, errSlow)
@@ -112,19 +112,20 @@ func (r *replica) attempt(ctx context.Context, v *version, q sampler.Request) (s
 		r.answered.Add(1)
 	case ctx.Err() != nil:
 	case errors.Is(err, errSlow) && r.answered.Load() != before:
-		return c, fmt.Errorf("%w: no answer within %v, although others were answered\n  hint: raise sampler.%[3]s.timeout_seconds or lower sampler.%[3]s.requests", err, limit, r.b.probe.Capabilities.Server)
+		return c, fmt.Errorf("%w: no answer within %v, although others were answered\n"+
+			"  hint: raise sampler.timeout_seconds or lower sampler.concurrency", err, limit)
 	case errors.Is(err, errSlow):
 		err = fmt.Errorf("%w: no answer within %v", ErrLost, limit)
-		r.fail(err)
+		r.markDown(err)
 	case errors.Is(err, ErrLost):
-		r.doubt(err)
+		r.markSuspect(err)
 	case errors.Is(err, ErrUnknownModel), errors.Is(err, errBad):
-		r.fail(err)
+		r.markDown(err)
 	}
 	return c, err
 }
 
-// errBad is wrapped when an answer is not one to the question.
+// errBad is wrapped when an answer does not fit the request.
 var errBad = errors.New("bad answer")
 
 // complete asks the server and checks the answer.
@@ -140,7 +141,7 @@ func (r *replica) complete(ctx context.Context, v *version, q sampler.Request) (
 	return c, nil
 }
 
-// slack is how far above 0 rounding may lift a log-prob.
+// slack is how far above 0 a log-prob may be by rounding.
 const slack = 1e-4
 
 // read checks an answer and turns it into a completion.

@@ -12,19 +12,19 @@ type version struct {
 	policy sampler.Policy
 	dir    string // PEFT directory; empty for the base
 
-	ready   bool            // published: requests may come
-	trainer sampler.Adapter // with a Score while it is published
-	first   *answer         // what the check was answered first, the trainer's log-probs if it is proved
-	proved  bool            // by the trainer
-	gate    *admission.Gate // closed when the version is retired
-	done    chan struct{}   // closed when retired, drained and unloaded
+	ready    bool            // published: requests may come
+	trainer  sampler.Adapter // with a Score while the version is being published
+	first    *answer         // the first answer to the check; the trainer's log-probs if verified
+	verified bool            // against the trainer's log-probs
+	gate     *admission.Gate // closed when the version is retired
+	done     chan struct{}   // closed when retired, drained and unloaded
 }
 
 func newVersion(p sampler.Policy, dir string) *version {
 	return &version{policy: p, dir: dir, gate: admission.NewGate(), done: make(chan struct{})}
 }
 
-// Policy is what a version is called, whether it is served or not.
+// Policy returns the policy of a version, whether it is served or not.
 func (b *Backend) Policy(version int) sampler.Policy {
 	if version == 0 {
 		return sampler.Policy{Name: b.probe.Model}
@@ -46,7 +46,7 @@ func (b *Backend) enter(p sampler.Policy) (*version, error) {
 	return v, nil
 }
 
-// announce wakes who waits for a change. The mutex is held.
+// announce tells waiting goroutines that a state has changed. The mutex is held.
 func (b *Backend) announce() {
 	close(b.changed)
 	b.changed = make(chan struct{})

@@ -18,8 +18,8 @@ import (
 )
 
 var (
-	_ fleet.Server = (*server)(nil)
-	_ fleet.Dozer  = (*server)(nil)
+	_ fleet.Server  = (*server)(nil)
+	_ fleet.Sleeper = (*server)(nil)
 )
 
 // server is one SGLang. Its HTTP is that of its sources, entrypoints/

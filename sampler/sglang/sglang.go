@@ -109,7 +109,7 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 		return nil, err
 	}
 	pool, err := fleet.Open(ctx, fleet.Config{
-		Servers: servers, Alias: cfg.Alias, Tolerance: cfg.Tolerance,
+		Servers: servers, Section: "sampler.sglang", Alias: cfg.Alias, Tolerance: cfg.Tolerance,
 		Check:          func(ctx context.Context) ([]int32, error) { return cfg.Codec.Tokenize(ctx, checkText) },
 		RequestTimeout: cfg.RequestTimeout, LoadTimeout: cfg.LoadTimeout, HealthInterval: cfg.HealthInterval,
 		Patience: cfg.Patience, MaxInFlight: cfg.MaxInFlight, Sleep: cfg.Sleep, OnReturn: cfg.OnReturn, Log: cfg.Log,

@@ -18,8 +18,8 @@ import (
 )
 
 var (
-	_ fleet.Server = (*server)(nil)
-	_ fleet.Dozer  = (*server)(nil)
+	_ fleet.Server  = (*server)(nil)
+	_ fleet.Sleeper = (*server)(nil)
 )
 
 // server is one vLLM. Its HTTP is that of version 0.32.0, recorded.

@@ -98,7 +98,7 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 	}
 	text := cfg.tokenizer(servers)
 	pool, err := fleet.Open(ctx, fleet.Config{
-		Servers: servers, Alias: cfg.Alias, Tolerance: cfg.Tolerance,
+		Servers: servers, Section: "sampler.vllm", Alias: cfg.Alias, Tolerance: cfg.Tolerance,
 		Check:          func(ctx context.Context) ([]int32, error) { return text.Tokenize(ctx, checkText) },
 		RequestTimeout: cfg.RequestTimeout, LoadTimeout: cfg.LoadTimeout, HealthInterval: cfg.HealthInterval,
 		Patience: cfg.patience(), MaxInFlight: cfg.MaxInFlight, Sleep: cfg.Sleep, OnReturn: cfg.OnReturn, Log: cfg.Log,
