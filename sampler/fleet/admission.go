@@ -78,7 +78,8 @@ func (b *Backend) allDown() error {
 		}
 		why = append(why, fmt.Sprintf("%s: %v", r.server.URL(), reason))
 	}
-	return fmt.Errorf("%w: no server answers:\n    %s\n  hint: look at the servers' own logs, start them again and continue the run",
+	return fmt.Errorf("%w: no server answers:\n    %s\n"+
+		"  hint: look at the servers' own logs, start them again and continue the run",
 		errAllDown, strings.Join(why, "\n    "))
 }
 

@@ -48,7 +48,8 @@ func TestEveryReplicaIsHeldAgainstTheTrainer(t *testing.T) {
 	}
 	f("right", []float32{-1, -1}, trained(-1, nil), "")
 	f("as far apart as twice the tolerance", []float32{-1.009, -1}, trained(-1.0045, nil), "")
-	f("one is wrong", []float32{-1, -1.006}, trained(-0.995, nil), "b: check base: canary: log-probs differ from the trainer's by 0.011 (tolerance 0.01)\n  hint: ")
+	f("one is wrong", []float32{-1, -1.006}, trained(-0.995, nil),
+		"b: check base: canary: log-probs differ from the trainer's by 0.011 (tolerance 0.01)\n  hint: ")
 	f("all are wrong alike", []float32{-1, -1}, trained(-1.04, nil), "differ from the trainer's by 0.04")
 	f("no trainer", []float32{-1, -1}, trained(-1, errors.New("it is gone")), "score with the trainer: it is gone")
 }

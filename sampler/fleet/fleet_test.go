@@ -54,7 +54,8 @@ func (f *fake) Complete(ctx context.Context, model string, r sampler.Request) (A
 }
 
 func writes(model string, r sampler.Request) Answer {
-	return Answer{Model: model, Prompt: len(r.Prompt), IDs: r.Prompt[:1], Logprobs: []float32{-1}, Finish: sampler.FinishStop}
+	return Answer{Model: model, Prompt: len(r.Prompt), IDs: r.Prompt[:1], Logprobs: []float32{-1},
+		Finish: sampler.FinishStop}
 }
 
 func check(context.Context) ([]int32, error) { return []int32{3, 4}, nil }
@@ -122,7 +123,8 @@ func TestASlowRequestDoesNotDisgraceTheServer(t *testing.T) {
 		if _, err := b.Sample(t.Context(), p, other); err != nil {
 			t.Error(err)
 		}
-		if err := <-failed; !errors.Is(err, errSlow) || !strings.Contains(err.Error(), "raise sampler.fake.timeout_seconds or lower sampler.fake.requests") {
+		if err := <-failed; !errors.Is(err, errSlow) ||
+			!strings.Contains(err.Error(), "raise sampler.timeout_seconds or lower sampler.concurrency") {
 			t.Error(err)
 		}
 		if s := b.Stats(); s.Returns != 0 || s.Retries != 0 {
@@ -169,7 +171,8 @@ func TestAllDeadIsAnErrorWithinThePatience(t *testing.T) {
 			}
 			return Answer{}, ErrLost
 		}
-		b, p := open(t, Config{Patience: time.Minute}, &fake{name: "a", health: dead, complete: lost}, &fake{name: "b", health: dead, complete: lost})
+		b, p := open(t, Config{Patience: time.Minute}, &fake{name: "a", health: dead, complete: lost},
+			&fake{name: "b", health: dead, complete: lost})
 		alive = false
 		began := time.Now()
 		_, err := b.Sample(t.Context(), p, request)

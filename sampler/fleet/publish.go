@@ -45,7 +45,8 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 		return err
 	}
 	started := time.Now()
-	ctx, stop := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not served everywhere within %v", b.cfg.LoadTimeout))
+	ctx, stop := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout,
+		fmt.Errorf("not served everywhere within %v", b.cfg.LoadTimeout))
 	defer stop()
 	if served != nil {
 		return b.serveVerified(ctx, served, a)

@@ -17,7 +17,8 @@ func (b *Backend) undo(ctx context.Context, v *version) {
 // unload unloads a version everywhere. Failures are only logged: the adapter is
 // not used again.
 func (b *Backend) unload(ctx context.Context, v *version) {
-	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not unloaded within %v", b.cfg.LoadTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout,
+		fmt.Errorf("not unloaded within %v", b.cfg.LoadTimeout))
 	defer cancel()
 	var group sync.WaitGroup
 	for _, r := range b.replicas {

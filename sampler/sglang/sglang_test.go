@@ -153,7 +153,7 @@ func TestAServerThatWasLeftAsleepIsWoken(t *testing.T) {
 	}
 	b.Close()
 	cfg := config(s)
-	if _, err := Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "it sleeps\n  hint: ") {
+	if _, err := Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "sampler.sglang.sleep") {
 		t.Error(err)
 	}
 	cfg.Sleep = true
