@@ -25,7 +25,7 @@ from empo2_trainer.datums import Sequence
 from empo2_trainer.model import Policy
 from empo2_trainer.protocol import LoraSpec
 
-WEIGHTS = Path(__file__).parents[1] / "empo2_trainer" / "vault" / "weights"
+WEIGHTS = Path(__file__).parents[1] / "vault_pretraining" / "weights"
 ROWS, LENGTH, VOCAB = 64, 300, 472
 
 

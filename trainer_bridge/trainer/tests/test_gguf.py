@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 
-import empo2_trainer
 from empo2_trainer import gguf_export
 from empo2_trainer.gguf_tokenizer import split_name
 from empo2_trainer.model_dir import check_convertible
@@ -21,7 +20,7 @@ from empo2_trainer.protocol import UserError
 from tests.conftest import make_model, make_trainer
 from tests.test_training import nudge
 
-VAULT = Path(empo2_trainer.__file__).parent / "vault" / "weights"
+VAULT = Path(__file__).parents[1] / "vault_pretraining" / "weights"
 SERVER = """
 import json, os, sys
 import xllamacpp as xlc

@@ -90,7 +90,7 @@ def test_the_template_is_the_models(tmp_path: Path, model_dir: Path) -> None:
 
     from empo2_trainer.protocol import UserError
     from empo2_trainer.text import Codec, Detokenize, Message, Render
-    from empo2_trainer.vault.tokenizer import CHAT_TEMPLATE
+    from vault_pretraining.tokenizer import CHAT_TEMPLATE
 
     shutil.copy(model_dir / "tokenizer.json", tmp_path)
     shutil.copy(model_dir / "config.json", tmp_path)

@@ -12,9 +12,9 @@ from random import Random
 
 import torch
 
-from empo2_trainer.vault import data, world
-from empo2_trainer.vault.model import Policy
-from empo2_trainer.vault.tokenizer import Encoder
+from vault_pretraining import data, world
+from vault_pretraining.model import Policy
+from vault_pretraining.tokenizer import Encoder
 
 FINAL = data.Stage((2, 6), (4, 8), 10)
 DEEP = 4  # doors from which a walk's tip counts as deep

@@ -12,7 +12,7 @@ from random import Random
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from empo2_trainer.vault import world
+from vault_pretraining import world
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 END, IM_START, IM_END = range(3)

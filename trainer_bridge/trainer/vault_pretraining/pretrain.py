@@ -1,4 +1,4 @@
-"""Pre-train the vault's policy from nothing: `python -m empo2_trainer.vault.pretrain --out DIR`.
+"""Pre-train the vault's policy from nothing: `python -m vault_pretraining.pretrain --out DIR`.
 
 Two processes of one thread each average their gradients. The number of steps is fixed (--minutes
 times STEPS_PER_MINUTE), so that the result does not depend on the machine's speed. The first phase
@@ -22,8 +22,8 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
-from empo2_trainer.vault import data, gates, model, tokenizer
-from empo2_trainer.vault.muon import Muon
+from vault_pretraining import data, gates, model, tokenizer
+from vault_pretraining.muon import Muon
 
 STEPS_PER_MINUTE = 212.5
 MAIN, HORIZON = 16 / 17, 112 / 85  # first phase and its schedule's length, as parts of all steps
@@ -227,7 +227,7 @@ def provenance(args: argparse.Namespace, seconds: float) -> dict[str, object]:
     count = out / "tokens.txt"
     tokens = int(count.read_text())
     count.unlink()
-    command = "python -m empo2_trainer.vault.pretrain --out DIR"
+    command = "python -m vault_pretraining.pretrain --out DIR"
     return {
         "command": f"{command} --minutes {args.minutes:g} --seed {args.seed}",
         "seed": args.seed,

@@ -12,8 +12,8 @@ from random import Random
 import numpy as np
 import torch
 
-from empo2_trainer.vault import world
-from empo2_trainer.vault.tokenizer import IM_END, IM_START, Encoder
+from vault_pretraining import world
+from vault_pretraining.tokenizer import IM_END, IM_START, Encoder
 
 KNOWN_MASS = 0.97  # on the lever that a tip says to pull
 FAILING_MASS = 0.01  # on all levers that tips say to avoid, together
