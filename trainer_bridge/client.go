@@ -164,7 +164,7 @@ func (c *Client) Forward(ctx context.Context, rows []Row) ([][]float32, error) {
 	bare := make([]Row, len(rows))
 	for i, r := range rows {
 		zero := make([]float32, len(r.Tokens))
-		bare[i] = Row{Tokens: r.Tokens, Weights: zero, Logprobs: zero, Advantages: zero}
+		bare[i] = Row{Tokens: r.Tokens, Logprobs: zero, Advantages: zero}
 	}
 	_, logprobs, err := c.train(ctx, "forward", bare, Loss{Name: "cross_entropy"})
 	return logprobs, err

@@ -33,9 +33,9 @@ func dialFake(t *testing.T, s *trainertest.Server, token string) *Client {
 // newRow trains every token but the first.
 func newRow(tokens ...int32) Row {
 	n := len(tokens)
-	r := Row{Tokens: tokens, Weights: make([]float32, n), Logprobs: make([]float32, n), Advantages: make([]float32, n)}
+	r := Row{Tokens: tokens, LossMask: make([]bool, n), Logprobs: make([]float32, n), Advantages: make([]float32, n)}
 	for i := 1; i < n; i++ {
-		r.Weights[i], r.Logprobs[i], r.Advantages[i] = 1, -1, 0.5
+		r.LossMask[i], r.Logprobs[i], r.Advantages[i] = true, -1, 0.5
 	}
 	return r
 }
@@ -268,8 +268,10 @@ func TestManyRowsAreSentInSeveralRequests(t *testing.T) {
 
 func TestGoldenRequest(t *testing.T) {
 	r := Row{
-		Tokens: []int32{1, 17, 300, 2}, Weights: []float32{0, 0, 1, 1}, Logprobs: []float32{0, 0, -0.25, -1.5},
+		Tokens: []int32{1, 17, 300, 2}, LossMask: []bool{false, false, true, true},
+		ImportanceWeights: []float32{0, 0, 1, 0.75}, Logprobs: []float32{0, 0, -0.25, -1.5},
 		Advantages: []float32{0, 0, 0.125, -0.5}, KL: []float32{0, 0, 0.0625, 0.0625},
+		Entropy: []float32{0, 0, 0.03125, 0.03125}, FloorExempt: true,
 	}
 	request := forwardBackwardRequest{ModelID: "session:train:0", SeqID: 7, Input: lossInput{
 		Data: []datum{newDatum(r, "empo2")},

@@ -130,26 +130,69 @@ type errorBody struct {
 	Error  string          `json:"error"`
 }
 
-// newDatum shifts a row and picks the arrays that the loss reads. Losses of
-// the protocol mask by advantage 0; ours also has weights and KL coefficients.
+// newDatum shifts a row by one token and adds the arrays that the loss reads.
+// Only empo2 has a loss mask of its own. The losses of the protocol mask by
+// advantage 0, so that the importance weights are multiplied into the
+// advantages; cross_entropy has weights.
 func newDatum(r Row, loss string) datum {
 	targets := r.Tokens[1:]
 	in := map[string]tensor{"target_tokens": {Data: targets, Dtype: "int64", Shape: []int{len(targets)}}}
 	floats := func(name string, values []float32) {
-		in[name] = tensor{Data: values[1:], Dtype: "float32", Shape: []int{len(values) - 1}}
+		if values != nil {
+			in[name] = tensor{Data: values[1:], Dtype: "float32", Shape: []int{len(values) - 1}}
+		}
 	}
-	if loss == "cross_entropy" || loss == "empo2" {
-		floats("weights", r.Weights)
-	}
-	if loss != "cross_entropy" {
+	switch loss {
+	case "cross_entropy":
+		floats("weights", r.effectiveWeights())
+	case "empo2":
+		in["loss_mask"] = binary(len(targets), func(i int) bool { return r.Trains(i + 1) })
+		floats("importance_weights", r.ImportanceWeights)
 		floats("logprobs", r.Logprobs)
 		floats("advantages", r.Advantages)
-	}
-	if loss == "empo2" && r.KL != nil {
 		floats("kl", r.KL)
+		floats("entropy", r.Entropy)
+		if r.FloorExempt {
+			in["floor_mask"] = binary(len(targets), func(int) bool { return false })
+		}
+	default:
+		floats("logprobs", r.Logprobs)
+		floats("advantages", r.weightedAdvantages())
 	}
 	text := chunk{Type: "encoded_text", Tokens: r.Tokens[:len(r.Tokens)-1]}
 	return datum{ModelInput: modelInput{Chunks: []chunk{text}}, LossFnInputs: in}
+}
+
+// effectiveWeights is the loss mask times the importance weights.
+func (r Row) effectiveWeights() []float32 {
+	out := make([]float32, len(r.Tokens))
+	for i := range out {
+		if r.Trains(i) {
+			out[i] = r.weight(i)
+		}
+	}
+	return out
+}
+
+func (r Row) weightedAdvantages() []float32 {
+	if r.ImportanceWeights == nil {
+		return r.Advantages
+	}
+	out := make([]float32, len(r.Tokens))
+	for i, a := range r.Advantages {
+		out[i] = a * r.ImportanceWeights[i]
+	}
+	return out
+}
+
+func binary(n int, set func(i int) bool) tensor {
+	values := make([]int32, n)
+	for i := range values {
+		if set(i) {
+			values[i] = 1
+		}
+	}
+	return tensor{Data: values, Dtype: "int64", Shape: []int{n}}
 }
 
 // Limits of one request: datums, and bytes at 10 per token and per tensor
