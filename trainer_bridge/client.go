@@ -23,6 +23,11 @@ type ClientConfig struct {
 	Rank  int     // of the LoRA adapter, at least 1
 	Alpha float64 // LoRA's scale is Alpha/Rank
 	Seed  int64   // of the adapter's first weights
+	// TargetModules are the linear layers that get an adapter: names, or ends
+	// of names such as "q_proj" or "self_attn.q_proj". One keyword may stand
+	// alone: "all-linear" or "attention". Empty means all-linear. Vision towers,
+	// routers and the output embedding are never adapted.
+	TargetModules []string
 
 	// Timeout bounds an operation from submission to result; 0 is 5 minutes.
 	Timeout time.Duration
@@ -44,6 +49,7 @@ type Client struct {
 	cfg       ClientConfig
 	transport interface{ CloseIdleConnections() }
 	model     string
+	adapted   []string
 	turn      chan struct{} // holds one token; who has it talks
 
 	// All below belong to whoever has the turn.
@@ -115,26 +121,35 @@ func (c *Client) open(ctx context.Context) (string, error) {
 	var ack submitted
 	err = c.call(ctx, "create_model", modelRequest{
 		SessionID: session.ID, BaseModel: c.cfg.BaseModel, Type: "create_model",
-		Lora: loraConfig{Rank: c.cfg.Rank, Alpha: c.cfg.Alpha, Seed: c.cfg.Seed, TrainMLP: true, TrainAttn: true},
+		Lora: loraConfig{
+			Rank: c.cfg.Rank, Alpha: c.cfg.Alpha, Seed: c.cfg.Seed, TrainMLP: true, TrainAttn: true,
+			TargetModules: c.cfg.TargetModules,
+		},
 	}, &ack)
 	if err != nil {
 		return "", err
 	}
-	var created struct {
-		ModelID string `json:"model_id"`
-	}
+	var created createdModel
 	if err := c.result(ctx, "create_model", ack.RequestID, &created); err != nil {
 		return "", err
 	}
 	if created.ModelID == "" {
 		return "", errors.New("create_model: the answer has no model_id")
 	}
-	c.model = created.ModelID
+	c.model, c.adapted = created.ModelID, created.Adapted
+	if len(created.Skipped) > 0 {
+		c.cfg.Log.Warn().Interface("modules", created.Skipped).Msg("the trainer does not adapt some modules")
+	}
 	return session.ID, nil
 }
 
-// ModelID is the trainer's name of the adapter; a new Dial gets a new one.
+// ModelID returns the trainer's name of the adapter. Every Dial gets a new one.
 func (c *Client) ModelID() string { return c.model }
+
+// AdaptedModules returns the names of the modules that the adapter changes,
+// with * in place of layer numbers. It is nil if the trainer does not report
+// them.
+func (c *Client) AdaptedModules() []string { return c.adapted }
 
 // Close ends the heartbeat and the connections. The trainer keeps running.
 func (c *Client) Close() error {

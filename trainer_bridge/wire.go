@@ -92,6 +92,16 @@ type loraConfig struct {
 	TrainUnembed bool    `json:"train_unembed"`
 	TrainMLP     bool    `json:"train_mlp"`
 	TrainAttn    bool    `json:"train_attn"`
+	// TargetModules extends the protocol; other trainers ignore it.
+	TargetModules []string `json:"target_modules,omitempty"`
+}
+
+// createdModel is the result of create_model. Only this project's own trainer
+// sends the last two fields.
+type createdModel struct {
+	ModelID string            `json:"model_id"`
+	Adapted []string          `json:"target_modules"`
+	Skipped map[string]string `json:"skipped_modules"`
 }
 
 // submitted acknowledges a request whose result is still to come.

@@ -103,6 +103,13 @@ def write_adapter(
     writer.close()
 
 
+def check_modules(directory: str, modules: list[str]) -> None:
+    """Refuse modules whose adapters have no name in GGUF."""
+    names = _names(Shape(directory))
+    for module in modules:
+        _gguf_name(names, f"{module}.weight")
+
+
 def _check_adapter(config: dict[str, Any]) -> None:
     unsupported = ("use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "modules_to_save")
     for key in unsupported:

@@ -118,12 +118,14 @@ class SaveForSampler(Struct):
 
 
 class LoraSpec(Struct):
-    """Shape of a new adapter. alpha (ours) is 2·rank unless given. train_unembed is accepted and
-    has no effect: inference servers cannot serve an adapted unembedding."""
+    """Shape of a new adapter. train_unembed has no effect, since inference servers cannot load an
+    adapted output embedding. alpha and target_modules are extensions of the protocol: alpha is
+    2·rank unless given; target_modules is "all-linear", "attention" or a list of names."""
 
     rank: int = 32
     seed: int | None = None
     alpha: float | None = None
+    target_modules: str | list[str] = "all-linear"
     train_mlp: bool = True
     train_attn: bool = True
     train_unembed: bool = True

@@ -14,6 +14,7 @@ from empo2_trainer.model import Policy, alpha_of
 from empo2_trainer.optimizer import Optimizer
 from empo2_trainer.protocol import AdamParams, LoraSpec, UserError, tensor
 from empo2_trainer.store import Store
+from empo2_trainer.targets import select
 
 OUTPUT_TYPES = {"cross_entropy": "CrossEntropyLossReturn"}
 FORMATS = ("peft", "gguf")
@@ -55,13 +56,21 @@ class Trainer:
         alpha = alpha_of(spec)
         if not 0 < alpha < 1e6:
             raise UserError(f"lora_config alpha = {alpha}: must be positive")
+        if "gguf" in self.formats:
+            modules = select(self.policy.hf, spec).modules
+            gguf_export.check_modules(self.policy.directory, modules)
         self._created += 1
         adapter = f"m{self._created}"
         seed = self.seed if spec.seed is None else spec.seed
-        self.policy.add_adapter(adapter, spec, seed)
+        targets = self.policy.add_adapter(adapter, spec, seed)
         optimizer = Optimizer(self.policy.parameters(adapter))
         self.models[model_id] = Model(model_id, adapter, spec.rank, alpha, optimizer)
-        return {"model_id": model_id, "type": "create_model"}
+        return {
+            "model_id": model_id,
+            "type": "create_model",
+            "target_modules": targets.patterns,
+            "skipped_modules": targets.skipped,
+        }
 
     def get(self, model_id: str) -> Model:
         """A model by its id."""
