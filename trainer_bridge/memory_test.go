@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/empo2/empo2/trainer_bridge/trainertest"
+	"github.com/empo2/empo2/trainer_bridge/trainertest/fakeserver"
 )
 
 // memory is a network of its own without sockets, so that synctest's clock
@@ -52,11 +52,11 @@ func (m *memory) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 }
 
 // inMemory connects a client to a fake trainer in the test's own bubble.
-func inMemory(t *testing.T, opts trainertest.Options, cfg ClientConfig) (*trainertest.Server, *Client) {
+func inMemory(t *testing.T, opts fakeserver.Options, cfg ClientConfig) (*fakeserver.Server, *Client) {
 	t.Helper()
 	m := newMemory()
 	opts.Listener = m
-	s := trainertest.New(t, opts)
+	s := fakeserver.New(t, opts)
 	cfg.URL, cfg.Rank = s.URL, 1
 	c, err := dial(t.Context(), cfg, &http.Transport{DialContext: m.dial, IdleConnTimeout: time.Minute})
 	if err != nil {
