@@ -11,10 +11,11 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// ClientConfig says where a trainer is and which adapter to train.
+// ClientConfig is the address of a trainer and the adapter to train.
 type ClientConfig struct {
-	// Process is the supervised trainer, whose URL, token and model are used
-	// and whose death ends every call at once. Nil: the three fields below.
+	// Process is a supervised trainer. The client uses its URL, token and model,
+	// and every call ends when the process ends. Nil means that the next three
+	// fields are used.
 	Process   *Process
 	URL       string // for example "http://127.0.0.1:8000"
 	Token     string // empty: none is sent
@@ -31,30 +32,30 @@ type ClientConfig struct {
 
 	// Timeout bounds an operation from submission to result; 0 is 5 minutes.
 	Timeout time.Duration
-	// AnswerTimeout bounds one HTTP exchange, after which it is repeated. It
-	// must exceed the time that the trainer holds a long poll; 0 is a minute.
+	// AnswerTimeout bounds one HTTP exchange, which is then retried. It must
+	// exceed the time that the trainer holds a long poll; 0 is a minute.
 	AnswerTimeout time.Duration
-	// Log gets a warning per repeated request; the zero value is silent.
+	// Log gets a warning before each retry; the zero value is silent.
 	Log zerolog.Logger
 }
 
-// A Client trains one adapter. Requests carry sequence numbers that the
-// client assigns in order, so that a request whose answer was lost is
-// answered when it is repeated, never executed twice.
+// A Client trains one adapter. The client numbers its requests in order. If an
+// answer is lost, the client repeats the request under the same number, and the
+// trainer answers without executing it again.
 //
-// Its methods may be called from several goroutines, but one call is served
-// at a time; who wants a certain order must call from one goroutine.
+// Several goroutines may call its methods, but the client serves one call at a
+// time. Callers that need a certain order must use one goroutine.
 type Client struct {
 	link
 	cfg       ClientConfig
 	transport interface{ CloseIdleConnections() }
 	model     string
 	adapted   []string
-	turn      chan struct{} // holds one token; who has it talks
+	turn      chan struct{} // holds one token; a call takes it while it is served
 
-	// All below belong to whoever has the turn.
+	// The call that has the token owns the next three fields.
 	seq       int64 // next sequence number
-	taken     bool  // seq may have reached the trainer although nobody said so
+	taken     bool  // seq may have reached the trainer, but no answer confirmed it
 	uncertain error // why the trainer's weights are not known
 
 	heartbeat context.CancelFunc
@@ -151,7 +152,7 @@ func (c *Client) ModelID() string { return c.model }
 // them.
 func (c *Client) AdaptedModules() []string { return c.adapted }
 
-// Close ends the heartbeat and the connections. The trainer keeps running.
+// Close ends the heartbeat and the connections. The trainer continues to run.
 func (c *Client) Close() error {
 	c.heartbeat()
 	<-c.beating
@@ -173,8 +174,8 @@ func (c *Client) Health(ctx context.Context) error {
 	return nil
 }
 
-// Forward returns, for each row, log π(tokens[i+1] | tokens[:i+1]) in nats
-// under the adapter as it is: len(Tokens)-1 values. Only Tokens are read.
+// Forward returns log π(tokens[i+1] | tokens[:i+1]) of each row in nats, under
+// the present adapter: len(Tokens)-1 values. It reads only Tokens.
 func (c *Client) Forward(ctx context.Context, rows []Row) ([][]float32, error) {
 	bare := make([]Row, len(rows))
 	for i, r := range rows {
@@ -185,14 +186,14 @@ func (c *Client) Forward(ctx context.Context, rows []Row) ([][]float32, error) {
 	return logprobs, err
 }
 
-// ForwardBackward adds the loss's gradient over all rows to what has gathered
-// since the last OptimStep. Besides the metrics it returns what Forward would
-// have returned.
+// ForwardBackward adds the gradient of the loss over all rows to the gradient
+// accumulated since the last OptimStep. It returns the metrics, and the
+// log-probs that Forward would return.
 func (c *Client) ForwardBackward(ctx context.Context, rows []Row, loss Loss) (Stats, [][]float32, error) {
 	return c.train(ctx, "forward_backward", rows, loss)
 }
 
-// OptimStep applies the gathered gradient and clears it.
+// OptimStep applies the accumulated gradient and clears it.
 func (c *Client) OptimStep(ctx context.Context, adam Adam) (Stats, error) {
 	const op = "optim_step"
 	if err := adam.check(); err != nil {
@@ -210,9 +211,9 @@ func (c *Client) OptimStep(ctx context.Context, adam Adam) (Stats, error) {
 	return out.Metrics.stats(), nil
 }
 
-// SaveWeights writes the adapter and the optimizer's exact state under a
-// name (letters, digits, dot, dash, underscore). It replaces an older
-// checkpoint of that name.
+// SaveWeights writes a checkpoint: the adapter and the optimizer's exact state.
+// A name has letters, digits, dots, dashes and underscores. SaveWeights replaces
+// an older checkpoint of that name.
 func (c *Client) SaveWeights(ctx context.Context, name string) error {
 	_, err := c.save(ctx, "save_weights", name)
 	return err
@@ -220,7 +221,7 @@ func (c *Client) SaveWeights(ctx context.Context, name string) error {
 
 // Export is an adapter that inference servers can load.
 type Export struct {
-	Path string // the trainer's own name of it, tinker://…
+	Path string // the trainer's name of the export, tinker://…
 	Dir  string // absolute directory; empty if the trainer is elsewhere
 }
 
@@ -247,11 +248,11 @@ func (c *Client) save(ctx context.Context, op, name string) (pathOutput, error) 
 	return out, nil
 }
 
-// LoadWeights restores a checkpoint that SaveWeights wrote, in this process of
-// the trainer or an earlier one, and forgets any gathered gradient. The
-// checkpoint is a name or a whole tinker:// path. With optimizer the
-// optimizer's state is restored too, so that training continues as if it had
-// not been interrupted.
+// LoadWeights restores a checkpoint that SaveWeights wrote in this process of
+// the trainer or in an earlier one. It clears the accumulated gradient. The
+// checkpoint is a name or a complete tinker:// path. With optimizer it also
+// restores the optimizer's state, so that training continues as if it was never
+// interrupted.
 func (c *Client) LoadWeights(ctx context.Context, checkpoint string, optimizer bool) error {
 	const op = "load_weights"
 	path := checkpoint

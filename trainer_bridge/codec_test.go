@@ -99,7 +99,7 @@ func TestCodecSaysWhoLacksATokenizer(t *testing.T) {
 func TestATrainerThatNeverAnswersCostsTheCodecsDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := always("tokenize", fakeserver.Fault{Hang: true})
-		network := newMemory()
+		network := newMemoryNetwork()
 		s := fakeserver.New(t, fakeserver.Options{Fault: hang, Listener: network})
 		c := NewCodec(CodecConfig{URL: s.URL, Timeout: time.Minute, AnswerTimeout: 25 * time.Second})
 		c.transport.DialContext = network.dial

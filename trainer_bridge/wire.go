@@ -2,8 +2,8 @@ package trainerbridge
 
 import "encoding/json"
 
-// Wire types: what the protocol's JSON looks like. One golden file,
-// trainer/testdata/wire_golden.json, is read by the tests of both sides.
+// The types in this file mirror the JSON of the protocol. The tests of both
+// sides read the same file, trainer/testdata/wire_golden.json.
 
 // datum is a row on the wire: inputs are tokens[:-1], targets tokens[1:].
 type datum struct {
@@ -51,9 +51,9 @@ type optimStepRequest struct {
 	Type    string `json:"type"`
 }
 
-// saveRequest is save_weights and save_weights_for_sampler. Names are only
-// written again when a step is repeated that was never committed, so the
-// newer content is the right one.
+// saveRequest is the request of save_weights and save_weights_for_sampler. It
+// overwrites: a name is only used again if a step is repeated that was never
+// committed, so that the newer content is correct.
 type saveRequest struct {
 	ModelID   string `json:"model_id"`
 	SeqID     int64  `json:"seq_id"`
@@ -104,13 +104,13 @@ type createdModel struct {
 	Skipped map[string]string `json:"skipped_modules"`
 }
 
-// submitted acknowledges a request whose result is still to come.
+// submitted acknowledges a request. The result comes later, by its id.
 type submitted struct {
 	RequestID string `json:"request_id"`
 }
 
-// future is every answer of retrieve_future: a result, an error, or a request
-// to ask again.
+// future is an answer of retrieve_future that is no result: an error, or a
+// request to ask again.
 type future struct {
 	Type     string   `json:"type"` // try_again
 	Error    *string  `json:"error"`
@@ -205,16 +205,16 @@ func binary(n int, set func(i int) bool) tensor {
 	return tensor{Data: values, Dtype: "int64", Shape: []int{n}}
 }
 
-// Limits of one request: datums, and bytes at 10 per token and per tensor
-// element, which is what JSON takes at most for values as they occur.
+// Limits of one request: the number of datums, and of bytes. JSON needs at most
+// 10 bytes per token and per tensor element for typical values.
 const (
 	maxDatums       = 1024
 	maxBytes        = 5_000_000
 	bytesPerElement = 10
 )
 
-// split cuts the datums into requests within the limits, in order. A datum
-// that is too large by itself is a request of its own.
+// split distributes the datums over requests within the limits, in order. A
+// datum that exceeds the limit gets a request of its own.
 func split(data []datum) [][]datum {
 	var parts [][]datum
 	start, size := 0, 0

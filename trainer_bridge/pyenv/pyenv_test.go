@@ -154,11 +154,11 @@ func TestFailuresNameTheRemedy(t *testing.T) {
 		})
 	}
 	f("too old", []string{"STUB_VERSION=3.9.18"}, "Python 3.10", "3.9.18: older than 3.10", "EMPO2_PYTHON")
-	f("no venv module", []string{"STUB_VENV=false"}, "cannot make virtual environments", "apt install python3.11-venv")
+	f("no venv module", []string{"STUB_VENV=false"}, "cannot create virtual environments", "apt install python3.11-venv")
 	f("venv fails", []string{`STUB_CREATE=echo "ensurepip is not available"; exit 1`}, "ensurepip is not available", "apt install python3.11-venv")
 	f("no network", []string{`STUB_PIP=echo "WARNING: Retrying after NewConnectionError" >&2; echo "ERROR: No matching distribution found for demo" >&2; exit 1`},
 		"No matching distribution found for demo", "no package index could be reached", "PIP_INDEX_URL")
-	f("no such version", []string{`STUB_PIP=echo "ERROR: No matching distribution found for demo" >&2; exit 1`}, "another Python may do")
+	f("no such version", []string{`STUB_PIP=echo "ERROR: No matching distribution found for demo" >&2; exit 1`}, "try another Python")
 	f("disk full", []string{`STUB_PIP=echo "ERROR: [Errno 28] No space left on device" >&2; exit 1`}, "disk is full", "EMPO2_CACHE")
 	f("certificate", []string{`STUB_PIP=echo "SSLError(CERTIFICATE_VERIFY_FAILED)" >&2; exit 1`}, "PIP_CERT")
 	f("import fails", []string{`STUB_STATE={"broken": ["demo (OSError: libfoo.so)"]}`}, "cannot import demo (OSError: libfoo.so)")

@@ -2,9 +2,8 @@
 // protocol without a model: its log-probs are a function of tokens and a
 // version number, and training counts that number up.
 //
-// It keeps the promises that clients rely on (order by sequence number, one
-// execution per number, long polls, checkpoints on disk) and breaks them on
-// request, see [Fault].
+// It does what clients rely on: order by sequence number, one execution per
+// number, long polls, checkpoints on disk. A [Fault] makes it fail.
 package fakeserver
 
 import (
@@ -22,39 +21,39 @@ import (
 // writes to a temporary directory.
 type Options struct {
 	Root  string // run directory; empty: a temporary one
-	Token string // empty: anybody may ask
-	// Logprobs is the policy: len(tokens)-1 log-probs in nats under a version
-	// of it; nil is [Logprobs]. A fake inference server that serves the same
-	// function passes every comparison with this trainer.
+	Token string // bearer token; empty: none is needed
+	// Logprobs is the policy: it returns len(tokens)-1 log-probs in nats under a
+	// version. Nil is [Logprobs]. A fake inference server with the same function
+	// passes every comparison with this trainer.
 	Logprobs func(version int, tokens []int32) []float32
-	// Fault is asked about every request as it arrives; nil, and the zero
-	// Fault, let it pass. It is called from several goroutines.
+	// Fault is called for every request as it arrives, by several goroutines.
+	// Nil and the zero Fault mean no failure.
 	Fault func(Call) Fault
 	// Hold is how long a long poll is held; 0 is 2 seconds.
 	Hold time.Duration
-	// Listener is what the server listens at; nil is a port of the loopback
-	// interface. One in memory allows tests in fake time.
+	// Listener is the server's listener; nil is a port of the loopback
+	// interface. A listener in memory allows tests in fake time.
 	Listener net.Listener
 }
 
 // Call is one request as it arrived.
 type Call struct {
 	Op   string // last element of the path, for example "optim_step"
-	Seq  int64  // 0 if it has none
+	Seq  int64  // sequence number; 0 if it has none
 	Body json.RawMessage
 }
 
-// Fault is what goes wrong with one request. At most one field is set, except
-// for Message, and RetryAfter with Status.
+// Fault is a failure of one request. At most one field is set, apart from
+// Message, and RetryAfter with Status.
 type Fault struct {
 	Status     int           // answer with this HTTP status, without doing the work
-	RetryAfter time.Duration // say so in the answer's header
-	Category   string        // accept it, then fail it with this category
-	Message    string        // what is said then
+	RetryAfter time.Duration // value of the answer's header Retry-After
+	Category   string        // accept the request, then fail with this category
+	Message    string        // text of the failure
 	Delay      time.Duration // do the work after this time
 	Hang       bool          // never answer
-	Lose       bool          // do the work and drop the connection instead of answering
-	Die        bool          // drop all connections and answer nothing any more
+	Lose       bool          // do the work, then drop the connection
+	Die        bool          // drop all connections and never answer again
 }
 
 // Server is a fake trainer. Its methods are safe for concurrent use.
@@ -64,7 +63,7 @@ type Server struct {
 
 	opts Options
 	http *httptest.Server
-	stop chan struct{} // closed when the server ends: frees what hangs
+	stop chan struct{} // closed when the server ends: releases requests that hang
 	once sync.Once
 
 	mu     sync.Mutex
@@ -109,14 +108,14 @@ func (s *Server) die() {
 	s.http.CloseClientConnections()
 }
 
-// Calls returns all requests so far in the order of their arrival.
+// Calls returns all requests in the order of their arrival.
 func (s *Server) Calls() []Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.calls)
 }
 
-// Count says how often an op was requested, repeats included.
+// Count returns how often an op was requested, retries included.
 func (s *Server) Count(op string) int {
 	n := 0
 	for _, c := range s.Calls() {
@@ -127,17 +126,17 @@ func (s *Server) Count(op string) int {
 	return n
 }
 
-// State is what the adapter trained last looks like.
+// State describes an adapter.
 type State struct {
 	Version int // of the policy: see [Server.State]
 	Steps   int // optimizer steps, restored with a checkpoint
-	Pending int // rows whose gradient awaits an optimizer step
-	Done    int // requests executed; a repeated one counts once
+	Pending int // rows whose gradient was not applied yet
+	Done    int // requests executed; a retried request counts once
 }
 
-// State describes the newest model. Its version is the number in the name of
-// the last export or checkpoint, plus one if an optimizer step came after it:
-// the name that the next export is expected to have.
+// State describes the newest adapter. Its version is the number in the name of
+// the last export or checkpoint. After an optimizer step it is one more, which is
+// the number that the next export should have.
 func (s *Server) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -148,9 +147,9 @@ func (s *Server) State() State {
 	return m.state()
 }
 
-// Logprobs are deterministic log-probs between −4 and −0.05 nats. They depend
-// on the version, the token and its two predecessors, as of a small language
-// model.
+// Logprobs returns deterministic log-probs between −4 and −0.05 nats. They depend
+// on the version, the token and its two predecessors, like those of a small
+// language model.
 func Logprobs(version int, tokens []int32) []float32 {
 	if len(tokens) == 0 {
 		return nil
