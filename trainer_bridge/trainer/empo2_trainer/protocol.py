@@ -1,6 +1,6 @@
-"""What travels over HTTP: the requests of Tinker's REST protocol that the bridge uses.
+"""The requests of Tinker's REST protocol that the Go program and the SDK use.
 
-Unknown fields are ignored, as the SDK sends more than a trainer needs. Defaults are the SDK's.
+Unknown fields are ignored, since the SDK sends more than a trainer needs. Defaults are the SDK's.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 
 class UserError(ValueError):
-    """The request is at fault: reported with category `user`, never worth a retry."""
+    """The request is invalid: reported with category `user`. A retry never helps."""
 
 
 class Conflict(UserError):
@@ -31,7 +31,7 @@ class ModelInput(Struct):
 
 
 class TensorData(Struct):
-    """A flat, row-major array. The sparse form is recognised to be refused."""
+    """A flat, row-major array. The sparse form is parsed only to refuse it."""
 
     data: list[float]
     dtype: str = "float32"
@@ -160,7 +160,7 @@ class RetrieveFuture(Struct):
 
 
 class Ordered(Struct):
-    """What every ordered request has, whatever else is wrong with it."""
+    """The fields that identify an ordered request, even if the rest is invalid."""
 
     model_id: str
     seq_id: int

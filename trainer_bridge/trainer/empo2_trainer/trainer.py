@@ -1,6 +1,6 @@
-"""What the server's operations do to models. Every method runs on the one thread that owns torch.
+"""The operations of the server. Every method runs on the one thread that owns torch.
 
-A method raises UserError where the request is at fault and leaves the model as it was.
+If a request is invalid, a method raises UserError and does not change the model.
 """
 
 from dataclasses import dataclass
@@ -141,7 +141,7 @@ class Trainer:
         model.optimizer.restore(state if optimizer else {})
         return {"path": path, "model_id": model_id, "type": "load_weights"}
 
-    def publish(self, model_id: str, name: str, overwrite: bool) -> dict[str, Any]:
+    def export(self, model_id: str, name: str, overwrite: bool) -> dict[str, Any]:
         """Write the adapter for inference servers, in every format of the run."""
         model = self.get(model_id)
         weights = {n: p.detach() for n, p in model.optimizer.parameters.items()}

@@ -233,7 +233,7 @@ def test_http_refusals(client: Client) -> None:
     assert client.post("create_session", headers=bearer).status_code == 200
     r = client.post("asample")
     assert r.status_code == 404
-    assert "does not sample" in r.json()["detail"]
+    assert "cannot sample" in r.json()["detail"]
     proto = {**client.headers, "content-type": "application/x-protobuf"}
     r = client.http.post("/api/v1/forward_backward", content=b"\x08", headers=proto)
     assert r.status_code == 415

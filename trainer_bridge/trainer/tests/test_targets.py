@@ -47,7 +47,7 @@ def test_modules_are_adapted_as_named(trainer: Any, spec: dict[str, Any], want: 
     assert {p.split(".")[-1] for p in answer["target_modules"]} == {n.split(".")[-1] for n in want}
     assert answer["skipped_modules"] == {}
     trainer.run("n", *checked(wire_batch(1)), backward=True)
-    exported = trainer.publish("n", "v000001", False)
+    exported = trainer.export("n", "v000001", False)
     assert (Path(exported["dir"]) / "adapter.gguf").exists()
 
 

@@ -74,8 +74,8 @@ def test_a_busy_torch_thread_delays_no_text(ask: Any, served: Any) -> None:
 
 
 def test_text_refusals(ask: Any, served: Any) -> None:
-    assert "no control token" in ask("control_token", 400, text="<|none|>")["detail"]
-    assert "no control token" in ask("control_token", 400, text="the")["detail"]
+    assert "not a control token" in ask("control_token", 400, text="<|none|>")["detail"]
+    assert "not a control token" in ask("control_token", 400, text="the")["detail"]
     for tokens in ([1, 99999], [-1], [1 << 40]):
         assert "tokens[" in ask("detokenize", 400, tokens=tokens)["detail"]
     assert "tokens" in ask("detokenize", 400)["detail"]

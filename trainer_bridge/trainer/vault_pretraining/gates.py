@@ -1,4 +1,4 @@
-"""What a pre-trained policy must be able to do, measured on houses it never saw.
+"""Abilities that a pre-trained policy must have, measured in held-out houses.
 
 follow: mass on the lever that a shown tip says to pull. avoidance: mass off levers that shown tips
 say to avoid, where no tip knows the right one. tip: reflections written exactly (greedy). listed:

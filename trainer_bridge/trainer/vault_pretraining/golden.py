@@ -1,4 +1,4 @@
-"""Write testdata/vault_golden.json: what the Go environment must hash and render alike.
+"""Write testdata/vault_golden.json: hashes and texts that the Go environment must reproduce.
 
 `python -m vault_pretraining.golden FILE`. Both test suites read the file.
 """

@@ -2,9 +2,9 @@
 
 Two processes of one thread each average their gradients. The number of steps is fixed (--minutes
 times STEPS_PER_MINUTE), so that the result does not depend on the machine's speed. The first phase
-goes through the curriculum, in which a stage ends when its tips are followed and written or at its
-step limit; it is left before its learning rate has decayed. The second, short one starts from its
-rounded weights with fresh optimizer states and decays to 0.
+goes through the curriculum. A stage ends when the policy follows and writes tips well, or at the
+stage's step limit. The first phase ends before its learning rate has decayed. The second phase is
+short: it starts from the rounded weights with new optimizer states, and its rate decays to 0.
 """
 
 import argparse
@@ -53,7 +53,7 @@ class Progress:
     figures: tuple[float, ...] = (7.0, 0.0, 0.0, 0.0)
 
     def update(self, batch: list[float], done: float) -> bool:
-        """Fold in a step's figures; true when a new stage begins. done is the run's fraction."""
+        """Add a step's figures. Returns whether a new stage begins. done is the run's fraction."""
         pairs = zip(self.figures, batch, strict=True)
         self.figures = tuple(0.98 * old + 0.02 * new for old, new in pairs)
         if self.stage + 1 == len(STAGES):
@@ -163,7 +163,7 @@ class Learner:
         self.muon.step(scale, DECAY)
 
     def continue_from(self, out: Path) -> None:
-        """Become the second phase: the first one's saved weights, its last stage, its own decay."""
+        """Start the second phase from the first one's saved weights and last stage."""
         with torch.no_grad():
             for mine, saved in zip(
                 self.policy.parameters(), model.load(out).parameters(), strict=True
@@ -220,7 +220,7 @@ def sha256(path: Path) -> str:
 
 
 def provenance(args: argparse.Namespace, seconds: float) -> dict[str, object]:
-    """Where the weights come from, and what they can do."""
+    """The origin of the weights and the results of the gates."""
     out = args.out
     encoder = tokenizer.Encoder(tokenizer.load(out))
     policy = model.load(out)
