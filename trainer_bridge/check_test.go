@@ -35,7 +35,8 @@ func TestRowCheck(t *testing.T) {
 	f("no token", func(r *Row) { *r = Row{} }, "0 tokens")
 	f("negative token", func(r *Row) { r.Tokens[2] = -1 }, "token 2 is negative")
 	f("short mask", func(r *Row) { r.LossMask = r.LossMask[:2] }, "loss mask of 2 values for 3 tokens")
-	f("long importance weights", func(r *Row) { r.ImportanceWeights = make([]float32, 4) }, "4 importance weights for 3 tokens")
+	f("long importance weights", func(r *Row) { r.ImportanceWeights = make([]float32, 4) },
+		"4 importance weights for 3 tokens")
 	f("short entropy", func(r *Row) { r.Entropy = []float32{0} }, "1 entropy for 3 tokens")
 	f("no log-probs", func(r *Row) { r.Logprobs = nil }, "0 logprobs for 3 tokens")
 	f("long advantages", func(r *Row) { r.Advantages = append(r.Advantages, 0) }, "4 advantages for 3 tokens")
@@ -48,10 +49,14 @@ func TestRowCheck(t *testing.T) {
 	f("kl of the first token", func(r *Row) { r.KL = []float32{1, 0, 0} }, "the first token")
 	f("entropy of the first token", func(r *Row) { r.Entropy = []float32{1, 0, 0} }, "the first token")
 	f("positive log-prob", func(r *Row) { r.Logprobs[1] = 0.1 }, "log-prob of token 1 is positive")
-	f("negative importance weight", func(r *Row) { r.ImportanceWeights = []float32{1, -1, 1} }, "importance weight of token 1 is negative")
-	f("NaN importance weight", func(r *Row) { r.ImportanceWeights = []float32{1, 1, nan} }, "importance weights of token 2 is NaN")
-	f("advantage outside the mask", func(r *Row) { r.LossMask[1], r.Logprobs[1] = false, 0 }, "not trained but has advantage")
-	f("log-prob outside the mask", func(r *Row) { r.LossMask[1], r.Advantages[1] = false, 0 }, "not trained but has log-prob")
+	f("negative importance weight", func(r *Row) { r.ImportanceWeights = []float32{1, -1, 1} },
+		"importance weight of token 1 is negative")
+	f("NaN importance weight", func(r *Row) { r.ImportanceWeights = []float32{1, 1, nan} },
+		"importance weights of token 2 is NaN")
+	f("advantage outside the mask", func(r *Row) { r.LossMask[1], r.Logprobs[1] = false, 0 },
+		"not trained but has advantage")
+	f("log-prob outside the mask", func(r *Row) { r.LossMask[1], r.Advantages[1] = false, 0 },
+		"not trained but has log-prob")
 }
 
 func TestBadArgumentsAreNotSent(t *testing.T) {

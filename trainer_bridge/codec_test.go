@@ -89,7 +89,8 @@ func TestCodecRepeatsWhatGotNoAnswer(t *testing.T) {
 }
 
 func TestCodecSaysWhoLacksATokenizer(t *testing.T) {
-	s, c := fakeCodec(t, fakeserver.Options{Fault: always("tokenize", fakeserver.Fault{Status: 404, Message: "no such path"})})
+	s, c := fakeCodec(t, fakeserver.Options{Fault: always("tokenize", fakeserver.Fault{Status: 404,
+		Message: "no such path"})})
 	_, err := c.Tokenize(t.Context(), "a")
 	if err == nil || !strings.Contains(err.Error(), "only this project's own trainer") || s.Count("tokenize") != 1 {
 		t.Errorf("%v after %d requests", err, s.Count("tokenize"))
@@ -106,7 +107,8 @@ func TestATrainerThatNeverAnswersCostsTheCodecsDeadline(t *testing.T) {
 		defer c.Close()
 		start := time.Now()
 		_, err := c.Tokenize(t.Context(), "a")
-		if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "tokenize: no answer within 1m0s") || time.Since(start) != time.Minute {
+		if !errors.Is(err, ErrUnavailable) ||
+			!strings.Contains(err.Error(), "tokenize: no answer within 1m0s") || time.Since(start) != time.Minute {
 			t.Errorf("%v after %v", err, time.Since(start))
 		}
 		if n := s.Count("tokenize"); n != 3 {
@@ -119,7 +121,8 @@ func TestATrainerThatNeverAnswersCostsTheCodecsDeadline(t *testing.T) {
 func local(t *testing.T, s *fakeserver.Server) *Local {
 	t.Helper()
 	port := s.URL[strings.LastIndex(s.URL, ":")+1:]
-	cfg := script(t, `echo '{"event":"ready","port":`+port+`,"pid":'$$',"model":"/model","vocab_size":7}'; exec cat > /dev/null`)
+	cfg := script(t,
+		`echo '{"event":"ready","port":`+port+`,"pid":'$$',"model":"/model","vocab_size":7}'; exec cat > /dev/null`)
 	l := &Local{Process: cfg, Client: ClientConfig{Rank: 4, Alpha: 8, Timeout: 30 * time.Second}}
 	t.Cleanup(func() { l.Close() })
 	return l
@@ -130,7 +133,8 @@ func TestCodecFollowsTheLocalTrainer(t *testing.T) {
 	l := local(t, s)
 	c := l.Codec()
 	t.Cleanup(func() { c.Close() })
-	if _, err := c.Tokenize(t.Context(), "a"); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "not started") {
+	if _, err := c.Tokenize(t.Context(), "a"); !errors.Is(err, ErrUnavailable) ||
+		!strings.Contains(err.Error(), "not started") {
 		t.Errorf("before the start: %v", err)
 	}
 	if err := l.Restore(t.Context(), 0); err != nil {
@@ -158,7 +162,8 @@ func TestCodecFollowsTheLocalTrainer(t *testing.T) {
 		t.Error(err)
 	}
 	l.Close()
-	if _, err := c.Tokenize(t.Context(), "a"); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "closed") {
+	if _, err := c.Tokenize(t.Context(), "a"); !errors.Is(err, ErrUnavailable) ||
+		!strings.Contains(err.Error(), "closed") {
 		t.Errorf("after the end: %v", err)
 	}
 }

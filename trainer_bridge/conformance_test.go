@@ -15,7 +15,8 @@ import (
 	"github.com/empo2/empo2/trainer_bridge/trainertest/fakeserver"
 )
 
-var client = trainerbridge.ClientConfig{Rank: 4, Alpha: 8, Seed: 1, Timeout: time.Minute, AnswerTimeout: 10 * time.Second}
+var client = trainerbridge.ClientConfig{Rank: 4, Alpha: 8, Seed: 1, Timeout: time.Minute,
+	AnswerTimeout: 10 * time.Second}
 
 func TestTheFakeTrainerConforms(t *testing.T) {
 	var mu sync.Mutex
@@ -62,9 +63,11 @@ func announce(t *testing.T, server *fakeserver.Server) trainerbridge.ProcessConf
 	}
 	python := filepath.Join(t.TempDir(), "python")
 	text := fmt.Sprintf("#!/bin/sh\n"+
-		`echo '{"event":"ready","port":%s,"pid":'$$',"model":"/model","vocab_size":64}'`+"\ncat >/dev/null\n", at.Port())
+		`echo '{"event":"ready","port":%s,"pid":'$$',"model":"/model","vocab_size":64}'`+"\ncat >/dev/null\n",
+		at.Port())
 	if err := os.WriteFile(python, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return trainerbridge.ProcessConfig{Python: python, SourceDir: filepath.Dir(python), Model: "/model", Root: server.Root}
+	return trainerbridge.ProcessConfig{Python: python, SourceDir: filepath.Dir(python), Model: "/model",
+		Root: server.Root}
 }

@@ -21,11 +21,13 @@ func TestAServerThatNeverAnswersIsGivenUp(t *testing.T) {
 				hang := func(c fakeserver.Call) fakeserver.Fault {
 					return fakeserver.Fault{Hang: c.Op == op && begun.Load()}
 				}
-				s, c := inMemory(t, fakeserver.Options{Fault: hang}, ClientConfig{Timeout: 3 * time.Minute, AnswerTimeout: time.Minute})
+				s, c := inMemory(t, fakeserver.Options{Fault: hang}, ClientConfig{Timeout: 3 * time.Minute,
+					AnswerTimeout: time.Minute})
 				begun.Store(true)
 				start := time.Now()
 				_, err := c.OptimStep(t.Context(), adam)
-				if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "optim_step: no result within 3m0s") {
+				if !errors.Is(err, ErrUnavailable) ||
+					!strings.Contains(err.Error(), "optim_step: no result within 3m0s") {
 					t.Errorf("got %v", err)
 				}
 				if took := time.Since(start); took != 3*time.Minute {
@@ -83,7 +85,8 @@ func TestANumberThatWasTakenIsSkipped(t *testing.T) {
 
 func TestTheCallersContextEndsACall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, c := inMemory(t, fakeserver.Options{Fault: always("optim_step", fakeserver.Fault{Hang: true})}, ClientConfig{})
+		_, c := inMemory(t, fakeserver.Options{Fault: always("optim_step", fakeserver.Fault{Hang: true})},
+			ClientConfig{})
 		ctx, cancel := context.WithCancelCause(t.Context())
 		stop := errors.New("ctrl-c")
 		time.AfterFunc(time.Second, func() { cancel(stop) })
@@ -96,7 +99,8 @@ func TestTheCallersContextEndsACall(t *testing.T) {
 
 func TestRetryAfterIsHeeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, c := inMemory(t, fakeserver.Options{Fault: once("optim_step", fakeserver.Fault{Status: 429, RetryAfter: 30 * time.Second})}, ClientConfig{})
+		_, c := inMemory(t, fakeserver.Options{Fault: once("optim_step", fakeserver.Fault{Status: 429,
+			RetryAfter: 30 * time.Second})}, ClientConfig{})
 		start := time.Now()
 		if _, err := c.OptimStep(t.Context(), adam); err != nil || time.Since(start) != 30*time.Second {
 			t.Errorf("after %v: %v", time.Since(start), err)
