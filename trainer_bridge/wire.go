@@ -1,7 +1,5 @@
 package trainerbridge
 
-import "encoding/json"
-
 // The types in this file mirror the JSON of the protocol. The tests of both
 // sides read the same file, trainer/testdata/wire_golden.json.
 
@@ -132,12 +130,6 @@ type lossOutput struct {
 type pathOutput struct {
 	Path string `json:"path"`
 	Dir  string `json:"dir"`
-}
-
-// errorBody is the body of an HTTP error.
-type errorBody struct {
-	Detail json.RawMessage `json:"detail"`
-	Error  string          `json:"error"`
 }
 
 // newDatum shifts a row by one token and adds the arrays that the loss reads.
