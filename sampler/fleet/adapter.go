@@ -42,7 +42,7 @@ func (b *Backend) adapterDir(a sampler.Adapter) (string, error) {
 		return "", fmt.Errorf("adapter %s: %w", dir, err)
 	}
 	if c.MaxRank > 0 && config.Rank > c.MaxRank {
-		return "", fmt.Errorf("adapter %s has rank %d, the server takes at most %d\n"+
+		return "", fmt.Errorf("adapter %s has rank %d, the server takes %d\n"+
 			"  hint: %s", dir, config.Rank, c.MaxRank, c.Hints["max_rank"])
 	}
 	if err := checkWeights(filepath.Join(dir, "adapter_model.safetensors"), b.probe.Root); err != nil {
