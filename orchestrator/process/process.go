@@ -16,6 +16,7 @@ import (
 type Process struct {
 	c       Command
 	cmd     *exec.Cmd
+	guard   *guard
 	stdin   io.Closer // nil: /dev/null
 	output  output
 	ready   chan error    // receives once
