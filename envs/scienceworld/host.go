@@ -79,7 +79,7 @@ func (h *jvmHost) open(ctx context.Context) (*simulator, error) {
 	}
 	sim, err := h.construct(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("construct the simulator: %w", errors.Join(err, h.stderr.err()))
+		return nil, fmt.Errorf("construct the simulator: %w", errors.Join(err, h.said()))
 	}
 	// The first load initialises the simulator's classes, the table of type
 	// ids among them; from here on the working directory no longer matters.

@@ -52,6 +52,7 @@ type Command struct {
 	// at level debug, and quoted. Each is called by one goroutine at a time.
 	Stdout func(line string) bool
 	Stderr func(line string) bool
+	Merge  bool   // stderr is treated as stdout, in the order of writing
 	Hints  []Hint // the first that matches the quoted lines is shown
 
 	Log zerolog.Logger // the zero value is silent

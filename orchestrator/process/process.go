@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os/exec"
 	"runtime"
 	"sync/atomic"
@@ -191,6 +192,9 @@ func begin(c Command) (*Process, error) {
 	stdout := &lines{each: p.stdout}
 	stderr := &lines{each: func(line string) { p.said(line, c.Stderr) }}
 	p.cmd.Stdout, p.cmd.Stderr = stdout, stderr
+	if c.Merge {
+		p.cmd.Stderr = stdout
+	}
 	if p.guard, err = newGuard(); err != nil {
 		return p, fmt.Errorf("start its guard: %w", err)
 	}
@@ -212,6 +216,10 @@ func begin(c Command) (*Process, error) {
 	}()
 	if err = <-started; err != nil {
 		<-p.done
+	}
+	var path *fs.PathError // of the program, not of its working directory
+	if errors.Is(err, exec.ErrNotFound) || errors.As(err, &path) && path.Op == "fork/exec" && errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w\n  hint: install the program, or name its path", err)
 	}
 	return p, err
 }

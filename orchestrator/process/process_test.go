@@ -137,7 +137,7 @@ func TestStartErrors(t *testing.T) {
 	}
 	f("ends", func(*Command) {}, "script ended: exit status 4\n    ", "\n    some words", "\n    others")
 	f("ends well", func(c *Command) { c.Args[2] = "echo done" }, "exit status 0\n    done")
-	f("no program", func(c *Command) { c.Args = []string{"/no-such-program"} }, "/no-such-program: no such file")
+	f("no program", func(c *Command) { c.Args = []string{"/no-such-program"} }, "/no-such-program: no such file", "hint: install the program")
 	f("nothing", func(c *Command) { c.Args = nil }, "no command")
 	f("never ready", func(c *Command) {
 		c.Args[2], c.StartTimeout = "echo loading; exec sleep 1000", 50*time.Millisecond

@@ -31,7 +31,7 @@ func Run(ctx context.Context, c Command) error {
 	case p.cmd.ProcessState != nil && p.cmd.ProcessState.Success():
 		return nil
 	case ctx.Err() != nil:
-		return context.Cause(ctx)
+		return p.explain(context.Cause(ctx))
 	}
 	return p.exitError()
 }

@@ -10,10 +10,11 @@ import (
 )
 
 func TestRunHandsOnLinesAsTheyCome(t *testing.T) {
-	c := script(t.TempDir(), `echo one; echo two; exit 0`)
+	c := script(t.TempDir(), `echo one; echo two >&2; echo three; exit 0`)
+	c.Merge = true
 	var seen []string
 	c.Stdout = func(line string) bool { seen = append(seen, line); return true }
-	if err := Run(t.Context(), c); err != nil || !slices.Equal(seen, []string{"one", "two"}) {
+	if err := Run(t.Context(), c); err != nil || !slices.Equal(seen, []string{"one", "two", "three"}) {
 		t.Errorf("%q, %v", seen, err)
 	}
 }
