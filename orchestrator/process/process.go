@@ -217,8 +217,9 @@ func begin(c Command) (*Process, error) {
 	if err = <-started; err != nil {
 		<-p.done
 	}
-	var path *fs.PathError // of the program, not of its working directory
-	if errors.Is(err, exec.ErrNotFound) || errors.As(err, &path) && path.Op == "fork/exec" && errors.Is(err, fs.ErrNotExist) {
+	var path *fs.PathError
+	missing := errors.As(err, &path) && path.Op == "fork/exec" && errors.Is(err, fs.ErrNotExist)
+	if errors.Is(err, exec.ErrNotFound) || missing {
 		err = fmt.Errorf("%w\n  hint: install the program, or name its path", err)
 	}
 	return p, err

@@ -9,8 +9,8 @@ import (
 // errLocked says that another process has the lock.
 var errLocked = errors.New("another process has the lock")
 
-// lock takes a lock that other processes respect and the kernel releases with
-// the process. If somebody else has it, waiting is called once.
+// lock locks a file against other processes. The kernel releases the lock when
+// the process ends. If another process has the lock, waiting is called once.
 func lock(ctx context.Context, path string, waiting func()) (unlock func(), err error) {
 	again := time.NewTicker(200 * time.Millisecond)
 	defer again.Stop()
@@ -20,7 +20,7 @@ func lock(ctx context.Context, path string, waiting func()) (unlock func(), err 
 			return func() { f.Close() }, nil
 		}
 		if !errors.Is(err, errLocked) {
-			return nil, &Error{Op: "lock " + path, Err: err, Hint: "EMPO2_CACHE names another cache directory, on a local disk"}
+			return nil, &Error{Op: "lock " + path, Err: err, Hint: "set EMPO2_CACHE to a directory on a local disk"}
 		}
 		if !told {
 			waiting()
