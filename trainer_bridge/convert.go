@@ -7,12 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/orchestrator/process"
 )
 
 // convertTimeout bounds a conversion; it writes some 100 MB a second.
@@ -20,8 +20,9 @@ const convertTimeout = 30 * time.Minute
 
 // A Converter converts models to GGUF with the trainer's sources.
 type Converter struct {
-	Python    string // interpreter that has the trainer's requirements
-	SourceDir string // holds the package empo2_trainer, see [ExtractSources]
+	Python    string         // interpreter that has the trainer's requirements
+	SourceDir string         // holds the package empo2_trainer, see [ExtractSources]
+	Log       zerolog.Logger // the zero value is silent
 }
 
 // Convert writes the model in a folder in Hugging Face format as float32 to the
@@ -33,31 +34,20 @@ func (c Converter) Convert(ctx context.Context, model, out string) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, convertTimeout, fmt.Errorf("not done within %v", convertTimeout))
 	defer cancel()
-	cmd := exec.CommandContext(ctx, c.Python, "-m", "empo2_trainer", "gguf", "--model", model, "--out", out)
-	cmd.Dir = source // Python looks for modules there first
-	cmd.Env = append(os.Environ(), "PYTHONPATH="+source, "PYTHONDONTWRITEBYTECODE=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = 2 * time.Second
-	var said output
-	stderr := &lines{each: func(line string) { said.add(line, zerolog.Nop()) }}
-	cmd.Stdout, cmd.Stderr = stderr, stderr
-	err = cmd.Run()
-	stderr.flush()
+	said := output{log: c.Log}
+	err = process.Run(ctx, process.Command{
+		Name: "converter", Args: []string{c.Python, "-m", "empo2_trainer", "gguf", "--model", model, "--out", out},
+		Dir:   source, // Python looks for modules there first
+		Env:   []string{"PYTHONPATH=" + source, "PYTHONDONTWRITEBYTECODE=1"},
+		Merge: true, Stdout: said.line, Log: c.Log,
+	})
 	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
+	case err == nil || ctx.Err() != nil || said.fatal == "":
+		return err
+	case said.hint != "":
+		return fmt.Errorf("%s\n  hint: %s", said.fatal, said.hint)
 	}
-	end := said.exitError(err.Error())
-	if end.Fatal != "" && end.Hint != "" {
-		return fmt.Errorf("%s\n  hint: %s", end.Fatal, end.Hint)
-	}
-	if end.Fatal != "" {
-		return errors.New(end.Fatal)
-	}
-	return fmt.Errorf("%w%s", err, said.said())
+	return errors.New(said.fatal)
 }
 
 // Fingerprint is a hash of the code that converts. With the same fingerprint a

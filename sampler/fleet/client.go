@@ -3,15 +3,15 @@ package fleet
 import (
 	"context"
 
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
-	"github.com/empo2/empo2/sampler/launch"
 )
 
 // A Client implements the methods of a [Server] that vLLM and SGLang have in
 // common: /health and OpenAI's list of models.
 type Client struct {
 	*HTTP
-	Child *launch.Server // the process if we started it; else nil
+	Child *process.Service // the process if we started it; else nil
 }
 
 // Close also stops the process.
