@@ -69,9 +69,10 @@ func (p *canaryBackend) Publish(ctx context.Context, a Adapter) (Policy, error) 
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := WithDeadline(ctx, canaryTimeout, fmt.Sprintf("verify version %d", a.Version), func(ctx context.Context) error {
-		return p.verify(ctx, a, policy)
-	}); err != nil {
+	if err := WithDeadline(ctx, canaryTimeout, fmt.Sprintf("verify version %d", a.Version),
+		func(ctx context.Context) error {
+			return p.verify(ctx, a, policy)
+		}); err != nil {
 		return Policy{}, errors.Join(err, p.withdraw(ctx, policy))
 	}
 	return policy, nil
@@ -107,7 +108,8 @@ func (p *canaryBackend) verify(ctx context.Context, a Adapter, policy Policy) er
 	case c.Tokens == 0:
 		return fmt.Errorf("%w: the server gave no log-probs for version %d", ErrCanary, a.Version)
 	case stuck:
-		return fmt.Errorf("%w: adapter not applied: version %d answers exactly as version %d, although the trainer's log-probs moved by %.3g; %s",
+		return fmt.Errorf("%w: adapter not applied: version %d answers exactly as version %d, although the trainer's "+
+			"log-probs moved by %.3g; %s",
 			ErrCanary, a.Version, p.last.version, c.Moved, "does the server load the new file, and under the new name?")
 	case c.MaxDiff > p.tolerance:
 		can, err := p.Capabilities(ctx)

@@ -7,7 +7,8 @@ import (
 )
 
 func TestRequirementsNameEveryLackWithItsRemedy(t *testing.T) {
-	training := Requirements{IDs: true, Logprobs: true, Adapters: true, Formats: []string{"peft"}, Rank: 32, Context: 4096, Resident: 2}
+	training := Requirements{IDs: true, Logprobs: true, Adapters: true, Formats: []string{"peft"}, Rank: 32,
+		Context: 4096, Resident: 2}
 	f := func(c Capabilities, want ...string) {
 		t.Helper()
 		err := training.Check(c)

@@ -30,7 +30,8 @@ func (f *fake) URL() string  { return f.name }
 func (f *fake) Close() error { return nil }
 func (f *fake) Probe(context.Context) (Probe, error) {
 	return Probe{Model: "base", Capabilities: sampler.Capabilities{
-		Server: "fake", IDsIn: true, IDsOut: true, Logprobs: true, LogprobSpace: "raw", Adapters: "runtime", ContextLength: 100, VocabSize: 10,
+		Server: "fake", IDsIn: true, IDsOut: true, Logprobs: true, LogprobSpace: "raw", Adapters: "runtime",
+		ContextLength: 100, VocabSize: 10,
 	}}, nil
 }
 

@@ -41,7 +41,8 @@ func checkAdapter(path string, base gguf) error {
 	case h.Type != "adapter" || h.Adapter != "lora":
 		err = fmt.Errorf("it is of type %q %q, not a LoRA adapter", h.Type, h.Adapter)
 	case h.Arch != base.Arch:
-		err = fmt.Errorf("it is for %s, the base model is %s\n  hint: the adapter belongs to another base model; name the model that it was trained on", h.Arch, base.Arch)
+		err = fmt.Errorf("it is for %s, the base model is %s\n"+
+			"  hint: the adapter belongs to another base model; name the model that it was trained on", h.Arch, base.Arch)
 	}
 	if err != nil {
 		return fmt.Errorf("adapter %s: %w", path, err)

@@ -77,7 +77,8 @@ func TestWrongGGUF(t *testing.T) {
 		"adapter":      {encodeGGUF(3, adapterKeys("qwen2")...), "of type adapter, not a model"},
 		"no tokenizer": {encodeGGUF(3, baseKeys("qwen2")[:4]...), "no tokenizer"},
 		"odd type":     {encodeGGUF(3, pair{"a", number(1)}, pair{"b", []byte{99, 0, 0, 0}}), "unknown value type 99"},
-		"long string":  {encodeGGUF(3, pair{"general.architecture", append(order.AppendUint32(nil, ggufString), order.AppendUint64(nil, 1<<50)...)}), "a string of"},
+		"long string": {encodeGGUF(3, pair{"general.architecture",
+			append(order.AppendUint32(nil, ggufString), order.AppendUint64(nil, 1<<50)...)}), "a string of"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "base.gguf")
@@ -85,7 +86,8 @@ func TestWrongGGUF(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err := EnsureBaseGGUF(t.Context(), nil, path, "")
-			if err == nil || !strings.Contains(err.Error(), f.says) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "hint: ") {
+			if err == nil || !strings.Contains(err.Error(), f.says) || !strings.Contains(err.Error(), path) ||
+				!strings.Contains(err.Error(), "hint: ") {
 				t.Errorf("%v, want %q, the file and a hint", err, f.says)
 			}
 		})
@@ -179,7 +181,8 @@ func TestModelsAreConvertedOnce(t *testing.T) {
 	write(`{"vocab_size": 1}`)
 	f("another model", 3, 3)
 	c.err, c.fingerprint = errors.New("disk full"), "3"
-	if _, err := EnsureBaseGGUF(t.Context(), c, model, cache); !errors.Is(err, c.err) || !strings.Contains(err.Error(), model) {
+	if _, err := EnsureBaseGGUF(t.Context(), c, model, cache); !errors.Is(err, c.err) ||
+		!strings.Contains(err.Error(), model) {
 		t.Error(err)
 	}
 }

@@ -57,7 +57,8 @@ func converter(python string) Converter {
 }
 
 func (r *real) config() Config {
-	return Config{Python: r.python, BaseGGUF: r.gguf, Slots: 4, ContextPerSlot: 1024, ExactLogprobs: true, RequestTimeout: time.Minute}
+	return Config{Python: r.python, BaseGGUF: r.gguf, Slots: 4, ContextPerSlot: 1024, ExactLogprobs: true,
+		RequestTimeout: time.Minute}
 }
 
 func (r *real) open(t testing.TB, cfg Config) *Backend {

@@ -43,8 +43,8 @@ func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 	return c, err
 }
 
-// checkRequest refuses what the server would answer differently from what was
-// asked: it cuts a completion short at the context's end without a word.
+// checkRequest refuses requests that the server would silently change: it ends
+// a completion at the end of the context.
 func (b *Backend) checkRequest(r sampler.Request) error {
 	switch {
 	case len(r.Prompt) == 0 || r.MaxTokens < 1:
@@ -68,8 +68,8 @@ func (b *Backend) inVocabulary(ids []int32) error {
 	return nil
 }
 
-// question is the body of a /completion. Nothing is left to the server's
-// defaults, which are made for chatting.
+// question is the body of a /completion. It sets every parameter, because the
+// server's defaults are made for chatting.
 type question struct {
 	Prompt         []int32  `json:"prompt"`
 	NPredict       int      `json:"n_predict"`
@@ -95,7 +95,7 @@ type scale struct {
 	Scale float64 `json:"scale"`
 }
 
-// answer is what is asked for of the server's answer.
+// answer is the part of the server's answer that is read.
 type answer struct {
 	Content   string  `json:"content"`
 	Tokens    []int32 `json:"tokens"`
@@ -107,15 +107,17 @@ type answer struct {
 	Processed int64   `json:"timings/prompt_n"`
 }
 
-// answerFields spare both sides the echo of prompt and settings.
+// answerFields name the fields of answer, so that the server does not repeat
+// prompt and settings.
 var answerFields = []string{"content", "tokens", "model", "stop_type", "tokens_evaluated",
 	"completion_probabilities", "timings/cache_n", "timings/prompt_n"}
 
 func (v *version) question(r sampler.Request, slot int) question {
 	q := question{
 		Prompt: r.Prompt, NPredict: r.MaxTokens, Temperature: r.Temperature, TopK: r.TopK, TopP: r.NucleusP(),
-		RepeatPenalty: 1, Samplers: samplers(r), Stop: r.Stop, Seed: seed(r.Seed), NProbs: 1, ReturnTokens: true, CachePrompt: true,
-		IDSlot: slot, ResponseFields: answerFields,
+		RepeatPenalty: 1, Samplers: samplers(r), Stop: r.Stop, Seed: seed(r.Seed), NProbs: 1, ReturnTokens: true,
+		CachePrompt: true,
+		IDSlot:      slot, ResponseFields: answerFields,
 	}
 	if v.adapter != "" {
 		q.Lora = []scale{{0, 1}}
@@ -177,8 +179,8 @@ func (v *version) ask(ctx context.Context, rep *replica, q question, a *answer) 
 
 var errSlow = errors.New("the request took too long")
 
-// limited calls with a deadline. A process that has completed nothing for as
-// long is taken for hung: it is killed, and the call goes to the next one.
+// limited calls with a deadline. A process that completed no request during a
+// whole deadline hangs: it is killed, and the call goes to the next process.
 func (v *version) limited(ctx context.Context, rep *replica, call func(context.Context) error) error {
 	before, limit := rep.answered.Load(), v.b.cfg.RequestTimeout
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errSlow)

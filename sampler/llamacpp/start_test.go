@@ -92,7 +92,8 @@ read -r line
 	if err := os.WriteFile(python, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s, err := startProcess(t.Context(), launch{python: python, Model: filepath.Join(t.TempDir(), "m.gguf"), grace: time.Hour})
+	s, err := startProcess(t.Context(),
+		launch{python: python, Model: filepath.Join(t.TempDir(), "m.gguf"), grace: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

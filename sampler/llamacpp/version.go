@@ -59,7 +59,7 @@ func (b *Backend) begin(ctx context.Context, p sampler.Policy, adapter string) (
 	return v, nil
 }
 
-// supervise owns the version's processes, one after the other.
+// supervise replaces the version's process whenever it ends.
 func (v *version) supervise(r *replica) {
 	defer close(v.done)
 	for r != nil {
@@ -85,8 +85,8 @@ func (v *version) supervise(r *replica) {
 	}
 }
 
-// watch returns when the process has ended, with the reason, or is no longer
-// needed, with nil. A process that is not well twice in a row is killed.
+// watch returns the reason when the process has ended, and nil when it is no
+// longer needed. It kills a process after two failed health checks in a row.
 func (v *version) watch(r *replica) error {
 	tick := time.NewTicker(v.b.cfg.HealthInterval)
 	defer tick.Stop()
@@ -171,13 +171,13 @@ func (v *version) current(ctx context.Context) (*replica, error) {
 }
 
 const (
-	// maxTries is how often a request is sent to one process that lives on.
+	// maxTries is how often a request is sent to the same process.
 	maxTries   = 5
 	firstPause = 10 * time.Millisecond
 )
 
-// do calls with the current process, and again with the same or the next one
-// when the connection was lost: requests change nothing in the server.
+// do calls the current process. After a lost connection it calls the same or
+// the next process again: requests change nothing in the server.
 func (v *version) do(ctx context.Context, call func(context.Context, *replica) error) error {
 	ctx, cancel := sampler.Within(ctx, v.b.alive)
 	defer cancel()

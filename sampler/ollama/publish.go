@@ -19,7 +19,7 @@ import (
 	"github.com/empo2/empo2/sampler/admission"
 )
 
-// cleanTimeout bounds what Close asks of the server.
+// cleanTimeout bounds the requests of Close.
 const cleanTimeout = 10 * time.Second
 
 // version is one model of the server.
@@ -38,15 +38,16 @@ func (b *Backend) policy(n int) sampler.Policy {
 	return sampler.Policy{Version: n, Name: fmt.Sprintf("%s:v%06d", b.cfg.Alias, n)}
 }
 
-// Publish uploads the adapter, makes a model from it and the base, looks
-// whether the server shows just this adapter, and has it answer one token.
-// Version 0 is the base model whatever the adapter says.
+// Publish uploads the adapter, creates a model from it and the base, checks
+// that the model has exactly this adapter, and samples one token. Version 0 is
+// the base model whatever the adapter says.
 func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Policy, error) {
 	p := b.policy(a.Version)
 	started := time.Now()
 	ctx, end := sampler.Within(ctx, b.alive)
 	defer end()
-	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.PublishTimeout, fmt.Errorf("not done within %v", b.cfg.PublishTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.PublishTimeout,
+		fmt.Errorf("not done within %v", b.cfg.PublishTimeout))
 	defer cancel()
 	fresh, err := b.publish(ctx, p, a)
 	if err != nil {
@@ -86,7 +87,8 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 	return true, nil
 }
 
-// serve makes a version usable, unless the backend was closed meanwhile.
+// serve makes a version usable. It is false if the backend was closed
+// meanwhile.
 func (b *Backend) serve(v *version) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -141,16 +143,18 @@ func adapterDigest(a sampler.Adapter) (string, error) {
 	return "sha256:" + hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// create makes the model and checks that it has this adapter and no other: one
-// made from a model with an adapter would have both (server/model.go).
+// create creates the model and checks that it has this adapter and no other. A
+// model that is made from a model with an adapter has both (server/model.go).
 func (b *Backend) create(ctx context.Context, p sampler.Policy, file, digest string) error {
 	if err := b.client.try(ctx, func() error { return b.upload(ctx, file, digest) }, b.again("upload", p)); err != nil {
 		return fmt.Errorf("upload the adapter: %w", err)
 	}
 	stream := false
-	request := api.CreateRequest{Model: p.Name, From: b.cfg.Model, Adapters: map[string]string{"adapter.gguf": digest}, Stream: &stream}
+	request := api.CreateRequest{Model: p.Name, From: b.cfg.Model, Adapters: map[string]string{"adapter.gguf": digest},
+		Stream: &stream}
 	var answer api.ProgressResponse
-	err := b.client.try(ctx, func() error { return b.client.call(ctx, "POST", "/api/create", request, &answer) }, b.again("create", p))
+	err := b.client.try(ctx, func() error { return b.client.call(ctx, "POST", "/api/create", request, &answer) },
+		b.again("create", p))
 	switch {
 	case err != nil:
 		return fmt.Errorf("create: %w", err)
@@ -163,7 +167,8 @@ func (b *Backend) create(ctx context.Context, p sampler.Policy, file, digest str
 	}
 	hash := strings.TrimPrefix(digest, "sha256:")
 	if n := adapters(shown.Modelfile); n != 1 || !strings.Contains(shown.Modelfile, hash) {
-		return fmt.Errorf("the server shows %d adapters, want one with hash %.12s\n  hint: is %s a model without an adapter?", n, hash, b.cfg.Model)
+		return fmt.Errorf("the server shows %d adapters, want one with hash %.12s\n"+
+			"  hint: is %s a model without an adapter?", n, hash, b.cfg.Model)
 	}
 	return nil
 }
@@ -183,7 +188,7 @@ func (b *Backend) upload(ctx context.Context, file, digest string) error {
 	return b.client.upload(ctx, path, f)
 }
 
-// warm loads a model, once those in flight of another have ended.
+// warm loads a model when the requests in flight of another have ended.
 func (b *Backend) warm(ctx context.Context, p sampler.Policy) error {
 	q := question{text: "\n"}
 	_, err := b.ask(ctx, p, sampler.Request{MaxTokens: 1}, q)
@@ -218,8 +223,7 @@ func (b *Backend) remove(ctx context.Context, p sampler.Policy) error {
 	return err
 }
 
-// unload frees the server's memory, which keep_alive −1 holds for ever. A
-// server that is gone has freed it.
+// unload frees the server's memory: with keep_alive −1 the model stays loaded.
 func (b *Backend) unload(ctx context.Context) {
 	model := b.turns.Class()
 	if model == "" {
@@ -232,8 +236,8 @@ func (b *Backend) unload(ctx context.Context) {
 	}
 }
 
-// Retire refuses new requests for p, lets the last one end and removes its
-// model. If ctx ends before, the model is removed by Close.
+// Retire refuses new requests for p, waits for the last one and removes the
+// model. If ctx ends before, Close removes the model.
 func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 	b.mu.Lock()
 	v := b.versions[p.Version]

@@ -28,7 +28,8 @@ func TestThinkIsSentWithMessages(t *testing.T) {
 
 func TestOtherTemplateArgumentsAreRefused(t *testing.T) {
 	for _, args := range []map[string]any{
-		{"effort": "low"}, {"enable_thinking": "low"}, {"think": "much"}, {"think": 3}, {"think": true, "enable_thinking": true},
+		{"effort": "low"}, {"enable_thinking": "low"}, {"think": "much"}, {"think": 3}, {"think": true,
+			"enable_thinking": true},
 	} {
 		_, err := Open(t.Context(), Config{URL: "http://127.0.0.1:1", Model: "tiny", TemplateArgs: args})
 		if err == nil || !strings.Contains(err.Error(), "hint: sampler.template_args") {

@@ -1,6 +1,6 @@
-// Package openai samples text from any server that speaks OpenAI's chat
-// completions: no ids, no log-probs, no adapters. It serves evaluation,
-// adaptation and Reflexion-style runs, in which the weights stay as they are.
+// Package openai samples text from any server with OpenAI's chat completions:
+// no ids, no log-probs, no adapters. It is for runs that do not change the
+// weights: evaluation, adaptation and Reflexion.
 package openai
 
 import (
@@ -22,7 +22,7 @@ import (
 
 var _ sampler.Backend = (*Backend)(nil)
 
-// Config says which server and model. URL and Model are required.
+// Config describes the server. URL and Model are required.
 type Config struct {
 	// URL is the base that OpenAI's own clients take, for example
 	// "https://api.openai.com/v1"; without a path /v1 is added.
@@ -63,7 +63,8 @@ func (c Config) base() (string, error) {
 	u, err := url.Parse(c.URL)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		return "", errors.New("the URL must be http://HOST or https://HOST, with the path of the interface if that is not /v1\n  hint: set sampler.openai.url")
+		return "", errors.New("the URL must be http://HOST or https://HOST, with the path of the interface if that is not " +
+			"/v1\n  hint: set sampler.openai.url")
 	case c.Model == "":
 		return "", errors.New("no model\n  hint: set sampler.model to a name that GET /v1/models lists")
 	case c.MaxInFlight < 1:
@@ -78,7 +79,7 @@ func (c Config) base() (string, error) {
 	return u.String(), nil
 }
 
-// Backend speaks with one server. It is safe for concurrent use.
+// Backend samples from one server. It is safe for concurrent use.
 type Backend struct {
 	cfg    Config
 	client *client
@@ -97,7 +98,7 @@ type Backend struct {
 
 var errClosed = errors.New("the backend is closed")
 
-// Open asks the server for its models, where it tells them. Nothing is
+// Open asks the server for its models, if it lists them. No version is
 // published yet.
 func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	cfg = cfg.withDefaults()
@@ -146,11 +147,12 @@ func (b *Backend) Capabilities(context.Context) (sampler.Capabilities, error) { 
 
 func (b *Backend) policy() sampler.Policy { return sampler.Policy{Name: b.cfg.Model} }
 
-// Publish proves that the model answers. Only version 0, the model as it is,
+// Publish checks that the model answers. Only version 0, the model as it is,
 // can be published.
 func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Policy, error) {
 	if a.Version != 0 {
-		return sampler.Policy{}, fmt.Errorf("publish version %d: an OpenAI-compatible server cannot be given new weights\n  hint: %s", a.Version, hints()["adapters"])
+		return sampler.Policy{}, fmt.Errorf("publish version %d: an OpenAI-compatible server cannot be given new weights\n"+
+			"  hint: %s", a.Version, hints()["adapters"])
 	}
 	p := b.policy()
 	ctx, end := sampler.Within(ctx, b.alive)
@@ -189,8 +191,8 @@ func (b *Backend) publish(ctx context.Context) error {
 	return nil
 }
 
-// Retire refuses new requests and lets the last one end. The server is left as
-// it is.
+// Retire refuses new requests and waits for the last one. The server is not
+// changed.
 func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 	b.mu.Lock()
 	gate := b.now
@@ -207,7 +209,7 @@ func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 	return nil
 }
 
-// Close cancels what is in flight. It may be called again.
+// Close cancels the requests in flight. It may be called again.
 func (b *Backend) Close() error {
 	b.mu.Lock()
 	b.closed = true

@@ -20,12 +20,14 @@ import (
 )
 
 func tossing(int, []int32) []samplertest.Choice {
-	return []samplertest.Choice{{Text: "pull jade", Weight: 3}, {Text: "pull amber", Weight: 2}, {Text: "look at the corridor", Weight: 2}}
+	return []samplertest.Choice{{Text: "pull jade", Weight: 3}, {Text: "pull amber", Weight: 2},
+		{Text: "look at the corridor", Weight: 2}}
 }
 
 func newFake(t testing.TB, script samplertest.Script) *fakeserver.OpenAI {
 	t.Helper()
-	s := fakeserver.NewOpenAI(samplertest.Policy{Tokenizer: samplertest.NewTokenizer(" jade", " amber", "pull"), Script: script})
+	s := fakeserver.NewOpenAI(samplertest.Policy{Tokenizer: samplertest.NewTokenizer(" jade", " amber", "pull"),
+		Script: script})
 	t.Cleanup(s.Close)
 	return s
 }
@@ -77,7 +79,8 @@ func say(role, text string) chat.Message {
 }
 
 func request() sampler.Request {
-	return sampler.Request{Messages: []chat.Message{say("system", "Walk."), say("user", "go"), say("assistant", "pull"), say("user", "on")}, MaxTokens: 9}
+	return sampler.Request{Messages: []chat.Message{say("system", "Walk."), say("user", "go"), say("assistant", "pull"),
+		say("user", "on")}, MaxTokens: 9}
 }
 
 func TestOpenAIConforms(t *testing.T) {
@@ -106,7 +109,8 @@ func TestEverythingIsSaidExplicitly(t *testing.T) {
 		if completion {
 			limit, other = other, limit
 		}
-		if *got.Temperature != 0.5 || *got.TopP != 1 || *got.Seed != 256 || limit == nil || *limit != 9 || other != nil || got.Stream {
+		if *got.Temperature != 0.5 || *got.TopP != 1 || *got.Seed != 256 || limit == nil || *limit != 9 || other != nil ||
+			got.Stream {
 			t.Errorf("%+v", got)
 		}
 		var said []string
@@ -141,7 +145,8 @@ func TestANewerServerIsRecognised(t *testing.T) {
 func TestOnlyTheModelAsItIsIsServed(t *testing.T) {
 	b := openFake(t, newFake(t, tossing), nil)
 	_, err := b.Publish(t.Context(), sampler.Adapter{Version: 1, Dir: "peft", GGUF: "adapter.gguf"})
-	if err == nil || !strings.Contains(err.Error(), "cannot be given new weights") || !strings.Contains(err.Error(), "hint: ") {
+	if err == nil || !strings.Contains(err.Error(), "cannot be given new weights") ||
+		!strings.Contains(err.Error(), "hint: ") {
 		t.Errorf("got %v", err)
 	}
 	caps, err := b.Capabilities(t.Context())
@@ -171,7 +176,8 @@ func TestAnswersAreCounted(t *testing.T) {
 		want.Sampled += 3
 		want.PromptTokens = b.Stats().PromptTokens
 		change(&want)
-		if diff := cmp.Diff(want, b.Stats()); diff != "" || want.PromptTokens <= before.PromptTokens || want.Model != "tiny-2026-08" {
+		if diff := cmp.Diff(want, b.Stats()); diff != "" || want.PromptTokens <= before.PromptTokens ||
+			want.Model != "tiny-2026-08" {
 			t.Errorf("%s: %s", fault, diff)
 		}
 	}
@@ -232,7 +238,8 @@ func TestPublishSaysWhatIsServed(t *testing.T) {
 
 func TestTheBaseIsWhatOtherClientsTake(t *testing.T) {
 	for given, want := range map[string]string{
-		"http://h:8000": "http://h:8000/v1", "http://h:8000/": "http://h:8000/v1", "https://h/v1/": "https://h/v1", "https://h/api/v1": "https://h/api/v1",
+		"http://h:8000": "http://h:8000/v1", "http://h:8000/": "http://h:8000/v1", "https://h/v1/": "https://h/v1",
+		"https://h/api/v1":         "https://h/api/v1",
 		"https://h/v1beta/openai/": "https://h/v1beta/openai",
 	} {
 		if got, err := (Config{URL: given, Model: "m"}.withDefaults().base()); err != nil || got != want {
@@ -261,7 +268,8 @@ func TestTheKeyIsNotLogged(t *testing.T) {
 	if _, err := b.Sample(t.Context(), p, request()); err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(log.String(), "sending the request again"); n != 2 || strings.Contains(log.String(), "sk-secret") {
+	if n := strings.Count(log.String(), "sending the request again"); n != 2 ||
+		strings.Contains(log.String(), "sk-secret") {
 		t.Errorf("%d repeats in the log: %s", n, log.String())
 	}
 }
@@ -282,7 +290,8 @@ func TestRetryAfterIsHeededWithinTheDeadline(t *testing.T) {
 		if (err == nil) != answered || answered && time.Since(start) < after {
 			t.Errorf("pause %v: %v after %v", after, err, time.Since(start))
 		}
-		if !answered && (!strings.Contains(err.Error(), "after the deadline") || !strings.Contains(err.Error(), "Rate limit")) {
+		if !answered && (!strings.Contains(err.Error(), "after the deadline") ||
+			!strings.Contains(err.Error(), "Rate limit")) {
 			t.Errorf("pause %v: %v", after, err)
 		}
 	}
@@ -348,7 +357,8 @@ func TestUnknownParametersAreNamed(t *testing.T) {
 		if err == nil {
 			_, err = b.Sample(t.Context(), p, r)
 		}
-		if !errors.Is(err, sampler.ErrCapability) || !strings.Contains(err.Error(), parameter) || !strings.Contains(err.Error(), hint) {
+		if !errors.Is(err, sampler.ErrCapability) || !strings.Contains(err.Error(), parameter) ||
+			!strings.Contains(err.Error(), hint) {
 			t.Errorf("%s: %v", parameter, err)
 		}
 	}
@@ -385,7 +395,8 @@ func TestTheKeyIsNotInErrors(t *testing.T) {
 	}))
 	defer s.Close()
 	_, err := Open(t.Context(), Config{URL: s.URL, Model: "m", APIKey: "sk-secret", RequestTimeout: time.Minute})
-	if err == nil || strings.Contains(err.Error(), "sk-secret") || !strings.Contains(err.Error(), "wrong key: Bearer [key]") {
+	if err == nil || strings.Contains(err.Error(), "sk-secret") ||
+		!strings.Contains(err.Error(), "wrong key: Bearer [key]") {
 		t.Errorf("got %v", err)
 	}
 }

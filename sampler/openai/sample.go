@@ -62,8 +62,8 @@ func (b *Backend) enter(p sampler.Policy) (*admission.Gate, error) {
 	return b.now, nil
 }
 
-// question is the body of a completion. What it does not name is the server's
-// default, which the interface gives no way to switch off.
+// question is the body of a completion. Other parameters keep the server's
+// default: the interface cannot switch them off.
 type question struct {
 	Model       string    `json:"model"`
 	Messages    []message `json:"messages"`
@@ -98,14 +98,15 @@ type answer struct {
 	} `json:"usage"`
 }
 
-// ask waits for a place and asks until there is an answer.
+// ask waits for a place and sends the request until there is an answer.
 func (b *Backend) ask(ctx context.Context, r sampler.Request) (sampler.Completion, error) {
 	place, err := b.places.Acquire(ctx, admission.Request{})
 	if err != nil {
 		return sampler.Completion{}, fmt.Errorf("waiting for a place: %w", err)
 	}
 	defer place.Release()
-	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.RequestTimeout, fmt.Errorf("no answer within %v", b.cfg.RequestTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.RequestTimeout,
+		fmt.Errorf("no answer within %v", b.cfg.RequestTimeout))
 	defer cancel()
 	a, err := b.exchange(ctx, r)
 	parameter := b.refusedParameter(r, err)
@@ -128,7 +129,7 @@ func (b *Backend) ask(ctx context.Context, r sampler.Request) (sampler.Completio
 	return c, nil
 }
 
-// exchange sends the limit under the name that the server wants.
+// exchange sends the token limit under the name that the server demands.
 func (b *Backend) exchange(ctx context.Context, r sampler.Request) (answer, error) {
 	for {
 		newer := b.newer.Load()
@@ -168,14 +169,15 @@ func (b *Backend) refusedParameter(r sampler.Request, err error) string {
 	return ""
 }
 
-// full recognises what servers say to a conversation without room.
+// full says whether the conversation did not fit the context.
 func full(err error) bool {
 	var refused *jsonhttp.Error
 	if !errors.As(err, &refused) || refused.Status < 300 {
 		return false
 	}
 	said := refused.Code + " " + refused.Type + " " + refused.Message
-	for _, words := range []string{"context_length_exceeded", "exceed_context_size", "maximum context length", "exceeds the context length"} {
+	for _, words := range []string{"context_length_exceeded", "exceed_context_size", "maximum context length",
+		"exceeds the context length"} {
 		if strings.Contains(said, words) {
 			return true
 		}
@@ -185,7 +187,8 @@ func full(err error) bool {
 
 func (b *Backend) question(r sampler.Request, newer bool) question {
 	q := question{
-		Model: b.cfg.Model, Messages: b.messages(r.Messages), Temperature: r.Temperature, TopP: r.NucleusP(), TopK: r.TopK, Stop: r.Stop,
+		Model: b.cfg.Model, Messages: b.messages(r.Messages), Temperature: r.Temperature, TopP: r.NucleusP(), TopK: r.TopK,
+		Stop:      r.Stop,
 		MaxTokens: r.MaxTokens, Seed: sampler.ShortSeed(r.Seed), TemplateArgs: b.cfg.TemplateArgs,
 	}
 	if newer {
@@ -214,7 +217,7 @@ func (b *Backend) messages(given []chat.Message) []message {
 	return out
 }
 
-// explain adds what the server has to a refusal of the model.
+// explain adds the models of the server to a refusal of the model.
 func (b *Backend) explain(ctx context.Context, err error) error {
 	if jsonhttp.Status(err)/100 != 4 {
 		return err

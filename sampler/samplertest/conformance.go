@@ -272,7 +272,8 @@ func testStop(s *subject) {
 	stop, before := middle(whole.Text)
 	c := s.sample(p, sampler.Request{Prompt: s.prompt(0), MaxTokens: longAnswer, Stop: []string{"no such text", stop}})
 	if c.Text != before || c.Finish != sampler.FinishStop || len(c.IDs) > len(whole.IDs) {
-		s.Fatalf("%q stopped at %q: %q, finish %s, %d ids of %d", whole.Text, stop, c.Text, c.Finish, len(c.IDs), len(whole.IDs))
+		s.Fatalf("%q stopped at %q: %q, finish %s, %d ids of %d", whole.Text, stop, c.Text, c.Finish, len(c.IDs),
+			len(whole.IDs))
 	}
 	cut := whole
 	cut.IDs, cut.Logprobs = whole.IDs[:len(c.IDs)], whole.Logprobs[:len(c.IDs)]

@@ -105,7 +105,8 @@ func (p Policy) Sample(version int, r sampler.Request) sampler.Completion {
 		}
 		paths = follow(paths, k, ids[i])
 	}
-	c.Text = p.Tokenizer.Decode(slices.DeleteFunc(slices.Clone(c.IDs), func(id int32) bool { return id == p.Tokenizer.end }))
+	c.Text = p.Tokenizer.Decode(slices.DeleteFunc(slices.Clone(c.IDs),
+		func(id int32) bool { return id == p.Tokenizer.end }))
 	return c
 }
 

@@ -116,7 +116,8 @@ func (s *textSubject) request(temperature float64, seed uint64) sampler.Request 
 		text = "hello"
 	}
 	m := chat.Message{Role: chat.RoleUser, Spans: []chat.Span{{Kind: chat.StateSpan, Text: text}}}
-	r := sampler.Request{Messages: []chat.Message{m}, MaxTokens: longAnswer, Temperature: temperature, Seed: seed, Session: fmt.Sprint(seed)}
+	r := sampler.Request{Messages: []chat.Message{m}, MaxTokens: longAnswer, Temperature: temperature, Seed: seed,
+		Session: fmt.Sprint(seed)}
 	if s.Codec == nil {
 		return r
 	}
@@ -228,7 +229,8 @@ func textStop(s *textSubject) {
 	r := s.request(0, 1)
 	r.Stop = []string{"no such text", stop}
 	if !can.StopStrings {
-		if _, err := s.Backend.Sample(s.ctx, p, r); !errors.Is(err, sampler.ErrCapability) || can.Hints["stop_strings"] == "" {
+		if _, err := s.Backend.Sample(s.ctx, p, r); !errors.Is(err, sampler.ErrCapability) ||
+			can.Hints["stop_strings"] == "" {
 			s.Errorf("stop strings: %v", err)
 		}
 		return

@@ -67,7 +67,8 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 		return fleet.Probe{}, fmt.Errorf("it serves %+v, not %q\n  hint: set sampler.model to the name that the server gives it (--served-model-name)", list, s.want)
 	}
 	p := fleet.Probe{Model: list[0].ID, Root: about.Path, Sleeps: i.MemorySaver, Capabilities: sampler.Capabilities{
-		Server: "sglang", Version: i.Version, IDsIn: true, StopStrings: true, Adapters: "none", AdapterFormat: "peft", MaxRank: i.MaxRank, MaxResident: i.PerBatch,
+		Server: "sglang", Version: i.Version, IDsIn: true, StopStrings: true, Adapters: "none", AdapterFormat: "peft",
+		MaxRank: i.MaxRank, MaxResident: i.PerBatch,
 		ContextLength: list[0].Context, Replicas: 1, Hints: hints(),
 	}}
 	if i.EnableLora {
@@ -88,7 +89,9 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 }
 
 func unreachable(err error) error {
-	return fmt.Errorf("%w\n  hint: is this an SGLang server, running, reachable from here at sampler.sglang.urls and with the key in EMPO2_SERVER_KEY?", err)
+	return fmt.Errorf("%w\n"+
+		"  hint: is this an SGLang server, running, reachable from here at sampler.sglang.urls and with the key in "+
+		"EMPO2_SERVER_KEY?", err)
 }
 
 // seeds: servers before 0.5.4 or so refuse a seed.

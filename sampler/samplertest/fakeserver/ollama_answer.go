@@ -119,7 +119,8 @@ func (s *Ollama) complete(w http.ResponseWriter, body OllamaRequest, digests []s
 		Prompt: prompt, MaxTokens: int(number("num_predict", 128)),
 		Temperature: number("temperature", 0.8), Seed: uint64(number("seed", 0)),
 	})
-	a := ollamaAnswer{Model: body.Model, Done: true, DoneReason: string(c.Finish), Prompt: len(prompt) + s.Extra, Sampled: len(c.IDs)}
+	a := ollamaAnswer{Model: body.Model, Done: true, DoneReason: string(c.Finish), Prompt: len(prompt) + s.Extra,
+		Sampled: len(c.IDs)}
 	if body.Logprobs {
 		a.Logprobs = s.logprobs(c)
 	}

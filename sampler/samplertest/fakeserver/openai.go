@@ -183,7 +183,8 @@ func (s *OpenAI) chat(w http.ResponseWriter, body OpenAIRequest, fault samplerte
 		r.Seed = uint64(*body.Seed)
 	}
 	if len(r.Prompt) > s.Context {
-		s.refuse(w, http.StatusBadRequest, "context_length_exceeded", "This model's maximum context length is %d tokens", s.Context)
+		s.refuse(w, http.StatusBadRequest, "context_length_exceeded", "This model's maximum context length is %d tokens",
+			s.Context)
 		return
 	}
 	c := s.Policy.Sample(0, r)
@@ -194,13 +195,15 @@ func (s *OpenAI) chat(w http.ResponseWriter, body OpenAIRequest, fault samplerte
 	case samplertest.FaultNoEnd:
 		finish = nil
 	}
-	choices := []any{map[string]any{"index": 0, "finish_reason": finish, "message": map[string]any{"role": "assistant", "content": content}}}
+	choices := []any{map[string]any{"index": 0, "finish_reason": finish,
+		"message": map[string]any{"role": "assistant", "content": content}}}
 	if fault == samplertest.FaultWrongIDs {
 		choices = []any{}
 	}
 	answer := map[string]any{
 		"object": "chat.completion", "model": s.Answers, "choices": choices,
-		"usage": map[string]any{"prompt_tokens": len(r.Prompt), "completion_tokens": len(c.IDs), "total_tokens": len(r.Prompt) + len(c.IDs)},
+		"usage": map[string]any{"prompt_tokens": len(r.Prompt), "completion_tokens": len(c.IDs),
+			"total_tokens": len(r.Prompt) + len(c.IDs)},
 	}
 	if fault == samplertest.FaultCut {
 		cut(w, answer)

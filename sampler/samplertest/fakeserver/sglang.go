@@ -69,7 +69,8 @@ func (s *SGLang) serverInfo(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *SGLang) modelInfo(w http.ResponseWriter, _ *http.Request) {
-	reply(w, http.StatusOK, map[string]any{"model_path": s.Root, "tokenizer_path": s.Root, "is_generation": true, "weight_version": s.weights.Load(), "preferred_sampling_params": nil})
+	reply(w, http.StatusOK, map[string]any{"model_path": s.Root, "tokenizer_path": s.Root, "is_generation": true,
+		"weight_version": s.weights.Load(), "preferred_sampling_params": nil})
 }
 
 func (s *SGLang) updateVersion(w http.ResponseWriter, r *http.Request) {
@@ -78,7 +79,8 @@ func (s *SGLang) updateVersion(w http.ResponseWriter, r *http.Request) {
 	}{}
 	if decode(w, r, &body) {
 		s.weights.Store(body.Version)
-		reply(w, http.StatusOK, map[string]any{"success": true, "message": "Weight version updated to " + body.Version, "new_version": body.Version})
+		reply(w, http.StatusOK, map[string]any{"success": true, "message": "Weight version updated to " + body.Version,
+			"new_version": body.Version})
 	}
 }
 
@@ -96,14 +98,17 @@ func (s *SGLang) occupation(released bool) http.HandlerFunc {
 
 func (s *SGLang) load(w http.ResponseWriter, _ *http.Request) {
 	running, waiting := s.busy()
-	reply(w, http.StatusOK, []any{map[string]any{"dp_rank": 0, "num_reqs": running + waiting, "num_waiting_reqs": waiting, "num_tokens": 0}})
+	reply(w, http.StatusOK, []any{map[string]any{"dp_rank": 0, "num_reqs": running + waiting,
+		"num_waiting_reqs": waiting, "num_tokens": 0}})
 }
 
 func (s *SGLang) models(w http.ResponseWriter, _ *http.Request) {
-	data := []any{map[string]any{"id": s.Model, "object": "model", "owned_by": "sglang", "root": s.Model, "parent": nil, "max_model_len": s.Context}}
+	data := []any{map[string]any{"id": s.Model, "object": "model", "owned_by": "sglang", "root": s.Model, "parent": nil,
+		"max_model_len": s.Context}}
 	for _, name := range s.Adapters() {
 		if a, ok := s.adapter(name); ok {
-			data = append(data, map[string]any{"id": name, "object": "model", "owned_by": "sglang", "root": a.dir, "parent": s.Model, "max_model_len": nil})
+			data = append(data, map[string]any{"id": name, "object": "model", "owned_by": "sglang", "root": a.dir,
+				"parent": s.Model, "max_model_len": nil})
 		}
 	}
 	reply(w, http.StatusOK, map[string]any{"object": "list", "data": data})
@@ -171,18 +176,22 @@ func (s *SGLang) generate(w http.ResponseWriter, r *http.Request) {
 	vocabulary := s.Policy.Tokenizer.VocabSize()
 	switch {
 	case !known:
-		s.refuse(w, http.StatusBadRequest, "The following requested LoRA adapters are not loaded: {'%s'}\nLoaded adapters: [%s].", name, strings.Join(s.Adapters(), ", "))
+		s.refuse(w, http.StatusBadRequest,
+			"The following requested LoRA adapters are not loaded: {'%s'}\nLoaded adapters: "+
+				"[%s].", name, strings.Join(s.Adapters(), ", "))
 		return
 	case s.NoSeeds && body.Params.Seed != nil:
 		s.refuse(w, http.StatusBadRequest, "SamplingParams.__init__() got an unexpected keyword argument 'sampling_seed'")
 		return
 	case len(body.InputIDs)+body.Params.MaxNewTokens > s.Context:
-		s.refuse(w, http.StatusBadRequest, "Requested token count exceeds the model's maximum context length of %d tokens.", s.Context)
+		s.refuse(w, http.StatusBadRequest,
+			"Requested token count exceeds the model's maximum context length of %d tokens.", s.Context)
 		return
 	}
 	for _, id := range body.InputIDs {
 		if int(id) >= vocabulary {
-			s.refuse(w, http.StatusBadRequest, "The input_ids %v contains values greater than the vocab size (%d).", body.InputIDs, vocabulary)
+			s.refuse(w, http.StatusBadRequest, "The input_ids %v contains values greater than the vocab size (%d).",
+				body.InputIDs, vocabulary)
 			return
 		}
 	}
