@@ -125,7 +125,7 @@ func TestAdaptationTrainsNothing(t *testing.T) {
 
 // Few tokens that are far off count as much as many that are slightly off.
 func TestSingleTokensFarOffAreCorrected(t *testing.T) {
-	l := &Loop{Config: config.Default()}
+	l := &Loop{Config: demo()}
 	f := func(m sampler.Mismatch, want bool, cause string) {
 		t.Helper()
 		if l.off(m) != want || want && !strings.Contains(likelyCause(m), cause) {

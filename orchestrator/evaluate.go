@@ -72,7 +72,7 @@ func (l *Loop) Evaluate(ctx context.Context, step int64, tasks []envs.Task, epis
 		specs[i] = sampler.EpisodeSpec{
 			Task: tasks[i%len(tasks)], Step: step, Group: i % len(tasks), Episode: i / len(tasks),
 			Seed: childSeed(l.Config.Run.Seed, "evaluate "+string(split), uint64(i)), Policy: l.policy,
-			Temperature: l.Config.Eval.Temperature, MaxSteps: l.Config.Rollout.MaxSteps,
+			Temperature: l.Config.Eval.Temperature, MaxSteps: l.Config.Rollout.MaxTurns,
 			MaxTokens: l.Config.Rollout.MaxTokens, Recall: recall, Keep: sampler.Keep(l.Config.Memory.Keep),
 		}
 	}

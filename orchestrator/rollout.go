@@ -61,7 +61,7 @@ func (l *Loop) run(ctx context.Context, plan Plan, specs []sampler.EpisodeSpec, 
 	var mu sync.Mutex
 	var lost failures
 	after := errgroup.Group{} // storage and reflection, beside the episodes still running
-	after.SetLimit(l.Config.Rollout.EpisodesInFlight)
+	after.SetLimit(l.Config.Rollout.Concurrency)
 	l.scheduler().Sample(ctx, specs, func(t sampler.Trajectory) {
 		after.Go(func() error {
 			if !t.Failed() {
@@ -88,7 +88,7 @@ func (l *Loop) run(ctx context.Context, plan Plan, specs []sampler.EpisodeSpec, 
 }
 
 func (l *Loop) scheduler() *sampler.Scheduler {
-	return &sampler.Scheduler{Run: l.Driver.Run, MaxEpisodes: l.Config.Rollout.EpisodesInFlight, Retries: l.Config.Rollout.Retries, Log: l.Log}
+	return &sampler.Scheduler{Run: l.Driver.Run, MaxEpisodes: l.Config.Rollout.Concurrency, Retries: l.Config.Rollout.Retries, Log: l.Log}
 }
 
 // finishedEpisodes loads what a killed run had finished of this step.
@@ -115,7 +115,7 @@ func (l *Loop) finishedEpisodes(ctx context.Context, plan Plan) ([][]sampler.Tra
 func (l *Loop) spec(plan Plan, g, e int, group GroupPlan, episode EpisodePlan) sampler.EpisodeSpec {
 	spec := sampler.EpisodeSpec{
 		Task: group.Task, Step: plan.Step, Group: g, Episode: e, Seed: episode.Seed, Policy: l.policy,
-		Temperature: l.Config.Rollout.Temperature, MaxSteps: l.Config.Rollout.MaxSteps,
+		Temperature: l.Config.Rollout.Temperature, MaxSteps: l.Config.Rollout.MaxTurns,
 		MaxTokens: l.Config.Rollout.MaxTokens, MaxPrompt: l.maxPrompt(l.Config.Rollout.MaxTokens + l.tipRoom), Keep: sampler.Keep(l.Config.Memory.Keep),
 	}
 	if episode.Mode.Tips() && l.Memory != nil {
@@ -178,7 +178,7 @@ func (l *Loop) reflect(ctx context.Context, t *sampler.Trajectory) error {
 // reflected upon yet.
 func (l *Loop) reflectLate(ctx context.Context, groups [][]sampler.Trajectory) error {
 	late := errgroup.Group{}
-	late.SetLimit(l.Config.Rollout.EpisodesInFlight)
+	late.SetLimit(l.Config.Rollout.Concurrency)
 	for g := range groups {
 		for e := range groups[g] {
 			if t := &groups[g][e]; t.Stop != "" && t.TipIDs == nil {

@@ -63,15 +63,16 @@ func openScienceWorld(ctx context.Context, c config.Config, log zerolog.Logger) 
 	return scienceworld.Open(ctx, scienceworld.Config{
 		Tasks: v.Tasks, Limit: limit, Simplifications: simplifications, StepLimit: v.StepLimit,
 		Reads: scienceworld.Reads(v.Reads), Isolation: scienceworld.Isolation(v.Isolation), Actions: scienceworld.Actions(v.Actions),
-		Instances: v.Instances, Jar: v.Jar, JarSHA256: v.JarSHA256, Nondeterministic: !v.Deterministic, Java: v.Java, Log: log,
+		Instances: v.Concurrency, Jar: v.Jar, JarSHA256: v.JarSHA256, Nondeterministic: !v.Deterministic, Java: v.Java, Log: log,
 	})
 }
 
 func openWebShop(ctx context.Context, c config.Config, _ zerolog.Logger) (envs.Family, error) {
 	v := c.Env.WebShop
 	return webshop.Open(ctx, webshop.Config{
-		DataDir: v.Data, Items: v.Items, Attributes: v.Attributes, OwnData: v.OwnData, Reward: webshop.RewardMode(v.Reward), Mode: webshop.Mode(v.Mode), Goals: webshop.GoalKind(v.Goals), SeedMode: webshop.SeedMode(v.SeedMode),
-		Nouns: v.Nouns, NumProducts: v.Products, MaxSteps: v.MaxSteps, Seed: c.Run.Seed,
+		DataDir: v.Data, Items: v.Items, Attributes: v.Attributes, OwnData: v.OwnData, Reward: webshop.RewardMode(v.Reward),
+		Mode: webshop.Mode(v.Mode), Goals: webshop.GoalKind(v.Goals), SeedMode: webshop.SeedMode(v.SeedMode),
+		Nouns: v.Nouns, NumProducts: v.Products, MaxSteps: v.MaxTurns, Seed: c.Run.Seed,
 	})
 }
 

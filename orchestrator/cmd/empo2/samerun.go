@@ -45,14 +45,15 @@ func saveConfig(ctx context.Context, l *ledger.Ledger, c config.Config) error {
 // have changed: they say how long, where and on what, not what is computed.
 // That another server computes the same is proved by the canary.
 var mayChange = []string{
-	"run.steps", "run.minutes", "run.dir", "run.keep_checkpoints", "eval.every", "eval.episodes", "eval.final_episodes",
-	"sampler.", "trainer.threads", "trainer.device", "trainer.timeout_seconds", "trainer.restarts", "rollout.episodes_in_flight",
-	"memory.url", "env.remote.url", "env.agentgym.url", "env.agentgym.timeout_seconds", "env.openenv.url", "env.openenv.timeout_seconds",
-	"env.openenv.sessions", "env.ors.url", "env.ors.timeout_seconds", "env.scienceworld.java", "env.scienceworld.instances", "env.webshop.data",
+	"profile", "run.steps", "run.max_seconds", "run.dir", "run.keep_checkpoints", "eval.every", "eval.episodes",
+	"eval.final_episodes", "sampler.", "trainer.threads", "trainer.device", "trainer.timeout_seconds", "trainer.restarts",
+	"rollout.concurrency", "memory.url", "env.remote.url", "env.agentgym.url", "env.agentgym.timeout_seconds",
+	"env.openenv.url", "env.openenv.timeout_seconds", "env.openenv.concurrency", "env.ors.url", "env.ors.timeout_seconds",
+	"env.scienceworld.java", "env.scienceworld.concurrency", "env.webshop.data",
 }
 
 // mustStay are exceptions to mayChange: they shape every prompt.
-var mustStay = []string{"sampler.template", "sampler.thinking"}
+var mustStay = []string{"sampler.template", "sampler.template_args", "sampler.thinking"}
 
 // sameRun refuses to continue a run with a configuration that computes
 // something else than the one it was started with.

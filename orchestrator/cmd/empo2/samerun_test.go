@@ -11,7 +11,7 @@ import (
 // A run continues with other servers, places and lengths, and with nothing
 // that would compute something else.
 func TestWhatAContinuedRunMayChange(t *testing.T) {
-	before := config.Default()
+	before := load(t)
 	before.Run.Dir = t.TempDir()
 	f := func(set, refused string) {
 		t.Helper()
@@ -32,10 +32,12 @@ func TestWhatAContinuedRunMayChange(t *testing.T) {
 			t.Errorf("%s: %v", set, err)
 		}
 	}
-	f("run.steps=99 sampler.llamacpp.slots=4", "")
-	f("sampler.backend=vllm sampler.canary=0.1", "")
+	f("run.steps=99 sampler.concurrency=4", "")
+	f("sampler.backend=vllm sampler.canary_tolerance=0.1", "")
 	f("sampler.template=chatml", "sampler.template")
 	f("sampler.thinking=strip", "sampler.thinking")
+	f("sampler.template_args={enable_thinking=false}", "sampler.template_args")
+	f("run.max_seconds=60 rollout.concurrency=4", "")
 	f("algorithm.group_size=8", "algorithm.group_size")
 	f("trainer.dtype=bfloat16", "trainer.dtype")
 }
@@ -43,7 +45,7 @@ func TestWhatAContinuedRunMayChange(t *testing.T) {
 // A start that failed leaves the run's configuration as it was, and eval takes
 // another server but no key that would have no effect.
 func TestStoredConfigurationSurvivesAFailedStart(t *testing.T) {
-	ctx, before := context.Background(), config.Default()
+	ctx, before := context.Background(), load(t)
 	before.Run.Dir = t.TempDir()
 	l, err := openLedger(ctx, before)
 	if err != nil {
@@ -66,8 +68,8 @@ func TestStoredConfigurationSurvivesAFailedStart(t *testing.T) {
 		t.Errorf("with another server: %s, %v", stored.Sampler.Backend, err)
 	}
 	longer := before
-	longer.Rollout.MaxSteps = 5
-	if _, err = storedConfig(ctx, longer, []string{"rollout.max_steps=5"}); err == nil || !strings.Contains(err.Error(), "no effect") {
+	longer.Rollout.MaxTurns = 5
+	if _, err = storedConfig(ctx, longer, []string{"rollout.max_turns=5"}); err == nil || !strings.Contains(err.Error(), "no effect") {
 		t.Errorf("a key without effect: %v", err)
 	}
 }

@@ -180,7 +180,7 @@ func (r *run) prove(ctx context.Context, server served, template *sampler.Templa
 		return err
 	}
 	var last sampler.Canary
-	l.Backend = sampler.Proved(server.Backend, prompt, l.Config.Sampler.Canary, func(c sampler.Canary) {
+	l.Backend = sampler.Proved(server.Backend, prompt, l.Config.Sampler.CanaryTolerance, func(c sampler.Canary) {
 		last = c
 		l.Log.Info().Int("version", c.Version).Float64("max_diff", c.MaxDiff).Float64("moved", c.Moved).Dur("took", c.Took).Msg("canary")
 	})
@@ -210,7 +210,8 @@ func newTrainer(c config.Config, t tools, root string, log zerolog.Logger) *trai
 	return &trainerbridge.Local{
 		Process: trainerbridge.ProcessConfig{
 			Python: t.python, SourceDir: t.sources, Model: t.model, Root: root,
-			Threads: c.Trainer.Threads, Dtype: c.Trainer.Dtype, Device: c.Trainer.Device, Formats: c.Trainer.Formats, Log: log,
+			Threads: c.Trainer.Threads, Dtype: c.Trainer.Dtype, Device: c.Trainer.Device,
+			Formats: c.Sampler.AdapterFormats(), Log: log,
 		},
 		Client: trainerbridge.ClientConfig{
 			Rank: c.Trainer.Rank, Alpha: c.Trainer.Alpha, Seed: int64(c.Run.Seed & (1<<31 - 1)),
