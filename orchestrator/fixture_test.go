@@ -20,6 +20,9 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
+	"github.com/empo2/empo2/sampler/prompt"
+	"github.com/empo2/empo2/sampler/rollout"
 	"github.com/empo2/empo2/sampler/samplertest"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
@@ -227,11 +230,11 @@ func (w *world) open() (*Loop, func()) {
 	v := w.config.Env.Vault
 	family, err := vault.Open(vault.Config{Houses: []uint64{1}, Doors: v.Doors, Levers: v.Levers, Score: vault.Score(v.Score), TrainVariations: v.TrainVariations, TestVariations: v.TestVariations})
 	must(err)
-	template, err := sampler.NewChatML(ctx, w.backend, w.backend)
+	template, err := chat.NewChatML(ctx, w.backend, w.backend)
 	must(err)
 	l := &Loop{
 		Config: w.config, Family: family, Ledger: led, Backend: w.backend,
-		Driver:       &sampler.Driver{Backend: w.backend, Family: family, Template: template, Format: sampler.DefaultFormat()},
+		Driver:       &rollout.Driver{Backend: w.backend, Family: family, ChatTemplate: template, PromptTemplate: prompt.Default()},
 		OnStep:       func(m StepMetrics) { w.steps = append(w.steps, m) },
 		OnEvaluation: func(e Evaluation) { w.evals = append(w.evals, e) },
 	}

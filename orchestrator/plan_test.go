@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/empo2/empo2/envs"
-	"github.com/empo2/empo2/orchestrator/config"
 )
 
 // The reference draws one mode per step: 0.75 on_policy, 0.08 on_policy_tips,

@@ -4,7 +4,7 @@ import (
 	"math/rand/v2"
 
 	"github.com/empo2/empo2/orchestrator/advantage"
-	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/rollout"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
@@ -13,14 +13,14 @@ type item struct {
 	advantage float64
 	// rows are trained: rendered with tips or, off-policy, without them; the
 	// log-probs are always those of the context that was sampled.
-	rows []sampler.Sequence
+	rows []rollout.Row
 	// weights are the importance weights of the rows' trained tokens; nil: all 1.
 	weights [][]float32
 	// sampled are the rows as the policy was sampled in them.
-	sampled []sampler.Sequence
+	sampled []rollout.Row
 	// anchors only carry the KL to the base model in the sampled context,
 	// where that is not the trained one.
-	anchors     []sampler.Sequence
+	anchors     []rollout.Row
 	trained     int  // tokens trained in rows
 	sameContext bool // the trained context is the sampled one
 }
@@ -28,10 +28,10 @@ type item struct {
 // items turns the groups that carry a gradient into what is trained. Every
 // episode that was scored counts in its group's statistics (defects 5 and 6
 // of the reference: none is dropped before or after).
-func (l *Loop) items(plan Plan, groups [][]sampler.Trajectory, m *StepMetrics) []item {
+func (l *Loop) items(plan Plan, groups [][]rollout.Trajectory, m *StepMetrics) []item {
 	var out []item
 	for g, group := range groups {
-		var scored []sampler.Trajectory
+		var scored []rollout.Trajectory
 		var episodes []advantage.Episode
 		for e, t := range group {
 			if t.Failed() {
@@ -63,7 +63,7 @@ func (l *Loop) items(plan Plan, groups [][]sampler.Trajectory, m *StepMetrics) [
 	return out
 }
 
-func (l *Loop) item(t sampler.Trajectory, e advantage.Episode, a float64) item {
+func (l *Loop) item(t rollout.Trajectory, e advantage.Episode, a float64) item {
 	it := item{advantage: a, rows: t.Rows(e.Tips && !e.OffPolicy), sampled: t.Rows(true), sameContext: !e.OffPolicy}
 	if e.OffPolicy && l.Config.Loss.KLSampled > 0 {
 		it.anchors = t.Rows(true)
@@ -74,9 +74,9 @@ func (l *Loop) item(t sampler.Trajectory, e advantage.Episode, a float64) item {
 	return it
 }
 
-func countTrained(s sampler.Sequence) int {
+func countTrained(s rollout.Row) int {
 	n := 0
-	for _, t := range s.Trained {
+	for _, t := range s.LossMask {
 		if t {
 			n++
 		}
@@ -133,14 +133,14 @@ func (l *Loop) rows(batch []item) []trainerbridge.Row {
 }
 
 // row trains the tokens of s with one advantage.
-func row(s sampler.Sequence, advantage, kl float64) trainerbridge.Row {
+func row(s rollout.Row, advantage, kl float64) trainerbridge.Row {
 	r := trainerbridge.Row{Tokens: s.Tokens}
 	n := len(s.Tokens)
 	r.Weights, r.Logprobs, r.Advantages = make([]float32, n), make([]float32, n), make([]float32, n)
 	if kl > 0 {
 		r.KL = make([]float32, n)
 	}
-	for i, trained := range s.Trained {
+	for i, trained := range s.LossMask {
 		if !trained {
 			continue
 		}
@@ -153,7 +153,7 @@ func row(s sampler.Sequence, advantage, kl float64) trainerbridge.Row {
 }
 
 // anchor carries only the KL at the tokens of s.
-func anchor(s sampler.Sequence, kl float64) trainerbridge.Row {
+func anchor(s rollout.Row, kl float64) trainerbridge.Row {
 	r := row(s, 0, kl)
 	clear(r.Weights)
 	clear(r.Logprobs)

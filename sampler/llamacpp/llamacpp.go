@@ -23,12 +23,13 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 )
 
 var (
-	_ sampler.Backend       = (*Backend)(nil)
-	_ sampler.Tokenizer     = (*Backend)(nil)
-	_ sampler.ControlTokens = (*Backend)(nil)
+	_ sampler.Backend    = (*Backend)(nil)
+	_ chat.Tokenizer     = (*Backend)(nil)
+	_ chat.ControlTokens = (*Backend)(nil)
 )
 
 // Config says how to serve. BaseGGUF is required, and Python or Binary.

@@ -10,6 +10,7 @@ import (
 	"github.com/ollama/ollama/api"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 )
 
 // Sample answers with the version asked for. With a codec the prompt's ids
@@ -94,7 +95,7 @@ func (b *Backend) question(ctx context.Context, r sampler.Request) (question, er
 	return question{text: text, ids: len(r.Prompt)}, nil
 }
 
-func messages(given []sampler.Message) (question, error) {
+func messages(given []chat.Message) (question, error) {
 	if len(given) == 0 {
 		return question{}, errors.New("no messages, and no tokenizer for ids")
 	}

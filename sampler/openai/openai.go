@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 )
 
 var _ sampler.Backend = (*Backend)(nil)
@@ -41,7 +42,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	if c.SystemRole == "" {
-		c.SystemRole = sampler.RoleSystem
+		c.SystemRole = chat.RoleSystem
 	}
 	if c.RequestTimeout == 0 {
 		c.RequestTimeout = 5 * time.Minute
@@ -62,7 +63,7 @@ func (c Config) base() (string, error) {
 		return "", errors.New("no model\n  hint: set sampler.model to a name that GET /v1/models lists")
 	case c.MaxInFlight < 1:
 		return "", fmt.Errorf("%d requests in flight", c.MaxInFlight)
-	case c.SystemRole != sampler.RoleSystem && c.SystemRole != developer && c.SystemRole != sampler.RoleUser:
+	case c.SystemRole != chat.RoleSystem && c.SystemRole != developer && c.SystemRole != chat.RoleUser:
 		return "", fmt.Errorf("system role %q: must be system, developer or user", c.SystemRole)
 	}
 	u.Path = strings.TrimRight(u.Path, "/")
@@ -174,8 +175,8 @@ func (b *Backend) publish(ctx context.Context) error {
 	case done:
 		return nil
 	}
-	hello := sampler.Message{Role: sampler.RoleUser, Spans: []sampler.Span{{Kind: sampler.StateSpan, Text: "Say yes."}}}
-	if _, err := b.ask(ctx, sampler.Request{Messages: []sampler.Message{hello}, MaxTokens: probeTokens}); err != nil {
+	hello := chat.Message{Role: chat.RoleUser, Spans: []chat.Span{{Kind: chat.StateSpan, Text: "Say yes."}}}
+	if _, err := b.ask(ctx, sampler.Request{Messages: []chat.Message{hello}, MaxTokens: probeTokens}); err != nil {
 		return b.explain(ctx, err)
 	}
 	b.mu.Lock()

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 )
 
 const (
@@ -173,18 +174,18 @@ func (b *Backend) question(r sampler.Request, newer bool) question {
 }
 
 // messages gives the system message the role that the model knows.
-func (b *Backend) messages(given []sampler.Message) []message {
+func (b *Backend) messages(given []chat.Message) []message {
 	var out []message
 	var before string // text of a system message that goes to the user's
 	for _, m := range given {
 		role, text := m.Role, m.Text()
 		switch {
-		case role == sampler.RoleSystem && b.cfg.SystemRole == sampler.RoleUser:
+		case role == chat.RoleSystem && b.cfg.SystemRole == chat.RoleUser:
 			before += text + "\n\n"
 			continue
-		case role == sampler.RoleSystem:
+		case role == chat.RoleSystem:
 			role = b.cfg.SystemRole
-		case role == sampler.RoleUser:
+		case role == chat.RoleUser:
 			text, before = before+text, ""
 		}
 		out = append(out, message{role, text})

@@ -15,15 +15,16 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/fleet"
 	"github.com/empo2/empo2/sampler/launch"
 )
 
 var (
-	_ sampler.Backend       = (*Backend)(nil)
-	_ sampler.Tokenizer     = (*Backend)(nil)
-	_ sampler.ControlTokens = (*Backend)(nil)
-	_ sampler.Sleeper       = (*Backend)(nil)
+	_ sampler.Backend    = (*Backend)(nil)
+	_ chat.Tokenizer     = (*Backend)(nil)
+	_ chat.ControlTokens = (*Backend)(nil)
+	_ sampler.Sleeper    = (*Backend)(nil)
 )
 
 // Config says which servers and how. URLs, or Launch.Command, and Codec are
@@ -34,7 +35,7 @@ type Config struct {
 	Alias  string   // adapters are called <Alias>-v000012; one run's alone on a server; empty: "policy"
 	APIKey string   // the server's --api-key; empty: none
 	// Codec is the trainer's tokenizer: SGLang's own is not asked.
-	Codec sampler.Codec
+	Codec chat.Codec
 	// Tolerance is how far a replica's log-probs may be from the trainer's when
 	// a version is published, in nats; 0: 0.05.
 	Tolerance float64
@@ -73,7 +74,7 @@ func LaunchLine(model string, rank, resident int) string {
 // Backend serves from the replicas. It is safe for concurrent use.
 type Backend struct {
 	*fleet.Backend
-	codec sampler.Codec
+	codec chat.Codec
 }
 
 // Tokenize is the trainer's tokenizer's.

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/empo2/empo2/sampler/fleet"
-	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
 func TestLaunchLine(t *testing.T) {
@@ -70,7 +70,7 @@ func TestTheKeyIsSent(t *testing.T) {
 	cfg := config(nil)
 	cfg.Launch = LaunchConfig{Model: "m", Command: []string{os.Args[0], "{port}", "{key}"}, Env: []string{fakeEnv + "=0s"}}
 	b := openFake(t, cfg)
-	publish(t, b, samplertest.WriteAdapter(t, policy, 1))
+	publish(t, b, fakeserver.WriteAdapter(t, policy, 1))
 	s := b.Servers()[0].(*server)
 	stranger := fleet.NewHTTP(s.URL(), "", 1)
 	defer stranger.Close()
@@ -99,7 +99,7 @@ func TestALaunchedServerIsStartedAgain(t *testing.T) {
 	cfg.OnReturn = func(url string) { back <- url }
 	cfg.Launch = LaunchConfig{Model: "m", Replicas: 2, Command: []string{os.Args[0], "{port}"}, Env: []string{fakeEnv + "=0s"}}
 	b := openFake(t, cfg)
-	p := publish(t, b, samplertest.WriteAdapter(t, policy, 3))
+	p := publish(t, b, fakeserver.WriteAdapter(t, policy, 3))
 	killed := b.Servers()[1].(*server)
 	if err := syscall.Kill(-killed.Child.PID(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)

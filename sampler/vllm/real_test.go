@@ -96,7 +96,7 @@ func TestReal(t *testing.T) {
 			t.Errorf("log-probs differ from torch's by %g", d)
 		}
 	})
-	t.Run("an adapter is proved", func(t *testing.T) { testProved(t, r, own) })
+	t.Run("the canary", func(t *testing.T) { testCanary(t, r, own) })
 	t.Run("versions are swapped under load", func(t *testing.T) { testSwap(t, r, own) })
 	t.Run("it is started again", func(t *testing.T) { testStartedAgain(t, r, b) })
 }
@@ -166,14 +166,14 @@ func (r *real) difference(t testing.TB, b *Backend) float64 {
 	return worst
 }
 
-func testProved(t *testing.T, r *real, own *server) {
+func testCanary(t *testing.T, r *real, own *server) {
 	b := r.open(t, own)
 	prompt, err := b.Tokenize(t.Context(), "You are at a door.")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var seen []sampler.Canary
-	proved := sampler.Proved(b, prompt, 1e-4, func(c sampler.Canary) { seen = append(seen, c) })
+	proved := sampler.WithCanary(b, prompt, 1e-4, func(c sampler.Canary) { seen = append(seen, c) })
 	defer proved.Close()
 	publish(t, proved, sampler.Adapter{Score: r.oracle.score("")})
 	publish(t, proved, r.oracle.adapter(t, 1))

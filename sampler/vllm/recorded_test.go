@@ -16,7 +16,7 @@ import (
 
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/fleet"
-	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
 func post(t testing.TB, url string) {
@@ -164,7 +164,7 @@ func TestRecordedSuccesses(t *testing.T) {
 // The fake's answers have the fields of the real one's that are read.
 func TestTheFakeIsLikeTheRecording(t *testing.T) {
 	all := recorded(t)
-	fake := samplertest.NewVLLM(policy)
+	fake := fakeserver.NewVLLM(policy)
 	defer fake.Close()
 	r, err := http.Post(fake.URL+"/v1/completions", "application/json",
 		strings.NewReader(`{"model":"tiny","prompt":[1,50,2],"max_tokens":4,"logprobs":1,"return_token_ids":true}`))

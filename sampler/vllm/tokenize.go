@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/fleet"
 )
 
@@ -189,7 +189,7 @@ const compareTimeout = time.Minute
 
 // checkCodec is an error if the server has another tokenizer than the trainer,
 // which means another model.
-func (b *Backend) checkCodec(ctx context.Context, codec sampler.Codec, s *server) error {
+func (b *Backend) checkCodec(ctx context.Context, codec chat.Codec, s *server) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, compareTimeout, fmt.Errorf("tokenizers not compared within %v", compareTimeout))
 	defer cancel()
 	for _, text := range comparedTexts {

@@ -134,7 +134,7 @@ func (d *doctor) processes() error {
 		return err
 	}
 	d.ok("%s %s: %s", can.Server, can.Version, describe(can))
-	if t := r.loop.Driver.Template; t != nil {
+	if t := r.loop.Driver.ChatTemplate; t != nil {
 		d.ok("chat template %s, verified; %s", t.Name(), cmp.Or(t.Unstable(), "a conversation is one row"))
 	} else {
 		d.ok("conversations as text: the server renders them")

@@ -14,6 +14,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/inspect"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/llamacpp"
 	"github.com/empo2/empo2/sampler/ollama"
 	"github.com/empo2/empo2/sampler/openai"
@@ -43,9 +44,9 @@ type served struct {
 	sampler.Backend
 	// Tokenizer and Control are nil for servers of text: then episodes are
 	// played on messages.
-	tokenizer sampler.Tokenizer
-	control   sampler.ControlTokens
-	renderer  sampler.Renderer // nil if the server's template is not to be had
+	tokenizer chat.Tokenizer
+	control   chat.ControlTokens
+	renderer  chat.Renderer // nil if the server's template is not to be had
 	// retokenised: ids and log-probs are made by the trainer.
 	retokenised bool
 	sleeper     sampler.Sleeper // nil: the server stays awake
@@ -229,7 +230,7 @@ func openOpenAI(ctx context.Context, o opening) (served, error) {
 type trainerCodec struct{ *trainerbridge.Codec }
 
 // Render writes messages in the model's own chat template.
-func (c trainerCodec) Render(ctx context.Context, messages []sampler.Message, generation bool) (string, error) {
+func (c trainerCodec) Render(ctx context.Context, messages []chat.Message, generation bool) (string, error) {
 	texts := make([]trainerbridge.TextMessage, len(messages))
 	for i, m := range messages {
 		texts[i] = trainerbridge.TextMessage{Role: m.Role, Content: m.Text()}
@@ -237,7 +238,7 @@ func (c trainerCodec) Render(ctx context.Context, messages []sampler.Message, ge
 	text, err := c.Codec.Render(ctx, texts, generation)
 	var refused *trainerbridge.RequestError
 	if errors.As(err, &refused) && refused.Category == trainerbridge.CategoryUser {
-		return "", fmt.Errorf("%w: %w", sampler.ErrRefused, err)
+		return "", fmt.Errorf("%w: %w", chat.ErrRefused, err)
 	}
 	return text, err
 }
@@ -246,8 +247,8 @@ func (c trainerCodec) Render(ctx context.Context, messages []sampler.Message, ge
 func trains(c config.Config) bool { return c.Algorithm.Name != "adapt" }
 
 // needs is what a run with this configuration asks of its server.
-func needs(c config.Config, s served, can sampler.Capabilities) sampler.Needs {
-	n := sampler.Needs{Context: max(c.Rollout.MaxTokens, c.Reflection.MaxTokens) + shortestPrompt}
+func needs(c config.Config, s served, can sampler.Capabilities) sampler.Requirements {
+	n := sampler.Requirements{Context: max(c.Rollout.MaxTokens, c.Reflection.MaxTokens) + shortestPrompt}
 	if !trains(c) {
 		return n
 	}
@@ -286,20 +287,20 @@ func openServer(ctx context.Context, o opening) (served, error) {
 }
 
 // newTemplate is the template of the conversation; nil for servers of text.
-func (s served) newTemplate(ctx context.Context, c config.Config) (*sampler.Template, error) {
+func (s served) newTemplate(ctx context.Context, c config.Config) (*chat.Template, error) {
 	if s.tokenizer == nil {
 		return nil, nil
 	}
 	name := c.Sampler.Template
-	if name == sampler.TemplateAuto && s.renderer == nil {
+	if name == chat.TemplateAuto && s.renderer == nil {
 		return nil, &config.Error{Place: "sampler.template", Msg: "the server does not tell its template", Hint: "name it, for example --set sampler.template=chatml"}
 	}
-	tokenizer := sampler.CachedTokenizer(s.tokenizer, 1<<14)
-	t, err := sampler.NewTemplate(ctx, name, tokenizer, s.control, s.renderer)
+	tokenizer := chat.CachedTokenizer(s.tokenizer, 1<<14)
+	t, err := chat.NewTemplate(ctx, name, tokenizer, s.control, s.renderer)
 	if err != nil {
 		return nil, err
 	}
-	if c.Sampler.Thinking == string(sampler.ThinkingStrip) {
+	if c.Sampler.Thinking == string(chat.ThinkingStrip) {
 		return t, t.CanStrip()
 	}
 	return t, nil
