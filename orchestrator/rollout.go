@@ -116,8 +116,10 @@ func (l *Loop) finishedEpisodes(ctx context.Context, plan Plan) ([][]rollout.Tra
 func (l *Loop) spec(plan Plan, g, e int, group GroupPlan, episode EpisodePlan) rollout.EpisodeSpec {
 	spec := rollout.EpisodeSpec{
 		Task: group.Task, Step: plan.Step, Group: g, Episode: e, Seed: episode.Seed, Policy: l.policy,
-		Temperature: l.Config.Rollout.Temperature, MaxSteps: l.Config.Rollout.MaxTurns,
-		MaxTokens: l.Config.Rollout.MaxTokens, MaxPrompt: l.maxPrompt(l.Config.Rollout.MaxTokens + l.tipRoom), Keep: rollout.Keep(l.Config.Memory.Keep),
+		Temperature: l.Config.Rollout.Temperature, TopP: l.Config.Rollout.TopP, TopK: l.Config.Rollout.TopK,
+		Stop: l.Config.Rollout.Stop, MaxSteps: l.Config.Rollout.MaxTurns,
+		MaxTokens: l.Config.Rollout.MaxTokens, MaxPrompt: l.maxPrompt(l.Config.Rollout.MaxTokens + l.tipRoom),
+		Keep: rollout.Keep(l.Config.Memory.Keep),
 	}
 	if episode.Mode.Tips() && l.Memory != nil {
 		spec.Recall = l.recall

@@ -40,6 +40,7 @@ func (cmd *doctorCmd) Run(ctx context.Context, out *console) error {
 		return err
 	}
 	if cmd.Python {
+		c.Model.Path = cmp.Or(c.Model.Path, config.Embedded) // Python is the same for every model
 		t, err := setUp(ctx, c, out, out.logger(cmd.Verbose))
 		if err == nil {
 			out.print("%s", t.python)

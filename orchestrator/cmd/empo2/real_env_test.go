@@ -95,7 +95,7 @@ func realStep(t *testing.T, env string, sets ...string) orchestrator.StepMetrics
 	dir := t.TempDir()
 	t.Setenv("EMPO2_CACHE", filepath.Join(dir, "cache"))
 	t.Chdir(dir)
-	args := []string{"run", "--json"}
+	args := []string{"run", "--profile", "demo", "--json"}
 	for _, set := range append([]string{"env.name=" + env, "run.name=" + env, "run.steps=1", "algorithm.groups=2", "algorithm.group_size=4",
 		"algorithm.baseline=group", "eval.every=0", "eval.final_episodes=2"}, sets...) {
 		args = append(args, "--set", set)
