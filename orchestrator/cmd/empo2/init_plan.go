@@ -39,18 +39,19 @@ func (p *planner) set(key, value, why string) {
 func (p *planner) choose() {
 	p.chooseProfile()
 	p.set("model.path", strconv.Quote(p.model.Path), p.describeModel())
-	if p.env != "vault" || p.algorithm != "empo2" {
-		p.set("run.name", strconv.Quote(p.env+map[string]string{"empo2": "", "grpo": "-grpo", "adapt": "-adapt"}[p.algorithm]),
-			"environment and algorithm; each run needs a name of its own")
-	}
-	p.set("env.name", strconv.Quote(p.env), map[string]string{
-		"vault": "built in: it needs no data and no other program"}[p.env])
-	p.chooseRecipe()
+	p.set("run.name", strconv.Quote(p.runName()), "model, environment and algorithm: each run needs a name of its own")
+	p.chooseEnvironment()
 	if p.algorithm != "empo2" {
 		p.set("algorithm.name", strconv.Quote(p.algorithm), "given with --algorithm")
 	}
 	p.chooseOptimizer()
 	p.chooseSampler()
+}
+
+// runName is, for example, "SmolLM2-135M-vault-empo2".
+func (p *planner) runName() string {
+	model := strings.TrimSuffix(filepath.Base(p.model.Path), ".gguf")
+	return strings.Join([]string{model, p.env, p.algorithm}, "-")
 }
 
 const gigabyte = 1e9
@@ -76,9 +77,19 @@ func (p *planner) chooseProfile() {
 	}
 }
 
-// chooseRecipe takes the paper's prompts where there are some.
-func (p *planner) chooseRecipe() {
+// chooseEnvironment takes the paper's prompts where there are some, and an easy
+// vault.
+func (p *planner) chooseEnvironment() {
+	if p.env != "vault" {
+		p.set("env.name", strconv.Quote(p.env), "given with --env")
+	}
 	switch p.env {
+	case "vault":
+		p.set("env.name", strconv.Quote(p.env), "built in: it needs no data and no other program")
+		why := "an easy game, because the model has never seen it"
+		p.set("env.vault.doors", "2", why)
+		p.set("env.vault.levers", "4", why)
+		p.set("env.vault.score", `"partial"`, "each opened door counts, so that there is something to learn from at once")
 	case "scienceworld":
 		p.set("prompt.template", `"recipe"`, "the paper's prompts for ScienceWorld")
 	case "webshop":
