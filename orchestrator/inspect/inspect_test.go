@@ -110,7 +110,9 @@ func TestMachine(t *testing.T) {
 	f(map[string]string{"proc/meminfo": meminfo, "sys/fs/cgroup/memory.max": "max\n"}, missing, 24000000<<10)
 	f(map[string]string{"proc/meminfo": meminfo, "sys/fs/cgroup/memory.max": "8589934592\n"}, missing, 8<<30)
 	f(map[string]string{"proc/driver/nvidia/gpus/0/information": "Model: \t NVIDIA L4\nIRQ: 1\n"}, missing, 0, GPU{Name: "NVIDIA L4"})
-	f(map[string]string{"dev/dxg": "x"}, missing, 0, GPU{Name: "GPU of WSL2"})
+	f(map[string]string{"dev/dxg": "x"}, missing, 0)
+	f(map[string]string{"usr/lib/wsl/lib/libcuda.so.1": "x"}, missing, 0, GPU{Name: "NVIDIA GPU of WSL2"})
+	f(map[string]string{"dev/nvidiactl": "x", "dev/kfd": "x"}, missing, 0, GPU{Name: "NVIDIA GPU"})
 	smi := func(name string, _ ...string) (string, error) {
 		if name == "nvidia-smi" {
 			return "NVIDIA H100 80GB HBM3, 81559\nNVIDIA L4, 23034\n", nil
@@ -118,4 +120,13 @@ func TestMachine(t *testing.T) {
 		return "17179869184\n", nil // sysctl -n hw.memsize
 	}
 	f(nil, smi, 16<<30, GPU{"NVIDIA H100 80GB HBM3", 81559 << 20}, GPU{"NVIDIA L4", 23034 << 20})
+}
+
+func TestHasGPU(t *testing.T) {
+	if (Probe{Root: write(t, nil)}).HasGPU() {
+		t.Error("a GPU without a driver")
+	}
+	if !(Probe{Root: write(t, map[string]string{"dev/kfd": "x"})}).HasGPU() {
+		t.Error("no GPU in spite of its driver")
+	}
 }

@@ -73,12 +73,34 @@ func (p Probe) gpus() []GPU {
 	for _, file := range files {
 		gpus = append(gpus, GPU{Name: modelLine(file)})
 	}
-	for device, name := range map[string]string{"/dev/dxg": "GPU of WSL2", "/dev/kfd": "AMD GPU"} {
-		if _, err := os.Stat(p.path(device)); err == nil && len(gpus) == 0 {
-			gpus = append(gpus, GPU{Name: name})
+	for _, d := range drivers {
+		if len(gpus) == 0 && p.exists(d.file) {
+			gpus = append(gpus, GPU{Name: d.gpu})
 		}
 	}
 	return gpus
+}
+
+// drivers are files that exist only where torch can use a GPU.
+var drivers = []struct{ file, gpu string }{
+	{"/dev/nvidiactl", "NVIDIA GPU"},
+	{"/dev/kfd", "AMD GPU"},
+	{"/usr/lib/wsl/lib/libcuda.so.1", "NVIDIA GPU of WSL2"}, // /dev/dxg exists without one, too
+}
+
+// HasGPU reports whether there is a GPU that torch can use, from files alone.
+func (p Probe) HasGPU() bool {
+	for _, d := range drivers {
+		if p.exists(d.file) {
+			return true
+		}
+	}
+	return false
+}
+
+func (p Probe) exists(path string) bool {
+	_, err := os.Stat(p.path(path))
+	return err == nil
 }
 
 // parseSMI reads lines such as "NVIDIA H100 80GB HBM3, 81559" (MiB).

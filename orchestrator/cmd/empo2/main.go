@@ -14,6 +14,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/inspect"
 )
 
 // The exit codes, as the help names them.
@@ -68,7 +69,8 @@ func (c common) load(first ...string) (config.Config, error) {
 		paths = []string{"config.toml"}
 	}
 	sets := append(first, c.Set...)
-	return config.Source{Profile: c.Profile, Files: paths, Sets: sets, Machine: config.Machine{GPU: hasGPU()}}.Load()
+	machine := config.Machine{GPU: inspect.Probe{}.HasGPU()}
+	return config.Source{Profile: c.Profile, Files: paths, Sets: sets, Machine: machine}.Load()
 }
 
 func main() {

@@ -101,16 +101,10 @@ func openLlamaCPP(ctx context.Context, o opening) (served, error) {
 func vllmLaunch(c config.Config, model string) vllm.LaunchConfig {
 	s := c.Sampler.VLLM
 	return vllm.LaunchConfig{
-		Command: s.Launch, Python: s.Python, CPU: !hasGPU(), Model: model, Replicas: s.Replicas,
+		Command: s.Launch, Python: s.Python, CPU: !inspect.Probe{}.HasGPU(), Model: model, Replicas: s.Replicas,
 		Context: c.ContextTokens(inspect.Context(model)), MaxRank: c.Trainer.Rank, MaxResident: residentAdapters,
 		GPUMemoryUtilization: s.GPUMemoryUtilization, Exact: s.ExactLogprobs, Sleep: s.Sleep,
 	}
-}
-
-// hasGPU looks for the devices of the drivers that vLLM knows: NVIDIA's, AMD's,
-// and NVIDIA's in WSL2.
-func hasGPU() bool {
-	return fileExists("/dev/nvidiactl") || fileExists("/dev/kfd") || fileExists("/dev/dxg")
 }
 
 func openVLLM(ctx context.Context, o opening) (served, error) {
