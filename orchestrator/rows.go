@@ -128,7 +128,8 @@ func countTrained(s rollout.Row) int {
 // loss.minibatch as it takes, of sizes as equal as can be: no optimizer step
 // rests on a few left over.
 func (l *Loop) miniBatches(items []item, version, epoch int) [][]item {
-	order := rand.New(rand.NewPCG(l.Config.Run.Seed, childSeed(l.Config.Run.Seed, "minibatch", uint64(version), uint64(epoch)))).Perm(len(items))
+	order := rand.New(rand.NewPCG(l.Config.Run.Seed, childSeed(l.Config.Run.Seed, "minibatch", uint64(version),
+		uint64(epoch)))).Perm(len(items))
 	n := (len(items) + l.Config.Loss.MiniBatch - 1) / l.Config.Loss.MiniBatch
 	out := make([][]item, n)
 	for b := range out {

@@ -44,7 +44,8 @@ func TestAverages(t *testing.T) {
 // Dr.GRPO's advantage of an episode is its return less the mean, with neither
 // its length nor the group's standard deviation in it.
 func TestDrGRPO(t *testing.T) {
-	advantages, ok := advantage.Estimate([]advantage.Episode{{Env: 10}, {Env: 0}, {Env: 0}, {Env: 0}}, advantage.Group, false)
+	advantages, ok := advantage.Estimate([]advantage.Episode{{Env: 10}, {Env: 0}, {Env: 0}, {Env: 0}},
+		advantage.Group, false)
 	if want := []float64{7.5, -2.5, -2.5, -2.5}; !ok || cmp.Diff(want, advantages) != "" {
 		t.Fatalf("advantages %v", advantages)
 	}
@@ -66,12 +67,14 @@ func TestMaskTruncated(t *testing.T) {
 		{IDs: []int32{5}, Logprobs: []float32{-5}, Finish: sampler.FinishLength},
 	}
 	rows := []rollout.Row{
-		{Tokens: []int32{9, 1, 2, 9, 3, 4}, LossMask: []bool{false, true, false, false, true, true}, Logprobs: []float32{0, -1, 0, 0, -3, -4}},
+		{Tokens: []int32{9, 1, 2, 9, 3, 4}, LossMask: []bool{false, true, false, false, true, true},
+			Logprobs: []float32{0, -1, 0, 0, -3, -4}},
 		{Tokens: []int32{9, 5}, LossMask: []bool{false, true}, Logprobs: []float32{0, -5}},
 	}
 	got := maskTruncated(rows, turns)
 	want := []rollout.Row{
-		{Tokens: rows[0].Tokens, LossMask: []bool{false, false, false, false, true, true}, Logprobs: []float32{0, 0, 0, 0, -3, -4}},
+		{Tokens: rows[0].Tokens, LossMask: []bool{false, false, false, false, true, true}, Logprobs: []float32{0, 0,
+			0, 0, -3, -4}},
 		{Tokens: rows[1].Tokens, LossMask: []bool{false, false}, Logprobs: []float32{0, 0}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -80,14 +83,17 @@ func TestMaskTruncated(t *testing.T) {
 	if !rows[0].LossMask[1] || rows[0].Logprobs[1] != -1 {
 		t.Error("the trajectory's own rows were changed")
 	}
-	without := []rollout.Row{{Tokens: []int32{1, 2, 3, 4, 5}, LossMask: []bool{true, true, true, true, true}, Logprobs: make([]float32, 5), WithoutLogprobs: true}}
-	if diff := cmp.Diff([]bool{false, false, true, true, false}, maskTruncated(without, turns)[0].LossMask); diff != "" {
+	without := []rollout.Row{{Tokens: []int32{1, 2, 3, 4, 5}, LossMask: []bool{true, true, true, true, true},
+		Logprobs: make([]float32, 5), WithoutLogprobs: true}}
+	if diff := cmp.Diff([]bool{false, false, true, true, false}, maskTruncated(without,
+		turns)[0].LossMask); diff != "" {
 		t.Errorf("without log-probs: %s", diff)
 	}
 	c := demo()
 	c.Rollout.MaskTruncated = true
 	trajectory := rollout.Trajectory{Turns: turns, RowsWithTips: rows, RowsWithoutTips: rows}
-	if it := (&Loop{Config: c}).item(trajectory, advantage.Episode{Tips: true, OffPolicy: true}, 1); it.trained != 2 || countTrained(it.sampled[0]) != 2 || countTrained(it.anchors[0]) != 2 {
+	if it := (&Loop{Config: c}).item(trajectory, advantage.Episode{Tips: true, OffPolicy: true},
+		1); it.trained != 2 || countTrained(it.sampled[0]) != 2 || countTrained(it.anchors[0]) != 2 {
 		t.Errorf("%d tokens trained: %+v", it.trained, it)
 	}
 }

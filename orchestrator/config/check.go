@@ -42,7 +42,8 @@ func between(key string, v, lo, hi float64) rule {
 	if math.IsInf(hi, 1) {
 		hint = fmt.Sprintf("%g or more", lo)
 	}
-	return rule{key, v >= lo && v <= hi && !math.IsInf(v, 0), fmt.Sprintf("%g is out of range", v), hint} // NaN fails both
+	return rule{key, v >= lo && v <= hi && !math.IsInf(v, 0), fmt.Sprintf("%g is out of range", v),
+		hint} // NaN fails both
 }
 
 func above(key string, v float64) rule {
@@ -50,12 +51,14 @@ func above(key string, v float64) rule {
 }
 
 func oneOf(key, v string, valid ...string) rule {
-	return rule{key, slices.Contains(valid, v), fmt.Sprintf("unknown value %q", v), "one of " + strings.Join(valid, ", ")}
+	return rule{key, slices.Contains(valid, v), fmt.Sprintf("unknown value %q", v), "one of " + strings.Join(valid,
+		", ")}
 }
 
 func rules(c Config) []rule {
 	return slices.Concat(runRules(c), algorithmRules(c.Algorithm), lossRules(c.Loss), optimizerRules(c.Optimizer),
-		rolloutRules(c), memoryRules(c), evalRules(c.Eval), trainerRules(c.Trainer), environmentRules(c), samplerRules(c),
+		rolloutRules(c), memoryRules(c), evalRules(c.Eval), trainerRules(c.Trainer), environmentRules(c),
+		samplerRules(c),
 		contradictions(c))
 }
 
@@ -126,12 +129,13 @@ func rolloutRules(c Config) []rule {
 	r, adapt := c.Rollout, c.Algorithm.Name == "adapt"
 	out := []rule{
 		{"rollout.temperature", r.Temperature == 1 || adapt && r.Temperature >= 0 && r.Temperature <= 10,
-			fmt.Sprintf("%g: training needs log-probs at temperature 1", r.Temperature), "leave it at 1.0; eval.temperature is free"},
+			fmt.Sprintf("%g: training needs log-probs at temperature 1", r.Temperature),
+			"leave it at 1.0; eval.temperature is free"},
 		{"rollout.top_p", r.TopP == 1 || adapt && r.TopP > 0 && r.TopP < 1,
-			fmt.Sprintf("%g: training needs samples from the whole distribution, whose log-probs the trainer computes", r.TopP),
+			fmt.Sprintf("%g: training needs samples from the whole distribution", r.TopP),
 			"leave it at 1.0; eval.top_p is free"},
 		{"rollout.top_k", r.TopK == 0 || adapt && r.TopK > 0,
-			fmt.Sprintf("%d: training needs samples from the whole distribution, whose log-probs the trainer computes", r.TopK),
+			fmt.Sprintf("%d: training needs samples from the whole distribution", r.TopK),
 			"leave it at 0; eval.top_k is free"},
 		{"rollout.stop", !slices.Contains(r.Stop, ""), "contains an empty string", `for example stop = ["\n"]`},
 		between("rollout.max_turns", float64(r.MaxTurns), 1, 1e6),
@@ -164,7 +168,8 @@ func evalRules(e Eval) []rule {
 		between("eval.episodes", float64(e.Episodes), 1, 1e7),
 		between("eval.final_episodes", float64(e.FinalEpisodes), 1, 1e7),
 		between("eval.temperature", e.Temperature, 0, 10),
-		{"eval.top_p", e.TopP > 0 && e.TopP <= 1, fmt.Sprintf("%g is out of range", e.TopP), "a number above 0, up to 1 (off)"},
+		{"eval.top_p", e.TopP > 0 && e.TopP <= 1, fmt.Sprintf("%g is out of range", e.TopP),
+			"a number above 0, up to 1 (off)"},
 		between("eval.top_k", float64(e.TopK), 0, 1e6),
 	}
 }
@@ -176,7 +181,8 @@ func trainerRules(t Trainer) []rule {
 		between("trainer.rank", float64(t.Rank), 1, 4096),
 		above("trainer.alpha", t.Alpha),
 		{"trainer.target_modules", named, "names no module", `["all-linear"], or names such as ["q_proj", "v_proj"]`},
-		{"trainer.target_modules", alone, "all-linear includes the others", `["all-linear"] alone, or names without it`},
+		{"trainer.target_modules", alone, "all-linear includes the others",
+			`["all-linear"] alone, or names without it`},
 		oneOf("trainer.dtype", t.Dtype, "float32", "bfloat16"),
 		{"trainer.device", t.Device != "", "is empty", `"auto", "cpu", "cuda" or "cuda:0"`},
 		between("trainer.threads", float64(t.Threads), 0, 1024),
@@ -192,7 +198,8 @@ func contradictions(c Config) []rule {
 	server := c.Memory.Embedder != "ngram"
 	return []rule{
 		{"algorithm.baseline", a.Name != "empo2" || a.Baseline != "tip-free" || a.ModeDraw == "episode",
-			fmt.Sprintf("tip-free needs mixed groups, but mode_draw is %q", a.ModeDraw), `baseline = "group", or mode_draw = "episode"`},
+			fmt.Sprintf("tip-free needs mixed groups, but mode_draw is %q", a.ModeDraw),
+			`baseline = "group", or mode_draw = "episode"`},
 		{"algorithm.memory_probability", !mixed || a.Baseline != "tip-free" || shown < a.GroupSize,
 			"leaves no episode without tips for the tip-free baseline", "lower memory_probability or raise group_size"},
 		{"algorithm.memory_probability", !mixed || a.MemoryProbability == 0 || shown >= 1,
@@ -202,7 +209,8 @@ func contradictions(c Config) []rule {
 		{"memory.model", !server || c.Memory.Model != "", "is empty, but the embedder is a server",
 			"the name of its embedding model"},
 		{"optimizer.warmup_steps", c.Optimizer.WarmupSteps == 0 || c.Optimizer.WarmupSteps < c.Run.Steps,
-			fmt.Sprintf("%d is not less than run.steps = %d", c.Optimizer.WarmupSteps, c.Run.Steps), "warm up for 5 to 10 % of the steps"},
+			fmt.Sprintf("%d is not less than run.steps = %d", c.Optimizer.WarmupSteps, c.Run.Steps),
+			"warm up for 5 to 10 % of the steps"},
 	}
 }
 
@@ -235,7 +243,8 @@ func ineffective(c Config) []idle {
 		when(c.Env.Name != name, fmt.Sprintf("env.name is %q, not %q", c.Env.Name, name), "env."+name+".")
 	}
 	when(c.Loss.KL == 0 && c.Loss.KLSampled == 0, "loss.kl and loss.kl_sampled are 0", "loss.kl_estimator")
-	when(c.Loss.Average != "constant", fmt.Sprintf("loss.average is %q, not \"constant\"", c.Loss.Average), "loss.average_length")
+	when(c.Loss.Average != "constant", fmt.Sprintf("loss.average is %q, not \"constant\"", c.Loss.Average),
+		"loss.average_length")
 	when(c.Novelty.Weight == 0, "novelty.weight is 0", "novelty.source", "novelty.cap")
 	idleSampler(c, when)
 	when(c.Memory.Embedder == "ngram", `memory.embedder is "ngram"`, "memory.url", "memory.model")

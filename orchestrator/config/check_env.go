@@ -33,7 +33,8 @@ func environmentRules(c Config) []rule {
 		between("env.openenv.concurrency", float64(c.Env.OpenEnv.Concurrency), 1, 1e5),
 		above("env.openenv.timeout_seconds", c.Env.OpenEnv.TimeoutSeconds),
 		above("env.ors.timeout_seconds", c.Env.ORS.TimeoutSeconds),
-		{"env.ors.input", c.Env.ORS.Input == "" || c.Env.ORS.Tool != "", "has no effect without env.ors.tool", "name the tool that it is for"},
+		{"env.ors.input", c.Env.ORS.Input == "" || c.Env.ORS.Tool != "", "has no effect without env.ors.tool",
+			"name the tool that it is for"},
 	}, missing(c)...)
 }
 

@@ -69,7 +69,8 @@ func backendRules(c Config) []rule {
 
 // servedName asks for the model's name on a server that has several.
 func servedName(s Sampler) rule {
-	return rule{"sampler.served_model_name", s.ServedModelName != "", "is empty", "the name by which the server knows the model"}
+	return rule{"sampler.served_model_name", s.ServedModelName != "", "is empty",
+		"the name by which the server knows the model"}
 }
 
 // address is a URL of a server.
@@ -86,7 +87,8 @@ func idleSampler(c Config, when func(cond bool, why string, keys ...string)) {
 		when(s.Backend != name, fmt.Sprintf("sampler.backend is %q, not %q", s.Backend, name), "sampler."+name+".")
 	}
 	when(s.Backend == "llamacpp", "empo2 starts llama-server with one model", "sampler.served_model_name")
-	when(s.Backend == "llamacpp" || s.Backend == "openai", fmt.Sprintf("sampler.backend is %q, which loads no adapters", s.Backend),
+	when(s.Backend == "llamacpp" || s.Backend == "openai",
+		fmt.Sprintf("sampler.backend is %q, which loads no adapters", s.Backend),
 		"sampler.load_timeout_seconds")
 	when(s.LlamaCPP.Binary == "", "sampler.llamacpp.binary is empty", "sampler.llamacpp.args")
 	when(len(s.VLLM.URLs) > 0, "sampler.vllm.urls names running servers", "sampler.vllm.launch", "sampler.vllm.python",
@@ -94,7 +96,8 @@ func idleSampler(c Config, when func(cond bool, why string, keys ...string)) {
 	when(len(s.VLLM.Launch) > 0, "sampler.vllm.launch is the whole command", "sampler.vllm.python",
 		"sampler.vllm.gpu_memory_utilization", "sampler.vllm.exact_logprobs")
 	when(len(s.SGLang.URLs) > 0, "sampler.sglang.urls names running servers", "sampler.sglang.launch")
-	running := s.Backend == "sglang" || s.Backend == "openai" || s.Backend == "vllm" && len(s.VLLM.URLs)+len(s.VLLM.Launch) > 0
+	running := s.Backend == "sglang" || s.Backend == "openai" || s.Backend == "vllm" &&
+		len(s.VLLM.URLs)+len(s.VLLM.Launch) > 0
 	when(running, "empo2 does not start the server", "sampler.max_model_len")
 	when(s.Backend == "openai" || s.Backend == "ollama" && c.Algorithm.Name == "adapt",
 		"the endpoint renders the conversation itself", "sampler.template")

@@ -76,7 +76,8 @@ func TestBadFiles(t *testing.T) {
 			t.Errorf("%q: accepted", text)
 			return
 		}
-		if msg := err.Error(); !strings.Contains(msg, wantPlace) || !strings.Contains(msg, wantMsg) || !strings.Contains(msg, "hint: ") {
+		if msg := err.Error(); !strings.Contains(msg, wantPlace) || !strings.Contains(msg, wantMsg) ||
+			!strings.Contains(msg, "hint: ") {
 			t.Errorf("%q:\n%s\nwants %q, %q and a hint", text, msg, wantPlace, wantMsg)
 		}
 	}
@@ -107,9 +108,11 @@ func TestBadFiles(t *testing.T) {
 	f("[env]\nname = \"openenv\"\n", "env.openenv.url", "is empty")
 	f("[env.openenv]\nconcurrency = 2\n", "env.openenv.concurrency", "has no effect")
 	f("[env]\nname = \"ors\"\n", "env.ors.url", "is empty")
-	f("[env]\nname = \"ors\"\n[env.ors]\nurl = \"http://h\"\ninput = \"{}\"\n", "env.ors.input", "no effect without env.ors.tool")
+	f("[env]\nname = \"ors\"\n[env.ors]\nurl = \"http://h\"\ninput = \"{}\"\n", "env.ors.input",
+		"no effect without env.ors.tool")
 	f("[prompt]\ntemplate = \"\"\n", "prompt.template", "is empty")
-	f("[env]\nname = \"scienceworld\"\n[env.scienceworld]\nreads = \"some\"\n", "env.scienceworld.reads", "unknown value")
+	f("[env]\nname = \"scienceworld\"\n[env.scienceworld]\nreads = \"some\"\n", "env.scienceworld.reads",
+		"unknown value")
 	f("[rollout]\ntemperature = 0.7\n", "rollout.temperature", "temperature 1")
 	f("[rollout]\ntop_p = 0.9\n", "rollout.top_p", "whole distribution")
 	f("[rollout]\ntop_k = 40\n", "rollout.top_k", "whole distribution")
@@ -134,11 +137,13 @@ func TestMissingFileSaysHowToMakeOne(t *testing.T) {
 }
 
 func TestSet(t *testing.T) {
-	c, err := load("", nil, []string{"algorithm.name=grpo", "env.vault.houses=[7, 8]", "run.steps = 3", "loss.kl=1", "run.name=7", `run.dir="a b"`})
+	c, err := load("", nil, []string{"algorithm.name=grpo", "env.vault.houses=[7, 8]", "run.steps = 3", "loss.kl=1",
+		"run.name=7", `run.dir="a b"`})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Algorithm.Name != "grpo" || c.Run.Steps != 3 || len(c.Env.Vault.Houses) != 2 || c.Loss.KL != 1 || c.Run.Name != "7" || c.Run.Dir != "a b" {
+	if c.Algorithm.Name != "grpo" || c.Run.Steps != 3 || len(c.Env.Vault.Houses) != 2 || c.Loss.KL != 1 ||
+		c.Run.Name != "7" || c.Run.Dir != "a b" {
 		t.Errorf("got %+v", c)
 	}
 	for _, bad := range []string{"run.steps", "run.stepz=3", "=3", "run.steps=x y"} {
@@ -213,7 +218,8 @@ func TestSamplerKeys(t *testing.T) {
 	f([]string{"sampler.backend=vllm"})
 	f([]string{"sampler.backend=vllm", `sampler.vllm.urls=["http://127.0.0.1:8000"]`})
 	f([]string{"sampler.backend=vllm", `sampler.vllm.urls=["127.0.0.1:8000"]`}, "sampler.vllm.urls", "http://")
-	f([]string{"sampler.backend=vllm", `sampler.vllm.urls=["http://a:1"]`, "sampler.vllm.replicas=2"}, "sampler.vllm.replicas", "no effect")
+	f([]string{"sampler.backend=vllm", `sampler.vllm.urls=["http://a:1"]`, "sampler.vllm.replicas=2"},
+		"sampler.vllm.replicas", "no effect")
 	f([]string{"sampler.vllm.sleep=true"}, "no effect", `sampler.backend is "llamacpp"`)
 	f([]string{"sampler.backend=ollama"}, "sampler.served_model_name", "by which the server knows")
 	f([]string{"sampler.backend=ollama", "sampler.served_model_name=qwen2.5:0.5b"})
@@ -221,12 +227,14 @@ func TestSamplerKeys(t *testing.T) {
 	f(openai, "takes no adapters", "adapt")
 	f(append(openai, "algorithm.name=adapt"))
 	f(append(openai, "algorithm.name=adapt", "rollout.top_p=0.9", "rollout.top_k=40"))
-	f([]string{"sampler.backend=openai", "sampler.served_model_name=m", "algorithm.name=adapt"}, "sampler.openai.url", "not the address")
+	f([]string{"sampler.backend=openai", "sampler.served_model_name=m", "algorithm.name=adapt"}, "sampler.openai.url",
+		"not the address")
 	f([]string{"sampler.backend=sgl"}, "one of llamacpp, vllm, sglang, ollama, openai")
 	f([]string{"model.path=m.gguf", "algorithm.name=adapt", "sampler.backend=llamacpp"})
 	f([]string{"model.path=embedded", "sampler.llamacpp.gguf=m.gguf"}, "sampler.llamacpp.gguf", "another model")
 	f([]string{"sampler.served_model_name=m"}, "sampler.served_model_name", "no effect")
-	f([]string{"sampler.backend=sglang", `sampler.sglang.urls=["http://a:1"]`, "sampler.max_model_len=99"}, "does not start the server")
+	f([]string{"sampler.backend=sglang", `sampler.sglang.urls=["http://a:1"]`, "sampler.max_model_len=99"},
+		"does not start the server")
 }
 
 // Template arguments are a table or JSON, and survive being written.

@@ -64,7 +64,8 @@ func TestContextTokens(t *testing.T) {
 // A configuration that was written out with its derived values is accepted
 // again, whatever they have no effect on.
 func TestDerivedValuesAreNoIneffectiveKeys(t *testing.T) {
-	for _, sets := range []string{"algorithm.name=grpo", "algorithm.name=adapt", "sampler.backend=sglang sampler.sglang.launch=[\"x\",\"{port}\"]"} {
+	for _, sets := range []string{"algorithm.name=grpo", "algorithm.name=adapt",
+		"sampler.backend=sglang sampler.sglang.launch=[\"x\",\"{port}\"]"} {
 		c, err := load("", nil, strings.Fields(sets))
 		if err != nil {
 			t.Errorf("%s: %v", sets, err)
@@ -88,7 +89,8 @@ func TestRequireModel(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = RequireModel(c)
-		if (err == nil) != ok || err != nil && (!strings.Contains(err.Error(), "--profile demo") || !strings.Contains(err.Error(), "empo2 init --model")) {
+		if (err == nil) != ok || err != nil && (!strings.Contains(err.Error(), "--profile demo") ||
+			!strings.Contains(err.Error(), "empo2 init --model")) {
 			t.Errorf("%v: %v", sets, err)
 		}
 	}

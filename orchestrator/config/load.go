@@ -79,7 +79,8 @@ func (s Source) read() ([]string, error) {
 	for i, path := range s.Files {
 		text, err := os.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, &Error{path, "no such file", "empo2 init --model DIR writes one; empo2 config > " + path + " writes the defaults there"}
+			return nil, &Error{path, "no such file", "empo2 init --model DIR writes one; empo2 config > " + path +
+				" writes the defaults there"}
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read configuration: %w", err)

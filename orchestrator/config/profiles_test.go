@@ -24,7 +24,8 @@ func TestProfiles(t *testing.T) {
 		}
 	}
 	_, err := load("gpu", nil, nil)
-	if err == nil || !strings.Contains(err.Error(), "--profile gpu") || !strings.Contains(err.Error(), "cpu, demo, gpu-24gb, gpu-80gb") {
+	if err == nil || !strings.Contains(err.Error(), "--profile gpu") || !strings.Contains(err.Error(),
+		"cpu, demo, gpu-24gb, gpu-80gb") {
 		t.Errorf("an unknown profile: %v", err)
 	}
 }
@@ -69,7 +70,8 @@ func TestTheDemonstrationIsUnchanged(t *testing.T) {
 	values := values(c)
 	var differ []string
 	eachKey("", old, func(key string, value any) {
-		for _, other := range []string{"env.scienceworld.", "env.webshop.", "env.openenv.", "sampler.vllm.", "sampler.sglang.", "sampler.ollama.", "sampler.openai."} {
+		for _, other := range []string{"env.scienceworld.", "env.webshop.", "env.openenv.", "sampler.vllm.",
+			"sampler.sglang.", "sampler.ollama.", "sampler.openai."} {
 			if strings.HasPrefix(key, other) {
 				return
 			}

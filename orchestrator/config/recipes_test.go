@@ -47,16 +47,20 @@ func TestRecipesLoad(t *testing.T) {
 func checkPaper(t *testing.T, recipe string, c Config) {
 	t.Helper()
 	a, l, m := c.Algorithm, c.Loss, c.Memory
-	if a.Groups != 16 || a.GroupSize != 8 || a.ModeDraw != "step" || a.MemoryProbability != 0.25 || a.OffPolicyProbability != 2.0/3 || a.Baseline != "group" {
+	if a.Groups != 16 || a.GroupSize != 8 || a.ModeDraw != "step" || a.MemoryProbability != 0.25 ||
+		a.OffPolicyProbability != 2.0/3 || a.Baseline != "group" {
 		t.Errorf("%s: algorithm %+v", recipe, a)
 	}
-	if l.ClipLow != 0.2 || l.ClipHigh != 0.3 || l.DualClip != 10 || l.LogprobFloor != -5 || l.KL != 0 || l.KLSampled != 0 || l.MiniBatch != 16 {
+	if l.ClipLow != 0.2 || l.ClipHigh != 0.3 || l.DualClip != 10 || l.LogprobFloor != -5 || l.KL != 0 ||
+		l.KLSampled != 0 || l.MiniBatch != 16 {
 		t.Errorf("%s: loss %+v", recipe, l)
 	}
-	if m.K != 10 || m.Threshold != 0.5 || m.Capacity != 1000 || c.Reflection.By != "policy" || c.Reflection.MaxTokens != 512 {
+	if m.K != 10 || m.Threshold != 0.5 || m.Capacity != 1000 || c.Reflection.By != "policy" ||
+		c.Reflection.MaxTokens != 512 {
 		t.Errorf("%s: memory %+v, reflection %+v", recipe, m, c.Reflection)
 	}
-	if c.Rollout.MaxTokens != 32 || c.Rollout.MaxTurns > 100 || c.Eval.Temperature != 0.4 || c.Eval.Every != 20 || c.Prompt.Template != "recipe" {
+	if c.Rollout.MaxTokens != 32 || c.Rollout.MaxTurns > 100 || c.Eval.Temperature != 0.4 || c.Eval.Every != 20 ||
+		c.Prompt.Template != "recipe" {
 		t.Errorf("%s: rollout %+v, eval %+v, prompt %q", recipe, c.Rollout, c.Eval, c.Prompt.Template)
 	}
 }
@@ -68,7 +72,8 @@ func TestLaterFilesAreLaidOverEarlierOnes(t *testing.T) {
 	if err != nil || c.Run.Steps != 4 || c.Run.Seed != 5 || c.Run.MaxSeconds != 2 {
 		t.Errorf("%+v, %v", c.Run, err)
 	}
-	if _, err := load("", []string{a, writeFile(t, "c.toml", "[run]\nstep = 4\n")}, nil); err == nil || !strings.Contains(err.Error(), "c.toml:2") {
+	if _, err := load("", []string{a, writeFile(t, "c.toml", "[run]\nstep = 4\n")}, nil); err == nil ||
+		!strings.Contains(err.Error(), "c.toml:2") {
 		t.Errorf("a faulty second file: %v", err)
 	}
 }

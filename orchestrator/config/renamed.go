@@ -16,7 +16,7 @@ var renamed = map[string]string{
 	"env.openenv.sessions":                "env.openenv.concurrency",
 	"trainer.model":                       "model.path, for trainer and server",
 	"trainer.formats":                     "",
-	"sampler.model":                       "model.path (a folder), sampler.llamacpp.gguf (a file) or sampler.served_model_name",
+	"sampler.model":                       "model.path, sampler.llamacpp.gguf (a file) or sampler.served_model_name",
 	"sampler.canary":                      "sampler.canary_tolerance",
 	"sampler.llamacpp.slots":              "sampler.concurrency",
 	"sampler.llamacpp.context":            "sampler.max_model_len",
@@ -60,5 +60,6 @@ func unknownKeys(unknown []string, place func(key string) string) error {
 		return &Error{place(first), "keys of an earlier version:\n    " + strings.Join(old, "\n    "),
 			"change them; empo2 config prints every key with its meaning"}
 	}
-	return &Error{place(first), fmt.Sprintf("unknown key %q", first), fmt.Sprintf("the nearest valid key is %q", nearest(first))}
+	return &Error{place(first), fmt.Sprintf("unknown key %q", first), fmt.Sprintf("the nearest valid key is %q",
+		nearest(first))}
 }

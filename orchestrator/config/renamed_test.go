@@ -73,7 +73,8 @@ func TestAWholeFileOfAnEarlierVersion(t *testing.T) {
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, want := range []string{"runs/old/run.db:13: ", "run.minutes is now run.max_seconds", "trainer.model is now model.path"} {
+	for _, want := range []string{"runs/old/run.db:13: ", "run.minutes is now run.max_seconds",
+		"trainer.model is now model.path"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\nwants %q", err, want)
 		}

@@ -72,7 +72,8 @@ func TestIncompleteFolders(t *testing.T) {
 		t.Helper()
 		dir := write(t, map[string]string{file: text})
 		_, err := Folder(dir)
-		if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "hint: ") {
+		if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), dir) ||
+			!strings.Contains(err.Error(), "hint: ") {
 			t.Errorf("%v, want %q", err, says)
 		}
 	}
@@ -91,7 +92,8 @@ func TestIncompleteFolders(t *testing.T) {
 	if _, err := Folder(filepath.Join(dir, "none")); err == nil || !strings.Contains(err.Error(), "no such folder") {
 		t.Error(err)
 	}
-	if _, err := Folder(filepath.Join(dir, "config.json")); err == nil || !strings.Contains(err.Error(), "not a folder") {
+	if _, err := Folder(filepath.Join(dir, "config.json")); err == nil || !strings.Contains(err.Error(),
+		"not a folder") {
 		t.Error(err)
 	}
 }
@@ -109,7 +111,8 @@ func TestMachine(t *testing.T) {
 	f(map[string]string{"proc/meminfo": meminfo}, missing, 24000000<<10)
 	f(map[string]string{"proc/meminfo": meminfo, "sys/fs/cgroup/memory.max": "max\n"}, missing, 24000000<<10)
 	f(map[string]string{"proc/meminfo": meminfo, "sys/fs/cgroup/memory.max": "8589934592\n"}, missing, 8<<30)
-	f(map[string]string{"proc/driver/nvidia/gpus/0/information": "Model: \t NVIDIA L4\nIRQ: 1\n"}, missing, 0, GPU{Name: "NVIDIA L4"})
+	f(map[string]string{"proc/driver/nvidia/gpus/0/information": "Model: \t NVIDIA L4\nIRQ: 1\n"}, missing, 0,
+		GPU{Name: "NVIDIA L4"})
 	f(map[string]string{"dev/dxg": "x"}, missing, 0)
 	f(map[string]string{"usr/lib/wsl/lib/libcuda.so.1": "x"}, missing, 0, GPU{Name: "NVIDIA GPU of WSL2"})
 	f(map[string]string{"dev/nvidiactl": "x", "dev/kfd": "x"}, missing, 0, GPU{Name: "NVIDIA GPU"})

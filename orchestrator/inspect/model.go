@@ -119,7 +119,8 @@ func (m *Model) readTokenizer() error {
 	if _, err := os.Stat(filepath.Join(m.Path, "tokenizer.json")); err != nil {
 		hint := folderHint
 		if _, err := os.Stat(filepath.Join(m.Path, "tokenizer.model")); err == nil {
-			hint = "\n  hint: it has tokenizer.model only; AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) writes tokenizer.json"
+			hint = "\n  hint: it has tokenizer.model only; " +
+				"AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) writes tokenizer.json"
 		}
 		return fmt.Errorf("it has no tokenizer.json%s", hint)
 	}

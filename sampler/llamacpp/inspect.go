@@ -34,7 +34,8 @@ func Inspect(path string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	info := Info{Architecture: h.Arch, Context: h.Context, Vocabulary: h.Vocab, Tokenizer: h.Tokenizer, ChatTemplate: h.Template}
+	info := Info{Architecture: h.Arch, Context: h.Context, Vocabulary: h.Vocab, Tokenizer: h.Tokenizer,
+		ChatTemplate: h.Template}
 	info.Quantisation = fileTypes[h.FileType]
 	if info.Quantisation == "" {
 		info.Quantisation = fmt.Sprintf("file type %d", h.FileType)
@@ -73,7 +74,8 @@ func countParameters(path string) (int64, error) {
 	d := ggufReader{r: bufio.NewReaderSize(count, 1<<16)}
 	parameters, last, err := d.tensors()
 	end := count.n - int64(d.r.Buffered())
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || err == nil && parameters > 0 && end+last >= size.Size() {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || err == nil && parameters > 0 &&
+		end+last >= size.Size() {
 		return 0, errors.New("the file is cut short")
 	}
 	return parameters, err

@@ -31,13 +31,15 @@ func TestInspect(t *testing.T) {
 	}
 	write(content)
 	got, err := Inspect(path)
-	want := Info{Architecture: "llama", Context: 512, Tokenizer: "gpt2", Vocabulary: 2, Quantisation: "Q4_K_M", Parameters: 6, ChatTemplate: true}
+	want := Info{Architecture: "llama", Context: 512, Tokenizer: "gpt2", Vocabulary: 2, Quantisation: "Q4_K_M",
+		Parameters: 6, ChatTemplate: true}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
 	for _, cut := range []int{56, 70, len(content) - 10} {
 		write(content[:len(content)-cut])
-		if _, err := Inspect(path); err == nil || !strings.Contains(err.Error(), "cut short") || !strings.Contains(err.Error(), "hint: ") {
+		if _, err := Inspect(path); err == nil || !strings.Contains(err.Error(), "cut short") ||
+			!strings.Contains(err.Error(), "hint: ") {
 			t.Errorf("%d bytes cut: %v", cut, err)
 		}
 	}

@@ -16,11 +16,11 @@ import (
 )
 
 type initCmd struct {
-	Model     string   `required:"" placeholder:"DIR|GGUF" help:"The model: a folder in Hugging Face format, or a GGUF file for --algorithm adapt."`
-	Env       string   `default:"vault" placeholder:"NAME" help:"The environment: vault, scienceworld, webshop, remote, agentgym, openenv or ors."`
-	Backend   string   `placeholder:"NAME" help:"The inference server: llamacpp, vllm, sglang, ollama or openai. Default: vllm with a GPU, else llamacpp."`
+	Model     string   `required:"" placeholder:"DIR|GGUF" help:"A folder in Hugging Face format, or a GGUF file."`
+	Env       string   `default:"vault" placeholder:"NAME" help:"The environment, as in env.name."`
+	Backend   string   `placeholder:"NAME" help:"The server. Default: vllm with a GPU, else llamacpp."`
 	Algorithm string   `default:"empo2" placeholder:"NAME" help:"empo2, grpo or adapt."`
-	Set       []string `sep:"none" placeholder:"KEY=VALUE" help:"A further key to write, for example --set env.remote.url=http://127.0.0.1:8090. Repeatable."`
+	Set       []string `sep:"none" placeholder:"KEY=VALUE" help:"A further key to write. Repeatable."`
 	Output    string   `short:"o" default:"config.toml" placeholder:"FILE" help:"The file to write."`
 	Force     bool     `help:"Replace the file if it exists."`
 
@@ -81,7 +81,8 @@ func (cmd *initCmd) check() error {
 		}
 	}
 	if _, err := os.Lstat(cmd.Output); !cmd.Force && !errors.Is(err, fs.ErrNotExist) {
-		return &config.Error{Place: cmd.Output, Msg: "the file exists already", Hint: "choose another with -o FILE, or replace it with --force"}
+		return &config.Error{Place: cmd.Output, Msg: "the file exists already",
+			Hint: "choose another with -o FILE, or replace it with --force"}
 	}
 	return nil
 }
@@ -127,15 +128,18 @@ func (cmd *initCmd) inspectGGUF(s *subject) error {
 	}
 	switch {
 	case cmd.Algorithm != "adapt":
-		return &config.Error{Place: "--model " + cmd.Model, Msg: "a GGUF file can be served, but the trainer cannot load it",
+		return &config.Error{Place: "--model " + cmd.Model,
+			Msg: "a GGUF file can be served, but the trainer cannot load it",
 			Hint: "name the model's folder in Hugging Face format; --set sampler.llamacpp.gguf=" + path +
 				" then serves this file, and --algorithm adapt learns tips without training"}
 	case s.backend != "llamacpp":
-		return &config.Error{Place: "--backend " + s.backend, Msg: "only llamacpp serves a GGUF file", Hint: "leave --backend out"}
+		return &config.Error{Place: "--backend " + s.backend, Msg: "only llamacpp serves a GGUF file",
+			Hint: "leave --backend out"}
 	}
 	s.gguf = &info
-	s.model = inspect.Model{Path: path, Architecture: info.Architecture, Context: info.Context, Parameters: info.Parameters,
-		Dtype: info.Quantisation, ChatTemplate: info.ChatTemplate}
+	s.model = inspect.Model{Path: path, Architecture: info.Architecture, Context: info.Context,
+		Parameters: info.Parameters,
+		Dtype:      info.Quantisation, ChatTemplate: info.ChatTemplate}
 	return nil
 }
 
@@ -169,7 +173,8 @@ func checkConversion(s subject) error {
 		return nil
 	}
 	return &config.Error{Place: "--model " + s.model.Path, Hint: "use --backend vllm or --backend sglang",
-		Msg: fmt.Sprintf("%s needs the model as GGUF, and %q cannot be converted (%s can)", s.backend, s.model.Architecture, strings.Join(convertible, ", "))}
+		Msg: fmt.Sprintf("%s needs the model as GGUF, and %q cannot be converted (%s can)", s.backend,
+			s.model.Architecture, strings.Join(convertible, ", "))}
 }
 
 // modelFault makes a fault of --model a fault of the command line.

@@ -71,7 +71,8 @@ func (p *planner) chooseProfile() {
 		p.profile, p.profileWhy = "gpu-24gb", describeGPU(gpus[0])
 	case memory > 0:
 		p.profile, p.profileWhy = "gpu-24gb", describeGPU(gpus[0])+": the smallest profile with a GPU"
-		p.notes = append(p.notes, "the GPU is smaller than the profile expects: lower rollout.concurrency if memory runs out")
+		p.notes = append(p.notes,
+			"the GPU is smaller than the profile expects: lower rollout.concurrency if memory runs out")
 	default:
 		p.profile, p.profileWhy = "gpu-24gb", describeGPU(gpus[0])+" of unknown memory: the smallest profile with a GPU"
 	}
@@ -89,7 +90,8 @@ func (p *planner) chooseEnvironment() {
 		why := "an easy game, because the model has never seen it"
 		p.set("env.vault.doors", "2", why)
 		p.set("env.vault.levers", "4", why)
-		p.set("env.vault.score", `"partial"`, "each opened door counts, so that there is something to learn from at once")
+		p.set("env.vault.score", `"partial"`,
+			"each opened door counts, so that there is something to learn from at once")
 	case "scienceworld":
 		p.set("prompt.template", `"recipe"`, "the paper's prompts for ScienceWorld")
 	case "webshop":
@@ -130,7 +132,8 @@ func (p *planner) chooseSampler() {
 	p.chooseConcurrency()
 	p.set("sampler.backend", strconv.Quote(p.backend), why)
 	if p.backend != "openai" && !p.model.ChatTemplate {
-		p.set("sampler.template", `"chatml"`, "the tokenizer has no chat template; choose the one that the model was trained with, if any")
+		p.set("sampler.template", `"chatml"`,
+			"the tokenizer has no chat template; choose the one that the model was trained with, if any")
 		p.notes = append(p.notes, "the model has no chat template: a base model rarely follows instructions")
 	}
 	if p.model.Thinking {
@@ -138,7 +141,8 @@ func (p *planner) chooseSampler() {
 			"the chat template has this argument, and max_tokens leaves no room for thoughts")
 	}
 	if p.backend == "vllm" {
-		p.notes = append(p.notes, `vLLM must be installed: pip install vllm, or set sampler.vllm.python or sampler.vllm.urls`)
+		p.notes = append(p.notes,
+			`vLLM must be installed: pip install vllm, or set sampler.vllm.python or sampler.vllm.urls`)
 	}
 }
 
@@ -155,8 +159,9 @@ func (p *planner) chooseConcurrency() {
 	tokens := p.contextTokens()
 	perEpisode := int64(tokens) * perToken * serversAtOnce
 	n := max(1, min(8, p.cacheMemory()/perEpisode))
-	p.set("rollout.concurrency", strconv.FormatInt(n, 10), fmt.Sprintf("%d episodes × %d tokens × %d kB of float32 cache × %d servers = %.1f GB of %.1f GB",
-		n, tokens, perToken/1000, serversAtOnce, float64(n*perEpisode)/gigabyte, float64(p.machine.Memory)/gigabyte))
+	p.set("rollout.concurrency", strconv.FormatInt(n, 10),
+		fmt.Sprintf("%d episodes × %d tokens × %d kB of float32 cache × %d servers = %.1f GB of %.1f GB",
+			n, tokens, perToken/1000, serversAtOnce, float64(n*perEpisode)/gigabyte, float64(p.machine.Memory)/gigabyte))
 	if p.cacheMemory() < perEpisode {
 		p.notes = append(p.notes, fmt.Sprintf("the model needs about %.0f GB of memory; this machine has %.0f GB",
 			float64(p.machine.Memory-p.cacheMemory()+perEpisode)/gigabyte, float64(p.machine.Memory)/gigabyte))
@@ -211,8 +216,10 @@ func (p *planner) add(sets []string) error {
 
 // write writes the file: the tables in the order of their first key.
 func (p *planner) write(w io.Writer) {
-	fmt.Fprintf(w, "# Written by empo2 init for %s on this machine: %s.\n", filepath.Base(p.model.Path), p.describeMachine())
-	fmt.Fprintf(w, "# All other keys have the values of the profile, or their defaults: empo2 config shows them with their meaning.\n\n")
+	fmt.Fprintf(w, "# Written by empo2 init for %s on this machine: %s.\n", filepath.Base(p.model.Path),
+		p.describeMachine())
+	fmt.Fprintf(w,
+		"# All other keys have the profile's values or their defaults: empo2 config shows them with their meaning.\n\n")
 	fmt.Fprintf(w, "# %s\nprofile = %q\n", p.profileWhy, p.profile)
 	var tables []string
 	byTable := map[string][]choice{}

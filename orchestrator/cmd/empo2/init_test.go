@@ -68,7 +68,8 @@ func probe(t *testing.T, smi string) inspect.Probe {
 	if err := os.Mkdir(filepath.Join(root, "proc"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(root, "proc", "meminfo"), []byte("MemTotal: 24000000 kB\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(root, "proc", "meminfo"), []byte("MemTotal: 24000000 kB\n"),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	return inspect.Probe{Root: root, Run: func(string, ...string) (string, error) {
@@ -106,9 +107,11 @@ func TestInitFitsTheMachine(t *testing.T) {
 	small, large := modelFolder(t, "Small-135M", "llama", 135e6), modelFolder(t, "Large-7B", "qwen2", 76e8)
 	f := func(model, smi string, want config.Config) {
 		t.Helper()
-		text, c, printed := initialize(t, initCmd{Model: model, Env: "vault", Algorithm: "empo2", Probe: probe(t, smi)}, smi != "")
+		text, c, printed := initialize(t, initCmd{Model: model, Env: "vault", Algorithm: "empo2", Probe: probe(t,
+			smi)}, smi != "")
 		got := config.Config{Profile: c.Profile, Model: c.Model, Run: config.Run{Name: c.Run.Name}}
-		got.Sampler.Backend, got.Trainer.Dtype, got.Optimizer.LearningRate = c.Sampler.Backend, c.Trainer.Dtype, c.Optimizer.LearningRate
+		got.Sampler.Backend, got.Trainer.Dtype, got.Optimizer.LearningRate = c.Sampler.Backend, c.Trainer.Dtype,
+			c.Optimizer.LearningRate
 		got.Rollout.Concurrency = c.Rollout.Concurrency
 		if d := config.Differences(want, got); len(d) > 0 {
 			t.Errorf("%s on %q: %q", model, smi, d)
@@ -129,7 +132,8 @@ func TestInitFitsTheMachine(t *testing.T) {
 	}
 	f(small, "", want("cpu", small, "Small-135M-vault-empo2", "llamacpp", "float32", 5e-4, 8))
 	f(small, "NVIDIA L4, 23034\n", want("gpu-24gb", small, "Small-135M-vault-empo2", "vllm", "bfloat16", 5e-4, 32))
-	f(large, "NVIDIA H100 80GB HBM3, 81559\n", want("gpu-80gb", large, "Large-7B-vault-empo2", "vllm", "bfloat16", 1e-5, 64))
+	f(large, "NVIDIA H100 80GB HBM3, 81559\n", want("gpu-80gb", large, "Large-7B-vault-empo2", "vllm", "bfloat16",
+		1e-5, 64))
 }
 
 // A model that does not fit is written down with a warning, and what the chat
@@ -137,23 +141,27 @@ func TestInitFitsTheMachine(t *testing.T) {
 func TestInitNotes(t *testing.T) {
 	large := modelFolder(t, "Large-7B", "qwen2", 76e8)
 	_, c, printed := initialize(t, initCmd{Model: large, Env: "vault", Algorithm: "grpo", Probe: probe(t, "")}, false)
-	if c.Rollout.Concurrency != 1 || c.Algorithm.Name != "grpo" || !strings.Contains(printed, "GB of memory; this machine has 25 GB") {
+	if c.Rollout.Concurrency != 1 || c.Algorithm.Name != "grpo" || !strings.Contains(printed,
+		"GB of memory; this machine has 25 GB") {
 		t.Errorf("concurrency %d, %s\n%s", c.Rollout.Concurrency, c.Algorithm.Name, printed)
 	}
 	thinking := modelFolder(t, "Qwen3", "qwen3", 6e8)
-	for file, text := range map[string]string{"chat_template.jinja": "{% if enable_thinking %}", "tokenizer_config.json": "{}"} {
+	for file, text := range map[string]string{"chat_template.jinja": "{% if enable_thinking %}",
+		"tokenizer_config.json": "{}"} {
 		if err := os.WriteFile(filepath.Join(thinking, file), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, c, _ = initialize(t, initCmd{Model: thinking, Env: "scienceworld", Algorithm: "empo2", Probe: probe(t, "")}, false); c.Sampler.TemplateArgs["enable_thinking"] != false || c.Prompt.Template != "recipe" {
+	if _, c, _ = initialize(t, initCmd{Model: thinking, Env: "scienceworld", Algorithm: "empo2", Probe: probe(t, "")},
+		false); c.Sampler.TemplateArgs["enable_thinking"] != false || c.Prompt.Template != "recipe" {
 		t.Errorf("template arguments %v, prompt %s", c.Sampler.TemplateArgs, c.Prompt.Template)
 	}
 	base := modelFolder(t, "Base", "llama", 6e8)
 	if err := os.WriteFile(filepath.Join(base, "tokenizer_config.json"), []byte("{}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, c, printed = initialize(t, initCmd{Model: base, Env: "vault", Algorithm: "empo2", Probe: probe(t, "")}, false); c.Sampler.Template != "chatml" || !strings.Contains(printed, "no chat template") {
+	if _, c, printed = initialize(t, initCmd{Model: base, Env: "vault", Algorithm: "empo2", Probe: probe(t, "")},
+		false); c.Sampler.Template != "chatml" || !strings.Contains(printed, "no chat template") {
 		t.Errorf("template %s\n%s", c.Sampler.Template, printed)
 	}
 }
@@ -163,7 +171,8 @@ func TestInitNotes(t *testing.T) {
 func TestInitWithAFileAndKeys(t *testing.T) {
 	file := ggufFile(t, 3, 0)
 	_, c, printed := initialize(t, initCmd{Model: file, Env: "remote", Algorithm: "adapt", Probe: probe(t, ""),
-		Set: []string{"env.remote.url=http://127.0.0.1:8090", "run.name=mine", "profile=cpu", "rollout.temperature=0.5"}}, false)
+		Set: []string{"env.remote.url=http://127.0.0.1:8090", "run.name=mine", "profile=cpu",
+			"rollout.temperature=0.5"}}, false)
 	if c.Model.Path != file || c.Run.Name != "mine" || c.Env.Remote.URL == "" || c.Rollout.Temperature != 0.5 {
 		t.Errorf("%+v %+v", c.Model, c.Run)
 	}
@@ -208,7 +217,8 @@ func TestInitRefuses(t *testing.T) {
 	f(initCmd{Model: good, Env: "remote"}, "env.remote.url", "--set env.remote.url=VALUE")
 	f(initCmd{Model: good, Env: "webshop"}, "env.webshop.data", "--set env.webshop.data=VALUE")
 	f(initCmd{Model: good, Backend: "ollama"}, "sampler.served_model_name", "--set sampler.served_model_name=VALUE")
-	f(initCmd{Model: good, Backend: "openai", Set: []string{"sampler.served_model_name=m", "sampler.openai.url=http://h/v1"}}, "takes no adapters", "adapt")
+	f(initCmd{Model: good, Backend: "openai", Set: []string{"sampler.served_model_name=m",
+		"sampler.openai.url=http://h/v1"}}, "takes no adapters", "adapt")
 	f(initCmd{Model: good, Set: []string{"run.stepz=3"}}, `nearest valid key is "run.steps"`)
 	f(initCmd{Model: good, Set: []string{"rollout.max_steps=3"}}, "rollout.max_steps is now rollout.max_turns")
 	f(initCmd{Model: good, Set: []string{"profile=none"}}, `unknown profile "none"`)
@@ -238,7 +248,8 @@ func TestInitReplacesAFileOnlyByForce(t *testing.T) {
 	if err := os.WriteFile(output, []byte("old"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	cmd := initCmd{Model: modelFolder(t, "m", "llama", 1e8), Env: "vault", Algorithm: "empo2", Output: output, Force: true, Probe: probe(t, "")}
+	cmd := initCmd{Model: modelFolder(t, "m", "llama", 1e8), Env: "vault", Algorithm: "empo2", Output: output,
+		Force: true, Probe: probe(t, "")}
 	if err := cmd.Run(&console{out: &bytes.Buffer{}, err: &bytes.Buffer{}}); err != nil {
 		t.Fatal(err)
 	}

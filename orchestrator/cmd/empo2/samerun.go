@@ -46,9 +46,11 @@ func saveConfig(ctx context.Context, l *ledger.Ledger, c config.Config) error {
 // That another server computes the same is proved by the canary.
 var mayChange = []string{
 	"profile", "run.steps", "run.max_seconds", "run.dir", "run.keep_checkpoints", "eval.every", "eval.episodes",
-	"eval.final_episodes", "sampler.", "trainer.threads", "trainer.device", "trainer.timeout_seconds", "trainer.restarts",
+	"eval.final_episodes", "sampler.", "trainer.threads", "trainer.device", "trainer.timeout_seconds",
+	"trainer.restarts",
 	"rollout.concurrency", "memory.url", "env.remote.url", "env.agentgym.url", "env.agentgym.timeout_seconds",
-	"env.openenv.url", "env.openenv.timeout_seconds", "env.openenv.concurrency", "env.ors.url", "env.ors.timeout_seconds",
+	"env.openenv.url", "env.openenv.timeout_seconds", "env.openenv.concurrency", "env.ors.url",
+	"env.ors.timeout_seconds",
 	"env.scienceworld.java", "env.scienceworld.concurrency", "env.webshop.data",
 }
 
@@ -72,8 +74,10 @@ func sameRun(text, dir string, c config.Config) error {
 	if len(differ) == 0 {
 		return nil
 	}
-	return &config.Error{Place: "run " + dir, Msg: "it was started with another configuration:\n    " + strings.Join(differ, "\n    "),
-		Hint: "choose another name (--set run.name=…), or the run's own file (-c " + filepath.Join(dir, "config.toml") + ")"}
+	return &config.Error{Place: "run " + dir, Msg: "it was started with another configuration:\n    " +
+		strings.Join(differ, "\n    "),
+		Hint: "choose another name (--set run.name=…), or the run's own file (-c " + filepath.Join(dir,
+			"config.toml") + ")"}
 }
 
 // storedConfig is the configuration of the run that c names, as it was trained.
@@ -82,7 +86,8 @@ func sameRun(text, dir string, c config.Config) error {
 func storedConfig(ctx context.Context, c config.Config, sets []string) (config.Config, error) {
 	dir := filepath.Join(c.Run.Dir, c.Run.Name)
 	if !fileExists(filepath.Join(dir, "run.db")) {
-		return c, &config.Error{Place: dir, Msg: "no such run", Hint: "train it with empo2 run, or name another one with --set run.name=…"}
+		return c, &config.Error{Place: dir, Msg: "no such run",
+			Hint: "train it with empo2 run, or name another one with --set run.name=…"}
 	}
 	l, err := ledger.Open(ctx, dir)
 	if err != nil {
@@ -107,7 +112,9 @@ func storedConfig(ctx context.Context, c config.Config, sets []string) (config.C
 	}
 	for _, d := range config.Differences(stored, c) {
 		if key, _, _ := strings.Cut(d, ":"); given[key] {
-			return c, &config.Error{Place: "--set " + key, Msg: "has no effect: the run was trained with another value (" + d + ")", Hint: "leave it out; only keys of [sampler] and the run's name may be given"}
+			return c, &config.Error{Place: "--set " + key,
+				Msg:  "has no effect: the run was trained with another value (" + d + ")",
+				Hint: "leave it out; only keys of [sampler] and the run's name may be given"}
 		}
 	}
 	return stored, nil

@@ -64,12 +64,14 @@ func TestStoredConfigurationSurvivesAFailedStart(t *testing.T) {
 	if err != nil || stored.Sampler.Backend != "llamacpp" {
 		t.Errorf("backend %s, %v", stored.Sampler.Backend, err)
 	}
-	if stored, err = storedConfig(ctx, other, []string{"sampler.backend=vllm"}); err != nil || stored.Sampler.Backend != "vllm" {
+	if stored, err = storedConfig(ctx, other, []string{"sampler.backend=vllm"}); err != nil ||
+		stored.Sampler.Backend != "vllm" {
 		t.Errorf("with another server: %s, %v", stored.Sampler.Backend, err)
 	}
 	longer := before
 	longer.Rollout.MaxTurns = 5
-	if _, err = storedConfig(ctx, longer, []string{"rollout.max_turns=5"}); err == nil || !strings.Contains(err.Error(), "no effect") {
+	if _, err = storedConfig(ctx, longer, []string{"rollout.max_turns=5"}); err == nil ||
+		!strings.Contains(err.Error(), "no effect") {
 		t.Errorf("a key without effect: %v", err)
 	}
 }

@@ -26,7 +26,8 @@ func TestExitCodes(t *testing.T) {
 		t.Helper()
 		var out, err bytes.Buffer
 		if got := execute(context.Background(), args, &out, &err); got != want {
-			t.Errorf("empo2 %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), got, want, out.String(), err.String())
+			t.Errorf("empo2 %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), got, want, out.String(),
+				err.String())
 		}
 	}
 	t.Chdir(t.TempDir())
@@ -57,7 +58,8 @@ func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	var out, err bytes.Buffer
-	if got := execute(ctx, []string{"run", "--profile", "demo"}, &out, &err); got != exitInterrupted || !strings.Contains(err.String(), "continues") {
+	if got := execute(ctx, []string{"run", "--profile", "demo"}, &out, &err); got != exitInterrupted ||
+		!strings.Contains(err.String(), "continues") {
 		t.Errorf("exit code %d: %s", got, err.String())
 	}
 	if _, err := os.Stat("runs"); err == nil {

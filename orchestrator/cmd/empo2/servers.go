@@ -113,8 +113,9 @@ func openVLLM(ctx context.Context, o opening) (served, error) {
 	cfg := vllm.Config{
 		URLs: s.URLs, Model: all.ServedModelName, Alias: o.alias(), APIKey: serverKey(), CacheSalt: s.CacheSalt,
 		Tolerance: all.CanaryTolerance, Sleep: s.Sleep,
-		RequestTimeout: seconds(all.TimeoutSeconds), LoadTimeout: seconds(all.LoadTimeoutSeconds), MaxInFlight: all.Concurrency,
-		OnReturn: func(url string) { o.event("replica returned", url) }, Log: o.log,
+		RequestTimeout: seconds(all.TimeoutSeconds), LoadTimeout: seconds(all.LoadTimeoutSeconds),
+		MaxInFlight: all.Concurrency,
+		OnReturn:    func(url string) { o.event("replica returned", url) }, Log: o.log,
 		Launch: vllmLaunch(o.config, cmp.Or(o.tools.model, o.config.Model.Path)),
 	}
 	out := served{}
@@ -127,7 +128,8 @@ func openVLLM(ctx context.Context, o opening) (served, error) {
 	}
 	out.Backend, out.tokenizer, out.control = b, b, b
 	if s.Sleep {
-		err = out.mustSleep(b, "sampler.vllm.sleep", "start vLLM on a GPU with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1")
+		err = out.mustSleep(b, "sampler.vllm.sleep",
+			"start vLLM on a GPU with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1")
 	}
 	return out, err
 }
@@ -142,7 +144,8 @@ type sleepy interface {
 // mustSleep lets the server sleep between steps, or refuses one that cannot.
 func (s *served) mustSleep(b sleepy, key, hint string) error {
 	if !b.CanSleep() {
-		return errors.Join(&config.Error{Place: key, Msg: "the server, as launched, cannot give its memory back", Hint: hint}, b.Close())
+		return errors.Join(&config.Error{Place: key, Msg: "the server, as launched, cannot give its memory back",
+			Hint: hint}, b.Close())
 	}
 	s.sleeper = b
 	return nil
@@ -152,13 +155,15 @@ func openSGLang(ctx context.Context, o opening) (served, error) {
 	all := o.config.Sampler
 	s := all.SGLang
 	if o.codec == nil {
-		return served{}, errors.New("sglang: prompts are made with the trainer's tokenizer, but nothing is trained\n  hint: sampler.backend = \"openai\" speaks with the same server")
+		return served{},
+			errors.New("sglang: prompts are made with the trainer's tokenizer, but nothing is trained\n  hint: sampler.backend = \"openai\" speaks with the same server")
 	}
 	b, err := sglang.Open(ctx, sglang.Config{
 		URLs: s.URLs, Model: all.ServedModelName, Alias: o.alias(), APIKey: serverKey(), Codec: o.codec,
 		Tolerance: all.CanaryTolerance, Sleep: s.Sleep,
-		RequestTimeout: seconds(all.TimeoutSeconds), LoadTimeout: seconds(all.LoadTimeoutSeconds), MaxInFlight: all.Concurrency,
-		OnReturn: func(url string) { o.event("replica returned", url) }, Log: o.log,
+		RequestTimeout: seconds(all.TimeoutSeconds), LoadTimeout: seconds(all.LoadTimeoutSeconds),
+		MaxInFlight: all.Concurrency,
+		OnReturn:    func(url string) { o.event("replica returned", url) }, Log: o.log,
 		Launch: sglang.LaunchConfig{Command: s.Launch},
 	})
 	if err != nil {
@@ -275,7 +280,8 @@ func openServer(ctx context.Context, o opening) (served, error) {
 		err = needs(o.config, s, can).Check(can)
 	}
 	if err != nil {
-		return served{}, errors.Join(&serverError{fmt.Errorf("backend %s: %w", o.config.Sampler.Backend, err)}, s.Close())
+		return served{}, errors.Join(&serverError{fmt.Errorf("backend %s: %w", o.config.Sampler.Backend, err)},
+			s.Close())
 	}
 	return s, nil
 }
@@ -287,7 +293,8 @@ func (s served) newTemplate(ctx context.Context, c config.Config) (*chat.Templat
 	}
 	name := c.Sampler.Template
 	if name == chat.TemplateAuto && s.renderer == nil {
-		return nil, &config.Error{Place: "sampler.template", Msg: "the server does not tell its template", Hint: "name it, for example --set sampler.template=chatml"}
+		return nil, &config.Error{Place: "sampler.template", Msg: "the server does not tell its template",
+			Hint: "name it, for example --set sampler.template=chatml"}
 	}
 	tokenizer := chat.CachedTokenizer(s.tokenizer, 1<<14)
 	t, err := chat.NewTemplate(ctx, name, tokenizer, s.control, s.renderer)

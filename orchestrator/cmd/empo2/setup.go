@@ -62,7 +62,8 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 	if t.sources, err = trainerbridge.ExtractSources(cache); err != nil {
 		return fail(err)
 	}
-	env, err := pyenv.Ensure(ctx, pyenv.Options{Requirements: trainerbridge.Requirements(), CacheDir: cache, Progress: func(e pyenv.Event) { out.note("set-up: %s", e) }})
+	env, err := pyenv.Ensure(ctx, pyenv.Options{Requirements: trainerbridge.Requirements(), CacheDir: cache,
+		Progress: func(e pyenv.Event) { out.note("set-up: %s", e) }})
 	if err != nil {
 		return fail(err)
 	}
@@ -89,7 +90,8 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 			t.context = info.Context
 		}
 	}
-	log.Info().Str("python", t.python).Str("model", t.model).Str("gguf", t.gguf).Dur("took", time.Since(start)).Msg("set up")
+	log.Info().Str("python", t.python).Str("model", t.model).Str("gguf", t.gguf).Dur("took",
+		time.Since(start)).Msg("set up")
 	return t, nil
 }
 
