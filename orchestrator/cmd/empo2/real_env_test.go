@@ -44,7 +44,7 @@ func TestRealStepOnScienceWorld(t *testing.T) {
 		t.Skip("NOT RUN: no simulator; scripts/setup scienceworld installs it")
 	}
 	m := realStep(t, "scienceworld", "env.scienceworld.jar="+jar, `env.scienceworld.tasks=["find-living-thing"]`,
-		"env.scienceworld.train_variations=2", "env.scienceworld.eval_variations=1", "env.scienceworld.instances=2",
+		"env.scienceworld.train_variations=2", "env.scienceworld.eval_variations=1", "env.scienceworld.concurrency=2",
 		"env.scienceworld.actions=closest-recipe", "prompt.template=recipe")
 	if m.Stops[rollout.StopContextFull] == 0 {
 		t.Errorf("episodes ended by %v", m.Stops)
