@@ -28,6 +28,10 @@ type CodecConfig struct {
 // training and change nothing, so that they are repeated until their deadline.
 // It is safe for concurrent use, by many goroutines.
 type Codec struct {
+	// TemplateArgs are arguments of the chat template, for example
+	// enable_thinking. They must be set before the first call.
+	TemplateArgs map[string]any
+
 	cfg       CodecConfig
 	transport *http.Transport
 	find      func(context.Context) (*Process, error) // nil: cfg says where
@@ -131,7 +135,11 @@ func (c *Codec) Render(ctx context.Context, messages []TextMessage, generation b
 	var out struct {
 		Text string `json:"text"`
 	}
-	err := c.call(ctx, "render", map[string]any{"messages": messages, "add_generation_prompt": generation}, &out)
+	body := map[string]any{"messages": messages, "add_generation_prompt": generation}
+	if len(c.TemplateArgs) > 0 {
+		body["template_args"] = c.TemplateArgs
+	}
+	err := c.call(ctx, "render", body, &out)
 	return out.Text, err
 }
 

@@ -40,6 +40,9 @@ type Config struct {
 	Args     []string // further arguments of Binary, for example "-ngl", "99"
 	BaseGGUF string   // base model, see [EnsureBaseGGUF]
 	Alias    string   // policies are called <Alias>-v000012; empty: "policy"
+	// TemplateArgs are arguments of the chat template, for example
+	// enable_thinking.
+	TemplateArgs map[string]any
 
 	ContextPerSlot int // tokens of one conversation; 0: what the model was trained with
 	Slots          int // requests computed at once; 0: 16. Best is one per concurrent session

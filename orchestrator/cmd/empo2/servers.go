@@ -88,7 +88,7 @@ func openLlamaCPP(ctx context.Context, o opening) (served, error) {
 	b, err := llamacpp.Open(ctx, llamacpp.Config{
 		Python: o.tools.python, Binary: s.Binary, Args: s.Args, BaseGGUF: o.tools.gguf,
 		ContextPerSlot: o.config.ContextTokens(o.tools.context), Slots: all.Concurrency,
-		Threads: threads, BatchThreads: threads,
+		Threads: threads, BatchThreads: threads, TemplateArgs: all.TemplateArgs,
 		ExactLogprobs: s.ExactLogprobs, RequestTimeout: seconds(all.TimeoutSeconds), Log: o.log,
 		OnRestart: func(p sampler.Policy) { o.event("server restart", p.Name) },
 	})
@@ -217,6 +217,7 @@ func openOpenAI(ctx context.Context, o opening) (served, error) {
 	s := o.config.Sampler
 	b, err := openai.Open(ctx, openai.Config{
 		URL: s.OpenAI.URL, Model: s.ServedModelName, APIKey: serverKey(), SystemRole: s.OpenAI.SystemRole,
+		TemplateArgs:   s.TemplateArgs,
 		RequestTimeout: seconds(s.TimeoutSeconds), MaxInFlight: s.Concurrency, Log: o.log,
 	})
 	if err != nil {

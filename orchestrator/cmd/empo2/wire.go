@@ -100,6 +100,7 @@ func (r *run) start(ctx context.Context, o opening, root string) (served, error)
 				return served{}, err
 			}
 			o.codec = &trainerCodec{trainer.Codec()}
+			o.codec.TemplateArgs = o.config.Sampler.TemplateArgs
 			r.closes = append(r.closes, o.codec.Close)
 		} else {
 			group.Go(func() error { return trainer.Restore(startCtx, 0) })
