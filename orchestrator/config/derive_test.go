@@ -101,3 +101,17 @@ func TestRequireModel(t *testing.T) {
 	f(true, "algorithm.name=adapt", "sampler.backend=ollama", "sampler.served_model_name=m")
 	f(true, "algorithm.name=adapt", "sampler.backend=vllm", `sampler.vllm.urls=["http://a:1"]`)
 }
+
+// The model's path is all that must be set, with and without a GPU.
+func TestTheModelIsEnough(t *testing.T) {
+	for _, gpu := range []bool{false, true} {
+		c, err := Source{Sets: []string{"model.path=/models/m"}, Machine: Machine{GPU: gpu}}.Load()
+		if err != nil {
+			t.Errorf("GPU %v: %v", gpu, err)
+			continue
+		}
+		if err := RequireModel(c); err != nil {
+			t.Errorf("GPU %v: %v", gpu, err)
+		}
+	}
+}

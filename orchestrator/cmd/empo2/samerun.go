@@ -60,7 +60,7 @@ var mustStay = []string{"sampler.template", "sampler.template_args", "sampler.th
 // sameRun refuses to continue a run with a configuration that computes
 // something else than the one it was started with.
 func sameRun(text, dir string, c config.Config) error {
-	before, err := config.Parse(text, filepath.Join(dir, "run.db"))
+	before, err := parseStored(text, dir)
 	if err != nil {
 		return err
 	}
@@ -80,6 +80,18 @@ func sameRun(text, dir string, c config.Config) error {
 			"config.toml") + ")"}
 }
 
+// parseStored reads the configuration in a run's folder. One of an earlier
+// version cannot be changed by its user.
+func parseStored(text, dir string) (config.Config, error) {
+	stored, err := config.Parse(text, filepath.Join(dir, "run.db"))
+	var fault *config.Error
+	if errors.As(err, &fault) {
+		return stored, &config.Error{Place: fault.Place, Msg: "the run belongs to another version of empo2: " + fault.Msg,
+			Hint: "continue it with that version, or choose another name (--set run.name=…)"}
+	}
+	return stored, err
+}
+
 // storedConfig is the configuration of the run that c names, as it was trained.
 // Of the keys that the user gave on the command line, those of the server count;
 // others that differ would have no effect and are refused.
@@ -97,7 +109,7 @@ func storedConfig(ctx context.Context, c config.Config, sets []string) (config.C
 	if err = errors.Join(err, l.Close()); err != nil {
 		return c, err
 	}
-	stored, err := config.Parse(text, filepath.Join(dir, "run.db"))
+	stored, err := parseStored(text, dir)
 	if err != nil {
 		return c, err
 	}

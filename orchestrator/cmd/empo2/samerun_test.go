@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/ledger"
 )
 
 // A run continues with other servers, places and lengths, and with nothing
@@ -73,5 +76,30 @@ func TestStoredConfigurationSurvivesAFailedStart(t *testing.T) {
 	if _, err = storedConfig(ctx, longer, []string{"rollout.max_turns=5"}); err == nil ||
 		!strings.Contains(err.Error(), "no effect") {
 		t.Errorf("a key without effect: %v", err)
+	}
+}
+
+// A folder that an earlier version wrote is answered with the names of today,
+// by run and by eval.
+func TestARunOfAnEarlierVersion(t *testing.T) {
+	ctx, c := context.Background(), load(t)
+	c.Run.Dir = t.TempDir()
+	l, err := ledger.Open(ctx, filepath.Join(c.Run.Dir, c.Run.Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(l.SaveConfig(ctx, "[rollout]\nmax_steps = 30\n[sampler]\ncanary = 0.001\n"), l.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, running := openLedger(ctx, c)
+	_, evaluating := storedConfig(ctx, c, nil)
+	for _, err := range []error{running, evaluating} {
+		for _, want := range []string{"run.db:2", "rollout.max_steps is now rollout.max_turns",
+			"sampler.canary is now sampler.canary_tolerance", "another version of empo2", "hint: continue it with that version"} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v\nwants %q", err, want)
+			}
+		}
 	}
 }
