@@ -19,6 +19,7 @@ import (
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/remote/exchange"
 	"github.com/empo2/empo2/envs/remote/numbered"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 // Config describes a family.
@@ -99,8 +100,8 @@ func (f *Family) probe(ctx context.Context) error {
 	trial := &episode{family: f, task: f.tasks.First()}
 	_, err = trial.Reset(ctx)
 	trial.end()
-	var failure *exchange.Failure
-	if !errors.As(err, &failure) || failure.Kind != exchange.Refused && failure.Kind != exchange.Foreign {
+	var failure *jsonhttp.Error
+	if !errors.As(err, &failure) || failure.Kind != jsonhttp.Refused && failure.Kind != jsonhttp.Malformed {
 		return err
 	}
 	if greeted {
@@ -113,14 +114,14 @@ func (f *Family) probe(ctx context.Context) error {
 // reports whether they are the same.
 func (f *Family) greet(ctx context.Context) (same bool, err error) {
 	raw, err := f.client.Do(ctx, exchange.Request{Path: "/", Prompt: true})
-	var failure *exchange.Failure
-	if errors.As(err, &failure) && failure.Kind == exchange.Unreached {
+	var failure *jsonhttp.Error
+	if errors.As(err, &failure) && failure.Kind == jsonhttp.Unreached {
 		return false, fmt.Errorf("%w (hint: start AgentGym's server of %s, or set its url)", err, f.config.Dialect)
 	}
-	if errors.As(err, &failure) && failure.Kind == exchange.Refused {
+	if errors.As(err, &failure) && failure.Kind == jsonhttp.Refused {
 		return false, nil // no greeting
 	}
-	if errors.As(err, &failure) && failure.Kind == exchange.Foreign {
+	if errors.As(err, &failure) && failure.Kind == jsonhttp.Malformed {
 		return false, fmt.Errorf("%w (hint: %s)", err, f.client.Recognize(ctx))
 	}
 	if err != nil {

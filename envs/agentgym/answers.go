@@ -7,15 +7,15 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/empo2/empo2/envs/remote/exchange"
 	"github.com/empo2/empo2/envs/remote/turns"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 // first reads the observation of an answer to /reset: an object, a text, or a
 // text and a null.
 func (d dialect) first(raw json.RawMessage) (string, error) {
-	if message, found := exchange.ErrorIn(raw); found {
-		return "", &exchange.Failure{Kind: exchange.Broken, Status: http.StatusOK, Message: message}
+	if message, found := jsonhttp.ErrorIn(raw); found {
+		return "", &jsonhttp.Error{Kind: jsonhttp.Failed, Status: http.StatusOK, Message: message}
 	}
 	var pair []json.RawMessage
 	if json.Unmarshal(raw, &pair) == nil && len(pair) > 0 {
@@ -83,7 +83,7 @@ func (d dialect) answer(raw json.RawMessage) (turns.Answer, error) {
 }
 
 func foreign(format string, args ...any) error {
-	return &exchange.Failure{Kind: exchange.Foreign, Status: http.StatusOK, Message: fmt.Sprintf(format, args...)}
+	return &jsonhttp.Error{Kind: jsonhttp.Malformed, Status: http.StatusOK, Message: fmt.Sprintf(format, args...)}
 }
 
 // fields is an answer that is an object.

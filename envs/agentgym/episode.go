@@ -2,7 +2,6 @@ package agentgym
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -10,6 +9,7 @@ import (
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/remote/exchange"
 	"github.com/empo2/empo2/envs/remote/turns"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 type episode struct {
@@ -91,14 +91,13 @@ func (e *episode) step(ctx context.Context, action string) (envs.Step, error) {
 	raw, err := e.family.client.Do(ctx, exchange.Request{
 		Path: d.prefix + "/step", Body: map[string]any{d.id: e.id, "action": action},
 	})
-	var f *exchange.Failure
-	if errors.As(err, &f) && f.RefusesAction(d.id) {
-		return e.turns.Refused(f.Message), nil
+	if message, refused := exchange.RefusesAction(err, d.id); refused {
+		return e.turns.Refused(message), nil
 	}
 	if err != nil {
 		return envs.Step{}, err
 	}
-	if message, found := exchange.ErrorIn(raw); found {
+	if message, found := jsonhttp.ErrorIn(raw); found {
 		return e.complaint(message)
 	}
 	answer, err := d.answer(raw)

@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/envs/remote/exchange"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 // farewell bounds the calls that give environments back.
@@ -66,7 +67,7 @@ func (p *pool) lend(id int64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if slices.Contains(p.lent, id) || slices.Contains(p.idle, id) {
-		return &exchange.Failure{Kind: exchange.Busy, Message: fmt.Sprintf("the server is full: it hands out environment %d a second time", id)}
+		return &jsonhttp.Error{Kind: jsonhttp.Busy, Message: fmt.Sprintf("the server is full: it hands out environment %d a second time", id)}
 	}
 	p.lent = append(p.lent, id)
 	return nil
@@ -120,8 +121,8 @@ func (p *pool) remove(ctx context.Context, id int64) {
 
 // created reads the answer to /create.
 func (d dialect) created(raw json.RawMessage) (id int64, err error) {
-	if message, found := exchange.ErrorIn(raw); found {
-		return 0, &exchange.Failure{Kind: exchange.Broken, Status: http.StatusOK, Message: message}
+	if message, found := jsonhttp.ErrorIn(raw); found {
+		return 0, &jsonhttp.Error{Kind: jsonhttp.Failed, Status: http.StatusOK, Message: message}
 	}
 	if d.bare {
 		if json.Unmarshal(raw, &id) != nil {

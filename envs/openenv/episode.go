@@ -9,9 +9,9 @@ import (
 	"strings"
 
 	"github.com/empo2/empo2/envs"
-	"github.com/empo2/empo2/envs/remote/exchange"
 	"github.com/empo2/empo2/envs/remote/template"
 	"github.com/empo2/empo2/envs/remote/turns"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 type episode struct {
@@ -43,8 +43,8 @@ func (e *episode) Reset(ctx context.Context) (envs.Observation, error) {
 }
 
 // again reports whether a reset is worth another attempt.
-func (e *episode) again(f *exchange.Failure) bool {
-	return f.Kind == exchange.Busy || !e.prompt && (f.Kind == exchange.Cut || f.Kind == exchange.Unreached)
+func (e *episode) again(f *jsonhttp.Error) bool {
+	return f.Kind == jsonhttp.Busy || !e.prompt && (f.Uncertain() || f.Kind == jsonhttp.Unreached)
 }
 
 // begin opens a session and resets its environment, once.
@@ -59,7 +59,7 @@ func (e *episode) begin(ctx context.Context) (answer, error) {
 	first, err := s.ask(ctx, e.family.client.Timeout(), "reset", options)
 	switch {
 	case err == nil && first.Type == "error":
-		err = &exchange.Failure{Kind: exchange.Broken, Message: first.Data.Code + ": " + first.complaint()}
+		err = &jsonhttp.Error{Kind: jsonhttp.Failed, Message: first.Data.Code + ": " + first.complaint()}
 	case err == nil && first.Data.Done:
 		err = errors.New("the episode is over before its first action")
 	}

@@ -81,7 +81,7 @@ func Open(ctx context.Context, c Config) (*Family, error) {
 		return nil, fmt.Errorf("%s: %w", c.Name, err)
 	}
 	f := &Family{
-		config: c, client: client, http: &http.Client{Transport: client.Transport()},
+		config: c, client: client, http: client.HTTP(),
 		tasks: tasks, slots: semaphore.NewWeighted(int64(c.Episodes)),
 	}
 	if err := f.probe(ctx); err != nil {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/empo2/empo2/envs/remote/exchange"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 const (
@@ -28,6 +28,7 @@ type session struct {
 	conn     *websocket.Conn
 	messages chan message
 	stop     context.CancelFunc
+	redact   func([]byte) []byte // removes the key from what the server says
 }
 
 type message struct {
@@ -41,20 +42,19 @@ func (f *Family) dial(ctx context.Context) (*session, error) {
 	late := fmt.Errorf("no connection to %s within %v", f.client.URL(), handshake)
 	ctx, cancel := context.WithTimeoutCause(ctx, handshake, late)
 	defer cancel()
-	conn, response, err := websocket.Dial(ctx, f.client.URL()+"/ws", &websocket.DialOptions{HTTPClient: f.http, HTTPHeader: f.client.Header()})
+	options := &websocket.DialOptions{HTTPClient: f.http, HTTPHeader: f.client.Header()}
+	conn, response, err := websocket.Dial(ctx, f.client.URL()+"/ws", options)
 	if err != nil {
-		failure := f.client.Lost(ctx, err)
-		if response != nil && failure.Kind == exchange.Cut && ctx.Err() == nil {
-			failure.Kind, failure.Status, failure.Message, failure.Err = exchange.Refused, response.StatusCode, "no WebSocket at /ws", nil
-			if response.StatusCode == 429 || response.StatusCode == 503 {
-				failure.Kind = exchange.Busy
-			}
+		failure := f.client.Failure(ctx, err)
+		if response != nil && failure.Kind == jsonhttp.Lost {
+			failure = f.client.Refusal(response.StatusCode, response.Header, nil)
+			failure.Message = "no WebSocket at /ws"
 		}
 		return nil, failure
 	}
 	conn.SetReadLimit(maxMessage)
 	life, stop := context.WithCancel(context.Background())
-	s := &session{conn: conn, messages: make(chan message, 1), stop: stop}
+	s := &session{conn: conn, messages: make(chan message, 1), stop: stop, redact: f.client.Redact}
 	go s.listen(life)
 	return s, nil
 }
@@ -65,7 +65,7 @@ func (s *session) listen(ctx context.Context) {
 	for {
 		_, data, err := s.conn.Read(ctx)
 		select {
-		case s.messages <- message{data, err}:
+		case s.messages <- message{s.redact(data), err}:
 		case <-ctx.Done():
 			return
 		}
@@ -132,13 +132,13 @@ func (s *session) ask(ctx context.Context, timeout time.Duration, kind string, d
 }
 
 // hungUp is a question without an answer.
-func hungUp(ctx context.Context, err error) *exchange.Failure {
+func hungUp(ctx context.Context, err error) *jsonhttp.Error {
 	if ctx.Err() != nil {
-		return &exchange.Failure{Kind: exchange.Cut, Err: context.Cause(ctx)}
+		return &jsonhttp.Error{Kind: jsonhttp.TimedOut, Err: context.Cause(ctx)}
 	}
-	f := &exchange.Failure{Kind: exchange.Cut, Message: "the connection was lost", Err: err}
+	f := &jsonhttp.Error{Kind: jsonhttp.Lost, Message: "the connection was lost", Err: err}
 	if code := websocket.CloseStatus(err); code == websocket.StatusTryAgainLater || code == websocket.StatusServiceRestart {
-		f.Kind = exchange.Busy
+		f.Kind = jsonhttp.Busy
 	}
 	return f
 }
@@ -148,23 +148,25 @@ func hungUp(ctx context.Context, err error) *exchange.Failure {
 func readAnswer(data []byte) (answer, error) {
 	var a answer
 	if err := json.Unmarshal(data, &a); err != nil {
-		return a, &exchange.Failure{Kind: exchange.Foreign, Message: fmt.Sprintf("the answer is not one of OpenEnv: %.120q", data), Err: err}
+		message := fmt.Sprintf("the answer is not one of OpenEnv: %.120q", data)
+		return a, &jsonhttp.Error{Kind: jsonhttp.Malformed, Message: message, Err: err}
 	}
 	if a.Type == "observation" && a.Data.Observation != nil {
 		return a, nil
 	}
 	if a.Type != "error" {
-		return a, &exchange.Failure{Kind: exchange.Foreign, Message: fmt.Sprintf("the answer is not one of OpenEnv: %.120q", data)}
+		message := fmt.Sprintf("the answer is not one of OpenEnv: %.120q", data)
+		return a, &jsonhttp.Error{Kind: jsonhttp.Malformed, Message: message}
 	}
-	f := &exchange.Failure{Kind: exchange.Broken, Message: a.Data.Code + ": " + a.Data.Message}
+	f := &jsonhttp.Error{Kind: jsonhttp.Failed, Message: a.Data.Code + ": " + a.Data.Message}
 	switch a.Data.Code {
 	case "VALIDATION_ERROR", "EXECUTION_ERROR":
 		return a, nil
 	case "CAPACITY_REACHED":
-		f.Kind = exchange.Busy
+		f.Kind = jsonhttp.Busy
 		f.Message += " (hint: start the server with a larger max_concurrent_envs, or lower episodes)"
 	case "INVALID_JSON", "UNKNOWN_TYPE":
-		f.Kind = exchange.Foreign
+		f.Kind = jsonhttp.Malformed
 	}
 	return a, f
 }

@@ -2,12 +2,12 @@ package ors
 
 import (
 	"context"
-	"errors"
 	"strings"
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/remote/exchange"
 	"github.com/empo2/empo2/envs/remote/turns"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 type episode struct {
@@ -34,8 +34,8 @@ func (e *episode) Reset(ctx context.Context) (envs.Observation, error) {
 }
 
 // again reports whether a reset is worth another attempt.
-func (e *episode) again(f *exchange.Failure) bool {
-	return f.Kind == exchange.Busy || !e.prompt && (f.Kind == exchange.Cut || f.Kind == exchange.Unreached)
+func (e *episode) again(f *jsonhttp.Error) bool {
+	return f.Kind == jsonhttp.Busy || !e.prompt && (f.Uncertain() || f.Kind == jsonhttp.Unreached)
 }
 
 func (e *episode) begin(ctx context.Context) (blocks, error) {
@@ -60,10 +60,10 @@ func (e *episode) Step(ctx context.Context, action string) (envs.Step, error) {
 		return e.turns.Refused(complaint), nil
 	}
 	r, err := e.session.call(ctx, c)
-	var f *exchange.Failure
+	message, refused := exchange.RefusesAction(err, "task_id")
 	switch {
-	case errors.As(err, &f) && f.RefusesAction("task_id"):
-		return e.turns.Refused(f.Message), nil
+	case refused:
+		return e.turns.Refused(message), nil
 	case err != nil:
 		return envs.Step{}, err
 	case r.exception:

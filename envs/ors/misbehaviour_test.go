@@ -247,7 +247,7 @@ func TestStepAnswers(t *testing.T) {
 	f("request refused", status(http.StatusUnprocessableEntity, "too deep"), "", "too deep")
 	f("session gone", status(http.StatusNotFound, "Active environment not found"), "Active environment not found", "")
 	f("server fails", status(http.StatusInternalServerError, "RuntimeError"), "RuntimeError", "")
-	f("error in a 200", func(w http.ResponseWriter, _ *http.Request) { reply(w, m{"error": "x"}) }, "no stream of events", "")
+	f("error in a 200", func(w http.ResponseWriter, _ *http.Request) { reply(w, m{"error": "x"}) }, "not a stream of events", "")
 	f("no JSON", event("end", "ok"), "not one of ORS", "")
 	f("no output", event("end", `{"ok":true}`), "not one of ORS", "")
 	f("words for a reward", event("end", `{"ok":true,"output":{"blocks":[],"reward":"much","finished":false}}`), "not one of ORS", "")

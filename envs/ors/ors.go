@@ -19,6 +19,7 @@ import (
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/remote/exchange"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 // Config describes a family.
@@ -100,14 +101,14 @@ func (f *Family) choose(ctx context.Context) (string, error) {
 	r.Prompt = true
 	raw, err := f.client.Do(ctx, r)
 	var names []string
-	var failure *exchange.Failure
+	var failure *jsonhttp.Error
 	switch {
 	case !errors.As(err, &failure):
-	case failure.Kind == exchange.Unreached:
+	case failure.Kind == jsonhttp.Unreached:
 		return "", fmt.Errorf("%w (hint: start the environment's server, or set its url)", err)
 	case failure.Status == http.StatusUnauthorized || failure.Status == http.StatusForbidden:
 		return "", fmt.Errorf("%w (hint: is the key right?)", err)
-	case failure.Kind == exchange.Refused || failure.Kind == exchange.Foreign:
+	case failure.Kind == jsonhttp.Refused || failure.Kind == jsonhttp.Malformed:
 		return "", fmt.Errorf("%w (hint: %s)", err, f.client.Recognize(ctx))
 	}
 	switch {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/envs/remote/exchange"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 const (
@@ -43,7 +44,7 @@ func (f *Family) newSession(ctx context.Context) (*session, error) {
 		return e.Name == "end" || e.Name == "error"
 	})
 	if err == nil && s.id == "" {
-		err = &exchange.Failure{Kind: exchange.Foreign, Message: "the answer to /create_session names no session"}
+		err = &jsonhttp.Error{Kind: jsonhttp.Malformed, Message: "the answer to /create_session names no session"}
 	}
 	if err != nil {
 		return nil, err
@@ -95,7 +96,7 @@ func (s *session) begin(ctx context.Context, at place) (blocks, error) {
 	}
 	var prompt blocks
 	if json.Unmarshal(raw, &prompt) != nil {
-		return nil, &exchange.Failure{Kind: exchange.Foreign, Message: fmt.Sprintf("the prompt is no list of blocks: %.120s", raw)}
+		return nil, &jsonhttp.Error{Kind: jsonhttp.Malformed, Message: fmt.Sprintf("the prompt is no list of blocks: %.120s", raw)}
 	}
 	return prompt, nil
 }
@@ -119,8 +120,8 @@ func (s *session) call(ctx context.Context, c call) (r result, err error) {
 	late := fmt.Errorf("no answer from %s within %v", client.URL(), client.Timeout())
 	ctx, cancel := context.WithTimeoutCause(ctx, client.Timeout(), late)
 	defer cancel()
-	again := func(f *exchange.Failure) bool {
-		return f.Kind == exchange.Busy || f.Kind == exchange.Unreached || f.Kind == exchange.Cut && c.TaskID != ""
+	again := func(f *jsonhttp.Error) bool {
+		return f.Kind == jsonhttp.Busy || f.Kind == jsonhttp.Unreached || f.Uncertain() && c.TaskID != ""
 	}
 	err = client.Persist(ctx, "POST "+path, again, func(ctx context.Context) error {
 		r, err = s.follow(ctx, path, &c)
@@ -148,12 +149,12 @@ func (s *session) follow(ctx context.Context, path string, c *call) (r result, e
 	case err != nil:
 		return r, err
 	case r.exception && resumed:
-		return r, &exchange.Failure{Kind: exchange.Broken, Message: r.Error}
+		return r, &jsonhttp.Error{Kind: jsonhttp.Failed, Message: r.Error}
 	case r.exception:
 		return r, nil
 	}
 	if err := json.Unmarshal([]byte(text.String()), &r); err != nil || r.OK == nil || *r.OK && r.Output == nil {
-		return r, &exchange.Failure{Kind: exchange.Foreign, Message: fmt.Sprintf("the result of a tool is not one of ORS: %.120q", text.String())}
+		return r, &jsonhttp.Error{Kind: jsonhttp.Malformed, Message: fmt.Sprintf("the result of a tool is not one of ORS: %.120q", text.String())}
 	}
 	return r, nil
 }

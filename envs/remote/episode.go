@@ -11,6 +11,7 @@ import (
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/remote/exchange"
 	"github.com/empo2/empo2/envs/remote/turns"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 // farewell bounds the call that tells a server of an abandoned episode.
@@ -51,9 +52,8 @@ func (e *episode) Step(ctx context.Context, action string) (envs.Step, error) {
 	raw, err := e.family.client.Do(ctx, exchange.Request{
 		Path: "/step", Body: map[string]any{"id": e.id, "action": action},
 	})
-	var f *exchange.Failure
-	if errors.As(err, &f) && f.RefusesAction("id") {
-		return e.turns.Refused(f.Message), nil
+	if message, refused := exchange.RefusesAction(err, "id"); refused {
+		return e.turns.Refused(message), nil
 	}
 	if err != nil {
 		return envs.Step{}, err
@@ -89,7 +89,7 @@ func (e *episode) end() {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), farewell, late)
 	defer cancel()
 	_, err := e.family.client.Do(ctx, exchange.Request{Path: "/close", Body: map[string]any{"id": e.id}, Prompt: true})
-	var f *exchange.Failure
+	var f *jsonhttp.Error
 	if err != nil && !(errors.As(err, &f) && f.Status == http.StatusNotFound) {
 		e.family.config.Log.Debug().Err(err).Str("env", e.family.config.Name).Msg("environment server: episode abandoned")
 	}

@@ -51,7 +51,7 @@ func TestRefusedAtStart(t *testing.T) {
 	f("other protocol", path("/", map[string]any{"protocol": "gopher"}), nil, `"gopher"`, "hint")
 	f("OpenEnv", path("/health", map[string]any{"status": "healthy"}), nil, "404", `env.name = "openenv"`)
 	f("AgentGym", path("/", "This is environment BabyAI."), nil, "404", `env.name = "agentgym"`)
-	f("web page", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }, nil, "no JSON", "hint")
+	f("web page", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }, nil, "not JSON", "hint")
 	f("reset without id", path("/reset", map[string]any{"observation": "x"}), nil, `lacks "id"`, "hint")
 	f("reset with another observation", path("/reset", map[string]any{"id": 1, "observation": []int{1}}), nil, "neither a text", "hint")
 	f("error inside 200", path("/reset", map[string]any{"error": "no such world"}), nil, "no such world")

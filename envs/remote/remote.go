@@ -30,6 +30,7 @@ import (
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/remote/exchange"
 	"github.com/empo2/empo2/envs/remote/numbered"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 const (
@@ -107,8 +108,8 @@ func (f *Family) probe(ctx context.Context) error {
 	}
 	trial := &episode{family: f, seed: f.tasks.First(), prompt: true}
 	if _, err := trial.Reset(ctx); err != nil {
-		var failure *exchange.Failure
-		if errors.As(err, &failure) && (failure.Kind == exchange.Refused || failure.Kind == exchange.Foreign) {
+		var failure *jsonhttp.Error
+		if errors.As(err, &failure) && (failure.Kind == jsonhttp.Refused || failure.Kind == jsonhttp.Malformed) {
 			return fmt.Errorf("%w (hint: %s)", err, f.client.Recognize(ctx))
 		}
 		return err

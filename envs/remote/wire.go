@@ -9,6 +9,7 @@ import (
 
 	"github.com/empo2/empo2/envs/remote/exchange"
 	"github.com/empo2/empo2/envs/remote/turns"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 // description is the answer to GET /.
@@ -22,8 +23,8 @@ type description struct {
 // describe asks the server what it is. One that does not say is tried out.
 func describe(ctx context.Context, c *exchange.Client) (description, error) {
 	raw, err := c.Do(ctx, exchange.Request{Path: "/", Prompt: true})
-	var f *exchange.Failure
-	if errors.As(err, &f) && f.Kind != exchange.Unreached && f.Kind != exchange.Cut && f.Status != http.StatusUnauthorized && f.Status != http.StatusForbidden {
+	var f *jsonhttp.Error
+	if errors.As(err, &f) && f.Kind != jsonhttp.Unreached && !f.Uncertain() && f.Status != http.StatusUnauthorized && f.Status != http.StatusForbidden {
 		return description{}, nil
 	}
 	if err != nil {
@@ -45,11 +46,11 @@ func describe(ctx context.Context, c *exchange.Client) (description, error) {
 
 // hinted adds what to do where the operator can do something.
 func hinted(err error) error {
-	var f *exchange.Failure
+	var f *jsonhttp.Error
 	switch {
 	case !errors.As(err, &f):
 		return err
-	case f.Kind == exchange.Unreached:
+	case f.Kind == jsonhttp.Unreached:
 		return fmt.Errorf("%w (hint: start the environment's server, or set its url)", err)
 	case f.Status == http.StatusUnauthorized || f.Status == http.StatusForbidden:
 		return fmt.Errorf("%w (hint: set the server's token)", err)
@@ -128,10 +129,10 @@ func (a stepAnswer) turn() turns.Answer {
 // read decodes an answer and checks that it is whole.
 func read(raw json.RawMessage, path string, answer interface{ lacks() string }) error {
 	foreign := func(format string, args ...any) error {
-		return fmt.Errorf("POST %s: %w", path, &exchange.Failure{Kind: exchange.Foreign, Status: http.StatusOK, Message: fmt.Sprintf(format, args...)})
+		return fmt.Errorf("POST %s: %w", path, &jsonhttp.Error{Kind: jsonhttp.Malformed, Status: http.StatusOK, Message: fmt.Sprintf(format, args...)})
 	}
-	if message, found := exchange.ErrorIn(raw); found {
-		return fmt.Errorf("POST %s: %w", path, &exchange.Failure{Kind: exchange.Broken, Status: http.StatusOK, Message: message})
+	if message, found := jsonhttp.ErrorIn(raw); found {
+		return fmt.Errorf("POST %s: %w", path, &jsonhttp.Error{Kind: jsonhttp.Failed, Status: http.StatusOK, Message: message})
 	}
 	if err := json.Unmarshal(raw, answer); err != nil {
 		return foreign("the answer is not one of %s: %v", protocol, err)

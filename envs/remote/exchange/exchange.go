@@ -1,22 +1,21 @@
-// Package exchange makes single JSON exchanges with an environment server: each
-// under a deadline, repeated only where that is safe, and with failures sorted
-// by what may be done about them.
+// Package exchange makes single JSON exchanges with an environment server. It
+// adds to package jsonhttp what environments have in common: how long a server
+// is waited for, which requests are safe to repeat, and streams of events.
 package exchange
 
 import (
+	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
-	"strings"
 	"time"
 
-	"github.com/go-resty/resty/v2"
 	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 // maxAnswer bounds the body of one answer in bytes.
@@ -38,18 +37,12 @@ type Server struct {
 
 // A Client exchanges JSON with one server. It is safe for concurrent use.
 type Client struct {
-	server    Server
-	base      *url.URL
-	transport *http.Transport
-	http      *resty.Client
+	*jsonhttp.Client
+	server Server
 }
 
 // New checks s and prepares a client; it does not connect.
 func New(s Server) (*Client, error) {
-	base, err := url.Parse(strings.TrimRight(s.URL, "/"))
-	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, fmt.Errorf("url %q is no address of a server (hint: http://host:port)", s.URL)
-	}
 	if s.Timeout < 0 || s.Patience < 0 {
 		return nil, fmt.Errorf("timeout %v and patience %v must not be negative", s.Timeout, s.Patience)
 	}
@@ -59,56 +52,19 @@ func New(s Server) (*Client, error) {
 	if s.Patience == 0 {
 		s.Patience = 5 * time.Minute
 	}
-	c := &Client{server: s, base: base, transport: newTransport(s)}
-	c.http = resty.NewWithClient(&http.Client{Transport: c.transport}).
-		SetBaseURL(base.String()).
-		SetHeader("Content-Type", "application/json").
-		SetHeader("Accept", "application/json").
-		SetHeader("User-Agent", "empo2").
-		SetResponseBodyLimit(maxAnswer).
-		SetDisableWarn(true)
-	if s.Token != "" {
-		c.http.SetAuthToken(s.Token)
+	// A connection per episode stays open, as steps follow each other closely.
+	c, err := jsonhttp.New(jsonhttp.Config{
+		URL: s.URL, Server: "an environment server", Key: s.Token, Timeout: s.Timeout, MaxAnswer: maxAnswer,
+		Transport: jsonhttp.NewTransportOver(s.Dial, 64),
+	})
+	if err != nil {
+		return nil, err
 	}
-	return c, nil
+	return &Client{Client: c, server: s}, nil
 }
-
-// newTransport keeps a connection per episode open, as steps follow each other
-// closely.
-func newTransport(s Server) *http.Transport {
-	if s.Dial == nil {
-		s.Dial = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext
-	}
-	return &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         s.Dial,
-		TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConns:        64,
-		MaxIdleConnsPerHost: 64,
-		IdleConnTimeout:     90 * time.Second,
-	}
-}
-
-// URL is the server's address, without a slash at its end.
-func (c *Client) URL() string { return c.base.String() }
 
 // Timeout bounds one exchange.
 func (c *Client) Timeout() time.Duration { return c.server.Timeout }
-
-// Close releases the connections. No call may be under way.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
-
-// Transport is for protocols that begin with an HTTP request.
-func (c *Client) Transport() *http.Transport { return c.transport }
-
-// Header is what every request carries.
-func (c *Client) Header() http.Header {
-	h := http.Header{"User-Agent": {"empo2"}}
-	if c.server.Token != "" {
-		h.Set("Authorization", "Bearer "+c.server.Token)
-	}
-	return h
-}
 
 // A Request is one exchange.
 type Request struct {
@@ -124,88 +80,51 @@ type Request struct {
 	Prompt bool
 }
 
+func (r Request) http() jsonhttp.Request {
+	return jsonhttp.Request{Path: r.Path, Body: r.Body, Header: r.Header}
+}
+
 // Do makes an exchange and returns the JSON of a 2xx answer. A busy server is
 // waited for and an unreachable one dialled again, with growing pauses and as
-// long as the patience lasts; every other failure is returned as a [*Failure].
+// long as the patience lasts; every other failure is a [*jsonhttp.Error].
 func (c *Client) Do(ctx context.Context, r Request) (json.RawMessage, error) {
 	var answer json.RawMessage
-	err := c.Persist(ctx, r.op(), r.May, func(ctx context.Context) (err error) {
+	err := c.Persist(ctx, r.http().Op(), r.May, func(ctx context.Context) (err error) {
 		answer, err = c.Try(ctx, r)
 		return err
 	})
 	return answer, err
 }
 
-func (r Request) op() string {
-	if r.Body == nil {
-		return "GET " + r.Path
-	}
-	return "POST " + r.Path
-}
-
-// May reports whether the request may be sent again after f.
-func (r Request) May(f *Failure) bool {
-	switch f.Kind {
-	case Busy:
+// May reports whether the request may be sent again after e.
+func (r Request) May(e *jsonhttp.Error) bool {
+	switch {
+	case e.Kind == jsonhttp.Busy:
 		return true
-	case Unreached:
+	case e.Kind == jsonhttp.Unreached:
 		return !r.Prompt
-	case Cut:
-		return r.Repeatable && !r.Prompt
 	}
-	return false
+	return e.Uncertain() && r.Repeatable && !r.Prompt
 }
 
 // Try makes an exchange once, for callers that [Client.Persist] by themselves.
-func (c *Client) Try(ctx context.Context, r Request) (json.RawMessage, error) {
-	late := fmt.Errorf("no answer from %s within %v", c.URL(), c.server.Timeout)
-	ctx, cancel := context.WithTimeoutCause(ctx, c.server.Timeout, late)
-	defer cancel()
-	request, err := c.request(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	answer, err := request.Send()
-	switch {
-	case err != nil:
-		return nil, c.Lost(ctx, err)
-	case answer.IsError():
-		return nil, refusal(answer.StatusCode(), answer.Header(), answer.Body())
-	case !json.Valid(answer.Body()):
-		return nil, &Failure{Kind: Foreign, Status: answer.StatusCode(), Message: fmt.Sprintf("the answer is no JSON: %.120q", answer.Body())}
-	}
-	return answer.Body(), nil
+// The key is not in the answer, even if the server repeats it.
+func (c *Client) Try(ctx context.Context, r Request) (answer json.RawMessage, err error) {
+	err = c.Call(ctx, r.http(), &answer)
+	return c.Redact(bytes.TrimSpace(answer)), err
 }
 
-// request encodes r.
-func (c *Client) request(ctx context.Context, r Request) (*resty.Request, error) {
-	request := c.http.R().SetContext(ctx).SetHeaders(r.Header)
-	request.Method, request.URL = http.MethodGet, r.Path
-	if r.Body == nil {
-		return request, nil
+// RefusesAction reports whether a step was answered with a complaint about its
+// action: a 400, 413 or 422 that does not name id, the request's other field.
+// The message is for the policy.
+func RefusesAction(err error, id string) (message string, refused bool) {
+	var e *jsonhttp.Error
+	if !errors.As(err, &e) || e.Names(id) {
+		return "", false
 	}
-	body, err := json.Marshal(r.Body)
-	if err != nil {
-		return nil, fmt.Errorf("%s: encode: %w", r.op(), err)
+	switch e.Status {
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+		return jsonhttp.Shorten(e.Message), true
 	}
-	request.Method = http.MethodPost
-	return request.SetBody(body), nil
-}
-
-// Lost sorts an exchange that had no answer because of err.
-func (c *Client) Lost(ctx context.Context, err error) *Failure {
-	f := &Failure{Kind: Cut, Message: "the connection was lost", Err: err}
-	var dial *net.OpError
-	var certificate *tls.CertificateVerificationError
-	switch {
-	case ctx.Err() != nil:
-		f.Message, f.Err = "", context.Cause(ctx)
-	case errors.As(err, &certificate):
-		f.Kind, f.Message = Refused, "the server's certificate is not trusted"
-	case errors.Is(err, resty.ErrResponseBodyTooLarge):
-		f.Kind, f.Message = Foreign, fmt.Sprintf("the answer is longer than %d MiB", maxAnswer>>20)
-	case errors.As(err, &dial) && (dial.Op == "dial" || dial.Op == "proxyconnect"):
-		f.Kind, f.Message = Unreached, "the server cannot be reached"
-	}
-	return f
+	return "", false
 }
