@@ -174,14 +174,18 @@ func evalRules(e Eval) []rule {
 	}
 }
 
+// isModuleKeyword reports whether a target module is a keyword rather than a
+// name.
+func isModuleKeyword(name string) bool { return name == AllLinear || name == "attention" }
+
 func trainerRules(t Trainer) []rule {
 	named := len(t.TargetModules) > 0 && !slices.Contains(t.TargetModules, "")
-	alone := len(t.TargetModules) == 1 || !slices.Contains(t.TargetModules, AllLinear)
+	alone := len(t.TargetModules) == 1 || !slices.ContainsFunc(t.TargetModules, isModuleKeyword)
 	return []rule{
 		between("trainer.rank", float64(t.Rank), 1, 4096),
 		above("trainer.alpha", t.Alpha),
 		{"trainer.target_modules", named, "names no module", `["all-linear"], or names such as ["q_proj", "v_proj"]`},
-		{"trainer.target_modules", alone, "all-linear includes the others",
+		{"trainer.target_modules", alone, "all-linear and attention stand alone",
 			`["all-linear"] alone, or names without it`},
 		oneOf("trainer.dtype", t.Dtype, "float32", "bfloat16"),
 		{"trainer.device", t.Device != "", "is empty", `"auto", "cpu", "cuda" or "cuda:0"`},

@@ -123,7 +123,7 @@ func TestBadFiles(t *testing.T) {
 	f("[optimizer]\nschedule = \"step\"\n", "optimizer.schedule", "one of constant, linear, cosine")
 	f("[optimizer]\nwarmup_steps = 300\n", "optimizer.warmup_steps", "not less than run.steps")
 	f("[trainer]\ntarget_modules = []\n", "trainer.target_modules", "names no module")
-	f("[trainer]\ntarget_modules = [\"all-linear\", \"q_proj\"]\n", "trainer.target_modules", "includes the others")
+	f("[trainer]\ntarget_modules = [\"all-linear\", \"q_proj\"]\n", "trainer.target_modules", "stand alone")
 	f("[sampler]\ntemplate_args = \"[1]\"\n", "c.toml:2", "sampler.template_args is of type table")
 	f("profile = \"gpu\"\n", "c.toml:1", "unknown profile \"gpu\"")
 	f("[run]\nname = \"a/b\"\n", "run.name", "not a folder name")
