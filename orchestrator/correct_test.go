@@ -43,11 +43,15 @@ func TestMismatchIsCorrected(t *testing.T) {
 		}
 		trainedTokens := 0
 		for _, r := range trained(w) {
-			for k, got := range r.Weights {
-				if got == 0 {
+			for k := range r.Tokens {
+				if !r.Trains(k) {
 					continue
 				}
 				trainedTokens++
+				got := float32(1)
+				if r.ImportanceWeights != nil {
+					got = r.ImportanceWeights[k]
+				}
 				if math.Abs(float64(got)-weight) > 1e-3 {
 					t.Fatalf("skew %v: weight %v at %d, want %v", skew, got, k, weight)
 				}

@@ -18,7 +18,7 @@ type item struct {
 	// rows are trained: rendered with tips or, off-policy, without them; the
 	// log-probs are always those of the context that was sampled.
 	rows []rollout.Row
-	// weights are the importance weights of the rows' trained tokens; nil: all 1.
+	// weights are the importance weights of the rows' tokens; nil: all 1.
 	weights [][]float32
 	// sampled are the rows as the policy was sampled in them.
 	sampled []rollout.Row
@@ -158,7 +158,7 @@ func (l *Loop) rows(batch []item) []trainerbridge.Row {
 		for i, s := range it.rows {
 			r := row(s, it.advantage*scale, coefficient*scale)
 			if it.weights != nil {
-				r.Weights = it.weights[i]
+				r.ImportanceWeights = it.weights[i]
 			}
 			out = append(out, r)
 		}
@@ -185,9 +185,9 @@ func tokenScale(l config.Loss, trained, total, episodes int) float64 {
 
 // row trains the tokens of s with one advantage.
 func row(s rollout.Row, advantage, kl float64) trainerbridge.Row {
-	r := trainerbridge.Row{Tokens: s.Tokens}
+	r := trainerbridge.Row{Tokens: s.Tokens, LossMask: s.LossMask}
 	n := len(s.Tokens)
-	r.Weights, r.Logprobs, r.Advantages = make([]float32, n), make([]float32, n), make([]float32, n)
+	r.Logprobs, r.Advantages = make([]float32, n), make([]float32, n)
 	if kl > 0 {
 		r.KL = make([]float32, n)
 	}
@@ -195,7 +195,7 @@ func row(s rollout.Row, advantage, kl float64) trainerbridge.Row {
 		if !trained {
 			continue
 		}
-		r.Weights[i], r.Logprobs[i], r.Advantages[i] = 1, s.Logprobs[i], float32(advantage)
+		r.Logprobs[i], r.Advantages[i] = s.Logprobs[i], float32(advantage)
 		if kl > 0 {
 			r.KL[i] = float32(kl)
 		}
@@ -206,7 +206,7 @@ func row(s rollout.Row, advantage, kl float64) trainerbridge.Row {
 // anchor carries only the KL at the tokens of s.
 func anchor(s rollout.Row, kl float64) trainerbridge.Row {
 	r := row(s, 0, kl)
-	clear(r.Weights)
+	r.LossMask = make([]bool, len(s.Tokens))
 	clear(r.Logprobs)
 	return r
 }
