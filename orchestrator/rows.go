@@ -141,7 +141,7 @@ func (l *Loop) miniBatches(items []item, version, epoch int) [][]item {
 }
 
 // rows renders one mini-batch. Losses are sums, so that every mean is folded
-// into the advantages and KL coefficients here (loss.average).
+// into the coefficients here (loss.average).
 func (l *Loop) rows(batch []item) []trainerbridge.Row {
 	total := 0
 	for _, it := range batch {
@@ -160,6 +160,7 @@ func (l *Loop) rows(batch []item) []trainerbridge.Row {
 			if it.weights != nil {
 				r.ImportanceWeights = it.weights[i]
 			}
+			r.Entropy = perToken(s, l.Config.Loss.Entropy*scale)
 			out = append(out, r)
 		}
 		for _, s := range it.anchors {
@@ -201,6 +202,20 @@ func row(s rollout.Row, advantage, kl float64) trainerbridge.Row {
 		}
 	}
 	return r
+}
+
+// perToken is a coefficient at the trained tokens of s; nil for 0.
+func perToken(s rollout.Row, coefficient float64) []float32 {
+	if coefficient == 0 {
+		return nil
+	}
+	out := make([]float32, len(s.Tokens))
+	for i, trained := range s.LossMask {
+		if trained {
+			out[i] = float32(coefficient)
+		}
+	}
+	return out
 }
 
 // anchor carries only the KL at the tokens of s.

@@ -41,6 +41,21 @@ func TestAverages(t *testing.T) {
 	f("constant", 1.0/20, -1.0/20) // 1/(10 · 2): the same for short and long replies
 }
 
+// The entropy bonus is averaged as the policy gradient is, over trained tokens
+// only; without one no row carries it.
+func TestEntropyBonus(t *testing.T) {
+	c := demo()
+	c.Loss.Entropy, c.Loss.Average = 0.1, "token"
+	batch := []item{{advantage: 1, rows: []rollout.Row{trainedRow(2)}, trained: 2}}
+	if diff := cmp.Diff([]float32{0, 0.05, 0.05}, (&Loop{Config: c}).rows(batch)[0].Entropy); diff != "" {
+		t.Error(diff)
+	}
+	c.Loss.Entropy = 0
+	if e := (&Loop{Config: c}).rows(batch)[0].Entropy; e != nil {
+		t.Errorf("without a bonus: %v", e)
+	}
+}
+
 // Dr.GRPO's advantage of an episode is its return less the mean, with neither
 // its length nor the group's standard deviation in it.
 func TestDrGRPO(t *testing.T) {

@@ -114,9 +114,6 @@ func (l *Loop) train(ctx context.Context, version int, items []item, m *StepMetr
 		"dual_clip": l.Config.Loss.DualClip, "logprob_floor": l.Config.Loss.LogprobFloor,
 		"kl_estimator": map[string]float64{"exact": 0, "k3": 1}[l.Config.Loss.KLEstimator],
 	}}
-	if coefficient := l.Config.Loss.Entropy; coefficient != 0 {
-		loss.Config["entropy_coef"] = coefficient
-	}
 	o := l.Config.Optimizer
 	adam := trainerbridge.Adam{
 		LearningRate: learningRate(o, version, l.Config.Run.Steps), Beta1: o.Beta1, Beta2: o.Beta2, Eps: o.Eps,

@@ -219,7 +219,7 @@ func newTrainer(c config.Config, t tools, root string, log zerolog.Logger) *trai
 		},
 		Client: trainerbridge.ClientConfig{
 			Rank: c.Trainer.Rank, Alpha: c.Trainer.Alpha, Seed: int64(c.Run.Seed & (1<<31 - 1)),
-			Timeout: seconds(c.Trainer.TimeoutSeconds), Log: log,
+			TargetModules: c.Trainer.TargetModules, Timeout: seconds(c.Trainer.TimeoutSeconds), Log: log,
 		},
 	}
 }
