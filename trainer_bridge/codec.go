@@ -30,8 +30,8 @@ type CodecConfig struct {
 // trains. Calls change nothing, so that they are retried until their deadline.
 // A Codec is safe for concurrent use.
 type Codec struct {
-	// TemplateArgs are arguments of the chat template, for example
-	// enable_thinking. They must be set before the first call.
+	// TemplateArgs are arguments of the chat template for Render, for example
+	// enable_thinking. Nil: none. Set them before the first call.
 	TemplateArgs map[string]any
 
 	cfg       CodecConfig

@@ -99,8 +99,8 @@ func idleSampler(c Config, when func(cond bool, why string, keys ...string)) {
 	running := s.Backend == "sglang" || s.Backend == "openai" || s.Backend == "vllm" &&
 		len(s.VLLM.URLs)+len(s.VLLM.Launch) > 0
 	when(running, "empo2 does not start the server", "sampler.max_model_len")
-	when(s.Template != "auto", fmt.Sprintf("sampler.template is %q, which takes no arguments", s.Template), "sampler.template_args")
-	when(s.Backend == "ollama" && c.Algorithm.Name == "adapt", "Ollama renders the conversation itself", "sampler.template_args")
+	when(s.Template != "auto", fmt.Sprintf("sampler.template is %q, which takes no arguments", s.Template),
+		"sampler.template_args")
 	when(s.Backend == "openai" || s.Backend == "ollama" && c.Algorithm.Name == "adapt",
 		"the endpoint renders the conversation itself", "sampler.template")
 }

@@ -40,8 +40,9 @@ type Config struct {
 	Args     []string // further arguments of Binary, for example "-ngl", "99"
 	BaseGGUF string   // base model, see [EnsureBaseGGUF]
 	Alias    string   // policies are called <Alias>-v000012; empty: "policy"
-	// TemplateArgs are arguments of the chat template, for example
-	// enable_thinking.
+
+	// TemplateArgs are arguments of the chat template in the model's file, for
+	// example enable_thinking. Nil: none.
 	TemplateArgs map[string]any
 
 	ContextPerSlot int // tokens of one conversation; 0: what the model was trained with

@@ -32,8 +32,9 @@ type Config struct {
 	// "user" for models whose template knows no other, which puts its text
 	// before the first message of the user. Empty: "system".
 	SystemRole string
+
 	// TemplateArgs are arguments of the server's chat template, for example
-	// enable_thinking; vLLM, SGLang and llama-server accept them.
+	// enable_thinking. Nil: none are sent.
 	TemplateArgs map[string]any
 
 	// RequestTimeout bounds a request with its repeats, waiting for a place

@@ -337,18 +337,6 @@ func TestARequestHasItsOwnDeadline(t *testing.T) {
 	}
 }
 
-func TestTemplateArgumentsReachTheServer(t *testing.T) {
-	s := newFake(t, tossing)
-	b := openFake(t, s, func(c *Config) { c.TemplateArgs = map[string]any{"enable_thinking": false} })
-	if _, err := b.Sample(t.Context(), publish(t, b), request()); err != nil {
-		t.Fatal(err)
-	}
-	asked := s.Requests()
-	if got := asked[len(asked)-1].TemplateArgs; len(got) != 1 || got["enable_thinking"] != false {
-		t.Errorf("asked with %v", got)
-	}
-}
-
 // A server that repeats the key in its refusal does not make us print it.
 func TestTheKeyIsNotInErrors(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

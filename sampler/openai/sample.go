@@ -81,8 +81,6 @@ type question struct {
 	MaxCompletion int   `json:"max_completion_tokens,omitempty"`
 	Seed          int64 `json:"seed"`
 	Stream        bool  `json:"stream"`
-	// TemplateArgs is an extension of OpenAI's interface.
-	TemplateArgs map[string]any `json:"chat_template_kwargs,omitempty"`
 }
 
 type message struct {
@@ -167,7 +165,7 @@ func full(err error) bool {
 func (b *Backend) question(r sampler.Request, newer bool) question {
 	q := question{
 		Model: b.cfg.Model, Messages: b.messages(r.Messages), Temperature: r.Temperature, TopP: 1,
-		MaxTokens: r.MaxTokens, Seed: sampler.ShortSeed(r.Seed), TemplateArgs: b.cfg.TemplateArgs,
+		MaxTokens: r.MaxTokens, Seed: sampler.ShortSeed(r.Seed),
 	}
 	if newer {
 		q.MaxTokens, q.MaxCompletion = 0, r.MaxTokens

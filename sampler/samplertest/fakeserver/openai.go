@@ -52,8 +52,6 @@ type OpenAIRequest struct {
 	MaxCompletionTokens *int     `json:"max_completion_tokens"`
 	Seed                *int64   `json:"seed"`
 	Stream              bool     `json:"stream"`
-
-	TemplateArgs map[string]any `json:"chat_template_kwargs"`
 }
 
 // NewOpenAI starts the server on a free port of the loopback. Close ends it.

@@ -51,7 +51,7 @@ class Render(Struct):
 
     messages: list[Message]
     add_generation_prompt: bool = False
-    template_args: dict[str, Any] = {}
+    template_args: dict[str, Any] = {}  # handed to the template, e.g. enable_thinking
 
 
 class Codec:
