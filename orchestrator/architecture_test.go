@@ -57,6 +57,7 @@ var importRules = []struct{ of, may, why string }{
 	{"orchestrator/advantage", "", "estimators are pure functions"},
 	{"orchestrator/ledger", "", "the ledger stores values, whatever they mean"},
 	{"orchestrator/config", "", "configuration is data; the command interprets it"},
+	{"orchestrator/inspect", "", "it looks at files and hardware, and the command draws the conclusions"},
 	{"orchestrator/dashboard", "orchestrator/ledger", "the dashboard shows what is in the ledger"},
 	{"orchestrator/report", "orchestrator/ledger", "a report shows what is in the ledger"},
 	{"orchestrator", "orchestrator/advantage orchestrator/config orchestrator/ledger envs memory trainer_bridge " +
@@ -143,7 +144,7 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 }
 
 // backendNames are inference servers as flags, keys and hints name them.
-var backendNames = regexp.MustCompile(`(?i)vllm|sglang|llama|ollama|openai|--[a-z]+-[a-z]`)
+var backendNames = regexp.MustCompile(`(?i)vllm|sglang|llama|ollama|openai|--(max|enable|no|logprobs|cache|gpu|served)-`)
 
 // Advice that names a server's flags or keys comes from the backend
 // ([sampler.Capabilities]).

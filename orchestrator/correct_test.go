@@ -130,7 +130,7 @@ func TestAdaptationTrainsNothing(t *testing.T) {
 
 // A few tokens that differ by much count as much as many that differ slightly.
 func TestSingleTokensFarOffAreCorrected(t *testing.T) {
-	l := &Loop{Config: config.Default()}
+	l := &Loop{Config: demo()}
 	f := func(m Mismatch, want bool) {
 		t.Helper()
 		if l.off(m) != want {

@@ -115,7 +115,7 @@ func (p *canaryBackend) verify(ctx context.Context, a Adapter, policy Policy) er
 		can, err := p.Capabilities(ctx)
 		return errors.Join(fmt.Errorf(
 			"%w: version %d: log-probs differ from the trainer's by %.3g at most and %.3g on average (tolerance %.3g); %s\n"+
-				"  hint: if model and adapter are right, sampler.canary may be raised",
+				"  hint: if model and adapter are right, sampler.canary_tolerance may be raised",
 			ErrCanary, a.Version, c.MaxDiff, c.MeanDiff, p.tolerance, MismatchCause(c.MeanDiff, c.MaxDiff, can.Hints)), err)
 	}
 	p.last = now

@@ -226,7 +226,7 @@ func (b *Backend) adapterFile(a sampler.Adapter) (string, error) {
 	case a.Version < 0:
 		return "", errors.New("versions are not negative")
 	case a.GGUF == "":
-		return "", errors.New("the adapter has no GGUF file\n  hint: let the trainer write one, trainer.formats = [\"peft\", \"gguf\"]")
+		return "", errors.New("the adapter has no GGUF file\n  hint: the trainer must write adapters as GGUF")
 	}
 	file, err := filepath.Abs(a.GGUF)
 	if err != nil {

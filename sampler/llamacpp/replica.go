@@ -156,8 +156,8 @@ func probeCapabilities(ctx context.Context, r *replica) (c sampler.Capabilities,
 		AdapterFormat: "gguf", Replicas: 1,
 		ContextLength: props.Settings.Context, Parallel: props.Slots, VocabSize: models.Data[0].Meta.Vocab,
 		Hints: map[string]string{
-			"adapter_format":         "llama-server loads GGUF adapters: add \"gguf\" to trainer.formats",
-			"context_length":         "raise sampler.llamacpp.context",
+			"adapter_format":         "llama-server loads GGUF adapters: the trainer must write them as GGUF",
+			"context_length":         "raise sampler.max_model_len",
 			sampler.HintStaleCache:   "empo2 starts it with --cache-ram 0: remove flags of the cache from sampler.llamacpp.args",
 			sampler.HintLowPrecision: "set sampler.llamacpp.exact_logprobs, or compute in the trainer's dtype",
 		},
@@ -182,7 +182,7 @@ func (v *version) probe(ctx context.Context, r *replica) (*probe, error) {
 		return nil, err
 	}
 	if len(ids) == 0 || len(ids)+probeTokens > v.b.caps.ContextLength {
-		return nil, fmt.Errorf("%d tokens of context are too few\n  hint: raise sampler.llamacpp.context", v.b.caps.ContextLength)
+		return nil, fmt.Errorf("%d tokens of context are too few\n  hint: raise sampler.max_model_len", v.b.caps.ContextLength)
 	}
 	c, err := v.complete(ctx, r, sampler.Request{Prompt: ids, MaxTokens: probeTokens})
 	if err != nil {

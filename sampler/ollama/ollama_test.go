@@ -250,7 +250,7 @@ func TestPublishRefuses(t *testing.T) {
 			t.Errorf("%s: left behind: %v", want, s.Models())
 		}
 	}
-	f("trainer.formats", sampler.Adapter{Version: 1, Dir: "peft"})
+	f("the trainer must write adapters as GGUF", sampler.Adapter{Version: 1, Dir: "peft"})
 	f("no such file", sampler.Adapter{Version: 1, GGUF: "absent.gguf"})
 	text := filepath.Join(t.TempDir(), "adapter.gguf")
 	if err := os.WriteFile(text, []byte("PK"), 0o644); err != nil {
@@ -281,7 +281,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	f("it has tiny:latest", func(_ *fakeserver.Ollama, c *Config) { c.Model = "tniy" })
 	f("no model", func(_ *fakeserver.Ollama, c *Config) { c.Model = "" })
 	f("update Ollama to 0.12.11", func(s *fakeserver.Ollama, _ *Config) { s.Version = "0.12.6" })
-	f("lower sampler.ollama.context", func(s *fakeserver.Ollama, c *Config) { c.NumCtx = s.Context + 1 })
+	f("lower sampler.max_model_len", func(s *fakeserver.Ollama, c *Config) { c.NumCtx = s.Context + 1 })
 	f("must be http://HOST:PORT", func(_ *fakeserver.Ollama, c *Config) { c.URL = "127.0.0.1:11434" })
 	f("must be http://HOST:PORT", func(_ *fakeserver.Ollama, c *Config) { c.URL = "ftp://host" })
 	f("not be negative", func(_ *fakeserver.Ollama, c *Config) { c.NumCtx = -1 })

@@ -44,7 +44,7 @@ func (b *Backend) probe(ctx context.Context) error {
 		b.cfg.NumCtx = defaultContext
 	case trained > 0 && b.cfg.NumCtx > trained:
 		return fmt.Errorf("model %s was trained with a context of %d tokens, %d are asked for\n"+
-			"  hint: lower sampler.ollama.context", b.cfg.Model, trained, b.cfg.NumCtx)
+			"  hint: lower sampler.max_model_len", b.cfg.Model, trained, b.cfg.NumCtx)
 	}
 	b.caps = sampler.Capabilities{
 		Server: "ollama", Version: version.Version, Adapters: "create", AdapterFormat: "gguf",
@@ -63,12 +63,12 @@ func hints() map[string]string {
 			"again, or choose sampler.backend llamacpp, vllm or sglang",
 		"logprobs": "Ollama's belong to pieces of text, with gaps; let the trainer recompute them, or " +
 			"choose sampler.backend llamacpp, vllm or sglang",
-		"adapter_format": "trainer.formats must have \"gguf\"",
+		"adapter_format": "the trainer must write adapters as GGUF",
 		"max_resident": "Ollama keeps one adapter of a base model loaded; requests of two versions take turns, " +
 			"with a reload between them",
 		"stop_strings": "Ollama does not say whether a stop string or the end token ended a reply, which a " +
 			"trainer must know; choose sampler.backend llamacpp, vllm or sglang",
-		"context_length": "raise sampler.ollama.context",
+		"context_length": "raise sampler.max_model_len",
 		sampler.HintLowPrecision: "serve a model that is not quantised, and start Ollama without OLLAMA_KV_CACHE_TYPE and " +
 			"OLLAMA_FLASH_ATTENTION",
 		sampler.HintStaleCache: "start Ollama again",
@@ -115,7 +115,7 @@ func (b *Backend) explain(ctx context.Context, err error) error {
 	if len(names) > 0 {
 		has = strings.Join(names, ", ")
 	}
-	return fmt.Errorf("the server has no model %q; it has %s\n  hint: `ollama pull %s`, or set sampler.model", b.cfg.Model, has, b.cfg.Model)
+	return fmt.Errorf("the server has no model %q; it has %s\n  hint: `ollama pull %s`, or set sampler.served_model_name", b.cfg.Model, has, b.cfg.Model)
 }
 
 // contextLength is what the model was trained with; 0: unknown.

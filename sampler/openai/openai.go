@@ -66,7 +66,7 @@ func (c Config) base() (string, error) {
 		return "", errors.New("the URL must be http://HOST or https://HOST, with the path of the interface if that is not " +
 			"/v1\n  hint: set sampler.openai.url")
 	case c.Model == "":
-		return "", errors.New("no model\n  hint: set sampler.model to a name that GET /v1/models lists")
+		return "", errors.New("no model\n  hint: set sampler.served_model_name to a name that GET /v1/models lists")
 	case c.MaxInFlight < 1:
 		return "", fmt.Errorf("%d requests in flight", c.MaxInFlight)
 	case c.SystemRole != chat.RoleSystem && c.SystemRole != developer && c.SystemRole != chat.RoleUser:
