@@ -16,7 +16,7 @@ type Canary struct {
 	Tokens   int           `json:"tokens"`    // compared
 	MeanDiff float64       `json:"mean_diff"` // mean |server − trainer| in nats
 	MaxDiff  float64       `json:"max_diff"`  // largest of them
-	Moved    float64       `json:"moved"`     // how far the trainer's values moved since the version before; 0 for the first
+	Moved    float64       `json:"moved"`     // the trainer's, since the version before; 0 for the first
 	Took     time.Duration `json:"took"`
 }
 
@@ -123,7 +123,9 @@ func (p *canaryBackend) verify(ctx context.Context, a Adapter, policy Policy) er
 }
 
 // sample lets the server write after the prompt and the trainer score it.
-func (p *canaryBackend) sample(ctx context.Context, a Adapter, policy Policy, temperature float64, now *canaryRun) error {
+func (p *canaryBackend) sample(
+	ctx context.Context, a Adapter, policy Policy, temperature float64, now *canaryRun,
+) error {
 	c, err := p.Sample(ctx, policy, Request{
 		Prompt: p.prompt, MaxTokens: canaryTokens, Temperature: temperature, Seed: canarySeed, Session: "canary",
 	})
@@ -163,7 +165,9 @@ func (f *canaryRun) diff() (tokens int, mean, largest float64) {
 // one before. moved is the largest change of the trainer's values; stuck says
 // that the trainer's moved, further than the two disagreed before, and the
 // server's did not.
-func (p *canaryBackend) compareWithLast(ctx context.Context, a Adapter, now *canaryRun) (moved float64, stuck bool, err error) {
+func (p *canaryBackend) compareWithLast(ctx context.Context, a Adapter, now *canaryRun) (
+	moved float64, stuck bool, err error,
+) {
 	same, server := true, 0.0
 	for i, old := range p.last.samples {
 		scores, err := a.ScoreAfter(ctx, p.prompt, old.IDs)
