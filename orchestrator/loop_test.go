@@ -141,7 +141,7 @@ func TestOffPolicyRowsCarryNoTip(t *testing.T) {
 // Every mean is folded into the rows: a mini-batch's token weights are
 // |advantage| / (tokens · episodes).
 func TestRowsCarryTheNormalisation(t *testing.T) {
-	l := &Loop{Config: small(func(c *config.Config) { c.Loss.KL, c.Loss.KLSampled = 0.05, 0.3 })}
+	c := small(func(c *config.Config) { c.Loss.KL, c.Loss.KLSampled = 0.05, 0.3 }).Loss
 	sequence := func(n, trained int) rollout.Row {
 		s := rollout.Row{Tokens: make([]int32, n), LossMask: make([]bool, n), Logprobs: make([]float32, n)}
 		for i := n - trained; i < n; i++ {
@@ -149,9 +149,9 @@ func TestRowsCarryTheNormalisation(t *testing.T) {
 		}
 		return s
 	}
-	batch := []item{
-		{advantage: 2, rows: []rollout.Row{sequence(9, 2)}, trained: 2, sameContext: true},
-		{advantage: -1, rows: []rollout.Row{sequence(9, 4)}, anchors: []rollout.Row{sequence(12, 4)}, trained: 4},
+	batch := []trainedEpisode{
+		{advantage: 2, rows: []rollout.Row{sequence(9, 2)}, tokens: 2, sampledContext: true},
+		{advantage: -1, rows: []rollout.Row{sequence(9, 4)}, klRows: []rollout.Row{sequence(12, 4)}, tokens: 4},
 	}
 	sum := func(v []float32) (s float64) {
 		for _, x := range v {
@@ -161,8 +161,8 @@ func TestRowsCarryTheNormalisation(t *testing.T) {
 	}
 	f := func(average string, advantages, kl []float64) {
 		t.Helper()
-		l.Config.Loss.Average = average
-		for i, r := range l.rows(batch) {
+		c.Average = average
+		for i, r := range rows(batch, c) {
 			if math.Abs(sum(r.Advantages)-advantages[i]) > 1e-6 || math.Abs(sum(r.KL)-kl[i]) > 1e-6 {
 				t.Errorf("%s, row %d: advantages sum to %g, kl to %g; want %g, %g", average, i, sum(r.Advantages), sum(r.KL), advantages[i], kl[i])
 			}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
@@ -63,16 +64,26 @@ type backend struct {
 	// launch is the command that starts such a server, for people; nil: empo2
 	// starts it.
 	launch func(c config.Config, model string) string
+	// advice is the remedy of such a server for a mismatch of log-probs.
+	advice map[orchestrator.MismatchCause]string
 }
 
 var backends = map[string]backend{
 	"llamacpp": {open: openLlamaCPP,
 		timeout:  func(s config.Sampler) float64 { return s.LlamaCPP.TimeoutSeconds },
-		requests: func(s config.Sampler) int { return s.LlamaCPP.Slots }},
+		requests: func(s config.Sampler) int { return s.LlamaCPP.Slots },
+		advice: map[orchestrator.MismatchCause]string{
+			orchestrator.StaleCache:   "start llama-server with --cache-ram 0",
+			orchestrator.LowPrecision: "set sampler.llamacpp.exact_logprobs",
+		}},
 	"vllm": {open: openVLLM, codec: true,
 		timeout:  func(s config.Sampler) float64 { return s.VLLM.TimeoutSeconds },
 		requests: func(s config.Sampler) int { return s.VLLM.Requests * max(1, len(s.VLLM.URLs), s.VLLM.Replicas) },
-		launch:   func(c config.Config, model string) string { return vllm.LaunchLine(vllmLaunch(c, model)) }},
+		launch:   func(c config.Config, model string) string { return vllm.LaunchLine(vllmLaunch(c, model)) },
+		advice: map[orchestrator.MismatchCause]string{
+			orchestrator.StaleCache:   "set sampler.vllm.cache_salt",
+			orchestrator.LowPrecision: "start vLLM with --dtype float32 --logprobs-mode processed_logprobs",
+		}},
 	"sglang": {open: openSGLang, codec: true,
 		timeout:  func(s config.Sampler) float64 { return s.SGLang.TimeoutSeconds },
 		requests: func(s config.Sampler) int { return s.SGLang.Requests * max(1, len(s.SGLang.URLs)) },

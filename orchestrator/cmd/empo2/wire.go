@@ -138,8 +138,8 @@ func (r *run) connect(ctx context.Context, server served) error {
 	if template != nil && template.Unstable() != "" {
 		l.Log.Warn().Str("template", template.Name()).Str("why", template.Unstable()).Msg("the chat template does not only grow: every turn is a training row of its own")
 	}
-	l.Prompt = func() (prompt.Template, error) { return readFormat(l.Config) }
-	format, err := l.Prompt()
+	l.ReadPrompt = func() (prompt.Template, error) { return readFormat(l.Config) }
+	format, err := l.ReadPrompt()
 	if err != nil {
 		return err
 	}
@@ -155,6 +155,9 @@ func (r *run) connect(ctx context.Context, server served) error {
 		l.Driver.Neutral = template.ControlTexts()
 	}
 	l.Sleeper = server.sleeper
+	l.MismatchAdvice = func(cause orchestrator.MismatchCause) string {
+		return backends[l.Config.Sampler.Backend].advice[cause]
+	}
 	if err := r.addCanary(ctx, server, template); err != nil {
 		return err
 	}

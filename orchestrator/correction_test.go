@@ -69,8 +69,8 @@ func TestMismatchIsCorrected(t *testing.T) {
 func TestImportanceWeightsAreTruncated(t *testing.T) {
 	row := rollout.Row{Tokens: []int32{1, 2, 3}, LossMask: []bool{false, true, true}, Logprobs: []float32{0, -3, -1}}
 	bare := rollout.Row{Tokens: []int32{9, 2, 9, 3}, LossMask: []bool{false, true, false, true}, Logprobs: []float32{0, -3, 0, -1}}
-	it := item{rows: []rollout.Row{bare}, sampled: []rollout.Row{row}}
-	got, err := it.rescored([][]float32{{-1, -1.5}}, 2)
+	e := trainedEpisode{rows: []rollout.Row{bare}, sampled: []rollout.Row{row}}
+	got, err := e.rescored([][]float32{{-1, -1.5}}, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,12 +81,12 @@ func TestImportanceWeightsAreTruncated(t *testing.T) {
 		t.Errorf("log-probs %v; the stored row has %v", l, bare.Logprobs)
 	}
 	for name, scores := range map[string][][]float32{"too few": {{-1}}, "infinite": {{-1, float32(math.Inf(-1))}}, "NaN": {{-1, float32(math.NaN())}}, "positive": {{-1, 1}}} {
-		if _, err := it.rescored(scores, 2); err == nil {
+		if _, err := e.rescored(scores, 2); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	it.rows[0].LossMask = []bool{false, true, false, false}
-	if _, err := it.rescored([][]float32{{-1, -1.5}}, 2); err == nil {
+	e.rows[0].LossMask = []bool{false, true, false, false}
+	if _, err := e.rescored([][]float32{{-1, -1.5}}, 2); err == nil {
 		t.Error("a sampled token that is in no trained row was accepted")
 	}
 }
@@ -95,8 +95,8 @@ func TestImportanceWeightsAreTruncated(t *testing.T) {
 // about corrections says.
 func TestRowsWithoutLogprobsAreScored(t *testing.T) {
 	row := rollout.Row{Tokens: []int32{1, 2}, LossMask: []bool{false, true}, Logprobs: []float32{0, 0}, WithoutLogprobs: true}
-	it := item{rows: []rollout.Row{row}, sampled: []rollout.Row{row}}
-	got, err := it.rescored([][]float32{{-0.7}}, 2)
+	e := trainedEpisode{rows: []rollout.Row{row}, sampled: []rollout.Row{row}}
+	got, err := e.rescored([][]float32{{-0.7}}, 2)
 	if err != nil || got.rows[0].Logprobs[1] != -0.7 || got.weights[0][1] != 1 || got.rows[0].WithoutLogprobs {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -124,23 +124,23 @@ func TestAdaptationTrainsNothing(t *testing.T) {
 	}
 }
 
-// Few tokens that are far off count as much as many that are slightly off.
+// Few tokens that differ by far count as much as many that differ slightly.
 func TestSingleTokensFarOffAreCorrected(t *testing.T) {
-	l := &Loop{Config: config.Default()}
-	f := func(m Mismatch, want bool, cause string) {
+	tolerance := config.Default().Loss.MismatchTolerance
+	f := func(m Mismatch, large bool, cause MismatchCause) {
 		t.Helper()
-		if l.off(m) != want || want && !strings.Contains(likelyCause(m), cause) {
-			t.Errorf("%+v: off is %t, cause %q", m, l.off(m), likelyCause(m))
+		if m.large(tolerance) != large || large && m.cause() != cause {
+			t.Errorf("%+v: large is %t, cause %q", m, m.large(tolerance), m.cause())
 		}
 	}
 	f(Mismatch{Mean: 1e-6, Max: 1e-4}, false, "")
-	f(Mismatch{Mean: 9e-4, Max: 1.9}, true, "stale prompt cache")
-	f(Mismatch{Mean: 0.01, Max: 0.1}, true, "low precision")
-	f(Mismatch{Mean: 2, Max: 6}, true, "wrong adapter")
+	f(Mismatch{Mean: 9e-4, Max: 1.9}, true, StaleCache)
+	f(Mismatch{Mean: 0.01, Max: 0.1}, true, LowPrecision)
+	f(Mismatch{Mean: 2, Max: 6}, true, OtherModel)
 }
 
-// A server of text that tells its context is adapted on like any other: its
-// limits are its own, and tips are written.
+// An adaptation run works with a server of text that reports its context. The
+// server keeps its own limits, and tips are written.
 func TestAdaptationOnAServerOfText(t *testing.T) {
 	w := newWorld(t, small(func(c *config.Config) { c.Algorithm.Name = "adapt"; c.Run.Steps = 2 }))
 	l, done := w.open()
