@@ -169,7 +169,8 @@ func (e trainedEpisode) rescored(scores [][]float32, limit float64) (trainedEpis
 // log-probs and their truncated importance weights.
 func scoreTokens(r rollout.Row, scores []float32, limit float64) ([]scoredToken, error) {
 	if len(scores) != len(r.Tokens)-1 {
-		return nil, fmt.Errorf("score a row of %d tokens: the trainer answered with %d log-probs", len(r.Tokens), len(scores))
+		return nil, fmt.Errorf("score a row of %d tokens: the trainer answered with %d log-probs",
+			len(r.Tokens), len(scores))
 	}
 	var out []scoredToken
 	for k, trained := range r.LossMask {
