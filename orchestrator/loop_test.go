@@ -271,57 +271,97 @@ func TestARefusedRequestIsNotRepeated(t *testing.T) {
 	}
 }
 
-// A run that is stopped anywhere goes on where it was: finished episodes are
-// not sampled again, committed steps are not trained again, the memory is the
-// one of the last commit (defect 4), and the result is the same as without
-// the stop.
-func TestAStoppedRunContinues(t *testing.T) {
-	final := func(w *world) string {
-		l, done := w.open()
-		defer done()
-		history, err := History(context.Background(), l.Ledger)
+// outcome is everything that two runs with the same result agree on: the
+// metrics of all steps, times excepted, and the memory.
+func outcome(t *testing.T, w *world) string {
+	t.Helper()
+	l, done := w.open()
+	defer done()
+	history, err := History(context.Background(), l.Ledger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, m := range history {
+		m.Seconds = Seconds{}
+		text, err := json.Marshal(m)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var out []string
-		for _, m := range history {
-			m.Seconds = Seconds{}
-			text, _ := json.Marshal(m)
-			out = append(out, string(text))
-		}
-		stats, err := l.Memory.(*memory.Bank).Stats(context.Background())
-		return fmt.Sprint(strings.Join(out, "\n"), stats, err)
+		out = append(out, string(text))
 	}
+	stats, err := l.Memory.(*memory.Bank).Stats(context.Background())
+	return fmt.Sprint(strings.Join(out, "\n"), stats, err)
+}
+
+// A run continues after a stop at any request: committed steps are not trained
+// again, the memory is the one of the last commit (defect 4), and the result
+// is the same as without the stop.
+func TestAStoppedRunContinues(t *testing.T) {
 	whole := newWorld(t, small())
 	if _, err := whole.run(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	total := len(whole.backend.Calls())
-	want := final(whole)
+	want := outcome(t, whole)
 	for _, after := range []int{1, total / 5, total / 2, total - 3} {
 		w := newWorld(t, small())
-		ctx, cancel := context.WithCancelCause(context.Background())
-		stop := errors.New("stopped")
-		calls := 0
-		w.backend.BeforeSample = nil
-		w.backend.AfterSample = func(*sampler.Completion) {}
-		stopper := &stopAfter{n: after, cancel: func() { cancel(stop) }}
-		w.backend.BeforeSample = stopper.count
-		if _, err := w.run(ctx); !errors.Is(err, stop) {
-			t.Fatalf("after %d of %d calls: %v", after, total, err)
+		w.stopAfter(after)
+		finished := w.finishedEpisodes()
+		if after > total/3 && len(finished) == 0 {
+			t.Fatalf("stopped after %d of %d calls: no episode is in the ledger", after, total)
 		}
-		calls = len(w.backend.Calls())
-		w.backend.BeforeSample = nil
+		before := w.backend.Calls()
 		if _, err := w.run(context.Background()); err != nil {
 			t.Fatalf("continuing after %d calls: %v", after, err)
 		}
-		if got := final(w); got != want {
+		if got := outcome(t, w); got != want {
 			t.Errorf("stopped after %d of %d calls: another result\n%s\nwant\n%s", after, total, got, want)
 		}
-		if again := len(w.backend.Calls()); calls > total/3 && again > total+total/2 {
-			t.Errorf("stopped after %d of %d calls: %d calls in all", calls, total, again)
+		for _, c := range w.backend.Calls()[len(before):] {
+			if isTurn := !strings.Contains(w.backend.LastUser(c.Request.Prompt), "Write one tip"); isTurn && finished[c.Request.Seed] {
+				t.Fatalf("stopped after %d of %d calls: a turn of a finished episode was sampled again", after, total)
+			}
 		}
 	}
+}
+
+// stopAfter runs until the n-th request and stops.
+func (w *world) stopAfter(n int) {
+	w.t.Helper()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	stop := errors.New("stopped")
+	stopper := &stopAfter{n: n, cancel: func() { cancel(stop) }}
+	w.backend.BeforeSample = stopper.count
+	defer func() { w.backend.BeforeSample = nil }()
+	if _, err := w.run(ctx); !errors.Is(err, stop) {
+		w.t.Fatalf("stopped at request %d: %v", n, err)
+	}
+}
+
+// finishedEpisodes returns the seeds of all turns of finished training
+// episodes.
+func (w *world) finishedEpisodes() map[uint64]bool {
+	w.t.Helper()
+	l, done := w.open()
+	defer done()
+	seeds := map[uint64]bool{}
+	for step := range int64(w.config.Run.Steps) {
+		episodes, err := l.Ledger.Episodes(context.Background(), step+1)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, e := range episodes {
+			var t rollout.Trajectory
+			if err := json.Unmarshal(e.Trajectory, &t); err != nil {
+				w.t.Fatal(err)
+			}
+			for i := range t.Turns {
+				seeds[sampler.Seed(t.Seed, uint64(i))] = true
+			}
+		}
+	}
+	return seeds
 }
 
 // The transaction of a step fails: neither the step nor the memory may have
