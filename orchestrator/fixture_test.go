@@ -225,7 +225,10 @@ func (w *world) open() (*Loop, func()) {
 	must(err)
 	l := &Loop{
 		Config: w.config, Family: family, Ledger: led, Backend: w.backend,
-		Driver:       &rollout.Driver{Backend: w.backend, Family: family, ChatTemplate: template, PromptTemplate: prompt.Default()},
+		Driver: &rollout.Driver{
+			Backend: w.backend, Family: family, ChatTemplate: template, PromptTemplate: prompt.Default(),
+			CleanTip: memory.CleanTip,
+		},
 		OnStep:       func(m StepMetrics) { w.steps = append(w.steps, m) },
 		OnEvaluation: func(e Evaluation) { w.evals = append(w.evals, e) },
 	}

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"regexp"
 	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 // ClientConfig says where a trainer is and which adapter to train.
@@ -41,10 +44,9 @@ type ClientConfig struct {
 // at a time; who wants a certain order must call from one goroutine.
 type Client struct {
 	link
-	cfg       ClientConfig
-	transport interface{ CloseIdleConnections() }
-	model     string
-	turn      chan struct{} // holds one token; who has it talks
+	cfg   ClientConfig
+	model string
+	turn  chan struct{} // holds one token; who has it talks
 
 	// All below belong to whoever has the turn.
 	seq       int64 // next sequence number
@@ -57,23 +59,26 @@ type Client struct {
 
 // Dial opens a session and creates the adapter. Close the client when done.
 func Dial(ctx context.Context, cfg ClientConfig) (*Client, error) {
-	return dial(ctx, cfg, newTransport(4)) // one call at a time, heartbeats and health checks
+	return dial(ctx, cfg, jsonhttp.NewTransport(4)) // one call at a time, heartbeats and health checks
 }
 
-func dial(ctx context.Context, cfg ClientConfig, transport roundTripCloser) (*Client, error) {
+func dial(ctx context.Context, cfg ClientConfig, transport http.RoundTripper) (*Client, error) {
 	cfg = cfg.withDefaults()
 	if cfg.Rank < 1 {
 		return nil, fmt.Errorf("dial trainer: rank %d is less than 1", cfg.Rank)
 	}
+	to, err := newLink(cfg.URL, cfg.Token, cfg.AnswerTimeout, cfg.Log, transport)
+	if err != nil {
+		return nil, fmt.Errorf("dial trainer: %w", err)
+	}
 	c := &Client{
-		link: newLink(cfg.URL, cfg.Token, cfg.AnswerTimeout, cfg.Log, transport),
-		cfg:  cfg, transport: transport,
+		link: to, cfg: cfg,
 		turn: make(chan struct{}, 1), seq: 1, beating: make(chan struct{}),
 	}
 	c.turn <- struct{}{}
 	session, err := c.open(ctx)
 	if err != nil {
-		transport.CloseIdleConnections()
+		to.http.Close()
 		return nil, fmt.Errorf("dial trainer %s: %w", cfg.URL, err)
 	}
 	beat, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -140,7 +145,7 @@ func (c *Client) ModelID() string { return c.model }
 func (c *Client) Close() error {
 	c.heartbeat()
 	<-c.beating
-	c.transport.CloseIdleConnections()
+	c.http.Close()
 	return nil
 }
 
@@ -148,14 +153,14 @@ func (c *Client) Close() error {
 func (c *Client) Health(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("health: no answer within 5s"))
 	defer cancel()
-	resp, err := c.http.R().SetContext(ctx).Get("/api/v1/healthz")
-	if err != nil {
+	err := c.http.Call(ctx, jsonhttp.Request{Path: "/api/v1/healthz"}, nil)
+	switch {
+	case err == nil:
+		return nil
+	case jsonhttp.Status(err) == 0:
 		return unavailable(ctx, "health", err)
 	}
-	if resp.IsError() {
-		return refusal("health", resp)
-	}
-	return nil
+	return refusal("health", err)
 }
 
 // Forward returns, for each row, log π(tokens[i+1] | tokens[:i+1]) in nats

@@ -203,6 +203,21 @@ func TestAWrongTokenHasAHint(t *testing.T) {
 	}
 }
 
+// A trainer that repeats the token in a refusal does not make us print it.
+func TestTheTokenIsNotInErrors(t *testing.T) {
+	f := func(fault trainertest.Fault) {
+		t.Helper()
+		fault.Message = "no session for right-token"
+		s := trainertest.New(t, trainertest.Options{Token: "right-token", Fault: once("save_weights", fault)})
+		err := dialFake(t, s, "right-token").SaveWeights(t.Context(), "x")
+		if err == nil || !strings.Contains(err.Error(), "no session for [key]") {
+			t.Errorf("%+v: %v", fault, err)
+		}
+	}
+	f(trainertest.Fault{Status: 422})
+	f(trainertest.Fault{Category: "server"})
+}
+
 func TestAFailedUpdateMustBeRestored(t *testing.T) {
 	f := func(op string, do func(c *Client) error) {
 		t.Helper()

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 // CodecConfig says where the trainer is whose tokenizer is used.
@@ -29,7 +31,7 @@ type CodecConfig struct {
 // It is safe for concurrent use, by many goroutines.
 type Codec struct {
 	cfg       CodecConfig
-	transport *http.Transport
+	transport *jsonhttp.Transport
 	find      func(context.Context) (*Process, error) // nil: cfg says where
 
 	mu   sync.Mutex
@@ -57,7 +59,7 @@ func newCodec(cfg CodecConfig, find func(context.Context) (*Process, error)) *Co
 	if cfg.AnswerTimeout == 0 {
 		cfg.AnswerTimeout = 20 * time.Second
 	}
-	return &Codec{cfg: cfg, transport: newTransport(64), find: find}
+	return &Codec{cfg: cfg, transport: jsonhttp.NewTransport(64), find: find}
 }
 
 // Close closes idle connections. The Codec may still be used.
@@ -182,7 +184,11 @@ func (c *Codec) link(ctx context.Context) (*Process, link, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.once || c.at != p {
-		c.at, c.to, c.once = p, newLink(url, token, c.cfg.AnswerTimeout, c.cfg.Log, c.transport), true
+		to, err := newLink(url, token, c.cfg.AnswerTimeout, c.cfg.Log, c.transport)
+		if err != nil {
+			return nil, link{}, err
+		}
+		c.at, c.to, c.once = p, to, true
 	}
 	return p, c.to, nil
 }

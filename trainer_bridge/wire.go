@@ -1,7 +1,5 @@
 package trainerbridge
 
-import "encoding/json"
-
 // Wire types: what the protocol's JSON looks like. One golden file,
 // trainer/testdata/wire_golden.json, is read by the tests of both sides.
 
@@ -122,12 +120,6 @@ type lossOutput struct {
 type pathOutput struct {
 	Path string `json:"path"`
 	Dir  string `json:"dir"`
-}
-
-// errorBody is the body of an HTTP error.
-type errorBody struct {
-	Detail json.RawMessage `json:"detail"`
-	Error  string          `json:"error"`
 }
 
 // newDatum shifts a row and picks the arrays that the loss reads. Losses of

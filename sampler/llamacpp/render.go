@@ -2,10 +2,10 @@ package llamacpp
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler/chat"
 )
 
@@ -47,8 +47,7 @@ func (b *Backend) Render(ctx context.Context, messages []chat.Message, generatio
 			return err
 		})
 	})
-	var refused *apiError
-	if errors.As(err, &refused) {
+	if jsonhttp.Status(err) != 0 {
 		err = fmt.Errorf("%w: %w", chat.ErrRefused, err)
 	}
 	if err != nil {

@@ -92,7 +92,7 @@ func TestRefusedConversationsSaySo(t *testing.T) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	refused("render 1 messages: "+chat.ErrRefused.Error()+": the server answers 500 server_error: System role not supported", said(chat.RoleUser, "x"))
+	refused("render 1 messages: "+chat.ErrRefused.Error()+": POST /apply-template: the server answers 500 Internal Server Error: System role not supported", said(chat.RoleUser, "x"))
 	refused("the last one must be the user's", said(chat.RoleUser, "x"), said(chat.RoleAssistant, "y"))
 	refused("the last one must be the user's")
 	b.Close()

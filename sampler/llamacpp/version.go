@@ -9,6 +9,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 )
 
@@ -225,7 +226,14 @@ func (v *version) do(ctx context.Context, call func(context.Context, *replica) e
 	ctx, cancel := v.b.within(ctx)
 	defer cancel()
 	var last *replica
-	for tries := 0; ; tries++ {
+	tries, lost := 0, false
+	retry := jsonhttp.Retry{
+		First: firstPause, Last: 16 * firstPause,
+		Again:  func(error) bool { return lost && tries < maxTries },
+		Before: func(int, time.Duration, error) { v.b.counters.add(Stats{Retries: 1}) },
+	}
+	return retry.Do(ctx, func(ctx context.Context) error {
+		lost = false
 		r, err := v.current(ctx)
 		if err != nil {
 			return err
@@ -233,22 +241,9 @@ func (v *version) do(ctx context.Context, call func(context.Context, *replica) e
 		if r != last {
 			last, tries = r, 0
 		}
+		tries++
 		err = call(ctx, r)
-		switch {
-		case err == nil || !errors.Is(err, errLost):
-			return err
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case tries+1 == maxTries:
-			return err
-		}
-		v.b.counters.add(Stats{Retries: 1})
-		pause := time.NewTimer(firstPause << tries)
-		select {
-		case <-pause.C:
-		case <-r.exited():
-		case <-ctx.Done():
-		}
-		pause.Stop()
-	}
+		lost = errors.Is(err, errLost)
+		return err
+	})
 }

@@ -2,12 +2,13 @@ package ollama
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 
 	"github.com/ollama/ollama/api"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 )
 
@@ -84,8 +85,7 @@ func (b *Backend) show(ctx context.Context, model string) (out api.ShowResponse,
 
 // explain says what the server has when it has not the model asked for.
 func (b *Backend) explain(ctx context.Context, err error) error {
-	var refused *apiError
-	if !errors.As(err, &refused) || refused.Status != 404 {
+	if jsonhttp.Status(err) != http.StatusNotFound {
 		return fmt.Errorf("model %s: %w", b.cfg.Model, err)
 	}
 	var list api.ListResponse

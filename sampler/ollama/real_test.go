@@ -77,7 +77,11 @@ func newReal(t *testing.T) *real {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &Backend{client: newClient(r.url, 1)}
+	web, err := newClient(r.url, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &Backend{client: web}
 	defer b.client.close()
 	if err := b.upload(t.Context(), file, digest); err != nil {
 		t.Fatal(err)
@@ -119,7 +123,10 @@ func startServer(t *testing.T, binary string) (url string) {
 		<-ended
 		log.Close()
 	})
-	c := newClient("http://"+address, 1)
+	c, err := newClient("http://"+address, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer c.close()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		err := c.call(t.Context(), "GET", "/api/version", nil, nil)

@@ -113,7 +113,11 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("openai: %w", err)
 	}
-	b := &Backend{cfg: cfg, client: newClient(base, cfg), places: make(chan struct{}, cfg.MaxInFlight)}
+	web, err := newClient(base, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("openai: %w", err)
+	}
+	b := &Backend{cfg: cfg, client: web, places: make(chan struct{}, cfg.MaxInFlight)}
 	b.client.again = b.repeated
 	b.alive, b.cancel = context.WithCancelCause(context.Background())
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.RequestTimeout, fmt.Errorf("no answer within %v", cfg.RequestTimeout))

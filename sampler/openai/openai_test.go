@@ -290,17 +290,6 @@ func TestRetryAfterIsHeededWithinTheDeadline(t *testing.T) {
 	f(time.Hour, false)
 }
 
-func TestRetryAfterIsReadInBothForms(t *testing.T) {
-	for header, want := range map[string]time.Duration{"": 0, "2": 2 * time.Second, "0.5": time.Second / 2, "-1": 0, "soon": 0, "1e99": 0, "NaN": 0} {
-		if got := retryAfter(header); got != want {
-			t.Errorf("%q: %v", header, got)
-		}
-	}
-	if got := retryAfter(time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)); got < 59*time.Minute || got > time.Hour {
-		t.Errorf("a date in an hour: %v", got)
-	}
-}
-
 // What no repeat can cure is the server's word, at once.
 func TestRefusalsAreFinal(t *testing.T) {
 	f := func(status int, body, want string, requests int) {
@@ -344,6 +333,19 @@ func TestARequestHasItsOwnDeadline(t *testing.T) {
 	fail(1, samplertest.FaultHang)
 	_, err := b.Sample(context.WithoutCancel(t.Context()), p, request())
 	if err == nil || !strings.Contains(err.Error(), "no answer within 30ms") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A server that repeats the key in its refusal does not make us print it.
+func TestTheKeyIsNotInErrors(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = w.Write([]byte(`{"error":{"message":"wrong key: ` + r.Header.Get("Authorization") + `"}}`))
+	}))
+	defer s.Close()
+	_, err := Open(t.Context(), Config{URL: s.URL, Model: "m", APIKey: "sk-secret", RequestTimeout: time.Minute})
+	if err == nil || strings.Contains(err.Error(), "sk-secret") || !strings.Contains(err.Error(), "wrong key: Bearer [key]") {
 		t.Errorf("got %v", err)
 	}
 }

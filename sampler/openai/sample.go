@@ -7,6 +7,7 @@ import (
 	"math"
 	"strings"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
 )
@@ -143,17 +144,16 @@ func (b *Backend) exchange(ctx context.Context, r sampler.Request) (answer, erro
 }
 
 func demandsNewer(err error) bool {
-	var refused *apiError
-	return errors.As(err, &refused) && refused.Status/100 == 4 && strings.Contains(refused.Message, "max_completion_tokens")
+	return jsonhttp.Status(err)/100 == 4 && strings.Contains(jsonhttp.Said(err), "max_completion_tokens")
 }
 
 // full recognises what servers say to a conversation without room.
 func full(err error) bool {
-	var refused *apiError
-	if !errors.As(err, &refused) {
+	var refused *jsonhttp.Error
+	if !errors.As(err, &refused) || refused.Status < 300 {
 		return false
 	}
-	said := refused.Code + " " + refused.Message
+	said := refused.Code + " " + refused.Type + " " + refused.Message
 	for _, words := range []string{"context_length_exceeded", "exceed_context_size", "maximum context length", "exceeds the context length"} {
 		if strings.Contains(said, words) {
 			return true
@@ -195,8 +195,7 @@ func (b *Backend) messages(given []chat.Message) []message {
 
 // explain adds what the server has to a refusal of the model.
 func (b *Backend) explain(ctx context.Context, err error) error {
-	var refused *apiError
-	if !errors.As(err, &refused) || refused.Status/100 != 4 {
+	if jsonhttp.Status(err)/100 != 4 {
 		return err
 	}
 	served, listErr := b.client.models(ctx)

@@ -161,7 +161,8 @@ func (f *Template) readOptions() error {
 	case o.MaxTips < 0 || o.MaxCharacters < 0:
 		return errors.New("max_tips and max_tip_characters must not be negative")
 	}
-	f.order, f.brief, f.rule, f.lower, f.MaxTipsPerTurn, f.MaxTipRunes = o.Order, o.ShowState == "first", o.Action, o.Lower, o.MaxTips, o.MaxCharacters
+	f.order, f.brief, f.rule, f.lower = o.Order, o.ShowState == "first", o.Action, o.Lower
+	f.MaxTipsPerTurn, f.MaxTipCharacters = o.MaxTips, o.MaxCharacters
 	return nil
 }
 

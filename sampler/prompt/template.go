@@ -15,10 +15,10 @@ import (
 // Template turns what an environment says into messages, by the blocks of a
 // template file ([Parse]), and what the policy wrote into an action. It
 // is immutable and safe for concurrent use. A Template without a file, such
-// as the zero value, only cleans tips and passes replies on.
+// as the zero value, only passes replies on.
 type Template struct {
-	MaxTipsPerTurn int // 0: as many as the memory gives
-	MaxTipRunes    int // a written tip is cut after as many characters; 0: never
+	MaxTipsPerTurn   int // 0: as many as the memory gives
+	MaxTipCharacters int // a written tip is cut after as many characters; 0: never
 
 	name, text string // of the file
 	blocks     *template.Template
@@ -113,18 +113,7 @@ func (f Template) render(kind chat.SpanKind, fields any) string {
 	return b.String()
 }
 
-// CleanTip is the tip in what the policy wrote: the first line that says
-// something, valid UTF-8, at most MaxTipRunes characters. It may be empty.
-func (f Template) CleanTip(text string) string {
-	text = strings.TrimSpace(strings.ToValidUTF8(text, ""))
-	first, _, _ := strings.Cut(text, "\n")
-	runes := []rune(first)
-	if f.MaxTipRunes > 0 && len(runes) > f.MaxTipRunes {
-		runes = runes[:f.MaxTipRunes]
-	}
-	return strings.TrimSpace(string(runes))
-}
-
+// oneLine keeps a tip on its line, so that it cannot imitate other parts of a prompt.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\r' {

@@ -30,6 +30,9 @@ type Driver struct {
 	// PromptTemplate turns observations into messages and replies into actions.
 	PromptTemplate prompt.Template
 	Thinking       chat.Thinking // empty: chat.ThinkingKeep
+	// CleanTip makes a tip of a reply without its thought. A tip of more than
+	// limit characters is cut; 0: never. Nil only trims white space.
+	CleanTip func(reply string, limit int) string
 	// Retokenised: the backend's ids are a tokenizer's reading of the server's
 	// text, so that the trainer's log-probs must be taken for all of them.
 	Retokenised bool

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
@@ -45,12 +46,19 @@ func (d *Driver) Reflect(ctx context.Context, t *Trajectory, p sampler.Policy, s
 	if err != nil {
 		return fmt.Errorf("reflect: %w", err)
 	}
-	t.Tip = d.PromptTemplate.CleanTip(chat.AfterThought(c.Text))
+	t.Tip = d.cleanTip(chat.AfterThought(c.Text))
 	t.TipIDs, t.TipLogprobs, t.TipVersion = c.IDs, c.Logprobs, c.Policy.Version
 	if t.TipIDs == nil {
 		t.TipIDs = []int32{} // it was asked
 	}
 	return nil
+}
+
+func (d *Driver) cleanTip(reply string) string {
+	if d.CleanTip == nil {
+		return strings.TrimSpace(reply)
+	}
+	return d.CleanTip(reply, d.PromptTemplate.MaxTipCharacters)
 }
 
 // reflection is the conversation without tips and the request for one.

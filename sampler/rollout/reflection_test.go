@@ -2,6 +2,7 @@ package rollout_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -26,7 +27,7 @@ func tipster(tip string) samplertest.Script {
 }
 
 func TestReflectionSeesTheEpisodeWithoutTips(t *testing.T) {
-	d, b := rig(t, walks(2), tipster("\n At iron pull jade.  \nAnd more."))
+	d, b := rig(t, walks(2), tipster("\n At iron pull jade.  \n"))
 	s := spec()
 	s.Recall = remember(prompt.Tip{ID: 4, Text: "Never rest."})
 	got := d.Run(t.Context(), s)
@@ -77,16 +78,14 @@ func TestReflectionFailsAlone(t *testing.T) {
 }
 
 func TestTipsAreCleaned(t *testing.T) {
-	f := prompt.Template{MaxTipRunes: 5}
-	clean := func(in, want string) {
-		t.Helper()
-		if got := f.CleanTip(in); got != want {
-			t.Errorf("%q became %q, want %q", in, got, want)
-		}
+	d, _ := rig(t, walks(2), tipster("<think>hm</think> pull jade "))
+	d.PromptTemplate.MaxTipCharacters = 5
+	d.CleanTip = func(reply string, limit int) string { return fmt.Sprintf("%d of %q", limit, reply) }
+	got := d.Run(t.Context(), spec())
+	if err := d.Reflect(t.Context(), &got, spec().Policy, rollout.ReflectSpec{MaxTokens: 64}); err != nil {
+		t.Fatal(err)
 	}
-	clean(" \n\tpull\r\njade", "pull")
-	clean("a\xffb", "ab")
-	clean("☂☂☂☂☂☂", "☂☂☂☂☂")
-	clean("ab   cdef", "ab")
-	clean("\n \n", "")
+	if want := `5 of " pull jade "`; got.Tip != want {
+		t.Errorf("tip %s, want %s", got.Tip, want)
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/fleet"
 )
@@ -92,7 +93,7 @@ func (s *server) seeds(ctx context.Context) (bool, error) {
 	q := ask([]int32{0}, 1)
 	q.Params.Seed = new(int64)
 	_, err := s.generate(ctx, q)
-	if err != nil && fleet.Refused(err) != 0 && strings.Contains(err.Error(), "sampling_seed") {
+	if err != nil && jsonhttp.Status(err) != 0 && strings.Contains(jsonhttp.Said(err), "sampling_seed") {
 		return false, nil
 	}
 	return err == nil, err
@@ -106,7 +107,7 @@ func (s *server) vocabulary(ctx context.Context) (int, error) {
 	if errors.Is(err, fleet.ErrLost) || ctx.Err() != nil || err == nil {
 		return 0, err
 	}
-	m := vocabularySize.FindStringSubmatch(err.Error())
+	m := vocabularySize.FindStringSubmatch(jsonhttp.Said(err))
 	if m == nil {
 		return 0, nil
 	}

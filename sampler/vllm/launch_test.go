@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler/fleet"
 	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
@@ -74,7 +75,7 @@ func TestTheKeyIsSent(t *testing.T) {
 	s := b.Servers()[0].(*server)
 	stranger := fleet.NewHTTP(s.URL(), "", 1)
 	defer stranger.Close()
-	if err := stranger.Call(t.Context(), "/v1/models", nil, nil); s.key == "" || fleet.Refused(err) != http.StatusUnauthorized {
+	if err := stranger.Call(t.Context(), "/v1/models", nil, nil); s.key == "" || jsonhttp.Status(err) != http.StatusUnauthorized {
 		t.Errorf("key %q, a stranger: %v", s.key, err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/fleet"
 )
@@ -54,7 +55,7 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 	}}
 	c := &p.Capabilities
 	_, err = s.sleeping(ctx)
-	if p.Sleeps = err == nil; err != nil && fleet.Refused(err) == 0 {
+	if p.Sleeps = err == nil; err != nil && jsonhttp.Status(err) == 0 {
 		return p, err
 	}
 	if c.VocabSize, err = s.vocabulary(ctx, m.ID); err != nil {
@@ -70,7 +71,7 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 }
 
 func notVLLM(err error) error {
-	switch fleet.Refused(err) {
+	switch jsonhttp.Status(err) {
 	case http.StatusNotFound:
 		return fmt.Errorf("%w\n  hint: is this a vLLM server? sampler.vllm.urls are without a path such as /v1", err)
 	case http.StatusUnauthorized:
@@ -119,7 +120,7 @@ func (s *server) vocabulary(ctx context.Context, name string) (int, error) {
 	if err == nil {
 		return 0, nil
 	}
-	m := vocabularySize.FindStringSubmatch(err.Error())
+	m := vocabularySize.FindStringSubmatch(jsonhttp.Said(err))
 	if m == nil {
 		return 0, nil
 	}
@@ -157,7 +158,7 @@ var maxLoras = regexp.MustCompile(`vllm:lora_requests_info\{[^}]*max_lora="(\d+)
 // that it needs a name.
 func (s *server) adapts(ctx context.Context, c *sampler.Capabilities) error {
 	err := s.Call(ctx, "/v1/load_lora_adapter", struct{}{}, nil)
-	switch status := fleet.Refused(err); {
+	switch status := jsonhttp.Status(err); {
 	case err != nil && status == 0, errors.Is(err, fleet.ErrLost):
 		return err
 	case status == http.StatusBadRequest || status == http.StatusUnprocessableEntity:
@@ -196,14 +197,14 @@ func (s *server) loads(ctx context.Context) (adapters string, rank int, err erro
 	}
 	err = s.LoadAdapter(ctx, filepath.Base(dir), dir)
 	switch {
-	case err != nil && fleet.Refused(err) == 0:
+	case err != nil && jsonhttp.Status(err) == 0:
 		return "", 0, err
 	case err == nil:
 		return "runtime", 0, s.UnloadAdapter(ctx, filepath.Base(dir))
-	case strings.Contains(err.Error(), notEnabled):
+	case strings.Contains(jsonhttp.Said(err), notEnabled):
 		return "none", 0, nil
 	}
-	if m := largestRank.FindStringSubmatch(err.Error()); m != nil {
+	if m := largestRank.FindStringSubmatch(jsonhttp.Said(err)); m != nil {
 		rank, err = strconv.Atoi(m[1])
 		return "runtime", rank, err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/fleet"
 	"github.com/empo2/empo2/sampler/samplertest"
@@ -121,7 +122,7 @@ func testStrangers(t *testing.T, own *server) {
 	stranger := fleet.NewHTTP(own.URL(), "", 1)
 	defer stranger.Close()
 	for _, path := range []string{"/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/completions"} {
-		if err := stranger.Call(t.Context(), path, struct{}{}, nil); fleet.Refused(err) != http.StatusUnauthorized {
+		if err := stranger.Call(t.Context(), path, struct{}{}, nil); jsonhttp.Status(err) != http.StatusUnauthorized {
 			t.Errorf("%s: %v", path, err)
 		}
 	}

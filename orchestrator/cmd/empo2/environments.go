@@ -63,7 +63,7 @@ func openScienceWorld(ctx context.Context, c config.Config, log zerolog.Logger) 
 	return scienceworld.Open(ctx, scienceworld.Config{
 		Tasks: v.Tasks, Limit: limit, Simplifications: simplifications, StepLimit: v.StepLimit,
 		Reads: scienceworld.Reads(v.Reads), Isolation: scienceworld.Isolation(v.Isolation), Actions: scienceworld.Actions(v.Actions),
-		Instances: v.Instances, Jar: v.Jar, JarSHA256: v.JarSHA256, Nondeterministic: !v.Deterministic, Java: v.Java, Log: log,
+		Concurrency: v.Instances, Jar: v.Jar, JarSHA256: v.JarSHA256, Nondeterministic: !v.Deterministic, Java: v.Java, Log: log,
 	})
 }
 

@@ -146,7 +146,7 @@ func (r *run) connect(ctx context.Context, server served) error {
 	l.Driver = &rollout.Driver{
 		Family: l.Family, ChatTemplate: template, PromptTemplate: format, Log: l.Log,
 		Thinking: chat.Thinking(l.Config.Sampler.Thinking), Retokenised: server.retokenised,
-		SampleTimeout: sampleTimeout(l.Config),
+		SampleTimeout: sampleTimeout(l.Config), CleanTip: memory.CleanTip,
 	}
 	switch { // servers of text parse control tokens in it
 	case template == nil:

@@ -129,7 +129,7 @@ func (m *misbehaving) refused() {
 		samplertest.FaultNaN:        "log-prob NaN",
 		samplertest.FaultTooMany:    "21 were asked for",
 		samplertest.FaultEmpty:      "0 tokens",
-		samplertest.FaultGarbage:    "not the answer of an inference server",
+		samplertest.FaultGarbage:    "not an answer of an inference server",
 	} {
 		m.Run(string(fault), func(t *testing.T) {
 			m := &misbehaving{t, m.open}

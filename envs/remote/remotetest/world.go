@@ -1,12 +1,12 @@
-package exchangetest
+package remotetest
 
 import (
 	"crypto/sha256"
 	"fmt"
 )
 
-// A World is the environment behind the servers of tests: what it shows depends
-// on its seed and on every action so far, and it is over after five actions.
+// A World is the environment behind the fake servers. Its text depends on its seed
+// and on all actions so far. An episode has [WorldSteps] actions.
 type World struct {
 	seed  uint64
 	steps int
@@ -16,15 +16,15 @@ type World struct {
 // WorldSteps is the number of actions in an episode of a [World].
 const WorldSteps = 5
 
-// NewWorld begins an episode.
+// NewWorld starts an episode.
 func NewWorld(seed uint64) *World { return &World{seed: seed} }
 
-// Text is what there is to see.
+// Text is the current observation.
 func (w *World) Text() string {
 	return fmt.Sprintf("room %d of house %d, north gate %x", w.steps, w.seed, w.past[:2])
 }
 
-// Act does an action; the last one is rewarded.
+// Act performs an action. The last action of the episode has the reward 1.
 func (w *World) Act(action string) (reward float64, done bool) {
 	w.past = sha256.Sum256(append(w.past[:], action...))
 	w.steps++
