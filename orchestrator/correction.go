@@ -16,8 +16,6 @@ const (
 	measuredEpisodes = 8
 	// rowsPerScoring go into one request to the trainer.
 	rowsPerScoring = 64
-	// leastWeight keeps a token trained that the trainer thinks impossible.
-	leastWeight = 1e-20
 )
 
 // mismatchCorrection replaces the server's log-probs by the trainer's where
@@ -143,10 +141,10 @@ func (e trainedEpisode) rescored(scores [][]float32, limit float64) (trainedEpis
 		tokens = append(tokens, scored...)
 	}
 	out := e
-	out.rows, out.weights = make([]rollout.Row, len(e.rows)), make([][]float32, len(e.rows))
+	out.rows, out.importanceWeights = make([]rollout.Row, len(e.rows)), make([][]float32, len(e.rows))
 	for i, r := range e.rows {
 		r.Logprobs, r.WithoutLogprobs = make([]float32, len(r.Tokens)), false
-		out.weights[i] = make([]float32, len(r.Tokens))
+		out.importanceWeights[i] = make([]float32, len(r.Tokens))
 		for k, trained := range r.LossMask {
 			if !trained {
 				continue
@@ -154,7 +152,7 @@ func (e trainedEpisode) rescored(scores [][]float32, limit float64) (trainedEpis
 			if len(tokens) == 0 {
 				return e, fmt.Errorf("row %d holds more sampled tokens than were scored", i)
 			}
-			r.Logprobs[k], out.weights[i][k] = tokens[0].logprob, tokens[0].weight
+			r.Logprobs[k], out.importanceWeights[i][k] = tokens[0].logprob, tokens[0].weight
 			tokens = tokens[1:]
 		}
 		out.rows[i] = r
@@ -183,7 +181,7 @@ func scoreTokens(r rollout.Row, scores []float32, limit float64) ([]scoredToken,
 		}
 		logprob = min(logprob, 0)
 		if !r.WithoutLogprobs && limit > 0 {
-			weight = max(min(math.Exp(float64(logprob)-float64(r.Logprobs[k])), limit), leastWeight)
+			weight = min(math.Exp(float64(logprob)-float64(r.Logprobs[k])), limit)
 		}
 		out = append(out, scoredToken{logprob: logprob, weight: float32(weight)})
 	}

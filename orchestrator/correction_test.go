@@ -43,11 +43,15 @@ func TestMismatchIsCorrected(t *testing.T) {
 		}
 		trainedTokens := 0
 		for _, r := range trained(w) {
-			for k, got := range r.Weights {
-				if got == 0 {
+			for k := range r.Tokens {
+				if !r.Trains(k) {
 					continue
 				}
 				trainedTokens++
+				got := float32(1)
+				if r.ImportanceWeights != nil {
+					got = r.ImportanceWeights[k]
+				}
 				if math.Abs(float64(got)-weight) > 1e-3 {
 					t.Fatalf("skew %v: weight %v at %d, want %v", skew, got, k, weight)
 				}
@@ -74,7 +78,7 @@ func TestImportanceWeightsAreTruncated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w := got.weights[0]; w[1] != 2 || math.Abs(float64(w[3])-math.Exp(-0.5)) > 1e-6 || w[0] != 0 || w[2] != 0 {
+	if w := got.importanceWeights[0]; w[1] != 2 || math.Abs(float64(w[3])-math.Exp(-0.5)) > 1e-6 || w[0] != 0 || w[2] != 0 {
 		t.Errorf("weights %v", w)
 	}
 	if l := got.rows[0].Logprobs; l[1] != -1 || l[3] != -1.5 || bare.Logprobs[1] != -3 {
@@ -97,7 +101,7 @@ func TestRowsWithoutLogprobsAreScored(t *testing.T) {
 	row := rollout.Row{Tokens: []int32{1, 2}, LossMask: []bool{false, true}, Logprobs: []float32{0, 0}, WithoutLogprobs: true}
 	e := trainedEpisode{rows: []rollout.Row{row}, sampled: []rollout.Row{row}}
 	got, err := e.rescored([][]float32{{-0.7}}, 2)
-	if err != nil || got.rows[0].Logprobs[1] != -0.7 || got.weights[0][1] != 1 || got.rows[0].WithoutLogprobs {
+	if err != nil || got.rows[0].Logprobs[1] != -0.7 || got.importanceWeights[0][1] != 1 || got.rows[0].WithoutLogprobs {
 		t.Errorf("%+v, %v", got, err)
 	}
 }

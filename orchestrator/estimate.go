@@ -20,8 +20,8 @@ type trainedEpisode struct {
 	// rows are trained: rendered with tips or, off-policy, without them; the
 	// log-probs are always those of the context that was sampled.
 	rows []rollout.Row
-	// weights are the importance weights of the rows' trained tokens; nil: all 1.
-	weights [][]float32
+	// importanceWeights belong to the rows' tokens; nil: all 1.
+	importanceWeights [][]float32
 	// sampled are the rows in which the policy was sampled.
 	sampled []rollout.Row
 	// klRows only carry the KL to the base model in the sampled context, where

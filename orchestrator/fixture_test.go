@@ -111,8 +111,10 @@ func (f *fakeTrainer) ForwardBackward(_ context.Context, rows []trainerbridge.Ro
 			return nil, nil, err
 		}
 		logprobs[i] = r.Logprobs[1:]
-		for _, w := range r.Weights {
-			tokens += float64(w)
+		for _, trained := range r.LossMask {
+			if trained {
+				tokens++
+			}
 		}
 	}
 	return trainerbridge.Stats{"tokens:sum": tokens, "ratio:sum": tokens}, logprobs, nil

@@ -47,8 +47,8 @@ func rows(batch []trainedEpisode, c config.Loss) []trainerbridge.Row {
 		}
 		for i, s := range e.rows {
 			r := row(s, e.advantage*scale, kl*scale)
-			if e.weights != nil {
-				r.Weights = e.weights[i]
+			if e.importanceWeights != nil {
+				r.ImportanceWeights = e.importanceWeights[i]
 			}
 			out = append(out, r)
 		}
@@ -61,9 +61,9 @@ func rows(batch []trainedEpisode, c config.Loss) []trainerbridge.Row {
 
 // row trains the tokens of s with one advantage.
 func row(s rollout.Row, advantage, kl float64) trainerbridge.Row {
-	r := trainerbridge.Row{Tokens: s.Tokens}
+	r := trainerbridge.Row{Tokens: s.Tokens, LossMask: s.LossMask}
 	n := len(s.Tokens)
-	r.Weights, r.Logprobs, r.Advantages = make([]float32, n), make([]float32, n), make([]float32, n)
+	r.Logprobs, r.Advantages = make([]float32, n), make([]float32, n)
 	if kl > 0 {
 		r.KL = make([]float32, n)
 	}
@@ -71,7 +71,7 @@ func row(s rollout.Row, advantage, kl float64) trainerbridge.Row {
 		if !trained {
 			continue
 		}
-		r.Weights[i], r.Logprobs[i], r.Advantages[i] = 1, s.Logprobs[i], float32(advantage)
+		r.Logprobs[i], r.Advantages[i] = s.Logprobs[i], float32(advantage)
 		if kl > 0 {
 			r.KL[i] = float32(kl)
 		}
@@ -82,7 +82,7 @@ func row(s rollout.Row, advantage, kl float64) trainerbridge.Row {
 // klRow carries only the KL at the tokens of s.
 func klRow(s rollout.Row, kl float64) trainerbridge.Row {
 	r := row(s, 0, kl)
-	clear(r.Weights)
+	r.LossMask = make([]bool, len(s.Tokens))
 	clear(r.Logprobs)
 	return r
 }

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// lock takes a lock that other processes respect and the kernel releases with
-// the process. If somebody else has it, waiting is called once.
+// lock locks a file against other processes. The kernel releases the lock when
+// the process ends. If another process has the lock, waiting is called once.
 func lock(ctx context.Context, path string, waiting func()) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -24,7 +24,7 @@ func lock(ctx context.Context, path string, waiting func()) (unlock func(), err 
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			f.Close()
-			return nil, &Error{Op: "lock " + path, Err: err, Hint: "EMPO2_CACHE names another cache directory, on a local disk"}
+			return nil, &Error{Op: "lock " + path, Err: err, Hint: "set EMPO2_CACHE to a directory on a local disk"}
 		}
 		if !told {
 			waiting()

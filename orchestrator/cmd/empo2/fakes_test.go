@@ -20,7 +20,7 @@ import (
 
 	"github.com/empo2/empo2/sampler/samplertest"
 	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
-	"github.com/empo2/empo2/trainer_bridge/trainertest"
+	faketrainer "github.com/empo2/empo2/trainer_bridge/trainertest/fakeserver"
 )
 
 // The scenarios run the real command against two fakes: a vLLM server in the
@@ -117,7 +117,7 @@ func serveFakeTrainer(args []string) error {
 		return err
 	}
 	tb := &processTB{}
-	s := trainertest.New(tb, trainertest.Options{
+	s := faketrainer.New(tb, faketrainer.Options{
 		Root: *root, Token: os.Getenv("EMPO2_TRAINER_TOKEN"), Logprobs: scripted().Score,
 	})
 	at, err := url.Parse(s.URL)

@@ -1,8 +1,8 @@
-"""The vault's houses, walks and texts; the Go environment renders the very same ones.
+"""The vault's houses, walks and texts. The Go environment renders the same ones.
 
-A house is a hidden rule door -> lever. Houses are split by a hash of that rule into those for
-pre-training, those for its gates and those for reinforcement learning, so that the three are
-disjoint whatever the seeds. testdata/vault_golden.json pins words, hashes and texts.
+A house is a hidden rule door -> lever. A hash of that rule assigns a house to pre-training, to its
+gates or to reinforcement learning, so that the three sets are disjoint for all seeds.
+testdata/vault_golden.json has words, hashes and texts for the tests of both sides.
 """
 
 from dataclasses import dataclass, field
@@ -80,7 +80,7 @@ class Conversation:
 
 
 def canonical(rule: dict[str, str]) -> str:
-    """The string that stands for a house: its door=lever pairs in the doors' order, joined by ;."""
+    """The canonical string of a house: door=lever pairs in the order of the doors, joined by ;."""
     return ";".join(f"{door}={rule[door]}" for door in sorted(rule))
 
 
@@ -133,7 +133,7 @@ def action_text(lever: str) -> str:
 
 
 def result_text(variation: Variation, turn: Turn, partial: bool = False) -> str:
-    """What follows a pulled lever. partial scores 100/K per opened door, rounded down."""
+    """The answer to a pulled lever. partial scores 100/K per opened door, rounded down."""
     count = len(variation.doors)
     if turn.lever == variation.right[turn.index]:
         return OUT if turn.index + 1 == count else OPENS
@@ -144,7 +144,7 @@ def result_text(variation: Variation, turn: Turn, partial: bool = False) -> str:
 
 
 def walk_facts(variation: Variation, turns: list[Turn]) -> tuple[Fact, ...]:
-    """What a walk taught, door by door: the content of its tip."""
+    """The facts that a walk showed, door by door: the content of its tip."""
     return tuple(_fact(variation, turn.index, turn.lever) for turn in turns)
 
 
@@ -154,7 +154,7 @@ def _fact(variation: Variation, index: int, lever: str) -> Fact:
 
 
 def tip_text(facts: tuple[Fact, ...]) -> str:
-    """The tip for some facts. The verdict stands before the lever so that a causal model knows
+    """The tip for some facts. The verdict comes before the lever, so that a causal model knows
     it when it reads the lever."""
     text = ", ".join(f"at {fact.door} {fact.verdict} {fact.lever}" for fact in facts)
     return f"A{text[1:]}."

@@ -1,4 +1,4 @@
-package trainertest
+package fakeserver
 
 import (
 	"encoding/json"
@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// Controls are the control tokens of the fake's tokenizer, by id. The other
-// ids are a byte each.
+// Controls are the control tokens of the fake tokenizer, by id. Each of the
+// other ids is one byte.
 var Controls = [...]string{"<|endoftext|>", "<|im_start|>", "<|im_end|>"}
 
-// Tokenize is the fake's tokenizer. Only if special is set do control tokens
-// in text become their ids.
+// Tokenize is the fake tokenizer. Control tokens in text become their ids only
+// if special is set.
 func Tokenize(text string, special bool) []int32 {
 	ids := []int32{}
 	for len(text) > 0 {
@@ -29,7 +29,7 @@ func Tokenize(text string, special bool) []int32 {
 	return ids
 }
 
-// text answers what the tokenizer is asked.
+// text executes an operation of the tokenizer.
 func (s *Server) text(c Call) (int, any) {
 	var ask struct {
 		Text     string  `json:"text"`
@@ -52,7 +52,7 @@ func (s *Server) text(c Call) (int, any) {
 		if i := slices.Index(Controls[:], ask.Text); i >= 0 {
 			return 200, map[string]any{"token": i}
 		}
-		return http.StatusBadRequest, detail(fmt.Sprintf("%q is no control token", ask.Text))
+		return http.StatusBadRequest, detail(fmt.Sprintf("%q is not a control token", ask.Text))
 	case "detokenize":
 		for _, id := range ask.Tokens {
 			switch n := int32(len(Controls)); {

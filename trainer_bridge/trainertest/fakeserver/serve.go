@@ -1,4 +1,4 @@
-package trainertest
+package fakeserver
 
 import (
 	"encoding/json"
@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// serve answers one request, with whatever fault is due.
+// serve answers one request or fails as the options say.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -37,7 +37,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.hang(r)
 		panic(http.ErrAbortHandler)
 	case fault.Die:
-		go s.die() // closes this connection too, so it cannot be waited for
+		go s.die() // it closes this connection too, so this goroutine cannot wait for it
 		<-s.stop
 		panic(http.ErrAbortHandler)
 	case fault.Status != 0:
@@ -79,7 +79,7 @@ func (s *Server) hang(r *http.Request) {
 	}
 }
 
-// pause waits and reports whether anybody still waits for the answer.
+// pause waits and reports whether the client still waits for the answer.
 func (s *Server) pause(r *http.Request, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -92,7 +92,7 @@ func (s *Server) pause(r *http.Request, d time.Duration) bool {
 	return false
 }
 
-// answer is the protocol.
+// answer executes one operation of the protocol.
 func (s *Server) answer(r *http.Request, c Call, fault Fault) (int, any) {
 	switch c.Op {
 	case "healthz":

@@ -1,4 +1,4 @@
-package trainertest
+package fakeserver
 
 import (
 	"bytes"

@@ -1,7 +1,7 @@
 """The byte-level BPE of the vault's policy, trained on the vault's own texts.
 
-Splitting follows Qwen2 (normalizer aside), which transformers and llama.cpp both know as `qwen2`:
-a newline ends a piece, so that a text tokenizes like the sum of its lines.
+It splits text like Qwen2 (without the normalizer), which transformers and llama.cpp both call
+`qwen2`. A newline ends a piece, so that the tokens of a text are those of its lines.
 """
 
 import json
@@ -12,7 +12,7 @@ from random import Random
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from empo2_trainer.vault import world
+from vault_pretraining import world
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 END, IM_START, IM_END = range(3)

@@ -1,10 +1,10 @@
-"""Pre-train the vault's policy from nothing: `python -m empo2_trainer.vault.pretrain --out DIR`.
+"""Pre-train the vault's policy from nothing: `python -m vault_pretraining.pretrain --out DIR`.
 
 Two processes of one thread each average their gradients. The number of steps is fixed (--minutes
 times STEPS_PER_MINUTE), so that the result does not depend on the machine's speed. The first phase
-goes through the curriculum, in which a stage ends when its tips are followed and written or at its
-step limit; it is left before its learning rate has decayed. The second, short one starts from its
-rounded weights with fresh optimizer states and decays to 0.
+goes through the curriculum. A stage ends when the policy follows and writes tips well, or at the
+stage's step limit. The first phase ends before its learning rate has decayed. The second phase is
+short: it starts from the rounded weights with new optimizer states, and its rate decays to 0.
 """
 
 import argparse
@@ -22,8 +22,8 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
-from empo2_trainer.vault import data, gates, model, tokenizer
-from empo2_trainer.vault.muon import Muon
+from vault_pretraining import data, gates, model, tokenizer
+from vault_pretraining.muon import Muon
 
 STEPS_PER_MINUTE = 212.5
 MAIN, HORIZON = 16 / 17, 112 / 85  # first phase and its schedule's length, as parts of all steps
@@ -53,7 +53,7 @@ class Progress:
     figures: tuple[float, ...] = (7.0, 0.0, 0.0, 0.0)
 
     def update(self, batch: list[float], done: float) -> bool:
-        """Fold in a step's figures; true when a new stage begins. done is the run's fraction."""
+        """Add a step's figures. Returns whether a new stage begins. done is the run's fraction."""
         pairs = zip(self.figures, batch, strict=True)
         self.figures = tuple(0.98 * old + 0.02 * new for old, new in pairs)
         if self.stage + 1 == len(STAGES):
@@ -163,7 +163,7 @@ class Learner:
         self.muon.step(scale, DECAY)
 
     def continue_from(self, out: Path) -> None:
-        """Become the second phase: the first one's saved weights, its last stage, its own decay."""
+        """Start the second phase from the first one's saved weights and last stage."""
         with torch.no_grad():
             for mine, saved in zip(
                 self.policy.parameters(), model.load(out).parameters(), strict=True
@@ -220,14 +220,14 @@ def sha256(path: Path) -> str:
 
 
 def provenance(args: argparse.Namespace, seconds: float) -> dict[str, object]:
-    """Where the weights come from, and what they can do."""
+    """The origin of the weights and the results of the gates."""
     out = args.out
     encoder = tokenizer.Encoder(tokenizer.load(out))
     policy = model.load(out)
     count = out / "tokens.txt"
     tokens = int(count.read_text())
     count.unlink()
-    command = "python -m empo2_trainer.vault.pretrain --out DIR"
+    command = "python -m vault_pretraining.pretrain --out DIR"
     return {
         "command": f"{command} --minutes {args.minutes:g} --seed {args.seed}",
         "seed": args.seed,

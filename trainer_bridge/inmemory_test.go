@@ -8,22 +8,22 @@ import (
 	"testing"
 	"time"
 
-	"github.com/empo2/empo2/trainer_bridge/trainertest"
+	"github.com/empo2/empo2/trainer_bridge/trainertest/fakeserver"
 )
 
-// memory is a network of its own without sockets, so that synctest's clock
-// knows when everybody waits.
-type memory struct {
+// memoryNetwork is a network without sockets, so that synctest can tell when all
+// goroutines wait.
+type memoryNetwork struct {
 	conns chan net.Conn
 	done  chan struct{}
 	once  sync.Once
 }
 
-func newMemory() *memory {
-	return &memory{conns: make(chan net.Conn), done: make(chan struct{})}
+func newMemoryNetwork() *memoryNetwork {
+	return &memoryNetwork{conns: make(chan net.Conn), done: make(chan struct{})}
 }
 
-func (m *memory) Accept() (net.Conn, error) {
+func (m *memoryNetwork) Accept() (net.Conn, error) {
 	select {
 	case c := <-m.conns:
 		return c, nil
@@ -32,14 +32,14 @@ func (m *memory) Accept() (net.Conn, error) {
 	}
 }
 
-func (m *memory) Close() error {
+func (m *memoryNetwork) Close() error {
 	m.once.Do(func() { close(m.done) })
 	return nil
 }
 
-func (m *memory) Addr() net.Addr { return &net.UnixAddr{Name: "memory.test", Net: "memory"} }
+func (m *memoryNetwork) Addr() net.Addr { return &net.UnixAddr{Name: "memory.test", Net: "memory"} }
 
-func (m *memory) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+func (m *memoryNetwork) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	here, there := net.Pipe()
 	select {
 	case m.conns <- there:
@@ -52,11 +52,11 @@ func (m *memory) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 }
 
 // inMemory connects a client to a fake trainer in the test's own bubble.
-func inMemory(t *testing.T, opts trainertest.Options, cfg ClientConfig) (*trainertest.Server, *Client) {
+func inMemory(t *testing.T, opts fakeserver.Options, cfg ClientConfig) (*fakeserver.Server, *Client) {
 	t.Helper()
-	m := newMemory()
+	m := newMemoryNetwork()
 	opts.Listener = m
-	s := trainertest.New(t, opts)
+	s := fakeserver.New(t, opts)
 	cfg.URL, cfg.Rank = s.URL, 1
 	c, err := dial(t.Context(), cfg, &http.Transport{DialContext: m.dial, IdleConnTimeout: time.Minute})
 	if err != nil {

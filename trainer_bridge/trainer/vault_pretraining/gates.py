@@ -1,4 +1,4 @@
-"""What a pre-trained policy must be able to do, measured on houses it never saw.
+"""Abilities that a pre-trained policy must have, measured in held-out houses.
 
 follow: mass on the lever that a shown tip says to pull. avoidance: mass off levers that shown tips
 say to avoid, where no tip knows the right one. tip: reflections written exactly (greedy). listed:
@@ -12,9 +12,9 @@ from random import Random
 
 import torch
 
-from empo2_trainer.vault import data, world
-from empo2_trainer.vault.model import Policy
-from empo2_trainer.vault.tokenizer import Encoder
+from vault_pretraining import data, world
+from vault_pretraining.model import Policy
+from vault_pretraining.tokenizer import Encoder
 
 FINAL = data.Stage((2, 6), (4, 8), 10)
 DEEP = 4  # doors from which a walk's tip counts as deep

@@ -1,7 +1,7 @@
-"""A lean forward of the Qwen2 architecture for pre-training, and its export to HF format.
+"""A small implementation of the Qwen2 architecture for pre-training, and its export to HF format.
 
-Equal to transformers' Qwen2ForCausalLM (a test compares them), but with the weights of all layers
-stacked, so that the optimizer works on two tensors, and logits only where there is loss.
+It equals transformers' Qwen2ForCausalLM (a test compares them). The weights of all layers are
+stacked, so that the optimizer updates two tensors. Logits are computed only where there is a loss.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Write testdata/vault_golden.json: what the Go environment must hash and render alike.
+"""Write testdata/vault_golden.json: hashes and texts that the Go environment must reproduce.
 
-`python -m empo2_trainer.vault.golden FILE`. Both test suites read the file.
+`python -m vault_pretraining.golden FILE`. Both test suites read the file.
 """
 
 import json
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from random import Random
 
-from empo2_trainer.vault import world
+from vault_pretraining import world
 
 HOUSES = 24
 

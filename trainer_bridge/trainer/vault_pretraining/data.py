@@ -1,8 +1,8 @@
 """Pre-training conversations, their loss weights and soft targets, and batches of them.
 
-Everything is simulated from pre-training (or gate) houses. A conversation carries the tips of a
-notebook, shown as the Go program shows them, and at each lever token the exact distribution that
-a walker who believes its tips would follow.
+All conversations are simulated in houses for pre-training (or for gates). A conversation shows
+the tips of a notebook in the format of the Go program. The target at each lever token is the exact
+distribution of a policy that follows its tips.
 """
 
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from random import Random
 import numpy as np
 import torch
 
-from empo2_trainer.vault import world
-from empo2_trainer.vault.tokenizer import IM_END, IM_START, Encoder
+from vault_pretraining import world
+from vault_pretraining.tokenizer import IM_END, IM_START, Encoder
 
 KNOWN_MASS = 0.97  # on the lever that a tip says to pull
 FAILING_MASS = 0.01  # on all levers that tips say to avoid, together

@@ -7,13 +7,13 @@ import (
 	"sync"
 )
 
-// current tells many goroutines which process a Local uses now. The zero value
-// stands for one that was never started.
+// current is the process that a Local uses now. Many goroutines may wait for it.
+// The zero value means that none was started yet.
 type current struct {
 	mu      sync.Mutex
 	process *Process      // nil while there is none
-	why     error         // there is none and none is about to come
-	changed chan struct{} // closed with the next change; nil if nobody waits
+	why     error         // why there is no process and none will be started; nil: one is being started
+	changed chan struct{} // closed with the next change; nil before the first
 }
 
 var errNotStarted = errors.New("it was not started yet")
@@ -21,10 +21,10 @@ var errNotStarted = errors.New("it was not started yet")
 // set announces a process that is ready.
 func (c *current) set(p *Process) { c.change(p, nil) }
 
-// expect says that a process is about to come.
+// expect announces that a process is being started.
 func (c *current) expect() { c.change(nil, nil) }
 
-// lost says why there will be none.
+// lost announces that no process will be started, and why.
 func (c *current) lost(why error) { c.change(nil, why) }
 
 func (c *current) change(p *Process, why error) {
@@ -37,8 +37,8 @@ func (c *current) change(p *Process, why error) {
 	c.process, c.why, c.changed = p, why, make(chan struct{})
 }
 
-// get waits for a process that runs: one that died is replaced when its Local
-// is used next.
+// get waits for a running process. The Local replaces a process that died when
+// it is used next.
 func (c *current) get(ctx context.Context) (*Process, error) {
 	for {
 		p, changed, err := c.look()
@@ -62,7 +62,7 @@ func (c *current) get(ctx context.Context) (*Process, error) {
 func (c *current) look() (*Process, <-chan struct{}, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.changed == nil { // nothing ever happened
+	if c.changed == nil {
 		return nil, nil, errNotStarted
 	}
 	return c.process, c.changed, c.why

@@ -1,4 +1,4 @@
-package trainertest
+package fakeserver
 
 import (
 	"bytes"
@@ -13,17 +13,17 @@ import (
 )
 
 // model is one adapter: its queue of requests and its state. The server's
-// lock guards it.
+// mutex guards it.
 type model struct {
 	opts Options
 	id   string
 
-	next  int64          // number of the request that is due
+	next  int64          // number of the next request to execute
 	bySeq map[int64]*job // accepted
 	byID  map[string]*job
 
 	version int
-	dirty   bool // an optimizer step came after the version was named
+	dirty   bool // there was an optimizer step since the version was named
 	steps   int
 	pending int
 	done    int
@@ -42,7 +42,7 @@ func newModel(opts Options, id string) *model {
 	return &model{opts: opts, id: id, next: 1, bySeq: map[int64]*job{}, byID: map[string]*job{}}
 }
 
-// settled makes a request that is already done and returns its id.
+// settled adds a request that is already done and returns its id.
 func (m *model) settled(result any) string {
 	j := &job{id: m.id + ":create", done: make(chan struct{}), result: result}
 	close(j.done)
@@ -50,7 +50,8 @@ func (m *model) settled(result any) string {
 	return j.id
 }
 
-// accept queues a request under its number and runs all that are due.
+// accept queues a request under its number and executes all requests whose
+// predecessors are done.
 func (m *model) accept(c Call, fault Fault) (int, any) {
 	ack := func(j *job) (int, any) {
 		return 200, map[string]string{"request_id": j.id, "model_id": m.id}
@@ -118,7 +119,7 @@ func (m *model) state() State {
 	return State{Version: m.current(), Steps: m.steps, Pending: m.pending, Done: m.done}
 }
 
-// current is the version whose log-probs the model has.
+// current returns the version whose log-probs the model has.
 func (m *model) current() int {
 	if m.dirty {
 		return m.version + 1
@@ -138,8 +139,8 @@ func (m *model) optimStep(adam map[string]float64) (any, error) {
 	}}, nil
 }
 
-// save writes a checkpoint or an export as a real trainer does: a directory
-// that appears at once.
+// save writes a checkpoint or an export like the real trainer: the directory
+// appears only when it is complete.
 func (m *model) save(folder, kind, name string, overwrite bool) (any, error) {
 	if name == "" || filepath.Base(name) != name {
 		return nil, fmt.Errorf("%q cannot be a name", name)
