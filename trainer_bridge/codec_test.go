@@ -142,7 +142,7 @@ func TestCodecFollowsTheLocalTrainer(t *testing.T) {
 	}
 	checkCodec(t, c)
 	first := l.process
-	syscall.Kill(first.cmd.Process.Pid, syscall.SIGKILL)
+	syscall.Kill(first.child.PID(), syscall.SIGKILL)
 	<-first.Exited()
 	var group errgroup.Group
 	for i := range 16 { // they wait for the next process
@@ -177,7 +177,7 @@ func TestCodecSaysThatTheTrainerIsGone(t *testing.T) {
 	if err := l.Restore(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
-	syscall.Kill(l.process.cmd.Process.Pid, syscall.SIGKILL)
+	syscall.Kill(l.process.child.PID(), syscall.SIGKILL)
 	<-l.process.Exited()
 	var exit *ExitError
 	if _, err := c.Tokenize(t.Context(), "a"); !errors.As(err, &exit) || !errors.Is(err, ErrUnavailable) {

@@ -79,7 +79,7 @@ func (h *jvmHost) open(ctx context.Context) (*simulator, error) {
 	}
 	sim, err := h.construct(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("construct the simulator: %w", errors.Join(err, h.stderr.err()))
+		return nil, fmt.Errorf("construct the simulator: %w", errors.Join(err, h.said()))
 	}
 	// The first load initialises the classes and the table of type ids. After
 	// that the simulator does not use the working directory.

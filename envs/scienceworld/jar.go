@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/empo2/empo2/orchestrator/process"
 )
 
 // knownJars are the published simulators, by the checksum of the jar.
@@ -86,9 +88,7 @@ func installedPackage(ctx context.Context) string {
 	defer cancel()
 	const script = `import importlib.util as u; s = u.find_spec("scienceworld"); ` +
 		`print(s.submodule_search_locations[0] if s else "")`
-	cmd := exec.CommandContext(ctx, python, "-c", script)
-	cmd.WaitDelay = time.Second
-	out, err := cmd.Output()
+	out, err := process.Output(ctx, process.Command{Args: []string{python, "-c", script}})
 	if err != nil {
 		return ""
 	}

@@ -2,7 +2,6 @@ package scienceworld
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/empo2/empo2/orchestrator/process"
 )
 
 // oldestJava is the oldest feature release that runs the simulator.
@@ -32,14 +33,11 @@ func findJava(ctx context.Context, configured string, deterministic bool) (java,
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, fmt.Errorf("%s -version does not return", path))
 	defer cancel()
-	cmd := exec.CommandContext(ctx, path, "-version")
-	cmd.Env = cleanEnviron()
-	cmd.WaitDelay = time.Second
-	out, err := cmd.CombinedOutput()
+	out, err := process.Output(ctx, process.Command{Args: []string{path, "-version"}, Without: javaVariables, Merge: true})
 	if err != nil {
 		return java{}, fmt.Errorf("run %s -version: %w: %s "+
 			"(hint: set env.scienceworld.java to a working launcher of Java %d or newer)",
-			path, errors.Join(err, context.Cause(ctx)), shorten(string(out)), oldestJava)
+			path, err, shorten(string(out)), oldestJava)
 	}
 	return checkJava(path, string(out), deterministic)
 }
@@ -92,19 +90,8 @@ func checkJava(path, out string, deterministic bool) (java, error) {
 	return j, nil
 }
 
-// cleanEnviron is our environment without the variables that would add JVM
-// flags which no score would record.
-func cleanEnviron() []string {
-	var env []string
-	for _, kv := range os.Environ() {
-		switch name, _, _ := strings.Cut(kv, "="); name {
-		case "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH":
-		default:
-			env = append(env, kv)
-		}
-	}
-	return env
-}
+// javaVariables would add JVM flags which no score would record.
+var javaVariables = []string{"JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH"}
 
 // jvmFlags are the flags of every JVM. The hash flags make all identity hashes equal,
 // so the simulator's hash sets keep the order of insertion. The locale determines how

@@ -53,7 +53,7 @@ func playUnder(t *testing.T, f *Family, signal syscall.Signal) (steps []envs.Ste
 	victim := inst.on.host.(*jvmHost)
 	for i, action := range survivalScript {
 		if i == 3 {
-			if err := victim.cmd.Process.Signal(signal); err != nil {
+			if err := syscall.Kill(victim.PID(), signal); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -58,6 +58,9 @@ type Config struct {
 	// RestartWindow before the version is given up; 0: 3 in 10 minutes.
 	Restarts      int
 	RestartWindow time.Duration
+	// RestartPause is the time before the second restart within
+	// RestartWindow; it doubles with each further one. 0: 1 second.
+	RestartPause time.Duration
 	// OnRestart, if not nil, is told when a version has a new process, which
 	// has answered the check as the first one did. It must not call Retire or
 	// Close.
@@ -89,6 +92,7 @@ func (c Config) withDefaults() Config {
 	after(&c.HealthInterval, 10*time.Second)
 	after(&c.Grace, 3*time.Second)
 	after(&c.RestartWindow, 10*time.Minute)
+	after(&c.RestartPause, time.Second)
 	return c
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler/fleet"
 	"github.com/empo2/empo2/sampler/launch"
 )
@@ -141,7 +142,7 @@ func (c *Config) locked(l *LaunchConfig) {
 }
 
 // deathHints are remedies by a server's last words.
-var deathHints = []launch.Hint{
+var deathHints = []process.Hint{
 	{Said: "No module named 'vllm'", Remedy: "this Python has no vLLM: pip install vllm, or without a GPU scripts/setup-vllm, and set sampler.vllm.python to its interpreter"},
 	{Said: "CUDA out of memory", Remedy: "lower --gpu-memory-utilization or --max-model-len, or give the trainer another GPU"},
 	{Said: "less than desired GPU memory utilization", Remedy: "another process has the GPU's memory: lower --gpu-memory-utilization"},
@@ -180,11 +181,11 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) ([
 		s := client(fmt.Sprintf("http://127.0.0.1:%d", port))
 		servers[i] = s
 		group.Go(func() (err error) {
-			s.Child, err = launch.Start(ctx, launch.Config{
-				Name: "vllm", Command: l.command(port, c.APIKey), Env: l.environment(), Secret: c.APIKey,
-				Ready:        s.Ready,
-				StartTimeout: l.StartTimeout, Restarts: l.Restarts, Hints: deathHints, Log: c.Log,
-			})
+			s.Child, err = process.Keep(ctx, process.Command{
+				Name: "vllm", Args: l.command(port, c.APIKey), Poll: s.Ready, StartTimeout: l.StartTimeout,
+				Env: append(l.environment(), "EMPO2_SERVER_KEY="+c.APIKey), Secrets: []string{c.APIKey},
+				Hints: deathHints, Log: c.Log,
+			}, launch.Restarts(l.Restarts))
 			return err
 		})
 	}

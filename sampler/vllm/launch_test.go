@@ -83,7 +83,7 @@ func TestTheKeyIsSent(t *testing.T) {
 func TestALaunchThatFailsSaysWhy(t *testing.T) {
 	for command, says := range map[string]string{
 		"echo \"ModuleNotFoundError: No module named 'vllm'\"; exit 1": "hint: this Python has no vLLM",
-		"echo nothing to say; exit 0":                                  "it ended with status 0\n    nothing to say",
+		"echo nothing to say; exit 0":                                  "vllm ended: exit status 0\n    nothing to say",
 	} {
 		_, err := Open(t.Context(), Config{Launch: LaunchConfig{Model: "m", Replicas: 2, Command: []string{"/bin/sh", "-c", command, "{port}"}}})
 		if err == nil || !strings.Contains(err.Error(), says) {
@@ -102,7 +102,7 @@ func TestALaunchedServerIsStartedAgain(t *testing.T) {
 	b := openFake(t, cfg)
 	p := publish(t, b, fakeserver.WriteAdapter(t, policy, 3))
 	killed := b.Servers()[1].(*server)
-	if err := syscall.Kill(-killed.Child.PID(), syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(killed.Child.PID(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	want := policy.Sample(3, asking)

@@ -159,33 +159,15 @@ func probe(ctx context.Context, python string) (Interpreter, error) {
 	return Interpreter{Path: i.Path, Version: i.Version, Venv: i.Venv}, nil
 }
 
-// ask runs a script and returns what it prints.
-func ask(ctx context.Context, timeout time.Duration, python, script string, args ...string) ([]byte, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
-	defer cancel()
-	cmd := command(ctx, python, append([]string{"-c", script}, args...)...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	if err != nil && ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	if err != nil {
-		if line := complaint(stderr.Bytes()); line != "" {
-			return nil, fmt.Errorf("%w: %s", err, line)
-		}
-		return nil, err
-	}
-	return stdout.Bytes(), nil
-}
-
 // complaint returns the most useful line: the last of a traceback, else the
 // first.
-func complaint(stderr []byte) string {
-	if bytes.Contains(stderr, []byte("Traceback")) {
-		return lastLine(stderr)
+func complaint(lines []string) string {
+	for _, line := range lines {
+		if strings.HasPrefix(line, "Traceback") {
+			return lines[len(lines)-1]
+		}
 	}
-	return firstLine(stderr)
+	return lines[0]
 }
 
 func firstLine(b []byte) string {

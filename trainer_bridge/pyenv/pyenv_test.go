@@ -267,3 +267,11 @@ func TestWaitingForTheLockEndsWithTheContext(t *testing.T) {
 	}
 	unlock()
 }
+
+func TestToolsGetACleanEnvironment(t *testing.T) {
+	opts, _, _ := stubbed(t, "PYTHONHOME=/nowhere", "PIP_TARGET=/nowhere", "EMPO2_SERVER_KEY=s3cret",
+		`STUB_PIP=echo "[$PYTHONHOME][$PIP_TARGET][$EMPO2_SERVER_KEY]"; exit 1`)
+	if _, err := Ensure(t.Context(), opts); err == nil || !strings.Contains(err.Error(), "[][][]") {
+		t.Error(err)
+	}
+}

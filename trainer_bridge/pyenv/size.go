@@ -5,7 +5,6 @@ import (
 	"os"
 	"runtime"
 	"strings"
-	"syscall"
 )
 
 const gigabyte = 1 << 30
@@ -45,13 +44,4 @@ func estimate(names []string, goos string, getenv func(string) string) (text str
 	return "installing torch and what it needs, once: about 0.9 GB to download for torch and 3 GB for the " +
 		"CUDA libraries that come with it; a CPU-only index (PIP_INDEX_URL or PIP_EXTRA_INDEX_URL) " +
 		"makes that about 200 MB", 10 * gigabyte
-}
-
-// freeBytes returns how much this user may still write to a directory's disk.
-func freeBytes(dir string) (uint64, bool) {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(dir, &st); err != nil {
-		return 0, false
-	}
-	return uint64(st.Bavail) * uint64(st.Bsize), true
 }

@@ -1,4 +1,4 @@
-package launch
+package process
 
 import (
 	"bytes"
@@ -7,11 +7,13 @@ import (
 )
 
 const (
-	maxLine = 4 << 10 // bytes kept of a line
-	maxKept = 30      // lines kept
+	maxLine = 16 << 10 // bytes kept of a line
+	maxKept = 30       // lines kept for errors
 )
 
-// lines is an io.Writer that hands on whole lines. It has one writer.
+// lines is an io.Writer that hands on whole lines, empty ones excepted. A
+// carriage return ends a line too, as in the progress bars of many tools. It
+// has one writer.
 type lines struct {
 	each func(line string)
 	rest []byte
@@ -20,7 +22,7 @@ type lines struct {
 func (l *lines) Write(b []byte) (int, error) {
 	n := len(b)
 	for {
-		i := bytes.IndexByte(b, '\n')
+		i := bytes.IndexAny(b, "\n\r")
 		if i < 0 {
 			l.keep(b)
 			return n, nil
@@ -33,15 +35,15 @@ func (l *lines) Write(b []byte) (int, error) {
 
 func (l *lines) keep(b []byte) { l.rest = append(l.rest, b[:min(len(b), maxLine-len(l.rest))]...) }
 
-// flush hands on what has no newline yet.
+// flush hands on what has no end yet.
 func (l *lines) flush() {
-	if line := strings.TrimSpace(string(l.rest)); line != "" {
+	if line := strings.TrimRight(string(l.rest), " \t"); line != "" {
 		l.each(line)
 	}
 	l.rest = l.rest[:0]
 }
 
-// output keeps the end of what a process wrote. The zero value is ready.
+// output keeps the last lines of a process. The zero value is ready for use.
 type output struct {
 	mu   sync.Mutex
 	kept []string
@@ -56,22 +58,17 @@ func (o *output) add(line string) {
 	o.kept = append(o.kept, line)
 }
 
-// said is the last words as an indented block, empty if there are none.
-func (o *output) said() string {
+func (o *output) tail() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	return append([]string(nil), o.kept...)
+}
+
+// block is lines as an indented block that follows other text.
+func block(lines []string) string {
 	var b strings.Builder
-	for _, line := range o.kept {
+	for _, line := range lines {
 		b.WriteString("\n    " + line)
 	}
 	return b.String()
-}
-
-func (c Config) hint(said string) string {
-	for _, h := range c.Hints {
-		if strings.Contains(said, h.Said) {
-			return h.Remedy
-		}
-	}
-	return ""
 }
