@@ -91,7 +91,8 @@ func (s commitStage) learn(ctx context.Context, in Sampled) error {
 			}
 			x := memory.Experience{
 				Scope: in.Plan.Groups[g].Task.Scope, States: t.States(),
-				Tip: memory.Tip{Text: t.Tip, Score: t.Score, Step: in.Plan.Step, Group: g, Episode: e, Version: t.TipVersion},
+				Tip: memory.Tip{Text: t.Tip, Score: t.Score, Version: t.TipVersion,
+					Step: in.Plan.Step, Group: g, Episode: e},
 			}
 			if err := s.memory.Learn(ctx, x); err != nil {
 				return fmt.Errorf("learn episode %d/%d: %w", g, e, err)

@@ -12,7 +12,7 @@ import (
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
-// A server that agrees with the trainer is measured and left alone.
+// If the server agrees with the trainer, nothing is corrected.
 func TestMismatchIsMeasuredEveryStep(t *testing.T) {
 	w := newWorld(t, small())
 	if _, err := w.run(context.Background()); err != nil {
@@ -25,8 +25,8 @@ func TestMismatchIsMeasuredEveryStep(t *testing.T) {
 	}
 }
 
-// Where they differ, the old policy's log-probs are the trainer's and every
-// trained token carries its truncated importance weight, off-policy rows too.
+// If they differ, the rows get the trainer's log-probs, and every trained token
+// its truncated importance weight. That includes off-policy rows.
 func TestMismatchIsCorrected(t *testing.T) {
 	f := func(skew float32, limit, weight float64) {
 		t.Helper()
@@ -61,7 +61,8 @@ func TestMismatchIsCorrected(t *testing.T) {
 			t.Error("nothing was trained")
 		}
 		var why string
-		if err := l.Ledger.DB().QueryRow("SELECT detail FROM events WHERE kind = 'mismatch'").Scan(&why); err != nil || !strings.Contains(why, "differ from the trainer's by") {
+		err := l.Ledger.DB().QueryRow("SELECT detail FROM events WHERE kind = 'mismatch'").Scan(&why)
+		if err != nil || !strings.Contains(why, "differ from the trainer's by") {
 			t.Errorf("skew %v: event %q, %v", skew, why, err)
 		}
 	}
@@ -71,8 +72,12 @@ func TestMismatchIsCorrected(t *testing.T) {
 }
 
 func TestImportanceWeightsAreTruncated(t *testing.T) {
-	row := rollout.Row{Tokens: []int32{1, 2, 3}, LossMask: []bool{false, true, true}, Logprobs: []float32{0, -3, -1}}
-	bare := rollout.Row{Tokens: []int32{9, 2, 9, 3}, LossMask: []bool{false, true, false, true}, Logprobs: []float32{0, -3, 0, -1}}
+	row := rollout.Row{
+		Tokens: []int32{1, 2, 3}, LossMask: []bool{false, true, true}, Logprobs: []float32{0, -3, -1},
+	}
+	bare := rollout.Row{ // the same without tips
+		Tokens: []int32{9, 2, 9, 3}, LossMask: []bool{false, true, false, true}, Logprobs: []float32{0, -3, 0, -1},
+	}
 	e := trainedEpisode{rows: []rollout.Row{bare}, sampled: []rollout.Row{row}}
 	got, err := e.rescored([][]float32{{-1, -1.5}}, 2)
 	if err != nil {
@@ -84,7 +89,10 @@ func TestImportanceWeightsAreTruncated(t *testing.T) {
 	if l := got.rows[0].Logprobs; l[1] != -1 || l[3] != -1.5 || bare.Logprobs[1] != -3 {
 		t.Errorf("log-probs %v; the stored row has %v", l, bare.Logprobs)
 	}
-	for name, scores := range map[string][][]float32{"too few": {{-1}}, "infinite": {{-1, float32(math.Inf(-1))}}, "NaN": {{-1, float32(math.NaN())}}, "positive": {{-1, 1}}} {
+	for name, scores := range map[string][][]float32{
+		"too few": {{-1}}, "infinite": {{-1, float32(math.Inf(-1))}}, "NaN": {{-1, float32(math.NaN())}},
+		"positive": {{-1, 1}},
+	} {
 		if _, err := e.rescored(scores, 2); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
@@ -95,10 +103,12 @@ func TestImportanceWeightsAreTruncated(t *testing.T) {
 	}
 }
 
-// Rows without log-probs of the server take the trainer's, whatever the key
-// about corrections says.
+// Rows without log-probs of the server get the trainer's, whatever the
+// configuration says about corrections.
 func TestRowsWithoutLogprobsAreScored(t *testing.T) {
-	row := rollout.Row{Tokens: []int32{1, 2}, LossMask: []bool{false, true}, Logprobs: []float32{0, 0}, WithoutLogprobs: true}
+	row := rollout.Row{
+		Tokens: []int32{1, 2}, LossMask: []bool{false, true}, Logprobs: []float32{0, 0}, WithoutLogprobs: true,
+	}
 	e := trainedEpisode{rows: []rollout.Row{row}, sampled: []rollout.Row{row}}
 	got, err := e.rescored([][]float32{{-0.7}}, 2)
 	if err != nil || got.rows[0].Logprobs[1] != -0.7 || got.importanceWeights[0][1] != 1 || got.rows[0].WithoutLogprobs {

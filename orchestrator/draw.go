@@ -10,13 +10,14 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// newPlan draws the plan of a step.
+// newPlan draws the plan of a step, its prompt excepted.
 func newPlan(c config.Config, tasks []envs.Task, step int64, version int) Plan {
 	rng := rand.New(rand.NewPCG(c.Run.Seed, childSeed(c.Run.Seed, "plan", uint64(step))))
 	draw := newModeDraw(c.Algorithm, rng)
 	p := Plan{Step: step, Version: version}
+	first := uint64(step-1) * uint64(c.Algorithm.Groups) // groups of earlier steps
 	for g := range c.Algorithm.Groups {
-		group := GroupPlan{Task: taskAt(tasks, c.Run.Seed, uint64(step-1)*uint64(c.Algorithm.Groups)+uint64(g))}
+		group := GroupPlan{Task: taskAt(tasks, c.Run.Seed, first+uint64(g))}
 		for e, mode := range draw.group(c.Algorithm.GroupSize) {
 			seed := childSeed(c.Run.Seed, "episode", uint64(step), uint64(g), uint64(e))
 			group.Episodes = append(group.Episodes, EpisodePlan{Mode: mode, Seed: seed})
@@ -26,7 +27,8 @@ func newPlan(c config.Config, tasks []envs.Task, step int64, version int) Plan {
 	return p
 }
 
-// taskAt walks through all tasks in a new shuffled order each time round.
+// taskAt returns the i-th task: all tasks in a random order, then all again in
+// another one.
 func taskAt(tasks []envs.Task, seed, i uint64) envs.Task {
 	n := uint64(len(tasks))
 	order := rand.New(rand.NewPCG(seed, childSeed(seed, "tasks", i/n))).Perm(len(tasks))
@@ -37,7 +39,7 @@ func taskAt(tasks []envs.Task, seed, i uint64) envs.Task {
 type modeDraw struct {
 	a   config.Algorithm
 	rng *rand.Rand
-	// step is the mode of the whole step if it is drawn per step.
+	// step is the mode of the whole step. It applies if modes are drawn per step.
 	step Mode
 }
 

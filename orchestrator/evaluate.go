@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/empo2/empo2/envs"
@@ -156,4 +157,23 @@ func firstError(done []rollout.Trajectory) string {
 		}
 	}
 	return "no episode was run"
+}
+
+// meanStdErr returns the mean and its standard error.
+func meanStdErr(values []float64) (mean, stdErr float64) {
+	if len(values) == 0 {
+		return 0, 0
+	}
+	for _, v := range values {
+		mean += v
+	}
+	mean /= float64(len(values))
+	sum := 0.0
+	for _, v := range values {
+		sum += (v - mean) * (v - mean)
+	}
+	if len(values) > 1 {
+		stdErr = math.Sqrt(sum / float64(len(values)-1) / float64(len(values)))
+	}
+	return mean, stdErr
 }

@@ -31,7 +31,8 @@ func TestWholeRun(t *testing.T) {
 	if first.Tips.Return >= last.Tips.Return || last.Tips.Return < 0.5 {
 		t.Errorf("tips did not help: return with tips %.2f, then %.2f", first.Tips.Return, last.Tips.Return)
 	}
-	if last.Version != 6 || last.NewTips == 0 || last.Tips.TipsShown == 0 || last.Modes[OffPolicy] == 0 || last.Modes[OnPolicyTips] == 0 || last.Modes[OnPolicy] == 0 {
+	if last.Version != 6 || last.NewTips == 0 || last.Tips.TipsShown == 0 ||
+		last.Modes[OffPolicy] == 0 || last.Modes[OnPolicyTips] == 0 || last.Modes[OnPolicy] == 0 {
 		t.Errorf("last step %+v", last)
 	}
 	// Evaluated at 0, 2, 4 and, on both splits, at the end.
@@ -58,7 +59,8 @@ func TestGRPOIsTheSameLoopWithoutMemory(t *testing.T) {
 		}
 	}
 	for _, call := range w.backend.Calls() {
-		if text := w.backend.LastUser(call.Request.Prompt); strings.Contains(text, "Tips:") || strings.Contains(text, "Write one tip") {
+		text := w.backend.LastUser(call.Request.Prompt)
+		if strings.Contains(text, "Tips:") || strings.Contains(text, "Write one tip") {
 			t.Fatalf("the memory was used: %q", text)
 		}
 	}
@@ -96,7 +98,7 @@ func trained(w *world) []trainerbridge.Row {
 }
 
 // Rows that are trained off-policy hold no token of a tip, whatever the
-// tokenizer did at the tip's borders (defect 3); anchors are the rows as they
+// tokenizer did at the tip's borders (defect 3). KL rows are the rows as they
 // were sampled.
 func TestOffPolicyRowsCarryNoTip(t *testing.T) {
 	w := newWorld(t, small())
@@ -110,15 +112,15 @@ func TestOffPolicyRowsCarryNoTip(t *testing.T) {
 	kinds := map[string]int{}
 	for _, r := range trained(w) {
 		text := w.backend.Decode(r.Tokens)
-		hasTips, isAnchor := strings.Contains(text, "Tips:"), !slices.Contains(r.LossMask, true)
+		hasTips, klOnly := strings.Contains(text, "Tips:"), !slices.Contains(r.LossMask, true)
 		sampled := consumed[fmt.Sprint(r.Tokens)]
 		switch {
-		case isAnchor && !hasTips: // no tip was known yet
-			kinds["anchor without tips"]++
-		case isAnchor:
-			kinds["anchor"]++
+		case klOnly && !hasTips: // no tip was known yet
+			kinds["KL only, no tip known yet"]++
+		case klOnly:
+			kinds["KL only"]++
 			if !sampled {
-				t.Fatal("an anchor is not what the server consumed and produced")
+				t.Fatal("a KL row is not what the server consumed and produced")
 			}
 		case hasTips:
 			kinds["on-policy with tips"]++
@@ -131,7 +133,7 @@ func TestOffPolicyRowsCarryNoTip(t *testing.T) {
 			kinds["off-policy"]++ // the same walk without its tips was never sampled
 		}
 	}
-	for _, kind := range []string{"anchor", "on-policy", "on-policy with tips", "off-policy"} {
+	for _, kind := range []string{"KL only", "on-policy", "on-policy with tips", "off-policy"} {
 		if kinds[kind] == 0 {
 			t.Errorf("no row of kind %q in %v", kind, kinds)
 		}
@@ -164,7 +166,8 @@ func TestRowsCarryTheNormalisation(t *testing.T) {
 		c.Average = average
 		for i, r := range rows(batch, c) {
 			if math.Abs(sum(r.Advantages)-advantages[i]) > 1e-6 || math.Abs(sum(r.KL)-kl[i]) > 1e-6 {
-				t.Errorf("%s, row %d: advantages sum to %g, kl to %g; want %g, %g", average, i, sum(r.Advantages), sum(r.KL), advantages[i], kl[i])
+				t.Errorf("%s, row %d: advantages sum to %g, kl to %g; want %g, %g",
+					average, i, sum(r.Advantages), sum(r.KL), advantages[i], kl[i])
 			}
 			if err := r.Check(); err != nil {
 				t.Errorf("%s, row %d: %v", average, i, err)
@@ -175,8 +178,8 @@ func TestRowsCarryTheNormalisation(t *testing.T) {
 	f("token", []float64{2 * 2 / 6.0, -1 * 4 / 6.0, 0}, []float64{0.35 * 2 / 6, 0.05 * 4 / 6, 0.3 * 4 / 6})
 }
 
-// The trainer dies in mid-step: it is restored and the step is trained again
-// from the same weights, whole, and published once.
+// A trainer that dies during a step is restored. The whole step is trained again
+// from the same weights and published once.
 func TestATrainerThatDiesIsRestored(t *testing.T) {
 	f := func(call string) {
 		t.Helper()
@@ -219,8 +222,8 @@ func TestATrainerThatKeepsDyingStopsTheRun(t *testing.T) {
 	}
 }
 
-// A server that is gone fails the step instead of committing an empty one, and
-// what failed is sampled again by the next command.
+// If the server is gone, the step fails and is not committed. The next command
+// samples the failed episodes again.
 func TestAStepOfFailuresIsNotCommitted(t *testing.T) {
 	w := newWorld(t, small(func(c *config.Config) { c.Eval.Every = 0 }))
 	w.backend.BeforeSample = func(context.Context, sampler.Policy, sampler.Request) error { return sampler.ErrPolicyGone }
@@ -319,7 +322,8 @@ func TestAStoppedRunContinues(t *testing.T) {
 			t.Errorf("stopped after %d of %d calls: another result\n%s\nwant\n%s", after, total, got, want)
 		}
 		for _, c := range w.backend.Calls()[len(before):] {
-			if isTurn := !strings.Contains(w.backend.LastUser(c.Request.Prompt), "Write one tip"); isTurn && finished[c.Request.Seed] {
+			isTurn := !strings.Contains(w.backend.LastUser(c.Request.Prompt), "Write one tip")
+			if isTurn && finished[c.Request.Seed] {
 				t.Fatalf("stopped after %d of %d calls: a turn of a finished episode was sampled again", after, total)
 			}
 		}
@@ -364,8 +368,8 @@ func (w *world) finishedEpisodes() map[uint64]bool {
 	return seeds
 }
 
-// The transaction of a step fails: neither the step nor the memory may have
-// happened, and the run can be continued.
+// If the transaction of a step fails, neither the step nor the memory is
+// changed, and the run can be continued.
 func TestStepAndMemoryAreOneTransaction(t *testing.T) {
 	w := newWorld(t, small())
 	l, done := w.open()

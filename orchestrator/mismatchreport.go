@@ -83,7 +83,11 @@ func (r mismatchReporter) report(ctx context.Context, u *Update, reported bool) 
 		}
 	}
 	if !reported { // the lines of later steps show the difference
-		r.log.Warn().Int64("step", int64(u.Version)).Int("version", u.Version).Msgf("%s (corrected: %t)", text, u.Corrected)
+		correction := "the rows are not corrected"
+		if u.Corrected {
+			correction = "the rows are corrected"
+		}
+		r.log.Warn().Int64("step", int64(u.Version)).Int("version", u.Version).Msg(correction + ": " + text)
 	}
 	return true, r.ledger.Event(ctx, int64(u.Version), "mismatch", text)
 }

@@ -10,23 +10,23 @@ import (
 	"github.com/empo2/empo2/orchestrator/ledger"
 )
 
-// Mode is how an episode is sampled and learnt (EMPO², table of section 4).
+// Mode is how an episode is sampled and trained (EMPO², table of section 4).
 type Mode string
 
 const (
-	// OnPolicy: sampled and learnt without tips.
+	// OnPolicy: sampled and trained without tips.
 	OnPolicy Mode = "on_policy"
-	// OnPolicyTips: sampled and learnt with tips.
+	// OnPolicyTips: sampled and trained with tips.
 	OnPolicyTips Mode = "on_policy_tips"
-	// OffPolicy: sampled with tips, learnt with every tip removed.
+	// OffPolicy: sampled with tips, trained with every tip removed.
 	OffPolicy Mode = "off_policy"
 )
 
 // Tips reports whether episodes of this mode are sampled with tips.
 func (m Mode) Tips() bool { return m != OnPolicy }
 
-// Plan is everything that a step draws at random, drawn before it samples.
-// But for the prompt, it is a pure function of (configuration, tasks, step).
+// Plan holds all random draws of a step, made before anything is sampled.
+// Except for the prompt, it is a pure function of (configuration, tasks, step).
 type Plan struct {
 	Step    int64       `json:"step"`
 	Version int         `json:"version"`          // of the policy that samples

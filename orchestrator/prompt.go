@@ -30,7 +30,7 @@ func (r promptReader) next(ctx context.Context, step int64, before promptState) 
 	if r.read != nil {
 		template, err := r.read()
 		if err != nil {
-			r.log.Warn().Err(err).Int64("step", step).Msg("the prompt template is faulty; the step uses the previous one")
+			r.log.Warn().Err(err).Int64("step", step).Msg("the prompt template is faulty; the previous one is used")
 		} else {
 			now.template = template
 		}

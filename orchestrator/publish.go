@@ -61,7 +61,8 @@ func (s publishStage) restored(ctx context.Context, version int) (sampler.Policy
 }
 
 // version has an exported version served and verified.
-func (s publishStage) version(ctx context.Context, version int, export trainerbridge.Exported) (sampler.Policy, error) {
+func (s publishStage) version(ctx context.Context, version int, export trainerbridge.Exported) (
+	sampler.Policy, error) {
 	adapter := sampler.Adapter{Version: version, Dir: export.Dir, GGUF: export.GGUF, Score: s.score(version)}
 	policy, err := s.backend.Publish(ctx, adapter)
 	if err != nil {

@@ -158,7 +158,8 @@ func (s sampleStage) finished(ctx context.Context, plan Plan) ([][]rollout.Traje
 	}
 	for _, e := range stored {
 		if e.Group >= len(groups) || e.Episode >= len(groups[e.Group]) {
-			return nil, fmt.Errorf("run.db holds episode %d/%d of step %d, which is not in its plan", e.Group, e.Episode, e.Step)
+			return nil, fmt.Errorf("run.db holds episode %d/%d of step %d, which is not in its plan",
+				e.Group, e.Episode, e.Step)
 		}
 		if err := json.Unmarshal(e.Trajectory, &groups[e.Group][e.Episode]); err != nil {
 			return nil, fmt.Errorf("episode %d/%d of step %d in run.db: %w", e.Group, e.Episode, e.Step, err)
@@ -210,7 +211,8 @@ func (r episodeRunner) driverFor(s promptState) *rollout.Driver {
 }
 
 // run runs the episodes and emits each when it has ended.
-func (r episodeRunner) run(ctx context.Context, s promptState, specs []rollout.EpisodeSpec, emit func(rollout.Trajectory)) {
+func (r episodeRunner) run(ctx context.Context, s promptState, specs []rollout.EpisodeSpec,
+	emit func(rollout.Trajectory)) {
 	scheduler := rollout.Scheduler{Run: r.driverFor(s).Run, MaxEpisodes: r.concurrency, Retries: r.retries, Log: r.log}
 	scheduler.Sample(ctx, specs, emit)
 }

@@ -123,16 +123,20 @@ func (l *Loop) newSession(now start) *session {
 	s := &session{loop: l, publish: l.publishStage()}
 	s.plan = planStage{config: c, tasks: now.tasks, ledger: l.Ledger,
 		prompts: promptReader{ledger: l.Ledger, read: l.ReadPrompt, log: l.Log}}
-	runner := episodeRunner{driver: l.Driver, concurrency: c.Rollout.EpisodesInFlight, retries: c.Rollout.Retries, log: l.Log}
+	runner := episodeRunner{driver: l.Driver, concurrency: c.Rollout.EpisodesInFlight,
+		retries: c.Rollout.Retries, log: l.Log}
 	recall := recallFrom(l.Memory)
-	s.sample = sampleStage{rollout: c.Rollout, keep: rollout.Keep(c.Memory.Keep), runner: runner, ledger: l.Ledger, recall: recall,
-		budget: contextBudget{length: now.contextLength, reflection: c.Reflection.MaxTokens}}
+	budget := contextBudget{length: now.contextLength, reflection: c.Reflection.MaxTokens}
+	s.sample = sampleStage{rollout: c.Rollout, keep: rollout.Keep(c.Memory.Keep), runner: runner,
+		ledger: l.Ledger, recall: recall, budget: budget}
 	s.reflect = reflectStage{config: c.Reflection, enabled: l.Memory != nil, driver: l.Driver, base: now.base,
-		budget: s.sample.budget, ledger: l.Ledger, log: l.Log}
+		budget: budget, ledger: l.Ledger, log: l.Log}
 	s.estimate = estimateStage{config: c, enabled: l.Trainer != nil, memory: l.Memory != nil}
 	s.train = trainStage{config: c, trainer: l.Trainer, sleeper: l.Sleeper, ledger: l.Ledger, log: l.Log}
-	s.mismatch = mismatchReporter{tolerance: c.Loss.MismatchTolerance, advice: l.MismatchAdvice, ledger: l.Ledger, log: l.Log}
-	s.commit = commitStage{ledger: l.Ledger, memory: l.Memory, keep: c.Run.KeepCheckpoints, noveltyWeight: c.Novelty.Weight}
+	s.mismatch = mismatchReporter{tolerance: c.Loss.MismatchTolerance, advice: l.MismatchAdvice,
+		ledger: l.Ledger, log: l.Log}
+	s.commit = commitStage{ledger: l.Ledger, memory: l.Memory, keep: c.Run.KeepCheckpoints,
+		noveltyWeight: c.Novelty.Weight}
 	s.evaluate = evaluator{config: c, family: l.Family, ledger: l.Ledger, runner: runner,
 		environment: now.environment, report: l.OnEvaluation}
 	if c.Algorithm.Name == "adapt" {

@@ -37,7 +37,8 @@ func newLedger(t *testing.T) *ledger.Ledger {
 // A plan is drawn once. Later attempts at the step get the same plan.
 func TestThePlanStageDrawsAPlanOnce(t *testing.T) {
 	led := newLedger(t)
-	stage := planStage{config: small(), tasks: []envs.Task{{ID: "a"}, {ID: "b"}}, ledger: led, prompts: promptReader{ledger: led}}
+	tasks := []envs.Task{{ID: "a"}, {ID: "b"}}
+	stage := planStage{config: small(), tasks: tasks, ledger: led, prompts: promptReader{ledger: led}}
 	before := state{step: 4, policy: sampler.Policy{Version: 3}, prompt: promptState{template: prompt.Default()}}
 	first, err := stage.run(context.Background(), before)
 	if err != nil {
@@ -126,7 +127,9 @@ func TestTheTrainStageStartsAgainFromTheCommittedVersion(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(led.Dir, "checkpoints", "000004"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	row := rollout.Row{Tokens: []int32{1, 2}, LossMask: []bool{false, true}, Logprobs: []float32{0, -1}, WithoutLogprobs: true}
+	row := rollout.Row{
+		Tokens: []int32{1, 2}, LossMask: []bool{false, true}, Logprobs: []float32{0, -1}, WithoutLogprobs: true,
+	}
 	e := trainedEpisode{advantage: 1, rows: []rollout.Row{row}, sampled: []rollout.Row{row}, tokens: 1}
 	stage := trainStage{config: w.config, trainer: w.trainer, ledger: led}
 	update, err := stage.run(context.Background(), Batch{Step: 5, Episodes: []trainedEpisode{e}}, 0)
@@ -161,7 +164,8 @@ func TestThePublishStage(t *testing.T) {
 		return &Update{Version: version, Export: trainerbridge.Exported{Dir: "dir", SHA256: "sum"}}
 	}
 	one, err := stage.run(ctx, update(1), base)
-	if want := (ledger.Version{Version: 1, Step: 1, Dir: "dir", SHA256: "sum", Canary: 0.25}); err != nil || *one.Version != want {
+	want := ledger.Version{Version: 1, Step: 1, Dir: "dir", SHA256: "sum", Canary: 0.25}
+	if err != nil || *one.Version != want {
 		t.Errorf("%+v, %v", one, err)
 	}
 	two, err := stage.run(ctx, update(2), one.Policy)
@@ -170,8 +174,9 @@ func TestThePublishStage(t *testing.T) {
 	}
 	refusal := errors.New("refused")
 	w.backend.BeforePublish = func(context.Context, sampler.Adapter) error { return refusal }
-	if _, err := stage.run(ctx, update(3), two.Policy); !errors.Is(err, refusal) || !slices.Equal(w.backend.Served(), []int{0, 2}) {
-		t.Errorf("serves %v, %v", w.backend.Served(), err)
+	_, err = stage.run(ctx, update(3), two.Policy)
+	if served := w.backend.Served(); !errors.Is(err, refusal) || !slices.Equal(served, []int{0, 2}) {
+		t.Errorf("serves %v, %v", served, err)
 	}
 }
 
@@ -191,7 +196,8 @@ func TestMismatchesAreReported(t *testing.T) {
 			t.Errorf("reported %t, %v", reported, err)
 		}
 		var n int
-		if err := led.DB().QueryRow("SELECT count(*) FROM events WHERE kind = 'mismatch'").Scan(&n); err != nil || n != events {
+		err = led.DB().QueryRow("SELECT count(*) FROM events WHERE kind = 'mismatch'").Scan(&n)
+		if err != nil || n != events {
 			t.Errorf("%d events, want %d, %v", n, events, err)
 		}
 		if got := strings.Count(log.String(), "\n"); got != lines {

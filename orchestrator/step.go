@@ -36,7 +36,8 @@ func (s *session) step(ctx context.Context) error {
 		return err
 	}
 	committed, err := s.commit.run(ctx, finishedStep{
-		begun: begun, before: before, planned: planned, sampled: sampled, batch: batch, update: update, published: published,
+		begun: begun, before: before,
+		planned: planned, sampled: sampled, batch: batch, update: update, published: published,
 	})
 	if err != nil {
 		return err
