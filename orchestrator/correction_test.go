@@ -140,7 +140,7 @@ func TestAdaptationTrainsNothing(t *testing.T) {
 
 // Few tokens that differ by far count as much as many that differ slightly.
 func TestSingleTokensFarOffAreCorrected(t *testing.T) {
-	tolerance := config.Default().Loss.MismatchTolerance
+	tolerance := demo().Loss.MismatchTolerance
 	f := func(m Mismatch, large bool, cause MismatchCause) {
 		t.Helper()
 		if m.large(tolerance) != large || large && m.cause() != cause {

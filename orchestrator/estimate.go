@@ -89,14 +89,24 @@ func (s estimateStage) episode(t rollout.Trajectory, e advantage.Episode, a floa
 	if e.OffPolicy && s.config.Loss.KLSampled > 0 {
 		out.klRows = t.Rows(true)
 	}
+	if s.config.Rollout.MaskTruncated {
+		out.rows, out.sampled = maskTruncated(out.rows, t.Turns), maskTruncated(out.sampled, t.Turns)
+		out.klRows = maskTruncated(out.klRows, t.Turns)
+	}
 	for _, r := range out.rows {
-		for _, trained := range r.LossMask {
-			if trained {
-				out.tokens++
-			}
-		}
+		out.tokens += countTrained(r)
 	}
 	return out
+}
+
+func countTrained(r rollout.Row) int {
+	n := 0
+	for _, trained := range r.LossMask {
+		if trained {
+			n++
+		}
+	}
+	return n
 }
 
 // bonus is λ·Σ_t 1/n_t with n = 1 + similar entries (EMPO², section 4.1), over

@@ -173,9 +173,18 @@ func (f *fakeTrainer) count(call string) int {
 	return n
 }
 
+// demo is the configuration of the demonstration.
+func demo() config.Config {
+	c, err := config.Source{Profile: config.Demo}.Load()
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
 // small is a configuration that runs in a moment.
 func small(change ...func(*config.Config)) config.Config {
-	c := config.Default()
+	c := demo()
 	c.Run.Steps = 3
 	c.Env.Vault.Doors, c.Env.Vault.Levers, c.Env.Vault.Score = 3, 4, "partial"
 	c.Algorithm.GroupSize = 8
@@ -200,7 +209,7 @@ type world struct {
 
 func newWorld(t *testing.T, c config.Config) *world {
 	t.Helper()
-	if err := config.Check(c, nil); err != nil {
+	if err := config.Check(c); err != nil {
 		t.Fatal(err)
 	}
 	tokenizer := samplertest.NewTokenizer()

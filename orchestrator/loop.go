@@ -82,7 +82,7 @@ type Loop struct {
 	OnEvaluation func(Evaluation)  // nil: not called
 }
 
-// Run trains until the configured number of steps (or minutes) is reached,
+// Run trains until the configured number of steps (or seconds) is reached,
 // continuing from the last committed step, and evaluates. When ctx ends it
 // returns its cause; everything committed is kept.
 func (l *Loop) Run(ctx context.Context) (Summary, error) {

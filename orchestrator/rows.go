@@ -28,8 +28,7 @@ func miniBatchOrder(seed uint64, version, epoch int) *rand.Rand {
 }
 
 // rows renders one mini-batch. Losses are sums, so that every mean is folded
-// into the advantages and KL coefficients here: over an episode's tokens and
-// then over episodes (the paper), or over all tokens.
+// into the coefficients here (loss.average).
 func rows(batch []trainedEpisode, c config.Loss) []trainerbridge.Row {
 	total := 0
 	for _, e := range batch {
@@ -37,10 +36,7 @@ func rows(batch []trainedEpisode, c config.Loss) []trainerbridge.Row {
 	}
 	var out []trainerbridge.Row
 	for _, e := range batch {
-		scale := 1 / float64(e.tokens*len(batch))
-		if c.Average == "token" {
-			scale = 1 / float64(total)
-		}
+		scale := tokenScale(c, e.tokens, total, len(batch))
 		kl := c.KL
 		if e.sampledContext {
 			kl += c.KLSampled
@@ -50,6 +46,7 @@ func rows(batch []trainedEpisode, c config.Loss) []trainerbridge.Row {
 			if e.importanceWeights != nil {
 				r.ImportanceWeights = e.importanceWeights[i]
 			}
+			r.Entropy = perToken(s, c.Entropy*scale)
 			out = append(out, r)
 		}
 		for _, s := range e.klRows {
@@ -57,6 +54,20 @@ func rows(batch []trainedEpisode, c config.Loss) []trainerbridge.Row {
 		}
 	}
 	return out
+}
+
+// tokenScale is what each token of an episode is multiplied with, so that the
+// sum over a mini-batch is the average that loss.average names. trained are the
+// episode's trained tokens, total those of the mini-batch.
+func tokenScale(l config.Loss, trained, total, episodes int) float64 {
+	switch l.Average {
+	case "token": // 1/Σ|o_i| (DAPO)
+		return 1 / float64(total)
+	case "constant": // 1/(L·N): no length of a reply matters (Dr.GRPO, arXiv 2503.20783)
+		return 1 / float64(l.AverageLength*episodes)
+	default: // 1/(|o_i|·N) (GRPO and the paper)
+		return 1 / float64(trained*episodes)
+	}
 }
 
 // row trains the tokens of s with one advantage.
@@ -77,6 +88,20 @@ func row(s rollout.Row, advantage, kl float64) trainerbridge.Row {
 		}
 	}
 	return r
+}
+
+// perToken is a coefficient at the trained tokens of s; nil for 0.
+func perToken(s rollout.Row, coefficient float64) []float32 {
+	if coefficient == 0 {
+		return nil
+	}
+	out := make([]float32, len(s.Tokens))
+	for i, trained := range s.LossMask {
+		if trained {
+			out[i] = float32(coefficient)
+		}
+	}
+	return out
 }
 
 // klRow carries only the KL at the tokens of s.

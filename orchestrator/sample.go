@@ -86,7 +86,8 @@ func (s sampleStage) missing(ctx context.Context, p Planned, policy sampler.Poli
 			}
 			spec := rollout.EpisodeSpec{
 				Task: group.Task, Step: p.Step, Group: g, Episode: e, Seed: episode.Seed, Policy: policy,
-				Temperature: s.rollout.Temperature, MaxSteps: s.rollout.MaxSteps, MaxTokens: s.rollout.MaxTokens,
+				Temperature: s.rollout.Temperature, TopP: s.rollout.TopP, TopK: s.rollout.TopK, Stop: s.rollout.Stop,
+				MaxSteps: s.rollout.MaxTurns, MaxTokens: s.rollout.MaxTokens,
 				MaxPrompt: s.budget.maxPrompt(s.rollout.MaxTokens + reserve), Keep: s.keep,
 			}
 			if episode.Mode.Tips() {

@@ -123,7 +123,7 @@ func (l *Loop) newSession(now start) *session {
 	s := &session{loop: l, publish: l.publishStage()}
 	s.plan = planStage{config: c, tasks: now.tasks, ledger: l.Ledger,
 		prompts: promptReader{ledger: l.Ledger, read: l.ReadPrompt, log: l.Log}}
-	runner := episodeRunner{driver: l.Driver, concurrency: c.Rollout.EpisodesInFlight,
+	runner := episodeRunner{driver: l.Driver, concurrency: c.Rollout.Concurrency,
 		retries: c.Rollout.Retries, log: l.Log}
 	recall := recallFrom(l.Memory)
 	budget := contextBudget{length: now.contextLength, reflection: c.Reflection.MaxTokens}
@@ -148,7 +148,7 @@ func (l *Loop) newSession(now start) *session {
 // finished reports whether the run has used its steps or its time.
 func (s *session) finished() bool {
 	run := s.loop.Config.Run
-	return s.state.step >= int64(run.Steps) || run.Minutes > 0 && s.state.trainSeconds >= 60*run.Minutes
+	return s.state.step >= int64(run.Steps) || run.MaxSeconds > 0 && s.state.trainSeconds >= run.MaxSeconds
 }
 
 // recordContinuation records that an unfinished run was continued.

@@ -115,6 +115,7 @@ func (s trainStage) train(ctx context.Context, batch Batch) (*Update, error) {
 		return nil, err
 	}
 	update := &Update{Version: int(batch.Step), Mismatch: corrected.mismatch, Corrected: corrected.corrected}
+	adam := adam(c.Optimizer, learningRate(c.Optimizer, update.Version, c.Run.Steps))
 	var passes []trainerbridge.Stats
 	for epoch := range c.Loss.Epochs {
 		order := miniBatchOrder(c.Run.Seed, update.Version, epoch)
@@ -124,7 +125,7 @@ func (s trainStage) train(ctx context.Context, batch Batch) (*Update, error) {
 			if err != nil {
 				return nil, err
 			}
-			optim, err := s.trainer.OptimStep(ctx, adam(c.Optimizer))
+			optim, err := s.trainer.OptimStep(ctx, adam)
 			if err != nil {
 				return nil, err
 			}
@@ -151,9 +152,9 @@ func loss(c config.Loss) trainerbridge.Loss {
 	}}
 }
 
-func adam(o config.Optimizer) trainerbridge.Adam {
+func adam(o config.Optimizer, rate float64) trainerbridge.Adam {
 	return trainerbridge.Adam{
-		LearningRate: o.LearningRate, Beta1: o.Beta1, Beta2: o.Beta2, Eps: o.Eps,
+		LearningRate: rate, Beta1: o.Beta1, Beta2: o.Beta2, Eps: o.Eps,
 		WeightDecay: o.WeightDecay, GradClipNorm: o.GradClipNorm,
 	}
 }

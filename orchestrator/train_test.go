@@ -15,8 +15,10 @@ type sleepRecorder struct {
 	fail    error // of Sleep
 }
 
-func (s sleepRecorder) Sleep(context.Context) error { return errors.Join(s.trainer.call("sleep"), s.fail) }
-func (s sleepRecorder) Wake(context.Context) error  { return s.trainer.call("wake") }
+func (s sleepRecorder) Sleep(context.Context) error {
+	return errors.Join(s.trainer.call("sleep"), s.fail)
+}
+func (s sleepRecorder) Wake(context.Context) error { return s.trainer.call("wake") }
 
 func TestServerSleepsWhileTheTrainerWorks(t *testing.T) {
 	w := newWorld(t, small(func(c *config.Config) { c.Run.Steps = 1 }))

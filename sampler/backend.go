@@ -70,7 +70,12 @@ type Request struct {
 	Prompt      []int32 // token ids, control tokens included
 	MaxTokens   int
 	Temperature float64 // 0 is greedy
-	Seed        uint64
+	TopP        float64 // nucleus sampling; 0 and 1: off
+	TopK        int     // sampling from the most likely tokens; 0: off
+	// Stop are strings that end the reply: Text ends before the first of them,
+	// IDs and Logprobs are as they were sampled.
+	Stop []string
+	Seed uint64
 	// Messages are the same conversation as text, without control tokens, for
 	// servers that take no ids (Capabilities.IDsIn is false). The last one is
 	// the user's.

@@ -112,7 +112,7 @@ func (p *canaryBackend) verify(ctx context.Context, a Adapter, policy Policy) er
 	case c.MaxDiff > p.tolerance:
 		return fmt.Errorf("%w: version %d: log-probs differ from the trainer's by %.3g (tolerance %.3g); %s",
 			ErrCanary, a.Version, c.MaxDiff, p.tolerance,
-			"likely another base model, an adapter that was not applied, a stale prompt cache, or a cache type or attention kernel of low precision (then raise sampler.canary)")
+			"likely another base model, an adapter that was not applied, a stale prompt cache, or a cache type or attention kernel of low precision (then raise sampler.canary_tolerance)")
 	}
 	p.last = now
 	return nil

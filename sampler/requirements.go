@@ -42,7 +42,7 @@ func (r Requirements) Check(c Capabilities) error {
 	hasAdapters := c.Adapters != "" && c.Adapters != "none"
 	lacks(r.Adapters && !hasAdapters, "adapters", "no way to load a new adapter")
 	lacks(r.Adapters && hasAdapters && !slices.Contains(r.Formats, c.AdapterFormat), "adapter_format",
-		"adapters in %s, the trainer writes %s (trainer.formats)", c.AdapterFormat, strings.Join(r.Formats, ", "))
+		"adapters in %s, the trainer writes %s", c.AdapterFormat, strings.Join(r.Formats, ", "))
 	lacks(r.Adapters && c.MaxRank > 0 && r.Rank > c.MaxRank, "max_rank", "adapters of rank %d at most, trainer.rank is %d", c.MaxRank, r.Rank)
 	lacks(r.Adapters && c.MaxResident > 0 && r.Resident > c.MaxResident, "max_resident",
 		"%d versions at once at most, %d are needed while one replaces another", c.MaxResident, r.Resident)

@@ -30,6 +30,10 @@ type CodecConfig struct {
 // trains. Calls change nothing, so that they are retried until their deadline.
 // A Codec is safe for concurrent use.
 type Codec struct {
+	// TemplateArgs are arguments of the chat template for Render, for example
+	// enable_thinking. Nil: none. Set them before the first call.
+	TemplateArgs map[string]any
+
 	cfg       CodecConfig
 	transport *jsonhttp.Transport
 	find      func(context.Context) (*Process, error) // nil: cfg has the address
@@ -133,7 +137,11 @@ func (c *Codec) Render(ctx context.Context, messages []TextMessage, generation b
 	var out struct {
 		Text string `json:"text"`
 	}
-	err := c.call(ctx, "render", map[string]any{"messages": messages, "add_generation_prompt": generation}, &out)
+	body := map[string]any{"messages": messages, "add_generation_prompt": generation}
+	if len(c.TemplateArgs) > 0 {
+		body["template_args"] = c.TemplateArgs
+	}
+	err := c.call(ctx, "render", body, &out)
 	return out.Text, err
 }
 

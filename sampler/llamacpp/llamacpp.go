@@ -41,6 +41,10 @@ type Config struct {
 	BaseGGUF string   // base model, see [EnsureBaseGGUF]
 	Alias    string   // policies are called <Alias>-v000012; empty: "policy"
 
+	// TemplateArgs are arguments of the chat template in the model's file, for
+	// example enable_thinking. Nil: none.
+	TemplateArgs map[string]any
+
 	ContextPerSlot int // tokens of one conversation; 0: what the model was trained with
 	Slots          int // requests computed at once; 0: 16. Best is one per concurrent session
 	Threads        int // of generation; 0: 1, as more only spin on small models
@@ -222,7 +226,7 @@ func (b *Backend) adapterFile(a sampler.Adapter) (string, error) {
 	case a.Version < 0:
 		return "", errors.New("versions are not negative")
 	case a.GGUF == "":
-		return "", errors.New("the adapter has no GGUF file\n  hint: let the trainer write one, trainer.formats = [\"peft\", \"gguf\"]")
+		return "", errors.New("the adapter has no GGUF file\n  hint: the trainer must write adapters as GGUF")
 	}
 	file, err := filepath.Abs(a.GGUF)
 	if err != nil {

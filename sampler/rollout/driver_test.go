@@ -282,3 +282,18 @@ func TestTextThatIsNotUTF8IsStoredAsThePolicySawIt(t *testing.T) {
 		t.Error("the policy saw another text than was stored")
 	}
 }
+
+// How replies are sampled is asked for at every turn.
+func TestSamplingOptionsReachTheBackend(t *testing.T) {
+	d, b := rig(t, single(&walk{n: 2}), samplertest.Say("pull jade"))
+	s := spec()
+	s.TopP, s.TopK, s.Stop = 0.9, 40, []string{"\n"}
+	if got := d.Run(t.Context(), s); len(got.Turns) != 2 {
+		t.Fatalf("%d turns, %s", len(got.Turns), got.Err)
+	}
+	for _, call := range b.Calls() {
+		if r := call.Request; r.TopP != 0.9 || r.TopK != 40 || !slices.Equal(r.Stop, s.Stop) {
+			t.Errorf("request %+v", r)
+		}
+	}
+}

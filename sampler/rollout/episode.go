@@ -138,6 +138,7 @@ func (r *episode) sample(ctx context.Context, turn *Turn) error {
 	start := time.Now()
 	c, err := r.complete(ctx, r.spec.Policy, sampler.Request{
 		Prompt: prompt, MaxTokens: r.spec.MaxTokens, Temperature: r.spec.Temperature,
+		TopP: r.spec.TopP, TopK: r.spec.TopK, Stop: r.spec.Stop,
 		Seed: sampler.Seed(r.spec.Seed, uint64(len(r.t.Turns))), Session: r.t.session(),
 		Messages: r.conversation.Messages(),
 	})

@@ -31,10 +31,13 @@ type EpisodeSpec struct {
 	Seed    uint64
 	Policy  sampler.Policy
 
-	Temperature float64 // 0 is greedy
-	MaxSteps    int     // actions at most; 0: until the environment ends it
-	MaxTokens   int     // tokens of an action at most
-	MaxPrompt   int     // tokens of a prompt at most; 0: no limit of ours
+	Temperature float64  // 0 is greedy
+	TopP        float64  // nucleus sampling; 0 and 1: off
+	TopK        int      // sampling from the most likely tokens; 0: off
+	Stop        []string // strings that end a reply
+	MaxSteps    int      // actions at most; 0: until the environment ends it
+	MaxTokens   int      // tokens of an action at most
+	MaxPrompt   int      // tokens of a prompt at most; 0: no limit of ours
 
 	Recall RecallFunc // nil: no memory
 	Keep   Keep       // empty: KeepAll

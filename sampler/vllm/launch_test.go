@@ -43,6 +43,20 @@ func TestTheRecipe(t *testing.T) {
 	}
 }
 
+// The share of a GPU's memory is limited where there is a GPU.
+func TestMemoryShareOfAGPU(t *testing.T) {
+	f := func(l LaunchConfig, want bool) {
+		t.Helper()
+		command := strings.Join(l.withDefaults().command(1, "k"), " ")
+		if strings.Contains(command, "--gpu-memory-utilization 0.5") != want || !want && strings.Contains(command, "utilization") {
+			t.Errorf("%+v: %s", l, command)
+		}
+	}
+	f(LaunchConfig{Model: "m", GPUMemoryUtilization: 0.5}, true)
+	f(LaunchConfig{Model: "m", GPUMemoryUtilization: 0.5, CPU: true}, false)
+	f(LaunchConfig{Model: "m"}, false)
+}
+
 // Nobody else on the machine may load adapters into a server of ours.
 func TestALaunchedServerHasAKey(t *testing.T) {
 	f := func(name string, cfg Config, env, command string) {

@@ -51,6 +51,7 @@ class Render(Struct):
 
     messages: list[Message]
     add_generation_prompt: bool = False
+    template_args: dict[str, Any] = {}  # handed to the template, e.g. enable_thinking
 
 
 class Codec:
@@ -110,7 +111,10 @@ class Codec:
         messages = [{"role": m.role, "content": m.content} for m in r.messages]
         try:
             text = chat.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=r.add_generation_prompt
+                messages,
+                tokenize=False,
+                add_generation_prompt=r.add_generation_prompt,
+                **r.template_args,
             )
         except (TemplateError, TypeError, ValueError, KeyError) as e:
             raise UserError(f"the model's chat template refuses the messages: {e}") from e

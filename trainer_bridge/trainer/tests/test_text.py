@@ -106,6 +106,12 @@ def test_the_template_is_the_models(tmp_path: Path, model_dir: Path) -> None:
         Codec(str(tmp_path)).render(Render(messages))
     want = "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n"
     assert render(CHAT_TEMPLATE) == want
+    template = "{{ 'short' if brief else 'long' }}"
+    assert render(template) == "long"
+    codec = Codec(str(tmp_path))
+    assert codec.render(Render(messages, template_args={"brief": True})) == {"text": "short"}
+    with pytest.raises(UserError, match="refuses the messages"):
+        codec.render(Render(messages, template_args={"tokenize": True}))
     with pytest.raises(UserError, match="no system role here"):
         render("{{ raise_exception('no system role here') }}")
     with pytest.raises(UserError, match="refuses the messages"):
