@@ -73,10 +73,7 @@ type Loop struct {
 	Trainer    Trainer                         // nil: nothing is trained (adapt)
 	Sleeper    sampler.Sleeper                 // sleeps while the trainer works; nil: the server stays awake
 	Memory     memory.Strategy                 // nil: no memory (grpo)
-	// MismatchAdvice names the remedy that the server has for a mismatch. It
-	// returns "" if there is none.
-	MismatchAdvice func(MismatchCause) string // nil: no advice
-	Log            zerolog.Logger             // zero: silent
+	Log        zerolog.Logger                  // zero: silent
 	// OnStep and OnEvaluation are called after the commit, in order.
 	OnStep       func(StepMetrics) // nil: not called
 	OnEvaluation func(Evaluation)  // nil: not called

@@ -8,58 +8,19 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/sampler"
 )
-
-// largeDifference is a difference of log-probs in nats that rounding cannot
-// explain.
-const largeDifference = 0.5
 
 // large reports whether server and trainer differ too much, on average or by
 // far at single tokens.
 func (m Mismatch) large(tolerance float64) bool {
-	return m.Mean > tolerance || m.Max > math.Max(largeDifference, 100*tolerance)
-}
-
-// MismatchCause is the likely cause of a large mismatch.
-type MismatchCause string
-
-const (
-	// OtherModel: the difference is as large as between two models.
-	OtherModel MismatchCause = "other model"
-	// StaleCache: few tokens differ by far.
-	StaleCache MismatchCause = "stale cache"
-	// LowPrecision: all tokens differ slightly.
-	LowPrecision MismatchCause = "low precision"
-)
-
-// cause guesses the cause from the pattern of the differences.
-func (m Mismatch) cause() MismatchCause {
-	switch {
-	case m.Mean > 0.3:
-		return OtherModel
-	case m.Max > 100*m.Mean && m.Max > largeDifference:
-		return StaleCache
-	default:
-		return LowPrecision
-	}
-}
-
-// describe explains a cause in a sentence.
-func (c MismatchCause) describe() string {
-	switch c {
-	case OtherModel:
-		return "as large as between two models: another base model, a wrong adapter, or one that is not applied"
-	case StaleCache:
-		return "few tokens differ by far: a stale prompt cache, or one replica with old weights"
-	default:
-		return "all tokens differ slightly: the server or the trainer (trainer.dtype) computes with low precision"
-	}
+	return m.Mean > tolerance || m.Max > math.Max(sampler.LargeMismatch, 100*tolerance)
 }
 
 // mismatchReporter warns when server and trainer disagree.
 type mismatchReporter struct {
 	tolerance float64
-	advice    func(MismatchCause) string // nil: none
+	hints     map[string]string // of the server, see [sampler.Capabilities]
 	ledger    *ledger.Ledger
 	log       zerolog.Logger
 }
@@ -74,14 +35,10 @@ func (r mismatchReporter) report(ctx context.Context, u *Update, reported bool) 
 	if !u.Mismatch.large(r.tolerance) {
 		return false, nil
 	}
-	m, cause := u.Mismatch, u.Mismatch.cause()
+	m := u.Mismatch
 	text := fmt.Sprintf("the server's log-probs differ from the trainer's by %.2g nats on average and by up to %.2g "+
-		"(KL %.2g, effective sample size %.0f %%): %s", m.Mean, m.Max, m.KL, 100*m.ESS, cause.describe())
-	if r.advice != nil {
-		if advice := r.advice(cause); advice != "" {
-			text += "\n  hint: " + advice
-		}
-	}
+		"(KL %.2g, effective sample size %.0f %%): %s",
+		m.Mean, m.Max, m.KL, 100*m.ESS, sampler.MismatchCause(m.Mean, m.Max, r.hints))
 	if !reported { // the lines of later steps show the difference
 		correction := "the rows are not corrected"
 		if u.Corrected {

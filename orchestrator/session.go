@@ -41,10 +41,10 @@ type session struct {
 
 // start is what a run finds when it is opened.
 type start struct {
-	tasks         []envs.Task    // of training
-	environment   []byte         // the record of the environment; nil: it has none
-	base          sampler.Policy // the adapter off
-	contextLength int            // tokens that the server holds of a conversation; 0: unknown
+	tasks       []envs.Task    // of training
+	environment []byte         // the record of the environment; nil: it has none
+	base        sampler.Policy // the adapter off
+	server      sampler.Capabilities
 }
 
 // open brings trainer and server to the last committed step.
@@ -76,7 +76,7 @@ func (l *Loop) open(ctx context.Context) (*session, error) {
 	if err := l.restore(ctx, last.Version); err != nil {
 		return nil, err
 	}
-	if now.base, now.contextLength, err = l.serveBase(ctx, last); err != nil {
+	if now.base, now.server, err = l.serveBase(ctx, last); err != nil {
 		return nil, err
 	}
 	kept.policy = now.base
@@ -102,19 +102,18 @@ func (l *Loop) restore(ctx context.Context, version int) error {
 	return l.Ledger.DiscardAfter(version)
 }
 
-// serveBase publishes the base model and returns its policy and the length of
-// the server's context.
-func (l *Loop) serveBase(ctx context.Context, last ledger.Step) (sampler.Policy, int, error) {
+// serveBase publishes the base model and asks what the server can do.
+func (l *Loop) serveBase(ctx context.Context, last ledger.Step) (sampler.Policy, sampler.Capabilities, error) {
 	base := sampler.Adapter{}
 	if last.Version == 0 && l.Trainer != nil { // else the trainer has a newer version, which gets the canary
 		base.Score = l.publishStage().score(0)
 	}
 	policy, err := l.Backend.Publish(ctx, base)
 	if err != nil {
-		return policy, 0, fmt.Errorf("serve the base model: %w", err)
+		return policy, sampler.Capabilities{}, fmt.Errorf("serve the base model: %w", err)
 	}
 	can, err := l.Backend.Capabilities(ctx)
-	return policy, can.ContextLength, err
+	return policy, can, err
 }
 
 // newSession gives each stage its part of the configuration and dependencies.
@@ -126,14 +125,14 @@ func (l *Loop) newSession(now start) *session {
 	runner := episodeRunner{driver: l.Driver, concurrency: c.Rollout.Concurrency,
 		retries: c.Rollout.Retries, log: l.Log}
 	recall := recallFrom(l.Memory)
-	budget := contextBudget{length: now.contextLength, reflection: c.Reflection.MaxTokens}
+	budget := contextBudget{length: now.server.ContextLength, reflection: c.Reflection.MaxTokens}
 	s.sample = sampleStage{rollout: c.Rollout, keep: rollout.Keep(c.Memory.Keep), runner: runner,
 		ledger: l.Ledger, recall: recall, budget: budget}
 	s.reflect = reflectStage{config: c.Reflection, enabled: l.Memory != nil, driver: l.Driver, base: now.base,
 		budget: budget, ledger: l.Ledger, log: l.Log}
 	s.estimate = estimateStage{config: c, enabled: l.Trainer != nil, memory: l.Memory != nil}
 	s.train = trainStage{config: c, trainer: l.Trainer, sleeper: l.Sleeper, ledger: l.Ledger, log: l.Log}
-	s.mismatch = mismatchReporter{tolerance: c.Loss.MismatchTolerance, advice: l.MismatchAdvice,
+	s.mismatch = mismatchReporter{tolerance: c.Loss.MismatchTolerance, hints: now.server.Hints,
 		ledger: l.Ledger, log: l.Log}
 	s.commit = commitStage{ledger: l.Ledger, memory: l.Memory, keep: c.Run.KeepCheckpoints,
 		noveltyWeight: c.Novelty.Weight}

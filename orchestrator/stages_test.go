@@ -185,8 +185,8 @@ func TestThePublishStage(t *testing.T) {
 func TestMismatchesAreReported(t *testing.T) {
 	led := newLedger(t)
 	var log bytes.Buffer
-	r := mismatchReporter{tolerance: 0.001, ledger: led, log: zerolog.New(&log), advice: func(c MismatchCause) string {
-		return "cure of " + string(c)
+	r := mismatchReporter{tolerance: 0.001, ledger: led, log: zerolog.New(&log), hints: map[string]string{
+		sampler.HintLowPrecision: "compute with float32",
 	}}
 	reported := false
 	f := func(u *Update, want bool, lines, events int) {
@@ -211,7 +211,7 @@ func TestMismatchesAreReported(t *testing.T) {
 	f(nil, true, 1, 2) // nothing was trained: nothing is known
 	f(good, false, 1, 2)
 	f(off, true, 2, 3)
-	if !strings.Contains(log.String(), "hint: cure of low precision") {
+	if !strings.Contains(log.String(), "hint: compute with float32") {
 		t.Errorf("no advice in %s", log.String())
 	}
 }

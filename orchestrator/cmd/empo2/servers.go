@@ -11,7 +11,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/inspect"
 	"github.com/empo2/empo2/sampler"
@@ -62,22 +61,12 @@ type backend struct {
 	// launch is the command that starts such a server, for people; nil: empo2
 	// starts it.
 	launch func(c config.Config, model string) string
-	// advice is the remedy of such a server for a mismatch of log-probs.
-	advice map[orchestrator.MismatchCause]string
 }
 
 var backends = map[string]backend{
-	"llamacpp": {open: openLlamaCPP,
-		advice: map[orchestrator.MismatchCause]string{
-			orchestrator.StaleCache:   "start llama-server with --cache-ram 0",
-			orchestrator.LowPrecision: "set sampler.llamacpp.exact_logprobs",
-		}},
+	"llamacpp": {open: openLlamaCPP},
 	"vllm": {open: openVLLM, codec: true,
-		launch: func(c config.Config, model string) string { return vllm.LaunchLine(vllmLaunch(c, model)) },
-		advice: map[orchestrator.MismatchCause]string{
-			orchestrator.StaleCache:   "set sampler.vllm.cache_salt",
-			orchestrator.LowPrecision: "start vLLM with --dtype float32 --logprobs-mode processed_logprobs",
-		}},
+		launch: func(c config.Config, model string) string { return vllm.LaunchLine(vllmLaunch(c, model)) }},
 	"sglang": {open: openSGLang, codec: true,
 		launch: func(c config.Config, model string) string {
 			return sglang.LaunchLine(model, c.Trainer.Rank, residentAdapters)

@@ -156,9 +156,6 @@ func (r *run) connect(ctx context.Context, server served) error {
 		l.Driver.Neutral = template.ControlTexts()
 	}
 	l.Sleeper = server.sleeper
-	l.MismatchAdvice = func(cause orchestrator.MismatchCause) string {
-		return backends[l.Config.Sampler.Backend].advice[cause]
-	}
 	if err := r.addCanary(ctx, server, template); err != nil {
 		return err
 	}
