@@ -89,8 +89,8 @@ func (e evaluator) run(ctx context.Context, now state, t evaluationTask) (Evalua
 	for i := range specs {
 		specs[i] = e.spec(now, t, i)
 	}
-	var done []rollout.Trajectory
-	e.runner.run(ctx, now.prompt, specs, func(t rollout.Trajectory) { done = append(done, t) })
+	done := make([]rollout.Trajectory, len(specs)) // as specs, so that sums are reproducible
+	e.runner.run(ctx, now.prompt, specs, func(d rollout.Trajectory) { done[d.Episode*len(t.tasks)+d.Group] = d })
 	if ctx.Err() != nil {
 		return Evaluation{}, context.Cause(ctx)
 	}

@@ -78,6 +78,11 @@ func TestARunIsAFunctionOfItsSeed(t *testing.T) {
 			text, _ := json.Marshal(m)
 			out = append(out, string(text))
 		}
+		for _, e := range w.evals {
+			e.Seconds, e.TrainSeconds = 0, 0
+			text, _ := json.Marshal(e)
+			out = append(out, string(text))
+		}
 		return strings.Join(out, "\n")
 	}
 	if a, b := trace(7), trace(7); a != b {
