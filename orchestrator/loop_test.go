@@ -135,7 +135,7 @@ func TestOffPolicyRowsCarryNoTip(t *testing.T) {
 		case sampled:
 			kinds["on-policy"]++
 		default:
-			kinds["off-policy"]++ // the same walk without its tips was never sampled
+			kinds["off-policy"]++ // the same episode without its tips was never sampled
 		}
 	}
 	for _, kind := range []string{"KL only", "on-policy", "on-policy with tips", "off-policy"} {
