@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Check refuses values out of range and contradictions in a derived
@@ -64,7 +65,8 @@ func rules(c Config) []rule {
 
 func runRules(c Config) []rule {
 	name := c.Run.Name
-	isName := name != "" && !strings.ContainsAny(name, "/\\\x00") && name != "." && name != ".."
+	isName := name != "" && !strings.ContainsAny(name, "/\\") && name != "." && name != ".." &&
+		!strings.ContainsFunc(name, unicode.IsControl)
 	return []rule{
 		{"run.name", isName, fmt.Sprintf("%q is not a folder name", name), "letters, digits, '-' and '_'"},
 		{"run.dir", c.Run.Dir != "", "is empty", `for example dir = "runs"`},

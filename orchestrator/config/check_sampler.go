@@ -60,9 +60,10 @@ func backendRules(c Config) []rule {
 	case "ollama":
 		return []rule{ggufPath, servedName(s), address("sampler.ollama.url", s.Ollama.URL)}
 	case "openai":
-		return []rule{ggufPath, servedName(s), address("sampler.openai.url", s.OpenAI.URL),
+		return []rule{ggufPath,
 			{"sampler.backend", !trains, "an OpenAI-compatible endpoint takes no adapters, so nothing can be trained",
-				`algorithm.name = "adapt" learns tips without weights; to train use llamacpp, vllm, sglang or ollama`}}
+				`algorithm.name = "adapt" learns tips without weights; to train use llamacpp, vllm, sglang or ollama`},
+			servedName(s), address("sampler.openai.url", s.OpenAI.URL)}
 	}
 	return []rule{ggufPath}
 }

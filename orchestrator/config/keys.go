@@ -111,7 +111,7 @@ func kindOf(t reflect.Type) string {
 func format(v reflect.Value) string {
 	switch v.Kind() {
 	case reflect.String:
-		return quote(v.String())
+		return Quote(v.String())
 	case reflect.Float64:
 		s := strconv.FormatFloat(v.Float(), 'g', -1, 64)
 		if !strings.ContainsAny(s, ".e") {
@@ -131,8 +131,8 @@ func format(v reflect.Value) string {
 	}
 }
 
-// quote writes a string as TOML: the escapes of JSON are valid in TOML too.
-func quote(s string) string {
+// Quote writes a string as TOML: the escapes of JSON are valid in TOML too.
+func Quote(s string) string {
 	text, err := json.Marshal(s)
 	if err != nil {
 		panic(err) // strings always have a JSON form
@@ -147,7 +147,7 @@ func formatArgs(v any) string {
 	if err != nil || string(text) == "null" || string(text) == "{}" {
 		return "{}"
 	}
-	return quote(string(text))
+	return Quote(string(text))
 }
 
 // values are all leaves as TOML, by key.

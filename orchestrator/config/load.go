@@ -3,8 +3,10 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -77,17 +79,55 @@ func (s Source) load(texts []string) (Config, error) {
 func (s Source) read() ([]string, error) {
 	texts := make([]string, len(s.Files))
 	for i, path := range s.Files {
-		text, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, &Error{path, "no such file", "empo2 init --model DIR writes one; empo2 config > " + path +
-				" writes the defaults there"}
-		}
+		text, err := readFile(path)
 		if err != nil {
-			return nil, fmt.Errorf("read configuration: %w", err)
+			return nil, err
 		}
-		texts[i] = string(text)
+		texts[i] = text
 	}
 	return texts, nil
+}
+
+// maxFile is the largest configuration file in bytes.
+const maxFile = 1 << 20
+
+// readFile reads a configuration file. It refuses what could block or is no
+// text; only a pipe below /dev is read, which a shell makes for -c <(command).
+func readFile(path string) (string, error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", &Error{path, "no such file", "empo2 init --model DIR writes one; empo2 config > " + path +
+			" writes the defaults there"}
+	case err != nil:
+		return "", unreadable(path, err)
+	case info.IsDir():
+		return "", &Error{path, "is a folder", "name the file in it, for example " + filepath.Join(path, "config.toml")}
+	case !info.Mode().IsRegular() && !strings.HasPrefix(path, "/dev/"):
+		return "", &Error{path, "is not a file", "name a configuration file"}
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", unreadable(path, err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	switch {
+	case err != nil:
+		return "", unreadable(path, err)
+	case len(text) > maxFile:
+		return "", &Error{path, "is larger than 1 MB", "name a configuration file; empo2 config shows what one holds"}
+	}
+	return string(text), nil
+}
+
+// unreadable is the error for a file that exists.
+func unreadable(path string, err error) error {
+	var failed *fs.PathError
+	if errors.As(err, &failed) {
+		err = failed.Err // the path is the place
+	}
+	return &Error{path, "cannot be read: " + err.Error(), "check its owner and permissions"}
 }
 
 // profile returns the name of the profile and the place that names it. Faults
@@ -170,11 +210,14 @@ func ParseSet(s string) (key, value string, err error) {
 	if !ok {
 		return "", "", unknownKeys([]string{key}, func(string) string { return place })
 	}
-	var probe struct{ V any }
+	probe := map[string]any{}
 	_, wrong := toml.Decode("v = "+value, &probe)
-	_, isText := probe.V.(string)
+	if len(probe) > 1 { // a line break in value began another key
+		return "", "", &Error{"--set " + key, "sets more than one key", "repeat --set for each key"}
+	}
+	_, isText := probe["v"].(string)
 	if wrong != nil || info.kind == "string" && !isText {
-		value = quote(value) // a bare word is a string, and so is all that a key of that type is set to
+		value = Quote(value) // a bare word is a string, and so is all that a key of that type is set to
 	}
 	return key, value, nil
 }
@@ -213,6 +256,9 @@ func decodeError(err error, place string) error {
 		place += ":" + line
 	}
 	hint := "TOML wants key = value, with strings in quotes and tables as [name]"
+	if strings.Contains(msg, "UTF-8") {
+		return &Error{place, msg, "save the file as UTF-8"}
+	}
 	if key, ok := keys()[last]; ok {
 		hint = fmt.Sprintf("%s is of type %s, for example %s", last, key.kind, key.example)
 	}
