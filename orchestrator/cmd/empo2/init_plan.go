@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/empo2/empo2/orchestrator/config"
 )
@@ -38,11 +40,11 @@ func (p *planner) set(key, value, why string) {
 // choose decides on everything.
 func (p *planner) choose() {
 	p.chooseProfile()
-	p.set("model.path", strconv.Quote(p.model.Path), p.describeModel())
-	p.set("run.name", strconv.Quote(p.runName()), "model, environment and algorithm: each run needs a name of its own")
+	p.set("model.path", config.Quote(p.model.Path), p.describeModel())
+	p.set("run.name", config.Quote(p.runName()), "model, environment and algorithm: each run needs a name of its own")
 	p.chooseEnvironment()
 	if p.algorithm != "empo2" {
-		p.set("algorithm.name", strconv.Quote(p.algorithm), "given with --algorithm")
+		p.set("algorithm.name", config.Quote(p.algorithm), "given with --algorithm")
 	}
 	p.chooseOptimizer()
 	p.chooseSampler()
@@ -51,7 +53,21 @@ func (p *planner) choose() {
 // runName is, for example, "SmolLM2-135M-vault-empo2".
 func (p *planner) runName() string {
 	model := strings.TrimSuffix(filepath.Base(p.model.Path), ".gguf")
-	return strings.Join([]string{model, p.env, p.algorithm}, "-")
+	model = strings.Trim(notInNames.ReplaceAllString(model, "-"), "-")
+	return strings.TrimPrefix(strings.Join([]string{model, p.env, p.algorithm}, "-"), "-")
+}
+
+// notInNames is what a folder's name should not hold: it appears in commands.
+var notInNames = regexp.MustCompile(`[^\pL\pN._-]+`)
+
+// oneLine is a text for a comment, without the line breaks that would end it.
+func oneLine(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, text)
 }
 
 const gigabyte = 1e9
@@ -82,11 +98,11 @@ func (p *planner) chooseProfile() {
 // vault.
 func (p *planner) chooseEnvironment() {
 	if p.env != "vault" {
-		p.set("env.name", strconv.Quote(p.env), "given with --env")
+		p.set("env.name", config.Quote(p.env), "given with --env")
 	}
 	switch p.env {
 	case "vault":
-		p.set("env.name", strconv.Quote(p.env), "built in: it needs no data and no other program")
+		p.set("env.name", config.Quote(p.env), "built in: it needs no data and no other program")
 		why := "an easy game, because the model has never seen it"
 		p.set("env.vault.doors", "2", why)
 		p.set("env.vault.levers", "4", why)
@@ -130,7 +146,7 @@ func (p *planner) chooseSampler() {
 		why = "given with --backend"
 	}
 	p.chooseConcurrency()
-	p.set("sampler.backend", strconv.Quote(p.backend), why)
+	p.set("sampler.backend", config.Quote(p.backend), why)
 	if p.backend != "openai" && !p.model.ChatTemplate {
 		p.set("sampler.template", `"chatml"`,
 			"the tokenizer has no chat template; choose the one that the model was trained with, if any")
@@ -216,7 +232,7 @@ func (p *planner) add(sets []string) error {
 
 // write writes the file: the tables in the order of their first key.
 func (p *planner) write(w io.Writer) {
-	fmt.Fprintf(w, "# Written by empo2 init for %s on this machine: %s.\n", filepath.Base(p.model.Path),
+	fmt.Fprintf(w, "# Written by empo2 init for %s on this machine: %s.\n", oneLine(filepath.Base(p.model.Path)),
 		p.describeMachine())
 	fmt.Fprintf(w,
 		"# All other keys have the profile's values or their defaults: empo2 config shows them with their meaning.\n\n")
@@ -234,7 +250,7 @@ func (p *planner) write(w io.Writer) {
 		fmt.Fprintf(w, "\n[%s]\n", table)
 		for _, c := range byTable[table] {
 			if c.why != "" {
-				fmt.Fprintf(w, "# %s\n", c.why)
+				fmt.Fprintf(w, "# %s\n", oneLine(c.why))
 			}
 			fmt.Fprintf(w, "%s = %s\n", c.key[len(table)+1:], c.value)
 		}

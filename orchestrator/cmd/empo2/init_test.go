@@ -222,9 +222,13 @@ func TestInitRefuses(t *testing.T) {
 	f(initCmd{Model: good, Set: []string{"run.stepz=3"}}, `nearest valid key is "run.steps"`)
 	f(initCmd{Model: good, Set: []string{"rollout.max_steps=3"}}, "rollout.max_steps is now rollout.max_turns")
 	f(initCmd{Model: good, Set: []string{"profile=none"}}, `unknown profile "none"`)
+	f(initCmd{Model: good, Set: []string{"env.name=remote"}}, "give it as --env")
+	f(initCmd{Model: good, Backend: "openai"}, "--backend openai", "--algorithm adapt")
+	f(initCmd{Model: ""}, "--model: is empty")
+	f(initCmd{Model: "\xff"}, "is not UTF-8")
 	f(initCmd{Model: t.TempDir()}, "no config.json")
-	f(initCmd{Model: filepath.Join(good, "none")}, "no such folder")
-	f(initCmd{Model: filepath.Join(good, "config.json")}, "not a folder")
+	f(initCmd{Model: filepath.Join(good, "none")}, "no such file or folder")
+	f(initCmd{Model: filepath.Join(good, "config.json")}, "neither a folder nor a GGUF file")
 	f(initCmd{Model: modelFolder(t, "g", "gemma3", 1e8)}, "gemma3", "--backend vllm")
 	f(initCmd{Model: ggufFile(t, 3, 0)}, "the trainer cannot load it", "Hugging Face format", "--algorithm adapt")
 	f(initCmd{Model: ggufFile(t, 3, 0), Algorithm: "adapt", Backend: "vllm"}, "only llamacpp serves a GGUF file")
@@ -241,6 +245,66 @@ func TestInitRefuses(t *testing.T) {
 	}
 	f(initCmd{Model: other, Algorithm: "adapt"}, "not a GGUF file")
 	f(initCmd{Model: good, Output: other}, "exists already", "--force")
+}
+
+// A model that the trainer or the server could not load is refused before the
+// first run.
+func TestInitRefusesModelsThatCannotRun(t *testing.T) {
+	f := func(config, backend, algorithm, says string) {
+		t.Helper()
+		dir := modelFolder(t, "m", "llama", 1e8)
+		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		cmd := initCmd{Model: dir, Env: "vault", Backend: backend, Algorithm: algorithm, Probe: probe(t, ""),
+			Output: filepath.Join(t.TempDir(), "c.toml")}
+		err := cmd.Run(&console{out: &bytes.Buffer{}, err: &bytes.Buffer{}})
+		if says == "" && err != nil || says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
+			t.Errorf("%s with %s: %v, want %q", config, backend, err, says)
+		}
+	}
+	quantised := `{"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}`
+	f(quantised, "vllm", "empo2", "the weights are quantised (gptq)")
+	f(quantised, "vllm", "adapt", "")
+	f(quantised, "llamacpp", "adapt", "quantised weights (gptq) cannot be converted")
+	scaled := `{"model_type": "llama", "rope_scaling": {"rope_type": "llama3"}}`
+	f(scaled, "llamacpp", "empo2", "--set sampler.llamacpp.gguf=FILE")
+	f(scaled, "vllm", "empo2", "")
+	f(`{"model_type": "bert", "architectures": ["BertForMaskedLM"]}`, "vllm", "empo2", "not a language model")
+}
+
+// The place of the file is checked before anything is inspected.
+func TestInitChecksWhereItWrites(t *testing.T) {
+	model, dir := modelFolder(t, "m", "llama", 1e8), t.TempDir()
+	f := func(output, says string) {
+		t.Helper()
+		cmd := initCmd{Model: model, Env: "vault", Algorithm: "empo2", Output: output, Force: true, Probe: probe(t, "")}
+		var fault *config.Error
+		if err := cmd.Run(&console{out: &bytes.Buffer{}, err: &bytes.Buffer{}}); !errors.As(err, &fault) ||
+			!strings.Contains(err.Error(), says) || fault.Hint == "" {
+			t.Errorf("-o %s: %v, want %q", output, err, says)
+		}
+	}
+	f("", "is empty")
+	f(dir, "is not a file")
+	f(filepath.Join(dir, "none", "c.toml"), "there is no folder")
+}
+
+// Names with signs that mean something to TOML, a shell or a comment.
+func TestInitWithUnusualNames(t *testing.T) {
+	for _, name := range []string{"a b#c?d~é %s \"q\"", "two\nlines", "it's", `back\slash[1]`} {
+		model := modelFolder(t, name, "llama", 1e8)
+		_, c, _ := initialize(t, initCmd{Model: model, Env: "vault", Algorithm: "empo2", Probe: probe(t, "")}, false)
+		if c.Model.Path != model || !regexp.MustCompile(`^[\pL\pN._-]+$`).MatchString(c.Run.Name) {
+			t.Errorf("%q: path %q, name %q", name, c.Model.Path, c.Run.Name)
+		}
+	}
+	if word := shellWord("it's here.toml"); word != `'it'\''s here.toml'` {
+		t.Error(word)
+	}
+	if word := shellWord("/a/b-c.toml"); word != "/a/b-c.toml" {
+		t.Error(word)
+	}
 }
 
 func TestInitReplacesAFileOnlyByForce(t *testing.T) {
