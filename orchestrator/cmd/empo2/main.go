@@ -55,7 +55,7 @@ type cli struct {
 
 // common are the flags of every command that reads a configuration.
 type common struct {
-	Profile    string   `placeholder:"NAME" help:"Values below those of the files: demo, cpu, gpu-24gb or gpu-80gb. Default: the key profile of the files."`
+	Profile    string   `placeholder:"NAME" help:"Values for keys that no file sets: demo, cpu, gpu-24gb or gpu-80gb. It replaces the key profile of the files."`
 	ConfigFile []string `name:"config" short:"c" sep:"none" placeholder:"FILE" help:"Configuration file. Repeatable: each is laid over those before it. Default: ./config.toml if it exists, else the built-in defaults."`
 	Set        []string `sep:"none" placeholder:"KEY=VALUE" help:"Override a key, for example --set run.steps=20. Repeatable."`
 	Verbose    bool     `short:"v" help:"Log every lifecycle event."`

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator/config"
@@ -48,13 +51,24 @@ func (cmd *importCmd) Run(ctx context.Context, out *console) error {
 	if err != nil {
 		return err
 	}
-	return withMemory(ctx, c, func(b bank) error {
-		n, err := b.Import(ctx, os.Stdin)
+	in := bufio.NewReader(os.Stdin)
+	if _, err := in.Peek(1); errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: standard input is empty\n  hint: empo2 memory import < tips.jsonl", errUsage)
+	}
+	dir := filepath.Join(c.Run.Dir, c.Run.Name)
+	isNew, refused := !fileExists(dir), false
+	err = withMemory(ctx, c, func(b bank) error {
+		n, err := b.Import(ctx, in)
 		if err == nil {
-			out.note("%d tips added to %s/%s", n, c.Run.Dir, c.Run.Name)
+			out.note("%d tips added to %s", n, dir)
 		}
+		refused = err != nil
 		return err
 	})
+	if refused && isNew { // the folder was made for this import
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
 }
 
 // bank is what the commands need of the memory.

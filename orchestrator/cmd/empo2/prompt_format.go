@@ -42,5 +42,8 @@ func templateText(name string) (string, error) {
 		return "", &config.Error{Place: "prompt.template", Msg: "there is no file " + name,
 			Hint: "one of " + strings.Join(prompt.Names(), ", ") + ", recipe, or the path of a file; empo2 prompt --write DIR writes the built-in ones out"}
 	}
-	return string(text), err
+	if err != nil {
+		return "", &config.Error{Place: "prompt.template", Msg: err.Error(), Hint: "name a template file that you can read"}
+	}
+	return string(text), nil
 }

@@ -112,6 +112,9 @@ func (cmd *evalCmd) Run(ctx context.Context, out *console) error {
 	if cmd.Episodes < 1 {
 		return fmt.Errorf("%w: --episodes %d\n  hint: at least 1", errUsage, cmd.Episodes)
 	}
+	if t := cmd.Temperature; t != -1 && !(t >= 0 && t <= 10) { // NaN too
+		return fmt.Errorf("%w: --temperature %g\n  hint: a number from 0 to 10", errUsage, t)
+	}
 	log := out.logger(cmd.Verbose)
 	if c, err = storedConfig(ctx, c, cmd.Set); err != nil {
 		return err

@@ -51,6 +51,11 @@ func TestExitCodes(t *testing.T) {
 	f(exitUsage, "eval")
 	f(exitUsage, "run") // no model is named
 	f(exitUsage, "run", "--profile", "none")
+	f(exitUsage, "run", "-c", ".")
+	f(exitUsage, "eval", "--profile", "demo", "--temperature", "NaN")
+	f(exitUsage, "eval", "--profile", "demo", "--temperature", "-2")
+	f(exitUsage, "prompt", "--profile", "demo", "--set", "prompt.template=.")
+	f(exitUsage, "init", "--model", t.TempDir(), "-o", "none/c.toml")
 	t.Setenv("EMPO2_PYTHON", "/no/such/python")
 	f(exitSetup, "run", "--profile", "demo")
 	f(exitSetup, "doctor", "--profile", "demo")
