@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// defaultDeadline bounds a call whose caller named no deadline.
+// defaultDeadline bounds a call that names no deadline.
 const defaultDeadline = 2 * time.Minute
 
-// WithDeadline runs f under a deadline d (0: two minutes). The error names op
-// and, if the deadline or the caller ended f, the cause.
+// WithDeadline runs f with a deadline of d from now (0: two minutes). The error names op and, if the deadline or the
+// caller ended f, the cause.
 func WithDeadline(ctx context.Context, d time.Duration, op string, f func(context.Context) error) error {
 	if d <= 0 {
 		d = defaultDeadline
