@@ -221,7 +221,9 @@ func TestFailuresOfTheEnvironmentAndTheMemoryEndTheEpisode(t *testing.T) {
 		x.world.step = func(context.Context, int, string) (envs.Step, error) { return envs.Step{Reward: math.NaN()}, nil }
 	})
 	f(0, "turn 0: recall tips: broken", func(x failure) {
-		x.spec.Recall = func(context.Context, string, string) (rollout.Recalled, error) { return rollout.Recalled{}, errBroken }
+		x.spec.Recall = func(context.Context, string, string) (rollout.Recalled, error) {
+			return rollout.Recalled{}, errBroken
+		}
 	})
 }
 

@@ -120,7 +120,7 @@ func TestStripNeedsATokenThatEndsThoughts(t *testing.T) {
 	d, b := newDriver(t, corridors(2), samplertest.Say("pull jade"))
 	d.Thinking = chat.ThinkingStrip
 	err := d.ChatTemplate.CanStrip()
-	if err == nil || !strings.Contains(err.Error(), "</think> is not one token") ||
+	if err == nil || !strings.Contains(err.Error(), "</think> is not a single token") ||
 		!strings.Contains(err.Error(), `hint: sampler.thinking = "keep"`) {
 		t.Errorf("can strip: %v", err)
 	}
