@@ -55,6 +55,7 @@ var importRules = []struct{ of, may, why string }{
 	{"orchestrator/advantage", "", "estimators are pure functions"},
 	{"orchestrator/ledger", "", "the ledger stores values, whatever they mean"},
 	{"orchestrator/config", "", "configuration is data; the command interprets it"},
+	{"orchestrator/inspect", "", "it looks at files and hardware, and the command draws the conclusions"},
 	{"orchestrator/dashboard", "orchestrator/ledger", "the dashboard shows what is in the ledger"},
 	{"orchestrator/report", "orchestrator/ledger", "a report shows what is in the ledger"},
 	{"orchestrator", "orchestrator/advantage orchestrator/config orchestrator/ledger envs memory trainer_bridge " +

@@ -18,8 +18,6 @@ const (
 	scoredRows = 64
 	// farOff is a difference in nats that no rounding makes.
 	farOff = 0.5
-	// leastWeight keeps a token trained that the trainer thinks impossible.
-	leastWeight = 1e-20
 )
 
 // correct measures the difference between sampler and trainer on some of the
@@ -132,7 +130,7 @@ func (it item) rescored(scores [][]float32, limit float64) (item, error) {
 			}
 			logprob = min(logprob, 0)
 			if !s.WithoutLogprobs && limit > 0 {
-				weight = max(min(math.Exp(float64(logprob)-float64(s.Logprobs[k])), limit), leastWeight)
+				weight = min(math.Exp(float64(logprob)-float64(s.Logprobs[k])), limit)
 			}
 			logprobs, weights = append(logprobs, logprob), append(weights, float32(weight))
 		}

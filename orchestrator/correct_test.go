@@ -43,11 +43,15 @@ func TestMismatchIsCorrected(t *testing.T) {
 		}
 		trainedTokens := 0
 		for _, r := range trained(w) {
-			for k, got := range r.Weights {
-				if got == 0 {
+			for k := range r.Tokens {
+				if !r.Trains(k) {
 					continue
 				}
 				trainedTokens++
+				got := float32(1)
+				if r.ImportanceWeights != nil {
+					got = r.ImportanceWeights[k]
+				}
 				if math.Abs(float64(got)-weight) > 1e-3 {
 					t.Fatalf("skew %v: weight %v at %d, want %v", skew, got, k, weight)
 				}
@@ -126,7 +130,7 @@ func TestAdaptationTrainsNothing(t *testing.T) {
 
 // Few tokens that are far off count as much as many that are slightly off.
 func TestSingleTokensFarOffAreCorrected(t *testing.T) {
-	l := &Loop{Config: config.Default()}
+	l := &Loop{Config: demo()}
 	f := func(m Mismatch, want bool, cause string) {
 		t.Helper()
 		if l.off(m) != want || want && !strings.Contains(likelyCause(m), cause) {

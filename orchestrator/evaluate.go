@@ -72,7 +72,8 @@ func (l *Loop) Evaluate(ctx context.Context, step int64, tasks []envs.Task, epis
 		specs[i] = rollout.EpisodeSpec{
 			Task: tasks[i%len(tasks)], Step: step, Group: i % len(tasks), Episode: i / len(tasks),
 			Seed: childSeed(l.Config.Run.Seed, "evaluate "+string(split), uint64(i)), Policy: l.policy,
-			Temperature: l.Config.Eval.Temperature, MaxSteps: l.Config.Rollout.MaxSteps,
+			Temperature: l.Config.Eval.Temperature, TopP: l.Config.Eval.TopP, TopK: l.Config.Eval.TopK,
+			Stop: l.Config.Rollout.Stop, MaxSteps: l.Config.Rollout.MaxTurns,
 			MaxTokens: l.Config.Rollout.MaxTokens, Recall: recall, Keep: rollout.Keep(l.Config.Memory.Keep),
 		}
 	}

@@ -111,8 +111,10 @@ func (f *fakeTrainer) ForwardBackward(_ context.Context, rows []trainerbridge.Ro
 			return nil, nil, err
 		}
 		logprobs[i] = r.Logprobs[1:]
-		for _, w := range r.Weights {
-			tokens += float64(w)
+		for _, trained := range r.LossMask {
+			if trained {
+				tokens++
+			}
 		}
 	}
 	return trainerbridge.Stats{"tokens:sum": tokens, "ratio:sum": tokens}, logprobs, nil
@@ -170,9 +172,18 @@ func (f *fakeTrainer) count(call string) int {
 	return n
 }
 
+// demo is the configuration of the demonstration.
+func demo() config.Config {
+	c, err := config.Source{Profile: config.Demo}.Load()
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
 // small is a configuration that runs in a moment.
 func small(change ...func(*config.Config)) config.Config {
-	c := config.Default()
+	c := demo()
 	c.Run.Steps = 3
 	c.Env.Vault.Doors, c.Env.Vault.Levers, c.Env.Vault.Score = 3, 4, "partial"
 	c.Algorithm.GroupSize = 8
@@ -197,7 +208,7 @@ type world struct {
 
 func newWorld(t *testing.T, c config.Config) *world {
 	t.Helper()
-	if err := config.Check(c, nil); err != nil {
+	if err := config.Check(c); err != nil {
 		t.Fatal(err)
 	}
 	tokenizer := samplertest.NewTokenizer()
@@ -225,7 +236,10 @@ func (w *world) open() (*Loop, func()) {
 	must(err)
 	l := &Loop{
 		Config: w.config, Family: family, Ledger: led, Backend: w.backend,
-		Driver:       &rollout.Driver{Backend: w.backend, Family: family, ChatTemplate: template, PromptTemplate: prompt.Default()},
+		Driver: &rollout.Driver{
+			Backend: w.backend, Family: family, ChatTemplate: template, PromptTemplate: prompt.Default(),
+			CleanTip: memory.CleanTip,
+		},
 		OnStep:       func(m StepMetrics) { w.steps = append(w.steps, m) },
 		OnEvaluation: func(e Evaluation) { w.evals = append(w.evals, e) },
 	}

@@ -102,7 +102,7 @@ type Summary struct {
 	History     []StepMetrics `json:"-"`
 }
 
-// Run trains until the configured number of steps (or minutes) is reached,
+// Run trains until the configured number of steps (or seconds) is reached,
 // continuing what the ledger holds, and evaluates. When ctx ends it returns
 // its cause; everything committed stays.
 func (l *Loop) Run(ctx context.Context) (Summary, error) {
@@ -137,8 +137,8 @@ func (l *Loop) Run(ctx context.Context) (Summary, error) {
 }
 
 func (l *Loop) finished(step int64) bool {
-	minutes := l.Config.Run.Minutes
-	return step >= int64(l.Config.Run.Steps) || minutes > 0 && l.seconds >= 60*minutes
+	limit := l.Config.Run.MaxSeconds
+	return step >= int64(l.Config.Run.Steps) || limit > 0 && l.seconds >= limit
 }
 
 // prepare brings trainer and server to the last committed step.

@@ -110,7 +110,7 @@ func TestOffPolicyRowsCarryNoTip(t *testing.T) {
 	kinds := map[string]int{}
 	for _, r := range trained(w) {
 		text := w.backend.Decode(r.Tokens)
-		hasTips, isAnchor := strings.Contains(text, "Tips:"), !slices.ContainsFunc(r.Weights, func(v float32) bool { return v > 0 })
+		hasTips, isAnchor := strings.Contains(text, "Tips:"), !slices.Contains(r.LossMask, true)
 		sampled := consumed[fmt.Sprint(r.Tokens)]
 		switch {
 		case isAnchor && !hasTips: // no tip was known yet

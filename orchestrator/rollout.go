@@ -62,7 +62,7 @@ func (l *Loop) run(ctx context.Context, plan Plan, specs []rollout.EpisodeSpec, 
 	var mu sync.Mutex
 	var lost failures
 	after := errgroup.Group{} // storage and reflection, beside the episodes still running
-	after.SetLimit(l.Config.Rollout.EpisodesInFlight)
+	after.SetLimit(l.Config.Rollout.Concurrency)
 	l.scheduler().Sample(ctx, specs, func(t rollout.Trajectory) {
 		after.Go(func() error {
 			if !t.Failed() {
@@ -89,7 +89,7 @@ func (l *Loop) run(ctx context.Context, plan Plan, specs []rollout.EpisodeSpec, 
 }
 
 func (l *Loop) scheduler() *rollout.Scheduler {
-	return &rollout.Scheduler{Run: l.Driver.Run, MaxEpisodes: l.Config.Rollout.EpisodesInFlight, Retries: l.Config.Rollout.Retries, Log: l.Log}
+	return &rollout.Scheduler{Run: l.Driver.Run, MaxEpisodes: l.Config.Rollout.Concurrency, Retries: l.Config.Rollout.Retries, Log: l.Log}
 }
 
 // finishedEpisodes loads what a killed run had finished of this step.
@@ -116,8 +116,10 @@ func (l *Loop) finishedEpisodes(ctx context.Context, plan Plan) ([][]rollout.Tra
 func (l *Loop) spec(plan Plan, g, e int, group GroupPlan, episode EpisodePlan) rollout.EpisodeSpec {
 	spec := rollout.EpisodeSpec{
 		Task: group.Task, Step: plan.Step, Group: g, Episode: e, Seed: episode.Seed, Policy: l.policy,
-		Temperature: l.Config.Rollout.Temperature, MaxSteps: l.Config.Rollout.MaxSteps,
-		MaxTokens: l.Config.Rollout.MaxTokens, MaxPrompt: l.maxPrompt(l.Config.Rollout.MaxTokens + l.tipRoom), Keep: rollout.Keep(l.Config.Memory.Keep),
+		Temperature: l.Config.Rollout.Temperature, TopP: l.Config.Rollout.TopP, TopK: l.Config.Rollout.TopK,
+		Stop: l.Config.Rollout.Stop, MaxSteps: l.Config.Rollout.MaxTurns,
+		MaxTokens: l.Config.Rollout.MaxTokens, MaxPrompt: l.maxPrompt(l.Config.Rollout.MaxTokens + l.tipRoom),
+		Keep: rollout.Keep(l.Config.Memory.Keep),
 	}
 	if episode.Mode.Tips() && l.Memory != nil {
 		spec.Recall = l.recall
@@ -179,7 +181,7 @@ func (l *Loop) reflect(ctx context.Context, t *rollout.Trajectory) error {
 // reflected upon yet.
 func (l *Loop) reflectLate(ctx context.Context, groups [][]rollout.Trajectory) error {
 	late := errgroup.Group{}
-	late.SetLimit(l.Config.Rollout.EpisodesInFlight)
+	late.SetLimit(l.Config.Rollout.Concurrency)
 	for g := range groups {
 		for e := range groups[g] {
 			if t := &groups[g][e]; t.Stop != "" && t.TipIDs == nil {

@@ -77,7 +77,11 @@ type Request struct {
 	Prompt      []int32 // token ids, control tokens included
 	MaxTokens   int     // of the completion
 	Temperature float64 // 0 is greedy
-	Seed        uint64  // equal requests with equal seeds get equal completions
+	TopP        float64 // nucleus sampling; 0 and 1: off
+	TopK        int     // sampling from the K most likely tokens; 0: off
+	// Stop are strings that end the completion. Text ends before the first of them. IDs and Logprobs are complete.
+	Stop []string
+	Seed uint64 // equal requests with equal seeds get equal completions
 	// Messages are the same conversation as text, without control tokens. Servers that take no ids
 	// (Capabilities.IDsIn is false) use them. The last message is the user's.
 	Messages []chat.Message

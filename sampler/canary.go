@@ -123,7 +123,7 @@ func (b *canaryBackend) judge(c Canary, unchanged bool) error {
 	case c.MaxDiff > b.tolerance:
 		return fmt.Errorf("%w: version %d: log-probs differ from the trainer's by %.3g (tolerance %.3g)\n  hint: likely "+
 			"causes are another base model, an adapter that was not applied, a stale prompt cache, or a cache type or "+
-			"attention kernel of low precision (if so, raise sampler.canary)",
+			"attention kernel of low precision (if so, raise sampler.canary_tolerance)",
 			ErrCanary, c.Version, c.MaxDiff, b.tolerance)
 	}
 	return nil

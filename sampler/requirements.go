@@ -40,7 +40,7 @@ func (r Requirements) Check(c Capabilities) error {
 	hasAdapters := c.Adapters != "" && c.Adapters != "none"
 	refuse(r.Adapters && !hasAdapters, "adapters", "no way to load a new adapter")
 	refuse(r.Adapters && hasAdapters && !slices.Contains(r.Formats, c.AdapterFormat), "adapter_format",
-		"adapters in %s, the trainer writes %s (trainer.formats)", c.AdapterFormat, strings.Join(r.Formats, ", "))
+		"adapters in %s, the trainer writes %s", c.AdapterFormat, strings.Join(r.Formats, ", "))
 	refuse(r.Adapters && c.MaxRank > 0 && r.Rank > c.MaxRank, "max_rank",
 		"adapters up to rank %d, trainer.rank is %d", c.MaxRank, r.Rank)
 	refuse(r.Adapters && c.MaxResident > 0 && r.Resident > c.MaxResident, "max_resident",

@@ -10,8 +10,8 @@ import (
 	"github.com/empo2/empo2/memory"
 )
 
-// Cached remembers the vectors of the texts that were asked for last. An
-// episode asks for each of its states twice: to recall and to learn.
+// Cached keeps the vectors of the most recently used texts. An episode needs the
+// vector of each of its states twice: to recall and to learn.
 type Cached struct {
 	embedder memory.Embedder
 	recent   *lru.Cache[string, []float32]
@@ -19,7 +19,7 @@ type Cached struct {
 
 var _ memory.Embedder = (*Cached)(nil)
 
-// NewCached wraps e with room for size texts (at least 1).
+// NewCached wraps e with a cache of size texts, 1 or more.
 func NewCached(e memory.Embedder, size int) *Cached {
 	recent, err := lru.New[string, []float32](max(size, 1))
 	if err != nil {
@@ -31,12 +31,12 @@ func NewCached(e memory.Embedder, size int) *Cached {
 // Name implements [memory.Embedder].
 func (c *Cached) Name() string { return c.embedder.Name() }
 
-// Embed implements [memory.Embedder]. The vectors are the caller's own. Of
-// several callers that ask for a new text at once each asks the server.
+// Embed implements [memory.Embedder]. The caller may change the vectors. Concurrent
+// calls with the same new text all ask the embedder.
 func (c *Cached) Embed(ctx context.Context, texts ...string) ([][]float32, error) {
 	vectors := make([][]float32, len(texts))
 	var missing []string
-	places := make(map[string][]int) // in texts, of the missing ones
+	places := make(map[string][]int) // indices of each missing text
 	for i, text := range texts {
 		if vector, ok := c.recent.Get(text); ok {
 			vectors[i] = slices.Clone(vector)
@@ -55,7 +55,7 @@ func (c *Cached) Embed(ctx context.Context, texts ...string) ([][]float32, error
 		return nil, err
 	}
 	if len(fresh) != len(missing) {
-		return nil, fmt.Errorf("embedder %s gave %d vectors for %d texts", c.Name(), len(fresh), len(missing))
+		return nil, fmt.Errorf("embedder %s returned %d vectors for %d texts", c.Name(), len(fresh), len(missing))
 	}
 	for i, text := range missing {
 		c.recent.Add(text, fresh[i])

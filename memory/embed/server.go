@@ -12,7 +12,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
-// Server says how to reach an embedding server.
+// Server has the address and the limits of an embedding server.
 type Server struct {
 	// URL without the path of the interface: "http://127.0.0.1:11434" or
 	// "https://api.openai.com".
@@ -20,16 +20,16 @@ type Server struct {
 	Model string
 	// APIKey is sent as a bearer token if it is not empty (OpenAI only).
 	APIKey string
-	// Timeout bounds one request; 0 is 30 s.
+	// Timeout is the deadline of one request. Default 30 s.
 	Timeout time.Duration
-	// Batch is the number of texts in a request, at most; 0 is 64.
+	// Batch is the largest number of texts in a request. Default 64.
 	Batch int
-	// Attempts bounds how often a request is sent while the server is
-	// overloaded (429), failing (5xx) or unreachable; 0 is 5. The pauses
-	// between them are about 0.25 s, 0.5 s, 1 s, … up to 8 s, or what the
+	// Attempts is how often a request is sent while the server is overloaded
+	// (429), fails (5xx) or cannot be reached. Default 5. The pauses between the
+	// attempts are about 0.25 s, 0.5 s, 1 s, … up to 8 s, or as long as the
 	// server asks for.
 	Attempts int
-	// Transport replaces the client's own connections (tests).
+	// Transport replaces the network in tests.
 	Transport http.RoundTripper
 }
 
@@ -73,8 +73,8 @@ type client struct {
 	ask       func(ctx context.Context, texts []string) ([][]float32, error)
 }
 
-// open asks for one vector, which tells whether the server can be used and
-// how many dimensions it has.
+// open requests one vector. So it checks that the server can be used, and learns the
+// dimension.
 func (c *client) open(ctx context.Context) error {
 	vectors, err := c.Embed(ctx, "a room with one door")
 	if err != nil {
@@ -93,7 +93,7 @@ func (c *client) Name() string {
 // is not sent, as servers refuse it.
 func (c *client) Embed(ctx context.Context, texts ...string) ([][]float32, error) {
 	vectors := make([][]float32, len(texts))
-	var filled []int // places of the texts that are sent
+	var filled []int // indices of the texts to send
 	for i, text := range texts {
 		if strings.TrimSpace(text) == "" {
 			vectors[i] = make([]float32, c.dimension)

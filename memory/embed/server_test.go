@@ -18,8 +18,8 @@ import (
 	"github.com/empo2/empo2/memory/embed"
 )
 
-// direct hands requests to a handler without a network, so that time can be
-// faked around it.
+// direct passes requests to a handler without a network, so that time can be
+// faked.
 type direct func(http.ResponseWriter, *http.Request)
 
 func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -31,7 +31,7 @@ func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
 	return recorder.Result(), nil
 }
 
-// protocol is what tells the two servers apart.
+// protocol is the difference between the two servers.
 type protocol struct {
 	open   func(context.Context, embed.Server) (memory.Embedder, error)
 	path   string
@@ -46,7 +46,7 @@ var protocols = map[string]protocol{
 		name: "openai:mini-2",
 		answer: func(vectors [][]float32) any {
 			data := []map[string]any{}
-			for i := range vectors { // in reverse: the index counts
+			for i := range vectors { // in reverse order, as the index decides
 				i = len(vectors) - 1 - i
 				data = append(data, map[string]any{"index": i, "embedding": vectors[i]})
 			}
@@ -61,8 +61,8 @@ var protocols = map[string]protocol{
 	},
 }
 
-// fake is an embedding server: a text of n bytes has the direction (n, 1).
-// Each entry of fail answers one request in place of it.
+// fake is an embedding server. The vector of a text of n bytes is (n, 1). Each
+// entry of fail answers one request instead.
 type fake struct {
 	protocol
 	t     *testing.T
@@ -154,7 +154,8 @@ func TestServersEmbedInBatches(t *testing.T) {
 				}
 				continue
 			}
-			if ratio := v[0]/v[1] - float32(len(texts[i])); ratio*ratio > 1e-6 || dot(v, v) < 0.9999 || dot(v, v) > 1.0001 {
+			diff, length := v[0]/v[1]-float32(len(texts[i])), dot(v, v)
+			if diff*diff > 1e-6 || length < 0.9999 || length > 1.0001 {
 				t.Errorf("%q has vector %v", texts[i], v)
 			}
 		}
@@ -164,7 +165,7 @@ func TestServersEmbedInBatches(t *testing.T) {
 	})
 }
 
-func TestServersAreAskedAgainWhenItHelps(t *testing.T) {
+func TestRequestsAreRepeatedAfterTransientErrors(t *testing.T) {
 	each(t, func(t *testing.T, f *fake) {
 		e := f.mustOpen()
 		start := time.Now()
@@ -207,14 +208,15 @@ func TestServersHaveADeadline(t *testing.T) {
 	})
 }
 
-func TestServersAreNotBelieved(t *testing.T) {
+func TestAnswersOfAServerAreChecked(t *testing.T) {
 	each(t, func(t *testing.T, f *fake) {
 		e := f.mustOpen()
 		refuse := func(want string, vectors ...[]float32) {
 			t.Helper()
 			f.calls = 0
 			f.fail = []direct{func(w http.ResponseWriter, _ *http.Request) { f.write(w, vectors) }}
-			if _, err := e.Embed(t.Context(), "a", "bb"); err == nil || !strings.Contains(err.Error(), want) || f.calls != 1 {
+			_, err := e.Embed(t.Context(), "a", "bb")
+			if err == nil || !strings.Contains(err.Error(), want) || f.calls != 1 {
 				t.Errorf("error %v after %d requests, want one with %q", err, f.calls, want)
 			}
 		}
@@ -224,7 +226,7 @@ func TestServersAreNotBelieved(t *testing.T) {
 	})
 }
 
-func TestOpeningAnEmbedderThatIsNotThere(t *testing.T) {
+func TestOpeningAnUnusableEmbedder(t *testing.T) {
 	each(t, func(t *testing.T, f *fake) {
 		f.fail = []direct{status(404)}
 		if _, err := f.open(t.Context(), f.server()); err == nil || !strings.Contains(err.Error(), "is the server running") {
@@ -233,7 +235,8 @@ func TestOpeningAnEmbedderThatIsNotThere(t *testing.T) {
 		if _, err := f.open(t.Context(), embed.Server{Model: "mini"}); err == nil || !strings.Contains(err.Error(), "URL") {
 			t.Errorf("error %v without a URL", err)
 		}
-		if _, err := f.open(t.Context(), embed.Server{URL: "http://x"}); err == nil || !strings.Contains(err.Error(), "model") {
+		_, err := f.open(t.Context(), embed.Server{URL: "http://x"})
+		if err == nil || !strings.Contains(err.Error(), "model") {
 			t.Errorf("error %v without a model", err)
 		}
 	})

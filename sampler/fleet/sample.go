@@ -110,7 +110,7 @@ func (r *replica) attempt(ctx context.Context, v *version, q sampler.Request) (s
 		r.answered.Add(1)
 	case ctx.Err() != nil:
 	case errors.Is(err, errSlow) && r.answered.Load() != before:
-		return c, fmt.Errorf("%w: no answer within %v, although others were answered\n  hint: raise sampler.%[3]s.timeout_seconds or lower sampler.%[3]s.requests", err, limit, r.b.probe.Capabilities.Server)
+		return c, fmt.Errorf("%w: no answer within %v, although others were answered\n  hint: raise sampler.timeout_seconds or lower sampler.concurrency", err, limit)
 	case errors.Is(err, errSlow):
 		err = fmt.Errorf("%w: no answer within %v", ErrLost, limit)
 		r.fail(err)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/samplertest"
@@ -81,6 +82,7 @@ func (f *fakes) last() *fake {
 func (f *fakes) open(t *testing.T, cfg Config) (*Backend, error) {
 	t.Helper()
 	cfg.Python, cfg.BaseGGUF = "python3", writeGGUF(t, baseKeys("qwen2")...)
+	cfg.RestartPause = time.Nanosecond
 	if cfg.Slots == 0 {
 		cfg.Slots = 3
 	}

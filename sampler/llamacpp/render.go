@@ -43,7 +43,7 @@ func (b *Backend) Render(ctx context.Context, messages []chat.Message, generatio
 	var text string
 	err = v.do(ctx, func(ctx context.Context, r *replica) error {
 		return v.limited(ctx, r, func(ctx context.Context) (err error) {
-			text, err = r.client.render(ctx, messages, generation)
+			text, err = r.client.render(ctx, messages, generation, b.cfg.TemplateArgs)
 			return err
 		})
 	})
@@ -58,15 +58,16 @@ func (b *Backend) Render(ctx context.Context, messages []chat.Message, generatio
 
 // render asks for a rendering with its beginning-of-text token, if there is
 // one.
-func (c *client) render(ctx context.Context, messages []chat.Message, generation bool) (string, error) {
+func (c *client) render(ctx context.Context, messages []chat.Message, generation bool, args map[string]any) (string, error) {
 	type message struct {
 		Role    string `json:"role"`
 		Content string `json:"content"`
 	}
 	body := struct {
-		Messages   []message `json:"messages"`
-		Generation bool      `json:"add_generation_prompt"`
-	}{Generation: generation}
+		Messages   []message      `json:"messages"`
+		Generation bool           `json:"add_generation_prompt"`
+		Args       map[string]any `json:"chat_template_kwargs,omitempty"`
+	}{Generation: generation, Args: args}
 	for _, m := range messages {
 		body.Messages = append(body.Messages, message{m.Role, m.Text()})
 	}

@@ -69,6 +69,18 @@ func TestConversationsAreRenderedByTheServer(t *testing.T) {
 	}
 }
 
+func TestTemplateArgumentsReachTheServer(t *testing.T) {
+	f := newFakes()
+	asked := rendering(f, "<|im_start|>…", false)
+	b, _ := f.serve(t, Config{TemplateArgs: map[string]any{"enable_thinking": false}})
+	if _, err := b.Render(t.Context(), []chat.Message{said(chat.RoleUser, "x")}, true); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(*asked, `"chat_template_kwargs":{"enable_thinking":false}}`) {
+		t.Error(*asked)
+	}
+}
+
 // The server takes out what its tokenizer would add; rows are made of ids, to
 // which nothing is added.
 func TestTheBeginningOfTextIsPutBack(t *testing.T) {

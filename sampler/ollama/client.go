@@ -31,10 +31,10 @@ func (c *client) close() { c.transport.CloseIdleConnections() }
 // remedies are for what goes wrong on users' machines, by what the server says.
 var remedies = []struct{ said, hint string }{
 	{"loras are not yet implemented", "Ollama before 0.30 applies no adapter to this architecture: update it, or choose sampler.backend llamacpp"},
-	{"unsupported architecture", "Ollama cannot convert this adapter: trainer.formats must have \"gguf\""},
+	{"unsupported architecture", "Ollama cannot convert this adapter: the trainer must write it as GGUF"},
 	{"runner process has terminated", "the model or its adapter could not be loaded: an adapter of another base model, or not enough memory; the server's log says which"},
 	{"requires more system memory", "not enough memory: lower sampler.ollama.context or choose a smaller model"},
-	{"maximum pending requests", "the server's queue is full: raise OLLAMA_MAX_QUEUE or lower rollout.episodes_in_flight"},
+	{"maximum pending requests", "the server's queue is full: raise OLLAMA_MAX_QUEUE or lower rollout.concurrency"},
 }
 
 // errLost is wrapped by errors after which a request may be sent again.

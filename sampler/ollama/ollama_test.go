@@ -245,7 +245,7 @@ func TestPublishRefuses(t *testing.T) {
 			t.Errorf("%s: left behind: %v", want, s.Models())
 		}
 	}
-	f("trainer.formats", sampler.Adapter{Version: 1, Dir: "peft"})
+	f("the trainer must write adapters as GGUF", sampler.Adapter{Version: 1, Dir: "peft"})
 	f("no such file", sampler.Adapter{Version: 1, GGUF: "absent.gguf"})
 	text := filepath.Join(t.TempDir(), "adapter.gguf")
 	if err := os.WriteFile(text, []byte("PK"), 0o644); err != nil {

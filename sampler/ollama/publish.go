@@ -124,7 +124,7 @@ func adapterDigest(a sampler.Adapter) (string, error) {
 	case a.Version < 0:
 		return "", errors.New("versions are not negative")
 	case a.GGUF == "":
-		return "", errors.New("the adapter has no GGUF file\n  hint: let the trainer write one, trainer.formats = [\"peft\", \"gguf\"]")
+		return "", errors.New("the adapter has no GGUF file\n  hint: the trainer must write adapters as GGUF")
 	}
 	f, err := os.Open(a.GGUF)
 	if err != nil {

@@ -33,6 +33,10 @@ type Config struct {
 	// before the first message of the user. Empty: "system".
 	SystemRole string
 
+	// TemplateArgs are arguments of the server's chat template, for example
+	// enable_thinking. Nil: none are sent.
+	TemplateArgs map[string]any
+
 	// RequestTimeout bounds a request with its repeats, waiting for a place
 	// not counted; 0: 5 minutes.
 	RequestTimeout time.Duration
@@ -60,7 +64,7 @@ func (c Config) base() (string, error) {
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
 		return "", errors.New("the URL must be http://HOST or https://HOST, with the path of the interface if that is not /v1\n  hint: set sampler.openai.url")
 	case c.Model == "":
-		return "", errors.New("no model\n  hint: set sampler.model to a name that GET /v1/models lists")
+		return "", errors.New("no model\n  hint: set sampler.served_model_name to a name that GET /v1/models lists")
 	case c.MaxInFlight < 1:
 		return "", fmt.Errorf("%d requests in flight", c.MaxInFlight)
 	case c.SystemRole != chat.RoleSystem && c.SystemRole != developer && c.SystemRole != chat.RoleUser:

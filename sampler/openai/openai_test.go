@@ -225,7 +225,7 @@ func TestPublishSaysWhatIsServed(t *testing.T) {
 	f("is the server running", func(s *fakeserver.OpenAI, _ *Config) { s.Server.Close() })
 	f("sampler.openai.url", func(_ *fakeserver.OpenAI, c *Config) { c.URL += "/v2" })
 	f("sampler.openai.url", func(_ *fakeserver.OpenAI, c *Config) { c.URL = "localhost:8000" })
-	f("sampler.model", func(_ *fakeserver.OpenAI, c *Config) { c.Model = "" })
+	f("sampler.served_model_name", func(_ *fakeserver.OpenAI, c *Config) { c.Model = "" })
 	f("must be system, developer or user", func(_ *fakeserver.OpenAI, c *Config) { c.SystemRole = "tool" })
 	f("requests in flight", func(_ *fakeserver.OpenAI, c *Config) { c.MaxInFlight = -1 })
 }

@@ -203,5 +203,5 @@ func (b *Backend) explain(ctx context.Context, err error) error {
 	if listErr != nil || len(names) == 0 {
 		return err
 	}
-	return fmt.Errorf("%w\n  the server has: %s\n  hint: set sampler.model", err, strings.Join(names, ", "))
+	return fmt.Errorf("%w\n  the server has: %s\n  hint: set sampler.served_model_name", err, strings.Join(names, ", "))
 }

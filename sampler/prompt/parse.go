@@ -181,7 +181,7 @@ func (f *Template) readOptions() error {
 		return err
 	}
 	f.order, f.stateOnlyFirst, f.rule, f.lower = o.Order, o.ShowState == "first", o.Action, o.Lower
-	f.MaxTipsPerTurn, f.MaxTipRunes = o.MaxTips, o.MaxCharacters
+	f.MaxTipsPerTurn, f.MaxTipCharacters = o.MaxTips, o.MaxCharacters
 	return nil
 }
 

@@ -7,8 +7,7 @@
 //   - [Template.Turn] returns the user's message of a turn. Tips enter the prompt here, as a span of their own
 //     (tipsSpan). The kind of that span is chat.TipsSpan, so that package rollout can render the prompt without tips.
 //   - [Template.Action] extracts the action from the policy's reply.
-//   - [Template.Request] returns the message that asks for a tip after the episode, and [Template.CleanTip] extracts
-//     the tip from the reply.
+//   - [Template.Request] returns the message that asks for a tip after the episode.
 package prompt
 
 import (
@@ -22,10 +21,10 @@ import (
 )
 
 // Template renders messages by the blocks of a template file ([Parse]). It is immutable and safe for concurrent use.
-// The zero value has no blocks: it can extract actions and clean tips, but not render messages.
+// The zero value has no blocks: it can extract actions, but not render messages.
 type Template struct {
-	MaxTipsPerTurn int // tips that a turn shows; 0: all that the memory recalls
-	MaxTipRunes    int // characters of a written tip; the rest is cut off; 0: no limit
+	MaxTipsPerTurn   int // tips that a turn shows; 0: all that the memory recalls
+	MaxTipCharacters int // of a tip that the policy writes; the rest is cut off; 0: no limit
 
 	name, text     string // of the file
 	blocks         *template.Template
@@ -119,19 +118,7 @@ func (f Template) render(kind chat.SpanKind, fields any) string {
 	return b.String()
 }
 
-// CleanTip extracts the tip from a reply of the policy: the first line that is not blank, as valid UTF-8, cut after
-// MaxTipRunes characters. It may be empty.
-func (f Template) CleanTip(text string) string {
-	text = strings.TrimSpace(strings.ToValidUTF8(text, ""))
-	first, _, _ := strings.Cut(text, "\n")
-	runes := []rune(first)
-	if f.MaxTipRunes > 0 && len(runes) > f.MaxTipRunes {
-		runes = runes[:f.MaxTipRunes]
-	}
-	return strings.TrimSpace(string(runes))
-}
-
-// oneLine replaces line breaks with spaces.
+// oneLine replaces line breaks with spaces, so that a tip cannot imitate other parts of a prompt.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\r' {

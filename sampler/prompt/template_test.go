@@ -80,8 +80,8 @@ max_tips = 1{{end}}
 {{define "feedback"}}You did: {{.Feedback}}{{end}}
 {{define "state"}}{{.State}}{{range find "focus on (\\w+)" .State}} [{{.}}]{{end}}{{end}}
 {{define "reflection"}}Why?{{end}}`)
-	if f.MaxTipsPerTurn != 1 || f.MaxTipRunes != 600 {
-		t.Errorf("options %d, %d", f.MaxTipsPerTurn, f.MaxTipRunes)
+	if f.MaxTipsPerTurn != 1 || f.MaxTipCharacters != 600 {
+		t.Errorf("options %d, %d", f.MaxTipsPerTurn, f.MaxTipCharacters)
 	}
 	if got := f.Opening(envs.Task{})[0].Text(); got != "Be brief." {
 		t.Errorf("opening %q", got)

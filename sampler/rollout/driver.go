@@ -43,6 +43,9 @@ type Driver struct {
 	// Neutralize lists control tokens that are broken up if they occur in the text of a message ([chat.Neutralize]), for
 	// servers that parse control tokens in text.
 	Neutralize []string
+	// CleanTip extracts a tip of at most limit characters (0: no limit) from a reply without its thought. Nil only trims
+	// white space.
+	CleanTip func(reply string, limit int) string
 	// Deadlines of a single call; 0: two minutes.
 	SampleTimeout, EnvTimeout, RecallTimeout time.Duration
 	Log                                      zerolog.Logger // zero: silent

@@ -316,3 +316,18 @@ func TestInvalidUTF8IsReplacedBeforeThePolicySeesIt(t *testing.T) {
 		t.Error("the policy did not see the stored text")
 	}
 }
+
+// Every request has the sampling options of the spec.
+func TestSamplingOptionsReachTheBackend(t *testing.T) {
+	d, b := newDriver(t, single(&corridor{n: 2}), samplertest.Say("pull jade"))
+	s := spec()
+	s.TopP, s.TopK, s.Stop = 0.9, 40, []string{"\n"}
+	if got := d.Run(t.Context(), s); len(got.Turns) != 2 {
+		t.Fatalf("%d turns, %s", len(got.Turns), got.Err)
+	}
+	for _, call := range b.Calls() {
+		if r := call.Request; r.TopP != 0.9 || r.TopK != 40 || !slices.Equal(r.Stop, s.Stop) {
+			t.Errorf("request %+v", r)
+		}
+	}
+}

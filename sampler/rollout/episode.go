@@ -138,6 +138,7 @@ func (e *episode) sample(ctx context.Context, turn *Turn) error {
 	start := time.Now()
 	c, err := e.complete(ctx, e.spec.Policy, sampler.Request{
 		Prompt: prompt, MaxTokens: e.spec.MaxTokens, Temperature: e.spec.Temperature,
+		TopP: e.spec.TopP, TopK: e.spec.TopK, Stop: e.spec.Stop,
 		Seed: sampler.Seed(e.spec.Seed, uint64(len(e.t.Turns))), Session: e.t.session(),
 		Messages: e.conversation.Messages(),
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
@@ -43,12 +44,20 @@ func (d *Driver) Reflect(ctx context.Context, t *Trajectory, p sampler.Policy, s
 	if err != nil {
 		return fmt.Errorf("reflect: %w", err)
 	}
-	t.Tip = d.PromptTemplate.CleanTip(chat.AfterThought(c.Text))
+	t.Tip = d.cleanTip(chat.AfterThought(c.Text))
 	t.TipIDs, t.TipLogprobs, t.TipVersion = c.IDs, c.Logprobs, c.Policy.Version
 	if t.TipIDs == nil {
 		t.TipIDs = []int32{} // nil would mean that the policy was not asked
 	}
 	return nil
+}
+
+// cleanTip extracts the tip from a reply without its thought.
+func (d *Driver) cleanTip(reply string) string {
+	if d.CleanTip == nil {
+		return strings.TrimSpace(reply)
+	}
+	return d.CleanTip(reply, d.PromptTemplate.MaxTipCharacters)
 }
 
 // reflectionMessages returns the conversation without tips, and the request for a tip.

@@ -2,6 +2,7 @@ package rollout_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -26,7 +27,7 @@ func actsAndWritesTip(tip string) samplertest.Script {
 }
 
 func TestReflectionSeesTheEpisodeWithoutTips(t *testing.T) {
-	d, b := newDriver(t, corridors(2), actsAndWritesTip("\n At iron pull jade.  \nAnd more."))
+	d, b := newDriver(t, corridors(2), actsAndWritesTip("\n At iron pull jade.  \n"))
 	s := spec()
 	s.Recall = recalls(prompt.Tip{ID: 4, Text: "Never rest."})
 	got := d.Run(t.Context(), s)
@@ -81,17 +82,15 @@ func TestFailedReflectionDoesNotFailTheEpisode(t *testing.T) {
 	}
 }
 
-func TestTipsAreCleaned(t *testing.T) {
-	f := prompt.Template{MaxTipRunes: 5}
-	clean := func(in, want string) {
-		t.Helper()
-		if got := f.CleanTip(in); got != want {
-			t.Errorf("%q became %q, want %q", in, got, want)
-		}
+func TestCleanTipGetsTheReplyWithoutItsThought(t *testing.T) {
+	d, _ := newDriver(t, corridors(2), actsAndWritesTip("<think>hm</think> pull jade "))
+	d.PromptTemplate.MaxTipCharacters = 5
+	d.CleanTip = func(reply string, limit int) string { return fmt.Sprintf("%d of %q", limit, reply) }
+	got := d.Run(t.Context(), spec())
+	if err := d.Reflect(t.Context(), &got, spec().Policy, rollout.ReflectSpec{MaxTokens: 64}); err != nil {
+		t.Fatal(err)
 	}
-	clean(" \n\tpull\r\njade", "pull")
-	clean("a\xffb", "ab")
-	clean("☂☂☂☂☂☂", "☂☂☂☂☂")
-	clean("ab   cdef", "ab")
-	clean("\n \n", "")
+	if want := `5 of " pull jade "`; got.Tip != want {
+		t.Errorf("tip %s, want %s", got.Tip, want)
+	}
 }

@@ -29,10 +29,13 @@ type EpisodeSpec struct {
 	Seed    uint64
 	Policy  sampler.Policy // the version to sample from
 
-	Temperature float64 // 0 is greedy
-	MaxSteps    int     // limit of turns; 0: until the environment ends the episode
-	MaxTokens   int     // limit of tokens of a reply
-	MaxPrompt   int     // limit of tokens of a prompt; 0: only the server limits it
+	Temperature float64  // 0 is greedy
+	TopP        float64  // nucleus sampling; 0 and 1: off
+	TopK        int      // sampling from the K most likely tokens; 0: off
+	Stop        []string // strings that end a reply
+	MaxSteps    int      // limit of turns; 0: until the environment ends the episode
+	MaxTokens   int      // limit of tokens of a reply
+	MaxPrompt   int      // limit of tokens of a prompt; 0: only the server limits it
 
 	Recall RecallFunc // nil: no memory
 	Keep   Keep       // empty: KeepAll

@@ -30,7 +30,7 @@ func hints() map[string]string {
 		"logprob_space": spaceHint, "sleep": sleepHint,
 		"ids_out":        "output_ids of /generate need SGLang 0.4.7 or newer",
 		"logprobs":       "log-probs of /generate need SGLang 0.4.7 or newer",
-		"adapter_format": "SGLang reads PEFT directories: add \"peft\" to trainer.formats",
+		"adapter_format": "SGLang reads PEFT directories",
 	}
 }
 
@@ -61,7 +61,7 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 		return fleet.Probe{}, err
 	}
 	if len(list) == 0 || s.want != "" && list[0].ID != s.want || list[0].Context < 1 {
-		return fleet.Probe{}, fmt.Errorf("it serves %+v, not %q\n  hint: set sampler.model to the name that the server gives it (--served-model-name)", list, s.want)
+		return fleet.Probe{}, fmt.Errorf("it serves %+v, not %q\n  hint: set sampler.served_model_name to the name that the server gives it (--served-model-name)", list, s.want)
 	}
 	p := fleet.Probe{Model: list[0].ID, Root: about.Path, Sleeps: i.MemorySaver, Capabilities: sampler.Capabilities{
 		Server: "sglang", Version: i.Version, IDsIn: true, Adapters: "none", AdapterFormat: "peft", MaxRank: i.MaxRank, MaxResident: i.PerBatch,

@@ -12,9 +12,9 @@ import (
 	"sync/atomic"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/fleet"
-	"github.com/empo2/empo2/sampler/launch"
 )
 
 var (
@@ -75,7 +75,7 @@ func (s *server) update(ctx context.Context, path string, body map[string]any) e
 }
 
 // loadHints are remedies by what the server says to a load.
-var loadHints = []launch.Hint{
+var loadHints = []process.Hint{
 	{Said: "rank", Remedy: rankHint},
 	{Said: "not enabled", Remedy: adaptersHint},
 	{Said: "max_loaded_loras", Remedy: residentHint},

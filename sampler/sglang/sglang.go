@@ -10,10 +10,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/fleet"
@@ -154,10 +156,10 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) (*
 	if !launch.Has(l.Command, "port") {
 		return nil, errors.New("the command has no {port}\n  hint: add --port {port} to sampler.sglang.launch")
 	}
-	s.Child, err = launch.Start(ctx, launch.Config{
-		Name: "sglang", Command: launch.Fill(l.Command, map[string]string{"port": text}), Env: l.Env,
-		Ready:        s.Ready,
-		StartTimeout: l.StartTimeout, Restarts: l.Restarts, Log: c.Log,
-	})
+	s.Child, err = process.Keep(ctx, process.Command{
+		Name: "sglang", Args: launch.Fill(l.Command, map[string]string{"port": text}),
+		Env: append(slices.Clone(l.Env), "EMPO2_SERVER_KEY="+c.APIKey), Secrets: []string{c.APIKey},
+		Poll: s.Ready, StartTimeout: l.StartTimeout, Log: c.Log,
+	}, launch.Restarts(l.Restarts))
 	return s, err
 }

@@ -181,7 +181,7 @@ func TestOpenRefuses(t *testing.T) {
 	f("another model", `not "big"`, func(_ *fakeserver.SGLang, c *Config) { c.Model = "big" })
 	f("twice the same", " is named twice", func(s *fakeserver.SGLang, c *Config) { c.URLs = []string{s.URL, s.URL + "/"} })
 	f("no port", "hint: add --port {port} to sampler.sglang.launch", func(_ *fakeserver.SGLang, c *Config) { c.URLs, c.Launch.Command = nil, []string{"true"} })
-	f("no program", "hint: install the server", func(_ *fakeserver.SGLang, c *Config) {
+	f("no program", "hint: install the program", func(_ *fakeserver.SGLang, c *Config) {
 		c.URLs, c.Launch.Command = nil, []string{"/no-such-program", "--port", "{port}"}
 	})
 }

@@ -22,7 +22,7 @@ const (
 	adaptersHint = "start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment and --enable-lora"
 	rankHint     = "start it with --max-lora-rank of at least the adapter's rank (allowed: 1, 8, 16, 32, 64, 128, 256, 320, 512)"
 	residentHint = "start it with a higher --max-loras (and --max-cpu-loras)"
-	contextHint  = "raise sampler.vllm.context, or start a server of your own with a higher --max-model-len"
+	contextHint  = "raise sampler.max_model_len, or start a server of your own with a higher --max-model-len"
 	idsHint      = "token ids in answers need vLLM 0.10.2 or newer"
 	spaceHint    = "start it with --logprobs-mode raw_logprobs, vLLM's default, or sample at temperature 1"
 	sleepHint    = "set sampler.vllm.sleep where empo2 launches it, or start it with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1 in its environment, on a GPU"
@@ -32,7 +32,7 @@ func hints() map[string]string {
 	return map[string]string{
 		"adapters": adaptersHint, "max_rank": rankHint, "max_resident": residentHint, "context_length": contextHint,
 		"ids_out": idsHint, "logprobs": idsHint, "logprob_space": spaceHint, "sleep": sleepHint,
-		"adapter_format": "vLLM reads PEFT directories: add \"peft\" to trainer.formats",
+		"adapter_format": "vLLM reads PEFT directories",
 	}
 }
 
@@ -99,7 +99,7 @@ func (s *server) base(ctx context.Context) (fleet.Model, error) {
 	}
 	switch {
 	case len(found) == 0 || s.want == "" && len(names) > 1:
-		return fleet.Model{}, fmt.Errorf("it serves %s, not %q\n  hint: set sampler.model to the name that the server gives it (--served-model-name)", strings.Join(names, ", "), s.want)
+		return fleet.Model{}, fmt.Errorf("it serves %s, not %q\n  hint: set sampler.served_model_name to the name that the server gives it (--served-model-name)", strings.Join(names, ", "), s.want)
 	case found[0].Context < 1:
 		return fleet.Model{}, fmt.Errorf("it gives %s a context of %d tokens", found[0].ID, found[0].Context)
 	}

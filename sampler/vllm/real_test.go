@@ -252,7 +252,7 @@ func testStartedAgain(t *testing.T, r *real, b *Backend) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Kill(-b.Servers()[0].(*server).Child.PID(), syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(b.Servers()[0].(*server).Child.PID(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	after, err := b.Sample(t.Context(), p, request)

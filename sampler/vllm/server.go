@@ -12,9 +12,9 @@ import (
 	"strings"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/fleet"
-	"github.com/empo2/empo2/sampler/launch"
 )
 
 var (
@@ -50,7 +50,7 @@ func (s *server) UnloadAdapter(ctx context.Context, name string) error {
 }
 
 // loadHints are remedies by what the server says to a load.
-var loadHints = []launch.Hint{
+var loadHints = []process.Hint{
 	{Said: "greater than max_lora_rank", Remedy: rankHint},
 	{Said: "No adapter found", Remedy: "the server reads the directory itself: it must see the same path, on the same machine or a shared disk, and its user must be able to read the files"},
 	{Said: notEnabled, Remedy: adaptersHint},
@@ -60,7 +60,7 @@ var loadHints = []launch.Hint{
 	{Said: "add_lora", Remedy: "the server's log has the reason; likely an adapter of another base model, or modules that vLLM does not adapt"},
 }
 
-func withHint(err error, hints []launch.Hint) error {
+func withHint(err error, hints []process.Hint) error {
 	for _, h := range hints {
 		if jsonhttp.Status(err) != 0 && strings.Contains(jsonhttp.Said(err), h.Said) {
 			return fmt.Errorf("%w\n  hint: %s", err, h.Remedy)

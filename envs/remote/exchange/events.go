@@ -14,14 +14,14 @@ import (
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
-// An Event is one of a stream of server-sent events
-// (https://html.spec.whatwg.org/multipage/server-sent-events.html). One without
-// a name is a "message".
+// An Event is a server-sent event
+// (https://html.spec.whatwg.org/multipage/server-sent-events.html). The default name is
+// "message".
 type Event struct{ Name, Data string }
 
-// Events makes an exchange once whose answer is a stream of events, and hands
-// them to see as they come until it has seen the last one. A stream that ends
-// before is a lost connection. The time-out bounds the whole stream.
+// Events sends a request once and passes the events of the answer to see, until see has
+// seen the last one. A stream that ends earlier is a lost connection. Timeout is the
+// deadline of the whole stream.
 func (c *Client) Events(ctx context.Context, r Request, see func(Event) (last bool)) error {
 	request := r.http()
 	request.Header = maps.Clone(r.Header)
@@ -45,8 +45,8 @@ func (c *Client) Events(ctx context.Context, r Request, see func(Event) (last bo
 	})
 }
 
-// readEvents parses a stream, in which a field is a line and an empty line
-// ends an event. Comments (servers send them as signs of life) are passed over.
+// readEvents parses a stream. A field is a line, and an empty line ends an event. Comments
+// are ignored. (Servers send them to keep the connection alive.)
 func readEvents(stream io.Reader, see func(Event) (last bool)) error {
 	lines := bufio.NewReader(stream)
 	var name string

@@ -58,7 +58,9 @@ func TestStreamsThatAreNone(t *testing.T) {
 		w.WriteHeader(http.StatusTooManyRequests)
 		_, _ = io.WriteString(w, `{"detail": "full"}`)
 	}, jsonhttp.Busy, "full")
-	f("other content", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"error": "x"}`) }, jsonhttp.Malformed, "not a stream of events")
+	f("other content", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"error": "x"}`)
+	}, jsonhttp.Malformed, "not a stream of events")
 	f("no last event", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
 		_, _ = io.WriteString(w, ": ping\r\n\r\nevent: half")

@@ -65,7 +65,8 @@ func TestTheTokenStaysSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if answer, err := c.Do(t.Context(), Request{Path: "/x"}); err != nil || string(answer) != `{"error":"wrong Bearer [key]"}` {
+	answer, err := c.Do(t.Context(), Request{Path: "/x"})
+	if err != nil || string(answer) != `{"error":"wrong Bearer [key]"}` {
 		t.Errorf("%s, %v", answer, err)
 	}
 	_, err = c.Do(t.Context(), Request{Path: "/refuse", Body: 1})
@@ -77,7 +78,8 @@ func TestTheTokenStaysSecret(t *testing.T) {
 // A server that is restarted is found again, as long as the patience lasts.
 func TestUnreachableServerIsDialledAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dial, up := exchangetest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("1")) })), time.Now().Add(time.Minute)
+		one := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("1")) })
+		dial, up := exchangetest.Serve(t, one), time.Now().Add(time.Minute)
 		server := Server{URL: "http://env"}
 		server.Dial = exchangetest.DialAfter(up, dial)
 		c, err := New(server)
@@ -98,7 +100,10 @@ func TestUnreachableServerIsDialledAgain(t *testing.T) {
 }
 
 func TestBadServers(t *testing.T) {
-	for _, s := range []Server{{}, {URL: "host:80"}, {URL: "ftp://x"}, {URL: "http://"}, {URL: "http://x", Timeout: -1}, {URL: "http://x", Patience: -1}} {
+	for _, s := range []Server{
+		{}, {URL: "host:80"}, {URL: "ftp://x"}, {URL: "http://"}, {URL: "http://x", Timeout: -1},
+		{URL: "http://x", Patience: -1},
+	} {
 		if _, err := New(s); err == nil {
 			t.Errorf("%+v was taken", s)
 		}

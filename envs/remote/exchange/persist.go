@@ -14,16 +14,16 @@ const (
 	lastPause  = 5 * time.Second
 )
 
-// Persist calls try until it succeeds, fails in a way that again does not
-// allow to be repeated, or the patience ends. Pauses double from 0.1 s to 5 s;
-// a server that asks for a longer one has it, up to a minute.
+// Persist calls try until it succeeds, again forbids another attempt, or the patience
+// ends. The pauses double from 0.1 s to 5 s. If the server asks for a longer pause, it is
+// used, up to a minute.
 func (c *Client) Persist(
 	ctx context.Context, op string, again func(*jsonhttp.Error) bool, try func(context.Context) error,
 ) error {
 	spent := fmt.Errorf("%s: gave up on %s after %v", op, c.Clean(c.URL()), c.server.Patience)
 	patient, cancel := context.WithTimeoutCause(ctx, c.server.Patience, spent)
 	defer cancel()
-	var last *jsonhttp.Error // nil: the last attempt succeeded or failed in another way
+	var last *jsonhttp.Error // nil if the last attempt succeeded or has another error
 	retry := jsonhttp.Retry{
 		First: firstPause, Last: lastPause,
 		Again: func(err error) bool { return errors.As(err, &last) && again(last) },

@@ -44,7 +44,7 @@ func TestRealStepOnScienceWorld(t *testing.T) {
 		t.Skip("NOT RUN: no simulator; scripts/setup scienceworld installs it")
 	}
 	m := realStep(t, "scienceworld", "env.scienceworld.jar="+jar, `env.scienceworld.tasks=["find-living-thing"]`,
-		"env.scienceworld.train_variations=2", "env.scienceworld.eval_variations=1", "env.scienceworld.instances=2",
+		"env.scienceworld.train_variations=2", "env.scienceworld.eval_variations=1", "env.scienceworld.concurrency=2",
 		"env.scienceworld.actions=closest-recipe", "prompt.template=recipe")
 	if m.Stops[rollout.StopContextFull] == 0 {
 		t.Errorf("episodes ended by %v", m.Stops)
@@ -95,7 +95,7 @@ func realStep(t *testing.T, env string, sets ...string) orchestrator.StepMetrics
 	dir := t.TempDir()
 	t.Setenv("EMPO2_CACHE", filepath.Join(dir, "cache"))
 	t.Chdir(dir)
-	args := []string{"run", "--json"}
+	args := []string{"run", "--profile", "demo", "--json"}
 	for _, set := range append([]string{"env.name=" + env, "run.name=" + env, "run.steps=1", "algorithm.groups=2", "algorithm.group_size=4",
 		"algorithm.baseline=group", "eval.every=0", "eval.final_episodes=2"}, sets...) {
 		args = append(args, "--set", set)

@@ -100,6 +100,7 @@ func (r *run) start(ctx context.Context, o opening, root string) (served, error)
 				return served{}, err
 			}
 			o.codec = &trainerCodec{trainer.Codec()}
+			o.codec.TemplateArgs = o.config.Sampler.TemplateArgs
 			r.closes = append(r.closes, o.codec.Close)
 		} else {
 			group.Go(func() error { return trainer.Restore(startCtx, 0) })
@@ -146,7 +147,7 @@ func (r *run) connect(ctx context.Context, server served) error {
 	l.Driver = &rollout.Driver{
 		Family: l.Family, ChatTemplate: template, PromptTemplate: format, Log: l.Log,
 		Thinking: chat.Thinking(l.Config.Sampler.Thinking), Retokenized: server.retokenised,
-		SampleTimeout: sampleTimeout(l.Config),
+		SampleTimeout: sampleTimeout(l.Config), CleanTip: memory.CleanTip,
 	}
 	switch { // servers of text parse control tokens in it
 	case template == nil:
@@ -183,7 +184,7 @@ func (r *run) addCanary(ctx context.Context, server served, template *chat.Templ
 		return err
 	}
 	var last sampler.Canary
-	l.Backend = sampler.WithCanary(server.Backend, prompt, l.Config.Sampler.Canary, func(c sampler.Canary) {
+	l.Backend = sampler.WithCanary(server.Backend, prompt, l.Config.Sampler.CanaryTolerance, func(c sampler.Canary) {
 		last = c
 		l.Log.Info().Int("version", c.Version).Float64("max_diff", c.MaxDiff).Float64("moved", c.Moved).Dur("took", c.Took).Msg("canary")
 	})
@@ -213,11 +214,12 @@ func newTrainer(c config.Config, t tools, root string, log zerolog.Logger) *trai
 	return &trainerbridge.Local{
 		Process: trainerbridge.ProcessConfig{
 			Python: t.python, SourceDir: t.sources, Model: t.model, Root: root,
-			Threads: c.Trainer.Threads, Dtype: c.Trainer.Dtype, Device: c.Trainer.Device, Formats: c.Trainer.Formats, Log: log,
+			Threads: c.Trainer.Threads, Dtype: c.Trainer.Dtype, Device: c.Trainer.Device,
+			Formats: c.Sampler.AdapterFormats(), Log: log,
 		},
 		Client: trainerbridge.ClientConfig{
 			Rank: c.Trainer.Rank, Alpha: c.Trainer.Alpha, Seed: int64(c.Run.Seed & (1<<31 - 1)),
-			Timeout: seconds(c.Trainer.TimeoutSeconds), Log: log,
+			TargetModules: c.Trainer.TargetModules, Timeout: seconds(c.Trainer.TimeoutSeconds), Log: log,
 		},
 	}
 }

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from empo2_trainer.fused import fuse
 from empo2_trainer.model_dir import LoadError, check_directory
-from empo2_trainer.protocol import LoraSpec, UserError
+from empo2_trainer.protocol import LoraSpec
+from empo2_trainer.targets import Targets, check_support, peft_targets, select
 
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-MLP = ("gate_proj", "up_proj", "down_proj")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -54,17 +53,18 @@ class Policy:
 
     # Adapters
 
-    def add_adapter(self, name: str, spec: LoraSpec, seed: int) -> list[str]:
-        """Create an adapter (B = 0) and return the module names that it targets."""
+    def add_adapter(self, name: str, spec: LoraSpec, seed: int) -> Targets:
+        """Create an adapter (B = 0) and return the modules that it has."""
         from peft import LoraConfig, get_peft_model
 
-        targets = self._targets(spec)
+        targets = select(self.hf, spec)
         config = LoraConfig(
             r=spec.rank,
             lora_alpha=alpha_of(spec),  # type: ignore[arg-type, unused-ignore]
-            target_modules=targets if len(targets) > 1 else targets[0],
+            target_modules=peft_targets(self.hf, targets.modules),
             task_type="CAUSAL_LM",
         )
+        check_support(self.hf, targets.modules, spec.rank)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             if self.peft is None:
@@ -132,16 +132,6 @@ class Policy:
         except (AttributeError, TypeError, RuntimeError):
             return False
         return plain.shape == logits.shape and torch.allclose(plain, logits, atol=1e-4, rtol=1e-4)
-
-    def _targets(self, spec: LoraSpec) -> list[str]:
-        if not (spec.train_attn or spec.train_mlp):
-            raise UserError("lora_config trains nothing: set train_attn or train_mlp")
-        present = {name.rsplit(".", 1)[-1] for name, _ in self.hf.named_modules()}
-        if not present.issuperset(ATTENTION + MLP):
-            if not (spec.train_attn and spec.train_mlp):
-                raise UserError(f"{self.architecture} has no separate attention and MLP names")
-            return ["all-linear"]
-        return sorted(ATTENTION * spec.train_attn + MLP * spec.train_mlp)
 
 
 def alpha_of(spec: LoraSpec) -> float:
