@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/rollout"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
@@ -16,8 +17,6 @@ const (
 	measuredEpisodes = 8
 	// scoredRows go into one request to the trainer.
 	scoredRows = 64
-	// farOff is a difference in nats that no rounding makes.
-	farOff = 0.5
 )
 
 // correct measures the difference between sampler and trainer on some of the
@@ -73,7 +72,7 @@ func (l *Loop) correct(ctx context.Context, items []item, m *StepMetrics) ([]ite
 // single tokens by far.
 func (l *Loop) off(m Mismatch) bool {
 	tolerance := l.Config.Loss.MismatchTolerance
-	return m.Mean > tolerance || m.Max > math.Max(farOff, 100*tolerance)
+	return m.Mean > tolerance || m.Max > math.Max(sampler.LargeMismatch, 100*tolerance)
 }
 
 // scoreItems asks the trainer for log-probs of the rows as they were sampled:
@@ -156,16 +155,4 @@ func (it item) rescored(scores [][]float32, limit float64) (item, error) {
 		return it, fmt.Errorf("%d sampled tokens are in no trained row", len(logprobs))
 	}
 	return out, nil
-}
-
-// likelyCause says what a mismatch looks like.
-func likelyCause(m Mismatch) string {
-	switch {
-	case m.Mean > 0.3:
-		return "as large as between two models: another base model, a wrong adapter, or one that is not applied"
-	case m.Max > 100*m.Mean && m.Max > farOff:
-		return "few tokens, far off: a stale prompt cache (llama-server: --cache-ram 0; vLLM: sampler.vllm.cache_salt), or one replica with old weights"
-	default:
-		return "all tokens, slightly: low precision (llama-server: sampler.llamacpp.exact_logprobs; vLLM: --dtype float32, --logprobs-mode processed_logprobs; else the trainer's dtype)"
-	}
 }

@@ -128,19 +128,19 @@ func TestAdaptationTrainsNothing(t *testing.T) {
 	}
 }
 
-// Few tokens that are far off count as much as many that are slightly off.
+// A few tokens that differ by much count as much as many that differ slightly.
 func TestSingleTokensFarOffAreCorrected(t *testing.T) {
 	l := &Loop{Config: demo()}
-	f := func(m Mismatch, want bool, cause string) {
+	f := func(m Mismatch, want bool) {
 		t.Helper()
-		if l.off(m) != want || want && !strings.Contains(likelyCause(m), cause) {
-			t.Errorf("%+v: off is %t, cause %q", m, l.off(m), likelyCause(m))
+		if l.off(m) != want {
+			t.Errorf("%+v: off is %t", m, l.off(m))
 		}
 	}
-	f(Mismatch{Mean: 1e-6, Max: 1e-4}, false, "")
-	f(Mismatch{Mean: 9e-4, Max: 1.9}, true, "stale prompt cache")
-	f(Mismatch{Mean: 0.01, Max: 0.1}, true, "low precision")
-	f(Mismatch{Mean: 2, Max: 6}, true, "wrong adapter")
+	f(Mismatch{Mean: 1e-6, Max: 1e-4}, false)
+	f(Mismatch{Mean: 9e-4, Max: 1.9}, true)
+	f(Mismatch{Mean: 0.01, Max: 0.1}, true)
+	f(Mismatch{Mean: 2, Max: 6}, true)
 }
 
 // A server of text that tells its context is adapted on like any other: its

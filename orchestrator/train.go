@@ -93,8 +93,13 @@ func (l *Loop) warnOfMismatch(ctx context.Context, step int64, m *StepMetrics) e
 		l.warned = false
 		return nil
 	}
+	can, err := l.Backend.Capabilities(ctx)
+	if err != nil {
+		return err
+	}
 	what := fmt.Sprintf("the server's log-probs differ from the trainer's by %.2g nats on average, %.2g at most (KL %.2g, effective sample size %.0f %%): %s",
-		m.Mismatch.Mean, m.Mismatch.Max, m.Mismatch.KL, 100*m.Mismatch.ESS, likelyCause(m.Mismatch))
+		m.Mismatch.Mean, m.Mismatch.Max, m.Mismatch.KL, 100*m.Mismatch.ESS,
+		sampler.MismatchCause(m.Mismatch.Mean, m.Mismatch.Max, can.Hints))
 	if !l.warned { // the step's line shows that it goes on
 		l.Log.Warn().Int64("step", step).Bool("corrected", m.Corrected).Msg(what)
 	}

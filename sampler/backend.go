@@ -21,6 +21,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/empo2/empo2/sampler/chat"
@@ -66,7 +67,7 @@ func (a Adapter) ScoreAfter(ctx context.Context, prompt, ids []int32) ([]float32
 type FinishReason string
 
 const (
-	// FinishStop means that the policy wrote its end-of-turn token, which is the last id.
+	// FinishStop means that the policy wrote its end-of-turn token, which is the last id, or one of Request.Stop.
 	FinishStop FinishReason = "stop"
 	// FinishLength means that the completion reached MaxTokens or the context length.
 	FinishLength FinishReason = "length"
@@ -90,13 +91,42 @@ type Request struct {
 	Session string
 }
 
+// Truncated reports whether TopP or TopK restrict sampling to a part of the vocabulary.
+func (r Request) Truncated() bool { return r.TopP > 0 && r.TopP < 1 || r.TopK > 0 }
+
+// NucleusP returns TopP as servers expect it, with 1 for off.
+func (r Request) NucleusP() float64 {
+	if r.TopP == 0 {
+		return 1
+	}
+	return r.TopP
+}
+
+// CheckSampling returns an error if a sampling parameter is out of range, or if there are stop strings and the server
+// does not support them.
+func (r Request) CheckSampling(c Capabilities) error {
+	switch {
+	case math.IsNaN(r.Temperature) || math.IsInf(r.Temperature, 0) || r.Temperature < 0:
+		return fmt.Errorf("temperature %v: it must be finite and not negative", r.Temperature)
+	case math.IsNaN(r.TopP) || r.TopP < 0 || r.TopP > 1:
+		return fmt.Errorf("top_p %v: it must be between 0 and 1", r.TopP)
+	case r.TopK < 0:
+		return fmt.Errorf("top_k %d: it must not be negative", r.TopK)
+	case slices.Contains(r.Stop, ""):
+		return errors.New("a stop string is empty")
+	case len(r.Stop) > 0 && !c.StopStrings:
+		return fmt.Errorf("%w: stop strings\n  hint: %s", ErrCapability, c.Hints["stop_strings"])
+	}
+	return nil
+}
+
 // Completion is what the policy wrote.
 type Completion struct {
 	// IDs are the sampled token ids, including the end-of-turn token if it was sampled. They are empty only if
 	// Capabilities.IDsOut is false.
 	IDs []int32
-	// Logprobs are log π_old(id) in nats at temperature 1 over the whole vocabulary, one per id. NaN means that the
-	// server returned no value for a token. Such a token is never used for training.
+	// Logprobs are log π_old(id) in nats at temperature 1 over the whole vocabulary, for all values of Temperature, TopP
+	// and TopK, one per id. NaN means that the server returned no such value. The token is then never used for training.
 	Logprobs []float32
 	Text     string // the decoded ids, without the end-of-turn token
 	Finish   FinishReason
@@ -111,7 +141,7 @@ type Capabilities struct {
 	IDsOut   bool   `json:"ids_out"`  // completions have token ids
 	Logprobs bool   `json:"logprobs"` // completions have one log-prob per id
 	// LogprobSpace is "raw" if log-probs are of the unscaled logits, "processed" if they are of the logits after
-	// temperature scaling, and empty if there are no log-probs.
+	// temperature, top-p and top-k, and empty if there are no log-probs.
 	LogprobSpace string `json:"logprob_space"`
 	// Adapters says how the server loads a new adapter: "process" (a server process per version), "runtime" (into the
 	// running server), "create" (a new model per version) or "none".
@@ -123,8 +153,9 @@ type Capabilities struct {
 	Parallel      int    `json:"parallel"`       // requests served at the same time
 	VocabSize     int    `json:"vocab_size"`     // 0: unknown
 	Replicas      int    `json:"replicas"`       // servers behind the backend
-	// Hints name the flag or version of this server that provides a missing capability. The keys are the JSON names
-	// of the capabilities.
+	StopStrings   bool   `json:"stop_strings"`   // the server supports Request.Stop
+	// Hints name the flags and versions of this server that solve a problem. The keys are the JSON names of
+	// capabilities that are missing or too small, and the keys of [MismatchCause].
 	Hints map[string]string `json:"hints,omitempty"`
 }
 

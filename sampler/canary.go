@@ -104,7 +104,7 @@ func (b *canaryBackend) verify(ctx context.Context, a Adapter, policy Policy) er
 	}
 	c.Took = time.Since(start)
 	b.report(c)
-	if err := b.judge(c, unchanged); err != nil {
+	if err := b.judge(ctx, c, unchanged); err != nil {
 		return err
 	}
 	b.last = run
@@ -112,7 +112,7 @@ func (b *canaryBackend) verify(ctx context.Context, a Adapter, policy Policy) er
 }
 
 // judge returns an error if the result of a verification is bad.
-func (b *canaryBackend) judge(c Canary, unchanged bool) error {
+func (b *canaryBackend) judge(ctx context.Context, c Canary, unchanged bool) error {
 	switch {
 	case c.Tokens == 0:
 		return fmt.Errorf("%w: the server returned no log-probs for version %d", ErrCanary, c.Version)
@@ -121,10 +121,11 @@ func (b *canaryBackend) judge(c Canary, unchanged bool) error {
 			"log-probs moved by %.3g\n  hint: check that the server loads the new file under the new name",
 			ErrCanary, c.Version, b.last.version, c.Moved)
 	case c.MaxDiff > b.tolerance:
-		return fmt.Errorf("%w: version %d: log-probs differ from the trainer's by %.3g (tolerance %.3g)\n  hint: likely "+
-			"causes are another base model, an adapter that was not applied, a stale prompt cache, or a cache type or "+
-			"attention kernel of low precision (if so, raise sampler.canary_tolerance)",
-			ErrCanary, c.Version, c.MaxDiff, b.tolerance)
+		capabilities, err := b.Capabilities(ctx)
+		cause := MismatchCause(c.MeanDiff, c.MaxDiff, capabilities.Hints)
+		return errors.Join(fmt.Errorf("%w: version %d: log-probs differ from the trainer's by up to %.3g, on average %.3g "+
+			"(tolerance %.3g); %s\n  hint: if model and adapter are right, sampler.canary_tolerance may be raised",
+			ErrCanary, c.Version, c.MaxDiff, c.MeanDiff, b.tolerance, cause), err)
 	}
 	return nil
 }

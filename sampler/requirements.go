@@ -16,6 +16,7 @@ type Requirements struct {
 	Rank     int      // of the adapter
 	Context  int      // tokens of the longest conversation; 0: unknown
 	Resident int      // versions served at the same time
+	Stop     bool     // replies end at stop strings
 }
 
 // ErrCapability is wrapped by [Requirements.Check] if a server, as it was launched, does not meet the requirements.
@@ -47,6 +48,7 @@ func (r Requirements) Check(c Capabilities) error {
 		"up to %d versions at the same time, the run needs %d while one replaces another", c.MaxResident, r.Resident)
 	refuse(r.Context > 0 && c.ContextLength > 0 && r.Context > c.ContextLength, "context_length",
 		"a context of %d tokens, the run needs %d", c.ContextLength, r.Context)
+	refuse(r.Stop && !c.StopStrings, "stop_strings", "no stop strings (rollout.stop)")
 	if len(missing) == 0 {
 		return nil
 	}

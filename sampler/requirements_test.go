@@ -38,6 +38,9 @@ func TestCheckListsEveryMissingCapabilityWithItsHint(t *testing.T) {
 	gguf := able
 	gguf.AdapterFormat = "gguf"
 	f(gguf, "adapters in gguf, the trainer writes peft")
+	if err := (Requirements{Stop: true}).Check(able); err == nil || !strings.Contains(err.Error(), "no stop strings") {
+		t.Errorf("without stop strings: %v", err)
+	}
 	if err := (Requirements{}).Check(Capabilities{}); err != nil {
 		t.Errorf("nothing is needed: %v", err)
 	}

@@ -9,7 +9,7 @@ import (
 	"os"
 )
 
-// gguf is what matters here of a GGUF file's header.
+// gguf is the part of a GGUF file's header that is read.
 type gguf struct {
 	Arch    string // general.architecture
 	Type    string // general.type: "model", "adapter"; empty in older files
