@@ -14,8 +14,8 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// Seen is a completion that a fake is asked for.
-type Seen struct {
+// CompletionRequest describes a completion request that a fake server received.
+type CompletionRequest struct {
 	N         int // completions before it, checks and probes included
 	Model     string
 	Prompt    []int32
@@ -36,7 +36,7 @@ type Engine struct {
 	// Fixed says that adapters can't be loaded.
 	Fixed bool
 	// Fault says what goes wrong with a completion; nil: nothing.
-	Fault func(Seen) samplertest.Fault
+	Fault func(CompletionRequest) samplertest.Fault
 	// RefuseLoad is the message of a load that fails; empty: it does not.
 	RefuseLoad func(name string) string
 	// LoadFault says what else goes wrong with a load; nil: nothing.
@@ -166,7 +166,7 @@ func (e *Engine) begin(model string, r sampler.Request) (fault samplertest.Fault
 	e.running++
 	e.mu.Unlock()
 	if e.Fault != nil {
-		fault = e.Fault(Seen{n, model, r.Prompt, r.MaxTokens})
+		fault = e.Fault(CompletionRequest{n, model, r.Prompt, r.MaxTokens})
 	}
 	return fault, func() {
 		e.mu.Lock()
