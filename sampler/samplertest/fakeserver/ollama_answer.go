@@ -8,7 +8,7 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// ollamaAnswer is the body of a completion.
+// ollamaAnswer is the body of an answer of /api/generate or /api/chat.
 type ollamaAnswer struct {
 	Model      string           `json:"model"`
 	Response   string           `json:"response"`
@@ -53,7 +53,7 @@ func (s *Ollama) serveGenerate(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// begin records a request, loads its model and says what goes wrong.
+// begin records a request, loads its model and returns its fault.
 func (s *Ollama) begin(body OllamaRequest) samplertest.Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,8 +109,8 @@ func (s *Ollama) complete(w http.ResponseWriter, body OllamaRequest, digests []s
 		return
 	}
 	var stop []string
-	if given, ok := body.Options["stop"].([]any); ok {
-		for _, text := range given {
+	if texts, ok := body.Options["stop"].([]any); ok {
+		for _, text := range texts {
 			stop = append(stop, fmt.Sprint(text))
 		}
 	}
@@ -140,12 +140,12 @@ func (s *Ollama) complete(w http.ResponseWriter, body OllamaRequest, digests []s
 		a.Response = c.Text
 	}
 	if fault == samplertest.FaultCut {
-		cut(w, a)
+		breakOff(w, a)
 	}
 	reply(w, http.StatusOK, a)
 }
 
-// version is that of the last adapter; the base is version 0.
+// version returns the version of the last adapter, and 0 for the base model.
 func (s *Ollama) version(digests []string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,7 +156,7 @@ func (s *Ollama) version(digests []string) int {
 	return version
 }
 
-// logprobs has no entry for the end token, as the real one.
+// logprobs returns the log-probs of a completion. Like the real server, it has no entry for the end token.
 func (s *Ollama) logprobs(c sampler.Completion) []map[string]any {
 	var out []map[string]any
 	for i, id := range c.IDs {

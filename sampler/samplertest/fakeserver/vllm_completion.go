@@ -35,7 +35,7 @@ func (v *VLLM) complete(w http.ResponseWriter, r *http.Request) {
 	default:
 		c := v.sample(version, body, q)
 		v.spoil(&c, fault)
-		if a := v.body(body, c, fault); fault == samplertest.FaultCut {
+		if a := v.answer(body, c, fault); fault == samplertest.FaultCut {
 			breakOff(w, a)
 		} else {
 			reply(w, http.StatusOK, a)
@@ -43,7 +43,7 @@ func (v *VLLM) complete(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// request turns a body into what the script is asked, or refuses it.
+// request converts a body to a request to the script. If the server refuses it, it sends an error, and ok is false.
 func (v *VLLM) request(w http.ResponseWriter, body VLLMRequest) (q sampler.Request, version int, ok bool) {
 	version, ok = v.Engine.version(body.Model)
 	if !ok {
@@ -80,7 +80,7 @@ func (v *VLLM) request(w http.ResponseWriter, body VLLMRequest) (q sampler.Reque
 	if body.MaxTokens != nil {
 		q.MaxTokens = *body.MaxTokens
 	}
-	q.MaxTokens = min(q.MaxTokens, v.Context-len(body.Prompt)) // without a word
+	q.MaxTokens = min(q.MaxTokens, v.Context-len(body.Prompt)) // the server does not report this
 	if body.Temperature != nil {
 		q.Temperature = *body.Temperature
 	}
@@ -97,7 +97,7 @@ func (v *VLLM) request(w http.ResponseWriter, body VLLMRequest) (q sampler.Reque
 	return q, version, true
 }
 
-// sample asks the script, or gives the only id that is allowed.
+// sample samples from the script. If the request allows only some ids, it returns the first of them.
 func (v *VLLM) sample(version int, body VLLMRequest, q sampler.Request) sampler.Completion {
 	var c sampler.Completion
 	if len(body.AllowedIDs) > 0 {
@@ -116,8 +116,8 @@ func (v *VLLM) sample(version int, body VLLMRequest, q sampler.Request) sampler.
 	return c
 }
 
-// body is the answer.
-func (v *VLLM) body(body VLLMRequest, c sampler.Completion, fault samplertest.Fault) map[string]any {
+// answer returns the body of an answer of /v1/completions.
+func (v *VLLM) answer(body VLLMRequest, c sampler.Completion, fault samplertest.Fault) map[string]any {
 	tokens, values, offsets := []string{}, []*float64{}, []int{}
 	for i, id := range c.IDs {
 		token := v.Policy.Tokenizer.Piece(id)
