@@ -34,7 +34,8 @@ func TestConvertRunsTheTrainer(t *testing.T) {
 func TestConvertSaysWhatWentWrong(t *testing.T) {
 	f := func(script string, want ...string) {
 		t.Helper()
-		err := Converter{Python: interpreter(t, script), SourceDir: "trainer"}.Convert(t.Context(), "/models/some", "/tmp/out")
+		err := Converter{Python: interpreter(t, script), SourceDir: "trainer"}.Convert(t.Context(), "/models/some",
+			"/tmp/out")
 		for _, text := range want {
 			if err == nil || !strings.Contains(err.Error(), text) {
 				t.Errorf("%v, want %q", err, text)

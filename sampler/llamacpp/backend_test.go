@@ -135,7 +135,8 @@ func TestAnAdapterOfAnotherBaseIsNotStarted(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "hint: ") || len(f.started) != 1 {
 		t.Errorf("%v, %d processes", err, len(f.started))
 	}
-	if _, err := b.Publish(t.Context(), sampler.Adapter{Version: 1}); err == nil || !strings.Contains(err.Error(), "as GGUF") {
+	if _, err := b.Publish(t.Context(), sampler.Adapter{Version: 1}); err == nil ||
+		!strings.Contains(err.Error(), "as GGUF") {
 		t.Error(err)
 	}
 }

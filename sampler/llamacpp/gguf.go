@@ -101,7 +101,8 @@ func (d ggufReader) pair(h *gguf) error {
 		return err
 	}
 	strings := map[string]*string{
-		"general.architecture": &h.Arch, "general.type": &h.Type, "adapter.type": &h.Adapter, "tokenizer.ggml.model": &h.Tokenizer,
+		"general.architecture": &h.Arch, "general.type": &h.Type, "adapter.type": &h.Adapter,
+		"tokenizer.ggml.model": &h.Tokenizer,
 	}
 	switch {
 	case kind == ggufString && strings[key] != nil:

@@ -58,7 +58,9 @@ func (b *Backend) Render(ctx context.Context, messages []chat.Message, generatio
 
 // render asks the server for a rendering and adds the beginning-of-text token,
 // if there is one.
-func (c *client) render(ctx context.Context, messages []chat.Message, generation bool, args map[string]any) (string, error) {
+func (c *client) render(
+	ctx context.Context, messages []chat.Message, generation bool, args map[string]any,
+) (string, error) {
 	type message struct {
 		Role    string `json:"role"`
 		Content string `json:"content"`

@@ -182,7 +182,8 @@ func (v *version) probe(ctx context.Context, r *replica) (*probe, error) {
 		return nil, err
 	}
 	if len(ids) == 0 || len(ids)+probeTokens > v.b.caps.ContextLength {
-		return nil, fmt.Errorf("%d tokens of context are too few\n  hint: raise sampler.max_model_len", v.b.caps.ContextLength)
+		return nil, fmt.Errorf("%d tokens of context are too few\n"+
+			"  hint: raise sampler.max_model_len", v.b.caps.ContextLength)
 	}
 	c, err := v.complete(ctx, r, sampler.Request{Prompt: ids, MaxTokens: probeTokens})
 	if err != nil {

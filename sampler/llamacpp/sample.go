@@ -190,7 +190,8 @@ func (v *version) limited(ctx context.Context, rep *replica, call func(context.C
 	case !errors.Is(err, errSlow):
 		return err
 	case rep.answered.Load() != before:
-		return fmt.Errorf("%w: no answer within %v, although others were answered\n  hint: raise sampler.timeout_seconds or lower sampler.concurrency", err, limit)
+		return fmt.Errorf("%w: no answer within %v, although others were answered\n"+
+			"  hint: raise sampler.timeout_seconds or lower sampler.concurrency", err, limit)
 	}
 	v.log.Warn().Dur("limit", limit).Msg("llama-server answers nobody and is killed")
 	rep.kill()

@@ -115,7 +115,8 @@ func (b *Backend) explain(ctx context.Context, err error) error {
 	if len(names) > 0 {
 		has = strings.Join(names, ", ")
 	}
-	return fmt.Errorf("the server has no model %q; it has %s\n  hint: `ollama pull %s`, or set sampler.served_model_name", b.cfg.Model, has, b.cfg.Model)
+	return fmt.Errorf("the server has no model %q; it has %s\n"+
+		"  hint: `ollama pull %s`, or set sampler.served_model_name", b.cfg.Model, has, b.cfg.Model)
 }
 
 // contextLength is what the model was trained with; 0: unknown.

@@ -120,7 +120,8 @@ func (m modelList) check(model string) error {
 	if len(names) == 0 || slices.Contains(names, model) || slices.Contains(names, model+":latest") {
 		return nil
 	}
-	return fmt.Errorf("the server has no model %q\n  the server has: %s\n  hint: set sampler.served_model_name", model, strings.Join(names, ", "))
+	return fmt.Errorf("the server has no model %q\n  the server has: %s\n"+
+		"  hint: set sampler.served_model_name", model, strings.Join(names, ", "))
 }
 
 // models lists the served models. Not every server can; a busy server is not

@@ -64,7 +64,8 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 		return fleet.Probe{}, err
 	}
 	if len(list) == 0 || s.want != "" && list[0].ID != s.want || list[0].Context < 1 {
-		return fleet.Probe{}, fmt.Errorf("it serves %+v, not %q\n  hint: set sampler.served_model_name to the name that the server gives it (--served-model-name)", list, s.want)
+		return fleet.Probe{}, fmt.Errorf("it serves %+v, not %q\n"+
+			"  hint: set sampler.served_model_name to the name that the server gives it (--served-model-name)", list, s.want)
 	}
 	p := fleet.Probe{Model: list[0].ID, Root: about.Path, Sleeps: i.MemorySaver, Capabilities: sampler.Capabilities{
 		Server: "sglang", Version: i.Version, IDsIn: true, StopStrings: true, Adapters: "none", AdapterFormat: "peft",

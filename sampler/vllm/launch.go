@@ -150,7 +150,8 @@ func (c *Config) locked(l *LaunchConfig) {
 // deathHints are remedies by the last output of a server.
 var deathHints = []process.Hint{
 	{Said: "No module named 'vllm'",
-		Remedy: "this Python has no vLLM: pip install vllm, or without a GPU scripts/setup-vllm, and set sampler.vllm.python to its interpreter"},
+		Remedy: "this Python has no vLLM: pip install vllm, or without a GPU scripts/setup-vllm, and set " +
+			"sampler.vllm.python to its interpreter"},
 	{Said: "CUDA out of memory",
 		Remedy: "lower sampler.vllm.gpu_memory_utilization or sampler.max_model_len, or give the trainer another GPU"},
 	{Said: "less than desired GPU memory utilization",

@@ -52,7 +52,8 @@ func TestMemoryShareOfAGPU(t *testing.T) {
 	f := func(l LaunchConfig, want bool) {
 		t.Helper()
 		command := strings.Join(l.withDefaults().command(1, "k"), " ")
-		if strings.Contains(command, "--gpu-memory-utilization 0.5") != want || !want && strings.Contains(command, "utilization") {
+		if strings.Contains(command, "--gpu-memory-utilization 0.5") != want || !want &&
+			strings.Contains(command, "utilization") {
 			t.Errorf("%+v: %s", l, command)
 		}
 	}

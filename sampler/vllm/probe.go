@@ -105,7 +105,9 @@ func (s *server) base(ctx context.Context) (fleet.Model, error) {
 	}
 	switch {
 	case len(found) == 0 || s.want == "" && len(names) > 1:
-		return fleet.Model{}, fmt.Errorf("it serves %s, not %q\n  hint: set sampler.served_model_name to the name that the server gives it (--served-model-name)", strings.Join(names, ", "), s.want)
+		return fleet.Model{}, fmt.Errorf("it serves %s, not %q\n"+
+			"  hint: set sampler.served_model_name to the name that the server gives it "+
+			"(--served-model-name)", strings.Join(names, ", "), s.want)
 	case found[0].Context < 1:
 		return fleet.Model{}, fmt.Errorf("it gives %s a context of %d tokens", found[0].ID, found[0].Context)
 	}

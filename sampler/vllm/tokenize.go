@@ -205,7 +205,8 @@ func (b *Backend) checkCodec(ctx context.Context, codec chat.Codec, s *server) e
 		}
 		if !slices.Equal(own, theirs) {
 			name, root := b.Model()
-			return fmt.Errorf("wrong model on the server: it serves %s (%s), whose tokenizer makes %v of %q, the trainer's makes %v\n  hint: serve the model that model.path names",
+			return fmt.Errorf("wrong model on the server: it serves %s (%s), whose tokenizer makes %v of %q, the trainer's "+
+				"makes %v\n  hint: serve the model that model.path names",
 				name, root, theirs, text, own)
 		}
 	}
