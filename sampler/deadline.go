@@ -28,8 +28,8 @@ func WithDeadline(ctx context.Context, d time.Duration, op string, f func(contex
 	return fmt.Errorf("%s: %w", op, err)
 }
 
-// Within is a context that ends with ctx and also with life. The function
-// releases it.
+// Within returns a context that ends if ctx or life ends, with the cause of that context. Call the returned function to
+// release it.
 func Within(ctx, life context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(life, func() { cancel(context.Cause(life)) })

@@ -108,9 +108,9 @@ func Status(err error) int {
 	return 0
 }
 
-// Said returns the server's complete text if err is an error answer, and the text of err otherwise. Use it to search
-// for words, because the text of an [*Error] is shortened.
-func Said(err error) string {
+// ServerText returns the server's complete text if err is an error answer, and the text of err otherwise. Use it to
+// search for words, because the text of an [*Error] is shortened.
+func ServerText(err error) string {
 	var e *Error
 	if errors.As(err, &e) && e.Status >= 300 {
 		return e.Message
