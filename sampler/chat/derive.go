@@ -103,7 +103,8 @@ func (d deriver) deriveSeparators(ctx context.Context) error {
 	return d.findTrimmedRoles(ctx)
 }
 
-// setSeparators fills the separators from the pieces of a conversation without and with a system message. If that is
+// setSeparators fills the separators from the pieces of two conversations. user has the six pieces around the texts of
+// user, assistant, user, assistant, user; system has the five pieces around system, user, assistant, user. If that is
 // not possible, it returns the reason.
 func (d deriver) setSeparators(user, system []string) string {
 	switch {
@@ -123,11 +124,11 @@ func (d deriver) setSeparators(user, system []string) string {
 	if !d.mergesSystem {
 		first, between = system[0], system[1]
 	}
-	for j, text := range map[boundary]string{
+	for b, text := range map[boundary]string{
 		{"", RoleSystem}: first, {RoleSystem, RoleUser}: between,
 		{"", RoleUser}: user[0], {RoleUser, RoleAssistant}: user[1],
 	} {
-		d.separators[j] = splitAtControls(text, d.controls)
+		d.separators[b] = splitAtControls(text, d.controls)
 	}
 	d.separators[boundary{RoleAssistant, RoleUser}] = afterReply[1:]
 	return ""

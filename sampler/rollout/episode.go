@@ -38,7 +38,7 @@ func (e *episode) run(ctx context.Context) (StopReason, error) {
 	defer e.close()
 	err = sampler.WithDeadline(ctx, e.EnvTimeout, "reset "+e.spec.Task.ID, func(ctx context.Context) error {
 		o, err := e.env.Reset(ctx)
-		e.t.Final = valid(o)
+		e.t.Final = validObservation(o)
 		return err
 	})
 	if err != nil {
@@ -99,7 +99,7 @@ func (e *episode) turn(ctx context.Context) (StopReason, error) {
 	}
 	turn.Reward, turn.Score, turn.Took = s.Reward, s.Score, time.Since(start)
 	e.t.Turns = append(e.t.Turns, turn)
-	e.t.Final = valid(s.Observation)
+	e.t.Final = validObservation(s.Observation)
 	e.t.EnvReturn += s.Reward
 	e.t.Score = s.Score
 	e.t.Success = e.t.Success || s.Success
@@ -186,8 +186,8 @@ func (e *episode) act(ctx context.Context, action string) (envs.Step, error) {
 	return s, err
 }
 
-// valid replaces invalid UTF-8 in an observation. Otherwise the ledger would return another text than the policy saw.
-func valid(o envs.Observation) envs.Observation {
+// validObservation replaces invalid UTF-8 in an observation. Otherwise the ledger would return another text than the policy saw.
+func validObservation(o envs.Observation) envs.Observation {
 	return envs.Observation{Feedback: validText(o.Feedback), State: validText(o.State)}
 }
 
