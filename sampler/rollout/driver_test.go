@@ -159,12 +159,12 @@ func TestLimitsEndEpisodes(t *testing.T) {
 		w := &corridor{n: 100, step: func(context.Context, int, string) (envs.Step, error) { return step, nil }}
 		d, _ := newDriver(t, single(w), samplertest.Say("wait"))
 		s := spec()
-		s.MaxSteps = steps
+		s.MaxTurns = steps
 		if got := d.Run(t.Context(), s); got.Stop != want || len(got.Turns) != turns {
 			t.Errorf("stop %s after %d turns, want %s after %d", got.Stop, len(got.Turns), want, turns)
 		}
 	}
-	f(5, envs.Step{}, rollout.StopMaxSteps, 5)
+	f(5, envs.Step{}, rollout.StopMaxTurns, 5)
 	f(5, envs.Step{Truncated: true}, rollout.StopTruncated, 1)
 	f(1, envs.Step{Terminated: true}, rollout.StopTerminated, 1)
 	f(0, envs.Step{Terminated: true, Truncated: true}, rollout.StopTerminated, 1)

@@ -67,7 +67,7 @@ func (e *episode) close() {
 
 // play plays turns until the episode ends.
 func (e *episode) play(ctx context.Context) (StopReason, error) {
-	for e.spec.MaxSteps <= 0 || len(e.t.Turns) < e.spec.MaxSteps {
+	for e.spec.MaxTurns <= 0 || len(e.t.Turns) < e.spec.MaxTurns {
 		stop, err := e.turn(ctx)
 		if err != nil {
 			return StopFailed, fmt.Errorf("turn %d: %w", len(e.t.Turns), err)
@@ -76,7 +76,7 @@ func (e *episode) play(ctx context.Context) (StopReason, error) {
 			return stop, nil
 		}
 	}
-	return StopMaxSteps, nil
+	return StopMaxTurns, nil
 }
 
 // turn plays one turn. It returns why the episode ended, or "" if it goes on.

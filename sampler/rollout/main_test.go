@@ -117,7 +117,7 @@ func spec() rollout.EpisodeSpec {
 			Instruction: "You walk a corridor.", Reflection: "Write one tip.",
 		},
 		Step: 3, Group: 1, Episode: 2, Seed: 7, Policy: sampler.Policy{Version: 1, Name: samplertest.Name(1)},
-		Temperature: 1, MaxSteps: 20, MaxTokens: 16,
+		Temperature: 1, MaxTurns: 20, MaxTokens: 16,
 	}
 }
 

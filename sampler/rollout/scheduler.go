@@ -14,7 +14,7 @@ type Scheduler struct {
 	// Run runs one episode, for example [Driver.Run]. It must be safe for
 	// concurrent use and return soon after its context is done.
 	Run         func(context.Context, EpisodeSpec) Trajectory
-	MaxEpisodes int // concurrency: episodes at the same time; 0: no limit
+	Concurrency int // number of episodes at the same time; 0: no limit
 	// Retries is the number of times that a failed episode is run again, from the start and with the same seeds, before
 	// it is emitted as failed.
 	Retries int
@@ -30,8 +30,8 @@ type Scheduler struct {
 func (s *Scheduler) Sample(ctx context.Context, specs []EpisodeSpec, emit func(Trajectory)) {
 	finished := make(chan Trajectory, len(specs)) // room for all: no episode waits for emit
 	var group errgroup.Group
-	if s.MaxEpisodes > 0 {
-		group.SetLimit(s.MaxEpisodes + 1) // the goroutine that starts the episodes counts too
+	if s.Concurrency > 0 {
+		group.SetLimit(s.Concurrency + 1) // the goroutine that starts the episodes counts too
 	}
 	group.Go(func() error {
 		for _, spec := range specs {

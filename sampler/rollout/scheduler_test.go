@@ -50,7 +50,7 @@ func TestEveryEpisodeIsEmittedOnce(t *testing.T) {
 		defer cancel()
 		var running, started atomic.Int64
 		attempts := make([]atomic.Int64, n)
-		s := rollout.Scheduler{MaxEpisodes: limit, Retries: retries}
+		s := rollout.Scheduler{Concurrency: limit, Retries: retries}
 		s.Run = func(ctx context.Context, e rollout.EpisodeSpec) rollout.Trajectory {
 			if now := running.Add(1); limit > 0 && now > int64(limit) {
 				t.Errorf("%d episodes at the same time, limit %d", now, limit)
@@ -85,7 +85,7 @@ func TestEveryEpisodeIsEmittedOnce(t *testing.T) {
 
 func TestSlowEpisodesDoNotDelayOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := rollout.Scheduler{MaxEpisodes: 2}
+		s := rollout.Scheduler{Concurrency: 2}
 		s.Run = func(_ context.Context, e rollout.EpisodeSpec) rollout.Trajectory {
 			if e.Episode == 0 {
 				time.Sleep(time.Hour)
@@ -109,7 +109,7 @@ func TestSlowEmitDoesNotDelayEpisodes(t *testing.T) {
 		start := time.Now()
 		var mu sync.Mutex
 		var last time.Duration
-		s := rollout.Scheduler{MaxEpisodes: 1}
+		s := rollout.Scheduler{Concurrency: 1}
 		s.Run = func(_ context.Context, e rollout.EpisodeSpec) rollout.Trajectory {
 			time.Sleep(time.Second)
 			mu.Lock()
@@ -126,7 +126,7 @@ func TestSlowEmitDoesNotDelayEpisodes(t *testing.T) {
 
 func TestCancelledEpisodesAreEmittedAsFailed(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
-	s := rollout.Scheduler{MaxEpisodes: 1, Retries: 3}
+	s := rollout.Scheduler{Concurrency: 1, Retries: 3}
 	s.Run = func(_ context.Context, e rollout.EpisodeSpec) rollout.Trajectory {
 		cancel(errors.New("the run is stopped"))
 		return failed(e, "cut off")
@@ -184,7 +184,7 @@ func TestTipsHelpAPolicyThatFollowsThem(t *testing.T) {
 		}
 	}
 	out := map[bool]int{}
-	s := rollout.Scheduler{Run: d.Run, MaxEpisodes: 16}
+	s := rollout.Scheduler{Run: d.Run, Concurrency: 16}
 	s.Sample(t.Context(), all, func(tr rollout.Trajectory) {
 		if tr.Failed() {
 			t.Error(tr.Err)

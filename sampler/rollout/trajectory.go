@@ -33,7 +33,7 @@ type EpisodeSpec struct {
 	TopP        float64  // nucleus sampling; 0 and 1: off
 	TopK        int      // sampling from the K most likely tokens; 0: off
 	Stop        []string // strings that end a reply
-	MaxSteps    int      // limit of turns; 0: until the environment ends the episode
+	MaxTurns    int      // limit of turns; 0: until the environment ends the episode
 	MaxTokens   int      // limit of tokens of a reply
 	MaxPrompt   int      // limit of tokens of a prompt; 0: only the server limits it
 
@@ -49,8 +49,8 @@ const (
 	StopTerminated StopReason = "terminated"
 	// StopTruncated means that a limit of the environment ended the episode.
 	StopTruncated StopReason = "truncated"
-	// StopMaxSteps means that the episode had MaxSteps turns.
-	StopMaxSteps StopReason = "max_steps"
+	// StopMaxTurns means that the episode had MaxTurns turns. The value is the one that existing runs have stored.
+	StopMaxTurns StopReason = "max_steps"
 	// StopContextFull means that the next prompt was too long. It was not sampled from. The turns before it count.
 	StopContextFull StopReason = "context_full"
 	// StopFailed means that the server, the environment or the memory failed, or that the run was cancelled. Err has the
