@@ -89,37 +89,15 @@ func (s *Ollama) unload(model string) {
 	}
 }
 
+// complete samples a completion and sends it.
 func (s *Ollama) complete(w http.ResponseWriter, body OllamaRequest, digests []string, fault samplertest.Fault) {
-	number := func(key string, otherwise float64) float64 {
-		if v, ok := body.Options[key].(float64); ok {
-			return v
-		}
-		return otherwise
-	}
-	prompt := s.Policy.Tokenizer.EncodeSpecial(body.Prompt)
-	if body.Messages != nil {
-		var messages []samplertest.ChatMessage
-		for _, m := range body.Messages {
-			messages = append(messages, samplertest.ChatMessage{Role: m.Role, Text: m.Content})
-		}
-		prompt = s.Policy.Render(messages)
-	}
-	if len(prompt) > int(number("num_ctx", 4096)) {
+	r := s.request(body)
+	if len(r.Prompt) > int(body.option("num_ctx", 4096)) {
 		refuse(w, http.StatusBadRequest, "the input length exceeds the context length")
 		return
 	}
-	var stop []string
-	if texts, ok := body.Options["stop"].([]any); ok {
-		for _, text := range texts {
-			stop = append(stop, fmt.Sprint(text))
-		}
-	}
-	c := s.Policy.Sample(s.version(digests), sampler.Request{
-		TopK: int(number("top_k", 40)), TopP: number("top_p", 0.9), Stop: stop,
-		Prompt: prompt, MaxTokens: int(number("num_predict", 128)),
-		Temperature: number("temperature", 0.8), Seed: uint64(number("seed", 0)),
-	})
-	a := ollamaAnswer{Model: body.Model, Done: true, DoneReason: string(c.Finish), Prompt: len(prompt) + s.Extra,
+	c := s.Policy.Sample(s.version(digests), r)
+	a := ollamaAnswer{Model: body.Model, Done: true, DoneReason: string(c.Finish), Prompt: len(r.Prompt) + s.Extra,
 		Sampled: len(c.IDs)}
 	if body.Logprobs {
 		a.Logprobs = s.logprobs(c)
@@ -143,6 +121,37 @@ func (s *Ollama) complete(w http.ResponseWriter, body OllamaRequest, digests []s
 		breakOff(w, a)
 	}
 	reply(w, http.StatusOK, a)
+}
+
+// request converts a body to a request to the script, with Ollama's defaults.
+func (s *Ollama) request(body OllamaRequest) sampler.Request {
+	prompt := s.Policy.Tokenizer.EncodeSpecial(body.Prompt)
+	if body.Messages != nil {
+		var messages []samplertest.ChatMessage
+		for _, m := range body.Messages {
+			messages = append(messages, samplertest.ChatMessage{Role: m.Role, Text: m.Content})
+		}
+		prompt = s.Policy.Render(messages)
+	}
+	var stop []string
+	if texts, ok := body.Options["stop"].([]any); ok {
+		for _, text := range texts {
+			stop = append(stop, fmt.Sprint(text))
+		}
+	}
+	return sampler.Request{
+		Prompt: prompt, MaxTokens: int(body.option("num_predict", 128)),
+		Temperature: body.option("temperature", 0.8), Seed: uint64(body.option("seed", 0)),
+		TopK: int(body.option("top_k", 40)), TopP: body.option("top_p", 0.9), Stop: stop,
+	}
+}
+
+// option returns a numeric option of a request, or its default.
+func (body OllamaRequest) option(key string, otherwise float64) float64 {
+	if v, ok := body.Options[key].(float64); ok {
+		return v
+	}
+	return otherwise
 }
 
 // version returns the version of the last adapter, and 0 for the base model.

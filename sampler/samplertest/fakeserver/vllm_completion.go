@@ -51,29 +51,7 @@ func (v *VLLM) request(w http.ResponseWriter, body VLLMRequest) (q sampler.Reque
 			v.Model)
 		return q, 0, false
 	}
-	vocabulary := v.Policy.Tokenizer.VocabSize()
-	for text := range body.LogitBias {
-		if id, err := strconv.Atoi(text); err != nil || id < 0 || id >= vocabulary {
-			v.refuse(w, http.StatusBadRequest, "BadRequestError",
-				"token_id(s) [%s] in logit_bias contain out-of-vocab token ids. Vocabulary size: %d (parameter=logit_bias, "+
-					"value=[%s])", text, vocabulary, text)
-			return q, 0, false
-		}
-	}
-	for _, id := range body.Prompt {
-		if id < 0 || int(id) >= vocabulary {
-			v.refuse(w, http.StatusBadRequest, "BadRequestError", "Token id %d is out of vocabulary", id)
-			return q, 0, false
-		}
-	}
-	if len(body.Prompt) == 0 {
-		v.refuse(w, http.StatusBadRequest, "BadRequestError", "You must pass at least one prompt")
-		return q, 0, false
-	}
-	if len(body.Prompt) > v.Context {
-		v.refuse(w, http.StatusBadRequest, "BadRequestError",
-			"This model's maximum context length is %d tokens. However, your prompt contains %d input tokens, which exceeds "+
-				"this limit even without any output tokens.", v.Context, len(body.Prompt))
+	if !v.accepts(w, body) {
 		return q, 0, false
 	}
 	q = sampler.Request{Prompt: body.Prompt, MaxTokens: 16, Temperature: 1}
@@ -95,6 +73,36 @@ func (v *VLLM) request(w http.ResponseWriter, body VLLMRequest) (q sampler.Reque
 		q.Seed = uint64(*body.Seed)
 	}
 	return q, version, true
+}
+
+// accepts checks the ids of a request. If the server refuses them, it sends an error and returns false.
+func (v *VLLM) accepts(w http.ResponseWriter, body VLLMRequest) bool {
+	vocabulary := v.Policy.Tokenizer.VocabSize()
+	for text := range body.LogitBias {
+		if id, err := strconv.Atoi(text); err != nil || id < 0 || id >= vocabulary {
+			v.refuse(w, http.StatusBadRequest, "BadRequestError",
+				"token_id(s) [%s] in logit_bias contain out-of-vocab token ids. Vocabulary size: %d (parameter=logit_bias, "+
+					"value=[%s])", text, vocabulary, text)
+			return false
+		}
+	}
+	for _, id := range body.Prompt {
+		if id < 0 || int(id) >= vocabulary {
+			v.refuse(w, http.StatusBadRequest, "BadRequestError", "Token id %d is out of vocabulary", id)
+			return false
+		}
+	}
+	if len(body.Prompt) == 0 {
+		v.refuse(w, http.StatusBadRequest, "BadRequestError", "You must pass at least one prompt")
+		return false
+	}
+	if len(body.Prompt) > v.Context {
+		v.refuse(w, http.StatusBadRequest, "BadRequestError",
+			"This model's maximum context length is %d tokens. However, your prompt contains %d input tokens, which exceeds "+
+				"this limit even without any output tokens.", v.Context, len(body.Prompt))
+		return false
+	}
+	return true
 }
 
 // sample samples from the script. If the request allows only some ids, it returns the first of them.
