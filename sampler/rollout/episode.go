@@ -186,7 +186,8 @@ func (e *episode) act(ctx context.Context, action string) (envs.Step, error) {
 	return s, err
 }
 
-// validObservation replaces invalid UTF-8 in an observation. Otherwise the ledger would return another text than the policy saw.
+// validObservation replaces invalid UTF-8 in an observation. Otherwise the ledger would return another text than the
+// policy saw.
 func validObservation(o envs.Observation) envs.Observation {
 	return envs.Observation{Feedback: validText(o.Feedback), State: validText(o.State)}
 }
