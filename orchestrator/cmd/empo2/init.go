@@ -168,7 +168,7 @@ func (cmd *initCmd) inspect() (s subject, err error) {
 		return s, cmd.inspectGGUF(&s)
 	}
 	if s.model, err = inspect.Folder(cmd.Model); err != nil {
-		return s, modelFault(err)
+		return s, modelFault("--model", err)
 	}
 	if err := checkQuantised(s, cmd.Algorithm); err != nil {
 		return s, err
@@ -187,7 +187,7 @@ func (cmd *initCmd) inspectGGUF(s *subject) error {
 	}
 	info, err := llamacpp.Inspect(path)
 	if err != nil {
-		return modelFault(err)
+		return modelFault("--model", err)
 	}
 	switch {
 	case cmd.Algorithm != "adapt":
@@ -262,10 +262,10 @@ func checkConversion(s subject, ownFile bool) error {
 		Msg: fmt.Sprintf("%s needs the model as GGUF, and %s", s.backend, why)}
 }
 
-// modelFault makes a fault of --model a fault of the command line.
-func modelFault(err error) error {
+// modelFault makes a fault of a model a fault of the flag or key that names it.
+func modelFault(place string, err error) error {
 	msg, hint, _ := strings.Cut(err.Error(), "\n  hint: ")
-	return &config.Error{Place: "--model", Msg: msg, Hint: hint}
+	return &config.Error{Place: place, Msg: msg, Hint: hint}
 }
 
 // explain tells the user of init how to add a key that is missing.

@@ -273,6 +273,26 @@ func TestInitRefusesModelsThatCannotRun(t *testing.T) {
 	f(`{"model_type": "bert", "architectures": ["BertForMaskedLM"]}`, "vllm", "empo2", "not a language model")
 }
 
+// run refuses what init refuses, before anything is installed or converted.
+func TestRunChecksTheModel(t *testing.T) {
+	dir := modelFolder(t, "m", "llama", 1e8)
+	c, err := config.Source{Profile: "cpu", Sets: []string{"model.path=" + dir}}.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := checkModels(c); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "tokenizer.json")); err != nil {
+		t.Fatal(err)
+	}
+	var fault *config.Error
+	if err := checkModels(c); !errors.As(err, &fault) || fault.Place != "model.path" ||
+		!strings.Contains(err.Error(), "it has no tokenizer.json") {
+		t.Errorf("%v", err)
+	}
+}
+
 // The place of the file is checked before anything is inspected.
 func TestInitChecksWhereItWrites(t *testing.T) {
 	model, dir := modelFolder(t, "m", "llama", 1e8), t.TempDir()

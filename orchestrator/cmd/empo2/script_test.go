@@ -52,6 +52,7 @@ func TestExitCodes(t *testing.T) {
 	f(exitUsage, "run") // no model is named
 	f(exitUsage, "run", "--profile", "none")
 	f(exitUsage, "run", "-c", ".")
+	f(exitUsage, "run", "--profile", "cpu", "--set", "model.path="+t.TempDir())
 	f(exitUsage, "eval", "--profile", "demo", "--temperature", "NaN")
 	f(exitUsage, "eval", "--profile", "demo", "--temperature", "-2")
 	f(exitUsage, "prompt", "--profile", "demo", "--set", "prompt.template=.")

@@ -103,10 +103,12 @@ func checkModels(c config.Config) error {
 	}
 	path, gguf := c.Model.Path, c.Sampler.LlamaCPP.GGUF
 	isFile := strings.HasSuffix(path, ".gguf")
+	if trains(c) && path != config.Embedded {
+		if _, err := inspect.Folder(path); err != nil {
+			return modelFault("model.path", err)
+		}
+	}
 	switch {
-	case trains(c) && path != config.Embedded && !fileExists(filepath.Join(path, "config.json")):
-		return &config.Error{Place: "model.path", Msg: path + " has no config.json",
-			Hint: "name a folder in Hugging Face format (config.json, tokenizer.json, *.safetensors)"}
 	case isFile && !fileExists(path):
 		return &config.Error{Place: "model.path", Msg: path + " does not exist", Hint: "name a .gguf file"}
 	case gguf != "" && !fileExists(gguf):
