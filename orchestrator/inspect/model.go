@@ -1,5 +1,6 @@
-// Package inspect finds out what a model folder and a machine are, without
-// loading the one or installing anything on the other.
+// Package inspect examines a model folder and a machine for empo2 init. It does
+// not load the model and installs nothing. Start with [Folder], which returns a
+// [Model], and with [Probe], which returns a [Machine].
 package inspect
 
 import (
@@ -20,17 +21,16 @@ type Model struct {
 	Dtype        string // of the weights on disk, for example "bfloat16"
 	Context      int    // tokens that it was trained with; 0: unknown
 	Parameters   int64  // 0: unknown
-	// CacheValues are the numbers that a key-value cache holds for one token.
-	CacheValues int64
-	// ChatTemplate: the tokenizer has one. Thinking: it takes the argument
-	// enable_thinking.
-	ChatTemplate, Thinking bool
+	// CacheValues is how many numbers a key-value cache holds for one token.
+	CacheValues  int64
+	ChatTemplate bool // the tokenizer has a chat template
+	Thinking     bool // the template has the argument enable_thinking
 }
 
-// folderHint says what a model folder must hold.
+// folderHint lists what a model folder must contain.
 const folderHint = "\n  hint: name a folder in Hugging Face format: config.json, tokenizer.json, *.safetensors"
 
-// hfConfig is what matters here of config.json.
+// hfConfig has the fields of config.json that are used here.
 type hfConfig struct {
 	Type       string    `json:"model_type"`
 	Dtype      string    `json:"dtype"`
@@ -44,7 +44,7 @@ type hfConfig struct {
 	Text       *hfConfig `json:"text_config"` // of models with several modalities
 }
 
-// Folder reads a model folder. It refuses one that a trainer cannot load.
+// Folder reads a model folder. It returns an error if a trainer cannot load it.
 func Folder(path string) (Model, error) {
 	m, err := folder(path)
 	if err != nil {
@@ -73,8 +73,8 @@ func folder(path string) (m Model, err error) {
 	return m, m.readWeights()
 }
 
-// Context is how many tokens the model of a folder was trained with; 0 if its
-// config.json does not say so.
+// Context returns how many tokens the model of a folder was trained with, or 0
+// if its config.json does not say.
 func Context(path string) int {
 	m := Model{Path: path}
 	if err := m.readConfig(); err != nil {
@@ -155,8 +155,9 @@ func (m *Model) readWeights() error {
 // maxSafetensorsHeader is the format's own limit in bytes.
 const maxSafetensorsHeader = 100 << 20
 
-// countSafetensors reads the header: 8 bytes of length, then JSON with shape and
-// place of each tensor.
+// countSafetensors returns the number of values in a file. It reads only the
+// header: a length of 8 bytes, then JSON with the shape and the offsets of each
+// tensor.
 func countSafetensors(path string) (int64, error) {
 	f, err := os.Open(path)
 	if err != nil {

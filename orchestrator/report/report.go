@@ -1,6 +1,6 @@
-// Package report turns the results of several runs into a table and one
-// self-contained picture: learning curves per arm, by episodes and by
-// seconds, as HTML with inline SVG.
+// Package report compares runs: as a text table, and as one HTML page with
+// learning curves by episodes and by seconds. The page needs no other file.
+// Start with [Comparison].
 package report
 
 import (
@@ -23,9 +23,9 @@ type Point struct {
 
 // Curve is one run.
 type Curve struct {
-	Arm string `json:"arm"` // what is compared: "empo2", "grpo", …
-	// TimeBudget: the run's budget was another's seconds, not episodes; it is
-	// left out of the figure over episodes.
+	Arm string `json:"arm"` // the setting that is compared: "empo2", "grpo", …
+	// TimeBudget marks a run that trained for as many seconds as another run,
+	// not for as many episodes. The figure over episodes omits it.
 	TimeBudget bool     `json:"time_budget,omitempty"`
 	Label      string   `json:"label"` // the run: its house and seed
 	Steps      int64    `json:"steps"`
@@ -35,7 +35,7 @@ type Curve struct {
 	Points     []Point  `json:"points"`
 }
 
-// Last is the final evaluation; the zero Point if there is none.
+// Last returns the final evaluation, or the zero Point if there is none.
 func (c Curve) Last() Point {
 	if len(c.Points) == 0 {
 		return Point{}
@@ -52,7 +52,7 @@ type Comparison struct {
 }
 
 // Interval is a mean with its 95 % confidence interval (Student's t over
-// runs), in percent. With a single run Low and High are NaN.
+// runs), in percent. With fewer than two runs, Low and High are NaN.
 type Interval struct {
 	Mean, Low, High float64
 	N               int
@@ -93,7 +93,7 @@ func (c Comparison) of(arm string) []Curve {
 	return out
 }
 
-// Final is the arm's interval over its runs' final evaluations.
+// Final returns the arm's interval over the final evaluations of its runs.
 func (c Comparison) Final(arm string) Interval {
 	var values []float64
 	for _, curve := range c.of(arm) {
@@ -105,11 +105,13 @@ func (c Comparison) Final(arm string) Interval {
 // Table writes one line per run and one per arm.
 func (c Comparison) Table(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "arm\trun\tsteps\tepisodes\tseconds\ttips written\thits without tips\tsuccess %, no tips\theld-out %\t")
+	fmt.Fprintln(t, "arm\trun\tsteps\tepisodes\tseconds\ttips written\thits without tips\t"+
+		"success %, no tips\theld-out %\t")
 	for _, arm := range c.Arms {
 		for _, curve := range c.of(arm) {
 			p := curve.Last()
-			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%.0f\t%d\t%d\t%.1f\t%s\t\n", arm, curve.Label, curve.Steps, p.Episodes, p.Seconds, curve.Tips, curve.Hits, p.Success, number(curve.Test))
+			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%.0f\t%d\t%d\t%.1f\t%s\t\n", arm, curve.Label, curve.Steps,
+				p.Episodes, p.Seconds, curve.Tips, curve.Hits, p.Success, number(curve.Test))
 		}
 	}
 	for _, arm := range c.Arms {
@@ -126,7 +128,7 @@ func number(v *float64) string {
 	return fmt.Sprintf("%.1f", *v)
 }
 
-// String is "[low, high]", empty for a single run.
+// String returns the bounds as text, or "" for a single run.
 func (i Interval) String() string {
 	if math.IsNaN(i.Low) {
 		return ""

@@ -48,7 +48,7 @@ func TestTable(t *testing.T) {
 	}
 }
 
-func TestHTMLIsOneSafePage(t *testing.T) {
+func TestHTMLNeedsNoOtherFile(t *testing.T) {
 	var b strings.Builder
 	if err := sample().HTML(&b); err != nil {
 		t.Fatal(err)
@@ -64,7 +64,7 @@ func TestHTMLIsOneSafePage(t *testing.T) {
 	}
 	episodes, _, _ := strings.Cut(page, "</svg>")
 	if strings.Contains(episodes, "9000") {
-		t.Error("a run whose budget was time stretches the figure over episodes")
+		t.Error("the figure over episodes has a run with a time budget")
 	}
 	for _, svg := range strings.SplitAfter(page, "</svg>")[:2] {
 		svg = svg[strings.Index(svg, "<svg"):]
