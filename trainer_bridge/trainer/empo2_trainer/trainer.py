@@ -79,7 +79,7 @@ class Trainer:
         return self.models[model_id]
 
     def unload(self, model_id: str) -> dict[str, Any]:
-        """Forget a model; what it saved stays."""
+        """Remove a model. Its saved files stay."""
         self.policy.remove_adapter(self.get(model_id).adapter)
         del self.models[model_id]
         return {"model_id": model_id, "type": "unload_model"}

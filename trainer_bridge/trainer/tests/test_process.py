@@ -1,4 +1,4 @@
-"""The process from outside: ready line, endings, refusals to start."""
+"""The process seen from outside: ready line, its end, and errors at start."""
 
 import json
 import os
@@ -92,7 +92,7 @@ def refusals(tmp: Path) -> list[tuple[list[str], str, str]]:
     ]
 
 
-def test_a_start_that_fails_says_why(tmp_path: Path) -> None:
+def test_a_failed_start_gives_the_reason(tmp_path: Path) -> None:
     for flags, error, hint in refusals(tmp_path):
         child = start("serve", "--root", str(tmp_path / "run"), *flags)
         code, out, lines = finish(child)

@@ -1,4 +1,4 @@
-"""The protocol over HTTP: order, replay, refusals, authentication."""
+"""The protocol over HTTP: order, repeated requests, errors, authentication."""
 
 import threading
 from collections.abc import Iterator
@@ -129,7 +129,7 @@ def test_create_model_is_idempotent(client: Client) -> None:
     assert client.post("create_model", other).status_code == 409
 
 
-def test_a_gap_is_waited_for_and_given_up(client: Client) -> None:
+def test_a_missing_number_is_waited_for_and_then_skipped(client: Client) -> None:
     assert "error" in client.result(client.ask("optim_step", 4))
     r = client.post("optim_step", {"model_id": client.model, "seq_id": 2})
     assert r.status_code == 409
