@@ -41,7 +41,9 @@ def loop_conversations(
 
 
 @torch.no_grad()
-def measure(policy: Policy, encoder: Encoder, conversations: list[world.Conversation]) -> dict[str, float]:
+def measure(
+    policy: Policy, encoder: Encoder, conversations: list[world.Conversation]
+) -> dict[str, float]:
     """The gates' means over conversations, without gates that no conversation measures."""
     found: dict[str, list[float]] = defaultdict(list)
     for conversation in conversations:
