@@ -4,17 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/memory"
-	"github.com/empo2/empo2/memory/embed"
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
@@ -22,24 +18,7 @@ import (
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/prompt"
 	"github.com/empo2/empo2/sampler/rollout"
-	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
-
-// embedders are the memory's embedders by their name in config.toml. Servers
-// get the key in EMPO2_EMBEDDER_KEY, if there is one.
-var embedders = map[string]func(context.Context, config.Memory) (memory.Embedder, error){
-	"ngram": func(context.Context, config.Memory) (memory.Embedder, error) { return embed.NGram{}, nil },
-	"openai": func(ctx context.Context, m config.Memory) (memory.Embedder, error) {
-		return embed.OpenOpenAI(ctx, embeddingServer(m))
-	},
-	"ollama": func(ctx context.Context, m config.Memory) (memory.Embedder, error) {
-		return embed.OpenOllama(ctx, embeddingServer(m))
-	},
-}
-
-func embeddingServer(m config.Memory) embed.Server {
-	return embed.Server{URL: m.URL, Model: m.Model, APIKey: os.Getenv("EMPO2_EMBEDDER_KEY")}
-}
 
 // run is everything that one training run has open. Close in the reverse
 // order of opening: the loop has ended, then backend, trainer, ledger.
@@ -171,78 +150,7 @@ func (r *run) connect(ctx context.Context, server served) error {
 	return nil
 }
 
-// addCanary lets the loop use a version only after its canary, where there is a
-// trainer to tell what the server should say.
-func (r *run) addCanary(ctx context.Context, server served, template *chat.Template) error {
-	l := r.loop
-	if l.Trainer == nil {
-		l.Backend = server.Backend
-		return nil
-	}
-	prompt, err := canaryPrompt(ctx, l.Family, template, l.Driver.PromptTemplate)
-	if err != nil {
-		return err
-	}
-	var last sampler.Canary
-	l.Backend = sampler.WithCanary(server.Backend, prompt, l.Config.Sampler.CanaryTolerance, func(c sampler.Canary) {
-		last = c
-		l.Log.Info().Int("version", c.Version).Float64("max_diff", c.MaxDiff).Float64("moved", c.Moved).Dur("took", c.Took).Msg("canary")
-	})
-	l.Canary = func() float64 { return last.MaxDiff }
-	return nil
-}
-
-// openMemory opens the bank in the run's database.
-func (r *run) openMemory(ctx context.Context, c config.Config) (*memory.Bank, error) {
-	embedder, err := embedders[c.Memory.Embedder](ctx, c.Memory)
-	if err != nil {
-		return nil, err
-	}
-	if server, ok := embedder.(io.Closer); ok {
-		r.closes = append(r.closes, server.Close)
-	}
-	m := memory.DefaultConfig(embedder)
-	m.K, m.Threshold, m.Capacity = c.Memory.K, c.Memory.Threshold, c.Memory.Capacity
-	m.Novelty, m.NoveltyCap = memory.Novelty(c.Novelty.Source), c.Novelty.Cap
-	if err := memory.Migrate(ctx, r.ledger.DB()); err != nil {
-		return nil, err
-	}
-	return memory.OpenBank(ctx, r.ledger.DB(), m)
-}
-
-func newTrainer(c config.Config, t tools, root string, log zerolog.Logger) *trainerbridge.Local {
-	return &trainerbridge.Local{
-		Process: trainerbridge.ProcessConfig{
-			Python: t.python, SourceDir: t.sources, Model: t.model, Root: root,
-			Threads: c.Trainer.Threads, Dtype: c.Trainer.Dtype, Device: c.Trainer.Device,
-			Formats: c.Sampler.AdapterFormats(), Log: log,
-		},
-		Client: trainerbridge.ClientConfig{
-			Rank: c.Trainer.Rank, Alpha: c.Trainer.Alpha, Seed: int64(c.Run.Seed & (1<<31 - 1)),
-			TargetModules: c.Trainer.TargetModules, Timeout: seconds(c.Trainer.TimeoutSeconds), Log: log,
-		},
-	}
-}
-
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
-
-// canaryPrompt is the first prompt of the first training task.
-func canaryPrompt(ctx context.Context, family envs.Family, template *chat.Template, format prompt.Template) ([]int32, error) {
-	tasks, err := family.Tasks(envs.Train)
-	if err != nil || len(tasks) == 0 {
-		return nil, fmt.Errorf("environment %s: no training task: %w", family.Name(), err)
-	}
-	episode, err := family.Open(ctx, tasks[0])
-	if err != nil {
-		return nil, err
-	}
-	defer episode.Close()
-	o, err := episode.Reset(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return template.Extend(ctx, nil, append(format.Opening(tasks[0]), format.Turn(o, nil))...)
-}
 
 // readSummary reads what a run came to without starting anything.
 func readSummary(ctx context.Context, dir string) (orchestrator.Summary, error) {
