@@ -21,46 +21,48 @@ import (
 	"github.com/empo2/empo2/sampler/vllm"
 )
 
-// An opening is what a backend is opened with.
+// opening has what is needed to open a backend.
 type opening struct {
 	config config.Config
 	tools  tools
-	codec  *trainerCodec // nil where nothing is trained
-	event  func(kind, detail string)
+	codec  *trainerCodec             // the trainer's tokenizer; nil: nothing is trained
+	event  func(kind, detail string) // records an event of the server
 	log    zerolog.Logger
 }
 
-// alias is what the versions of this run are called on a server that others
-// may use too.
+// alias is the prefix of this run's versions on a server. Other runs may use the
+// same server.
 func (o opening) alias() string { return "empo2-" + o.config.Run.Name }
 
-// serverKey is the API key of a server that asks for one.
+// serverKey returns the API key of the server, or "" if it needs none.
 func serverKey() string { return os.Getenv("EMPO2_SERVER_KEY") }
 
-// served is an open backend with what its prompts are made of.
+// served is an open backend with the tokenizer and template for its prompts.
 type served struct {
 	sampler.Backend
-	// Tokenizer and Control are nil for servers of text: then episodes are
-	// played on messages.
+	// The tokenizer and control are nil if the server takes messages instead of
+	// token ids.
 	tokenizer chat.Tokenizer
 	control   chat.ControlTokens
-	renderer  chat.Renderer // nil if the server's template is not to be had
-	// retokenised: ids and log-probs are made by the trainer.
+	renderer  chat.Renderer // nil: the model's own chat template is unavailable
+	// retokenised means that the server takes text, and that ids and log-probs
+	// come from the trainer.
 	retokenised bool
-	sleeper     sampler.Sleeper // nil: the server stays awake
+	sleeper     sampler.Sleeper // nil: the server never sleeps
 }
 
-// A backend is an inference server by its name in config.toml.
+// A backend opens one kind of inference server.
 type backend struct {
 	open func(context.Context, opening) (served, error)
-	// codec: prompts are made with the trainer's tokenizer, which must be there
-	// before the server is asked.
+	// codec means that prompts are tokenized by the trainer, which must run
+	// before the backend is opened.
 	codec bool
-	// launch is the command that starts such a server, for people; nil: empo2
-	// starts it.
+	// launch returns the command with which users start such a server. Nil:
+	// empo2 always starts the server itself, or it is a remote service.
 	launch func(c config.Config, model string) string
 }
 
+// backends are the inference servers by their name in sampler.backend.
 var backends = map[string]backend{
 	"llamacpp": {open: openLlamaCPP},
 	"vllm": {open: openVLLM, codec: true,
@@ -76,8 +78,8 @@ var backends = map[string]backend{
 	"openai": {open: openOpenAI},
 }
 
-// residentAdapters are computed with at once: the newest, the one before while
-// its last request ends, and two in reserve.
+// residentAdapters is how many adapters a server keeps loaded: the newest one,
+// the previous one while its last requests end, and two in reserve.
 const residentAdapters = 4
 
 func openLlamaCPP(ctx context.Context, o opening) (served, error) {
@@ -132,17 +134,18 @@ func openVLLM(ctx context.Context, o opening) (served, error) {
 	return out, err
 }
 
-// sleepy is a server that may be able to sleep.
-type sleepy interface {
+// maybeSleeper is a server that can sleep if it was started with the right flags.
+type maybeSleeper interface {
 	sampler.Backend
 	sampler.Sleeper
 	CanSleep() bool
 }
 
-// mustSleep lets the server sleep between steps, or refuses one that cannot.
-func (s *served) mustSleep(b sleepy, key, hint string) error {
+// mustSleep makes the server sleep between steps. It returns an error if the
+// server cannot sleep.
+func (s *served) mustSleep(b maybeSleeper, key, hint string) error {
 	if !b.CanSleep() {
-		return errors.Join(&config.Error{Place: key, Msg: "the server, as launched, cannot give its memory back",
+		return errors.Join(&config.Error{Place: key, Msg: "the server cannot sleep with the flags that it was started with",
 			Hint: hint}, b.Close())
 	}
 	s.sleeper = b
@@ -153,8 +156,8 @@ func openSGLang(ctx context.Context, o opening) (served, error) {
 	all := o.config.Sampler
 	s := all.SGLang
 	if o.codec == nil {
-		return served{},
-			errors.New("sglang: prompts are made with the trainer's tokenizer, but nothing is trained\n  hint: sampler.backend = \"openai\" speaks with the same server")
+		return served{}, errors.New("sglang: prompts need the trainer's tokenizer, but nothing is trained\n" +
+			"  hint: sampler.backend = \"openai\" works with the same server")
 	}
 	b, err := sglang.Open(ctx, sglang.Config{
 		URLs: s.URLs, Model: all.ServedModelName, Alias: o.alias(), APIKey: serverKey(), Codec: o.codec,
@@ -174,7 +177,8 @@ func openSGLang(ctx context.Context, o opening) (served, error) {
 	return out, err
 }
 
-// openOllama speaks in messages where nothing is trained.
+// openOllama sends text that the trainer has rendered. If nothing is trained, it
+// sends messages.
 func openOllama(ctx context.Context, o opening) (served, error) {
 	all := o.config.Sampler
 	cfg := ollama.Config{
@@ -205,8 +209,8 @@ func openOllama(ctx context.Context, o opening) (served, error) {
 	return out, nil
 }
 
-// ollamaContext is what the run needs if the model's limit is known; else
-// Ollama chooses.
+// ollamaContext returns the context length that the run needs, or 0 if neither
+// the user nor the model sets a limit. Ollama then chooses it.
 func ollamaContext(o opening) int {
 	if o.config.Sampler.MaxModelLen == 0 && o.tools.context == 0 {
 		return 0

@@ -10,8 +10,8 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 )
 
-// embedders are the memory's embedders by their name in config.toml. Servers
-// get the key in EMPO2_EMBEDDER_KEY, if there is one.
+// embedders are the memory's embedders by their name in memory.embedder. If a
+// server needs an API key, set EMPO2_EMBEDDER_KEY.
 var embedders = map[string]func(context.Context, config.Memory) (memory.Embedder, error){
 	"ngram": func(context.Context, config.Memory) (memory.Embedder, error) { return embed.NGram{}, nil },
 	"openai": func(ctx context.Context, m config.Memory) (memory.Embedder, error) {

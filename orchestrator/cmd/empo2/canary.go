@@ -10,8 +10,8 @@ import (
 	"github.com/empo2/empo2/sampler/prompt"
 )
 
-// addCanary lets the loop use a version only after its canary, where there is a
-// trainer to tell what the server should say.
+// addCanary wraps the backend: it serves a version only after the canary has
+// compared its log-probs with the trainer's. Without a trainer there is no canary.
 func (r *run) addCanary(ctx context.Context, server served, template *chat.Template) error {
 	l := r.loop
 	if l.Trainer == nil {
@@ -25,14 +25,17 @@ func (r *run) addCanary(ctx context.Context, server served, template *chat.Templ
 	var last sampler.Canary
 	l.Backend = sampler.WithCanary(server.Backend, prompt, l.Config.Sampler.CanaryTolerance, func(c sampler.Canary) {
 		last = c
-		l.Log.Info().Int("version", c.Version).Float64("max_diff", c.MaxDiff).Float64("moved", c.Moved).Dur("took", c.Took).Msg("canary")
+		l.Log.Info().Int("version", c.Version).Float64("max_diff", c.MaxDiff).Float64("moved", c.Moved).
+			Dur("took", c.Took).Msg("canary")
 	})
 	l.Canary = func() float64 { return last.MaxDiff }
 	return nil
 }
 
-// canaryPrompt is the first prompt of the first training task.
-func canaryPrompt(ctx context.Context, family envs.Family, template *chat.Template, format prompt.Template) ([]int32, error) {
+// canaryPrompt returns the first prompt of the first training task.
+func canaryPrompt(
+	ctx context.Context, family envs.Family, template *chat.Template, format prompt.Template,
+) ([]int32, error) {
 	tasks, err := family.Tasks(envs.Train)
 	if err != nil || len(tasks) == 0 {
 		return nil, fmt.Errorf("environment %s: no training task: %w", family.Name(), err)

@@ -65,7 +65,7 @@ func (cmd *initCmd) Run(out *console) error {
 	return nil
 }
 
-// check refuses names that do not exist and a file that exists.
+// check returns an error for unknown names and for a file that exists.
 func (cmd *initCmd) check() error {
 	for _, f := range []struct {
 		flag, value string
@@ -87,7 +87,7 @@ func (cmd *initCmd) check() error {
 	return nil
 }
 
-// A subject is what init writes a configuration for.
+// A subject is the model, machine and backend that a configuration is for.
 type subject struct {
 	model   inspect.Model
 	gguf    *llamacpp.Info // nil: the model is a folder
@@ -95,7 +95,7 @@ type subject struct {
 	backend string
 }
 
-// inspect looks at model and machine, and chooses the backend.
+// inspect examines model and machine, and chooses the backend.
 func (cmd *initCmd) inspect() (s subject, err error) {
 	s.machine = cmd.Probe.Machine()
 	s.backend = cmd.Backend
@@ -116,7 +116,7 @@ func (cmd *initCmd) inspect() (s subject, err error) {
 	return s, checkConversion(s)
 }
 
-// inspectGGUF accepts a file that is served and not trained.
+// inspectGGUF reads a GGUF file. It can be served but not trained.
 func (cmd *initCmd) inspectGGUF(s *subject) error {
 	path, err := filepath.Abs(cmd.Model)
 	if err != nil {
@@ -137,13 +137,14 @@ func (cmd *initCmd) inspectGGUF(s *subject) error {
 			Hint: "leave --backend out"}
 	}
 	s.gguf = &info
-	s.model = inspect.Model{Path: path, Architecture: info.Architecture, Context: info.Context,
-		Parameters: info.Parameters,
-		Dtype:      info.Quantisation, ChatTemplate: info.ChatTemplate}
+	s.model = inspect.Model{
+		Path: path, Architecture: info.Architecture, Context: info.Context, Parameters: info.Parameters,
+		Dtype: info.Quantisation, ChatTemplate: info.ChatTemplate,
+	}
 	return nil
 }
 
-// isGGUF tells a GGUF file by its name or its first bytes.
+// isGGUF recognises a GGUF file by its name or its first bytes.
 func isGGUF(path string) bool {
 	if info, err := os.Stat(path); err != nil || info.IsDir() {
 		return false
@@ -165,8 +166,8 @@ func isGGUF(path string) bool {
 // (empo2_trainer/model_dir.py).
 var convertible = []string{"qwen2", "qwen3", "llama"}
 
-// checkConversion refuses a backend that needs GGUF for a model that cannot be
-// converted.
+// checkConversion returns an error if the backend needs GGUF and the model
+// cannot be converted.
 func checkConversion(s subject) error {
 	needs := s.backend == "llamacpp" || s.backend == "ollama"
 	if !needs || slices.Contains(convertible, s.model.Architecture) {
@@ -177,13 +178,13 @@ func checkConversion(s subject) error {
 			s.model.Architecture, strings.Join(convertible, ", "))}
 }
 
-// modelFault makes a fault of --model a fault of the command line.
+// modelFault turns an error about the model into one about --model.
 func modelFault(err error) error {
 	msg, hint, _ := strings.Cut(err.Error(), "\n  hint: ")
 	return &config.Error{Place: "--model", Msg: msg, Hint: hint}
 }
 
-// explain tells the user of init how to add a key that is missing.
+// explain adds the hint how to set a key that is missing.
 func explain(err error) error {
 	var fault *config.Error
 	if !errors.As(err, &fault) || !strings.Contains(fault.Msg, "is empty") {
@@ -193,7 +194,7 @@ func explain(err error) error {
 	return &config.Error{Place: key, Msg: fault.Msg, Hint: fmt.Sprintf("add --set %s=VALUE (%s)", key, fault.Hint)}
 }
 
-// save writes the file as a whole or not at all.
+// save writes the file atomically.
 func (cmd *initCmd) save(text string) error {
 	return writeFile(cmd.Output, func(w io.Writer) error {
 		_, err := io.WriteString(w, text)

@@ -20,15 +20,16 @@ import (
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
-// run is everything that one training run has open. Close in the reverse
-// order of opening: the loop has ended, then backend, trainer, ledger.
+// run has everything that a training run has open. Close it after the loop has
+// ended.
 type run struct {
 	loop   *orchestrator.Loop
 	ledger *ledger.Ledger
 	closes []func() error
 }
 
-// Close stops what openRun started.
+// Close stops what openRun started, in reverse order: backend, trainer, ledger,
+// environment.
 func (r *run) Close() error {
 	var errs []error
 	for i := len(r.closes) - 1; i >= 0; i-- {
@@ -37,7 +38,8 @@ func (r *run) Close() error {
 	return errors.Join(errs...)
 }
 
-// openRun opens or creates the run's folder and starts trainer and server.
+// openRun opens or creates the run's folder, starts trainer and server, and
+// connects them to the training loop.
 func openRun(ctx context.Context, c config.Config, t tools, log zerolog.Logger) (_ *run, err error) {
 	r := &run{}
 	defer func() {
@@ -66,8 +68,8 @@ func openRun(ctx context.Context, c config.Config, t tools, log zerolog.Logger) 
 	return r, r.connect(ctx, server)
 }
 
-// start starts trainer and server, at the same time unless prompts are made
-// with the trainer's tokenizer.
+// start starts trainer and server. It starts them at the same time, unless the
+// backend needs the trainer's tokenizer.
 func (r *run) start(ctx context.Context, o opening, root string) (served, error) {
 	group, startCtx := errgroup.WithContext(ctx)
 	if trains(o.config) {
@@ -97,17 +99,17 @@ func (r *run) start(ctx context.Context, o opening, root string) (served, error)
 	return server, err
 }
 
-// event records what happened to a server.
+// event returns a function that records an event of a server in the ledger.
 func (r *run) event(ctx context.Context) func(kind, detail string) {
 	return func(kind, detail string) {
 		_ = r.ledger.Event(context.WithoutCancel(ctx), 0, kind, detail) // the log has it too
 	}
 }
 
-// connect gives the loop its policy, its rendering and its memory.
+// connect gives the loop its backend, its templates and its memory.
 func (r *run) connect(ctx context.Context, server served) error {
 	l := r.loop
-	// The tokenizer is the server's own, so the base model is served first.
+	// The tokenizer may be the server's, so the base model must be served first.
 	if _, err := server.Publish(ctx, sampler.Adapter{}); err != nil {
 		return fmt.Errorf("serve the base model: %w", err)
 	}
@@ -116,7 +118,8 @@ func (r *run) connect(ctx context.Context, server served) error {
 		return err
 	}
 	if template != nil && template.Unstable() != "" {
-		l.Log.Warn().Str("template", template.Name()).Str("why", template.Unstable()).Msg("the chat template does not only grow: every turn is a training row of its own")
+		l.Log.Warn().Str("template", template.Name()).Str("why", template.Unstable()).
+			Msg("the chat template rewrites earlier turns, so every turn is a separate training row")
 	}
 	l.ReadPrompt = func() (prompt.Template, error) { return readFormat(l.Config) }
 	format, err := l.ReadPrompt()
@@ -128,7 +131,7 @@ func (r *run) connect(ctx context.Context, server served) error {
 		Thinking: chat.Thinking(l.Config.Sampler.Thinking), Retokenised: server.retokenised,
 		SampleTimeout: sampleTimeout(l.Config), CleanTip: memory.CleanTip,
 	}
-	switch { // servers of text parse control tokens in it
+	switch { // servers that take text parse control tokens in it
 	case template == nil:
 		l.Driver.Neutral = chat.ControlTexts()
 	case server.retokenised:
@@ -150,9 +153,10 @@ func (r *run) connect(ctx context.Context, server served) error {
 	return nil
 }
 
+// seconds converts a number of seconds from the configuration.
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// readSummary reads what a run came to without starting anything.
+// readSummary reads the results of a run from its folder and starts nothing.
 func readSummary(ctx context.Context, dir string) (orchestrator.Summary, error) {
 	l, err := ledger.Open(ctx, dir)
 	if err != nil {

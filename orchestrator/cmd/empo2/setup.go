@@ -16,13 +16,13 @@ import (
 	"github.com/empo2/empo2/trainer_bridge/pyenv"
 )
 
-// setupError is a fault of the machine rather than of the run.
+// setupError is a problem of the machine, for example a missing program.
 type setupError struct{ err error }
 
 func (e *setupError) Error() string { return "set-up: " + e.err.Error() }
 func (e *setupError) Unwrap() error { return e.err }
 
-// tools are what a run needs of the machine, found or installed.
+// tools are the files that a run needs, found or installed by setUp.
 type tools struct {
 	python  string // interpreter with the trainer's packages
 	sources string // the trainer's sources, for PYTHONPATH
@@ -31,12 +31,12 @@ type tools struct {
 	context int    // tokens that the model was trained with; 0: unknown
 }
 
-// needsPython reports whether a run has processes of ours: a trainer, or the
-// server that comes with the environment.
+// needsPython reports whether a run starts a trainer or llama-server, which are
+// installed in empo2's Python environment.
 func needsPython(c config.Config) bool { return trains(c) || c.Sampler.Backend == "llamacpp" }
 
-// setUp finds or installs everything that the configuration needs, with
-// progress. An adaptation run on a server that runs already needs nothing.
+// setUp finds or installs what a run needs, and reports progress. A run without
+// training on a server that runs already needs nothing.
 func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logger) (tools, error) {
 	fail := func(err error) (tools, error) {
 		if ctx.Err() != nil {
@@ -45,7 +45,7 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 		return tools{}, &setupError{err}
 	}
 	start := time.Now()
-	if err := checkModels(c); err != nil { // before gigabytes are installed
+	if err := checkModels(c); err != nil { // before the installation of gigabytes
 		return tools{}, err
 	}
 	if _, err := readFormat(c); err != nil {
@@ -91,12 +91,13 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 			t.context = info.Context
 		}
 	}
-	log.Info().Str("python", t.python).Str("model", t.model).Str("gguf", t.gguf).Dur("took",
-		time.Since(start)).Msg("set up")
+	log.Info().Str("python", t.python).Str("model", t.model).Str("gguf", t.gguf).
+		Dur("took", time.Since(start)).Msg("set up")
 	return t, nil
 }
 
-// checkModels looks whether the models that the configuration names are there.
+// checkModels returns an error if a model that the configuration names does not
+// exist.
 func checkModels(c config.Config) error {
 	if err := config.RequireModel(c); err != nil {
 		return err

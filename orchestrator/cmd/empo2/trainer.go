@@ -12,9 +12,10 @@ import (
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
-// trains reports whether a run changes weights, for which it has a trainer.
+// trains reports whether a run trains weights. Only then it has a trainer.
 func trains(c config.Config) bool { return c.Algorithm.Name != "adapt" }
 
+// newTrainer returns the trainer of a run. It starts no process yet.
 func newTrainer(c config.Config, t tools, root string, log zerolog.Logger) *trainerbridge.Local {
 	return &trainerbridge.Local{
 		Process: trainerbridge.ProcessConfig{
@@ -29,7 +30,8 @@ func newTrainer(c config.Config, t tools, root string, log zerolog.Logger) *trai
 	}
 }
 
-// A trainerCodec is the trainer's tokenizer and template for the sampler.
+// A trainerCodec is the trainer's tokenizer and chat template as package chat
+// needs them.
 type trainerCodec struct{ *trainerbridge.Codec }
 
 // Render writes messages in the model's own chat template.
