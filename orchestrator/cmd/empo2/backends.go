@@ -45,9 +45,9 @@ type served struct {
 	tokenizer chat.Tokenizer
 	control   chat.ControlTokens
 	renderer  chat.Renderer // nil: the model's own chat template is unavailable
-	// retokenised means that the server takes text, and that ids and log-probs
+	// retokenized means that the server takes text, and that ids and log-probs
 	// come from the trainer.
-	retokenised bool
+	retokenized bool
 	sleeper     sampler.Sleeper // nil: the server never sleeps
 }
 
@@ -192,7 +192,7 @@ func openOllama(ctx context.Context, o opening) (served, error) {
 	out := served{}
 	if o.codec != nil {
 		cfg.Codec = o.codec
-		out = served{tokenizer: o.codec, control: o.codec, renderer: o.codec, retokenised: true}
+		out = served{tokenizer: o.codec, control: o.codec, renderer: o.codec, retokenized: true}
 		template, err := out.newTemplate(ctx, o.config)
 		if err != nil {
 			return served{}, err

@@ -19,7 +19,7 @@ func requirements(c config.Config, s served, can sampler.Capabilities) sampler.R
 	if !trains(c) {
 		return n
 	}
-	n.IDs, n.Logprobs, n.Adapters = !s.retokenised, !s.retokenised, true
+	n.IDs, n.Logprobs, n.Adapters = !s.retokenized, !s.retokenized, true
 	n.Formats, n.Rank = c.Sampler.AdapterFormats(), c.Trainer.Rank
 	if can.Adapters == "runtime" {
 		n.Resident = 2 // the new version passes its canary while the old one is still served
