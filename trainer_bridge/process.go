@@ -30,7 +30,7 @@ type ProcessConfig struct {
 	// StartTimeout bounds the time until the trainer is ready; 0 is 3 minutes,
 	// because the first import of torch from a slow disk takes long.
 	StartTimeout time.Duration
-	// Grace is how long the trainer may take to end by itself; 0 is 5 seconds.
+	// Grace is how long the trainer may take to end after its stdin ended; 0 is 5 seconds.
 	Grace time.Duration
 	// Log gets what the trainer logs; the zero value is silent.
 	Log zerolog.Logger
