@@ -16,7 +16,7 @@ import (
 )
 
 type initCmd struct {
-	Model     string   `required:"" placeholder:"DIR|GGUF" help:"Folder in Hugging Face format; with --algorithm adapt also a GGUF file."`
+	Model     string   `required:"" placeholder:"DIR|GGUF" help:"Hugging Face folder, or a GGUF file (adapt only)."`
 	Env       string   `default:"vault" placeholder:"NAME" help:"Environment, as in env.name."`
 	Backend   string   `placeholder:"NAME" help:"Server, as in sampler.backend. Default: vllm with a GPU, else llamacpp."`
 	Algorithm string   `default:"empo2" placeholder:"NAME" help:"empo2, grpo (no memory) or adapt (no training)."`
