@@ -137,12 +137,12 @@ def _shrink(policy: Policy, budget: Budget, batch: MicroBatch, smallest: bool) -
         budget.halve(rows, longest)
         return
     free = memory.free(policy.device)
+    needed = memory.gigabytes(budget.dropped.of(1, longest))
     raise UserError(
-        f"out of memory: a row of {longest} tokens needs about "
-        f"{memory.gigabytes(budget.dropped.of(1, longest))}, {memory.gigabytes(free)} are free on "
-        f"{policy.device} (enough for about {budget.dropped.longest(free)} tokens) at a micro-batch "
-        f"limit of {budget.tokens} tokens: shorten the episodes, use a smaller base or bfloat16, or "
-        "free memory"
+        f"out of memory: a row of {longest} tokens needs about {needed}, "
+        f"{memory.gigabytes(free)} are free on {policy.device}, enough for about "
+        f"{budget.dropped.longest(free)} tokens; the micro-batch limit is down to {budget.tokens} "
+        "tokens. Shorten the episodes, use a smaller base or bfloat16, or free memory"
     )
 
 

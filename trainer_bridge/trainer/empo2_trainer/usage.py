@@ -8,7 +8,7 @@ import torch
 from empo2_trainer import memory
 from empo2_trainer.batching import MicroBatch
 
-# Dense bfloat16 FLOP/s by the vendor's data sheets. The first name that is part of the device's wins.
+# Dense bfloat16 FLOP/s by the vendor's data sheets; the first name found in the device's counts.
 PEAK_FLOPS = {
     "H100 PCIe": 756e12,
     "H100": 989e12,
