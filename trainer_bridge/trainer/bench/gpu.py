@@ -2,9 +2,9 @@
 
 Models of Qwen2.5's shapes with random weights are built from their configuration; nothing is
 downloaded. Both trainers get the same rows with every position trained, LoRA of rank 16 on all
-linear layers, and a bfloat16 base. The plain loop uses gradient
-checkpointing and batches of at most 16,384 tokens; ours decides, and is also forced to checkpoint. One pass warms up,
-then the faster of the measured passes counts. Results go to stdout and, as JSON, to --out.
+linear layers, and a bfloat16 base. The plain loop uses gradient checkpointing and batches of at
+most 16,384 tokens. Ours decides by its budget, and is also forced to checkpoint. One pass warms
+up, then the fastest of the measured passes counts. Results go to stdout and, as JSON, to --out.
 
     python trainer_bridge/trainer/bench/gpu.py [--models 0.5B,1.5B,7B] [--lengths 1024,4096,16384]
 """

@@ -1,9 +1,9 @@
 """How many rows fit into one micro-batch, and whether its layers are checkpointed.
 
 The bytes that a row needs are measured once per model: autograd's saved tensors are counted for two
-short rows, without and with checkpointing, and give a polynomial in the row's length (its square
-counts where attention keeps its weights). The allowance is a share of the memory that is free at the
-first pass. Running out of memory halves it.
+short rows and give a polynomial in the row's length (its square counts where attention keeps its
+weights). The allowance is a share of the memory that is free at the first pass. Running out of
+memory halves it.
 """
 
 import logging
@@ -18,7 +18,7 @@ from torch import Tensor
 from empo2_trainer import memory
 
 MAX_TOKENS = {"cpu": 4096, "cuda": 65536}  # a CPU's caches like them small
-MAX_LOGITS = {"cpu": 1 << 22, "cuda": 1 << 27}  # elements held at a time
+MAX_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27}  # elements held at a time
 LOGIT_BYTES = 64  # of the allowance that one element of them may take
 ALLOWANCE = {"cpu": 0.5, "cuda": 0.75}  # share of the free memory
 CPU_ALLOWANCE = 640 << 20  # bytes; more makes a CPU no faster

@@ -8,7 +8,7 @@ operation needs it; `skip_last_products` tries that out.
 
 import types
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -85,4 +85,4 @@ def _patch(layer: Any, owner: Checkpointing) -> None:
 
 
 def _contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    return nullcontext(), Replay.scope()
+    return Replay.scope(False), Replay.scope(True)

@@ -9,6 +9,7 @@ base's type. Two forms replace it:
   keeps x and Ax. The adapter's weights and gradients stay float32.
 
 A gated MLP, act(gate)·up with SiLU, keeps gate and up and computes the rest again in the backward.
+In a checkpointed layer it keeps its input alone and works on a part of the tokens at a time.
 On a GPU an RMSNorm is one kernel that keeps its input in the base's type.
 """
 
@@ -21,24 +22,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, float32, nn
 
+TILE = {"cpu": 1024, "cuda": 8192}  # tokens of an MLP at a time in a checkpointed layer
 SMALL = 256 * 256  # elements of W up to which the extra weight gradient pays
 
 
 class Replay:
-    """Whether a layer's forward is being computed a second time, for its backward alone."""
+    """What checkpointing tells the layers inside it."""
 
-    active = False
+    inside = False  # a checkpointed layer computes
+    active = False  # it computes for the second time, for its backward alone
     poison = False  # skipped products are NaN rather than left as they are
 
     @classmethod
     @contextmanager
-    def scope(cls) -> Iterator[None]:
-        """The second computation."""
-        before, cls.active = cls.active, True
+    def scope(cls, active: bool) -> Iterator[None]:
+        """The first or the second computation of a checkpointed layer."""
+        before = cls.inside, cls.active
+        cls.inside, cls.active = True, active
         try:
             yield
         finally:
-            cls.active = before
+            cls.inside, cls.active = before
 
     @classmethod
     @contextmanager
@@ -49,6 +53,11 @@ class Replay:
             yield
         finally:
             cls.poison = False
+
+
+def skipped(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """The output of a product that is left out: any values."""
+    return like.new_full(shape, torch.nan) if Replay.poison else like.new_empty(shape)
 
 
 def fuse(model: nn.Module) -> None:
@@ -113,7 +122,7 @@ class _Lora(torch.autograd.Function):
         ctx.weight, ctx.scale = weight, scale
         shape = (*x.shape[:-1], weight.shape[0])
         if skip:
-            return x.new_full(shape, torch.nan) if Replay.poison else x.new_empty(shape)
+            return skipped(shape, x)
         y = F.linear(flat, weight, bias)
         return y.addmm_(low, b.to(x.dtype).t(), alpha=scale).view(shape)
 
@@ -185,8 +194,52 @@ def module_dtype(module: nn.Module) -> torch.dtype:
 
 
 def _gated_forward(self: Any, x: Tensor) -> Tensor:
+    tokens = x.shape[:-1].numel()
+    tile = TILE["cuda" if x.is_cuda else "cpu"]
+    if Replay.inside and tokens > tile and hasattr(self.down_proj, "lora_A"):
+        anchor = next(p for n, p in self.named_parameters() if "lora_" in n and p.requires_grad)
+        tiled: Tensor = _Tiles.apply(x, anchor, self, tile)
+        return tiled
+    return _gated(self, x)
+
+
+def _gated(self: Any, x: Tensor) -> Tensor:
     out: Tensor = self.down_proj(_Gate.apply(self.gate_proj(x), self.up_proj(x)))
     return out
+
+
+class _Tiles(torch.autograd.Function):
+    """A gated MLP in parts; the backward computes each part again and adds to its p.grad.
+
+    anchor is one of the trained weights: through it the output needs a gradient even if x does not.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, module: Any, tile: int) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.module, ctx.tile = module, tile
+        if Replay.active and getattr(module.down_proj, "skipped_in_replay", False):
+            return skipped(x.shape, x)
+        flat = x.reshape(-1, x.shape[-1])
+        y = torch.empty_like(flat)
+        for part, out in zip(flat.split(tile), y.split(tile), strict=True):
+            out.copy_(_gated(module, part))
+        return y.view(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        flat, dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, x.shape[-1])
+        dx = torch.empty_like(flat)
+        parts = zip(flat.split(ctx.tile), dy.split(ctx.tile), dx.split(ctx.tile), strict=True)
+        for part, d_part, out in parts:
+            leaf = part.detach().requires_grad_()
+            with torch.enable_grad(), Replay.scope(True):
+                y = _gated(ctx.module, leaf)
+            torch.autograd.backward(y, d_part)
+            assert leaf.grad is not None
+            out.copy_(leaf.grad)
+        return dx.view(x.shape), None, None, None
 
 
 class _Gate(torch.autograd.Function):

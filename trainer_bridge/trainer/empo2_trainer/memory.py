@@ -9,6 +9,7 @@ import gc
 import platform
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -73,10 +74,8 @@ def reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    try:
+    with suppress(OSError):  # without it the peak counts from the process's start
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass  # the peak then counts from the process's start
 
 
 def peak(device: torch.device) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from empo2_trainer import memory, step
+from empo2_trainer import fused, memory, step
 from empo2_trainer.batching import take
 from empo2_trainer.budget import Budget, Cost
 from empo2_trainer.model import Policy
@@ -43,7 +43,7 @@ def assert_close(got: dict[str, Any], want: dict[str, Any], tolerance: float) ->
 
 
 def test_gradients_do_not_depend_on_the_budget(real_dir: Path, tmp_path: Path) -> None:
-    """One padded batch, single rows, checkpointing and autograd agree to 2e-4 of the largest value."""
+    """One padded batch, single rows, checkpointing and autograd agree to 2e-4 of the largest."""
     trainer = make_trainer(real_dir, tmp_path)
     nudge(trainer)
     batch = wire_batch(1, kl=0.2, config=OFF)
@@ -65,6 +65,23 @@ def test_gradients_do_not_depend_on_the_budget(real_dir: Path, tmp_path: Path) -
     assert_close(checkpointed, whole, 1e-5)
     assert_close(rows, whole, 1e-4)
     assert_close(whole, dict(zip(names, plain, strict=True)), 2e-4)
+
+
+def test_long_rows_split_their_mlps(
+    real_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(real_dir, tmp_path)
+    nudge(trainer)
+    batch = wire_batch(1, kl=0.2, config=OFF)
+    trainer.policy.budget(True).kept = NEVER
+    whole, _ = gradient(trainer, batch)
+    monkeypatch.setitem(fused.TILE, "cpu", 32)
+    calls = []
+    inner = fused._Tiles.backward
+    monkeypatch.setattr(fused._Tiles, "backward", lambda *a: calls.append(1) or inner(*a))
+    tiled, _ = gradient(trainer, batch)
+    assert_close(tiled, whole, 1e-5)
+    assert len(calls) == (0 if real_dir.name == "gemma2" else 3)  # it has GELU
 
 
 def test_heads_that_scale_or_cap_run_in_chunks(real_dir: Path, tmp_path: Path) -> None:
