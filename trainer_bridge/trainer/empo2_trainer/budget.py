@@ -21,7 +21,7 @@ MAX_TOKENS = {"cpu": 4096, "cuda": 65536}  # a CPU's caches like them small
 MAX_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27}  # elements held at a time
 LOGIT_BYTES = 64  # of the allowance that one element of them may take
 ALLOWANCE = {"cpu": 0.5, "cuda": 0.75}  # share of the free memory
-CPU_ALLOWANCE = 640 << 20  # bytes; more makes a CPU no faster
+CPU_ALLOWANCE = 600 << 20  # bytes; more makes a CPU no faster
 SHORT, LONG = 64, 128  # tokens of the measured rows
 WORK = {"cpu": 2e9, "cuda": 5e12}  # multiply-adds from which one more micro-batch costs nothing
 
