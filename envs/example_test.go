@@ -10,14 +10,14 @@ import (
 	"github.com/empo2/empo2/envs/envstest"
 )
 
-// Guess is a whole environment: find a number from 1 to 8 with four guesses.
+// Guess is a complete environment: find a number from 1 to 8 with four guesses.
 // To train on it, move it into a package of its own and add a line to the map
 // families in orchestrator/cmd/empo2/environments.go.
 type Guess struct{}
 
 func (Guess) Name() string { return "guess" }
 
-// Tasks: a task is a seed; each has a list of tips of its own (Scope).
+// Tasks lists eight tasks. Each is a seed and has its own list of tips (Scope).
 func (Guess) Tasks(split envs.Split) ([]envs.Task, error) {
 	first := map[envs.Split]uint64{envs.Train: 0, envs.Eval: 0, envs.Test: 100}
 	seed, ok := first[split]
@@ -27,13 +27,13 @@ func (Guess) Tasks(split envs.Split) ([]envs.Task, error) {
 	tasks := make([]envs.Task, 8)
 	for i := range tasks {
 		id := fmt.Sprintf("number-%d", seed)
-		tasks[i] = envs.Task{ID: id, Scope: id, Seed: seed, Instruction: "Find the secret number. Answer with one number."}
+		tasks[i] = envs.Task{ID: id, Scope: id, Seed: seed, Instruction: "Find the secret number. Answer with a number."}
 		seed++
 	}
 	return tasks, nil
 }
 
-// Open: an episode is played once, by one goroutine; Guard holds callers to it.
+// Open opens an episode. Guard enforces the order of calls.
 func (Guess) Open(_ context.Context, t envs.Task) (envs.Episode, error) {
 	if t.ID != fmt.Sprintf("number-%d", t.Seed) {
 		return nil, fmt.Errorf("guess: unknown task %q", t.ID)
@@ -52,7 +52,7 @@ func (g *game) Reset(context.Context) (envs.Observation, error) {
 
 func (g *game) state() string { return fmt.Sprintf("1 to 8, %d guesses left.", g.left) }
 
-// Step: what is no number is a wrong guess, never an error.
+// Step answers a guess. Text that is not a number is a wrong guess, not an error.
 func (g *game) Step(_ context.Context, action string) (envs.Step, error) {
 	g.left--
 	guess := 0
@@ -75,7 +75,7 @@ func (g *game) Step(_ context.Context, action string) (envs.Step, error) {
 
 func (g *game) Close() error { return nil }
 
-// The conformance suite says whether an environment keeps the contract.
+// The conformance suite checks that an environment keeps the contract.
 func TestGuessConforms(t *testing.T) {
 	envstest.Run(t, func(*testing.T) envs.Family { return Guess{} })
 }

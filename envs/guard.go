@@ -5,13 +5,14 @@ import (
 	"errors"
 )
 
-// ErrMisuse is wrapped by a [Guard]ed episode that is driven out of order.
+// ErrMisuse is the error of an episode behind [Guard] whose methods are called in
+// the wrong order.
 var ErrMisuse = errors.New("episode is single-use: reset once, then step until done")
 
-// Guard wraps e so that it holds its caller to the contract of [Episode]: a
-// second Reset, a Step before Reset and a Step after the end are answered with
-// [ErrMisuse], and no call reaches e once its context has ended. After an
-// error of e every further call is a misuse too, as the episode is lost.
+// Guard enforces the order of calls that [Episode] demands. A second Reset, a
+// Step before Reset, and a Step after the end or after an error return
+// [ErrMisuse]. A call whose context has ended returns the cause and does not
+// reach e.
 func Guard(e Episode) Episode { return &guarded{episode: e} }
 
 type guarded struct {

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// fakeEpisode ends after two steps; fail makes its first step an error.
+// fakeEpisode ends after two steps. Every step returns the error fail.
 type fakeEpisode struct {
 	calls int
 	fail  error
@@ -24,7 +24,7 @@ func (f *fakeEpisode) Step(context.Context, string) (Step, error) {
 
 func (f *fakeEpisode) Close() error { return nil }
 
-func TestGuardHoldsTheOrder(t *testing.T) {
+func TestGuardEnforcesTheOrder(t *testing.T) {
 	e := Guard(&fakeEpisode{})
 	misused := func(what string, err error) {
 		t.Helper()
@@ -48,8 +48,8 @@ func TestGuardHoldsTheOrder(t *testing.T) {
 	misused("step after the end", err)
 }
 
-func TestGuardLosesAFailedEpisode(t *testing.T) {
-	broken := errors.New("the world has ended")
+func TestGuardEndsAFailedEpisode(t *testing.T) {
+	broken := errors.New("the environment failed")
 	e := Guard(&fakeEpisode{fail: broken})
 	if _, err := e.Reset(t.Context()); err != nil {
 		t.Fatal(err)

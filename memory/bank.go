@@ -10,41 +10,39 @@ import (
 	"sync"
 )
 
-// Novelty says what [Recollection].Similar counts.
+// Novelty says which things [Recollection].Similar counts.
 type Novelty string
 
 const (
-	// NoveltyTips counts the stored entries (a state and the tip of an episode
-	// that visited it) whose state is similar, as in the reference.
+	// NoveltyTips counts the entries whose state is similar, as the reference
+	// does. An entry is a state and the tip of an episode that visited it.
 	NoveltyTips Novelty = "tips"
-	// NoveltyStates counts similar visits of states, whether their episodes
-	// left a tip or not, as in the paper's text. Visits are recorded only
-	// while this is chosen.
+	// NoveltyStates counts the visits of similar states, also of episodes
+	// without a tip, as the text of the paper says. Visits are stored only
+	// with this setting.
 	NoveltyStates Novelty = "states"
 )
 
 // Config sets up a [Bank]. [DefaultConfig] has the reference's values.
 type Config struct {
 	Embedder Embedder
-	// K is the number of tips of a recollection, at most. At least 1.
+	// K is the largest number of tips in a recollection, 1 or more.
 	K int
 	// Threshold is the cosine above which a stored state is similar, in
 	// [-1, 1].
 	Threshold float64
-	// Capacity bounds a scope: at most so many entries, the oldest are
-	// dropped; with NoveltyStates also so many visited states besides those
-	// that entries need. At least 1.
+	// Capacity is the largest number of entries in a scope, 1 or more. The
+	// oldest entries are deleted. With NoveltyStates it is also the largest
+	// number of visited states that have no entry.
 	Capacity int
 	Novelty  Novelty
-	// NoveltyCap bounds Similar; 0 does not. The reference counts what it has
-	// retrieved, which is at most 10 entries, so that its bonus never falls
-	// below 1/11; NoveltyCap = 10 is that. Without a cap the bonus of a state
-	// that is visited all the time vanishes, which is what the formula says.
+	// NoveltyCap is the upper limit of Similar; 0: no limit. The reference
+	// counts the retrieved entries, which are 10 or fewer, so its bonus never
+	// falls below 1/11. NoveltyCap = 10 does the same. Without a cap the bonus
+	// of a state that is visited often goes to zero, as in the formula.
 	NoveltyCap int
-	// MaxTipRunes is the length at which tips are cut. At least 1.
-	MaxTipRunes int
-	// MaxScopes is the number of scopes held in RAM (each up to Capacity
-	// vectors); others are read back when they are needed. At least 1.
+	// MaxScopes is the number of scopes in RAM, 1 or more. Each has up to
+	// Capacity vectors. Other scopes are read from the database when needed.
 	MaxScopes int
 }
 
@@ -52,13 +50,12 @@ type Config struct {
 // an uncapped novelty count.
 func DefaultConfig(e Embedder) Config {
 	return Config{
-		Embedder:    e,
-		K:           10,
-		Threshold:   0.5,
-		Capacity:    1000,
-		Novelty:     NoveltyTips,
-		MaxTipRunes: 600, // under 100 words
-		MaxScopes:   256,
+		Embedder:  e,
+		K:         10,
+		Threshold: 0.5,
+		Capacity:  1000,
+		Novelty:   NoveltyTips,
+		MaxScopes: 256,
 	}
 }
 
@@ -76,40 +73,36 @@ func (c Config) validate() error {
 		return fmt.Errorf("novelty = %q, want %q or %q", c.Novelty, NoveltyTips, NoveltyStates)
 	case c.NoveltyCap < 0:
 		return fmt.Errorf("novelty cap = %d, want 0 (none) or more", c.NoveltyCap)
-	case c.MaxTipRunes < 1:
-		return fmt.Errorf("max tip runes = %d, want at least 1", c.MaxTipRunes)
 	case c.MaxScopes < 1:
 		return fmt.Errorf("max scopes = %d, want at least 1", c.MaxScopes)
 	}
 	return nil
 }
 
-// A Bank is the memory of the paper. The database is the truth: Commit writes
-// to it, and what is in RAM is a cache of scopes, read on first use and
-// forgotten when a commit has touched them. A restart therefore loses nothing
-// but what was learnt and not committed.
+// A Bank is the memory of the paper. Commit writes to the database. The scopes
+// in RAM are a cache: a scope is read on first use and dropped when a commit
+// changes it. A restart loses only the experiences that were not committed.
 //
-// Similar entries are ranked by score, then by similarity, then by recency;
-// of equal sentences only the best ranked is shown. An entry whose state and
-// sentence are both known replaces its older twin: the sentence keeps one
-// place, with the score and the provenance of its latest episode.
+// Similar entries are ranked by score, then by similarity, then by recency. Of
+// equal texts only the best ranked is recalled. A new entry replaces an older
+// one with the same state and the same text: it has the score and the provenance
+// of the latest episode.
 type Bank struct {
 	db     *sql.DB
 	config Config
 
 	mu         sync.Mutex
 	slots      map[string]*slot
-	uses       int64 // clock of slot.used
-	buffer     []lesson
+	uses       int64    // a counter, the source of slot.used
+	buffer     []lesson // learnt, not committed
 	committing bool
 }
 
 var _ Strategy = (*Bank)(nil)
 
-// OpenBank opens the bank in db, whose tables [Migrate] has created. A bank
-// belongs to the embedder that wrote it, as vectors of different embedders
-// say nothing about each other. The Bank needs no closing; db stays the
-// caller's.
+// OpenBank opens the bank in db, whose tables [Migrate] has created. A bank can
+// be used only with the embedder that wrote it, because vectors of different
+// embedders cannot be compared. The Bank needs no closing. The caller closes db.
 func OpenBank(ctx context.Context, db *sql.DB, c Config) (*Bank, error) {
 	if err := c.validate(); err != nil {
 		return nil, fmt.Errorf("open memory: %w", err)
@@ -133,17 +126,17 @@ func checkEmbedder(ctx context.Context, db querier, name string) error {
 	case errors.Is(err, sql.ErrNoRows):
 		return nil
 	case err != nil:
-		return fmt.Errorf("read the embedder's name (the tables of the memory must exist): %w", err)
+		return fmt.Errorf("read the embedder's name (hint: the tables of the memory must exist): %w", err)
 	case stored != name:
 		return fmt.Errorf("the bank was written with embedder %q, the configuration names %q: "+
-			"set the embedder back, or move the tips with `empo2 memory export` from the one and "+
-			"`empo2 memory import` into a new run of the other, which embeds them again", stored, name)
+			"set the embedder back, or export the tips with `empo2 memory export` and import them with "+
+			"`empo2 memory import` into a new run, which embeds them again", stored, name)
 	}
 	return nil
 }
 
-// Recall implements [Strategy]. Similar counts all similar entries (or
-// visits), not only the tips that are returned, up to [Config].NoveltyCap.
+// Recall implements [Strategy]. Similar counts all similar entries (or visits),
+// not only those of the returned tips, up to [Config].NoveltyCap.
 func (b *Bank) Recall(ctx context.Context, s State) (Recollection, error) {
 	vectors, err := b.embed(ctx, s.Text)
 	if err != nil {
@@ -153,19 +146,20 @@ func (b *Bank) Recall(ctx context.Context, s State) (Recollection, error) {
 	if err != nil {
 		return Recollection{}, fmt.Errorf("recall in scope %q: %w", s.Scope, err)
 	}
-	near, err := index.near(vectors[0], b.config.Threshold)
+	similar, err := index.similar(vectors[0], b.config.Threshold)
 	if err != nil {
 		return Recollection{}, fmt.Errorf("recall in scope %q: %w", s.Scope, err)
 	}
 	return Recollection{
-		Tips:    best(near, b.config.K),
-		Similar: b.count(near),
+		Tips:    best(similar, b.config.K),
+		Similar: b.count(similar),
 	}, nil
 }
 
-func (b *Bank) count(near []match) int {
+// count returns the number of entries, or of visits, of similar states.
+func (b *Bank) count(similar []match) int {
 	n := 0
-	for _, m := range near {
+	for _, m := range similar {
 		if b.config.Novelty == NoveltyStates {
 			n += m.row.visits
 		} else {
@@ -178,15 +172,15 @@ func (b *Bank) count(near []match) int {
 	return n
 }
 
-// best ranks the entries of similar states and returns the first k distinct
-// sentences.
-func best(near []match, k int) []Tip {
+// best ranks the entries of similar states and returns the first k tips with
+// distinct texts.
+func best(similar []match, k int) []Tip {
 	type candidate struct {
 		entry
 		cosine float32
 	}
 	var ranked []candidate
-	for _, m := range near {
+	for _, m := range similar {
 		for _, e := range m.row.entries {
 			ranked = append(ranked, candidate{e, m.cosine})
 		}

@@ -77,18 +77,19 @@ func TestConformance(t *testing.T) {
 		})
 	})
 	t.Run("reference", func(t *testing.T) {
-		// It lives as long as its database, as it cannot outlive the process.
-		living := make(map[*sql.DB]memory.Strategy)
+		// The reference keeps everything in RAM. To survive a second open, it is
+		// kept together with its database.
+		opened := make(map[*sql.DB]memory.Strategy)
 		memorytest.Run(t, func(t *testing.T, db *sql.DB) memory.Strategy {
-			if living[db] == nil {
-				living[db] = memorytest.NewReference(memory.DefaultConfig(embed.NGram{}))
+			if opened[db] == nil {
+				opened[db] = memorytest.NewReference(memory.DefaultConfig(embed.NGram{}))
 			}
-			return living[db]
+			return opened[db]
 		})
 	})
 }
 
-func TestTheBestScoresAreShownFirst(t *testing.T) {
+func TestTheBestScoresAreRecalledFirst(t *testing.T) {
 	db := memorytest.DB(t)
 	b := openBank(t, db, func(c *memory.Config) { c.K = 3 })
 	near := "Levers: jade, amber, bone. Door 1 of 4 is oak."
@@ -105,11 +106,11 @@ func TestTheBestScoresAreShownFirst(t *testing.T) {
 		t.Errorf("tips (-want +got):\n%s", diff)
 	}
 	if r.Similar != 5 {
-		t.Errorf("similar = %d, want all 5 entries over the threshold, shown or not", r.Similar)
+		t.Errorf("similar = %d, want all 5 entries above the threshold", r.Similar)
 	}
 }
 
-func TestARepeatedTipKeepsOnePlace(t *testing.T) {
+func TestARepeatedTipReplacesTheOlderOne(t *testing.T) {
 	db := memorytest.DB(t)
 	b := openBank(t, db)
 	learn(t, b, episode(0, "go north", 1, "a hall", "some kitchen"), episode(1, "stay", 2, "a hall"))
@@ -121,14 +122,26 @@ func TestARepeatedTipKeepsOnePlace(t *testing.T) {
 		t.Errorf("tips (-want +got):\n%s", diff)
 	}
 	if got := r.Tips[0]; got.Score != 3 || got.Step != 1 || r.Similar != 2 {
-		t.Errorf("tip %+v, similar %d; want the latest score and provenance, and one entry each", got, r.Similar)
+		t.Errorf("tip %+v, similar %d; want the latest score and provenance, and one entry per tip", got, r.Similar)
 	}
 	if got := recall(t, b, "s", "some kitchen").Tips[0]; got.Score != 1 || got.Step != 0 {
 		t.Errorf("at a state that the later episode did not visit: %+v", got)
 	}
 }
 
-func TestTheOldestEntriesAreDropped(t *testing.T) {
+// The limit of a tip is an option of the prompt template, so the bank has none.
+func TestLongTipsAreNotCut(t *testing.T) {
+	db := memorytest.DB(t)
+	b := openBank(t, db)
+	long := strings.Repeat("north ", 1000) + "or south"
+	learn(t, b, episode(0, long, 1, "a hall"))
+	commit(t, db, b)
+	if diff := cmp.Diff([]string{long}, texts(recall(t, b, "s", "a hall"))); diff != "" {
+		t.Errorf("tips (-want +got):\n%s", diff)
+	}
+}
+
+func TestTheOldestEntriesAreDeleted(t *testing.T) {
 	db := memorytest.DB(t)
 	b := openBank(t, db, func(c *memory.Config) { c.Capacity = 4 })
 	for n := range 10 {
@@ -170,7 +183,7 @@ func TestNoveltyCounts(t *testing.T) {
 	f(3, func(c *memory.Config) { c.Novelty, c.NoveltyCap = memory.NoveltyStates, 3 })
 }
 
-func TestVisitedStatesAreBounded(t *testing.T) {
+func TestCapacityLimitsVisitedStates(t *testing.T) {
 	db := memorytest.DB(t)
 	b := openBank(t, db, func(c *memory.Config) { c.Capacity, c.Novelty = 3, memory.NoveltyStates })
 	for _, room := range []string{"hall", "kitchen", "cellar", "hall", "attic", "garden"} {
@@ -184,7 +197,7 @@ func TestVisitedStatesAreBounded(t *testing.T) {
 	}
 }
 
-func TestScopesThatAreNotInRAMAreReadBack(t *testing.T) {
+func TestScopesOutsideRAMAreReadAgain(t *testing.T) {
 	db := memorytest.DB(t)
 	b := openBank(t, db, func(c *memory.Config) { c.MaxScopes = 2 })
 	const scopes = 5
@@ -203,7 +216,7 @@ func TestScopesThatAreNotInRAMAreReadBack(t *testing.T) {
 	}
 }
 
-func TestABankSurvivesItsProcess(t *testing.T) {
+func TestABankSurvivesARestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "run.db")
 	db := memorytest.OpenDB(t, path)
 	b := openBank(t, db)
@@ -219,7 +232,7 @@ func TestABankSurvivesItsProcess(t *testing.T) {
 	}
 }
 
-// named is an embedder of another name.
+// named is an embedder with another name.
 type named struct {
 	memory.Embedder
 	name string
@@ -227,7 +240,7 @@ type named struct {
 
 func (n named) Name() string { return n.name }
 
-func TestABankBelongsToItsEmbedder(t *testing.T) {
+func TestABankRefusesAnotherEmbedder(t *testing.T) {
 	db := memorytest.DB(t)
 	b := openBank(t, db)
 	learn(t, b, episode(0, "go north", 1, "a hall"))
@@ -254,7 +267,7 @@ func TestOneConnectionIsEnough(t *testing.T) {
 	}
 }
 
-func TestACommitMustBeDoneBeforeTheNext(t *testing.T) {
+func TestACommitMustFinishBeforeTheNext(t *testing.T) {
 	db := memorytest.DB(t)
 	b := openBank(t, db)
 	tx, err := db.BeginTx(t.Context(), nil)
@@ -267,7 +280,7 @@ func TestACommitMustBeDoneBeforeTheNext(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := b.Commit(t.Context(), tx); err == nil {
-		t.Error("a second commit was begun before the first was done")
+		t.Error("a second commit began before the first was finished")
 	}
 	done(false)
 	if _, err := b.Commit(t.Context(), tx); err != nil {

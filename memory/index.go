@@ -13,30 +13,32 @@ import (
 )
 
 // An index is one scope in RAM: the vectors of its states as the rows of a
-// matrix, and what hangs on each. It never changes once it is loaded.
+// matrix, and the entries of each state. It is immutable.
 type index struct {
 	matrix blas32.General // rows × dimension, row-major
 	rows   []row
 }
 
+// A row is one state.
 type row struct {
 	visits  int
 	entries []entry // oldest first
 }
 
+// An entry is a tip under one of its states.
 type entry struct {
 	id  int64
 	tip *Tip
 }
 
-// A match is a state whose cosine to the one asked for is over the threshold.
+// A match is a state whose cosine to the query is above the threshold.
 type match struct {
 	row    *row
 	cosine float32
 }
 
-// near compares v with every state of the scope, exactly.
-func (x *index) near(v []float32, threshold float64) ([]match, error) {
+// similar compares v with every state of the scope (no approximation).
+func (x *index) similar(v []float32, threshold float64) ([]match, error) {
 	if len(x.rows) == 0 {
 		return nil, nil
 	}
@@ -47,17 +49,17 @@ func (x *index) near(v []float32, threshold float64) ([]match, error) {
 	blas32.Gemv(blas.NoTrans, 1, x.matrix,
 		blas32.Vector{N: len(v), Data: v, Inc: 1}, 0,
 		blas32.Vector{N: len(cosines), Data: cosines, Inc: 1})
-	var near []match
+	var matches []match
 	for i, cosine := range cosines {
 		if float64(cosine) > threshold {
-			near = append(near, match{&x.rows[i], cosine})
+			matches = append(matches, match{&x.rows[i], cosine})
 		}
 	}
-	return near, nil
+	return matches, nil
 }
 
-// A slot holds the place of a scope in RAM while it is loaded, so that many
-// episodes that ask at once read it once.
+// A slot is the place of a scope in the cache. Its lock makes concurrent
+// episodes wait while one of them loads the scope.
 type slot struct {
 	mu    sync.Mutex
 	index *index // nil until it is loaded
@@ -80,8 +82,8 @@ func (b *Bank) index(ctx context.Context, scope string) (*index, error) {
 	return x, nil
 }
 
-// slot finds or makes room for a scope. The one that was used least recently
-// makes way.
+// slot returns the slot of a scope. If the cache is full, it drops the least
+// recently used scope.
 func (b *Bank) slot(scope string) *slot {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -111,17 +113,17 @@ func loadIndex(ctx context.Context, db *sql.DB, scope string) (*index, error) {
 	}
 	defer tx.Rollback() // nothing was written
 	x := &index{}
-	places, err := x.loadStates(ctx, tx, scope)
+	rowOf, err := x.loadStates(ctx, tx, scope)
 	if err != nil {
 		return nil, fmt.Errorf("read states: %w", err)
 	}
-	if err := x.loadEntries(ctx, tx, scope, places); err != nil {
+	if err := x.loadEntries(ctx, tx, scope, rowOf); err != nil {
 		return nil, fmt.Errorf("read tips: %w", err)
 	}
 	return x, nil
 }
 
-// loadStates returns the row of every state by the state's id.
+// loadStates returns the row number of each state by the state's id.
 func (x *index) loadStates(ctx context.Context, tx *sql.Tx, scope string) (map[int64]int, error) {
 	rows, err := tx.QueryContext(ctx,
 		`SELECT id, vector, visits FROM memory_states WHERE scope = ? ORDER BY id`, scope)
@@ -129,7 +131,7 @@ func (x *index) loadStates(ctx context.Context, tx *sql.Tx, scope string) (map[i
 		return nil, err
 	}
 	defer rows.Close()
-	places := make(map[int64]int)
+	rowOf := make(map[int64]int)
 	m := &x.matrix
 	for rows.Next() {
 		var id int64
@@ -139,17 +141,17 @@ func (x *index) loadStates(ctx context.Context, tx *sql.Tx, scope string) (map[i
 			return nil, err
 		}
 		if m.Rows > 0 && len(blob) != 4*m.Cols {
-			return nil, fmt.Errorf("state %d has %d bytes of vector, others %d", id, len(blob), 4*m.Cols)
+			return nil, fmt.Errorf("the vector of state %d has %d bytes, others have %d", id, len(blob), 4*m.Cols)
 		}
 		m.Rows, m.Cols, m.Stride = m.Rows+1, len(blob)/4, len(blob)/4
 		m.Data = appendVector(m.Data, blob)
-		places[id] = len(x.rows)
+		rowOf[id] = len(x.rows)
 		x.rows = append(x.rows, r)
 	}
-	return places, rows.Err()
+	return rowOf, rows.Err()
 }
 
-func (x *index) loadEntries(ctx context.Context, tx *sql.Tx, scope string, places map[int64]int) error {
+func (x *index) loadEntries(ctx context.Context, tx *sql.Tx, scope string, rowOf map[int64]int) error {
 	rows, err := tx.QueryContext(ctx, `SELECT e.id, e.state, `+tipColumns+`
 		FROM memory_entries e JOIN memory_tips t ON t.id = e.tip WHERE e.scope = ? ORDER BY e.id`, scope)
 	if err != nil {
@@ -168,11 +170,11 @@ func (x *index) loadEntries(ctx context.Context, tx *sql.Tx, scope string, place
 			tips[tip.ID] = &tip
 		}
 		e.tip = tips[tip.ID]
-		place, ok := places[state]
+		i, ok := rowOf[state]
 		if !ok {
-			return fmt.Errorf("entry %d hangs on state %d, which does not exist", e.id, state)
+			return fmt.Errorf("entry %d belongs to state %d, which does not exist", e.id, state)
 		}
-		x.rows[place].entries = append(x.rows[place].entries, e)
+		x.rows[i].entries = append(x.rows[i].entries, e)
 	}
 	return rows.Err()
 }

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// A lesson is an experience on its way into the bank: distinct states in the
+// A lesson is an experience with embedded states: the distinct states in the
 // order of their first visit, with their vectors and numbers of visits.
 type lesson struct {
 	scope  string
@@ -25,9 +25,9 @@ type visited struct {
 	visits int
 }
 
-// Learn implements [Strategy]. States are embedded here, so that no
-// transaction waits for an embedding server. The tip's text is cleaned by
-// [CleanTip]; empty states are no keys.
+// Learn implements [Strategy]. It embeds the states, so that no transaction
+// waits for an embedding server. The text of the tip is cleaned by [CleanTip],
+// without a limit. Empty states are ignored.
 func (b *Bank) Learn(ctx context.Context, e Experience) error {
 	l, err := b.lesson(ctx, e)
 	if err != nil {
@@ -44,7 +44,7 @@ func (b *Bank) Learn(ctx context.Context, e Experience) error {
 
 func (b *Bank) lesson(ctx context.Context, e Experience) (lesson, error) {
 	l := lesson{scope: e.Scope, tip: e.Tip}
-	l.tip.Scope, l.tip.Text = e.Scope, CleanTip(e.Tip.Text, b.config.MaxTipRunes)
+	l.tip.Scope, l.tip.Text = e.Scope, CleanTip(e.Tip.Text, 0)
 	switch {
 	case e.Scope == "":
 		return lesson{}, errors.New("the scope is empty")
@@ -56,7 +56,7 @@ func (b *Bank) lesson(ctx context.Context, e Experience) (lesson, error) {
 	}
 	l.states = distinct(e.States)
 	if len(l.states) == 0 && l.tip.Text != "" {
-		return lesson{}, fmt.Errorf("no state was visited that could be a key of %q", l.tip.Text)
+		return lesson{}, fmt.Errorf("no state was visited, so the tip %q has no key", l.tip.Text)
 	}
 	texts := make([]string, len(l.states))
 	for i, s := range l.states {
@@ -75,6 +75,7 @@ func (b *Bank) lesson(ctx context.Context, e Experience) (lesson, error) {
 	return l, nil
 }
 
+// distinct counts the visits of each state.
 func distinct(texts []string) []visited {
 	var states []visited
 	at := make(map[string]int)
@@ -93,7 +94,7 @@ func distinct(texts []string) []visited {
 	return states
 }
 
-// embed asks the embedder and checks its answer.
+// embed returns the vectors of texts and checks them.
 func (b *Bank) embed(ctx context.Context, texts ...string) ([][]float32, error) {
 	if len(texts) == 0 {
 		return nil, nil
@@ -104,7 +105,7 @@ func (b *Bank) embed(ctx context.Context, texts ...string) ([][]float32, error) 
 		return nil, fmt.Errorf("embed with %s: %w", name, err)
 	}
 	if len(vectors) != len(texts) {
-		return nil, fmt.Errorf("embedder %s gave %d vectors for %d texts", name, len(vectors), len(texts))
+		return nil, fmt.Errorf("embedder %s returned %d vectors for %d texts", name, len(vectors), len(texts))
 	}
 	for _, v := range vectors {
 		var sum float64
@@ -112,24 +113,24 @@ func (b *Bank) embed(ctx context.Context, texts ...string) ([][]float32, error) 
 			sum += float64(f) * float64(f)
 		}
 		if len(v) != len(vectors[0]) || len(v) == 0 {
-			return nil, fmt.Errorf("embedder %s gave vectors of %d and %d dimensions", name, len(vectors[0]), len(v))
+			return nil, fmt.Errorf("embedder %s returned vectors of %d and %d dimensions", name, len(vectors[0]), len(v))
 		}
-		// Zero is the vector of a text that has no words.
+		// A text without words has the zero vector.
 		if !(math.Abs(sum-1) < 1e-3 || sum == 0) {
-			return nil, fmt.Errorf("embedder %s gave a vector of squared length %v, want 1", name, sum)
+			return nil, fmt.Errorf("embedder %s returned a vector of squared length %v, want 1", name, sum)
 		}
 	}
 	return vectors, nil
 }
 
-// Commit implements [Strategy]. What is learnt while the transaction is open
-// belongs to the next commit. When Commit fails, its buffer is dropped as by
-// done(false), and done may, but need not, be called.
+// Commit implements [Strategy]. An experience that is learnt while the
+// transaction is open belongs to the next commit. If Commit fails, the buffered
+// experiences are lost, as after done(false). The caller may then call done.
 func (b *Bank) Commit(ctx context.Context, tx *sql.Tx) (done func(committed bool), err error) {
 	b.mu.Lock()
 	if b.committing {
 		b.mu.Unlock()
-		return func(bool) {}, errors.New("commit memory: the last commit is not done")
+		return func(bool) {}, errors.New("commit memory: the previous commit is not finished (call its done first)")
 	}
 	lessons := b.buffer
 	b.buffer, b.committing = nil, true
@@ -153,7 +154,7 @@ func (b *Bank) Commit(ctx context.Context, tx *sql.Tx) (done func(committed bool
 	}, nil
 }
 
-// finish ends a commit and forgets the scopes that it has changed.
+// finish ends a commit and drops the changed scopes from RAM.
 func (b *Bank) finish(changed []string) {
 	b.forget(changed)
 	b.mu.Lock()
@@ -161,7 +162,7 @@ func (b *Bank) finish(changed []string) {
 	b.committing = false
 }
 
-// forget drops scopes from RAM, so that they are read again.
+// forget drops scopes from RAM. The next use reads them again.
 func (b *Bank) forget(scopes []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -170,8 +171,8 @@ func (b *Bank) forget(scopes []string) {
 	}
 }
 
-// write stores lessons in the order of their provenance, whatever the order
-// they were learnt in, and returns the scopes that it changed.
+// write stores lessons, ordered by their provenance, and returns the changed
+// scopes. The order in which the lessons were learnt has no effect.
 func (b *Bank) write(ctx context.Context, tx *sql.Tx, lessons []lesson) ([]string, error) {
 	if len(lessons) == 0 {
 		return nil, nil

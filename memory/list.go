@@ -7,15 +7,15 @@ import (
 
 // Stats is the size of a bank as of the last commit.
 type Stats struct {
-	Scopes  int // scopes that hold a tip or a visited state
-	Tips    int // sentences with their provenance
+	Scopes  int // scopes with a tip or a visited state
+	Tips    int // tips; equal texts of different episodes count separately
 	Entries int // pairs of a state and a tip
 	States  int // distinct states
-	Visits  int // visits of those, recorded with NoveltyStates only
+	Visits  int // visits of the states, stored with NoveltyStates only
 	Pending int // experiences learnt and not committed
 }
 
-// Stats counts what the bank holds.
+// Stats returns the size of the bank.
 func (b *Bank) Stats(ctx context.Context) (Stats, error) {
 	var s Stats
 	err := b.db.QueryRowContext(ctx, `SELECT
@@ -34,9 +34,9 @@ func (b *Bank) Stats(ctx context.Context) (Stats, error) {
 	return s, nil
 }
 
-// Tips lists the tips of a scope as of the last commit, best score first,
-// then newest. An empty scope lists all of them, scope by scope. Tips that
-// say the same after different episodes are listed each.
+// Tips lists the tips of a scope as of the last commit, best score first, then
+// newest. An empty scope lists the tips of all scopes, scope by scope. Tips with
+// the same text from different episodes are all listed.
 func (b *Bank) Tips(ctx context.Context, scope string) ([]Tip, error) {
 	rows, err := b.db.QueryContext(ctx, `SELECT `+tipColumns+` FROM memory_tips t
 		WHERE ?1 IN ('', t.scope) ORDER BY t.scope, t.score DESC, t.id DESC`, scope)

@@ -1,9 +1,13 @@
-// Package memory keeps the tips that the policy wrote for itself and finds
-// the ones that fit a state.
+// Package memory stores the tips that the policy writes after an episode, and
+// recalls the tips that fit a state.
 //
-// A [Strategy] decides what is shown and what is kept; [Bank] is the one of
-// the paper: one list of tips per task variation, cosine similarity over a
-// threshold, best scores first. An [Embedder] turns texts into unit vectors.
+// A [Strategy] decides which tips are stored and which are recalled. [Bank] is
+// the strategy of the paper (EMPO²): one list of tips per task variation, cosine
+// similarity above a threshold, best scores first. An [Embedder] turns texts
+// into unit vectors.
+//
+// Read this file first, then bank.go (recall), learn.go and write.go (how a tip
+// is stored), and index.go (the cache in RAM).
 package memory
 
 import (
@@ -11,29 +15,30 @@ import (
 	"database/sql"
 )
 
-// Tip is one sentence that the policy wrote after an episode.
+// Tip is one sentence of advice that the policy wrote after an episode.
 type Tip struct {
 	ID    int64   `json:"id"` // unique within the bank
 	Scope string  `json:"scope"`
 	Text  string  `json:"text"`
 	Score float64 `json:"score"` // environment return of the episode it was written after
-	// Where it comes from: the step, group and episode it was written after
-	// and the version of the policy that wrote it.
+	// The provenance: the step, group and episode that the tip was written
+	// after, and the version of the policy that wrote it.
 	Step    int64 `json:"step"`
 	Group   int   `json:"group"`
 	Episode int   `json:"episode"`
 	Version int   `json:"version"`
 }
 
-// State is what the memory is asked about.
+// State is a query: recall the tips that fit this state.
 type State struct {
 	Scope string // Task.Scope
 	Text  string // Observation.State
 }
 
-// Recollection is what the memory knows about a state.
+// Recollection is the answer to a query.
 type Recollection struct {
-	// Tips are the best distinct tips, best first, at most the strategy's k.
+	// Tips are the k best distinct tips, best first, where k is the strategy's
+	// limit. There may be fewer.
 	Tips []Tip
 	// Similar counts the stored states or tips (novelty.source) whose cosine
 	// to the state exceeds the threshold. The intrinsic reward is
@@ -41,36 +46,40 @@ type Recollection struct {
 	Similar int
 }
 
-// Experience is one finished episode as the memory learns it.
+// Experience is one finished episode.
 type Experience struct {
 	Scope string
-	// States are the states that were visited, in order; each becomes a key
-	// of the tip (defect 8 of the reference: not only the last one).
+	// States are the visited states, in order. Each becomes a key of the tip.
+	// (The reference implementation uses the last state only, its defect 8.)
 	States []string
-	// Tip is the sentence without ID; an empty Text stores no tip, only the
-	// visit of the states.
+	// Tip has no ID yet. With an empty Text only the visits of the states are
+	// stored.
 	Tip Tip
 }
 
-// A Strategy decides what the policy is shown and what is kept. It is safe
-// for concurrent use. What was learnt is visible to Recall at once after
-// Commit has been called and its transaction committed, not before, so that
-// all episodes of one step see the same memory whatever their order.
+// A Strategy decides which tips are stored and which are recalled. It is safe
+// for concurrent use.
+//
+// Recall sees an experience only after the transaction of its Commit has been
+// committed. So all episodes of one step see the same memory, in whatever order
+// they finish.
 type Strategy interface {
+	// Recall returns the tips that fit s.
 	Recall(ctx context.Context, s State) (Recollection, error)
 	// Learn buffers e until Commit.
 	Learn(ctx context.Context, e Experience) error
-	// Commit writes everything buffered with tx. The caller calls done(true)
-	// after tx was committed, done(false) after it was rolled back: then the
-	// buffer is dropped and nothing was learnt.
+	// Commit writes all buffered experiences with tx. The caller calls
+	// done(true) after it has committed tx, and done(false) after it has
+	// rolled tx back. After done(false) the buffered experiences are lost.
 	Commit(ctx context.Context, tx *sql.Tx) (done func(committed bool), err error)
 }
 
 // An Embedder maps texts to unit vectors of one fixed dimension. It is safe
 // for concurrent use.
 type Embedder interface {
+	// Embed returns one vector per text.
 	Embed(ctx context.Context, texts ...string) ([][]float32, error)
 	// Name identifies the embedder and its dimension, for example
-	// "ngram-384"; vectors of different names are never compared.
+	// "ngram-384". Vectors of different names are never compared.
 	Name() string
 }

@@ -16,8 +16,9 @@ import (
 	"github.com/empo2/empo2/memory/memorytest"
 )
 
-// coarse gives vectors of four components of ±1/2 in six dimensions, so that
-// cosines are exact multiples of 1/4: they tie, and they hit the threshold.
+// coarse returns vectors with four components of ±1/2 in six dimensions. Their
+// cosines are exact multiples of 1/4, so many are equal and some equal the
+// threshold.
 type coarse struct{}
 
 func (coarse) Name() string { return "coarse-6" }
@@ -42,15 +43,15 @@ func (coarse) Embed(_ context.Context, texts ...string) ([][]float32, error) {
 	return vectors, nil
 }
 
-// twins are the bank and the plain strategy that it is compared with.
-type twins struct {
+// A comparison has the bank and the reference that it is compared with.
+type comparison struct {
 	bank      *memory.Bank
 	reference *memorytest.Reference
 	db        *sql.DB
 	episodes  int
 }
 
-func (w *twins) learn(t *rapid.T) {
+func (w *comparison) learn(t *rapid.T) {
 	e := memory.Experience{
 		Scope:  rapid.SampledFrom([]string{"s", "other"}).Draw(t, "scope"),
 		States: rapid.SliceOfN(stateNames, 1, 4).Draw(t, "states"),
@@ -68,8 +69,8 @@ func (w *twins) learn(t *rapid.T) {
 	}
 }
 
-func (w *twins) commit(t *rapid.T) {
-	keep := rapid.IntRange(0, 3).Draw(t, "rolled back if 0") != 0
+func (w *comparison) commit(t *rapid.T) {
+	keep := rapid.IntRange(0, 3).Draw(t, "0 rolls back") != 0
 	for _, s := range []memory.Strategy{w.bank, w.reference} {
 		if err := memorytest.Commit(context.Background(), w.db, s, keep); err != nil {
 			t.Fatal(err)
@@ -77,7 +78,7 @@ func (w *twins) commit(t *rapid.T) {
 	}
 }
 
-func (w *twins) compare(t *rapid.T) {
+func (w *comparison) compare(t *rapid.T) {
 	s := memory.State{
 		Scope: rapid.SampledFrom([]string{"s", "other"}).Draw(t, "scope"),
 		Text:  stateNames.Draw(t, "state"),
@@ -91,13 +92,13 @@ func (w *twins) compare(t *rapid.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Fatalf("recall %+v (-plain +bank):\n%s", s, diff)
+		t.Fatalf("recall %+v (-reference +bank):\n%s", s, diff)
 	}
 }
 
 var stateNames = rapid.Map(rapid.IntRange(0, 11), func(n int) string { return fmt.Sprint("room ", n) })
 
-func TestBankIsThePlainStrategy(t *testing.T) {
+func TestBankEqualsTheReference(t *testing.T) {
 	db := memorytest.DB(t)
 	rapid.Check(t, func(t *rapid.T) {
 		for _, table := range []string{"entries", "tips", "states", "meta"} {
@@ -114,14 +115,14 @@ func TestBankIsThePlainStrategy(t *testing.T) {
 		c.NoveltyCap = rapid.IntRange(0, 3).Draw(t, "novelty cap")
 		c.MaxScopes = rapid.IntRange(1, 2).Draw(t, "scopes in RAM")
 		c.Capacity = rapid.IntRange(1, 12).Draw(t, "capacity")
-		if rapid.Bool().Draw(t, "count states") { // of which the plain one forgets none
+		if rapid.Bool().Draw(t, "count states") { // the reference never deletes a visit
 			c.Novelty, c.Capacity = memory.NoveltyStates, 100
 		}
 		bank, err := memory.OpenBank(context.Background(), db, c)
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := &twins{bank: bank, reference: memorytest.NewReference(c), db: db}
+		w := &comparison{bank: bank, reference: memorytest.NewReference(c), db: db}
 		for range rapid.IntRange(1, 3).Draw(t, "commits") {
 			for range rapid.IntRange(0, 6).Draw(t, "episodes") {
 				w.learn(t)
@@ -134,39 +135,7 @@ func TestBankIsThePlainStrategy(t *testing.T) {
 	})
 }
 
-func TestCleanTip(t *testing.T) {
-	f := func(text string, limit int, want string) {
-		t.Helper()
-		if got := memory.CleanTip(text, limit); got != want {
-			t.Errorf("CleanTip(%q, %d) = %q, want %q", text, limit, got, want)
-		}
-	}
-	f("  At iron pull jade.\n", 100, "At iron pull jade.")
-	f("two\r\nlines\u2028and\u0085more", 100, "two lines and more")
-	f("a\x00b\x1b[2J\tc", 100, "a b [2J c")
-	f("bro\xffken", 100, "bro ken")
-	f(" \n\t ", 100, "")
-	f("eins zwei drei", 9, "eins zwei")
-	f("eins zwei drei", 11, "eins zwei")
-	f("ungetrennt", 4, "unge")
-	f("größer", 5, "größe")
-}
-
-func FuzzCleanTip(f *testing.F) {
-	f.Add("At iron pull jade,\nat oak avoid bone.", 12)
-	f.Fuzz(func(t *testing.T, text string, limit int) {
-		limit = max(limit, 1) % 1000
-		clean := memory.CleanTip(text, limit)
-		if again := memory.CleanTip(clean, limit); again != clean {
-			t.Errorf("clean %q becomes %q", clean, again)
-		}
-		if n := len([]rune(clean)); n > limit {
-			t.Errorf("%d characters, want at most %d", n, limit)
-		}
-	})
-}
-
-// A full scope of distinct states: what a recollection costs at most.
+// BenchmarkRecall measures a recall in a full scope of distinct states.
 func BenchmarkRecall(b *testing.B) {
 	db := memorytest.DB(b)
 	bank := openBank(b, db)
@@ -184,7 +153,7 @@ func BenchmarkRecall(b *testing.B) {
 	}
 }
 
-// After every step the scopes that it touched are read again.
+// BenchmarkReload measures the reading of a full scope, which happens once a step.
 func BenchmarkReload(b *testing.B) {
 	db := memorytest.DB(b)
 	bank := openBank(b, db)

@@ -12,7 +12,7 @@ import (
 	"github.com/empo2/empo2/memory/memorytest"
 )
 
-func TestLearnRefuses(t *testing.T) {
+func TestLearnRefusesBadExperiences(t *testing.T) {
 	b := openBank(t, memorytest.DB(t))
 	f := func(e memory.Experience, want string) {
 		t.Helper()
@@ -26,7 +26,7 @@ func TestLearnRefuses(t *testing.T) {
 	f(episode(0, "go north", 1, ""), "no state was visited")
 }
 
-// broken gives what its function gives.
+// broken is an embedder that returns the result of a function.
 type broken func(texts []string) ([][]float32, error)
 
 func (broken) Name() string { return "broken-2" }
@@ -34,13 +34,14 @@ func (f broken) Embed(_ context.Context, texts ...string) ([][]float32, error) {
 	return f(texts)
 }
 
-func TestEmbeddersAreNotBelieved(t *testing.T) {
+func TestAnswersOfAnEmbedderAreChecked(t *testing.T) {
 	f := func(want string, answer [][]float32, err error) {
 		t.Helper()
 		b := openBank(t, memorytest.DB(t), func(c *memory.Config) {
 			c.Embedder = broken(func([]string) ([][]float32, error) { return answer, err })
 		})
-		if err := b.Learn(t.Context(), episode(0, "go north", 1, "a hall", "b")); err == nil || !strings.Contains(err.Error(), want) {
+		err = b.Learn(t.Context(), episode(0, "go north", 1, "a hall", "b"))
+		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("learn: error %v, want one with %q", err, want)
 		}
 	}
@@ -52,7 +53,7 @@ func TestEmbeddersAreNotBelieved(t *testing.T) {
 	f("squared length NaN", [][]float32{{1, 0}, {nan, 0}}, nil)
 }
 
-func TestOpenBankRefuses(t *testing.T) {
+func TestOpenBankRefusesBadConfigs(t *testing.T) {
 	db := memorytest.DB(t)
 	f := func(change func(*memory.Config), want string) {
 		t.Helper()
@@ -69,6 +70,5 @@ func TestOpenBankRefuses(t *testing.T) {
 	f(func(c *memory.Config) { c.Capacity = 0 }, "capacity = 0")
 	f(func(c *memory.Config) { c.Novelty = "doors" }, `novelty = "doors"`)
 	f(func(c *memory.Config) { c.NoveltyCap = -1 }, "novelty cap = -1")
-	f(func(c *memory.Config) { c.MaxTipRunes = 0 }, "max tip runes = 0")
 	f(func(c *memory.Config) { c.MaxScopes = 0 }, "max scopes = 0")
 }

@@ -11,10 +11,15 @@ type Execer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-// A state is a key, a tip a sentence, an entry the pair of the two. The same
-// state is stored once per scope, whatever the number of its entries. Ids
-// grow with time and are never reused, so they order entries by recency.
-// visits and visited (a clock per scope) count only with NoveltyStates.
+// schema has these tables:
+//
+//   - memory_states: the keys. A state is stored once per scope. The columns
+//     visits and visited (a clock per scope) are used with NoveltyStates only.
+//   - memory_tips: the texts with their provenance.
+//   - memory_entries: pairs of a state and a tip.
+//   - memory_meta: the name of the embedder.
+//
+// Ids increase and are never reused, so they order entries by recency.
 var schema = []string{
 	`CREATE TABLE IF NOT EXISTS memory_meta (
 		key   TEXT PRIMARY KEY,
@@ -51,8 +56,8 @@ var schema = []string{
 	`CREATE INDEX IF NOT EXISTS memory_entries_tip ON memory_entries (tip)`,
 }
 
-// Migrate creates the tables of a [Bank] (their names begin with memory_)
-// where they are missing. Running it again changes nothing.
+// Migrate creates the missing tables of a [Bank]. Their names begin with memory_.
+// A second call changes nothing.
 func Migrate(ctx context.Context, db Execer) error {
 	for _, statement := range schema {
 		if _, err := db.ExecContext(ctx, statement); err != nil {

@@ -9,19 +9,23 @@ import (
 	"io"
 )
 
-// transferFormat is the version of the JSON lines of Export and Import.
+// transferFormat is the version of the file format (JSON lines).
 const transferFormat = 1
 
-// A record is one line: first one "bank", then "tip"s from the oldest to the
-// newest, then "state"s that were visited, in the order of their last visit.
-// Vectors are not written: Import embeds again, with its own embedder.
+// A record is one line of an exported file. The lines are
+//
+//   - one record of kind "bank",
+//   - the records of kind "tip", from the oldest to the newest,
+//   - the records of kind "state" (visited states), ordered by their last visit.
+//
+// Vectors are not exported. Import computes them with its own embedder.
 type record struct {
 	Kind     string `json:"kind"`
 	Format   int    `json:"format,omitempty"`   // bank
-	Embedder string `json:"embedder,omitempty"` // bank, for the reader's eyes
+	Embedder string `json:"embedder,omitempty"` // bank; for information only
 
 	Tip    *Tip     `json:"tip,omitempty"`    // tip
-	States []string `json:"states,omitempty"` // tip: its keys
+	States []string `json:"states,omitempty"` // tip: the keys
 
 	Scope  string `json:"scope,omitempty"`  // state
 	State  string `json:"state,omitempty"`  // state
@@ -102,11 +106,12 @@ func exportVisits(ctx context.Context, tx *sql.Tx, lines *json.Encoder) error {
 	return rows.Err()
 }
 
-// Import adds what [Bank.Export] wrote to the bank, in one transaction of its
-// own: all of it or, after an error, nothing. It returns the number of tips
-// read. Tips get new ids and keep their provenance; a tip that the bank knows
-// for the same state replaces it, and the capacity holds. It must not run
-// while another transaction of the caller's is open.
+// Import adds an exported file to the bank in one transaction. After an error the
+// bank is unchanged. Import returns the number of tips in the file.
+//
+// Tips get new ids and keep their provenance. An imported tip replaces a tip of
+// the bank with the same state and text, and the capacity is enforced. The caller
+// must have no open transaction.
 func (b *Bank) Import(ctx context.Context, r io.Reader) (tips int, err error) {
 	tx, err := b.db.BeginTx(ctx, nil)
 	if err != nil {
@@ -145,7 +150,8 @@ func (b *Bank) importRecords(ctx context.Context, w *writer, r io.Reader) (tips 
 			return 0, fmt.Errorf("record %d: %w", n, err)
 		}
 		if (n == 1) != (rec.Kind == "bank") {
-			return 0, fmt.Errorf("record %d is a %q; a bank begins with the one record \"bank\"", n, rec.Kind)
+			return 0, fmt.Errorf("record %d is of kind %q; the first record, and no other, must be of kind \"bank\"",
+				n, rec.Kind)
 		}
 		l, err := b.importRecord(ctx, rec)
 		if err != nil {
@@ -163,18 +169,18 @@ func (b *Bank) importRecords(ctx context.Context, w *writer, r io.Reader) (tips 
 	}
 }
 
-// importRecord returns the lesson of a record; it has no states if there is
-// nothing to store.
+// importRecord returns the lesson of a record. A lesson without states need not
+// be stored.
 func (b *Bank) importRecord(ctx context.Context, rec record) (l lesson, err error) {
 	switch {
 	case rec.Kind == "bank" && rec.Format == transferFormat:
 		return lesson{}, nil
 	case rec.Kind == "bank":
-		return lesson{}, fmt.Errorf("the format is %d, this program reads %d", rec.Format, transferFormat)
+		return lesson{}, fmt.Errorf("the format is %d, but this program reads %d", rec.Format, transferFormat)
 	case rec.Kind == "tip" && rec.Tip != nil:
 		l, err = b.lesson(ctx, Experience{Scope: rec.Tip.Scope, States: rec.States, Tip: *rec.Tip})
 		for i := range l.states {
-			l.states[i].visits = 0 // "state" records have them
+			l.states[i].visits = 0 // the records of kind "state" have the visits
 		}
 		return l, err
 	case rec.Kind == "state" && rec.Visits > 0:
@@ -184,5 +190,5 @@ func (b *Bank) importRecord(ctx context.Context, rec record) (l lesson, err erro
 		}
 		return l, err
 	}
-	return lesson{}, fmt.Errorf("%+v is no record of a bank", rec)
+	return lesson{}, fmt.Errorf("%+v is not a record of a bank", rec)
 }

@@ -28,7 +28,7 @@ func TestExportAndImport(t *testing.T) {
 	}
 
 	into := openBank(t, memorytest.DB(t), counting)
-	recall(t, into, "s", "a hall") // in RAM before the import
+	recall(t, into, "s", "a hall") // loads the scope before the import
 	tips, err := into.Import(t.Context(), bytes.NewReader(lines.Bytes()))
 	if err != nil || tips != 3 {
 		t.Fatalf("imported %d tips, error %v; want 3", tips, err)
@@ -47,7 +47,7 @@ func TestExportAndImport(t *testing.T) {
 	}
 }
 
-func TestImportTakesAllOrNothing(t *testing.T) {
+func TestAFailedImportChangesNothing(t *testing.T) {
 	const header = `{"kind":"bank","format":1,"embedder":"x"}` + "\n"
 	const tip = `{"kind":"tip","tip":{"scope":"s","text":"go north","score":1},"states":["a hall"]}` + "\n"
 	f := func(lines, want string) {
@@ -62,11 +62,11 @@ func TestImportTakesAllOrNothing(t *testing.T) {
 		}
 	}
 	f("", "record 1: EOF")
-	f(tip, `record 1 is a "tip"`)
-	f(header+tip+header, `record 3 is a "bank"`)
+	f(tip, `record 1 is of kind "tip"`)
+	f(header+tip+header, `record 3 is of kind "bank"`)
 	f(`{"kind":"bank","format":2}`, "the format is 2")
 	f(header+tip+"{", "record 3")
-	f(header+tip+`{"kind":"poem"}`, "is no record of a bank")
+	f(header+tip+`{"kind":"other"}`, "is not a record of a bank")
 	f(header+tip+`{"kind":"tip","tip":{"text":"x"},"states":["a"]}`, "the scope is empty")
 }
 

@@ -12,9 +12,9 @@ import (
 type writer struct {
 	tx       *sql.Tx
 	capacity int
-	clocks   map[string]int64 // of the scopes that were written
+	clocks   map[string]int64 // of the changed scopes
 
-	state, tip, twin, entry *sql.Stmt
+	addState, addTip, deleteEntry, addEntry *sql.Stmt
 }
 
 func (b *Bank) newWriter(ctx context.Context, tx *sql.Tx) (*writer, error) {
@@ -23,16 +23,16 @@ func (b *Bank) newWriter(ctx context.Context, tx *sql.Tx) (*writer, error) {
 		return nil, err
 	}
 	for statement, query := range map[**sql.Stmt]string{
-		&w.state: `INSERT INTO memory_states (scope, text, vector, visits, visited) VALUES (?, ?, ?, ?, ?)
+		&w.addState: `INSERT INTO memory_states (scope, text, vector, visits, visited) VALUES (?, ?, ?, ?, ?)
 			ON CONFLICT (scope, text) DO UPDATE SET
 				visits = visits + excluded.visits,
 				visited = iif(excluded.visits > 0, excluded.visited, visited)
 			RETURNING id`,
-		&w.tip: `INSERT INTO memory_tips (scope, text, score, step, group_index, episode, version)
+		&w.addTip: `INSERT INTO memory_tips (scope, text, score, step, group_index, episode, version)
 			VALUES (?, ?, ?, ?, ?, ?, ?)`,
-		&w.twin: `DELETE FROM memory_entries WHERE state = ? AND tip IN
+		&w.deleteEntry: `DELETE FROM memory_entries WHERE state = ? AND tip IN
 			(SELECT id FROM memory_tips WHERE scope = ? AND text = ?)`,
-		&w.entry: `INSERT INTO memory_entries (scope, state, tip) VALUES (?, ?, ?)`,
+		&w.addEntry: `INSERT INTO memory_entries (scope, state, tip) VALUES (?, ?, ?)`,
 	} {
 		prepared, err := tx.PrepareContext(ctx, query)
 		if err != nil {
@@ -44,7 +44,8 @@ func (b *Bank) newWriter(ctx context.Context, tx *sql.Tx) (*writer, error) {
 	return w, nil
 }
 
-// claim writes the embedder's name into an empty bank and checks it otherwise.
+// claim writes the embedder's name into an empty bank. In any other bank it
+// checks the name.
 func (b *Bank) claim(ctx context.Context, tx *sql.Tx) error {
 	name := b.config.Embedder.Name()
 	_, err := tx.ExecContext(ctx,
@@ -56,13 +57,14 @@ func (b *Bank) claim(ctx context.Context, tx *sql.Tx) error {
 }
 
 func (w *writer) close() {
-	for _, s := range []*sql.Stmt{w.state, w.tip, w.twin, w.entry} {
+	for _, s := range []*sql.Stmt{w.addState, w.addTip, w.deleteEntry, w.addEntry} {
 		if s != nil {
 			s.Close()
 		}
 	}
 }
 
+// write stores one lesson.
 func (w *writer) write(ctx context.Context, l lesson) error {
 	clock, err := w.tick(ctx, l.scope)
 	if err != nil {
@@ -70,7 +72,7 @@ func (w *writer) write(ctx context.Context, l lesson) error {
 	}
 	states := make([]int64, len(l.states))
 	for i, s := range l.states {
-		row := w.state.QueryRowContext(ctx, l.scope, s.text, vectorBlob(s.vector), s.visits, clock)
+		row := w.addState.QueryRowContext(ctx, l.scope, s.text, vectorBlob(s.vector), s.visits, clock)
 		if err := row.Scan(&states[i]); err != nil {
 			return fmt.Errorf("write state: %w", err)
 		}
@@ -81,13 +83,14 @@ func (w *writer) write(ctx context.Context, l lesson) error {
 	return w.writeTip(ctx, l.tip, states)
 }
 
+// writeTip stores a tip under its states. It replaces equal tips there.
 func (w *writer) writeTip(ctx context.Context, t Tip, states []int64) error {
 	for _, state := range states {
-		if _, err := w.twin.ExecContext(ctx, state, t.Scope, t.Text); err != nil {
+		if _, err := w.deleteEntry.ExecContext(ctx, state, t.Scope, t.Text); err != nil {
 			return fmt.Errorf("replace entry: %w", err)
 		}
 	}
-	added, err := w.tip.ExecContext(ctx, t.Scope, t.Text, t.Score, t.Step, t.Group, t.Episode, t.Version)
+	added, err := w.addTip.ExecContext(ctx, t.Scope, t.Text, t.Score, t.Step, t.Group, t.Episode, t.Version)
 	if err != nil {
 		return fmt.Errorf("write tip: %w", err)
 	}
@@ -96,14 +99,14 @@ func (w *writer) writeTip(ctx context.Context, t Tip, states []int64) error {
 		return fmt.Errorf("write tip: %w", err)
 	}
 	for _, state := range states {
-		if _, err := w.entry.ExecContext(ctx, t.Scope, state, id); err != nil {
+		if _, err := w.addEntry.ExecContext(ctx, t.Scope, state, id); err != nil {
 			return fmt.Errorf("write entry: %w", err)
 		}
 	}
 	return nil
 }
 
-// tick advances the clock of a scope, which orders its visits.
+// tick advances the clock of a scope. The clock orders the visits of states.
 func (w *writer) tick(ctx context.Context, scope string) (int64, error) {
 	if _, ok := w.clocks[scope]; !ok {
 		var last int64
@@ -118,7 +121,7 @@ func (w *writer) tick(ctx context.Context, scope string) (int64, error) {
 	return w.clocks[scope], nil
 }
 
-// finish prunes the scopes that were written and returns them.
+// finish prunes the changed scopes and returns them.
 func (w *writer) finish(ctx context.Context) ([]string, error) {
 	scopes := slices.Sorted(maps.Keys(w.clocks))
 	for _, scope := range scopes {
@@ -129,19 +132,19 @@ func (w *writer) finish(ctx context.Context) ([]string, error) {
 	return scopes, nil
 }
 
-// prune drops the oldest entries over the capacity, the tips that have no
-// entry left, and the states that have neither an entry nor a recent visit.
+// prune deletes the oldest entries above the capacity, then the tips without an
+// entry, and the states without an entry or a recent visit.
 func (w *writer) prune(ctx context.Context, scope string) error {
 	_, err := w.tx.ExecContext(ctx, `DELETE FROM memory_entries WHERE scope = ?1 AND id <=
 		(SELECT id FROM memory_entries WHERE scope = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)`,
 		scope, w.capacity)
 	if err != nil {
-		return fmt.Errorf("drop entries: %w", err)
+		return fmt.Errorf("delete entries: %w", err)
 	}
 	_, err = w.tx.ExecContext(ctx, `DELETE FROM memory_tips WHERE scope = ? AND NOT EXISTS
 		(SELECT 1 FROM memory_entries WHERE tip = memory_tips.id)`, scope)
 	if err != nil {
-		return fmt.Errorf("drop tips: %w", err)
+		return fmt.Errorf("delete tips: %w", err)
 	}
 	_, err = w.tx.ExecContext(ctx, `DELETE FROM memory_states WHERE scope = ?1
 		AND NOT EXISTS (SELECT 1 FROM memory_entries WHERE state = memory_states.id)
@@ -149,7 +152,7 @@ func (w *writer) prune(ctx context.Context, scope string) error {
 			ORDER BY visited DESC, id DESC LIMIT ?2)`,
 		scope, w.capacity)
 	if err != nil {
-		return fmt.Errorf("drop states: %w", err)
+		return fmt.Errorf("delete states: %w", err)
 	}
 	return nil
 }

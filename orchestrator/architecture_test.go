@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -40,49 +41,95 @@ func packages(t *testing.T) []goPackage {
 	}
 }
 
-// Imports go down only: cmd → orchestrator → {advantage, ledger, config,
-// report, sampler, memory, trainer_bridge, envs}. The lower four know nothing
-// of each other, except that sampler may import envs.
+// leaves are packages that import nothing of ours, so that all may use them.
+var leaves = []string{"orchestrator/process", "orchestrator/jsonhttp"}
+
+// importRules say what a package and the packages below it may import. The
+// first rule that fits a package counts. An entry "x/..." is x and everything
+// below it, "*" is everything.
+var importRules = []struct{ of, may, why string }{
+	{"orchestrator/cmd", "*",
+		"the command wires everything, so that nothing else has to know an implementation"},
+	{"orchestrator/process", "", "child processes are started everywhere, so this package imports nothing of ours"},
+	{"orchestrator/jsonhttp", "", "HTTP is spoken everywhere, so this package imports nothing of ours"},
+	{"orchestrator/advantage", "", "estimators are pure functions"},
+	{"orchestrator/ledger", "", "the ledger stores values, whatever they mean"},
+	{"orchestrator/config", "", "configuration is data; the command interprets it"},
+	{"orchestrator/inspect", "", "it looks at files and hardware, and the command draws the conclusions"},
+	{"orchestrator/dashboard", "orchestrator/ledger", "the dashboard shows what is in the ledger"},
+	{"orchestrator/report", "orchestrator/ledger", "a report shows what is in the ledger"},
+	{"orchestrator", "orchestrator/advantage orchestrator/config orchestrator/ledger envs memory trainer_bridge " +
+		"sampler sampler/chat sampler/prompt sampler/rollout",
+		"the loop knows interfaces, never a backend, an environment, a strategy or a trainer"},
+
+	{"sampler/chat/chattest", "sampler/chat sampler/samplertest",
+		"the reference templates serve tests of chat and rollout"},
+	{"sampler/chat", "", "messages and templates are known to every backend, so they know none of them"},
+	{"sampler/prompt", "sampler/chat envs",
+		"a prompt is made of an observation; who samples from it does not matter"},
+	{"sampler/rollout", "sampler sampler/chat sampler/prompt envs",
+		"an episode knows the contract of a backend, never a backend"},
+	{"sampler/launch", "", "servers are started without knowing what they serve"},
+	{"sampler/fleet/fleettest", "sampler sampler/chat sampler/samplertest/...",
+		"the suite knows the contract and the fake servers"},
+	{"sampler/fleet", "sampler sampler/chat sampler/launch",
+		"replicas are any server's; what differs is given by the backend"},
+	{"sampler/samplertest", "sampler sampler/chat sampler/samplertest/...",
+		"the suite knows the contract, never a backend"},
+	{"sampler/vllm", "sampler sampler/chat sampler/fleet sampler/launch", backendKnows},
+	{"sampler/sglang", "sampler sampler/chat sampler/fleet sampler/launch", backendKnows},
+	{"sampler/", "sampler sampler/chat sampler/launch", backendKnows},
+	{"sampler", "sampler/chat", "the contract names what is asked, not where it comes from"},
+
+	{"memory", "memory/...", "the memory knows nothing of environments, servers and the trainer"},
+	{"trainer_bridge", "trainer_bridge/...", "the bridge knows nothing of environments, servers and the memory"},
+	{"envs", "envs/...", "environments know nothing of servers, the memory and the trainer"},
+}
+
+const backendKnows = "a backend knows the contract; it compiles without episodes, prompts and other backends"
+
 func TestImportsGoDownOnly(t *testing.T) {
-	rules := []struct{ from, may, why string }{
-		{"orchestrator/cmd/", "", "the command wires everything"},
-		{"orchestrator/advantage", "orchestrator/advantage", "pure functions"},
-		{"orchestrator/ledger", "orchestrator/ledger", "the ledger stores what it is given"},
-		{"orchestrator/config", "orchestrator/config", "configuration is data"},
-		{"orchestrator/report", "orchestrator/report", "a report draws what it is given"},
-		{"orchestrator", "orchestrator/advantage orchestrator/ledger orchestrator/config sampler memory trainer_bridge envs", "the loop knows interfaces, never implementations"},
-		{"sampler/", "sampler envs", "a backend knows the sampler"},
-		{"sampler", "envs", "the sampler may know environments, nothing else"},
-		{"memory", "memory", "the memory stands alone"},
-		{"trainer_bridge", "trainer_bridge", "the bridge stands alone"},
-		{"envs", "envs", "environments stand alone"},
-	}
 	for _, p := range packages(t) {
 		path := strings.TrimPrefix(p.ImportPath, module)
-		for _, r := range rules {
-			if path != r.from && !strings.HasPrefix(path, strings.TrimSuffix(r.from, "/")+"/") {
-				continue
+		rule := slices.IndexFunc(importRules, func(r struct{ of, may, why string }) bool {
+			return path == r.of || strings.HasPrefix(path, strings.TrimSuffix(r.of, "/")+"/")
+		})
+		if rule < 0 {
+			t.Errorf("%s: no rule says what it may import", path)
+			continue
+		}
+		for _, imported := range p.Imports {
+			in, ours := strings.CutPrefix(imported, module)
+			free := slices.Contains(leaves, in) && !slices.Contains(leaves, path)
+			if ours && !free && !allowed(in, importRules[rule].may) {
+				t.Errorf("%s imports %s: %s", path, in, importRules[rule].why)
 			}
-			for _, imported := range p.Imports {
-				if in, ok := strings.CutPrefix(imported, module); ok && r.may != "" && !allowed(in, r.may, r.from) {
-					t.Errorf("%s imports %s: %s", path, in, r.why)
-				}
-			}
-			break
 		}
 	}
 }
 
-// allowed reports whether an import is one of may: exactly, or below it when
-// the importer's own tree is meant.
-func allowed(imported, may, from string) bool {
-	for _, m := range strings.Fields(may) {
-		own := m == strings.TrimSuffix(from, "/")
-		if imported == m || own && strings.HasPrefix(imported, m+"/") {
-			return true
+func allowed(imported, may string) bool {
+	return slices.ContainsFunc(strings.Fields(may), func(m string) bool {
+		tree, below := strings.CutSuffix(m, "/...")
+		return m == "*" || imported == tree || below && strings.HasPrefix(imported, tree+"/")
+	})
+}
+
+func TestImportRulesCanFail(t *testing.T) {
+	f := func(imported, may string, want bool) {
+		t.Helper()
+		if got := allowed(imported, may); got != want {
+			t.Errorf("%s may be imported under %q: %t", imported, may, got)
 		}
 	}
-	return false
+	f("sampler/vllm", "*", true)
+	f("sampler/vllm", "sampler sampler/chat", false)
+	f("sampler/chat", "sampler sampler/chat", true)
+	f("envs/vault", "envs/...", true)
+	f("envs", "envs/...", true)
+	f("envsother", "envs/...", false)
+	f("envs/vault", "envs", false)
+	f("sampler", "", false)
 }
 
 func TestEveryPackageSaysWhatItIs(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	"math"
 	"slices"
 
-	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/rollout"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
@@ -18,8 +18,6 @@ const (
 	scoredRows = 64
 	// farOff is a difference in nats that no rounding makes.
 	farOff = 0.5
-	// leastWeight keeps a token trained that the trainer thinks impossible.
-	leastWeight = 1e-20
 )
 
 // correct measures the difference between sampler and trainer on some of the
@@ -30,10 +28,10 @@ const (
 // level of tokens ("Your efficient RL framework secretly brings you
 // off-policy RL training", Yao et al. 2025). It returns new items.
 func (l *Loop) correct(ctx context.Context, items []item, m *StepMetrics) ([]item, error) {
-	unscored := slices.ContainsFunc(items, func(it item) bool {
-		return slices.ContainsFunc(it.sampled, func(s sampler.Sequence) bool { return s.Unscored })
+	withoutLogprobs := slices.ContainsFunc(items, func(it item) bool {
+		return slices.ContainsFunc(it.sampled, func(s rollout.Row) bool { return s.WithoutLogprobs })
 	})
-	if !unscored {
+	if !withoutLogprobs {
 		some := items
 		if len(items) > measuredEpisodes {
 			some = make([]item, measuredEpisodes)
@@ -56,7 +54,7 @@ func (l *Loop) correct(ctx context.Context, items []item, m *StepMetrics) ([]ite
 	if err != nil {
 		return nil, err
 	}
-	if !unscored {
+	if !withoutLogprobs {
 		if m.Mismatch, err = compare(items, scores); err != nil {
 			return nil, err
 		}
@@ -73,7 +71,7 @@ func (l *Loop) correct(ctx context.Context, items []item, m *StepMetrics) ([]ite
 
 // off reports whether server and trainer differ too much: on average, or at
 // single tokens by far.
-func (l *Loop) off(m sampler.Mismatch) bool {
+func (l *Loop) off(m Mismatch) bool {
 	tolerance := l.Config.Loss.MismatchTolerance
 	return m.Mean > tolerance || m.Max > math.Max(farOff, 100*tolerance)
 }
@@ -105,12 +103,12 @@ func (l *Loop) scoreItems(ctx context.Context, items []item) ([][][]float32, err
 	return out, nil
 }
 
-func compare(items []item, scores [][][]float32) (sampler.Mismatch, error) {
-	var rows []sampler.Sequence
+func compare(items []item, scores [][][]float32) (Mismatch, error) {
+	var rows []rollout.Row
 	for _, it := range items {
 		rows = append(rows, it.sampled...)
 	}
-	return sampler.Compare(rows, slices.Concat(scores...))
+	return compareLogprobs(rows, slices.Concat(scores...))
 }
 
 // rescored is it with the trainer's log-probs in place of the server's. Both
@@ -122,7 +120,7 @@ func (it item) rescored(scores [][]float32, limit float64) (item, error) {
 		if len(scores[i]) != len(s.Tokens)-1 {
 			return it, fmt.Errorf("score a row of %d tokens: the trainer answered with %d log-probs", len(s.Tokens), len(scores[i]))
 		}
-		for k, trained := range s.Trained {
+		for k, trained := range s.LossMask {
 			if !trained {
 				continue
 			}
@@ -131,18 +129,18 @@ func (it item) rescored(scores [][]float32, limit float64) (item, error) {
 				return it, fmt.Errorf("score a row: the trainer's log-prob of token %d is %v", k, logprob)
 			}
 			logprob = min(logprob, 0)
-			if !s.Unscored && limit > 0 {
-				weight = max(min(math.Exp(float64(logprob)-float64(s.Logprobs[k])), limit), leastWeight)
+			if !s.WithoutLogprobs && limit > 0 {
+				weight = min(math.Exp(float64(logprob)-float64(s.Logprobs[k])), limit)
 			}
 			logprobs, weights = append(logprobs, logprob), append(weights, float32(weight))
 		}
 	}
 	out := it
-	out.rows, out.weights = make([]sampler.Sequence, len(it.rows)), make([][]float32, len(it.rows))
+	out.rows, out.weights = make([]rollout.Row, len(it.rows)), make([][]float32, len(it.rows))
 	for i, s := range it.rows {
-		s.Logprobs, s.Unscored = make([]float32, len(s.Tokens)), false
+		s.Logprobs, s.WithoutLogprobs = make([]float32, len(s.Tokens)), false
 		out.weights[i] = make([]float32, len(s.Tokens))
-		for k, trained := range s.Trained {
+		for k, trained := range s.LossMask {
 			if !trained {
 				continue
 			}
@@ -161,7 +159,7 @@ func (it item) rescored(scores [][]float32, limit float64) (item, error) {
 }
 
 // likelyCause says what a mismatch looks like.
-func likelyCause(m sampler.Mismatch) string {
+func likelyCause(m Mismatch) string {
 	switch {
 	case m.Mean > 0.3:
 		return "as large as between two models: another base model, a wrong adapter, or one that is not applied"

@@ -9,6 +9,7 @@ import (
 
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/rollout"
 )
 
 // A server that agrees with the trainer is measured and left alone.
@@ -42,11 +43,15 @@ func TestMismatchIsCorrected(t *testing.T) {
 		}
 		trainedTokens := 0
 		for _, r := range trained(w) {
-			for k, got := range r.Weights {
-				if got == 0 {
+			for k := range r.Tokens {
+				if !r.Trains(k) {
 					continue
 				}
 				trainedTokens++
+				got := float32(1)
+				if r.ImportanceWeights != nil {
+					got = r.ImportanceWeights[k]
+				}
 				if math.Abs(float64(got)-weight) > 1e-3 {
 					t.Fatalf("skew %v: weight %v at %d, want %v", skew, got, k, weight)
 				}
@@ -66,9 +71,9 @@ func TestMismatchIsCorrected(t *testing.T) {
 }
 
 func TestImportanceWeightsAreTruncated(t *testing.T) {
-	row := sampler.Sequence{Tokens: []int32{1, 2, 3}, Trained: []bool{false, true, true}, Logprobs: []float32{0, -3, -1}}
-	bare := sampler.Sequence{Tokens: []int32{9, 2, 9, 3}, Trained: []bool{false, true, false, true}, Logprobs: []float32{0, -3, 0, -1}}
-	it := item{rows: []sampler.Sequence{bare}, sampled: []sampler.Sequence{row}}
+	row := rollout.Row{Tokens: []int32{1, 2, 3}, LossMask: []bool{false, true, true}, Logprobs: []float32{0, -3, -1}}
+	bare := rollout.Row{Tokens: []int32{9, 2, 9, 3}, LossMask: []bool{false, true, false, true}, Logprobs: []float32{0, -3, 0, -1}}
+	it := item{rows: []rollout.Row{bare}, sampled: []rollout.Row{row}}
 	got, err := it.rescored([][]float32{{-1, -1.5}}, 2)
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +89,7 @@ func TestImportanceWeightsAreTruncated(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	it.rows[0].Trained = []bool{false, true, false, false}
+	it.rows[0].LossMask = []bool{false, true, false, false}
 	if _, err := it.rescored([][]float32{{-1, -1.5}}, 2); err == nil {
 		t.Error("a sampled token that is in no trained row was accepted")
 	}
@@ -92,11 +97,11 @@ func TestImportanceWeightsAreTruncated(t *testing.T) {
 
 // Rows without log-probs of the server take the trainer's, whatever the key
 // about corrections says.
-func TestUnscoredRowsAreScored(t *testing.T) {
-	row := sampler.Sequence{Tokens: []int32{1, 2}, Trained: []bool{false, true}, Logprobs: []float32{0, 0}, Unscored: true}
-	it := item{rows: []sampler.Sequence{row}, sampled: []sampler.Sequence{row}}
+func TestRowsWithoutLogprobsAreScored(t *testing.T) {
+	row := rollout.Row{Tokens: []int32{1, 2}, LossMask: []bool{false, true}, Logprobs: []float32{0, 0}, WithoutLogprobs: true}
+	it := item{rows: []rollout.Row{row}, sampled: []rollout.Row{row}}
 	got, err := it.rescored([][]float32{{-0.7}}, 2)
-	if err != nil || got.rows[0].Logprobs[1] != -0.7 || got.weights[0][1] != 1 || got.rows[0].Unscored {
+	if err != nil || got.rows[0].Logprobs[1] != -0.7 || got.weights[0][1] != 1 || got.rows[0].WithoutLogprobs {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
@@ -125,17 +130,17 @@ func TestAdaptationTrainsNothing(t *testing.T) {
 
 // Few tokens that are far off count as much as many that are slightly off.
 func TestSingleTokensFarOffAreCorrected(t *testing.T) {
-	l := &Loop{Config: config.Default()}
-	f := func(m sampler.Mismatch, want bool, cause string) {
+	l := &Loop{Config: demo()}
+	f := func(m Mismatch, want bool, cause string) {
 		t.Helper()
 		if l.off(m) != want || want && !strings.Contains(likelyCause(m), cause) {
 			t.Errorf("%+v: off is %t, cause %q", m, l.off(m), likelyCause(m))
 		}
 	}
-	f(sampler.Mismatch{Mean: 1e-6, Max: 1e-4}, false, "")
-	f(sampler.Mismatch{Mean: 9e-4, Max: 1.9}, true, "stale prompt cache")
-	f(sampler.Mismatch{Mean: 0.01, Max: 0.1}, true, "low precision")
-	f(sampler.Mismatch{Mean: 2, Max: 6}, true, "wrong adapter")
+	f(Mismatch{Mean: 1e-6, Max: 1e-4}, false, "")
+	f(Mismatch{Mean: 9e-4, Max: 1.9}, true, "stale prompt cache")
+	f(Mismatch{Mean: 0.01, Max: 0.1}, true, "low precision")
+	f(Mismatch{Mean: 2, Max: 6}, true, "wrong adapter")
 }
 
 // A server of text that tells its context is adapted on like any other: its
@@ -144,7 +149,7 @@ func TestAdaptationOnAServerOfText(t *testing.T) {
 	w := newWorld(t, small(func(c *config.Config) { c.Algorithm.Name = "adapt"; c.Run.Steps = 2 }))
 	l, done := w.open()
 	defer done()
-	l.Driver.Template = nil
+	l.Driver.ChatTemplate = nil
 	l.Backend = textServer{w.backend}
 	l.Driver.Backend = l.Backend
 	if _, err := l.Run(context.Background()); err != nil {

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/envs"
-	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/rollout"
 )
 
 // evaluateOnce evaluates without tips unless the ledger holds the result.
@@ -63,17 +63,18 @@ func (l *Loop) evaluateFinal(ctx context.Context, step int64, split envs.Split) 
 // every evaluation draws alike.
 func (l *Loop) Evaluate(ctx context.Context, step int64, tasks []envs.Task, episodes int, split envs.Split) (Evaluation, error) {
 	start := time.Now()
-	specs := make([]sampler.EpisodeSpec, episodes)
-	var recall sampler.RecallFunc
+	specs := make([]rollout.EpisodeSpec, episodes)
+	var recall rollout.RecallFunc
 	if l.Config.Algorithm.Name == "adapt" {
 		recall = l.recall
 	}
 	for i := range specs {
-		specs[i] = sampler.EpisodeSpec{
+		specs[i] = rollout.EpisodeSpec{
 			Task: tasks[i%len(tasks)], Step: step, Group: i % len(tasks), Episode: i / len(tasks),
 			Seed: childSeed(l.Config.Run.Seed, "evaluate "+string(split), uint64(i)), Policy: l.policy,
-			Temperature: l.Config.Eval.Temperature, MaxSteps: l.Config.Rollout.MaxSteps,
-			MaxTokens: l.Config.Rollout.MaxTokens, Recall: recall, Keep: sampler.Keep(l.Config.Memory.Keep),
+			Temperature: l.Config.Eval.Temperature, TopP: l.Config.Eval.TopP, TopK: l.Config.Eval.TopK,
+			Stop: l.Config.Rollout.Stop, MaxSteps: l.Config.Rollout.MaxTurns,
+			MaxTokens: l.Config.Rollout.MaxTokens, Recall: recall, Keep: rollout.Keep(l.Config.Memory.Keep),
 		}
 	}
 	done := l.evaluateAll(ctx, specs)
@@ -91,9 +92,9 @@ func (l *Loop) Evaluate(ctx context.Context, step int64, tasks []envs.Task, epis
 	return e, nil
 }
 
-func (l *Loop) evaluateAll(ctx context.Context, specs []sampler.EpisodeSpec) []sampler.Trajectory {
-	var done []sampler.Trajectory
-	l.scheduler().Sample(ctx, specs, func(t sampler.Trajectory) {
+func (l *Loop) evaluateAll(ctx context.Context, specs []rollout.EpisodeSpec) []rollout.Trajectory {
+	var done []rollout.Trajectory
+	l.scheduler().Sample(ctx, specs, func(t rollout.Trajectory) {
 		done = append(done, t)
 	})
 	return done
@@ -101,7 +102,7 @@ func (l *Loop) evaluateAll(ctx context.Context, specs []sampler.EpisodeSpec) []s
 
 // summarize fills the statistics of e from finished episodes, whose Group is
 // the index of their task.
-func summarize(e *Evaluation, tasks []envs.Task, done []sampler.Trajectory) error {
+func summarize(e *Evaluation, tasks []envs.Task, done []rollout.Trajectory) error {
 	results := make([]TaskResult, len(tasks))
 	var scores []float64
 	for _, t := range done {
@@ -134,7 +135,7 @@ func summarize(e *Evaluation, tasks []envs.Task, done []sampler.Trajectory) erro
 	return nil
 }
 
-func firstError(done []sampler.Trajectory) string {
+func firstError(done []rollout.Trajectory) string {
 	for _, t := range done {
 		if t.Failed() {
 			return t.Err

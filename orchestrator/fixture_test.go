@@ -20,6 +20,9 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
+	"github.com/empo2/empo2/sampler/prompt"
+	"github.com/empo2/empo2/sampler/rollout"
 	"github.com/empo2/empo2/sampler/samplertest"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
@@ -108,8 +111,10 @@ func (f *fakeTrainer) ForwardBackward(_ context.Context, rows []trainerbridge.Ro
 			return nil, nil, err
 		}
 		logprobs[i] = r.Logprobs[1:]
-		for _, w := range r.Weights {
-			tokens += float64(w)
+		for _, trained := range r.LossMask {
+			if trained {
+				tokens++
+			}
 		}
 	}
 	return trainerbridge.Stats{"tokens:sum": tokens, "ratio:sum": tokens}, logprobs, nil
@@ -167,9 +172,18 @@ func (f *fakeTrainer) count(call string) int {
 	return n
 }
 
+// demo is the configuration of the demonstration.
+func demo() config.Config {
+	c, err := config.Source{Profile: config.Demo}.Load()
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
 // small is a configuration that runs in a moment.
 func small(change ...func(*config.Config)) config.Config {
-	c := config.Default()
+	c := demo()
 	c.Run.Steps = 3
 	c.Env.Vault.Doors, c.Env.Vault.Levers, c.Env.Vault.Score = 3, 4, "partial"
 	c.Algorithm.GroupSize = 8
@@ -194,7 +208,7 @@ type world struct {
 
 func newWorld(t *testing.T, c config.Config) *world {
 	t.Helper()
-	if err := config.Check(c, nil); err != nil {
+	if err := config.Check(c); err != nil {
 		t.Fatal(err)
 	}
 	tokenizer := samplertest.NewTokenizer()
@@ -218,11 +232,14 @@ func (w *world) open() (*Loop, func()) {
 	v := w.config.Env.Vault
 	family, err := vault.Open(vault.Config{Houses: []uint64{1}, Doors: v.Doors, Levers: v.Levers, Score: vault.Score(v.Score), TrainVariations: v.TrainVariations, TestVariations: v.TestVariations})
 	must(err)
-	template, err := sampler.NewChatML(ctx, w.backend, w.backend)
+	template, err := chat.NewChatML(ctx, w.backend, w.backend)
 	must(err)
 	l := &Loop{
 		Config: w.config, Family: family, Ledger: led, Backend: w.backend,
-		Driver:       &sampler.Driver{Backend: w.backend, Family: family, Template: template, Format: sampler.DefaultFormat()},
+		Driver: &rollout.Driver{
+			Backend: w.backend, Family: family, ChatTemplate: template, PromptTemplate: prompt.Default(),
+			CleanTip: memory.CleanTip,
+		},
 		OnStep:       func(m StepMetrics) { w.steps = append(w.steps, m) },
 		OnEvaluation: func(e Evaluation) { w.evals = append(w.evals, e) },
 	}

@@ -27,6 +27,8 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/prompt"
+	"github.com/empo2/empo2/sampler/rollout"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
@@ -57,7 +59,7 @@ type Loop struct {
 	Family  envs.Family
 	Ledger  *ledger.Ledger
 	Backend sampler.Backend
-	Driver  *sampler.Driver
+	Driver  *rollout.Driver
 	Trainer Trainer // nil where nothing is trained (adapt)
 	// Sleeper is put to sleep while the trainer works; nil: the server stays awake.
 	Sleeper sampler.Sleeper
@@ -68,7 +70,7 @@ type Loop struct {
 	Canary func() float64
 	// Prompt reads the prompt template anew before every step; nil: that of
 	// Driver stays.
-	Prompt func() (sampler.Format, error)
+	Prompt func() (prompt.Template, error)
 	Log    zerolog.Logger
 	// OnStep and OnEvaluation are called after the commit, in order. They may
 	// be nil.
@@ -100,7 +102,7 @@ type Summary struct {
 	History     []StepMetrics `json:"-"`
 }
 
-// Run trains until the configured number of steps (or minutes) is reached,
+// Run trains until the configured number of steps (or seconds) is reached,
 // continuing what the ledger holds, and evaluates. When ctx ends it returns
 // its cause; everything committed stays.
 func (l *Loop) Run(ctx context.Context) (Summary, error) {
@@ -135,8 +137,8 @@ func (l *Loop) Run(ctx context.Context) (Summary, error) {
 }
 
 func (l *Loop) finished(step int64) bool {
-	minutes := l.Config.Run.Minutes
-	return step >= int64(l.Config.Run.Steps) || minutes > 0 && l.seconds >= 60*minutes
+	limit := l.Config.Run.MaxSeconds
+	return step >= int64(l.Config.Run.Steps) || limit > 0 && l.seconds >= limit
 }
 
 // prepare brings trainer and server to the last committed step.
@@ -203,7 +205,7 @@ func (l *Loop) step(ctx context.Context, step int64) error {
 	if err != nil {
 		return err
 	}
-	m := StepMetrics{Step: step, Modes: map[Mode]int{}, Stops: map[sampler.StopReason]int{}}
+	m := StepMetrics{Step: step, Modes: map[Mode]int{}, Stops: map[rollout.StopReason]int{}}
 	groups, err := l.sample(ctx, plan)
 	if err != nil {
 		return err
@@ -264,7 +266,7 @@ func (l *Loop) plan(ctx context.Context, step int64) (Plan, error) {
 }
 
 // commit makes the step true, with the memory in the same transaction.
-func (l *Loop) commit(ctx context.Context, step int64, plan Plan, groups [][]sampler.Trajectory, v *ledger.Version, m *StepMetrics, start time.Time) error {
+func (l *Loop) commit(ctx context.Context, step int64, plan Plan, groups [][]rollout.Trajectory, v *ledger.Version, m *StepMetrics, start time.Time) error {
 	if err := l.learn(ctx, plan, groups); err != nil {
 		return err
 	}

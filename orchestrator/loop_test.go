@@ -13,6 +13,7 @@ import (
 	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/rollout"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
@@ -109,7 +110,7 @@ func TestOffPolicyRowsCarryNoTip(t *testing.T) {
 	kinds := map[string]int{}
 	for _, r := range trained(w) {
 		text := w.backend.Decode(r.Tokens)
-		hasTips, isAnchor := strings.Contains(text, "Tips:"), !slices.ContainsFunc(r.Weights, func(v float32) bool { return v > 0 })
+		hasTips, isAnchor := strings.Contains(text, "Tips:"), !slices.Contains(r.LossMask, true)
 		sampled := consumed[fmt.Sprint(r.Tokens)]
 		switch {
 		case isAnchor && !hasTips: // no tip was known yet
@@ -141,16 +142,16 @@ func TestOffPolicyRowsCarryNoTip(t *testing.T) {
 // |advantage| / (tokens · episodes).
 func TestRowsCarryTheNormalisation(t *testing.T) {
 	l := &Loop{Config: small(func(c *config.Config) { c.Loss.KL, c.Loss.KLSampled = 0.05, 0.3 })}
-	sequence := func(n, trained int) sampler.Sequence {
-		s := sampler.Sequence{Tokens: make([]int32, n), Trained: make([]bool, n), Logprobs: make([]float32, n)}
+	sequence := func(n, trained int) rollout.Row {
+		s := rollout.Row{Tokens: make([]int32, n), LossMask: make([]bool, n), Logprobs: make([]float32, n)}
 		for i := n - trained; i < n; i++ {
-			s.Trained[i], s.Logprobs[i] = true, -1
+			s.LossMask[i], s.Logprobs[i] = true, -1
 		}
 		return s
 	}
 	batch := []item{
-		{advantage: 2, rows: []sampler.Sequence{sequence(9, 2)}, trained: 2, sameContext: true},
-		{advantage: -1, rows: []sampler.Sequence{sequence(9, 4)}, anchors: []sampler.Sequence{sequence(12, 4)}, trained: 4},
+		{advantage: 2, rows: []rollout.Row{sequence(9, 2)}, trained: 2, sameContext: true},
+		{advantage: -1, rows: []rollout.Row{sequence(9, 4)}, anchors: []rollout.Row{sequence(12, 4)}, trained: 4},
 	}
 	sum := func(v []float32) (s float64) {
 		for _, x := range v {

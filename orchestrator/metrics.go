@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"math"
 
-	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/rollout"
 )
 
 // StepMetrics is one training step as it is shown, stored and written as a
@@ -16,7 +16,7 @@ type StepMetrics struct {
 	Modes    map[Mode]int `json:"modes"`    // episodes by learning mode
 	Failed   int          `json:"failed"`   // episodes without a result
 	// Stops counts episodes by why they ended.
-	Stops map[sampler.StopReason]int `json:"stops"`
+	Stops map[rollout.StopReason]int `json:"stops"`
 
 	Free Rollouts `json:"free"` // sampled without tips
 	Tips Rollouts `json:"tips"` // sampled with tips
@@ -38,7 +38,7 @@ type StepMetrics struct {
 	// Mismatch holds the server's log-probs of sampled tokens against the
 	// trainer's before the update, on some of the step's episodes, in the
 	// context in which they were sampled.
-	Mismatch sampler.Mismatch `json:"mismatch"`
+	Mismatch Mismatch `json:"mismatch"`
 	// Corrected: the trainer's log-probs are the old policy's, and tokens are
 	// weighted with truncated importance weights.
 	Corrected bool `json:"corrected"`

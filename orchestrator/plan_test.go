@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/empo2/empo2/envs"
-	"github.com/empo2/empo2/orchestrator/config"
 )
 
 // The reference draws one mode per step: 0.75 on_policy, 0.08 on_policy_tips,
@@ -15,7 +14,7 @@ func TestModeDraws(t *testing.T) {
 	const steps = 4000
 	f := func(draw string, mixedStep, mixedGroup bool) {
 		t.Helper()
-		c := config.Default()
+		c := demo()
 		c.Algorithm.ModeDraw, c.Algorithm.MemoryProbability = draw, 0.25
 		share := map[Mode]float64{}
 		var sawMixedStep, sawMixedGroup bool
@@ -48,7 +47,7 @@ func TestModeDraws(t *testing.T) {
 }
 
 func TestMixedGroupsHaveTheirShareOfTips(t *testing.T) {
-	c := config.Default()
+	c := demo()
 	for _, g := range newPlan(c, []envs.Task{{ID: "a"}}, 1, 0).Groups {
 		tips := 0
 		for _, e := range g.Episodes {
@@ -78,7 +77,7 @@ func TestTasksTakeTurns(t *testing.T) {
 func TestSeedsDiffer(t *testing.T) {
 	seen := map[uint64]bool{}
 	for seed := range uint64(3) {
-		c := config.Default()
+		c := demo()
 		c.Run.Seed = seed
 		for step := range int64(20) {
 			for _, g := range newPlan(c, []envs.Task{{ID: "a"}}, step+1, 0).Groups {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/prompt"
 )
 
 // newPrompt reads the prompt template for a step that begins, records it and
@@ -16,10 +16,10 @@ func (l *Loop) newPrompt(ctx context.Context, step int64) (string, error) {
 		if err != nil {
 			l.Log.Warn().Err(err).Int64("step", step).Msg("the former prompt template stays")
 		} else {
-			l.Driver.Format = format
+			l.Driver.PromptTemplate = format
 		}
 	}
-	f := l.Driver.Format
+	f := l.Driver.PromptTemplate
 	sum := f.SHA256()
 	if sum == l.prompt {
 		return sum, nil
@@ -37,13 +37,13 @@ func (l *Loop) newPrompt(ctx context.Context, step int64) (string, error) {
 // oldPrompt goes back to the template that a step was begun with, so that the
 // episodes of a group are shown the same texts.
 func (l *Loop) oldPrompt(ctx context.Context, plan Plan) error {
-	if plan.Prompt == "" || plan.Prompt == l.Driver.Format.SHA256() {
+	if plan.Prompt == "" || plan.Prompt == l.Driver.PromptTemplate.SHA256() {
 		return nil // or the step is older than the record
 	}
 	text, err := l.Ledger.Prompt(ctx, plan.Prompt)
 	if err != nil {
 		return fmt.Errorf("prompt of step %d in run.db: %w", plan.Step, err)
 	}
-	l.Driver.Format, err = sampler.ParseFormat("of the step that was begun", text)
+	l.Driver.PromptTemplate, err = prompt.Parse("of the step that was begun", text)
 	return err
 }

@@ -8,14 +8,16 @@ import (
 	"testing"
 
 	"github.com/empo2/empo2/orchestrator/config"
-	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
+	"github.com/empo2/empo2/sampler/prompt"
+	"github.com/empo2/empo2/sampler/rollout"
 )
 
 // edited is the template plain with a word before every state.
-func edited(t *testing.T, word string) sampler.Format {
+func edited(t *testing.T, word string) prompt.Template {
 	t.Helper()
-	text := strings.Replace(sampler.DefaultFormat().Text(), `{{define "state"}}`, `{{define "state"}}`+word+` `, 1)
-	f, err := sampler.ParseFormat("edited", text)
+	text := strings.Replace(prompt.Default().Text(), `{{define "state"}}`, `{{define "state"}}`+word+` `, 1)
+	f, err := prompt.Parse("edited", text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,14 +45,14 @@ func promptOf(t *testing.T, w *world, step int64) (text string, states []string)
 		t.Fatal(err)
 	}
 	for _, e := range episodes {
-		var trajectory sampler.Trajectory
+		var trajectory rollout.Trajectory
 		if err := json.Unmarshal(e.Trajectory, &trajectory); err != nil {
 			t.Fatal(err)
 		}
 		for _, turn := range trajectory.Turns {
 			for _, m := range turn.Prompt {
 				for _, s := range m.Spans {
-					if s.Kind == sampler.StateSpan {
+					if s.Kind == chat.StateSpan {
 						states = append(states, s.Text)
 					}
 				}
@@ -65,10 +67,10 @@ func TestPromptsAreReadBetweenSteps(t *testing.T) {
 	w := newWorld(t, small(func(c *config.Config) { c.Run.Steps = 3 }))
 	l, done := w.open()
 	reads := 0
-	l.Prompt = func() (sampler.Format, error) {
+	l.Prompt = func() (prompt.Template, error) {
 		reads++
 		if reads == 3 {
-			return sampler.Format{}, errors.New("half saved")
+			return prompt.Template{}, errors.New("half saved")
 		}
 		return edited(t, []string{"Now:", "Here:"}[reads-1]), nil
 	}
@@ -101,7 +103,7 @@ func TestABegunStepKeepsItsPrompt(t *testing.T) {
 	interrupted := func(ctx context.Context, word string) error {
 		l, done := w.open()
 		defer done()
-		l.Prompt = func() (sampler.Format, error) { return edited(t, word), nil }
+		l.Prompt = func() (prompt.Template, error) { return edited(t, word), nil }
 		_, err := l.Run(ctx)
 		return err
 	}

@@ -11,13 +11,14 @@ import (
 
 	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator/ledger"
-	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/prompt"
+	"github.com/empo2/empo2/sampler/rollout"
 )
 
 // sample runs the plan's episodes that the ledger does not hold yet, lets
 // each be reflected upon, and makes each durable as soon as it is finished.
 // It returns all of them by group and number.
-func (l *Loop) sample(ctx context.Context, plan Plan) ([][]sampler.Trajectory, error) {
+func (l *Loop) sample(ctx context.Context, plan Plan) ([][]rollout.Trajectory, error) {
 	groups, err := l.finishedEpisodes(ctx, plan)
 	if err != nil {
 		return nil, err
@@ -25,7 +26,7 @@ func (l *Loop) sample(ctx context.Context, plan Plan) ([][]sampler.Trajectory, e
 	if err := l.reserveTip(ctx, plan); err != nil {
 		return nil, err
 	}
-	var specs []sampler.EpisodeSpec
+	var specs []rollout.EpisodeSpec
 	for g, group := range plan.Groups {
 		for e, episode := range group.Episodes {
 			if groups[g][e].Stop == "" {
@@ -55,14 +56,14 @@ type failures struct {
 // run samples specs into groups. A finished episode is durable before it is
 // reflected upon, also while ctx ends; a failed one is not stored, so that a
 // continued run samples it again.
-func (l *Loop) run(ctx context.Context, plan Plan, specs []sampler.EpisodeSpec, groups [][]sampler.Trajectory) (failures, error) {
+func (l *Loop) run(ctx context.Context, plan Plan, specs []rollout.EpisodeSpec, groups [][]rollout.Trajectory) (failures, error) {
 	ctx, cancel := context.WithCancelCause(ctx) // a store that fails ends the sampling
 	defer cancel(nil)
 	var mu sync.Mutex
 	var lost failures
 	after := errgroup.Group{} // storage and reflection, beside the episodes still running
-	after.SetLimit(l.Config.Rollout.EpisodesInFlight)
-	l.scheduler().Sample(ctx, specs, func(t sampler.Trajectory) {
+	after.SetLimit(l.Config.Rollout.Concurrency)
+	l.scheduler().Sample(ctx, specs, func(t rollout.Trajectory) {
 		after.Go(func() error {
 			if !t.Failed() {
 				if err := l.store(context.WithoutCancel(ctx), plan, t); err != nil {
@@ -87,15 +88,15 @@ func (l *Loop) run(ctx context.Context, plan Plan, specs []sampler.EpisodeSpec, 
 	return lost, after.Wait()
 }
 
-func (l *Loop) scheduler() *sampler.Scheduler {
-	return &sampler.Scheduler{Run: l.Driver.Run, MaxEpisodes: l.Config.Rollout.EpisodesInFlight, Retries: l.Config.Rollout.Retries, Log: l.Log}
+func (l *Loop) scheduler() *rollout.Scheduler {
+	return &rollout.Scheduler{Run: l.Driver.Run, MaxEpisodes: l.Config.Rollout.Concurrency, Retries: l.Config.Rollout.Retries, Log: l.Log}
 }
 
 // finishedEpisodes loads what a killed run had finished of this step.
-func (l *Loop) finishedEpisodes(ctx context.Context, plan Plan) ([][]sampler.Trajectory, error) {
-	groups := make([][]sampler.Trajectory, len(plan.Groups))
+func (l *Loop) finishedEpisodes(ctx context.Context, plan Plan) ([][]rollout.Trajectory, error) {
+	groups := make([][]rollout.Trajectory, len(plan.Groups))
 	for g := range groups {
-		groups[g] = make([]sampler.Trajectory, len(plan.Groups[g].Episodes))
+		groups[g] = make([]rollout.Trajectory, len(plan.Groups[g].Episodes))
 	}
 	stored, err := l.Ledger.Episodes(ctx, plan.Step)
 	if err != nil {
@@ -112,11 +113,13 @@ func (l *Loop) finishedEpisodes(ctx context.Context, plan Plan) ([][]sampler.Tra
 	return groups, nil
 }
 
-func (l *Loop) spec(plan Plan, g, e int, group GroupPlan, episode EpisodePlan) sampler.EpisodeSpec {
-	spec := sampler.EpisodeSpec{
+func (l *Loop) spec(plan Plan, g, e int, group GroupPlan, episode EpisodePlan) rollout.EpisodeSpec {
+	spec := rollout.EpisodeSpec{
 		Task: group.Task, Step: plan.Step, Group: g, Episode: e, Seed: episode.Seed, Policy: l.policy,
-		Temperature: l.Config.Rollout.Temperature, MaxSteps: l.Config.Rollout.MaxSteps,
-		MaxTokens: l.Config.Rollout.MaxTokens, MaxPrompt: l.maxPrompt(l.Config.Rollout.MaxTokens + l.tipRoom), Keep: sampler.Keep(l.Config.Memory.Keep),
+		Temperature: l.Config.Rollout.Temperature, TopP: l.Config.Rollout.TopP, TopK: l.Config.Rollout.TopK,
+		Stop: l.Config.Rollout.Stop, MaxSteps: l.Config.Rollout.MaxTurns,
+		MaxTokens: l.Config.Rollout.MaxTokens, MaxPrompt: l.maxPrompt(l.Config.Rollout.MaxTokens + l.tipRoom),
+		Keep: rollout.Keep(l.Config.Memory.Keep),
 	}
 	if episode.Mode.Tips() && l.Memory != nil {
 		spec.Recall = l.recall
@@ -134,21 +137,21 @@ func (l *Loop) maxPrompt(tokens int) int {
 }
 
 // recall asks the memory on the driver's behalf.
-func (l *Loop) recall(ctx context.Context, scope, state string) (sampler.Recalled, error) {
+func (l *Loop) recall(ctx context.Context, scope, state string) (rollout.Recalled, error) {
 	r, err := l.Memory.Recall(ctx, memory.State{Scope: scope, Text: state})
 	if err != nil {
-		return sampler.Recalled{}, err
+		return rollout.Recalled{}, err
 	}
-	out := sampler.Recalled{Similar: r.Similar}
+	out := rollout.Recalled{Similar: r.Similar}
 	for _, tip := range r.Tips {
-		out.Tips = append(out.Tips, sampler.Tip{ID: tip.ID, Text: tip.Text})
+		out.Tips = append(out.Tips, prompt.Tip{ID: tip.ID, Text: tip.Text})
 	}
 	return out, nil
 }
 
 // reflect lets the policy (or the base) write its tip and stores it. A
 // reflection that fails costs the tip, never the episode.
-func (l *Loop) reflect(ctx context.Context, t *sampler.Trajectory) error {
+func (l *Loop) reflect(ctx context.Context, t *rollout.Trajectory) error {
 	if l.Memory == nil || ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -156,7 +159,7 @@ func (l *Loop) reflect(ctx context.Context, t *sampler.Trajectory) error {
 	if l.Config.Reflection.By == "base" {
 		by = l.base
 	}
-	err := l.reflectInRoom(ctx, t, by, sampler.ReflectSpec{
+	err := l.reflectInRoom(ctx, t, by, rollout.ReflectSpec{
 		Temperature: l.Config.Reflection.Temperature, MaxTokens: l.Config.Reflection.MaxTokens,
 		MaxPrompt: l.maxPrompt(l.Config.Reflection.MaxTokens), Seed: childSeed(t.Seed, "reflect"),
 	})
@@ -164,7 +167,7 @@ func (l *Loop) reflect(ctx context.Context, t *sampler.Trajectory) error {
 		return context.Cause(ctx)
 	}
 	if err != nil {
-		l.Log.Warn().Err(err).Int64("step", t.Step).Int("group", t.Group).Int("rollout", t.Episode).Msg("no tip")
+		l.Log.Warn().Err(err).Int64("step", t.Step).Int("group", t.Group).Int("episode", t.Episode).Msg("no tip")
 		return nil
 	}
 	text, err := json.Marshal(t)
@@ -176,9 +179,9 @@ func (l *Loop) reflect(ctx context.Context, t *sampler.Trajectory) error {
 
 // reflectLate writes the tips of stored episodes that a killed run had not
 // reflected upon yet.
-func (l *Loop) reflectLate(ctx context.Context, groups [][]sampler.Trajectory) error {
+func (l *Loop) reflectLate(ctx context.Context, groups [][]rollout.Trajectory) error {
 	late := errgroup.Group{}
-	late.SetLimit(l.Config.Rollout.EpisodesInFlight)
+	late.SetLimit(l.Config.Rollout.Concurrency)
 	for g := range groups {
 		for e := range groups[g] {
 			if t := &groups[g][e]; t.Stop != "" && t.TipIDs == nil {
@@ -189,7 +192,7 @@ func (l *Loop) reflectLate(ctx context.Context, groups [][]sampler.Trajectory) e
 	return late.Wait()
 }
 
-func (l *Loop) store(ctx context.Context, plan Plan, t sampler.Trajectory) error {
+func (l *Loop) store(ctx context.Context, plan Plan, t rollout.Trajectory) error {
 	text, err := json.Marshal(t)
 	if err != nil {
 		return fmt.Errorf("encode episode %d/%d: %w", t.Group, t.Episode, err)
@@ -203,7 +206,7 @@ func (l *Loop) store(ctx context.Context, plan Plan, t sampler.Trajectory) error
 
 // learn hands the step's episodes to the memory, in the plan's order, so that
 // what is learnt does not depend on who finished first.
-func (l *Loop) learn(ctx context.Context, plan Plan, groups [][]sampler.Trajectory) error {
+func (l *Loop) learn(ctx context.Context, plan Plan, groups [][]rollout.Trajectory) error {
 	if l.Memory == nil {
 		return nil
 	}
@@ -226,7 +229,7 @@ func (l *Loop) learn(ctx context.Context, plan Plan, groups [][]sampler.Trajecto
 
 // bonus is λ·Σ_t 1/n_t with n = 1 + similar entries (EMPO², section 4.1), over
 // the turns at which the memory was asked.
-func bonus(t sampler.Trajectory, weight float64) float64 {
+func bonus(t rollout.Trajectory, weight float64) float64 {
 	sum := 0.0
 	for _, turn := range t.Turns {
 		if turn.Similar >= 0 {
@@ -237,7 +240,7 @@ func bonus(t sampler.Trajectory, weight float64) float64 {
 }
 
 // describe fills the part of the metrics that speaks of episodes.
-func describe(m *StepMetrics, plan Plan, groups [][]sampler.Trajectory, weight float64) {
+func describe(m *StepMetrics, plan Plan, groups [][]rollout.Trajectory, weight float64) {
 	for g, group := range groups {
 		for e, t := range group {
 			mode := plan.Groups[g].Episodes[e].Mode
@@ -261,7 +264,7 @@ func describe(m *StepMetrics, plan Plan, groups [][]sampler.Trajectory, weight f
 	finish(&m.Tips)
 }
 
-func add(r *Rollouts, t sampler.Trajectory, weight float64) {
+func add(r *Rollouts, t rollout.Trajectory, weight float64) {
 	r.N++
 	r.Return += t.EnvReturn
 	r.Bonus += bonus(t, weight)

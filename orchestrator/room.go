@@ -6,6 +6,7 @@ import (
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/rollout"
 )
 
 // reserveTip finds out how many tokens an episode has to leave in the server's
@@ -15,7 +16,7 @@ import (
 // half of the context.
 func (l *Loop) reserveTip(ctx context.Context, plan Plan) error {
 	l.tipRoom = 0
-	if l.Memory == nil || l.context == 0 || l.Driver.Template == nil {
+	if l.Memory == nil || l.context == 0 || l.Driver.ChatTemplate == nil {
 		return nil
 	}
 	request := 0
@@ -25,7 +26,7 @@ func (l *Loop) reserveTip(ctx context.Context, plan Plan) error {
 			continue
 		}
 		seen[group.Task.Reflection] = true
-		ids, err := l.Driver.Template.Extend(ctx, nil, l.Driver.Format.Request(group.Task, envs.Observation{}))
+		ids, err := l.Driver.ChatTemplate.Extend(ctx, nil, l.Driver.PromptTemplate.Request(group.Task, envs.Observation{}))
 		if err != nil {
 			return err
 		}
@@ -40,7 +41,7 @@ func (l *Loop) reserveTip(ctx context.Context, plan Plan) error {
 
 // reflectInRoom reflects on an episode; if what the last action did is too long
 // for the context, without it.
-func (l *Loop) reflectInRoom(ctx context.Context, t *sampler.Trajectory, by sampler.Policy, s sampler.ReflectSpec) error {
+func (l *Loop) reflectInRoom(ctx context.Context, t *rollout.Trajectory, by sampler.Policy, s rollout.ReflectSpec) error {
 	err := l.Driver.Reflect(ctx, t, by, s)
 	if !errors.Is(err, sampler.ErrContextFull) {
 		return err

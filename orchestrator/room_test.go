@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/empo2/empo2/orchestrator/config"
-	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/rollout"
 )
 
 // Episodes that fill the context end without an error, count, and are reflected
@@ -17,10 +17,10 @@ func TestEpisodesThatFillTheContextHaveTheirTip(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := w.steps[0]
-	if m.Stops[sampler.StopContextFull] == 0 || m.Failed != 0 {
+	if m.Stops[rollout.StopContextFull] == 0 || m.Failed != 0 {
 		t.Fatalf("stops %v, %d failed", m.Stops, m.Failed)
 	}
 	if want := m.Free.N + m.Tips.N; m.NewTips != want {
-		t.Errorf("%d tips of %d episodes, %d of which filled the context", m.NewTips, want, m.Stops[sampler.StopContextFull])
+		t.Errorf("%d tips of %d episodes, %d of which filled the context", m.NewTips, want, m.Stops[rollout.StopContextFull])
 	}
 }

@@ -115,7 +115,10 @@ func (l *Loop) train(ctx context.Context, version int, items []item, m *StepMetr
 		"kl_estimator": map[string]float64{"exact": 0, "k3": 1}[l.Config.Loss.KLEstimator],
 	}}
 	o := l.Config.Optimizer
-	adam := trainerbridge.Adam{LearningRate: o.LearningRate, Beta1: o.Beta1, Beta2: o.Beta2, Eps: o.Eps, WeightDecay: o.WeightDecay, GradClipNorm: o.GradClipNorm}
+	adam := trainerbridge.Adam{
+		LearningRate: learningRate(o, version, l.Config.Run.Steps), Beta1: o.Beta1, Beta2: o.Beta2, Eps: o.Eps,
+		WeightDecay: o.WeightDecay, GradClipNorm: o.GradClipNorm,
+	}
 	var tally tally
 	for epoch := range l.Config.Loss.Epochs {
 		for _, batch := range l.miniBatches(items, version, epoch) {

@@ -1,9 +1,11 @@
-// Package sampler turns a policy and an environment into trajectories.
+// Package sampler is the contract between the loop and an inference server.
 //
-// A [Backend] is an inference server that serves one or several versions of
-// the policy. Around it stand the prompt (typed spans, rendered with and
-// without tips), the episode driver and the scheduling of groups. Nothing here
-// knows the memory, the trainer or the loop.
+// A [Backend] serves one or several versions of the policy and samples from
+// them. Around it stand what a run requires of a server ([Requirements]), the
+// check that a server computes what the trainer does ([WithCanary]) and the
+// derivation of seeds. The packages below are the conversation with a model
+// (chat), what a prompt says (prompt), episodes and their rows (rollout) and
+// the backends.
 package sampler
 
 import (
@@ -11,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/empo2/empo2/sampler/chat"
 )
 
 // Policy names one version of the weights as a backend serves them.
@@ -44,7 +48,7 @@ func (a Adapter) ScoreAfter(ctx context.Context, prompt, ids []int32) ([]float32
 	}
 	scores = scores[len(scores)-len(ids):]
 	for _, l := range scores {
-		if !finite(float64(l)) {
+		if !isFinite(l) {
 			return nil, fmt.Errorf("score with the trainer: log-prob %v", l)
 		}
 	}
@@ -66,11 +70,16 @@ type Request struct {
 	Prompt      []int32 // token ids, control tokens included
 	MaxTokens   int
 	Temperature float64 // 0 is greedy
-	Seed        uint64
+	TopP        float64 // nucleus sampling; 0 and 1: off
+	TopK        int     // sampling from the most likely tokens; 0: off
+	// Stop are strings that end the reply: Text ends before the first of them,
+	// IDs and Logprobs are as they were sampled.
+	Stop []string
+	Seed uint64
 	// Messages are the same conversation as text, without control tokens, for
 	// servers that take no ids (Capabilities.IDsIn is false). The last one is
 	// the user's.
-	Messages []Message
+	Messages []chat.Message
 	// Session is sticky: requests of one trajectory share it, so that a
 	// backend can send them to the slot or replica that holds their prefix.
 	Session string
@@ -90,8 +99,8 @@ type Completion struct {
 	Policy   Policy // the version that answered, as the server itself says
 }
 
-// Capabilities says what a server, as launched, can do. They are probed, not
-// believed.
+// Capabilities says what a server, as launched, can do. They are probed,
+// never assumed.
 type Capabilities struct {
 	Server   string `json:"server"`  // "llama-server", "vllm", …
 	Version  string `json:"version"` // as far as it can be known
@@ -128,21 +137,6 @@ type Backend interface {
 	Retire(ctx context.Context, p Policy) error
 	// Close stops what the backend started.
 	Close() error
-}
-
-// A Tokenizer is the server's own. Control tokens written in text are
-// tokenized as plain text, so that no observation and no tip can forge one.
-type Tokenizer interface {
-	Tokenize(ctx context.Context, text string) ([]int32, error)
-}
-
-// A Codec is the model's own tokenizer in both directions. Backends whose
-// server has none that can be trusted are given the trainer's.
-type Codec interface {
-	Tokenizer
-	ControlTokens
-	// Detokenize decodes ids, control tokens as their text.
-	Detokenize(ctx context.Context, ids []int32) (string, error)
 }
 
 // ErrPolicyGone is wrapped by Sample when p is not (or no longer) served.

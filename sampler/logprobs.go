@@ -17,7 +17,7 @@ func (l Logprobs) MarshalJSON() ([]byte, error) {
 	}
 	values := make([]*float32, len(l))
 	for i := range l {
-		if finite(float64(l[i])) {
+		if isFinite(l[i]) {
 			values[i] = &l[i]
 		}
 	}
@@ -43,3 +43,5 @@ func (l *Logprobs) UnmarshalJSON(data []byte) error {
 	}
 	return nil
 }
+
+func isFinite(x float32) bool { return !math.IsNaN(float64(x)) && !math.IsInf(float64(x), 0) }

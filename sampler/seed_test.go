@@ -24,3 +24,16 @@ func TestShortSeed(t *testing.T) {
 		}
 	})
 }
+
+func TestSeedsOfCoordinatesDiffer(t *testing.T) {
+	seen := map[uint64]bool{sampler.Seed(1): true}
+	for _, coordinates := range [][]uint64{{0}, {1}, {0, 0}, {0, 1}, {1, 0}, {1, 1}, {0, 0, 0}} {
+		for parent := range uint64(3) {
+			s := sampler.Seed(parent, coordinates...)
+			if seen[s] {
+				t.Errorf("seed of %d, %v came before", parent, coordinates)
+			}
+			seen[s] = true
+		}
+	}
+}

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""An environment of one's own in thirty lines: guess a number from 1 to 8.
+"""A complete environment server in 40 lines: guess a number from 1 to 8.
 
-Usage: example_env.py [PORT]; prints its address. envs/remote tells the protocol.
+Usage: example_env.py [PORT]. It prints its address. The protocol is described in
+envs/remote/remote.go.
 """
 import json, random, sys, uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,10 +25,12 @@ class Handler(BaseHTTPRequestHandler):
         game, guess = episodes[body["id"]], body["action"].strip()
         game["left"] -= 1
         won, lost = guess == str(game["secret"]), game["left"] == 0
-        said = "Right!" if won else "Too low." if guess.isdecimal() and int(guess[:9]) < game["secret"] else "Too high, or no number."
+        low = guess.isdecimal() and int(guess[:9]) < game["secret"]
+        feedback = "Right!" if won else "Too low." if low else "Too high, or no number."
         if won or lost: del episodes[body["id"]]
-        self.answer(200, {"observation": {"feedback": said, "state": f"{game['left']} guesses left."}, "reward": float(won),
-                          "terminated": won, "truncated": lost and not won, "info": {"success": won}})
+        self.answer(200, {"observation": {"feedback": feedback, "state": f"{game['left']} guesses left."},
+                          "reward": float(won), "terminated": won, "truncated": lost and not won,
+                          "info": {"success": won}})
     def answer(self, status, body):
         data = json.dumps(body).encode()
         self.send_response(status)

@@ -1,17 +1,19 @@
 package trainerbridge
 
 import (
+	"errors"
 	"fmt"
 	"math"
 )
 
-// Check says what is wrong with a row, or nil: lengths that differ, fewer than
-// two tokens, a negative token, a number that is not finite, a trained first
-// token, or a log-prob or advantage at a token that is not trained.
+// Check returns an error if the row has fewer than two tokens, a negative
+// token, arrays of another length, a number that is not finite, a trained first
+// token, a negative importance weight, or a log-prob or an advantage at a token
+// that is not trained.
 func (r Row) Check() error {
 	n := len(r.Tokens)
 	if n < 2 {
-		return fmt.Errorf("%d tokens; at least 2 are needed, as the first is never trained", n)
+		return fmt.Errorf("%d tokens; a row needs at least 2, since the first is never trained", n)
 	}
 	for i, t := range r.Tokens {
 		if t < 0 {
@@ -23,8 +25,8 @@ func (r Row) Check() error {
 		values   []float32
 		optional bool
 	}{
-		{"weights", r.Weights, false}, {"logprobs", r.Logprobs, false},
-		{"advantages", r.Advantages, false}, {"kl", r.KL, true},
+		{"logprobs", r.Logprobs, false}, {"advantages", r.Advantages, false},
+		{"importance weights", r.ImportanceWeights, true}, {"kl", r.KL, true}, {"entropy", r.Entropy, true},
 	}
 	for _, a := range arrays {
 		if a.optional && a.values == nil {
@@ -36,26 +38,28 @@ func (r Row) Check() error {
 		if i := firstNotFinite(a.values); i >= 0 {
 			return fmt.Errorf("%s of token %d is %v", a.name, i, a.values[i])
 		}
-		if a.values[0] != 0 {
-			return fmt.Errorf("%s of the first token is %v; nothing predicts it, so it must be 0", a.name, a.values[0])
-		}
 	}
 	return r.checkMask()
 }
 
-// checkMask holds the trained values to the loss mask.
+// checkMask checks the values that depend on whether a token is trained.
 func (r Row) checkMask() error {
-	for i, w := range r.Weights {
+	if r.LossMask != nil && len(r.LossMask) != len(r.Tokens) {
+		return fmt.Errorf("loss mask of %d values for %d tokens", len(r.LossMask), len(r.Tokens))
+	}
+	if r.Trains(0) || (r.KL != nil && r.KL[0] != 0) || (r.Entropy != nil && r.Entropy[0] != 0) {
+		return errors.New("the first token is trained or has a coefficient, but nothing predicts it")
+	}
+	for i := range r.Tokens {
+		trained := r.Trains(i)
 		switch {
-		case w < 0:
-			return fmt.Errorf("weight of token %d is negative: %v", i, w)
-		case w != 0:
-			if r.Logprobs[i] > 0 {
-				return fmt.Errorf("log-prob of token %d is positive: %v", i, r.Logprobs[i])
-			}
-		case r.Advantages[i] != 0:
+		case trained && r.Logprobs[i] > 0:
+			return fmt.Errorf("log-prob of token %d is positive: %v", i, r.Logprobs[i])
+		case trained && r.weight(i) < 0:
+			return fmt.Errorf("importance weight of token %d is negative: %v", i, r.weight(i))
+		case !trained && r.Advantages[i] != 0:
 			return fmt.Errorf("token %d is not trained but has advantage %v", i, r.Advantages[i])
-		case r.Logprobs[i] != 0:
+		case !trained && r.Logprobs[i] != 0 && r.LossMask != nil:
 			return fmt.Errorf("token %d is not trained but has log-prob %v", i, r.Logprobs[i])
 		}
 	}

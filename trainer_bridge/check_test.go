@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestRowCheck(t *testing.T) {
@@ -24,25 +26,37 @@ func TestRowCheck(t *testing.T) {
 	}
 	f("good", func(*Row) {}, "")
 	f("kl at a token that is not trained", func(r *Row) {
-		r.Weights[1], r.Logprobs[1], r.Advantages[1], r.KL = 0, 0, 0, []float32{0, 0.5, 0.5}
+		r.LossMask[1], r.Logprobs[1], r.Advantages[1], r.KL = false, 0, 0, []float32{0, 0.5, 0.5}
 	}, "")
-	f("fractional weight", func(r *Row) { r.Weights[1] = 0.5 }, "")
+	f("importance weights", func(r *Row) { r.ImportanceWeights = []float32{1, 0.5, 0} }, "")
+	f("no loss mask", func(r *Row) { r.LossMask = nil }, "")
+	f("no loss mask, no advantage", func(r *Row) { r.LossMask, r.Advantages[1] = nil, 0 }, "")
 	f("one token", func(r *Row) { *r = newRow(1) }, "1 tokens")
 	f("no token", func(r *Row) { *r = Row{} }, "0 tokens")
 	f("negative token", func(r *Row) { r.Tokens[2] = -1 }, "token 2 is negative")
-	f("short weights", func(r *Row) { r.Weights = r.Weights[:2] }, "2 weights for 3 tokens")
+	f("short mask", func(r *Row) { r.LossMask = r.LossMask[:2] }, "loss mask of 2 values for 3 tokens")
+	f("long importance weights", func(r *Row) { r.ImportanceWeights = make([]float32, 4) },
+		"4 importance weights for 3 tokens")
+	f("short entropy", func(r *Row) { r.Entropy = []float32{0} }, "1 entropy for 3 tokens")
 	f("no log-probs", func(r *Row) { r.Logprobs = nil }, "0 logprobs for 3 tokens")
 	f("long advantages", func(r *Row) { r.Advantages = append(r.Advantages, 0) }, "4 advantages for 3 tokens")
 	f("empty kl", func(r *Row) { r.KL = []float32{} }, "0 kl for 3 tokens")
 	f("NaN log-prob", func(r *Row) { r.Logprobs[1] = nan }, "logprobs of token 1 is NaN")
 	f("infinite log-prob", func(r *Row) { r.Logprobs[2] = inf }, "logprobs of token 2 is -Inf")
 	f("NaN kl", func(r *Row) { r.KL = []float32{0, nan, 0} }, "kl of token 1 is NaN")
-	f("trained first token", func(r *Row) { r.Weights[0] = 1 }, "weights of the first token")
-	f("kl of the first token", func(r *Row) { r.KL = []float32{1, 0, 0} }, "kl of the first token")
+	f("trained first token", func(r *Row) { r.LossMask[0] = true }, "the first token")
+	f("advantage of the first token", func(r *Row) { r.LossMask, r.Advantages[0] = nil, 1 }, "the first token")
+	f("kl of the first token", func(r *Row) { r.KL = []float32{1, 0, 0} }, "the first token")
+	f("entropy of the first token", func(r *Row) { r.Entropy = []float32{1, 0, 0} }, "the first token")
 	f("positive log-prob", func(r *Row) { r.Logprobs[1] = 0.1 }, "log-prob of token 1 is positive")
-	f("negative weight", func(r *Row) { r.Weights[1] = -1 }, "weight of token 1 is negative")
-	f("advantage outside the mask", func(r *Row) { r.Weights[1], r.Logprobs[1] = 0, 0 }, "not trained but has advantage")
-	f("log-prob outside the mask", func(r *Row) { r.Weights[1], r.Advantages[1] = 0, 0 }, "not trained but has log-prob")
+	f("negative importance weight", func(r *Row) { r.ImportanceWeights = []float32{1, -1, 1} },
+		"importance weight of token 1 is negative")
+	f("NaN importance weight", func(r *Row) { r.ImportanceWeights = []float32{1, 1, nan} },
+		"importance weights of token 2 is NaN")
+	f("advantage outside the mask", func(r *Row) { r.LossMask[1], r.Logprobs[1] = false, 0 },
+		"not trained but has advantage")
+	f("log-prob outside the mask", func(r *Row) { r.LossMask[1], r.Advantages[1] = false, 0 },
+		"not trained but has log-prob")
 }
 
 func TestBadArgumentsAreNotSent(t *testing.T) {
@@ -55,9 +69,9 @@ func TestBadArgumentsAreNotSent(t *testing.T) {
 	}
 	ctx := context.Background()
 	bad := newRow(1, 2)
-	bad.Weights[0] = 1
+	bad.LossMask[0] = true
 	_, _, err := c.ForwardBackward(ctx, []Row{newRow(1, 2), bad}, empo2Loss)
-	f("bad row", "forward_backward: row 1: weights", err)
+	f("bad row", "forward_backward: row 1: the first token", err)
 	_, _, err = c.ForwardBackward(ctx, nil, empo2Loss)
 	f("no rows", "no rows", err)
 	_, err = c.Forward(ctx, []Row{{Tokens: []int32{1}}})
@@ -70,12 +84,13 @@ func TestBadArgumentsAreNotSent(t *testing.T) {
 
 func TestEachLossGetsItsArrays(t *testing.T) {
 	r := newRow(1, 2, 3)
-	r.KL = []float32{0, 1, 1}
+	r.KL, r.Entropy, r.FloorExempt = []float32{0, 1, 1}, []float32{0, 1, 1}, true
+	r.ImportanceWeights = []float32{1, 0.5, 2}
 	want := map[string]string{
 		"cross_entropy":       "target_tokens weights",
 		"importance_sampling": "advantages logprobs target_tokens",
 		"ppo":                 "advantages logprobs target_tokens",
-		"empo2":               "advantages kl logprobs target_tokens weights",
+		"empo2":               "advantages entropy floor_mask importance_weights kl logprobs loss_mask target_tokens",
 	}
 	for loss, names := range want {
 		var got []string
@@ -86,5 +101,32 @@ func TestEachLossGetsItsArrays(t *testing.T) {
 		if strings.Join(got, " ") != names {
 			t.Errorf("%s gets %v, want %s", loss, got, names)
 		}
+	}
+}
+
+func TestLossesWithoutImportanceWeightsGetThemInOtherArrays(t *testing.T) {
+	r := newRow(1, 2, 3)
+	r.LossMask[1], r.Logprobs[1], r.Advantages[1] = false, 0, 0
+	r.ImportanceWeights = []float32{1, 7, 0.25}
+	f := func(loss, array string, want ...float32) {
+		t.Helper()
+		if diff := cmp.Diff(want, newDatum(r, loss).LossFnInputs[array].Data); diff != "" {
+			t.Errorf("%s of %s (-want +got):\n%s", array, loss, diff)
+		}
+	}
+	f("cross_entropy", "weights", 0, 0.25)
+	f("ppo", "advantages", 0, 0.125)
+	f("importance_sampling", "advantages", 0, 0.125)
+	f("empo2", "advantages", 0, 0.5)
+}
+
+func TestTheLossMaskDefaultsToTheAdvantages(t *testing.T) {
+	r := newRow(1, 2, 3)
+	r.LossMask, r.Advantages[1] = nil, 0
+	if got := newDatum(r, "empo2").LossFnInputs["loss_mask"].Data; !cmp.Equal([]int32{0, 1}, got) {
+		t.Errorf("loss mask %v", got)
+	}
+	if _, sent := newDatum(r, "empo2").LossFnInputs["importance_weights"]; sent {
+		t.Error("importance weights of 1 are sent")
 	}
 }

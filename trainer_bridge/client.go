@@ -4,17 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"regexp"
 	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
-// ClientConfig says where a trainer is and which adapter to train.
+// ClientConfig is the address of a trainer and the adapter to train.
 type ClientConfig struct {
-	// Process is the supervised trainer, whose URL, token and model are used
-	// and whose death ends every call at once. Nil: the three fields below.
+	// Process is a supervised trainer. The client uses its URL, token and model,
+	// and every call ends when the process ends. Nil means that the next three
+	// fields are used.
 	Process   *Process
 	URL       string // for example "http://127.0.0.1:8000"
 	Token     string // empty: none is sent
@@ -23,32 +27,37 @@ type ClientConfig struct {
 	Rank  int     // of the LoRA adapter, at least 1
 	Alpha float64 // LoRA's scale is Alpha/Rank
 	Seed  int64   // of the adapter's first weights
+	// TargetModules are the linear layers that get an adapter: names, or ends
+	// of names such as "q_proj" or "self_attn.q_proj". One keyword may stand
+	// alone: "all-linear" or "attention". Empty means all-linear. Vision towers,
+	// routers and the output embedding are never adapted.
+	TargetModules []string
 
 	// Timeout bounds an operation from submission to result; 0 is 5 minutes.
 	Timeout time.Duration
-	// AnswerTimeout bounds one HTTP exchange, after which it is repeated. It
-	// must exceed the time that the trainer holds a long poll; 0 is a minute.
+	// AnswerTimeout bounds one HTTP exchange, which is then retried. It must
+	// exceed the time that the trainer holds a long poll; 0 is a minute.
 	AnswerTimeout time.Duration
-	// Log gets a warning per repeated request; the zero value is silent.
+	// Log gets a warning before each retry; the zero value is silent.
 	Log zerolog.Logger
 }
 
-// A Client trains one adapter. Requests carry sequence numbers that the
-// client assigns in order, so that a request whose answer was lost is
-// answered when it is repeated, never executed twice.
+// A Client trains one adapter. The client numbers its requests in order. If an
+// answer is lost, the client repeats the request under the same number, and the
+// trainer answers without executing it again.
 //
-// Its methods may be called from several goroutines, but one call is served
-// at a time; who wants a certain order must call from one goroutine.
+// Several goroutines may call its methods, but the client serves one call at a
+// time. Callers that need a certain order must use one goroutine.
 type Client struct {
 	link
-	cfg       ClientConfig
-	transport interface{ CloseIdleConnections() }
-	model     string
-	turn      chan struct{} // holds one token; who has it talks
+	cfg     ClientConfig
+	model   string
+	adapted []string
+	turn    chan struct{} // holds one token; a call takes it while it is served
 
-	// All below belong to whoever has the turn.
+	// The call that has the token owns the next three fields.
 	seq       int64 // next sequence number
-	taken     bool  // seq may have reached the trainer although nobody said so
+	taken     bool  // seq may have reached the trainer, but no answer confirmed it
 	uncertain error // why the trainer's weights are not known
 
 	heartbeat context.CancelFunc
@@ -57,23 +66,26 @@ type Client struct {
 
 // Dial opens a session and creates the adapter. Close the client when done.
 func Dial(ctx context.Context, cfg ClientConfig) (*Client, error) {
-	return dial(ctx, cfg, newTransport(4)) // one call at a time, heartbeats and health checks
+	return dial(ctx, cfg, jsonhttp.NewTransport(4)) // one call at a time, heartbeats and health checks
 }
 
-func dial(ctx context.Context, cfg ClientConfig, transport roundTripCloser) (*Client, error) {
+func dial(ctx context.Context, cfg ClientConfig, transport http.RoundTripper) (*Client, error) {
 	cfg = cfg.withDefaults()
 	if cfg.Rank < 1 {
 		return nil, fmt.Errorf("dial trainer: rank %d is less than 1", cfg.Rank)
 	}
+	to, err := newLink(cfg.URL, cfg.Token, cfg.AnswerTimeout, cfg.Log, transport)
+	if err != nil {
+		return nil, fmt.Errorf("dial trainer: %w", err)
+	}
 	c := &Client{
-		link: newLink(cfg.URL, cfg.Token, cfg.AnswerTimeout, cfg.Log, transport),
-		cfg:  cfg, transport: transport,
+		link: to, cfg: cfg,
 		turn: make(chan struct{}, 1), seq: 1, beating: make(chan struct{}),
 	}
 	c.turn <- struct{}{}
 	session, err := c.open(ctx)
 	if err != nil {
-		transport.CloseIdleConnections()
+		to.http.Close()
 		return nil, fmt.Errorf("dial trainer %s: %w", cfg.URL, err)
 	}
 	beat, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -115,32 +127,41 @@ func (c *Client) open(ctx context.Context) (string, error) {
 	var ack submitted
 	err = c.call(ctx, "create_model", modelRequest{
 		SessionID: session.ID, BaseModel: c.cfg.BaseModel, Type: "create_model",
-		Lora: loraConfig{Rank: c.cfg.Rank, Alpha: c.cfg.Alpha, Seed: c.cfg.Seed, TrainMLP: true, TrainAttn: true},
+		Lora: loraConfig{
+			Rank: c.cfg.Rank, Alpha: c.cfg.Alpha, Seed: c.cfg.Seed, TrainMLP: true, TrainAttn: true,
+			TargetModules: c.cfg.TargetModules,
+		},
 	}, &ack)
 	if err != nil {
 		return "", err
 	}
-	var created struct {
-		ModelID string `json:"model_id"`
-	}
+	var created createdModel
 	if err := c.result(ctx, "create_model", ack.RequestID, &created); err != nil {
 		return "", err
 	}
 	if created.ModelID == "" {
 		return "", errors.New("create_model: the answer has no model_id")
 	}
-	c.model = created.ModelID
+	c.model, c.adapted = created.ModelID, created.Adapted
+	if len(created.Skipped) > 0 {
+		c.cfg.Log.Warn().Interface("modules", created.Skipped).Msg("the trainer does not adapt some modules")
+	}
 	return session.ID, nil
 }
 
-// ModelID is the trainer's name of the adapter; a new Dial gets a new one.
+// ModelID returns the trainer's name of the adapter. Every Dial gets a new one.
 func (c *Client) ModelID() string { return c.model }
 
-// Close ends the heartbeat and the connections. The trainer keeps running.
+// AdaptedModules returns the names of the modules that the adapter changes,
+// with * in place of layer numbers. It is nil if the trainer does not report
+// them.
+func (c *Client) AdaptedModules() []string { return c.adapted }
+
+// Close ends the heartbeat and the connections. The trainer continues to run.
 func (c *Client) Close() error {
 	c.heartbeat()
 	<-c.beating
-	c.transport.CloseIdleConnections()
+	c.http.Close()
 	return nil
 }
 
@@ -148,36 +169,36 @@ func (c *Client) Close() error {
 func (c *Client) Health(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("health: no answer within 5s"))
 	defer cancel()
-	resp, err := c.http.R().SetContext(ctx).Get("/api/v1/healthz")
-	if err != nil {
+	err := c.http.Call(ctx, jsonhttp.Request{Path: "/api/v1/healthz"}, nil)
+	switch {
+	case err == nil:
+		return nil
+	case jsonhttp.Status(err) == 0:
 		return unavailable(ctx, "health", err)
 	}
-	if resp.IsError() {
-		return refusal("health", resp)
-	}
-	return nil
+	return refusal("health", err)
 }
 
-// Forward returns, for each row, log π(tokens[i+1] | tokens[:i+1]) in nats
-// under the adapter as it is: len(Tokens)-1 values. Only Tokens are read.
+// Forward returns log π(tokens[i+1] | tokens[:i+1]) of each row in nats, under
+// the present adapter: len(Tokens)-1 values. It reads only Tokens.
 func (c *Client) Forward(ctx context.Context, rows []Row) ([][]float32, error) {
 	bare := make([]Row, len(rows))
 	for i, r := range rows {
 		zero := make([]float32, len(r.Tokens))
-		bare[i] = Row{Tokens: r.Tokens, Weights: zero, Logprobs: zero, Advantages: zero}
+		bare[i] = Row{Tokens: r.Tokens, Logprobs: zero, Advantages: zero}
 	}
 	_, logprobs, err := c.train(ctx, "forward", bare, Loss{Name: "cross_entropy"})
 	return logprobs, err
 }
 
-// ForwardBackward adds the loss's gradient over all rows to what has gathered
-// since the last OptimStep. Besides the metrics it returns what Forward would
-// have returned.
+// ForwardBackward adds the gradient of the loss over all rows to the gradient
+// accumulated since the last OptimStep. It returns the metrics, and the
+// log-probs that Forward would return.
 func (c *Client) ForwardBackward(ctx context.Context, rows []Row, loss Loss) (Stats, [][]float32, error) {
 	return c.train(ctx, "forward_backward", rows, loss)
 }
 
-// OptimStep applies the gathered gradient and clears it.
+// OptimStep applies the accumulated gradient and clears it.
 func (c *Client) OptimStep(ctx context.Context, adam Adam) (Stats, error) {
 	const op = "optim_step"
 	if err := adam.check(); err != nil {
@@ -195,9 +216,9 @@ func (c *Client) OptimStep(ctx context.Context, adam Adam) (Stats, error) {
 	return out.Metrics.stats(), nil
 }
 
-// SaveWeights writes the adapter and the optimizer's exact state under a
-// name (letters, digits, dot, dash, underscore). It replaces an older
-// checkpoint of that name.
+// SaveWeights writes a checkpoint: the adapter and the optimizer's exact state.
+// A name has letters, digits, dots, dashes and underscores. SaveWeights replaces
+// an older checkpoint of that name.
 func (c *Client) SaveWeights(ctx context.Context, name string) error {
 	_, err := c.save(ctx, "save_weights", name)
 	return err
@@ -205,7 +226,7 @@ func (c *Client) SaveWeights(ctx context.Context, name string) error {
 
 // Export is an adapter that inference servers can load.
 type Export struct {
-	Path string // the trainer's own name of it, tinker://…
+	Path string // the trainer's name of the export, tinker://…
 	Dir  string // absolute directory; empty if the trainer is elsewhere
 }
 
@@ -232,11 +253,11 @@ func (c *Client) save(ctx context.Context, op, name string) (pathOutput, error) 
 	return out, nil
 }
 
-// LoadWeights restores a checkpoint that SaveWeights wrote, in this process of
-// the trainer or an earlier one, and forgets any gathered gradient. The
-// checkpoint is a name or a whole tinker:// path. With optimizer the
-// optimizer's state is restored too, so that training continues as if it had
-// not been interrupted.
+// LoadWeights restores a checkpoint that SaveWeights wrote in this process of
+// the trainer or in an earlier one. It clears the accumulated gradient. The
+// checkpoint is a name or a complete tinker:// path. With optimizer it also
+// restores the optimizer's state, so that training continues as if it was never
+// interrupted.
 func (c *Client) LoadWeights(ctx context.Context, checkpoint string, optimizer bool) error {
 	const op = "load_weights"
 	path := checkpoint

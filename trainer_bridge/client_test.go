@@ -13,11 +13,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/empo2/empo2/trainer_bridge/trainertest"
+	"github.com/empo2/empo2/trainer_bridge/trainertest/fakeserver"
 )
 
 // dialFake connects to a fake trainer with impatient deadlines.
-func dialFake(t *testing.T, s *trainertest.Server, token string) *Client {
+func dialFake(t *testing.T, s *fakeserver.Server, token string) *Client {
 	t.Helper()
 	c, err := Dial(t.Context(), ClientConfig{
 		URL: s.URL, Token: token, BaseModel: "fake", Rank: 8, Alpha: 16, Seed: 1,
@@ -33,17 +33,17 @@ func dialFake(t *testing.T, s *trainertest.Server, token string) *Client {
 // newRow trains every token but the first.
 func newRow(tokens ...int32) Row {
 	n := len(tokens)
-	r := Row{Tokens: tokens, Weights: make([]float32, n), Logprobs: make([]float32, n), Advantages: make([]float32, n)}
+	r := Row{Tokens: tokens, LossMask: make([]bool, n), Logprobs: make([]float32, n), Advantages: make([]float32, n)}
 	for i := 1; i < n; i++ {
-		r.Weights[i], r.Logprobs[i], r.Advantages[i] = 1, -1, 0.5
+		r.LossMask[i], r.Logprobs[i], r.Advantages[i] = true, -1, 0.5
 	}
 	return r
 }
 
 // once lets a fault happen the first time that an op arrives.
-func once(op string, fault trainertest.Fault) func(trainertest.Call) trainertest.Fault {
+func once(op string, fault fakeserver.Fault) func(fakeserver.Call) fakeserver.Fault {
 	var only sync.Once
-	return func(c trainertest.Call) (f trainertest.Fault) {
+	return func(c fakeserver.Call) (f fakeserver.Fault) {
 		if c.Op == op {
 			only.Do(func() { f = fault })
 		}
@@ -51,12 +51,12 @@ func once(op string, fault trainertest.Fault) func(trainertest.Call) trainertest
 	}
 }
 
-func always(op string, fault trainertest.Fault) func(trainertest.Call) trainertest.Fault {
-	return func(c trainertest.Call) trainertest.Fault {
+func always(op string, fault fakeserver.Fault) func(fakeserver.Call) fakeserver.Fault {
+	return func(c fakeserver.Call) fakeserver.Fault {
 		if c.Op == op {
 			return fault
 		}
-		return trainertest.Fault{}
+		return fakeserver.Fault{}
 	}
 }
 
@@ -67,7 +67,7 @@ var (
 
 func TestTrainingChangesThePolicyAndSurvivesARestart(t *testing.T) {
 	ctx, root := t.Context(), t.TempDir()
-	s := trainertest.New(t, trainertest.Options{Root: root, Token: "secret"})
+	s := fakeserver.New(t, fakeserver.Options{Root: root, Token: "secret"})
 	c := dialFake(t, s, "secret")
 	rows := []Row{newRow(1, 2, 3), newRow(4, 5)}
 
@@ -75,7 +75,7 @@ func TestTrainingChangesThePolicyAndSurvivesARestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := [][]float32{trainertest.Logprobs(0, rows[0].Tokens), trainertest.Logprobs(0, rows[1].Tokens)}
+	want := [][]float32{fakeserver.Logprobs(0, rows[0].Tokens), fakeserver.Logprobs(0, rows[1].Tokens)}
 	if diff := cmp.Diff(want, before); diff != "" {
 		t.Errorf("log-probs before training (-want +got):\n%s", diff)
 	}
@@ -105,7 +105,7 @@ func TestTrainingChangesThePolicyAndSurvivesARestart(t *testing.T) {
 	}
 	s.Close()
 
-	again := trainertest.New(t, trainertest.Options{Root: root})
+	again := fakeserver.New(t, fakeserver.Options{Root: root})
 	c = dialFake(t, again, "")
 	if err := c.LoadWeights(ctx, "000001", true); err != nil {
 		t.Fatal(err)
@@ -117,7 +117,7 @@ func TestTrainingChangesThePolicyAndSurvivesARestart(t *testing.T) {
 }
 
 func TestCallsAreNumberedInOrder(t *testing.T) {
-	s := trainertest.New(t, trainertest.Options{})
+	s := fakeserver.New(t, fakeserver.Options{})
 	c := dialFake(t, s, "")
 	for range 2 {
 		if _, _, err := c.ForwardBackward(t.Context(), []Row{newRow(1, 2)}, empo2Loss); err != nil {
@@ -140,7 +140,7 @@ func TestCallsAreNumberedInOrder(t *testing.T) {
 }
 
 func TestALostExchangeIsRepeatedButNotExecutedTwice(t *testing.T) {
-	faults := map[string]trainertest.Fault{
+	faults := map[string]fakeserver.Fault{
 		"response lost after the work": {Lose: true},
 		"internal error":               {Status: 500, Message: "oops"},
 		"busy":                         {Status: 429, Message: "later"},
@@ -148,7 +148,7 @@ func TestALostExchangeIsRepeatedButNotExecutedTwice(t *testing.T) {
 	for name, fault := range faults {
 		for _, op := range []string{"optim_step", "retrieve_future"} {
 			t.Run(name+" "+op, func(t *testing.T) {
-				s := trainertest.New(t, trainertest.Options{Fault: once(op, fault)})
+				s := fakeserver.New(t, fakeserver.Options{Fault: once(op, fault)})
 				c := dialFake(t, s, "")
 				for range 2 {
 					if _, err := c.OptimStep(t.Context(), adam); err != nil {
@@ -173,11 +173,11 @@ func TestALostExchangeIsRepeatedButNotExecutedTwice(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	f := func(name string, fault trainertest.Fault, want RequestError) {
+	f := func(name string, fault fakeserver.Fault, want RequestError) {
 		t.Helper()
 		t.Run(name, func(t *testing.T) {
 			t.Helper()
-			s := trainertest.New(t, trainertest.Options{Fault: once("save_weights", fault)})
+			s := fakeserver.New(t, fakeserver.Options{Fault: once("save_weights", fault)})
 			c := dialFake(t, s, "")
 			err := c.SaveWeights(t.Context(), "x")
 			var got *RequestError
@@ -189,18 +189,33 @@ func TestRefusals(t *testing.T) {
 			}
 		})
 	}
-	f("user", trainertest.Fault{Category: "user", Message: "bad name"}, RequestError{"save_weights", CategoryUser, "bad name", 0})
-	f("server", trainertest.Fault{Category: "server", Message: "no space"}, RequestError{"save_weights", CategoryServer, "no space", 0})
-	f("unknown", trainertest.Fault{Category: "gremlins", Message: "?"}, RequestError{"save_weights", CategoryUnknown, "?", 0})
-	f("before it was accepted", trainertest.Fault{Status: 422, Message: "no path"}, RequestError{"save_weights", CategoryUser, "no path", 422})
+	f("user", fakeserver.Fault{Category: "user", Message: "bad name"}, RequestError{"save_weights", CategoryUser, "bad name", 0})
+	f("server", fakeserver.Fault{Category: "server", Message: "no space"}, RequestError{"save_weights", CategoryServer, "no space", 0})
+	f("unknown", fakeserver.Fault{Category: "gremlins", Message: "?"}, RequestError{"save_weights", CategoryUnknown, "?", 0})
+	f("before it was accepted", fakeserver.Fault{Status: 422, Message: "no path"}, RequestError{"save_weights", CategoryUser, "no path", 422})
 }
 
 func TestAWrongTokenHasAHint(t *testing.T) {
-	s := trainertest.New(t, trainertest.Options{Token: "right"})
+	s := fakeserver.New(t, fakeserver.Options{Token: "right"})
 	_, err := Dial(t.Context(), ClientConfig{URL: s.URL, Token: "wrong", Rank: 1})
 	if err == nil || !strings.Contains(err.Error(), "hint: the bearer token") {
 		t.Fatal(err)
 	}
+}
+
+// A trainer that repeats the token in a refusal does not make us print it.
+func TestTheTokenIsNotInErrors(t *testing.T) {
+	f := func(fault fakeserver.Fault) {
+		t.Helper()
+		fault.Message = "no session for right-token"
+		s := fakeserver.New(t, fakeserver.Options{Token: "right-token", Fault: once("save_weights", fault)})
+		err := dialFake(t, s, "right-token").SaveWeights(t.Context(), "x")
+		if err == nil || !strings.Contains(err.Error(), "no session for [key]") {
+			t.Errorf("%+v: %v", fault, err)
+		}
+	}
+	f(fakeserver.Fault{Status: 422})
+	f(fakeserver.Fault{Category: "server"})
 }
 
 func TestAFailedUpdateMustBeRestored(t *testing.T) {
@@ -208,7 +223,7 @@ func TestAFailedUpdateMustBeRestored(t *testing.T) {
 		t.Helper()
 		t.Run(op, func(t *testing.T) {
 			t.Helper()
-			s := trainertest.New(t, trainertest.Options{Fault: once(op, trainertest.Fault{Category: "server", Message: "nan"})})
+			s := fakeserver.New(t, fakeserver.Options{Fault: once(op, fakeserver.Fault{Category: "server", Message: "nan"})})
 			c := dialFake(t, s, "")
 			if err := c.SaveWeights(t.Context(), "000000"); err != nil {
 				t.Fatal(err)
@@ -238,7 +253,7 @@ func TestAFailedUpdateMustBeRestored(t *testing.T) {
 }
 
 func TestManyRowsAreSentInSeveralRequests(t *testing.T) {
-	s := trainertest.New(t, trainertest.Options{})
+	s := fakeserver.New(t, fakeserver.Options{})
 	c := dialFake(t, s, "")
 	rows := make([]Row, 2500)
 	tokens := 0.0
@@ -257,7 +272,7 @@ func TestManyRowsAreSentInSeveralRequests(t *testing.T) {
 		t.Errorf("%v tokens and %d log-prob arrays, want %v and %d", stats.Tokens(), len(logprobs), tokens, len(rows))
 	}
 	for i, r := range rows {
-		if diff := cmp.Diff(trainertest.Logprobs(0, r.Tokens), logprobs[i]); diff != "" {
+		if diff := cmp.Diff(fakeserver.Logprobs(0, r.Tokens), logprobs[i]); diff != "" {
 			t.Fatalf("row %d (-want +got):\n%s", i, diff)
 		}
 	}
@@ -268,8 +283,10 @@ func TestManyRowsAreSentInSeveralRequests(t *testing.T) {
 
 func TestGoldenRequest(t *testing.T) {
 	r := Row{
-		Tokens: []int32{1, 17, 300, 2}, Weights: []float32{0, 0, 1, 1}, Logprobs: []float32{0, 0, -0.25, -1.5},
+		Tokens: []int32{1, 17, 300, 2}, LossMask: []bool{false, false, true, true},
+		ImportanceWeights: []float32{0, 0, 1, 0.75}, Logprobs: []float32{0, 0, -0.25, -1.5},
 		Advantages: []float32{0, 0, 0.125, -0.5}, KL: []float32{0, 0, 0.0625, 0.0625},
+		Entropy: []float32{0, 0, 0.03125, 0.03125}, FloorExempt: true,
 	}
 	request := forwardBackwardRequest{ModelID: "session:train:0", SeqID: 7, Input: lossInput{
 		Data: []datum{newDatum(r, "empo2")},

@@ -11,39 +11,45 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
-// CodecConfig says where the trainer is whose tokenizer is used.
+// CodecConfig is the address of the trainer whose tokenizer is used.
 type CodecConfig struct {
 	URL   string // for example "http://127.0.0.1:8000"
 	Token string // empty: none is sent
 
-	Timeout       time.Duration // of one call with its repeats; 0: a minute
-	AnswerTimeout time.Duration // of one exchange, which is then repeated; 0: 20 seconds
+	Timeout       time.Duration // of one call, retries included; 0: a minute
+	AnswerTimeout time.Duration // of one HTTP exchange, before it is retried; 0: 20 seconds
 	Log           zerolog.Logger
 }
 
-// A Codec is the tokenizer and the chat template of the trainer's base model,
-// which only this project's own trainer serves. Calls are answered beside the
-// training and change nothing, so that they are repeated until their deadline.
-// It is safe for concurrent use, by many goroutines.
+// A Codec is the tokenizer and the chat template of the trainer's base model.
+// Only this project's own trainer serves them. The trainer answers while it
+// trains. Calls change nothing, so that they are retried until their deadline.
+// A Codec is safe for concurrent use.
 type Codec struct {
+	// TemplateArgs are arguments of the chat template for Render, for example
+	// enable_thinking. Nil: none. Set them before the first call.
+	TemplateArgs map[string]any
+
 	cfg       CodecConfig
-	transport *http.Transport
-	find      func(context.Context) (*Process, error) // nil: cfg says where
+	transport *jsonhttp.Transport
+	find      func(context.Context) (*Process, error) // nil: cfg has the address
 
 	mu   sync.Mutex
-	at   *Process // whom to speaks with
+	at   *Process // the process that to leads to
 	to   link
 	once bool // to is set
 }
 
-// NewCodec makes a Codec of a trainer that runs somewhere. Nothing is sent yet.
+// NewCodec makes a Codec of a trainer that runs elsewhere. It sends nothing.
 func NewCodec(cfg CodecConfig) *Codec { return newCodec(cfg, nil) }
 
-// Codec makes a Codec that follows the process of l from one restart to the
-// next. A call while there is none waits for it: the trainer is restarted when
-// l is used next, so a call that nothing follows ends at its deadline. Before
+// Codec makes a Codec that finds the process of l again after each restart. A
+// call waits while no process runs. The trainer is only restarted by a call of
+// l's other methods; without one, the Codec's call ends at its deadline. Before
 // the first Restore and after Close calls end at once with [ErrUnavailable].
 func (l *Local) Codec() *Codec {
 	cfg := CodecConfig{AnswerTimeout: l.Client.AnswerTimeout, Log: l.Client.Log}
@@ -57,7 +63,7 @@ func newCodec(cfg CodecConfig, find func(context.Context) (*Process, error)) *Co
 	if cfg.AnswerTimeout == 0 {
 		cfg.AnswerTimeout = 20 * time.Second
 	}
-	return &Codec{cfg: cfg, transport: newTransport(64), find: find}
+	return &Codec{cfg: cfg, transport: jsonhttp.NewTransport(64), find: find}
 }
 
 // Close closes idle connections. The Codec may still be used.
@@ -66,14 +72,14 @@ func (c *Codec) Close() error {
 	return nil
 }
 
-// Tokenize encodes text, nothing added. Control tokens written in it are plain
-// text.
+// Tokenize encodes text and adds no tokens. Control tokens written in it are
+// plain text.
 func (c *Codec) Tokenize(ctx context.Context, text string) ([]int32, error) {
 	return c.tokenize(ctx, text, false)
 }
 
-// TokenizeSpecial encodes text, nothing added. Control tokens written in it
-// become their ids, as in a server that is given a prompt as text.
+// TokenizeSpecial encodes text and adds no tokens. Control tokens written in it
+// become their ids, as in a server that gets its prompt as text.
 func (c *Codec) TokenizeSpecial(ctx context.Context, text string) ([]int32, error) {
 	return c.tokenize(ctx, text, true)
 }
@@ -89,8 +95,7 @@ func (c *Codec) tokenize(ctx context.Context, text string, special bool) ([]int3
 	return out.Tokens, err
 }
 
-// Detokenize decodes ids, control tokens as their text. Bytes that are no
-// character come out as U+FFFD.
+// Detokenize decodes ids, control tokens included. Invalid UTF-8 becomes U+FFFD.
 func (c *Codec) Detokenize(ctx context.Context, ids []int32) (string, error) {
 	if len(ids) == 0 {
 		return "", nil
@@ -102,8 +107,8 @@ func (c *Codec) Detokenize(ctx context.Context, ids []int32) (string, error) {
 	return out.Text, err
 }
 
-// ControlToken is the id of the control token written as text, for example
-// "<|im_end|>". It is a [RequestError] if the model has no such token.
+// ControlToken returns the id of a control token, for example "<|im_end|>". It
+// returns a [RequestError] if the model has no such token.
 func (c *Codec) ControlToken(ctx context.Context, text string) (int32, error) {
 	var out struct {
 		Token *int32 `json:"token"`
@@ -119,23 +124,29 @@ func (c *Codec) ControlToken(ctx context.Context, text string) (int32, error) {
 
 // TextMessage is one message of a conversation.
 type TextMessage struct {
-	Role    string `json:"role"` // system, user, assistant, or what else the model knows
+	Role    string `json:"role"` // system, user, assistant, or another role of the model
 	Content string `json:"content"`
 }
 
-// Render writes messages in the model's own chat template and, if generation
-// is set, opens the answer. It is a [RequestError] if the model has no template
-// or its template refuses the messages. Control tokens written in a message
-// stay as they are: tokenize messages by themselves, not what this returns.
+// Render applies the model's own chat template to messages. With generation it
+// also begins the assistant's message. It returns a [RequestError] if the model
+// has no template, or if the template refuses the messages. Render does not
+// neutralise control tokens written in a message: tokenize the messages one by
+// one, never the returned text.
 func (c *Codec) Render(ctx context.Context, messages []TextMessage, generation bool) (string, error) {
 	var out struct {
 		Text string `json:"text"`
 	}
-	err := c.call(ctx, "render", map[string]any{"messages": messages, "add_generation_prompt": generation}, &out)
+	body := map[string]any{"messages": messages, "add_generation_prompt": generation}
+	if len(c.TemplateArgs) > 0 {
+		body["template_args"] = c.TemplateArgs
+	}
+	err := c.call(ctx, "render", body, &out)
 	return out.Text, err
 }
 
-// call asks the trainer, and the next one if it is replaced meanwhile.
+// call sends a request to the trainer. If the trainer's process is replaced in
+// the meantime, it sends the request to the new process.
 func (c *Codec) call(ctx context.Context, op string, body, result any) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.Timeout, fmt.Errorf("%s: no answer within %v", op, c.cfg.Timeout))
 	defer cancel()
@@ -157,7 +168,7 @@ func (c *Codec) call(ctx context.Context, op string, body, result any) error {
 	}
 }
 
-// ask is one call to one trainer; it ends with the trainer's process.
+// ask sends a request to one trainer. It ends when the trainer's process ends.
 func ask(ctx context.Context, p *Process, to link, op string, body any) (json.RawMessage, error) {
 	if p != nil {
 		var cancel context.CancelCauseFunc
@@ -168,7 +179,7 @@ func ask(ctx context.Context, p *Process, to link, op string, body any) (json.Ra
 	return to.post(ctx, op, op, body)
 }
 
-// link is the way to the trainer as it is now.
+// link returns the connection to the present trainer.
 func (c *Codec) link(ctx context.Context) (*Process, link, error) {
 	var p *Process
 	url, token := strings.TrimRight(c.cfg.URL, "/"), c.cfg.Token
@@ -182,12 +193,16 @@ func (c *Codec) link(ctx context.Context) (*Process, link, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.once || c.at != p {
-		c.at, c.to, c.once = p, newLink(url, token, c.cfg.AnswerTimeout, c.cfg.Log, c.transport), true
+		to, err := newLink(url, token, c.cfg.AnswerTimeout, c.cfg.Log, c.transport)
+		if err != nil {
+			return nil, link{}, err
+		}
+		c.at, c.to, c.once = p, to, true
 	}
 	return p, c.to, nil
 }
 
-// foreign says what it means that a trainer does not know these calls.
+// foreign adds a hint if the trainer does not know the call.
 func foreign(err error) error {
 	var refused *RequestError
 	if errors.As(err, &refused) && refused.Status == http.StatusNotFound {

@@ -12,19 +12,19 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/empo2/empo2/trainer_bridge/trainertest"
+	"github.com/empo2/empo2/trainer_bridge/trainertest/fakeserver"
 )
 
-func fakeCodec(t *testing.T, opts trainertest.Options) (*trainertest.Server, *Codec) {
+func fakeCodec(t *testing.T, opts fakeserver.Options) (*fakeserver.Server, *Codec) {
 	t.Helper()
-	s := trainertest.New(t, opts)
+	s := fakeserver.New(t, opts)
 	c := NewCodec(CodecConfig{URL: s.URL + "/", Token: opts.Token, Timeout: 30 * time.Second})
 	t.Cleanup(func() { c.Close() })
 	return s, c
 }
 
 func TestCodecSpeaksToTheTrainer(t *testing.T) {
-	_, c := fakeCodec(t, trainertest.Options{Token: "secret"})
+	_, c := fakeCodec(t, fakeserver.Options{Token: "secret"})
 	checkCodec(t, c)
 }
 
@@ -72,24 +72,25 @@ func checkCodec(t *testing.T, c *Codec) {
 }
 
 func TestCodecRepeatsWhatGotNoAnswer(t *testing.T) {
-	f := func(fault trainertest.Fault) {
+	f := func(fault fakeserver.Fault) {
 		t.Helper()
-		s, c := fakeCodec(t, trainertest.Options{Fault: once("tokenize", fault)})
+		s, c := fakeCodec(t, fakeserver.Options{Fault: once("tokenize", fault)})
 		ids, err := c.Tokenize(t.Context(), "ab")
-		if diff := cmp.Diff(trainertest.Tokenize("ab", false), ids); err != nil || diff != "" {
+		if diff := cmp.Diff(fakeserver.Tokenize("ab", false), ids); err != nil || diff != "" {
 			t.Errorf("%+v: %v %s", fault, err, diff)
 		}
 		if n := s.Count("tokenize"); n != 2 {
 			t.Errorf("%+v: asked %d times", fault, n)
 		}
 	}
-	f(trainertest.Fault{Status: 503, Message: "busy"})
-	f(trainertest.Fault{Status: 429, Message: "slowly"})
-	f(trainertest.Fault{Lose: true})
+	f(fakeserver.Fault{Status: 503, Message: "busy"})
+	f(fakeserver.Fault{Status: 429, Message: "slowly"})
+	f(fakeserver.Fault{Lose: true})
 }
 
 func TestCodecSaysWhoLacksATokenizer(t *testing.T) {
-	s, c := fakeCodec(t, trainertest.Options{Fault: always("tokenize", trainertest.Fault{Status: 404, Message: "no such path"})})
+	s, c := fakeCodec(t, fakeserver.Options{Fault: always("tokenize", fakeserver.Fault{Status: 404,
+		Message: "no such path"})})
 	_, err := c.Tokenize(t.Context(), "a")
 	if err == nil || !strings.Contains(err.Error(), "only this project's own trainer") || s.Count("tokenize") != 1 {
 		t.Errorf("%v after %d requests", err, s.Count("tokenize"))
@@ -98,15 +99,16 @@ func TestCodecSaysWhoLacksATokenizer(t *testing.T) {
 
 func TestATrainerThatNeverAnswersCostsTheCodecsDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		hang := always("tokenize", trainertest.Fault{Hang: true})
-		network := newMemory()
-		s := trainertest.New(t, trainertest.Options{Fault: hang, Listener: network})
+		hang := always("tokenize", fakeserver.Fault{Hang: true})
+		network := newMemoryNetwork()
+		s := fakeserver.New(t, fakeserver.Options{Fault: hang, Listener: network})
 		c := NewCodec(CodecConfig{URL: s.URL, Timeout: time.Minute, AnswerTimeout: 25 * time.Second})
 		c.transport.DialContext = network.dial
 		defer c.Close()
 		start := time.Now()
 		_, err := c.Tokenize(t.Context(), "a")
-		if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "tokenize: no answer within 1m0s") || time.Since(start) != time.Minute {
+		if !errors.Is(err, ErrUnavailable) ||
+			!strings.Contains(err.Error(), "tokenize: no answer within 1m0s") || time.Since(start) != time.Minute {
 			t.Errorf("%v after %v", err, time.Since(start))
 		}
 		if n := s.Count("tokenize"); n != 3 {
@@ -116,21 +118,23 @@ func TestATrainerThatNeverAnswersCostsTheCodecsDeadline(t *testing.T) {
 }
 
 // local starts a Local whose "Python" is a script that names a fake trainer.
-func local(t *testing.T, s *trainertest.Server) *Local {
+func local(t *testing.T, s *fakeserver.Server) *Local {
 	t.Helper()
 	port := s.URL[strings.LastIndex(s.URL, ":")+1:]
-	cfg := script(t, `echo '{"event":"ready","port":`+port+`,"pid":'$$',"model":"/model","vocab_size":7}'; exec cat > /dev/null`)
+	cfg := script(t,
+		`echo '{"event":"ready","port":`+port+`,"pid":'$$',"model":"/model","vocab_size":7}'; exec cat > /dev/null`)
 	l := &Local{Process: cfg, Client: ClientConfig{Rank: 4, Alpha: 8, Timeout: 30 * time.Second}}
 	t.Cleanup(func() { l.Close() })
 	return l
 }
 
 func TestCodecFollowsTheLocalTrainer(t *testing.T) {
-	s := trainertest.New(t, trainertest.Options{})
+	s := fakeserver.New(t, fakeserver.Options{})
 	l := local(t, s)
 	c := l.Codec()
 	t.Cleanup(func() { c.Close() })
-	if _, err := c.Tokenize(t.Context(), "a"); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "not started") {
+	if _, err := c.Tokenize(t.Context(), "a"); !errors.Is(err, ErrUnavailable) ||
+		!strings.Contains(err.Error(), "not started") {
 		t.Errorf("before the start: %v", err)
 	}
 	if err := l.Restore(t.Context(), 0); err != nil {
@@ -138,14 +142,14 @@ func TestCodecFollowsTheLocalTrainer(t *testing.T) {
 	}
 	checkCodec(t, c)
 	first := l.process
-	syscall.Kill(first.cmd.Process.Pid, syscall.SIGKILL)
+	syscall.Kill(first.child.PID(), syscall.SIGKILL)
 	<-first.Exited()
 	var group errgroup.Group
 	for i := range 16 { // they wait for the next process
 		group.Go(func() error {
 			text := fmt.Sprint("text ", i)
 			ids, err := c.Tokenize(t.Context(), text)
-			if err == nil && !cmp.Equal(ids, trainertest.Tokenize(text, false)) {
+			if err == nil && !cmp.Equal(ids, fakeserver.Tokenize(text, false)) {
 				err = fmt.Errorf("%q is %v", text, ids)
 			}
 			return err
@@ -158,21 +162,22 @@ func TestCodecFollowsTheLocalTrainer(t *testing.T) {
 		t.Error(err)
 	}
 	l.Close()
-	if _, err := c.Tokenize(t.Context(), "a"); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "closed") {
+	if _, err := c.Tokenize(t.Context(), "a"); !errors.Is(err, ErrUnavailable) ||
+		!strings.Contains(err.Error(), "closed") {
 		t.Errorf("after the end: %v", err)
 	}
 }
 
 // A call whose trainer dies and is not replaced says so at its deadline.
 func TestCodecSaysThatTheTrainerIsGone(t *testing.T) {
-	l := local(t, trainertest.New(t, trainertest.Options{}))
+	l := local(t, fakeserver.New(t, fakeserver.Options{}))
 	c := l.Codec()
 	c.cfg.Timeout = 50 * time.Millisecond
 	t.Cleanup(func() { c.Close() })
 	if err := l.Restore(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
-	syscall.Kill(l.process.cmd.Process.Pid, syscall.SIGKILL)
+	syscall.Kill(l.process.child.PID(), syscall.SIGKILL)
 	<-l.process.Exited()
 	var exit *ExitError
 	if _, err := c.Tokenize(t.Context(), "a"); !errors.As(err, &exit) || !errors.Is(err, ErrUnavailable) {

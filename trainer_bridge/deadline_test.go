@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/empo2/empo2/trainer_bridge/trainertest"
+	"github.com/empo2/empo2/trainer_bridge/trainertest/fakeserver"
 )
 
 func TestAServerThatNeverAnswersIsGivenUp(t *testing.T) {
@@ -18,14 +18,16 @@ func TestAServerThatNeverAnswersIsGivenUp(t *testing.T) {
 		t.Run(op, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var begun atomic.Bool
-				hang := func(c trainertest.Call) trainertest.Fault {
-					return trainertest.Fault{Hang: c.Op == op && begun.Load()}
+				hang := func(c fakeserver.Call) fakeserver.Fault {
+					return fakeserver.Fault{Hang: c.Op == op && begun.Load()}
 				}
-				s, c := inMemory(t, trainertest.Options{Fault: hang}, ClientConfig{Timeout: 3 * time.Minute, AnswerTimeout: time.Minute})
+				s, c := inMemory(t, fakeserver.Options{Fault: hang}, ClientConfig{Timeout: 3 * time.Minute,
+					AnswerTimeout: time.Minute})
 				begun.Store(true)
 				start := time.Now()
 				_, err := c.OptimStep(t.Context(), adam)
-				if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "optim_step: no result within 3m0s") {
+				if !errors.Is(err, ErrUnavailable) ||
+					!strings.Contains(err.Error(), "optim_step: no result within 3m0s") {
 					t.Errorf("got %v", err)
 				}
 				if took := time.Since(start); took != 3*time.Minute {
@@ -43,8 +45,8 @@ func TestAServerThatNeverAnswersIsGivenUp(t *testing.T) {
 
 func TestSlowWorkIsPolledFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		slow := once("forward_backward", trainertest.Fault{Delay: 40 * time.Second})
-		s, c := inMemory(t, trainertest.Options{Fault: slow, Hold: 10 * time.Second}, ClientConfig{})
+		slow := once("forward_backward", fakeserver.Fault{Delay: 40 * time.Second})
+		s, c := inMemory(t, fakeserver.Options{Fault: slow, Hold: 10 * time.Second}, ClientConfig{})
 		if _, _, err := c.ForwardBackward(t.Context(), []Row{newRow(1, 2)}, empo2Loss); err != nil {
 			t.Fatal(err)
 		}
@@ -56,7 +58,7 @@ func TestSlowWorkIsPolledFor(t *testing.T) {
 
 func TestADeadTrainerIsUnavailable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, c := inMemory(t, trainertest.Options{Fault: once("optim_step", trainertest.Fault{Die: true})}, ClientConfig{})
+		_, c := inMemory(t, fakeserver.Options{Fault: once("optim_step", fakeserver.Fault{Die: true})}, ClientConfig{})
 		if _, err := c.OptimStep(t.Context(), adam); !errors.Is(err, ErrUnavailable) {
 			t.Errorf("got %v, want ErrUnavailable", err)
 		}
@@ -71,7 +73,7 @@ func TestADeadTrainerIsUnavailable(t *testing.T) {
 
 func TestANumberThatWasTakenIsSkipped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, c := inMemory(t, trainertest.Options{Fault: always("forward", trainertest.Fault{Lose: true})}, ClientConfig{})
+		_, c := inMemory(t, fakeserver.Options{Fault: always("forward", fakeserver.Fault{Lose: true})}, ClientConfig{})
 		if _, err := c.Forward(t.Context(), []Row{{Tokens: []int32{1, 2}}}); !errors.Is(err, ErrUnavailable) {
 			t.Fatalf("got %v, want ErrUnavailable", err)
 		}
@@ -83,7 +85,8 @@ func TestANumberThatWasTakenIsSkipped(t *testing.T) {
 
 func TestTheCallersContextEndsACall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, c := inMemory(t, trainertest.Options{Fault: always("optim_step", trainertest.Fault{Hang: true})}, ClientConfig{})
+		_, c := inMemory(t, fakeserver.Options{Fault: always("optim_step", fakeserver.Fault{Hang: true})},
+			ClientConfig{})
 		ctx, cancel := context.WithCancelCause(t.Context())
 		stop := errors.New("ctrl-c")
 		time.AfterFunc(time.Second, func() { cancel(stop) })
@@ -96,7 +99,8 @@ func TestTheCallersContextEndsACall(t *testing.T) {
 
 func TestRetryAfterIsHeeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, c := inMemory(t, trainertest.Options{Fault: once("optim_step", trainertest.Fault{Status: 429, RetryAfter: 30 * time.Second})}, ClientConfig{})
+		_, c := inMemory(t, fakeserver.Options{Fault: once("optim_step", fakeserver.Fault{Status: 429,
+			RetryAfter: 30 * time.Second})}, ClientConfig{})
 		start := time.Now()
 		if _, err := c.OptimStep(t.Context(), adam); err != nil || time.Since(start) != 30*time.Second {
 			t.Errorf("after %v: %v", time.Since(start), err)
@@ -106,7 +110,7 @@ func TestRetryAfterIsHeeded(t *testing.T) {
 
 func TestTheSessionIsKeptAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := inMemory(t, trainertest.Options{}, ClientConfig{})
+		s, c := inMemory(t, fakeserver.Options{}, ClientConfig{})
 		time.Sleep(35 * time.Second)
 		c.Close()
 		time.Sleep(time.Minute)

@@ -56,7 +56,9 @@ type ExitError struct {
 	State  string   // for example "exit status 1" or "signal: killed"
 	Fatal  string   // the trainer's own last word, if it had one
 	Hint   string   // the remedy that the trainer names, if any
-	Output []string // the last lines of its stderr
+	Output []string // the last lines of its output
+
+	stopped bool // by us
 }
 
 // Error is the fatal message with its hint or, without one, the last lines of

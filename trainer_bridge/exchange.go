@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 // train runs a forward or forward_backward over rows, in as many requests as
@@ -194,7 +196,7 @@ func (c *Client) beat(ctx context.Context, session string) {
 		case <-tick.C:
 		}
 		beat, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("session_heartbeat: no answer within 5s"))
-		_, err := c.http.R().SetContext(beat).SetBody(body).Post("/api/v1/session_heartbeat")
+		err := c.http.Call(beat, jsonhttp.Request{Path: "/api/v1/session_heartbeat", Body: body}, nil)
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			c.cfg.Log.Debug().Err(err).Msg("heartbeat of the trainer's session")

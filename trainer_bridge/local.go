@@ -9,11 +9,11 @@ import (
 	"path/filepath"
 )
 
-// Local trains one adapter with a trainer process of its own and knows it by
-// versions: version N is the adapter after training step N, version 0 the
-// untrained one. Checkpoints and exported adapters lie below Process.Root and
-// survive the process. It is used by one goroutine at a time; its [Codec] by
-// any number.
+// Local trains one adapter with a trainer process of its own. It names the
+// adapter's states by versions: version N is the adapter after training step N,
+// version 0 is the untrained adapter. Checkpoints and exported adapters are in
+// folders below Process.Root and survive the process. Only one goroutine at a
+// time may use a Local. Its [Codec] is safe for concurrent use.
 type Local struct {
 	Process ProcessConfig
 	Client  ClientConfig // its Process field is set by Local
@@ -21,7 +21,7 @@ type Local struct {
 	process *Process
 	now     current // the same process, for the codecs
 	client  *Client
-	fresh   bool // nothing was done to the client's adapter yet
+	fresh   bool // the client's adapter is new: version 0
 }
 
 // Exported is an adapter on disk.
@@ -31,8 +31,8 @@ type Exported struct {
 	SHA256 string // of the safetensors file
 }
 
-// Restartable reports whether starting the trainer anew from a checkpoint may
-// cure err: it is not a refusal of the request itself.
+// Restartable reports whether a restart of the trainer from a checkpoint may
+// help against err. It does not help if the trainer refuses the request itself.
 func Restartable(err error) bool {
 	var refused *RequestError
 	if errors.As(err, &refused) {
@@ -72,7 +72,7 @@ func (l *Local) Export(ctx context.Context, version int) (Exported, error) {
 	return readManifest(export.Dir)
 }
 
-// readManifest checks that an exported adapter is whole and says what it is.
+// readManifest checks that an exported adapter is complete and describes it.
 func readManifest(dir string) (Exported, error) {
 	text, err := os.ReadFile(filepath.Join(dir, "manifest.json"))
 	if err != nil {
@@ -95,7 +95,8 @@ func readManifest(dir string) (Exported, error) {
 			return Exported{}, fmt.Errorf("exported adapter: %w", err)
 		}
 		if info.Size() != file.Bytes {
-			return Exported{}, fmt.Errorf("exported adapter %s: %s has %d bytes, its manifest says %d\n  hint: remove the folder; it is written again", dir, name, info.Size(), file.Bytes)
+			return Exported{}, fmt.Errorf("exported adapter %s: %s has %d bytes, but its manifest says %d\n"+
+				"  hint: remove the folder; the trainer writes it again", dir, name, info.Size(), file.Bytes)
 		}
 		switch filepath.Ext(name) {
 		case ".gguf":
@@ -107,8 +108,8 @@ func readManifest(dir string) (Exported, error) {
 	return out, nil
 }
 
-// Restore brings the adapter and its optimizer to a version, starting the
-// process anew if it is gone or in doubt.
+// Restore sets the adapter and its optimizer to a version. It restarts the
+// process if it has ended or does not answer.
 func (l *Local) Restore(ctx context.Context, version int) error {
 	if version == 0 && l.fresh && l.alive() {
 		return nil
@@ -118,7 +119,7 @@ func (l *Local) Restore(ctx context.Context, version int) error {
 			return err
 		}
 	} else if version == 0 {
-		if err := l.dial(ctx); err != nil && ctx.Err() == nil { // it may hang
+		if err := l.dial(ctx); err != nil && ctx.Err() == nil { // the process may hang
 			err = l.restart(ctx)
 			if err != nil {
 				return err
@@ -146,7 +147,7 @@ func (l *Local) load(ctx context.Context, version int) error {
 	return nil
 }
 
-// alive reports whether the process runs and answers.
+// alive reports whether the process is running and answers.
 func (l *Local) alive() bool {
 	if l.process == nil {
 		return false
@@ -176,7 +177,7 @@ func (l *Local) restart(ctx context.Context) error {
 	return l.dial(ctx)
 }
 
-// dial creates a new adapter with its first, seeded weights.
+// dial creates a new adapter, which is version 0.
 func (l *Local) dial(ctx context.Context) error {
 	if l.client != nil {
 		l.client.Close()
@@ -194,7 +195,7 @@ func (l *Local) dial(ctx context.Context) error {
 
 // Close stops the process.
 func (l *Local) Close() error {
-	l.now.lost(errors.New("it was closed"))
+	l.now.lost(errors.New("the trainer was closed"))
 	return l.stop()
 }
 
@@ -209,7 +210,7 @@ func (l *Local) stop() error {
 	err := l.process.Close()
 	l.process = nil
 	var exit *ExitError
-	if errors.As(err, &exit) { // it was gone already; Restore said so
+	if errors.As(err, &exit) { // it had ended before; Restore reported that
 		return nil
 	}
 	return err

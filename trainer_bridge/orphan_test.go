@@ -18,7 +18,8 @@ const orphanVar = "EMPO2_TEST_ORPHAN"
 
 func orphanMain(python string) {
 	dir := filepath.Dir(python)
-	if _, err := Start(context.Background(), ProcessConfig{Python: python, SourceDir: dir, Model: "/model", Root: dir}); err != nil {
+	if _, err := Start(context.Background(), ProcessConfig{Python: python, SourceDir: dir, Model: "/model",
+		Root: dir}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

@@ -1,98 +1,55 @@
 package trainerbridge
 
 import (
-	"bytes"
 	"encoding/json"
+	"errors"
 	"strings"
 	"sync"
 
 	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/orchestrator/process"
 )
 
-// maxLine bounds how much of a line is kept, in bytes.
-const maxLine = 16 << 10
-
-// lines is an io.Writer that hands on whole lines. It has one writer.
-type lines struct {
-	each func(line string)
-	rest []byte
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	n := len(b)
-	for {
-		i := bytes.IndexByte(b, '\n')
-		if i < 0 {
-			l.keep(b)
-			return n, nil
-		}
-		l.keep(b[:i])
-		l.flush()
-		b = b[i+1:]
-	}
-}
-
-func (l *lines) keep(b []byte) {
-	l.rest = append(l.rest, b[:min(len(b), maxLine-len(l.rest))]...)
-}
-
-// flush hands on what has no newline yet.
-func (l *lines) flush() {
-	if line := strings.TrimRight(string(l.rest), "\r"); line != "" {
-		l.each(line)
-	}
-	l.rest = l.rest[:0]
-}
-
-// readReady takes the first line of stdout; nothing else is expected there.
-func (p *Process) readReady(line string) {
+// readReady looks for the ready event; nothing else is expected on stdout.
+func (p *Process) readReady(line string) (bool, error) {
 	var event struct {
 		Event string `json:"event"`
 		Ready
 	}
 	if json.Unmarshal([]byte(line), &event) != nil || event.Event != "ready" || event.Port == 0 {
-		p.output.add(line, p.cfg.Log)
-		return
+		return false, nil
 	}
-	select {
-	case p.ready <- event.Ready:
-	default:
-	}
+	p.first = event.Ready
+	return true, nil
 }
 
-// maxKept is how many of the last lines of stderr are kept.
-const maxKept = 60
-
-// output forwards what a trainer says and remembers the end of it. Its zero
-// value is ready for use; it is safe for concurrent use.
+// output forwards what a trainer says and remembers its fatal error. It is
+// safe for concurrent use.
 type output struct {
+	log   zerolog.Logger
 	mu    sync.Mutex
-	kept  []string
 	fatal string
 	hint  string
 }
 
-// add takes one line, a JSON event or whatever a library printed.
-func (o *output) add(line string, log zerolog.Logger) {
+// line takes a JSON event or whatever a library printed. It reports whether
+// the line may explain an end: events of work that went well do not.
+func (o *output) line(text string) bool {
 	var event map[string]any
-	isEvent := json.Unmarshal([]byte(line), &event) == nil
-	o.mu.Lock()
-	if !isEvent || !routine(event) { // what went well explains no end
-		o.kept = append(o.kept, line)
+	if json.Unmarshal([]byte(text), &event) != nil {
+		o.log.Debug().Str("line", text).Msg("trainer")
+		return true
 	}
-	if len(o.kept) > maxKept {
-		o.kept = append(o.kept[:0], lastOf(o.kept, maxKept/2)...)
-	}
-	if isEvent && event["event"] == "fatal" {
+	if event["event"] == "fatal" {
+		o.mu.Lock()
 		o.fatal, _ = event["error"].(string)
 		o.hint, _ = event["hint"].(string)
+		o.mu.Unlock()
 	}
-	o.mu.Unlock()
-	if isEvent {
-		logEvent(log, event)
-		return
-	}
-	log.Debug().Str("line", line).Msg("trainer")
+	explains := !routine(event)
+	logEvent(o.log, event)
+	return explains
 }
 
 // routine reports whether an event is below a warning.
@@ -122,19 +79,14 @@ func logEvent(log zerolog.Logger, event map[string]any) {
 	log.WithLevel(level).Fields(event).Msg(message)
 }
 
-// exitError is what is known about an end in the given state.
-func (o *output) exitError(state string) *ExitError {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return &ExitError{State: state, Fatal: o.fatal, Hint: o.hint, Output: append([]string(nil), o.kept...)}
-}
-
-// said is the end of the output as an indented block, empty if there is none.
-func (o *output) said() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if len(o.kept) == 0 {
-		return ""
+// exitError adds the trainer's own last word to the end of a process; nil: err
+// is no end.
+func (o *output) exitError(err error) *ExitError {
+	var exit *process.ExitError
+	if !errors.As(err, &exit) {
+		return nil
 	}
-	return "; its last words:\n    " + strings.Join(lastOf(o.kept, 12), "\n    ")
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return &ExitError{State: exit.State, Fatal: o.fatal, Hint: o.hint, Output: exit.Output, stopped: exit.Stopped}
 }

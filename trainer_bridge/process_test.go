@@ -169,3 +169,15 @@ exit 3
 		t.Errorf("%v", err)
 	}
 }
+
+// Neither another Python's modules nor keys of others reach the trainer.
+func TestTheTrainersEnvironment(t *testing.T) {
+	t.Setenv("PYTHONHOME", "/nowhere")
+	t.Setenv("PYTHONPATH", "/nowhere")
+	t.Setenv("EMPO2_SERVER_KEY", "s3cret")
+	cfg := script(t, `echo "[$PYTHONHOME][$EMPO2_SERVER_KEY][$PYTHONPATH]"; exit 1`)
+	_, err := Start(t.Context(), cfg)
+	if err == nil || !strings.Contains(err.Error(), "[][]["+cfg.SourceDir+"]") {
+		t.Error(err)
+	}
+}

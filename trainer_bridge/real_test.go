@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -118,6 +119,34 @@ func refusals(t *testing.T, c *Client) {
 	err = c.LoadWeights(t.Context(), "999999", true)
 	if !errors.As(err, &refused) || refused.Category != CategoryUser {
 		t.Errorf("unknown checkpoint: %v", err)
+	}
+}
+
+func TestRealTrainerAdaptsTheTargetModules(t *testing.T) {
+	p, all := startReal(t, realTrainer(t))
+	if got := all.AdaptedModules(); len(got) != 7 {
+		t.Errorf("all-linear adapts %v", got)
+	}
+	f := func(want string, modules ...string) {
+		t.Helper()
+		c, err := Dial(t.Context(), ClientConfig{Process: p, Rank: 2, Alpha: 4, TargetModules: modules})
+		if err != nil {
+			t.Errorf("%v: %v", modules, err)
+			return
+		}
+		defer c.Close()
+		if got := strings.Join(c.AdaptedModules(), " "); got != want {
+			t.Errorf("%v adapts %s; want %s", modules, got, want)
+		}
+	}
+	const attention = "model.layers.*.self_attn."
+	f(attention+"q_proj "+attention+"k_proj "+attention+"v_proj "+attention+"o_proj", "attention")
+	f(attention+"q_proj model.layers.*.mlp.up_proj", "self_attn.q_proj", "up_proj")
+	_, err := Dial(t.Context(), ClientConfig{Process: p, Rank: 2, Alpha: 4, TargetModules: []string{"qkv"}})
+	var refused *RequestError
+	if !errors.As(err, &refused) || refused.Category != CategoryUser ||
+		!strings.Contains(err.Error(), "no module is named 'qkv'") {
+		t.Errorf("a module that does not exist: %v", err)
 	}
 }
 

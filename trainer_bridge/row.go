@@ -1,28 +1,55 @@
 // Package trainerbridge drives a trainer over Tinker's REST protocol and
 // supervises the local one.
 //
-// The [Client] knows the protocol, the [Process] knows how to start, watch
-// and stop the Python trainer that comes with the project. Nothing else in Go
-// knows which trainer answers.
+// The [Client] knows the protocol. The [Process] starts, watches and stops the
+// Python trainer that comes with the project. The rest of the Go code does not
+// know which trainer is in use.
 package trainerbridge
 
 // Row is one training sequence: a whole trajectory whose prompts only grow.
-// All slices have the length of Tokens and speak of the token at the same
-// index; the first token is never trained, as nothing predicts it.
+// All slices have the length of Tokens. Index i refers to token i. The first
+// token is never trained, since nothing predicts it.
 type Row struct {
-	Tokens []int32 `json:"tokens"`
-	// Weights is the loss mask: 1 for tokens that the policy wrote and that
-	// are trained, else 0.
-	Weights []float32 `json:"weights"`
-	// Logprobs are the behaviour policy's log-probs in nats; 0 where Weights
-	// is 0.
-	Logprobs []float32 `json:"logprobs"`
-	// Advantages carry every normalisation (losses are sums); 0 where Weights
-	// is 0.
-	Advantages []float32 `json:"advantages"`
+	Tokens []int32
+	// LossMask marks the tokens that are trained: tokens that the policy wrote.
+	// Nil marks the tokens whose advantage is not 0.
+	LossMask []bool
+	// ImportanceWeights multiply the policy loss of each trained token. They
+	// are not negative. Nil means 1 everywhere. Values at other tokens have no
+	// effect.
+	ImportanceWeights []float32
+	// Logprobs are the behaviour policy's log-probs in nats; 0 at tokens that
+	// are not trained.
+	Logprobs []float32
+	// Advantages include every normalisation, since losses are sums; 0 at
+	// tokens that are not trained.
+	Advantages []float32
 	// KL is the coefficient of KL(π_θ‖π_base) at each token, normalisation
-	// included; nil means none. Only the loss empo2 reads it.
-	KL []float32 `json:"kl,omitempty"`
+	// included. Nil means 0. Only the loss empo2 reads it.
+	KL []float32
+	// Entropy is the coefficient of the entropy bonus at each token,
+	// normalisation included: the loss falls by Entropy·H(π_θ). Nil means 0.
+	// Only the loss empo2 reads it.
+	Entropy []float32
+	// FloorExempt rows keep tokens whose log-prob is below the loss's
+	// logprob_floor. Only the loss empo2 reads it.
+	FloorExempt bool
+}
+
+// Trains reports whether token i is trained.
+func (r Row) Trains(i int) bool {
+	if r.LossMask == nil {
+		return r.Advantages[i] != 0
+	}
+	return r.LossMask[i]
+}
+
+// weight is the importance weight of token i.
+func (r Row) weight(i int) float32 {
+	if r.ImportanceWeights == nil {
+		return 1
+	}
+	return r.ImportanceWeights[i]
 }
 
 // Loss names a loss function of the trainer and its configuration.

@@ -15,18 +15,20 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// The trainer's sources and the vault's base policy travel in the binary.
+// The binary contains the trainer's sources and the base policy of the
+// environment vault, but not the code that pre-trained that policy.
 //
-//go:embed all:trainer/empo2_trainer trainer/pyproject.toml
+//go:embed all:trainer/empo2_trainer trainer/vault_pretraining/weights trainer/pyproject.toml
 var trainerFS embed.FS
 
-// VaultModel is where the vault's base policy lies within extracted sources.
+// VaultModel returns the folder of the vault's base policy within extracted
+// sources.
 func VaultModel(sourceDir string) string {
-	return filepath.Join(sourceDir, "empo2_trainer", "vault", "weights")
+	return filepath.Join(sourceDir, "vault_pretraining", "weights")
 }
 
-// Requirements are the trainer's Python requirements, as its pyproject.toml
-// pins them.
+// Requirements returns the trainer's Python requirements as pyproject.toml pins
+// them.
 func Requirements() []string {
 	var p struct {
 		Project struct {
@@ -40,9 +42,9 @@ func Requirements() []string {
 }
 
 // ExtractSources writes the trainer's sources into a directory of cacheDir
-// that is named after their content, and returns its absolute path. What is
-// already there is checked byte by byte and, where damaged, written again.
-// Several processes may do so at the same time.
+// that is named after their content, and returns its absolute path. It compares
+// files that exist with the binary's and replaces those that differ. Several
+// processes may call it at the same time.
 func ExtractSources(cacheDir string) (string, error) {
 	files, name, err := sources(trainerFS)
 	if err != nil {
@@ -60,7 +62,8 @@ func ExtractSources(cacheDir string) (string, error) {
 	return dir, nil
 }
 
-// sources are the embedded files by path below trainer/, and the hash of all.
+// sources returns the embedded files by their path below trainer/, and a hash
+// over all of them.
 func sources(fsys fs.FS) (files map[string][]byte, hash string, err error) {
 	files = map[string][]byte{}
 	sum := sha256.New()
@@ -89,7 +92,8 @@ func sources(fsys fs.FS) (files map[string][]byte, hash string, err error) {
 	return files, hex.EncodeToString(sum.Sum(nil))[:12], err
 }
 
-// restore makes a file hold the content, in one step for those who read it.
+// restore gives a file the content. It replaces the file atomically, so that no
+// reader sees a part of it.
 func restore(file string, content []byte) error {
 	old, err := os.ReadFile(file)
 	if err == nil && bytes.Equal(old, content) {

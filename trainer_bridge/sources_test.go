@@ -75,6 +75,20 @@ func TestSourcesLeaveCachesAndTestsBehind(t *testing.T) {
 	}
 }
 
+func TestTheBinaryContainsTheVaultsWeightsButNotTheirPreTraining(t *testing.T) {
+	dir, err := ExtractSources(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(VaultModel(dir), "model.safetensors")); err != nil {
+		t.Error(err)
+	}
+	code, err := filepath.Glob(filepath.Join(dir, "vault_pretraining", "*.py"))
+	if err != nil || len(code) > 0 {
+		t.Errorf("extracted too: %v (%v)", code, err)
+	}
+}
+
 func TestRequirementsArePinned(t *testing.T) {
 	got := Requirements()
 	if len(got) == 0 {

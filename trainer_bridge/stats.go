@@ -7,15 +7,16 @@ import (
 	"strings"
 )
 
-// Stats are the trainer's metrics. A key ends in how its values combine over
-// several requests: "loss:sum", "ratio_max:max", "grad_norm:mean". The
-// accessors return 0 for what the trainer did not report.
+// Stats are the trainer's metrics. The suffix of a key says how values of
+// several requests are combined: "loss:sum", "ratio_max:max", "grad_norm:mean".
+// The accessors return 0 if the trainer did not report the value.
 type Stats map[string]float64
 
-// Loss is the sum over all trained tokens.
+// Loss is the sum of the loss over all trained tokens.
 func (s Stats) Loss() float64 { return s["loss:sum"] }
 
-// Tokens counts trained tokens, those below the log-prob floor included.
+// Tokens is the number of trained tokens, including those below the log-prob
+// floor.
 func (s Stats) Tokens() float64 { return s["tokens:sum"] }
 
 // MaskedShare is the share of trained tokens below the log-prob floor.
@@ -53,10 +54,10 @@ func ratio(a, n float64) float64 {
 	return a / n
 }
 
-// MergeStats combines the metrics of several requests key by key, as the
-// key's suffix says: sum, min, max, or mean, which is weighted by weights (the
-// number of rows; nil weighs all alike). Keys with another suffix are dropped.
-// A part that lacks a key does not count for it.
+// MergeStats combines the metrics of several requests. The suffix of a key says
+// how: sum, min, max or mean. A mean is weighted by weights, for example the
+// numbers of rows; nil means equal weights. Keys with another suffix are
+// dropped. A part without a key does not count for that key.
 func MergeStats(parts []Stats, weights []float64) Stats {
 	merged := Stats{}
 	total := map[string]float64{}

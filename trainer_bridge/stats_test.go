@@ -51,7 +51,8 @@ func TestAccessors(t *testing.T) {
 		"tokens:sum": 10, "masked:sum": 2, "clipped:sum": 1, "ratio:sum": 16, "ratio_max:max": 5,
 		"kl_base:sum": 3, "kl_tokens:sum": 6, "approx_kl:sum": 1, "entropy:sum": 20,
 	}
-	got := []float64{s.Tokens(), s.MaskedShare(), s.ClippedShare(), s.MeanRatio(), s.MaxRatio(), s.KLBase(), s.ApproxKL(), s.Entropy()}
+	got := []float64{s.Tokens(), s.MaskedShare(), s.ClippedShare(), s.MeanRatio(), s.MaxRatio(), s.KLBase(),
+		s.ApproxKL(), s.Entropy()}
 	if diff := cmp.Diff([]float64{10, 0.2, 0.1, 2, 5, 0.5, 0.1, 2}, got); diff != "" {
 		t.Error(diff)
 	}
@@ -59,7 +60,8 @@ func TestAccessors(t *testing.T) {
 
 func TestSplitKeepsOrderAndLimits(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		lengths := rapid.SliceOfN(rapid.OneOf(rapid.IntRange(1, 3), rapid.IntRange(1, 120_000)), 1, 3000).Draw(t, "lengths")
+		lengths := rapid.SliceOfN(rapid.OneOf(rapid.IntRange(1, 3), rapid.IntRange(1, 120_000)), 1,
+			3000).Draw(t, "lengths")
 		data := make([]datum, len(lengths))
 		all := make([]int32, 120_000)
 		for i, n := range lengths {

@@ -5,62 +5,35 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"strconv"
 	"time"
 
-	"github.com/go-resty/resty/v2"
 	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 // maxAnswer bounds the body of one answer in bytes.
 const maxAnswer = 512 << 20
 
-type roundTripCloser interface {
-	http.RoundTripper
-	CloseIdleConnections()
-}
-
-// newTransport keeps idle connections open, as many as calls are usual at once.
-func newTransport(idle int) *http.Transport {
-	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
-	return &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         dialer.DialContext,
-		TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConns:        idle,
-		MaxIdleConnsPerHost: idle,
-		IdleConnTimeout:     90 * time.Second,
-		WriteBufferSize:     64 << 10,
-		ReadBufferSize:      64 << 10,
-	}
-}
-
-// A link is how one trainer is spoken to. It is safe for concurrent use.
+// A link is the connection to one trainer. It is safe for concurrent use.
 type link struct {
-	http   *resty.Client
-	answer time.Duration // bounds one exchange
-	log    zerolog.Logger
+	http *jsonhttp.Client
+	log  zerolog.Logger
 }
 
-func newLink(url, token string, answer time.Duration, log zerolog.Logger, transport http.RoundTripper) link {
-	c := resty.NewWithClient(&http.Client{Transport: transport}).
-		SetBaseURL(url).
-		SetHeader("Content-Type", "application/json").
-		SetHeader("Accept", "application/json").
-		SetHeader("User-Agent", "empo2").
-		SetResponseBodyLimit(maxAnswer).
-		SetDisableWarn(true)
-	if token != "" {
-		c.SetAuthToken(token).SetHeader("X-API-Key", token)
-	}
-	return link{http: c, answer: answer, log: log}
+// newLink prepares calls to a trainer; answer bounds one exchange.
+func newLink(url, token string, answer time.Duration, log zerolog.Logger, transport http.RoundTripper) (link, error) {
+	c, err := jsonhttp.New(jsonhttp.Config{
+		URL: url, Server: "a trainer", Key: token, KeyHeaders: []string{"X-API-Key"},
+		Timeout: answer, MaxAnswer: maxAnswer, Transport: transport,
+	})
+	return link{http: c, log: log}, err
 }
 
 // call posts a body and reads the answer into result. It repeats the same
-// bytes after a lost connection, a late answer and a status that promises
-// better luck, until ctx ends.
+// bytes after a lost connection, a late answer and a status that may pass,
+// until ctx ends.
 func (l link) call(ctx context.Context, op string, body, result any) error {
 	raw, err := l.post(ctx, op, op, body)
 	if err != nil {
@@ -101,7 +74,7 @@ func (c *Client) await(ctx context.Context, op, id string) (json.RawMessage, err
 			if f.Category != CategoryUser && f.Category != CategoryServer {
 				f.Category = CategoryUnknown
 			}
-			return nil, &RequestError{Op: op, Category: f.Category, Message: *f.Error}
+			return nil, &RequestError{Op: op, Category: f.Category, Message: c.http.Clean(*f.Error)}
 		case f.Type != "try_again":
 			return raw, nil
 		}
@@ -121,86 +94,69 @@ func lostResult(err error) error {
 	return err
 }
 
-// post repeats one exchange with growing pauses.
-func (l link) post(ctx context.Context, op, path string, body any) (json.RawMessage, error) {
+// post makes an exchange and repeats it, until ctx ends, while that may help.
+func (l link) post(ctx context.Context, op, path string, body any) (raw json.RawMessage, err error) {
 	encoded, err := json.Marshal(body)
 	if err != nil {
 		return nil, fmt.Errorf("%s: encode: %w", op, err)
 	}
-	pause := 50 * time.Millisecond
-	for {
-		raw, again, err := l.once(ctx, op, path, encoded)
-		if err == nil {
-			return raw, nil
-		}
-		if again < 0 {
-			return nil, err
-		}
-		if ctx.Err() == nil && path != "retrieve_future" {
-			l.log.Warn().Err(err).Str("op", op).Msg("trainer: sending the request again")
-		}
-		if !sleep(ctx, max(pause, again)) {
-			return nil, unavailable(ctx, op, err)
-		}
-		pause = min(2*pause, 4*time.Second)
+	retry := jsonhttp.Retry{
+		First: 50 * time.Millisecond, Last: 4 * time.Second, Again: again,
+		Before: func(_ int, _ time.Duration, err error) {
+			if path != "retrieve_future" {
+				l.log.Warn().Err(err).Str("op", op).Msg("trainer: sending the request again")
+			}
+		},
 	}
-}
-
-// once is one HTTP exchange. If it failed, again is the least pause before it
-// may be repeated, negative if repeating it is of no use.
-func (l link) once(ctx context.Context, op, path string, body []byte) (raw json.RawMessage, again time.Duration, err error) {
-	late := fmt.Errorf("%s: no answer within %v", path, l.answer)
-	ctx, cancel := context.WithTimeoutCause(ctx, l.answer, late)
-	defer cancel()
-	resp, err := l.http.R().SetContext(ctx).SetBody(body).Post("/api/v1/" + path)
-	if err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return nil, 0, err
-	}
-	status := resp.StatusCode()
+	var last error
+	err = retry.Do(ctx, func(ctx context.Context) error {
+		raw, last = l.once(ctx, path, encoded)
+		return last
+	})
 	switch {
-	case status < 300:
-		return resp.Body(), 0, nil
-	case status == 408 && path == "retrieve_future":
-		return json.RawMessage(`{"type":"try_again"}`), 0, nil // a long poll that ended empty
-	case status == 408 || status == 429 || status >= 500:
-		return nil, retryAfter(resp.Header()), refusal(op, resp)
+	case err == nil:
+		return raw, nil
+	case again(last):
+		return nil, unavailable(ctx, op, refusal(op, last))
 	}
-	return nil, -1, refusal(op, resp)
+	return nil, refusal(op, last)
 }
 
-// retryAfter is the pause a server asks for, a minute at most.
-func retryAfter(h http.Header) time.Duration {
-	seconds, err := strconv.ParseFloat(h.Get("Retry-After"), 64)
-	if err != nil || !(seconds > 0) {
-		return 0
-	}
-	return time.Duration(min(seconds, 60) * float64(time.Second))
+// again reports whether an exchange may go better the next time: a request
+// carries its number, so the trainer never executes it twice.
+func again(err error) bool {
+	return jsonhttp.Retryable(err) || jsonhttp.Status(err) >= 500
 }
 
-// refusal turns an HTTP error into a RequestError.
-func refusal(op string, resp *resty.Response) error {
-	e := &RequestError{Op: op, Status: resp.StatusCode(), Category: CategoryUser}
+// once makes one exchange.
+func (l link) once(ctx context.Context, path string, body []byte) (raw json.RawMessage, err error) {
+	err = l.http.Call(ctx, jsonhttp.Request{Path: "/api/v1/" + path, Body: body}, &raw)
+	if path == "retrieve_future" && jsonhttp.Status(err) == http.StatusRequestTimeout {
+		return json.RawMessage(`{"type":"try_again"}`), nil // a long poll that ended without a result
+	}
+	return raw, err
+}
+
+// refusal turns an error status into a RequestError and names the operation in
+// every other error.
+func refusal(op string, err error) error {
+	var e *jsonhttp.Error
+	switch {
+	case !errors.As(err, &e):
+		return err
+	case e.Kind == jsonhttp.Malformed:
+		return fmt.Errorf("%s: read the trainer's answer: %w", op, err)
+	case jsonhttp.Status(err) == 0:
+		return err
+	}
+	refused := &RequestError{Op: op, Status: e.Status, Category: CategoryUser, Message: e.Message}
 	if e.Status >= 500 {
-		e.Category = CategoryServer
+		refused.Category = CategoryServer
 	}
-	var body errorBody
-	var detail string
-	switch {
-	case json.Unmarshal(resp.Body(), &body) != nil:
-		e.Message = resp.Status()
-	case json.Unmarshal(body.Detail, &detail) == nil:
-		e.Message = detail
-	case len(body.Detail) > 0:
-		e.Message = string(body.Detail)
-	case body.Error != "":
-		e.Message = body.Error
-	default:
-		e.Message = resp.Status()
+	if e.Message == "" {
+		refused.Message = fmt.Sprintf("%d %s", e.Status, http.StatusText(e.Status))
 	}
-	return e
+	return refused
 }
 
 // unavailable says that an operation ended without an answer: because ctx
@@ -213,22 +169,10 @@ func unavailable(ctx context.Context, op string, last error) error {
 		return fmt.Errorf("%s: %w", op, cause)
 	case errors.Is(cause, context.Canceled):
 		return fmt.Errorf("%s: %w: %w", op, ErrUnavailable, cause)
-	case last == nil || errors.Is(last, cause):
-		return fmt.Errorf("%w: %w", ErrUnavailable, cause)
 	case cause == nil:
 		return fmt.Errorf("%s: %w: %w", op, ErrUnavailable, last)
+	case last == nil || errors.Is(last, cause):
+		return fmt.Errorf("%w: %w", ErrUnavailable, cause)
 	}
 	return fmt.Errorf("%w: %w (last: %v)", ErrUnavailable, cause, last)
-}
-
-// sleep pauses and reports whether ctx is still good.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

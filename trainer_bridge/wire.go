@@ -1,9 +1,7 @@
 package trainerbridge
 
-import "encoding/json"
-
-// Wire types: what the protocol's JSON looks like. One golden file,
-// trainer/testdata/wire_golden.json, is read by the tests of both sides.
+// The types in this file mirror the JSON of the protocol. The tests of both
+// sides read the same file, trainer/testdata/wire_golden.json.
 
 // datum is a row on the wire: inputs are tokens[:-1], targets tokens[1:].
 type datum struct {
@@ -51,9 +49,9 @@ type optimStepRequest struct {
 	Type    string `json:"type"`
 }
 
-// saveRequest is save_weights and save_weights_for_sampler. Names are only
-// written again when a step is repeated that was never committed, so the
-// newer content is the right one.
+// saveRequest is the request of save_weights and save_weights_for_sampler. It
+// overwrites: a name is only used again if a step is repeated that was never
+// committed, so that the newer content is correct.
 type saveRequest struct {
 	ModelID   string `json:"model_id"`
 	SeqID     int64  `json:"seq_id"`
@@ -92,15 +90,25 @@ type loraConfig struct {
 	TrainUnembed bool    `json:"train_unembed"`
 	TrainMLP     bool    `json:"train_mlp"`
 	TrainAttn    bool    `json:"train_attn"`
+	// TargetModules extends the protocol; other trainers ignore it.
+	TargetModules []string `json:"target_modules,omitempty"`
 }
 
-// submitted acknowledges a request whose result is still to come.
+// createdModel is the result of create_model. Only this project's own trainer
+// sends the last two fields.
+type createdModel struct {
+	ModelID string            `json:"model_id"`
+	Adapted []string          `json:"target_modules"`
+	Skipped map[string]string `json:"skipped_modules"`
+}
+
+// submitted acknowledges a request. The result comes later, by its id.
 type submitted struct {
 	RequestID string `json:"request_id"`
 }
 
-// future is every answer of retrieve_future: a result, an error, or a request
-// to ask again.
+// future is an answer of retrieve_future that is no result: an error, or a
+// request to ask again.
 type future struct {
 	Type     string   `json:"type"` // try_again
 	Error    *string  `json:"error"`
@@ -124,44 +132,81 @@ type pathOutput struct {
 	Dir  string `json:"dir"`
 }
 
-// errorBody is the body of an HTTP error.
-type errorBody struct {
-	Detail json.RawMessage `json:"detail"`
-	Error  string          `json:"error"`
-}
-
-// newDatum shifts a row and picks the arrays that the loss reads. Losses of
-// the protocol mask by advantage 0; ours also has weights and KL coefficients.
+// newDatum shifts a row by one token and adds the arrays that the loss reads.
+// Only empo2 has a loss mask of its own. The losses of the protocol mask by
+// advantage 0, so that the importance weights are multiplied into the
+// advantages; cross_entropy has weights.
 func newDatum(r Row, loss string) datum {
 	targets := r.Tokens[1:]
 	in := map[string]tensor{"target_tokens": {Data: targets, Dtype: "int64", Shape: []int{len(targets)}}}
 	floats := func(name string, values []float32) {
-		in[name] = tensor{Data: values[1:], Dtype: "float32", Shape: []int{len(values) - 1}}
+		if values != nil {
+			in[name] = tensor{Data: values[1:], Dtype: "float32", Shape: []int{len(values) - 1}}
+		}
 	}
-	if loss == "cross_entropy" || loss == "empo2" {
-		floats("weights", r.Weights)
-	}
-	if loss != "cross_entropy" {
+	switch loss {
+	case "cross_entropy":
+		floats("weights", r.effectiveWeights())
+	case "empo2":
+		in["loss_mask"] = binary(len(targets), func(i int) bool { return r.Trains(i + 1) })
+		floats("importance_weights", r.ImportanceWeights)
 		floats("logprobs", r.Logprobs)
 		floats("advantages", r.Advantages)
-	}
-	if loss == "empo2" && r.KL != nil {
 		floats("kl", r.KL)
+		floats("entropy", r.Entropy)
+		if r.FloorExempt {
+			in["floor_mask"] = binary(len(targets), func(int) bool { return false })
+		}
+	default:
+		floats("logprobs", r.Logprobs)
+		floats("advantages", r.weightedAdvantages())
 	}
 	text := chunk{Type: "encoded_text", Tokens: r.Tokens[:len(r.Tokens)-1]}
 	return datum{ModelInput: modelInput{Chunks: []chunk{text}}, LossFnInputs: in}
 }
 
-// Limits of one request: datums, and bytes at 10 per token and per tensor
-// element, which is what JSON takes at most for values as they occur.
+// effectiveWeights is the loss mask times the importance weights.
+func (r Row) effectiveWeights() []float32 {
+	out := make([]float32, len(r.Tokens))
+	for i := range out {
+		if r.Trains(i) {
+			out[i] = r.weight(i)
+		}
+	}
+	return out
+}
+
+func (r Row) weightedAdvantages() []float32 {
+	if r.ImportanceWeights == nil {
+		return r.Advantages
+	}
+	out := make([]float32, len(r.Tokens))
+	for i, a := range r.Advantages {
+		out[i] = a * r.ImportanceWeights[i]
+	}
+	return out
+}
+
+func binary(n int, set func(i int) bool) tensor {
+	values := make([]int32, n)
+	for i := range values {
+		if set(i) {
+			values[i] = 1
+		}
+	}
+	return tensor{Data: values, Dtype: "int64", Shape: []int{n}}
+}
+
+// Limits of one request: the number of datums, and of bytes. JSON needs at most
+// 10 bytes per token and per tensor element for typical values.
 const (
 	maxDatums       = 1024
 	maxBytes        = 5_000_000
 	bytesPerElement = 10
 )
 
-// split cuts the datums into requests within the limits, in order. A datum
-// that is too large by itself is a request of its own.
+// split distributes the datums over requests within the limits, in order. A
+// datum that exceeds the limit gets a request of its own.
 func split(data []datum) [][]datum {
 	var parts [][]datum
 	start, size := 0, 0

@@ -1,10 +1,10 @@
 // Package agentgym drives the environment servers of AgentGym
-// (https://github.com/WooooDyy/AgentGym): one HTTP protocol, in which every
-// server names its fields differently. The differences are a table of dialects.
+// (https://github.com/WooooDyy/AgentGym). They share one HTTP protocol, but each
+// server has other field names. The table in dialects.go lists the differences.
 //
-// An environment of a server is used for one episode after the other, since
-// creating one may start a JVM and several servers never give one up. A task
-// is the server's own number for it (data_idx, game, session_id, …).
+// Environments on a server are reused for many episodes, because creating one may
+// start a JVM, and several servers never delete one. A task is a number that the
+// server knows (data_idx, game, session_id, …).
 package agentgym
 
 import (
@@ -19,22 +19,23 @@ import (
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/remote/exchange"
 	"github.com/empo2/empo2/envs/remote/numbered"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 // Config describes a family.
 type Config struct {
 	exchange.Server
 	Dialect string // one of [Dialects]; required
-	// Splits are the tasks' numbers. Where the server's numbering tells its
-	// splits apart, they are the default; elsewhere Train is required.
+	// Splits are the numbers of the tasks. The default are the server's own
+	// splits. If the server has none, Train is required.
 	numbered.Splits
-	// Instruction and Reflection are the texts of a task; default: what the
-	// dialect says about its actions, and none.
+	// Instruction and Reflection are the texts of a task. Default: the text of
+	// the dialect about its actions, and no reflection.
 	Instruction string
 	Reflection  string
-	// Episodes open at once at most, the others wait; default 8. It is also
-	// the largest number of environments that the server is asked for.
-	Episodes int
+	// Concurrency is the largest number of open episodes, and of environments
+	// on the server. Further episodes wait. Default 8.
+	Concurrency int
 }
 
 // A Family opens episodes on one server. It is safe for concurrent use.
@@ -49,8 +50,8 @@ type Family struct {
 
 var _ envs.Family = (*Family)(nil)
 
-// Open asks the server who it is and, as a trial, for the first episode. A
-// server of another dialect or protocol is refused with a hint.
+// Open reads the server's greeting and starts the first episode as a test. If the
+// server has another dialect or protocol, the error has a hint.
 func Open(ctx context.Context, c Config) (*Family, error) {
 	f, err := prepare(c)
 	if err != nil {
@@ -68,11 +69,11 @@ func prepare(c Config) (*Family, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.Episodes == 0 {
-		c.Episodes = 8
+	if c.Concurrency == 0 {
+		c.Concurrency = 8
 	}
-	if c.Episodes < 0 {
-		return nil, fmt.Errorf("episodes = %d is negative", c.Episodes)
+	if c.Concurrency < 0 {
+		return nil, fmt.Errorf("concurrency = %d is negative", c.Concurrency)
 	}
 	like := envs.Task{Instruction: orElse(c.Instruction, d.instruction), Reflection: c.Reflection}
 	tasks, err := numbered.New(c.Dialect, splits, like)
@@ -84,13 +85,13 @@ func prepare(c Config) (*Family, error) {
 		return nil, err
 	}
 	return &Family{
-		config: c, dialect: d, client: client, tasks: tasks, slots: semaphore.NewWeighted(int64(c.Episodes)),
+		config: c, dialect: d, client: client, tasks: tasks, slots: semaphore.NewWeighted(int64(c.Concurrency)),
 		pool: pool{dialect: d, client: client, log: c.Log},
 	}, nil
 }
 
-// probe finds out whether the server speaks the dialect. The environment that
-// it uses is the first of the pool.
+// probe checks that the server speaks the dialect. Its environment stays in the
+// pool.
 func (f *Family) probe(ctx context.Context) error {
 	greeted, err := f.greet(ctx)
 	if err != nil {
@@ -99,28 +100,29 @@ func (f *Family) probe(ctx context.Context) error {
 	trial := &episode{family: f, task: f.tasks.First()}
 	_, err = trial.Reset(ctx)
 	trial.end()
-	var failure *exchange.Failure
-	if !errors.As(err, &failure) || failure.Kind != exchange.Refused && failure.Kind != exchange.Foreign {
+	var failure *jsonhttp.Error
+	if !errors.As(err, &failure) || failure.Kind != jsonhttp.Refused && failure.Kind != jsonhttp.Malformed {
 		return err
 	}
 	if greeted {
-		return fmt.Errorf("%w (hint: the server is of AgentGym, but perhaps of another version or dialect: %s)", err, strings.Join(greeters(f.dialect.greeting), ", "))
+		return fmt.Errorf("%w (hint: it is a server of AgentGym, but perhaps of another version or dialect: %s)",
+			err, strings.Join(greeters(f.dialect.greeting), ", "))
 	}
 	return fmt.Errorf("%w (hint: %s)", err, f.client.Recognize(ctx))
 }
 
-// greet compares the server's greeting, if it has one, with the dialect's, and
-// reports whether they are the same.
+// greet compares the server's greeting with the dialect's and reports whether they
+// are equal. A server without a greeting is not an error.
 func (f *Family) greet(ctx context.Context) (same bool, err error) {
 	raw, err := f.client.Do(ctx, exchange.Request{Path: "/", Prompt: true})
-	var failure *exchange.Failure
-	if errors.As(err, &failure) && failure.Kind == exchange.Unreached {
-		return false, fmt.Errorf("%w (hint: start AgentGym's server of %s, or set its url)", err, f.config.Dialect)
+	var failure *jsonhttp.Error
+	if errors.As(err, &failure) && failure.Kind == jsonhttp.Unreached {
+		return false, fmt.Errorf("%w (hint: start AgentGym's server of %s, or correct the url)", err, f.config.Dialect)
 	}
-	if errors.As(err, &failure) && failure.Kind == exchange.Refused {
-		return false, nil // no greeting
+	if errors.As(err, &failure) && failure.Kind == jsonhttp.Refused {
+		return false, nil // the server has no greeting
 	}
-	if errors.As(err, &failure) && failure.Kind == exchange.Foreign {
+	if errors.As(err, &failure) && failure.Kind == jsonhttp.Malformed {
 		return false, fmt.Errorf("%w (hint: %s)", err, f.client.Recognize(ctx))
 	}
 	if err != nil {
@@ -131,7 +133,7 @@ func (f *Family) greet(ctx context.Context) (same bool, err error) {
 		return greeting == f.dialect.greeting, nil
 	}
 	if others := greeters(greeting); others != nil {
-		return false, fmt.Errorf("the server is not AgentGym's %s; it says %q (hint: set the dialect to %s)",
+		return false, fmt.Errorf("the server is not AgentGym's %s, its greeting is %q (hint: set the dialect to %s)",
 			f.config.Dialect, greeting, strings.Join(others, " or "))
 	}
 	return false, nil
@@ -140,7 +142,7 @@ func (f *Family) greet(ctx context.Context) (same bool, err error) {
 // Name implements [envs.Family].
 func (f *Family) Name() string { return f.config.Dialect }
 
-// Tasks implements [envs.Family]: a task for each number.
+// Tasks implements [envs.Family]. There is a task for each number.
 func (f *Family) Tasks(split envs.Split) ([]envs.Task, error) {
 	tasks, err := f.tasks.Of(split)
 	if err != nil {
@@ -149,7 +151,7 @@ func (f *Family) Tasks(split envs.Split) ([]envs.Task, error) {
 	return tasks, nil
 }
 
-// Open implements [envs.Family]. It waits while Episodes are open.
+// Open implements [envs.Family]. It waits while too many episodes are open.
 func (f *Family) Open(ctx context.Context, t envs.Task) (envs.Episode, error) {
 	n, err := f.tasks.Number(t)
 	if err != nil {
@@ -161,8 +163,8 @@ func (f *Family) Open(ctx context.Context, t envs.Task) (envs.Episode, error) {
 	return envs.Guard(&episode{family: f, task: n, open: true}), nil
 }
 
-// Close implements [envs.Family]. It gives the environments back where the
-// server takes them.
+// Close implements [envs.Family]. It deletes the environments on the server if
+// the dialect can do that.
 func (f *Family) Close() error {
 	f.pool.close()
 	f.client.Close()

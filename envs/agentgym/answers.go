@@ -7,15 +7,15 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/empo2/empo2/envs/remote/exchange"
 	"github.com/empo2/empo2/envs/remote/turns"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
-// first reads the observation of an answer to /reset: an object, a text, or a
-// text and a null.
+// first reads the observation in an answer to /reset. The answer is an object, a
+// text, or a list of a text and null.
 func (d dialect) first(raw json.RawMessage) (string, error) {
-	if message, found := exchange.ErrorIn(raw); found {
-		return "", &exchange.Failure{Kind: exchange.Broken, Status: http.StatusOK, Message: message}
+	if message, found := jsonhttp.ErrorIn(raw); found {
+		return "", &jsonhttp.Error{Kind: jsonhttp.Failed, Status: http.StatusOK, Message: message}
 	}
 	var pair []json.RawMessage
 	if json.Unmarshal(raw, &pair) == nil && len(pair) > 0 {
@@ -29,7 +29,7 @@ func (d dialect) first(raw json.RawMessage) (string, error) {
 	if d.bare || json.Unmarshal(raw, &f) != nil {
 		return "", foreign("the answer is of another dialect: %.120s", raw)
 	}
-	text, err := d.see(f)
+	text, err := d.observation(f)
 	if err != nil || d.task == "" {
 		return text, err
 	}
@@ -37,8 +37,8 @@ func (d dialect) first(raw json.RawMessage) (string, error) {
 	return task + "\n" + text, err
 }
 
-// see puts together what there is to see.
-func (d dialect) see(f fields) (string, error) {
+// observation joins the text and the available actions.
+func (d dialect) observation(f fields) (string, error) {
 	text, err := f.text(d.text)
 	if err != nil || d.actions == "" {
 		return text, err
@@ -57,11 +57,11 @@ func (d dialect) see(f fields) (string, error) {
 func (d dialect) answer(raw json.RawMessage) (turns.Answer, error) {
 	var f fields
 	if json.Unmarshal(raw, &f) != nil {
-		return turns.Answer{}, foreign("the answer is no object: %.120s", raw)
+		return turns.Answer{}, foreign("the answer is not an object: %.120s", raw)
 	}
 	a := turns.Answer{Cumulative: d.cumulative}
 	var textErr, rewardErr, scoreErr error
-	a.State, textErr = d.see(f)
+	a.State, textErr = d.observation(f)
 	a.Reward, rewardErr = f.number("reward")
 	if d.score != "" {
 		var score float64
@@ -82,14 +82,15 @@ func (d dialect) answer(raw json.RawMessage) (turns.Answer, error) {
 	return a, nil
 }
 
+// foreign is the error of an answer that is not in the dialect.
 func foreign(format string, args ...any) error {
-	return &exchange.Failure{Kind: exchange.Foreign, Status: http.StatusOK, Message: fmt.Sprintf(format, args...)}
+	return &jsonhttp.Error{Kind: jsonhttp.Malformed, Status: http.StatusOK, Message: fmt.Sprintf(format, args...)}
 }
 
-// fields is an answer that is an object.
+// fields are the fields of an answer.
 type fields map[string]json.RawMessage
 
-// text reads a field that must be a text.
+// text reads a required text.
 func (f fields) text(name string) (string, error) {
 	var s *string
 	if raw, ok := f[name]; !ok || json.Unmarshal(raw, &s) != nil || s == nil {
@@ -98,7 +99,7 @@ func (f fields) text(name string) (string, error) {
 	return *s, nil
 }
 
-// number reads a field that must be a number.
+// number reads a required number.
 func (f fields) number(name string) (float64, error) {
 	var x *float64
 	if raw, ok := f[name]; !ok || json.Unmarshal(raw, &x) != nil || x == nil {

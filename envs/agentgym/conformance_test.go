@@ -8,32 +8,33 @@ import (
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/envstest"
-	"github.com/empo2/empo2/envs/remote/exchange/exchangetest"
 	"github.com/empo2/empo2/envs/remote/numbered"
+	"github.com/empo2/empo2/envs/remote/remotetest"
 	"github.com/empo2/empo2/envs/webshop"
 )
 
 func TestConformance(t *testing.T) {
-	for _, dialect := range []string{"sciworld", "weather"} { // an object's and a bare number's
+	for _, dialect := range []string{"sciworld", "weather"} { // ids in an object, bare ids
 		t.Run(dialect, func(t *testing.T) {
-			s := serve(t, newFake(dialect))
-			envstest.Run(t, func(t *testing.T) envs.Family { return mustOpen(t, config(dialect, s)) })
+			s := remotetest.Serve(t, newFake(dialect))
+			envstest.Run(t, func(t *testing.T) envs.Family { return driver(dialect).Open(t, s) })
 		})
 	}
 }
 
-// The native shop speaks the protocol of AgentGym's, so that the driver and
-// the server are checks of each other.
-func TestConformanceOfOurShop(t *testing.T) {
+// The native shop serves AgentGym's protocol, so the driver and the server check
+// each other.
+func TestConformanceOfTheNativeShop(t *testing.T) {
 	shop, err := webshop.Open(t.Context(), webshop.Config{
-		DataDir: "../webshop/testdata/shop", Items: "items.json", Attributes: "items_ins_v2.json", Nouns: "nouns.json", OwnData: true,
+		DataDir: "../webshop/testdata/shop", Items: "items.json", Attributes: "items_ins_v2.json",
+		Nouns: "nouns.json", OwnData: true,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer shop.Close()
-	c := config("webshop", serve(t, webshop.NewHandler(shop)))
-	envstest.Run(t, func(t *testing.T) envs.Family { return mustOpen(t, c) },
+	s := remotetest.Serve(t, webshop.NewHandler(shop))
+	envstest.Run(t, func(t *testing.T) envs.Family { return driver("webshop").Open(t, s) },
 		envstest.WithPolicy(func(_ envs.Task, step int, o envs.Observation) string {
 			if words := strings.Fields(o.State); step%4 == 0 {
 				return "search[" + words[len(words)/2] + "]"
@@ -43,51 +44,10 @@ func TestConformanceOfOurShop(t *testing.T) {
 		}))
 }
 
-// step plays an episode to its end and returns its first observation and the
-// last step.
-func finish(t *testing.T, f *Family) (envs.Observation, envs.Step) {
-	t.Helper()
-	e, first := begin(t, f)
-	for range exchangetest.WorldSteps - 1 {
-		if step, err := e.Step(t.Context(), "go"); err != nil || step.Done() {
-			t.Fatalf("step %+v, error %v", step, err)
-		}
-	}
-	last, err := e.Step(t.Context(), "go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return first, last
-}
-
-func begin(t *testing.T, f *Family) (envs.Episode, envs.Observation) {
-	t.Helper()
-	tasks, err := f.Tasks(envs.Train)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := f.Open(t.Context(), tasks[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := e.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	o, err := e.Reset(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return e, o
-}
-
 func TestTextsRewardsAndSuccess(t *testing.T) {
 	f := func(dialect, first string, reward, score float64) {
 		t.Run(dialect, func(t *testing.T) {
-			family := mustOpen(t, config(dialect, serve(t, newFake(dialect))))
-			t.Cleanup(func() { family.Close() })
-			o, last := finish(t, family)
+			o, last := remotetest.Finish(t, driver(dialect).Started(t, newFake(dialect)))
 			if o.State != first {
 				t.Errorf("first state %q, want %q", o.State, first)
 			}
@@ -97,7 +57,7 @@ func TestTextsRewardsAndSuccess(t *testing.T) {
 			}
 		})
 	}
-	room := exchangetest.NewWorld(1).Text()
+	room := remotetest.NewWorld(1).Text()
 	f("sciworld", "Boil it.\n"+room, 100, 100)
 	f("alfworld", room+"\nAvailable actions: look, go to desk 1", 1, 1)
 	f("wordle", room, 1, 1)
@@ -105,15 +65,17 @@ func TestTextsRewardsAndSuccess(t *testing.T) {
 	f("weather", room, 1, 1)
 }
 
-func TestDialectsAreWhole(t *testing.T) {
+func TestDialectsAreComplete(t *testing.T) {
 	if len(Dialects()) != 14 {
 		t.Errorf("dialects %v", Dialects())
 	}
 	for name, d := range dialects {
-		if d.greeting == "" || d.id == "" || d.index == "" || d.text == "" || d.create == nil || d.instruction == "" || d.judge == "score" && d.score == "" {
+		named := d.greeting != "" && d.id != "" && d.index != "" && d.text != "" && d.instruction != ""
+		if !named || d.create == nil || d.judge == "score" && d.score == "" {
 			t.Errorf("%s lacks something: %+v", name, d)
 		}
-		if _, s, err := lookup(name, numbered.Splits{}); err != nil || (d.splits != nil) != (len(s.Train) > 0 && len(s.Test) > 0) {
+		_, s, err := lookup(name, numbered.Splits{})
+		if hasDefaults := len(s.Train) > 0 && len(s.Test) > 0; err != nil || hasDefaults != (d.splits != nil) {
 			t.Errorf("%s: default splits of %d and %d tasks, error %v", name, len(s.Train), len(s.Test), err)
 		}
 	}

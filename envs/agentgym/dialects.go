@@ -9,32 +9,32 @@ import (
 	"github.com/empo2/empo2/envs/remote/numbered"
 )
 
-// A dialect is how one of AgentGym's servers differs from the others.
+// A dialect has the differences between the servers of AgentGym.
 type dialect struct {
-	greeting string         // what GET / says
-	prefix   string         // of the other paths
+	greeting string         // the answer to GET /
+	prefix   string         // of all other paths
 	create   map[string]any // body of /create
-	bare     bool           // /create answers with the number alone, not with {"id": …}
+	bare     bool           // /create answers with a number, not with {"id": …}
 	id       string         // field that names the environment in requests
 	index    string         // field of /reset that names the task
 	also     map[string]any // further fields of /reset
-	closes   bool           // there is a /close
-	// task is a field of /reset's answer that precedes the observation;
-	// text and actions are fields of both answers. Empty: there is none.
+	closes   bool           // the server has /close
+	// task is the field of the answer to /reset that precedes the observation.
+	// text and actions are fields of the answers to /reset and /step. Empty:
+	// there is no such field.
 	task, text, actions string
-	score               string // field of /step's answer; empty: the sum of rewards
-	cumulative          bool   // the reward is that of the episode so far
-	// An episode that the server ends is solved if the field judge, score or
-	// reward, is at least solved.
+	score               string // field of the answer to /step; empty: the score is the sum of rewards
+	cumulative          bool   // the reward is the sum of the episode so far
+	// An episode is a success if the server ends it and the field judge (score
+	// or reward) is solved or more.
 	judge       string
 	solved      float64
-	count       uint64 // tasks that the server has; 0: as many as its data
+	count       uint64 // number of tasks; 0: it depends on the server's data
 	splits      func() numbered.Splits
 	instruction string
 }
 
-// object is what the servers with {"id": …} have in common, idx what those
-// with a bare number have.
+// object fills in the common fields of the servers with {"id": …}.
 func object(d dialect) dialect {
 	d.id, d.judge = "id", orElse(d.judge, "reward")
 	d.index, d.text = orElse(d.index, "data_idx"), "observation"
@@ -42,6 +42,7 @@ func object(d dialect) dialect {
 	return d
 }
 
+// idx fills in the common fields of the servers with a bare number.
 func idx(d dialect) dialect {
 	d.id, d.bare, d.greeting = "env_idx", true, "ok"
 	d.index, d.text, d.judge = orElse(d.index, "id"), orElse(d.text, "observation"), "reward"
@@ -59,23 +60,26 @@ func orElse(s, other string) string {
 	return s
 }
 
-// tool is a server of the tool family: its task is named at /create already,
-// and its reward is the progress so far.
+// tool is a server with tools. Its /create wants a task, and its reward is the
+// progress so far.
 func tool(instruction string) dialect {
 	return idx(dialect{create: map[string]any{"id": 0}, cumulative: true, instruction: instruction +
-		" Answer with one line: Action: NAME with Action Input: {JSON}. The action check_valid_actions lists the others; finish with {\"answer\": …} ends the task."})
+		" Answer with one line: Action: NAME with Action Input: {JSON}. The action check_valid_actions" +
+		" lists the others; finish with {\"answer\": …} ends the task."})
 }
 
-// dialects reads the servers' sources at AgentGym 3ef9235.
+// dialects are taken from the sources of the servers (AgentGym 3ef9235).
 var dialects = map[string]dialect{
 	"sciworld": object(dialect{
 		greeting: "This is environment ScienceWorld.", closes: true, task: "task_description", score: "score",
 		judge: "score", solved: 100, count: 4639,
-		instruction: "Solve a science task in a simulated house. Answer with one command, such as: look around, look at X, go to X, open X, pick up X, move X to Y, pour X into Y, use X on Y, activate X, focus on X, read X, wait, inventory, task.",
+		instruction: "Solve a science task in a simulated house. Answer with one command, such as: look around," +
+			" look at X, go to X, open X, pick up X, move X to Y, pour X into Y, use X on Y, activate X, focus on X," +
+			" read X, wait, inventory, task.",
 	}),
 	"alfworld": object(dialect{
-		greeting: "This is environment AlfWorld.", index: "game", also: map[string]any{"world_type": "Text"}, actions: "available_actions",
-		solved: 1, count: 2620, splits: func() numbered.Splits {
+		greeting: "This is environment AlfWorld.", index: "game", also: map[string]any{"world_type": "Text"},
+		actions: "available_actions", solved: 1, count: 2620, splits: func() numbered.Splits {
 			return numbered.Splits{Train: numbered.Range(0, 2419), Test: numbered.Range(2420, 2619)}
 		},
 		instruction: "Do a chore in a household. Answer with one of the available actions.",
@@ -86,7 +90,8 @@ var dialects = map[string]dialect{
 	}),
 	"textcraft": object(dialect{
 		greeting: "This is environment TextCraft.", closes: true, solved: 1,
-		instruction: "Craft the item that is the goal. Answer with one command: get N ITEM, craft N ITEM using N ITEM, N ITEM, or inventory.",
+		instruction: "Craft the item that is the goal. Answer with one command: get N ITEM," +
+			" craft N ITEM using N ITEM, N ITEM, or inventory.",
 	}),
 	"maze": object(dialect{
 		greeting: "This is environment LMRL-Gym.", prefix: "/maze", index: "game", count: 26,
@@ -98,13 +103,15 @@ var dialects = map[string]dialect{
 	}),
 	"webshop": idx(dialect{
 		index: "session_id", text: "state",
-		instruction: "Buy what the instruction asks for. Answer with one action: search[words] or click[something on the page].",
+		instruction: "Buy what the instruction asks for. Answer with one action: search[words]" +
+			" or click[something on the page].",
 	}),
 	"searchqa": idx(dialect{
 		create: map[string]any{"id": 0}, closes: true, count: 221328, splits: func() numbered.Splits {
 			return numbered.Splits{Train: numbered.Range(51713, 221327), Test: numbered.Range(0, 51712)}
 		},
-		instruction: "Answer a question. Search with <search>words</search>, and give the answer with <answer>words</answer>.",
+		instruction: "Answer a question. Search with <search>words</search>," +
+			" and give the answer with <answer>words</answer>.",
 	}),
 	"sqlgym": idx(dialect{
 		index: "item_id", text: "state", count: 10962, splits: func() numbered.Splits {
@@ -119,10 +126,10 @@ var dialects = map[string]dialect{
 	"weather":  tool("Answer a question about the weather."),
 }
 
-// Dialects lists the servers that the package knows, in alphabetical order.
+// Dialects lists the names of the dialects in alphabetical order.
 func Dialects() []string { return slices.Sorted(maps.Keys(dialects)) }
 
-// greeters names the dialects whose servers greet so.
+// greeters lists the dialects with a greeting.
 func greeters(greeting string) []string {
 	var names []string
 	for _, name := range Dialects() {
@@ -133,7 +140,7 @@ func greeters(greeting string) []string {
 	return names
 }
 
-// lookup finds a dialect and the splits that are used with it.
+// lookup finds a dialect and its splits.
 func lookup(name string, s numbered.Splits) (dialect, numbered.Splits, error) {
 	d, ok := dialects[name]
 	if !ok {

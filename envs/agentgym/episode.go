@@ -2,7 +2,6 @@ package agentgym
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -10,6 +9,7 @@ import (
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/remote/exchange"
 	"github.com/empo2/empo2/envs/remote/turns"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 type episode struct {
@@ -18,12 +18,12 @@ type episode struct {
 	open   bool // holds a slot of the family
 	id     int64
 	lent   bool // id is an environment of the pool
-	sound  bool // and nothing is known against it
+	usable bool // the environment can be used for another episode
 	turns  turns.Turns
 }
 
-// Reset implements [envs.Episode]. An environment that was used before may be
-// gone, if the server was restarted: then a new one is asked for, once.
+// Reset implements [envs.Episode]. A restarted server does not know the
+// environments of the pool. Then Reset creates a new one, once.
 func (e *episode) Reset(ctx context.Context) (envs.Observation, error) {
 	used, err := e.take(ctx)
 	if err != nil {
@@ -40,17 +40,17 @@ func (e *episode) Reset(ctx context.Context) (envs.Observation, error) {
 	if err != nil {
 		return envs.Observation{}, err
 	}
-	e.sound = true
+	e.usable = true
 	return e.turns.First(text), nil
 }
 
 func (e *episode) take(ctx context.Context) (used bool, err error) {
 	e.id, used, err = e.family.pool.take(ctx)
-	e.lent, e.sound = err == nil, false
+	e.lent, e.usable = err == nil, false
 	return used, err
 }
 
-// takeNew passes over what else the server has forgotten.
+// takeNew drops the idle environments of the pool and creates a new one.
 func (e *episode) takeNew(ctx context.Context) (used bool, err error) {
 	for {
 		used, err = e.take(ctx)
@@ -61,7 +61,7 @@ func (e *episode) takeNew(ctx context.Context) (used bool, err error) {
 	}
 }
 
-// reset loads the task; doing it twice does no harm.
+// reset loads the task. It may be repeated.
 func (e *episode) reset(ctx context.Context) (string, error) {
 	d := e.family.dialect
 	body := map[string]any{d.id: e.id, d.index: e.task}
@@ -77,12 +77,12 @@ func (e *episode) reset(ctx context.Context) (string, error) {
 	return text, nil
 }
 
-// Step implements [envs.Episode]. It is not sent again after a lost connection,
-// as the server may have acted.
+// Step implements [envs.Episode]. It is not repeated after a lost connection, as
+// the server may have performed the action.
 func (e *episode) Step(ctx context.Context, action string) (envs.Step, error) {
-	e.sound = false
+	e.usable = false
 	step, err := e.step(ctx, action)
-	e.sound = err == nil
+	e.usable = err == nil
 	return step, err
 }
 
@@ -91,14 +91,13 @@ func (e *episode) step(ctx context.Context, action string) (envs.Step, error) {
 	raw, err := e.family.client.Do(ctx, exchange.Request{
 		Path: d.prefix + "/step", Body: map[string]any{d.id: e.id, "action": action},
 	})
-	var f *exchange.Failure
-	if errors.As(err, &f) && f.RefusesAction(d.id) {
-		return e.turns.Refused(f.Message), nil
+	if message, refused := exchange.RefusesAction(err, d.id); refused {
+		return e.turns.Refused(message), nil
 	}
 	if err != nil {
 		return envs.Step{}, err
 	}
-	if message, found := exchange.ErrorIn(raw); found {
+	if message, found := jsonhttp.ErrorIn(raw); found {
 		return e.complaint(message)
 	}
 	answer, err := d.answer(raw)
@@ -108,11 +107,11 @@ func (e *episode) step(ctx context.Context, action string) (envs.Step, error) {
 	return e.turns.Next(answer)
 }
 
-// gone is how the servers speak of an environment that they do not have.
+// gone matches the error of the servers about an unknown environment.
 var gone = regexp.MustCompile(`^The (id|task with environment) \d+ `)
 
-// complaint sorts an error inside a 200: the servers catch every exception, be
-// it caused by the action or by the environment's ruin.
+// complaint handles an error inside a 200. The servers catch every exception,
+// whether the action or a broken environment has caused it.
 func (e *episode) complaint(message string) (envs.Step, error) {
 	if gone.MatchString(message) {
 		return envs.Step{}, fmt.Errorf("the server has lost the environment: %s", message)
@@ -129,15 +128,16 @@ func (e *episode) Close() error {
 	return nil
 }
 
-// end gives the environment back, for another episode if it is sound.
+// end returns a usable environment to the pool and deletes any other.
 func (e *episode) end() {
-	if e.lent && e.sound {
+	if e.lent && e.usable {
 		e.family.pool.put(e.id)
 		e.lent = false
 	}
 	e.release()
 }
 
+// release gives up the environment.
 func (e *episode) release() {
 	if e.lent {
 		e.family.pool.drop(e.id)

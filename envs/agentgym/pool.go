@@ -12,13 +12,14 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/envs/remote/exchange"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
-// farewell bounds the calls that give environments back.
-const farewell = 10 * time.Second
+// closeTimeout is the deadline of the calls that delete environments.
+const closeTimeout = 10 * time.Second
 
-// A pool holds the environments that a server has created for us. It is safe
-// for concurrent use.
+// A pool has the environments that the server has created. It is safe for
+// concurrent use.
 type pool struct {
 	dialect dialect
 	client  *exchange.Client
@@ -29,9 +30,10 @@ type pool struct {
 	lent []int64
 }
 
-// take lends an environment, used reports that it has been lent before. A
-// server that hands out what it has handed out already (webshop and sqlgym do
-// when they are full, and two episodes would share a world) counts as busy.
+// take lends an environment. used is true if the environment had episodes before.
+//
+// A full server of webshop or sqlgym returns an environment that is in use. Two
+// episodes must not share one, so such a server counts as busy.
 func (p *pool) take(ctx context.Context) (id int64, used bool, err error) {
 	r := exchange.Request{Path: p.dialect.prefix + "/create", Body: p.dialect.create}
 	err = p.client.Persist(ctx, "POST "+r.Path, r.May, func(ctx context.Context) error {
@@ -66,13 +68,14 @@ func (p *pool) lend(id int64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if slices.Contains(p.lent, id) || slices.Contains(p.idle, id) {
-		return &exchange.Failure{Kind: exchange.Busy, Message: fmt.Sprintf("the server is full: it hands out environment %d a second time", id)}
+		message := fmt.Sprintf("the server is full: it returned environment %d, which is in use", id)
+		return &jsonhttp.Error{Kind: jsonhttp.Busy, Message: message}
 	}
 	p.lent = append(p.lent, id)
 	return nil
 }
 
-// put takes an environment back for the next episode.
+// put returns an environment for the next episode.
 func (p *pool) put(id int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -80,18 +83,18 @@ func (p *pool) put(id int64) {
 	p.idle = append(p.idle, id)
 }
 
-// drop gives up an environment in an unknown state.
+// drop deletes an environment in an unknown state.
 func (p *pool) drop(id int64) {
 	p.mu.Lock()
 	p.lent = slices.DeleteFunc(p.lent, func(other int64) bool { return other == id })
 	p.mu.Unlock()
-	ctx, cancel := p.farewell()
+	ctx, cancel := p.closing()
 	defer cancel()
 	p.remove(ctx, id)
 }
 
 func (p *pool) close() {
-	ctx, cancel := p.farewell()
+	ctx, cancel := p.closing()
 	defer cancel()
 	for {
 		id, ok := p.takeIdle()
@@ -102,30 +105,33 @@ func (p *pool) close() {
 	}
 }
 
-func (p *pool) farewell() (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(context.Background(), farewell, fmt.Errorf("no answer to /close within %v", farewell))
+// closing is the context of the calls that delete environments.
+func (p *pool) closing() (context.Context, context.CancelFunc) {
+	late := fmt.Errorf("no answer to /close within %v", closeTimeout)
+	return context.WithTimeoutCause(context.Background(), closeTimeout, late)
 }
 
-// remove asks the server to forget an environment. A failure is only noted, as
-// the episode is over.
+// remove deletes an environment on the server. A failure is only logged, as the
+// episode is over.
 func (p *pool) remove(ctx context.Context, id int64) {
 	if !p.dialect.closes {
 		return
 	}
-	_, err := p.client.Try(ctx, exchange.Request{Path: p.dialect.prefix + "/close", Body: map[string]any{p.dialect.id: id}})
+	body := map[string]any{p.dialect.id: id}
+	_, err := p.client.Try(ctx, exchange.Request{Path: p.dialect.prefix + "/close", Body: body})
 	if err != nil {
-		p.log.Debug().Err(err).Int64("id", id).Msg("agentgym: environment left behind")
+		p.log.Debug().Err(err).Int64("id", id).Msg("agentgym: the environment was not deleted")
 	}
 }
 
 // created reads the answer to /create.
 func (d dialect) created(raw json.RawMessage) (id int64, err error) {
-	if message, found := exchange.ErrorIn(raw); found {
-		return 0, &exchange.Failure{Kind: exchange.Broken, Status: http.StatusOK, Message: message}
+	if message, found := jsonhttp.ErrorIn(raw); found {
+		return 0, &jsonhttp.Error{Kind: jsonhttp.Failed, Status: http.StatusOK, Message: message}
 	}
 	if d.bare {
 		if json.Unmarshal(raw, &id) != nil {
-			return 0, foreign("the answer is no number: %.120s", raw)
+			return 0, foreign("the answer is not a number: %.120s", raw)
 		}
 		return id, nil
 	}

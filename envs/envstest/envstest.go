@@ -1,4 +1,5 @@
-// Package envstest is the conformance suite of [envs.Family].
+// Package envstest is the conformance suite of [envs.Family]. Call [Run] in a test
+// of every environment.
 package envstest
 
 import (
@@ -16,42 +17,41 @@ import (
 	"github.com/empo2/empo2/envs"
 )
 
-// A Policy chooses the suite's actions from what it sees. It must be a pure
-// function of its arguments and safe for concurrent use.
+// A Policy chooses the actions of the suite. It must be a pure function of its
+// arguments and safe for concurrent use.
 type Policy func(t envs.Task, step int, o envs.Observation) string
 
 // An Option changes how [Run] drives a family.
 type Option func(*suite)
 
-// WithPolicy replaces the default policy, which names words of the state, by
-// one that gets further in the environment at hand.
+// WithPolicy replaces the default policy, which uses words of the state, by one
+// that makes more progress in the environment under test.
 func WithPolicy(p Policy) Option { return func(s *suite) { s.policy = p } }
 
-// WithTasks bounds how many tasks of a split the suite opens (default 4).
+// WithTasks limits the tasks of a split that the suite opens (default 4).
 func WithTasks(n int) Option { return func(s *suite) { s.tasks = n } }
 
-// WithSteps bounds how many steps the suite takes in an episode (default 20).
+// WithSteps limits the steps of an episode (default 20).
 func WithSteps(n int) Option { return func(s *suite) { s.steps = n } }
 
-// WithPatience bounds every call that leaves the suite (default 1 minute). It
-// only keeps a hanging environment from hanging the tests.
-func WithPatience(d time.Duration) Option { return func(s *suite) { s.patience = d } }
+// WithTimeout is the deadline of every call of the environment (default 1 minute).
+// Its only purpose is that a hanging environment does not hang the tests.
+func WithTimeout(d time.Duration) Option { return func(s *suite) { s.timeout = d } }
 
 type suite struct {
-	family   envs.Family
-	policy   Policy
-	tasks    int
-	steps    int
-	patience time.Duration
+	family  envs.Family
+	policy  Policy
+	tasks   int
+	steps   int
+	timeout time.Duration
 }
 
-// Run checks that the families that open opens keep the contracts of
-// [envs.Family] and [envs.Episode]. It opens one family, closes it, and fails
-// if goroutines that were started in between are left. Up to four episodes
-// are open at once.
+// Run checks the contracts of [envs.Family] and [envs.Episode]. It opens one family
+// with open, closes it, and fails if goroutines are left. It opens four episodes
+// or fewer at the same time.
 func Run(t *testing.T, open func(t *testing.T) envs.Family, options ...Option) {
 	before := goleak.IgnoreCurrent()
-	s := &suite{family: open(t), policy: wordPolicy, tasks: 4, steps: 20, patience: time.Minute}
+	s := &suite{family: open(t), policy: wordPolicy, tasks: 4, steps: 20, timeout: time.Minute}
 	for _, option := range options {
 		option(s)
 	}
@@ -74,11 +74,12 @@ func Run(t *testing.T, open func(t *testing.T) envs.Family, options ...Option) {
 	if err := s.family.Close(); err != nil {
 		t.Errorf("close: %v", err)
 	}
-	// net/http's server lingers for half a second where a client hung up on it.
+	// After a client has closed a connection, the server of net/http keeps a
+	// goroutine for half a second.
 	goleak.VerifyNone(t, before, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
 }
 
-// wordPolicy says things that depend on the state and its words.
+// wordPolicy chooses a word of the state.
 func wordPolicy(_ envs.Task, step int, o envs.Observation) string {
 	words := strings.FieldsFunc(o.State, func(r rune) bool { return strings.ContainsRune(" \n\t.,:;", r) })
 	if len(words) == 0 {
@@ -89,8 +90,8 @@ func wordPolicy(_ envs.Task, step int, o envs.Observation) string {
 
 func (s *suite) context(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), s.patience,
-		fmt.Errorf("the environment did not answer within %s", s.patience))
+	ctx, cancel := context.WithTimeoutCause(t.Context(), s.timeout,
+		fmt.Errorf("the environment did not answer within %s", s.timeout))
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -130,14 +131,13 @@ func (s *suite) started(t *testing.T, task envs.Task) (envs.Episode, envs.Observ
 	return e, obs
 }
 
-// A transcript is what an episode answered: the first observation and the
-// steps that followed.
+// A transcript has the first observation and the steps of an episode.
 type transcript struct {
 	First envs.Observation
 	Steps []envs.Step
 }
 
-// play drives a whole episode. It runs on any goroutine.
+// play plays a whole episode. It may run on any goroutine.
 func (s *suite) play(ctx context.Context, task envs.Task) (tr transcript, err error) {
 	e, err := s.family.Open(ctx, task)
 	if err != nil {
@@ -176,13 +176,14 @@ func (s *suite) mustPlay(t *testing.T, task envs.Task) transcript {
 	return tr
 }
 
+// checkObservation checks an observation. last is true after the last step.
 func checkObservation(t *testing.T, o envs.Observation, last bool) {
 	t.Helper()
 	if !utf8.ValidString(o.State) || !utf8.ValidString(o.Feedback) {
 		t.Errorf("observation is not valid UTF-8: %q", o)
 	}
 	if last != (o.State == "") {
-		t.Errorf("state = %q although done = %v; it is empty after the last step only", o.State, last)
+		t.Errorf("state = %q and done = %v, want an empty state after the last step only", o.State, last)
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 	"github.com/empo2/empo2/envs"
 )
 
-// hostile actions are what a policy may write at its worst.
+// hostile has actions that may break an environment.
 var hostile = map[string]string{
 	"empty":            "",
 	"blank":            " \t ",
@@ -94,8 +94,8 @@ func (s *suite) testDeterminism(t *testing.T) {
 	}
 }
 
-// testInterleaved steps several episodes in turn: they must not see each
-// other, whether they share a task or not.
+// testInterleaved steps several episodes in turn. They must not influence each
+// other, whether they have the same task or not.
 func (s *suite) testInterleaved(t *testing.T) {
 	tasks := s.some(t, envs.Train)
 	tasks = []envs.Task{tasks[0], tasks[0], tasks[len(tasks)-1]}
@@ -126,7 +126,7 @@ func (s *suite) testInterleaved(t *testing.T) {
 	}
 }
 
-// testHostile also asks that the environment still works afterwards.
+// testHostile also checks that the environment still works afterwards.
 func (s *suite) testHostile(t *testing.T) {
 	task := s.some(t, envs.Train)[0]
 	want := s.mustPlay(t, task)
@@ -136,7 +136,7 @@ func (s *suite) testHostile(t *testing.T) {
 			for range 3 {
 				step, err := e.Step(s.context(t), action)
 				if err != nil {
-					t.Fatalf("a malformed action is the environment's business, got error: %v", err)
+					t.Fatalf("error %v, want an answer to a malformed action", err)
 				}
 				checkStep(t, step)
 				if step.Done() {

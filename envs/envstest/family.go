@@ -61,32 +61,32 @@ func (s *suite) testUnknownTask(t *testing.T) {
 	}
 }
 
-// testConcurrent needs the race detector to be worth its name.
+// testConcurrent finds data races only with the race detector.
 func (s *suite) testConcurrent(t *testing.T) {
-	const walkers = 4
+	const players = 4
 	tasks := s.some(t, envs.Train)
 	want := make([]transcript, len(tasks))
 	for i, task := range tasks {
 		want[i] = s.mustPlay(t, task)
 	}
 	ctx := s.context(t)
-	got := make([]transcript, walkers)
-	errs := make([]error, walkers)
+	got := make([]transcript, players)
+	errs := make([]error, players)
 	done := make(chan struct{})
-	for w := range walkers {
+	for p := range players {
 		go func() {
 			defer func() { done <- struct{}{} }()
-			got[w], errs[w] = s.play(ctx, tasks[w%len(tasks)])
+			got[p], errs[p] = s.play(ctx, tasks[p%len(tasks)])
 		}()
 	}
-	for range walkers {
+	for range players {
 		<-done
 	}
-	for w := range walkers {
-		if errs[w] != nil {
-			t.Errorf("concurrent walker %d: %v", w, errs[w])
+	for p := range players {
+		if errs[p] != nil {
+			t.Errorf("concurrent player %d: %v", p, errs[p])
 			continue
 		}
-		equal(t, "an episode beside others", got[w], want[w%len(tasks)])
+		equal(t, "an episode beside others", got[p], want[p%len(tasks)])
 	}
 }

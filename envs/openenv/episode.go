@@ -9,22 +9,22 @@ import (
 	"strings"
 
 	"github.com/empo2/empo2/envs"
-	"github.com/empo2/empo2/envs/remote/exchange"
 	"github.com/empo2/empo2/envs/remote/template"
 	"github.com/empo2/empo2/envs/remote/turns"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 type episode struct {
 	family  *Family
 	seed    uint64
-	open    bool // holds a slot of the family
-	prompt  bool // the trial: an unreachable server is an error at once
+	open    bool // counts for the concurrency of the family
+	prompt  bool // for the test at start: a lost connection is not retried
 	session *session
 	turns   turns.Turns
 }
 
-// Reset implements [envs.Episode]. A connection that is lost before the first
-// observation is opened again, and a full server is waited for.
+// Reset implements [envs.Episode]. It is repeated if the connection is lost before
+// the first observation, or if the server is full.
 func (e *episode) Reset(ctx context.Context) (envs.Observation, error) {
 	var first answer
 	err := e.family.client.Persist(ctx, "reset", e.again, func(ctx context.Context) (err error) {
@@ -36,18 +36,19 @@ func (e *episode) Reset(ctx context.Context) (envs.Observation, error) {
 	}
 	text, found := show(first.Data.Observation, e.family.config.Observation)
 	if !found {
-		return envs.Observation{}, fmt.Errorf("none of the paths %q leads anywhere (hint: the observation has the fields %s)",
-			e.family.config.Observation, strings.Join(slices.Sorted(maps.Keys(first.Data.Observation)), ", "))
+		fields := strings.Join(slices.Sorted(maps.Keys(first.Data.Observation)), ", ")
+		return envs.Observation{}, fmt.Errorf("the observation has none of the paths %q (hint: it has the fields %s)",
+			e.family.config.Observation, fields)
 	}
 	return e.turns.First(text), nil
 }
 
-// again reports whether a reset is worth another attempt.
-func (e *episode) again(f *exchange.Failure) bool {
-	return f.Kind == exchange.Busy || !e.prompt && (f.Kind == exchange.Cut || f.Kind == exchange.Unreached)
+// again reports whether a reset may be repeated.
+func (e *episode) again(f *jsonhttp.Error) bool {
+	return f.Kind == jsonhttp.Busy || !e.prompt && (f.Uncertain() || f.Kind == jsonhttp.Unreached)
 }
 
-// begin opens a session and resets its environment, once.
+// begin opens a session and resets its environment. It makes one attempt.
 func (e *episode) begin(ctx context.Context) (answer, error) {
 	s, err := e.family.dial(ctx)
 	if err != nil {
@@ -59,9 +60,9 @@ func (e *episode) begin(ctx context.Context) (answer, error) {
 	first, err := s.ask(ctx, e.family.client.Timeout(), "reset", options)
 	switch {
 	case err == nil && first.Type == "error":
-		err = &exchange.Failure{Kind: exchange.Broken, Message: first.Data.Code + ": " + first.complaint()}
+		err = &jsonhttp.Error{Kind: jsonhttp.Failed, Message: first.Data.Code + ": " + first.complaint()}
 	case err == nil && first.Data.Done:
-		err = errors.New("the episode is over before its first action")
+		err = errors.New("the episode ended before its first action")
 	}
 	if err != nil {
 		s.close()
@@ -71,8 +72,8 @@ func (e *episode) begin(ctx context.Context) (answer, error) {
 	return first, nil
 }
 
-// Step implements [envs.Episode]. The server may have acted when a connection
-// is lost, and its environment is gone with it: the episode is lost.
+// Step implements [envs.Episode]. A lost connection loses the episode, as the
+// environment belongs to the connection.
 func (e *episode) Step(ctx context.Context, action string) (envs.Step, error) {
 	a, err := e.session.ask(ctx, e.family.client.Timeout(), "step", template.Fill(e.family.config.Action, action))
 	switch {

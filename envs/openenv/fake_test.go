@@ -4,47 +4,41 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"net/http/httptest"
 	"sync"
 	"testing"
 
 	"github.com/coder/websocket"
 
-	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/remote/exchange"
-	"github.com/empo2/empo2/envs/remote/exchange/exchangetest"
 	"github.com/empo2/empo2/envs/remote/numbered"
+	"github.com/empo2/empo2/envs/remote/remotetest"
 )
 
 type m = map[string]any
 
-// fakeServer speaks as OpenEnv's http_server.py does. What a test puts into
-// before comes first; true from it is all of the answer to a message, and
-// nothing more is read after the connection was ended.
+// fakeServer speaks as OpenEnv's http_server.py does.
 type fakeServer struct {
-	action   m // the schema of an action
-	capacity int
-	before   func(c *websocket.Conn, kind string, n int) bool // n counts the kind's messages from 0
-	mu       sync.Mutex
-	calls    map[string]int
-	sessions int
+	remotetest.Counter       // of messages by kind
+	action             m     // the schema of an action
+	capacity           int   // sessions at the same time
+	before             reply // may be nil
+	mu                 sync.Mutex
+	sessions           int
 }
+
+// A reply may answer a message of the client: it returns true if it has done
+// so. It gets the number of earlier messages of the same kind.
+type reply func(c *websocket.Conn, kind string, n int) bool
 
 func newFake() *fakeServer {
-	return &fakeServer{
-		capacity: 8, calls: map[string]int{},
-		action: m{"additionalProperties": false, "required": []string{"message"}, "properties": m{"message": m{"type": "string"}, "metadata": m{"type": "object"}}},
+	action := m{
+		"additionalProperties": false, "required": []string{"message"},
+		"properties": m{"message": m{"type": "string"}, "metadata": m{"type": "object"}},
 	}
+	return &fakeServer{capacity: 8, action: action}
 }
 
-func (s *fakeServer) count(kind string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.calls[kind]++
-	return s.calls[kind] - 1
-}
-
-// enter takes one of the sessions there are.
+// enter opens a session if there is room.
 func (s *fakeServer) enter() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,9 +58,9 @@ func (s *fakeServer) leave() {
 func (s *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/health":
-		_ = json.NewEncoder(w).Encode(m{"status": "healthy"})
+		remotetest.Answer(w, m{"status": "healthy"})
 	case "/schema":
-		_ = json.NewEncoder(w).Encode(m{"action": s.action, "observation": m{}, "state": m{}})
+		remotetest.Answer(w, m{"action": s.action, "observation": m{}, "state": m{}})
 	case "/ws":
 		conn, err := websocket.Accept(w, r, nil)
 		if err != nil {
@@ -87,7 +81,7 @@ func (s *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *fakeServer) serve(conn *websocket.Conn) {
-	var world *exchangetest.World
+	var world *remotetest.World
 	for {
 		_, raw, err := conn.Read(context.Background())
 		if err != nil {
@@ -101,15 +95,16 @@ func (s *fakeServer) serve(conn *websocket.Conn) {
 			}
 		}
 		bad := json.Unmarshal(raw, &q)
-		n := s.count(q.Type)
+		n := s.Add(q.Type)
 		switch {
 		case s.before != nil && s.before(conn, q.Type, n):
 		case bad != nil || q.Type == "step" && q.Data.Message == nil:
-			send(conn, "error", m{"message": "Invalid message", "code": "VALIDATION_ERROR", "errors": []m{{"loc": []string{"message"}, "msg": "Field required"}}})
+			missing := m{"loc": []string{"message"}, "msg": "Field required"}
+			send(conn, "error", m{"message": "Invalid message", "code": "VALIDATION_ERROR", "errors": []m{missing}})
 		case q.Type == "close":
 			return
 		case q.Type == "reset":
-			world = exchangetest.NewWorld(q.Data.Seed)
+			world = remotetest.NewWorld(q.Data.Seed)
 			observe(conn, world, nil, false)
 		case q.Type == "step":
 			reward, done := world.Act(*q.Data.Message)
@@ -118,7 +113,7 @@ func (s *fakeServer) serve(conn *websocket.Conn) {
 	}
 }
 
-func observe(conn *websocket.Conn, w *exchangetest.World, reward any, done bool) {
+func observe(conn *websocket.Conn, w *remotetest.World, reward any, done bool) {
 	send(conn, "observation", m{"reward": reward, "done": done, "observation": m{
 		"prompt": w.Text(), "messages": []m{{"content": "old"}, {"content": "new"}}, "info": nil,
 	}})
@@ -131,44 +126,15 @@ func send(conn *websocket.Conn, kind string, data any) {
 	}
 }
 
-func config(at exchange.Server) Config {
+func config(s exchange.Server) Config {
 	return Config{
-		Server: at, Splits: numbered.Splits{Train: numbered.Range(1, 6), Test: numbered.Range(7, 8)},
-		Observation: []string{"prompt", "messages.-1.content"}, Episodes: 8,
+		Server: s, Splits: numbered.Splits{Train: numbered.Range(1, 6), Test: numbered.Range(7, 8)},
+		Observation: []string{"prompt", "messages.-1.content"}, Concurrency: 8,
 	}
 }
 
-func serve(t *testing.T, h http.Handler) exchange.Server {
+// driver opens families with the configuration above.
+var driver = remotetest.Driver[*Family]{Open: func(t *testing.T, s exchange.Server) *Family {
 	t.Helper()
-	server := httptest.NewServer(h)
-	t.Cleanup(server.Close)
-	return exchange.Server{URL: server.URL}
-}
-
-func mustOpen(t *testing.T, c Config) *Family {
-	t.Helper()
-	f, err := Open(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f
-}
-
-// begin opens and resets an episode of the first task, without closing it.
-func begin(t *testing.T, f *Family) (envs.Episode, envs.Observation) {
-	t.Helper()
-	tasks, err := f.Tasks(envs.Train)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := f.Open(t.Context(), tasks[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	o, err := e.Reset(t.Context())
-	if err != nil {
-		_ = e.Close()
-		t.Fatal(err)
-	}
-	return e, o
-}
+	return remotetest.Open(t, Open, config(s))
+}}

@@ -2,25 +2,19 @@ package openenv
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
 
-	"github.com/empo2/empo2/envs/remote/exchange"
-	"github.com/empo2/empo2/envs/remote/exchange/exchangetest"
-	"github.com/empo2/empo2/envs/remote/turns"
+	"github.com/empo2/empo2/envs/remote/remotetest"
 )
 
-const forEver = 1 << 30
-
-// on limits what before does to a kind of message and to some of them.
-func on(kind string, from, to int, do func(*websocket.Conn)) func(*websocket.Conn, string, int) bool {
+// on answers the messages first to last (counted from 0) of a kind.
+func on(kind string, first, last int, do func(*websocket.Conn)) reply {
 	return func(c *websocket.Conn, got string, n int) bool {
-		if got != kind || n < from || n > to {
+		if got != kind || n < first || n > last {
 			return false
 		}
 		do(c)
@@ -28,120 +22,80 @@ func on(kind string, from, to int, do func(*websocket.Conn)) func(*websocket.Con
 	}
 }
 
-func reply(kind string, from, to int, answer string, data any) func(*websocket.Conn, string, int) bool {
-	return on(kind, from, to, func(c *websocket.Conn) { send(c, answer, data) })
+// always answers every message of a kind.
+func always(kind, answer string, data any) reply {
+	return on(kind, 0, remotetest.Always, func(c *websocket.Conn) { send(c, answer, data) })
 }
 
-// inBubble opens a family in fake time.
-func inBubble(t *testing.T, s *fakeServer, test func(*testing.T, *Family)) {
-	synctest.Test(t, func(t *testing.T) {
-		f := mustOpen(t, config(exchange.Server{URL: "http://env", Dial: exchangetest.Serve(t, s)}))
-		t.Cleanup(func() { f.Close() })
-		test(t, f)
-	})
+// server is a fake server with a reply.
+func server(before reply) *fakeServer {
+	s := newFake()
+	s.before = before
+	return s
 }
 
-func TestFullServerIsWaitedFor(t *testing.T) {
+// silent is a server that does not answer steps.
+func silent() *fakeServer {
+	return server(on("step", 0, remotetest.Always, func(*websocket.Conn) {}))
+}
+
+// small is a server with one session.
+func small() *fakeServer {
 	s := newFake()
 	s.capacity = 1
-	inBubble(t, s, func(t *testing.T, f *Family) {
-		first, _ := begin(t, f)
-		time.AfterFunc(30*time.Second, func() { _ = first.Close() })
-		start := time.Now()
-		second, _ := begin(t, f)
-		defer second.Close()
-		if took := time.Since(start); took < 30*time.Second || took > 36*time.Second {
-			t.Errorf("the second episode began after %v, want soon after the first had ended", took)
-		}
-	})
+	return s
 }
+
+func TestFullServerIsAskedAgain(t *testing.T) { driver.WaitsForAPlace(t, small()) }
 
 func TestPatienceEnds(t *testing.T) {
-	s := newFake()
-	s.capacity = 1
-	inBubble(t, s, func(t *testing.T, f *Family) {
-		first, _ := begin(t, f)
-		defer first.Close()
-		start := time.Now()
-		_, err := (&episode{family: f}).Reset(t.Context())
-		if took := time.Since(start); err == nil || took != 5*time.Minute || !strings.Contains(err.Error(), "max_concurrent_envs") {
-			t.Errorf("error %v after %v", err, took)
-		}
-	})
+	driver.GivesUpOnAFullServer(t, small(), "max_concurrent_envs", nil)
 }
 
-// The server's pings are answered while the policy thinks.
+func TestHangingStepEndsAtItsDeadline(t *testing.T) {
+	driver.StepEndsAtItsDeadline(t, silent(), "no answer to step within 1m0s")
+}
+
+func TestCancelledStepSaysWhy(t *testing.T) { driver.CancelledStepSaysWhy(t, silent()) }
+
+// The server's pings are answered while the policy generates.
 func TestPingsAreAnswered(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, pinged := newFake(), make(chan error, 1)
-		s.before = on("reset", 1, 1, func(c *websocket.Conn) {
-			observe(c, exchangetest.NewWorld(1), nil, false) // first: a pipe has no buffer for an answer beside the pong
-			go func() {
-				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-				defer cancel()
-				pinged <- c.Ping(ctx)
-			}()
-		})
-		f := mustOpen(t, config(exchange.Server{URL: "http://env", Dial: exchangetest.Serve(t, s)}))
-		defer f.Close()
-		e, _ := begin(t, f)
-		defer e.Close()
+	pinged := make(chan error, 1)
+	s := server(on("reset", 1, 1, func(c *websocket.Conn) {
+		observe(c, remotetest.NewWorld(1), nil, false) // before the ping, as a pipe has no buffer
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			defer cancel()
+			pinged <- c.Ping(ctx)
+		}()
+	}))
+	driver.Bubble(t, s, func(t *testing.T, f *Family) {
+		remotetest.Begin(t, f)
 		if err := <-pinged; err != nil {
 			t.Errorf("ping: %v", err)
 		}
 	})
 }
 
-func TestHangingStepEndsAtItsDeadline(t *testing.T) {
-	s := newFake()
-	s.before = on("step", 0, forEver, func(*websocket.Conn) {})
-	inBubble(t, s, func(t *testing.T, f *Family) {
-		e, _ := begin(t, f)
-		defer e.Close()
-		start := time.Now()
-		_, err := e.Step(t.Context(), "wait")
-		if took := time.Since(start); err == nil || took != time.Minute || !strings.Contains(err.Error(), "no answer to step within 1m0s") {
-			t.Errorf("error %v after %v", err, took)
-		}
-	})
-}
-
-func TestCancelledStepSaysWhy(t *testing.T) {
-	s := newFake()
-	s.before = on("step", 0, forEver, func(*websocket.Conn) {})
-	inBubble(t, s, func(t *testing.T, f *Family) {
-		e, _ := begin(t, f)
-		defer e.Close()
-		because := errors.New("the run was stopped")
-		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, because)
-		defer cancel()
-		if _, err := e.Step(ctx, "wait"); !errors.Is(err, because) {
-			t.Errorf("error %v, want %v", err, because)
-		}
-	})
-}
-
-// A connection that is lost before the first observation is opened again; one
-// that is lost later takes the episode with it, but not the next.
+// A connection that is lost before the first observation is opened again. One
+// that is lost later ends the episode, but not the next episode.
 func TestCutConnections(t *testing.T) {
-	s := newFake()
-	s.before = func(c *websocket.Conn, kind string, n int) bool {
+	s := server(func(c *websocket.Conn, kind string, n int) bool {
 		cut := kind == "reset" && (n == 1 || n == 2) || kind == "step" && n == 0
 		if cut {
 			_ = c.CloseNow()
 		}
 		return cut
-	}
-	inBubble(t, s, func(t *testing.T, f *Family) {
-		lost, _ := begin(t, f)
+	})
+	driver.Bubble(t, s, func(t *testing.T, f *Family) {
+		lost, _ := remotetest.Begin(t, f)
 		if _, err := lost.Step(t.Context(), "go"); err == nil || !strings.Contains(err.Error(), "connection was lost") {
 			t.Errorf("error %v", err)
 		}
 		if err := lost.Close(); err != nil {
 			t.Error(err)
 		}
-		next, _ := begin(t, f)
-		defer next.Close()
+		next, _ := remotetest.Begin(t, f)
 		if _, err := next.Step(t.Context(), "go"); err != nil {
 			t.Error(err)
 		}
@@ -149,46 +103,24 @@ func TestCutConnections(t *testing.T) {
 }
 
 func TestStepAnswers(t *testing.T) {
-	f := func(name, kind string, data any, wantErr, wantFeedback string) {
-		t.Run(name, func(t *testing.T) {
-			s := newFake()
-			s.before = reply("step", 0, forEver, kind, data)
-			family := mustOpen(t, config(serve(t, s)))
-			defer family.Close()
-			e, o := begin(t, family)
-			defer e.Close()
-			step, err := e.Step(t.Context(), "x")
-			switch {
-			case wantErr == "" && err == nil:
-				if step.Observation.Feedback != wantFeedback || step.Observation.State != o.State || step.Done() {
-					t.Errorf("step %+v, want feedback %q and the state unchanged", step, wantFeedback)
-				}
-			case err == nil || wantErr == "" || !strings.Contains(err.Error(), wantErr):
-				t.Errorf("error %v, want one with %q", err, wantErr)
-			}
-		})
+	feedback := func(name string, data m, want string) {
+		t.Run(name, func(t *testing.T) { driver.Refuses(t, server(always("step", "error", data)), want) })
 	}
-	f("action refused", "error", m{"code": "VALIDATION_ERROR", "message": "Invalid message", "errors": []m{{"loc": []any{"message"}, "msg": "too long"}}}, "", "Invalid message; [message]: too long")
-	f("environment complains", "error", m{"code": "EXECUTION_ERROR", "message": "bad move"}, "", "bad move")
-	f("session broken", "error", m{"code": "SESSION_ERROR", "message": "gone"}, "SESSION_ERROR: gone", "")
-	f("unknown type", "error", m{"code": "UNKNOWN_TYPE", "message": "step?"}, "UNKNOWN_TYPE", "")
-	f("other answer", "state", m{"step_count": 1}, "not one of OpenEnv", "")
-	f("no observation", "observation", m{"reward": 1, "done": false}, "not one of OpenEnv", "")
-	f("words for a reward", "observation", m{"observation": m{}, "reward": "much"}, "not one of OpenEnv", "")
+	lost := func(name, kind string, data m, want string) {
+		t.Run(name, func(t *testing.T) { driver.LosesEpisode(t, server(always("step", kind, data)), want) })
+	}
+	tooLong := []m{{"loc": []any{"message"}, "msg": "too long"}}
+	feedback("action refused", m{"code": "VALIDATION_ERROR", "message": "Invalid message", "errors": tooLong},
+		"Invalid message; [message]: too long")
+	feedback("error of the environment", m{"code": "EXECUTION_ERROR", "message": "bad move"}, "bad move")
+	lost("session broken", "error", m{"code": "SESSION_ERROR", "message": "gone"}, "SESSION_ERROR: gone")
+	lost("unknown type", "error", m{"code": "UNKNOWN_TYPE", "message": "step?"}, "UNKNOWN_TYPE")
+	lost("other answer", "state", m{"step_count": 1}, "not one of OpenEnv")
+	lost("no observation", "observation", m{"reward": 1, "done": false}, "not one of OpenEnv")
+	lost("reward of another type", "observation", m{"observation": m{}, "reward": "much"}, "not one of OpenEnv")
 }
 
-func TestEnvironmentInRuins(t *testing.T) {
-	s := newFake()
-	s.before = reply("step", 0, forEver, "error", m{"code": "EXECUTION_ERROR", "message": "no engine"})
-	f := mustOpen(t, config(serve(t, s)))
-	defer f.Close()
-	e, _ := begin(t, f)
-	defer e.Close()
-	var err error
-	for range 5 {
-		_, err = e.Step(t.Context(), "go")
-	}
-	if !errors.Is(err, turns.ErrBroken) {
-		t.Errorf("error %v, want %v", err, turns.ErrBroken)
-	}
+func TestBrokenEnvironment(t *testing.T) {
+	noEngine := m{"code": "EXECUTION_ERROR", "message": "no engine"}
+	driver.LosesABrokenEnvironment(t, server(always("step", "error", noEngine)))
 }

@@ -1,10 +1,13 @@
 // Package openenv drives environment servers of OpenEnv
 // (https://github.com/meta-pytorch/OpenEnv) over their WebSocket.
 //
-// One connection is one session with one environment; the HTTP routes /reset
-// and /step build an environment anew for every request, and are of no use for
-// episodes. An action of OpenEnv is an object of the environment's own shape,
-// and so is an observation: templates and paths translate them.
+// A connection is a session with one environment. (The HTTP routes /reset and
+// /step are not used, because they create a new environment for every request.)
+// Actions and observations of OpenEnv are JSON objects, and their fields depend on
+// the environment. A template turns the policy's text into an action, and paths
+// select the parts of an observation to show.
+//
+// Read episode.go first, then session.go for the protocol.
 package openenv
 
 import (
@@ -29,20 +32,20 @@ type Config struct {
 	numbered.Splits
 	// Options are sent with every reset, beside the seed.
 	Options map[string]any
-	// Action is the object that an action is sent as. In its texts, {action}
-	// stands for what the policy wrote; a text that is all "{action:json}" is
-	// replaced by the JSON that the policy wrote. Default: the one field that
-	// the server's schema asks for.
+	// Action is the template of an action. {action} inside a text is replaced
+	// by the text that the policy wrote. The text "{action:json}" is replaced
+	// by the JSON that the policy wrote. Default: the only field that the
+	// server's schema requires.
 	Action map[string]any
-	// Observation lists what of an observation is shown, a line each, such as
-	// "prompt" or "messages.-1.content" (the last message's content). Default:
-	// the only field, or all of them as JSON.
+	// Observation lists the fields of an observation to show, one per line.
+	// Examples are "prompt" and "messages.-1.content" (the content of the last
+	// message). Default: the only field, or all fields as JSON.
 	Observation []string
 	Instruction string // text of a task
 	Reflection  string // text of a task
-	// Episodes open at once at most, the others wait; default 1, which is also
-	// what a server allows by default (max_concurrent_envs).
-	Episodes int
+	// Concurrency is the largest number of open episodes. Further episodes
+	// wait. Default 1, like the default of a server (max_concurrent_envs).
+	Concurrency int
 }
 
 // A Family opens episodes on one server. It is safe for concurrent use.
@@ -56,18 +59,18 @@ type Family struct {
 
 var _ envs.Family = (*Family)(nil)
 
-// Open reads the server's schema and, as a trial, begins the first episode. A
-// server of another protocol is refused with a hint, and so are templates that
-// do not fit its schema.
+// Open reads the server's schema and starts the first episode as a test. If the
+// server has another protocol, or a template does not fit the schema, the error
+// has a hint.
 func Open(ctx context.Context, c Config) (*Family, error) {
 	if c.Name == "" {
 		c.Name = "openenv"
 	}
-	if c.Episodes == 0 {
-		c.Episodes = 1
+	if c.Concurrency == 0 {
+		c.Concurrency = 1
 	}
-	if c.Episodes < 0 {
-		return nil, fmt.Errorf("%s: episodes = %d is negative", c.Name, c.Episodes)
+	if c.Concurrency < 0 {
+		return nil, fmt.Errorf("%s: concurrency = %d is negative", c.Name, c.Concurrency)
 	}
 	tasks, err := numbered.New("seed", c.Splits, envs.Task{Instruction: c.Instruction, Reflection: c.Reflection})
 	if err != nil {
@@ -81,8 +84,8 @@ func Open(ctx context.Context, c Config) (*Family, error) {
 		return nil, fmt.Errorf("%s: %w", c.Name, err)
 	}
 	f := &Family{
-		config: c, client: client, http: &http.Client{Transport: client.Transport()},
-		tasks: tasks, slots: semaphore.NewWeighted(int64(c.Episodes)),
+		config: c, client: client, http: client.HTTP(),
+		tasks: tasks, slots: semaphore.NewWeighted(int64(c.Concurrency)),
 	}
 	if err := f.probe(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", c.Name, err), f.Close())
@@ -90,8 +93,8 @@ func Open(ctx context.Context, c Config) (*Family, error) {
 	return f, nil
 }
 
-// probe finds out whether the server speaks the protocol and what it wants to
-// be told.
+// probe checks that the server speaks the protocol, and reads the schema of its
+// actions.
 func (f *Family) probe(ctx context.Context) error {
 	s, err := readSchema(ctx, f.client)
 	if err != nil {
@@ -109,7 +112,7 @@ func (f *Family) probe(ctx context.Context) error {
 // Name implements [envs.Family].
 func (f *Family) Name() string { return f.config.Name }
 
-// Tasks implements [envs.Family]: a task for each seed.
+// Tasks implements [envs.Family]. There is a task for each seed.
 func (f *Family) Tasks(split envs.Split) ([]envs.Task, error) {
 	tasks, err := f.tasks.Of(split)
 	if err != nil {
@@ -118,7 +121,7 @@ func (f *Family) Tasks(split envs.Split) ([]envs.Task, error) {
 	return tasks, nil
 }
 
-// Open implements [envs.Family]. It waits while Episodes are open.
+// Open implements [envs.Family]. It waits while too many episodes are open.
 func (f *Family) Open(ctx context.Context, t envs.Task) (envs.Episode, error) {
 	seed, err := f.tasks.Number(t)
 	if err != nil {

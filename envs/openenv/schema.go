@@ -8,16 +8,17 @@ import (
 
 	"github.com/empo2/empo2/envs/remote/exchange"
 	"github.com/empo2/empo2/envs/remote/template"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
-// readSchema asks the server for the shape of its actions.
+// readSchema reads the JSON schema of the server's actions.
 func readSchema(ctx context.Context, c *exchange.Client) (template.Schema, error) {
 	raw, err := c.Do(ctx, exchange.Request{Path: "/schema", Prompt: true})
-	var f *exchange.Failure
+	var f *jsonhttp.Error
 	switch {
-	case errors.As(err, &f) && f.Kind == exchange.Unreached:
-		return template.Schema{}, fmt.Errorf("%w (hint: start the environment's server, or set its url)", err)
-	case errors.As(err, &f) && (f.Kind == exchange.Refused || f.Kind == exchange.Foreign):
+	case errors.As(err, &f) && f.Kind == jsonhttp.Unreached:
+		return template.Schema{}, fmt.Errorf("%w (hint: start the environment's server, or correct the url)", err)
+	case errors.As(err, &f) && (f.Kind == jsonhttp.Refused || f.Kind == jsonhttp.Malformed):
 		return template.Schema{}, fmt.Errorf("%w (hint: %s)", err, c.Recognize(ctx))
 	case err != nil:
 		return template.Schema{}, err
@@ -26,6 +27,6 @@ func readSchema(ctx context.Context, c *exchange.Client) (template.Schema, error
 	if json.Unmarshal(raw, &answer) != nil || answer.Action == nil {
 		return template.Schema{}, fmt.Errorf("GET /schema lacks the schema of an action (hint: %s)", c.Recognize(ctx))
 	}
-	answer.Action.Silence("metadata") // of every action, and never needed
+	answer.Action.Silence("metadata") // every action has this optional field
 	return *answer.Action, nil
 }

@@ -10,24 +10,26 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/empo2/empo2/envs/remote/exchange"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 const (
-	// handshake bounds the opening of a connection, farewell its end.
+	// handshake is the deadline for opening a connection, and farewell for closing
+	// it.
 	handshake = 10 * time.Second
 	farewell  = 3 * time.Second
-	// maxMessage bounds a message in bytes.
+	// maxMessage is the largest size of a message in bytes.
 	maxMessage = 64 << 20
 )
 
-// A session is a connection with its environment. It is asked by one goroutine
-// and has one of its own, which reads: servers send pings while the policy
-// thinks, and hang up on those who do not answer.
+// A session is a connection with its environment. One goroutine uses it. The session has
+// a goroutine of its own that reads, because servers send pings while the policy
+// generates, and close a connection without an answer.
 type session struct {
 	conn     *websocket.Conn
 	messages chan message
 	stop     context.CancelFunc
+	redact   func([]byte) []byte // removes the key from answers
 }
 
 type message struct {
@@ -35,37 +37,36 @@ type message struct {
 	err  error
 }
 
-// dial opens a connection. The server has a session for it only once it has
-// answered the first question.
+// dial opens a connection. The server creates the session when it answers the first
+// request.
 func (f *Family) dial(ctx context.Context) (*session, error) {
 	late := fmt.Errorf("no connection to %s within %v", f.client.URL(), handshake)
 	ctx, cancel := context.WithTimeoutCause(ctx, handshake, late)
 	defer cancel()
-	conn, response, err := websocket.Dial(ctx, f.client.URL()+"/ws", &websocket.DialOptions{HTTPClient: f.http, HTTPHeader: f.client.Header()})
+	options := &websocket.DialOptions{HTTPClient: f.http, HTTPHeader: f.client.Header()}
+	conn, response, err := websocket.Dial(ctx, f.client.URL()+"/ws", options)
 	if err != nil {
-		failure := f.client.Lost(ctx, err)
-		if response != nil && failure.Kind == exchange.Cut && ctx.Err() == nil {
-			failure.Kind, failure.Status, failure.Message, failure.Err = exchange.Refused, response.StatusCode, "no WebSocket at /ws", nil
-			if response.StatusCode == 429 || response.StatusCode == 503 {
-				failure.Kind = exchange.Busy
-			}
+		failure := f.client.Failure(ctx, err)
+		if response != nil && failure.Kind == jsonhttp.Lost {
+			failure = f.client.Refusal(response.StatusCode, response.Header, nil)
+			failure.Message = "no WebSocket at /ws"
 		}
 		return nil, failure
 	}
 	conn.SetReadLimit(maxMessage)
 	life, stop := context.WithCancel(context.Background())
-	s := &session{conn: conn, messages: make(chan message, 1), stop: stop}
+	s := &session{conn: conn, messages: make(chan message, 1), stop: stop, redact: f.client.Redact}
 	go s.listen(life)
 	return s, nil
 }
 
-// listen reads until the connection ends, and then closes messages.
+// listen reads until the connection ends. Then it closes messages.
 func (s *session) listen(ctx context.Context) {
 	defer close(s.messages)
 	for {
 		_, data, err := s.conn.Read(ctx)
 		select {
-		case s.messages <- message{data, err}:
+		case s.messages <- message{s.redact(data), err}:
 		case <-ctx.Done():
 			return
 		}
@@ -90,7 +91,7 @@ func (r *reward) UnmarshalJSON(raw []byte) error {
 	return json.Unmarshal(raw, (*float64)(r))
 }
 
-// answer is a message of the server. An error's code says what went wrong.
+// An answer is a message of the server. Code is the kind of an error.
 type answer struct {
 	Type string `json:"type"`
 	Data struct {
@@ -106,9 +107,8 @@ type answer struct {
 	} `json:"data"`
 }
 
-// ask sends a question and waits for its answer. A full server answers before
-// it is asked and hangs up, so that what it said is read also where nothing
-// can be sent any more.
+// ask sends a request and waits for the answer. A full server sends an answer and closes
+// the connection before the first request, so ask reads even if it cannot send.
 func (s *session) ask(ctx context.Context, timeout time.Duration, kind string, data any) (answer, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer to %s within %v", kind, timeout))
 	defer cancel()
@@ -131,45 +131,47 @@ func (s *session) ask(ctx context.Context, timeout time.Duration, kind string, d
 	}
 }
 
-// hungUp is a question without an answer.
-func hungUp(ctx context.Context, err error) *exchange.Failure {
+// hungUp is the error of a request without an answer.
+func hungUp(ctx context.Context, err error) *jsonhttp.Error {
 	if ctx.Err() != nil {
-		return &exchange.Failure{Kind: exchange.Cut, Err: context.Cause(ctx)}
+		return &jsonhttp.Error{Kind: jsonhttp.TimedOut, Err: context.Cause(ctx)}
 	}
-	f := &exchange.Failure{Kind: exchange.Cut, Message: "the connection was lost", Err: err}
+	f := &jsonhttp.Error{Kind: jsonhttp.Lost, Message: "the connection was lost", Err: err}
 	if code := websocket.CloseStatus(err); code == websocket.StatusTryAgainLater || code == websocket.StatusServiceRestart {
-		f.Kind = exchange.Busy
+		f.Kind = jsonhttp.Busy
 	}
 	return f
 }
 
-// readAnswer sorts what the server says. A failure of the action alone is left
-// to the caller, in the answer.
+// readAnswer decodes an answer. A failure that only concerns the action is in the answer,
+// not in the error.
 func readAnswer(data []byte) (answer, error) {
 	var a answer
 	if err := json.Unmarshal(data, &a); err != nil {
-		return a, &exchange.Failure{Kind: exchange.Foreign, Message: fmt.Sprintf("the answer is not one of OpenEnv: %.120q", data), Err: err}
+		message := fmt.Sprintf("the answer is not one of OpenEnv: %.120q", data)
+		return a, &jsonhttp.Error{Kind: jsonhttp.Malformed, Message: message, Err: err}
 	}
 	if a.Type == "observation" && a.Data.Observation != nil {
 		return a, nil
 	}
 	if a.Type != "error" {
-		return a, &exchange.Failure{Kind: exchange.Foreign, Message: fmt.Sprintf("the answer is not one of OpenEnv: %.120q", data)}
+		message := fmt.Sprintf("the answer is not one of OpenEnv: %.120q", data)
+		return a, &jsonhttp.Error{Kind: jsonhttp.Malformed, Message: message}
 	}
-	f := &exchange.Failure{Kind: exchange.Broken, Message: a.Data.Code + ": " + a.Data.Message}
+	f := &jsonhttp.Error{Kind: jsonhttp.Failed, Message: a.Data.Code + ": " + a.Data.Message}
 	switch a.Data.Code {
 	case "VALIDATION_ERROR", "EXECUTION_ERROR":
 		return a, nil
 	case "CAPACITY_REACHED":
-		f.Kind = exchange.Busy
-		f.Message += " (hint: start the server with a larger max_concurrent_envs, or lower episodes)"
+		f.Kind = jsonhttp.Busy
+		f.Message += " (hint: start the server with a larger max_concurrent_envs, or lower env.openenv.concurrency)"
 	case "INVALID_JSON", "UNKNOWN_TYPE":
-		f.Kind = exchange.Foreign
+		f.Kind = jsonhttp.Malformed
 	}
 	return a, f
 }
 
-// complaint is what the server has against an action.
+// complaint is the text of an error about an action.
 func (a answer) complaint() string {
 	parts := []string{a.Data.Message}
 	for _, e := range a.Data.Errors {
@@ -178,8 +180,8 @@ func (a answer) complaint() string {
 	return strings.Join(parts, "; ")
 }
 
-// close tells the server that the session is over and waits a moment for it to
-// hang up, as only then another session has room.
+// close ends the session and waits a short time until the server closes the connection,
+// because the server has no room for another session before.
 func (s *session) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), farewell)
 	defer cancel()
@@ -191,7 +193,7 @@ func (s *session) close() {
 	s.drain(context.Background())
 }
 
-// drain waits until the reader has ended, or ctx.
+// drain waits until the reader or ctx has ended.
 func (s *session) drain(ctx context.Context) {
 	for {
 		select {

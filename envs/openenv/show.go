@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// show is the text of an observation: what the paths lead to, a line each. It
-// reports whether one of them leads anywhere.
+// show returns the text of an observation: the values at the paths, one per line.
+// It reports whether the observation has any of the paths.
 func show(observation map[string]any, paths []string) (text string, found bool) {
 	if len(paths) == 0 {
 		if len(observation) == 1 {
@@ -19,7 +19,7 @@ func show(observation map[string]any, paths []string) (text string, found bool) 
 	}
 	var lines []string
 	for _, path := range paths {
-		value, ok := walk(observation, strings.Split(path, "."))
+		value, ok := valueAt(observation, strings.Split(path, "."))
 		found = found || ok
 		if line := plain(value); ok && line != "" {
 			lines = append(lines, line)
@@ -28,8 +28,8 @@ func show(observation map[string]any, paths []string) (text string, found bool) 
 	return strings.Join(lines, "\n"), found
 }
 
-// walk follows names and indices; a negative index counts from the end.
-func walk(value any, path []string) (any, bool) {
+// valueAt follows a path of names and indices. A negative index counts from the end.
+func valueAt(value any, path []string) (any, bool) {
 	for _, element := range path {
 		switch v := value.(type) {
 		case map[string]any:
@@ -54,7 +54,7 @@ func walk(value any, path []string) (any, bool) {
 	return value, true
 }
 
-// plain is a text as it is, and the JSON of anything else but null.
+// plain returns a text unchanged, "" for null, and any other value as JSON.
 func plain(value any) string {
 	switch v := value.(type) {
 	case string:
@@ -65,7 +65,7 @@ func plain(value any) string {
 	var b strings.Builder
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
-	if encoder.Encode(value) != nil { // never: it was decoded from JSON
+	if encoder.Encode(value) != nil { // cannot happen, as the value was decoded from JSON
 		return ""
 	}
 	return strings.TrimSpace(b.String())

@@ -2,25 +2,25 @@ package ors
 
 import (
 	"context"
-	"errors"
 	"strings"
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/remote/exchange"
 	"github.com/empo2/empo2/envs/remote/turns"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 type episode struct {
 	family  *Family
 	at      place
-	open    bool // holds a slot of the family
-	prompt  bool // the trial: a lost connection is an error at once
+	open    bool // counts for the concurrency of the family
+	prompt  bool // for the test at start: a lost connection is not retried
 	session *session
 	turns   turns.Turns
 }
 
-// Reset implements [envs.Episode]. A session that is lost before the prompt is
-// replaced by another, and a full server is waited for.
+// Reset implements [envs.Episode]. It is repeated in a new session if the session
+// is lost before the prompt, or if the server is full.
 func (e *episode) Reset(ctx context.Context) (envs.Observation, error) {
 	var prompt blocks
 	err := e.family.client.Persist(ctx, "reset", e.again, func(ctx context.Context) (err error) {
@@ -33,11 +33,12 @@ func (e *episode) Reset(ctx context.Context) (envs.Observation, error) {
 	return e.turns.First(prompt.text()), nil
 }
 
-// again reports whether a reset is worth another attempt.
-func (e *episode) again(f *exchange.Failure) bool {
-	return f.Kind == exchange.Busy || !e.prompt && (f.Kind == exchange.Cut || f.Kind == exchange.Unreached)
+// again reports whether a reset may be repeated.
+func (e *episode) again(f *jsonhttp.Error) bool {
+	return f.Kind == jsonhttp.Busy || !e.prompt && (f.Uncertain() || f.Kind == jsonhttp.Unreached)
 }
 
+// begin opens a session and reads the prompt. It makes one attempt.
 func (e *episode) begin(ctx context.Context) (blocks, error) {
 	s, err := e.family.newSession(ctx)
 	if err != nil {
@@ -52,18 +53,18 @@ func (e *episode) begin(ctx context.Context) (blocks, error) {
 	return prompt, nil
 }
 
-// Step implements [envs.Episode]. What the policy got wrong, from text that is
-// no tool call to input that the tool refuses, is answered without a reward.
+// Step implements [envs.Episode]. A mistake of the policy (a malformed tool call,
+// or input that the tool refuses) is answered with feedback and without a reward.
 func (e *episode) Step(ctx context.Context, action string) (envs.Step, error) {
 	c, complaint := e.family.actions.call(action)
 	if complaint != "" {
 		return e.turns.Refused(complaint), nil
 	}
 	r, err := e.session.call(ctx, c)
-	var f *exchange.Failure
+	message, refused := exchange.RefusesAction(err, "task_id")
 	switch {
-	case errors.As(err, &f) && f.RefusesAction("task_id"):
-		return e.turns.Refused(f.Message), nil
+	case refused:
+		return e.turns.Refused(message), nil
 	case err != nil:
 		return envs.Step{}, err
 	case r.exception:
@@ -95,10 +96,11 @@ func (e *episode) end() {
 	}
 }
 
-// blocks are what a prompt or a tool shows: texts and images (types.py).
+// blocks are the texts and images of a prompt or an answer (types.py).
 type blocks []struct{ Type, Text, MimeType string }
 
-// text is that of the blocks, a line each. Images are only named.
+// text returns the texts of the blocks, one per line. An image is replaced by a
+// note.
 func (b blocks) text() string {
 	lines := make([]string, len(b))
 	for i, block := range b {

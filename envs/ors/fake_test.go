@@ -4,95 +4,90 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
-	"strings"
 	"sync"
 	"testing"
 
-	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/remote/exchange"
-	"github.com/empo2/empo2/envs/remote/exchange/exchangetest"
 	"github.com/empo2/empo2/envs/remote/numbered"
+	"github.com/empo2/empo2/envs/remote/remotetest"
 )
 
 type m = map[string]any
 
-// fakeServer speaks as the SDK's server.py does: one environment "house" with
-// the splits train (6 tasks), hard (3) and test (2). What a test puts into
-// before comes first; true from it is all of the answer to a request.
+// fakeServer speaks as the SDK's server.py does. It has one environment, house,
+// with the splits train (6 tasks), hard (3) and test (2).
 type fakeServer struct {
-	capacity int
-	before   func(w http.ResponseWriter, r *http.Request, n int) bool // n counts the path's requests from 0
-	key      string                                                   // that every request needs; empty: none
+	remotetest.Script
+	capacity int    // environments at the same time
+	key      string // required in every request; empty: none
 	mu       sync.Mutex
-	calls    map[string]int
-	worlds   map[string]*exchangetest.World
-	results  map[string]string // of calls, by their task_id
+	sessions int                          // created so far
+	worlds   map[string]*remotetest.World // by session
+	results  map[string]string            // of calls, by their task_id
 }
 
 func newFake() *fakeServer {
-	return &fakeServer{capacity: 8, calls: map[string]int{}, worlds: map[string]*exchangetest.World{}, results: map[string]string{}}
+	return &fakeServer{capacity: 8, worlds: map[string]*remotetest.World{}, results: map[string]string{}}
 }
 
 var sizes = map[string]uint64{"train": 6, "hard": 3, "test": 2}
 
-func (s *fakeServer) count(path string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.calls[path]++
-	return s.calls[path] - 1
-}
-
-// seen is the number of requests to a path, left that of environments.
-func (s *fakeServer) seen(path string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.calls[path]
-}
-
-func (s *fakeServer) left() int {
+// environments is the number of environments that were not deleted.
+func (s *fakeServer) environments() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.worlds)
 }
 
+// tools is the answer to /house/tools.
+var tools = m{"tools": []m{
+	{"name": "act", "description": "Do\n  something.", "input_schema": m{
+		"type": "object", "properties": m{"text": m{"type": "string"}}, "required": []string{"text"},
+	}},
+	{"name": "bell", "description": "Ring.", "input_schema": nil},
+	{"name": "move", "description": "Go.", "input_schema": m{
+		"properties": m{"to": m{"type": "string"}, "fast": m{"type": "boolean"}}, "required": []string{"to", "fast"},
+	}},
+}}
+
+// splits is the answer to /house/splits.
+var splits = []m{
+	{"name": "train", "type": "train"}, {"name": "hard", "type": "validation"}, {"name": "test", "type": "test"},
+}
+
 func (s *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	n := s.count(r.URL.Path)
 	if s.key != "" && (r.Header.Get("X-API-Key") != s.key || r.Header.Get("Authorization") != "Bearer "+s.key) {
 		refuse(w, http.StatusUnauthorized, "no key")
 		return
 	}
-	if s.before != nil && s.before(w, r, n) {
+	if s.Answered(w, r) {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch r.URL.Path {
 	case "/list_environments":
-		reply(w, []string{"house"})
+		remotetest.Answer(w, []string{"house"})
 	case "/house/tools":
-		reply(w, m{"tools": []m{
-			{"name": "act", "description": "Do\n  something.", "input_schema": m{"type": "object", "properties": m{"text": m{"type": "string"}}, "required": []string{"text"}}},
-			{"name": "bell", "description": "Ring.", "input_schema": nil},
-			{"name": "move", "description": "Go.", "input_schema": m{"properties": m{"to": m{"type": "string"}, "fast": m{"type": "boolean"}}, "required": []string{"to", "fast"}}},
-		}})
+		remotetest.Answer(w, tools)
 	case "/house/splits":
-		reply(w, []m{{"name": "train", "type": "train"}, {"name": "hard", "type": "validation"}, {"name": "test", "type": "test"}})
+		remotetest.Answer(w, splits)
 	case "/house/num_tasks":
 		var q struct{ Split string }
 		_ = json.NewDecoder(r.Body).Decode(&q)
-		reply(w, m{"num_tasks": sizes[q.Split]})
+		remotetest.Answer(w, m{"num_tasks": sizes[q.Split]})
 	case "/create_session":
-		stream(w, "task_id", fmt.Sprintf("session-%d", n))
+		s.sessions++
+		stream(w, "task_id", fmt.Sprintf("session-%d", s.sessions))
 		stream(w, "end", "")
 	case "/delete_session":
-		reply(w, m{"sid": r.Header.Get("X-Session-ID")})
+		remotetest.Answer(w, m{"sid": r.Header.Get("X-Session-ID")})
 	default:
 		s.inSession(w, r, r.Header.Get("X-Session-ID"))
 	}
 }
 
-// inSession answers what concerns one environment.
+// inSession answers the requests of one session.
 func (s *fakeServer) inSession(w http.ResponseWriter, r *http.Request, sid string) {
 	world := s.worlds[sid]
 	switch {
@@ -102,13 +97,16 @@ func (s *fakeServer) inSession(w http.ResponseWriter, r *http.Request, sid strin
 		s.create(w, r, sid)
 	case r.URL.Path == "/delete":
 		delete(s.worlds, sid)
-		reply(w, m{"sid": sid})
+		remotetest.Answer(w, m{"sid": sid})
 	case world == nil:
 		refuse(w, http.StatusNotFound, "Active environment not found")
 	case r.URL.Path == "/ping":
-		reply(w, m{"status": "ok"})
+		remotetest.Answer(w, m{"status": "ok"})
 	case r.URL.Path == "/house/prompt":
-		reply(w, []m{{"type": "text", "text": world.Text(), "detail": nil}, {"type": "image", "data": "aGk=", "mimeType": "image/png"}})
+		remotetest.Answer(w, []m{
+			{"type": "text", "text": world.Text(), "detail": nil},
+			{"type": "image", "data": "aGk=", "mimeType": "image/png"},
+		})
 	case r.URL.Path == "/house/call":
 		s.call(w, r, world)
 	default:
@@ -129,12 +127,12 @@ func (s *fakeServer) create(w http.ResponseWriter, r *http.Request, sid string) 
 	case len(s.worlds) >= s.capacity:
 		refuse(w, http.StatusServiceUnavailable, "no room")
 	default:
-		s.worlds[sid] = exchangetest.NewWorld(uint64(len(q.Split))<<32 + *q.Index)
-		reply(w, m{"sid": sid})
+		s.worlds[sid] = remotetest.NewWorld(uint64(len(q.Split))<<32 + *q.Index)
+		remotetest.Answer(w, m{"sid": sid})
 	}
 }
 
-func (s *fakeServer) call(w http.ResponseWriter, r *http.Request, world *exchangetest.World) {
+func (s *fakeServer) call(w http.ResponseWriter, r *http.Request, world *remotetest.World) {
 	var q struct {
 		Name   *string
 		Input  map[string]any
@@ -160,7 +158,7 @@ func (s *fakeServer) call(w http.ResponseWriter, r *http.Request, world *exchang
 	stream(w, "end", result[half:])
 }
 
-func run(tool string, input m, world *exchangetest.World) string {
+func run(tool string, input m, world *remotetest.World) string {
 	text, ok := input["text"].(string)
 	answer := m{"ok": false, "error": fmt.Sprintf("%q is not a valid tool", tool)}
 	switch {
@@ -168,7 +166,8 @@ func run(tool string, input m, world *exchangetest.World) string {
 		answer = m{"ok": false, "error": "Tool input validation error: text"}
 	case tool == "act":
 		reward, done := world.Act(text)
-		output := m{"blocks": []m{{"type": "text", "text": world.Text()}}, "reward": nil, "finished": done, "metadata": nil}
+		block := m{"type": "text", "text": world.Text()}
+		output := m{"blocks": []m{block}, "reward": nil, "finished": done, "metadata": nil}
 		if done {
 			output["reward"] = reward
 		}
@@ -178,11 +177,8 @@ func run(tool string, input m, world *exchangetest.World) string {
 	return string(raw)
 }
 
-func reply(w http.ResponseWriter, body any) { _ = json.NewEncoder(w).Encode(body) }
-
 func refuse(w http.ResponseWriter, status int, detail string) {
-	w.WriteHeader(status)
-	reply(w, m{"detail": detail})
+	remotetest.Status(w, status, m{"detail": detail})
 }
 
 // stream sends an event as sse_starlette does.
@@ -192,52 +188,20 @@ func stream(w http.ResponseWriter, event, data string) {
 	w.(http.Flusher).Flush()
 }
 
-func config(at exchange.Server) Config {
-	return Config{Server: at, Train: Set{Numbers: numbered.Range(0, 4)}, Test: Set{Split: "test"}, Tool: "act"}
+func config(s exchange.Server) Config {
+	return Config{Server: s, Train: Set{Numbers: numbered.Range(0, 4)}, Test: Set{Split: "test"}, Tool: "act"}
 }
 
-func serve(t *testing.T, h http.Handler) exchange.Server {
+// driver opens families with the configuration above.
+var driver = remotetest.Driver[*Family]{Open: func(t *testing.T, s exchange.Server) *Family {
 	t.Helper()
-	server := httptest.NewServer(h)
-	t.Cleanup(server.Close)
-	return exchange.Server{URL: server.URL}
-}
+	return remotetest.Open(t, Open, config(s))
+}}
 
-func mustOpen(t *testing.T, c Config) *Family {
-	t.Helper()
-	f, err := Open(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f
-}
-
-// begin opens and resets an episode of the first task, without closing it.
-func begin(t *testing.T, f *Family) (envs.Episode, envs.Observation) {
-	t.Helper()
-	tasks, err := f.Tasks(envs.Train)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := f.Open(t.Context(), tasks[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	o, err := e.Reset(t.Context())
-	if err != nil {
-		_ = e.Close()
-		t.Fatal(err)
-	}
-	return e, o
-}
-
-// on limits what before does to a path and to some of its requests.
-func on(path string, from, to int, do http.HandlerFunc) func(http.ResponseWriter, *http.Request, int) bool {
-	return func(w http.ResponseWriter, r *http.Request, n int) bool {
-		if !strings.HasSuffix(r.URL.Path, path) || n < from || n > to {
-			return false
-		}
-		do(w, r)
-		return true
-	}
+// server is a fake server that answers the requests first to last (counted from
+// 0) of the paths that end with path by do.
+func server(path string, first, last int, do http.HandlerFunc) *fakeServer {
+	s := newFake()
+	s.Before = remotetest.On(path, first, last, do)
+	return s
 }

@@ -14,20 +14,20 @@ import (
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/envstest"
 	"github.com/empo2/empo2/envs/remote/exchange"
+	"github.com/empo2/empo2/envs/remote/remotetest"
 )
 
-// startTimeout bounds the start of the SDK's server, whose first imports are
-// slow on a cold disk.
+// startTimeout is the deadline for the start of the SDK's server. The first import
+// is slow on a cold disk.
 const startTimeout = 2 * time.Minute
 
-// live serves testdata/server.py with the SDK's own server, or skips the test
-// loudly where there is none: EMPO2_ORS_PYTHON is a Python with ors-sdk, or
-// with openreward.
+// live starts testdata/server.py with the SDK's server. EMPO2_ORS_PYTHON must be a
+// Python with ors-sdk or openreward. Without it the test is skipped.
 func live(t *testing.T) exchange.Server {
 	t.Helper()
 	python := os.Getenv("EMPO2_ORS_PYTHON")
 	if python == "" {
-		t.Skip("\n*** NOT RUN: EMPO2_ORS_PYTHON names no Python with ors-sdk or openreward. ***")
+		t.Skip("\n*** NOT RUN: EMPO2_ORS_PYTHON is not set (a Python with ors-sdk or openreward). ***")
 	}
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -73,13 +73,12 @@ func live(t *testing.T) exchange.Server {
 
 func TestTheSDKsServer(t *testing.T) {
 	c := Config{Server: live(t), Tool: "answer", Test: Set{Split: "test"}}
-	envstest.Run(t, func(t *testing.T) envs.Family { return mustOpen(t, c) })
+	envstest.Run(t, func(t *testing.T) envs.Family { return remotetest.Open(t, Open, c) })
 	c.Tool = ""
-	envstest.Run(t, func(t *testing.T) envs.Family { return mustOpen(t, c) })
-	f := mustOpen(t, c)
-	defer f.Close()
-	e, o := begin(t, f)
-	defer e.Close()
+	envstest.Run(t, func(t *testing.T) envs.Family { return remotetest.Open(t, Open, c) })
+	f := remotetest.Open(t, Open, c)
+	t.Cleanup(func() { f.Close() })
+	e, o := remotetest.Begin(t, f)
 	if want := "What is 1 + 0?\n(image image/png, which is not supported and not shown)"; o.State != want {
 		t.Errorf("prompt %q, want %q", o.State, want)
 	}
@@ -87,7 +86,8 @@ func TestTheSDKsServer(t *testing.T) {
 		t.Helper()
 		step, err := e.Step(t.Context(), action)
 		text := step.Observation.Feedback + step.Observation.State
-		if err != nil || !strings.Contains(text, seen) || step.Reward != reward || step.Success != done || step.Done() != done {
+		answered := err == nil && strings.Contains(text, seen)
+		if !answered || step.Reward != reward || step.Success != done || step.Done() != done {
 			t.Errorf("%s: %.200q, reward %v, done %v, error %v", action, text, step.Reward, step.Done(), err)
 		}
 	}

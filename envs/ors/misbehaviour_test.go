@@ -1,88 +1,51 @@
 package ors
 
 import (
-	"context"
-	"errors"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/empo2/empo2/envs/remote/exchange"
-	"github.com/empo2/empo2/envs/remote/exchange/exchangetest"
-	"github.com/empo2/empo2/envs/remote/turns"
+	"github.com/empo2/empo2/envs/remote/remotetest"
 )
 
-const forEver = 1 << 30
+// calls is a server that answers every tool call by do.
+func calls(do http.HandlerFunc) *fakeServer { return server("/call", 0, remotetest.Always, do) }
 
-// inBubble opens a family in fake time.
-func inBubble(t *testing.T, s *fakeServer, test func(*testing.T, *Family)) {
-	synctest.Test(t, func(t *testing.T) {
-		f := mustOpen(t, config(exchange.Server{URL: "http://env", Dial: exchangetest.Serve(t, s)}))
-		t.Cleanup(func() { f.Close() })
-		test(t, f)
-	})
+// small is a server with room for one environment.
+func small() *fakeServer {
+	s := newFake()
+	s.capacity = 1
+	return s
 }
 
-// hang waits until the client hangs up, which a server sees once it has read
-// the body.
-func hang(_ http.ResponseWriter, r *http.Request) {
-	_, _ = io.Copy(io.Discard, r.Body)
-	<-r.Context().Done()
-}
-
-func abort(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
-
-// A slow policy does not lose its session: the server hears of it every ten
-// seconds, and no more once the episode is closed.
+// A session is kept alive while the policy generates: the server gets a ping
+// every ten seconds, and none after the episode is closed.
 func TestSessionIsKeptAlive(t *testing.T) {
 	s := newFake()
-	inBubble(t, s, func(t *testing.T, f *Family) {
-		e, _ := begin(t, f)
+	driver.Bubble(t, s, func(t *testing.T, f *Family) {
+		e, _ := remotetest.Begin(t, f)
 		time.Sleep(time.Minute + time.Second)
-		if n := s.seen("/ping"); n != 6 {
+		if n := s.Calls("/ping"); n != 6 {
 			t.Errorf("%d pings in a minute, want 6", n)
 		}
 		if err := e.Close(); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(time.Minute)
-		if n := s.seen("/ping"); n != 6 {
+		if n := s.Calls("/ping"); n != 6 {
 			t.Errorf("%d pings, want none after the end", n)
 		}
 	})
 }
 
-func TestFullServerIsWaitedFor(t *testing.T) {
-	s := newFake()
-	s.capacity = 1
-	inBubble(t, s, func(t *testing.T, f *Family) {
-		first, _ := begin(t, f)
-		time.AfterFunc(30*time.Second, func() { _ = first.Close() })
-		start := time.Now()
-		second, _ := begin(t, f)
-		defer second.Close()
-		if took := time.Since(start); took < 30*time.Second || took > 36*time.Second {
-			t.Errorf("the second episode began after %v, want soon after the first had ended", took)
-		}
-	})
-}
+func TestFullServerIsAskedAgain(t *testing.T) { driver.WaitsForAPlace(t, small()) }
 
 func TestPatienceEnds(t *testing.T) {
-	s := newFake()
-	s.capacity = 1
-	inBubble(t, s, func(t *testing.T, f *Family) {
-		first, _ := begin(t, f)
-		defer first.Close()
-		start := time.Now()
-		_, err := (&episode{family: f, at: place{split: "train"}}).Reset(t.Context())
-		if took := time.Since(start); err == nil || took != 5*time.Minute || !strings.Contains(err.Error(), "no room") {
-			t.Errorf("error %v after %v", err, took)
-		}
-		if s.seen("/create_session") != s.seen("/delete_session")+1 {
-			t.Errorf("%d sessions were made and %d deleted, want all but one", s.seen("/create_session"), s.seen("/delete_session"))
+	s := small()
+	driver.GivesUpOnAFullServer(t, s, "no room", func(t *testing.T) {
+		if created, deleted := s.Calls("/create_session"), s.Calls("/delete_session"); created != deleted+1 {
+			t.Errorf("%d sessions were created and %d deleted, want all but one", created, deleted)
 		}
 	})
 }
@@ -90,181 +53,140 @@ func TestPatienceEnds(t *testing.T) {
 func TestHangingToolEndsAtItsDeadline(t *testing.T) {
 	f := func(name string, do http.HandlerFunc) {
 		t.Run(name, func(t *testing.T) {
-			s := newFake()
-			s.before = on("/call", 0, forEver, do)
-			inBubble(t, s, func(t *testing.T, f *Family) {
-				e, _ := begin(t, f)
-				defer e.Close()
-				start := time.Now()
-				_, err := e.Step(t.Context(), "wait")
-				if took := time.Since(start); err == nil || took != time.Minute || !strings.Contains(err.Error(), "no answer from http://env within 1m0s") {
-					t.Errorf("error %v after %v", err, took)
-				}
-			})
+			driver.StepEndsAtItsDeadline(t, calls(do), "no answer from http://env within 1m0s")
 		})
 	}
-	f("at once", hang)
-	f("in its stream", func(w http.ResponseWriter, r *http.Request) {
+	f("no answer", remotetest.Hang)
+	f("unfinished stream", func(w http.ResponseWriter, r *http.Request) {
 		stream(w, "task_id", "call-x")
-		hang(w, r)
+		remotetest.Hang(w, r)
 	})
 }
 
-func TestCancelledStepSaysWhy(t *testing.T) {
-	s := newFake()
-	s.before = on("/call", 0, forEver, hang)
-	inBubble(t, s, func(t *testing.T, f *Family) {
-		e, _ := begin(t, f)
-		defer e.Close()
-		because := errors.New("the run was stopped")
-		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, because)
-		defer cancel()
-		if _, err := e.Step(ctx, "wait"); !errors.Is(err, because) {
-			t.Errorf("error %v, want %v", err, because)
-		}
-	})
-}
+func TestCancelledStepSaysWhy(t *testing.T) { driver.CancelledStepSaysWhy(t, calls(remotetest.Hang)) }
 
-// A server that does not answer the end of a session delays it by ten seconds
-// at most.
-func TestHangingFarewell(t *testing.T) {
-	s := newFake()
-	s.before = on("/delete", 1, forEver, hang)
-	inBubble(t, s, func(t *testing.T, f *Family) {
-		e, _ := begin(t, f)
+// A server that does not answer the end of a session delays Close until its
+// deadline.
+func TestHangingEndOfASession(t *testing.T) {
+	s := server("/delete", 1, remotetest.Always, remotetest.Hang)
+	driver.Bubble(t, s, func(t *testing.T, f *Family) {
+		e, _ := remotetest.Begin(t, f)
 		start := time.Now()
-		if err := e.Close(); err != nil || time.Since(start) != farewell {
-			t.Errorf("error %v after %v", err, time.Since(start))
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(start); took != endTimeout {
+			t.Errorf("close took %v, want %v", took, endTimeout)
 		}
 	})
 }
 
-// An environment that takes minutes to start is waited for, in its session.
+// An environment that is still starting is asked again in its session.
 func TestSlowStart(t *testing.T) {
-	s := newFake()
-	s.before = on("/prompt", 1, 30, func(w http.ResponseWriter, _ *http.Request) {
+	const refusals = 30
+	s := server("/prompt", 1, refusals, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Retry-After", "2")
 		refuse(w, http.StatusServiceUnavailable, "Environment still starting.")
 	})
-	inBubble(t, s, func(t *testing.T, f *Family) {
+	driver.Bubble(t, s, func(t *testing.T, f *Family) {
 		start := time.Now()
-		e, _ := begin(t, f)
-		defer e.Close()
-		if took := time.Since(start); took < time.Minute || s.seen("/create") != 2 {
-			t.Errorf("began after %v with %d sessions, want more than a minute and 2 (one is the trial's)", took, s.seen("/create"))
+		remotetest.Begin(t, f)
+		if took := time.Since(start); took < refusals*2*time.Second {
+			t.Errorf("%d refusals with Retry-After 2 took %v", refusals, took)
+		}
+		if prompts, created := s.Calls("/house/prompt"), s.Calls("/create"); prompts != refusals+2 || created != 2 {
+			t.Errorf("%d prompts and %d environments, want %d and 2, the trial's among them",
+				prompts, created, refusals+2)
 		}
 	})
 }
 
 // A session that is lost before the prompt is replaced by another.
-func TestCutResetBeginsAgain(t *testing.T) {
+func TestCutResetIsRepeated(t *testing.T) {
 	for _, path := range []string{"/create_session", "/create", "/prompt"} {
-		s := newFake()
-		s.before = on(path, 1, 2, abort)
-		inBubble(t, s, func(t *testing.T, f *Family) {
-			e, _ := begin(t, f)
-			if err := e.Close(); err != nil || s.left() != 0 {
-				t.Errorf("%s: error %v, %d environments left", path, err, s.left())
+		s := server(path, 1, 2, remotetest.Abort)
+		driver.Bubble(t, s, func(t *testing.T, f *Family) {
+			e, _ := remotetest.Begin(t, f)
+			if err := e.Close(); err != nil || s.environments() != 0 {
+				t.Errorf("%s: error %v, %d environments left", path, err, s.environments())
 			}
 		})
 	}
 }
 
-// A stream that is cut after it has named its task is taken up again, and the
-// tool has acted once; before, nobody knows, and the episode is lost.
+// A stream that is cut after its task_id is resumed, so the tool acts once. A
+// stream that is cut earlier loses the episode, as the tool may have acted.
 func TestCutStreams(t *testing.T) {
+	const result = `{"ok":true,"output":{"blocks":[{"type":"text","text":"acted"}],"reward":0.5,"finished":false}}`
 	s := newFake()
-	s.before = func(w http.ResponseWriter, r *http.Request, n int) bool {
+	s.Before = func(w http.ResponseWriter, r *http.Request, n int) bool {
 		if r.URL.Path != "/house/call" || n > 1 {
 			return false
 		}
 		if n == 0 {
 			s.mu.Lock()
-			s.results["call-x"] = `{"ok":true,"output":{"blocks":[{"type":"text","text":"acted"}],"reward":0.5,"finished":false}}`
+			s.results["call-x"] = result
 			s.mu.Unlock()
 			stream(w, "task_id", "call-x")
 		}
 		panic(http.ErrAbortHandler)
 	}
-	inBubble(t, s, func(t *testing.T, f *Family) {
-		e, _ := begin(t, f)
-		defer e.Close()
+	driver.Bubble(t, s, func(t *testing.T, f *Family) {
+		e, _ := remotetest.Begin(t, f)
 		step, err := e.Step(t.Context(), "go")
-		if err != nil || step.Reward != 0.5 || step.Observation.State != "acted" || s.seen("/house/call") != 3 {
-			t.Errorf("step %+v, error %v after %d calls", step, err, s.seen("/house/call"))
+		if err != nil || step.Reward != 0.5 || step.Observation.State != "acted" {
+			t.Errorf("step %+v, error %v", step, err)
 		}
-		s.before = on("/call", 3, forEver, abort)
-		if _, err := e.Step(t.Context(), "go"); err == nil || !strings.Contains(err.Error(), "connection was lost") || s.seen("/house/call") != 4 {
-			t.Errorf("error %v after %d calls", err, s.seen("/house/call"))
+		if n := s.Calls("/house/call"); n != 3 {
+			t.Errorf("%d requests, want two cut ones and an answer", n)
+		}
+		s.Before = remotetest.On("/call", 3, remotetest.Always, remotetest.Abort)
+		if _, err := e.Step(t.Context(), "go"); err == nil || !strings.Contains(err.Error(), "connection was lost") {
+			t.Errorf("error %v", err)
+		}
+		if n := s.Calls("/house/call"); n != 4 {
+			t.Errorf("%d requests, want no repetition of the last", n)
 		}
 	})
 }
 
-// A server that was restarted does not know the task any more.
+// A restarted server does not know the task_id.
 func TestForgottenCall(t *testing.T) {
-	s := newFake()
-	s.before = on("/call", 0, 0, func(w http.ResponseWriter, _ *http.Request) {
+	driver.LosesEpisode(t, server("/call", 0, 0, func(w http.ResponseWriter, _ *http.Request) {
 		stream(w, "task_id", "call-y")
 		panic(http.ErrAbortHandler)
-	})
-	inBubble(t, s, func(t *testing.T, f *Family) {
-		e, _ := begin(t, f)
-		defer e.Close()
-		if _, err := e.Step(t.Context(), "go"); err == nil || !strings.Contains(err.Error(), "unknown task_id") {
-			t.Errorf("error %v", err)
-		}
-	})
+	}), "unknown task_id")
 }
 
 func TestStepAnswers(t *testing.T) {
-	f := func(name string, answer http.HandlerFunc, wantErr, wantFeedback string) {
-		t.Run(name, func(t *testing.T) {
-			s := newFake()
-			s.before = on("/call", 0, forEver, answer)
-			family := mustOpen(t, config(serve(t, s)))
-			defer family.Close()
-			e, o := begin(t, family)
-			defer e.Close()
-			step, err := e.Step(t.Context(), "x")
-			switch {
-			case wantErr == "" && err == nil:
-				if step.Observation.Feedback != wantFeedback || step.Observation.State != o.State || step.Reward != 0 || step.Done() {
-					t.Errorf("step %+v, want feedback %q and the state unchanged", step, wantFeedback)
-				}
-			case err == nil || wantErr == "" || !strings.Contains(err.Error(), wantErr):
-				t.Errorf("error %v, want one with %q", err, wantErr)
-			}
-		})
-	}
 	event := func(name, data string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) { stream(w, name, data) }
 	}
 	status := func(code int, detail string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) { refuse(w, code, detail) }
 	}
-	f("tool refuses its input", event("end", `{"ok":false,"error":"Tool input validation error: n"}`), "", "Tool input validation error: n")
-	f("tool throws", event("error", "division by zero"), "", "division by zero")
-	f("request refused", status(http.StatusUnprocessableEntity, "too deep"), "", "too deep")
-	f("session gone", status(http.StatusNotFound, "Active environment not found"), "Active environment not found", "")
-	f("server fails", status(http.StatusInternalServerError, "RuntimeError"), "RuntimeError", "")
-	f("error in a 200", func(w http.ResponseWriter, _ *http.Request) { reply(w, m{"error": "x"}) }, "no stream of events", "")
-	f("no JSON", event("end", "ok"), "not one of ORS", "")
-	f("no output", event("end", `{"ok":true}`), "not one of ORS", "")
-	f("words for a reward", event("end", `{"ok":true,"output":{"blocks":[],"reward":"much","finished":false}}`), "not one of ORS", "")
+	feedback := func(name string, do http.HandlerFunc, want string) {
+		t.Run(name, func(t *testing.T) { driver.Refuses(t, calls(do), want) })
+	}
+	lost := func(name string, do http.HandlerFunc, want string) {
+		t.Run(name, func(t *testing.T) { driver.LosesEpisode(t, calls(do), want) })
+	}
+	const invalid = "Tool input validation error: n"
+	feedback("input refused by the tool", event("end", `{"ok":false,"error":"`+invalid+`"}`), invalid)
+	feedback("exception of the tool", event("error", "division by zero"), "division by zero")
+	feedback("request refused", status(http.StatusUnprocessableEntity, "too deep"), "too deep")
+	lost("unknown session", status(http.StatusNotFound, "Active environment not found"), "Active environment not found")
+	lost("server fails", status(http.StatusInternalServerError, "RuntimeError"), "RuntimeError")
+	lost("error in a 200", func(w http.ResponseWriter, _ *http.Request) { remotetest.Answer(w, m{"error": "x"}) },
+		"not a stream of events")
+	lost("not JSON", event("end", "ok"), "not in the format of ORS")
+	lost("no output", event("end", `{"ok":true}`), "not in the format of ORS")
+	lost("reward of another type", event("end", `{"ok":true,"output":{"blocks":[],"reward":"much","finished":false}}`),
+		"not in the format of ORS")
 }
 
-func TestEnvironmentInRuins(t *testing.T) {
-	s := newFake()
-	s.before = on("/call", 0, forEver, func(w http.ResponseWriter, _ *http.Request) { stream(w, "error", "no engine") })
-	f := mustOpen(t, config(serve(t, s)))
-	defer f.Close()
-	e, _ := begin(t, f)
-	defer e.Close()
-	var err error
-	for range 5 {
-		_, err = e.Step(t.Context(), "go")
-	}
-	if !errors.Is(err, turns.ErrBroken) {
-		t.Errorf("error %v, want %v", err, turns.ErrBroken)
-	}
+func TestBrokenEnvironment(t *testing.T) {
+	driver.LosesABrokenEnvironment(t, calls(func(w http.ResponseWriter, _ *http.Request) {
+		stream(w, "error", "no engine")
+	}))
 }

@@ -1,9 +1,11 @@
 // Package ors drives environment servers of the Open Reward Standard
-// (https://github.com/openrewardstandard/python-sdk), which OpenReward speaks
-// too. The facts in this package are read from that SDK's src/ors at 34b9c21.
+// (https://github.com/openrewardstandard/python-sdk), including OpenReward's
+// servers. File names in the comments are those of that SDK (src/ors at 34b9c21).
 //
-// An episode is a session in which the policy calls tools; every answer of a
-// tool carries a reward. A task is a number within a split of the server.
+// An episode is a session in which the policy calls tools. The answer of a tool
+// has a reward. A task is a number in one of the server's splits.
+//
+// Read episode.go first, then session.go for the protocol.
 package ors
 
 import (
@@ -19,32 +21,34 @@ import (
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/remote/exchange"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 // Config describes a family.
 type Config struct {
-	// Server's Token is sent as a bearer token and as X-API-Key. Timeout bounds
-	// one tool call and every other request.
+	// The Token is sent as a bearer token and as X-API-Key. Timeout is the
+	// deadline of one tool call, and of every other request.
 	exchange.Server
-	Environment string // of the server's; default: the only one that it has
-	// Train, Eval and Test are the tasks; defaults: all of the server's split
-	// "train", those of Train, and none.
+	Environment string // name of the environment; default: the only one on the server
+	// Train, Eval and Test are the tasks. Defaults: the server's split "train",
+	// the tasks of Train, and none.
 	Train, Eval, Test Set
-	// Tool is called with every action; empty: the policy writes tool calls.
+	// Tool is called with every action. Empty: the policy writes tool calls.
 	Tool string
-	// Input is the tool's input, in whose texts {action} stands for what the
-	// policy wrote, and "{action:json}" for JSON that it wrote. Default: the
-	// tool's one field.
+	// Input is the template of the tool's input. {action} inside a text is
+	// replaced by the text that the policy wrote, and "{action:json}" by the
+	// JSON that it wrote. Default: the only field of the tool.
 	Input map[string]any
-	// Episodes open at once at most, the others wait; default 8.
-	Episodes int
+	// Concurrency is the largest number of open episodes. Further episodes
+	// wait. Default 8.
+	Concurrency int
 }
 
 // A Family opens episodes of one environment. It is safe for concurrent use.
 type Family struct {
 	config  Config
 	client  *exchange.Client
-	env     string // as the server spells it
+	env     string // name of the environment in the server's spelling
 	tasks   tasks
 	actions actions
 	slots   *semaphore.Weighted
@@ -52,27 +56,28 @@ type Family struct {
 
 var _ envs.Family = (*Family)(nil)
 
-// Open asks the server for its environments, splits and tools and, as a trial,
-// begins the first episode. A server of another protocol is refused with a
-// hint, and so are an environment, a split, a task or a tool that it lacks.
+// Open reads the server's environments, splits and tools, and starts the first
+// episode as a test. If the server has another protocol, or lacks the environment,
+// a split, a task or the tool, the error has a hint.
 func Open(ctx context.Context, c Config) (*Family, error) {
-	if c.Episodes == 0 {
-		c.Episodes = 8
+	if c.Concurrency == 0 {
+		c.Concurrency = 8
 	}
-	if c.Episodes < 0 {
-		return nil, fmt.Errorf("ors: episodes = %d is negative", c.Episodes)
+	if c.Concurrency < 0 {
+		return nil, fmt.Errorf("ors: concurrency = %d is negative", c.Concurrency)
 	}
 	client, err := exchange.New(c.Server)
 	if err != nil {
 		return nil, fmt.Errorf("ors: %w", err)
 	}
-	f := &Family{config: c, client: client, slots: semaphore.NewWeighted(int64(c.Episodes))}
+	f := &Family{config: c, client: client, slots: semaphore.NewWeighted(int64(c.Concurrency))}
 	if err := f.probe(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("ors: %w", err), f.Close())
 	}
 	return f, nil
 }
 
+// probe checks that the server speaks the protocol, and reads its tools and tasks.
 func (f *Family) probe(ctx context.Context) (err error) {
 	if f.env, err = f.choose(ctx); err != nil {
 		return err
@@ -93,28 +98,29 @@ func (f *Family) probe(ctx context.Context) (err error) {
 	return err
 }
 
-// choose finds the environment among those of the server, which compares their
-// names without regard to case.
+// choose finds the environment on the server. The server ignores the case of
+// names.
 func (f *Family) choose(ctx context.Context) (string, error) {
 	r := f.request("/list_environments", nil, "")
 	r.Prompt = true
 	raw, err := f.client.Do(ctx, r)
 	var names []string
-	var failure *exchange.Failure
+	var failure *jsonhttp.Error
 	switch {
 	case !errors.As(err, &failure):
-	case failure.Kind == exchange.Unreached:
-		return "", fmt.Errorf("%w (hint: start the environment's server, or set its url)", err)
+	case failure.Kind == jsonhttp.Unreached:
+		return "", fmt.Errorf("%w (hint: start the environment's server, or correct the url)", err)
 	case failure.Status == http.StatusUnauthorized || failure.Status == http.StatusForbidden:
-		return "", fmt.Errorf("%w (hint: is the key right?)", err)
-	case failure.Kind == exchange.Refused || failure.Kind == exchange.Foreign:
+		return "", fmt.Errorf("%w (hint: check the key)", err)
+	case failure.Kind == jsonhttp.Refused || failure.Kind == jsonhttp.Malformed:
 		return "", fmt.Errorf("%w (hint: %s)", err, f.client.Recognize(ctx))
 	}
 	switch {
 	case err != nil:
 		return "", err
 	case json.Unmarshal(raw, &names) != nil || len(names) == 0:
-		return "", fmt.Errorf("GET /list_environments answers no list of names (hint: %s)", f.client.Recognize(ctx))
+		return "", fmt.Errorf("the answer to GET /list_environments is not a list of names (hint: %s)",
+			f.client.Recognize(ctx))
 	case f.config.Environment == "" && len(names) == 1:
 		return names[0], nil
 	}
@@ -123,15 +129,16 @@ func (f *Family) choose(ctx context.Context) (string, error) {
 			return name, nil
 		}
 	}
-	return "", fmt.Errorf("no environment %q (hint: environment = %q, or another of %q)", f.config.Environment, names[0], names)
+	return "", fmt.Errorf("no environment %q (hint: environment = %q, or another of %q)",
+		f.config.Environment, names[0], names)
 }
 
-// path is one below the environment.
+// path is a path of the environment.
 func (f *Family) path(suffix string) string {
 	return (&url.URL{Path: "/" + f.env + suffix}).EscapedPath()
 }
 
-// request adds the headers that the protocol wants.
+// request adds the headers of the protocol.
 func (f *Family) request(path string, body any, session string) exchange.Request {
 	header := map[string]string{}
 	if f.config.Token != "" {
@@ -143,7 +150,7 @@ func (f *Family) request(path string, body any, session string) exchange.Request
 	return exchange.Request{Path: path, Body: body, Header: header}
 }
 
-// ask makes an exchange outside any session.
+// ask sends a request outside of any session.
 func (f *Family) ask(ctx context.Context, path string, body, answer any) error {
 	r := f.request(path, body, "")
 	r.Repeatable = true
@@ -152,7 +159,7 @@ func (f *Family) ask(ctx context.Context, path string, body, answer any) error {
 		return err
 	}
 	if err := json.Unmarshal(raw, answer); err != nil {
-		return fmt.Errorf("%s: the answer is not one of ORS: %w", path, err)
+		return fmt.Errorf("%s: the answer is not in the format of ORS: %w", path, err)
 	}
 	return nil
 }
@@ -160,7 +167,7 @@ func (f *Family) ask(ctx context.Context, path string, body, answer any) error {
 // Name implements [envs.Family].
 func (f *Family) Name() string { return "ors" }
 
-// Tasks implements [envs.Family]: a task for each number.
+// Tasks implements [envs.Family]. There is a task for each number.
 func (f *Family) Tasks(split envs.Split) ([]envs.Task, error) {
 	tasks, err := f.tasks.of(split)
 	if err != nil {
@@ -169,7 +176,7 @@ func (f *Family) Tasks(split envs.Split) ([]envs.Task, error) {
 	return tasks, nil
 }
 
-// Open implements [envs.Family]. It waits while Episodes are open.
+// Open implements [envs.Family]. It waits while too many episodes are open.
 func (f *Family) Open(ctx context.Context, t envs.Task) (envs.Episode, error) {
 	at, ok := f.tasks.places[t.ID]
 	if !ok {

@@ -3,24 +3,25 @@ package ors
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/empo2/empo2/envs/remote/exchange"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 const (
-	// alive is the pause between signs of life, that of the SDK's client
-	// (client/_session.py); the SDK's server waits 15 minutes for one.
-	alive = 10 * time.Second
-	// farewell bounds the requests that end a session.
-	farewell = 10 * time.Second
+	// pingEvery is the pause between pings, as in the SDK's client
+	// (client/_session.py). The SDK's server ends a session after 15 minutes
+	// without one.
+	pingEvery = 10 * time.Second
+	// endTimeout bounds the requests that end a session, together.
+	endTimeout = 10 * time.Second
 )
 
-// A session is one environment on the server. It is asked by one goroutine and
-// has one of its own, which keeps it alive.
+// A session is one environment on the server. One goroutine uses it. The session
+// has a goroutine of its own that keeps it alive.
 type session struct {
 	family *Family
 	id     string
@@ -28,8 +29,8 @@ type session struct {
 	ended  chan struct{} // closed when the goroutine has ended
 }
 
-// newSession asks for a session. Its number comes in an event, and according
-// to the SDK's client it may be in the last event's JSON too.
+// newSession opens a session. Its id is in an event. According to the SDK's client
+// it may also be in the JSON of the last event.
 func (f *Family) newSession(ctx context.Context) (*session, error) {
 	s := &session{family: f}
 	err := f.client.Events(ctx, f.request("/create_session", map[string]any{}, ""), func(e exchange.Event) bool {
@@ -43,7 +44,7 @@ func (f *Family) newSession(ctx context.Context) (*session, error) {
 		return e.Name == "end" || e.Name == "error"
 	})
 	if err == nil && s.id == "" {
-		err = &exchange.Failure{Kind: exchange.Foreign, Message: "the answer to /create_session names no session"}
+		err = &jsonhttp.Error{Kind: jsonhttp.Malformed, Message: "the answer to /create_session names no session"}
 	}
 	if err != nil {
 		return nil, err
@@ -54,11 +55,11 @@ func (f *Family) newSession(ctx context.Context) (*session, error) {
 	return s, nil
 }
 
-// keepAlive tells the server that the session is in use while the policy
-// thinks. That a session is lost becomes known with the next request.
+// keepAlive pings the server while the policy generates. If the session is lost,
+// the next request fails.
 func (s *session) keepAlive(ctx context.Context) {
 	defer close(s.ended)
-	ticker := time.NewTicker(alive)
+	ticker := time.NewTicker(pingEvery)
 	defer ticker.Stop()
 	for {
 		select {
@@ -70,17 +71,17 @@ func (s *session) keepAlive(ctx context.Context) {
 	}
 }
 
-// tell posts a message whose answer does not matter.
+// tell sends a request and ignores the answer.
 func (s *session) tell(ctx context.Context, path string) {
 	if _, err := s.family.client.Try(ctx, s.family.request(path, map[string]any{}, s.id)); err != nil {
-		s.family.config.Log.Debug().Err(err).Str("session", s.id).Str("path", path).Msg("ors: not heard")
+		s.family.config.Log.Debug().Err(err).Str("session", s.id).Str("path", path).Msg("ors: request failed")
 	}
 }
 
-// begin creates the environment of a task and reads its prompt. The SDK's
-// server answers when the environment is ready, OpenReward's (its package
-// openreward, environments/server.py) says "still starting" with a 503: the
-// prompt is asked for again, as another session would only start another one.
+// begin creates the environment of a task and reads its prompt. The SDK's server
+// answers when the environment is ready. OpenReward's server (its package
+// openreward, environments/server.py) answers 503 "still starting". Then only the
+// prompt is repeated, because a new session would start another environment.
 func (s *session) begin(ctx context.Context, at place) (blocks, error) {
 	f := s.family
 	task := map[string]any{"env_name": f.env, "split": at.split, "index": at.index}
@@ -95,7 +96,8 @@ func (s *session) begin(ctx context.Context, at place) (blocks, error) {
 	}
 	var prompt blocks
 	if json.Unmarshal(raw, &prompt) != nil {
-		return nil, &exchange.Failure{Kind: exchange.Foreign, Message: fmt.Sprintf("the prompt is no list of blocks: %.120s", raw)}
+		message := fmt.Sprintf("the prompt is not a list of blocks: %.120s", raw)
+		return nil, &jsonhttp.Error{Kind: jsonhttp.Malformed, Message: message}
 	}
 	return prompt, nil
 }
@@ -109,18 +111,18 @@ type result struct {
 		Finished bool
 	}
 	Error     string
-	exception bool // Error is one
+	exception bool // Error is the text of an exception
 }
 
-// call calls a tool. A stream that is cut once it has named its task is taken
-// up again: the tool is not called twice. Timeout bounds it all.
+// call calls a tool. A stream that is cut after its task_id is resumed, so the tool
+// is not called twice. Timeout is the deadline of the call with all attempts.
 func (s *session) call(ctx context.Context, c call) (r result, err error) {
 	client, path := s.family.client, s.family.path("/call")
 	late := fmt.Errorf("no answer from %s within %v", client.URL(), client.Timeout())
 	ctx, cancel := context.WithTimeoutCause(ctx, client.Timeout(), late)
 	defer cancel()
-	again := func(f *exchange.Failure) bool {
-		return f.Kind == exchange.Busy || f.Kind == exchange.Unreached || f.Kind == exchange.Cut && c.TaskID != ""
+	again := func(f *jsonhttp.Error) bool {
+		return f.Kind == jsonhttp.Busy || f.Kind == jsonhttp.Unreached || f.Uncertain() && c.TaskID != ""
 	}
 	err = client.Persist(ctx, "POST "+path, again, func(ctx context.Context) error {
 		r, err = s.follow(ctx, path, &c)
@@ -129,7 +131,7 @@ func (s *session) call(ctx context.Context, c call) (r result, err error) {
 	return r, err
 }
 
-// follow reads the stream of a call: its task, and the result in pieces.
+// follow reads the stream of a call: the task_id, and the result in pieces.
 func (s *session) follow(ctx context.Context, path string, c *call) (r result, err error) {
 	resumed := c.TaskID != ""
 	var text strings.Builder
@@ -148,21 +150,23 @@ func (s *session) follow(ctx context.Context, path string, c *call) (r result, e
 	case err != nil:
 		return r, err
 	case r.exception && resumed:
-		return r, &exchange.Failure{Kind: exchange.Broken, Message: r.Error}
+		return r, &jsonhttp.Error{Kind: jsonhttp.Failed, Message: r.Error}
 	case r.exception:
 		return r, nil
 	}
 	if err := json.Unmarshal([]byte(text.String()), &r); err != nil || r.OK == nil || *r.OK && r.Output == nil {
-		return r, &exchange.Failure{Kind: exchange.Foreign, Message: fmt.Sprintf("the result of a tool is not one of ORS: %.120q", text.String())}
+		message := fmt.Sprintf("the result of the tool is not in the format of ORS: %.120q", text.String())
+		return r, &jsonhttp.Error{Kind: jsonhttp.Malformed, Message: message}
 	}
 	return r, nil
 }
 
-// close ends the session on the server, too.
+// close ends the session, also on the server.
 func (s *session) close() {
 	s.stop()
 	<-s.ended
-	ctx, cancel := context.WithTimeoutCause(context.Background(), farewell, errors.New("no answer to the end of a session"))
+	late := fmt.Errorf("no answer to the end of the session within %v", endTimeout)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), endTimeout, late)
 	defer cancel()
 	s.tell(ctx, "/delete")
 	s.tell(ctx, "/delete_session")

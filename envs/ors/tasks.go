@@ -10,14 +10,14 @@ import (
 	"github.com/empo2/empo2/envs/remote/numbered"
 )
 
-// most bounds the tasks of a split that is taken as a whole.
-const most = 1 << 20
+// maxTasks is the largest number of tasks of a whole split.
+const maxTasks = 1 << 20
 
-// A Set is some tasks of one of the server's splits. In a configuration it is
-// a text such as "0-99", "hard:0-99" of the split hard, or "hard:" for all of
-// it. The zero value names nothing.
+// A Set is a set of tasks in one of the server's splits. In a configuration it is
+// a text: "0-99", or "hard:0-99" in the split hard, or "hard:" for the whole split.
+// The zero value is empty.
 type Set struct {
-	Split   string       // empty: train, validation or test, by use
+	Split   string       // empty: train, validation or test
 	Numbers numbered.Set // empty: all
 }
 
@@ -33,14 +33,14 @@ func (s *Set) UnmarshalText(text []byte) error {
 
 func (s Set) empty() bool { return s.Split == "" && len(s.Numbers) == 0 }
 
-// place is where the server has a task.
+// A place is the position of a task on the server.
 type place struct {
 	split   string
 	index   uint64
 	trained bool // a task of [envs.Train]
 }
 
-// tasks are those of a family.
+// tasks are the tasks of a family.
 type tasks struct {
 	splits map[envs.Split][]envs.Task
 	places map[string]place // by the task's id
@@ -54,7 +54,7 @@ func (t tasks) of(split envs.Split) ([]envs.Task, error) {
 	return slices.Clone(all), nil
 }
 
-// readTasks checks the sets against what the server has.
+// readTasks lists the configured tasks and checks that the server has them.
 func (f *Family) readTasks(ctx context.Context) (tasks, error) {
 	var served []struct{ Name string }
 	if err := f.ask(ctx, f.path("/splits"), nil, &served); err != nil {
@@ -68,8 +68,10 @@ func (f *Family) readTasks(ctx context.Context) (tasks, error) {
 	for _, use := range []struct {
 		split envs.Split
 		set   Set
-		name  string // of the server's split; so the SDK calls the three types (types.py)
-	}{{envs.Train, f.config.Train, "train"}, {envs.Eval, f.config.Eval, "validation"}, {envs.Test, f.config.Test, "test"}} {
+		name  string // of the split on the server; the SDK's names of the types (types.py)
+	}{
+		{envs.Train, f.config.Train, "train"}, {envs.Eval, f.config.Eval, "validation"}, {envs.Test, f.config.Test, "test"},
+	} {
 		if use.set.empty() && use.split != envs.Train {
 			continue
 		}
@@ -77,9 +79,10 @@ func (f *Family) readTasks(ctx context.Context) (tasks, error) {
 			use.set.Split = use.name
 		}
 		if !slices.Contains(names, use.set.Split) {
-			return t, fmt.Errorf("%s: the environment %s has no split %q (hint: it has %q; name one as in \"SPLIT:0-99\")", use.split, f.env, use.set.Split, names)
+			return t, fmt.Errorf("%s: the environment %s has no split %q (hint: it has %q; write \"SPLIT:0-99\")",
+				use.split, f.env, use.set.Split, names)
 		}
-		numbers, err := f.count(ctx, use.set)
+		numbers, err := f.numbers(ctx, use.set)
 		if err != nil {
 			return t, fmt.Errorf("%s: %w", use.split, err)
 		}
@@ -93,8 +96,8 @@ func (f *Family) readTasks(ctx context.Context) (tasks, error) {
 	return t, nil
 }
 
-// count finds the numbers of a set, which the server must have.
-func (f *Family) count(ctx context.Context, s Set) (numbered.Set, error) {
+// numbers returns the numbers of a set. The server must have all of them.
+func (f *Family) numbers(ctx context.Context, s Set) (numbered.Set, error) {
 	var answer struct {
 		Tasks *uint64 `json:"num_tasks"`
 	}
@@ -106,8 +109,9 @@ func (f *Family) count(ctx context.Context, s Set) (numbered.Set, error) {
 		return nil, fmt.Errorf("the answer to /num_tasks lacks num_tasks")
 	case *answer.Tasks == 0:
 		return nil, fmt.Errorf("the split %q has no tasks", s.Split)
-	case len(s.Numbers) == 0 && *answer.Tasks > most:
-		return nil, fmt.Errorf("the split %q has %d tasks (hint: choose some, as in \"%s:0-999\")", s.Split, *answer.Tasks, s.Split)
+	case len(s.Numbers) == 0 && *answer.Tasks > maxTasks:
+		return nil, fmt.Errorf("the split %q has %d tasks (hint: select some, for example \"%s:0-999\")",
+			s.Split, *answer.Tasks, s.Split)
 	case len(s.Numbers) == 0:
 		return numbered.Range(0, *answer.Tasks-1), nil
 	}
@@ -117,7 +121,7 @@ func (f *Family) count(ctx context.Context, s Set) (numbered.Set, error) {
 	return s.Numbers, nil
 }
 
-// add lists tasks, none of them twice, and none of train in test.
+// add lists tasks. A task must not be listed twice, or be in train and in test.
 func (t tasks) add(to envs.Split, split string, numbers numbered.Set, instruction string) error {
 	seen := map[string]bool{}
 	for _, n := range numbers {
@@ -125,7 +129,7 @@ func (t tasks) add(to envs.Split, split string, numbers numbered.Set, instructio
 		trained := t.places[id].trained
 		switch {
 		case seen[id]:
-			return fmt.Errorf("%s names the task %s twice", to, id)
+			return fmt.Errorf("%s has the task %s twice", to, id)
 		case to == envs.Test && trained:
 			return fmt.Errorf("the task %s is in train and in test", id)
 		}

@@ -10,24 +10,24 @@ import (
 	"github.com/empo2/empo2/envs/remote/template"
 )
 
-// tool is a ToolSpec (types.py). The schema of one without input is null.
+// A tool is a ToolSpec (types.py). Without input its schema is null.
 type tool struct {
 	Name        string          `json:"name"`
 	Description string          `json:"description"`
 	Schema      json.RawMessage `json:"input_schema"`
 }
 
-// call is a ToolCall (types.py), which allows no other fields. TaskID resumes
-// a call whose stream was cut (_reconnect.py).
+// A call is a ToolCall (types.py). Other fields are not allowed. TaskID resumes a
+// call after its stream was cut (_reconnect.py).
 type call struct {
 	Name   string `json:"name"`
 	Input  any    `json:"input"`
 	TaskID string `json:"task_id,omitempty"`
 }
 
-// actions makes tool calls of what the policy writes.
+// actions turns the text of the policy into tool calls.
 type actions struct {
-	tool        string // empty: the policy's choice
+	tool        string // empty: the policy chooses the tool
 	input       map[string]any
 	instruction string
 }
@@ -37,10 +37,11 @@ func newActions(tools []tool, fixed string, input map[string]any) (actions, erro
 		return actions{}, errors.New("the environment lists no tools")
 	}
 	if fixed == "" && input != nil {
-		return actions{}, errors.New("input has no effect without a tool (hint: name the tool that it is for)")
+		return actions{}, errors.New("input has no effect without a tool (hint: set tool)")
 	}
 	if fixed == "" {
-		return actions{instruction: "Act by calling a tool. Answer with one JSON object: " + form + " The tools:" + list(tools)}, nil
+		text := "Act by calling a tool. Answer with one JSON object: " + form + " The tools:" + list(tools)
+		return actions{instruction: text}, nil
 	}
 	var names []string
 	for _, t := range tools {
@@ -49,20 +50,22 @@ func newActions(tools []tool, fixed string, input map[string]any) (actions, erro
 		}
 		var s *template.Schema
 		if json.Unmarshal(t.Schema, &s) != nil || s == nil {
-			return actions{}, fmt.Errorf("the tool %q takes no input (hint: leave tool empty, and the policy writes tool calls)", fixed)
+			return actions{}, fmt.Errorf("the tool %q takes no input "+
+				"(hint: leave tool empty; the policy then writes tool calls)", fixed)
 		}
 		filled, err := s.Template("input", input)
 		if err != nil {
 			return actions{}, fmt.Errorf("tool %q: %w", fixed, err)
 		}
-		return actions{fixed, filled, fmt.Sprintf("What you answer is given to the tool %s: %s", fixed, oneLine(t.Description))}, nil
+		text := fmt.Sprintf("What you answer is given to the tool %s: %s", fixed, oneLine(t.Description))
+		return actions{fixed, filled, text}, nil
 	}
 	return actions{}, fmt.Errorf("no tool %q (hint: the tools are %q)", fixed, names)
 }
 
 const form = `{"name": "TOOL", "input": {…}}.`
 
-// list describes tools, a line each.
+// list describes the tools, one per line.
 func list(tools []tool) string {
 	var b strings.Builder
 	for _, t := range tools {
@@ -79,10 +82,10 @@ func list(tools []tool) string {
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// call makes a tool call of an action, or says what is wrong with it. Where
-// the policy writes the call, only what lies between the first and the last
-// brace counts, so that code fences and tags do no harm; the input may be
-// called arguments, as many models do.
+// call turns an action into a tool call, or returns the complaint about it. If the
+// policy writes the call, text before the first and after the last brace (code
+// fences, tags) is ignored. The field input may be called arguments, as many models
+// write it.
 func (a actions) call(action string) (c call, complaint string) {
 	if a.tool != "" {
 		return call{Name: a.tool, Input: template.Fill(a.input, action)}, ""

@@ -10,34 +10,26 @@ import (
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/envstest"
 	"github.com/empo2/empo2/envs/remote/exchange"
+	"github.com/empo2/empo2/envs/remote/remotetest"
 )
 
-func mustOpen(t *testing.T, c Config) *Family {
-	t.Helper()
-	f, err := Open(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f
-}
-
 func TestConformance(t *testing.T) {
-	c := serve(t, newFake())
-	envstest.Run(t, func(t *testing.T) envs.Family { return mustOpen(t, c) })
+	s := remotetest.Serve(t, newFake())
+	envstest.Run(t, func(t *testing.T) envs.Family { return driver.Open(t, s) })
 }
 
-// The example of scripts/ is a whole environment.
+// scripts/example_env.py is a complete environment server.
 func TestExampleInPython(t *testing.T) {
 	python, err := exec.LookPath("python3")
 	if err != nil {
-		t.Skip("SKIPPED: python3 is not on PATH, so that scripts/example_env.py was not run")
+		t.Skip("SKIPPED: python3 is not on PATH, scripts/example_env.py was not run")
 	}
-	c := config(exchange.Server{URL: startExample(t, python)})
-	envstest.Run(t, func(t *testing.T) envs.Family { return mustOpen(t, c) },
+	s := exchange.Server{URL: startExample(t, python)}
+	envstest.Run(t, func(t *testing.T) envs.Family { return driver.Open(t, s) },
 		envstest.WithPolicy(func(_ envs.Task, step int, _ envs.Observation) string { return string(rune('1' + step)) }))
 
-	f := mustOpen(t, c)
-	defer f.Close()
+	f := driver.Open(t, s)
+	t.Cleanup(func() { f.Close() })
 	if tasks, _ := f.Tasks(envs.Train); !strings.HasPrefix(tasks[0].Instruction, "Find the secret number.") {
 		t.Errorf("instruction = %q, want the server's", tasks[0].Instruction)
 	}
@@ -78,33 +70,10 @@ func startExample(t *testing.T, python string) string {
 // playExample makes one guess at the first task.
 func playExample(t *testing.T, f *Family, guess string) envs.Step {
 	t.Helper()
-	e, _ := begin(t, f)
+	e, _ := remotetest.Begin(t, f)
 	step, err := e.Step(t.Context(), guess)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return step
-}
-
-// begin opens and resets an episode of the first task.
-func begin(t *testing.T, f *Family) (envs.Episode, envs.Observation) {
-	t.Helper()
-	tasks, err := f.Tasks(envs.Train)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := f.Open(t.Context(), tasks[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := e.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	o, err := e.Reset(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return e, o
 }

@@ -11,23 +11,24 @@ import (
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/remote/exchange"
 	"github.com/empo2/empo2/envs/remote/turns"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
-// farewell bounds the call that tells a server of an abandoned episode.
-const farewell = 5 * time.Second
+// closeTimeout is the deadline of the call that ends an unfinished episode.
+const closeTimeout = 5 * time.Second
 
 type episode struct {
 	family *Family
 	seed   uint64
-	open   bool // holds a slot of the family
-	prompt bool // the trial: an unreachable server is an error at once
+	open   bool // counts for the concurrency of the family
+	prompt bool // for the test at start: a lost connection is not retried
 	id     json.RawMessage
 	over   bool // the server has ended it
 	turns  turns.Turns
 }
 
-// Reset implements [envs.Episode]. Asking twice leaves at most an abandoned
-// episode behind, so it is asked again after a lost connection.
+// Reset implements [envs.Episode]. It is repeated after a lost connection, because
+// the only harm is an unused episode on the server.
 func (e *episode) Reset(ctx context.Context) (envs.Observation, error) {
 	raw, err := e.family.client.Do(ctx, exchange.Request{
 		Path: "/reset", Repeatable: true, Prompt: e.prompt,
@@ -42,7 +43,7 @@ func (e *episode) Reset(ctx context.Context) (envs.Observation, error) {
 	}
 	e.id = answer.ID
 	o := e.turns.First(answer.Observation.State)
-	o.Feedback = "" // nothing has been done yet
+	o.Feedback = "" // there was no action yet
 	return o, nil
 }
 
@@ -51,9 +52,8 @@ func (e *episode) Step(ctx context.Context, action string) (envs.Step, error) {
 	raw, err := e.family.client.Do(ctx, exchange.Request{
 		Path: "/step", Body: map[string]any{"id": e.id, "action": action},
 	})
-	var f *exchange.Failure
-	if errors.As(err, &f) && f.RefusesAction("id") {
-		return e.turns.Refused(f.Message), nil
+	if message, refused := exchange.RefusesAction(err, "id"); refused {
+		return e.turns.Refused(message), nil
 	}
 	if err != nil {
 		return envs.Step{}, err
@@ -79,18 +79,19 @@ func (e *episode) Close() error {
 	return nil
 }
 
-// end tells the server that a running episode is abandoned. A server need not
-// listen, so that a failure is only noted.
+// end ends an unfinished episode on the server. The route is optional, so a failure
+// is only logged.
 func (e *episode) end() {
 	if e.id == nil || e.over {
 		return
 	}
-	late := fmt.Errorf("no answer to /close within %v", farewell)
-	ctx, cancel := context.WithTimeoutCause(context.Background(), farewell, late)
+	late := fmt.Errorf("no answer to /close within %v", closeTimeout)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), closeTimeout, late)
 	defer cancel()
 	_, err := e.family.client.Do(ctx, exchange.Request{Path: "/close", Body: map[string]any{"id": e.id}, Prompt: true})
-	var f *exchange.Failure
+	var f *jsonhttp.Error
 	if err != nil && !(errors.As(err, &f) && f.Status == http.StatusNotFound) {
-		e.family.config.Log.Debug().Err(err).Str("env", e.family.config.Name).Msg("environment server: episode abandoned")
+		c := e.family.config
+		c.Log.Debug().Err(err).Str("env", c.Name).Msg("remote: the episode was not ended on the server")
 	}
 }

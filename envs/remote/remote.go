@@ -1,23 +1,32 @@
-// Package remote drives environments of one's own behind the plain HTTP schema,
-// which any language serves in a few lines:
+// Package remote drives your own environment behind a simple HTTP protocol. A
+// server needs a few lines in any language. scripts/example_env.py is complete.
 //
 //	POST /reset {"seed": 7, "options": {}}     → {"id": "a1", "observation": "…"}
-//	POST /step  {"id": "a1", "action": "left"} → {"observation": "…", "reward": 0, "terminated": false, "truncated": false, "info": {}}
+//	POST /step  {"id": "a1", "action": "left"} → {"observation": "…", "reward": 0,
+//	                                              "terminated": false, "truncated": false, "info": {}}
 //
-// An observation is a text, or {"feedback": "…", "state": "…"} where what the
-// action did is told apart from the situation, which is better for the memory.
-// The same seed and options must give the same episode. info may hold
-// "success" (true or false) and "score" (a number, reported but never trained
-// on).
+// An observation is a text or {"feedback": "…", "state": "…"}. The second form
+// separates the result of the action from the situation, and the memory works better
+// with it. The same seed and options must give the same episode. info may have
+// "success" (true or false) and "score" (a number for reports, not for training).
 //
-// Two more routes are optional: GET / describes the server as {"protocol":
-// "empo2-env", "version": 1} and may add "instruction" and "reflection", the
-// texts of a task; POST /close {"id": "a1"} ends an episode before its end.
+// Two routes are optional:
 //
-// Statuses: 400, 413 and 422 at /step refuse an action, which the policy is
-// told ({"error": "…"} says why); 429 and 503 mean that the server is full, and
-// it is asked again later; 404 and 410 mean that the episode is gone. Anything
-// else loses the episode. scripts/example_env.py is a whole server.
+//   - GET / answers {"protocol": "empo2-env", "version": 1}, and may add the texts
+//     of a task, "instruction" and "reflection".
+//   - POST /close {"id": "a1"} ends an unfinished episode.
+//
+// The status of an answer means:
+//
+//   - 400, 413, 422 at /step: the action is refused. The policy reads the reason
+//     in {"error": "…"}.
+//   - 429, 503: the server is full. The request is repeated later.
+//   - 404, 410: the episode does not exist any more.
+//   - any other error: the episode is lost.
+//
+// The sub-packages are shared with openenv, ors and agentgym: exchange sends the
+// requests, numbered lists tasks by number, template makes JSON actions from text,
+// and turns makes steps from answers.
 package remote
 
 import (
@@ -30,6 +39,7 @@ import (
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/remote/exchange"
 	"github.com/empo2/empo2/envs/remote/numbered"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 const (
@@ -43,13 +53,15 @@ type Config struct {
 	Name string // of the environment; default "remote"
 	// Splits are the seeds of the tasks. Train is required.
 	numbered.Splits
-	// Options are sent with every reset.
+	// Options are sent with every reset. May be nil.
 	Options map[string]any
-	// Instruction and Reflection are the task's texts; default: the server's.
+	// Instruction and Reflection are the texts of a task. Default: the texts of
+	// the server.
 	Instruction string
 	Reflection  string
-	// Episodes open at once at most, the others wait; default 8.
-	Episodes int
+	// Concurrency is the largest number of open episodes. Further episodes
+	// wait. Default 8.
+	Concurrency int
 }
 
 // A Family opens episodes on one server. It is safe for concurrent use.
@@ -62,26 +74,26 @@ type Family struct {
 
 var _ envs.Family = (*Family)(nil)
 
-// Open asks the server to describe itself and, as a trial, for the first
-// episode. A server of another protocol or version is refused with a hint.
+// Open reads the server's description and starts the first episode as a test. If
+// the server has another protocol or version, the error has a hint.
 func Open(ctx context.Context, c Config) (*Family, error) {
 	if c.Name == "" {
 		c.Name = "remote"
 	}
-	if c.Episodes == 0 {
-		c.Episodes = 8
+	if c.Concurrency == 0 {
+		c.Concurrency = 8
 	}
 	if c.Options == nil {
 		c.Options = map[string]any{}
 	}
-	if c.Episodes < 0 {
-		return nil, fmt.Errorf("%s: episodes = %d is negative", c.Name, c.Episodes)
+	if c.Concurrency < 0 {
+		return nil, fmt.Errorf("%s: concurrency = %d is negative", c.Name, c.Concurrency)
 	}
 	client, err := exchange.New(c.Server)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Name, err)
 	}
-	f := &Family{config: c, client: client, slots: semaphore.NewWeighted(int64(c.Episodes))}
+	f := &Family{config: c, client: client, slots: semaphore.NewWeighted(int64(c.Concurrency))}
 	if err := f.probe(ctx); err != nil {
 		client.Close()
 		return nil, fmt.Errorf("%s: %w", c.Name, err)
@@ -89,7 +101,7 @@ func Open(ctx context.Context, c Config) (*Family, error) {
 	return f, nil
 }
 
-// probe finds out whether the server speaks the schema.
+// probe checks that the server speaks the protocol.
 func (f *Family) probe(ctx context.Context) error {
 	d, err := describe(ctx, f.client)
 	if err != nil {
@@ -107,8 +119,8 @@ func (f *Family) probe(ctx context.Context) error {
 	}
 	trial := &episode{family: f, seed: f.tasks.First(), prompt: true}
 	if _, err := trial.Reset(ctx); err != nil {
-		var failure *exchange.Failure
-		if errors.As(err, &failure) && (failure.Kind == exchange.Refused || failure.Kind == exchange.Foreign) {
+		var failure *jsonhttp.Error
+		if errors.As(err, &failure) && (failure.Kind == jsonhttp.Refused || failure.Kind == jsonhttp.Malformed) {
 			return fmt.Errorf("%w (hint: %s)", err, f.client.Recognize(ctx))
 		}
 		return err
@@ -120,7 +132,7 @@ func (f *Family) probe(ctx context.Context) error {
 // Name implements [envs.Family].
 func (f *Family) Name() string { return f.config.Name }
 
-// Tasks implements [envs.Family]: a task for each seed.
+// Tasks implements [envs.Family]. There is a task for each seed.
 func (f *Family) Tasks(split envs.Split) ([]envs.Task, error) {
 	tasks, err := f.tasks.Of(split)
 	if err != nil {
@@ -129,7 +141,7 @@ func (f *Family) Tasks(split envs.Split) ([]envs.Task, error) {
 	return tasks, nil
 }
 
-// Open implements [envs.Family]. It waits while Episodes are open.
+// Open implements [envs.Family]. It waits while too many episodes are open.
 func (f *Family) Open(ctx context.Context, t envs.Task) (envs.Episode, error) {
 	seed, err := f.tasks.Number(t)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/empo2/empo2/envs/remote/exchange"
 	"github.com/empo2/empo2/envs/remote/turns"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 // description is the answer to GET /.
@@ -19,11 +20,12 @@ type description struct {
 	Reflection  string          `json:"reflection"`
 }
 
-// describe asks the server what it is. One that does not say is tried out.
+// describe reads the description of the server. It is empty if the server has none.
 func describe(ctx context.Context, c *exchange.Client) (description, error) {
 	raw, err := c.Do(ctx, exchange.Request{Path: "/", Prompt: true})
-	var f *exchange.Failure
-	if errors.As(err, &f) && f.Kind != exchange.Unreached && f.Kind != exchange.Cut && f.Status != http.StatusUnauthorized && f.Status != http.StatusForbidden {
+	var f *jsonhttp.Error
+	locked := errors.As(err, &f) && (f.Status == http.StatusUnauthorized || f.Status == http.StatusForbidden)
+	if f != nil && f.Kind != jsonhttp.Unreached && !f.Uncertain() && !locked {
 		return description{}, nil
 	}
 	if err != nil {
@@ -37,27 +39,28 @@ func describe(ctx context.Context, c *exchange.Client) (description, error) {
 		return d, fmt.Errorf("the server speaks %q, not %s (hint: %s)", d.Protocol, protocol, c.Recognize(ctx))
 	}
 	if v := string(d.Version); v != fmt.Sprint(version) && v != "" {
-		return d, fmt.Errorf("the server speaks version %s of %s, and this program version %d (hint: let GET / answer \"version\": %d, and /reset and /step as envs/remote says; or upgrade empo2)",
+		return d, fmt.Errorf("the server speaks version %s of %s, and this program version %d "+
+			"(hint: upgrade empo2, or let the server speak the protocol in envs/remote with \"version\": %d)",
 			v, protocol, version, version)
 	}
 	return d, nil
 }
 
-// hinted adds what to do where the operator can do something.
+// hinted adds a hint to an error that the operator can correct.
 func hinted(err error) error {
-	var f *exchange.Failure
+	var f *jsonhttp.Error
 	switch {
 	case !errors.As(err, &f):
 		return err
-	case f.Kind == exchange.Unreached:
-		return fmt.Errorf("%w (hint: start the environment's server, or set its url)", err)
+	case f.Kind == jsonhttp.Unreached:
+		return fmt.Errorf("%w (hint: start the environment's server, or correct the url)", err)
 	case f.Status == http.StatusUnauthorized || f.Status == http.StatusForbidden:
 		return fmt.Errorf("%w (hint: set the server's token)", err)
 	}
 	return err
 }
 
-// observation is a text or an object; a text describes the situation.
+// An observation is a text or an object. A text is the State.
 type observation struct {
 	Feedback string `json:"feedback"`
 	State    string `json:"state"`
@@ -113,7 +116,8 @@ func (a stepAnswer) lacks() string {
 	return ""
 }
 
-// turn: without info.success, an end with a reward above zero is a success.
+// turn converts the answer. Without info.success, an end with a positive reward is a
+// success.
 func (a stepAnswer) turn() turns.Answer {
 	success := *a.Terminated && *a.Reward > 0
 	if a.Info.Success != nil {
@@ -125,13 +129,15 @@ func (a stepAnswer) turn() turns.Answer {
 	}
 }
 
-// read decodes an answer and checks that it is whole.
+// read decodes an answer and checks that it is complete.
 func read(raw json.RawMessage, path string, answer interface{ lacks() string }) error {
 	foreign := func(format string, args ...any) error {
-		return fmt.Errorf("POST %s: %w", path, &exchange.Failure{Kind: exchange.Foreign, Status: http.StatusOK, Message: fmt.Sprintf(format, args...)})
+		message := fmt.Sprintf(format, args...)
+		failure := &jsonhttp.Error{Kind: jsonhttp.Malformed, Status: http.StatusOK, Message: message}
+		return fmt.Errorf("POST %s: %w", path, failure)
 	}
-	if message, found := exchange.ErrorIn(raw); found {
-		return fmt.Errorf("POST %s: %w", path, &exchange.Failure{Kind: exchange.Broken, Status: http.StatusOK, Message: message})
+	if message, found := jsonhttp.ErrorIn(raw); found {
+		return fmt.Errorf("POST %s: %w", path, &jsonhttp.Error{Kind: jsonhttp.Failed, Status: http.StatusOK, Message: message})
 	}
 	if err := json.Unmarshal(raw, answer); err != nil {
 		return foreign("the answer is not one of %s: %v", protocol, err)

@@ -5,12 +5,12 @@ import (
 	"strings"
 )
 
-// unknownInput is what the simulator says to input that it cannot parse. Such
-// input costs no time in the simulated world.
+// unknownInput is the simulator's answer to input that it cannot parse. Such input
+// does not advance the simulated clock.
 const unknownInput = "No known action matches that input."
 
-// perform carries out the policy's text in the configured way. taken is the
-// action that it was replaced by, or "".
+// perform performs the policy's text as configured. taken is the action that
+// replaced the text, or "".
 func perform(ctx context.Context, sim *simulator, how Actions, text string) (rec record, taken string, err error) {
 	switch how {
 	case ActClosestRecipe:
@@ -29,8 +29,8 @@ func perform(ctx context.Context, sim *simulator, how Actions, text string) (rec
 	}
 }
 
-// performClosest lets the simulator judge the text first: its parser knows
-// more spellings than its list of valid actions has.
+// performClosest tries the text first, because the simulator's parser knows more
+// spellings than its list of valid actions.
 func performClosest(ctx context.Context, sim *simulator, text string) (rec record, taken string, err error) {
 	rec, err = sim.act(ctx, strings.Join(strings.Fields(text), " "))
 	if err != nil || rec.observation != unknownInput {
@@ -49,9 +49,9 @@ func performClosest(ctx context.Context, sim *simulator, text string) (rec recor
 	return rec, taken, err
 }
 
-// closestSet picks the action with the largest Jaccard similarity of word
-// sets, the first of equals, as use_action_correction of the recipe does. The
-// lower-cased text itself if there is nothing to pick from.
+// closestSet returns the action with the largest Jaccard similarity of word sets,
+// the first of equals, like use_action_correction of the recipe. If valid is empty,
+// it returns the text in lower case.
 func closestSet(text string, valid []string) string {
 	best, bestScore := strings.ToLower(text), -1.0
 	words := wordSet(best)
@@ -86,10 +86,10 @@ func jaccard(a, b map[string]bool) float64 {
 	return float64(common) / float64(union)
 }
 
-// closestSequence picks the action that shares the longest word sequence with
-// the text, relative to both lengths: 2·lcs / (len+len). Order counts, so that
-// "move a to b" is never taken for "move b to a" where both are valid. Of
-// equals the first in the sorted list is taken; "" if no word is shared.
+// closestSequence returns the action with the longest word sequence in common with
+// the text, relative to both lengths: 2·lcs / (len+len). The order of words matters:
+// "move a to b" never becomes "move b to a" if both are valid. Of equal actions the
+// first in the sorted list is used. Without a common word the result is "".
 func closestSequence(text string, valid []string) string {
 	words := strings.Fields(strings.ToLower(text))
 	best, bestScore := "", 0.0

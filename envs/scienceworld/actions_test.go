@@ -22,13 +22,13 @@ func TestClosestActions(t *testing.T) {
 	f(ActRaw, "Open the door!", unknownInput)
 	f(ActRaw, "open door", "done open door, 3")
 
-	// The recipe replaces always, and does not see the order of words: of two
-	// equal sets the first in the unsorted list wins.
+	// The recipe always replaces the text and ignores the order of words. Of two
+	// equal sets it uses the first in the unsorted list.
 	f(ActClosestRecipe, "OPEN door", "done open door, 3")
 	f(ActClosestRecipe, "move apple to jar", "done move jar to apple, 3")
 	f(ActClosestRecipe, "", "done open door, 3")
 
-	// The correct way keeps what is valid, and says what it replaced.
+	// ActClosest keeps a valid text, and tells what has replaced an invalid one.
 	f(ActClosest, "move apple to jar", "done move apple to jar, 3")
 	f(ActClosest, "  open\n door ", "done open door, 3")
 	f(ActClosest, "Please move the apple to the jar", "(understood as: move apple to jar)\ndone move apple to jar, 4")

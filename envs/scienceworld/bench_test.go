@@ -10,19 +10,19 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// benchScript is walked through again and again; scripts/bench-scienceworld.py
-// times the same actions with the Python package.
+// benchScript is repeated during the benchmark. scripts/bench-scienceworld.py has the
+// same actions for the Python package.
 var benchScript = []string{
 	"teleport to kitchen", "look around", "open cupboard", "wait1", "teleport to greenhouse", "wait1",
 	"teleport to hallway", "inventory", "teleport to outside", "wait1",
 }
 
-// warmRounds is how often an environment walks the script before it is timed.
+// warmRounds is the number of repetitions of the script before the measurement.
 const warmRounds = 20
 
-// BenchmarkSteps measures steps per second over all environments, loads left
-// out, and the memory of the JVMs per environment. It warms each environment
-// with warmRounds of the script first: the JVM compiles for a few hundred steps.
+// BenchmarkSteps measures the steps per second of all environments together, without
+// loads, and the memory of the JVMs per environment. Before, each environment repeats
+// the script warmRounds times, because the JVM compiles for a few hundred steps.
 func BenchmarkSteps(b *testing.B) {
 	for _, reads := range []Reads{ReadFull, ReadLazy} {
 		for _, n := range []int{1, 8} {
@@ -33,7 +33,7 @@ func BenchmarkSteps(b *testing.B) {
 
 func benchmarkSteps(b *testing.B, reads Reads, n int) {
 	c := live(b)
-	c.Tasks, c.Reads, c.Instances = []string{"find-living-thing"}, reads, n
+	c.Tasks, c.Reads, c.Concurrency = []string{"find-living-thing"}, reads, n
 	f := openLive(b, c)
 	var lent []*instance
 	defer func() {
@@ -50,16 +50,16 @@ func benchmarkSteps(b *testing.B, reads Reads, n int) {
 		if err := i.load(b.Context(), "find-living-thing", 0, "easy"); err != nil {
 			b.Fatal(err)
 		}
-		walk(b, lent[len(lent)-1:], warmRounds*len(benchScript))
+		repeatScript(b, lent[len(lent)-1:], warmRounds*len(benchScript))
 	}
 	b.ResetTimer()
-	walk(b, lent, (b.N+n-1)/n)
+	repeatScript(b, lent, (b.N+n-1)/n)
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "steps/s")
 	b.ReportMetric(residentMiB(b)/float64(n), "MiB/env")
 }
 
-// walk takes the given number of steps on each instance, all at once.
-func walk(b *testing.B, instances []*instance, steps int) {
+// repeatScript performs steps on each instance, on all instances concurrently.
+func repeatScript(b *testing.B, instances []*instance, steps int) {
 	b.Helper()
 	g, ctx := errgroup.WithContext(b.Context())
 	for _, inst := range instances {
@@ -77,7 +77,7 @@ func walk(b *testing.B, instances []*instance, steps int) {
 	}
 }
 
-// residentMiB is the memory that our JVMs hold now.
+// residentMiB is the memory of the JVMs.
 func residentMiB(b *testing.B) float64 {
 	b.Helper()
 	total := 0.0

@@ -11,22 +11,22 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Name is the environment's name as it stands in config.toml.
+// Name is the name of the environment in config.toml.
 const Name = "scienceworld"
 
-// Reads says what is asked of the simulator after each action.
+// Reads says which values are read from the simulator after each action.
 type Reads string
 
 const (
-	// ReadFull makes the reads of the Python package, in its order. Scores
-	// are comparable with those of the Python package.
+	// ReadFull reads the same values as the Python package, in the same order.
+	// Scores are comparable with those of the Python package.
 	ReadFull Reads = "full"
-	// ReadLazy leaves out the task text and the list of valid actions, which
-	// is most of a step's time. The random stream is another one.
+	// ReadLazy does not read the task text and the list of valid actions, which
+	// take most of a step's time. The random stream differs from ReadFull.
 	ReadLazy Reads = "lazy"
 )
 
-// Isolation says what keeps simulators from sharing state.
+// Isolation says how simulators are separated.
 type Isolation string
 
 const (
@@ -36,84 +36,85 @@ const (
 	IsolateJVM Isolation = "jvm"
 )
 
-// Actions says what becomes of the policy's text before it is an action.
+// Actions says how the policy's text becomes an action.
 type Actions string
 
 const (
-	// ActRaw passes the text on as it is.
+	// ActRaw uses the text unchanged.
 	ActRaw Actions = "raw"
-	// ActClosestRecipe does what the paper's recipe does, its oversight
-	// included: the text is lower-cased and then always replaced by the valid
-	// action with the most similar set of words (Jaccard), the first of equals
-	// in the simulator's unsorted order, even where the text is itself valid.
+	// ActClosestRecipe does the same as the paper's recipe: the text in lower
+	// case is replaced by the valid action with the most similar set of words
+	// (Jaccard). Of equal actions the first in the simulator's unsorted list is
+	// used. A valid text is replaced too, which is an oversight of the recipe.
 	ActClosestRecipe Actions = "closest-recipe"
-	// ActClosest passes the text on, and only if the simulator does not know
-	// it, takes the valid action whose words match best in their order. The
-	// observation then names the action that was taken.
+	// ActClosest uses the text. If the simulator does not know it, it is
+	// replaced by the valid action whose sequence of words is most similar, and
+	// the observation tells which action this was.
 	ActClosest Actions = "closest"
 )
 
-// Deadlines bound the calls that leave the process. A simulator that misses
-// one is killed with its JVM. A zero value means the default.
+// Deadlines are the deadlines of calls to a JVM. A simulator that misses one is
+// killed with its JVM. Zero means the default.
 type Deadlines struct {
 	Start time.Duration // JVM start and construction of a simulator; default 60 s
 	Load  time.Duration // loading a task; default 120 s
 	Step  time.Duration // one action with its reads; default 60 s
 }
 
-// Config describes a family. The zero value of a field is its default.
+// Config describes a family. Zero means the default.
 type Config struct {
-	Jar       string // path of scienceworld.jar; default: as scripts/setup or pip installed it
-	JarSHA256 string // accept only this checksum; default: a published one
+	Jar       string // path of scienceworld.jar; default: where scripts/setup or pip has installed it
+	JarSHA256 string // the required checksum; default: a published one
 	Java      string // launcher; default: JAVA_HOME, then PATH
 
-	// Tasks are names ("boil"), numbers of the paper ("1-1"), or any spelling
+	// Tasks are names ("boil"), numbers in the paper ("1-1"), or other spellings
 	// that the Python package accepts. Default: all 30.
 	Tasks []string
-	// Variations keeps these variations only, in every split. Default: all.
+	// Variations selects variations, in every split. Default: all.
 	Variations []int
-	// Limit keeps the first n variations of each task in a split. The recipe
-	// for a single task trains on the first 5 and tests on the first 20.
+	// Limit selects the first n variations of each task in a split. The paper's
+	// recipe for one task trains on the first 5 and tests on the first 20.
 	Limit map[envs.Split]int
-	// Simplifications is "easy", "" or names joined by commas.
+	// Simplifications is "easy", or "", or names joined by commas.
 	Simplifications string
 
-	// StepLimit ends an episode when the simulated clock has passed it, as
-	// envStepLimit of the Python package; default 100.
+	// StepLimit ends an episode when the simulated clock exceeds it, like
+	// envStepLimit of the Python package. Default 100.
 	StepLimit int
-	// MaxActions ends an episode after so many actions, since unparsable input
-	// does not move the simulated clock. Default: StepLimit. −1: no limit.
+	// MaxActions is the largest number of actions in an episode. It is needed
+	// because input that cannot be parsed does not advance the simulated clock.
+	// Default: StepLimit. −1: no limit.
 	MaxActions int
 
 	Reads     Reads     // default ReadFull
 	Isolation Isolation // default IsolateLoader
 	Actions   Actions   // default ActRaw
 
-	Instances int // simulators at most, episodes open at once; default 8
-	PerJVM    int // simulators of one JVM under IsolateLoader; default 8
-	HeapMB    int // heap of one JVM in MiB; default 128 per simulator, 256 at least
+	Concurrency int // largest number of simulators and of open episodes; default 8
+	PerJVM      int // simulators in one JVM, with IsolateLoader; default 8
+	HeapMB      int // heap of one JVM in MiB; default 128 per simulator, but 256 or more
 
-	// Nondeterministic leaves identity hashes random: about a fifth faster,
-	// and no score can be repeated.
+	// Nondeterministic leaves the identity hashes random. This is about 20 %
+	// faster, but scores cannot be repeated.
 	Nondeterministic bool
 
 	Deadlines Deadlines
 	Log       zerolog.Logger
 }
 
-// withDefaults fills what is zero and refuses what is wrong by itself.
+// withDefaults replaces zero values and checks the configuration.
 func (c Config) withDefaults() (Config, error) {
 	orElse(&c.Reads, ReadFull)
 	orElse(&c.Isolation, IsolateLoader)
 	orElse(&c.Actions, ActRaw)
 	orElse(&c.StepLimit, 100)
 	orElse(&c.MaxActions, c.StepLimit)
-	orElse(&c.Instances, 8)
+	orElse(&c.Concurrency, 8)
 	orElse(&c.PerJVM, 8)
 	if c.Isolation == IsolateJVM {
 		c.PerJVM = 1
 	}
-	c.PerJVM = min(c.PerJVM, c.Instances)
+	c.PerJVM = min(c.PerJVM, c.Concurrency)
 	orElse(&c.HeapMB, max(256, 128*c.PerJVM))
 	orElse(&c.Deadlines.Start, time.Minute)
 	orElse(&c.Deadlines.Load, 2*time.Minute)
@@ -134,7 +135,7 @@ func (c Config) check() error {
 		oneOf("actions", c.Actions, ActRaw, ActClosestRecipe, ActClosest),
 		atLeast("step_limit", c.StepLimit, 1),
 		atLeast("max_actions", c.MaxActions, -1),
-		atLeast("instances", c.Instances, 1),
+		atLeast("concurrency", c.Concurrency, 1),
 		atLeast("per_jvm", c.PerJVM, 1),
 		atLeast("heap_mb", c.HeapMB, 64),
 		c.checkLimits(),
@@ -153,7 +154,7 @@ func atLeast(key string, got, least int) error {
 	if got >= least {
 		return nil
 	}
-	return fmt.Errorf("env.scienceworld.%s = %d is below %d", key, got, least)
+	return fmt.Errorf("env.scienceworld.%s = %d, want %d or more", key, got, least)
 }
 
 func (c Config) checkLimits() error {
@@ -162,14 +163,16 @@ func (c Config) checkLimits() error {
 			return err
 		}
 		if n < 0 {
-			return fmt.Errorf("env.scienceworld.limit of split %q = %d is negative", split, n)
+			return fmt.Errorf("env.scienceworld: the limit of the split %q is %d, want 0 or more", split, n)
 		}
 	}
 	return nil
 }
 
 // simplifications are the names that the simulator knows.
-var simplifications = []string{"easy", "noElectricalAction", "openContainers", "openDoors", "selfWateringFlowerPots", "teleportAction"}
+var simplifications = []string{
+	"easy", "noElectricalAction", "openContainers", "openDoors", "selfWateringFlowerPots", "teleportAction",
+}
 
 func checkSimplifications(joined string) error {
 	if joined == "" {
@@ -177,7 +180,8 @@ func checkSimplifications(joined string) error {
 	}
 	for _, name := range strings.Split(joined, ",") {
 		if !slices.Contains(simplifications, name) {
-			return fmt.Errorf("env.scienceworld.simplifications: unknown %q (hint: of %q, joined by commas without spaces)", name, simplifications)
+			return fmt.Errorf("env.scienceworld.simplifications: unknown name %q "+
+				"(hint: use %q, joined by commas without spaces)", name, simplifications)
 		}
 	}
 	return nil

@@ -10,18 +10,19 @@ import (
 
 func TestConformance(t *testing.T) {
 	t.Run("fake", func(t *testing.T) {
+		valid := func(_ envs.Task, step int, _ envs.Observation) string { return fakeValid[step%len(fakeValid)] }
 		envstest.Run(t, func(t *testing.T) envs.Family { return fakeFamily(t, Config{}, newFaults(nil)) },
-			envstest.WithPolicy(func(_ envs.Task, step int, _ envs.Observation) string { return fakeValid[step%len(fakeValid)] }))
+			envstest.WithPolicy(valid))
 	})
 	t.Run("live", func(t *testing.T) {
 		c := live(t)
-		c.Tasks, c.Instances, c.MaxActions, c.Reads = []string{"find-living-thing"}, 4, 4, ReadLazy
+		c.Tasks, c.Concurrency, c.MaxActions, c.Reads = []string{"find-living-thing"}, 4, 4, ReadLazy
 		envstest.Run(t, func(t *testing.T) envs.Family {
 			f, err := Open(t.Context(), c)
 			if err != nil {
 				t.Fatal(err)
 			}
 			return f
-		}, envstest.WithTasks(2), envstest.WithSteps(4), envstest.WithPatience(5*time.Minute))
+		}, envstest.WithTasks(2), envstest.WithSteps(4), envstest.WithTimeout(5*time.Minute))
 	})
 }

@@ -1,26 +1,28 @@
 // Package scienceworld runs the ScienceWorld simulator, a Scala program in a
 // jar, as an [envs.Family].
 //
-// The simulator's own JVM gateway (py4j) is spoken from Go; Python takes no
-// part. A pool of simulators is kept warm and reused from episode to episode.
-// Several simulators share one JVM, each in a class loader of its own, because
-// the simulator keeps its random stream and its object numbers in singletons;
-// with [IsolateJVM] each gets a JVM.
+// The package speaks the protocol of the simulator's JVM gateway (py4j). Python is
+// not needed. A pool of simulators is reused for many episodes. Several simulators
+// share one JVM. Each has its own class loader, because the simulator has its
+// random stream and its object numbers in singletons. With [IsolateJVM] each has
+// its own JVM.
 //
-// What makes a score repeatable, and is therefore part of [Provenance]:
+// A score can be repeated only with the same [Provenance]:
 //
-//   - the jar, by version and checksum;
-//   - the JVM's flags: the simulator iterates over hash sets whose order is
-//     that of the identity hashes, which [Config.Nondeterministic] leaves random;
+//   - the version and checksum of the jar;
+//   - the flags of the JVM: the simulator iterates over hash sets, whose order
+//     depends on the identity hashes. [Config.Nondeterministic] leaves them random;
 //   - the reads: listing the valid actions draws from the simulator's random
-//     stream, so [ReadFull] and [ReadLazy] are two different environments.
+//     stream, so [ReadFull] and [ReadLazy] are different environments.
 //
-// A JVM that died or hangs is killed and replaced. The episodes it carried are
-// played again from their first action on another simulator, and go on where
-// they were if every answer was the same; the policy sees nothing of it. Other
-// JVMs are not touched.
+// A JVM that has ended or hangs is killed and replaced. Its episodes are replayed
+// from their first action on another simulator. If all answers are the same, they
+// continue, and the policy does not notice. Other JVMs are not affected.
 //
-// The gateway has no authentication (the jar bundles a py4j from before that
-// existed): it listens on the loopback interface only, but any process of this
-// machine can reach it while a run lasts.
+// The gateway has no authentication, because the jar has an old version of py4j.
+// It listens on the loopback interface only, but every process on this machine can
+// connect to it during a run.
+//
+// Read family.go and episode.go first. pool.go and host.go manage the simulators,
+// simulator.go calls one, and gateway.go and py4j.go are the protocol.
 package scienceworld

@@ -9,24 +9,25 @@ import (
 	"github.com/empo2/empo2/envs"
 )
 
-// maxReplays bounds how often one action's failure is met by playing the
-// episode again. An action that kills every JVM loses its episode only.
+// maxReplays is how often an episode is replayed after one action has failed. An
+// action that breaks every JVM loses only its own episode.
 const maxReplays = 3
 
-// errDiverged: a replayed episode went another way, so it cannot go on.
-var errDiverged = errors.New("the replayed episode differs from what the policy saw")
+// errDiverged is the error of a replayed episode with other answers. It cannot
+// continue.
+var errDiverged = errors.New("the replayed episode has other answers than the policy saw")
 
-// An episode is one play of a variant. It borrows an instance until Close. The
-// order of calls is held by [envs.Guard].
+// An episode is one attempt at a variant. It uses an instance until Close. The order
+// of calls is enforced by [envs.Guard].
 type episode struct {
 	family *Family
 	variant
 	inst   *instance // nil after a failed replacement
-	played []turn    // all actions so far, with what came of them
+	played []turn    // all turns so far; the first is the reset
 	last   record
 }
 
-// A turn is what a replay needs: the policy's text and the answer to it.
+// A turn is the policy's text and the simulator's answer. A replay needs both.
 type turn struct {
 	action string
 	rec    record
@@ -62,8 +63,8 @@ func (e *episode) Step(ctx context.Context, action string) (envs.Step, error) {
 	return e.step(rec, reward, taken), nil
 }
 
-// step translates a record. The Python package's done is the union of the
-// three conditions without the limit on actions.
+// step makes a step of a record. The Python package's done is true in the same cases,
+// except for MaxActions.
 func (e *episode) step(rec record, reward int, taken string) envs.Step {
 	c := e.family.config
 	s := envs.Step{
@@ -77,7 +78,7 @@ func (e *episode) step(rec record, reward int, taken string) envs.Step {
 		s.Observation.Feedback = "(understood as: " + taken + ")\n" + rec.observation
 	}
 	if strings.TrimSpace(rec.observation) == strings.TrimSpace(rec.look) {
-		s.Observation.Feedback = "" // the state says the same
+		s.Observation.Feedback = "" // the state has the same text
 	}
 	if !s.Done() {
 		s.Observation.State = rec.situation()
@@ -85,11 +86,11 @@ func (e *episode) step(rec record, reward int, taken string) envs.Step {
 	return s
 }
 
-// situation is the text of the state: the surroundings and what is carried.
+// situation is the text of the state: the surroundings and the inventory.
 func (r record) situation() string { return r.look + "\n" + r.inventory }
 
-// Close implements [envs.Episode]. The simulator goes back to the pool; the
-// next episode's load wipes it.
+// Close implements [envs.Episode]. The simulator returns to the pool. The next
+// episode resets it by loading a task.
 func (e *episode) Close() error {
 	if e.inst != nil {
 		e.family.pool.release(e.inst)
@@ -98,29 +99,29 @@ func (e *episode) Close() error {
 	return nil
 }
 
-// begin loads the variant and makes the first look around.
+// begin loads the variant and looks around.
 func (e *episode) begin(ctx context.Context) (record, error) {
 	sim := e.inst.simulator
 	if err := sim.load(ctx, e.task, e.variation, e.family.config.Simplifications); err != nil {
 		return record{}, err
 	}
 	rec, err := sim.restart(ctx)
-	if err == nil && rec.taskDesc == "" { // lazy reads leave it out
+	if err == nil && rec.taskDesc == "" { // ReadLazy does not read it
 		rec.taskDesc, err = callAs[string](ctx, sim, "freeActionTaskDesc")
 	}
 	return rec, err
 }
 
-// attempt runs f. If that breaks the simulator, it plays the episode again up
-// to here on another one and runs f there.
+// attempt runs f. If this breaks the simulator, it replays the episode on another
+// simulator and runs f there.
 func (e *episode) attempt(ctx context.Context, f func() (record, string, error)) (record, string, error) {
 	if e.inst == nil {
-		return record{}, "", errors.New("the episode has no simulator any more")
+		return record{}, "", errors.New("the episode has lost its simulator")
 	}
 	rec, taken, err := f()
 	for replays := 0; err != nil && e.inst.broken() && ctx.Err() == nil && replays < maxReplays; replays++ {
 		e.family.config.Log.Warn().Str("env", Name).Str("task", e.variant.String()).
-			Int("actions", max(0, len(e.played)-1)).Err(err).Msg("simulator lost, playing the episode again")
+			Int("actions", max(0, len(e.played)-1)).Err(err).Msg("simulator lost, replaying the episode")
 		if again := e.replay(ctx); again != nil {
 			if e.inst == nil || errors.Is(again, errDiverged) {
 				return record{}, "", errors.Join(err, again)
@@ -133,8 +134,8 @@ func (e *episode) attempt(ctx context.Context, f func() (record, string, error))
 	return rec, taken, err
 }
 
-// replay takes another instance and repeats all actions so far on it. The
-// answers must be those that the policy has seen.
+// replay takes another instance and repeats all actions so far. The answers must be
+// the same as before.
 func (e *episode) replay(ctx context.Context) error {
 	fresh, err := e.family.pool.replace(ctx, e.inst)
 	e.inst = fresh
@@ -153,6 +154,7 @@ func (e *episode) replay(ctx context.Context) error {
 	return nil
 }
 
+// repeat performs turn i again.
 func (e *episode) repeat(ctx context.Context, i int, action string) (record, error) {
 	if i == 0 {
 		return e.begin(ctx)
@@ -161,7 +163,7 @@ func (e *episode) repeat(ctx context.Context, i int, action string) (record, err
 	return rec, err
 }
 
-// same compares all that the policy or the score depends on.
+// same compares everything that the policy or the score depends on.
 func (r record) same(o record) bool {
 	return r.observation == o.observation && r.raw == o.raw && r.completed == o.completed &&
 		r.moves == o.moves && r.look == o.look && r.inventory == o.inventory

@@ -70,15 +70,15 @@ func TestLimitsTruncate(t *testing.T) {
 			t.Errorf("%d steps, want %d, last %+v", len(steps), want, last)
 		}
 	}
-	// The fake's clock ticks once for the action and once for listing the
-	// valid actions; after the first look around it stands at 2.
+	// The clock of the fake advances by one for the action and by one for the
+	// list of valid actions. After the first look around it is 2.
 	f(Config{StepLimit: 20}, "open door", 10)
 	f(Config{MaxActions: 7}, "gibberish", 7)
 }
 
-// A hung simulator is killed, and its episode goes on elsewhere as if nothing
-// had happened; so does its neighbour's.
-func TestHungSimulatorIsReplaced(t *testing.T) {
+// A hanging simulator is killed with its JVM. The episodes of this JVM continue on
+// another one without a difference.
+func TestHangingSimulatorIsReplaced(t *testing.T) {
 	for _, fault := range []string{"hang", "nonsense"} {
 		t.Run(fault, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -91,7 +91,7 @@ func TestHungSimulatorIsReplaced(t *testing.T) {
 				calm.Close()
 
 				fs := newFaults(map[string]int{fault: 2})
-				f := fakeFamily(t, Config{Instances: 2, PerJVM: 2}, fs)
+				f := fakeFamily(t, Config{Concurrency: 2, PerJVM: 2}, fs)
 				neighbour, err := f.Open(t.Context(), envs.Task{ID: "boil/variation-2"})
 				if err != nil {
 					t.Fatal(err)
@@ -119,9 +119,9 @@ func TestHungSimulatorIsReplaced(t *testing.T) {
 	}
 }
 
-func TestActionThatAlwaysKillsLosesItsEpisodeOnly(t *testing.T) {
+func TestActionThatAlwaysHangsLosesOnlyItsEpisode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := fakeFamily(t, Config{Instances: 1}, newFaults(map[string]int{"hang": 1000}))
+		f := fakeFamily(t, Config{Concurrency: 1}, newFaults(map[string]int{"hang": 1000}))
 		defer f.Close()
 		if _, err := play(t, f, "boil/variation-1", "good", "hang"); !errors.Is(err, errHung) {
 			t.Errorf("error %v, want %v", err, errHung)
@@ -136,7 +136,7 @@ func TestDivergedReplayIsAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fs := newFaults(map[string]int{"hang": 1})
 		fs.drift = true
-		f := fakeFamily(t, Config{Instances: 1}, fs)
+		f := fakeFamily(t, Config{Concurrency: 1}, fs)
 		defer f.Close()
 		if _, err := play(t, f, "boil/variation-1", "good", "hang"); !errors.Is(err, errDiverged) {
 			t.Errorf("error %v, want %v", err, errDiverged)
@@ -144,8 +144,8 @@ func TestDivergedReplayIsAnError(t *testing.T) {
 	})
 }
 
-// An exception inside of the simulator is an answer to the policy, and does
-// not confuse the names of the objects that follow.
+// After an exception in the simulator the policy gets an answer, and the names of the
+// next objects are predicted correctly.
 func TestExceptionIsAnswered(t *testing.T) {
 	f := fakeFamily(t, Config{}, newFaults(nil))
 	defer f.Close()
@@ -160,7 +160,7 @@ func TestExceptionIsAnswered(t *testing.T) {
 
 func TestCancelledStepReturnsWithinTheGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := fakeFamily(t, Config{Instances: 1}, newFaults(map[string]int{"hang": 1}))
+		f := fakeFamily(t, Config{Concurrency: 1}, newFaults(map[string]int{"hang": 1}))
 		e, err := f.Open(t.Context(), envs.Task{ID: "boil/variation-1"})
 		if err != nil {
 			t.Fatal(err)
@@ -190,8 +190,8 @@ func TestMisuseIsRefused(t *testing.T) {
 			t.Errorf("%q: error %v, want %q", id, err, want)
 		}
 	}
-	refuse("boil/variation-8", "hint: 0..7")
-	refuse("boil/variation--1", "hint: 0..7")
+	refuse("boil/variation-8", "hint: 0 to 7")
+	refuse("boil/variation--1", "hint: 0 to 7")
 	refuse("boil/variation-03", "not a task id")
 	refuse("boil", "not a task id")
 	refuse("power-component/variation-1", "env.scienceworld.tasks")

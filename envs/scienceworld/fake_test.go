@@ -19,9 +19,9 @@ import (
 	"github.com/empo2/empo2/envs"
 )
 
-// A fakeWorld stands in for the simulator. Its score is the number of "good"
-// actions times ten; what it draws at random depends on all of its past since
-// the last load, as in the simulator.
+// A fakeWorld replaces the simulator. Its score is ten times the number of "good"
+// actions. As in the simulator, its random choices depend on everything since the last
+// load.
 type fakeWorld struct {
 	task     string
 	history  []string
@@ -31,12 +31,12 @@ type fakeWorld struct {
 
 var fakeValid = []string{"go kitchen", "good", "move apple to jar", "move jar to apple", "open door"}
 
-// faults are shared by all fake hosts: how often an action still brings its
-// simulator down.
+// faults are shared by all fake hosts. They have the number of times that an action
+// still breaks its simulator.
 type faults struct {
 	mu   sync.Mutex
 	left map[string]int
-	// drift makes each fake after the first answer differently.
+	// drift makes all fakes but the first give other answers.
 	drift bool
 	hosts int
 }
@@ -95,7 +95,7 @@ type fakeGateway struct {
 
 func (g *fakeGateway) serve(conn net.Conn) {
 	defer conn.Close()
-	r := bufio.NewReaderSize(conn, 4<<20) // takes a whole batch at once, as a socket would
+	r := bufio.NewReaderSize(conn, 4<<20) // takes a whole batch at a time, like a socket
 	for {
 		command, err := readCommand(r)
 		if err != nil {
@@ -112,7 +112,7 @@ func (g *fakeGateway) serve(conn net.Conn) {
 	}
 }
 
-// readCommand reads the lines of one command, without its final "e".
+// readCommand reads the lines of one command without the final "e".
 func readCommand(r *bufio.Reader) ([]string, error) {
 	var lines []string
 	for {
@@ -185,7 +185,7 @@ func (g *fakeGateway) call(method string, args []string) (string, bool) {
 	return g.catalogue(method), true
 }
 
-// catalogue answers for a simulator of two tasks with eight variations.
+// catalogue has the answers of a simulator with two tasks of eight variations.
 func (g *fakeGateway) catalogue(method string) string {
 	switch method {
 	case "getTaskNames":
@@ -244,7 +244,7 @@ func fakeJSON() string {
 	return string(data)
 }
 
-// fakeFamily is a family over fake hosts.
+// fakeFamily is a family with fake hosts.
 func fakeFamily(t *testing.T, c Config, fs *faults) *Family {
 	t.Helper()
 	c, err := c.withDefaults()
@@ -252,7 +252,7 @@ func fakeFamily(t *testing.T, c Config, fs *faults) *Family {
 		t.Fatal(err)
 	}
 	f := &Family{config: c}
-	f.pool = newPool(c.Instances, c.PerJVM, fs.launch)
+	f.pool = newPool(c.Concurrency, c.PerJVM, fs.launch)
 	if err := f.pool.with(t.Context(), func(sim *simulator) (err error) {
 		f.catalogue, err = readCatalogue(t.Context(), sim, c)
 		return err
@@ -269,7 +269,7 @@ func (f *faults) launch(context.Context) (host, error) {
 	return &fakeHost{faults: f, number: f.hosts}, nil
 }
 
-// play opens an episode and takes the actions until one ends it.
+// play opens an episode and performs the actions until one ends it.
 func play(t *testing.T, f *Family, id string, actions ...string) ([]envs.Step, error) {
 	t.Helper()
 	e, err := f.Open(t.Context(), envs.Task{ID: id})

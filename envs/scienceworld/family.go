@@ -8,7 +8,7 @@ import (
 	"github.com/empo2/empo2/envs"
 )
 
-// A Family opens ScienceWorld episodes. Safe for concurrent use.
+// A Family opens ScienceWorld episodes. It is safe for concurrent use.
 type Family struct {
 	config     Config
 	jar        jar
@@ -24,8 +24,8 @@ var (
 	_ envs.Recorded = (*Family)(nil)
 )
 
-// Provenance is what a score depends on besides the policy. It belongs into
-// the record of every score; scores of different provenance do not compare.
+// Provenance has everything that a score depends on besides the policy. It is stored
+// with every score. Scores with different provenance cannot be compared.
 type Provenance struct {
 	Version         string   `json:"version"`         // of the simulator
 	JarSHA256       string   `json:"jar_sha256"`      //
@@ -41,8 +41,8 @@ type Provenance struct {
 	Deterministic   bool     `json:"deterministic"`   //
 }
 
-// Open finds and checks the jar and Java, starts the first simulator and reads
-// the tasks from it. Every wrong key is refused here, with a hint.
+// Open finds and checks the jar and Java, starts the first simulator and reads the
+// tasks from it. A wrong key is an error with a hint.
 func Open(ctx context.Context, c Config) (*Family, error) {
 	c, err := c.withDefaults()
 	if err != nil {
@@ -53,7 +53,7 @@ func Open(ctx context.Context, c Config) (*Family, error) {
 		return nil, fmt.Errorf("scienceworld: %w", err)
 	}
 	l := launcher{java: f.java, jar: f.jar, flags: f.flags, timeout: c.Deadlines.Start, log: c.Log}
-	f.pool = newPool(c.Instances, c.PerJVM, func(ctx context.Context) (host, error) {
+	f.pool = newPool(c.Concurrency, c.PerJVM, func(ctx context.Context) (host, error) {
 		return launchHost(ctx, l, c.PerJVM > 1, c.Reads, c.Deadlines)
 	})
 	if err := f.read(ctx); err != nil {
@@ -62,7 +62,7 @@ func Open(ctx context.Context, c Config) (*Family, error) {
 	return f, nil
 }
 
-// find looks for what has to be installed.
+// find finds the jar and Java.
 func (f *Family) find(ctx context.Context) (err error) {
 	c := f.config
 	if f.jar, err = findJar(ctx, c.Jar, c.JarSHA256); err != nil {
@@ -95,16 +95,16 @@ func (f *Family) read(ctx context.Context) error {
 // Name implements [envs.Family].
 func (f *Family) Name() string { return Name }
 
-// Provenance says what the scores of this family depend on.
+// Provenance returns the facts that the scores of this family depend on.
 func (f *Family) Provenance() Provenance { return f.provenance }
 
 // Record implements [envs.Recorded].
 func (f *Family) Record() any { return f.provenance }
 
-// Tasks implements [envs.Family]: the split's variations as the simulator
-// lists them, task by task. The instruction is the list of commands; what is
-// to be done in a variation, which only loading it tells (a tenth of a second,
-// for 7,207 of them), opens the first observation.
+// Tasks implements [envs.Family]. It lists the variations of a split in the
+// simulator's order, task by task. The instruction is the list of commands. The text
+// of a variation is in the first observation, because reading it takes a load of 0.1
+// seconds, and there are 7,207 variations.
 func (f *Family) Tasks(split envs.Split) ([]envs.Task, error) {
 	if _, err := splitMethod(split); err != nil {
 		return nil, fmt.Errorf("scienceworld: %w", err)
@@ -117,7 +117,7 @@ func (f *Family) Tasks(split envs.Split) ([]envs.Task, error) {
 	return tasks, nil
 }
 
-// Open implements [envs.Family]. It waits while all simulators are lent.
+// Open implements [envs.Family]. It waits while all simulators are in use.
 func (f *Family) Open(ctx context.Context, t envs.Task) (envs.Episode, error) {
 	v, err := parseVariant(t.ID)
 	if err == nil {

@@ -12,20 +12,20 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-var update = flag.Bool("update", false, "write what the games give now into testdata")
+var update = flag.Bool("update", false, "write the current answers into testdata")
 
-// A game is one of our own scripts, with what the simulator answered when the
-// recordings of the Python package replayed without a difference. It protects
-// parity where no recordings are at hand.
+// A game is a script of actions with the simulator's answers. The answers were stored
+// when all recordings of the Python package were replayed without a difference. Games
+// replace the recordings where these are not available.
 type game struct {
 	Task            string   `json:"task"`
 	Variation       int      `json:"variation"`
 	Simplifications string   `json:"simplifications"`
 	Actions         []string `json:"actions"`
-	Answers         []answer `json:"answers"` // the first is that of the reset
+	Answers         []answer `json:"answers"` // the first is the answer to the reset
 }
 
-// An answer is an abridged record: the texts and valid actions as a digest.
+// An answer is a short record, with the texts and valid actions as a digest.
 type answer struct {
 	Score  int    `json:"score"`
 	Moves  int    `json:"moves"`
@@ -38,8 +38,8 @@ func abridge(r record) answer {
 	return answer{Score: r.score, Moves: r.moves, Valid: len(r.valid), Digest: digest(all)[:16]}
 }
 
-// Each game gives the same answers under both kinds of isolation, two at once
-// and on simulators that have played others before.
+// Each game gives the same answers with both kinds of isolation, two at a time, and on
+// simulators that have played other games before.
 func TestGames(t *testing.T) {
 	const path = "testdata/games.json"
 	data, err := os.ReadFile(path)
@@ -51,7 +51,7 @@ func TestGames(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := live(t)
-	c.Instances = 2
+	c.Concurrency = 2
 	f := openLive(t, c)
 	playGames(t, f, games, *update)
 	playGames(t, f, games[3:], false)
@@ -71,7 +71,7 @@ func TestGames(t *testing.T) {
 func playGames(t *testing.T, f *Family, games []game, record bool) {
 	t.Helper()
 	g, ctx := errgroup.WithContext(t.Context())
-	g.SetLimit(f.config.Instances)
+	g.SetLimit(f.config.Concurrency)
 	for i := range games {
 		g.Go(func() error {
 			return f.pool.with(ctx, func(sim *simulator) error {

@@ -10,26 +10,26 @@ import (
 	"time"
 )
 
-// errHung is the cause when a deadline of ours, not the caller's, ran out.
+// errHung is the error after a deadline of this package (not of the caller).
 var errHung = errors.New("the simulator does not answer")
 
-// cancelGrace is how long a call in flight may still finish after its context
-// ended. A step takes milliseconds, so nearly always it does, and the
-// simulator stays usable.
+// cancelGrace is the time that a running call still has after its context has ended.
+// A step takes milliseconds, so it almost always finishes, and the simulator stays
+// usable.
 const cancelGrace = 2 * time.Second
 
-// maxReply bounds one reply line, in bytes.
+// maxReply is the largest length of a reply line in bytes.
 const maxReply = 64 << 20
 
-// A gateway is one connection to a py4j server. It is used by one goroutine
-// at a time. After the first transport error it is broken for good.
+// A gateway is a connection to a py4j server. One goroutine at a time uses it. After
+// a transport error it cannot be used any more.
 type gateway struct {
 	conn net.Conn
 	r    *bufio.Reader
 	err  error
-	// objects counts the objects that replies have named so far. A server
-	// numbers them from o0, so on a connection that has its server to itself
-	// the next one is known before it exists.
+	// objects counts the objects in all replies so far. A server numbers its
+	// objects from o0. So on the only connection to a server the name of the
+	// next object is known before the reply.
 	objects int
 }
 
@@ -60,21 +60,21 @@ type result struct {
 	err   error
 }
 
-// do sends the commands in one write and reads all their replies, within
-// timeout. An error means that the connection is of no use any more.
+// do sends the commands and reads all replies within timeout. After an error the
+// connection cannot be used any more.
 func (g *gateway) do(ctx context.Context, timeout time.Duration, commands ...string) ([]result, error) {
 	if g.err != nil {
 		return nil, g.err
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, context.Cause(ctx) // nothing sent: the connection stays good
+		return nil, context.Cause(ctx) // nothing was sent, the connection stays usable
 	}
 	deadline := time.Now().Add(timeout)
 	if err := g.conn.SetDeadline(deadline); err != nil {
 		g.err = err
 		return nil, err
 	}
-	defer g.hurryOnCancel(ctx, deadline)()
+	defer g.shortenOnCancel(ctx, deadline)()
 	results, err := g.exchange(commands)
 	if err != nil {
 		g.err = g.explain(ctx, timeout, err)
@@ -84,9 +84,9 @@ func (g *gateway) do(ctx context.Context, timeout time.Duration, commands ...str
 	return results, nil
 }
 
-// hurryOnCancel moves the deadline forward when ctx ends. The returned
-// function ends the watch; after it the deadline is left alone.
-func (g *gateway) hurryOnCancel(ctx context.Context, deadline time.Time) func() {
+// shortenOnCancel shortens the deadline when ctx ends. The returned function stops
+// this.
+func (g *gateway) shortenOnCancel(ctx context.Context, deadline time.Time) func() {
 	fired := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(fired)
@@ -101,6 +101,7 @@ func (g *gateway) hurryOnCancel(ctx context.Context, deadline time.Time) func() 
 	}
 }
 
+// explain adds the reason to a transport error.
 func (g *gateway) explain(ctx context.Context, timeout time.Duration, err error) error {
 	var netErr net.Error
 	if errors.As(err, &netErr) && netErr.Timeout() {
@@ -112,8 +113,8 @@ func (g *gateway) explain(ctx context.Context, timeout time.Duration, err error)
 	return fmt.Errorf("connection to the JVM: %w", err)
 }
 
-// exchange pipelines the commands where the platform can acknowledge at once,
-// and else waits for each reply before the next command.
+// exchange sends all commands in one write if the platform can acknowledge replies at
+// once. If not, it waits for each reply before the next command.
 func (g *gateway) exchange(commands []string) ([]result, error) {
 	batch := len(commands)
 	if !pipelining {
@@ -170,7 +171,7 @@ func (g *gateway) readLine() (string, error) {
 	}
 }
 
-// call invokes one method and returns its value.
+// call sends one command and returns the value of the reply.
 func (g *gateway) call(ctx context.Context, timeout time.Duration, command string) (any, error) {
 	results, err := g.do(ctx, timeout, command)
 	if err != nil {

@@ -9,20 +9,20 @@ import (
 	"sync"
 )
 
-// A host carries simulators that live and die together.
+// A host is a process with simulators.
 type host interface {
 	// open makes a simulator. It is called by one goroutine at a time.
 	open(ctx context.Context) (*simulator, error)
-	// kill ends the host at once, close in its own time. Both are idempotent.
+	// kill ends the host at once. It may be called twice.
 	kill()
+	// close ends the host and lets it clean up. It may be called twice.
 	close()
 }
 
 var _ host = (*jvmHost)(nil)
 
-// A jvmHost is a JVM with one or several simulators. With isolate, each is
-// loaded by a class loader of its own and answers on a gateway of its own;
-// else the JVM has a single simulator.
+// A jvmHost is a JVM with one or several simulators. With isolate each simulator has
+// its own class loader and its own gateway. Without it the JVM has one simulator.
 type jvmHost struct {
 	*jvm
 	control  *gateway
@@ -51,26 +51,26 @@ func launchHost(ctx context.Context, l launcher, isolate bool, reads Reads, d De
 }
 
 func (h *jvmHost) kill() {
-	h.hangUp()
+	h.disconnect()
 	h.jvm.kill()
 }
 
 func (h *jvmHost) close() {
-	h.hangUp()
+	h.disconnect()
 	h.jvm.close()
 }
 
-// hangUp closes the connections; a call that waits on one of them fails.
-func (h *jvmHost) hangUp() {
+// disconnect closes the connections. A call that waits on one of them fails.
+func (h *jvmHost) disconnect() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, g := range h.gateways {
-		g.close() // an error means that it is closed already
+		g.close() // an error means that it is already closed
 	}
 	h.gateways = nil
 }
 
-// interfaceClass is the simulator's entry point.
+// interfaceClass is the class of the simulator.
 const interfaceClass = "scienceworld.runtime.pythonapi.PythonInterface"
 
 func (h *jvmHost) open(ctx context.Context) (*simulator, error) {
@@ -79,10 +79,10 @@ func (h *jvmHost) open(ctx context.Context) (*simulator, error) {
 	}
 	sim, err := h.construct(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("construct the simulator: %w", errors.Join(err, h.stderr.err()))
+		return nil, fmt.Errorf("construct the simulator: %w", errors.Join(err, h.said()))
 	}
-	// The first load initialises the simulator's classes, the table of type
-	// ids among them; from here on the working directory no longer matters.
+	// The first load initialises the classes and the table of type ids. After
+	// that the simulator does not use the working directory.
 	if err := sim.load(ctx, "boil", 0, ""); err != nil {
 		return nil, err
 	}
@@ -112,9 +112,8 @@ func (h *jvmHost) construct(ctx context.Context) (*simulator, error) {
 	return newSimulator(gw, entryPoint, h.reads, h.deadline), nil
 }
 
-// loadIsolated instantiates the simulator from a new class loader over the
-// jar. Its parent knows the platform's classes only, so that nothing of the
-// simulator is shared with the loader of another.
+// loadIsolated creates a simulator in a new class loader for the jar. The parent of
+// the loader has the classes of the platform only, so two simulators share no class.
 func (h *jvmHost) loadIsolated(ctx context.Context) (objectID, error) {
 	jarURL := (&url.URL{Scheme: "file", Path: filepath.ToSlash(h.jar.path)}).String()
 	location, err := h.object(ctx, newCommand("java.net.URL", jarURL))
@@ -151,8 +150,8 @@ func (h *jvmHost) loadIsolated(ctx context.Context) (objectID, error) {
 	return id, h.free(ctx, location, list, system, platform, loader, loaded)
 }
 
-// serve starts a gateway for one simulator alone, which numbers its objects
-// independently of its neighbours.
+// serve starts a gateway for one simulator. The gateway numbers its objects
+// independently of other gateways.
 func (h *jvmHost) serve(ctx context.Context, id objectID) (port int, err error) {
 	server, err := h.object(ctx, newCommand("py4j.GatewayServer", id, 0))
 	if err != nil {
@@ -167,12 +166,12 @@ func (h *jvmHost) serve(ctx context.Context, id objectID) (port int, err error) 
 	}
 	port, ok := v.(int)
 	if !ok {
-		return 0, fmt.Errorf("port of the simulator's gateway is a %T", v)
+		return 0, fmt.Errorf("the port of the simulator's gateway is of type %T", v)
 	}
 	return port, h.free(ctx, server, id)
 }
 
-// object sends a command that answers with an object.
+// object sends a command and returns the object in the reply.
 func (h *jvmHost) object(ctx context.Context, command string) (objectID, error) {
 	v, err := h.control.call(ctx, h.deadline.Start, command)
 	if err != nil {
@@ -180,7 +179,7 @@ func (h *jvmHost) object(ctx context.Context, command string) (objectID, error) 
 	}
 	id, ok := v.(objectID)
 	if !ok {
-		return "", fmt.Errorf("%s answers with a %T, not an object", shorten(command), v)
+		return "", fmt.Errorf("the reply to %s is of type %T, want an object", shorten(command), v)
 	}
 	return id, nil
 }

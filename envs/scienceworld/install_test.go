@@ -10,7 +10,7 @@ import (
 	"github.com/empo2/empo2/envs"
 )
 
-// fails checks that an error names its remedy.
+// fails checks that an error has all parts of wants.
 func fails(t *testing.T, err error, wants ...string) {
 	t.Helper()
 	if err == nil {
@@ -19,12 +19,12 @@ func fails(t *testing.T, err error, wants ...string) {
 	}
 	for _, want := range wants {
 		if !strings.Contains(err.Error(), want) {
-			t.Errorf("error %q does not say %q", err, want)
+			t.Errorf("error %q lacks %q", err, want)
 		}
 	}
 }
 
-// fakeJar writes a jar whose manifest names a version, and the table.
+// fakeJar writes a jar with a version in its manifest, and a table of type ids.
 func fakeJar(t *testing.T, version string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -67,10 +67,10 @@ func TestJarIsRefused(t *testing.T) {
 
 	damaged := fakeJar(t, "1.2.3")
 	_, err = openJar(damaged, "")
-	fails(t, err, "calls itself 1.2.3", "env.scienceworld.jar_sha256", hint)
+	fails(t, err, "has the version 1.2.3", "env.scienceworld.jar_sha256", hint)
 
 	_, err = openJar(damaged, strings.Repeat("0", 64))
-	fails(t, err, "as env.scienceworld.jar_sha256 says", hint)
+	fails(t, err, "but env.scienceworld.jar_sha256 is", hint)
 
 	alone := fakeJar(t, "9.9")
 	if err := os.Remove(filepath.Join(filepath.Dir(alone), typeIDsName)); err != nil {
@@ -80,7 +80,7 @@ func TestJarIsRefused(t *testing.T) {
 	fails(t, err, "table of type ids", hint)
 }
 
-func TestJarOfOnesOwn(t *testing.T) {
+func TestYourOwnJarIsAccepted(t *testing.T) {
 	path := fakeJar(t, "9.9")
 	j, err := openJar(path, "")
 	if err != nil || j.version != "9.9" || len(j.sha256) != 64 {
@@ -96,7 +96,7 @@ func TestJarOfOnesOwn(t *testing.T) {
 	}
 }
 
-func TestJarIsFoundWhereItIsInstalled(t *testing.T) {
+func TestInstalledJarIsFound(t *testing.T) {
 	cache := t.TempDir()
 	t.Setenv("EMPO2_CACHE", cache)
 	t.Setenv("PATH", t.TempDir()) // no Python
@@ -152,10 +152,10 @@ func TestConfigIsRefused(t *testing.T) {
 	f(Config{Actions: "best"}, "env.scienceworld.actions", "closest-recipe")
 	f(Config{Simplifications: "easy, openDoors"}, "without spaces")
 	f(Config{StepLimit: -5}, "env.scienceworld.step_limit = -5")
-	f(Config{Instances: -1}, "env.scienceworld.instances")
+	f(Config{Concurrency: -1}, "env.scienceworld.concurrency")
 	f(Config{HeapMB: 8}, "env.scienceworld.heap_mb")
 	f(Config{Limit: map[envs.Split]int{"dev": 3}}, `unknown split "dev"`)
-	f(Config{Limit: map[envs.Split]int{envs.Train: -3}}, "negative")
+	f(Config{Limit: map[envs.Split]int{envs.Train: -3}}, "want 0 or more")
 }
 
 func TestTasksAreRefused(t *testing.T) {
@@ -171,9 +171,9 @@ func TestTasksAreRefused(t *testing.T) {
 	_, err := readCatalogue(t.Context(), sim(), Config{Tasks: []string{"bake"}})
 	fails(t, err, `unknown task "bake"`, "one of boil, power-component")
 	_, err = readCatalogue(t.Context(), sim(), Config{Variations: []int{2, 8}})
-	fails(t, err, "boil", "no variation 8", "0..7")
+	fails(t, err, "boil", "no variation 8", "0 to 7")
 	_, err = readCatalogue(t.Context(), sim(), Config{Tasks: []string{"3-1"}, Simplifications: "noElectricalAction"})
-	fails(t, err, "power-component", "leave out noElectricalAction")
+	fails(t, err, "power-component", "remove noElectricalAction")
 }
 
 func TestTasksOfASplit(t *testing.T) {

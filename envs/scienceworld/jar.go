@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/empo2/empo2/orchestrator/process"
 )
 
 // knownJars are the published simulators, by the checksum of the jar.
@@ -21,22 +23,22 @@ var knownJars = map[string]string{
 	"f4e1fdce0cdabe1bab7128a7e78ea820210d9db3c28d7272bcbbc3f3a1c5f0d7": "1.2.3",
 }
 
-// typeIDsName is the table that numbers object types. The simulator reads it
-// from its working directory and, when it meets a new type, rewrites it.
+// typeIDsName is the file with the numbers of the object types. The simulator reads
+// it from its working directory, and rewrites it when it finds a new type.
 const typeIDsName = "object_type_ids.tsv"
 
 // setupHint ends every message about a missing or damaged jar.
-const setupHint = "(hint: run `scripts/setup scienceworld`, or set env.scienceworld.jar to a scienceworld.jar with " + typeIDsName + " beside it)"
+const setupHint = "(hint: run `scripts/setup scienceworld`, or set env.scienceworld.jar to a scienceworld.jar with " +
+	typeIDsName + " in the same folder)"
 
-// A jar is a simulator that was found and checked.
+// A jar is a checked simulator.
 type jar struct {
 	path, typeIDs   string // absolute paths
 	version, sha256 string
 }
 
-// findJar opens the configured jar, else the one that scripts/setup installed,
-// else that of an installed Python package. The checksum must be a published
-// one or the pinned one.
+// findJar opens the first of these: the configured jar, the jar of scripts/setup, and
+// the jar of the installed Python package. The checksum must be pinned or published.
 func findJar(ctx context.Context, configured, pinned string) (jar, error) {
 	if configured != "" {
 		return openJar(configured, pinned)
@@ -61,7 +63,7 @@ func jarCandidates(ctx context.Context) []string {
 	return paths
 }
 
-// cacheDir is where the set-up scripts install.
+// cacheDir is the folder of the set-up scripts.
 func cacheDir() string {
 	if dir := os.Getenv("EMPO2_CACHE"); dir != "" {
 		return dir
@@ -75,8 +77,8 @@ func cacheDir() string {
 	return ""
 }
 
-// installedPackage asks the Python on the PATH where its scienceworld lies,
-// without importing it. "" if there is none.
+// installedPackage returns the folder of the package scienceworld in the Python on
+// the PATH, or "". It does not import the package.
 func installedPackage(ctx context.Context) string {
 	python, err := exec.LookPath("python3")
 	if err != nil {
@@ -84,17 +86,16 @@ func installedPackage(ctx context.Context) string {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("python3 does not return"))
 	defer cancel()
-	const script = `import importlib.util as u; s = u.find_spec("scienceworld"); print(s.submodule_search_locations[0] if s else "")`
-	cmd := exec.CommandContext(ctx, python, "-c", script)
-	cmd.WaitDelay = time.Second
-	out, err := cmd.Output()
+	const script = `import importlib.util as u; s = u.find_spec("scienceworld"); ` +
+		`print(s.submodule_search_locations[0] if s else "")`
+	out, err := process.Output(ctx, process.Command{Args: []string{python, "-c", script}})
 	if err != nil {
 		return ""
 	}
 	return strings.TrimSpace(string(out))
 }
 
-// openJar checks one jar and the table beside it.
+// openJar checks a jar and the table of type ids in its folder.
 func openJar(path, pinned string) (jar, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -118,12 +119,13 @@ func openJar(path, pinned string) (jar, error) {
 	return j, nil
 }
 
-// acceptJar compares checksums. A version that nobody published, such as a
-// build of one's own, needs no pin; a published version with other bytes does.
+// acceptJar checks the checksum. A version that was not published, for example your
+// own build, needs no pinned checksum. A published version with other bytes does.
 func acceptJar(path, sum, version, pinned string) error {
 	if pinned != "" {
 		if !strings.EqualFold(pinned, sum) {
-			return fmt.Errorf("jar %s has sha256 %s, not %s as env.scienceworld.jar_sha256 says %s", path, sum, pinned, setupHint)
+			return fmt.Errorf("jar %s has sha256 %s, but env.scienceworld.jar_sha256 is %s %s",
+				path, sum, pinned, setupHint)
 		}
 		return nil
 	}
@@ -132,8 +134,8 @@ func acceptJar(path, sum, version, pinned string) error {
 	}
 	for want, published := range knownJars {
 		if published == version {
-			return fmt.Errorf("jar %s calls itself %s but has sha256 %s instead of %s: damaged, or another build; "+
-				"to use it all the same, set env.scienceworld.jar_sha256 to its checksum %s", path, version, sum, want, setupHint)
+			return fmt.Errorf("jar %s has the version %s but sha256 %s, want %s: it is damaged or another build; "+
+				"to use it anyway, set env.scienceworld.jar_sha256 to its checksum %s", path, version, sum, want, setupHint)
 		}
 	}
 	return nil
@@ -170,5 +172,5 @@ func manifestVersion(path string) (string, error) {
 			return strings.TrimSpace(v), nil
 		}
 	}
-	return "", errors.Join(errors.New("manifest names no Specification-Version"), lines.Err())
+	return "", errors.Join(errors.New("the manifest has no Specification-Version"), lines.Err())
 }

@@ -2,7 +2,6 @@ package scienceworld
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,20 +10,22 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/empo2/empo2/orchestrator/process"
 )
 
 // oldestJava is the oldest feature release that runs the simulator.
 const oldestJava = 8
 
-// java is a Java launcher that was asked for its version.
+// A java is a Java launcher with its version.
 type java struct {
 	path    string
 	version string // "17.0.15", "1.8.0_402"
 	hotspot bool
 }
 
-// findJava takes the launcher that the configuration names, else that of
-// JAVA_HOME, else the one on the PATH, and refuses what is too old.
+// findJava returns the first of these: the configured launcher, that of JAVA_HOME, and
+// java on the PATH. It must not be too old.
 func findJava(ctx context.Context, configured string, deterministic bool) (java, error) {
 	path, err := javaPath(configured)
 	if err != nil {
@@ -32,13 +33,11 @@ func findJava(ctx context.Context, configured string, deterministic bool) (java,
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, fmt.Errorf("%s -version does not return", path))
 	defer cancel()
-	cmd := exec.CommandContext(ctx, path, "-version")
-	cmd.Env = cleanEnviron()
-	cmd.WaitDelay = time.Second
-	out, err := cmd.CombinedOutput()
+	out, err := process.Output(ctx, process.Command{Args: []string{path, "-version"}, Without: javaVariables, Merge: true})
 	if err != nil {
-		return java{}, fmt.Errorf("run %s -version: %w: %s (hint: set env.scienceworld.java to a working launcher of Java %d or newer)",
-			path, errors.Join(err, context.Cause(ctx)), shorten(string(out)), oldestJava)
+		return java{}, fmt.Errorf("run %s -version: %w: %s "+
+			"(hint: set env.scienceworld.java to a working launcher of Java %d or newer)",
+			path, err, shorten(string(out)), oldestJava)
 	}
 	return checkJava(path, string(out), deterministic)
 }
@@ -46,7 +45,8 @@ func findJava(ctx context.Context, configured string, deterministic bool) (java,
 func javaPath(configured string) (string, error) {
 	if configured != "" {
 		if _, err := exec.LookPath(configured); err != nil {
-			return "", fmt.Errorf("java %s: %w (hint: env.scienceworld.java must name an executable, or be left out)", configured, err)
+			return "", fmt.Errorf("java %s: %w (hint: set env.scienceworld.java to an executable, or remove it)",
+				configured, err)
 		}
 		return configured, nil
 	}
@@ -58,52 +58,44 @@ func javaPath(configured string) (string, error) {
 	path, err := exec.LookPath("java")
 	if err != nil {
 		return "", fmt.Errorf("no java found in JAVA_HOME or on the PATH: %w "+
-			"(hint: install a Java runtime, for example `apt-get install default-jre-headless`, or set env.scienceworld.java)", err)
+			"(hint: install a Java runtime, for example `apt-get install default-jre-headless`, "+
+			"or set env.scienceworld.java)", err)
 	}
 	return path, nil
 }
 
 var javaVersion = regexp.MustCompile(`version "([0-9]+)(?:\.([0-9]+))?[^"]*"`)
 
-// checkJava reads what `java -version` printed.
+// checkJava checks the output of `java -version`.
 func checkJava(path, out string, deterministic bool) (java, error) {
 	m := javaVersion.FindStringSubmatch(out)
 	if m == nil {
-		return java{}, fmt.Errorf("%s -version: no version in %s (hint: set env.scienceworld.java to a Java launcher)", path, shorten(out))
+		return java{}, fmt.Errorf("%s -version: no version in %s (hint: set env.scienceworld.java to a Java launcher)",
+			path, shorten(out))
 	}
-	feature, _ := strconv.Atoi(m[1]) // digits by the expression
+	feature, _ := strconv.Atoi(m[1]) // the expression allows digits only
 	if feature == 1 && m[2] != "" {
 		feature, _ = strconv.Atoi(m[2]) // "1.8.0_402" is Java 8
 	}
 	j := java{path: path, version: strings.Trim(strings.TrimPrefix(m[0], "version "), `"`)}
 	j.hotspot = !strings.Contains(out, "OpenJ9") && !strings.Contains(out, "GraalVM Native")
 	if feature < oldestJava {
-		return java{}, fmt.Errorf("%s is Java %s, the simulator needs %d or newer (hint: install a newer runtime or set env.scienceworld.java)",
-			path, j.version, oldestJava)
+		return java{}, fmt.Errorf("%s is Java %s, but the simulator needs %d or newer "+
+			"(hint: install a newer runtime, or set env.scienceworld.java)", path, j.version, oldestJava)
 	}
 	if deterministic && !j.hotspot {
-		return java{}, fmt.Errorf("%s is not a HotSpot JVM and cannot fix identity hashes (hint: use HotSpot, or set env.scienceworld.deterministic = false)", path)
+		return java{}, fmt.Errorf("%s is not a HotSpot JVM and cannot fix identity hashes "+
+			"(hint: use HotSpot, or set env.scienceworld.deterministic = false)", path)
 	}
 	return j, nil
 }
 
-// cleanEnviron is our environment without the variables that would add JVM
-// flags which no score would record.
-func cleanEnviron() []string {
-	var env []string
-	for _, kv := range os.Environ() {
-		switch name, _, _ := strings.Cut(kv, "="); name {
-		case "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH":
-		default:
-			env = append(env, kv)
-		}
-	}
-	return env
-}
+// javaVariables would add JVM flags which no score would record.
+var javaVariables = []string{"JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH"}
 
-// jvmFlags are the flags of every simulator JVM. The hash flags make identity
-// hashes equal, so that the simulator's hash sets keep insertion order; the
-// locale decides how it prints numbers.
+// jvmFlags are the flags of every JVM. The hash flags make all identity hashes equal,
+// so the simulator's hash sets keep the order of insertion. The locale determines how
+// the simulator prints numbers.
 func jvmFlags(deterministic bool, heapMB int) []string {
 	flags := []string{
 		"-XX:+UseSerialGC", "-XX:-UsePerfData", "-Xmx" + strconv.Itoa(heapMB) + "m",

@@ -1,20 +1,19 @@
 package scienceworld
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/orchestrator/process"
 )
 
 // exitGrace is how long a JVM may take to exit after its standard input ended.
@@ -32,14 +31,9 @@ type launcher struct {
 // A jvm is one child process. Its working directory is a scratch directory of
 // its own, because the simulator writes there.
 type jvm struct {
+	*process.Process
 	port    int
 	scratch string
-	cmd     *exec.Cmd
-	stdin   io.Closer
-	stderr  *tail
-	drained sync.WaitGroup
-	exited  chan struct{} // closed when the process was waited for
-	log     zerolog.Logger
 }
 
 // launch starts a JVM and waits for its port.
@@ -48,14 +42,11 @@ func (l launcher) launch(ctx context.Context) (*jvm, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &jvm{scratch: scratch, stderr: &tail{}, exited: make(chan struct{}), log: l.log}
-	began := time.Now()
+	j := &jvm{scratch: scratch}
 	if err := j.start(ctx, l); err != nil {
 		os.RemoveAll(scratch)
 		return nil, fmt.Errorf("start %s %s: %w", l.java.path, l.jar.path, err)
 	}
-	j.log.Info().Str("env", Name).Int("pid", j.cmd.Process.Pid).Int("port", j.port).
-		Dur("took", time.Since(began)).Msg("jvm started")
 	return j, nil
 }
 
@@ -63,87 +54,49 @@ func (j *jvm) start(ctx context.Context, l launcher) error {
 	if err := copyFile(filepath.Join(j.scratch, typeIDsName), l.jar.typeIDs); err != nil {
 		return err
 	}
-	args := append(append([]string{}, l.flags...), "-classpath", l.jar.path, "py4j.GatewayServer", "--die-on-broken-pipe", "0")
-	j.cmd = exec.Command(l.java.path, args...)
-	j.cmd.Dir, j.cmd.Env = j.scratch, cleanEnviron()
-	j.cmd.Stderr = j.stderr
-	j.cmd.WaitDelay = time.Second
-	detach(j.cmd)
-	stdin, err := j.cmd.StdinPipe()
-	if err != nil {
-		return err
-	}
-	stdout, err := j.cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := j.cmd.Start(); err != nil {
-		return err
-	}
-	j.stdin = stdin
-	port := make(chan string, 1)
-	j.drained.Go(func() { drain(stdout, port) })
-	go j.reap()
-	if err := j.awaitPort(ctx, port, l.timeout); err != nil {
-		j.kill() // after it all that the process said is there
-		if said := j.stderr.String(); said != "" {
-			return fmt.Errorf("%w: %s", err, said)
-		}
-		return err
-	}
-	return nil
+	args := slices.Concat([]string{l.java.path}, l.flags,
+		[]string{"-classpath", l.jar.path, "py4j.GatewayServer", "--die-on-broken-pipe", "0"})
+	var err error
+	j.Process, err = process.Start(ctx, process.Command{
+		Name: "jvm", Args: args, Dir: j.scratch, Without: javaVariables, StartTimeout: l.timeout,
+		Ready:  j.readPort,
+		Stdin:  true, // the gateway exits when its stdin ends
+		Stdout: func(string) bool { return false },
+		Grace:  exitGrace, Log: l.log.With().Str("env", Name).Logger(),
+	})
+	return err
 }
 
-// drain reads the port from the first line, and for ever after throws away
-// what the simulator prints, which would otherwise fill the pipe and block it.
-func drain(stdout io.Reader, port chan<- string) {
-	r := bufio.NewReader(stdout)
-	line, _ := r.ReadString('\n')
-	port <- line
-	io.Copy(io.Discard, r) // ends with the process
-}
-
-// reap waits for the process; it is the only one that does.
-func (j *jvm) reap() {
-	j.drained.Wait()
-	j.cmd.Wait() // how it ended shows in the calls that it failed
-	close(j.exited)
-}
-
-func (j *jvm) awaitPort(ctx context.Context, port <-chan string, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no port within %s", timeout))
-	defer cancel()
-	select {
-	case line := <-port:
-		n, err := strconv.Atoi(strings.TrimSpace(line))
-		if err != nil || n <= 0 || n > 65535 {
-			return fmt.Errorf("no port in the JVM's first line %s", shorten(line))
-		}
-		j.port = n
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+// readPort reads the first line of stdout. What the simulator prints later is
+// thrown away.
+func (j *jvm) readPort(line string) (bool, error) {
+	n, err := strconv.Atoi(line)
+	if err != nil || n <= 0 || n > 65535 {
+		return false, fmt.Errorf("no port in the JVM's first line %s", shorten(line))
 	}
+	j.port = n
+	return true, nil
 }
 
 // kill ends the process at once, hung or not, and removes its directory.
 func (j *jvm) kill() {
-	j.cmd.Process.Kill() // an error means that it is gone already
-	j.stdin.Close()
-	<-j.exited
+	j.Kill()
+	<-j.Done()
 	os.RemoveAll(j.scratch)
 }
 
-// close lets the process exit by itself, which the end of its standard input
-// tells it to, and kills it if it does not.
+// close lets the process exit by itself, and kills it if it does not.
 func (j *jvm) close() {
-	j.stdin.Close()
-	select {
-	case <-j.exited:
-	case <-time.After(exitGrace):
-		j.log.Warn().Str("env", Name).Int("pid", j.cmd.Process.Pid).Msg("jvm does not exit, killing it")
+	j.Stop()
+	os.RemoveAll(j.scratch)
+}
+
+// said is the end of what the process wrote to stderr, nil if it wrote nothing.
+func (j *jvm) said() error {
+	if tail := j.Tail(); len(tail) > 0 {
+		return errors.New(strings.Join(tail, "\n"))
 	}
-	j.kill()
+	return nil
 }
 
 // restoreTypeIDs puts back the published table. A class loader reads it once,
@@ -158,36 +111,4 @@ func copyFile(to, from string) error {
 		return err
 	}
 	return os.WriteFile(to, data, 0o644)
-}
-
-// A tail keeps the last bytes that a process wrote. Safe for concurrent use.
-type tail struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-// Write implements [io.Writer]; it never fails.
-func (t *tail) Write(p []byte) (int, error) {
-	const most = 2 << 10
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.text = append(t.text, p...)
-	if extra := len(t.text) - most; extra > 0 {
-		t.text = append(t.text[:0], t.text[extra:]...)
-	}
-	return len(p), nil
-}
-
-// String returns what is kept, without surrounding space.
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return strings.TrimSpace(string(t.text))
-}
-
-func (t *tail) err() error {
-	if s := t.String(); s != "" {
-		return errors.New(s)
-	}
-	return nil
 }

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// taskNames maps the number and the title that the ScienceWorld paper gives a
-// task to its name in the simulator.
+// taskNames maps the number and the title of a task in the ScienceWorld paper to its
+// name in the simulator.
 var taskNames = []struct{ number, title, name string }{
 	{"1-1", "Matter Changes of State (Boiling)", "boil"},
 	{"1-2", "Matter Changes of State (Melting)", "melt"},
@@ -44,8 +44,8 @@ var taskNames = []struct{ number, title, name string }{
 
 var taskPrefix = regexp.MustCompile(`task-[\dab]+-|[()]`)
 
-// inferTask turns a number, title or older spelling into a task's name. What
-// it does not know it returns nearly as it was.
+// inferTask turns a number, a title or an older spelling into the name of a task. It
+// returns an unknown text almost unchanged.
 func inferTask(s string) string {
 	for _, t := range taskNames {
 		if s == t.number || s == t.title {
@@ -56,8 +56,8 @@ func inferTask(s string) string {
 	return taskPrefix.ReplaceAllString(s, "")
 }
 
-// resolveTasks maps the configured names to the simulator's, in the
-// simulator's order without repetitions. No names means all tasks.
+// resolveTasks returns the names of the configured tasks, in the simulator's order and
+// without repetitions. Without configured tasks it returns all.
 func resolveTasks(configured, known []string) ([]string, error) {
 	if len(configured) == 0 {
 		return known, nil
@@ -79,13 +79,13 @@ func resolveTasks(configured, known []string) ([]string, error) {
 	return tasks, nil
 }
 
-// checkElectrical refuses what the Python package refuses and the simulator
-// would not: a task about circuits without the actions to build one.
+// checkElectrical refuses a task about circuits without electrical actions, like the
+// Python package. The simulator itself does not refuse it.
 func checkElectrical(task, simplifications string) error {
 	electrical := strings.Contains(task, "power-component") || strings.Contains(task, "conductivity")
 	if electrical && strings.Contains(simplifications, "noElectricalAction") {
 		return fmt.Errorf("task %s needs electrical actions, which env.scienceworld.simplifications = %q removes "+
-			"(hint: leave out noElectricalAction; easy keeps them for this task)", task, simplifications)
+			"(hint: remove noElectricalAction; easy keeps these actions in this task)", task, simplifications)
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package scienceworld
 import (
 	"io"
 	"net"
-	"os/exec"
 	"syscall"
 )
 
@@ -37,11 +36,4 @@ func (q *quickAck) Read(p []byte) (int, error) {
 		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_QUICKACK, 1)
 	})
 	return q.conn.Read(p)
-}
-
-// detach keeps a terminal's Ctrl-C from the JVM, which would otherwise die
-// under the episodes that are being wound up. Should we die, the end of its
-// standard input ends it.
-func detach(cmd *exec.Cmd) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 }

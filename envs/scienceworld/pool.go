@@ -13,31 +13,31 @@ type instance struct {
 	on *hosted
 }
 
-// A hosted is a host with the pool's book-keeping. The pool's mutex guards it.
+// A hosted is a host with the state that the pool needs. The pool's mutex guards it.
 type hosted struct {
 	host  host
-	count int  // instances made and not lost
-	dead  bool // killed: its instances are of no use
+	count int  // number of its instances
+	dead  bool // killed; its instances cannot be used
 }
 
-// A pool keeps simulators warm, and lends each to one episode at a time. It
-// makes them when they are asked for, up to a fixed number, and replaces those
-// that broke. Safe for concurrent use.
+// A pool has simulators and lends each to one episode at a time. It creates
+// simulators when needed, up to a fixed number, and replaces broken ones. It is safe
+// for concurrent use.
 type pool struct {
 	launch  func(context.Context) (host, error)
 	perHost int
 
-	slots   chan struct{} // one per instance lent or being made
-	growing chan struct{} // held while a host or an instance is made
+	slots   chan struct{} // one element per instance that is lent or created
+	growing chan struct{} // held while a host or an instance is created
 	closed  chan struct{} // closed by close
 	mu      sync.Mutex
-	idle    []*instance // the warmest last
+	idle    []*instance // the most recently used last
 	hosts   []*hosted
 }
 
 var (
 	errClosed = errors.New("the environment is closed")
-	errKilled = errors.New("the JVM was killed while it made a simulator")
+	errKilled = errors.New("the JVM was killed while it created a simulator")
 )
 
 func newPool(size, perHost int, launch func(context.Context) (host, error)) *pool {
@@ -48,7 +48,7 @@ func newPool(size, perHost int, launch func(context.Context) (host, error)) *poo
 	}
 }
 
-// acquire lends an instance; it waits while all are lent.
+// acquire lends an instance. It waits while all are lent.
 func (p *pool) acquire(ctx context.Context) (*instance, error) {
 	select {
 	case p.slots <- struct{}{}:
@@ -62,14 +62,14 @@ func (p *pool) acquire(ctx context.Context) (*instance, error) {
 	return inst, err
 }
 
-// release takes an instance back, broken or not.
+// release returns an instance, which may be broken.
 func (p *pool) release(inst *instance) {
 	p.put(inst)
 	<-p.slots
 }
 
-// replace exchanges a broken instance for another one, under the same slot.
-// After an error the slot is free again.
+// replace returns a broken instance and lends another one, in the same slot. After an
+// error the slot is free.
 func (p *pool) replace(ctx context.Context, inst *instance) (*instance, error) {
 	p.put(inst)
 	fresh, err := p.fill(ctx)
@@ -79,7 +79,7 @@ func (p *pool) replace(ctx context.Context, inst *instance) (*instance, error) {
 	return fresh, err
 }
 
-// with lends an instance to f.
+// with calls f with an instance.
 func (p *pool) with(ctx context.Context, f func(*simulator) error) error {
 	inst, err := p.acquire(ctx)
 	if err != nil {
@@ -89,29 +89,29 @@ func (p *pool) with(ctx context.Context, f func(*simulator) error) error {
 	return f(inst.simulator)
 }
 
-// put returns an instance without its slot. A broken one takes its host down:
-// whether one simulator hangs or the whole JVM cannot be told from outside.
+// put returns an instance but not its slot. If the instance is broken, its host is
+// killed: whether one simulator or the whole JVM hangs cannot be known from outside.
 func (p *pool) put(inst *instance) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch h := inst.on; {
 	case h.dead:
 	case inst.broken():
-		p.bury(h)
+		p.removeHost(h)
 	default:
 		p.idle = append(p.idle, inst)
 	}
 }
 
-// bury kills a host and forgets its idle instances. The caller holds p.mu.
-func (p *pool) bury(h *hosted) {
+// removeHost kills a host and drops its idle instances. The caller holds p.mu.
+func (p *pool) removeHost(h *hosted) {
 	h.dead = true
 	p.hosts = slices.DeleteFunc(p.hosts, func(o *hosted) bool { return o == h })
 	p.idle = slices.DeleteFunc(p.idle, func(i *instance) bool { return i.on == h })
 	h.host.kill()
 }
 
-// fill takes the warmest idle instance or makes a new one.
+// fill takes the most recently used idle instance, or creates an instance.
 func (p *pool) fill(ctx context.Context) (*instance, error) {
 	if inst := p.pop(); inst != nil {
 		return inst, nil
@@ -147,11 +147,11 @@ func (p *pool) pop() *instance {
 	return inst
 }
 
-// grow makes an instance, on a new host if every other one is full. The error
-// is errKilled if another instance's failure took the host away meanwhile.
-// The caller holds p.growing.
+// grow creates an instance, on a new host if all others are full. The error is
+// errKilled if the host was killed meanwhile because of another instance. The caller
+// holds p.growing.
 func (p *pool) grow(ctx context.Context) (*instance, error) {
-	h, err := p.roomyHost(ctx)
+	h, err := p.hostWithRoom(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -162,14 +162,14 @@ func (p *pool) grow(ctx context.Context) (*instance, error) {
 		return nil, errKilled
 	}
 	if err != nil {
-		p.bury(h)
+		p.removeHost(h)
 		return nil, err
 	}
 	return &instance{simulator: sim, on: h}, nil
 }
 
-// roomyHost finds or starts a host, and counts one more instance on it.
-func (p *pool) roomyHost(ctx context.Context) (*hosted, error) {
+// hostWithRoom finds or starts a host, and reserves an instance on it.
+func (p *pool) hostWithRoom(ctx context.Context) (*hosted, error) {
 	if h := p.reserve(); h != nil {
 		return h, nil
 	}
@@ -196,10 +196,10 @@ func (p *pool) reserve() *hosted {
 	return nil
 }
 
-// close ends all hosts. Nothing may be lent any more.
+// close ends all hosts. No instance may be lent.
 func (p *pool) close() {
 	close(p.closed)
-	p.growing <- struct{}{} // for ever: nothing grows after this
+	p.growing <- struct{}{} // never released, so no instance is created after this
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, h := range p.hosts {

@@ -10,7 +10,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestPoolReusesTheWarmest(t *testing.T) {
+func TestPoolReusesTheMostRecent(t *testing.T) {
 	fs := newFaults(nil)
 	p := newPool(3, 2, fs.launch)
 	defer p.close()
@@ -71,9 +71,8 @@ func TestPoolLaunchFailureFreesTheSlot(t *testing.T) {
 	p.release(a)
 }
 
-// Whatever breaks when: no more instances are lent than there are slots, no
-// lent instance is lent twice, no host carries more than its share, and a
-// broken instance never comes back.
+// In any order of failures: the pool never lends more instances than it has slots, or
+// an instance twice, or a broken instance, and no host has too many instances.
 func TestPoolProperties(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		size, perHost := rapid.IntRange(1, 5).Draw(r, "size"), rapid.IntRange(1, 3).Draw(r, "per host")

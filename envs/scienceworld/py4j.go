@@ -8,18 +8,18 @@ import (
 	"strings"
 )
 
-// The py4j protocol is text. A command is a few lines and a final "e"; a
-// reply is one line. Line breaks inside of strings are escaped, which is also
-// what keeps a policy's action from becoming a command of its own.
+// The py4j protocol is text. A command is several lines and a final "e". A reply is
+// one line. Line breaks in strings are escaped, so an action of the policy cannot
+// become a command.
 
-// An objectID names an object that the gateway holds for us, such as "o12".
+// An objectID is the name of an object on the gateway, such as "o12".
 type objectID string
 
-// class marks a target as static: the methods of a class, not of an object.
+// class is the target of static methods of a class.
 func class(name string) objectID { return objectID("z:" + name) }
 
-// callCommand invokes a method. An argument is a string, int, bool, objectID
-// or nil; Java picks the overload by exactly these types.
+// callCommand calls a method. An argument is a string, int, bool, objectID or nil.
+// Java chooses the overload by these types.
 func callCommand(target objectID, method string, args ...any) string {
 	var b strings.Builder
 	b.WriteString("c\n" + string(target) + "\n" + method + "\n")
@@ -27,7 +27,7 @@ func callCommand(target objectID, method string, args ...any) string {
 	return b.String()
 }
 
-// newCommand constructs an object of a fully qualified class.
+// newCommand creates an object of a class, given by its full name.
 func newCommand(class string, args ...any) string {
 	var b strings.Builder
 	b.WriteString("i\n" + class + "\n")
@@ -35,7 +35,7 @@ func newCommand(class string, args ...any) string {
 	return b.String()
 }
 
-// newArrayCommand makes an array of n elements of a class.
+// newArrayCommand creates an array of n elements of a class.
 func newArrayCommand(class string, n int) string {
 	return "a\nc\ns" + class + "\ni" + strconv.Itoa(n) + "\ne\n"
 }
@@ -45,7 +45,7 @@ func setArrayCommand(array objectID, i int, value objectID) string {
 	return "a\ns\n" + string(array) + "\ni" + strconv.Itoa(i) + "\nr" + string(value) + "\ne\n"
 }
 
-// freeCommand drops the gateway's reference to an object.
+// freeCommand deletes the gateway's reference to an object.
 func freeCommand(id objectID) string { return "m\nd\n" + string(id) + "\ne\n" }
 
 func writeArguments(b *strings.Builder, args []any) {
@@ -66,7 +66,7 @@ func writeArguments(b *strings.Builder, args []any) {
 			b.WriteByte('r')
 			b.WriteString(string(a))
 		default:
-			panic(fmt.Sprintf("py4j: argument of type %T", a)) // a mistake in this package
+			panic(fmt.Sprintf("py4j: argument of type %T", a)) // an error in this package
 		}
 		b.WriteByte('\n')
 	}
@@ -75,10 +75,10 @@ func writeArguments(b *strings.Builder, args []any) {
 
 var escaper = strings.NewReplacer(`\`, `\\`, "\r", `\r`, "\n", `\n`)
 
-// escape makes s one line of valid UTF-8.
+// escape turns s into one line of valid UTF-8.
 func escape(s string) string { return escaper.Replace(strings.ToValidUTF8(s, "\uFFFD")) }
 
-// unescape is the inverse of escape. A lone backslash stands for itself.
+// unescape is the inverse of escape. It keeps a backslash that escapes nothing.
 func unescape(s string) string {
 	if !strings.Contains(s, `\`) {
 		return s
@@ -106,11 +106,11 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// A javaError is an exception on the Java side: the call failed, the
-// connection is intact.
+// A javaError is an exception in Java. The call has failed, but the connection is
+// usable.
 type javaError struct {
-	Exception objectID // the thrown object, or "" if the gateway itself refused
-	Message   string   // the gateway's stack trace, where there is no object
+	Exception objectID // the exception, or "" if the gateway itself refused the call
+	Message   string   // the gateway's stack trace, if there is no Exception
 }
 
 func (e *javaError) Error() string {
@@ -121,9 +121,9 @@ func (e *javaError) Error() string {
 	return "py4j: " + first
 }
 
-// parseReply decodes one line, without its line break. The value is a string,
-// int, float64, bool, []byte, objectID or nil. A *javaError is the call's
-// failure; any other error means that the peer does not speak py4j.
+// parseReply decodes a line, without its line break. The value is a string, int,
+// float64, bool, []byte, objectID or nil. A *javaError means that the call has failed.
+// Any other error means that the server does not speak py4j.
 func parseReply(line string) (any, error) {
 	if len(line) < 2 || line[0] != '!' || line[1] != 'y' && line[1] != 'x' {
 		return nil, fmt.Errorf("not a py4j reply: %s", shorten(line))

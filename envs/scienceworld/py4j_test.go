@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestCommandsAreTheProtocolsText(t *testing.T) {
+func TestCommandsAreEncoded(t *testing.T) {
 	f := func(got, want string) {
 		t.Helper()
 		if got != want {
@@ -19,22 +19,24 @@ func TestCommandsAreTheProtocolsText(t *testing.T) {
 	f(newCommand(interfaceClass), "i\nscienceworld.runtime.pythonapi.PythonInterface\ne\n")
 	f(callCommand("o0", "load", "melt", 3, "easy", false), "c\no0\nload\nsmelt\ni3\nseasy\nbFalse\ne\n")
 	f(callCommand("t", "step", nil), "c\nt\nstep\nn\ne\n")
-	f(callCommand(class("java.lang.String"), "join", "\x1f", objectID("o5")), "c\nz:java.lang.String\njoin\ns\x1f\nro5\ne\n")
+	f(callCommand(class("java.lang.String"), "join", "\x1f", objectID("o5")),
+		"c\nz:java.lang.String\njoin\ns\x1f\nro5\ne\n")
 	f(newArrayCommand("java.net.URL", 1), "a\nc\nsjava.net.URL\ni1\ne\n")
 	f(setArrayCommand("o2", 0, "o1"), "a\ns\no2\ni0\nro1\ne\n")
 	f(freeCommand("o7"), "m\nd\no7\ne\n")
 }
 
-// An action must not be able to end its line, or it could call any Java method.
-func TestNoActionBecomesACommand(t *testing.T) {
+// An action must stay on one line. If not, it could call any Java method.
+func TestActionsAreEscaped(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		action := rapid.String().Draw(t, "action") + rapid.SampledFrom([]string{"", "\ne\nc\nt\nload\ne\n", "\r\\n\xff", "\\\r\n"}).Draw(t, "attack")
+		attack := rapid.SampledFrom([]string{"", "\ne\nc\nt\nload\ne\n", "\r\\n\xff", "\\\r\n"}).Draw(t, "attack")
+		action := rapid.String().Draw(t, "action") + attack
 		command := callCommand("t", "step", action)
 		if n := strings.Count(command, "\n"); n != 5 || strings.Contains(command, "\r") || !utf8.ValidString(command) {
 			t.Fatalf("command %q", command)
 		}
 		if got := unescape(escape(action)); got != strings.ToValidUTF8(action, "\uFFFD") {
-			t.Fatalf("%q came back as %q", action, got)
+			t.Fatalf("%q is decoded as %q", action, got)
 		}
 	})
 }
@@ -93,7 +95,7 @@ func FuzzParseReply(f *testing.F) {
 			t.Fatalf("both %v and %v", v, err)
 		}
 		if s, ok := v.(string); ok && unescape(escape(s)) != strings.ToValidUTF8(s, "\uFFFD") {
-			t.Fatalf("%q does not survive", s)
+			t.Fatalf("%q is not decoded to the same text", s)
 		}
 	})
 }

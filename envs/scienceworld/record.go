@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // A record is the simulator's state after one action.
@@ -11,22 +12,22 @@ type record struct {
 	observation string
 	raw         float64 // −1..1
 	score       int     // −100..100
-	completed   bool    // the simulator's own flag: false after a failure
-	moves       int     // ticks of the simulated clock
+	completed   bool    // the simulator's flag; false after a failure
+	moves       int     // simulated clock
 	look        string
 	inventory   string
 	taskDesc    string   // ReadFull only
 	valid       []string // ReadFull only
 }
 
-// The reads of a step, in the order of the Python package. Position 0 of the
-// results is the observation.
+// The reads of a step, in the order of the Python package. Result 0 is the
+// observation.
 var (
 	lazyMethods = []string{"getScore", "getCompleted", "getNumMoves", "freeActionLook", "freeActionInventory"}
-	fullMethods = append(lazyMethods[:len(lazyMethods):len(lazyMethods)], "freeActionTaskDesc", "getValidActionObjectCombinations")
+	fullMethods = append(slices.Clone(lazyMethods), "freeActionTaskDesc", "getValidActionObjectCombinations")
 )
 
-// validAt is the position of the list of valid actions among the results.
+// validAt is the index of the list of valid actions in the results.
 const validAt = 7
 
 func (r Reads) methods() []string {
@@ -36,10 +37,11 @@ func (r Reads) methods() []string {
 	return lazyMethods
 }
 
-// exceptionText is the observation after an input that the simulator's parser
-// threw an exception at. The input was the policy's, so it is answered.
+// exceptionText is the observation after an exception in the simulator's parser. The
+// policy has caused it, so it is not an error.
 const exceptionText = "That input cannot be processed."
 
+// decode makes a record of the results of a step.
 func (s *simulator) decode(results []result) (record, error) {
 	var rec record
 	err := results[0].into(&rec.observation)
@@ -56,7 +58,7 @@ func (s *simulator) decode(results []result) (record, error) {
 	return rec, err
 }
 
-// into stores the value of a result, or says why that cannot be.
+// into stores the value of a result. Its type must be right.
 func (r result) into(to any) error {
 	if r.err != nil {
 		return r.err
@@ -75,7 +77,7 @@ func (r result) into(to any) error {
 		*to, ok = r.value.(objectID)
 	}
 	if !ok {
-		return fmt.Errorf("a %T where a %T belongs", r.value, to)
+		return fmt.Errorf("the reply is of type %T, want a value for %T", r.value, to)
 	}
 	return nil
 }

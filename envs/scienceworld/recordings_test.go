@@ -11,9 +11,8 @@ import (
 	"testing"
 )
 
-// recordings returns the path of a file of recordings: in the folder that
-// EMPO2_RECORDINGS names, else beside the repository. Without one the test
-// says loudly that it did not run.
+// recordings returns the path of a file of recordings: in the folder EMPO2_RECORDINGS,
+// or else in ../shared/fixtures/scienceworld. Without the file the test is skipped.
 func recordings(t *testing.T, file string) string {
 	t.Helper()
 	for _, dir := range recordingDirs(t) {
@@ -47,7 +46,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// eachRecording decodes the lines of a file of recordings of one type.
+// eachRecording decodes the lines of one type.
 func eachRecording[T any](t *testing.T, path, kind string, f func(T)) {
 	t.Helper()
 	file, err := os.Open(path)

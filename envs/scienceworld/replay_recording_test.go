@@ -59,16 +59,16 @@ type recordedFinal struct {
 	ValidJSON       *string  `json:"valid_json"`
 }
 
-// replayShare is the part of the episodes that is replayed by default, one of
-// so many; EMPO2_RECORDINGS or EMPO2_RECORDINGS_ALL=1 replays all.
+// By default one episode in replayShare is replayed. With EMPO2_RECORDINGS or
+// EMPO2_RECORDINGS_ALL=1 all episodes are replayed.
 const replayShare = 6
 
-// Every recorded episode gives the same texts, rewards, scores, flags, clocks
-// and valid actions, on simulators that share a JVM and are reused.
+// Each recorded episode gives the same texts, rewards, scores, flags, clocks and valid
+// actions, on reused simulators that share a JVM.
 func TestReplayRecordingTraces(t *testing.T) {
 	path := recordings(t, "traces.jsonl.gz")
 	c := live(t)
-	c.Instances = max(2, runtime.GOMAXPROCS(0))
+	c.Concurrency = max(2, runtime.GOMAXPROCS(0))
 	f := openLive(t, c)
 	all := os.Getenv("EMPO2_RECORDINGS_ALL") == "1" || os.Getenv("EMPO2_RECORDINGS") != ""
 	var episodes []recordedEpisode
@@ -79,7 +79,7 @@ func TestReplayRecordingTraces(t *testing.T) {
 	})
 	var steps atomic.Int64
 	g, ctx := errgroup.WithContext(t.Context())
-	g.SetLimit(c.Instances)
+	g.SetLimit(c.Concurrency)
 	for _, e := range episodes {
 		g.Go(func() error {
 			return f.pool.with(ctx, func(sim *simulator) error {
@@ -107,8 +107,8 @@ func share(id string) uint32 {
 	return h.Sum32() % replayShare
 }
 
-// replayRecording plays an episode in the order of calls of the recording and
-// lists what differs.
+// replayRecording plays an episode with the same order of calls as the recording, and
+// lists the differences.
 func replayRecording(ctx context.Context, sim *simulator, e recordedEpisode) (differences []string, err error) {
 	differ := func(where string, want, got any) {
 		if d := cmp.Diff(want, got); d != "" {

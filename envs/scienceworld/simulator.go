@@ -8,16 +8,16 @@ import (
 	"strings"
 )
 
-// entryPoint is the name of the object that a gateway was started for.
+// entryPoint is the name of the object that the gateway serves.
 const entryPoint objectID = "t"
 
-// separator joins a list into one string on the Java side. It occurs in no
-// text of the simulator.
+// separator joins a list into one string in Java. The simulator's texts do not contain
+// it.
 const separator = "\x1f"
 
-// A simulator is one ScienceWorld, behind its gateway. One goroutine uses it
-// at a time. Its methods fail only where the simulator itself fails; a bad
-// action is answered.
+// A simulator is one ScienceWorld behind its gateway. One goroutine at a time uses it.
+// Its methods return an error only if the simulator itself fails, not after a bad
+// action.
 type simulator struct {
 	gw       *gateway
 	target   objectID
@@ -32,7 +32,7 @@ func newSimulator(gw *gateway, target objectID, reads Reads, d Deadlines) *simul
 // broken reports whether the connection can no longer be used.
 func (s *simulator) broken() bool { return s.gw.err != nil }
 
-// load prepares a task. An answer that is not empty is an error.
+// load loads a task. A non-empty answer of the simulator is an error text.
 func (s *simulator) load(ctx context.Context, task string, variation int, simplifications string) error {
 	answer, err := callAs[string](ctx, s, "load", task, variation, simplifications, false)
 	if err == nil && answer != "" {
@@ -44,8 +44,8 @@ func (s *simulator) load(ctx context.Context, task string, variation int, simpli
 	return nil
 }
 
-// restart begins the loaded task anew and looks around, as the Python package
-// does before it returns the first observation.
+// restart resets the loaded task and looks around, like the Python package before its
+// first observation.
 func (s *simulator) restart(ctx context.Context) (record, error) {
 	if _, err := s.call(ctx, "reset"); err != nil {
 		return record{}, fmt.Errorf("reset: %w", err)
@@ -53,10 +53,9 @@ func (s *simulator) restart(ctx context.Context) (record, error) {
 	return s.act(ctx, "look around")
 }
 
-// act takes one action and makes the reads that belong to it. All of it
-// travels in one write: with full reads the list of valid actions is an
-// object whose name is known in advance, so that the same write asks for its
-// text and lets go of it.
+// act performs an action and reads the values of the new state, all in one write.
+// With ReadFull the list of valid actions is an object. Its name is known in advance,
+// so the same write also reads the text of the list and frees it.
 func (s *simulator) act(ctx context.Context, action string) (record, error) {
 	commands := []string{callCommand(s.target, "step", action)}
 	for _, method := range s.reads.methods() {
@@ -84,8 +83,8 @@ func joinCommand(list objectID) string {
 	return callCommand(class("java.lang.String"), "join", separator, list)
 }
 
-// listText reads the results of a list, its text and its release. Where an
-// exception took the name that was expected, it asks again with the real one.
+// listText decodes three results: a list, its text, and its release. If an exception
+// got the expected name, it requests the text again by the real name.
 func (s *simulator) listText(ctx context.Context, results []result, expected objectID) ([]string, error) {
 	var list objectID
 	if err := results[0].into(&list); err != nil {
@@ -109,7 +108,7 @@ func (s *simulator) listText(ctx context.Context, results []result, expected obj
 	return strings.Split(text, separator), nil
 }
 
-// call invokes a method of the simulator.
+// call calls a method of the simulator.
 func (s *simulator) call(ctx context.Context, method string, args ...any) (any, error) {
 	limit := s.deadline.Step
 	if method == "load" || method == "reset" {
@@ -122,7 +121,7 @@ func (s *simulator) call(ctx context.Context, method string, args ...any) (any, 
 	return v, nil
 }
 
-// callAs invokes a method that returns a T.
+// callAs calls a method that returns a T.
 func callAs[T any](ctx context.Context, s *simulator, method string, args ...any) (T, error) {
 	v, err := s.call(ctx, method, args...)
 	if err != nil {
@@ -131,12 +130,12 @@ func callAs[T any](ctx context.Context, s *simulator, method string, args ...any
 	}
 	t, ok := v.(T)
 	if !ok {
-		return t, fmt.Errorf("%s: a %T where a %T belongs", method, v, t)
+		return t, fmt.Errorf("%s: the reply is of type %T, want %T", method, v, t)
 	}
 	return t, nil
 }
 
-// strings invokes a method that returns a list of strings.
+// strings calls a method that returns a list of strings.
 func (s *simulator) strings(ctx context.Context, method string) ([]string, error) {
 	list := s.gw.nextObject(0)
 	results, err := s.gw.do(ctx, s.deadline.Step, callCommand(s.target, method), joinCommand(list), freeCommand(list))
@@ -146,10 +145,11 @@ func (s *simulator) strings(ctx context.Context, method string) ([]string, error
 	return s.listText(ctx, results, list)
 }
 
-// ints invokes a method that returns a list of integers.
+// ints calls a method that returns a list of integers.
 func (s *simulator) ints(ctx context.Context, method string) ([]int, error) {
 	list := s.gw.nextObject(0)
-	results, err := s.gw.do(ctx, s.deadline.Step, callCommand(s.target, method), callCommand(list, "toString"), freeCommand(list))
+	results, err := s.gw.do(ctx, s.deadline.Step,
+		callCommand(s.target, method), callCommand(list, "toString"), freeCommand(list))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", method, err)
 	}
@@ -158,14 +158,14 @@ func (s *simulator) ints(ctx context.Context, method string) ([]int, error) {
 		return nil, fmt.Errorf("%s: %w", method, err)
 	}
 	var numbers []int
-	if err := json.Unmarshal([]byte(text), &numbers); err != nil { // "[0, 1]" is JSON too
+	if err := json.Unmarshal([]byte(text), &numbers); err != nil { // "[0, 1]" is valid JSON
 		return nil, fmt.Errorf("%s: %w", method, err)
 	}
 	return numbers, nil
 }
 
-// validInOrder returns the valid actions in the order of the simulator's JSON
-// list, which unlike the plain list is not sorted.
+// validInOrder returns the valid actions in the order of the simulator's JSON list.
+// Other than the plain list, it is not sorted.
 func (s *simulator) validInOrder(ctx context.Context) ([]string, error) {
 	const method = "getValidActionObjectCombinationsJSON"
 	text, err := callAs[string](ctx, s, method)

@@ -10,7 +10,7 @@ import (
 	"github.com/empo2/empo2/envs"
 )
 
-// A variant is one problem: a task in one of its variations.
+// A variant is one variation of a task.
 type variant struct {
 	task      string
 	variation int
@@ -29,16 +29,14 @@ func parseVariant(id string) (variant, error) {
 	return v, nil
 }
 
-// A catalogue is what the running simulator offers, as far as it is
-// configured.
+// A catalogue has the configured tasks of the simulator.
 type catalogue struct {
 	variations map[string]int           // task → number of its variations
-	templates  map[string][]string      // task → action templates, "open OBJ"
+	templates  map[string][]string      // task → action templates such as "open OBJ"
 	splits     map[envs.Split][]variant // after Config.Variations and Config.Limit
 }
 
-// splitMethod names the simulator's list for a split. What it calls dev is
-// our evaluation split.
+// splitMethod is the method that lists a split. The simulator calls the split eval dev.
 func splitMethod(split envs.Split) (string, error) {
 	switch split {
 	case envs.Train:
@@ -51,7 +49,7 @@ func splitMethod(split envs.Split) (string, error) {
 	return "", fmt.Errorf("unknown split %q (hint: train, eval or test)", split)
 }
 
-// readCatalogue asks the simulator for tasks, variations and splits.
+// readCatalogue reads the tasks, variations and splits from the simulator.
 func readCatalogue(ctx context.Context, sim *simulator, c Config) (*catalogue, error) {
 	known, err := sim.strings(ctx, "getTaskNames")
 	if err != nil {
@@ -84,7 +82,7 @@ func (cat *catalogue) readTask(ctx context.Context, sim *simulator, task string,
 	cat.variations[task] = n
 	for _, v := range c.Variations {
 		if v < 0 || v >= n {
-			return fmt.Errorf("env.variations: no variation %d (hint: 0..%d)", v, n-1)
+			return fmt.Errorf("env.scienceworld.variations: there is no variation %d (hint: 0 to %d)", v, n-1)
 		}
 	}
 	if err := sim.load(ctx, task, 0, c.Simplifications); err != nil {
@@ -123,21 +121,20 @@ func (cat *catalogue) readSplit(ctx context.Context, sim *simulator, task string
 	return nil
 }
 
-// check refuses a variant that the simulator would answer with error texts
-// instead of a world.
+// check refuses an unknown variant. The simulator would load it and answer with error
+// texts.
 func (cat *catalogue) check(v variant) error {
 	n, ok := cat.variations[v.task]
 	if !ok {
-		return fmt.Errorf("task %q is not among the configured ones (hint: add it to env.scienceworld.tasks)", v.task)
+		return fmt.Errorf("task %q is not configured (hint: add it to env.scienceworld.tasks)", v.task)
 	}
 	if v.variation < 0 || v.variation >= n {
-		return fmt.Errorf("task %s has no variation %d (hint: 0..%d)", v.task, v.variation, n-1)
+		return fmt.Errorf("task %s has no variation %d (hint: 0 to %d)", v.task, v.variation, n-1)
 	}
 	return nil
 }
 
-// instruction says how to act in a task: the commands that the simulator
-// understands there.
+// instruction lists the commands of a task.
 func (cat *catalogue) instruction(task string) string {
 	return "You act in a simulated house and laboratory by writing one command per turn, nothing else. " +
 		"OBJ stands for the name of a thing or place. Commands: " + strings.Join(cat.templates[task], "; ") + ".\n" +

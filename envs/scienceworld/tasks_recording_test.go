@@ -2,7 +2,6 @@ package scienceworld
 
 import (
 	"encoding/json"
-	"slices"
 	"strings"
 	"testing"
 
@@ -27,7 +26,7 @@ type recordedTask struct {
 	} `json:"by_simplification"`
 }
 
-// The names, splits, templates and task texts are those of the Python package.
+// The names, splits, templates and task texts are equal to the Python package's.
 func TestTasksRecording(t *testing.T) {
 	path := recordings(t, "tasks.jsonl.gz")
 	f := openLive(t, live(t))
@@ -38,11 +37,16 @@ func TestTasksRecording(t *testing.T) {
 			}
 		}
 		compareTask(t, f.catalogue, want)
-		if err := f.pool.with(t.Context(), func(sim *simulator) error { return compareTemplates(t, sim, want) }); err != nil {
+		err := f.pool.with(t.Context(), func(sim *simulator) error { return compareTemplates(t, sim, want) })
+		if err != nil {
 			t.Fatal(err)
 		}
 	})
-	if got := len(slices.Concat(f.catalogue.splits[envs.Train], f.catalogue.splits[envs.Eval], f.catalogue.splits[envs.Test])); got != 7207 {
+	got := 0
+	for _, variants := range f.catalogue.splits {
+		got += len(variants)
+	}
+	if got != 7207 {
 		t.Errorf("%d variations, want 7207", got)
 	}
 }
@@ -80,7 +84,8 @@ func compareTask(t *testing.T, cat *catalogue, want recordedTask) {
 	if d := cmp.Diff(want.BySimplification["easy"].Actions, cat.templates[want.Task]); d != "" {
 		t.Errorf("%s: templates: %s", want.Task, d)
 	}
-	for split, variations := range map[envs.Split][]int{envs.Train: want.Train, envs.Eval: want.Dev, envs.Test: want.Test} {
+	splits := map[envs.Split][]int{envs.Train: want.Train, envs.Eval: want.Dev, envs.Test: want.Test}
+	for split, variations := range splits {
 		var got []int
 		for _, v := range cat.splits[split] {
 			if v.task == want.Task {
@@ -93,7 +98,7 @@ func compareTask(t *testing.T, cat *catalogue, want recordedTask) {
 	}
 }
 
-// The normalisation of task names is that of the Python package.
+// Names of tasks are normalised like in the Python package.
 func TestInferTaskRecording(t *testing.T) {
 	type recorded struct{ Input, Output string }
 	eachRecording(t, recordings(t, "api.jsonl.gz"), "infer_task", func(want recorded) {
@@ -124,8 +129,8 @@ type recordedLoad struct {
 	Raw string `json:"raw_load_return"`
 }
 
-// What the Python package refuses to load is refused; what it loads answers
-// the same; what loads as a world of error texts is refused by us.
+// Tasks that the Python package refuses are refused. Tasks that it loads give the same
+// answers. Tasks that it loads as a world of error texts are refused.
 func TestLoadRecording(t *testing.T) {
 	path := recordings(t, "api.jsonl.gz")
 	f := openLive(t, live(t))
@@ -138,7 +143,8 @@ func TestLoadRecording(t *testing.T) {
 			}
 		}
 		refused := checkLoad(f, task, variation, simplification)
-		if want.Load.Exception != "" || want.Raw != "" || want.Reset.OK == nil || strings.HasPrefix(want.Reset.OK.Obs, "ERROR") {
+		loaded := want.Load.Exception == "" && want.Raw == "" && want.Reset.OK != nil
+		if !loaded || strings.HasPrefix(want.Reset.OK.Obs, "ERROR") {
 			if refused == nil {
 				t.Errorf("%s is not refused", want.Args)
 			}
@@ -152,7 +158,7 @@ func TestLoadRecording(t *testing.T) {
 	})
 }
 
-// checkLoad makes the checks of Open.
+// checkLoad does the checks of Open.
 func checkLoad(f *Family, task string, variation int, simplification string) error {
 	known := make([]string, 0, len(taskNames))
 	for _, n := range taskNames {
@@ -182,8 +188,10 @@ func compareLoad(t *testing.T, f *Family, want recordedLoad, task string, variat
 			return err
 		}
 		w := want.Reset.OK
-		if d := cmp.Diff([]any{w.Obs, w.Look, w.Inv, w.TaskDesc, w.Score, w.Moves, w.ValidN},
-			[]any{first.observation, first.look, first.inventory, first.taskDesc, first.score, first.moves, len(first.valid)}); d != "" {
+		recorded := []any{w.Obs, w.Look, w.Inv, w.TaskDesc, w.Score, w.Moves, w.ValidN}
+		replayed := []any{first.observation, first.look, first.inventory, first.taskDesc, first.score, first.moves,
+			len(first.valid)}
+		if d := cmp.Diff(recorded, replayed); d != "" {
 			t.Errorf("%s: reset: %s", want.Args, d)
 		}
 		rec, err := sim.act(t.Context(), "wait1")

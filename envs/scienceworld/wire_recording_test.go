@@ -10,9 +10,9 @@ import (
 
 type recordedExchange struct{ Send, Reply string }
 
-// Every command of the Python client that we can express, we express in the
-// same bytes; every reply is understood, and its text survives.
-func TestWireRecordingIsOurText(t *testing.T) {
+// The commands of the Python client that this package has are encoded as the same
+// bytes. Each reply is decoded, and encoding its text again gives the same bytes.
+func TestWireRecordingIsEncodedEqually(t *testing.T) {
 	calls := 0
 	eachRecording(t, recordings(t, "api.jsonl.gz"), "wire", func(x recordedExchange) {
 		lines := strings.Split(x.Send, "\n")
@@ -24,7 +24,7 @@ func TestWireRecordingIsOurText(t *testing.T) {
 		}
 		v, _ := parseReply(strings.TrimSuffix(x.Reply, "\n"))
 		if s, ok := v.(string); ok && "!ys"+escape(s)+"\n" != x.Reply {
-			t.Errorf("%q does not survive", x.Reply)
+			t.Errorf("%q is not encoded to the same reply", x.Reply)
 		}
 	})
 	t.Logf("%d calls", calls)
@@ -63,7 +63,7 @@ func TestWireRecordingLive(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := launchLive(t, c)
-	// The Python client made two objects before the simulator.
+	// The Python client creates two objects before the simulator.
 	for _, class := range []string{"java.lang.Object", "java.lang.Object", interfaceClass} {
 		if _, err := h.object(t.Context(), newCommand(class)); err != nil {
 			t.Fatal(err)
@@ -82,7 +82,7 @@ func TestWireRecordingLive(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// A stack trace names lines of the py4j release that was recorded.
+		// A stack trace has line numbers of the recorded py4j release.
 		want, _, _ := strings.Cut(strings.TrimSuffix(x.Reply, "\n"), `\n`+"\tat ")
 		got, _, _ := strings.Cut(line, `\n`+"\tat ")
 		if got != want {

@@ -10,8 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// goldenPath is read by the tests of both languages: the base policy is
-// pre-trained on texts that Python writes and acts on texts that Go writes.
+// goldenPath is read by the tests in Go and in Python. Python writes the texts for
+// pre-training the base policy, and Go writes the texts of the episodes.
 const goldenPath = "../../trainer_bridge/trainer/testdata/vault_golden.json"
 
 type golden struct {
@@ -91,12 +91,12 @@ func TestGoldenConversations(t *testing.T) {
 	}
 }
 
-// play walks a conversation's corridor with its actions. The tip that ends it
-// is the policy's, so it is taken from the file.
+// play plays the actions of a conversation. The last message, a tip of the policy,
+// is taken from the file.
 func (c conversation) play(t *testing.T, tips bool) []message {
 	t.Helper()
-	w := &walk{corridor: corridor{doors: c.Doors, listed: c.Levers, right: c.Right}}
-	obs, err := w.Reset(t.Context())
+	e := &episode{corridor: corridor{doors: c.Doors, listed: c.Levers, right: c.Right}}
+	obs, err := e.Reset(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func (c conversation) play(t *testing.T, tips bool) []message {
 		}
 		lines = append(lines, obs.State)
 		chat = append(chat, message{"user", strings.Join(lines, "\n")}, message{"assistant", turn.Action})
-		step, err := w.Step(t.Context(), turn.Action)
+		step, err := e.Step(t.Context(), turn.Action)
 		if err != nil {
 			t.Fatal(err)
 		}

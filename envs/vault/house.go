@@ -11,9 +11,9 @@ import (
 const (
 	houseDoors  = 8
 	houseLevers = 12
-	// Houses fall into four classes by a hash of their rule: 0 and 1 are for
-	// pre-training the base policy, 2 for the gates of that pre-training and
-	// 3 for reinforcement learning. No seed can make them meet.
+	// A hash of its rule puts each house into one of four classes: 0 and 1 are
+	// for pre-training the base policy, 2 is for checking the pre-training, and
+	// 3 is for reinforcement learning. So the classes never share a house.
 	houseClasses = 4
 	rlClass      = 3
 )
@@ -33,8 +33,8 @@ type house struct {
 	rule   map[string]string // door → lever, drawn with replacement
 }
 
-// newHouse draws the house of a seed: the first of the seed's stream that
-// belongs to reinforcement learning.
+// newHouse draws houses from the stream of a seed and returns the first one in
+// the class for reinforcement learning.
 func newHouse(seed uint64) house {
 	rng := stream(seed, houseStream, 0)
 	for {
@@ -58,8 +58,8 @@ func drawHouse(rng *rand.Rand) house {
 	return h
 }
 
-// canonical is the string that stands for a rule: its door=lever pairs sorted
-// by door, joined by semicolons.
+// canonical is a rule as text: its door=lever pairs sorted by door and joined by
+// semicolons.
 func canonical(rule map[string]string) string {
 	var pairs []string
 	for _, door := range slices.Sorted(maps.Keys(rule)) {
@@ -77,17 +77,18 @@ func fingerprint(canonical string) uint64 {
 
 func class(canonical string) int { return int(fingerprint(canonical) % houseClasses) }
 
-// A corridor is one variation of a house: its doors in walking order, the
-// levers listed at each and the right one of each.
+// A corridor is one variation of a house: its doors in order, the levers listed
+// at each door, and the right lever of each door.
 type corridor struct {
 	doors  []string
 	listed [][]string
 	right  []string
 }
 
-// corridor deals variation v: k doors with m levers each. A deck of all eight
-// doors lasts for ⌈8/k⌉ variations, so that those show every door; when it
-// runs out the last one is filled up from the top of the same deck.
+// corridor draws variation v: k doors with m levers each. The doors come from a
+// shuffled deck of all eight doors that lasts for ⌈8/k⌉ variations, so these show
+// every door. If the deck is too short for the last of them, that variation also
+// takes doors from the top of the same deck.
 func (h house) corridor(v uint64, k, m int) corridor {
 	perDeck := uint64((houseDoors + k - 1) / k)
 	deck := sample(stream(h.seed, deckStream, v/perDeck), h.doors, houseDoors)
@@ -113,7 +114,7 @@ func (h house) list(rng *rand.Rand, right string, m int) []string {
 	return listed
 }
 
-// stream is the n-th random stream of one kind that belongs to a house.
+// stream is the n-th random stream of one kind in a house.
 func stream(seed, kind, n uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, kind<<56|n))
 }

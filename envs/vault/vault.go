@@ -1,12 +1,16 @@
-// Package vault is the embedded environment: a corridor of locked doors.
+// Package vault is the built-in environment: a corridor of locked doors.
 //
-// At each of K doors hang M levers; one opens the door, a wrong one ends the
-// walk. Which lever opens which door is the hidden rule of a house, drawn from
-// a seed. A blind walk reaches the exit with probability M^-K, so reward alone
-// says nothing at first; a tip written after a failed walk, however, says
-// something about every door that the walk has seen. The environment needs no
-// other process and takes microseconds, and every random choice is fixed by
-// the house and the number of the variation.
+// Each of K doors has M levers. One lever opens the door, and a wrong lever ends
+// the episode. The hidden rule of a house says which lever opens which door. It is
+// drawn from a seed. A random policy reaches the exit with probability M^-K, so at
+// first there is no reward to learn from. But a tip after a failed episode has
+// information about every door of that episode.
+//
+// The environment needs no other process, and a step takes microseconds. The house
+// and the number of the variation determine every random choice.
+//
+// Read house.go for the rule and the corridors, corridor_episode.go for an episode,
+// and words.go for the texts.
 package vault
 
 import (
@@ -18,26 +22,25 @@ import (
 	"github.com/empo2/empo2/envs"
 )
 
-// Score says when a walk is paid.
+// Score says when an episode gets its reward.
 type Score string
 
 const (
-	// Sparse pays 1 at the exit and nothing before it.
+	// Sparse gives the reward 1 at the exit and 0 before it.
 	Sparse Score = "sparse"
-	// Partial pays 1/K for every opened door.
+	// Partial gives the reward 1/K for every opened door.
 	Partial Score = "partial"
 )
 
-// Config describes the worlds of a [Family]. No field may be zero except
-// TestVariations.
+// Config describes a [Family]. Only TestVariations may be zero.
 type Config struct {
 	Houses []uint64 // seeds; each is one house with its own hidden rule
-	Doors  int      // K, doors of a walk: 1 to 8
-	Levers int      // M, levers listed at a door: 2 to 12
+	Doors  int      // K, doors of an episode: 1 to 8
+	Levers int      // M, levers at a door: 2 to 12
 	Score  Score
 	// Variations 0..TrainVariations-1 of every house are the splits train and
-	// eval; the TestVariations after them are the split test: the same rule
-	// behind other lists of levers.
+	// eval. The next TestVariations are the split test. They have the same rule
+	// and other lists of levers.
 	TrainVariations int
 	TestVariations  int
 }
@@ -53,8 +56,8 @@ func (c Config) validate() error {
 	}
 	sorted := slices.Sorted(slices.Values(c.Houses))
 	for _, err := range []error{
-		f(len(c.Houses) > 0, "no house is given; name at least one seed"),
-		f(len(slices.Compact(sorted)) == len(c.Houses), "a house is named twice in %v", c.Houses),
+		f(len(c.Houses) > 0, "there is no house (hint: give one seed or more)"),
+		f(len(slices.Compact(sorted)) == len(c.Houses), "a house is given twice in %v", c.Houses),
 		f(c.Doors >= 1 && c.Doors <= houseDoors, "doors = %d, want 1 to %d", c.Doors, houseDoors),
 		f(c.Levers >= 2 && c.Levers <= houseLevers, "levers = %d, want 2 to %d", c.Levers, houseLevers),
 		f(c.Score == Sparse || c.Score == Partial, "score = %q, want %q or %q", c.Score, Sparse, Partial),
@@ -70,17 +73,18 @@ func (c Config) validate() error {
 	return nil
 }
 
-// A Family opens walks through the houses of its Config. It implements
-// [envs.Family] and holds nothing that needs releasing.
+// A Family opens episodes in the houses of its Config. It implements
+// [envs.Family].
 type Family struct {
 	config Config
 	houses map[uint64]house
 	train  []envs.Task
 	test   []envs.Task
-	places map[string]place // by task id
+	tasks  map[string]variation // by task id
 }
 
-type place struct{ house, variation uint64 }
+// A variation is one corridor of a house.
+type variation struct{ house, number uint64 }
 
 var _ envs.Family = (*Family)(nil)
 
@@ -92,13 +96,13 @@ func Open(c Config) (*Family, error) {
 	f := &Family{
 		config: c,
 		houses: make(map[uint64]house, len(c.Houses)),
-		places: make(map[string]place),
+		tasks:  make(map[string]variation),
 	}
 	f.config.Houses = slices.Clone(c.Houses)
 	for _, seed := range c.Houses {
 		f.houses[seed] = newHouse(seed)
 		for v := range c.TrainVariations + c.TestVariations {
-			task := f.addTask(place{seed, uint64(v)})
+			task := f.addTask(variation{seed, uint64(v)})
 			if v < c.TrainVariations {
 				f.train = append(f.train, task)
 			} else {
@@ -109,13 +113,13 @@ func Open(c Config) (*Family, error) {
 	return f, nil
 }
 
-func (f *Family) addTask(p place) envs.Task {
-	id := fmt.Sprintf("house-%d/variation-%d", p.house, p.variation)
-	f.places[id] = p
+func (f *Family) addTask(v variation) envs.Task {
+	id := fmt.Sprintf("house-%d/variation-%d", v.house, v.number)
+	f.tasks[id] = v
 	return envs.Task{
 		ID:          id,
-		Scope:       id, // tips are kept per variation, as the levers listed differ
-		Seed:        p.house,
+		Scope:       id, // one list of tips per variation, as the levers differ
+		Seed:        v.house,
 		Instruction: instruction,
 		Reflection:  reflection,
 	}
@@ -124,7 +128,7 @@ func (f *Family) addTask(p place) envs.Task {
 // Name implements [envs.Family].
 func (f *Family) Name() string { return "vault" }
 
-// Tasks implements [envs.Family]: house by house, variation by variation.
+// Tasks implements [envs.Family]. It lists the variations, house by house.
 func (f *Family) Tasks(split envs.Split) ([]envs.Task, error) {
 	switch split {
 	case envs.Train, envs.Eval:
@@ -145,15 +149,15 @@ func (f *Family) Open(ctx context.Context, t envs.Task) (envs.Episode, error) {
 	if err != nil {
 		return nil, err
 	}
-	return envs.Guard(&walk{corridor: c, partial: f.config.Score == Partial}), nil
+	return envs.Guard(&episode{corridor: c, partial: f.config.Score == Partial}), nil
 }
 
 // Close implements [envs.Family].
 func (f *Family) Close() error { return nil }
 
-// Solve returns the K actions that walk t to its exit. The policy never sees
-// them; the exact success probability of a policy is the product of the
-// probabilities that it gives to each of them after the ones before.
+// Solve returns the K actions that solve t. The policy never sees them. The exact
+// success probability of a policy is the product of the probabilities of these
+// actions, each given the actions before it.
 func (f *Family) Solve(t envs.Task) ([]string, error) {
 	c, err := f.corridor(t)
 	if err != nil {
@@ -167,10 +171,10 @@ func (f *Family) Solve(t envs.Task) ([]string, error) {
 }
 
 func (f *Family) corridor(t envs.Task) (corridor, error) {
-	p, ok := f.places[t.ID]
+	v, ok := f.tasks[t.ID]
 	if !ok {
-		return corridor{}, fmt.Errorf("vault: unknown task %q; its houses are %s",
+		return corridor{}, fmt.Errorf("vault: unknown task %q (hint: the houses are %s)",
 			t.ID, strings.Trim(fmt.Sprint(f.config.Houses), "[]"))
 	}
-	return f.houses[p.house].corridor(p.variation, f.config.Doors, f.config.Levers), nil
+	return f.houses[v.house].corridor(v.number, f.config.Doors, f.config.Levers), nil
 }

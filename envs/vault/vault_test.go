@@ -47,8 +47,11 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// walkTexts plays actions and returns what a reader of the walk sees.
-func walkTexts(t *testing.T, f *Family, task envs.Task, actions ...string) (texts []string, last envs.Step, sum float64) {
+// playTexts plays actions and returns the observations as texts, the last step, and
+// the return.
+func playTexts(
+	t *testing.T, f *Family, task envs.Task, actions ...string,
+) (texts []string, last envs.Step, sum float64) {
 	t.Helper()
 	e, err := f.Open(t.Context(), task)
 	if err != nil {
@@ -73,7 +76,7 @@ func walkTexts(t *testing.T, f *Family, task envs.Task, actions ...string) (text
 	return texts, last, sum
 }
 
-func TestHouse701IsPinned(t *testing.T) {
+func TestHouse701IsFixed(t *testing.T) {
 	f := mustOpen(t, testConfig())
 	tasks, err := f.Tasks(envs.Train)
 	if err != nil {
@@ -83,7 +86,7 @@ func TestHouse701IsPinned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	texts, last, sum := walkTexts(t, f, tasks[2], actions...)
+	texts, last, sum := playTexts(t, f, tasks[2], actions...)
 	want := []string{
 		"Levers: bone, lead, moss, reed, tin, opal, jade, wax. Door 1 of 4 is chalk.",
 		"It opens.",
@@ -95,7 +98,7 @@ func TestHouse701IsPinned(t *testing.T) {
 		"It opens. You are out. Score 100.",
 	}
 	if diff := cmp.Diff(want, texts); diff != "" {
-		t.Errorf("the walk through %s (-want +got):\n%s", tasks[2].ID, diff)
+		t.Errorf("the episode of %s (-want +got):\n%s", tasks[2].ID, diff)
 	}
 	if sum != 1 || !last.Success || !last.Terminated || last.Score != 100 {
 		t.Errorf("return %v after %+v, want 1 and success", sum, last)
@@ -120,9 +123,9 @@ func TestEndings(t *testing.T) {
 	}
 	check := func(action, feedback string) {
 		t.Helper()
-		texts, last, sum := walkTexts(t, f, task, actions[0], action)
+		texts, last, sum := playTexts(t, f, task, actions[0], action)
 		if got := texts[len(texts)-1]; got != feedback {
-			t.Errorf("%q is answered %q, want %q", action, got, feedback)
+			t.Errorf("%q has the answer %q, want %q", action, got, feedback)
 		}
 		if !last.Terminated || last.Success || sum != 1./3 || last.Score != 100./3 {
 			t.Errorf("%q: return %v after %+v", action, sum, last)
@@ -135,18 +138,18 @@ func TestEndings(t *testing.T) {
 	} {
 		check(malformed, "Nothing happens. The walk is over. Score 33.")
 	}
-	if texts, _, _ := walkTexts(t, f, task, " "+actions[0]+"\n"); texts[1] != "It opens." {
-		t.Errorf("space around an action is answered %q", texts[1])
+	if texts, _, _ := playTexts(t, f, task, " "+actions[0]+"\n"); texts[1] != "It opens." {
+		t.Errorf("space around an action has the answer %q", texts[1])
 	}
 }
 
-func TestSparsePaysNothingBeforeTheExit(t *testing.T) {
+func TestSparseRewardsOnlyTheExit(t *testing.T) {
 	f := mustOpen(t, testConfig())
 	actions, err := f.Solve(f.train[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	texts, last, sum := walkTexts(t, f, f.train[0], append(actions[:3:3], "pull nothing")...)
+	texts, last, sum := playTexts(t, f, f.train[0], append(actions[:3:3], "pull nothing")...)
 	if got := texts[len(texts)-1]; got != "Nothing happens. The walk is over. Score 0." {
 		t.Errorf("feedback %q", got)
 	}
@@ -198,7 +201,7 @@ func checkDoor(t *rapid.T, h house, c corridor, i, m int) {
 	}
 }
 
-func TestEveryHouseBelongsToReinforcementLearning(t *testing.T) {
+func TestEveryHouseIsInTheClassForReinforcementLearning(t *testing.T) {
 	for seed := range uint64(500) {
 		if c := canonical(newHouse(seed).rule); fingerprint(c)%4 != 3 {
 			t.Fatalf("house %d is of class %d", seed, fingerprint(c)%4)
@@ -207,22 +210,22 @@ func TestEveryHouseBelongsToReinforcementLearning(t *testing.T) {
 }
 
 func TestRightLeversAreSpreadOverTheList(t *testing.T) {
-	const walks, m = 4000, 8
+	const doors, m = 4000, 8
 	var at [m]int
-	for seed := range uint64(walks / 4) {
+	for seed := range uint64(doors / 4) {
 		c := newHouse(seed).corridor(seed, 4, m)
 		for i, listed := range c.listed {
 			at[slices.Index(listed, c.right[i])]++
 		}
 	}
 	for i, n := range at {
-		if n < walks/m*7/10 || n > walks/m*13/10 {
-			t.Errorf("the right lever stands at place %d in %d of %d lists", i, n, walks)
+		if n < doors/m*7/10 || n > doors/m*13/10 {
+			t.Errorf("the right lever is at place %d in %d of %d lists", i, n, doors)
 		}
 	}
 }
 
-func TestOpenRefuses(t *testing.T) {
+func TestOpenRefusesBadConfigs(t *testing.T) {
 	f := func(change func(*Config), want string) {
 		t.Helper()
 		c := testConfig()

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// The words of every house. The base policy was pre-trained on these names
-// with other rules, so that it knows how to walk but not where.
+// The words of every house. The base policy was pre-trained on these names with
+// other rules. It knows the form of the actions, but not the right levers.
 var (
 	doorNames = [...]string{
 		"iron", "oak", "clay", "glass", "copper", "marble", "velvet", "paper", "stone", "silver",
@@ -18,7 +18,7 @@ var (
 	}
 )
 
-// The texts of the walk. The base policy has learnt exactly these.
+// The texts of an episode. The base policy was pre-trained on exactly these texts.
 const (
 	instruction = "You walk a corridor of locked doors. One lever opens each door. " +
 		"A wrong lever ends the walk."
@@ -30,20 +30,19 @@ const (
 	inert = "Nothing happens."
 )
 
-// stateText is what the walker sees before a door. The door stands last, at a
-// fixed distance from the answer.
+// stateText describes a door and its levers. The door comes last, at a fixed
+// distance from the answer.
 func stateText(levers []string, number, doors int, door string) string {
 	return fmt.Sprintf("Levers: %s. Door %d of %d is %s.",
 		strings.Join(levers, ", "), number, doors, door)
 }
 
-// overText is what follows an action that ends the walk before the exit.
-func overText(what string, score int) string {
-	return fmt.Sprintf("%s The walk is over. Score %d.", what, score)
+// overText is the feedback to an action that ends the episode before the exit.
+func overText(result string, score int) string {
+	return fmt.Sprintf("%s The walk is over. Score %d.", result, score)
 }
 
-// pulled returns the lever that an action names, or "" if the action is not
-// exactly one well-formed pull.
+// pulled returns the lever of an action, or "" if the action is malformed.
 func pulled(action string) string {
 	lever, ok := strings.CutPrefix(strings.TrimSpace(action), "pull ")
 	if !ok {

@@ -13,9 +13,9 @@ var stopWords = map[string]bool{
 	"these": true, "they": true, "this": true, "to": true, "was": true, "will": true, "with": true,
 }
 
-// An analyzer turns text into index terms as Anserini's default English
-// analyzer does: words, without a possessive 's, in lower case, without 33
-// stop words, stemmed. It is not safe for concurrent use.
+// An analyzer turns text into index terms like Anserini's default English analyzer:
+// stemmed words in lower case, without a possessive 's and without 33 stop words. It is
+// not safe for concurrent use.
 type analyzer struct {
 	words tokenizer
 }

@@ -9,10 +9,10 @@ import (
 	"testing"
 )
 
-// BenchmarkSteps64Sessions steps 64 sessions in turn through searches, pages
-// and purchases. It takes the 1,000 products beside the repository if they
-// are there, else the invented catalogue, and reports steps a second, the heap
-// that the shop and the sessions hold, and the most that the process held.
+// BenchmarkSteps64Sessions steps 64 sessions in turn through searches, pages and
+// purchases. It uses the recorded catalogue of 1,000 products if there is one, and the
+// synthetic catalogue if not. It reports steps per second, the heap of the shop with
+// its sessions, and the peak memory of the process.
 func BenchmarkSteps64Sessions(b *testing.B) {
 	f := benchmarkShop(b)
 	random := rand.New(rand.NewPCG(1, 2))
@@ -24,7 +24,7 @@ func BenchmarkSteps64Sessions(b *testing.B) {
 	b.ResetTimer()
 	for n := range b.N {
 		s := sessions[n%len(sessions)]
-		_, done, err := s.act(walk(s, random))
+		_, done, err := s.act(randomAction(s, random))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -46,8 +46,7 @@ func BenchmarkSteps64Sessions(b *testing.B) {
 	runtime.KeepAlive(f)
 }
 
-// peakMiB is the most memory that the process has held, loading included; 0
-// where there is no /proc.
+// peakMiB is the peak memory of the process, or 0 without /proc.
 func peakMiB() float64 {
 	status, _ := os.ReadFile("/proc/self/status")
 	_, rest, _ := strings.Cut(string(status), "VmHWM:")
@@ -85,8 +84,8 @@ func restart(b *testing.B, f *Family, random *rand.Rand) *session {
 	return s
 }
 
-// walk searches for the goal, opens results, and clicks about until it buys.
-func walk(s *session, random *rand.Rand) string {
+// randomAction searches for the goal and clicks at random until it buys.
+func randomAction(s *session, random *rand.Rand) string {
 	names := s.page.names()
 	if s.page.searchBar || len(names) == 0 {
 		words := strings.Fields(s.goal.instruction)

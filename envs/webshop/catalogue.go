@@ -12,25 +12,25 @@ import (
 	"unicode/utf8"
 )
 
-// A head is what stays in memory of every product.
+// A head is the part of a product that is always in memory.
 type head struct {
 	asin       string
-	query      string // shared with other heads, as are category and attributes
+	query      string // shared with other heads, like category and attributes
 	category   string
-	price      float64 // in dollars; drawn once where the data has a range
-	offset     int64   // of the item in the file, if products stay there
+	price      float64 // in dollars; drawn once if the data has a range
+	offset     int64   // of the item in the file, if the products are not in memory
 	length     int32
 	choices    int32 // combinations of option values
 	attributes []string
 }
 
-// A catalogue holds the products. Small ones are kept in memory whole; of a
-// large one only the heads, and the rest is read from the file again when a
-// page shows it. It is safe for concurrent use.
+// A catalogue has the products. A small catalogue is in memory. Of a large one only the
+// heads are in memory, and a product is read from the file when a page shows it. A
+// catalogue is safe for concurrent use.
 type catalogue struct {
 	heads    []head
 	byASIN   map[string]int32
-	resident []*product // nil if the products stay in the file
+	resident []*product // nil if the products are read from the file
 	file     *os.File
 	cache    productCache
 }
@@ -50,7 +50,7 @@ func (c *catalogue) product(i int32) (*product, error) {
 	}
 	p, _, err := parseProduct(raw)
 	if err == nil && p.asin != h.asin {
-		err = errors.New("another item is in its place")
+		err = errors.New("there is another item at its offset")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("webshop: item %s: %s changed while it was open: %w", h.asin, c.file.Name(), err)
@@ -67,8 +67,7 @@ func (c *catalogue) close() error {
 	return c.file.Close()
 }
 
-// A productCache keeps the products that were read last; the zero value is
-// empty.
+// A productCache keeps the most recently read products. The zero value is empty.
 type productCache struct {
 	mu    sync.Mutex
 	byNum map[int32]*product
@@ -76,7 +75,7 @@ type productCache struct {
 	next  int
 }
 
-// cachedProducts bounds a productCache: about 5 kB each in the full set.
+// cachedProducts is the size of a productCache. A product takes about 5 kB.
 const cachedProducts = 8192
 
 func (c *productCache) get(i int32) *product {
@@ -115,7 +114,7 @@ type loader struct {
 	c        *catalogue
 }
 
-// load streams the items: no more than one of them is decoded at a time.
+// load reads the items one by one, so only one of them is decoded at a time.
 func (l *loader) load(ctx context.Context, r io.Reader) error {
 	l.c = &catalogue{byASIN: make(map[string]int32)}
 	if l.resident {

@@ -8,65 +8,64 @@ import (
 	"path/filepath"
 )
 
-// GoalKind says where the goals come from.
+// GoalKind is the source of the goals.
 type GoalKind string
 
 const (
-	// Human goals are those of items_human_ins.json, written by people.
+	// Human goals were written by people (items_human_ins.json).
 	Human GoalKind = "human"
-	// Synthetic goals are made from the notes, one for each combination of a
-	// product's options.
+	// Synthetic goals are generated from the attributes file, one for each
+	// combination of a product's options.
 	Synthetic GoalKind = "synthetic"
 )
 
-// SeedMode says how the original that is reproduced treats Python's random
-// stream, which prices, price limits and the order of the goals come from, and
-// how it divides the goals.
+// SeedMode selects one of two originals. They differ in the use of Python's random
+// stream (for prices, price limits and the order of the goals) and in the splits.
 type SeedMode string
 
 const (
-	// Verl seeds the stream at the start and again before the goals are
-	// shuffled. Its first 500 goals are for evaluation, the others for training.
+	// Verl (verl-agent) seeds the stream at the start and again before it
+	// shuffles the goals. The first 500 goals are for evaluation, the others for
+	// training.
 	Verl SeedMode = "verl"
-	// Princeton shuffles the goals with seed 233. It draws prices and limits
-	// without a seed; here they come from Config.Seed. Goals 0 to 499 are for
-	// tests, 500 to 1499 for evaluation, the others for training.
+	// Princeton (the authors' program) shuffles the goals with seed 233. It draws
+	// prices and limits without a seed. Here they depend on Config.Seed. Goals 0
+	// to 499 are for tests, 500 to 1499 for evaluation, the others for training.
 	Princeton SeedMode = "princeton"
 )
 
-// RewardMode says what an episode's last step is paid.
+// RewardMode is the reward of the last step of an episode.
 type RewardMode string
 
 const (
-	// RawReward is the shop's own, 0 to 1.
+	// RawReward is the shop's reward, 0 to 1.
 	RawReward RewardMode = "raw"
-	// SuccessReward is verl-agent's: 10 for a reward of 1, else 0.
+	// SuccessReward is 10 for a shop's reward of 1, and 0 for others, as in
+	// verl-agent.
 	SuccessReward RewardMode = "success"
 )
 
-// Config describes a [Family]. Zero values of Mode, Goals, SeedMode and Reward
-// stand for Text, Synthetic, Verl and RawReward.
+// Config describes a [Family]. The defaults of Mode, Goals, SeedMode and Reward are
+// Text, Synthetic, Verl and RawReward.
 type Config struct {
-	// DataDir is the folder of the data files. The names that follow are
-	// relative to it; files may be packed with gzip.
+	// DataDir is the folder of the data files. The following names are relative
+	// to it. Files may be compressed with gzip.
 	DataDir string
-	// Items is the catalogue. Empty: items_shuffle_1000.json, or
-	// items_shuffle.json where there is no such file.
+	// Items is the catalogue. Default: items_shuffle_1000.json if it exists, and
+	// items_shuffle.json if not.
 	Items string
-	// Attributes is the file of attributes and synthetic instructions. Empty:
-	// the items_ins_v2 file that belongs to the default of Items.
+	// Attributes is the file of attributes and synthetic instructions. Default:
+	// the items_ins_v2 file for the default of Items.
 	Attributes string
-	// Instructions is the file of human goals; read for those only. Empty:
-	// items_human_ins.json.
+	// Instructions is the file of human goals. It is read only for these.
+	// Default: items_human_ins.json.
 	Instructions string
-	// Nouns is a JSON object of lists of nouns by asin: those of the titles.
-	// Empty: nouns are guessed, and rewards are not comparable with published
-	// ones to the last digit. See [Info].
+	// Nouns is a JSON object that maps an asin to the nouns of its title. Empty:
+	// nouns are guessed, and some rewards differ from published ones. See [Info].
 	Nouns string
-	// OwnData says that files may have the names of the original's without
-	// being those.
+	// OwnData allows your own files with the names of the original files.
 	OwnData bool
-	// Checksums pins files: SHA-256 in hexadecimal by base name.
+	// Checksums are the required SHA-256 sums (hexadecimal) by file name.
 	Checksums map[string]string
 
 	Mode     Mode
@@ -74,24 +73,24 @@ type Config struct {
 	SeedMode SeedMode
 	Seed     uint64
 	Reward   RewardMode
-	// NumProducts takes only the first items of the file; 0: all.
+	// NumProducts is the number of items to read from the file. 0: all.
 	NumProducts int
-	// MaxSteps truncates an episode; 0: no limit. The originals have 15.
+	// MaxSteps truncates an episode. 0: no limit. The originals use 15.
 	MaxSteps int
-	// MaxTasks bounds the tasks of each split, the first ones being kept; 0:
-	// all goals. A task holds its instruction, some 200 bytes.
+	// MaxTasks selects the first tasks of each split. 0: all goals. A task takes
+	// about 200 bytes.
 	MaxTasks int
-	// ResidentBytes is the size of the items file up to which all products
-	// are held in memory. Of a larger one they are read again when a page
-	// shows them, and about 1.1 kB a product is held, the search index
-	// included: some 1.5 GB for the full set, and twice that while it loads.
-	// 0: 256 MiB. A packed file is always held in memory.
+	// ResidentBytes is the largest size of an items file whose products are all
+	// in memory. Products of a larger file are read again when a page shows them.
+	// Then each product takes about 1.1 kB with its part of the search index. The
+	// full set takes about 1.5 GB, and twice as much during loading. Default: 256
+	// MiB. Products of a compressed file are always in memory.
 	ResidentBytes int64
 }
 
 const defaultResidentBytes = 256 << 20
 
-// defaults fills in what is zero and names the files.
+// defaults replaces zero values and finds the files.
 func (c Config) defaults() Config {
 	set := func(s *string, value string) {
 		if *s == "" {
@@ -127,7 +126,7 @@ func exists(path string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// validate checks a Config whose defaults are filled in.
+// validate checks a Config with its defaults.
 func (c Config) validate() error {
 	for _, check := range []struct {
 		ok     bool

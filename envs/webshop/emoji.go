@@ -1,7 +1,7 @@
 package webshop
 
-// emoji matches an emoji sequence of Unicode Technical Standard 51 at i: a
-// flag, a keycap, or pictographs tied by zero-width joiners.
+// emoji matches an emoji sequence (Unicode Technical Standard 51) at i: a flag, a keycap,
+// or pictographs with zero-width joiners between them.
 func (t *tokenizer) emoji(i int) int {
 	switch {
 	case t.class(i)&regional != 0:
@@ -19,7 +19,7 @@ func (t *tokenizer) emoji(i int) int {
 	for {
 		joiner := end
 		if t.at(end) != zeroWidthJoiner && t.at(end-1) == zeroWidthJoiner {
-			joiner = end - 1 // the joiner was taken as an extender
+			joiner = end - 1 // the joiner was matched as an extender
 		}
 		if t.at(joiner) != zeroWidthJoiner {
 			return end
@@ -46,8 +46,8 @@ func (t *tokenizer) isKeyCapBase(i int) bool {
 	return r >= '0' && r <= '9' || r == '#' || r == '*'
 }
 
-// extended is the position after rune i and its extenders, where the two
-// presentation selectors are none.
+// extended is the position after rune i and its extenders. The two presentation selectors
+// are not extenders here.
 func (t *tokenizer) extended(i int) int {
 	for i++; t.class(i)&extender != 0 && t.at(i) != textPresentation && t.at(i) != emojiPresentation; i++ {
 	}

@@ -6,9 +6,8 @@ import (
 	"github.com/empo2/empo2/envs"
 )
 
-// An episode is a session under a limit of steps. It implements
-// [envs.Episode]; the state is the page. The page of the last step, which the
-// policy does not act on, is its feedback.
+// An episode is a session with a limit of steps. It implements [envs.Episode]. The
+// state is the page. The page after the last step is feedback.
 type episode struct {
 	session *session
 	config  Config

@@ -18,8 +18,7 @@ import (
 const remedy = "the product data may not be passed on with this program: fetch it with setup.sh of " +
 	"github.com/princeton-nlp/WebShop (./setup.sh -d small, or -d all) and point env.webshop.data at its data folder"
 
-// A dataFile is one that is known: its size in bytes and, where it has been
-// published, its SHA-256.
+// A dataFile is a known data file: its size in bytes and, if published, its SHA-256.
 type dataFile struct {
 	bytes  int64
 	sha256 string
@@ -34,18 +33,18 @@ var knownFiles = map[string]dataFile{
 	"items_ins_v2.json":       {186_295_270, ""},
 }
 
-// A FileInfo identifies a data file in a run's record.
+// A FileInfo identifies a data file in the record of a run.
 type FileInfo struct {
 	Path   string `json:"path"`
 	Bytes  int64  `json:"bytes"`
 	SHA256 string `json:"sha256"`
-	// Known says that it is a file of the original's data sets: its checksum,
-	// or its size where no checksum has been published.
+	// Known is true for a file of the original's data sets. It is identified by
+	// its checksum or, if none was published, by its size.
 	Known bool `json:"known"`
 }
 
-// A source reads a data file once, from start to end, unpacking gzip and
-// checking size and checksum on the way.
+// A source reads a data file once from start to end. It decompresses gzip and checks
+// the size and the checksum.
 type source struct {
 	path   string
 	file   *os.File
@@ -58,8 +57,8 @@ type source struct {
 	known  dataFile // zero if the file need not be the original's
 }
 
-// openSource opens a data file. Unless it is the user's own, it must be the
-// original's if it has the name of one.
+// openSource opens a data file. If it has the name of an original file, it must be
+// that file, unless own is true.
 func openSource(ctx context.Context, path string, own bool) (*source, error) {
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -89,8 +88,9 @@ func (s *source) start() error {
 	}
 	s.size = info.Size()
 	if want := s.known.bytes; want != 0 && want != s.size {
-		return fmt.Errorf("webshop: %s has %d bytes, the original has %d: a broken or another download"+
-			" (hint: fetch it again, or set env.webshop.own_data = true if it is a catalogue of your own)", s.path, s.size, want)
+		return fmt.Errorf("webshop: %s has %d bytes, the original has %d: the download is broken or another file"+
+			" (hint: fetch it again, or set env.webshop.own_data = true if it is your own catalogue)",
+			s.path, s.size, want)
 	}
 	s.tee = io.TeeReader(s, s.sum)
 	buffered := bufio.NewReaderSize(s.tee, 1<<18)
@@ -104,7 +104,7 @@ func (s *source) start() error {
 	return nil
 }
 
-// Read reads the file itself and gives up once the context has ended.
+// Read reads the file. It fails after the context has ended.
 func (s *source) Read(p []byte) (int, error) {
 	if err := context.Cause(s.ctx); err != nil {
 		return 0, err
@@ -112,8 +112,8 @@ func (s *source) Read(p []byte) (int, error) {
 	return s.file.Read(p)
 }
 
-// finish reads what is left, checks the checksum against the known one and
-// against pinned (hexadecimal; empty: not pinned), and closes the file.
+// finish reads the rest of the file, compares the checksum with the known one and with
+// pinned (hexadecimal; empty: not pinned), and closes the file.
 func (s *source) finish(pinned string) (FileInfo, error) {
 	defer s.file.Close()
 	if _, err := io.Copy(io.Discard, s.reader); err != nil {
@@ -127,7 +127,8 @@ func (s *source) finish(pinned string) (FileInfo, error) {
 	for _, want := range []string{s.known.sha256, pinned} {
 		if want != "" && want != info.SHA256 {
 			return info, fmt.Errorf("webshop: %s has the sha256 %s, want %s (hint: fetch the file again, "+
-				"or set env.webshop.own_data = true and correct the pinned checksum if it is a catalogue of your own)", s.path, info.SHA256, want)
+				"or set env.webshop.own_data = true and correct the pinned checksum if it is your own catalogue)",
+				s.path, info.SHA256, want)
 		}
 	}
 	return info, nil

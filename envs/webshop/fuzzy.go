@@ -6,9 +6,8 @@ import (
 	"strings"
 )
 
-// tokenSetRatio is thefuzz 0.19's fuzz.token_set_ratio, from 0 to 100, as it
-// is without python-Levenshtein: later versions and that package give other
-// numbers.
+// tokenSetRatio is fuzz.token_set_ratio of thefuzz 0.19 without python-Levenshtein,
+// from 0 to 100. Later versions, and that package, give other numbers.
 func (m *matcher) tokenSetRatio(s1, s2 string) int {
 	p1, p2 := fuzzyForm(s1), fuzzyForm(s2)
 	if p1 == "" || p2 == "" {
@@ -44,8 +43,8 @@ func (m *matcher) percent(a, b string) int {
 	return int(math.RoundToEven(100 * m.ratio(a, b)))
 }
 
-// fuzzyForm is thefuzz's full_process with force_ascii: U+0080 to U+00FF go,
-// what is no word character becomes a space, the rest is in lower case.
+// fuzzyForm is thefuzz's full_process with force_ascii: it removes U+0080 to U+00FF,
+// replaces non-word characters by spaces, and converts the text to lower case.
 func fuzzyForm(s string) string {
 	return pyStrip(pyLower(strings.Map(func(r rune) rune {
 		switch {

@@ -6,19 +6,18 @@ import (
 	"strings"
 )
 
-// A goal is something to buy. What it says beyond its number is put together
-// when it is needed, so that millions of goals fit into memory.
+// A goal is something to buy. Its text is generated when needed, so millions of goals
+// fit into memory.
 type goal struct {
 	product int32
 	variant int32 // combination of options, or number of the wish
-	limit   int32 // dollars the price may reach; 0: no limit
+	limit   int32 // highest price in dollars; 0: no limit
 }
 
-// noLimit is the original's price limit of a goal without one.
+// noLimit is the price limit in the original of a goal without a limit.
 const noLimit = 1_000_000
 
-// A goalSet is every goal of a catalogue, in the order in which the original
-// serves them. It is read-only once built.
+// A goalSet has all goals of a catalogue in the original's order. It is read-only.
 type goalSet struct {
 	c      *catalogue
 	goals  []goal
@@ -27,7 +26,7 @@ type goalSet struct {
 	counts map[string]int // goals by attribute
 }
 
-// A wanted is one goal in full.
+// A wanted is a goal with its texts.
 type wanted struct {
 	product     *product
 	instruction string
@@ -36,16 +35,16 @@ type wanted struct {
 	limit       float64 // dollars
 }
 
-// A wantedOption is an option value. Synthetic goals name its group, and the
-// original then compares the pair, not the value.
+// A wantedOption is an option value. Synthetic goals also have its group. For these
+// the original compares the pair, not the value.
 type wantedOption struct {
 	group string
 	value string
 	pair  bool
 }
 
-// collectGoals lists the goals in the order of the products, drawing their
-// price limits.
+// collectGoals lists the goals in the order of the products, and draws their price
+// limits.
 func (s *goalSet) collectGoals(random *pyRandom) error {
 	s.counts = make(map[string]int)
 	for i := range s.c.heads {
@@ -91,8 +90,8 @@ func (s *goalSet) synthetic(i int32, random *pyRandom) error {
 	return nil
 }
 
-// drawLimit draws the upper of two of the next four multiples of ten above a
-// price; above 990 dollars there are none, and then there is no limit.
+// drawLimit draws two of the next four multiples of ten above a price and returns the
+// larger one. The multiples end at 990 dollars. Without one there is no limit.
 func drawLimit(price float64, random *pyRandom) int32 {
 	first := 10
 	for float64(first) <= price && first < 1000 {
@@ -105,7 +104,7 @@ func drawLimit(price float64, random *pyRandom) int32 {
 	return int32(first + 10*slices.Max(random.sample(n, 2)))
 }
 
-// want puts goal i together.
+// want generates the texts of goal i.
 func (s *goalSet) want(i int) (*wanted, error) {
 	g := s.goals[i]
 	p, err := s.c.product(g.product)
@@ -134,10 +133,11 @@ func (s *goalSet) want(i int) (*wanted, error) {
 	return w, nil
 }
 
-// combination is element v of the product of all option groups, in the order
-// of their names, the last one running fastest.
+// combination is element v of the product of all option groups. The groups are sorted
+// by name, and the last one changes fastest.
 func combination(groups []optionGroup, v int32) []wantedOption {
-	sorted := slices.SortedFunc(slices.Values(groups), func(a, b optionGroup) int { return strings.Compare(a.name, b.name) })
+	byName := func(a, b optionGroup) int { return strings.Compare(a.name, b.name) }
+	sorted := slices.SortedFunc(slices.Values(groups), byName)
 	options := make([]wantedOption, len(sorted))
 	for i := len(sorted) - 1; i >= 0; i-- {
 		values := sorted[i].values
@@ -161,7 +161,7 @@ func optionText(options []wantedOption) string {
 	return b.String()
 }
 
-// weight is how often a random session has goal i, relative to the others.
+// weight is the relative frequency of goal i in random sessions.
 func (s *goalSet) weight(i int) float64 {
 	if s.wishes != nil {
 		return 1

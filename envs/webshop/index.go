@@ -6,22 +6,21 @@ import (
 	"math/bits"
 )
 
-// BM25's parameters, those of Anserini.
+// The parameters of BM25 in Anserini.
 const (
 	bm25K1 float32 = 0.9
 	bm25B  float32 = 0.4
 )
 
-// postings lists the documents of a term as varints: the distance to the
-// previous document and the count in this one.
+// postings has the documents of a term as varints: the distance to the previous
+// document and the number of occurrences in this one.
 type postings struct {
 	data []byte
 	last uint32
 	docs int32
 }
 
-// An indexBuilder collects documents; document numbers count from 0 in the
-// order of add.
+// An indexBuilder collects documents. They are numbered from 0 in the order of add.
 type indexBuilder struct {
 	analyzer *analyzer
 	terms    map[string]int32
@@ -51,7 +50,7 @@ func (b *indexBuilder) add(text string) {
 		id, ok := b.terms[term]
 		if !ok {
 			id = int32(len(b.lists))
-			b.terms[string([]byte(term))] = id // the text is not kept alive by its words
+			b.terms[string([]byte(term))] = id // a copy, so that the text can be freed
 			b.lists = append(b.lists, postings{})
 		}
 		if b.counts[id] == 0 {
@@ -73,7 +72,7 @@ func (b *indexBuilder) add(text string) {
 	}
 }
 
-// build ends the collection. The builder must not be used afterwards.
+// build returns the index. The builder must not be used afterwards.
 func (b *indexBuilder) build(table *wordClasses, ids []string) *index {
 	x := &index{table: table, terms: b.terms, lists: b.lists, norms: b.norms, ids: ids, filled: b.filled}
 	average := float32(float64(b.total) / float64(max(b.filled, 1)))

@@ -6,24 +6,24 @@ import (
 	"io"
 )
 
-// A note is what items_ins_v2*.json says of a product.
+// A note has the attributes and the instruction of a product (items_ins_v2*.json).
 type note struct {
 	Attributes            *[]string `json:"attributes"`
 	Instruction           *string   `json:"instruction"`
 	InstructionAttributes []string  `json:"instruction_attributes"`
 }
 
-// A wish is a person's instruction to buy a product, of items_human_ins.json.
+// A wish is a person's instruction to buy a product (items_human_ins.json).
 type wish struct {
 	Instruction string   `json:"instruction"`
 	Attributes  []string `json:"instruction_attributes"`
 	Options     []string `json:"instruction_options"`
 }
 
-// notes holds notes by asin.
+// notes maps an asin to its note.
 type notes map[string]note
 
-// noAttributes is what the original gives a product without any.
+// noAttributes is the original's value for a product without attributes.
 var noAttributes = []string{"DUMMY_ATTR"}
 
 func (n notes) attributes(asin string) []string {
@@ -33,8 +33,7 @@ func (n notes) attributes(asin string) []string {
 	return noAttributes
 }
 
-// readNotes streams items_ins_v2*.json. Instructions are kept only if they
-// are wanted, as goals.
+// readNotes reads items_ins_v2*.json. It keeps instructions only if they are needed.
 func readNotes(r io.Reader, shared interner, instructions bool) (notes, error) {
 	all := make(notes)
 	err := readObject(r, func(asin string, dec *json.Decoder) error {
@@ -55,7 +54,7 @@ func readNotes(r io.Reader, shared interner, instructions bool) (notes, error) {
 	return all, err
 }
 
-// readWishes streams items_human_ins.json.
+// readWishes reads items_human_ins.json.
 func readWishes(r io.Reader) (map[string][]wish, error) {
 	all := make(map[string][]wish)
 	err := readObject(r, func(asin string, dec *json.Decoder) error {
@@ -92,12 +91,12 @@ func readObject(r io.Reader, value func(key string, dec *json.Decoder) error) er
 func expect(dec *json.Decoder, want json.Delim) error {
 	t, err := dec.Token()
 	if err == nil && t != want {
-		err = fmt.Errorf("it begins with %v, want %v", t, want)
+		err = fmt.Errorf("the file begins with %v, want %v", t, want)
 	}
 	return err
 }
 
-// An interner makes equal strings share their memory.
+// An interner makes equal strings share memory.
 type interner map[string]string
 
 func (in interner) one(s string) string {

@@ -8,14 +8,14 @@ import (
 	"unicode"
 )
 
-// A nounTagger gives the nouns of a product's title in lower case, with
-// duplicates, in order. The original asks spaCy, whose answers depend on its
-// model and version; published scores are comparable only with its list.
+// A nounTagger returns the nouns of a product's title in lower case, in order and with
+// duplicates. The original uses spaCy, whose nouns depend on its model and version.
+// Published scores are comparable only with spaCy's list.
 type nounTagger interface {
 	nouns(p *product) []string
 }
 
-// listedNouns come from a file: a JSON object of lists by asin.
+// listedNouns are read from a file, a JSON object of lists by asin.
 type listedNouns map[string][]string
 
 func readNouns(r io.Reader) (listedNouns, error) {
@@ -36,7 +36,7 @@ func readNouns(r io.Reader) (listedNouns, error) {
 
 func (l listedNouns) nouns(p *product) []string { return l[p.asin] }
 
-// covers says whether every product has its nouns in the list.
+// covers checks that the list has every product.
 func (l listedNouns) covers(c *catalogue) error {
 	for i := range c.heads {
 		if _, ok := l[c.heads[i].asin]; !ok {
@@ -47,8 +47,8 @@ func (l listedNouns) covers(c *catalogue) error {
 	return nil
 }
 
-// guessedNouns takes every word of letters that is no function word for a
-// noun. It needs no list, and its rewards differ from spaCy's in some cases.
+// guessedNouns treats every word of letters that is not a function word as a noun. It
+// needs no list. Some rewards differ from those with spaCy.
 type guessedNouns struct{}
 
 var functionWords = map[string]bool{

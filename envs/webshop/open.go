@@ -8,7 +8,7 @@ import (
 	"os"
 )
 
-// An opener reads the files of a Config, one after the other.
+// An opener reads the files of a Config.
 type opener struct {
 	config Config
 	ctx    context.Context
@@ -19,16 +19,16 @@ type opener struct {
 	nouns  nounTagger
 }
 
-// Open reads a catalogue, builds its search index and collects its goals. It
-// takes some seconds per 10,000 products. Missing, broken and mistaken files
-// are refused with a hint. The family must be closed.
+// Open reads a catalogue, builds the search index and collects the goals. This takes
+// several seconds per 10,000 products. The error of a missing, broken or wrong file has
+// a hint. The caller must close the family.
 func Open(ctx context.Context, c Config) (*Family, error) {
 	c = c.defaults()
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
 	o := &opener{config: c, ctx: ctx, shared: make(interner)}
-	if err := o.readAside(); err != nil {
+	if err := o.readSideFiles(); err != nil {
 		return nil, err
 	}
 	random := newPyRandom(c.Seed)
@@ -44,8 +44,8 @@ func Open(ctx context.Context, c Config) (*Family, error) {
 	return f, nil
 }
 
-// readAside reads everything but the items.
-func (o *opener) readAside() error {
+// readSideFiles reads all files but the items.
+func (o *opener) readSideFiles() error {
 	c := o.config
 	err := o.read(c.Attributes, func(r io.Reader) (err error) {
 		o.notes, err = readNotes(r, o.shared, c.Goals == Synthetic)
@@ -68,7 +68,7 @@ func (o *opener) readAside() error {
 	return err
 }
 
-// read passes a file through parse and checks its checksum.
+// read parses a file and checks its checksum.
 func (o *opener) read(path string, parse func(io.Reader) error) error {
 	s, err := openSource(o.ctx, path, o.config.OwnData)
 	if err != nil {
@@ -81,7 +81,7 @@ func (o *opener) parse(s *source, parse func(io.Reader) error) error {
 	parseErr := parse(s.reader)
 	info, err := s.finish(o.config.pinned(s.path))
 	if err != nil {
-		return err // a broken file's checksum explains more than where it broke
+		return err // the wrong checksum explains more than the place of the syntax error
 	}
 	if parseErr != nil {
 		return fmt.Errorf("webshop: read %s: %w (hint: %s)", s.path, parseErr, remedy)

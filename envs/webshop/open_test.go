@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestBadInput: every message names what is wrong and what to do about it.
+// Every error says what is wrong and how to correct it.
 func TestBadInput(t *testing.T) {
 	f := func(change func(c *Config, dir string), want ...string) {
 		t.Helper()
@@ -46,16 +46,18 @@ func TestBadInput(t *testing.T) {
 	f(func(c *Config, dir string) { c.OwnData = false }, "items_ins_v2.json", "has 2763 bytes", "186295270", "own_data")
 	f(func(c *Config, dir string) { c.Checksums = map[string]string{"items.json": strings.Repeat("0", 64)} },
 		"items.json has the sha256", "pinned checksum")
-	f(func(c *Config, dir string) { write(dir, "items.json", "{}") }, "items.json", "it begins with {")
+	f(func(c *Config, dir string) { write(dir, "items.json", "{}") }, "items.json", "the file begins with {")
 	f(func(c *Config, dir string) { write(dir, "items.json", "") }, "items.json", "EOF")
 	f(func(c *Config, dir string) { write(dir, "items.json", "[]") }, "no products")
 	f(func(c *Config, dir string) { write(dir, "items.json", item("")[:90]) }, "items.json", "item 0")
-	f(func(c *Config, dir string) { write(dir, "items.json", item(`,"pricing":"cheap"`)) }, "item A", `"cheap"`, "dollars")
+	f(func(c *Config, dir string) { write(dir, "items.json", item(`,"pricing":"cheap"`)) },
+		"item A", `"cheap"`, "dollars")
 	f(func(c *Config, dir string) { write(dir, "items.json", item(`,"pricing":"$1.2.3"`)) }, "item A", "1.2.3")
 	f(func(c *Config, dir string) { write(dir, "items.json", item(`,"pricing":"$5"`)) }, "not in the list of nouns")
 	f(func(c *Config, dir string) { write(dir, "items.json", item("")); c.Nouns = "" }, "no synthetic goal")
 	f(func(c *Config, dir string) { write(dir, "items.json", "\x1f\x8b junk") }, "unpack")
-	f(func(c *Config, dir string) { write(dir, "items_ins_v2.json", "[]") }, "items_ins_v2.json", "it begins with [")
+	f(func(c *Config, dir string) { write(dir, "items_ins_v2.json", "[]") },
+		"items_ins_v2.json", "the file begins with [")
 	f(func(c *Config, dir string) { write(dir, "nouns.json", `{"A":1}`) }, "nouns.json", "A:")
 	f(func(c *Config, dir string) { c.Mode = "html" }, "text_rich")
 	f(func(c *Config, dir string) { c.Goals = "robot" }, "human or synthetic")
@@ -65,7 +67,7 @@ func TestBadInput(t *testing.T) {
 	f(func(c *Config, dir string) { c.NumProducts = -1 }, "num products")
 }
 
-func TestInfoNamesWhatScoresRestOn(t *testing.T) {
+func TestInfoHasTheFilesAndTheNouns(t *testing.T) {
 	c := shopConfig()
 	listed := openFamily(t, c).Info()
 	if listed.Nouns != "listed" || listed.Products != 16 || listed.Goals != 43 || len(listed.Files) != 3 ||

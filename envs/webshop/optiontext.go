@@ -12,10 +12,11 @@ func optionsJSON(options []selection) string {
 	return b.String()
 }
 
-// optionsHTML is Flask's tojson of the chosen options: keys sorted, and what
-// means something to HTML escaped.
+// optionsHTML is Flask's tojson of the chosen options: sorted keys, and the special
+// characters of HTML escaped.
 func optionsHTML(options []selection) string {
-	sorted := slices.SortedFunc(slices.Values(options), func(a, b selection) int { return strings.Compare(a.group, b.group) })
+	byGroup := func(a, b selection) int { return strings.Compare(a.group, b.group) }
+	sorted := slices.SortedFunc(slices.Values(options), byGroup)
 	var b strings.Builder
 	writeOptions(&b, sorted, pyJSON)
 	return strings.NewReplacer("<", `\u003c`, ">", `\u003e`, "&", `\u0026`, "'", `\u0027`).Replace(b.String())

@@ -2,14 +2,14 @@ package webshop
 
 import "strings"
 
-// Mode is the form of a page's text.
+// Mode is the format of a page as text.
 type Mode string
 
 const (
 	// Text joins the visible texts by " [SEP] ".
 	Text Mode = "text"
-	// TextRich has a line for each and marks what can be clicked, and what
-	// has been.
+	// TextRich has one visible text per line. It marks what can be clicked and
+	// what was clicked.
 	TextRich Mode = "text_rich"
 )
 
@@ -29,7 +29,7 @@ const (
 	verbatim // inside <pre>, where white space is kept
 )
 
-// A clickable is something that click[name] does.
+// A clickable is the target of click[name].
 type clickable struct {
 	name    string
 	kind    nodeKind
@@ -37,18 +37,18 @@ type clickable struct {
 	product int32  // of a link
 }
 
-// A page is what the shop shows.
+// A page is a page of the shop.
 type page struct {
 	nodes      []node
 	clickables []clickable
 	searchBar  bool
 }
 
-// asciiSpace is what the original's HTML parser takes for white space.
+// asciiSpace is white space for the original's HTML parser.
 const asciiSpace = " \n\t\f\r"
 
-// add appends a text as it survives the parser: of white space only a blank
-// without a line feed is left.
+// add appends a text like the original's HTML parser, which keeps white space only if it is
+// a blank without a line feed.
 func (p *page) add(kind nodeKind, text string) {
 	if kind != verbatim && strings.Trim(text, asciiSpace) == "" {
 		if text == "" || strings.Contains(text, "\n") {
@@ -68,8 +68,8 @@ func (p *page) button(text string) {
 	p.clickable(clickable{name: pyLower(text), kind: button})
 }
 
-// clickable appends c. Of several with one name the first gives the place in
-// the list and the last what a click does.
+// clickable appends c. If several have the same name, the first determines the position
+// in the list, and the last determines the effect of a click.
 func (p *page) clickable(c clickable) {
 	for i := range p.clickables {
 		if p.clickables[i].name == c.name {
@@ -110,8 +110,8 @@ func (p *page) text() string {
 	return b.String()
 }
 
-// rich renders a page in the mode [TextRich]. A link counts as clicked if its
-// product has been visited, an option value if it stands in quotes in the URL.
+// rich renders a page in the mode [TextRich]. A link counts as clicked if its product
+// was visited. An option value counts as clicked if the URL has it in quotes.
 func (p *page) rich(url string, visited func(asin string) bool) string {
 	var b strings.Builder
 	b.Grow(p.size())

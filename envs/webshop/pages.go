@@ -12,8 +12,8 @@ const (
 	resultsMax     = 50
 )
 
-// subPages are the pages of a product besides its own. The original's shop
-// links no Attributes, but opens them if an option value is called that.
+// subPages are the further pages of a product. The original has no link to Attributes,
+// but opens this page if an option value has that name.
 var subPages = []string{"Description", "Features", "Reviews", "Attributes"}
 
 func searchPage(instruction string) *page {
@@ -25,7 +25,7 @@ func searchPage(instruction string) *page {
 	return p
 }
 
-// header begins every page but the first.
+// header is the beginning of every page but the first.
 func header(instruction string) *page {
 	p := &page{nodes: make([]node, 0, 48), clickables: make([]clickable, 0, 24)}
 	p.add(plain, "Instruction:")
@@ -55,8 +55,7 @@ func resultsPage(c *catalogue, instruction string, number, total int, shown []in
 	return p, nil
 }
 
-// itemPage shows a product and its options. Its option values come last among
-// the clickables.
+// itemPage shows a product and its options. The option values are the last clickables.
 func itemPage(instruction string, item *product) *page {
 	p := header(instruction)
 	p.button(prevPage)
@@ -81,7 +80,7 @@ func itemPage(instruction string, item *product) *page {
 	return p
 }
 
-// subPage shows one aspect of a product. There are no reviews in the data.
+// subPage shows one part of a product. The data has no reviews.
 func subPage(instruction string, item *product, name string) *page {
 	p := header(instruction)
 	p.button(prevPage)
@@ -103,8 +102,8 @@ func subPage(instruction string, item *product, name string) *page {
 	return p
 }
 
-// donePage ends the session. The original shows much on it that it leaves
-// undefined; all of that is in its text.
+// donePage ends the session. Several values on the original's page are undefined. They
+// are part of its text.
 func donePage(asin, options string, reward float64) *page {
 	p := new(page)
 	add := func(kind nodeKind, texts ...string) {

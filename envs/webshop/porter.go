@@ -6,10 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// stem is Porter's stemmer (M.F. Porter, An algorithm for suffix stripping,
-// 1980) with the later amendments of its author that Lucene's PorterStemFilter
-// has: words of up to two UTF-16 units are left alone, -bli and -logi are
-// suffixes, and a bare -s after anything but s goes. word is in lower case.
+// stem is Porter's stemmer (M.F. Porter, An algorithm for suffix stripping, 1980) with the
+// later changes in Lucene's PorterStemFilter: words of one or two UTF-16 units are
+// unchanged, -bli and -logi are suffixes, and a final -s is removed unless it follows an s.
+// word is in lower case.
 func stem(word string) string {
 	if len(word) <= 2 {
 		return word
@@ -29,9 +29,9 @@ func stem(word string) string {
 	return string(w.b)
 }
 
-// stemUnits stems a word beyond ASCII. All such characters are consonants to
-// the algorithm and in no suffix, so each UTF-16 unit is stood in for by a
-// letter of its own, and what is left of them is mapped back.
+// stemUnits stems a word with non-ASCII characters. For the algorithm these are consonants
+// and part of no suffix. So each UTF-16 unit is replaced by a letter, and the letters of
+// the result are replaced by the units.
 func stemUnits(word string) string {
 	units := utf16.Encode([]rune(word))
 	if len(units) <= 2 {
@@ -53,8 +53,8 @@ func stemUnits(word string) string {
 	return string(utf16.Decode(units[:len(w.b)]))
 }
 
-// porter holds the word on its way; j is the length of the stem before the
-// suffix that ends matched last.
+// A porter has the word. j is the length of the stem before the suffix that ends has
+// matched last.
 type porter struct {
 	b     []byte
 	j     int
@@ -104,7 +104,7 @@ func (w *porter) hasVowel() bool {
 	return false
 }
 
-// double says that the word's first n letters end in a double consonant.
+// double reports whether the first n letters end in a double consonant.
 func (w *porter) double(n int) bool {
 	if n < 2 || w.b[n-1] != w.b[n-2] || !w.consonant(n-1) {
 		return false
@@ -112,8 +112,8 @@ func (w *porter) double(n int) bool {
 	return w.b[n-1] != 0xff || w.units[n-1] == w.units[n-2]
 }
 
-// short says that the first n letters end in consonant, vowel, consonant, the
-// last not being w, x or y.
+// short reports whether the first n letters end in consonant, vowel, consonant, and the
+// last is not w, x or y.
 func (w *porter) short(n int) bool {
 	if n < 3 || !w.consonant(n-1) || w.consonant(n-2) || !w.consonant(n-3) {
 		return false

@@ -41,7 +41,7 @@ func (w *porter) plural() {
 	}
 }
 
-// restore mends what is left after -ed or -ing.
+// restore corrects the stem after -ed or -ing was removed.
 func (w *porter) restore() {
 	switch n := len(w.b); {
 	case w.ends("at"):
@@ -78,7 +78,7 @@ func (w *porter) replaceFirst(rules []suffixRule) {
 	}
 }
 
-// residue is step 4: what is left of a suffix goes from a long stem.
+// residue is step 4: it removes the rest of a suffix from a long stem.
 func (w *porter) residue() {
 	for _, suffix := range residues {
 		if !w.ends(suffix) {
@@ -99,7 +99,7 @@ func (w *porter) finalE() {
 	n := len(w.b)
 	w.j = n
 	if w.b[n-1] == 'e' {
-		// The measure counts the e; as a final vowel it adds nothing.
+		// The measure includes the e, but a final vowel does not change it.
 		if m := w.measure(); m > 1 || m == 1 && !w.short(n-1) {
 			w.b = w.b[:n-1]
 		}

@@ -9,7 +9,7 @@ import (
 	"unicode"
 )
 
-// A product is one item of the catalogue as the shop shows it.
+// A product is an item as the shop shows it.
 type product struct {
 	asin            string
 	title           string
@@ -23,13 +23,13 @@ type product struct {
 	attributes      []string
 }
 
-// An optionGroup is what can be chosen of a product, for example its sizes.
+// An optionGroup has the values of one option of a product, for example its sizes.
 type optionGroup struct {
 	name   string
 	values []string
 }
 
-// item is a product as it stands in items_shuffle*.json.
+// An item is a product in items_shuffle*.json.
 type item struct {
 	ASIN             string          `json:"asin"`
 	Name             string          `json:"name"`
@@ -42,8 +42,8 @@ type item struct {
 	Customization    json.RawMessage `json:"customization_options"`
 }
 
-// parseProduct reads an item. The second result is its price in dollars: one
-// number, or the two ends of a range.
+// parseProduct reads an item. The second result is its price in dollars: one number, or
+// the two ends of a range.
 func parseProduct(raw []byte) (*product, []float64, error) {
 	var it item
 	if err := json.Unmarshal(raw, &it); err != nil {
@@ -94,7 +94,7 @@ func parsePricing(s string) ([]float64, error) {
 		prices = append(prices, price)
 	}
 	if len(prices) == 0 {
-		return nil, fmt.Errorf("no amount in dollars")
+		return nil, fmt.Errorf("there is no amount in dollars")
 	}
 	return prices[:min(len(prices), 2)], nil
 }
@@ -113,8 +113,8 @@ func parseBullets(raw json.RawMessage) ([]string, error) {
 	return list, err
 }
 
-// parseOptions keeps the order of the object's keys. Groups that are null are
-// left out; of groups whose names differ in case only the last one counts.
+// parseOptions keeps the order of the keys. It ignores groups that are null. If the names
+// of several groups differ only in case, it uses the last one.
 func parseOptions(raw json.RawMessage) ([]optionGroup, error) {
 	if len(raw) == 0 || raw[0] != '{' {
 		return nil, nil
@@ -157,7 +157,7 @@ func withGroup(groups []optionGroup, g optionGroup) []optionGroup {
 	return append(groups, g)
 }
 
-// document is the text that the search index has of a product.
+// document is the text of a product in the search index.
 func (p *product) document() string {
 	var b strings.Builder
 	b.WriteString(p.title)

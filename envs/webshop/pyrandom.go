@@ -7,9 +7,9 @@ const (
 	twisterM = 397
 )
 
-// pyRandom draws the numbers of Python's random.Random: the Mersenne Twister
-// MT19937 under CPython's ways of making floats, indices, samples and
-// permutations of it. It is not safe for concurrent use.
+// pyRandom draws the same numbers as Python's random.Random: the Mersenne Twister MT19937
+// with CPython's floats, indices, samples and permutations. It is not safe for concurrent
+// use.
 type pyRandom struct {
 	state [twisterN]uint32
 	next  int
@@ -81,8 +81,8 @@ func (r *pyRandom) float64() float64 {
 	return (float64(a)*(1<<26) + float64(b)) / (1 << 53)
 }
 
-// uniform is random.uniform(a, b). The product is rounded by itself, as
-// CPython does; the conversion keeps the compiler from fusing the two.
+// uniform is random.uniform(a, b). Like in CPython, the product is rounded before the
+// sum. The conversion prevents a fused multiply-add.
 func (r *pyRandom) uniform(a, b float64) float64 {
 	return a + float64((b-a)*r.float64())
 }

@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// The original is written in Python, and several of its texts depend on how
-// Python treats strings. The functions here are those of Python 3.
+// The original is a Python program, and several of its texts depend on Python's string
+// functions. This file has these functions of Python 3.
 
 // pySpace is str.isspace for one character.
 func pySpace(r rune) bool {
@@ -18,8 +18,8 @@ func pySpace(r rune) bool {
 // pyStrip is str.strip().
 func pyStrip(s string) string { return strings.TrimFunc(s, pySpace) }
 
-// pyLower is str.lower(): other than Go's it maps İ to two characters and a
-// final Σ to ς.
+// pyLower is str.lower(). Other than in Go, İ becomes two characters and a final Σ
+// becomes ς.
 func pyLower(s string) string {
 	if !strings.Contains(s, "İ") && !strings.Contains(s, "Σ") {
 		return strings.ToLower(s)
@@ -39,8 +39,8 @@ func pyLower(s string) string {
 	return b.String()
 }
 
-// cased says whether the nearest character in a direction that is not
-// ignorable has a case.
+// cased reports whether the next character in a direction has a case. It skips
+// characters that are case-ignorable.
 func cased(runes []rune, i, step int) bool {
 	for i += step; i >= 0 && i < len(runes); i += step {
 		if r := runes[i]; !caseIgnorable(r) {
@@ -55,7 +55,7 @@ func caseIgnorable(r rune) bool {
 		unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf, unicode.Lm, unicode.Sk)
 }
 
-// pyWord says whether r matches \w in a Python regular expression.
+// pyWord reports whether r matches \w in a Python regular expression.
 func pyWord(r rune) bool {
 	if r < utf8.RuneSelf {
 		return r == '_' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'

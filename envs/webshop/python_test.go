@@ -7,9 +7,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The values here are those that CPython 3.11 prints.
+// The values in this file were printed by CPython 3.11.
 
-func TestRandomIsPythons(t *testing.T) {
+func TestRandomEqualsPython(t *testing.T) {
 	r := newPyRandom(42)
 	if got := r.float64(); got != 0.6394267984578837 {
 		t.Errorf("random() = %v", got)
@@ -25,7 +25,7 @@ func TestRandomIsPythons(t *testing.T) {
 	}
 }
 
-func TestStringsArePythons(t *testing.T) {
+func TestStringsEqualPython(t *testing.T) {
 	f := func(name, got, want string) {
 		t.Helper()
 		if got != want {
@@ -41,11 +41,12 @@ func TestStringsArePythons(t *testing.T) {
 	f("float", pyFloat(1e-5), "1e-05")
 	f("float", pyFloat(123456789012345.6), "123456789012345.6")
 	f("float", pyFloat(0), "0.0")
-	f("json", optionsJSON([]selection{{"b", "é\"\x7f"}, {"a", "\U0001f600\n"}}), `{"b": "\u00e9\"`+"\x7f"+`", "a": "\ud83d\ude00\n"}`)
+	f("json", optionsJSON([]selection{{"b", "é\"\x7f"}, {"a", "\U0001f600\n"}}),
+		`{"b": "\u00e9\"`+"\x7f"+`", "a": "\ud83d\ude00\n"}`)
 	f("tojson", optionsHTML([]selection{{"b", "<'>"}, {"a", "&"}}), `{"a": "\u0026", "b": "\u003c\u0027\u003e"}`)
 }
 
-// TestTokenSetRatio has the numbers of thefuzz 0.19.0 on difflib.
+// The numbers are those of thefuzz 0.19.0 with difflib.
 func TestTokenSetRatio(t *testing.T) {
 	m := new(matcher)
 	f := func(a, b string, want int) {
@@ -62,7 +63,7 @@ func TestTokenSetRatio(t *testing.T) {
 	f("crème", "crme", 100)
 }
 
-func TestPopularElementsAreLeftOut(t *testing.T) {
+func TestPopularElementsAreIgnored(t *testing.T) {
 	long := make([]byte, 0, 400)
 	for i := range 400 {
 		long = append(long, "ab"[i%2])

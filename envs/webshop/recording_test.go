@@ -8,10 +8,10 @@ import (
 	"testing"
 )
 
-// Recordings of the original engine lie outside the repository, as they hold
-// product data. Each folder has a catalogue and what the engine did with it.
+// Recordings of the original engine are not in the repository, as they have product
+// data. Each folder has a catalogue and the results of the engine.
 
-const maxReported = 5 // differences shown of one file
+const maxReported = 5 // number of reported differences per file
 
 func TestRecordingGoals(t *testing.T) { eachRecording(t, recordingsFolder(), "goals_*", checkGoals) }
 func TestRecordingEpisodes(t *testing.T) {
@@ -22,8 +22,8 @@ func TestRecordingRewards(t *testing.T) {
 }
 func TestRecordingSearch(t *testing.T) { eachRecording(t, recordingsFolder(), "search_*", checkSearch) }
 
-// The folder testdata/shop has an invented catalogue, and games of the
-// original program and answers of Lucene on it.
+// The folder testdata/shop has a synthetic catalogue with episodes of the original
+// program and search results of Lucene.
 
 func TestShopGoals(t *testing.T)    { eachRecording(t, "testdata", "goals_*", checkGoals) }
 func TestShopEpisodes(t *testing.T) { eachRecording(t, "testdata", "episodes_*", checkEpisodes) }
@@ -124,7 +124,8 @@ func (e *recordedEpisode) replay(t *testing.T, f *Family, different *int) {
 		if reward != want.R || done != want.D {
 			report(t, different, "%s: reward %v, done %v, want %v, %v", where, reward, done, want.R, want.D)
 		}
-		if got := s.page.names(); fmt.Sprint(got) != fmt.Sprint(want.Av.Clickables) || s.page.searchBar != want.Av.HasSearchBar {
+		got := s.page.names()
+		if fmt.Sprint(got) != fmt.Sprint(want.Av.Clickables) || s.page.searchBar != want.Av.HasSearchBar {
 			report(t, different, "%s: clickables %q, want %q", where, got, want.Av.Clickables)
 		}
 		if want.Vi != nil && (s.purchase.Type != want.Vi["r_type"] || s.purchase.TitleScore != want.Vi["title_score"] ||

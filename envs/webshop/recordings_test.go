@@ -16,8 +16,8 @@ import (
 	"unicode/utf8"
 )
 
-// A recording is one file; its first line says how the engine was set up,
-// except where it does not matter.
+// A recording is a file. Its first line has the configuration of the engine, if the
+// configuration matters.
 type recording struct {
 	path, folder string
 
@@ -39,8 +39,8 @@ func eachRecording(t *testing.T, root, pattern string, f func(t *testing.T, r re
 	}
 }
 
-// recordingsFolder is the one that EMPO2_RECORDINGS names, or its webshop, or
-// the one beside the repository; empty if there is none.
+// recordingsFolder is the folder EMPO2_RECORDINGS, or its sub-folder webshop, or
+// ../shared/fixtures/webshop, or empty.
 func recordingsFolder() string {
 	if named := os.Getenv("EMPO2_RECORDINGS"); named != "" {
 		if sub := filepath.Join(named, "webshop"); exists(sub) {
@@ -67,8 +67,8 @@ func (r recording) withHeader(t *testing.T) recording {
 	return r
 }
 
-// opened are the shops of the recordings, which the tests share; the shop of
-// a recording is read once for all its modes.
+// opened are the shops of the recordings. The tests share them, so a shop is read once
+// for all modes.
 var opened = struct {
 	sync.Mutex
 	families map[recording]*Family
@@ -81,7 +81,7 @@ func (r recording) open(t *testing.T, mode Mode) *Family {
 	f := opened.families[key]
 	for other, family := range opened.families {
 		if r.Mode == "" && r.Seed == 0 && other.folder == r.folder {
-			f = family // searches do not depend on the goals
+			f = family // the search does not depend on the goals
 		}
 	}
 	if f == nil {
@@ -93,7 +93,9 @@ func (r recording) open(t *testing.T, mode Mode) *Family {
 }
 
 func (r recording) config(t *testing.T) Config {
-	c := Config{DataDir: r.folder, Items: packed(r.folder, "items.json"), Attributes: packed(r.folder, "items_ins_v2.json"),
+	c := Config{
+		DataDir: r.folder, Items: packed(r.folder, "items.json"),
+		Attributes:   packed(r.folder, "items_ins_v2.json"),
 		Instructions: packed(r.folder, "items_human_ins.json"), Nouns: "nouns.json", Seed: r.Seed, OwnData: true}
 	if !exists(filepath.Join(r.folder, c.Nouns)) {
 		c.Nouns = writeStandInNouns(t, r.folder)
@@ -125,7 +127,7 @@ func packed(folder, name string) string {
 	return name + ".gz"
 }
 
-// each calls f for every line but the header.
+// each calls f for each line after the header.
 func (r recording) each(t *testing.T, f func(line []byte)) {
 	lines := r.lines(t)
 	if strings.Contains(lines[0], `"human"`) {
@@ -169,9 +171,8 @@ func readPacked(t testing.TB, path string) []byte {
 
 var standInToken = regexp.MustCompile(`[\pL\pN_]+|[^\pL\pN_\s]`)
 
-// writeStandInNouns writes the list of what the recordings take for nouns: in
-// place of a tagger both sides had words of letters whose length is no
-// multiple of three.
+// writeStandInNouns writes the nouns of the recordings. The recorded engine had no
+// tagger. Its nouns are the words of letters whose length is not a multiple of three.
 func writeStandInNouns(t testing.TB, folder string) string {
 	t.Helper()
 	var items []struct{ ASIN, Name string }

@@ -2,31 +2,31 @@ package webshop
 
 import "strings"
 
-// A Purchase is the reward of a bought product and how it comes about
+// A Purchase has the reward of a bought product and its parts
 // (web_agent_site/engine/goal.py).
 type Purchase struct {
 	// Reward is Type · (attributes + options + price met) / (those wanted), 0 to 1.
 	Reward float64 `json:"reward"`
-	// Type says whether it is the kind of thing that was wanted: 1, 0.5, 0.1 or 0.
+	// Type is the similarity of the kinds of product: 1, 0.5, 0.1 or 0.
 	Type          float64 `json:"r_type"`
 	QueryMatch    bool    `json:"query_match"`
 	CategoryMatch bool    `json:"category_match"`
 	TitleScore    float64 `json:"title_score"` // share of the goal's nouns in the title
-	Attributes    int     `json:"attributes"`  // matched, as are Options
+	Attributes    int     `json:"attributes"`  // number of matches, like Options
 	Options       int     `json:"options"`
 	PriceMet      bool    `json:"price_met"`
 }
 
-// fuzzyMatch is the token set ratio above which two phrases match.
+// Two phrases match if their token set ratio is above fuzzyMatch.
 const fuzzyMatch = 85
 
-// A judge pays for purchases. It is not safe for concurrent use.
+// A judge computes rewards. It is not safe for concurrent use.
 type judge struct {
 	nouns   nounTagger
 	matcher matcher
 }
 
-// pay rewards buying p at a price with the chosen option values.
+// pay returns the reward of buying p at a price with the chosen option values.
 func (j *judge) pay(p *product, price float64, chosen []string, w *wanted) Purchase {
 	r := j.typeReward(p, w.product)
 	r.Attributes = j.attributes(p, w.attributes)
@@ -65,7 +65,7 @@ func categories(p *product) []string {
 	return parts
 }
 
-// common counts the different strings that are in both lists.
+// common counts the distinct strings in both lists.
 func common(a, b []string) int {
 	in := make(map[string]bool, len(a))
 	for _, s := range a {

@@ -7,20 +7,20 @@ import (
 	"sync"
 )
 
-// A hit is a document found.
+// A hit is a found document.
 type hit struct {
 	doc   int32
 	score float32
 }
 
-// An index ranks documents by BM25 with the arithmetic of Lucene 8, so that
-// scores are equal to the bit. It is safe for concurrent use.
+// An index ranks documents by BM25 with the arithmetic of Lucene 8, so the scores have
+// the same bits. It is safe for concurrent use.
 type index struct {
 	table   *wordClasses
 	terms   map[string]int32
 	lists   []postings
 	norms   []byte
-	ids     []string     // breaks ties
+	ids     []string     // the order of equal scores
 	inverse [256]float32 // 1/(k1·(1−b+b·length/average)) by quantized length
 	filled  int64
 	scratch sync.Pool // of *searcher
@@ -36,11 +36,11 @@ type searcher struct {
 
 type queryTerm struct {
 	id    int32
-	boost float32 // how often the query has the term
+	boost float32 // number of occurrences in the query
 }
 
-// search returns the best k documents for a query, best first, equal scores
-// by id. No document without a term of the query is returned.
+// search returns the best k documents for a query, best first. Documents with equal
+// scores are sorted by id. Documents without a term of the query are not returned.
 func (x *index) search(query string, k int) []hit {
 	s, ok := x.scratch.Get().(*searcher)
 	if !ok {
@@ -89,7 +89,7 @@ func (s *searcher) score(x *index, t queryTerm) {
 	}
 }
 
-// best takes the k best documents and clears the sums.
+// best returns the k best documents and clears the sums.
 func (s *searcher) best(x *index, k int) []hit {
 	better := func(a, b hit) int {
 		if c := cmp.Compare(b.score, a.score); c != 0 {

@@ -1,9 +1,9 @@
 package webshop
 
-// A matcher compares two sequences as Python's difflib.SequenceMatcher does
-// without a junk function: it finds the longest common block, then those on
-// either side of it, and is neither symmetric nor optimal. It is reused and
-// not safe for concurrent use.
+// A matcher compares two sequences like Python's difflib.SequenceMatcher without a junk
+// function: it finds the longest common block, then the blocks on both sides of it. The
+// result is neither symmetric nor optimal. A matcher can be reused. It is not safe for
+// concurrent use.
 type matcher struct {
 	a, b      []rune
 	positions map[rune][]int // in b, without those of popular elements
@@ -11,8 +11,8 @@ type matcher struct {
 	fresh     []int
 }
 
-// ratio is SequenceMatcher(None, a, b).ratio(): twice the matches over the
-// length of both.
+// ratio is SequenceMatcher(None, a, b).ratio(): twice the number of matches divided by
+// the sum of the lengths.
 func (m *matcher) ratio(a, b string) float64 {
 	m.a, m.b = append(m.a[:0], []rune(a)...), append(m.b[:0], []rune(b)...)
 	total := len(m.a) + len(m.b)
@@ -23,8 +23,7 @@ func (m *matcher) ratio(a, b string) float64 {
 	return 2 * float64(m.matches(0, len(m.a), 0, len(m.b))) / float64(total)
 }
 
-// popularFrom is the length from which difflib leaves out elements that make
-// up more than a hundredth of b.
+// From the length popularFrom on, difflib ignores elements that are more than 1 % of b.
 const popularFrom = 200
 
 func (m *matcher) index() {
@@ -55,8 +54,8 @@ func (m *matcher) matches(alo, ahi, blo, bhi int) int {
 	return n + m.matches(alo, i, blo, j) + m.matches(i+n, ahi, j+n, bhi)
 }
 
-// longest finds the longest block of a[alo:ahi] that is in b[blo:bhi], the
-// first in a and then in b among equals, grown by popular elements around it.
+// longest finds the longest block of a[alo:ahi] in b[blo:bhi], and extends it by popular
+// elements. Of equal blocks it returns the first in a, then the first in b.
 func (m *matcher) longest(alo, ahi, blo, bhi int) (besti, bestj, size int) {
 	besti, bestj = alo, blo
 	m.lengths = zeroed(m.lengths, len(m.b)+1)

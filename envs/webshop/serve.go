@@ -8,11 +8,11 @@ import (
 	"strconv"
 )
 
-// NewHandler serves sessions in f's shop by the protocol of AgentGym's WebShop
-// server: /create, /reset, /step, /close, /available_actions,
-// /instruction_text, /observation, /state and /list_envs. Rewards are raw and
-// there is no limit of steps, as there. It is safe for concurrent use; f must
-// outlive it.
+// NewHandler serves sessions in the shop of f. The protocol is that of AgentGym's
+// WebShop server: /create, /reset, /step, /close, /available_actions,
+// /instruction_text, /observation, /state and /list_envs. As in AgentGym, rewards are
+// raw and steps are not limited. The handler is safe for concurrent use. The caller
+// closes f after the last request.
 func NewHandler(f *Family) http.Handler {
 	s := &server{family: f, random: newPyRandom(f.config.Seed), shoppers: make(map[int]*shopper)}
 	mux := http.NewServeMux()
@@ -25,7 +25,9 @@ func NewHandler(f *Family) http.Handler {
 	mux.HandleFunc("GET /available_actions", s.get(func(b *shopper) any {
 		return map[string]any{"has_search_bar": b.session.page.searchBar, "clickables": b.session.page.names()}
 	}))
-	mux.HandleFunc("GET /instruction_text", s.get(func(b *shopper) any { return b.session.page.instruction(b.session.goal) }))
+	mux.HandleFunc("GET /instruction_text", s.get(func(b *shopper) any {
+		return b.session.page.instruction(b.session.goal)
+	}))
 	mux.HandleFunc("GET /observation", s.get(func(b *shopper) any { return b.session.observe() }))
 	mux.HandleFunc("GET /state", s.get(func(b *shopper) any {
 		return map[string]any{"url": b.session.url, "html": b.session.page.html(),
@@ -34,10 +36,10 @@ func NewHandler(f *Family) http.Handler {
 	return mux
 }
 
-// maxBody bounds a request's body; an action is a line of text.
+// maxBody is the largest size of a request body in bytes.
 const maxBody = 1 << 20
 
-var errNoEnv = errors.New("there is no such env_idx (hint: POST /create gives one)")
+var errNoEnv = errors.New("there is no such env_idx (hint: POST /create returns one)")
 
 func (s *server) create(w http.ResponseWriter, _ *http.Request) {
 	id, err := s.add()
@@ -99,7 +101,7 @@ func (s *server) close(w http.ResponseWriter, r *http.Request) {
 	answer(w, map[string]bool{"closed": q.Env != nil && s.remove(*q.Env)})
 }
 
-// get makes a handler of what it shows of a session.
+// get is the handler of a request that reads a session.
 func (s *server) get(show func(*shopper) any) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		id, err := strconv.Atoi(r.URL.Query().Get("env_idx"))
@@ -117,8 +119,8 @@ func (s *server) get(show func(*shopper) any) http.HandlerFunc {
 	}
 }
 
-// decode reads a body and locks the shopper that it names, or answers the
-// request and returns nil.
+// decode reads a body and locks its shopper. After an error it answers the request and
+// returns nil.
 func (s *server) decode(w http.ResponseWriter, r *http.Request, q any, env **int) *shopper {
 	if !readBody(w, r, q) {
 		return nil
@@ -136,7 +138,7 @@ func (s *server) decode(w http.ResponseWriter, r *http.Request, q any, env **int
 
 func readBody(w http.ResponseWriter, r *http.Request, q any) bool {
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(q); err != nil {
-		refuse(w, http.StatusUnprocessableEntity, fmt.Errorf("the body is no JSON object of this request: %w", err))
+		refuse(w, http.StatusUnprocessableEntity, fmt.Errorf("the body is not a JSON object of this request: %w", err))
 		return false
 	}
 	return true
@@ -146,7 +148,7 @@ func answer(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
-	_ = enc.Encode(v) // the client is gone if this fails
+	_ = enc.Encode(v) // an error means that the client has disconnected
 }
 
 func refuse(w http.ResponseWriter, status int, err error) {

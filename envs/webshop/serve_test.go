@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// client speaks the protocol as AgentGym's does.
+// client speaks the protocol like AgentGym's client.
 type client struct {
 	t    *testing.T
 	base string
@@ -26,7 +26,7 @@ func serve(t *testing.T) client {
 	return client{t, server.URL}
 }
 
-// call returns status and decoded answer; without a body it is a GET.
+// call returns the status and the decoded answer. Without a body it sends a GET.
 func (c client) call(path, body string) (int, any) {
 	c.t.Helper()
 	get := func() (*http.Response, error) { return http.Get(c.base + path) }
@@ -69,7 +69,8 @@ func TestAgentGymProtocol(t *testing.T) {
 		t.Fatal("/create does not answer a number")
 	}
 	first := c.ok("/reset", fmt.Sprintf(`{"env_idx":%v,"session_id":3}`, id)).([]any)
-	if len(first) != 2 || first[1] != nil || !strings.HasPrefix(first[0].(string), "WebShop [SEP] Instruction: [SEP] Find me ") {
+	const start = "WebShop [SEP] Instruction: [SEP] Find me "
+	if len(first) != 2 || first[1] != nil || !strings.HasPrefix(first[0].(string), start) {
 		t.Errorf("/reset = %v", first)
 	}
 	query := fmt.Sprintf("?env_idx=%v", id)
@@ -127,7 +128,7 @@ func TestServerRefuses(t *testing.T) {
 	f("/nowhere", "", 404, "")
 }
 
-func TestServerSessionsAreApart(t *testing.T) {
+func TestServerSessionsAreSeparate(t *testing.T) {
 	c := serve(t)
 	var done sync.WaitGroup
 	for n := range 8 {

@@ -9,7 +9,7 @@ import (
 	"sync"
 )
 
-// A server keeps the sessions of a handler's clients.
+// A server has the sessions of all clients.
 type server struct {
 	family *Family
 
@@ -26,8 +26,8 @@ type shopper struct {
 }
 
 const (
-	// maxShoppers bounds the sessions: older clients of the protocol never
-	// close theirs, and beyond it the oldest one is handed out again.
+	// maxShoppers is the largest number of sessions. Old clients of the protocol
+	// never close sessions, so a further client gets the oldest one.
 	maxShoppers = 8000
 	idRange     = 48_950_077
 )
@@ -38,7 +38,7 @@ func (s *server) list() []int {
 	return slices.Sorted(maps.Keys(s.shoppers))
 }
 
-// add begins a session on a random goal.
+// add starts a session with a random goal.
 func (s *server) add() (int, error) {
 	session, err := s.session(nil)
 	if err != nil {
@@ -60,7 +60,7 @@ func (s *server) add() (int, error) {
 	return id, nil
 }
 
-// session opens one on a goal, or for nil on a goal drawn by weight.
+// session opens a session with a goal. For nil the goal is drawn by weight.
 func (s *server) session(number *int) (*session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,7 +80,7 @@ func (s *server) session(number *int) (*session, error) {
 	return session, err
 }
 
-// lock returns a shopper, locked; nil if there is none of this id.
+// lock returns a locked shopper, or nil if the id is unknown.
 func (s *server) lock(id int) *shopper {
 	s.mu.Lock()
 	b := s.shoppers[id]
@@ -102,8 +102,8 @@ func (s *server) remove(id int) bool {
 	return true
 }
 
-// drawGoal draws a goal by weight as the original's random_idx does: it takes
-// the goal after the one that the weights point at.
+// drawGoal draws a goal by weight like the original's random_idx, which returns the goal
+// after the drawn one.
 func (f *Family) drawGoal(random *pyRandom) int {
 	f.cumulativeOnce.Do(func() {
 		f.cumulative = make([]float64, 1, len(f.goals.goals)+1)
@@ -116,7 +116,7 @@ func (f *Family) drawGoal(random *pyRandom) int {
 	return min(sort.Search(n, func(i int) bool { return f.cumulative[i] > pos }), n-2)
 }
 
-// instruction is the heading that the original calls the instruction text.
+// instruction is the heading of the page, the instruction text of the original.
 func (p *page) instruction(goal *wanted) string {
 	if len(p.nodes) > 0 && p.nodes[0].text == "Instruction:" {
 		return "Instruction:" + goal.instruction
@@ -124,8 +124,7 @@ func (p *page) instruction(goal *wanted) string {
 	return "Instruction: " + goal.instruction
 }
 
-// html shows the page's texts with the plainest markup: it is for reading, not
-// the original's.
+// html is the page with simple markup for people. It is not the original's markup.
 func (p *page) html() string {
 	escape := strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
 	var b strings.Builder

@@ -6,35 +6,35 @@ import (
 	"strings"
 )
 
-// A session is one shopper on one goal: the state machine of the original's
-// SimServer and SimBrowser (web_agent_site/envs/web_agent_text_env.py). It is
-// not safe for concurrent use; what it shares with others is read-only.
+// A session is the state machine of the original's SimServer and SimBrowser
+// (web_agent_site/envs/web_agent_text_env.py) for one goal. It is not safe for
+// concurrent use. The data that sessions share is read-only.
 type session struct {
 	shop   *shop
 	id     string
 	goal   *wanted
-	random *pyRandom // for random results; nil until then
+	random *pyRandom // for random results; nil until the first use
 	seed   uint64
 
 	page     *page
 	url      string
 	keywords []string
 	number   int     // of the results page
-	found    []int32 // what keywords found
+	found    []int32 // search results
 	current  int32   // product of the item page
 	item     *product
 	visited  map[string]bool
 	options  []selection
-	purchase *Purchase // the last one; nil before
+	purchase *Purchase // nil before the first purchase
 }
 
-// A selection is a chosen option value; selections keep the order in which
-// their groups were first chosen.
+// A selection is a chosen option value. Selections are in the order of the first choice
+// in each group.
 type selection struct{ group, value string }
 
 const baseURL = "http://127.0.0.1:3000/"
 
-// open shows the search page and forgets everything but the goal.
+// open shows the search page and resets everything but the goal.
 func (s *session) open() {
 	s.page = searchPage(s.goal.instruction)
 	s.url = baseURL + s.id
@@ -42,8 +42,8 @@ func (s *session) open() {
 	s.visited = nil
 }
 
-// act does one action and returns its reward and whether something has been
-// bought. What is no action, or not one of this page, changes nothing.
+// act performs an action and returns its reward. done is true after a purchase. A
+// malformed action, or one that is not on this page, changes nothing.
 func (s *session) act(action string) (reward float64, done bool, err error) {
 	name, arg := parseAction(action)
 	arg = pyLower(arg)
@@ -59,9 +59,8 @@ func (s *session) act(action string) (reward float64, done bool, err error) {
 	return 0, false, nil
 }
 
-// parseAction splits "name[argument]" as the expression (.+)\[(.+)\] matches
-// it: on the first line, at the last bracket that can open the argument, and
-// up to the last one that closes it.
+// parseAction splits "name[argument]" like the expression (.+)\[(.+)\]: on the first
+// line, from the last possible opening bracket to the last closing bracket.
 func parseAction(action string) (name, arg string) {
 	line, _, _ := strings.Cut(action, "\n")
 	end := strings.LastIndexByte(line, ']')
@@ -99,8 +98,8 @@ func (s *session) click(c clickable) (float64, bool, error) {
 	return 0, false, nil
 }
 
-// pageKind is the first of these names that the URL contains, wherever that
-// may be: a search for one of them confuses the original just so.
+// pageKind is the first of these names in the URL. Like the original, it is wrong if the
+// search text in the URL has one of these names.
 func (s *session) pageKind() string {
 	for _, kind := range []string{"search_results", "item_page", "item_sub_page", "done"} {
 		if strings.Contains(s.url, kind) {
@@ -126,9 +125,8 @@ func (s *session) draw() *pyRandom {
 	return s.random
 }
 
-// results shows a page of what the keywords find; random results are drawn
-// anew for every page. A product that was being looked at, and its options,
-// are forgotten.
+// results shows a page of search results. Random results are drawn again for each page.
+// The current product and its options are reset.
 func (s *session) results(number int) error {
 	if s.keywords[0] == randomResults {
 		s.found = s.shop.find(s.keywords, s.draw)
@@ -144,8 +142,8 @@ func (s *session) results(number int) error {
 	return nil
 }
 
-// show shows the item page that a click leads to: of another product, with
-// another option value, or as it was.
+// show shows the item page after a click: of another product, with another option
+// value, or unchanged.
 func (s *session) show(c clickable) error {
 	switch c.kind {
 	case link:

@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// A shop is what all sessions share. It is safe for concurrent use.
+// A shop has the data that all sessions share. It is safe for concurrent use.
 type shop struct {
 	catalogue *catalogue
 	index     *index
@@ -23,8 +23,8 @@ const (
 	byProductQuery = "<q>"
 )
 
-// find lists the products for keywords, best first. Random results are drawn
-// from the stream that draw returns.
+// find lists the products for keywords, best first. draw returns the stream for random
+// results.
 func (sh *shop) find(keywords []string, draw func() *pyRandom) []int32 {
 	rest := pyStrip(strings.Join(keywords[1:], " "))
 	switch keywords[0] {

@@ -11,19 +11,18 @@ const (
 	maxTokenUnits = 255 // of UTF-16, the buffer of Lucene's scanner
 )
 
-// A tokenizer splits text into words as Lucene 8's StandardTokenizer does: by
-// the word boundaries of Unicode Standard Annex 29, where every ideograph,
-// hiragana letter and emoji sequence is a word of its own and runs of Thai and
-// the like are one. It is reused from text to text and not safe for concurrent
-// use.
+// A tokenizer splits text into words like Lucene 8's StandardTokenizer: by the word
+// boundaries of Unicode Standard Annex 29. Each ideograph, hiragana letter and emoji
+// sequence is a word, and a run of Thai and similar scripts is one word. A tokenizer can
+// be reused. It is not safe for concurrent use.
 type tokenizer struct {
 	table   *wordClasses
 	text    string
 	runes   []rune
 	classes []wordClass
 	starts  []int // byte offset of each rune, and of the end
-	limit   int   // no token goes beyond this rune
-	reached bool  // a rule has asked for what is there
+	limit   int   // tokens end at this rune or before
+	reached bool  // a rule has tried to read beyond limit
 }
 
 func (t *tokenizer) reset(text string) {
@@ -37,8 +36,8 @@ func (t *tokenizer) reset(text string) {
 	t.starts = append(t.starts, len(text))
 }
 
-// each calls f for every token of text, in order. The scanner takes the
-// longest match of its rules, and drops a character that starts none.
+// each calls f for every token of text, in order. The scanner uses the longest match of
+// its rules, and skips a character without a match.
 func (t *tokenizer) each(text string, f func(token string)) {
 	t.reset(text)
 	for i := 0; i < len(t.runes); {
@@ -66,8 +65,8 @@ func (t *tokenizer) longest(i int) int {
 	return max(t.word(i), t.emoji(i), t.asianRun(i), t.singleWord(i))
 }
 
-// setLimit finds where the scanner's buffer ends if a token starts at i. Half
-// as many runes as it has units are in it in any case.
+// setLimit finds the end of the scanner's buffer for a token that starts at i. The buffer
+// always has room for half as many runes as it has units.
 func (t *tokenizer) setLimit(i int) {
 	units := 0
 	for t.limit = i; t.limit < len(t.runes); t.limit++ {
@@ -89,7 +88,7 @@ func (t *tokenizer) class(i int) wordClass {
 	return t.classes[i]
 }
 
-// next is the position after rune i and everything that extends it.
+// next is the position after rune i and its extenders.
 func (t *tokenizer) next(i int) int {
 	for i++; t.class(i)&extender != 0; i++ {
 	}
@@ -119,7 +118,7 @@ func (t *tokenizer) word(start int) int {
 		i = t.next(i)
 	}
 	if t.class(i)&(alnum|katakana) == 0 {
-		return start // connectors alone are no word
+		return start // connectors alone are not a word
 	}
 	last := t.class(i)
 	i = t.next(i)
@@ -143,12 +142,12 @@ func (t *tokenizer) word(start int) int {
 	}
 }
 
-// closed stands for a Hebrew letter with its quote: a letter or digit may
-// follow, joining punctuation may not.
+// closed is the class of a Hebrew letter with its quote. A letter or digit may follow,
+// but joining punctuation must not.
 const closed wordClass = 1 << 31
 
-// joined matches punctuation between what ended before i, of class last, and
-// what follows it. It returns i if the punctuation joins nothing.
+// joined matches punctuation at i between a character of class last and the next one. It
+// returns i if the punctuation does not join them.
 func (t *tokenizer) joined(i int, last wordClass) (int, wordClass) {
 	c := t.class(i)
 	if c&(midLetter|midNumber|midBoth|singleQuote|doubleQuote) == 0 {
@@ -160,7 +159,7 @@ func (t *tokenizer) joined(i int, last wordClass) (int, wordClass) {
 	case last&hebrew != 0 && c&singleQuote != 0 && follow&hebrew != 0:
 		return t.next(after), hebrew
 	case last&(letter|hebrew) != 0 && c&(midLetter|midBoth|singleQuote) != 0 && follow&(letter|hebrew) != 0:
-		return t.next(after), letter // a Hebrew one, too: no quote of its own may follow it
+		return t.next(after), letter // also for Hebrew, as no quote may follow
 	case last&digit != 0 && c&(midNumber|midBoth|singleQuote) != 0 && follow&digit != 0:
 		return t.next(after), digit
 	case last&hebrew != 0 && c&singleQuote != 0:

@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// TestTerms has the terms that Lucene 8.8.1's EnglishAnalyzer makes.
+// The terms are those of Lucene 8.8.1's EnglishAnalyzer.
 func TestTerms(t *testing.T) {
 	a := newAnalyzer(newWordClasses())
 	f := func(text, want string) {

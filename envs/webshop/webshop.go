@@ -1,11 +1,14 @@
-// Package webshop is a native engine of WebShop (Yao et al., 2022): a shop of
-// scraped products in which a policy searches, clicks and buys, and is paid
-// for how well the bought product fits an instruction.
+// Package webshop is a native engine of WebShop (Yao et al., 2022): a shop with real
+// products. The policy searches, clicks and buys. The reward says how well the bought
+// product fits an instruction.
 //
-// Pages, clickables, search results, price draws, goals and rewards are equal
-// to those of the original Python program and of Lucene, which the recordings
-// of it show; neither is needed. The product data is read from files that the
-// user has.
+// Pages, clickables, search results, prices, goals and rewards are equal to those of
+// the original Python program with Lucene. Tests with recordings of the original check
+// this. Neither Python nor Lucene is needed. The user provides the product data.
+//
+// Read session.go first: it is the state machine of the shop. pages.go has the pages,
+// goals.go and reward.go the goals and rewards, and search.go, index.go, analyzer.go
+// and tokenizer.go the search engine. py*.go reproduce functions of Python.
 package webshop
 
 import (
@@ -36,7 +39,7 @@ var (
 	_ envs.Recorded = (*Family)(nil)
 )
 
-// Info says what a family's scores rest on, for a run's record.
+// Info has the facts that the scores of a family depend on.
 type Info struct {
 	Files    []FileInfo `json:"files"`
 	Products int        `json:"products"`
@@ -45,8 +48,8 @@ type Info struct {
 	Mode     Mode       `json:"mode"`
 	SeedMode SeedMode   `json:"seed_mode"`
 	Seed     uint64     `json:"seed"`
-	// Nouns is "listed" if a file gives the nouns of the titles, and "guessed"
-	// otherwise: then some rewards differ from the original's.
+	// Nouns is "listed" if the nouns of the titles are in a file. If not, it is
+	// "guessed", and some rewards differ from the original.
 	Nouns string `json:"nouns"`
 }
 
@@ -73,9 +76,9 @@ func (c Config) pinned(path string) string {
 	return strings.ToLower(c.Checksums[filepath.Base(path)])
 }
 
-// Tasks implements [envs.Family]: the goals in the original's order. Where
-// there are too few goals for the original's division, a quarter of them is
-// for tests and the others are for training and evaluation alike.
+// Tasks implements [envs.Family]. It lists the goals in the original's order. If there
+// are too few goals for the original's splits, a quarter of them is the split test, and
+// the others are the splits train and eval.
 func (f *Family) Tasks(split envs.Split) ([]envs.Task, error) {
 	first, last, err := f.bounds(split)
 	if err != nil {
@@ -96,7 +99,7 @@ func (f *Family) Tasks(split envs.Split) ([]envs.Task, error) {
 	return tasks, nil
 }
 
-// bounds gives the goals of a split, first to last-1.
+// bounds returns the range of the goals of a split, from first to last-1.
 func (f *Family) bounds(split envs.Split) (first, last int, err error) {
 	n := len(f.goals.goals)
 	test, eval := 500, 500
@@ -124,11 +127,12 @@ func (f *Family) bounds(split envs.Split) (first, last int, err error) {
 		}
 		return eval, n, nil
 	}
-	return 0, 0, fmt.Errorf("webshop: unknown split %q, want %s, %s or %s", split, envs.Train, envs.Eval, envs.Test)
+	return 0, 0, fmt.Errorf("webshop: unknown split %q, want %s, %s or %s",
+		split, envs.Train, envs.Eval, envs.Test)
 }
 
-// taskID names goal i. The seed is a part of it as prices, limits and order
-// depend on it.
+// taskID is the id of goal i. It has the seed, because prices, limits and the order of
+// the goals depend on it.
 func (f *Family) taskID(i int) string {
 	return fmt.Sprintf("%s-%s-%d/%d", f.config.Goals, f.config.SeedMode, f.config.Seed, i)
 }
@@ -145,7 +149,8 @@ func (f *Family) Open(ctx context.Context, t envs.Task) (envs.Episode, error) {
 		}
 	}
 	if i < 0 || i >= len(f.goals.goals) || f.taskID(i) != t.ID {
-		return nil, fmt.Errorf("webshop: unknown task %q, want %s to %s (hint: goals and seeds are part of the name)",
+		return nil, fmt.Errorf("webshop: unknown task %q, want %s to %s "+
+			"(hint: an id has the kind of the goals and the seed)",
 			t.ID, f.taskID(0), f.taskID(len(f.goals.goals)-1))
 	}
 	s, err := f.session(i, strconv.Itoa(i), t.Seed)
@@ -155,7 +160,7 @@ func (f *Family) Open(ctx context.Context, t envs.Task) (envs.Episode, error) {
 	return envs.Guard(&episode{session: s, config: f.config}), nil
 }
 
-// session begins a session on goal i; it is not open yet.
+// session creates a session with goal i. The caller opens it.
 func (f *Family) session(i int, id string, seed uint64) (*session, error) {
 	if i < 0 || i >= len(f.goals.goals) {
 		return nil, errors.New("webshop: no goal " + strconv.Itoa(i) + ", there are " + strconv.Itoa(len(f.goals.goals)))

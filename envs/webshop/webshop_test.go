@@ -13,13 +13,13 @@ import (
 	"github.com/empo2/empo2/envs/envstest"
 )
 
-// shopConfig is the invented catalogue's.
+// shopConfig is the configuration of the synthetic catalogue.
 func shopConfig() Config {
 	return Config{DataDir: filepath.Join("testdata", "shop"), Items: "items.json", Attributes: "items_ins_v2.json",
 		Nouns: "nouns.json", OwnData: true, Seed: 42, MaxSteps: 15}
 }
 
-// browse clicks its way from a search to a purchase.
+// browse searches, clicks and buys.
 func browse(_ envs.Task, step int, o envs.Observation) string {
 	switch fields := strings.Split(o.State, " [SEP] "); {
 	case strings.HasSuffix(o.State, "[SEP] Search"):
@@ -42,13 +42,14 @@ func TestConformance(t *testing.T) {
 	}, envstest.WithPolicy(browse))
 }
 
-func TestSplitsAreTheOriginals(t *testing.T) {
+func TestSplitsEqualTheOriginal(t *testing.T) {
 	f := func(mode SeedMode, goals int, split envs.Split, wantFirst, wantLast int) {
 		t.Helper()
 		family := &Family{config: Config{SeedMode: mode}, goals: &goalSet{goals: make([]goal, goals)}}
 		first, last, err := family.bounds(split)
 		if err != nil || first != wantFirst || last != wantLast {
-			t.Errorf("%s of %d goals, %s: %d to %d, %v, want %d to %d", mode, goals, split, first, last, err, wantFirst, wantLast)
+			t.Errorf("%s of %d goals, %s: %d to %d, %v, want %d to %d",
+				mode, goals, split, first, last, err, wantFirst, wantLast)
 		}
 	}
 	f(Verl, 6910, envs.Train, 500, 6910)
@@ -135,8 +136,8 @@ func TestStepsAreLimited(t *testing.T) {
 	}
 }
 
-// TestProductsInTheFile reads products again from the file when they are
-// shown, as for the full catalogue.
+// TestProductsInTheFile reads products from the file when they are shown, like in the
+// full catalogue.
 func TestProductsInTheFile(t *testing.T) {
 	small := shopConfig()
 	large := small
@@ -166,7 +167,8 @@ func TestNoActionIsAnError(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.open()
-		words := rapid.SampledFrom([]string{"<r>", "<a> easy clean", "<c>", "<c> garden", "<q> mugs", "mug", "search_results",
+		words := rapid.SampledFrom([]string{"<r>", "<a> easy clean", "<c>", "<c> garden", "<q> mugs", "mug",
+			"search_results",
 			"item_page steel", "item_sub_page", "done lamp", "茶", "[x]", "\xff"})
 		for range rapid.IntRange(1, 12).Draw(t, "steps") {
 			action := "search[" + words.Draw(t, "words") + "]"

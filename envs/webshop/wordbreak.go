@@ -40,7 +40,7 @@ const (
 	pageCount = (utf8.MaxRune + 1) >> pageBits
 )
 
-// wordClasses maps code points to their class; it is read-only once built.
+// wordClasses maps code points to their class. It is read-only.
 type wordClasses struct {
 	page  [pageCount]uint16 // index into pages
 	pages [][1 << pageBits]wordClass

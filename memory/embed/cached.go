@@ -1,49 +1,45 @@
 package embed
 
 import (
-	"container/list"
 	"context"
 	"fmt"
 	"slices"
-	"sync"
+
+	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/empo2/empo2/memory"
 )
 
-// Cached remembers the vectors of the texts that were asked for last. An
-// episode asks for each of its states twice: to recall and to learn.
+// Cached keeps the vectors of the most recently used texts. An episode needs the
+// vector of each of its states twice: to recall and to learn.
 type Cached struct {
 	embedder memory.Embedder
-	size     int
-
-	mu     sync.Mutex
-	recent *list.List // of cachedText, most recent first
-	places map[string]*list.Element
-}
-
-type cachedText struct {
-	text   string
-	vector []float32
+	recent   *lru.Cache[string, []float32]
 }
 
 var _ memory.Embedder = (*Cached)(nil)
 
-// NewCached wraps e with room for size texts (at least 1).
+// NewCached wraps e with a cache of size texts, 1 or more.
 func NewCached(e memory.Embedder, size int) *Cached {
-	return &Cached{embedder: e, size: max(size, 1), recent: list.New(), places: make(map[string]*list.Element)}
+	recent, err := lru.New[string, []float32](max(size, 1))
+	if err != nil {
+		panic(err) // the size is positive
+	}
+	return &Cached{e, recent}
 }
 
 // Name implements [memory.Embedder].
 func (c *Cached) Name() string { return c.embedder.Name() }
 
-// Embed implements [memory.Embedder]. The vectors are the caller's own. Of
-// several callers that ask for a new text at once each asks the server.
+// Embed implements [memory.Embedder]. The caller may change the vectors. Concurrent
+// calls with the same new text all ask the embedder.
 func (c *Cached) Embed(ctx context.Context, texts ...string) ([][]float32, error) {
 	vectors := make([][]float32, len(texts))
 	var missing []string
-	places := make(map[string][]int) // in texts, of the missing ones
+	places := make(map[string][]int) // indices of each missing text
 	for i, text := range texts {
-		if vectors[i] = c.get(text); vectors[i] != nil {
+		if vector, ok := c.recent.Get(text); ok {
+			vectors[i] = slices.Clone(vector)
 			continue
 		}
 		if places[text] == nil {
@@ -59,39 +55,13 @@ func (c *Cached) Embed(ctx context.Context, texts ...string) ([][]float32, error
 		return nil, err
 	}
 	if len(fresh) != len(missing) {
-		return nil, fmt.Errorf("embedder %s gave %d vectors for %d texts", c.Name(), len(fresh), len(missing))
+		return nil, fmt.Errorf("embedder %s returned %d vectors for %d texts", c.Name(), len(fresh), len(missing))
 	}
 	for i, text := range missing {
-		c.put(text, fresh[i])
+		c.recent.Add(text, fresh[i])
 		for _, place := range places[text] {
 			vectors[place] = slices.Clone(fresh[i])
 		}
 	}
 	return vectors, nil
-}
-
-func (c *Cached) get(text string) []float32 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	at, ok := c.places[text]
-	if !ok {
-		return nil
-	}
-	c.recent.MoveToFront(at)
-	return slices.Clone(at.Value.(cachedText).vector)
-}
-
-func (c *Cached) put(text string, vector []float32) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if at, ok := c.places[text]; ok {
-		c.recent.MoveToFront(at)
-		return
-	}
-	if c.recent.Len() >= c.size {
-		oldest := c.recent.Back()
-		c.recent.Remove(oldest)
-		delete(c.places, oldest.Value.(cachedText).text)
-	}
-	c.places[text] = c.recent.PushFront(cachedText{text, vector})
 }

@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestNGramIsPinned(t *testing.T) {
+func TestNGramVectorIsFixed(t *testing.T) {
 	vectors, err := embed.NGram{}.Embed(t.Context(), "Door 2 of 4 is iron.")
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +54,7 @@ func TestNGram(t *testing.T) {
 		t.Helper()
 		vectors, err := embed.NGram{}.Embed(t.Context(), text)
 		if err != nil || dot(vectors[0], vectors[0]) != 0 {
-			t.Errorf("%q has no words, but a vector (error %v)", text, err)
+			t.Errorf("%q has no words, but its vector is not zero (error %v)", text, err)
 		}
 	}
 	f("")
@@ -62,7 +62,7 @@ func TestNGram(t *testing.T) {
 	f("It is you.")
 }
 
-// counting remembers what it was asked for; it gives the length of a text.
+// counting records its calls. The vector of a text is its length.
 type counting struct {
 	mu    sync.Mutex
 	asked [][]string
@@ -81,7 +81,7 @@ func (c *counting) Embed(_ context.Context, texts ...string) (vectors [][]float3
 	return vectors, c.err
 }
 
-func TestCachedAsksOnce(t *testing.T) {
+func TestCachedAsksForATextOnce(t *testing.T) {
 	inner := &counting{}
 	c := embed.NewCached(inner, 2)
 	f := func(texts ...string) {
@@ -94,12 +94,12 @@ func TestCachedAsksOnce(t *testing.T) {
 			if v[0] != float32(len(texts[i])) {
 				t.Errorf("%q has vector %v", texts[i], v)
 			}
-			v[0] = -1 // the caller's own
+			v[0] = -1 // must not change the cache
 		}
 	}
 	f("a", "bb", "a")
 	f("bb", "a")
-	f("ccc", "a") // bb makes way
+	f("ccc", "a") // bb is dropped
 	f("bb")
 	want := [][]string{{"a", "bb"}, {"ccc"}, {"bb"}}
 	if diff := cmp.Diff(want, inner.asked); diff != "" {
@@ -110,7 +110,7 @@ func TestCachedAsksOnce(t *testing.T) {
 	}
 }
 
-func TestCachedForgetsErrors(t *testing.T) {
+func TestCachedKeepsNoErrors(t *testing.T) {
 	inner := &counting{err: errors.New("down")}
 	c := embed.NewCached(inner, 2)
 	if _, err := c.Embed(t.Context(), "a"); !errors.Is(err, inner.err) {

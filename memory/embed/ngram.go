@@ -1,5 +1,6 @@
-// Package embed has the embedders of the memory: one built in and two that
-// ask a server.
+// Package embed has the embedders of the memory: [NGram] is built in and needs no
+// model, [OpenAI] and [Ollama] use an embedding server, and [Cached] keeps the
+// vectors of any of them.
 package embed
 
 import (
@@ -13,19 +14,19 @@ import (
 	"github.com/empo2/empo2/memory"
 )
 
-// ngramDimension is the dimension of the reference's sentence embedding, too.
+// ngramDimension equals the dimension of the reference's sentence embedding.
 const ngramDimension = 384
 
-// NGram embeds a text as a signed hash of its runs of one, two and three
-// words within a sentence: texts are similar as far as they share words and
-// their order. It needs no model, and its vectors are the same on every
-// platform. A text without words has the zero vector, which is similar to
-// nothing. The zero value is ready to use.
+// NGram embeds a text as a signed hash of the n-grams (one to three words) of its
+// sentences. Two texts are similar if they share words in the same order. NGram
+// needs no model, and its vectors are the same on every platform. A text without
+// words has the zero vector, which is similar to no other. The zero value is ready
+// to use.
 type NGram struct{}
 
 var _ memory.Embedder = NGram{}
 
-// stopWords say nothing about a state.
+// stopWords are ignored, because they do not describe a state.
 var stopWords = map[string]bool{
 	"a": true, "the": true, "of": true, "at": true, "is": true, "it": true, "you": true,
 }
@@ -42,12 +43,12 @@ func (NGram) Embed(_ context.Context, texts ...string) ([][]float32, error) {
 	return vectors, nil
 }
 
-// weights of a run by its number of words. With equal weights two doors of a
-// vault that list the same levers in another order reach a cosine of 0.58;
-// with these, order counts more than vocabulary and they stay below 0.5.
+// weights of an n-gram by its number of words. With equal weights, two doors of a
+// vault with the same levers in another order reach a cosine of 0.58. These
+// weights make order more important than vocabulary: the cosine stays below 0.5.
 var weights = [...]int64{1: 1, 2: 2, 3: 2}
 
-// ngramVector counts in integers, so that no order of summation matters.
+// ngramVector uses integers, so the order of summation has no effect.
 func ngramVector(text string) []float32 {
 	var counts [ngramDimension]int64
 	for _, sentence := range strings.FieldsFunc(text, endsSentence) {
@@ -89,8 +90,8 @@ func words(text string) []string {
 	return kept
 }
 
-// feature hashes an n-gram to a place and a sign. FNV-1a's upper bits change
-// little with the last bytes, so a multiplicative finish spreads them.
+// feature hashes an n-gram to a component and a sign. The last bytes change the
+// upper bits of FNV-1a only a little, so a multiplication mixes the bits.
 func feature(ngram []string) (place int, sign int64) {
 	h := fnv.New64a()
 	for _, word := range ngram {

@@ -10,6 +10,7 @@ import (
 	"github.com/ollama/ollama/api"
 
 	"github.com/empo2/empo2/memory"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 // Ollama embeds with an Ollama server.
@@ -27,16 +28,17 @@ func OpenOllama(ctx context.Context, s Server) (*Ollama, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open Ollama embedder: %w", err)
 	}
-	web := api.NewClient(base, &http.Client{Transport: s.Transport})
-	o := &Ollama{client{server: s, kind: "ollama"}}
+	s.APIKey = ""
+	web, err := s.connect("Ollama")
+	if err != nil {
+		return nil, fmt.Errorf("open Ollama embedder: %w", err)
+	}
+	server := api.NewClient(base, web.HTTP())
+	o := &Ollama{client{server: s, web: web, kind: "ollama"}}
 	o.ask = func(ctx context.Context, texts []string) ([][]float32, error) {
-		answer, err := web.Embed(ctx, &api.EmbedRequest{Model: s.Model, Input: texts})
-		var status api.StatusError
-		if errors.As(err, &status) {
-			return nil, &statusError{status.StatusCode, excerpt(status.ErrorMessage)}
-		}
+		answer, err := server.Embed(ctx, &api.EmbedRequest{Model: s.Model, Input: texts})
 		if err != nil {
-			return nil, err
+			return nil, failure(ctx, web, err)
 		}
 		return answer.Embeddings, nil
 	}
@@ -45,4 +47,21 @@ func OpenOllama(ctx context.Context, s Server) (*Ollama, error) {
 		return nil, fmt.Errorf("open Ollama embedder: %w", err)
 	}
 	return o, nil
+}
+
+// failure classifies an error of Ollama's own client.
+func failure(ctx context.Context, web *jsonhttp.Client, err error) *jsonhttp.Error {
+	var refused api.StatusError
+	var unknown api.AuthorizationError
+	var e *jsonhttp.Error
+	switch {
+	case errors.As(err, &refused):
+		e = web.Refusal(refused.StatusCode, http.Header{}, []byte(refused.ErrorMessage))
+	case errors.As(err, &unknown):
+		e = web.Refusal(http.StatusUnauthorized, http.Header{}, nil)
+	default:
+		e = web.Failure(ctx, err)
+	}
+	e.Op = "POST /api/embed"
+	return e
 }

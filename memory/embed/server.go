@@ -8,9 +8,11 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
-// Server says how to reach an embedding server.
+// Server has the address and the limits of an embedding server.
 type Server struct {
 	// URL without the path of the interface: "http://127.0.0.1:11434" or
 	// "https://api.openai.com".
@@ -18,15 +20,16 @@ type Server struct {
 	Model string
 	// APIKey is sent as a bearer token if it is not empty (OpenAI only).
 	APIKey string
-	// Timeout bounds one request; 0 is 30 s.
+	// Timeout is the deadline of one request. Default 30 s.
 	Timeout time.Duration
-	// Batch is the number of texts in a request, at most; 0 is 64.
+	// Batch is the largest number of texts in a request. Default 64.
 	Batch int
-	// Attempts bounds how often a request is sent while the server is
-	// overloaded (429), failing (5xx) or unreachable; 0 is 5. Between them
-	// pass 0.25 s, 0.5 s, 1 s, … up to 8 s.
+	// Attempts is how often a request is sent while the server is overloaded
+	// (429), fails (5xx) or cannot be reached. Default 5. The pauses between the
+	// attempts are about 0.25 s, 0.5 s, 1 s, … up to 8 s, or as long as the
+	// server asks for.
 	Attempts int
-	// Transport replaces the client's own connections (tests).
+	// Transport replaces the network in tests.
 	Transport http.RoundTripper
 }
 
@@ -48,49 +51,30 @@ func (s Server) withDefaults() (Server, error) {
 	if s.Attempts == 0 {
 		s.Attempts = 5
 	}
-	if s.Transport == nil {
-		s.Transport = http.DefaultTransport.(*http.Transport).Clone()
-	}
 	s.URL = strings.TrimRight(s.URL, "/")
 	return s, nil
 }
 
-// A statusError is an answer that is not 200.
-type statusError struct {
-	status int
-	text   string
+// connect prepares a client for a server of the given kind.
+func (s Server) connect(kind string) (*jsonhttp.Client, error) {
+	return jsonhttp.New(jsonhttp.Config{URL: s.URL, Server: kind, Key: s.APIKey, Transport: s.Transport})
 }
 
-func (e *statusError) Error() string {
-	return fmt.Sprintf("%d %s: %s", e.status, http.StatusText(e.status), e.text)
-}
-
-// permanent marks an answer that asking again will not change.
-type permanent struct{ error }
-
-func (p permanent) Unwrap() error { return p.error }
-
-// retryable reports whether the server may answer differently next time.
-func retryable(err error) bool {
-	var status *statusError
-	if errors.As(err, &status) {
-		return status.status == http.StatusTooManyRequests || status.status >= 500
-	}
-	var p permanent
-	return !errors.As(err, &p)
-}
+// again reports whether the server may answer differently next time.
+func again(err error) bool { return jsonhttp.Retryable(err) || jsonhttp.Status(err) >= 500 }
 
 // A client asks a server in batches and checks its answers. ask sends one
 // request.
 type client struct {
 	server    Server
+	web       *jsonhttp.Client
 	kind      string
 	dimension int // 0 until the first answer, at opening
 	ask       func(ctx context.Context, texts []string) ([][]float32, error)
 }
 
-// open asks for one vector, which tells whether the server can be used and
-// how many dimensions it has.
+// open requests one vector. So it checks that the server can be used, and learns the
+// dimension.
 func (c *client) open(ctx context.Context) error {
 	vectors, err := c.Embed(ctx, "a room with one door")
 	if err != nil {
@@ -109,7 +93,7 @@ func (c *client) Name() string {
 // is not sent, as servers refuse it.
 func (c *client) Embed(ctx context.Context, texts ...string) ([][]float32, error) {
 	vectors := make([][]float32, len(texts))
-	var filled []int // places of the texts that are sent
+	var filled []int // indices of the texts to send
 	for i, text := range texts {
 		if strings.TrimSpace(text) == "" {
 			vectors[i] = make([]float32, c.dimension)
@@ -135,46 +119,25 @@ func (c *client) Embed(ctx context.Context, texts ...string) ([][]float32, error
 	return vectors, nil
 }
 
-func (c *client) retry(ctx context.Context, batch []string) ([][]float32, error) {
-	pause := 250 * time.Millisecond
-	for attempt := 1; ; attempt++ {
-		vectors, err := c.once(ctx, batch)
-		if err == nil {
-			return vectors, nil
-		}
-		if cause := context.Cause(ctx); cause != nil {
-			return nil, cause
-		}
-		if !retryable(err) {
-			return nil, err
-		}
-		if attempt == c.server.Attempts {
-			return nil, fmt.Errorf("after %d attempts: %w", attempt, err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, 8*time.Second)
-	}
+// retry sends a batch until there is an answer.
+func (c *client) retry(ctx context.Context, batch []string) (vectors [][]float32, err error) {
+	r := jsonhttp.Retry{First: 250 * time.Millisecond, Last: 8 * time.Second, Attempts: c.server.Attempts, Again: again}
+	err = r.Do(ctx, func(ctx context.Context) error {
+		vectors, err = c.once(ctx, batch)
+		return err
+	})
+	return vectors, err
 }
 
+// once sends a batch and checks the answer.
 func (c *client) once(ctx context.Context, batch []string) ([][]float32, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, c.server.Timeout,
-		fmt.Errorf("no answer within %s", c.server.Timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, c.server.Timeout, fmt.Errorf("no answer within %v", c.server.Timeout))
 	defer cancel()
 	vectors, err := c.ask(ctx, batch)
 	if err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			return nil, cause
-		}
 		return nil, err
 	}
-	if err := c.check(vectors, len(batch)); err != nil {
-		return nil, permanent{err}
-	}
-	return vectors, nil
+	return vectors, c.check(vectors, len(batch))
 }
 
 // check validates an answer and scales its vectors to unit length.
@@ -207,8 +170,6 @@ func (c *client) check(vectors [][]float32, want int) error {
 
 // Close releases idle connections.
 func (c *client) Close() error {
-	if t, ok := c.server.Transport.(interface{ CloseIdleConnections() }); ok {
-		t.CloseIdleConnections()
-	}
+	c.web.Close()
 	return nil
 }

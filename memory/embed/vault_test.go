@@ -9,7 +9,7 @@ import (
 	"github.com/empo2/empo2/memory/embed"
 )
 
-// corridorStates walks a task to its exit and returns the states on the way.
+// corridorStates solves a task and returns the visited states.
 func corridorStates(t *testing.T, f *vault.Family, task envs.Task) (states []string) {
 	t.Helper()
 	e, err := f.Open(t.Context(), task)
@@ -43,7 +43,7 @@ func dot(a, b []float32) (sum float64) {
 	return sum
 }
 
-// vaultCosines compares the doors of every variation with each other.
+// vaultCosines returns the cosines between the doors of each variation.
 func vaultCosines(t *testing.T, doors, levers int) (cosines []float64) {
 	t.Helper()
 	c := vault.Config{Doors: doors, Levers: levers, Score: vault.Sparse, TrainVariations: 2}
@@ -75,10 +75,10 @@ func vaultCosines(t *testing.T, doors, levers int) (cosines []float64) {
 	return cosines
 }
 
-// The threshold of 0.5 isolates a door: a tip is not shown at another one.
-// Only when two doors list almost the same levers in the same order, about
-// once in 50,000 pairs, do they count as similar.
-func TestNGramTellsTheDoorsOfAVaultApart(t *testing.T) {
+// The threshold of 0.5 separates the doors: a tip is not recalled at another door.
+// Two doors are similar only if they list almost the same levers in the same
+// order, which is the case for about one pair in 50,000.
+func TestNGramSeparatesTheDoorsOfAVault(t *testing.T) {
 	for _, c := range []struct{ doors, levers int }{{2, 4}, {3, 4}, {4, 6}, {4, 8}, {5, 8}, {8, 8}, {8, 2}} {
 		cosines := vaultCosines(t, c.doors, c.levers)
 		if highest := slices.Max(cosines); highest >= 0.5 {

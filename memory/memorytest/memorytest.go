@@ -1,5 +1,5 @@
-// Package memorytest is the conformance suite of [memory.Strategy] and a
-// plain strategy to compare others with.
+// Package memorytest has the conformance suite of [memory.Strategy] ([Run]) and a
+// simple strategy to compare others with ([Reference]).
 package memorytest
 
 import (
@@ -14,14 +14,14 @@ import (
 	"github.com/empo2/empo2/memory"
 )
 
-// DB opens a database in a file of its own, in WAL mode as a run's, with the
-// tables of the memory. It is closed at the end of the test.
+// DB opens a new database file in WAL mode, with the tables of the memory. It is
+// closed at the end of the test.
 func DB(t testing.TB) *sql.DB {
 	t.Helper()
 	return OpenDB(t, filepath.Join(t.TempDir(), "run.db"))
 }
 
-// OpenDB is DB at a path of the caller's.
+// OpenDB is DB with a path.
 func OpenDB(t testing.TB, path string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("sqlite", "file:"+path+
@@ -36,7 +36,8 @@ func OpenDB(t testing.TB, path string) *sql.DB {
 	return db
 }
 
-// Commit commits what s has learnt, or rolls it back.
+// Commit commits the experiences that s has learnt if keep is true, and rolls
+// them back if not.
 func Commit(ctx context.Context, db *sql.DB, s memory.Strategy, keep bool) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
@@ -44,7 +45,7 @@ func Commit(ctx context.Context, db *sql.DB, s memory.Strategy, keep bool) error
 	}
 	done, err := s.Commit(ctx, tx)
 	if err != nil {
-		tx.Rollback() // the error of Commit says more
+		tx.Rollback() // the error of Commit is more important
 		return err
 	}
 	if !keep {
@@ -92,7 +93,7 @@ func (f fixture) recall(scope, text string) memory.Recollection {
 	return r
 }
 
-// texts are the sentences that are shown at a state.
+// texts are the texts of the tips that are recalled at a state.
 func (f fixture) texts(scope, text string) []string {
 	f.t.Helper()
 	texts := []string{}

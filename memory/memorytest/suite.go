@@ -11,21 +11,20 @@ import (
 	"github.com/empo2/empo2/memory"
 )
 
-// Run checks that the strategies that open opens keep the contract of
-// [memory.Strategy]. A strategy must find a state that it has stored again.
-// Open is called twice with the same database to see what a restart leaves.
+// Run checks the contract of [memory.Strategy]. A state must be similar to itself.
+// To simulate a restart, open is called twice with the same database.
 func Run(t *testing.T, open func(t *testing.T, db *sql.DB) memory.Strategy) {
 	for name, test := range map[string]func(fixture){
-		"an empty memory knows nothing":          testEmpty,
-		"visible after the commit only":          testVisibility,
-		"a rollback drops what was learnt":       testRollback,
-		"every visited state is a key":           testKeys,
-		"provenance is kept":                     testProvenance,
-		"scopes are apart":                       testScopes,
-		"an empty tip is none":                   testEmptyTip,
-		"learnt during a commit is for the next": testLearnDuringCommit,
-		"an empty commit":                        func(f fixture) { f.commit(true); f.commit(false); f.commit(true) },
-		"concurrent use":                         testConcurrent,
+		"an empty memory recalls nothing":  testEmpty,
+		"visible only after the commit":    testVisibility,
+		"a rollback drops the experiences": testRollback,
+		"every visited state is a key":     testKeys,
+		"provenance is kept":               testProvenance,
+		"scopes are separate":              testScopes,
+		"an empty tip is not stored":       testEmptyTip,
+		"learning during a commit":         testLearnDuringCommit,
+		"an empty commit":                  func(f fixture) { f.commit(true); f.commit(false); f.commit(true) },
+		"concurrent use":                   testConcurrent,
 	} {
 		t.Run(name, func(t *testing.T) {
 			db := DB(t)
@@ -33,7 +32,7 @@ func Run(t *testing.T, open func(t *testing.T, db *sql.DB) memory.Strategy) {
 		})
 	}
 	t.Run("the order of learning does not matter", func(t *testing.T) { testOrder(t, open) })
-	t.Run("a restart loses nothing", func(t *testing.T) { testReopen(t, open) })
+	t.Run("a restart loses no committed tip", func(t *testing.T) { testReopen(t, open) })
 }
 
 func (f fixture) wantTexts(when, scope, state string, want ...string) {
@@ -69,7 +68,7 @@ func testVisibility(f fixture) {
 	done(true)
 	f.wantTexts("committed", "s", "a hall", "go north")
 	if n := f.recall("s", "a hall").Similar; n == 0 {
-		f.t.Error("nothing is similar to a stored state")
+		f.t.Error("no state is similar to a stored state")
 	}
 }
 
@@ -83,7 +82,7 @@ func testRollback(f fixture) {
 	f.wantTexts("after the next commit", "s", "a hall", "stay")
 }
 
-// testKeys: the reference stored tips under the last state only.
+// testKeys: the reference implementation of the paper uses the last state only.
 func testKeys(f fixture) {
 	f.learn(experience("s", 0, "go north", 1, "a hall", "some kitchen", "dark cellar"))
 	f.commit(true)
@@ -143,7 +142,7 @@ func testLearnDuringCommit(f fixture) {
 	f.wantTexts("the second commit", "s", "a hall", "go north", "stay")
 }
 
-// testConcurrent needs the race detector to be worth its name.
+// testConcurrent finds data races only with the race detector.
 func testConcurrent(f fixture) {
 	const workers, rounds = 4, 5
 	for round := range rounds {

@@ -8,11 +8,15 @@ import (
 	"strings"
 )
 
-// Check refuses values out of range, contradictions, and keys that were given
-// another value than their default although they have no effect. given maps
-// the keys that the user wrote to the place where they stand; nil means that
-// all of them came from code.
-func Check(c Config, given map[string]string) error {
+// Check refuses values out of range and contradictions in a derived
+// configuration, whatever its layers were.
+func Check(c Config) error { return check(c, c, nil, Machine{}) }
+
+// check refuses values out of range, contradictions, and keys that were given
+// another value than their default although they have no effect. c is derived;
+// base are the defaults and the profile below it; given maps the keys that the
+// user wrote to the place where they stand.
+func check(c, base Config, given map[string]string, m Machine) error {
 	place := func(key string) string {
 		if p, ok := given[key]; ok && p != "" {
 			return p + ": " + key
@@ -24,7 +28,7 @@ func Check(c Config, given map[string]string) error {
 			return &Error{place(r.key), r.msg, r.hint}
 		}
 	}
-	return checkIneffective(c, given, place)
+	return checkIneffective(c, base, given, place, m)
 }
 
 type rule struct {
@@ -38,7 +42,8 @@ func between(key string, v, lo, hi float64) rule {
 	if math.IsInf(hi, 1) {
 		hint = fmt.Sprintf("%g or more", lo)
 	}
-	return rule{key, v >= lo && v <= hi && !math.IsInf(v, 0), fmt.Sprintf("%g is out of range", v), hint} // NaN fails both
+	return rule{key, v >= lo && v <= hi && !math.IsInf(v, 0), fmt.Sprintf("%g is out of range", v),
+		hint} // NaN fails both
 }
 
 func above(key string, v float64) rule {
@@ -46,87 +51,170 @@ func above(key string, v float64) rule {
 }
 
 func oneOf(key, v string, valid ...string) rule {
-	return rule{key, slices.Contains(valid, v), fmt.Sprintf("unknown value %q", v), "one of " + strings.Join(valid, ", ")}
+	return rule{key, slices.Contains(valid, v), fmt.Sprintf("unknown value %q", v), "one of " + strings.Join(valid,
+		", ")}
 }
 
 func rules(c Config) []rule {
-	inf := math.Inf(1)
-	a := c.Algorithm
-	return append([]rule{
-		{"run.name", c.Run.Name != "" && !strings.ContainsAny(c.Run.Name, "/\\\x00") && c.Run.Name != "." && c.Run.Name != "..", fmt.Sprintf("%q is not a folder name", c.Run.Name), "letters, digits, '-' and '_'"},
+	return slices.Concat(runRules(c), algorithmRules(c.Algorithm), lossRules(c.Loss), optimizerRules(c.Optimizer),
+		rolloutRules(c), memoryRules(c), evalRules(c.Eval), trainerRules(c.Trainer), environmentRules(c),
+		samplerRules(c),
+		contradictions(c))
+}
+
+func runRules(c Config) []rule {
+	name := c.Run.Name
+	isName := name != "" && !strings.ContainsAny(name, "/\\\x00") && name != "." && name != ".."
+	return []rule{
+		{"run.name", isName, fmt.Sprintf("%q is not a folder name", name), "letters, digits, '-' and '_'"},
 		{"run.dir", c.Run.Dir != "", "is empty", `for example dir = "runs"`},
 		between("run.steps", float64(c.Run.Steps), 0, 1e9),
-		between("run.minutes", c.Run.Minutes, 0, inf),
+		between("run.max_seconds", c.Run.MaxSeconds, 0, math.Inf(1)),
 		between("run.keep_checkpoints", float64(c.Run.KeepCheckpoints), 1, 1e6),
 		{"prompt.template", c.Prompt.Template != "", "is empty", "plain, recipe, or the path of a template file"},
-		oneOf("algorithm.name", c.Algorithm.Name, "empo2", "grpo", "adapt"),
-		between("algorithm.groups", float64(c.Algorithm.Groups), 1, 1e5),
-		between("algorithm.group_size", float64(c.Algorithm.GroupSize), 2, 1e5),
-		oneOf("algorithm.mode_draw", c.Algorithm.ModeDraw, "step", "group", "episode"),
-		between("algorithm.memory_probability", c.Algorithm.MemoryProbability, 0, 1),
-		between("algorithm.off_policy_probability", c.Algorithm.OffPolicyProbability, 0, 1),
-		oneOf("algorithm.baseline", c.Algorithm.Baseline, "group", "tip-free"),
-		between("loss.clip_low", c.Loss.ClipLow, 0, 1),
-		between("loss.clip_high", c.Loss.ClipHigh, 0, inf),
-		{"loss.dual_clip", c.Loss.DualClip == 0 || c.Loss.DualClip > 1 && !math.IsInf(c.Loss.DualClip, 0), fmt.Sprintf("%g is out of range", c.Loss.DualClip), "0 (off) or a number above 1"},
-		{"loss.logprob_floor", c.Loss.LogprobFloor <= 0 && !math.IsInf(c.Loss.LogprobFloor, 0), fmt.Sprintf("%g is not a log-prob", c.Loss.LogprobFloor), "0 or below; -1e30 switches the mask off"},
-		between("loss.kl", c.Loss.KL, 0, inf),
-		between("loss.kl_sampled", c.Loss.KLSampled, 0, inf),
-		oneOf("loss.kl_estimator", c.Loss.KLEstimator, "exact", "k3"),
-		{"loss.mismatch_cap", c.Loss.MismatchCap == 0 || c.Loss.MismatchCap >= 1 && !math.IsInf(c.Loss.MismatchCap, 0), fmt.Sprintf("%g would make every token count less", c.Loss.MismatchCap), "0 (off) or a number from 1"},
-		above("loss.mismatch_tolerance", c.Loss.MismatchTolerance),
-		oneOf("loss.average", c.Loss.Average, "episode", "token"),
-		between("loss.minibatch", float64(c.Loss.MiniBatch), 1, 1e6),
-		between("loss.epochs", float64(c.Loss.Epochs), 1, 100),
-		above("optimizer.learning_rate", c.Optimizer.LearningRate),
-		between("optimizer.beta1", c.Optimizer.Beta1, 0, 0.999999),
-		between("optimizer.beta2", c.Optimizer.Beta2, 0, 0.999999),
-		above("optimizer.eps", c.Optimizer.Eps),
-		between("optimizer.weight_decay", c.Optimizer.WeightDecay, 0, inf),
-		between("optimizer.grad_clip_norm", c.Optimizer.GradClipNorm, 0, inf),
-		{"rollout.temperature", c.Rollout.Temperature == 1 || a.Name == "adapt" && c.Rollout.Temperature >= 0 && c.Rollout.Temperature <= 10,
-			fmt.Sprintf("%g: training needs log-probs at temperature 1", c.Rollout.Temperature), "leave it at 1.0; eval.temperature is free"},
-		between("rollout.max_steps", float64(c.Rollout.MaxSteps), 1, 1e6),
-		between("rollout.max_tokens", float64(c.Rollout.MaxTokens), 1, 1e6),
-		between("rollout.episodes_in_flight", float64(c.Rollout.EpisodesInFlight), 1, 1e5),
-		between("rollout.retries", float64(c.Rollout.Retries), 0, 100),
+	}
+}
+
+func algorithmRules(a Algorithm) []rule {
+	return []rule{
+		oneOf("algorithm.name", a.Name, "empo2", "grpo", "adapt"),
+		between("algorithm.groups", float64(a.Groups), 1, 1e5),
+		between("algorithm.group_size", float64(a.GroupSize), 2, 1e5),
+		oneOf("algorithm.mode_draw", a.ModeDraw, "step", "group", "episode"),
+		between("algorithm.memory_probability", a.MemoryProbability, 0, 1),
+		between("algorithm.off_policy_probability", a.OffPolicyProbability, 0, 1),
+		oneOf("algorithm.baseline", a.Baseline, "group", "tip-free"),
+	}
+}
+
+func lossRules(l Loss) []rule {
+	inf := math.Inf(1)
+	return []rule{
+		between("loss.clip_low", l.ClipLow, 0, 1),
+		between("loss.clip_high", l.ClipHigh, 0, inf),
+		{"loss.dual_clip", l.DualClip == 0 || l.DualClip > 1 && !math.IsInf(l.DualClip, 0),
+			fmt.Sprintf("%g is out of range", l.DualClip), "0 (off) or a number above 1"},
+		{"loss.logprob_floor", l.LogprobFloor <= 0 && !math.IsInf(l.LogprobFloor, 0),
+			fmt.Sprintf("%g is not a log-prob", l.LogprobFloor), "0 or below; -1e30 switches the mask off"},
+		between("loss.kl", l.KL, 0, inf),
+		between("loss.kl_sampled", l.KLSampled, 0, inf),
+		oneOf("loss.kl_estimator", l.KLEstimator, "exact", "k3"),
+		between("loss.entropy", l.Entropy, 0, inf),
+		{"loss.mismatch_cap", l.MismatchCap == 0 || l.MismatchCap >= 1 && !math.IsInf(l.MismatchCap, 0),
+			fmt.Sprintf("%g would reduce the weight of every token", l.MismatchCap), "0 (off) or a number from 1"},
+		above("loss.mismatch_tolerance", l.MismatchTolerance),
+		oneOf("loss.average", l.Average, "episode", "token", "constant"),
+		between("loss.average_length", float64(l.AverageLength), 1, 1e9),
+		between("loss.minibatch", float64(l.MiniBatch), 1, 1e6),
+		between("loss.epochs", float64(l.Epochs), 1, 100),
+	}
+}
+
+func optimizerRules(o Optimizer) []rule {
+	return []rule{
+		above("optimizer.learning_rate", o.LearningRate),
+		oneOf("optimizer.schedule", o.Schedule, "constant", "linear", "cosine"),
+		between("optimizer.warmup_steps", float64(o.WarmupSteps), 0, 1e9),
+		between("optimizer.beta1", o.Beta1, 0, 0.999999),
+		between("optimizer.beta2", o.Beta2, 0, 0.999999),
+		above("optimizer.eps", o.Eps),
+		between("optimizer.weight_decay", o.WeightDecay, 0, math.Inf(1)),
+		between("optimizer.grad_clip_norm", o.GradClipNorm, 0, math.Inf(1)),
+	}
+}
+
+// rolloutRules keep the distribution that is sampled from the one that is
+// trained: temperature, top_p and top_k change it.
+func rolloutRules(c Config) []rule {
+	r, adapt := c.Rollout, c.Algorithm.Name == "adapt"
+	out := []rule{
+		{"rollout.temperature", r.Temperature == 1 || adapt && r.Temperature >= 0 && r.Temperature <= 10,
+			fmt.Sprintf("%g: training needs log-probs at temperature 1", r.Temperature),
+			"leave it at 1.0; eval.temperature is free"},
+		{"rollout.top_p", r.TopP == 1 || adapt && r.TopP > 0 && r.TopP < 1,
+			fmt.Sprintf("%g: training needs samples from the whole distribution", r.TopP),
+			"leave it at 1.0; eval.top_p is free"},
+		{"rollout.top_k", r.TopK == 0 || adapt && r.TopK > 0,
+			fmt.Sprintf("%d: training needs samples from the whole distribution", r.TopK),
+			"leave it at 0; eval.top_k is free"},
+		{"rollout.stop", !slices.Contains(r.Stop, ""), "contains an empty string", `for example stop = ["\n"]`},
+		between("rollout.max_turns", float64(r.MaxTurns), 1, 1e6),
+		between("rollout.max_tokens", float64(r.MaxTokens), 1, 1e6),
+		between("rollout.concurrency", float64(r.Concurrency), 1, 1e5),
+		between("rollout.retries", float64(r.Retries), 0, 100),
+	}
+	return out
+}
+
+func memoryRules(c Config) []rule {
+	return []rule{
 		between("memory.k", float64(c.Memory.K), 1, 1000),
 		between("memory.threshold", c.Memory.Threshold, -1, 1),
 		between("memory.capacity", float64(c.Memory.Capacity), 1, 1e7),
 		oneOf("memory.keep", c.Memory.Keep, "all", "latest"),
 		oneOf("memory.embedder", c.Memory.Embedder, "ngram", "openai", "ollama"),
-		between("novelty.weight", c.Novelty.Weight, 0, inf),
+		between("novelty.weight", c.Novelty.Weight, 0, math.Inf(1)),
 		oneOf("novelty.source", c.Novelty.Source, "tips", "states"),
 		between("novelty.cap", float64(c.Novelty.Cap), 0, 1e9),
 		oneOf("reflection.by", c.Reflection.By, "policy", "base"),
 		between("reflection.temperature", c.Reflection.Temperature, 0, 10),
 		between("reflection.max_tokens", float64(c.Reflection.MaxTokens), 1, 1e6),
-		between("eval.every", float64(c.Eval.Every), 0, 1e9),
-		between("eval.episodes", float64(c.Eval.Episodes), 1, 1e7),
-		between("eval.final_episodes", float64(c.Eval.FinalEpisodes), 1, 1e7),
-		between("eval.temperature", c.Eval.Temperature, 0, 10),
-		{"trainer.model", c.Trainer.Model != "", "is empty", `"embedded" or a folder in Hugging Face format`},
-		between("trainer.rank", float64(c.Trainer.Rank), 1, 4096),
-		above("trainer.alpha", c.Trainer.Alpha),
-		oneOf("trainer.dtype", c.Trainer.Dtype, "float32", "bfloat16"),
-		{"trainer.device", c.Trainer.Device != "", "is empty", `"auto", "cpu", "cuda" or "cuda:0"`},
-		between("trainer.threads", float64(c.Trainer.Threads), 0, 1024),
-		above("trainer.timeout_seconds", c.Trainer.TimeoutSeconds),
-		between("trainer.restarts", float64(c.Trainer.Restarts), 0, 1000),
-	}, slices.Concat(environmentRules(c), samplerRules(c), contradictions(c))...)
+	}
+}
+
+func evalRules(e Eval) []rule {
+	return []rule{
+		between("eval.every", float64(e.Every), 0, 1e9),
+		between("eval.episodes", float64(e.Episodes), 1, 1e7),
+		between("eval.final_episodes", float64(e.FinalEpisodes), 1, 1e7),
+		between("eval.temperature", e.Temperature, 0, 10),
+		{"eval.top_p", e.TopP > 0 && e.TopP <= 1, fmt.Sprintf("%g is out of range", e.TopP),
+			"a number above 0, up to 1 (off)"},
+		between("eval.top_k", float64(e.TopK), 0, 1e6),
+	}
+}
+
+// isModuleKeyword reports whether a target module is a keyword rather than a
+// name.
+func isModuleKeyword(name string) bool { return name == AllLinear || name == "attention" }
+
+func trainerRules(t Trainer) []rule {
+	named := len(t.TargetModules) > 0 && !slices.Contains(t.TargetModules, "")
+	alone := len(t.TargetModules) == 1 || !slices.ContainsFunc(t.TargetModules, isModuleKeyword)
+	return []rule{
+		between("trainer.rank", float64(t.Rank), 1, 4096),
+		above("trainer.alpha", t.Alpha),
+		{"trainer.target_modules", named, "names no module", `["all-linear"], or names such as ["q_proj", "v_proj"]`},
+		{"trainer.target_modules", alone, "all-linear and attention stand alone",
+			`["all-linear"] alone, or names without it`},
+		oneOf("trainer.dtype", t.Dtype, "float32", "bfloat16"),
+		{"trainer.device", t.Device != "", "is empty", `"auto", "cpu", "cuda" or "cuda:0"`},
+		between("trainer.threads", float64(t.Threads), 0, 1024),
+		above("trainer.timeout_seconds", t.TimeoutSeconds),
+		between("trainer.restarts", float64(t.Restarts), 0, 1000),
+	}
 }
 
 func contradictions(c Config) []rule {
 	a := c.Algorithm
+	mixed := a.Name == "empo2" && a.ModeDraw == "episode"
+	shown := int(math.Round(a.MemoryProbability * float64(a.GroupSize))) // episodes of a mixed group with tips
+	server := c.Memory.Embedder != "ngram"
 	return []rule{
 		{"algorithm.baseline", a.Name != "empo2" || a.Baseline != "tip-free" || a.ModeDraw == "episode",
-			fmt.Sprintf("tip-free needs mixed groups, but mode_draw is %q", a.ModeDraw), `baseline = "group", or mode_draw = "episode"`},
-		{"algorithm.memory_probability", a.Name != "empo2" || a.ModeDraw != "episode" || a.Baseline != "tip-free" || int(math.Round(a.MemoryProbability*float64(a.GroupSize))) < a.GroupSize,
+			fmt.Sprintf("tip-free needs mixed groups, but mode_draw is %q", a.ModeDraw),
+			`baseline = "group", or mode_draw = "episode"`},
+		{"algorithm.memory_probability", !mixed || a.Baseline != "tip-free" || shown < a.GroupSize,
 			"leaves no episode without tips for the tip-free baseline", "lower memory_probability or raise group_size"},
-		{"algorithm.memory_probability", a.Name != "empo2" || a.ModeDraw != "episode" || a.MemoryProbability == 0 || math.Round(a.MemoryProbability*float64(a.GroupSize)) >= 1,
+		{"algorithm.memory_probability", !mixed || a.MemoryProbability == 0 || shown >= 1,
 			"gives no episode of a group tips", "raise memory_probability or group_size"},
-		{"memory.url", c.Memory.Embedder == "ngram" || c.Memory.URL != "", "is empty, but the embedder is a server", `for example url = "http://127.0.0.1:11434"`},
-		{"memory.model", c.Memory.Embedder == "ngram" || c.Memory.Model != "", "is empty, but the embedder is a server", "the name of its embedding model"},
+		{"memory.url", !server || c.Memory.URL != "", "is empty, but the embedder is a server",
+			`for example url = "http://127.0.0.1:11434"`},
+		{"memory.model", !server || c.Memory.Model != "", "is empty, but the embedder is a server",
+			"the name of its embedding model"},
+		{"optimizer.warmup_steps", c.Optimizer.WarmupSteps == 0 || c.Optimizer.WarmupSteps < c.Run.Steps,
+			fmt.Sprintf("%d is not less than run.steps = %d", c.Optimizer.WarmupSteps, c.Run.Steps),
+			"warm up for 5 to 10 % of the steps"},
 	}
 }
 
@@ -148,8 +236,10 @@ func ineffective(c Config) []idle {
 		"memory.", "novelty.", "reflection.", "algorithm.mode_draw", "algorithm.memory_probability",
 		"algorithm.off_policy_probability", "algorithm.baseline")
 	when(c.Algorithm.Name == "adapt", `algorithm.name is "adapt": nothing is trained and every episode is shown tips`,
-		"loss.", "optimizer.", "novelty.", "algorithm.mode_draw", "algorithm.memory_probability", "algorithm.off_policy_probability",
-		"algorithm.baseline", "algorithm.normalize_std", "sampler.canary", "sampler.vllm.sleep", "sampler.sglang.sleep", "run.keep_checkpoints", "trainer.")
+		"loss.", "optimizer.", "novelty.", "algorithm.mode_draw", "algorithm.memory_probability",
+		"algorithm.off_policy_probability",
+		"algorithm.baseline", "algorithm.normalize_std", "rollout.mask_truncated", "sampler.canary_tolerance",
+		"sampler.vllm.sleep", "sampler.sglang.sleep", "run.keep_checkpoints", "trainer.")
 	when(c.Algorithm.MemoryProbability == 0, "algorithm.memory_probability is 0: no episode is shown tips",
 		"memory.", "novelty.", "reflection.", "algorithm.off_policy_probability")
 	when(c.Eval.Every == 0, "eval.every is 0: only the final evaluation is made", "eval.episodes")
@@ -157,19 +247,26 @@ func ineffective(c Config) []idle {
 		when(c.Env.Name != name, fmt.Sprintf("env.name is %q, not %q", c.Env.Name, name), "env."+name+".")
 	}
 	when(c.Loss.KL == 0 && c.Loss.KLSampled == 0, "loss.kl and loss.kl_sampled are 0", "loss.kl_estimator")
+	when(c.Loss.Average != "constant", fmt.Sprintf("loss.average is %q, not \"constant\"", c.Loss.Average),
+		"loss.average_length")
 	when(c.Novelty.Weight == 0, "novelty.weight is 0", "novelty.source", "novelty.cap")
 	idleSampler(c, when)
 	when(c.Memory.Embedder == "ngram", `memory.embedder is "ngram"`, "memory.url", "memory.model")
 	return out
 }
 
-func checkIneffective(c Config, given map[string]string, place func(string) string) error {
-	defaults := map[string]string{}
-	walk(reflect.ValueOf(Default()), "", func(name, _ string, v reflect.Value) { defaults[name] = format(v) }, nil)
+// checkIneffective refuses a key that does nothing, unless its value is the one
+// that it would have anyway.
+func checkIneffective(c, base Config, given map[string]string, place func(string) string, m Machine) error {
+	defaults := values(base)
 	var found error
 	for _, i := range ineffective(c) {
-		walk(reflect.ValueOf(c), "", func(name, _ string, v reflect.Value) {
-			if _, ok := given[name]; !ok || found != nil || format(v) == defaults[name] || !Matches(name, i.keys) {
+		walk(reflect.ValueOf(c), "", func(name string, v reflect.Value) {
+			if _, ok := given[name]; !ok || found != nil || !Matches(name, i.keys) {
+				return
+			}
+			value := format(v)
+			if value == defaults[name] || slices.Contains(derivedKeys, name) && value == underived(c, base, name, m) {
 				return
 			}
 			found = &Error{place(name), "has no effect: " + i.why, "remove it, or change the other key"}

@@ -4,18 +4,39 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
+	"github.com/BurntSushi/toml"
 	"github.com/google/go-cmp/cmp"
 )
 
 var update = flag.Bool("update", false, "rewrite config.toml from the defaults")
 
-func TestShippedFileEqualsDefaults(t *testing.T) {
+// load reads files and sets on a machine without a GPU.
+func load(profile string, files, sets []string) (Config, error) {
+	return Source{Profile: profile, Files: files, Sets: sets}.Load()
+}
+
+// writeFile writes a file into a folder of the test and returns its path.
+func writeFile(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// config.toml at the top of the repository is the demonstration, with every key
+// in a comment.
+func TestShippedFileIsTheDemonstration(t *testing.T) {
 	const path = "../../config.toml"
 	var b strings.Builder
-	if err := Write(&b, Default()); err != nil {
+	if err := WriteTemplate(&b, Demo); err != nil {
 		t.Fatal(err)
 	}
 	if *update {
@@ -28,30 +49,35 @@ func TestShippedFileEqualsDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(b.String(), string(got)); diff != "" {
-		t.Errorf("config.toml is not what the defaults say (go test ./orchestrator/config -update):\n%s", diff)
+		t.Errorf("config.toml is not what the program writes (go test ./orchestrator/config -update):\n%s", diff)
 	}
-	c, err := Load(path, nil)
+	c, err := load("", []string{path}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(Default(), c); diff != "" {
-		t.Errorf("config.toml does not load as the defaults:\n%s", diff)
+	demo, err := load(Demo, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(demo, c); diff != "" {
+		t.Errorf("config.toml does not load as the demonstration:\n%s", diff)
+	}
+	uncommented := regexp.MustCompile(`(?m)^#(\S+ = )`).ReplaceAllString(string(got), "$1")
+	if c, err = load("", []string{writeFile(t, "all.toml", uncommented)}, nil); err != nil || cmp.Diff(demo, c) != "" {
+		t.Errorf("with every key given: %v\n%s", err, cmp.Diff(demo, c))
 	}
 }
 
 func TestBadFiles(t *testing.T) {
 	f := func(text, wantPlace, wantMsg string) {
 		t.Helper()
-		path := filepath.Join(t.TempDir(), "c.toml")
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		_, err := Load(path, nil)
+		_, err := load("", []string{writeFile(t, "c.toml", text)}, nil)
 		if err == nil {
 			t.Errorf("%q: accepted", text)
 			return
 		}
-		if msg := err.Error(); !strings.Contains(msg, wantPlace) || !strings.Contains(msg, wantMsg) || !strings.Contains(msg, "hint: ") {
+		if msg := err.Error(); !strings.Contains(msg, wantPlace) || !strings.Contains(msg, wantMsg) ||
+			!strings.Contains(msg, "hint: ") {
 			t.Errorf("%q:\n%s\nwants %q, %q and a hint", text, msg, wantPlace, wantMsg)
 		}
 	}
@@ -70,7 +96,7 @@ func TestBadFiles(t *testing.T) {
 	f("[algorithm]\nmode_draw = \"group\"\n", "algorithm.baseline", "needs mixed groups")
 	f("[algorithm]\nmemory_probability = 1.0\n", "algorithm.memory_probability", "no episode without tips")
 	f("[algorithm]\nname = \"grpo\"\n[memory]\nk = 5\n", "memory.k", "has no effect")
-	f("[loss]\nkl = 0.0\nkl_sampled = 0.0\nkl_estimator = \"k3\"\n", "loss.kl_estimator", "has no effect")
+	f("[loss]\nkl_estimator = \"k3\"\n", "loss.kl_estimator", "has no effect")
 	f("[memory]\nurl = \"http://127.0.0.1:1\"\n", "memory.url", "has no effect")
 	f("[memory]\nembedder = \"ollama\"\n", "memory.url", "is empty")
 	f("[env.vault]\nlevers = 13\n", "env.vault.levers", "out of range")
@@ -80,33 +106,48 @@ func TestBadFiles(t *testing.T) {
 	f("[env]\nname = \"agentgym\"\n", "env.agentgym.url", "is empty")
 	f("[env]\nname = \"agentgym\"\n[env.agentgym]\nurl = \"http://h\"\n", "env.agentgym.dialect", "is empty")
 	f("[env]\nname = \"openenv\"\n", "env.openenv.url", "is empty")
-	f("[env.openenv]\nsessions = 2\n", "env.openenv.sessions", "has no effect")
+	f("[env.openenv]\nconcurrency = 2\n", "env.openenv.concurrency", "has no effect")
 	f("[env]\nname = \"ors\"\n", "env.ors.url", "is empty")
-	f("[env]\nname = \"ors\"\n[env.ors]\nurl = \"http://h\"\ninput = \"{}\"\n", "env.ors.input", "no effect without env.ors.tool")
+	f("[env]\nname = \"ors\"\n[env.ors]\nurl = \"http://h\"\ninput = \"{}\"\n", "env.ors.input",
+		"no effect without env.ors.tool")
 	f("[prompt]\ntemplate = \"\"\n", "prompt.template", "is empty")
-	f("[env]\nname = \"scienceworld\"\n[env.scienceworld]\nreads = \"some\"\n", "env.scienceworld.reads", "unknown value")
+	f("[env]\nname = \"scienceworld\"\n[env.scienceworld]\nreads = \"some\"\n", "env.scienceworld.reads",
+		"unknown value")
 	f("[rollout]\ntemperature = 0.7\n", "rollout.temperature", "temperature 1")
-	f("[sampler]\nmodel = \"/models/x.gguf\"\n", "sampler.model", "different models")
+	f("[rollout]\ntop_p = 0.9\n", "rollout.top_p", "whole distribution")
+	f("[rollout]\ntop_k = 40\n", "rollout.top_k", "whole distribution")
+	f("[rollout]\nstop = [\"\"]\n", "rollout.stop", "empty string")
+	f("[eval]\ntop_p = 0.0\n", "eval.top_p", "out of range")
+	f("[model]\npath = \"/models/x.gguf\"\n", "model.path", "cannot be trained")
+	f("[loss]\naverage_length = 100\n", "loss.average_length", "has no effect")
+	f("[optimizer]\nschedule = \"step\"\n", "optimizer.schedule", "one of constant, linear, cosine")
+	f("[optimizer]\nwarmup_steps = 300\n", "optimizer.warmup_steps", "not less than run.steps")
+	f("[trainer]\ntarget_modules = []\n", "trainer.target_modules", "names no module")
+	f("[trainer]\ntarget_modules = [\"all-linear\", \"q_proj\"]\n", "trainer.target_modules", "stand alone")
+	f("[sampler]\ntemplate_args = \"[1]\"\n", "c.toml:2", "sampler.template_args is of type table")
+	f("profile = \"gpu\"\n", "c.toml:1", "unknown profile \"gpu\"")
 	f("[run]\nname = \"a/b\"\n", "run.name", "not a folder name")
 }
 
 func TestMissingFileSaysHowToMakeOne(t *testing.T) {
-	_, err := Load(filepath.Join(t.TempDir(), "none.toml"), nil)
-	if err == nil || !strings.Contains(err.Error(), "empo2 config >") {
+	_, err := load("", []string{filepath.Join(t.TempDir(), "none.toml")}, nil)
+	if err == nil || !strings.Contains(err.Error(), "empo2 init --model") {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestSet(t *testing.T) {
-	c, err := Load("", []string{"algorithm.name=grpo", "env.vault.houses=[7, 8]", "run.steps = 3", "loss.kl=1", "run.name=7", `run.dir="a b"`})
+	c, err := load("", nil, []string{"algorithm.name=grpo", "env.vault.houses=[7, 8]", "run.steps = 3", "loss.kl=1",
+		"run.name=7", `run.dir="a b"`})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Algorithm.Name != "grpo" || c.Run.Steps != 3 || len(c.Env.Vault.Houses) != 2 || c.Loss.KL != 1 || c.Run.Name != "7" || c.Run.Dir != "a b" {
+	if c.Algorithm.Name != "grpo" || c.Run.Steps != 3 || len(c.Env.Vault.Houses) != 2 || c.Loss.KL != 1 ||
+		c.Run.Name != "7" || c.Run.Dir != "a b" {
 		t.Errorf("got %+v", c)
 	}
 	for _, bad := range []string{"run.steps", "run.stepz=3", "=3", "run.steps=x y"} {
-		if _, err := Load("", []string{bad}); err == nil || !strings.Contains(err.Error(), "--set") {
+		if _, err := load("", nil, []string{bad}); err == nil || !strings.Contains(err.Error(), "--set") {
 			t.Errorf("--set %s: got %v", bad, err)
 		}
 	}
@@ -114,8 +155,10 @@ func TestSet(t *testing.T) {
 
 // A configuration whose memory is changed can be compared with GRPO.
 func TestWith(t *testing.T) {
-	c := Default()
-	c.Memory.K = 10
+	c, err := load(Demo, nil, []string{"memory.k=10"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	grpo, err := With(c, []string{"algorithm.name=grpo"})
 	if err != nil || grpo.Algorithm.Name != "grpo" || c.Algorithm.Name != "empo2" {
 		t.Errorf("got %q, %v", grpo.Algorithm.Name, err)
@@ -127,18 +170,31 @@ func TestWith(t *testing.T) {
 
 func TestDifferences(t *testing.T) {
 	a, b := Default(), Default()
-	b.Memory.K = 10
-	if got := Differences(a, b); len(got) != 1 || got[0] != "memory.k: 3 → 10" {
+	b.Memory.K = 3
+	if got := Differences(a, b); len(got) != 1 || got[0] != "memory.k: 10 → 3" {
 		t.Errorf("got %q", got)
 	}
 }
 
-func TestEveryDefaultHasADocOrAnObviousName(t *testing.T) {
-	obvious := "run.dir optimizer. reflection.temperature reflection.max_tokens eval.temperature sampler.llamacpp.threads trainer.rank trainer.alpha"
+// defaults.toml has every key of Config and no other, with its meaning.
+func TestEveryKeyHasADefaultAndAMeaning(t *testing.T) {
+	var c Config
+	meta, err := toml.Decode(defaultsText, &c)
+	if err != nil || len(meta.Undecoded()) > 0 {
+		t.Fatalf("%v, unknown %v", err, meta.Undecoded())
+	}
+	obvious := []string{"run.dir", "optimizer.beta1", "optimizer.beta2", "optimizer.eps", "reflection.temperature"}
 	for name, k := range keys() {
-		table := name[:strings.LastIndex(name, ".")+1]
-		if k.doc == "" && !strings.Contains(obvious, name) && !strings.Contains(obvious, table) {
-			t.Errorf("%s has no doc tag", name)
+		if !meta.IsDefined(strings.Split(name, ".")...) {
+			t.Errorf("%s is not in defaults.toml", name)
+		}
+		if len(k.doc) == 0 && !slices.Contains(obvious, name) {
+			t.Errorf("%s has no comment", name)
+		}
+	}
+	for line := range strings.Lines(defaultsText) {
+		if utf8.RuneCountInString(line) > 120 {
+			t.Errorf("a long line: %s", line)
 		}
 	}
 }
@@ -146,7 +202,7 @@ func TestEveryDefaultHasADocOrAnObviousName(t *testing.T) {
 func TestSamplerKeys(t *testing.T) {
 	f := func(sets []string, want ...string) {
 		t.Helper()
-		_, err := Load("", sets)
+		_, err := load("", nil, sets)
 		if len(want) == 0 {
 			if err != nil {
 				t.Errorf("%v: %v", sets, err)
@@ -162,12 +218,42 @@ func TestSamplerKeys(t *testing.T) {
 	f([]string{"sampler.backend=vllm"})
 	f([]string{"sampler.backend=vllm", `sampler.vllm.urls=["http://127.0.0.1:8000"]`})
 	f([]string{"sampler.backend=vllm", `sampler.vllm.urls=["127.0.0.1:8000"]`}, "sampler.vllm.urls", "http://")
-	f([]string{"sampler.backend=vllm", `sampler.vllm.urls=["http://a:1"]`, "sampler.vllm.replicas=2"}, "sampler.vllm.replicas", "no effect")
+	f([]string{"sampler.backend=vllm", `sampler.vllm.urls=["http://a:1"]`, "sampler.vllm.replicas=2"},
+		"sampler.vllm.replicas", "no effect")
 	f([]string{"sampler.vllm.sleep=true"}, "no effect", `sampler.backend is "llamacpp"`)
-	f([]string{"sampler.backend=ollama"}, "sampler.model", "by which the server knows it")
-	f([]string{"sampler.backend=ollama", "sampler.model=qwen2.5:0.5b"})
-	f([]string{"sampler.backend=openai", "sampler.model=m", "sampler.openai.url=https://host/v1"}, "takes no adapters", "adapt")
-	f([]string{"sampler.backend=openai", "sampler.model=m", "sampler.openai.url=https://host/v1", "algorithm.name=adapt"})
-	f([]string{"sampler.backend=openai", "sampler.model=m", "algorithm.name=adapt"}, "sampler.openai.url", "not the address")
+	f([]string{"sampler.backend=ollama"}, "sampler.served_model_name", "by which the server knows")
+	f([]string{"sampler.backend=ollama", "sampler.served_model_name=qwen2.5:0.5b"})
+	openai := []string{"sampler.backend=openai", "sampler.served_model_name=m", "sampler.openai.url=https://host/v1"}
+	f(openai, "takes no adapters", "adapt")
+	f(append(openai, "algorithm.name=adapt"))
+	f(append(openai, "algorithm.name=adapt", "rollout.top_p=0.9", "rollout.top_k=40"))
+	f([]string{"sampler.backend=openai", "sampler.served_model_name=m", "algorithm.name=adapt"}, "sampler.openai.url",
+		"not the address")
 	f([]string{"sampler.backend=sgl"}, "one of llamacpp, vllm, sglang, ollama, openai")
+	f([]string{"model.path=m.gguf", "algorithm.name=adapt", "sampler.backend=llamacpp"})
+	f([]string{"model.path=embedded", "sampler.llamacpp.gguf=m.gguf"}, "sampler.llamacpp.gguf", "another model")
+	f([]string{"sampler.served_model_name=m"}, "sampler.served_model_name", "no effect")
+	f([]string{"sampler.backend=sglang", `sampler.sglang.urls=["http://a:1"]`, "sampler.max_model_len=99"},
+		"does not start the server")
+}
+
+// Template arguments are a table or JSON, and survive being written.
+func TestTemplateArguments(t *testing.T) {
+	want := TemplateArgs{"enable_thinking": false, "style": "short"}
+	for _, set := range []string{
+		`sampler.template_args={enable_thinking = false, style = "short"}`,
+		`sampler.template_args={"enable_thinking": false, "style": "short"}`,
+	} {
+		c, err := load("", nil, []string{set})
+		if err != nil || cmp.Diff(want, c.Sampler.TemplateArgs) != "" {
+			t.Errorf("%s: %v, %v", set, c.Sampler.TemplateArgs, err)
+		}
+		if again := clone(c); cmp.Diff(c, again) != "" {
+			t.Errorf("%s: not equal after writing and reading:\n%s", set, cmp.Diff(c, again))
+		}
+	}
+	c, err := load("", []string{writeFile(t, "c.toml", "[sampler.template_args]\nenable_thinking = true\n")}, nil)
+	if err != nil || c.Sampler.TemplateArgs["enable_thinking"] != true {
+		t.Errorf("as a table: %v, %v", c.Sampler.TemplateArgs, err)
+	}
 }

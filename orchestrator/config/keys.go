@@ -1,33 +1,76 @@
 package config
 
 import (
+	"cmp"
+	_ "embed"
+	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/BurntSushi/toml"
 )
+
+// defaultsText is every key with its default and its meaning.
+//
+//go:embed defaults.toml
+var defaultsText string
+
+// Default is the configuration without a profile, a file or --set, before
+// values are derived.
+func Default() Config {
+	var c Config
+	if _, err := toml.Decode(defaultsText, &c); err != nil {
+		panic(err) // the file is part of the program, and a test reads it
+	}
+	return c
+}
 
 // keyInfo describes one leaf of Config.
 type keyInfo struct {
-	kind    string // "string", "integer", "number", "true or false", "list of …"
-	example string // its default as TOML
-	doc     string
+	kind    string   // "string", "integer", "number", "true or false", "list", "table"
+	example string   // its default as TOML
+	doc     []string // the lines of its comment in defaults.toml
 }
 
 // keys lists every leaf by its dotted name.
 var keys = sync.OnceValue(func() map[string]keyInfo {
-	out := map[string]keyInfo{}
-	walk(reflect.ValueOf(Default()), "", func(name, doc string, v reflect.Value) {
-		out[name] = keyInfo{kindOf(v.Type()), format(v), doc}
+	out, docs := map[string]keyInfo{}, comments(defaultsText)
+	walk(reflect.ValueOf(Default()), "", func(name string, v reflect.Value) {
+		out[name] = keyInfo{kindOf(v.Type()), format(v), docs[name]}
 	}, nil)
 	return out
 })
 
+// comments are the comment lines directly above each key of a TOML text.
+func comments(text string) map[string][]string {
+	out := map[string][]string{}
+	table, above := "", []string(nil)
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		key, _, isKey := strings.Cut(line, " = ")
+		switch {
+		case strings.HasPrefix(line, "#"):
+			above = append(above, strings.TrimSpace(line[1:]))
+			continue
+		case strings.HasPrefix(line, "["):
+			table = strings.Trim(line, "[]") + "."
+		case isKey:
+			out[table+key] = above
+		}
+		above = nil
+	}
+	return out
+}
+
 // walk calls leaf for each leaf and table for each table, in source order,
 // leaves before sub-tables.
-func walk(v reflect.Value, prefix string, leaf func(name, doc string, v reflect.Value), table func(name string)) {
+func walk(v reflect.Value, prefix string, leaf func(name string, v reflect.Value), table func(name string)) {
 	t := v.Type()
 	for pass := range 2 {
 		for i := range t.NumField() {
@@ -36,7 +79,7 @@ func walk(v reflect.Value, prefix string, leaf func(name, doc string, v reflect.
 			isTable := f.Type.Kind() == reflect.Struct
 			switch {
 			case pass == 0 && !isTable:
-				leaf(name, f.Tag.Get("doc"), v.Field(i))
+				leaf(name, v.Field(i))
 			case pass == 1 && isTable:
 				if table != nil {
 					table(name)
@@ -57,15 +100,18 @@ func kindOf(t reflect.Type) string {
 		return "number"
 	case reflect.Slice:
 		return "list"
+	case reflect.Map:
+		return "table"
 	default:
 		return "integer"
 	}
 }
 
+// format writes a value as TOML.
 func format(v reflect.Value) string {
 	switch v.Kind() {
 	case reflect.String:
-		return strconv.Quote(v.String())
+		return quote(v.String())
 	case reflect.Float64:
 		s := strconv.FormatFloat(v.Float(), 'g', -1, 64)
 		if !strings.ContainsAny(s, ".e") {
@@ -78,20 +124,75 @@ func format(v reflect.Value) string {
 			parts[i] = format(v.Index(i))
 		}
 		return "[" + strings.Join(parts, ", ") + "]"
+	case reflect.Map:
+		return formatArgs(v.Interface())
 	default:
 		return fmt.Sprint(v.Interface())
 	}
 }
 
+// quote writes a string as TOML: the escapes of JSON are valid in TOML too.
+func quote(s string) string {
+	text, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // strings always have a JSON form
+	}
+	return string(text)
+}
+
+// formatArgs writes template arguments: an empty table, or a JSON object in a
+// string, which holds every kind of value.
+func formatArgs(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil || string(text) == "null" || string(text) == "{}" {
+		return "{}"
+	}
+	return quote(string(text))
+}
+
+// values are all leaves as TOML, by key.
+func values(c Config) map[string]string {
+	out := map[string]string{}
+	walk(reflect.ValueOf(c), "", func(name string, v reflect.Value) { out[name] = format(v) }, nil)
+	return out
+}
+
+const header = `# empo2: every key with its value here. An unknown key, or one that has no
+# effect under the other settings, is an error.
+
+`
+
 // Write writes c as TOML, each key under its comment.
-func Write(w io.Writer, c Config) error {
+func Write(w io.Writer, c Config) error { return write(w, c, header, "") }
+
+const templateHeader = `# empo2: the demonstration. Each key below is commented out and shows its value in this profile: remove the "#"
+# in front of a key to change it. For your own model: empo2 init --model DIR.
+# An unknown key, or one that has no effect under the other settings, is an error.
+
+`
+
+// WriteTemplate writes a file that selects a profile. All other keys are
+// comments with their values in that profile.
+func WriteTemplate(w io.Writer, profile string) error {
+	c, err := Source{Profile: profile}.Load()
+	if err != nil {
+		return err
+	}
+	return write(w, c, templateHeader, "#")
+}
+
+func write(w io.Writer, c Config, header, mark string) error {
 	var b strings.Builder
-	b.WriteString("# empo2: every key with its default. An unknown key, or one that has no\n# effect under the other settings, is an error.\n")
-	walk(reflect.ValueOf(c), "", func(name, doc string, v reflect.Value) {
-		if doc != "" {
-			fmt.Fprintf(&b, "# %s\n", doc)
+	b.WriteString(header)
+	walk(reflect.ValueOf(c), "", func(name string, v reflect.Value) {
+		for _, line := range keys()[name].doc {
+			fmt.Fprintf(&b, "# %s\n", line)
 		}
-		fmt.Fprintf(&b, "%s = %s\n", name[strings.LastIndex(name, ".")+1:], format(v))
+		m := mark
+		if name == "profile" {
+			m = ""
+		}
+		fmt.Fprintf(&b, "%s%s = %s\n", m, name[strings.LastIndex(name, ".")+1:], format(v))
 	}, func(name string) { fmt.Fprintf(&b, "\n[%s]\n", name) })
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -100,13 +201,45 @@ func Write(w io.Writer, c Config) error {
 // Differences lists the keys in which two configurations differ, as
 // "key: a → b".
 func Differences(a, b Config) []string {
-	values := map[string]string{}
-	walk(reflect.ValueOf(a), "", func(name, _ string, v reflect.Value) { values[name] = format(v) }, nil)
+	before := values(a)
 	var out []string
-	walk(reflect.ValueOf(b), "", func(name, _ string, v reflect.Value) {
-		if s := format(v); s != values[name] {
-			out = append(out, fmt.Sprintf("%s: %s → %s", name, values[name], s))
+	walk(reflect.ValueOf(b), "", func(name string, v reflect.Value) {
+		if s := format(v); s != before[name] {
+			out = append(out, fmt.Sprintf("%s: %s → %s", name, before[name], s))
 		}
 	}, nil)
 	return out
+}
+
+// nearest returns the valid key with the smallest edit distance; a key that
+// is right but for its table counts as near.
+func nearest(key string) string {
+	last := key[strings.LastIndex(key, ".")+1:]
+	distance := func(valid string) int {
+		other := valid[strings.LastIndex(valid, ".")+1:]
+		return min(2*editDistance(key, valid), 2*editDistance(last, other)+1)
+	}
+	return slices.MinFunc(slices.Sorted(maps.Keys(keys())), func(a, b string) int {
+		return cmp.Compare(distance(a), distance(b))
+	})
+}
+
+// editDistance is Levenshtein's.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		diag := row[0]
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := diag
+			if a[i-1] != b[j-1] {
+				cost = 1 + min(diag, row[j], row[j-1])
+			}
+			diag, row[j] = row[j], cost
+		}
+	}
+	return row[len(b)]
 }

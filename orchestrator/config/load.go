@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"regexp"
-	"sort"
 	"strconv"
 	"strings"
 
@@ -28,49 +27,108 @@ func (e *Error) Error() string {
 	return s
 }
 
-// Load reads path over the defaults, applies sets ("key=value", TOML values)
-// and validates. An empty path means the defaults alone.
-func Load(path string, sets []string) (Config, error) {
-	if path == "" {
-		return LoadFiles(nil, sets)
-	}
-	return LoadFiles([]string{path}, sets)
+// Source says where a configuration comes from. Each layer is laid over those
+// before it: the defaults, the profile, the files in order, the sets in order.
+type Source struct {
+	Profile string   // empty: the one that the files or sets name, if any
+	Files   []string // paths
+	Sets    []string // "key=value" with TOML values, as in --set
+	Machine Machine  // what values are derived from
 }
 
-// LoadFiles is [Load] of several files, each over those before it.
-func LoadFiles(paths, sets []string) (Config, error) {
-	c := Default()
-	given := map[string]string{} // key → place
-	for _, path := range paths {
+// Load reads, derives and validates a configuration.
+func (s Source) Load() (Config, error) {
+	texts, err := s.read()
+	if err != nil {
+		return Config{}, err
+	}
+	return s.load(texts)
+}
+
+// LoadText is Load of one file's text, which need not be on disk; place names
+// it in errors.
+func LoadText(text, place string, m Machine) (Config, error) {
+	return Source{Files: []string{place}, Machine: m}.load([]string{text})
+}
+
+// load builds the configuration from the texts of s.Files.
+func (s Source) load(texts []string) (Config, error) {
+	base, err := withProfile(s.profile(texts))
+	if err != nil {
+		return base, err
+	}
+	c, given := clone(base), map[string]string{} // given: key → place
+	for i, path := range s.Files {
+		if err := decode(texts[i], path, &c, given); err != nil {
+			return c, err
+		}
+	}
+	for _, set := range s.Sets {
+		if err := applySet(set, &c, given); err != nil {
+			return c, err
+		}
+	}
+	c.Profile = base.Profile
+	derive(&c, s.Machine)
+	return c, check(c, base, given, s.Machine)
+}
+
+// read returns the texts of the files.
+func (s Source) read() ([]string, error) {
+	texts := make([]string, len(s.Files))
+	for i, path := range s.Files {
 		text, err := os.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			return c, &Error{path, "no such file", "empo2 config > " + path + " writes the defaults there"}
+			return nil, &Error{path, "no such file", "empo2 init --model DIR writes one; empo2 config > " + path +
+				" writes the defaults there"}
 		}
 		if err != nil {
-			return c, fmt.Errorf("read configuration: %w", err)
+			return nil, fmt.Errorf("read configuration: %w", err)
 		}
-		if err := decode(string(text), path, &c, given); err != nil {
-			return c, err
+		texts[i] = string(text)
+	}
+	return texts, nil
+}
+
+// profile returns the name of the profile and the place that names it. Faults
+// of the texts are left to decode.
+func (s Source) profile(texts []string) (name, place string) {
+	if s.Profile != "" {
+		return s.Profile, "--profile " + s.Profile
+	}
+	var root struct {
+		Profile string `toml:"profile"`
+	}
+	for i, text := range texts {
+		before := root.Profile
+		if _, err := toml.Decode(text, &root); err == nil && root.Profile != before {
+			place = s.Files[i] + lineOf(text, toml.Key{"profile"})
 		}
 	}
-	for _, s := range sets {
-		if err := applySet(s, &c, given); err != nil {
-			return c, err
+	for _, set := range s.Sets {
+		if key, value, _ := strings.Cut(set, "="); strings.TrimSpace(key) == "profile" {
+			root.Profile, place = strings.Trim(strings.TrimSpace(value), `"'`), "--set "+set
 		}
 	}
-	return c, Check(c, given)
+	return root.Profile, place
 }
 
 // With returns c with sets applied and checked. Keys of c that lose their
 // effect by it are not an error: c is compared with a variant of itself.
 func With(c Config, sets []string) (Config, error) {
+	base, err := withProfile(c.Profile, "profile")
+	if err != nil {
+		return c, err
+	}
+	c = clone(c)
 	given := map[string]string{}
 	for _, s := range sets {
 		if err := applySet(s, &c, given); err != nil {
 			return c, err
 		}
 	}
-	return c, Check(c, given)
+	derive(&c, Machine{})
+	return c, check(c, base, given, Machine{})
 }
 
 // Parse reads a whole configuration that empo2 itself wrote; place names it in
@@ -80,25 +138,45 @@ func Parse(text, place string) (Config, error) {
 	return c, decode(text, place, &c, map[string]string{})
 }
 
+// clone returns a copy of c that shares no list or table with it.
+func clone(c Config) Config {
+	var b strings.Builder
+	_ = Write(&b, c) // a strings.Builder never fails
+	out, err := Parse(b.String(), "copy")
+	if err != nil {
+		panic(err) // what Write writes is always accepted
+	}
+	return out
+}
+
 // applySet applies one "key=value" to c and records the key in given.
 func applySet(s string, c *Config, given map[string]string) error {
+	key, value, err := ParseSet(s)
+	if err != nil {
+		return err
+	}
+	return decode(key+" = "+value, "--set "+s, c, given)
+}
+
+// ParseSet splits the "key=value" of a --set into the key and a value in TOML.
+func ParseSet(s string) (key, value string, err error) {
 	place := "--set " + s
 	key, value, ok := strings.Cut(s, "=")
 	key, value = strings.TrimSpace(key), strings.TrimSpace(value)
 	if !ok || key == "" {
-		return &Error{place, "not of the form key=value", "for example --set algorithm.name=grpo"}
+		return "", "", &Error{place, "not of the form key=value", "for example --set algorithm.name=grpo"}
 	}
 	info, ok := keys()[key]
 	if !ok {
-		return unknownKey(place, key)
+		return "", "", unknownKeys([]string{key}, func(string) string { return place })
 	}
 	var probe struct{ V any }
-	_, err := toml.Decode("v = "+value, &probe)
+	_, wrong := toml.Decode("v = "+value, &probe)
 	_, isText := probe.V.(string)
-	if err != nil || info.kind == "string" && !isText {
-		value = fmt.Sprintf("%q", value) // a bare word is a string, and so is all that a key of that type is set to
+	if wrong != nil || info.kind == "string" && !isText {
+		value = quote(value) // a bare word is a string, and so is all that a key of that type is set to
 	}
-	return decode(key+" = "+value, place, c, given)
+	return key, value, nil
 }
 
 // decode reads TOML text into c, refusing unknown keys.
@@ -107,8 +185,12 @@ func decode(text, place string, c *Config, given map[string]string) error {
 	if err != nil {
 		return decodeError(err, place)
 	}
-	for _, k := range meta.Undecoded() {
-		return unknownKey(place+lineOf(text, k), k.String())
+	if undecoded := meta.Undecoded(); len(undecoded) > 0 {
+		lines, unknown := map[string]string{}, make([]string, len(undecoded))
+		for i, k := range undecoded {
+			unknown[i], lines[k.String()] = k.String(), lineOf(text, k)
+		}
+		return unknownKeys(unknown, func(key string) string { return place + lines[key] })
 	}
 	for _, k := range meta.Keys() {
 		given[k.String()] = place
@@ -137,10 +219,6 @@ func decodeError(err error, place string) error {
 	return &Error{place, msg, hint}
 }
 
-func unknownKey(place, key string) error {
-	return &Error{place, fmt.Sprintf("unknown key %q", key), fmt.Sprintf("the nearest valid key is %q", nearest(key))}
-}
-
 // lineOf finds the line on which a key stands, for the message only.
 func lineOf(text string, k toml.Key) string {
 	if len(k) == 0 {
@@ -163,46 +241,4 @@ func lineOf(text string, k toml.Key) string {
 		}
 	}
 	return ""
-}
-
-// nearest returns the valid key with the smallest edit distance; a key that
-// is right but for its table counts as near.
-func nearest(key string) string {
-	valid := make([]string, 0, len(keys()))
-	for k := range keys() {
-		valid = append(valid, k)
-	}
-	sort.Strings(valid)
-	last := key[strings.LastIndex(key, ".")+1:]
-	best, bestD := "", 1<<30
-	for _, v := range valid {
-		d := 2 * editDistance(key, v)
-		if e := 2*editDistance(last, v[strings.LastIndex(v, ".")+1:]) + 1; e < d {
-			d = e
-		}
-		if d < bestD {
-			best, bestD = v, d
-		}
-	}
-	return best
-}
-
-// editDistance is Levenshtein's.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		diag := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := diag
-			if a[i-1] != b[j-1] {
-				cost = 1 + min(diag, row[j], row[j-1])
-			}
-			diag, row[j] = row[j], cost
-		}
-	}
-	return row[len(b)]
 }

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -30,7 +29,7 @@ func TestRecipesLoad(t *testing.T) {
 		backend := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(server), "on-"), ".toml")
 		t.Run(backend, func(t *testing.T) {
 			for _, recipe := range recipes {
-				c, err := LoadFiles([]string{recipe, server}, nil)
+				c, err := load("", []string{recipe, server}, nil)
 				if err != nil {
 					t.Errorf("%s: %v", recipe, err)
 					continue
@@ -48,36 +47,33 @@ func TestRecipesLoad(t *testing.T) {
 func checkPaper(t *testing.T, recipe string, c Config) {
 	t.Helper()
 	a, l, m := c.Algorithm, c.Loss, c.Memory
-	if a.Groups != 16 || a.GroupSize != 8 || a.ModeDraw != "step" || a.MemoryProbability != 0.25 || a.OffPolicyProbability != 2.0/3 || a.Baseline != "group" {
+	if a.Groups != 16 || a.GroupSize != 8 || a.ModeDraw != "step" || a.MemoryProbability != 0.25 ||
+		a.OffPolicyProbability != 2.0/3 || a.Baseline != "group" {
 		t.Errorf("%s: algorithm %+v", recipe, a)
 	}
-	if l.ClipLow != 0.2 || l.ClipHigh != 0.3 || l.DualClip != 10 || l.LogprobFloor != -5 || l.KL != 0 || l.KLSampled != 0 || l.MiniBatch != 16 {
+	if l.ClipLow != 0.2 || l.ClipHigh != 0.3 || l.DualClip != 10 || l.LogprobFloor != -5 || l.KL != 0 ||
+		l.KLSampled != 0 || l.MiniBatch != 16 {
 		t.Errorf("%s: loss %+v", recipe, l)
 	}
-	if m.K != 10 || m.Threshold != 0.5 || m.Capacity != 1000 || c.Reflection.By != "policy" || c.Reflection.MaxTokens != 512 {
+	if m.K != 10 || m.Threshold != 0.5 || m.Capacity != 1000 || c.Reflection.By != "policy" ||
+		c.Reflection.MaxTokens != 512 {
 		t.Errorf("%s: memory %+v, reflection %+v", recipe, m, c.Reflection)
 	}
-	if c.Rollout.MaxTokens != 32 || c.Rollout.MaxSteps > 100 || c.Eval.Temperature != 0.4 || c.Eval.Every != 20 || c.Prompt.Template != "recipe" {
+	if c.Rollout.MaxTokens != 32 || c.Rollout.MaxTurns > 100 || c.Eval.Temperature != 0.4 || c.Eval.Every != 20 ||
+		c.Prompt.Template != "recipe" {
 		t.Errorf("%s: rollout %+v, eval %+v, prompt %q", recipe, c.Rollout, c.Eval, c.Prompt.Template)
 	}
 }
 
 // A later file is laid over an earlier one, key by key.
 func TestLaterFilesAreLaidOverEarlierOnes(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name, text string) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	a, b := write("a.toml", "[run]\nsteps = 3\nseed = 5\n"), write("b.toml", "[run]\nsteps = 4\n")
-	c, err := LoadFiles([]string{a, b}, []string{"run.minutes=2.0"})
-	if err != nil || c.Run.Steps != 4 || c.Run.Seed != 5 || c.Run.Minutes != 2 {
+	a, b := writeFile(t, "a.toml", "[run]\nsteps = 3\nseed = 5\n"), writeFile(t, "b.toml", "[run]\nsteps = 4\n")
+	c, err := load("", []string{a, b}, []string{"run.max_seconds=2.0"})
+	if err != nil || c.Run.Steps != 4 || c.Run.Seed != 5 || c.Run.MaxSeconds != 2 {
 		t.Errorf("%+v, %v", c.Run, err)
 	}
-	if _, err := LoadFiles([]string{a, write("c.toml", "[run]\nstep = 4\n")}, nil); err == nil || !strings.Contains(err.Error(), "c.toml:2") {
+	if _, err := load("", []string{a, writeFile(t, "c.toml", "[run]\nstep = 4\n")}, nil); err == nil ||
+		!strings.Contains(err.Error(), "c.toml:2") {
 		t.Errorf("a faulty second file: %v", err)
 	}
 }

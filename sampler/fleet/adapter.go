@@ -28,7 +28,7 @@ func (b *Backend) adapterDir(a sampler.Adapter) (string, error) {
 	case c.Adapters != "runtime":
 		return "", fmt.Errorf("the server cannot load adapters\n  hint: %s", c.Hints["adapters"])
 	case a.Dir == "":
-		return "", errors.New("the adapter has no PEFT directory\n  hint: let the trainer write one, trainer.formats = [\"peft\"]")
+		return "", errors.New("the adapter has no PEFT directory\n  hint: the trainer must write adapters as PEFT")
 	}
 	dir, err := filepath.Abs(a.Dir)
 	if err != nil {

@@ -86,7 +86,7 @@ func (b *Backend) near(now, right *answer, whose string) error {
 	if d := now.from(right); d > b.cfg.Tolerance {
 		return fmt.Errorf("%w: log-probs differ from %s by %.3g (tolerance %.3g)\n  hint: %s", sampler.ErrCanary, whose, d, b.cfg.Tolerance,
 			"an adapter that is not applied, another base model, a file of the adapter that was changed, or a stale cache: "+
-				"start the server again with the model and flags of the others; if all are right and compute in low precision, raise sampler.canary")
+				"start the server again with the model and flags of the others; if all are right and compute in low precision, raise sampler.canary_tolerance")
 	}
 	return nil
 }

@@ -3,15 +3,15 @@ package fleet
 import (
 	"context"
 
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
-	"github.com/empo2/empo2/sampler/launch"
 )
 
 // A Client is the part of a [Server] that servers with a /health and a list of
 // models as OpenAI's have in common.
 type Client struct {
 	*HTTP
-	Child *launch.Server // the process, if it is ours; nil: somebody else's
+	Child *process.Service // the process, if it is ours; nil: somebody else's
 }
 
 // Close also ends what was launched.

@@ -123,7 +123,7 @@ func TestASlowRequestDoesNotDisgraceTheServer(t *testing.T) {
 		if _, err := b.Sample(t.Context(), p, other); err != nil {
 			t.Error(err)
 		}
-		if err := <-failed; !errors.Is(err, errSlow) || !strings.Contains(err.Error(), "raise sampler.fake.timeout_seconds or lower sampler.fake.requests") {
+		if err := <-failed; !errors.Is(err, errSlow) || !strings.Contains(err.Error(), "raise sampler.timeout_seconds or lower sampler.concurrency") {
 			t.Error(err)
 		}
 		if s := b.Stats(); s.Returns != 0 || s.Retries != 0 {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 )
 
@@ -195,31 +196,38 @@ const mostRefused = 6
 // meanwhile is let go.
 func (r *replica) insist(ctx context.Context, v *version) error {
 	refused := 0
-	for pause := firstPause; ; pause = min(2*pause, time.Second) {
+	retry := jsonhttp.Retry{
+		First: firstPause, Last: time.Second,
+		Again: func(err error) bool {
+			return refused < mostRefused && (errors.Is(err, ErrLost) || failed(err))
+		},
+		Before: func(_ int, _ time.Duration, err error) {
+			if errors.Is(err, ErrLost) {
+				r.doubt(err)
+			}
+		},
+	}
+	err := retry.Do(ctx, func(ctx context.Context) error {
 		err := r.serve(ctx, v)
-		if err == nil || r.out() {
+		switch {
+		case err == nil || r.out():
 			return nil
-		}
-		if Refused(err) >= http.StatusInternalServerError {
+		case failed(err):
 			refused++
 		}
-		again := errors.Is(err, ErrLost) || Refused(err) >= http.StatusInternalServerError
-		switch {
-		case !again || ctx.Err() != nil:
-			return fmt.Errorf("%s: %w", r.server.URL(), err)
-		case refused == mostRefused:
-			return fmt.Errorf("%s, after %d tries: %w", r.server.URL(), refused, err)
-		}
-		if errors.Is(err, ErrLost) {
-			r.doubt(err)
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return fmt.Errorf("%s: %w: %w", r.server.URL(), context.Cause(ctx), err)
-		}
+		return err
+	})
+	switch {
+	case err == nil:
+		return nil
+	case refused == mostRefused:
+		return fmt.Errorf("%s, after %d tries: %w", r.server.URL(), refused, err)
 	}
+	return fmt.Errorf("%s: %w", r.server.URL(), err)
 }
+
+// failed: the server says that it failed.
+func failed(err error) bool { return jsonhttp.Status(err) >= http.StatusInternalServerError }
 
 func (r *replica) out() bool {
 	r.b.mu.Lock()

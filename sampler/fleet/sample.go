@@ -7,6 +7,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 )
 
@@ -68,33 +69,30 @@ func (b *Backend) inVocabulary(ids []int32) error {
 const maxTries = 4
 
 // try sends a request to one replica after the other until one answers.
-func (b *Backend) try(ctx context.Context, v *version, r sampler.Request) (sampler.Completion, error) {
-	tried := map[*replica]bool{}
-	for tries := 1; ; tries++ {
+func (b *Backend) try(ctx context.Context, v *version, r sampler.Request) (c sampler.Completion, err error) {
+	tried, again := map[*replica]bool{}, false
+	retry := jsonhttp.Retry{
+		First: firstPause, Last: 128 * firstPause, Attempts: maxTries + len(b.replicas),
+		LongestAfter: 128 * firstPause, // another replica may be free
+		Again:        func(error) bool { return again },
+		Before:       func(int, time.Duration, error) { b.counters.add(Stats{Retries: 1}) },
+	}
+	err = retry.Do(ctx, func(ctx context.Context) error {
+		again = false
 		rep, err := b.acquire(ctx, r.Session, tried)
 		if err != nil {
-			return sampler.Completion{}, err
+			return err
 		}
-		c, err := rep.attempt(ctx, v, r)
+		c, err = rep.attempt(ctx, v, r)
 		b.release(rep)
-		switch {
-		case err == nil:
-			return c, nil
-		case ctx.Err() != nil:
-			return c, context.Cause(ctx)
-		case !errors.Is(err, ErrLost) && !errors.Is(err, ErrUnknownModel):
-			return c, fmt.Errorf("%s: %w", rep.server.URL(), err)
-		case tries == maxTries+len(b.replicas):
-			return c, fmt.Errorf("%s, after %d tries: %w", rep.server.URL(), tries, err)
+		if err == nil {
+			return nil
 		}
 		tried[rep] = true
-		b.counters.add(Stats{Retries: 1})
-		select {
-		case <-time.After(firstPause / 2 << min(tries, 8)):
-		case <-ctx.Done():
-			return c, context.Cause(ctx)
-		}
-	}
+		again = errors.Is(err, ErrLost) || errors.Is(err, ErrUnknownModel)
+		return fmt.Errorf("%s: %w", rep.server.URL(), err)
+	})
+	return c, err
 }
 
 var errSlow = errors.New("the request took too long")
@@ -112,7 +110,7 @@ func (r *replica) attempt(ctx context.Context, v *version, q sampler.Request) (s
 		r.answered.Add(1)
 	case ctx.Err() != nil:
 	case errors.Is(err, errSlow) && r.answered.Load() != before:
-		return c, fmt.Errorf("%w: no answer within %v, although others were answered\n  hint: raise sampler.%[3]s.timeout_seconds or lower sampler.%[3]s.requests", err, limit, r.b.probe.Capabilities.Server)
+		return c, fmt.Errorf("%w: no answer within %v, although others were answered\n  hint: raise sampler.timeout_seconds or lower sampler.concurrency", err, limit)
 	case errors.Is(err, errSlow):
 		err = fmt.Errorf("%w: no answer within %v", ErrLost, limit)
 		r.fail(err)

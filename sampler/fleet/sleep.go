@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 // CanSleep says whether the servers, as launched, can give the accelerator's
@@ -179,7 +181,7 @@ func (b *Backend) rouse(ctx context.Context) error {
 }
 
 // unreachable: there was no answer at all.
-func unreachable(err error) bool { return errors.Is(err, ErrLost) && Refused(err) == 0 }
+func unreachable(err error) bool { return errors.Is(err, ErrLost) && jsonhttp.Status(err) == 0 }
 
 // without goes on without the replicas of a pool that failed as some may. The
 // other failures are an error, and so is a pool of which nobody is left.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
 func TestFakeConforms(t *testing.T) {
@@ -35,7 +36,7 @@ func TestEverythingIsAskedExplicitly(t *testing.T) {
 	requests := f.last().Requests()
 	q := requests[len(requests)-1]
 	zero, one, half, never, slot, yes, n := 0, 1.0, 0.5, uint32(0), 1, true, 20
-	want := samplertest.CompletionRequest{
+	want := fakeserver.LlamaRequest{
 		Prompt: []byte(`[1,50,2]`), NPredict: &n, Temperature: &half, TopK: &zero, TopP: &one, MinP: new(float64), Seed: &never,
 		NProbs: 1, ReturnTokens: true, CachePrompt: &yes, IDSlot: &slot,
 	}
@@ -92,7 +93,7 @@ func TestGapsAreNaN(t *testing.T) {
 
 func TestAnotherModelIsNotServed(t *testing.T) {
 	f := newFakes()
-	f.prepare = func(_ int, s *samplertest.Server) error { s.Model = "someone-else"; return nil }
+	f.prepare = func(_ int, s *fakeserver.Llama) error { s.Model = "someone-else"; return nil }
 	if _, err := f.open(t, Config{}); err == nil || !strings.Contains(err.Error(), "it serves someone-else") {
 		t.Error(err)
 	}
@@ -132,7 +133,7 @@ func TestAnAdapterOfAnotherBaseIsNotStarted(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "hint: ") || len(f.started) != 1 {
 		t.Errorf("%v, %d processes", err, len(f.started))
 	}
-	if _, err := b.Publish(t.Context(), sampler.Adapter{Version: 1}); err == nil || !strings.Contains(err.Error(), "trainer.formats") {
+	if _, err := b.Publish(t.Context(), sampler.Adapter{Version: 1}); err == nil || !strings.Contains(err.Error(), "as GGUF") {
 		t.Error(err)
 	}
 }

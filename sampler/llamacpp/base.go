@@ -10,14 +10,12 @@ import (
 	"hash"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/rs/zerolog"
+	"github.com/empo2/empo2/orchestrator/process"
 )
 
 // convertTimeout bounds a conversion; it writes some 100 MB a second.
@@ -150,33 +148,23 @@ func hashFile(ctx context.Context, sum hash.Hash, file string) error {
 func convert(ctx context.Context, python, source, model, out string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, convertTimeout, fmt.Errorf("not done within %v", convertTimeout))
 	defer cancel()
-	cmd := exec.CommandContext(ctx, python, "-m", "empo2_trainer", "gguf", "--model", model, "--out", out)
-	cmd.Dir = source // Python looks for modules there first
-	cmd.Env = append(os.Environ(), "PYTHONPATH="+source, "PYTHONDONTWRITEBYTECODE=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = 2 * time.Second
-	var said output
 	var fatal error
-	stderr := &lines{each: func(line string) {
-		if err := fatalLine(line); err != nil {
-			fatal = err
-			return
-		}
-		said.add(line, zerolog.Nop())
-	}}
-	cmd.Stdout, cmd.Stderr = stderr, stderr
-	err := cmd.Run()
-	stderr.flush()
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case fatal != nil:
+	err := process.Run(ctx, process.Command{
+		Name: "converter", Args: []string{python, "-m", "empo2_trainer", "gguf", "--model", model, "--out", out},
+		Dir:   source, // Python looks for modules there first
+		Env:   []string{"PYTHONPATH=" + source, "PYTHONDONTWRITEBYTECODE=1"},
+		Merge: true, Hints: hints,
+		Stdout: func(line string) bool {
+			if err := fatalLine(line); err != nil {
+				fatal = err
+			}
+			return fatal == nil
+		},
+	})
+	if fatal != nil && ctx.Err() == nil {
 		return fatal
 	}
-	return said.failure(err.Error())
+	return err
 }
 
 // fatalLine is the error of a trainer's last line, nil for other lines.

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	serverlaunch "github.com/empo2/empo2/sampler/launch"
 )
 
 // healthPoll is the pause between two looks at a binary that loads its model.
@@ -16,10 +18,11 @@ const healthPoll = 50 * time.Millisecond
 // cannot read. The port is free now; if somebody takes it first, the process
 // ends and says so.
 func (l launch) arguments() (address string, arguments []string, err error) {
-	port, err := freePort()
+	ports, err := serverlaunch.FreePorts(1)
 	if err != nil {
 		return "", nil, err
 	}
+	port := strconv.Itoa(ports[0])
 	arguments = []string{
 		"--host", "127.0.0.1", "--port", port, "--offline",
 		"--model", l.Model, "--alias", l.Alias,
@@ -38,38 +41,15 @@ func (l launch) arguments() (address string, arguments []string, err error) {
 	return "http://" + net.JoinHostPort("127.0.0.1", port), append(arguments, l.args...), nil
 }
 
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, err
-}
-
-// awaitHealth asks until the binary has loaded its model, has ended, or is no
-// longer waited for.
-func (p *process) awaitHealth(ctx context.Context, key string) {
-	at := endpoint{Address: p.at.Address, Key: key}
-	c := newClient(at, 1)
+// poll is nil when the binary has loaded its model.
+func (p *child) poll(ctx context.Context) error {
+	c := newClient(p.at, 1)
 	defer c.close()
-	tick := time.NewTicker(healthPoll)
-	defer tick.Stop()
-	for {
-		if c.health(ctx) == nil {
-			at.Version = c.build(ctx)
-			p.ready <- at
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-p.gone:
-			return
-		case <-ctx.Done():
-			return
-		}
+	if err := c.health(ctx); err != nil {
+		return err
 	}
+	p.at.Version = c.build(ctx)
+	return nil
 }
 
 // build is the version that the server says of itself, "unknown" if none.

@@ -7,14 +7,16 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
 // fake is a process that is none: a scripted server behind HTTP.
 type fake struct {
-	*samplertest.Server
+	*fakeserver.Llama
 	once sync.Once
 	gone chan struct{}
 }
@@ -36,7 +38,7 @@ type fakes struct {
 	policy samplertest.Policy
 	// prepare changes the n-th server (from 0) before it is used; its error
 	// is that of the start.
-	prepare func(n int, s *samplertest.Server) error
+	prepare func(n int, s *fakeserver.Llama) error
 
 	mu      sync.Mutex
 	started []*fake
@@ -57,7 +59,7 @@ func (f *fakes) start(_ context.Context, l launch) (server, error) {
 	for samplertest.Name(version) != l.Alias {
 		version++
 	}
-	s := samplertest.NewServer(f.policy, version)
+	s := fakeserver.NewLlama(f.policy, version)
 	s.Slots, s.Context, s.APIKey = l.Slots, l.Context/l.Slots, "key"
 	if f.prepare != nil {
 		if err := f.prepare(len(f.started), s); err != nil {
@@ -65,7 +67,7 @@ func (f *fakes) start(_ context.Context, l launch) (server, error) {
 			return nil, err
 		}
 	}
-	p := &fake{Server: s, gone: make(chan struct{})}
+	p := &fake{Llama: s, gone: make(chan struct{})}
 	f.started = append(f.started, p)
 	return p, nil
 }
@@ -80,6 +82,7 @@ func (f *fakes) last() *fake {
 func (f *fakes) open(t *testing.T, cfg Config) (*Backend, error) {
 	t.Helper()
 	cfg.Python, cfg.BaseGGUF = "python3", writeGGUF(t, baseKeys("qwen2")...)
+	cfg.RestartPause = time.Nanosecond
 	if cfg.Slots == 0 {
 		cfg.Slots = 3
 	}
@@ -110,8 +113,8 @@ func fakeAdapter(t *testing.T, version int) sampler.Adapter {
 
 // faultAt makes the n-th completion of every server go wrong; the first is
 // the backend's own check.
-func faultAt(n int, fault samplertest.Fault) func(int, *samplertest.Server) error {
-	return func(_ int, s *samplertest.Server) error {
+func faultAt(n int, fault samplertest.Fault) func(int, *fakeserver.Llama) error {
+	return func(_ int, s *fakeserver.Llama) error {
 		s.Fault = func(i int) samplertest.Fault {
 			if i == n {
 				return fault

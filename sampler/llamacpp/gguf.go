@@ -16,6 +16,10 @@ type gguf struct {
 	Adapter string // adapter.type
 	Context int    // tokens that the model was trained with; 0: unknown
 	Vocab   int    // tokens of the tokenizer; 0: none
+
+	FileType  uint32 // general.file_type: the quantisation of most weights
+	Tokenizer string // tokenizer.ggml.model
+	Template  bool   // it has a chat template
 }
 
 // The types of GGUF values, as ggml/include/gguf.h numbers them.
@@ -53,31 +57,37 @@ type ggufReader struct {
 }
 
 func (d ggufReader) header() (h gguf, err error) {
+	_, err = d.start(&h)
+	return h, err
+}
+
+// start reads everything before the list of tensors, and how many there are.
+func (d ggufReader) start(h *gguf) (tensors uint64, err error) {
 	var start struct {
 		Magic         [4]byte
 		Version       uint32
 		Tensors, Keys uint64
 	}
 	if err := binary.Read(d.r, binary.LittleEndian, &start); err != nil {
-		return h, err
+		return 0, err
 	}
 	switch {
 	case string(start.Magic[:]) != "GGUF":
-		return h, errors.New("not a GGUF file")
+		return 0, errors.New("not a GGUF file")
 	case start.Version != 2 && start.Version != 3:
-		return h, fmt.Errorf("GGUF version %d, known are 2 and 3", start.Version)
+		return 0, fmt.Errorf("GGUF version %d, known are 2 and 3", start.Version)
 	case start.Keys > maxGGUFKeys:
-		return h, fmt.Errorf("%d keys", start.Keys)
+		return 0, fmt.Errorf("%d keys", start.Keys)
 	}
 	for range start.Keys {
-		if err := d.pair(&h); err != nil {
-			return h, err
+		if err := d.pair(h); err != nil {
+			return 0, err
 		}
 	}
 	if h.Arch == "" {
-		return h, errors.New("it has no general.architecture")
+		return 0, errors.New("it has no general.architecture")
 	}
-	return h, nil
+	return start.Tensors, nil
 }
 
 // pair reads one key and keeps its value if it is wanted.
@@ -90,7 +100,9 @@ func (d ggufReader) pair(h *gguf) error {
 	if err != nil {
 		return err
 	}
-	strings := map[string]*string{"general.architecture": &h.Arch, "general.type": &h.Type, "adapter.type": &h.Adapter}
+	strings := map[string]*string{
+		"general.architecture": &h.Arch, "general.type": &h.Type, "adapter.type": &h.Adapter, "tokenizer.ggml.model": &h.Tokenizer,
+	}
 	switch {
 	case kind == ggufString && strings[key] != nil:
 		*strings[key], err = d.text()
@@ -99,6 +111,11 @@ func (d ggufReader) pair(h *gguf) error {
 		n, err := d.uint32()
 		h.Context = int(n)
 		return err
+	case kind == 4 && key == "general.file_type":
+		h.FileType, err = d.uint32()
+		return err
+	case key == "tokenizer.chat_template":
+		h.Template = true
 	}
 	n, err := d.skip(kind)
 	if key == "tokenizer.ggml.tokens" {

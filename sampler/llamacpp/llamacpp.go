@@ -23,12 +23,13 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 )
 
 var (
-	_ sampler.Backend       = (*Backend)(nil)
-	_ sampler.Tokenizer     = (*Backend)(nil)
-	_ sampler.ControlTokens = (*Backend)(nil)
+	_ sampler.Backend    = (*Backend)(nil)
+	_ chat.Tokenizer     = (*Backend)(nil)
+	_ chat.ControlTokens = (*Backend)(nil)
 )
 
 // Config says how to serve. BaseGGUF is required, and Python or Binary.
@@ -39,6 +40,10 @@ type Config struct {
 	Args     []string // further arguments of Binary, for example "-ngl", "99"
 	BaseGGUF string   // base model, see [EnsureBaseGGUF]
 	Alias    string   // policies are called <Alias>-v000012; empty: "policy"
+
+	// TemplateArgs are arguments of the chat template in the model's file, for
+	// example enable_thinking. Nil: none.
+	TemplateArgs map[string]any
 
 	ContextPerSlot int // tokens of one conversation; 0: what the model was trained with
 	Slots          int // requests computed at once; 0: 16. Best is one per concurrent session
@@ -57,6 +62,9 @@ type Config struct {
 	// RestartWindow before the version is given up; 0: 3 in 10 minutes.
 	Restarts      int
 	RestartWindow time.Duration
+	// RestartPause is the time before the second restart within
+	// RestartWindow; it doubles with each further one. 0: 1 second.
+	RestartPause time.Duration
 	// OnRestart, if not nil, is told when a version has a new process, which
 	// has answered the check as the first one did. It must not call Retire or
 	// Close.
@@ -88,6 +96,7 @@ func (c Config) withDefaults() Config {
 	after(&c.HealthInterval, 10*time.Second)
 	after(&c.Grace, 3*time.Second)
 	after(&c.RestartWindow, 10*time.Minute)
+	after(&c.RestartPause, time.Second)
 	return c
 }
 
@@ -217,7 +226,7 @@ func (b *Backend) adapterFile(a sampler.Adapter) (string, error) {
 	case a.Version < 0:
 		return "", errors.New("versions are not negative")
 	case a.GGUF == "":
-		return "", errors.New("the adapter has no GGUF file\n  hint: let the trainer write one, trainer.formats = [\"peft\", \"gguf\"]")
+		return "", errors.New("the adapter has no GGUF file\n  hint: the trainer must write adapters as GGUF")
 	}
 	file, err := filepath.Abs(a.GGUF)
 	if err != nil {

@@ -35,5 +35,5 @@ func parent(gguf string) {
 func pid(v *version) int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.now.server.(*process).cmd.Process.Pid
+	return v.now.server.(*child).PID()
 }

@@ -15,7 +15,7 @@ import (
 
 const (
 	sources = "../../trainer_bridge/trainer"
-	weights = sources + "/empo2_trainer/vault/weights"
+	weights = sources + "/vault_pretraining/weights"
 )
 
 // real is what the tests with real servers share. Each test that uses it says

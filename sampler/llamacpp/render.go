@@ -2,16 +2,16 @@ package llamacpp
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
-	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/sampler/chat"
 )
 
 var (
-	_ sampler.Renderer         = (*Backend)(nil)
-	_ sampler.SpecialTokenizer = (*Backend)(nil)
+	_ chat.Renderer         = (*Backend)(nil)
+	_ chat.SpecialTokenizer = (*Backend)(nil)
 )
 
 // TokenizeSpecial encodes a template's text, in which control tokens are
@@ -31,8 +31,8 @@ func (b *Backend) TokenizeSpecial(ctx context.Context, text string) ([]int32, er
 // be the user's: one of the assistant the server would leave open. A
 // beginning-of-text token that the server takes out of the rendering, as its
 // tokenizer adds it, is put back.
-func (b *Backend) Render(ctx context.Context, messages []sampler.Message, generation bool) (string, error) {
-	if len(messages) == 0 || messages[len(messages)-1].Role != sampler.RoleUser {
+func (b *Backend) Render(ctx context.Context, messages []chat.Message, generation bool) (string, error) {
+	if len(messages) == 0 || messages[len(messages)-1].Role != chat.RoleUser {
 		return "", fmt.Errorf("render %d messages: the last one must be the user's", len(messages))
 	}
 	v, err := b.any()
@@ -43,13 +43,12 @@ func (b *Backend) Render(ctx context.Context, messages []sampler.Message, genera
 	var text string
 	err = v.do(ctx, func(ctx context.Context, r *replica) error {
 		return v.limited(ctx, r, func(ctx context.Context) (err error) {
-			text, err = r.client.render(ctx, messages, generation)
+			text, err = r.client.render(ctx, messages, generation, b.cfg.TemplateArgs)
 			return err
 		})
 	})
-	var refused *apiError
-	if errors.As(err, &refused) {
-		err = fmt.Errorf("%w: %w", sampler.ErrRefused, err)
+	if jsonhttp.Status(err) != 0 {
+		err = fmt.Errorf("%w: %w", chat.ErrRefused, err)
 	}
 	if err != nil {
 		return "", fmt.Errorf("render %d messages: %w", len(messages), err)
@@ -59,15 +58,16 @@ func (b *Backend) Render(ctx context.Context, messages []sampler.Message, genera
 
 // render asks for a rendering with its beginning-of-text token, if there is
 // one.
-func (c *client) render(ctx context.Context, messages []sampler.Message, generation bool) (string, error) {
+func (c *client) render(ctx context.Context, messages []chat.Message, generation bool, args map[string]any) (string, error) {
 	type message struct {
 		Role    string `json:"role"`
 		Content string `json:"content"`
 	}
 	body := struct {
-		Messages   []message `json:"messages"`
-		Generation bool      `json:"add_generation_prompt"`
-	}{Generation: generation}
+		Messages   []message      `json:"messages"`
+		Generation bool           `json:"add_generation_prompt"`
+		Args       map[string]any `json:"chat_template_kwargs,omitempty"`
+	}{Generation: generation, Args: args}
 	for _, m := range messages {
 		body.Messages = append(body.Messages, message{m.Role, m.Text()})
 	}

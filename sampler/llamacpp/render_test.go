@@ -10,8 +10,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
 // rendering makes every fake answer /apply-template with prompt, or refuse it
@@ -19,7 +20,7 @@ import (
 // the token in front of every text.
 func rendering(f *fakes, prompt string, bos bool) *string {
 	asked := new(string)
-	f.prepare = func(_ int, s *samplertest.Server) error {
+	f.prepare = func(_ int, s *fakeserver.Llama) error {
 		next := s.Config.Handler
 		s.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			body, _ := io.ReadAll(r.Body)
@@ -46,15 +47,15 @@ func rendering(f *fakes, prompt string, bos bool) *string {
 	return asked
 }
 
-func said(role, text string) sampler.Message {
-	return sampler.Message{Role: role, Spans: []sampler.Span{{Kind: sampler.StateSpan, Text: text}}}
+func said(role, text string) chat.Message {
+	return chat.Message{Role: role, Spans: []chat.Span{{Kind: chat.StateSpan, Text: text}}}
 }
 
 func TestConversationsAreRenderedByTheServer(t *testing.T) {
 	f := newFakes()
 	asked := rendering(f, "<|im_start|>…", false)
 	b, _ := f.serve(t, Config{})
-	talk := []sampler.Message{said(sampler.RoleSystem, " s\n"), said(sampler.RoleUser, "ü")}
+	talk := []chat.Message{said(chat.RoleSystem, " s\n"), said(chat.RoleUser, "ü")}
 	got, err := b.Render(t.Context(), talk, true)
 	if err != nil || got != "<|im_start|>…" {
 		t.Fatalf("%q, %v", got, err)
@@ -68,6 +69,18 @@ func TestConversationsAreRenderedByTheServer(t *testing.T) {
 	}
 }
 
+func TestTemplateArgumentsReachTheServer(t *testing.T) {
+	f := newFakes()
+	asked := rendering(f, "<|im_start|>…", false)
+	b, _ := f.serve(t, Config{TemplateArgs: map[string]any{"enable_thinking": false}})
+	if _, err := b.Render(t.Context(), []chat.Message{said(chat.RoleUser, "x")}, true); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(*asked, `"chat_template_kwargs":{"enable_thinking":false}}`) {
+		t.Error(*asked)
+	}
+}
+
 // The server takes out what its tokenizer would add; rows are made of ids, to
 // which nothing is added.
 func TestTheBeginningOfTextIsPutBack(t *testing.T) {
@@ -75,7 +88,7 @@ func TestTheBeginningOfTextIsPutBack(t *testing.T) {
 		f := newFakes()
 		rendering(f, prompt, true)
 		b, _ := f.serve(t, Config{})
-		if got, err := b.Render(t.Context(), []sampler.Message{said(sampler.RoleUser, "x")}, true); err != nil || got != "<|endoftext|><|im_start|>…" {
+		if got, err := b.Render(t.Context(), []chat.Message{said(chat.RoleUser, "x")}, true); err != nil || got != "<|endoftext|><|im_start|>…" {
 			t.Errorf("%q became %q, %v", prompt, got, err)
 		}
 	}
@@ -85,17 +98,17 @@ func TestRefusedConversationsSaySo(t *testing.T) {
 	f := newFakes()
 	rendering(f, "", false)
 	b, _ := f.serve(t, Config{})
-	refused := func(want string, talk ...sampler.Message) {
+	refused := func(want string, talk ...chat.Message) {
 		t.Helper()
 		if _, err := b.Render(t.Context(), talk, true); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	refused("render 1 messages: "+sampler.ErrRefused.Error()+": the server answers 500 server_error: System role not supported", said(sampler.RoleUser, "x"))
-	refused("the last one must be the user's", said(sampler.RoleUser, "x"), said(sampler.RoleAssistant, "y"))
+	refused("render 1 messages: "+chat.ErrRefused.Error()+": POST /apply-template: the server answers 500 Internal Server Error: System role not supported", said(chat.RoleUser, "x"))
+	refused("the last one must be the user's", said(chat.RoleUser, "x"), said(chat.RoleAssistant, "y"))
 	refused("the last one must be the user's")
 	b.Close()
-	refused("the backend is closed", said(sampler.RoleUser, "x"))
+	refused("the backend is closed", said(chat.RoleUser, "x"))
 }
 
 func TestControlTokensOfTemplatesBecomeIDs(t *testing.T) {

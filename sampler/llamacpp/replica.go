@@ -43,7 +43,7 @@ func (v *version) replica(ctx context.Context) (*replica, error) {
 		Slots: cfg.Slots, Context: cfg.Slots * cfg.ContextPerSlot, Threads: cfg.Threads, BatchThreads: cfg.BatchThreads,
 		// An idle connection holds a thread of the server.
 		HTTPThreads: 2*cfg.Slots + 8, Exact: cfg.ExactLogprobs,
-		python: cfg.Python, binary: cfg.Binary, args: cfg.Args, grace: cfg.Grace, log: v.log,
+		python: cfg.Python, binary: cfg.Binary, args: cfg.Args, grace: cfg.Grace, timeout: cfg.StartTimeout, log: v.log,
 	}
 	if v.adapter != "" {
 		l.Adapters = append(l.Adapters, v.adapter)
@@ -162,7 +162,7 @@ func (v *version) probe(ctx context.Context, r *replica) (*probe, error) {
 		return nil, err
 	}
 	if len(ids) == 0 || len(ids)+probeTokens > v.b.caps.ContextLength {
-		return nil, fmt.Errorf("%d tokens of context are too few\n  hint: raise sampler.llamacpp.context", v.b.caps.ContextLength)
+		return nil, fmt.Errorf("%d tokens of context are too few\n  hint: raise sampler.max_model_len", v.b.caps.ContextLength)
 	}
 	c, err := v.complete(ctx, r, sampler.Request{Prompt: ids, MaxTokens: probeTokens})
 	if err != nil {

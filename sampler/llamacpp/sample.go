@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 )
 
@@ -151,7 +152,7 @@ func (v *version) complete(ctx context.Context, rep *replica, r sampler.Request)
 // ask posts a question.
 func (v *version) ask(ctx context.Context, rep *replica, q question, a *answer) error {
 	err := v.limited(ctx, rep, func(ctx context.Context) error { return rep.client.call(ctx, "/completion", q, a) })
-	var refused *apiError
+	var refused *jsonhttp.Error
 	if errors.As(err, &refused) && refused.Type == "exceed_context_size_error" {
 		return fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
 	}
@@ -171,7 +172,7 @@ func (v *version) limited(ctx context.Context, rep *replica, call func(context.C
 	case !errors.Is(err, errSlow):
 		return err
 	case rep.answered.Load() != before:
-		return fmt.Errorf("%w: no answer within %v, although others were answered\n  hint: raise sampler.llamacpp.timeout_seconds or lower sampler.llamacpp.slots", err, limit)
+		return fmt.Errorf("%w: no answer within %v, although others were answered\n  hint: raise sampler.timeout_seconds or lower sampler.concurrency", err, limit)
 	}
 	v.log.Warn().Dur("limit", limit).Msg("llama-server answers nobody and is killed")
 	rep.kill()

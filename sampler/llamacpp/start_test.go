@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
+	"github.com/empo2/empo2/orchestrator/process"
 )
 
 func testStartErrors(t *testing.T, r *real) {
@@ -70,13 +70,34 @@ func TestHints(t *testing.T) {
 		"E load: tensor 'blk.0.attn_q.weight' has incorrect shape":                             "another base model",
 		"E main: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 0":               "no free port",
 		"ggml_aligned_malloc: unable to allocate CPU buffer":                                   "not enough memory",
-		illegalLine: "AVX2",
-		killedLine:  "out of memory",
+		process.SaidIllegal: "AVX2",
+		process.SaidKilled:  "out of memory",
 	} {
-		var o output
-		o.add(said, zerolog.Nop())
-		if err := o.failure("ended"); !strings.Contains(err.Error(), said) || !strings.Contains(err.Error(), hint) {
-			t.Errorf("%v, want hint %q", err, hint)
+		if got := process.HintFor(said, hints); !strings.Contains(got, hint) {
+			t.Errorf("%s: hint %q, want %q", said, got, hint)
 		}
+	}
+}
+
+// What Python and we were started with does not reach the server, except its
+// own key.
+func TestTheServersEnvironment(t *testing.T) {
+	t.Setenv("EMPO2_ENV_KEY", "s3cret")
+	t.Setenv("PYTHONHOME", "/nowhere")
+	python := filepath.Join(t.TempDir(), "python")
+	script := `#!/bin/sh
+echo '{"address": "http://127.0.0.1:1", "version": "'"[$EMPO2_ENV_KEY][$PYTHONHOME]"'"}'
+read -r line
+`
+	if err := os.WriteFile(python, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s, err := startProcess(t.Context(), launch{python: python, Model: filepath.Join(t.TempDir(), "m.gguf"), grace: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.stop()
+	if at := s.endpoint(); at.Version != "[][]" || at.Address != "http://127.0.0.1:1" || at.Key == "" {
+		t.Errorf("%+v", at)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
 func TestLostConnectionsAreRetried(t *testing.T) {
@@ -28,7 +29,7 @@ func TestLostConnectionsAreRetried(t *testing.T) {
 
 func TestAServerThatOnlyCutsIsAnError(t *testing.T) {
 	f := newFakes()
-	f.prepare = func(_ int, s *samplertest.Server) error {
+	f.prepare = func(_ int, s *fakeserver.Llama) error {
 		s.Fault = func(n int) samplertest.Fault {
 			if n == 0 {
 				return ""
@@ -61,7 +62,7 @@ func TestADeadServerIsReplaced(t *testing.T) {
 
 func TestAHungServerIsReplaced(t *testing.T) {
 	f := newFakes()
-	f.prepare = func(n int, s *samplertest.Server) error {
+	f.prepare = func(n int, s *fakeserver.Llama) error {
 		if n == 0 {
 			return faultAt(1, samplertest.FaultHang)(n, s)
 		}
@@ -79,7 +80,7 @@ func TestAHungServerIsReplaced(t *testing.T) {
 func TestASlowRequestDoesNotKillTheOthers(t *testing.T) {
 	f := newFakes()
 	hanging := make(chan struct{})
-	f.prepare = func(_ int, s *samplertest.Server) error {
+	f.prepare = func(_ int, s *fakeserver.Llama) error {
 		s.Fault = func(n int) samplertest.Fault {
 			if n != 1 {
 				return ""
@@ -119,7 +120,7 @@ func TestAHangingRequestEndsWithItsContext(t *testing.T) {
 func TestAVersionIsGivenUp(t *testing.T) {
 	f := newFakes()
 	broken := errors.New("no such luck")
-	f.prepare = func(n int, _ *samplertest.Server) error {
+	f.prepare = func(n int, _ *fakeserver.Llama) error {
 		if n > 0 {
 			return broken
 		}
@@ -142,7 +143,7 @@ func TestAVersionIsGivenUp(t *testing.T) {
 
 func TestAReplacementMustAnswerAsTheFirst(t *testing.T) {
 	f := newFakes()
-	f.prepare = func(n int, s *samplertest.Server) error {
+	f.prepare = func(n int, s *fakeserver.Llama) error {
 		if n > 0 {
 			s.Policy.Script = samplertest.Say("pull something else")
 		}

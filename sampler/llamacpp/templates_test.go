@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 )
 
 // A dialect is a chat template with the control tokens that it needs, which
@@ -140,12 +140,12 @@ func testTemplates(t *testing.T, r *real) {
 	for _, d := range dialects() {
 		t.Run(d.title, func(t *testing.T) {
 			b := r.speak(t, d)
-			names := []string{sampler.TemplateAuto}
+			names := []string{chat.TemplateAuto}
 			if d.name != "" {
 				names = append(names, d.name)
 			}
 			for _, name := range names {
-				template, err := sampler.NewTemplate(t.Context(), name, sampler.CachedTokenizer(b, 1000), b, b)
+				template, err := chat.NewTemplate(t.Context(), name, chat.CachedTokenizer(b, 1000), b, b)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -159,12 +159,12 @@ func testTemplates(t *testing.T, r *real) {
 	}
 }
 
-func checkRendering(t *testing.T, b *Backend, template *sampler.Template) {
+func checkRendering(t *testing.T, b *Backend, template *chat.Template) {
 	t.Helper()
-	talk := []sampler.Message{
-		said(sampler.RoleSystem, "You walk."), said(sampler.RoleUser, "Levers: jade ☂,\n\nbone."), said(sampler.RoleAssistant, "pull jade"), said(sampler.RoleUser, "  Door 2.\n"),
+	talk := []chat.Message{
+		said(chat.RoleSystem, "You walk."), said(chat.RoleUser, "Levers: jade ☂,\n\nbone."), said(chat.RoleAssistant, "pull jade"), said(chat.RoleUser, "  Door 2.\n"),
 	}
-	for _, talk := range [][]sampler.Message{talk, talk[1:]} {
+	for _, talk := range [][]chat.Message{talk, talk[1:]} {
 		text, err := b.Render(t.Context(), talk, true)
 		if err != nil {
 			t.Fatal(err)
@@ -183,7 +183,7 @@ func checkRendering(t *testing.T, b *Backend, template *sampler.Template) {
 	}
 }
 
-func checkForging(t *testing.T, b *Backend, template *sampler.Template) {
+func checkForging(t *testing.T, b *Backend, template *chat.Template) {
 	t.Helper()
 	var ids []int32
 	for _, text := range template.ControlTexts() {
@@ -194,7 +194,7 @@ func checkForging(t *testing.T, b *Backend, template *sampler.Template) {
 		ids = append(ids, id)
 	}
 	controls := func(text string) (n int) {
-		prompt, err := template.Extend(t.Context(), nil, said(sampler.RoleSystem, text), said(sampler.RoleUser, text))
+		prompt, err := template.Extend(t.Context(), nil, said(chat.RoleSystem, text), said(chat.RoleUser, text))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
 )
 
@@ -20,8 +22,8 @@ type version struct {
 	adapter string // GGUF file; empty for the base
 	log     zerolog.Logger
 
-	first *probe      // what the first process answered
-	dead  []time.Time // recent ends; the supervisor's
+	first  *probe         // what the first process answered
+	budget process.Budget // the supervisor's
 
 	drained chan struct{} // closed when retired and nothing is in flight
 	done    chan struct{} // closed when the last process is gone
@@ -38,6 +40,7 @@ type version struct {
 func (b *Backend) begin(ctx context.Context, p sampler.Policy, adapter string) (*version, error) {
 	v := &version{
 		b: b, policy: p, adapter: adapter, log: b.cfg.Log.With().Int("version", p.Version).Logger(),
+		budget:  process.Budget{Restarts: b.cfg.Restarts, Window: b.cfg.RestartWindow, Pause: b.cfg.RestartPause},
 		drained: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
 	}
 	ctx, cancel := b.within(ctx)
@@ -123,10 +126,11 @@ func (v *version) well(r *replica) bool {
 // restart starts the next process, unless there were too many. Nil: no more.
 func (v *version) restart(why error) *replica {
 	for {
-		if !v.allowed() {
-			v.log.Error().Err(why).Msg("policy is given up")
-			v.set(nil, fmt.Errorf("%w: %s is given up after %d restarts within %v: %w",
-				sampler.ErrPolicyGone, v.policy.Name, v.b.cfg.Restarts, v.b.cfg.RestartWindow, why))
+		if err := v.budget.Next(v.b.alive); err != nil {
+			if v.b.alive.Err() == nil {
+				v.log.Error().Err(why).Msg("policy is given up")
+				v.set(nil, fmt.Errorf("%w: %s is %w: %w", sampler.ErrPolicyGone, v.policy.Name, err, why))
+			}
 			return nil
 		}
 		r, err := v.replica(v.b.alive)
@@ -138,16 +142,6 @@ func (v *version) restart(why error) *replica {
 		}
 		why = err
 	}
-}
-
-// allowed counts a restart against the budget.
-func (v *version) allowed() bool {
-	now := time.Now()
-	for len(v.dead) > 0 && now.Sub(v.dead[0]) > v.b.cfg.RestartWindow {
-		v.dead = v.dead[1:]
-	}
-	v.dead = append(v.dead, now)
-	return len(v.dead) <= v.b.cfg.Restarts
 }
 
 func (v *version) set(r *replica, failed error) {
@@ -225,7 +219,14 @@ func (v *version) do(ctx context.Context, call func(context.Context, *replica) e
 	ctx, cancel := v.b.within(ctx)
 	defer cancel()
 	var last *replica
-	for tries := 0; ; tries++ {
+	tries, lost := 0, false
+	retry := jsonhttp.Retry{
+		First: firstPause, Last: 16 * firstPause,
+		Again:  func(error) bool { return lost && tries < maxTries },
+		Before: func(int, time.Duration, error) { v.b.counters.add(Stats{Retries: 1}) },
+	}
+	return retry.Do(ctx, func(ctx context.Context) error {
+		lost = false
 		r, err := v.current(ctx)
 		if err != nil {
 			return err
@@ -233,22 +234,9 @@ func (v *version) do(ctx context.Context, call func(context.Context, *replica) e
 		if r != last {
 			last, tries = r, 0
 		}
+		tries++
 		err = call(ctx, r)
-		switch {
-		case err == nil || !errors.Is(err, errLost):
-			return err
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case tries+1 == maxTries:
-			return err
-		}
-		v.b.counters.add(Stats{Retries: 1})
-		pause := time.NewTimer(firstPause << tries)
-		select {
-		case <-pause.C:
-		case <-r.exited():
-		case <-ctx.Done():
-		}
-		pause.Stop()
-	}
+		lost = errors.Is(err, errLost)
+		return err
+	})
 }

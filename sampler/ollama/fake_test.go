@@ -5,7 +5,9 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
 // tossing writes one of several texts; the version shifts the odds.
@@ -16,9 +18,9 @@ func tossing(version int, _ []int32) []samplertest.Choice {
 	}
 }
 
-func newFake(t testing.TB, script samplertest.Script) *samplertest.Ollama {
+func newFake(t testing.TB, script samplertest.Script) *fakeserver.Ollama {
 	t.Helper()
-	s := samplertest.NewOllama(samplertest.Policy{Tokenizer: samplertest.NewTokenizer(" jade", " amber", "pull"), Script: script})
+	s := fakeserver.NewOllama(samplertest.Policy{Tokenizer: samplertest.NewTokenizer(" jade", " amber", "pull"), Script: script})
 	t.Cleanup(s.Close)
 	return s
 }
@@ -28,7 +30,7 @@ type failing struct {
 	next chan samplertest.Fault
 }
 
-func failOn(s *samplertest.Ollama) *failing {
+func failOn(s *fakeserver.Ollama) *failing {
 	f := &failing{make(chan samplertest.Fault, 16)}
 	s.Fault = func(int) samplertest.Fault {
 		select {
@@ -47,7 +49,7 @@ func (f *failing) fail(n int, fault samplertest.Fault) {
 	}
 }
 
-func openFake(t testing.TB, s *samplertest.Ollama, change func(*Config)) *Backend {
+func openFake(t testing.TB, s *fakeserver.Ollama, change func(*Config)) *Backend {
 	t.Helper()
 	cfg := Config{URL: s.URL, Model: "tiny", Alias: "run one", Codec: s.Policy.Tokenizer, RequestTimeout: time.Minute}
 	if change != nil {
@@ -80,14 +82,14 @@ func sample(t testing.TB, b *Backend, p sampler.Policy, r sampler.Request) sampl
 }
 
 // prompt is a conversation of one turn in ids.
-func prompt(t testing.TB, s *samplertest.Ollama, text string) []int32 {
+func prompt(t testing.TB, s *fakeserver.Ollama, text string) []int32 {
 	t.Helper()
-	template, err := sampler.NewChatML(t.Context(), s.Policy.Tokenizer, s.Policy.Tokenizer)
+	template, err := chat.NewChatML(t.Context(), s.Policy.Tokenizer, s.Policy.Tokenizer)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ids, err := template.Extend(t.Context(), nil, sampler.Message{
-		Role: sampler.RoleUser, Spans: []sampler.Span{{Kind: sampler.StateSpan, Text: text}},
+	ids, err := template.Extend(t.Context(), nil, chat.Message{
+		Role: chat.RoleUser, Spans: []chat.Span{{Kind: chat.StateSpan, Text: text}},
 	})
 	if err != nil {
 		t.Fatal(err)

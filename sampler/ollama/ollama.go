@@ -137,8 +137,12 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("ollama: %w", err)
 	}
+	web, err := newClient(cfg.URL, cfg.MaxInFlight)
+	if err != nil {
+		return nil, fmt.Errorf("ollama: %w", err)
+	}
 	b := &Backend{
-		cfg: cfg, client: newClient(cfg.URL, cfg.MaxInFlight),
+		cfg: cfg, client: web,
 		publishing: make(chan struct{}, 1), versions: map[int]*version{},
 	}
 	b.turns = newTurns(cfg.MaxInFlight, b.counters.swapped)

@@ -13,7 +13,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
 func TestOllamaConforms(t *testing.T) {
@@ -184,8 +186,8 @@ func TestPromptsWithoutRoomAreNotSent(t *testing.T) {
 	}
 	r.MaxTokens--
 	sample(t, b, p, r)
-	long := sampler.Message{Role: sampler.RoleUser, Spans: []sampler.Span{{Kind: sampler.StateSpan, Text: strings.Repeat("x", 99)}}}
-	if _, err := b.Sample(t.Context(), p, sampler.Request{Messages: []sampler.Message{long}, MaxTokens: 1}); !errors.Is(err, sampler.ErrContextFull) {
+	long := chat.Message{Role: chat.RoleUser, Spans: []chat.Span{{Kind: chat.StateSpan, Text: strings.Repeat("x", 99)}}}
+	if _, err := b.Sample(t.Context(), p, sampler.Request{Messages: []chat.Message{long}, MaxTokens: 1}); !errors.Is(err, sampler.ErrContextFull) {
 		t.Errorf("the server's word: %v", err)
 	}
 }
@@ -243,7 +245,7 @@ func TestPublishRefuses(t *testing.T) {
 			t.Errorf("%s: left behind: %v", want, s.Models())
 		}
 	}
-	f("trainer.formats", sampler.Adapter{Version: 1, Dir: "peft"})
+	f("the trainer must write adapters as GGUF", sampler.Adapter{Version: 1, Dir: "peft"})
 	f("no such file", sampler.Adapter{Version: 1, GGUF: "absent.gguf"})
 	text := filepath.Join(t.TempDir(), "adapter.gguf")
 	if err := os.WriteFile(text, []byte("PK"), 0o644); err != nil {
@@ -257,7 +259,7 @@ func TestPublishRefuses(t *testing.T) {
 }
 
 func TestOpenSaysWhatIsWrong(t *testing.T) {
-	f := func(want string, change func(*samplertest.Ollama, *Config)) {
+	f := func(want string, change func(*fakeserver.Ollama, *Config)) {
 		t.Helper()
 		s := newFake(t, tossing)
 		cfg := Config{URL: s.URL, Model: "tiny", PublishTimeout: time.Minute}
@@ -270,14 +272,14 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	f("`ollama serve`", func(s *samplertest.Ollama, _ *Config) { s.Server.Close() })
-	f("it has tiny:latest", func(_ *samplertest.Ollama, c *Config) { c.Model = "tniy" })
-	f("no model", func(_ *samplertest.Ollama, c *Config) { c.Model = "" })
-	f("update Ollama to 0.12.11", func(s *samplertest.Ollama, _ *Config) { s.Version = "0.12.6" })
-	f("lower sampler.ollama.context", func(s *samplertest.Ollama, c *Config) { c.NumCtx = s.Context + 1 })
-	f("must be http://HOST:PORT", func(_ *samplertest.Ollama, c *Config) { c.URL = "127.0.0.1:11434" })
-	f("must be http://HOST:PORT", func(_ *samplertest.Ollama, c *Config) { c.URL = "ftp://host" })
-	f("not be negative", func(_ *samplertest.Ollama, c *Config) { c.NumCtx = -1 })
+	f("`ollama serve`", func(s *fakeserver.Ollama, _ *Config) { s.Server.Close() })
+	f("it has tiny:latest", func(_ *fakeserver.Ollama, c *Config) { c.Model = "tniy" })
+	f("no model", func(_ *fakeserver.Ollama, c *Config) { c.Model = "" })
+	f("update Ollama to 0.12.11", func(s *fakeserver.Ollama, _ *Config) { s.Version = "0.12.6" })
+	f("lower sampler.ollama.context", func(s *fakeserver.Ollama, c *Config) { c.NumCtx = s.Context + 1 })
+	f("must be http://HOST:PORT", func(_ *fakeserver.Ollama, c *Config) { c.URL = "127.0.0.1:11434" })
+	f("must be http://HOST:PORT", func(_ *fakeserver.Ollama, c *Config) { c.URL = "ftp://host" })
+	f("not be negative", func(_ *fakeserver.Ollama, c *Config) { c.NumCtx = -1 })
 }
 
 func TestCapabilitiesAreProbed(t *testing.T) {

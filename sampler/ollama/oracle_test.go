@@ -16,7 +16,7 @@ import (
 
 const (
 	sources = "../../trainer_bridge/trainer"
-	weights = sources + "/empo2_trainer/vault/weights"
+	weights = sources + "/vault_pretraining/weights"
 )
 
 // python is a process that answers a JSON line with a JSON line.

@@ -2,12 +2,13 @@ package ollama
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 
 	"github.com/ollama/ollama/api"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 )
 
@@ -54,7 +55,7 @@ func hints() map[string]string {
 		"ids_in":         "no version of Ollama takes ids; prompts are sent as text and checked with the trainer's tokenizer",
 		"ids_out":        "no version of Ollama gives ids; with the trainer's tokenizer its text is tokenized again, or choose sampler.backend llamacpp, vllm or sglang",
 		"logprobs":       "Ollama's belong to pieces of text, with gaps; let the trainer recompute them, or choose sampler.backend llamacpp, vllm or sglang",
-		"adapter_format": "trainer.formats must have \"gguf\"",
+		"adapter_format": "the trainer must write adapters as GGUF",
 		"max_resident":   "Ollama keeps one adapter of a base model loaded; requests of two versions take turns, with a reload between them",
 		"context_length": "raise sampler.ollama.context",
 	}
@@ -84,8 +85,7 @@ func (b *Backend) show(ctx context.Context, model string) (out api.ShowResponse,
 
 // explain says what the server has when it has not the model asked for.
 func (b *Backend) explain(ctx context.Context, err error) error {
-	var refused *apiError
-	if !errors.As(err, &refused) || refused.Status != 404 {
+	if jsonhttp.Status(err) != http.StatusNotFound {
 		return fmt.Errorf("model %s: %w", b.cfg.Model, err)
 	}
 	var list api.ListResponse
@@ -100,7 +100,7 @@ func (b *Backend) explain(ctx context.Context, err error) error {
 	if len(names) > 0 {
 		has = strings.Join(names, ", ")
 	}
-	return fmt.Errorf("the server has no model %q; it has %s\n  hint: `ollama pull %s`, or set sampler.model", b.cfg.Model, has, b.cfg.Model)
+	return fmt.Errorf("the server has no model %q; it has %s\n  hint: `ollama pull %s`, or set sampler.served_model_name", b.cfg.Model, has, b.cfg.Model)
 }
 
 // contextLength is what the model was trained with; 0: unknown.

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/ollama/ollama/api"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 )
 
@@ -122,7 +124,7 @@ func adapterDigest(a sampler.Adapter) (string, error) {
 	case a.Version < 0:
 		return "", errors.New("versions are not negative")
 	case a.GGUF == "":
-		return "", errors.New("the adapter has no GGUF file\n  hint: let the trainer write one, trainer.formats = [\"peft\", \"gguf\"]")
+		return "", errors.New("the adapter has no GGUF file\n  hint: the trainer must write adapters as GGUF")
 	}
 	f, err := os.Open(a.GGUF)
 	if err != nil {
@@ -172,8 +174,7 @@ func (b *Backend) create(ctx context.Context, p sampler.Policy, file, digest str
 func (b *Backend) upload(ctx context.Context, file, digest string) error {
 	path := "/api/blobs/" + digest
 	err := b.client.call(ctx, "HEAD", path, nil, nil)
-	var refused *apiError
-	if !errors.As(err, &refused) || refused.Status != 404 {
+	if jsonhttp.Status(err) != http.StatusNotFound {
 		return err
 	}
 	f, err := os.Open(file)
@@ -213,8 +214,7 @@ func (b *Backend) remove(ctx context.Context, p sampler.Policy) error {
 	err := b.client.try(ctx, func() error {
 		return b.client.call(ctx, "DELETE", "/api/delete", api.DeleteRequest{Model: p.Name}, nil)
 	}, nil)
-	var refused *apiError
-	if errors.As(err, &refused) && refused.Status == 404 {
+	if jsonhttp.Status(err) == http.StatusNotFound {
 		return nil
 	}
 	return err

@@ -21,6 +21,9 @@ import (
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/vault"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
+	templates "github.com/empo2/empo2/sampler/prompt"
+	"github.com/empo2/empo2/sampler/rollout"
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
@@ -46,7 +49,7 @@ func TestReal(t *testing.T) {
 		{"conformance", testConformance},
 		{"log-probs are torch's", testTorch},
 		{"episodes are torch's rows", testEpisodes},
-		{"a version is proved", testProved},
+		{"the canary", testCanary},
 		{"an adapter of nothing is refused", testBadAdapter},
 		{"versions take turns", testTurns},
 		{"a new version answers soon", testPublish},
@@ -74,7 +77,11 @@ func newReal(t *testing.T) *real {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &Backend{client: newClient(r.url, 1)}
+	web, err := newClient(r.url, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &Backend{client: web}
 	defer b.client.close()
 	if err := b.upload(t.Context(), file, digest); err != nil {
 		t.Fatal(err)
@@ -116,7 +123,10 @@ func startServer(t *testing.T, binary string) (url string) {
 		<-ended
 		log.Close()
 	})
-	c := newClient("http://"+address, 1)
+	c, err := newClient("http://"+address, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer c.close()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		err := c.call(t.Context(), "GET", "/api/version", nil, nil)
@@ -150,11 +160,11 @@ func (r *real) open(t *testing.T, change func(*Config)) *Backend {
 
 func (r *real) prompt(t *testing.T, text string) []int32 {
 	t.Helper()
-	template, err := sampler.NewChatML(t.Context(), r.codec, r.codec)
+	template, err := chat.NewChatML(t.Context(), r.codec, r.codec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ids, err := template.Extend(t.Context(), nil, sampler.Message{Role: sampler.RoleUser, Spans: []sampler.Span{{Kind: sampler.StateSpan, Text: text}}})
+	ids, err := template.Extend(t.Context(), nil, chat.Message{Role: chat.RoleUser, Spans: []chat.Span{{Kind: chat.StateSpan, Text: text}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +234,7 @@ func testTorch(t *testing.T, r *real) {
 func testEpisodes(t *testing.T, r *real) {
 	b := r.open(t, nil)
 	p := publish(t, b, sampler.Adapter{})
-	template, err := sampler.NewChatML(t.Context(), sampler.CachedTokenizer(r.codec, 1<<10), r.codec)
+	template, err := chat.NewChatML(t.Context(), chat.CachedTokenizer(r.codec, 1<<10), r.codec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,39 +247,43 @@ func testEpisodes(t *testing.T, r *real) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := sampler.Driver{Backend: b, Family: family, Template: template, Format: sampler.DefaultFormat()}
-	tip := sampler.Tip{ID: 1, Text: "At iron pull jade."}
-	var rows []sampler.Sequence
-	var scores [][]float32
+	d := rollout.Driver{Backend: b, Family: family, ChatTemplate: template, PromptTemplate: templates.Default()}
+	tip := templates.Tip{ID: 1, Text: "At iron pull jade."}
+	var tokens int
+	var largest float64 // difference of a trained token's log-prob
 	for i := range 8 {
-		got := d.Run(t.Context(), sampler.EpisodeSpec{
+		got := d.Run(t.Context(), rollout.EpisodeSpec{
 			Task: tasks[i%len(tasks)], Episode: i, Seed: uint64(i), Policy: p, Temperature: 1, MaxSteps: 8, MaxTokens: 16,
-			Recall: func(context.Context, string, string) (sampler.Recalled, error) {
-				return sampler.Recalled{Tips: []sampler.Tip{tip}}, nil
+			Recall: func(context.Context, string, string) (rollout.Recalled, error) {
+				return rollout.Recalled{Tips: []templates.Tip{tip}}, nil
 			},
 		})
 		if got.Failed() {
 			t.Fatal(got.Err)
 		}
-		for _, row := range got.Tipped {
+		for _, row := range got.RowsWithTips {
 			score, err := r.oracle.score("")(t.Context(), row.Tokens)
 			if err != nil {
 				t.Fatal(err)
 			}
-			rows, scores = append(rows, row), append(scores, score)
+			for i, trained := range row.LossMask {
+				if trained {
+					tokens++
+					largest = max(largest, math.Abs(float64(row.Logprobs[i]-score[i-1])))
+				}
+			}
 		}
 	}
-	m, err := sampler.Compare(rows, scores)
-	t.Logf("%d rows, %+v, %+v", len(rows), m, b.Stats())
-	if s := b.Stats(); err != nil || m.Tokens == 0 || m.Max > tolerance || s.Rejoined > 0 || s.Respelled > 0 || s.Longer > 0 {
-		t.Errorf("%+v, %+v, %v", m, s, err)
+	t.Logf("%d tokens differ by %g at most, %+v", tokens, largest, b.Stats())
+	if s := b.Stats(); tokens == 0 || largest > tolerance || s.Rejoined > 0 || s.Respelled > 0 || s.Longer > 0 {
+		t.Errorf("%d tokens differ by %g at most, %+v", tokens, largest, s)
 	}
 }
 
-func testProved(t *testing.T, r *real) {
+func testCanary(t *testing.T, r *real) {
 	b := r.open(t, nil)
 	var outcomes []sampler.Canary
-	proved := sampler.Proved(b, r.prompt(t, "Levers: jade, bone. Door 1 of 2 is iron."), tolerance, func(c sampler.Canary) { outcomes = append(outcomes, c) })
+	proved := sampler.WithCanary(b, r.prompt(t, "Levers: jade, bone. Door 1 of 2 is iron."), tolerance, func(c sampler.Canary) { outcomes = append(outcomes, c) })
 	for version := 1; version <= 2; version++ {
 		if _, err := proved.Publish(t.Context(), r.oracle.adapter(t, version, version)); err != nil {
 			t.Error(err)

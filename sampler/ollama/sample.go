@@ -9,7 +9,9 @@ import (
 
 	"github.com/ollama/ollama/api"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 )
 
 // Sample answers with the version asked for. With a codec the prompt's ids
@@ -94,7 +96,7 @@ func (b *Backend) question(ctx context.Context, r sampler.Request) (question, er
 	return question{text: text, ids: len(r.Prompt)}, nil
 }
 
-func messages(given []sampler.Message) (question, error) {
+func messages(given []chat.Message) (question, error) {
 	if len(given) == 0 {
 		return question{}, errors.New("no messages, and no tokenizer for ids")
 	}
@@ -159,9 +161,11 @@ func (b *Backend) ask(ctx context.Context, p sampler.Policy, r sampler.Request, 
 // full recognises what the server says to a prompt without room: the shares of
 // parallel requests may be smaller than what it was asked for.
 func full(err error) bool {
-	var refused *apiError
-	return errors.As(err, &refused) &&
-		(strings.Contains(refused.Message, "exceeds the context length") || strings.Contains(refused.Message, "exceed_context_size"))
+	if jsonhttp.Status(err) == 0 {
+		return false
+	}
+	said := jsonhttp.Said(err)
+	return strings.Contains(said, "exceeds the context length") || strings.Contains(said, "exceed_context_size")
 }
 
 func (b *Backend) body(p sampler.Policy, r sampler.Request, q question) (path string, body any) {

@@ -11,11 +11,12 @@ import (
 	"github.com/ollama/ollama/api"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 )
 
 // A Codec is the base model's tokenizer, also as Ollama uses it.
 type Codec interface {
-	sampler.Codec
+	chat.Codec
 	// TokenizeSpecial encodes text as a server does that parses control tokens
 	// in it.
 	TokenizeSpecial(ctx context.Context, text string) ([]int32, error)

@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 )
 
 var _ sampler.Backend = (*Backend)(nil)
@@ -32,6 +33,10 @@ type Config struct {
 	// before the first message of the user. Empty: "system".
 	SystemRole string
 
+	// TemplateArgs are arguments of the server's chat template, for example
+	// enable_thinking. Nil: none are sent.
+	TemplateArgs map[string]any
+
 	// RequestTimeout bounds a request with its repeats, waiting for a place
 	// not counted; 0: 5 minutes.
 	RequestTimeout time.Duration
@@ -41,7 +46,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	if c.SystemRole == "" {
-		c.SystemRole = sampler.RoleSystem
+		c.SystemRole = chat.RoleSystem
 	}
 	if c.RequestTimeout == 0 {
 		c.RequestTimeout = 5 * time.Minute
@@ -59,10 +64,10 @@ func (c Config) base() (string, error) {
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
 		return "", errors.New("the URL must be http://HOST or https://HOST, with the path of the interface if that is not /v1\n  hint: set sampler.openai.url")
 	case c.Model == "":
-		return "", errors.New("no model\n  hint: set sampler.model to a name that GET /v1/models lists")
+		return "", errors.New("no model\n  hint: set sampler.served_model_name to a name that GET /v1/models lists")
 	case c.MaxInFlight < 1:
 		return "", fmt.Errorf("%d requests in flight", c.MaxInFlight)
-	case c.SystemRole != sampler.RoleSystem && c.SystemRole != developer && c.SystemRole != sampler.RoleUser:
+	case c.SystemRole != chat.RoleSystem && c.SystemRole != developer && c.SystemRole != chat.RoleUser:
 		return "", fmt.Errorf("system role %q: must be system, developer or user", c.SystemRole)
 	}
 	u.Path = strings.TrimRight(u.Path, "/")
@@ -112,7 +117,11 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("openai: %w", err)
 	}
-	b := &Backend{cfg: cfg, client: newClient(base, cfg), places: make(chan struct{}, cfg.MaxInFlight)}
+	web, err := newClient(base, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("openai: %w", err)
+	}
+	b := &Backend{cfg: cfg, client: web, places: make(chan struct{}, cfg.MaxInFlight)}
 	b.client.again = b.repeated
 	b.alive, b.cancel = context.WithCancelCause(context.Background())
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.RequestTimeout, fmt.Errorf("no answer within %v", cfg.RequestTimeout))
@@ -174,8 +183,8 @@ func (b *Backend) publish(ctx context.Context) error {
 	case done:
 		return nil
 	}
-	hello := sampler.Message{Role: sampler.RoleUser, Spans: []sampler.Span{{Kind: sampler.StateSpan, Text: "Say yes."}}}
-	if _, err := b.ask(ctx, sampler.Request{Messages: []sampler.Message{hello}, MaxTokens: probeTokens}); err != nil {
+	hello := chat.Message{Role: chat.RoleUser, Spans: []chat.Span{{Kind: chat.StateSpan, Text: "Say yes."}}}
+	if _, err := b.ask(ctx, sampler.Request{Messages: []chat.Message{hello}, MaxTokens: probeTokens}); err != nil {
 		return b.explain(ctx, err)
 	}
 	b.mu.Lock()

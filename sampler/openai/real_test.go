@@ -48,7 +48,7 @@ func startLlamaServer(t *testing.T, python string) Config {
 	t.Helper()
 	const sources, key = "../../trainer_bridge/trainer", "sk-test"
 	file := filepath.Join(t.TempDir(), "vault.gguf")
-	convert := exec.Command(python, "-m", "empo2_trainer", "gguf", "--model", sources+"/empo2_trainer/vault/weights", "--out", file)
+	convert := exec.Command(python, "-m", "empo2_trainer", "gguf", "--model", sources+"/vault_pretraining/weights", "--out", file)
 	convert.Env = append(os.Environ(), "PYTHONPATH="+sources+":"+os.Getenv("PYTHONPATH"))
 	if out, err := convert.CombinedOutput(); err != nil {
 		t.Fatalf("convert the model: %v\n%s", err, out)

@@ -7,7 +7,9 @@ import (
 	"math"
 	"strings"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 )
 
 const (
@@ -142,17 +144,16 @@ func (b *Backend) exchange(ctx context.Context, r sampler.Request) (answer, erro
 }
 
 func demandsNewer(err error) bool {
-	var refused *apiError
-	return errors.As(err, &refused) && refused.Status/100 == 4 && strings.Contains(refused.Message, "max_completion_tokens")
+	return jsonhttp.Status(err)/100 == 4 && strings.Contains(jsonhttp.Said(err), "max_completion_tokens")
 }
 
 // full recognises what servers say to a conversation without room.
 func full(err error) bool {
-	var refused *apiError
-	if !errors.As(err, &refused) {
+	var refused *jsonhttp.Error
+	if !errors.As(err, &refused) || refused.Status < 300 {
 		return false
 	}
-	said := refused.Code + " " + refused.Message
+	said := refused.Code + " " + refused.Type + " " + refused.Message
 	for _, words := range []string{"context_length_exceeded", "exceed_context_size", "maximum context length", "exceeds the context length"} {
 		if strings.Contains(said, words) {
 			return true
@@ -173,18 +174,18 @@ func (b *Backend) question(r sampler.Request, newer bool) question {
 }
 
 // messages gives the system message the role that the model knows.
-func (b *Backend) messages(given []sampler.Message) []message {
+func (b *Backend) messages(given []chat.Message) []message {
 	var out []message
 	var before string // text of a system message that goes to the user's
 	for _, m := range given {
 		role, text := m.Role, m.Text()
 		switch {
-		case role == sampler.RoleSystem && b.cfg.SystemRole == sampler.RoleUser:
+		case role == chat.RoleSystem && b.cfg.SystemRole == chat.RoleUser:
 			before += text + "\n\n"
 			continue
-		case role == sampler.RoleSystem:
+		case role == chat.RoleSystem:
 			role = b.cfg.SystemRole
-		case role == sampler.RoleUser:
+		case role == chat.RoleUser:
 			text, before = before+text, ""
 		}
 		out = append(out, message{role, text})
@@ -194,8 +195,7 @@ func (b *Backend) messages(given []sampler.Message) []message {
 
 // explain adds what the server has to a refusal of the model.
 func (b *Backend) explain(ctx context.Context, err error) error {
-	var refused *apiError
-	if !errors.As(err, &refused) || refused.Status/100 != 4 {
+	if jsonhttp.Status(err)/100 != 4 {
 		return err
 	}
 	served, listErr := b.client.models(ctx)
@@ -203,5 +203,5 @@ func (b *Backend) explain(ctx context.Context, err error) error {
 	if listErr != nil || len(names) == 0 {
 		return err
 	}
-	return fmt.Errorf("%w\n  the server has: %s\n  hint: set sampler.model", err, strings.Join(names, ", "))
+	return fmt.Errorf("%w\n  the server has: %s\n  hint: set sampler.served_model_name", err, strings.Join(names, ", "))
 }

@@ -10,13 +10,14 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 )
 
 // Fixture is a backend under test, nothing published yet.
 type Fixture struct {
 	Backend   sampler.Backend // closed by the suite
-	Tokenizer sampler.Tokenizer
-	Control   sampler.ControlTokens
+	Tokenizer chat.Tokenizer
+	Control   chat.ControlTokens
 	// Adapter makes a version ≥ 1 whose weights differ from the base's. Nil:
 	// the tests that need one are skipped.
 	Adapter func(t *testing.T, version int) sampler.Adapter
@@ -95,9 +96,9 @@ func (s *subject) adapter(version int) sampler.Adapter {
 	return s.Adapter(s.T, version)
 }
 
-func (s *subject) template() *sampler.Template {
+func (s *subject) template() *chat.Template {
 	s.Helper()
-	t, err := sampler.NewChatML(s.ctx, s.Tokenizer, s.Control)
+	t, err := chat.NewChatML(s.ctx, s.Tokenizer, s.Control)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -114,8 +115,8 @@ func (s *subject) prompt(n int) []int32 {
 	if n > 0 {
 		text = fmt.Sprintf("%s %d", text, n)
 	}
-	ids, err := s.template().Extend(s.ctx, nil, sampler.Message{
-		Role: sampler.RoleUser, Spans: []sampler.Span{{Kind: sampler.StateSpan, Text: text}},
+	ids, err := s.template().Extend(s.ctx, nil, chat.Message{
+		Role: chat.RoleUser, Spans: []chat.Span{{Kind: chat.StateSpan, Text: text}},
 	})
 	if err != nil {
 		s.Fatal(err)

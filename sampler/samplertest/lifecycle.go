@@ -23,7 +23,7 @@ func testAdapter(s *subject) {
 	c := s.sample(p, sampler.Request{Prompt: prompt, MaxTokens: longAnswer, Temperature: 1, Seed: 5})
 	s.scored(a, prompt, c)
 	before := s.sample(base, sampler.Request{Prompt: prompt, MaxTokens: longAnswer, Temperature: 1, Seed: 5})
-	if slices.Equal(c.IDs, before.IDs) && maxDiff(c.Logprobs, before.Logprobs) <= s.Tolerance {
+	if slices.Equal(c.IDs, before.IDs) && MaxDiff(c.Logprobs, before.Logprobs) <= s.Tolerance {
 		s.Error("the adapter answers as the base: it is not applied")
 	}
 }
@@ -38,13 +38,13 @@ func (s *subject) scored(a sampler.Adapter, prompt []int32, c sampler.Completion
 	if err != nil {
 		s.Fatal(err)
 	}
-	if d := maxDiff(c.Logprobs, scores[len(scores)-len(c.IDs):]); d > s.Tolerance {
+	if d := MaxDiff(c.Logprobs, scores[len(scores)-len(c.IDs):]); d > s.Tolerance {
 		s.Errorf("version %d: the server's log-probs differ from the trainer's by %v", a.Version, d)
 	}
 }
 
-// maxDiff is the largest |a−b|; gaps (NaN) do not count.
-func maxDiff(a, b []float32) float64 {
+// MaxDiff is the largest |a−b|; gaps (NaN) do not count.
+func MaxDiff(a, b []float32) float64 {
 	var largest float64
 	for i := range a {
 		if d := math.Abs(float64(a[i]) - float64(b[i])); d > largest {

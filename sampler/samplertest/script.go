@@ -106,7 +106,7 @@ func (p Policy) Sample(version int, r sampler.Request) sampler.Completion {
 // opened splits a prompt after the last opening of an assistant's message:
 // what the script reads, and what the policy has written of it already.
 func (p Policy) opened(prompt []int32) (read, written []int32) {
-	opening := p.opening()
+	opening := p.Opening()
 	for i := len(prompt) - len(opening); i >= 0; i-- {
 		if slices.Equal(prompt[i:i+len(opening)], opening) {
 			return prompt[:i+len(opening)], prompt[i+len(opening):]
@@ -115,7 +115,8 @@ func (p Policy) opened(prompt []int32) (read, written []int32) {
 	return prompt, nil
 }
 
-func (p Policy) opening() []int32 {
+// Opening is what opens an assistant's message.
+func (p Policy) Opening() []int32 {
 	return append([]int32{Start}, p.Tokenizer.Encode("assistant\n")...)
 }
 
@@ -151,7 +152,7 @@ func draw(random *rand.Rand, probs []float64, temperature float64) int {
 // the tokens end with what the script writes, cut off or not.
 func (p Policy) Score(version int, tokens []int32) []float32 {
 	scores := make([]float32, max(len(tokens)-1, 0))
-	opening, opened := p.opening(), false
+	opening, opened := p.Opening(), false
 	for i := 0; i+len(opening) <= len(tokens); i++ {
 		if slices.Equal(tokens[i:i+len(opening)], opening) {
 			p.scoreMessage(version, tokens, i+len(opening), scores)
@@ -189,4 +190,15 @@ func (p Policy) scoreMessage(version int, tokens []int32, from int, scores []flo
 			return
 		}
 	}
+}
+
+// Render writes messages in ChatML and opens the answer, as a server's own
+// template.
+func (p Policy) Render(messages []ChatMessage) []int32 {
+	var ids []int32
+	for _, m := range messages {
+		ids = append(append(append(ids, Start), p.Tokenizer.Encode(m.Role+"\n"+m.Text)...), End)
+		ids = append(ids, p.Tokenizer.Encode("\n")...)
+	}
+	return append(ids, p.Opening()...)
 }

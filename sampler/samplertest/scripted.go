@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 )
 
 // Call is one request that a Scripted backend answered.
@@ -59,9 +60,9 @@ func NewScripted(t *Tokenizer, script Script) *Scripted {
 }
 
 var (
-	_ sampler.Backend       = (*Scripted)(nil)
-	_ sampler.Tokenizer     = (*Scripted)(nil)
-	_ sampler.ControlTokens = (*Scripted)(nil)
+	_ sampler.Backend    = (*Scripted)(nil)
+	_ chat.Tokenizer     = (*Scripted)(nil)
+	_ chat.ControlTokens = (*Scripted)(nil)
 )
 
 // Name is the policy name of a version.

@@ -198,7 +198,7 @@ func (s *swapping) score(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		d := maxDiff(a.completion.Logprobs, want[len(prompt)-1:])
+		d := MaxDiff(a.completion.Logprobs, want[len(prompt)-1:])
 		s.report.MaxDiff = math.Max(s.report.MaxDiff, d)
 		if d > s.cfg.Tolerance {
 			s.report.Wrong += s.answers[key]

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 )
 
 // TextFixture is a backend under test whose server speaks text, nothing
@@ -21,7 +22,7 @@ type TextFixture struct {
 	Adapter func(t *testing.T, version int) sampler.Adapter
 	// Codec renders prompts as ids too. Nil: requests have messages only and
 	// completions no ids.
-	Codec sampler.Codec
+	Codec chat.Codec
 	// Fail makes the server answer the next n completions with a fault. Nil:
 	// the tests that need one are skipped.
 	Fail func(n int, fault Fault)
@@ -112,12 +113,12 @@ func (s *textSubject) request(temperature float64, seed uint64) sampler.Request 
 	if text == "" {
 		text = "hello"
 	}
-	m := sampler.Message{Role: sampler.RoleUser, Spans: []sampler.Span{{Kind: sampler.StateSpan, Text: text}}}
-	r := sampler.Request{Messages: []sampler.Message{m}, MaxTokens: longAnswer, Temperature: temperature, Seed: seed, Session: fmt.Sprint(seed)}
+	m := chat.Message{Role: chat.RoleUser, Spans: []chat.Span{{Kind: chat.StateSpan, Text: text}}}
+	r := sampler.Request{Messages: []chat.Message{m}, MaxTokens: longAnswer, Temperature: temperature, Seed: seed, Session: fmt.Sprint(seed)}
 	if s.Codec == nil {
 		return r
 	}
-	t, err := sampler.NewChatML(s.ctx, s.Codec, s.Codec)
+	t, err := chat.NewChatML(s.ctx, s.Codec, s.Codec)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -174,7 +175,7 @@ func textCapabilities(s *textSubject) {
 	if has := c.Adapters != "none"; has != (s.Adapter != nil) {
 		s.Errorf("adapters %q", c.Adapters)
 	}
-	err = sampler.Needs{IDs: true, Logprobs: true}.Check(c)
+	err = sampler.Requirements{IDs: true, Logprobs: true}.Check(c)
 	if !errors.Is(err, sampler.ErrCapability) || c.Hints["ids_out"] == "" || c.Hints["logprobs"] == "" {
 		s.Errorf("without a remedy: %v", err)
 	}

@@ -1,7 +1,7 @@
 // Package samplertest holds what tests of samplers and of everything above
 // them need: a conformance suite that every Backend runs ([Run]), a policy
 // that is a Go function ([Script]) behind an in-process Backend ([Scripted]) or
-// behind the HTTP of a llama-server ([Server]).
+// behind the HTTP of a llama-server ([fakeserver.Llama]).
 package samplertest
 
 import (
@@ -16,10 +16,10 @@ const (
 	EndOfText int32 = iota
 	Start           // <|im_start|>
 	End             // <|im_end|>
-	firstByte
+	FirstByte       // of the 256 tokens of one byte each
 )
 
-const firstWord = firstByte + 256
+const firstWord = FirstByte + 256
 
 // chatML are the control tokens that every tokenizer has.
 var chatML = []string{"<|endoftext|>", "<|im_start|>", "<|im_end|>"}
@@ -75,7 +75,7 @@ func (t *Tokenizer) Tokenize(_ context.Context, text string) ([]int32, error) {
 func (t *Tokenizer) Encode(text string) []int32 {
 	var ids []int32
 	for len(text) > 0 {
-		id, n := firstByte+int32(text[0]), 1
+		id, n := FirstByte+int32(text[0]), 1
 		for l := min(t.max, len(text)); l > 1; l-- {
 			if w, ok := t.ids[text[:l]]; ok {
 				id, n = w, l
@@ -92,17 +92,18 @@ func (t *Tokenizer) Encode(text string) []int32 {
 func (t *Tokenizer) Decode(ids []int32) string {
 	var b strings.Builder
 	for _, id := range ids {
-		b.WriteString(t.piece(id))
+		b.WriteString(t.Piece(id))
 	}
 	return b.String()
 }
 
-func (t *Tokenizer) piece(id int32) string {
+// Piece is the text of one token.
+func (t *Tokenizer) Piece(id int32) string {
 	switch {
-	case id >= 0 && id < firstByte:
+	case id >= 0 && id < FirstByte:
 		return chatML[id]
-	case id >= firstByte && id < firstWord:
-		return string([]byte{byte(id - firstByte)})
+	case id >= FirstByte && id < firstWord:
+		return string([]byte{byte(id - FirstByte)})
 	case id >= firstWord && int(id-firstWord) < len(t.words):
 		return t.words[id-firstWord]
 	case id >= firstWord && int(id) < t.VocabSize():
@@ -181,4 +182,9 @@ func (t *Tokenizer) LastUser(prompt []int32) string {
 		}
 	}
 	return ""
+}
+
+// Detokenize is Decode as an interface wants it.
+func (t *Tokenizer) Detokenize(_ context.Context, ids []int32) (string, error) {
+	return t.Decode(ids), nil
 }

@@ -18,7 +18,7 @@ func TestControlTokensAreAdded(t *testing.T) {
 	if diff := cmp.Diff([]int32{firstWord + 1, firstWord, End, k.EndOfTurn()}, ids); diff != "" || k.Decode(ids) != "<s>jade<|im_end|></s>" {
 		t.Errorf("%q: %s", k.Decode(ids), diff)
 	}
-	if diff := cmp.Diff([]int32{firstByte + '<', firstByte + 's', firstByte + '>'}, k.Encode("<s>")); diff != "" {
+	if diff := cmp.Diff([]int32{FirstByte + '<', FirstByte + 's', FirstByte + '>'}, k.Encode("<s>")); diff != "" {
 		t.Error(diff)
 	}
 	c := Policy{k, Say("jade")}.Sample(0, sampler.Request{Prompt: ids, MaxTokens: 9})

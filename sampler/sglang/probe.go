@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/fleet"
 )
@@ -29,7 +30,7 @@ func hints() map[string]string {
 		"logprob_space": spaceHint, "sleep": sleepHint,
 		"ids_out":        "output_ids of /generate need SGLang 0.4.7 or newer",
 		"logprobs":       "log-probs of /generate need SGLang 0.4.7 or newer",
-		"adapter_format": "SGLang reads PEFT directories: add \"peft\" to trainer.formats",
+		"adapter_format": "SGLang reads PEFT directories",
 	}
 }
 
@@ -60,7 +61,7 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 		return fleet.Probe{}, err
 	}
 	if len(list) == 0 || s.want != "" && list[0].ID != s.want || list[0].Context < 1 {
-		return fleet.Probe{}, fmt.Errorf("it serves %+v, not %q\n  hint: set sampler.model to the name that the server gives it (--served-model-name)", list, s.want)
+		return fleet.Probe{}, fmt.Errorf("it serves %+v, not %q\n  hint: set sampler.served_model_name to the name that the server gives it (--served-model-name)", list, s.want)
 	}
 	p := fleet.Probe{Model: list[0].ID, Root: about.Path, Sleeps: i.MemorySaver, Capabilities: sampler.Capabilities{
 		Server: "sglang", Version: i.Version, IDsIn: true, Adapters: "none", AdapterFormat: "peft", MaxRank: i.MaxRank, MaxResident: i.PerBatch,
@@ -92,7 +93,7 @@ func (s *server) seeds(ctx context.Context) (bool, error) {
 	q := ask([]int32{0}, 1)
 	q.Params.Seed = new(int64)
 	_, err := s.generate(ctx, q)
-	if err != nil && fleet.Refused(err) != 0 && strings.Contains(err.Error(), "sampling_seed") {
+	if err != nil && jsonhttp.Status(err) != 0 && strings.Contains(jsonhttp.Said(err), "sampling_seed") {
 		return false, nil
 	}
 	return err == nil, err
@@ -106,7 +107,7 @@ func (s *server) vocabulary(ctx context.Context) (int, error) {
 	if errors.Is(err, fleet.ErrLost) || ctx.Err() != nil || err == nil {
 		return 0, err
 	}
-	m := vocabularySize.FindStringSubmatch(err.Error())
+	m := vocabularySize.FindStringSubmatch(jsonhttp.Said(err))
 	if m == nil {
 		return 0, nil
 	}

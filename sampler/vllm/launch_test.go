@@ -8,8 +8,9 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler/fleet"
-	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
 func TestLaunchLine(t *testing.T) {
@@ -42,6 +43,20 @@ func TestTheRecipe(t *testing.T) {
 	}
 }
 
+// The share of a GPU's memory is limited where there is a GPU.
+func TestMemoryShareOfAGPU(t *testing.T) {
+	f := func(l LaunchConfig, want bool) {
+		t.Helper()
+		command := strings.Join(l.withDefaults().command(1, "k"), " ")
+		if strings.Contains(command, "--gpu-memory-utilization 0.5") != want || !want && strings.Contains(command, "utilization") {
+			t.Errorf("%+v: %s", l, command)
+		}
+	}
+	f(LaunchConfig{Model: "m", GPUMemoryUtilization: 0.5}, true)
+	f(LaunchConfig{Model: "m", GPUMemoryUtilization: 0.5, CPU: true}, false)
+	f(LaunchConfig{Model: "m"}, false)
+}
+
 // Nobody else on the machine may load adapters into a server of ours.
 func TestALaunchedServerHasAKey(t *testing.T) {
 	f := func(name string, cfg Config, env, command string) {
@@ -70,11 +85,11 @@ func TestTheKeyIsSent(t *testing.T) {
 	cfg := config(nil)
 	cfg.Launch = LaunchConfig{Model: "m", Command: []string{os.Args[0], "{port}", "{key}"}, Env: []string{fakeEnv + "=0s"}}
 	b := openFake(t, cfg)
-	publish(t, b, samplertest.WriteAdapter(t, policy, 1))
+	publish(t, b, fakeserver.WriteAdapter(t, policy, 1))
 	s := b.Servers()[0].(*server)
 	stranger := fleet.NewHTTP(s.URL(), "", 1)
 	defer stranger.Close()
-	if err := stranger.Call(t.Context(), "/v1/models", nil, nil); s.key == "" || fleet.Refused(err) != http.StatusUnauthorized {
+	if err := stranger.Call(t.Context(), "/v1/models", nil, nil); s.key == "" || jsonhttp.Status(err) != http.StatusUnauthorized {
 		t.Errorf("key %q, a stranger: %v", s.key, err)
 	}
 }
@@ -82,7 +97,7 @@ func TestTheKeyIsSent(t *testing.T) {
 func TestALaunchThatFailsSaysWhy(t *testing.T) {
 	for command, says := range map[string]string{
 		"echo \"ModuleNotFoundError: No module named 'vllm'\"; exit 1": "hint: this Python has no vLLM",
-		"echo nothing to say; exit 0":                                  "it ended with status 0\n    nothing to say",
+		"echo nothing to say; exit 0":                                  "vllm ended: exit status 0\n    nothing to say",
 	} {
 		_, err := Open(t.Context(), Config{Launch: LaunchConfig{Model: "m", Replicas: 2, Command: []string{"/bin/sh", "-c", command, "{port}"}}})
 		if err == nil || !strings.Contains(err.Error(), says) {
@@ -99,9 +114,9 @@ func TestALaunchedServerIsStartedAgain(t *testing.T) {
 	cfg.OnReturn = func(url string) { back <- url }
 	cfg.Launch = LaunchConfig{Model: "m", Replicas: 2, Command: []string{os.Args[0], "{port}"}, Env: []string{fakeEnv + "=0s"}}
 	b := openFake(t, cfg)
-	p := publish(t, b, samplertest.WriteAdapter(t, policy, 3))
+	p := publish(t, b, fakeserver.WriteAdapter(t, policy, 3))
 	killed := b.Servers()[1].(*server)
-	if err := syscall.Kill(-killed.Child.PID(), syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(killed.Child.PID(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	want := policy.Sample(3, asking)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
 // fakeEnv makes the test binary a fake in a process of its own, whose answers
@@ -23,8 +24,8 @@ const fakeEnv = "EMPO2_TEST_FAKE"
 
 func TestMain(m *testing.M) {
 	if delay, err := time.ParseDuration(os.Getenv(fakeEnv)); err == nil {
-		s := samplertest.NewVLLM(policy)
-		s.Fault = func(samplertest.Seen) samplertest.Fault { time.Sleep(delay); return "" }
+		s := fakeserver.NewVLLM(policy)
+		s.Fault = func(fakeserver.Seen) samplertest.Fault { time.Sleep(delay); return "" }
 		if len(os.Args) > 2 {
 			s.APIKey = os.Args[2]
 		}
@@ -58,9 +59,9 @@ type codec struct{ *samplertest.Tokenizer }
 func (c codec) Detokenize(_ context.Context, ids []int32) (string, error) { return c.Decode(ids), nil }
 
 // fakes are n replicas.
-func fakes(t testing.TB, n int) (servers []*samplertest.VLLM, urls []string) {
+func fakes(t testing.TB, n int) (servers []*fakeserver.VLLM, urls []string) {
 	for range n {
-		s := samplertest.NewVLLM(policy)
+		s := fakeserver.NewVLLM(policy)
 		t.Cleanup(s.Close)
 		servers, urls = append(servers, s), append(urls, s.URL)
 	}

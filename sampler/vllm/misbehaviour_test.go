@@ -3,13 +3,13 @@ package vllm
 import (
 	"testing"
 
-	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/fleet/fleettest"
 )
 
 func TestMisbehaviour(t *testing.T) {
-	samplertest.Misbehave(t, func(t *testing.T, c samplertest.FleetConfig) samplertest.Fleet {
+	fleettest.Run(t, func(t *testing.T, c fleettest.Config) fleettest.Fleet {
 		servers, urls := fakes(t, c.Replicas)
-		f := samplertest.Fleet{}
+		f := fleettest.Fleet{}
 		for i, s := range servers {
 			f.Engines = append(f.Engines, &s.Engine)
 			if c.Prepare != nil {

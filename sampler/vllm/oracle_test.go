@@ -15,7 +15,7 @@ import (
 
 const (
 	sources = "../../trainer_bridge/trainer"
-	weights = sources + "/empo2_trainer/vault/weights"
+	weights = sources + "/vault_pretraining/weights"
 )
 
 // oracle is a Python process that knows what torch says.

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/fleet"
 )
@@ -21,7 +22,7 @@ const (
 	adaptersHint = "start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment and --enable-lora"
 	rankHint     = "start it with --max-lora-rank of at least the adapter's rank (allowed: 1, 8, 16, 32, 64, 128, 256, 320, 512)"
 	residentHint = "start it with a higher --max-loras (and --max-cpu-loras)"
-	contextHint  = "raise sampler.vllm.context, or start a server of your own with a higher --max-model-len"
+	contextHint  = "raise sampler.max_model_len, or start a server of your own with a higher --max-model-len"
 	idsHint      = "token ids in answers need vLLM 0.10.2 or newer"
 	spaceHint    = "start it with --logprobs-mode raw_logprobs, vLLM's default, or sample at temperature 1"
 	sleepHint    = "set sampler.vllm.sleep where empo2 launches it, or start it with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1 in its environment, on a GPU"
@@ -31,7 +32,7 @@ func hints() map[string]string {
 	return map[string]string{
 		"adapters": adaptersHint, "max_rank": rankHint, "max_resident": residentHint, "context_length": contextHint,
 		"ids_out": idsHint, "logprobs": idsHint, "logprob_space": spaceHint, "sleep": sleepHint,
-		"adapter_format": "vLLM reads PEFT directories: add \"peft\" to trainer.formats",
+		"adapter_format": "vLLM reads PEFT directories",
 	}
 }
 
@@ -54,7 +55,7 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 	}}
 	c := &p.Capabilities
 	_, err = s.sleeping(ctx)
-	if p.Sleeps = err == nil; err != nil && fleet.Refused(err) == 0 {
+	if p.Sleeps = err == nil; err != nil && jsonhttp.Status(err) == 0 {
 		return p, err
 	}
 	if c.VocabSize, err = s.vocabulary(ctx, m.ID); err != nil {
@@ -70,7 +71,7 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 }
 
 func notVLLM(err error) error {
-	switch fleet.Refused(err) {
+	switch jsonhttp.Status(err) {
 	case http.StatusNotFound:
 		return fmt.Errorf("%w\n  hint: is this a vLLM server? sampler.vllm.urls are without a path such as /v1", err)
 	case http.StatusUnauthorized:
@@ -98,7 +99,7 @@ func (s *server) base(ctx context.Context) (fleet.Model, error) {
 	}
 	switch {
 	case len(found) == 0 || s.want == "" && len(names) > 1:
-		return fleet.Model{}, fmt.Errorf("it serves %s, not %q\n  hint: set sampler.model to the name that the server gives it (--served-model-name)", strings.Join(names, ", "), s.want)
+		return fleet.Model{}, fmt.Errorf("it serves %s, not %q\n  hint: set sampler.served_model_name to the name that the server gives it (--served-model-name)", strings.Join(names, ", "), s.want)
 	case found[0].Context < 1:
 		return fleet.Model{}, fmt.Errorf("it gives %s a context of %d tokens", found[0].ID, found[0].Context)
 	}
@@ -119,7 +120,7 @@ func (s *server) vocabulary(ctx context.Context, name string) (int, error) {
 	if err == nil {
 		return 0, nil
 	}
-	m := vocabularySize.FindStringSubmatch(err.Error())
+	m := vocabularySize.FindStringSubmatch(jsonhttp.Said(err))
 	if m == nil {
 		return 0, nil
 	}
@@ -157,7 +158,7 @@ var maxLoras = regexp.MustCompile(`vllm:lora_requests_info\{[^}]*max_lora="(\d+)
 // that it needs a name.
 func (s *server) adapts(ctx context.Context, c *sampler.Capabilities) error {
 	err := s.Call(ctx, "/v1/load_lora_adapter", struct{}{}, nil)
-	switch status := fleet.Refused(err); {
+	switch status := jsonhttp.Status(err); {
 	case err != nil && status == 0, errors.Is(err, fleet.ErrLost):
 		return err
 	case status == http.StatusBadRequest || status == http.StatusUnprocessableEntity:
@@ -196,14 +197,14 @@ func (s *server) loads(ctx context.Context) (adapters string, rank int, err erro
 	}
 	err = s.LoadAdapter(ctx, filepath.Base(dir), dir)
 	switch {
-	case err != nil && fleet.Refused(err) == 0:
+	case err != nil && jsonhttp.Status(err) == 0:
 		return "", 0, err
 	case err == nil:
 		return "runtime", 0, s.UnloadAdapter(ctx, filepath.Base(dir))
-	case strings.Contains(err.Error(), notEnabled):
+	case strings.Contains(jsonhttp.Said(err), notEnabled):
 		return "none", 0, nil
 	}
-	if m := largestRank.FindStringSubmatch(err.Error()); m != nil {
+	if m := largestRank.FindStringSubmatch(jsonhttp.Said(err)); m != nil {
 		rank, err = strconv.Atoi(m[1])
 		return "runtime", rank, err
 	}

@@ -8,17 +8,17 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/empo2/empo2/sampler"
-	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
 // Whatever is published, retired, killed and started again, in any order: a
 // version that is served answers as itself, and one that is not is gone.
 func TestVersionsAnswerAsThemselvesWhateverHappens(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		var servers []*samplertest.VLLM
+		var servers []*fakeserver.VLLM
 		var urls []string
 		for range 2 {
-			s := samplertest.NewVLLM(policy)
+			s := fakeserver.NewVLLM(policy)
 			s.MaxLoras = 99
 			defer s.Close()
 			servers, urls = append(servers, s), append(urls, s.URL)
@@ -45,7 +45,7 @@ func TestVersionsAnswerAsThemselvesWhateverHappens(t *testing.T) {
 			"publish": func(rt *rapid.T) {
 				a := sampler.Adapter{}
 				if next > 0 {
-					a = samplertest.WriteAdapter(t, policy, next)
+					a = fakeserver.WriteAdapter(t, policy, next)
 				}
 				p, err := b.Publish(t.Context(), a)
 				if err != nil {

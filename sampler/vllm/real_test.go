@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/fleet"
 	"github.com/empo2/empo2/sampler/samplertest"
@@ -96,7 +97,7 @@ func TestReal(t *testing.T) {
 			t.Errorf("log-probs differ from torch's by %g", d)
 		}
 	})
-	t.Run("an adapter is proved", func(t *testing.T) { testProved(t, r, own) })
+	t.Run("the canary", func(t *testing.T) { testCanary(t, r, own) })
 	t.Run("versions are swapped under load", func(t *testing.T) { testSwap(t, r, own) })
 	t.Run("it is started again", func(t *testing.T) { testStartedAgain(t, r, b) })
 }
@@ -121,7 +122,7 @@ func testStrangers(t *testing.T, own *server) {
 	stranger := fleet.NewHTTP(own.URL(), "", 1)
 	defer stranger.Close()
 	for _, path := range []string{"/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/completions"} {
-		if err := stranger.Call(t.Context(), path, struct{}{}, nil); fleet.Refused(err) != http.StatusUnauthorized {
+		if err := stranger.Call(t.Context(), path, struct{}{}, nil); jsonhttp.Status(err) != http.StatusUnauthorized {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
@@ -166,14 +167,14 @@ func (r *real) difference(t testing.TB, b *Backend) float64 {
 	return worst
 }
 
-func testProved(t *testing.T, r *real, own *server) {
+func testCanary(t *testing.T, r *real, own *server) {
 	b := r.open(t, own)
 	prompt, err := b.Tokenize(t.Context(), "You are at a door.")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var seen []sampler.Canary
-	proved := sampler.Proved(b, prompt, 1e-4, func(c sampler.Canary) { seen = append(seen, c) })
+	proved := sampler.WithCanary(b, prompt, 1e-4, func(c sampler.Canary) { seen = append(seen, c) })
 	defer proved.Close()
 	publish(t, proved, sampler.Adapter{Score: r.oracle.score("")})
 	publish(t, proved, r.oracle.adapter(t, 1))
@@ -251,7 +252,7 @@ func testStartedAgain(t *testing.T, r *real, b *Backend) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Kill(-b.Servers()[0].(*server).Child.PID(), syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(b.Servers()[0].(*server).Child.PID(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	after, err := b.Sample(t.Context(), p, request)

@@ -14,9 +14,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/fleet"
-	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
 func post(t testing.TB, url string) {
@@ -122,7 +123,7 @@ func TestRecordedRefusals(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"err_bad_temperature", "err_token_out_of_vocab", "err_logprobs_too_many", "err_empty_prompt"} {
-		if err := complete(name); fleet.Refused(err) != 400 || errors.Is(err, fleet.ErrLost) {
+		if err := complete(name); jsonhttp.Status(err) != 400 || errors.Is(err, fleet.ErrLost) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -134,7 +135,7 @@ func TestRecordedRefusals(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := replay(t, all["unload_unknown"]).UnloadAdapter(t.Context(), "x"); fleet.Refused(err) != 404 {
+	if err := replay(t, all["unload_unknown"]).UnloadAdapter(t.Context(), "x"); jsonhttp.Status(err) != 404 {
 		t.Error(err)
 	}
 }
@@ -164,7 +165,7 @@ func TestRecordedSuccesses(t *testing.T) {
 // The fake's answers have the fields of the real one's that are read.
 func TestTheFakeIsLikeTheRecording(t *testing.T) {
 	all := recorded(t)
-	fake := samplertest.NewVLLM(policy)
+	fake := fakeserver.NewVLLM(policy)
 	defer fake.Close()
 	r, err := http.Post(fake.URL+"/v1/completions", "application/json",
 		strings.NewReader(`{"model":"tiny","prompt":[1,50,2],"max_tokens":4,"logprobs":1,"return_token_ids":true}`))

@@ -11,9 +11,10 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/fleet"
-	"github.com/empo2/empo2/sampler/launch"
 )
 
 var (
@@ -36,7 +37,7 @@ func (s *server) LoadAdapter(ctx context.Context, name, dir string) error {
 	switch {
 	case err == nil:
 		return nil
-	case fleet.Refused(err) == http.StatusBadRequest && strings.Contains(err.Error(), "has already been loaded"):
+	case jsonhttp.Status(err) == http.StatusBadRequest && strings.Contains(jsonhttp.Said(err), "has already been loaded"):
 		return fmt.Errorf("%w: %w", fleet.ErrLoaded, err)
 	}
 	return withHint(err, loadHints)
@@ -49,7 +50,7 @@ func (s *server) UnloadAdapter(ctx context.Context, name string) error {
 }
 
 // loadHints are remedies by what the server says to a load.
-var loadHints = []launch.Hint{
+var loadHints = []process.Hint{
 	{Said: "greater than max_lora_rank", Remedy: rankHint},
 	{Said: "No adapter found", Remedy: "the server reads the directory itself: it must see the same path, on the same machine or a shared disk, and its user must be able to read the files"},
 	{Said: notEnabled, Remedy: adaptersHint},
@@ -59,9 +60,9 @@ var loadHints = []launch.Hint{
 	{Said: "add_lora", Remedy: "the server's log has the reason; likely an adapter of another base model, or modules that vLLM does not adapt"},
 }
 
-func withHint(err error, hints []launch.Hint) error {
+func withHint(err error, hints []process.Hint) error {
 	for _, h := range hints {
-		if fleet.Refused(err) != 0 && strings.Contains(err.Error(), h.Said) {
+		if jsonhttp.Status(err) != 0 && strings.Contains(jsonhttp.Said(err), h.Said) {
 			return fmt.Errorf("%w\n  hint: %s", err, h.Remedy)
 		}
 	}
@@ -85,7 +86,7 @@ func (s *server) Load(ctx context.Context) (l fleet.Load, err error) {
 func (s *server) metrics(ctx context.Context) (string, error) {
 	var text string
 	err := s.Call(ctx, "/metrics", nil, &text)
-	if fleet.Refused(err) == http.StatusNotFound {
+	if jsonhttp.Status(err) == http.StatusNotFound {
 		return "", fmt.Errorf("%w: no /metrics", errors.ErrUnsupported)
 	}
 	return text, err
@@ -122,7 +123,7 @@ func (s *server) sleeping(ctx context.Context) (bool, error) {
 func (s *server) Asleep(ctx context.Context) (bool, error) {
 	asleep, err := s.sleeping(ctx)
 	switch {
-	case fleet.Refused(err) != 0:
+	case jsonhttp.Status(err) != 0:
 		return false, nil
 	case err != nil:
 		return false, notVLLM(err)
@@ -222,7 +223,7 @@ func (s *server) complete(ctx context.Context, q question) (answer, error) {
 
 // completionError tells what may be sent again and what cannot be answered.
 func completionError(err error) error {
-	status := fleet.Refused(err)
+	status := jsonhttp.Status(err)
 	switch {
 	case errors.Is(err, fleet.ErrLost):
 		return err
@@ -230,7 +231,7 @@ func completionError(err error) error {
 		return fmt.Errorf("%w: %w", fleet.ErrUnknownModel, err)
 	case status >= http.StatusInternalServerError: // an engine that dies answers so before it refuses connections
 		return fmt.Errorf("%w: %w", fleet.ErrLost, err)
-	case status == http.StatusBadRequest && strings.Contains(err.Error(), "maximum context length"):
+	case status == http.StatusBadRequest && strings.Contains(jsonhttp.Said(err), "maximum context length"):
 		return fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
 	}
 	return err

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/empo2/empo2/sampler"
-	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
 func TestServersThatSleepHaveToProveThemselves(t *testing.T) {
@@ -16,7 +16,7 @@ func TestServersThatSleepHaveToProveThemselves(t *testing.T) {
 		s.DevMode = true
 	}
 	b := openFake(t, config(urls))
-	p := publish(t, b, samplertest.WriteAdapter(t, policy, 1))
+	p := publish(t, b, fakeserver.WriteAdapter(t, policy, 1))
 	if !b.CanSleep() {
 		t.Fatal("it cannot sleep")
 	}
@@ -60,7 +60,7 @@ func TestAServerThatWakesUpWrongIsNotUsed(t *testing.T) {
 		return 0
 	}
 	b := openFake(t, config(urls))
-	publish(t, b, samplertest.WriteAdapter(t, policy, 30))
+	publish(t, b, fakeserver.WriteAdapter(t, policy, 30))
 	if err := b.Sleep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestServersThatWereLeftAsleepAreWoken(t *testing.T) {
 	cfg := config(urls)
 	cfg.Sleep = true
 	b := openFake(t, cfg)
-	p := publish(t, b, samplertest.WriteAdapter(t, policy, 1))
+	p := publish(t, b, fakeserver.WriteAdapter(t, policy, 1))
 	if c, err := b.Sample(t.Context(), p, asking); err != nil || servers[1].Asleep() || !b.CanSleep() {
 		t.Errorf("%+v %v, asleep %v", c, err, servers[1].Asleep())
 	}

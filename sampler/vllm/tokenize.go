@@ -9,7 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/fleet"
 )
 
@@ -164,19 +165,16 @@ func (p *plain) raw(ctx context.Context, text string) (ids []int32, err error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, p.timeout, fmt.Errorf("no answer within %v", p.timeout))
 	defer cancel()
-	for range 3 {
+	lost := func(err error) bool { return errors.Is(err, fleet.ErrLost) }
+	err = jsonhttp.Retry{Attempts: 3, Again: lost}.Do(ctx, func(ctx context.Context) (err error) {
 		for _, s := range p.servers {
-			if ids, err = s.tokenize(ctx, text); err == nil || !errors.Is(err, fleet.ErrLost) || ctx.Err() != nil {
-				return ids, err
+			if ids, err = s.tokenize(ctx, text); err == nil || !lost(err) || ctx.Err() != nil {
+				return err
 			}
 		}
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-	return nil, err
+		return err
+	})
+	return ids, err
 }
 
 // comparedTexts tell tokenizers of different models apart: letters, figures,
@@ -189,7 +187,7 @@ const compareTimeout = time.Minute
 
 // checkCodec is an error if the server has another tokenizer than the trainer,
 // which means another model.
-func (b *Backend) checkCodec(ctx context.Context, codec sampler.Codec, s *server) error {
+func (b *Backend) checkCodec(ctx context.Context, codec chat.Codec, s *server) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, compareTimeout, fmt.Errorf("tokenizers not compared within %v", compareTimeout))
 	defer cancel()
 	for _, text := range comparedTexts {
@@ -203,7 +201,7 @@ func (b *Backend) checkCodec(ctx context.Context, codec sampler.Codec, s *server
 		}
 		if !slices.Equal(own, theirs) {
 			name, root := b.Model()
-			return fmt.Errorf("wrong model on the server: it serves %s (%s), whose tokenizer makes %v of %q, the trainer's makes %v\n  hint: serve the model that trainer.model names",
+			return fmt.Errorf("wrong model on the server: it serves %s (%s), whose tokenizer makes %v of %q, the trainer's makes %v\n  hint: serve the model that model.path names",
 				name, root, theirs, text, own)
 		}
 	}

@@ -19,14 +19,15 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/fleet"
 )
 
 var (
-	_ sampler.Backend       = (*Backend)(nil)
-	_ sampler.Tokenizer     = (*Backend)(nil)
-	_ sampler.ControlTokens = (*Backend)(nil)
-	_ sampler.Sleeper       = (*Backend)(nil)
+	_ sampler.Backend    = (*Backend)(nil)
+	_ chat.Tokenizer     = (*Backend)(nil)
+	_ chat.ControlTokens = (*Backend)(nil)
+	_ sampler.Sleeper    = (*Backend)(nil)
 )
 
 // Config says which servers and how. Either URLs or Launch.Model is needed.
@@ -48,7 +49,7 @@ type Config struct {
 	// Codec is the trainer's tokenizer. It is held against the server's at the
 	// start and used in its place. Nil: the server's, which reads control
 	// tokens in text; they are cut there.
-	Codec sampler.Codec
+	Codec chat.Codec
 
 	RequestTimeout time.Duration // of one request on one replica; 0: 5 minutes
 	LoadTimeout    time.Duration // until a version is served everywhere; 0: 2 minutes
@@ -75,8 +76,8 @@ type Backend struct {
 
 // A tokenizer is the trainer's or the servers'.
 type tokenizer interface {
-	sampler.Tokenizer
-	sampler.ControlTokens
+	chat.Tokenizer
+	chat.ControlTokens
 }
 
 // Open connects to the servers, or launches them, finds out what they can do

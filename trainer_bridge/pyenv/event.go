@@ -6,29 +6,29 @@ import (
 	"time"
 )
 
-// Stage is what the maker of an environment is doing.
+// Stage is a part of the work on an environment.
 type Stage string
 
 const (
 	StageWait    Stage = "wait"    // another process makes the same environment
 	StageCreate  Stage = "create"  // the empty environment
-	StageInstall Stage = "install" // pip is at work
-	StageCheck   Stage = "check"   // the new environment is tried
-	StageWarning Stage = "warning" // something that may matter to the user
+	StageInstall Stage = "install" // pip installs packages
+	StageCheck   Stage = "check"   // the new environment is tested
+	StageWarning Stage = "warning" // a possible problem for the user
 )
 
 // Event is one line of progress.
 type Event struct {
 	Stage   Stage
-	Text    string        // for a human, no full stop
-	Package string        // what pip is at, for example "torch-2.15.0"; may be empty
-	Size    string        // of a download, in pip's words, for example "906.4 MB"
+	Text    string        // for the user, without a full stop
+	Package string        // the package that pip works on, for example "torch-2.15.0"; may be empty
+	Size    string        // size of a download as pip prints it, for example "906.4 MB"
 	Elapsed time.Duration // since Ensure was called
-	// Tick is true if nothing is new but the time.
+	// Tick marks an event that only updates Elapsed.
 	Tick bool
 }
 
-// String is the event as a line of text.
+// String returns the event as a line of text.
 func (e Event) String() string {
 	text := e.Text
 	if e.Package != "" {
@@ -54,15 +54,15 @@ func (m *maker) tell(e Event) {
 	m.opts.Progress(e)
 }
 
-// Error is what kept an environment from being found or made.
+// Error is a failure to find or to make an environment.
 type Error struct {
 	Op     string   // for example "install packages"
-	Err    error    // what went wrong
+	Err    error    // the cause
 	Output []string // the last lines of the tool that failed
-	Hint   string   // what to do; empty if there is nothing to say
+	Hint   string   // the remedy; empty if none is known
 }
 
-// Error is the whole story on several lines.
+// Error returns operation, cause, output and hint on several lines.
 func (e *Error) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "python environment: %s: %v", e.Op, e.Err)

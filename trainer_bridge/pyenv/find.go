@@ -12,16 +12,16 @@ import (
 	"time"
 )
 
-// Interpreter is a Python as it says of itself.
+// Interpreter describes a Python interpreter.
 type Interpreter struct {
-	Name    string // as it was looked for
-	Path    string // where it really is
+	Name    string // the command's name
+	Path    string // the interpreter's own path
 	Version string // for example "3.11.9"
-	Venv    bool   // it can make virtual environments with pip
+	Venv    bool   // it can create virtual environments with pip
 	Problem string // why it cannot be used; empty if it can
 }
 
-// Minor is the version without its last number, for example "3.11".
+// Minor returns the version without its last number, for example "3.11".
 func (i Interpreter) Minor() string {
 	parts := strings.SplitN(i.Version, ".", 3)
 	return strings.Join(parts[:min(2, len(parts))], ".")
@@ -33,15 +33,16 @@ func (i Interpreter) tooOld() bool {
 	return major < 3 || (major == 3 && minor < 10)
 }
 
-// Report says what Ensure would find. It is made without changing anything.
+// Report describes what Ensure would find or do.
 type Report struct {
 	Ready        string        // interpreter that the user names; empty: none
 	Interpreters []Interpreter // those on PATH, best first
-	Dir          string        // environment that is or would be made; empty without an interpreter
-	Problem      error         // why Ensure would fail or has work to do; nil: all is there
+	Dir          string        // the environment's folder, present or future; empty without an interpreter
+	Problem      error         // why Ensure would fail or would have work to do; nil: the environment is ready
 }
 
-// Find reports the state of the environment that Ensure would return.
+// Find reports the state of the environment that Ensure would return. It changes
+// nothing.
 func Find(ctx context.Context, opts Options) Report {
 	opts.Progress = nil
 	m, err := newMaker(opts)
@@ -78,7 +79,7 @@ func (m *maker) choose(ctx context.Context) (Interpreter, error) {
 	return chosen(m.search(ctx))
 }
 
-// search tries every name on PATH.
+// search looks up every name on PATH.
 func (m *maker) search(ctx context.Context) []Interpreter {
 	var all []Interpreter
 	for _, name := range m.opts.Search {
@@ -89,7 +90,7 @@ func (m *maker) search(ctx context.Context) []Interpreter {
 	return all
 }
 
-// candidate looks at one name; it is not ok if there is no such command.
+// candidate examines one name. It is not ok if there is no such command.
 func candidate(ctx context.Context, name string) (Interpreter, bool) {
 	path, err := exec.LookPath(name)
 	if err != nil {
@@ -110,24 +111,27 @@ func candidate(ctx context.Context, name string) (Interpreter, bool) {
 
 const noVenv = "it has no venv or ensurepip module"
 
-// chosen is the first interpreter without a problem, or an error that says
-// what is wrong with all of them.
+// chosen returns the first interpreter without a problem, or an error that lists
+// the problems of all.
 func chosen(all []Interpreter) (Interpreter, error) {
 	at := slices.IndexFunc(all, func(i Interpreter) bool { return i.Problem == "" })
 	if at >= 0 {
 		return all[at], nil
 	}
 	e := &Error{Op: "find Python 3.10 or newer", Err: errors.New("there is none on PATH"),
-		Hint: "install it (Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python), or name a ready one with EMPO2_PYTHON"}
+		Hint: "install it (Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python), " +
+			"or set EMPO2_PYTHON to an interpreter that has the packages"}
 	for _, i := range all {
-		e.Output = append(e.Output, strings.TrimSpace(fmt.Sprintf("%s: %s %s: %s", i.Name, i.Path, i.Version, i.Problem)))
+		line := fmt.Sprintf("%s: %s %s: %s", i.Name, i.Path, i.Version, i.Problem)
+		e.Output = append(e.Output, strings.TrimSpace(line))
 		if i.Problem == noVenv {
-			e.Err = fmt.Errorf("Python %s cannot make virtual environments", i.Version)
-			e.Hint = fmt.Sprintf("apt install python%s-venv (Debian, Ubuntu), or name a ready interpreter with EMPO2_PYTHON", i.Minor())
+			e.Err = fmt.Errorf("Python %s cannot create virtual environments", i.Version)
+			e.Hint = fmt.Sprintf("apt install python%s-venv (Debian, Ubuntu), "+
+				"or set EMPO2_PYTHON to an interpreter that has the packages", i.Minor())
 		}
 	}
 	if len(all) > 0 && !strings.Contains(e.Err.Error(), "virtual") {
-		e.Err = errors.New("none of those on PATH can be used")
+		e.Err = errors.New("no interpreter on PATH can be used")
 	}
 	return Interpreter{}, e
 }
@@ -139,7 +143,7 @@ print(json.dumps({"path": sys.executable, "version": "%d.%d.%d" % sys.version_in
     "venv": has("venv") and has("ensurepip")}))
 `
 
-// probe asks an interpreter what it is.
+// probe runs an interpreter to learn its path and version.
 func probe(ctx context.Context, python string) (Interpreter, error) {
 	out, err := ask(ctx, 20*time.Second, python, probeScript)
 	if err != nil {
@@ -155,32 +159,15 @@ func probe(ctx context.Context, python string) (Interpreter, error) {
 	return Interpreter{Path: i.Path, Version: i.Version, Venv: i.Venv}, nil
 }
 
-// ask runs a script and returns what it prints.
-func ask(ctx context.Context, timeout time.Duration, python, script string, args ...string) ([]byte, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
-	defer cancel()
-	cmd := command(ctx, python, append([]string{"-c", script}, args...)...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	if err != nil && ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	if err != nil {
-		if line := complaint(stderr.Bytes()); line != "" {
-			return nil, fmt.Errorf("%w: %s", err, line)
+// complaint returns the most useful line: the last of a traceback, else the
+// first.
+func complaint(lines []string) string {
+	for _, line := range lines {
+		if strings.HasPrefix(line, "Traceback") {
+			return lines[len(lines)-1]
 		}
-		return nil, err
 	}
-	return stdout.Bytes(), nil
-}
-
-// complaint is the line that says most: a traceback's last, else the first.
-func complaint(stderr []byte) string {
-	if bytes.Contains(stderr, []byte("Traceback")) {
-		return lastLine(stderr)
-	}
-	return firstLine(stderr)
+	return lines[0]
 }
 
 func firstLine(b []byte) string {

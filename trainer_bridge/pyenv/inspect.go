@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// state is how an environment differs from the requirements.
+// state lists how an environment differs from the requirements.
 type state struct {
 	Missing   []string     // requirements without a package
 	Different []difference // packages of another version
@@ -17,7 +17,7 @@ type state struct {
 
 type difference struct{ Have, Want string }
 
-// problem is the state as an error, nil if all is as required.
+// problem returns the state as an error; nil if it meets the requirements.
 func (s state) problem() error {
 	switch {
 	case len(s.Missing) > 0:
@@ -30,8 +30,8 @@ func (s state) problem() error {
 	return nil
 }
 
-// inspectScript compares installed packages with requirements. Where nothing
-// can parse a requirement, only its name counts.
+// inspectScript compares installed packages with requirements. If no module can
+// parse requirements, it compares only their names.
 const inspectScript = `
 import importlib, importlib.metadata as metadata, importlib.util, json, re, sys
 try:
@@ -63,7 +63,7 @@ for text in json.loads(sys.argv[1]):
 print(json.dumps(out))
 `
 
-// inspect looks at the installed packages; with imports it also imports those
+// inspect examines the installed packages. With imports it also imports those
 // whose module has the package's name, which takes seconds.
 func inspect(ctx context.Context, python string, requirements []string, imports bool) (state, error) {
 	list, err := json.Marshal(append([]string{}, requirements...))

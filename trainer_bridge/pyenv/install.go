@@ -14,7 +14,8 @@ import (
 
 // createVenv makes an empty environment.
 func (m *maker) createVenv(ctx context.Context, base Interpreter, env Env) error {
-	m.tell(Event{Stage: StageCreate, Text: fmt.Sprintf("creating a virtual environment with Python %s in %s", base.Version, env.Dir)})
+	text := fmt.Sprintf("creating a virtual environment with Python %s in %s", base.Version, env.Dir)
+	m.tell(Event{Stage: StageCreate, Text: text})
 	output, err := stream(ctx, 10*time.Minute, nil, base.Path, "-m", "venv", env.Dir)
 	if err == nil {
 		return nil
@@ -24,13 +25,14 @@ func (m *maker) createVenv(ctx context.Context, base Interpreter, env Env) error
 		return diskError(op, err, output)
 	}
 	e := &Error{Op: op, Err: err, Output: output}
-	if text := strings.Join(output, "\n"); strings.Contains(text, "ensurepip") || strings.Contains(text, "No module named venv") {
+	text = strings.Join(output, "\n")
+	if strings.Contains(text, "ensurepip") || strings.Contains(text, "No module named venv") {
 		e.Hint = fmt.Sprintf("apt install python%s-venv (Debian, Ubuntu)", base.Minor())
 	}
 	return e
 }
 
-// install runs pip with the user's own settings and reports what it is at.
+// install runs pip with the user's own settings and reports its progress.
 func (m *maker) install(ctx context.Context, env Env) error {
 	list := filepath.Join(env.Dir, "requirements.txt")
 	if err := os.WriteFile(list, []byte(strings.Join(m.opts.Requirements, "\n")+"\n"), 0o644); err != nil {
@@ -95,8 +97,8 @@ func (p *pipProgress) tick(every time.Duration) (stop func()) {
 	return func() { close(done); <-ended }
 }
 
-// parsePip reads one line of pip. It is news if it deserves a line of its own:
-// large downloads and the installation do, the many small packages do not.
+// parsePip reads one line of pip. News gets a line of its own: large downloads
+// and the installation, but not the many small packages.
 func parsePip(line string) (e Event, news bool) {
 	verb, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 	e = Event{Stage: StageInstall}
@@ -119,13 +121,13 @@ func parsePip(line string) (e Event, news bool) {
 	return e, news
 }
 
-// packageOf is name and version of a wheel's or archive's file name or URL.
+// packageOf returns name and version from the file name or URL of a package.
 func packageOf(file string) string {
 	parts := strings.SplitN(filepath.Base(file), "-", 3)
 	return strings.Join(parts[:min(2, len(parts))], "-")
 }
 
-// pipError explains why pip failed, in its own last lines.
+// pipError explains why pip failed. It keeps pip's last lines.
 func pipError(err error, output []string) error {
 	const op = "install packages"
 	if diskFull(output) {
@@ -142,28 +144,33 @@ func pipError(err error, output []string) error {
 		return false
 	}
 	switch {
-	case has("NewConnectionError", "Max retries exceeded", "Temporary failure in name resolution", "ReadTimeoutError", "ConnectionResetError", "ProxyError", "Read timed out"):
-		e.Hint = "no package index could be reached. pip's settings apply (PIP_INDEX_URL, PIP_PROXY, pip.conf); on a machine without network, name a ready interpreter with EMPO2_PYTHON"
+	case has("NewConnectionError", "Max retries exceeded", "Temporary failure in name resolution",
+		"ReadTimeoutError", "ConnectionResetError", "ProxyError", "Read timed out"):
+		e.Hint = "no package index could be reached. pip's settings apply (PIP_INDEX_URL, PIP_PROXY, pip.conf). " +
+			"On a machine without network, set EMPO2_PYTHON to an interpreter that has the packages"
 	case has("SSLError", "CERTIFICATE_VERIFY_FAILED"):
-		e.Hint = "the index's certificate is not trusted here; PIP_CERT names the authority's file"
+		e.Hint = "the index's certificate is not trusted here; set PIP_CERT to the file of its authority"
 	case has("No matching distribution", "Could not find a version"):
-		e.Hint = "the index has no such package for this Python and machine; another Python may do (python3.11 or 3.12), or another index (PIP_INDEX_URL)"
+		e.Hint = "the index has no such package for this Python and machine; " +
+			"try another Python (python3.11 or 3.12) or another index (PIP_INDEX_URL)"
 	case has("HASHES", "hash mismatch"):
-		e.Hint = "a download was damaged; pip cache purge, then try again"
+		e.Hint = "a download was damaged; run pip cache purge, then try again"
 	}
 	return e
 }
 
 func diskFull(output []string) bool {
 	text := strings.Join(output, "\n")
-	return strings.Contains(text, "No space left on device") || strings.Contains(text, "Errno 28") || strings.Contains(text, "Disk quota exceeded")
+	return strings.Contains(text, "No space left on device") || strings.Contains(text, "Errno 28") ||
+		strings.Contains(text, "Disk quota exceeded")
 }
 
-// diskError adds what helps against a full disk, if that is what it is.
+// diskError adds a hint if the disk is full.
 func diskError(op string, err error, output []string) error {
 	e := &Error{Op: op, Err: err, Output: output}
 	if diskFull(output) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		e.Hint = "the disk is full. EMPO2_CACHE names another place for environments, TMPDIR and PIP_CACHE_DIR those that pip uses meanwhile"
+		e.Hint = "the disk is full. Set EMPO2_CACHE to another folder for environments, " +
+			"and TMPDIR and PIP_CACHE_DIR to other folders for pip"
 	}
 	return e
 }

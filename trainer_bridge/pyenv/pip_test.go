@@ -53,8 +53,9 @@ func TestRealPythonAndPip(t *testing.T) {
 	t.Setenv("PIP_USER", "1")
 	t.Setenv("PYTHONPATH", "/nowhere")
 	opts := Options{
-		CacheDir:     t.TempDir(),
-		Requirements: []string{"empo2-demo==1.5; python_version >= '3.10'", "empo2-demo==0.1; python_version < '3.10'"},
+		CacheDir: t.TempDir(),
+		Requirements: []string{"empo2-demo==1.5; python_version >= '3.10'",
+			"empo2-demo==0.1; python_version < '3.10'"},
 	}
 	env, err := Ensure(t.Context(), opts)
 	if err != nil {
@@ -76,7 +77,8 @@ func TestRealPythonAndPip(t *testing.T) {
 	for _, path := range removed {
 		os.RemoveAll(path)
 	}
-	if r := Find(t.Context(), opts); r.Problem == nil || !strings.Contains(r.Problem.Error(), "it lacks empo2-demo==1.5") {
+	if r := Find(t.Context(), opts); r.Problem == nil ||
+		!strings.Contains(r.Problem.Error(), "it lacks empo2-demo==1.5") {
 		t.Errorf("a lost package: %v", r.Problem)
 	}
 }
@@ -90,9 +92,12 @@ func TestParsePip(t *testing.T) {
 		}
 	}
 	f("Collecting torch==2.15.0 (from -r x (line 1))", "resolving torch==2.15.0", false)
-	f("  Downloading torch-2.15.0-cp311-cp311-manylinux_2_28_x86_64.whl (906.4 MB)", "downloading torch-2.15.0 (906.4 MB)", true)
-	f("Downloading https://example.org/a/numpy-2.4.6-cp311.whl.metadata (62 kB)", "downloading numpy-2.4.6 (62 kB)", false)
-	f("Downloading nvidia_cublas_cu12-12.9-py3-none-manylinux.whl (1.1 GB)", "downloading nvidia_cublas_cu12-12.9 (1.1 GB)", true)
+	f("  Downloading torch-2.15.0-cp311-cp311-manylinux_2_28_x86_64.whl (906.4 MB)",
+		"downloading torch-2.15.0 (906.4 MB)", true)
+	f("Downloading https://example.org/a/numpy-2.4.6-cp311.whl.metadata (62 kB)",
+		"downloading numpy-2.4.6 (62 kB)", false)
+	f("Downloading nvidia_cublas_cu12-12.9-py3-none-manylinux.whl (1.1 GB)",
+		"downloading nvidia_cublas_cu12-12.9 (1.1 GB)", true)
 	f("Processing ./wheels/empo2_demo-1.5-py3-none-any.whl", "resolving empo2_demo-1.5-py3-none-any.whl", false)
 	f("Installing collected packages: a, b, c", "installing 3 packages", true)
 	f("  Building wheel for x (pyproject.toml)", "building wheel for x (pyproject.toml)", false)

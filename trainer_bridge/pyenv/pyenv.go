@@ -1,11 +1,11 @@
-// Package pyenv finds a Python and makes the virtual environment that the
-// trainer and the embedded inference server run in.
+// Package pyenv finds a Python interpreter and creates the virtual environment
+// in which the trainer and the embedded inference server run.
 //
-// The environment lies in the user's cache and is named after what it holds,
-// so that another version of the program gets another one and the system's
-// Python is never touched. A file written last marks it complete; whatever
-// lacks the mark or fails its check is made anew. Once complete it needs no
-// network.
+// The environment is in the user's cache. Its name is derived from its packages,
+// so that another version of the program gets another environment. The system's
+// Python is never changed. A file that is written last marks an environment as
+// complete. An environment without this file, or with other packages, is created
+// again. A complete environment needs no network.
 package pyenv
 
 import (
@@ -22,48 +22,49 @@ import (
 	"time"
 )
 
-// Options say what an environment must hold. Only Requirements has no default.
+// Options are the requirements of an environment. Only Requirements has no
+// default.
 type Options struct {
-	Requirements []string // as pip reads them, pinned, markers allowed
-	// CacheDir is the directory that environments are made in; empty is
-	// [CacheDir].
+	Requirements []string // in pip's format, pinned, markers allowed
+	// CacheDir is the directory of the environments; empty is [CacheDir].
 	CacheDir string
-	// Python is an interpreter that has the requirements already. It is used
-	// as it is. Empty is the environment variable EMPO2_PYTHON; without that
-	// too an environment is made.
+	// Python is an interpreter that already has the requirements. It is used
+	// unchanged. Empty is the environment variable EMPO2_PYTHON. If that is empty
+	// too, an environment is created.
 	Python string
-	// Search are the names of interpreters looked for on PATH, best first; nil
-	// is python3.13 down to python3.10, python3 and python.
+	// Search are names of interpreters on PATH, best first; nil is python3.13
+	// down to python3.10, python3 and python.
 	Search []string
-	// Progress is told what happens, from one goroutine at a time; nil: nobody.
+	// Progress is called with every event, by one goroutine at a time. It may be
+	// nil.
 	Progress func(Event)
 }
 
-// Env is an interpreter whose environment holds the requirements.
+// Env is an interpreter whose environment has the requirements.
 type Env struct {
 	Python  string        // path of the interpreter
 	Dir     string        // of the virtual environment; empty if it is the user's own
-	Created bool          // it was made just now
-	Took    time.Duration // from the call to the answer
+	Created bool          // this call created it
+	Took    time.Duration // duration of the call
 }
 
-// CacheDir is where everything lies that can be made again: EMPO2_CACHE, else
-// empo2 in the user's cache directory.
+// CacheDir returns the folder of all files that can be created again:
+// EMPO2_CACHE, else empo2 in the user's cache directory.
 func CacheDir() (string, error) {
 	if dir := os.Getenv("EMPO2_CACHE"); dir != "" {
 		return filepath.Abs(dir)
 	}
 	dir, err := os.UserCacheDir()
 	if err != nil {
-		return "", &Error{Op: "find the cache directory", Err: err, Hint: "name one with EMPO2_CACHE"}
+		return "", &Error{Op: "find the cache directory", Err: err, Hint: "set EMPO2_CACHE to a directory"}
 	}
 	return filepath.Join(dir, "empo2"), nil
 }
 
-// Ensure returns an environment that holds the requirements, and makes it if
-// there is none. Of several processes that want the same one, one makes it and
-// the others wait. If ctx ends, what was begun is removed, by the next call at
-// the latest. Errors are [*Error] with a remedy where one is known.
+// Ensure returns an environment that has the requirements. It creates one if
+// there is none. If several processes need the same environment, one creates it
+// and the others wait. If ctx ends, this call or the next one removes the
+// incomplete environment. Errors are [*Error] with a hint if a remedy is known.
 func Ensure(ctx context.Context, opts Options) (Env, error) {
 	m, err := newMaker(opts)
 	if err != nil {
@@ -112,7 +113,7 @@ func (m *maker) ensure(ctx context.Context) (Env, error) {
 		return env, nil
 	}
 	if err := os.MkdirAll(m.opts.CacheDir, 0o755); err != nil {
-		return Env{}, &Error{Op: "make the cache directory", Err: err, Hint: "name another one with EMPO2_CACHE"}
+		return Env{}, &Error{Op: "make the cache directory", Err: err, Hint: "set EMPO2_CACHE to another directory"}
 	}
 	unlock, err := lock(ctx, env.Dir+".lock", func() {
 		m.tell(Event{Stage: StageWait, Text: "another empo2 is making the environment"})
@@ -122,7 +123,7 @@ func (m *maker) ensure(ctx context.Context) (Env, error) {
 	}
 	defer unlock()
 	if m.intact(ctx, env) == nil {
-		return env, nil // the other one made it
+		return env, nil // the other process created it
 	}
 	if err := m.make(ctx, base, env); err != nil {
 		os.RemoveAll(env.Dir)
@@ -135,13 +136,14 @@ func (m *maker) ensure(ctx context.Context) (Env, error) {
 // ready checks the interpreter that the user names.
 func (m *maker) ready(ctx context.Context) (Env, error) {
 	python := m.opts.Python
-	hint := "EMPO2_PYTHON must name an interpreter that has the trainer's packages; unset, an environment is made"
+	hint := "set EMPO2_PYTHON to an interpreter that has the trainer's packages, or unset it to get an environment"
 	found, err := probe(ctx, python)
 	if err != nil {
 		return Env{}, &Error{Op: "use " + python, Err: err, Hint: hint}
 	}
 	if found.tooOld() {
-		return Env{}, &Error{Op: "use " + python, Err: fmt.Errorf("it is Python %s; 3.10 is the oldest that works", found.Version), Hint: hint}
+		err := fmt.Errorf("it is Python %s; 3.10 is the oldest version that works", found.Version)
+		return Env{}, &Error{Op: "use " + python, Err: err, Hint: hint}
 	}
 	state, err := inspect(ctx, python, m.opts.Requirements, false)
 	if err != nil {
@@ -149,10 +151,12 @@ func (m *maker) ready(ctx context.Context) (Env, error) {
 	}
 	if len(state.Missing) > 0 {
 		return Env{}, &Error{Op: "use " + python, Err: fmt.Errorf("it lacks %s", strings.Join(state.Missing, ", ")),
-			Hint: fmt.Sprintf("%s -m pip install %s, or unset EMPO2_PYTHON to have an environment made", python, quoted(state.Missing))}
+			Hint: fmt.Sprintf("%s -m pip install %s, or unset EMPO2_PYTHON to get an environment",
+				python, quoted(state.Missing))}
 	}
 	for _, d := range state.Different {
-		m.tell(Event{Stage: StageWarning, Text: fmt.Sprintf("%s has %s; it was tested with %s", python, d.Have, d.Want)})
+		text := fmt.Sprintf("%s has %s; the trainer was tested with %s", python, d.Have, d.Want)
+		m.tell(Event{Stage: StageWarning, Text: text})
 	}
 	return Env{Python: python}, nil
 }
@@ -165,7 +169,7 @@ func (m *maker) env(base Interpreter) Env {
 	return Env{Python: filepath.Join(dir, "bin", "python"), Dir: dir}
 }
 
-// mark is the file that makes an environment complete.
+// mark is the file that marks an environment as complete.
 type mark struct {
 	Python       string    `json:"python"`
 	Requirements []string  `json:"requirements"`
@@ -176,7 +180,7 @@ func markOf(dir string) string { return filepath.Join(dir, "complete.json") }
 
 var errNotMade = errors.New("not made yet")
 
-// intact says why an environment cannot be used as it is, or nil.
+// intact returns an error if an environment cannot be used.
 func (m *maker) intact(ctx context.Context, env Env) error {
 	if _, err := os.Stat(env.Dir); errors.Is(err, os.ErrNotExist) {
 		return errNotMade
@@ -196,7 +200,7 @@ func (m *maker) intact(ctx context.Context, env Env) error {
 	return state.problem()
 }
 
-// make builds the environment from nothing.
+// make creates the environment from nothing.
 func (m *maker) make(ctx context.Context, base Interpreter, env Env) error {
 	if err := os.RemoveAll(env.Dir); err != nil {
 		return &Error{Op: "remove the broken environment", Err: err}
@@ -216,7 +220,8 @@ func (m *maker) make(ctx context.Context, base Interpreter, env Env) error {
 	if err != nil {
 		return &Error{Op: "check the new environment", Err: err}
 	}
-	b, err := json.MarshalIndent(mark{Python: base.Version, Requirements: m.opts.Requirements, Made: time.Now().UTC()}, "", "  ")
+	done := mark{Python: base.Version, Requirements: m.opts.Requirements, Made: time.Now().UTC()}
+	b, err := json.MarshalIndent(done, "", "  ")
 	if err != nil {
 		return err
 	}

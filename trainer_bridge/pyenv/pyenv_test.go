@@ -50,7 +50,8 @@ func stubbed(t *testing.T, environ ...string) (opts Options, events func() []Eve
 	var mu sync.Mutex
 	var told []Event
 	opts = Options{
-		Requirements: []string{"demo==1.0"}, CacheDir: filepath.Join(t.TempDir(), "cache"), Search: []string{"python3"},
+		Requirements: []string{"demo==1.0"}, CacheDir: filepath.Join(t.TempDir(), "cache"),
+		Search:   []string{"python3"},
 		Progress: func(e Event) { mu.Lock(); told = append(told, e); mu.Unlock() },
 	}
 	events = func() []Event { mu.Lock(); defer mu.Unlock(); return slices.Clone(told) }
@@ -59,7 +60,8 @@ func stubbed(t *testing.T, environ ...string) (opts Options, events func() []Eve
 }
 
 func TestAnEnvironmentIsMadeOnce(t *testing.T) {
-	opts, events, pips := stubbed(t, `STUB_PIP=echo "Collecting demo==1.0 (from -r x)"; echo "  Downloading demo-1.0-py3-none-any.whl (906.4 MB)"; echo "Installing collected packages: demo, other"`)
+	opts, events, pips := stubbed(t,
+		`STUB_PIP=echo "Collecting demo==1.0 (from -r x)"; echo "  Downloading demo-1.0-py3-none-any.whl (906.4 MB)"; echo "Installing collected packages: demo, other"`)
 	env, err := Ensure(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +131,10 @@ func TestADamagedEnvironmentIsMadeAnew(t *testing.T) {
 	f("no mark", func(env Env) { os.Remove(markOf(env.Dir)) })
 	f("mark cut short", func(env Env) { os.Truncate(markOf(env.Dir), 5) })
 	f("no interpreter", func(env Env) { os.Remove(env.Python) })
-	f("interpreter that does not run", func(env Env) { os.WriteFile(env.Python, []byte("#!/bin/sh\nexit 1\n"), 0o755) })
+	f("interpreter that does not run", func(env Env) {
+		os.WriteFile(env.Python, []byte("#!/bin/sh\nexit 1\n"),
+			0o755)
+	})
 }
 
 func TestFailuresNameTheRemedy(t *testing.T) {
@@ -154,21 +159,28 @@ func TestFailuresNameTheRemedy(t *testing.T) {
 		})
 	}
 	f("too old", []string{"STUB_VERSION=3.9.18"}, "Python 3.10", "3.9.18: older than 3.10", "EMPO2_PYTHON")
-	f("no venv module", []string{"STUB_VENV=false"}, "cannot make virtual environments", "apt install python3.11-venv")
-	f("venv fails", []string{`STUB_CREATE=echo "ensurepip is not available"; exit 1`}, "ensurepip is not available", "apt install python3.11-venv")
-	f("no network", []string{`STUB_PIP=echo "WARNING: Retrying after NewConnectionError" >&2; echo "ERROR: No matching distribution found for demo" >&2; exit 1`},
+	f("no venv module", []string{"STUB_VENV=false"}, "cannot create virtual environments",
+		"apt install python3.11-venv")
+	f("venv fails", []string{`STUB_CREATE=echo "ensurepip is not available"; exit 1`},
+		"ensurepip is not available", "apt install python3.11-venv")
+	f("no network",
+		[]string{`STUB_PIP=echo "WARNING: Retrying after NewConnectionError" >&2; echo "ERROR: No matching distribution found for demo" >&2; exit 1`},
 		"No matching distribution found for demo", "no package index could be reached", "PIP_INDEX_URL")
-	f("no such version", []string{`STUB_PIP=echo "ERROR: No matching distribution found for demo" >&2; exit 1`}, "another Python may do")
-	f("disk full", []string{`STUB_PIP=echo "ERROR: [Errno 28] No space left on device" >&2; exit 1`}, "disk is full", "EMPO2_CACHE")
+	f("no such version",
+		[]string{`STUB_PIP=echo "ERROR: No matching distribution found for demo" >&2; exit 1`}, "try another Python")
+	f("disk full", []string{`STUB_PIP=echo "ERROR: [Errno 28] No space left on device" >&2; exit 1`},
+		"disk is full", "EMPO2_CACHE")
 	f("certificate", []string{`STUB_PIP=echo "SSLError(CERTIFICATE_VERIFY_FAILED)" >&2; exit 1`}, "PIP_CERT")
-	f("import fails", []string{`STUB_STATE={"broken": ["demo (OSError: libfoo.so)"]}`}, "cannot import demo (OSError: libfoo.so)")
+	f("import fails", []string{`STUB_STATE={"broken": ["demo (OSError: libfoo.so)"]}`},
+		"cannot import demo (OSError: libfoo.so)")
 }
 
 func TestNoPythonAtAll(t *testing.T) {
 	opts, _, _ := stubbed(t)
 	opts.Search = []string{"no-such-python"}
 	_, err := Ensure(t.Context(), opts)
-	if err == nil || !strings.Contains(err.Error(), "there is none on PATH") || !strings.Contains(err.Error(), "apt install python3") {
+	if err == nil || !strings.Contains(err.Error(), "there is none on PATH") ||
+		!strings.Contains(err.Error(), "apt install python3") {
 		t.Error(err)
 	}
 }
@@ -191,7 +203,8 @@ func TestAReadyInterpreterIsUsedAsItIs(t *testing.T) {
 		t.Errorf("report: %+v", r)
 	}
 	t.Setenv("STUB_STATE", `{"missing": ["demo==1.0"]}`)
-	if _, err := Ensure(t.Context(), opts); err == nil || !strings.Contains(err.Error(), "-m pip install 'demo==1.0'") {
+	if _, err := Ensure(t.Context(), opts); err == nil ||
+		!strings.Contains(err.Error(), "-m pip install 'demo==1.0'") {
 		t.Errorf("without its packages: %v", err)
 	}
 	t.Setenv("EMPO2_PYTHON", filepath.Join(t.TempDir(), "absent"))
@@ -253,4 +266,12 @@ func TestWaitingForTheLockEndsWithTheContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	unlock()
+}
+
+func TestToolsGetACleanEnvironment(t *testing.T) {
+	opts, _, _ := stubbed(t, "PYTHONHOME=/nowhere", "PIP_TARGET=/nowhere", "EMPO2_SERVER_KEY=s3cret",
+		`STUB_PIP=echo "[$PYTHONHOME][$PIP_TARGET][$EMPO2_SERVER_KEY]"; exit 1`)
+	if _, err := Ensure(t.Context(), opts); err == nil || !strings.Contains(err.Error(), "[][][]") {
+		t.Error(err)
+	}
 }

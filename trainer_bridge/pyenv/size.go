@@ -5,12 +5,11 @@ import (
 	"os"
 	"runtime"
 	"strings"
-	"syscall"
 )
 
 const gigabyte = 1 << 30
 
-// announce says what is about to happen and how large it is.
+// announce reports the size of the download, and warns if the disk is too full.
 func (m *maker) announce(base Interpreter, env Env) {
 	names := make([]string, 0, len(m.opts.Requirements))
 	for _, r := range m.opts.Requirements {
@@ -28,8 +27,8 @@ func (m *maker) announce(base Interpreter, env Env) {
 	}
 }
 
-// estimate says how large a download is, and how many bytes it needs on disk.
-// Only torch is large enough to matter.
+// estimate describes the size of a download and returns how many bytes it needs
+// on disk. Only torch is large enough to count.
 func estimate(names []string, goos string, getenv func(string) string) (text string, need uint64) {
 	torch := false
 	for _, n := range names {
@@ -42,15 +41,7 @@ func estimate(names []string, goos string, getenv func(string) string) (text str
 	case cpu || goos != "linux":
 		return "installing torch and what it needs: a few hundred MB to download, once", 2 * gigabyte
 	}
-	return "installing torch and what it needs, once: about 0.9 GB to download for torch and 3 GB for the CUDA libraries that come with it; " +
-		"a CPU-only index (PIP_INDEX_URL or PIP_EXTRA_INDEX_URL) makes that about 200 MB", 10 * gigabyte
-}
-
-// freeBytes is what this user may still write to a directory's disk.
-func freeBytes(dir string) (uint64, bool) {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(dir, &st); err != nil {
-		return 0, false
-	}
-	return uint64(st.Bavail) * uint64(st.Bsize), true
+	return "installing torch and what it needs, once: about 0.9 GB to download for torch and 3 GB for the " +
+		"CUDA libraries that come with it; a CPU-only index (PIP_INDEX_URL or PIP_EXTRA_INDEX_URL) " +
+		"makes that about 200 MB", 10 * gigabyte
 }

@@ -1,168 +1,197 @@
-// Package trainertest is an in-process trainer that speaks the trainer's HTTP
-// protocol without a model: its log-probs are a function of tokens and a
-// version number, and training counts that number up.
-//
-// It keeps the promises that clients rely on (order by sequence number, one
-// execution per number, long polls, checkpoints on disk) and breaks them on
-// request, see [Fault].
+// Package trainertest is the conformance suite for trainers. The real trainer
+// and the fake one, package fakeserver, both pass it.
 package trainertest
 
 import (
-	"encoding/json"
-	"net"
-	"net/http"
-	"net/http/httptest"
-	"slices"
-	"sync"
+	"context"
+	"math"
 	"testing"
-	"time"
+
+	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
-// Options configure a Server. The zero value is a trainer without token that
-// writes to a temporary directory.
-type Options struct {
-	Root  string // run directory; empty: a temporary one
-	Token string // empty: anybody may ask
-	// Logprobs is the policy: len(tokens)-1 log-probs in nats under a version
-	// of it; nil is [Logprobs]. A fake inference server that serves the same
-	// function passes every comparison with this trainer.
-	Logprobs func(version int, tokens []int32) []float32
-	// Fault is asked about every request as it arrives; nil, and the zero
-	// Fault, let it pass. It is called from several goroutines.
-	Fault func(Call) Fault
-	// Hold is how long a long poll is held; 0 is 2 seconds.
-	Hold time.Duration
-	// Listener is what the server listens at; nil is a port of the loopback
-	// interface. One in memory allows tests in fake time.
-	Listener net.Listener
+// Trainer is the trainer as the training loop sees it.
+type Trainer interface {
+	ForwardBackward(ctx context.Context, rows []trainerbridge.Row, loss trainerbridge.Loss) (
+		trainerbridge.Stats, [][]float32, error)
+	OptimStep(ctx context.Context, adam trainerbridge.Adam) (trainerbridge.Stats, error)
+	Forward(ctx context.Context, rows []trainerbridge.Row) ([][]float32, error)
+	Save(ctx context.Context, version int) error
+	Export(ctx context.Context, version int) (trainerbridge.Exported, error)
+	Restore(ctx context.Context, version int) error
 }
 
-// Call is one request as it arrived.
-type Call struct {
-	Op   string // last element of the path, for example "optim_step"
-	Seq  int64  // 0 if it has none
-	Body json.RawMessage
+// Suite says which trainer is tested and what can be done to it.
+type Suite struct {
+	// Trainer is used by all tests, one after the other. It knows the loss
+	// empo2 and the tokens 0 to 63.
+	Trainer Trainer
+	// Kill ends the trainer's process without warning. Nil skips the tests of
+	// restarts.
+	Kill func()
+	// LoseAnswer lets the trainer do the work of the next call of an operation
+	// of the protocol, for example "optim_step", and then drops the connection.
+	// Nil skips the tests of repeated requests.
+	LoseAnswer func(op string)
 }
 
-// Fault is what goes wrong with one request. At most one field is set, except
-// for Message, and RetryAfter with Status.
-type Fault struct {
-	Status     int           // answer with this HTTP status, without doing the work
-	RetryAfter time.Duration // say so in the answer's header
-	Category   string        // accept it, then fail it with this category
-	Message    string        // what is said then
-	Delay      time.Duration // do the work after this time
-	Hang       bool          // never answer
-	Lose       bool          // do the work and drop the connection instead of answering
-	Die        bool          // drop all connections and answer nothing any more
+// Run runs the suite.
+func (s Suite) Run(t *testing.T) {
+	tests := []struct {
+		name string
+		run  func(*trial)
+	}{
+		{"log-probs are those from before the update", (*trial).logprobs},
+		{"losses are sums over trained tokens", (*trial).sums},
+		{"the loss mask and the importance weights act per token", (*trial).masks},
+		{"gradients accumulate until the optimizer step", (*trial).accumulation},
+		{"equal updates of equal adapters are equal", (*trial).repeatable},
+		{"a restored version continues as if never interrupted", (*trial).roundTrip},
+		{"a restore forgets the accumulated gradient", (*trial).restoreForgets},
+		{"an export is whole and can be repeated", (*trial).export},
+		{"bad rows are refused", (*trial).badRows},
+		{"an unknown version cannot be restored", (*trial).unknownVersion},
+		{"a cancelled call can be recovered from", (*trial).cancelled},
+		{"a killed trainer is restored", (*trial).killed},
+		{"an update whose answer is lost is applied once", (*trial).lostAnswers},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			c := &trial{T: t, Suite: s}
+			c.restore(0)
+			test.run(c)
+		})
+	}
 }
 
-// Server is a fake trainer. Its methods are safe for concurrent use.
-type Server struct {
-	URL  string
-	Root string
-
-	opts Options
-	http *httptest.Server
-	stop chan struct{} // closed when the server ends: frees what hangs
-	once sync.Once
-
-	mu     sync.Mutex
-	calls  []Call
-	models map[string]*model
-	names  int
+// trial is one test. It begins with version 0.
+type trial struct {
+	*testing.T
+	Suite
 }
 
-// New starts a server that ends with the test.
-func New(t testing.TB, opts Options) *Server {
+// A trial's optimizer and loss. The learning rate makes every step visible.
+// The floor is off, since an untrained policy finds most tokens unlikely.
+var (
+	adam = trainerbridge.Adam{LearningRate: 1e-2, Beta1: 0.9, Beta2: 0.99, Eps: 1e-8}
+	loss = trainerbridge.Loss{Name: "empo2", Config: map[string]float64{
+		"clip_low_threshold": 0.8, "clip_high_threshold": 1.3, "dual_clip": 10, "logprob_floor": -1e30,
+	}}
+)
+
+// tolerance is the rounding error in nats of equal calculations in another
+// order.
+const tolerance = 1e-4
+
+// row trains all tokens but the first with one advantage, at ratio 1.
+func (c *trial) row(advantage float32, tokens ...int32) trainerbridge.Row {
+	c.Helper()
+	n := len(tokens)
+	r := trainerbridge.Row{
+		Tokens: tokens, LossMask: make([]bool, n), Logprobs: make([]float32, n), Advantages: make([]float32, n),
+	}
+	copy(r.Logprobs[1:], c.forward(r)[0])
+	for i := 1; i < n; i++ {
+		r.LossMask[i], r.Advantages[i] = true, advantage
+	}
+	return r
+}
+
+// rows are two rows whose gradients differ.
+func (c *trial) rows() (a, b trainerbridge.Row) {
+	c.Helper()
+	return c.row(1, 10, 11, 12, 13, 14), c.row(-0.5, 20, 21, 10, 23)
+}
+
+func (c *trial) forward(rows ...trainerbridge.Row) [][]float32 {
+	c.Helper()
+	logprobs, err := c.Trainer.Forward(c.Context(), rows)
+	if err != nil {
+		c.Fatalf("forward: %v", err)
+	}
+	if len(logprobs) != len(rows) {
+		c.Fatalf("forward: log-probs of %d rows for %d rows", len(logprobs), len(rows))
+	}
+	for i, r := range rows {
+		checkLogprobs(c.T, r, logprobs[i])
+	}
+	return logprobs
+}
+
+func checkLogprobs(t *testing.T, r trainerbridge.Row, logprobs []float32) {
 	t.Helper()
-	if opts.Root == "" {
-		opts.Root = t.TempDir()
+	if len(logprobs) != len(r.Tokens)-1 {
+		t.Fatalf("%d log-probs for %d tokens", len(logprobs), len(r.Tokens))
 	}
-	if opts.Logprobs == nil {
-		opts.Logprobs = Logprobs
-	}
-	if opts.Hold == 0 {
-		opts.Hold = 2 * time.Second
-	}
-	s := &Server{Root: opts.Root, opts: opts, stop: make(chan struct{}), models: map[string]*model{}}
-	s.http = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
-	if opts.Listener != nil {
-		s.http.Listener.Close()
-		s.http.Listener = opts.Listener
-	}
-	s.http.Start()
-	s.URL = s.http.URL
-	t.Cleanup(s.Close)
-	return s
-}
-
-// Close ends the server. It may be called again.
-func (s *Server) Close() {
-	s.die()
-	s.http.Close()
-}
-
-// die drops every connection and refuses new work.
-func (s *Server) die() {
-	s.once.Do(func() { close(s.stop) })
-	s.http.CloseClientConnections()
-}
-
-// Calls returns all requests so far in the order of their arrival.
-func (s *Server) Calls() []Call {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.calls)
-}
-
-// Count says how often an op was requested, repeats included.
-func (s *Server) Count(op string) int {
-	n := 0
-	for _, c := range s.Calls() {
-		if c.Op == op {
-			n++
+	for i, lp := range logprobs {
+		if v := float64(lp); math.IsNaN(v) || math.IsInf(v, 0) || v > 1e-5 {
+			t.Fatalf("log-prob of token %d is %v", i+1, v)
 		}
 	}
-	return n
 }
 
-// State is what the adapter trained last looks like.
-type State struct {
-	Version int // of the policy: see [Server.State]
-	Steps   int // optimizer steps, restored with a checkpoint
-	Pending int // rows whose gradient awaits an optimizer step
-	Done    int // requests executed; a repeated one counts once
-}
-
-// State describes the newest model. Its version is the number in the name of
-// the last export or checkpoint, plus one if an optimizer step came after it:
-// the name that the next export is expected to have.
-func (s *Server) State() State {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	m := s.models[s.modelID(s.names)]
-	if m == nil {
-		return State{}
+func (c *trial) backward(rows ...trainerbridge.Row) (trainerbridge.Stats, [][]float32) {
+	c.Helper()
+	stats, logprobs, err := c.Trainer.ForwardBackward(c.Context(), rows, loss)
+	if err != nil {
+		c.Fatalf("forward_backward: %v", err)
 	}
-	return m.state()
+	return stats, logprobs
 }
 
-// Logprobs are deterministic log-probs between −4 and −0.05 nats. They depend
-// on the version, the token and its two predecessors, as of a small language
-// model.
-func Logprobs(version int, tokens []int32) []float32 {
-	if len(tokens) == 0 {
-		return nil
+// step makes an optimizer step and returns the norm of the gradient.
+func (c *trial) step() float64 {
+	c.Helper()
+	stats, err := c.Trainer.OptimStep(c.Context(), adam)
+	if err != nil {
+		c.Fatalf("optim_step: %v", err)
 	}
-	out := make([]float32, len(tokens)-1)
-	for i := range out {
-		h := uint64(version+1) * 0x9e3779b97f4a7c15
-		for _, t := range tokens[max(0, i-1) : i+2] {
-			h = (h ^ uint64(uint32(t))) * 0xff51afd7ed558ccd
-			h ^= h >> 32
+	return stats.GradNorm()
+}
+
+func (c *trial) save(version int) {
+	c.Helper()
+	if err := c.Trainer.Save(c.Context(), version); err != nil {
+		c.Fatalf("save %d: %v", version, err)
+	}
+}
+
+func (c *trial) restore(version int) {
+	c.Helper()
+	if err := c.Trainer.Restore(c.Context(), version); err != nil {
+		c.Fatalf("restore %d: %v", version, err)
+	}
+}
+
+// same fails the test if two lists of log-probs differ by more than rounding.
+func (c *trial) same(what string, want, got [][]float32) {
+	c.Helper()
+	if d := difference(want, got); !(d <= tolerance) {
+		c.Errorf("%s: log-probs differ by %.2g nats", what, d)
+	}
+}
+
+// changed fails the test if two lists of log-probs are equal up to rounding.
+func (c *trial) changed(what string, before, after [][]float32) {
+	c.Helper()
+	if d := difference(before, after); d <= tolerance {
+		c.Errorf("%s: log-probs differ by only %.2g nats", what, d)
+	}
+}
+
+// difference is the largest difference; infinite for lists of unequal shape.
+func difference(a, b [][]float32) float64 {
+	largest := 0.0
+	if len(a) != len(b) {
+		return math.Inf(1)
+	}
+	for i := range a {
+		if len(a[i]) != len(b[i]) {
+			return math.Inf(1)
 		}
-		out[i] = -0.05 - 3.95*float32(h>>40)/(1<<24)
+		for k := range a[i] {
+			largest = max(largest, math.Abs(float64(a[i][k])-float64(b[i][k])))
+		}
 	}
-	return out
+	return largest
 }

@@ -6,66 +6,53 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
+	"net/http"
 	"strings"
+
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
-// An Event is one of a stream of server-sent events
-// (https://html.spec.whatwg.org/multipage/server-sent-events.html). One without
-// a name is a "message".
+// An Event is a server-sent event
+// (https://html.spec.whatwg.org/multipage/server-sent-events.html). The default name is
+// "message".
 type Event struct{ Name, Data string }
 
-// errLong is the error of a stream that is longer than an answer may be.
-var errLong = errors.New("the answer is too long")
-
-// Events makes an exchange once whose answer is a stream of events, and hands
-// them to see as they come until it has seen the last one. A stream that ends
-// before is a lost connection. The time-out bounds the whole stream.
+// Events sends a request once and passes the events of the answer to see, until see has
+// seen the last one. A stream that ends earlier is a lost connection. Timeout is the
+// deadline of the whole stream.
 func (c *Client) Events(ctx context.Context, r Request, see func(Event) (last bool)) error {
-	late := fmt.Errorf("no answer from %s within %v", c.URL(), c.server.Timeout)
-	ctx, cancel := context.WithTimeoutCause(ctx, c.server.Timeout, late)
-	defer cancel()
-	request, err := c.request(ctx, r)
-	if err != nil {
-		return err
+	request := r.http()
+	request.Header = maps.Clone(r.Header)
+	if request.Header == nil {
+		request.Header = map[string]string{}
 	}
-	answer, err := request.SetHeader("Accept", "text/event-stream").SetDoNotParseResponse(true).Send()
-	if err != nil {
-		return c.Lost(ctx, err)
-	}
-	defer answer.RawBody().Close()
-	kind, _, _ := mime.ParseMediaType(answer.Header().Get("Content-Type"))
-	if answer.IsError() || kind != "text/event-stream" {
-		body, err := io.ReadAll(io.LimitReader(answer.RawBody(), 1<<16))
-		switch {
-		case err != nil:
-			return c.Lost(ctx, err)
-		case answer.IsError():
-			return refusal(answer.StatusCode(), answer.Header(), body)
+	request.Header["Accept"] = "text/event-stream"
+	return c.Stream(ctx, request, func(header http.Header, stream io.Reader) error {
+		kind, _, _ := mime.ParseMediaType(header.Get("Content-Type"))
+		if kind == "text/event-stream" {
+			return readEvents(stream, func(e Event) bool {
+				return see(Event{e.Name, string(c.Redact([]byte(e.Data)))})
+			})
 		}
-		return &Failure{Kind: Foreign, Status: answer.StatusCode(), Message: fmt.Sprintf("the answer is no stream of events: %.120q", body)}
-	}
-	err = readEvents(io.LimitReader(answer.RawBody(), maxAnswer), see)
-	switch {
-	case errors.Is(err, errLong):
-		return &Failure{Kind: Foreign, Status: answer.StatusCode(), Message: fmt.Sprintf("the answer is longer than %d MiB", maxAnswer>>20)}
-	case err != nil:
-		return c.Lost(ctx, err)
-	}
-	return nil
+		start, err := io.ReadAll(io.LimitReader(stream, 1<<16))
+		if err != nil {
+			return err
+		}
+		message := fmt.Sprintf("the answer is not a stream of events: %.120q", c.Clean(string(start)))
+		return &jsonhttp.Error{Kind: jsonhttp.Malformed, Status: http.StatusOK, Message: message}
+	})
 }
 
-// readEvents parses a stream, in which a field is a line and an empty line
-// ends an event. Comments (servers send them as signs of life) are passed over.
+// readEvents parses a stream. A field is a line, and an empty line ends an event. Comments
+// are ignored. (Servers send them to keep the connection alive.)
 func readEvents(stream io.Reader, see func(Event) (last bool)) error {
-	lines, size := bufio.NewReader(stream), 0
+	lines := bufio.NewReader(stream)
 	var name string
 	var data []string
 	for {
 		line, err := lines.ReadString('\n')
-		if size += len(line); size >= maxAnswer {
-			return errLong
-		}
 		if errors.Is(err, io.EOF) {
 			return io.ErrUnexpectedEOF
 		}

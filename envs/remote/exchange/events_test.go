@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 func TestEventsAreParsed(t *testing.T) {
@@ -36,7 +38,7 @@ func TestEventsAreParsed(t *testing.T) {
 }
 
 func TestStreamsThatAreNone(t *testing.T) {
-	f := func(name string, answer http.HandlerFunc, kind Kind, want string) {
+	f := func(name string, answer http.HandlerFunc, kind jsonhttp.Kind, want string) {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(answer)
 			defer server.Close()
@@ -46,7 +48,7 @@ func TestStreamsThatAreNone(t *testing.T) {
 			}
 			defer c.Close()
 			err = c.Events(context.Background(), Request{Path: "/call", Body: map[string]any{}}, func(Event) bool { return true })
-			var failure *Failure
+			var failure *jsonhttp.Error
 			if !errors.As(err, &failure) || failure.Kind != kind || !strings.Contains(err.Error(), want) {
 				t.Errorf("error %v, want kind %v with %q", err, kind, want)
 			}
@@ -55,12 +57,14 @@ func TestStreamsThatAreNone(t *testing.T) {
 	f("refusal", func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusTooManyRequests)
 		_, _ = io.WriteString(w, `{"detail": "full"}`)
-	}, Busy, "full")
-	f("other content", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"error": "x"}`) }, Foreign, "no stream of events")
+	}, jsonhttp.Busy, "full")
+	f("other content", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"error": "x"}`)
+	}, jsonhttp.Malformed, "not a stream of events")
 	f("no last event", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
 		_, _ = io.WriteString(w, ": ping\r\n\r\nevent: half")
-	}, Cut, "connection was lost")
+	}, jsonhttp.Lost, "connection was lost")
 	f("endless", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		line := []byte(strings.Repeat("x", 1<<20))
@@ -69,5 +73,5 @@ func TestStreamsThatAreNone(t *testing.T) {
 				return
 			}
 		}
-	}, Foreign, "longer than 64 MiB")
+	}, jsonhttp.Malformed, "longer than 64 MiB")
 }

@@ -1,7 +1,6 @@
 package exchange
 
 import (
-	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -9,18 +8,56 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/empo2/empo2/envs/remote/exchange/exchangetest"
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
-// ask makes one prompt exchange with a server that answers status and body.
-func ask(t *testing.T, status int, body string) error {
-	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") != "Bearer secret" {
-			t.Error("the token was not sent")
+// What may be repeated depends on the request and on what became of it.
+func TestWhatMayBeSentAgain(t *testing.T) {
+	f := func(r Request, want ...jsonhttp.Kind) {
+		t.Helper()
+		var got []jsonhttp.Kind
+		for kind := jsonhttp.Refused; kind <= jsonhttp.Malformed; kind++ {
+			if r.May(&jsonhttp.Error{Kind: kind}) {
+				got = append(got, kind)
+			}
 		}
-		w.WriteHeader(status)
-		_, _ = w.Write([]byte(body))
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%+v (-want +got):\n%s", r, diff)
+		}
+	}
+	f(Request{}, jsonhttp.Busy, jsonhttp.Unreached)
+	f(Request{Repeatable: true}, jsonhttp.Busy, jsonhttp.Unreached, jsonhttp.Lost, jsonhttp.TimedOut)
+	f(Request{Prompt: true}, jsonhttp.Busy)
+	f(Request{Prompt: true, Repeatable: true}, jsonhttp.Busy)
+}
+
+func TestComplaintsAboutAnAction(t *testing.T) {
+	f := func(e jsonhttp.Error, want bool) {
+		t.Helper()
+		e.Message = strings.Repeat("x", 1000)
+		message, refused := RefusesAction(&e, "id")
+		if refused != want || len(message) > 600 || refused && message == "" {
+			t.Errorf("%+v: %v with %d bytes", e, refused, len(message))
+		}
+	}
+	f(jsonhttp.Error{Status: 400}, true)
+	f(jsonhttp.Error{Status: 413}, true)
+	f(jsonhttp.Error{Status: 422, Fields: []string{"body.action"}}, true)
+	f(jsonhttp.Error{Status: 422, Fields: []string{"body.id"}}, false)
+	f(jsonhttp.Error{Status: 404}, false)
+	f(jsonhttp.Error{}, false)
+}
+
+// Neither an answer nor an error has the token in it.
+func TestTheTokenStaysSecret(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/refuse" {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+		_, _ = w.Write([]byte(`{"error":"wrong ` + r.Header.Get("Authorization") + `"}`))
 	}))
 	defer server.Close()
 	c, err := New(Server{URL: server.URL + "/", Token: "secret"})
@@ -28,43 +65,21 @@ func ask(t *testing.T, status int, body string) error {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_, err = c.Do(t.Context(), Request{Path: "/x", Body: 1, Prompt: true})
-	return err
-}
-
-func TestKindsOfFailure(t *testing.T) {
-	f := func(status int, body string, want Kind, message string) {
-		t.Helper()
-		err := ask(t, status, body)
-		var f *Failure
-		if !errors.As(err, &f) || f.Kind != want || f.Message != message || f.Status != status {
-			t.Errorf("%d %s: %+v (%v), want kind %d and %q", status, body, f, err, want, message)
-		}
-		if !strings.HasPrefix(err.Error(), "POST /x: ") {
-			t.Errorf("error %q does not name the operation", err)
-		}
+	answer, err := c.Do(t.Context(), Request{Path: "/x"})
+	if err != nil || string(answer) != `{"error":"wrong Bearer [key]"}` {
+		t.Errorf("%s, %v", answer, err)
 	}
-	f(404, `{"detail":"Not Found"}`, Refused, "Not Found")
-	f(422, `{"detail":[{"loc":["body","id"],"msg":"missing"}]}`, Refused, "body.id: missing")
-	f(400, `{"error":{"code":7}}`, Refused, `{"code":7}`)
-	f(400, `{}`, Refused, "")
-	f(500, "Internal Server Error", Broken, "Internal Server Error")
-	f(502, "", Cut, "")
-	f(200, "<html>", Foreign, `the answer is no JSON: "<html>"`)
-	f(200, "", Foreign, `the answer is no JSON: ""`)
-	f(200, `{"reward":NaN}`, Foreign, `the answer is no JSON: "{\"reward\":NaN}"`)
-	if err := ask(t, 201, "{}"); err != nil {
-		t.Errorf("201: %v", err)
-	}
-	if err := ask(t, 500, strings.Repeat("é", 1<<20)); len(err.Error()) > 700 {
-		t.Errorf("a long complaint makes an error of %d bytes", len(err.Error()))
+	_, err = c.Do(t.Context(), Request{Path: "/refuse", Body: 1})
+	if err == nil || err.Error() != "POST /refuse: the server answers 401 Unauthorized: wrong Bearer [key]" {
+		t.Errorf("got %v", err)
 	}
 }
 
 // A server that is restarted is found again, as long as the patience lasts.
 func TestUnreachableServerIsDialledAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dial, up := exchangetest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("1")) })), time.Now().Add(time.Minute)
+		one := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("1")) })
+		dial, up := exchangetest.Serve(t, one), time.Now().Add(time.Minute)
 		server := Server{URL: "http://env"}
 		server.Dial = exchangetest.DialAfter(up, dial)
 		c, err := New(server)
@@ -84,22 +99,11 @@ func TestUnreachableServerIsDialledAgain(t *testing.T) {
 	})
 }
 
-func TestRetryAfter(t *testing.T) {
-	f := func(value string, want time.Duration) {
-		t.Helper()
-		if got := retryAfter(http.Header{"Retry-After": {value}}); got != want {
-			t.Errorf("%q: %v, want %v", value, got, want)
-		}
-	}
-	f("", 0)
-	f("-1", 0)
-	f("NaN", 0)
-	f("1.5", 1500*time.Millisecond)
-	f("3600", time.Minute)
-}
-
 func TestBadServers(t *testing.T) {
-	for _, s := range []Server{{}, {URL: "host:80"}, {URL: "ftp://x"}, {URL: "http://"}, {URL: "http://x", Timeout: -1}, {URL: "http://x", Patience: -1}} {
+	for _, s := range []Server{
+		{}, {URL: "host:80"}, {URL: "ftp://x"}, {URL: "http://"}, {URL: "http://x", Timeout: -1},
+		{URL: "http://x", Patience: -1},
+	} {
 		if _, err := New(s); err == nil {
 			t.Errorf("%+v was taken", s)
 		}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 const (
@@ -12,44 +14,38 @@ const (
 	lastPause  = 5 * time.Second
 )
 
-// Persist calls try until it succeeds, fails in a way that again does not
-// allow to be repeated, or the patience ends. Pauses double from 0.1 s to 5 s;
-// a server that asks for a longer one has it.
-func (c *Client) Persist(ctx context.Context, op string, again func(*Failure) bool, try func(context.Context) error) error {
-	spent := fmt.Errorf("%s: gave up on %s after %v", op, c.URL(), c.server.Patience)
+// Persist calls try until it succeeds, again forbids another attempt, or the patience
+// ends. The pauses double from 0.1 s to 5 s. If the server asks for a longer pause, it is
+// used, up to a minute.
+func (c *Client) Persist(
+	ctx context.Context, op string, again func(*jsonhttp.Error) bool, try func(context.Context) error,
+) error {
+	spent := fmt.Errorf("%s: gave up on %s after %v", op, c.Clean(c.URL()), c.server.Patience)
 	patient, cancel := context.WithTimeoutCause(ctx, c.server.Patience, spent)
 	defer cancel()
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		err := try(patient)
-		var f *Failure
-		switch {
-		case err == nil:
-			return nil
-		case ctx.Err() != nil:
-			return fmt.Errorf("%s: %w", op, context.Cause(ctx))
-		case errors.Is(err, spent):
-			return spent
-		case !errors.As(err, &f) || !again(f):
-			return fmt.Errorf("%s: %w", op, err)
-		}
-		c.server.Log.Debug().Err(err).Str("op", op).Dur("pause", pause).Msg("environment server: trying again")
-		if !sleep(patient, max(pause, f.After)) {
-			if ctx.Err() != nil {
-				return fmt.Errorf("%s: %w", op, context.Cause(ctx))
-			}
-			return fmt.Errorf("%w; last: %w", spent, err)
-		}
+	var last *jsonhttp.Error // nil if the last attempt succeeded or has another error
+	retry := jsonhttp.Retry{
+		First: firstPause, Last: lastPause,
+		Again: func(err error) bool { return errors.As(err, &last) && again(last) },
+		Before: func(_ int, pause time.Duration, err error) {
+			c.server.Log.Debug().Err(err).Str("op", op).Dur("pause", pause).Msg("environment server: trying again")
+		},
 	}
-}
-
-// sleep pauses and reports whether ctx is still good.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
+	err := retry.Do(patient, func(ctx context.Context) error {
+		last = nil
+		return try(ctx)
+	})
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", op, context.Cause(ctx))
+	case last != nil && errors.Is(last, spent):
+		return spent
+	case last != nil && again(last):
+		return fmt.Errorf("%w; last: %w", spent, last)
+	case last != nil && last.Op != "":
+		return err
 	}
+	return fmt.Errorf("%s: %w", op, err)
 }

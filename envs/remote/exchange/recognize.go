@@ -6,9 +6,8 @@ import (
 	"strings"
 )
 
-// Recognize looks at a server that does not speak the protocol that was asked
-// of it, and says which of the others it seems to speak, as a hint for the
-// operator.
+// Recognize returns a hint about a server with another protocol than expected: the
+// protocol that it seems to speak.
 func (c *Client) Recognize(ctx context.Context) string {
 	if answer, err := c.Try(ctx, Request{Path: "/health"}); err == nil {
 		var health struct{ Status string }
@@ -31,7 +30,8 @@ func (c *Client) Recognize(ctx context.Context) string {
 	switch {
 	case json.Unmarshal(answer, &description) == nil && description.Protocol == "empo2-env":
 		return `the server speaks the plain HTTP schema: set env.name = "remote"`
-	case json.Unmarshal(answer, &greeting) == nil && (greeting == "ok" || strings.HasPrefix(greeting, "This is environment ")):
+	case json.Unmarshal(answer, &greeting) != nil:
+	case greeting == "ok" || strings.HasPrefix(greeting, "This is environment "):
 		return `the server looks like one of AgentGym: set env.name = "agentgym" and its dialect`
 	}
 	return "is " + c.URL() + " the environment's server, and the path right?"

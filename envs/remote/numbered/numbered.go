@@ -1,5 +1,5 @@
-// Package numbered lists the tasks of environments that know a task by a
-// number: a seed, or an index into the server's own data.
+// Package numbered lists the tasks of environments in which a task is a number: a
+// seed, or an index into the server's data.
 package numbered
 
 import (
@@ -12,12 +12,12 @@ import (
 	"github.com/empo2/empo2/envs"
 )
 
-// A Set is a list of numbers in the order in which they are to be used. In a
-// configuration it is a text such as "0-499, 700".
+// A Set is a list of numbers, in the order of use. In a configuration it is a text
+// such as "0-499, 700".
 type Set []uint64
 
-// most bounds the tasks of a set; every one of them is kept in memory.
-const most = 1 << 20
+// maxTasks is the largest number of tasks in a set. All of them are in memory.
+const maxTasks = 1 << 20
 
 // Range is the numbers from first to last.
 func Range(first, last uint64) Set {
@@ -43,9 +43,9 @@ func (s *Set) UnmarshalText(text []byte) error {
 		last, err2 := strconv.ParseUint(strings.TrimSpace(to), 10, 63)
 		switch {
 		case err1 != nil || err2 != nil || last < first:
-			return fmt.Errorf("%q is no range of numbers (hint: such as \"0-499, 700\")", part)
-		case last-first >= most || len(all) >= most:
-			return fmt.Errorf("%q: more than %d tasks", text, most)
+			return fmt.Errorf("%q is not a range of numbers (hint: for example \"0-499, 700\")", part)
+		case last-first >= maxTasks || len(all) >= maxTasks:
+			return fmt.Errorf("%q: more than %d tasks", text, maxTasks)
 		}
 		all = append(all, Range(first, last)...)
 	}
@@ -53,7 +53,7 @@ func (s *Set) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Splits are the numbers of each split. Eval may be empty: it is Train then.
+// Splits are the numbers of each split. If Eval is empty, it is equal to Train.
 type Splits struct {
 	Train, Eval, Test Set
 }
@@ -66,22 +66,24 @@ type Tasks struct {
 	task   envs.Task
 }
 
-// New checks the splits. Task ids are prefix, a hyphen and the number; what
-// else a task says is taken from like.
+// New checks the splits. A task has the id PREFIX-NUMBER. Its texts are those of
+// like.
 func New(prefix string, s Splits, like envs.Task) (*Tasks, error) {
 	if len(s.Eval) == 0 {
 		s.Eval = s.Train
 	}
 	t := &Tasks{prefix: prefix, task: like, known: make(map[uint64]bool)}
-	t.splits = map[envs.Split]Set{envs.Train: slices.Clone(s.Train), envs.Eval: slices.Clone(s.Eval), envs.Test: slices.Clone(s.Test)}
+	t.splits = map[envs.Split]Set{
+		envs.Train: slices.Clone(s.Train), envs.Eval: slices.Clone(s.Eval), envs.Test: slices.Clone(s.Test),
+	}
 	if len(s.Train) == 0 {
-		return nil, errors.New(`no task to train on (hint: train = "0-99")`)
+		return nil, errors.New(`there is no training task (hint: train = "0-99")`)
 	}
 	for split, set := range t.splits {
 		seen := make(map[uint64]bool, len(set))
 		for _, n := range set {
 			if seen[n] {
-				return nil, fmt.Errorf("%s names the task %d twice", split, n)
+				return nil, fmt.Errorf("%s has the task %d twice", split, n)
 			}
 			seen[n], t.known[n] = true, true
 		}
@@ -97,7 +99,7 @@ func New(prefix string, s Splits, like envs.Task) (*Tasks, error) {
 	return t, nil
 }
 
-// Of lists a split.
+// Of lists the tasks of a split.
 func (t *Tasks) Of(split envs.Split) ([]envs.Task, error) {
 	set, ok := t.splits[split]
 	if !ok {
@@ -112,7 +114,7 @@ func (t *Tasks) Of(split envs.Split) ([]envs.Task, error) {
 	return tasks, nil
 }
 
-// First is the number of the first task to train on.
+// First is the number of the first training task.
 func (t *Tasks) First() uint64 { return t.splits[envs.Train][0] }
 
 // Number is the number of a task of any split.

@@ -37,13 +37,13 @@ func FuzzSetText(f *testing.F) {
 	f.Add("1-3,5")
 	f.Fuzz(func(t *testing.T, text string) {
 		var s Set
-		if s.UnmarshalText([]byte(text)) == nil && len(s) > 2*most {
+		if s.UnmarshalText([]byte(text)) == nil && len(s) > 2*maxTasks {
 			t.Errorf("%q has %d tasks", text, len(s))
 		}
 	})
 }
 
-func TestNumbersOfTasksComeBack(t *testing.T) {
+func TestNumberIsTheInverseOfOf(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		train := Set(rapid.SliceOfNDistinct(rapid.Uint64Range(0, 99), 1, 20, rapid.ID).Draw(t, "train"))
 		test := Set(rapid.SliceOfDistinct(rapid.Uint64Range(100, 199), rapid.ID).Draw(t, "test"))
@@ -72,7 +72,7 @@ func TestBadSplits(t *testing.T) {
 			t.Errorf("error %v, want one with %q", err, want)
 		}
 	}
-	f(Splits{}, "no task to train on")
+	f(Splits{}, "no training task")
 	f(Splits{Train: Set{1, 1}}, "twice")
 	f(Splits{Train: Set{1, 2}, Test: Set{2}}, "in train and in test")
 }

@@ -1,5 +1,5 @@
-// Package template makes the object that an environment server wants for an
-// action out of the text that a policy wrote.
+// Package template turns the text of a policy into the JSON object that an
+// environment server expects as an action.
 package template
 
 import (
@@ -7,15 +7,16 @@ import (
 	"strings"
 )
 
-// Text stands in a template for what the policy wrote, JSON for the JSON that
-// it wrote.
+// Text and JSON are the placeholders of a template: for the text of the policy, and
+// for the JSON in that text.
 const (
 	Text = "{action}"
 	JSON = "{action:json}"
 )
 
-// Fill puts an action into a template. What is no JSON is sent as a text where
-// JSON is due: to judge it is the server's business.
+// Fill replaces the placeholders of a template by an action. If the action is not
+// valid JSON, the placeholder JSON is replaced by the text, and the server refuses
+// it.
 func Fill(template any, action string) any {
 	switch t := template.(type) {
 	case map[string]any:
@@ -42,7 +43,7 @@ func Fill(template any, action string) any {
 	return template
 }
 
-// holdsAction reports whether an action has a place in a template.
+// holdsAction reports whether a template has a placeholder.
 func holdsAction(template any) bool {
 	switch t := template.(type) {
 	case map[string]any:

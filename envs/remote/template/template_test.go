@@ -17,7 +17,8 @@ func TestTemplates(t *testing.T) {
 	f(map[string]any{"message": "[{action}]", "n": 1.0}, "crane", `{"message":"[crane]","n":1}`)
 	f(map[string]any{"action_id": "{action:json}"}, " 3 ", `{"action_id":3}`)
 	f(map[string]any{"action_id": "{action:json}"}, "three", `{"action_id":"three"}`)
-	f(map[string]any{"call": []any{map[string]any{"args": "{action:json}"}}}, `{"x": [1]}`, `{"call":[{"args":{"x":[1]}}]}`)
+	f(map[string]any{"call": []any{map[string]any{"args": "{action:json}"}}}, `{"x": [1]}`,
+		`{"call":[{"args":{"x":[1]}}]}`)
 	f(map[string]any{"a": "{action:json}"}, "\"\xff\"", "{\"a\":\"\uFFFD\"}")
 	f(map[string]any{"a": "{action}"}, "{action}", `{"a":"{action}"}`)
 }

@@ -1,6 +1,6 @@
-// Package turns makes the observations and steps of an episode out of what an
-// environment server says. It keeps the rule that a malformed action is the
-// environment's business: a server that refuses one has answered it.
+// Package turns makes the observations and steps of an episode from the answers of
+// an environment server. An action that the server refuses is not an error. It is
+// answered with feedback.
 package turns
 
 import (
@@ -11,34 +11,35 @@ import (
 	"github.com/empo2/empo2/envs"
 )
 
-// Blank stands where a running episode has nothing to show, as the state of an
-// observation is empty only after the last step.
+// Blank is the state of a running episode that has no text. (Only the state after
+// the last step is empty.)
 const Blank = "(nothing to see)"
 
-// patience is how many answers in a row may be an error of unknown origin
-// before the environment, not the action, is held to be at fault.
-const patience = 5
+// maxErrors is the number of consecutive errors of unknown origin that make the
+// environment count as broken.
+const maxErrors = 5
 
 // ErrBroken is wrapped by the error of an episode whose environment answers
 // every action with an error.
 var ErrBroken = errors.New("the environment answers every action with an error")
 
-// Turns is the course of one episode. The zero value is its beginning.
+// Turns is the state of one episode. The zero value is ready to use.
 type Turns struct {
 	state  string
 	total  float64 // rewards so far
 	score  float64
-	errors int // of unknown origin, in a row
+	errors int // consecutive, of unknown origin
 }
 
-// An Answer is what a server says about one action.
+// An Answer is the server's answer to one action.
 type Answer struct {
-	Feedback string // what the action did, if the server tells it apart
-	State    string // what there is to see
-	// Reward is that of the action or, if Cumulative, of the episode so far.
+	Feedback string // the result of the action, if it is not part of State
+	State    string // the situation
+	// Reward is the reward of the action. If Cumulative is true, it is the sum
+	// of the episode so far.
 	Reward     float64
 	Cumulative bool
-	// Score is the server's own; nil: the rewards so far.
+	// Score is the server's score. Nil: the sum of the rewards so far.
 	Score      *float64
 	Success    bool
 	Terminated bool
@@ -54,14 +55,14 @@ func (t *Turns) First(text string) envs.Observation {
 	return envs.Observation{State: t.state}
 }
 
-// Next is the step that an answer makes. After the last step there is no state
-// to act in; its text is then feedback.
+// Next returns the step of an answer. After the last step the text of the state
+// becomes feedback, because there is no further action.
 func (t *Turns) Next(a Answer) (envs.Step, error) {
 	if a.Cumulative {
 		a.Reward -= t.total
 	}
 	if !finite(a.Reward) || a.Score != nil && !finite(*a.Score) {
-		return envs.Step{}, fmt.Errorf("the reward %v or the score is no finite number", a.Reward)
+		return envs.Step{}, fmt.Errorf("the reward %v or the score is not a finite number", a.Reward)
 	}
 	t.errors = 0
 	t.total += a.Reward
@@ -69,7 +70,9 @@ func (t *Turns) Next(a Answer) (envs.Step, error) {
 	if a.Score != nil {
 		t.score = *a.Score
 	}
-	step := envs.Step{Reward: a.Reward, Score: t.score, Success: a.Success, Terminated: a.Terminated, Truncated: a.Truncated}
+	step := envs.Step{
+		Reward: a.Reward, Score: t.score, Success: a.Success, Terminated: a.Terminated, Truncated: a.Truncated,
+	}
 	if step.Done() {
 		step.Observation.Feedback = join(a.Feedback, a.State)
 		return step, nil
@@ -90,8 +93,8 @@ func join(feedback, state string) string {
 	return feedback + "\n" + state
 }
 
-// Refused is the step of an action that the server would not take: nothing has
-// happened but its complaint.
+// Refused returns the step of an action that the server has refused. The state is
+// unchanged, and the complaint is the feedback.
 func (t *Turns) Refused(complaint string) envs.Step {
 	if complaint == "" {
 		complaint = "The action was refused."
@@ -99,10 +102,10 @@ func (t *Turns) Refused(complaint string) envs.Step {
 	return envs.Step{Observation: envs.Observation{Feedback: complaint, State: t.state}, Score: t.score}
 }
 
-// Doubtful is like Refused for an error that may be due to the action or to
-// the environment itself: the fifth in a row is the environment's.
+// Doubtful is like Refused, for an error that the action or a broken environment may
+// have caused. The fifth consecutive error is an [ErrBroken].
 func (t *Turns) Doubtful(complaint string) (envs.Step, error) {
-	if t.errors++; t.errors >= patience {
+	if t.errors++; t.errors >= maxErrors {
 		return envs.Step{}, fmt.Errorf("%w: %s", ErrBroken, complaint)
 	}
 	return t.Refused(complaint), nil

@@ -26,8 +26,10 @@ func TestTextsAndScores(t *testing.T) {
 		}
 	}
 	f(Answer{State: "hall", Reward: 2}, envs.Step{Observation: envs.Observation{State: "hall"}, Reward: 2, Score: 2})
-	f(Answer{Feedback: "pushed", Reward: 3, Cumulative: true}, envs.Step{Observation: envs.Observation{Feedback: "pushed", State: Blank}, Reward: 1, Score: 3})
-	if diff := cmp.Diff(envs.Step{Observation: envs.Observation{Feedback: "what?", State: Blank}, Score: 3}, turns.Refused("what?")); diff != "" {
+	f(Answer{Feedback: "pushed", Reward: 3, Cumulative: true},
+		envs.Step{Observation: envs.Observation{Feedback: "pushed", State: Blank}, Reward: 1, Score: 3})
+	refused := envs.Step{Observation: envs.Observation{Feedback: "what?", State: Blank}, Score: 3}
+	if diff := cmp.Diff(refused, turns.Refused("what?")); diff != "" {
 		t.Errorf("refused (-want +got):\n%s", diff)
 	}
 	score := 40.0
@@ -44,13 +46,13 @@ func TestNumbersMustBeFinite(t *testing.T) {
 	}
 }
 
-// Five errors in a row are the environment's, however many there are between
-// good answers.
+// Five consecutive errors break the environment. Errors between good answers do
+// not.
 func TestErrorsOfUnknownOrigin(t *testing.T) {
 	var turns Turns
 	turns.First("hall")
 	for round := range 3 {
-		for range patience - 1 {
+		for range maxErrors - 1 {
 			if step, err := turns.Doubtful("boom"); err != nil || step.Observation.State != "hall" {
 				t.Fatalf("round %d: step %+v, error %v", round, step, err)
 			}
@@ -59,7 +61,7 @@ func TestErrorsOfUnknownOrigin(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for range patience - 1 {
+	for range maxErrors - 1 {
 		_, _ = turns.Doubtful("boom")
 	}
 	if _, err := turns.Doubtful("boom"); !errors.Is(err, ErrBroken) {

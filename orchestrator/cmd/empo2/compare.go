@@ -148,7 +148,7 @@ func (cmd *compareCmd) config(j job, seconds float64) (config.Config, error) {
 		fmt.Sprintf("run.seed=%d", j.house), fmt.Sprintf("env.vault.houses=[%d]", j.house),
 	}, j.arm.sets...)
 	if seconds > 0 {
-		sets = append(sets, fmt.Sprintf("run.steps=%d", unlimited), fmt.Sprintf("run.minutes=%g", seconds/60))
+		sets = append(sets, fmt.Sprintf("run.steps=%d", unlimited), fmt.Sprintf("run.max_seconds=%g", seconds))
 	}
 	base, err := cmd.load()
 	if err != nil {

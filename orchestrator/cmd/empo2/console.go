@@ -12,7 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/orchestrator"
-	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/rollout"
 )
 
 // console prints what people read (out) and what explains it (err). It is
@@ -108,7 +108,7 @@ func stepLine(m orchestrator.StepMetrics) string {
 	if m.Corrected && m.Mismatch.Tokens > 0 {
 		line += "  corrected"
 	}
-	if n := m.Stops[sampler.StopContextFull]; n > 0 {
+	if n := m.Stops[rollout.StopContextFull]; n > 0 {
 		line += fmt.Sprintf("  %d episodes ended with a full context", n)
 	}
 	if m.Failed > 0 {

@@ -40,6 +40,7 @@ func (cmd *doctorCmd) Run(ctx context.Context, out *console) error {
 		return err
 	}
 	if cmd.Python {
+		c.Model.Path = cmp.Or(c.Model.Path, config.Embedded) // Python is the same for every model
 		t, err := setUp(ctx, c, out, out.logger(cmd.Verbose))
 		if err == nil {
 			out.print("%s", t.python)
@@ -134,7 +135,7 @@ func (d *doctor) processes() error {
 		return err
 	}
 	d.ok("%s %s: %s", can.Server, can.Version, describe(can))
-	if t := r.loop.Driver.Template; t != nil {
+	if t := r.loop.Driver.ChatTemplate; t != nil {
 		d.ok("chat template %s, verified; %s", t.Name(), cmp.Or(t.Unstable(), "a conversation is one row"))
 	} else {
 		d.ok("conversations as text: the server renders them")
@@ -146,7 +147,7 @@ func (d *doctor) processes() error {
 	if _, err := r.loop.Backend.Publish(d.ctx, sampler.Adapter{Score: r.loop.Score}); err != nil {
 		return err
 	}
-	d.ok("trainer and server agree on log-probs: largest difference %.2g (allowed %.2g); both started in %.1fs", r.loop.Canary(), c.Sampler.Canary, time.Since(start).Seconds())
+	d.ok("trainer and server agree on log-probs: largest difference %.2g (allowed %.2g); both started in %.1fs", r.loop.Canary(), c.Sampler.CanaryTolerance, time.Since(start).Seconds())
 	return nil
 }
 

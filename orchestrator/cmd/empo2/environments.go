@@ -55,23 +55,28 @@ func openScienceWorld(ctx context.Context, c config.Config, log zerolog.Logger) 
 		simplifications = ""
 	}
 	limit := map[envs.Split]int{}
-	for split, n := range map[envs.Split]int{envs.Train: v.TrainVariations, envs.Eval: v.EvalVariations, envs.Test: v.EvalVariations} {
+	for split, n := range map[envs.Split]int{envs.Train: v.TrainVariations, envs.Eval: v.EvalVariations,
+		envs.Test: v.EvalVariations} {
 		if n > 0 {
 			limit[split] = n
 		}
 	}
 	return scienceworld.Open(ctx, scienceworld.Config{
 		Tasks: v.Tasks, Limit: limit, Simplifications: simplifications, StepLimit: v.StepLimit,
-		Reads: scienceworld.Reads(v.Reads), Isolation: scienceworld.Isolation(v.Isolation), Actions: scienceworld.Actions(v.Actions),
-		Instances: v.Instances, Jar: v.Jar, JarSHA256: v.JarSHA256, Nondeterministic: !v.Deterministic, Java: v.Java, Log: log,
+		Reads: scienceworld.Reads(v.Reads), Isolation: scienceworld.Isolation(v.Isolation),
+		Actions:     scienceworld.Actions(v.Actions),
+		Concurrency: v.Concurrency, Jar: v.Jar, JarSHA256: v.JarSHA256, Nondeterministic: !v.Deterministic,
+		Java: v.Java, Log: log,
 	})
 }
 
 func openWebShop(ctx context.Context, c config.Config, _ zerolog.Logger) (envs.Family, error) {
 	v := c.Env.WebShop
 	return webshop.Open(ctx, webshop.Config{
-		DataDir: v.Data, Items: v.Items, Attributes: v.Attributes, OwnData: v.OwnData, Reward: webshop.RewardMode(v.Reward), Mode: webshop.Mode(v.Mode), Goals: webshop.GoalKind(v.Goals), SeedMode: webshop.SeedMode(v.SeedMode),
-		Nouns: v.Nouns, NumProducts: v.Products, MaxSteps: v.MaxSteps, Seed: c.Run.Seed,
+		DataDir: v.Data, Items: v.Items, Attributes: v.Attributes, OwnData: v.OwnData,
+		Reward: webshop.RewardMode(v.Reward),
+		Mode:   webshop.Mode(v.Mode), Goals: webshop.GoalKind(v.Goals), SeedMode: webshop.SeedMode(v.SeedMode),
+		Nouns: v.Nouns, NumProducts: v.Products, MaxSteps: v.MaxTurns, Seed: c.Run.Seed,
 	})
 }
 
@@ -80,7 +85,8 @@ func describeEnv(c config.Config) string {
 	what := c.Env.Name
 	if what == "vault" {
 		v := c.Env.Vault
-		what = fmt.Sprintf("vault with %d doors and %d levers (chance %s per episode)", v.Doors, v.Levers, odds(v.Levers, v.Doors))
+		what = fmt.Sprintf("vault with %d doors and %d levers (chance %s per episode)", v.Doors, v.Levers,
+			odds(v.Levers, v.Doors))
 	}
 	return fmt.Sprintf("%s, %d groups of %d episodes per step", what, c.Algorithm.Groups, c.Algorithm.GroupSize)
 }

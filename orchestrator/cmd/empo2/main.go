@@ -14,6 +14,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/inspect"
 )
 
 // The exit codes, as the help names them.
@@ -27,17 +28,20 @@ const (
 const description = `Train LLM agents with memory-augmented reinforcement learning (EMPO²).
 
 Examples:
-  empo2 run                                train the embedded demonstration, or continue it
+  empo2 run --profile demo                 train the embedded demonstration, or continue it
+  empo2 compare --profile demo             EMPO² beside GRPO on the same budget, with a picture
+  empo2 init --model /models/Qwen2.5-7B    write a config.toml for your model on this machine
+  empo2 run                                train as ./config.toml says, or continue
   empo2 run --set algorithm.name=grpo --set run.name=grpo
                                            the same loop without memory
-  empo2 compare --houses 1,2,3             EMPO² beside GRPO on the same budget, with a picture
   empo2 eval --split test                  evaluate a run's newest policy without tips
   empo2 doctor                             what would be used, and what is missing
-  empo2 config > config.toml               every key with its default
+  empo2 config --profile cpu               every key with its value in a profile
 
 Exit codes: 0 done · 1 the run failed · 2 wrong usage or configuration · 3 set-up failed · 130 interrupted (run the same command again to continue)`
 
 type cli struct {
+	Init    initCmd    `cmd:"" help:"Write a config.toml for your model on this machine."`
 	Run     runCmd     `cmd:"" help:"Train, or continue a run."`
 	Eval    evalCmd    `cmd:"" help:"Evaluate a run's newest policy without tips."`
 	Compare compareCmd `cmd:"" help:"Train several arms on the same budget and draw their curves."`
@@ -51,6 +55,7 @@ type cli struct {
 
 // common are the flags of every command that reads a configuration.
 type common struct {
+	Profile    string   `placeholder:"NAME" help:"Values below those of the files: demo, cpu, gpu-24gb or gpu-80gb. Default: the key profile of the files."`
 	ConfigFile []string `name:"config" short:"c" sep:"none" placeholder:"FILE" help:"Configuration file. Repeatable: each is laid over those before it. Default: ./config.toml if it exists, else the built-in defaults."`
 	Set        []string `sep:"none" placeholder:"KEY=VALUE" help:"Override a key, for example --set run.steps=20. Repeatable."`
 	Verbose    bool     `short:"v" help:"Log every lifecycle event."`
@@ -63,7 +68,9 @@ func (c common) load(first ...string) (config.Config, error) {
 	if len(paths) == 0 && fileExists("config.toml") {
 		paths = []string{"config.toml"}
 	}
-	return config.LoadFiles(paths, append(first, c.Set...))
+	sets := append(first, c.Set...)
+	machine := config.Machine{GPU: inspect.Probe{}.HasGPU()}
+	return config.Source{Profile: c.Profile, Files: paths, Sets: sets, Machine: machine}.Load()
 }
 
 func main() {

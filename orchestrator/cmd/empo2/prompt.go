@@ -15,7 +15,8 @@ import (
 	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
-	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
+	"github.com/empo2/empo2/sampler/prompt"
 )
 
 type promptCmd struct {
@@ -60,14 +61,14 @@ func (cmd *promptCmd) Run(ctx context.Context, out *console) error {
 	if err = errors.Join(err, family.Close()); err != nil {
 		return err
 	}
-	var template *sampler.Template
+	var template *chat.Template
 	if cmd.Tokens {
 		r, err := openScratch(ctx, c, out, log)
 		if err != nil {
 			return err
 		}
 		defer r.Close()
-		if template = r.loop.Driver.Template; template == nil {
+		if template = r.loop.Driver.ChatTemplate; template == nil {
 			out.note("no token ids: the server takes text and tokenizes it itself")
 		}
 	}
@@ -83,8 +84,8 @@ func writeTemplates(dir string, out *console) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	for _, name := range sampler.PromptTemplates() {
-		text, err := sampler.PromptTemplate(name)
+	for _, name := range prompt.Names() {
+		text, err := prompt.Source(name)
 		if err != nil {
 			return err
 		}
@@ -103,13 +104,13 @@ func writeTemplates(dir string, out *console) error {
 // A played task is a conversation in two renderings.
 type played struct {
 	task     envs.Task
-	tips     []sampler.Tip
+	tips     []prompt.Tip
 	source   string // where the tips come from
-	messages []sampler.Message
+	messages []chat.Message
 }
 
 // play takes the task's first turns with the actions that were given.
-func (cmd *promptCmd) play(ctx context.Context, c config.Config, family envs.Family, format sampler.Format) (*played, error) {
+func (cmd *promptCmd) play(ctx context.Context, c config.Config, family envs.Family, format prompt.Template) (*played, error) {
 	task, err := cmd.task(family)
 	if err != nil {
 		return nil, err
@@ -125,7 +126,7 @@ func (cmd *promptCmd) play(ctx context.Context, c config.Config, family envs.Fam
 	}
 	p := &played{task: task, source: "given by --tip"}
 	for i, text := range cmd.Tip {
-		p.tips = append(p.tips, sampler.Tip{ID: int64(i + 1), Text: text})
+		p.tips = append(p.tips, prompt.Tip{ID: int64(i + 1), Text: text})
 	}
 	if len(p.tips) == 0 {
 		if p.tips, p.source, err = recalledTips(ctx, c, task, o.State); err != nil {
@@ -134,11 +135,11 @@ func (cmd *promptCmd) play(ctx context.Context, c config.Config, family envs.Fam
 	}
 	p.messages = append(format.Opening(task), format.Turn(o, p.tips))
 	for _, written := range cmd.Action {
-		step, err := episode.Step(ctx, format.Action(sampler.Answer(written)))
+		step, err := episode.Step(ctx, format.Action(chat.Answer(written)))
 		if err != nil {
 			return nil, err
 		}
-		p.messages = append(p.messages, sampler.Message{Role: sampler.RoleAssistant, Spans: []sampler.Span{{Kind: sampler.ActionSpan, Text: written}}})
+		p.messages = append(p.messages, chat.Message{Role: chat.RoleAssistant, Spans: []chat.Span{{Kind: chat.ActionSpan, Text: written}}})
 		if step.Done() {
 			p.messages = append(p.messages, format.Request(task, step.Observation))
 			break
@@ -170,7 +171,7 @@ func (cmd *promptCmd) task(family envs.Family) (envs.Task, error) {
 
 // recalledTips are those that the run's memory has for a state, or an example
 // if there is no run yet.
-func recalledTips(ctx context.Context, c config.Config, task envs.Task, state string) (tips []sampler.Tip, source string, err error) {
+func recalledTips(ctx context.Context, c config.Config, task envs.Task, state string) (tips []prompt.Tip, source string, err error) {
 	dir := filepath.Join(c.Run.Dir, c.Run.Name)
 	if fileExists(filepath.Join(dir, "run.db")) && c.Algorithm.Name != "grpo" {
 		known, err := recallFrom(ctx, c, memory.State{Scope: task.Scope, Text: state})
@@ -178,12 +179,12 @@ func recalledTips(ctx context.Context, c config.Config, task envs.Task, state st
 			return nil, "", err
 		}
 		for _, tip := range known.Tips {
-			tips = append(tips, sampler.Tip{ID: tip.ID, Text: tip.Text})
+			tips = append(tips, prompt.Tip{ID: tip.ID, Text: tip.Text})
 		}
 		source = "recalled by " + dir
 	}
 	if len(tips) == 0 {
-		tips, source = []sampler.Tip{{ID: 1, Text: "(what the policy wrote after an earlier episode)"}}, "an example"
+		tips, source = []prompt.Tip{{ID: 1, Text: "(what the policy wrote after an earlier episode)"}}, "an example"
 	}
 	return tips, source, nil
 }
@@ -203,8 +204,8 @@ func recallFrom(ctx context.Context, c config.Config, state memory.State) (known
 
 // print shows one rendering: a heading for each message, its text as it is
 // tokenized, and the ids of the whole if there is a template.
-func (p *played) print(ctx context.Context, out *console, what string, tips bool, template *sampler.Template) error {
-	messages := make([]sampler.Message, len(p.messages))
+func (p *played) print(ctx context.Context, out *console, what string, tips bool, template *chat.Template) error {
+	messages := make([]chat.Message, len(p.messages))
 	for i, m := range p.messages {
 		messages[i] = m
 		if !tips {

@@ -31,7 +31,7 @@ func openRemote(ctx context.Context, c config.Config, log zerolog.Logger) (envs.
 		splits.Test = numbered.Range(uint64(v.TrainTasks), uint64(v.TrainTasks+v.TestTasks-1))
 	}
 	return opened(remote.Open(ctx, remote.Config{
-		Server: environmentServer(v.URL, 0, log), Splits: splits, Episodes: c.Rollout.EpisodesInFlight,
+		Server: environmentServer(v.URL, 0, log), Splits: splits, Concurrency: c.Rollout.Concurrency,
 	}))
 }
 
@@ -43,7 +43,7 @@ func openAgentGym(ctx context.Context, c config.Config, log zerolog.Logger) (env
 	}
 	return opened(agentgym.Open(ctx, agentgym.Config{
 		Server: environmentServer(v.URL, v.TimeoutSeconds, log), Dialect: v.Dialect, Splits: splits,
-		Instruction: v.Instruction, Episodes: c.Rollout.EpisodesInFlight,
+		Instruction: v.Instruction, Concurrency: c.Rollout.Concurrency,
 	}))
 }
 
@@ -63,7 +63,7 @@ func openOpenEnv(ctx context.Context, c config.Config, log zerolog.Logger) (envs
 	}
 	return opened(openenv.Open(ctx, openenv.Config{
 		Server: environmentServer(v.URL, v.TimeoutSeconds, log), Splits: splits, Options: options, Action: action,
-		Observation: v.Observation, Instruction: v.Instruction, Episodes: v.Sessions,
+		Observation: v.Observation, Instruction: v.Instruction, Concurrency: v.Concurrency,
 	}))
 }
 
@@ -71,13 +71,15 @@ func openORS(ctx context.Context, c config.Config, log zerolog.Logger) (envs.Fam
 	v := c.Env.ORS
 	to := ors.Config{
 		Server: environmentServer(v.URL, v.TimeoutSeconds, log), Environment: v.Environment,
-		Tool: v.Tool, Episodes: c.Rollout.EpisodesInFlight,
+		Tool: v.Tool, Concurrency: c.Rollout.Concurrency,
 	}
-	err := readKeys("env.ors", textKey{"train", v.Train, &to.Train}, textKey{"eval", v.Eval, &to.Eval}, textKey{"test", v.Test, &to.Test})
+	err := readKeys("env.ors", textKey{"train", v.Train, &to.Train}, textKey{"eval", v.Eval, &to.Eval},
+		textKey{"test", v.Test, &to.Test})
 	if err != nil {
 		return nil, err
 	}
-	if to.Input, err = readObject("env.ors.input", v.Input, `for example input = '{"answer": "{action}"}'`); err != nil {
+	if to.Input, err = readObject("env.ors.input", v.Input,
+		`for example input = '{"answer": "{action}"}'`); err != nil {
 		return nil, err
 	}
 	return opened(ors.Open(ctx, to))
@@ -93,7 +95,8 @@ func opened[F envs.Family](family F, err error) (envs.Family, error) {
 
 // readSplits reads the keys train, eval and test of a table.
 func readSplits(table, train, eval, test string) (s numbered.Splits, err error) {
-	err = readKeys(table, textKey{"train", train, &s.Train}, textKey{"eval", eval, &s.Eval}, textKey{"test", test, &s.Test})
+	err = readKeys(table, textKey{"train", train, &s.Train}, textKey{"eval", eval, &s.Eval}, textKey{"test", test,
+		&s.Test})
 	return s, err
 }
 

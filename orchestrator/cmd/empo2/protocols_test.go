@@ -18,7 +18,7 @@ const shopSets = "env.webshop.data=../../../envs/webshop/testdata/shop env.websh
 
 func load(t *testing.T, sets ...string) config.Config {
 	t.Helper()
-	c, err := config.Load("", sets)
+	c, err := config.Source{Profile: config.Demo, Sets: sets}.Load()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/orchestrator"
-	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/rollout"
 	"github.com/empo2/empo2/trainer_bridge/pyenv"
 )
 
@@ -26,7 +26,7 @@ func TestRealStepOnWebShop(t *testing.T) {
 	}
 	m := realStep(t, "webshop", "env.webshop.data="+shop, "env.webshop.own_data=true",
 		"env.webshop.items=items.json", "env.webshop.attributes=items_ins_v2.json", "env.webshop.nouns=nouns.json")
-	if m.Stops[sampler.StopContextFull]+m.Stops[sampler.StopTruncated] != m.Free.N+m.Tips.N {
+	if m.Stops[rollout.StopContextFull]+m.Stops[rollout.StopTruncated] != m.Free.N+m.Tips.N {
 		t.Errorf("episodes ended by %v", m.Stops)
 	}
 }
@@ -44,9 +44,9 @@ func TestRealStepOnScienceWorld(t *testing.T) {
 		t.Skip("NOT RUN: no simulator; scripts/setup scienceworld installs it")
 	}
 	m := realStep(t, "scienceworld", "env.scienceworld.jar="+jar, `env.scienceworld.tasks=["find-living-thing"]`,
-		"env.scienceworld.train_variations=2", "env.scienceworld.eval_variations=1", "env.scienceworld.instances=2",
+		"env.scienceworld.train_variations=2", "env.scienceworld.eval_variations=1", "env.scienceworld.concurrency=2",
 		"env.scienceworld.actions=closest-recipe", "prompt.template=recipe")
-	if m.Stops[sampler.StopContextFull] == 0 {
+	if m.Stops[rollout.StopContextFull] == 0 {
 		t.Errorf("episodes ended by %v", m.Stops)
 	}
 }
@@ -79,7 +79,7 @@ func TestRealStepOnAnEnvironmentOfOnesOwn(t *testing.T) {
 		t.Fatal("the server says no address")
 	}
 	m := realStep(t, "remote", "env.remote.url="+address.Text(), "env.remote.train_tasks=4")
-	if m.Stops[sampler.StopTruncated]+m.Stops[sampler.StopTerminated] != m.Free.N+m.Tips.N {
+	if m.Stops[rollout.StopTruncated]+m.Stops[rollout.StopTerminated] != m.Free.N+m.Tips.N {
 		t.Errorf("episodes ended by %v", m.Stops)
 	}
 }
@@ -95,7 +95,7 @@ func realStep(t *testing.T, env string, sets ...string) orchestrator.StepMetrics
 	dir := t.TempDir()
 	t.Setenv("EMPO2_CACHE", filepath.Join(dir, "cache"))
 	t.Chdir(dir)
-	args := []string{"run", "--json"}
+	args := []string{"run", "--profile", "demo", "--json"}
 	for _, set := range append([]string{"env.name=" + env, "run.name=" + env, "run.steps=1", "algorithm.groups=2", "algorithm.group_size=4",
 		"algorithm.baseline=group", "eval.every=0", "eval.final_episodes=2"}, sets...) {
 		args = append(args, "--set", set)

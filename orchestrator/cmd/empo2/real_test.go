@@ -27,7 +27,7 @@ func TestRealRunSurvivesKills(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("EMPO2_CACHE", filepath.Join(dir, "cache"))
 	t.Chdir(dir)
-	args := []string{"run", "--json", "--set", "run.steps=6", "--set", "algorithm.group_size=6",
+	args := []string{"run", "--profile", "demo", "--json", "--set", "run.steps=6", "--set", "algorithm.group_size=6",
 		"--set", "eval.every=3", "--set", "eval.episodes=8", "--set", "eval.final_episodes=16"}
 
 	killed := runUntilKilled(t, args)

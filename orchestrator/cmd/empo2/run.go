@@ -20,7 +20,7 @@ type runCmd struct {
 // Help is shown by empo2 run --help.
 func (runCmd) Help() string {
 	return `Examples:
-  empo2 run                                the embedded demonstration in ./runs/vault
+  empo2 run --profile demo                 the embedded demonstration in ./runs/vault
   empo2 run -c my.toml --set run.name=try2
   empo2 run --set run.steps=100            train a finished run further
   empo2 run --json | jq 'select(.event=="step").data.free.return'
@@ -146,7 +146,7 @@ type configCmd struct{ common }
 
 // Help is shown by empo2 config --help.
 func (configCmd) Help() string {
-	return "Example:\n  empo2 config --set algorithm.group_size=32 > config.toml"
+	return "Examples:\n  empo2 config --profile cpu\n  empo2 config --set algorithm.group_size=32 > config.toml"
 }
 
 func (cmd *configCmd) Run(out *console) error {

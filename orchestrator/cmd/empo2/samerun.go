@@ -45,19 +45,22 @@ func saveConfig(ctx context.Context, l *ledger.Ledger, c config.Config) error {
 // have changed: they say how long, where and on what, not what is computed.
 // That another server computes the same is proved by the canary.
 var mayChange = []string{
-	"run.steps", "run.minutes", "run.dir", "run.keep_checkpoints", "eval.every", "eval.episodes", "eval.final_episodes",
-	"sampler.", "trainer.threads", "trainer.device", "trainer.timeout_seconds", "trainer.restarts", "rollout.episodes_in_flight",
-	"memory.url", "env.remote.url", "env.agentgym.url", "env.agentgym.timeout_seconds", "env.openenv.url", "env.openenv.timeout_seconds",
-	"env.openenv.sessions", "env.ors.url", "env.ors.timeout_seconds", "env.scienceworld.java", "env.scienceworld.instances", "env.webshop.data",
+	"profile", "run.steps", "run.max_seconds", "run.dir", "run.keep_checkpoints", "eval.every", "eval.episodes",
+	"eval.final_episodes", "sampler.", "trainer.threads", "trainer.device", "trainer.timeout_seconds",
+	"trainer.restarts",
+	"rollout.concurrency", "memory.url", "env.remote.url", "env.agentgym.url", "env.agentgym.timeout_seconds",
+	"env.openenv.url", "env.openenv.timeout_seconds", "env.openenv.concurrency", "env.ors.url",
+	"env.ors.timeout_seconds",
+	"env.scienceworld.java", "env.scienceworld.concurrency", "env.webshop.data",
 }
 
 // mustStay are exceptions to mayChange: they shape every prompt.
-var mustStay = []string{"sampler.template", "sampler.thinking"}
+var mustStay = []string{"sampler.template", "sampler.template_args", "sampler.thinking"}
 
 // sameRun refuses to continue a run with a configuration that computes
 // something else than the one it was started with.
 func sameRun(text, dir string, c config.Config) error {
-	before, err := config.Parse(text, filepath.Join(dir, "run.db"))
+	before, err := parseStored(text, dir)
 	if err != nil {
 		return err
 	}
@@ -71,8 +74,22 @@ func sameRun(text, dir string, c config.Config) error {
 	if len(differ) == 0 {
 		return nil
 	}
-	return &config.Error{Place: "run " + dir, Msg: "it was started with another configuration:\n    " + strings.Join(differ, "\n    "),
-		Hint: "choose another name (--set run.name=…), or the run's own file (-c " + filepath.Join(dir, "config.toml") + ")"}
+	return &config.Error{Place: "run " + dir, Msg: "it was started with another configuration:\n    " +
+		strings.Join(differ, "\n    "),
+		Hint: "choose another name (--set run.name=…), or the run's own file (-c " + filepath.Join(dir,
+			"config.toml") + ")"}
+}
+
+// parseStored reads the configuration in a run's folder. One of an earlier
+// version cannot be changed by its user.
+func parseStored(text, dir string) (config.Config, error) {
+	stored, err := config.Parse(text, filepath.Join(dir, "run.db"))
+	var fault *config.Error
+	if errors.As(err, &fault) {
+		return stored, &config.Error{Place: fault.Place, Msg: "the run belongs to another version of empo2: " + fault.Msg,
+			Hint: "continue it with that version, or choose another name (--set run.name=…)"}
+	}
+	return stored, err
 }
 
 // storedConfig is the configuration of the run that c names, as it was trained.
@@ -81,7 +98,8 @@ func sameRun(text, dir string, c config.Config) error {
 func storedConfig(ctx context.Context, c config.Config, sets []string) (config.Config, error) {
 	dir := filepath.Join(c.Run.Dir, c.Run.Name)
 	if !fileExists(filepath.Join(dir, "run.db")) {
-		return c, &config.Error{Place: dir, Msg: "no such run", Hint: "train it with empo2 run, or name another one with --set run.name=…"}
+		return c, &config.Error{Place: dir, Msg: "no such run",
+			Hint: "train it with empo2 run, or name another one with --set run.name=…"}
 	}
 	l, err := ledger.Open(ctx, dir)
 	if err != nil {
@@ -91,7 +109,7 @@ func storedConfig(ctx context.Context, c config.Config, sets []string) (config.C
 	if err = errors.Join(err, l.Close()); err != nil {
 		return c, err
 	}
-	stored, err := config.Parse(text, filepath.Join(dir, "run.db"))
+	stored, err := parseStored(text, dir)
 	if err != nil {
 		return c, err
 	}
@@ -106,7 +124,9 @@ func storedConfig(ctx context.Context, c config.Config, sets []string) (config.C
 	}
 	for _, d := range config.Differences(stored, c) {
 		if key, _, _ := strings.Cut(d, ":"); given[key] {
-			return c, &config.Error{Place: "--set " + key, Msg: "has no effect: the run was trained with another value (" + d + ")", Hint: "leave it out; only keys of [sampler] and the run's name may be given"}
+			return c, &config.Error{Place: "--set " + key,
+				Msg:  "has no effect: the run was trained with another value (" + d + ")",
+				Hint: "leave it out; only keys of [sampler] and the run's name may be given"}
 		}
 	}
 	return stored, nil

@@ -2,16 +2,19 @@ package main
 
 import (
 	"context"
+	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/ledger"
 )
 
 // A run continues with other servers, places and lengths, and with nothing
 // that would compute something else.
 func TestWhatAContinuedRunMayChange(t *testing.T) {
-	before := config.Default()
+	before := load(t)
 	before.Run.Dir = t.TempDir()
 	f := func(set, refused string) {
 		t.Helper()
@@ -32,10 +35,12 @@ func TestWhatAContinuedRunMayChange(t *testing.T) {
 			t.Errorf("%s: %v", set, err)
 		}
 	}
-	f("run.steps=99 sampler.llamacpp.slots=4", "")
-	f("sampler.backend=vllm sampler.canary=0.1", "")
+	f("run.steps=99 sampler.concurrency=4", "")
+	f("sampler.backend=vllm sampler.canary_tolerance=0.1", "")
 	f("sampler.template=chatml", "sampler.template")
 	f("sampler.thinking=strip", "sampler.thinking")
+	f("sampler.template_args={enable_thinking=false}", "sampler.template_args")
+	f("run.max_seconds=60 rollout.concurrency=4", "")
 	f("algorithm.group_size=8", "algorithm.group_size")
 	f("trainer.dtype=bfloat16", "trainer.dtype")
 }
@@ -43,7 +48,7 @@ func TestWhatAContinuedRunMayChange(t *testing.T) {
 // A start that failed leaves the run's configuration as it was, and eval takes
 // another server but no key that would have no effect.
 func TestStoredConfigurationSurvivesAFailedStart(t *testing.T) {
-	ctx, before := context.Background(), config.Default()
+	ctx, before := context.Background(), load(t)
 	before.Run.Dir = t.TempDir()
 	l, err := openLedger(ctx, before)
 	if err != nil {
@@ -62,12 +67,39 @@ func TestStoredConfigurationSurvivesAFailedStart(t *testing.T) {
 	if err != nil || stored.Sampler.Backend != "llamacpp" {
 		t.Errorf("backend %s, %v", stored.Sampler.Backend, err)
 	}
-	if stored, err = storedConfig(ctx, other, []string{"sampler.backend=vllm"}); err != nil || stored.Sampler.Backend != "vllm" {
+	if stored, err = storedConfig(ctx, other, []string{"sampler.backend=vllm"}); err != nil ||
+		stored.Sampler.Backend != "vllm" {
 		t.Errorf("with another server: %s, %v", stored.Sampler.Backend, err)
 	}
 	longer := before
-	longer.Rollout.MaxSteps = 5
-	if _, err = storedConfig(ctx, longer, []string{"rollout.max_steps=5"}); err == nil || !strings.Contains(err.Error(), "no effect") {
+	longer.Rollout.MaxTurns = 5
+	if _, err = storedConfig(ctx, longer, []string{"rollout.max_turns=5"}); err == nil ||
+		!strings.Contains(err.Error(), "no effect") {
 		t.Errorf("a key without effect: %v", err)
+	}
+}
+
+// A folder that an earlier version wrote is answered with the names of today,
+// by run and by eval.
+func TestARunOfAnEarlierVersion(t *testing.T) {
+	ctx, c := context.Background(), load(t)
+	c.Run.Dir = t.TempDir()
+	l, err := ledger.Open(ctx, filepath.Join(c.Run.Dir, c.Run.Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(l.SaveConfig(ctx, "[rollout]\nmax_steps = 30\n[sampler]\ncanary = 0.001\n"), l.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, running := openLedger(ctx, c)
+	_, evaluating := storedConfig(ctx, c, nil)
+	for _, err := range []error{running, evaluating} {
+		for _, want := range []string{"run.db:2", "rollout.max_steps is now rollout.max_turns",
+			"sampler.canary is now sampler.canary_tolerance", "another version of empo2", "hint: continue it with that version"} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v\nwants %q", err, want)
+			}
+		}
 	}
 }

@@ -26,7 +26,8 @@ func TestExitCodes(t *testing.T) {
 		t.Helper()
 		var out, err bytes.Buffer
 		if got := execute(context.Background(), args, &out, &err); got != want {
-			t.Errorf("empo2 %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), got, want, out.String(), err.String())
+			t.Errorf("empo2 %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), got, want, out.String(),
+				err.String())
 		}
 	}
 	t.Chdir(t.TempDir())
@@ -40,12 +41,14 @@ func TestExitCodes(t *testing.T) {
 	f(exitUsage, "run", "--no-such-flag")
 	f(exitUsage, "run", "-c", "missing.toml")
 	f(exitUsage, "run", "--set", "run.stepz=3")
-	f(exitUsage, "compare", "--arms", "grpo,xyz")
-	f(exitUsage, "compare", "--arms", "grpo-time")
+	f(exitUsage, "compare", "--profile", "demo", "--arms", "grpo,xyz")
+	f(exitUsage, "compare", "--profile", "demo", "--arms", "grpo-time")
 	f(exitUsage, "eval")
+	f(exitUsage, "run") // no model is named
+	f(exitUsage, "run", "--profile", "none")
 	t.Setenv("EMPO2_PYTHON", "/no/such/python")
-	f(exitSetup, "run")
-	f(exitSetup, "doctor")
+	f(exitSetup, "run", "--profile", "demo")
+	f(exitSetup, "doctor", "--profile", "demo")
 }
 
 // An interrupted command says so and has its own exit code.
@@ -55,7 +58,8 @@ func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	var out, err bytes.Buffer
-	if got := execute(ctx, []string{"run"}, &out, &err); got != exitInterrupted || !strings.Contains(err.String(), "continues") {
+	if got := execute(ctx, []string{"run", "--profile", "demo"}, &out, &err); got != exitInterrupted ||
+		!strings.Contains(err.String(), "continues") {
 		t.Errorf("exit code %d: %s", got, err.String())
 	}
 	if _, err := os.Stat("runs"); err == nil {

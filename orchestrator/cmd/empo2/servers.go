@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/inspect"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/llamacpp"
 	"github.com/empo2/empo2/sampler/ollama"
 	"github.com/empo2/empo2/sampler/openai"
@@ -41,9 +44,9 @@ type served struct {
 	sampler.Backend
 	// Tokenizer and Control are nil for servers of text: then episodes are
 	// played on messages.
-	tokenizer sampler.Tokenizer
-	control   sampler.ControlTokens
-	renderer  sampler.Renderer // nil if the server's template is not to be had
+	tokenizer chat.Tokenizer
+	control   chat.ControlTokens
+	renderer  chat.Renderer // nil if the server's template is not to be had
 	// retokenised: ids and log-probs are made by the trainer.
 	retokenised bool
 	sleeper     sampler.Sleeper // nil: the server stays awake
@@ -55,36 +58,24 @@ type backend struct {
 	// codec: prompts are made with the trainer's tokenizer, which must be there
 	// before the server is asked.
 	codec bool
-	// timeout is the deadline of a request in seconds, requests how many are
-	// answered at once.
-	timeout  func(config.Sampler) float64
-	requests func(config.Sampler) int
 	// launch is the command that starts such a server, for people; nil: empo2
 	// starts it.
 	launch func(c config.Config, model string) string
 }
 
 var backends = map[string]backend{
-	"llamacpp": {open: openLlamaCPP,
-		timeout:  func(s config.Sampler) float64 { return s.LlamaCPP.TimeoutSeconds },
-		requests: func(s config.Sampler) int { return s.LlamaCPP.Slots }},
+	"llamacpp": {open: openLlamaCPP},
 	"vllm": {open: openVLLM, codec: true,
-		timeout:  func(s config.Sampler) float64 { return s.VLLM.TimeoutSeconds },
-		requests: func(s config.Sampler) int { return s.VLLM.Requests * max(1, len(s.VLLM.URLs), s.VLLM.Replicas) },
-		launch:   func(c config.Config, model string) string { return vllm.LaunchLine(vllmLaunch(c, model)) }},
+		launch: func(c config.Config, model string) string { return vllm.LaunchLine(vllmLaunch(c, model)) }},
 	"sglang": {open: openSGLang, codec: true,
-		timeout:  func(s config.Sampler) float64 { return s.SGLang.TimeoutSeconds },
-		requests: func(s config.Sampler) int { return s.SGLang.Requests * max(1, len(s.SGLang.URLs)) },
 		launch: func(c config.Config, model string) string {
 			return sglang.LaunchLine(model, c.Trainer.Rank, residentAdapters)
 		}},
 	"ollama": {open: openOllama, codec: true,
-		timeout:  func(s config.Sampler) float64 { return s.Ollama.TimeoutSeconds },
-		requests: func(s config.Sampler) int { return s.Ollama.Requests },
-		launch:   func(config.Config, string) string { return "OLLAMA_NUM_PARALLEL=8 OLLAMA_KEEP_ALIVE=-1 ollama serve" }},
-	"openai": {open: openOpenAI,
-		timeout:  func(s config.Sampler) float64 { return s.OpenAI.TimeoutSeconds },
-		requests: func(s config.Sampler) int { return s.OpenAI.Requests }},
+		launch: func(c config.Config, _ string) string {
+			return fmt.Sprintf("OLLAMA_NUM_PARALLEL=%d OLLAMA_KEEP_ALIVE=-1 ollama serve", c.Sampler.Concurrency)
+		}},
+	"openai": {open: openOpenAI},
 }
 
 // residentAdapters are computed with at once: the newest, the one before while
@@ -92,10 +83,13 @@ var backends = map[string]backend{
 const residentAdapters = 4
 
 func openLlamaCPP(ctx context.Context, o opening) (served, error) {
-	s := o.config.Sampler.LlamaCPP
+	all := o.config.Sampler
+	s, threads := all.LlamaCPP, cmp.Or(all.LlamaCPP.Threads, runtime.NumCPU())
 	b, err := llamacpp.Open(ctx, llamacpp.Config{
-		Python: o.tools.python, Binary: s.Binary, Args: s.Args, BaseGGUF: o.tools.gguf, ContextPerSlot: s.Context, Slots: s.Slots, Threads: s.Threads, BatchThreads: s.Threads,
-		ExactLogprobs: s.ExactLogprobs, RequestTimeout: seconds(s.TimeoutSeconds), Log: o.log,
+		Python: o.tools.python, Binary: s.Binary, Args: s.Args, BaseGGUF: o.tools.gguf,
+		ContextPerSlot: o.config.ContextTokens(o.tools.context), Slots: all.Concurrency,
+		Threads: threads, BatchThreads: threads, TemplateArgs: all.TemplateArgs,
+		ExactLogprobs: s.ExactLogprobs, RequestTimeout: seconds(all.TimeoutSeconds), Log: o.log,
 		OnRestart: func(p sampler.Policy) { o.event("server restart", p.Name) },
 	})
 	if err != nil {
@@ -107,31 +101,26 @@ func openLlamaCPP(ctx context.Context, o opening) (served, error) {
 func vllmLaunch(c config.Config, model string) vllm.LaunchConfig {
 	s := c.Sampler.VLLM
 	return vllm.LaunchConfig{
-		Command: s.Launch, Python: s.Python, CPU: !hasGPU(), Model: model, Replicas: s.Replicas, Context: s.Context,
-		MaxRank: c.Trainer.Rank, MaxResident: residentAdapters, Exact: s.ExactLogprobs, Sleep: s.Sleep,
+		Command: s.Launch, Python: s.Python, CPU: !inspect.Probe{}.HasGPU(), Model: model, Replicas: s.Replicas,
+		Context: c.ContextTokens(inspect.Context(model)), MaxRank: c.Trainer.Rank, MaxResident: residentAdapters,
+		GPUMemoryUtilization: s.GPUMemoryUtilization, Exact: s.ExactLogprobs, Sleep: s.Sleep,
 	}
 }
 
-// hasGPU looks for the devices of the drivers that vLLM knows.
-func hasGPU() bool {
-	return fileExists("/dev/nvidiactl") || fileExists("/dev/kfd")
-}
-
 func openVLLM(ctx context.Context, o opening) (served, error) {
-	s := o.config.Sampler.VLLM
+	all := o.config.Sampler
+	s := all.VLLM
 	cfg := vllm.Config{
-		URLs: s.URLs, Model: servedName(o.config), Alias: o.alias(), APIKey: serverKey(), CacheSalt: s.CacheSalt,
-		Tolerance: o.config.Sampler.Canary, Sleep: s.Sleep,
-		RequestTimeout: seconds(s.TimeoutSeconds), LoadTimeout: seconds(s.LoadTimeoutSeconds), MaxInFlight: s.Requests,
-		OnReturn: func(url string) { o.event("replica returned", url) }, Log: o.log,
-		Launch: vllmLaunch(o.config, cmp.Or(o.tools.model, servedName(o.config))),
+		URLs: s.URLs, Model: all.ServedModelName, Alias: o.alias(), APIKey: serverKey(), CacheSalt: s.CacheSalt,
+		Tolerance: all.CanaryTolerance, Sleep: s.Sleep,
+		RequestTimeout: seconds(all.TimeoutSeconds), LoadTimeout: seconds(all.LoadTimeoutSeconds),
+		MaxInFlight: all.Concurrency,
+		OnReturn:    func(url string) { o.event("replica returned", url) }, Log: o.log,
+		Launch: vllmLaunch(o.config, cmp.Or(o.tools.model, o.config.Model.Path)),
 	}
 	out := served{}
 	if o.codec != nil {
 		cfg.Codec, out.renderer = o.codec, o.codec
-	}
-	if o.tools.model == "" && len(s.URLs) == 0 {
-		cfg.Model = "" // sampler.model says what to launch
 	}
 	b, err := vllm.Open(ctx, cfg)
 	if err != nil {
@@ -139,7 +128,8 @@ func openVLLM(ctx context.Context, o opening) (served, error) {
 	}
 	out.Backend, out.tokenizer, out.control = b, b, b
 	if s.Sleep {
-		err = out.mustSleep(b, "sampler.vllm.sleep", "start vLLM on a GPU with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1")
+		err = out.mustSleep(b, "sampler.vllm.sleep",
+			"start vLLM on a GPU with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1")
 	}
 	return out, err
 }
@@ -154,22 +144,26 @@ type sleepy interface {
 // mustSleep lets the server sleep between steps, or refuses one that cannot.
 func (s *served) mustSleep(b sleepy, key, hint string) error {
 	if !b.CanSleep() {
-		return errors.Join(&config.Error{Place: key, Msg: "the server, as launched, cannot give its memory back", Hint: hint}, b.Close())
+		return errors.Join(&config.Error{Place: key, Msg: "the server, as launched, cannot give its memory back",
+			Hint: hint}, b.Close())
 	}
 	s.sleeper = b
 	return nil
 }
 
 func openSGLang(ctx context.Context, o opening) (served, error) {
-	s := o.config.Sampler.SGLang
+	all := o.config.Sampler
+	s := all.SGLang
 	if o.codec == nil {
-		return served{}, errors.New("sglang: prompts are made with the trainer's tokenizer, but nothing is trained\n  hint: sampler.backend = \"openai\" speaks with the same server")
+		return served{},
+			errors.New("sglang: prompts are made with the trainer's tokenizer, but nothing is trained\n  hint: sampler.backend = \"openai\" speaks with the same server")
 	}
 	b, err := sglang.Open(ctx, sglang.Config{
-		URLs: s.URLs, Model: servedName(o.config), Alias: o.alias(), APIKey: serverKey(), Codec: o.codec,
-		Tolerance: o.config.Sampler.Canary, Sleep: s.Sleep,
-		RequestTimeout: seconds(s.TimeoutSeconds), LoadTimeout: seconds(s.LoadTimeoutSeconds), MaxInFlight: s.Requests,
-		OnReturn: func(url string) { o.event("replica returned", url) }, Log: o.log,
+		URLs: s.URLs, Model: all.ServedModelName, Alias: o.alias(), APIKey: serverKey(), Codec: o.codec,
+		Tolerance: all.CanaryTolerance, Sleep: s.Sleep,
+		RequestTimeout: seconds(all.TimeoutSeconds), LoadTimeout: seconds(all.LoadTimeoutSeconds),
+		MaxInFlight: all.Concurrency,
+		OnReturn:    func(url string) { o.event("replica returned", url) }, Log: o.log,
 		Launch: sglang.LaunchConfig{Command: s.Launch},
 	})
 	if err != nil {
@@ -184,10 +178,11 @@ func openSGLang(ctx context.Context, o opening) (served, error) {
 
 // openOllama speaks in messages where nothing is trained.
 func openOllama(ctx context.Context, o opening) (served, error) {
-	s := o.config.Sampler.Ollama
+	all := o.config.Sampler
 	cfg := ollama.Config{
-		URL: s.URL, Model: o.config.Sampler.Model, Alias: o.alias(), NumCtx: s.Context, Threads: s.Threads, MaxInFlight: s.Requests,
-		RequestTimeout: seconds(s.TimeoutSeconds), PublishTimeout: seconds(s.LoadTimeoutSeconds), Logprobs: true, Log: o.log,
+		URL: all.Ollama.URL, Model: all.ServedModelName, Alias: o.alias(), NumCtx: ollamaContext(o),
+		Threads: all.Ollama.Threads, MaxInFlight: all.Concurrency, RequestTimeout: seconds(all.TimeoutSeconds),
+		PublishTimeout: seconds(all.LoadTimeoutSeconds), Logprobs: true, Log: o.log,
 	}
 	out := served{}
 	if o.codec != nil {
@@ -209,10 +204,21 @@ func openOllama(ctx context.Context, o opening) (served, error) {
 	return out, nil
 }
 
+// ollamaContext is what the run needs if the model's limit is known; else
+// Ollama chooses.
+func ollamaContext(o opening) int {
+	if o.config.Sampler.MaxModelLen == 0 && o.tools.context == 0 {
+		return 0
+	}
+	return o.config.ContextTokens(o.tools.context)
+}
+
 func openOpenAI(ctx context.Context, o opening) (served, error) {
-	s := o.config.Sampler.OpenAI
+	s := o.config.Sampler
 	b, err := openai.Open(ctx, openai.Config{
-		URL: s.URL, Model: o.config.Sampler.Model, APIKey: serverKey(), SystemRole: s.SystemRole, RequestTimeout: seconds(s.TimeoutSeconds), MaxInFlight: s.Requests, Log: o.log,
+		URL: s.OpenAI.URL, Model: s.ServedModelName, APIKey: serverKey(), SystemRole: s.OpenAI.SystemRole,
+		TemplateArgs:   s.TemplateArgs,
+		RequestTimeout: seconds(s.TimeoutSeconds), MaxInFlight: s.Concurrency, Log: o.log,
 	})
 	if err != nil {
 		return served{}, err
@@ -220,19 +226,11 @@ func openOpenAI(ctx context.Context, o opening) (served, error) {
 	return served{Backend: b}, nil
 }
 
-// servedName is the name of the base model on its server; empty: the only one.
-func servedName(c config.Config) string {
-	if c.Sampler.Model == "embedded" {
-		return ""
-	}
-	return c.Sampler.Model
-}
-
 // A trainerCodec is the trainer's tokenizer and template for the sampler.
 type trainerCodec struct{ *trainerbridge.Codec }
 
 // Render writes messages in the model's own chat template.
-func (c trainerCodec) Render(ctx context.Context, messages []sampler.Message, generation bool) (string, error) {
+func (c trainerCodec) Render(ctx context.Context, messages []chat.Message, generation bool) (string, error) {
 	texts := make([]trainerbridge.TextMessage, len(messages))
 	for i, m := range messages {
 		texts[i] = trainerbridge.TextMessage{Role: m.Role, Content: m.Text()}
@@ -240,7 +238,7 @@ func (c trainerCodec) Render(ctx context.Context, messages []sampler.Message, ge
 	text, err := c.Codec.Render(ctx, texts, generation)
 	var refused *trainerbridge.RequestError
 	if errors.As(err, &refused) && refused.Category == trainerbridge.CategoryUser {
-		return "", fmt.Errorf("%w: %w", sampler.ErrRefused, err)
+		return "", fmt.Errorf("%w: %w", chat.ErrRefused, err)
 	}
 	return text, err
 }
@@ -249,13 +247,13 @@ func (c trainerCodec) Render(ctx context.Context, messages []sampler.Message, ge
 func trains(c config.Config) bool { return c.Algorithm.Name != "adapt" }
 
 // needs is what a run with this configuration asks of its server.
-func needs(c config.Config, s served, can sampler.Capabilities) sampler.Needs {
-	n := sampler.Needs{Context: max(c.Rollout.MaxTokens, c.Reflection.MaxTokens) + shortestPrompt}
+func needs(c config.Config, s served, can sampler.Capabilities) sampler.Requirements {
+	n := sampler.Requirements{Context: max(c.Rollout.MaxTokens, c.Reflection.MaxTokens) + shortestPrompt}
 	if !trains(c) {
 		return n
 	}
 	n.IDs, n.Logprobs, n.Adapters = !s.retokenised, !s.retokenised, true
-	n.Formats, n.Rank = c.Trainer.Formats, c.Trainer.Rank
+	n.Formats, n.Rank = c.Sampler.AdapterFormats(), c.Trainer.Rank
 	if can.Adapters == "runtime" {
 		n.Resident = 2 // the new version is proved beside the old one
 	}
@@ -283,26 +281,28 @@ func openServer(ctx context.Context, o opening) (served, error) {
 		err = needs(o.config, s, can).Check(can)
 	}
 	if err != nil {
-		return served{}, errors.Join(&serverError{fmt.Errorf("backend %s: %w", o.config.Sampler.Backend, err)}, s.Close())
+		return served{}, errors.Join(&serverError{fmt.Errorf("backend %s: %w", o.config.Sampler.Backend, err)},
+			s.Close())
 	}
 	return s, nil
 }
 
 // newTemplate is the template of the conversation; nil for servers of text.
-func (s served) newTemplate(ctx context.Context, c config.Config) (*sampler.Template, error) {
+func (s served) newTemplate(ctx context.Context, c config.Config) (*chat.Template, error) {
 	if s.tokenizer == nil {
 		return nil, nil
 	}
 	name := c.Sampler.Template
-	if name == sampler.TemplateAuto && s.renderer == nil {
-		return nil, &config.Error{Place: "sampler.template", Msg: "the server does not tell its template", Hint: "name it, for example --set sampler.template=chatml"}
+	if name == chat.TemplateAuto && s.renderer == nil {
+		return nil, &config.Error{Place: "sampler.template", Msg: "the server does not tell its template",
+			Hint: "name it, for example --set sampler.template=chatml"}
 	}
-	tokenizer := sampler.CachedTokenizer(s.tokenizer, 1<<14)
-	t, err := sampler.NewTemplate(ctx, name, tokenizer, s.control, s.renderer)
+	tokenizer := chat.CachedTokenizer(s.tokenizer, 1<<14)
+	t, err := chat.NewTemplate(ctx, name, tokenizer, s.control, s.renderer)
 	if err != nil {
 		return nil, err
 	}
-	if c.Sampler.Thinking == string(sampler.ThinkingStrip) {
+	if c.Sampler.Thinking == string(chat.ThinkingStrip) {
 		return t, t.CanStrip()
 	}
 	return t, nil
@@ -312,7 +312,6 @@ func (s served) newTemplate(ctx context.Context, c config.Config) (*sampler.Temp
 // episodes and reflections that may stand before it; the backend's own
 // deadline begins when the request is sent.
 func sampleTimeout(c config.Config) time.Duration {
-	b := backends[c.Sampler.Backend]
-	queue := 2 * c.Rollout.EpisodesInFlight / b.requests(c.Sampler)
-	return seconds(b.timeout(c.Sampler) * float64(2+queue))
+	queue := 2 * c.Rollout.Concurrency / (c.Sampler.Concurrency * c.Sampler.Replicas())
+	return seconds(c.Sampler.TimeoutSeconds * float64(2+queue))
 }

@@ -23,9 +23,9 @@ func TestEveryServerOfTheConfigurationIsWired(t *testing.T) {
 		t.Error(diff)
 	}
 	for name, b := range backends {
-		c := config.Default()
+		c := load(t)
 		c.Sampler.Backend = name
-		if b.open == nil || b.timeout(c.Sampler) <= 0 || b.requests(c.Sampler) < 1 || sampleTimeout(c) <= 0 {
+		if b.open == nil || sampleTimeout(c) <= 0 {
 			t.Errorf("%s: %+v", name, b)
 		}
 	}

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/inspect"
 	"github.com/empo2/empo2/sampler/llamacpp"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 	"github.com/empo2/empo2/trainer_bridge/pyenv"
@@ -25,6 +28,7 @@ type tools struct {
 	sources string // the trainer's sources, for PYTHONPATH
 	model   string // Hugging Face folder that the trainer loads
 	gguf    string // the same model for llama-server
+	context int    // tokens that the model was trained with; 0: unknown
 }
 
 // needsPython reports whether a run has processes of ours: a trainer, or the
@@ -58,7 +62,8 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 	if t.sources, err = trainerbridge.ExtractSources(cache); err != nil {
 		return fail(err)
 	}
-	env, err := pyenv.Ensure(ctx, pyenv.Options{Requirements: trainerbridge.Requirements(), CacheDir: cache, Progress: func(e pyenv.Event) { out.note("set-up: %s", e) }})
+	env, err := pyenv.Ensure(ctx, pyenv.Options{Requirements: trainerbridge.Requirements(), CacheDir: cache,
+		Progress: func(e pyenv.Event) { out.note("set-up: %s", e) }})
 	if err != nil {
 		return fail(err)
 	}
@@ -67,34 +72,45 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 		out.note("set-up: done in %s; later runs start at once and work offline", time.Since(start).Round(time.Second))
 	}
 	t.model = trainerbridge.VaultModel(t.sources)
-	if c.Trainer.Model != "embedded" {
-		if t.model, err = filepath.Abs(c.Trainer.Model); err != nil {
+	if c.Model.Path != config.Embedded {
+		if t.model, err = filepath.Abs(c.Model.Path); err != nil {
 			return fail(err)
 		}
 	}
-	model := t.model
-	if c.Sampler.Model != "embedded" {
-		model = c.Sampler.Model
-	}
+	t.context = inspect.Context(t.model)
 	if c.Sampler.Backend != "llamacpp" {
 		return t, nil
 	}
-	if t.gguf, err = llamacpp.EnsureBaseGGUF(ctx, t.python, t.sources, model, filepath.Join(cache, "gguf")); err != nil {
+	base := cmp.Or(c.Sampler.LlamaCPP.GGUF, t.model)
+	if t.gguf, err = llamacpp.EnsureBaseGGUF(ctx, t.python, t.sources, base, filepath.Join(cache, "gguf")); err != nil {
 		return fail(err)
 	}
-	log.Info().Str("python", t.python).Str("model", t.model).Str("gguf", t.gguf).Dur("took", time.Since(start)).Msg("set up")
+	if t.context == 0 {
+		if info, err := llamacpp.Inspect(t.gguf); err == nil {
+			t.context = info.Context
+		}
+	}
+	log.Info().Str("python", t.python).Str("model", t.model).Str("gguf", t.gguf).Dur("took",
+		time.Since(start)).Msg("set up")
 	return t, nil
 }
 
 // checkModels looks whether the models that the configuration names are there.
 func checkModels(c config.Config) error {
-	if trains(c) && c.Trainer.Model != "embedded" && !fileExists(filepath.Join(c.Trainer.Model, "config.json")) {
-		return &config.Error{Place: "trainer.model", Msg: c.Trainer.Model + " has no config.json",
-			Hint: "name a folder in Hugging Face format (config.json, tokenizer.json, *.safetensors)"}
+	if err := config.RequireModel(c); err != nil {
+		return err
 	}
-	if c.Sampler.Backend == "llamacpp" && c.Sampler.Model != "embedded" && !fileExists(c.Sampler.Model) {
-		return &config.Error{Place: "sampler.model", Msg: c.Sampler.Model + " does not exist",
-			Hint: "name the same folder as trainer.model, or a .gguf of that model"}
+	path, gguf := c.Model.Path, c.Sampler.LlamaCPP.GGUF
+	isFile := strings.HasSuffix(path, ".gguf")
+	switch {
+	case trains(c) && path != config.Embedded && !fileExists(filepath.Join(path, "config.json")):
+		return &config.Error{Place: "model.path", Msg: path + " has no config.json",
+			Hint: "name a folder in Hugging Face format (config.json, tokenizer.json, *.safetensors)"}
+	case isFile && !fileExists(path):
+		return &config.Error{Place: "model.path", Msg: path + " does not exist", Hint: "name a .gguf file"}
+	case gguf != "" && !fileExists(gguf):
+		return &config.Error{Place: "sampler.llamacpp.gguf", Msg: gguf + " does not exist",
+			Hint: "name a .gguf file of the model in model.path"}
 	}
 	return nil
 }

@@ -19,6 +19,9 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
+	"github.com/empo2/empo2/sampler/prompt"
+	"github.com/empo2/empo2/sampler/rollout"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
@@ -97,6 +100,7 @@ func (r *run) start(ctx context.Context, o opening, root string) (served, error)
 				return served{}, err
 			}
 			o.codec = &trainerCodec{trainer.Codec()}
+			o.codec.TemplateArgs = o.config.Sampler.TemplateArgs
 			r.closes = append(r.closes, o.codec.Close)
 		} else {
 			group.Go(func() error { return trainer.Restore(startCtx, 0) })
@@ -135,24 +139,24 @@ func (r *run) connect(ctx context.Context, server served) error {
 	if template != nil && template.Unstable() != "" {
 		l.Log.Warn().Str("template", template.Name()).Str("why", template.Unstable()).Msg("the chat template does not only grow: every turn is a training row of its own")
 	}
-	l.Prompt = func() (sampler.Format, error) { return readFormat(l.Config) }
+	l.Prompt = func() (prompt.Template, error) { return readFormat(l.Config) }
 	format, err := l.Prompt()
 	if err != nil {
 		return err
 	}
-	l.Driver = &sampler.Driver{
-		Family: l.Family, Template: template, Format: format, Log: l.Log,
-		Thinking: sampler.Thinking(l.Config.Sampler.Thinking), Retokenised: server.retokenised,
-		SampleTimeout: sampleTimeout(l.Config),
+	l.Driver = &rollout.Driver{
+		Family: l.Family, ChatTemplate: template, PromptTemplate: format, Log: l.Log,
+		Thinking: chat.Thinking(l.Config.Sampler.Thinking), Retokenised: server.retokenised,
+		SampleTimeout: sampleTimeout(l.Config), CleanTip: memory.CleanTip,
 	}
 	switch { // servers of text parse control tokens in it
 	case template == nil:
-		l.Driver.Neutral = sampler.ControlTexts()
+		l.Driver.Neutral = chat.ControlTexts()
 	case server.retokenised:
 		l.Driver.Neutral = template.ControlTexts()
 	}
 	l.Sleeper = server.sleeper
-	if err := r.prove(ctx, server, template); err != nil {
+	if err := r.addCanary(ctx, server, template); err != nil {
 		return err
 	}
 	l.Driver.Backend = l.Backend
@@ -167,20 +171,20 @@ func (r *run) connect(ctx context.Context, server served) error {
 	return nil
 }
 
-// prove lets the loop use a version only after its canary, where there is a
+// addCanary lets the loop use a version only after its canary, where there is a
 // trainer to tell what the server should say.
-func (r *run) prove(ctx context.Context, server served, template *sampler.Template) error {
+func (r *run) addCanary(ctx context.Context, server served, template *chat.Template) error {
 	l := r.loop
 	if l.Trainer == nil {
 		l.Backend = server.Backend
 		return nil
 	}
-	prompt, err := canaryPrompt(ctx, l.Family, template, l.Driver.Format)
+	prompt, err := canaryPrompt(ctx, l.Family, template, l.Driver.PromptTemplate)
 	if err != nil {
 		return err
 	}
 	var last sampler.Canary
-	l.Backend = sampler.Proved(server.Backend, prompt, l.Config.Sampler.Canary, func(c sampler.Canary) {
+	l.Backend = sampler.WithCanary(server.Backend, prompt, l.Config.Sampler.CanaryTolerance, func(c sampler.Canary) {
 		last = c
 		l.Log.Info().Int("version", c.Version).Float64("max_diff", c.MaxDiff).Float64("moved", c.Moved).Dur("took", c.Took).Msg("canary")
 	})
@@ -210,11 +214,12 @@ func newTrainer(c config.Config, t tools, root string, log zerolog.Logger) *trai
 	return &trainerbridge.Local{
 		Process: trainerbridge.ProcessConfig{
 			Python: t.python, SourceDir: t.sources, Model: t.model, Root: root,
-			Threads: c.Trainer.Threads, Dtype: c.Trainer.Dtype, Device: c.Trainer.Device, Formats: c.Trainer.Formats, Log: log,
+			Threads: c.Trainer.Threads, Dtype: c.Trainer.Dtype, Device: c.Trainer.Device,
+			Formats: c.Sampler.AdapterFormats(), Log: log,
 		},
 		Client: trainerbridge.ClientConfig{
 			Rank: c.Trainer.Rank, Alpha: c.Trainer.Alpha, Seed: int64(c.Run.Seed & (1<<31 - 1)),
-			Timeout: seconds(c.Trainer.TimeoutSeconds), Log: log,
+			TargetModules: c.Trainer.TargetModules, Timeout: seconds(c.Trainer.TimeoutSeconds), Log: log,
 		},
 	}
 }
@@ -222,7 +227,7 @@ func newTrainer(c config.Config, t tools, root string, log zerolog.Logger) *trai
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // canaryPrompt is the first prompt of the first training task.
-func canaryPrompt(ctx context.Context, family envs.Family, template *sampler.Template, format sampler.Format) ([]int32, error) {
+func canaryPrompt(ctx context.Context, family envs.Family, template *chat.Template, format prompt.Template) ([]int32, error) {
 	tasks, err := family.Tasks(envs.Train)
 	if err != nil || len(tasks) == 0 {
 		return nil, fmt.Errorf("environment %s: no training task: %w", family.Name(), err)

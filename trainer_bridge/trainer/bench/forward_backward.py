@@ -25,7 +25,7 @@ from empo2_trainer.datums import Sequence
 from empo2_trainer.model import Policy
 from empo2_trainer.protocol import LoraSpec
 
-WEIGHTS = Path(__file__).parents[1] / "empo2_trainer" / "vault" / "weights"
+WEIGHTS = Path(__file__).parents[1] / "vault_pretraining" / "weights"
 ROWS, LENGTH, VOCAB = 64, 300, 472
 
 
@@ -34,16 +34,20 @@ def make_rows(rng: Random) -> list[Sequence]:
     rows = []
     for i in range(ROWS):
         tokens = np.array([rng.randrange(3, VOCAB) for _ in range(LENGTH + 1)], dtype=np.int64)
-        trained = (np.arange(LENGTH) >= LENGTH * 3 // 4).astype(np.float32)
+        mask = np.arange(LENGTH) >= LENGTH * 3 // 4
+        trained = mask.astype(np.float32)
         sign = 1.0 if i % 2 else -1.0
         rows.append(
             Sequence(
-                tokens[:-1],
-                tokens[1:],
-                trained,
-                -6 * trained,
-                sign * trained,
-                np.float32(0.3) * trained,
+                tokens=tokens[:-1],
+                targets=tokens[1:],
+                loss_mask=mask,
+                importance_weights=np.ones(LENGTH, np.float32),
+                logprobs=-6 * trained,
+                advantages=sign * trained,
+                kl=np.float32(0.3) * trained,
+                entropy=np.zeros(LENGTH, np.float32),
+                floor_mask=np.ones(LENGTH, np.bool_),
             )
         )
     return rows
@@ -58,7 +62,7 @@ def plain(policy: Policy, rows: list[Sequence]) -> float:
         with torch.no_grad(), model.disable_adapter():
             base = model(ids).logits[0].float().log_softmax(-1)  # (T, V)
         logp = logp_all.gather(1, torch.from_numpy(row.targets)[:, None])[:, 0]  # (T,)
-        w, a = torch.from_numpy(row.weights), torch.from_numpy(row.advantages)
+        w, a = torch.from_numpy(row.loss_mask), torch.from_numpy(row.advantages)
         ratio = (logp - torch.from_numpy(row.logprobs)).exp()
         gain = torch.minimum(ratio * a, ratio.clamp(0.8, 1.3) * a)
         gain = torch.where(a < 0, torch.maximum(gain, 10 * a), gain) * (logp.detach() >= -5)

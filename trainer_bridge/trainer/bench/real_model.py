@@ -47,7 +47,15 @@ def make_rows(lengths: list[int], vocab: int, kl: float = 0.0) -> list[Any]:
         advantages = one * np.float32(1 if i % 2 else -1) / n
         rows.append(
             Sequence(
-                tokens[:-1], tokens[1:], one, -np.log(vocab) * one, advantages, np.float32(kl) * one
+                tokens=tokens[:-1],
+                targets=tokens[1:],
+                loss_mask=one > 0,
+                importance_weights=one,
+                logprobs=-np.log(vocab) * one,
+                advantages=advantages,
+                kl=np.float32(kl) * one,
+                entropy=0 * one,
+                floor_mask=one > 0,
             )
         )
     return rows

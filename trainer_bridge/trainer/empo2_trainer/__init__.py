@@ -1,1 +1,1 @@
-"""The trainer behind the bridge: it scores and updates the policy for the Go program."""
+"""The trainer: it computes log-probs and gradients of the policy for the Go program."""

@@ -25,10 +25,13 @@ class MicroBatch:
     ids: Tensor  # (B, T)
     positions: Tensor  # (N,)
     targets: Tensor  # (N,)
-    weights: Tensor  # (N,)
+    loss_mask: Tensor  # (N,) bool
+    importance_weights: Tensor  # (N,)
     logprobs: Tensor  # (N,)
     advantages: Tensor  # (N,)
     kl: Tensor  # (N,)
+    entropy: Tensor  # (N,)
+    floor_mask: Tensor  # (N,) bool
     needs_gradient: Tensor  # (N,) bool
 
 
@@ -70,9 +73,12 @@ def collate(all_sequences: list[Sequence], rows: list[int], device: torch.device
         ids=torch.from_numpy(ids).to(device),
         positions=torch.from_numpy(np.concatenate(positions)).to(device),
         targets=flat("targets", torch.int64),
-        weights=flat("weights", torch.float64),
+        loss_mask=flat("loss_mask", torch.bool),
+        importance_weights=flat("importance_weights", torch.float64),
         logprobs=flat("logprobs", torch.float64),
         advantages=flat("advantages", torch.float64),
         kl=flat("kl", torch.float64),
+        entropy=flat("entropy", torch.float64),
+        floor_mask=flat("floor_mask", torch.bool),
         needs_gradient=flat("needs_gradient", torch.bool),
     )

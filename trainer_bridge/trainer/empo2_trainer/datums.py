@@ -1,5 +1,10 @@
-"""Validation of training data where it enters: from wire structs to checked arrays."""
+"""Validation of training data at the server's door: wire structs become checked arrays.
 
+The losses of the Tinker protocol have one array, `weights`. It sets both the loss mask (weights
+that are not 0) and the importance weights. The loss `empo2` has an array for each.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,27 +16,31 @@ from empo2_trainer.protocol import Datum, LossInput, TensorData, UserError
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """One datum. All arrays have shape (T,) and speak of the prediction at that position."""
+    """One datum. All arrays have shape (T,). Index t refers to the prediction of targets[t]."""
 
     tokens: Ints
     targets: Ints
-    weights: Floats
-    logprobs: Floats
+    loss_mask: Bools  # the positions that are trained
+    importance_weights: Floats  # factors of the policy loss, read where loss_mask is set
+    logprobs: Floats  # of the behaviour policy
     advantages: Floats
-    kl: Floats
+    kl: Floats  # coefficients of KL(π‖π_base)
+    entropy: Floats  # coefficients of the entropy bonus
+    floor_mask: Bools  # the positions where the log-prob floor applies
 
     @property
-    def needs_gradient(self) -> NDArray[np.bool_]:
+    def needs_gradient(self) -> Bools:
         """Positions (T,) that contribute to the loss or its metrics."""
-        return (self.weights != 0) | (self.kl != 0)
+        return self.loss_mask | (self.kl != 0) | (self.entropy != 0)
 
 
 def check(batch: LossInput, vocab: int, context: int) -> tuple[list[Sequence], Loss]:
-    """Check a request's data against the model; a UserError names the datum and the defect."""
+    """Check a request against the model. A UserError names the datum and the defect."""
     loss = parse(batch.loss_fn, batch.loss_fn_config)
     if not batch.data:
         raise UserError("data is empty: send at least one datum")
@@ -59,27 +68,54 @@ def _sequence(datum: Datum, loss_fn: str, vocab: int, context: int) -> Sequence:
         if ids.min() < 0 or ids.max() >= vocab:
             bad = ids[(ids < 0) | (ids >= vocab)][0]
             raise UserError(f"{name} has id {int(bad)} outside the vocabulary of {vocab}")
-    optional = {
-        name: _floats(name, inputs[name], len(tokens)) if name in inputs else None
-        for name in ("weights", "logprobs", "advantages", "kl")
-    }
-    one, zero = np.ones(len(tokens), np.float32), np.zeros(len(tokens), np.float32)
-    advantages = one if loss_fn == "cross_entropy" else optional["advantages"]
-    weights = optional["weights"]
-    if weights is None and advantages is not None:  # the SDK masks by advantage 0
-        weights = (advantages != 0).astype(np.float32)
+
+    def floats(name: str, default: float) -> Floats:
+        if name in inputs:
+            return _floats(name, inputs[name], len(tokens))
+        return np.full(len(tokens), default, np.float32)
+
+    advantages = floats("advantages", 1.0)
     return Sequence(
         tokens=tokens,
         targets=targets.astype(np.int64),
-        weights=_or(weights, one),
-        logprobs=_or(optional["logprobs"], zero),
-        advantages=_or(advantages, zero),
-        kl=_or(optional["kl"], zero),
+        loss_mask=_loss_mask(datum, advantages),
+        importance_weights=_importance_weights(floats, "weights" in inputs),
+        logprobs=floats("logprobs", 0.0),
+        advantages=advantages,
+        kl=floats("kl", 0.0),
+        entropy=floats("entropy", 0.0),
+        floor_mask=_binary("floor_mask", floats("floor_mask", 1.0)),
     )
 
 
-def _or(values: Floats | None, default: Floats) -> Floats:
-    return default if values is None else values
+def _loss_mask(datum: Datum, advantages: Floats) -> Bools:
+    """loss_mask, or weights that are not 0, or, as in the SDK, advantages that are not 0."""
+    for name in ("loss_mask", "weights"):
+        if name in datum.loss_fn_inputs:
+            values = _floats(name, datum.loss_fn_inputs[name], len(advantages))
+            return _binary(name, values) if name == "loss_mask" else values != 0
+    return advantages != 0
+
+
+def _importance_weights(floats: Callable[[str, float], Floats], tinker: bool) -> Floats:
+    """importance_weights, which cannot be negative, or Tinker's weights, which can."""
+    if tinker:
+        return floats("weights", 1.0)
+    values = floats("importance_weights", 1.0)
+    if (values < 0).any():
+        at = int(np.argmax(values < 0))
+        raise UserError(
+            f"importance_weights of position {at} is {values[at]}: must not be negative"
+        )
+    return values
+
+
+def _binary(name: str, values: Floats) -> Bools:
+    odd = (values != 0) & (values != 1)
+    if odd.any():
+        at = int(np.argmax(odd))
+        raise UserError(f"{name} of position {at} is {values[at]}: must be 0 or 1")
+    return values != 0
 
 
 def _tokens(datum: Datum) -> Ints:

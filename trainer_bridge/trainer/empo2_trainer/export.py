@@ -1,4 +1,4 @@
-"""Adapters on disk: PEFT's format, ours plus GGUF for llama.cpp, and checkpoints."""
+"""Adapters on disk: exports in PEFT's format, and checkpoints."""
 
 import json
 from pathlib import Path
@@ -14,8 +14,8 @@ Tensors = dict[str, Tensor]
 
 
 def peft_config(base_model: str, rank: int, alpha: float, targets: list[str]) -> dict[str, Any]:
-    """adapter_config.json: written by hand because PEFT's own lists its targets in random order,
-    and leaves them out where a server needs the names."""
+    """The content of adapter_config.json. PEFT's own file lists the targets in random order, and
+    sometimes lacks the names, which servers need."""
     return {
         "base_model_name_or_path": base_model,
         "bias": "none",
@@ -42,12 +42,12 @@ def write_peft(directory: Path, config: dict[str, Any], weights: Tensors) -> Non
 
 
 def module_names(weights: Tensors) -> list[str]:
-    """The last name of every adapted module, sorted: what servers match targets by."""
+    """The last part of every adapted module's name, sorted. Servers match targets by it."""
     return sorted({name.split(".lora_")[0].rsplit(".", 1)[-1] for name in weights})
 
 
 def write_checkpoint(directory: Path, weights: Tensors, optimizer: Tensors) -> None:
-    """Write the adapter and the optimizer's state, bit for bit."""
+    """Write the adapter and the optimizer's state exactly."""
     save_file(_cpu(weights), directory / "adapter.safetensors")
     save_file(_cpu(optimizer), directory / "optimizer.safetensors")
 
@@ -61,7 +61,7 @@ def read_checkpoint(directory: Path) -> tuple[Tensors, Tensors]:
 
 
 def copy_into(parameters: dict[str, torch.nn.Parameter], saved: Tensors) -> None:
-    """Overwrite an adapter's weights; a UserError names the first that does not fit."""
+    """Overwrite an adapter's weights. A UserError names the first one that does not fit."""
     if parameters.keys() != saved.keys():
         odd = sorted(parameters.keys() ^ saved.keys())[0]
         raise UserError(f"the checkpoint's adapter has other modules than the model: {odd}")

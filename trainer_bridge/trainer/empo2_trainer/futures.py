@@ -1,8 +1,8 @@
-"""Requests in the client's order, each executed once, their results kept for polling.
+"""The queue of requests: client's order, one execution each, results kept for polling.
 
-A model's requests carry a seq_id. They may arrive in another order (chunks of one batch do), and
-a request may arrive twice (a retry after a lost answer). Everything here belongs to the event
-loop; only the work itself runs on the one thread of the executor.
+Each request of a model has a seq_id. Requests may arrive in another order (as chunks of a batch
+do), and a request may arrive twice (a retry after a lost answer). All of this module runs on the
+event loop. Only the work runs on the one thread of the executor.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ from empo2_trainer.protocol import Conflict, UserError, encode
 log = logging.getLogger(__name__)
 
 Work = Callable[[], dict[str, Any]]
-KEEP_BYTES = 256 << 20  # finished results beyond this are forgotten, oldest first
+KEEP_BYTES = 256 << 20  # limit of the finished results; the oldest are dropped first
 
 
 @dataclass
 class Future:
-    """A request's result, as the body to answer with, once done is set."""
+    """The result of a request: the body of the answer, valid once done is set."""
 
     done: asyncio.Event = field(default_factory=asyncio.Event)
     body: bytes = b""
@@ -41,8 +41,8 @@ class Lane:
 
 
 class Futures:
-    """Orders, deduplicates and runs work. gap_wait is how long, in seconds, a request waits for
-    a missing lower seq_id; the SDK never sends a number again that was refused."""
+    """Orders, deduplicates and runs work. A request waits gap_wait seconds for a missing lower
+    seq_id, since the SDK never repeats a number that was refused."""
 
     def __init__(self, executor: Executor, gap_wait: float) -> None:
         self.executor = executor
@@ -55,7 +55,7 @@ class Futures:
         self._kept = 0
 
     def once(self, key: str, digest: bytes, work: Work) -> str:
-        """Run work without order; the same key and digest again answer the same request_id."""
+        """Run work without order. The same key and digest get the same request_id again."""
         known = self.created.get(key)
         if known is not None:
             return _same(known, digest, key)
@@ -67,9 +67,9 @@ class Futures:
     def ordered(
         self, model_id: str, seq_id: int, kind: str, digest: bytes, work: Work, first: bool
     ) -> str:
-        """Run work after all lower seq_ids of the model. A model's first seq_id is 1, unless its
-        first request may be any (first: a checkpoint is loaded after a restart). kind is the
-        operation's name, for people."""
+        """Run work after all lower seq_ids of the model. A model's first seq_id is 1. If first is
+        set, the model's first request may have any number: a client that loads a checkpoint after
+        a restart continues its count. kind is the operation's name in the log."""
         lane = self.lanes.setdefault(model_id, Lane())
         known = lane.known.get(seq_id)
         if known is not None:
@@ -85,7 +85,7 @@ class Futures:
         return request_id
 
     def after_all(self, model_id: str, work: Work) -> str:
-        """Run work when everything that is queued has run, and forget the model's order."""
+        """Run work after all queued work, and remove the model's queue."""
         lane = self.lanes.pop(model_id, Lane())
         if lane.timer is not None:
             lane.timer.cancel()
@@ -96,7 +96,7 @@ class Futures:
         return request_id
 
     async def wait(self, request_id: str, seconds: float) -> bytes | None:
-        """The body of a result, or None if it is not there in time; KeyError if unknown."""
+        """The body of a result, or None if it takes longer. Raises KeyError if unknown."""
         future = self.futures[request_id]
         try:
             await asyncio.wait_for(future.done.wait(), seconds)
@@ -111,7 +111,7 @@ class Futures:
         return request_id
 
     def _drain(self, lane: Lane) -> None:
-        """Start what is in order; arm a timer if something waits for a gap to close."""
+        """Start the requests whose predecessors have started. If others wait, set a timer."""
         if lane.timer is not None:
             lane.timer.cancel()
             lane.timer = None
@@ -127,12 +127,12 @@ class Futures:
     def _skip(self, lane: Lane) -> None:
         lane.timer = None
         first = min(lane.waiting)
-        log.warning("seq_id %s did not come, going on with %s", lane.next_seq or 1, first)
+        log.warning("seq_id %s is missing, continuing with %s", lane.next_seq or 1, first)
         lane.next_seq = first
         self._drain(lane)
 
     def _start(self, request_id: str, work: Work) -> None:
-        # Submitted here and now, so that the executor's order is the order of the calls.
+        # Submitted at once, so that the executor's order is the order of the calls.
         running = asyncio.get_running_loop().run_in_executor(
             self.executor, outcome, request_id, work
         )
@@ -153,7 +153,7 @@ class Futures:
 
 
 def outcome(request_id: str, work: Work) -> bytes:
-    """Run work to a body: its result, or the failure with whose fault it is."""
+    """Run work and return the body: its result, or the failure with its category."""
     started = time.monotonic()
     try:
         body = encode(work())

@@ -1,7 +1,7 @@
-"""Hugging Face → GGUF: base models and LoRA adapters for llama.cpp, always float32.
+"""Conversion from Hugging Face's format to GGUF: base models and LoRA adapters for llama.cpp.
 
-Float32 because rollouts and updates must agree on log-probs; llama-server's own error against
-torch is then below 1e-5. Known architectures: qwen2, qwen3, llama.
+The result is float32, since sampling and training must agree on log-probs. llama-server then
+differs from torch by less than 1e-5. Supported architectures: qwen2, qwen3, llama.
 """
 
 import json
@@ -23,7 +23,7 @@ Array = NDArray[np.float32]
 
 
 class Shape:
-    """The numbers of a model's config.json that GGUF wants."""
+    """The numbers of a model's config.json that GGUF needs."""
 
     def __init__(self, directory: str) -> None:
         self.config: dict[str, Any] = json.loads((Path(directory) / "config.json").read_text())
@@ -39,8 +39,8 @@ class Shape:
         self.rope_theta = float(rope.get("rope_theta") or c.get("rope_theta") or 10000.0)
 
     def permuted(self, name: str, rows: Array) -> Array:
-        """llama.cpp rotates neighbours where Hugging Face rotates halves: reorder the rows of the
-        q and k matrices (or of their lora_B). Only the architecture llama needs it."""
+        """Reorder the rows of the q and k matrices (or of their lora_B), since llama.cpp rotates
+        neighbours and Hugging Face rotates halves. Only the architecture llama needs it."""
         if self.arch != "llama" or not (".q_proj." in name or ".k_proj." in name):
             return rows
         heads = self.heads if ".q_proj." in name else self.kv_heads
@@ -49,7 +49,7 @@ class Shape:
 
 
 def write_model(directory: str, out: Path) -> None:
-    """Convert a model directory, tokenizer included, into one file that appears whole."""
+    """Convert a model directory, tokenizer included, into one file. The write is atomic."""
     from gguf import GGMLQuantizationType, GGUFWriter
 
     shape = Shape(directory)
@@ -78,7 +78,7 @@ def write_model(directory: str, out: Path) -> None:
 def write_adapter(
     out: Path, directory: str, config: dict[str, Any], weights: dict[str, Tensor]
 ) -> None:
-    """Convert a LoRA adapter given by PEFT's configuration and PEFT's tensor names."""
+    """Convert a LoRA adapter, given PEFT's configuration and weights by PEFT's names."""
     from gguf import GGUFWriter
 
     _check_adapter(config)
@@ -101,6 +101,13 @@ def write_adapter(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def check_modules(directory: str, modules: list[str]) -> None:
+    """Refuse modules whose adapters have no name in GGUF."""
+    names = _names(Shape(directory))
+    for module in modules:
+        _gguf_name(names, f"{module}.weight")
 
 
 def _check_adapter(config: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer of Hugging Face's `tokenizers`, as GGUF's metadata."""
+"""Conversion of a byte-level BPE tokenizer from `tokenizers` to GGUF metadata."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def add_tokenizer(writer: Any, directory: Path, config: dict[str, Any]) -> None:
 
 
 def split_name(tokenizer: dict[str, Any]) -> str:
-    """llama.cpp's name of the pre-tokenizer: which pattern cuts text before BPE."""
+    """llama.cpp's name of the pre-tokenizer, the pattern that splits text before BPE."""
     pre = tokenizer.get("pre_tokenizer") or {}
     parts = pre.get("pretokenizers", [pre])
     for part in parts:

@@ -40,13 +40,16 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Positions:
-    """Arrays (N,) of a chunk of positions; floats are float64."""
+    """Arrays (N,) of a chunk of positions; floats are float64, masks are bool."""
 
     targets: Tensor
-    weights: Tensor
+    loss_mask: Tensor
+    importance_weights: Tensor
     logprobs: Tensor
     advantages: Tensor
     kl: Tensor
+    entropy: Tensor
+    floor_mask: Tensor
 
 
 def taken_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
@@ -65,9 +68,15 @@ def score(
     all_logp = logits.log_softmax(-1)  # (N, V)
     p = all_logp.exp()
     logp = all_logp.gather(-1, at.targets[:, None])[:, 0].double()
-    policy = token_loss(loss, logp, at.weights, at.logprobs, at.advantages)
+    weights = at.loss_mask * at.importance_weights
+    policy = token_loss(loss, logp, weights, at.logprobs, at.advantages, at.floor_mask)
     _count(metrics, loss, policy, at, logp)
-    metrics.entropy -= float((p * all_logp).sum(-1).double()[at.weights != 0].sum())
+    entropy = -(p * all_logp).sum(-1)  # (N,)
+    metrics.entropy += float(entropy.double()[at.loss_mask].sum())
+    d_entropy = None
+    if bool((at.entropy != 0).any()):
+        metrics.loss -= float((at.entropy * entropy.double()).sum())
+        d_entropy = entropy_gradient(all_logp, p, entropy, at.entropy)
     grad = policy.grad
     d_kl = None
     if base_logits is not None:
@@ -86,11 +95,19 @@ def score(
         metrics.kl_tokens += float(wanted.sum())
     g = grad.to(p.dtype)[:, None]  # dlogp/dlogits = onehot − p
     d_logits = p.mul_(-g).scatter_add_(-1, at.targets[:, None], g)
-    return logp, d_logits if d_kl is None else d_logits.add_(d_kl)
+    for more in (d_kl, d_entropy):
+        if more is not None:
+            d_logits.add_(more)
+    return logp, d_logits
+
+
+def entropy_gradient(all_logp: Tensor, p: Tensor, entropy: Tensor, coef: Tensor) -> Tensor:
+    """d(−coef·H)/dlogits = coef·p·(log p + H), (N, V)."""
+    return (all_logp + entropy[:, None]).mul_(p).mul_(coef[:, None].to(p.dtype))
 
 
 def _count(metrics: Metrics, loss: Loss, policy: TokenLoss, at: Positions, logp: Tensor) -> None:
-    trained = at.weights != 0
+    trained = at.loss_mask
     metrics.loss += float(policy.value.sum())
     metrics.tokens += float(trained.sum())
     if loss.name == "cross_entropy":

@@ -1,16 +1,17 @@
-"""The losses, as value and derivative by the log-prob of the taken token; all are sums.
+"""The losses: value and derivative by the log-prob of the taken token. All losses are sums.
 
-With ρ = exp(logp − logprobs), w the loss mask and A the advantages, a token contributes
+With ρ = exp(logp − logprobs), A the advantages and w = loss mask · importance weight, a token adds
 
     cross_entropy        −w·logp
     importance_sampling  −w·ρA
     ppo                  −w·min(ρA, clip(ρ, lo, hi)·A)
-    empo2                −w·1[logp ≥ floor]·s + kl·KL(π‖π_base)
+    empo2                −w·1[logp ≥ floor]·s + kl·KL(π‖π_base) − entropy·H(π)
 
-where s is ppo's term, bounded from below by dual_clip·A where A < 0 (dual clip, arXiv 1912.09729).
-The floor acts on single tokens: EMPO² (arXiv 2602.23008) trains tip-guided tokens under a context
-without tips, where one hopeless token must not silence the rest of its row. Writing the derivative
-out keeps the gradient finite where autograd would multiply 0 by an overflowed ratio.
+where s is ppo's term, bounded from below by dual_clip·A if A < 0 (dual clip, arXiv 1912.09729).
+kl and entropy are coefficients per token; head.py computes these two terms over the vocabulary.
+The floor masks single tokens. EMPO² (arXiv 2602.23008) trains tokens that were sampled with tips
+in a context without tips. A very unlikely token must not mask the other tokens of its row.
+The derivatives are written out, since autograd would multiply 0 by an infinite ratio.
 """
 
 from collections.abc import Mapping
@@ -39,13 +40,13 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "cross_entropy": ("target_tokens", "weights"),
     "importance_sampling": ("target_tokens", "logprobs", "advantages"),
     "ppo": ("target_tokens", "logprobs", "advantages"),
-    "empo2": ("target_tokens", "weights", "logprobs", "advantages"),
+    "empo2": ("target_tokens", "logprobs", "advantages"),
 }
 OPTIONAL: dict[str, tuple[str, ...]] = {
     "cross_entropy": (),
     "importance_sampling": ("weights",),
     "ppo": ("weights",),
-    "empo2": ("kl",),
+    "empo2": ("loss_mask", "importance_weights", "kl", "entropy", "floor_mask"),
 }
 
 
@@ -63,7 +64,7 @@ class Loss:
 
 
 def parse(name: str, config: Mapping[str, float] | None) -> Loss:
-    """Check a loss's name and configuration and fill in the defaults."""
+    """Check the name and the configuration of a loss and add the defaults."""
     if name not in DEFAULTS:
         raise UserError(f"unknown loss_fn {name!r}: valid are {', '.join(DEFAULTS)}")
     full = dict(DEFAULTS[name])
@@ -87,19 +88,26 @@ def parse(name: str, config: Mapping[str, float] | None) -> Loss:
 
 @dataclass(frozen=True)
 class TokenLoss:
-    """Policy part of the loss per token, float64; clipped, kept and ratio serve the metrics."""
+    """The policy term per token, float64. The metrics use clipped, kept and ratio."""
 
     value: Tensor  # (N,)
     grad: Tensor  # (N,) d value / d logp
     ratio: Tensor  # (N,)
-    kept: Tensor  # (N,) bool: not below the floor
-    clipped: Tensor  # (N,) bool: the gradient is cut by a clip
+    kept: Tensor  # (N,) bool: the floor does not mask the token
+    clipped: Tensor  # (N,) bool: a clip removes the gradient
 
 
 def token_loss(
-    loss: Loss, logp: Tensor, weights: Tensor, logprobs: Tensor, advantages: Tensor
+    loss: Loss,
+    logp: Tensor,
+    weights: Tensor,
+    logprobs: Tensor,
+    advantages: Tensor,
+    floor_mask: Tensor | None = None,
 ) -> TokenLoss:
-    """Value and derivative of the policy term; all arguments are (N,) float64."""
+    """Value and derivative of the policy term. All arguments are (N,) float64; weights are the
+    loss mask times the importance weights. The floor applies where floor_mask (bool) is set;
+    None is everywhere."""
     everything = torch.ones_like(logp, dtype=torch.bool)
     if loss.name == "cross_entropy":
         one = torch.ones_like(logp)
@@ -120,6 +128,8 @@ def token_loss(
             bounded = torch.where(dual, least, bounded)
             clipped = clipped | dual
         kept = logp >= loss.config["logprob_floor"]
+        if floor_mask is not None:
+            kept = kept | ~floor_mask
     scale = -weights * kept
     grad = torch.where(clipped, 0.0, scale * surrogate)  # dρ/dlogp = ρ
     return TokenLoss(scale * bounded, grad, ratio, kept, clipped)

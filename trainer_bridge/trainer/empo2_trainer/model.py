@@ -18,10 +18,9 @@ from empo2_trainer.budget import Budget
 from empo2_trainer.checkpointing import Checkpointing
 from empo2_trainer.fused import fuse
 from empo2_trainer.model_dir import LoadError, check_directory
-from empo2_trainer.protocol import LoraSpec, UserError
+from empo2_trainer.protocol import LoraSpec
+from empo2_trainer.targets import Targets, check_support, peft_targets, select
 
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-MLP = ("gate_proj", "up_proj", "down_proj")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FIRST_LOSS_SCALE = 2.0**16  # of a float16 base
 
@@ -64,20 +63,24 @@ class Policy:
         self.checkpointing = Checkpointing(hf)
         self._budgets: dict[bool, Budget] = {}
         self._active = ""
+        self._lora_layers: list[Any] = []
+        self._weights: dict[str, list[torch.nn.Parameter]] = {}
 
     # Adapters
 
-    def add_adapter(self, name: str, spec: LoraSpec, seed: int) -> list[str]:
-        """Create an adapter (B = 0) and return the module names that it targets."""
+    def add_adapter(self, name: str, spec: LoraSpec, seed: int) -> Targets:
+        """Create an adapter (B = 0) and return the modules that it has."""
         from peft import LoraConfig, get_peft_model
+        from peft.tuners.tuners_utils import BaseTunerLayer
 
-        targets = self._targets(spec)
+        targets = select(self.hf, spec)
         config = LoraConfig(
             r=spec.rank,
             lora_alpha=alpha_of(spec),  # type: ignore[arg-type, unused-ignore]
-            target_modules=targets if len(targets) > 1 else targets[0],
+            target_modules=peft_targets(self.hf, targets.modules),
             task_type="CAUSAL_LM",
         )
+        check_support(self.hf, targets.modules, spec.rank)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             if self.peft is None:
@@ -86,6 +89,7 @@ class Policy:
                 self.peft.add_adapter(name, config)
         self.peft.eval()
         fuse(self.hf)
+        self._lora_layers = [m for m in self.hf.modules() if isinstance(m, BaseTunerLayer)]
         self.activate(name)
         self.checkpointing.skip_last_products(lambda: self._small_gradients(name))
         return targets
@@ -93,6 +97,8 @@ class Policy:
     def remove_adapter(self, name: str) -> None:
         """Free an adapter's weights."""
         self.peft.delete_adapter(name)
+        self._weights.pop(name, None)
+        self._active = ""
 
     def parameters(self, name: str) -> dict[str, torch.nn.Parameter]:
         """An adapter's weights under PEFT's own names, sorted."""
@@ -106,19 +112,28 @@ class Policy:
 
     def activate(self, name: str) -> None:
         """Make one adapter the one that is applied and trained."""
-        self.peft.set_adapter(name)
-        self._active = name
+        if name != self._active:
+            self.peft.set_adapter(name)
+            self._active = name
 
     @property
     def trained(self) -> list[torch.nn.Parameter]:
         """The active adapter's weights."""
-        return list(self.parameters(self._active).values())
+        if self._active not in self._weights:
+            self._weights[self._active] = list(self.parameters(self._active).values())
+        return self._weights[self._active]
 
     @contextmanager
     def base(self) -> Iterator[None]:
         """The model without any adapter and without gradients."""
-        with self.peft.disable_adapter(), torch.no_grad():
-            yield
+        for layer in self._lora_layers:  # PEFT's own switch walks through all modules
+            layer._disable_adapters = True
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for layer in self._lora_layers:
+                layer._disable_adapters = False
 
     # Forward
 
@@ -220,16 +235,6 @@ class Policy:
             pass
         self.scale, self.cap = 1.0, 0.0
         return False
-
-    def _targets(self, spec: LoraSpec) -> list[str]:
-        if not (spec.train_attn or spec.train_mlp):
-            raise UserError("lora_config trains nothing: set train_attn or train_mlp")
-        present = {name.rsplit(".", 1)[-1] for name, _ in self.hf.named_modules()}
-        if not present.issuperset(ATTENTION + MLP):
-            if not (spec.train_attn and spec.train_mlp):
-                raise UserError(f"{self.architecture} has no separate attention and MLP names")
-            return ["all-linear"]
-        return sorted(ATTENTION * spec.train_attn + MLP * spec.train_mlp)
 
 
 def _device(name: str) -> torch.device:

@@ -1,4 +1,4 @@
-"""What can be said of a model directory without loading torch: the quick refusals at start."""
+"""Checks of a model directory that do not need torch, so that errors appear quickly at start."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ GGUF_ARCHITECTURES = ("qwen2", "qwen3", "llama")
 
 
 class LoadError(Exception):
-    """The model cannot be loaded; hint says what to do about it."""
+    """The model cannot be loaded. hint is the remedy."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ def check_directory(directory: str) -> dict[str, Any]:
 
 
 def check_convertible(config: dict[str, Any]) -> None:
-    """Refuse what would be converted wrongly."""
+    """Refuse models that the conversion to GGUF does not support."""
     arch = config.get("model_type")
     if arch not in GGUF_ARCHITECTURES:
         raise UserError(

@@ -1,4 +1,4 @@
-"""AdamW over one adapter, with a state that can be written down exactly."""
+"""AdamW of one adapter, with a state that can be saved exactly."""
 
 import math
 
@@ -11,7 +11,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 def check(adam: AdamParams) -> None:
-    """Refuse hyper-parameters outside their ranges."""
+    """Refuse hyper-parameters outside of their ranges."""
     for name in AdamParams.__struct_fields__:
         value = getattr(adam, name)
         if not math.isfinite(value) or value < 0:
@@ -30,19 +30,19 @@ class Optimizer:
         self.reset()
 
     def reset(self) -> None:
-        """Forget moments and pending gradients."""
+        """Clear moments and pending gradients."""
         weights = list(self.parameters.values())
         self.adamw = torch.optim.AdamW(weights, foreach=weights[0].is_cuda)
         self.pending = None
         self.clear()
 
     def clear(self) -> None:
-        """Drop what a pass left in p.grad."""
+        """Clear the gradients that a pass left in p.grad."""
         for p in self.parameters.values():
             p.grad = None
 
     def accept(self) -> None:
-        """Add what a whole, successful pass left in p.grad to the pending gradient."""
+        """Add the gradients of a successful pass, in p.grad, to the pending gradient."""
         fresh = {
             name: torch.zeros_like(p) if p.grad is None else p.grad
             for name, p in self.parameters.items()
@@ -57,7 +57,7 @@ class Optimizer:
             self.pending[name] += g
 
     def step(self, adam: AdamParams) -> dict[str, float]:
-        """Apply and clear the pending gradient; returns the step's metrics."""
+        """Apply and clear the pending gradient. Returns the metrics of the step."""
         check(adam)
         if self.pending is None:
             raise UserError("optim_step without gradients: send forward_backward first")
@@ -99,7 +99,7 @@ class Optimizer:
         }
 
     def restore(self, saved: dict[str, Tensor]) -> None:
-        """Replace the state by one that state returned."""
+        """Replace the state by a result of state()."""
         self.reset()
         if not saved:
             return

@@ -1,6 +1,6 @@
-"""What travels over HTTP: the requests of Tinker's REST protocol that the bridge uses.
+"""The requests of Tinker's REST protocol that the Go program and the SDK use.
 
-Unknown fields are ignored, as the SDK sends more than a trainer needs. Defaults are the SDK's.
+Unknown fields are ignored, since the SDK sends more than a trainer needs. Defaults are the SDK's.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 
 class UserError(ValueError):
-    """The request is at fault: reported with category `user`, never worth a retry."""
+    """The request is invalid: reported with category `user`. A retry never helps."""
 
 
 class Conflict(UserError):
@@ -31,7 +31,7 @@ class ModelInput(Struct):
 
 
 class TensorData(Struct):
-    """A flat, row-major array. The sparse form is recognised to be refused."""
+    """A flat, row-major array. The sparse form is parsed only to refuse it."""
 
     data: list[float]
     dtype: str = "float32"
@@ -118,12 +118,14 @@ class SaveForSampler(Struct):
 
 
 class LoraSpec(Struct):
-    """Shape of a new adapter. alpha (ours) is 2·rank unless given. train_unembed is accepted and
-    has no effect: inference servers cannot serve an adapted unembedding."""
+    """Shape of a new adapter. train_unembed has no effect, since inference servers cannot load an
+    adapted output embedding. alpha and target_modules are extensions of the protocol: alpha is
+    2·rank unless given; target_modules is "all-linear", "attention" or a list of names."""
 
     rank: int = 32
     seed: int | None = None
     alpha: float | None = None
+    target_modules: str | list[str] = "all-linear"
     train_mlp: bool = True
     train_attn: bool = True
     train_unembed: bool = True
@@ -158,7 +160,7 @@ class RetrieveFuture(Struct):
 
 
 class Ordered(Struct):
-    """What every ordered request has, whatever else is wrong with it."""
+    """The fields that identify an ordered request, even if the rest is invalid."""
 
     model_id: str
     seq_id: int

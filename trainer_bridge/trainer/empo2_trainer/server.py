@@ -1,8 +1,8 @@
-"""The HTTP face: Tinker's REST protocol, JSON only, under /api/v1.
+"""The HTTP server: Tinker's REST protocol, JSON only, under /api/v1.
 
-A request that names a model and a seq_id always gets a request_id; what is wrong with it is the
-result of its future. So the client's numbering never has holes. Beside the protocol stand the
-endpoints of the tokenizer (text.py), which are answered at once.
+A request that names a model and a seq_id always gets a request_id. If the request is invalid, the
+error is the result of its future, so that the client's numbers have no gaps. The endpoints of the
+tokenizer (text.py) are not part of the protocol; they are answered at once.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ SESSION_NOTES = {"info_message": None, "warning_message": None, "error_message":
 
 
 def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON response; bytes are taken as encoded already."""
+    """A JSON response. Bytes are already encoded."""
     body = value if isinstance(value, bytes) else protocol.encode(value)
     return Response(body, status, headers, "application/json")
 
@@ -70,10 +70,10 @@ class Api:
             "optim_step": self.optim_step,
             "save_weights": self.save_weights,
             "load_weights": self.load_weights,
-            "save_weights_for_sampler": self.publish,
+            "save_weights_for_sampler": self.export,
             "retrieve_future": self.retrieve_future,
             "unload_model": self.unload_model,
-            "telemetry": _constant({"status": "accepted"}),  # the SDK repeats it until it hears so
+            "telemetry": _constant({"status": "accepted"}),  # the SDK repeats it until then
         }
         posts |= {path: _aside(do) for path, do in self.codec.operations().items()}
         routes = [
@@ -108,7 +108,7 @@ class Api:
     # Handlers without a future
 
     async def healthz(self, request: Request) -> Response:
-        """Liveness; needs no token."""
+        """Report that the server runs. No token is needed."""
         return answer({"status": "ok"})
 
     async def capabilities(self, request: Request) -> Response:
@@ -119,13 +119,13 @@ class Api:
         return answer({"supported_models": [model]})
 
     async def create_session(self, body: bytes) -> Response:
-        """A session only names its models."""
+        """Open a session, which is only a prefix of its models' names."""
         session = f"session-{secrets.token_hex(6)}"
         self.sessions.add(session)
         return answer({"type": "create_session", "session_id": session, **SESSION_NOTES})
 
     async def heartbeat(self, body: bytes) -> Response:
-        """410 tells a client of an earlier process that its session is gone."""
+        """Answer 410 to a client of an earlier process, whose session has ended."""
         self._session(_decode(body, protocol.SessionRef).session_id, 410)
         return answer({"type": "session_heartbeat"})
 
@@ -143,7 +143,7 @@ class Api:
         return answer({**info, **more})
 
     async def retrieve_future(self, body: bytes) -> Response:
-        """Long-poll a result."""
+        """Wait for a result (long poll)."""
         ref = _decode(body, protocol.RetrieveFuture)
         try:
             result = await self.futures.wait(ref.request_id, self.poll)
@@ -169,7 +169,7 @@ class Api:
         return _ack(self.futures.once(model_id, _digest("create_model", body), work), model_id)
 
     async def unload_model(self, body: bytes) -> Response:
-        """Drop an adapter after all that was asked of it before."""
+        """Remove an adapter after all its earlier requests."""
         model_id = _decode(body, protocol.ModelRef).model_id
         request_id = self.futures.after_all(model_id, lambda: self.trainer.unload(model_id))
         return _ack(request_id, model_id)
@@ -214,14 +214,14 @@ class Api:
 
         return await self._ordered("load_weights", body, protocol.LoadWeights, prepare)
 
-    async def publish(self, body: bytes) -> Response:
+    async def export(self, body: bytes) -> Response:
         """Export for inference servers."""
 
         def prepare(r: protocol.SaveForSampler) -> Work:
             if r.path is None:
                 raise UserError("path is missing: this trainer exports adapters, it cannot sample")
             name = r.path
-            return lambda: self.trainer.publish(r.model_id, name, r.overwrite)
+            return lambda: self.trainer.export(r.model_id, name, r.overwrite)
 
         return await self._ordered(
             "save_weights_for_sampler", body, protocol.SaveForSampler, prepare
@@ -230,7 +230,7 @@ class Api:
     async def _ordered(
         self, kind: str, body: bytes, shape: type[T], prepare: Callable[[T], Work]
     ) -> Response:
-        """Queue a request by its seq_id, be it well-formed beyond that or not."""
+        """Queue a request by its seq_id, even if the rest of it is invalid."""
         order = _decode(body, protocol.Ordered)
         try:
             work = prepare(_decode(body, shape))
@@ -263,7 +263,7 @@ def _constant(value: dict[str, Any]) -> Callable[[bytes], Awaitable[Response]]:
 
 
 def _aside(do: Callable[[bytes], dict[str, Any]]) -> Callable[[bytes], Awaitable[Response]]:
-    """What needs no model runs beside the thread that owns torch."""
+    """Run an operation that needs no model outside of the thread that owns torch."""
 
     async def handler(body: bytes) -> Response:
         return answer(await asyncio.to_thread(do, body))
@@ -296,7 +296,7 @@ def _refuse(message: str) -> Work:
 def _check_encoding(request: Request) -> None:
     kind = request.headers.get("content-type", "application/json")
     if "protobuf" in kind:
-        raise HTTPException(415, "protobuf is not spoken here: use JSON (tinker SDK up to 0.24.1)")
+        raise HTTPException(415, "protobuf is not supported: use JSON (tinker SDK up to 0.24.1)")
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         raise HTTPException(415, f"content-encoding {encoding} is not supported: send it plain")
@@ -309,5 +309,5 @@ async def _http_error(request: Request, e: Exception) -> Response:
     assert isinstance(e, HTTPException)
     detail = e.detail
     if detail == "Not Found":
-        detail = f"no endpoint {request.url.path}: this trainer trains, it does not sample"
+        detail = f"no endpoint {request.url.path}: this trainer cannot sample"
     return answer({"detail": detail, "category": "user"}, e.status_code, _NO_RETRY)

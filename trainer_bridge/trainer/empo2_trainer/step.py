@@ -186,7 +186,14 @@ def _micro_batch(
 
 def _at(batch: MicroBatch, n: Tensor) -> Positions:
     return Positions(
-        batch.targets[n], batch.weights[n], batch.logprobs[n], batch.advantages[n], batch.kl[n]
+        targets=batch.targets[n],
+        loss_mask=batch.loss_mask[n],
+        importance_weights=batch.importance_weights[n],
+        logprobs=batch.logprobs[n],
+        advantages=batch.advantages[n],
+        kl=batch.kl[n],
+        entropy=batch.entropy[n],
+        floor_mask=batch.floor_mask[n],
     )
 
 

@@ -1,7 +1,7 @@
-"""Directories that appear whole or not at all, with the sha256 of every file in a manifest.
+"""Atomic directories, each with a manifest that has the sha256 of every file.
 
-Files are written into a hidden directory beside the target, flushed to disk and renamed. What a
-killed process left behind is removed when the store is opened.
+Files are written into a hidden directory next to the target, flushed to disk and renamed. Opening
+a store removes the leftovers of killed processes.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ Manifest = dict[str, Any]
 
 
 class StoreError(Exception):
-    """The disk is at fault."""
+    """A failure of the disk."""
 
 
 class Store:
@@ -45,10 +45,10 @@ class Store:
     def write(
         self, name: str, about: Manifest, fill: Callable[[Path], None], overwrite: bool = False
     ) -> Path:
-        """Create the directory `name` with what fill writes and return its absolute path.
+        """Create the directory `name`, let fill write its files, and return its absolute path.
 
-        The same content again is a no-op; other content under a used name is a UserError unless
-        overwrite is set, which replaces the directory in one step.
+        Writing the same content again changes nothing. Other content under a used name is a
+        UserError, unless overwrite is set, which replaces the directory atomically.
         """
         check_name(name)
         target = self.root / name
@@ -75,7 +75,7 @@ class Store:
         return target.absolute()
 
     def read(self, name: str) -> Manifest | None:
-        """The manifest of a directory, or None if there is none that can be read."""
+        """The manifest of a directory, or None if it cannot be read."""
         try:
             manifest = json.loads((self.root / name / self.manifest).read_text())
         except (OSError, ValueError):
@@ -83,7 +83,7 @@ class Store:
         return manifest if isinstance(manifest, dict) else None
 
     def verify(self, name: str) -> Manifest:
-        """The manifest of a directory whose files are all as they were written."""
+        """The manifest of a directory, after a check of all its files against it."""
         check_name(name)
         manifest = self.read(name)
         if manifest is None or not isinstance(manifest.get("files"), dict):
@@ -98,13 +98,13 @@ class Store:
 
 
 def check_name(name: str) -> None:
-    """Refuse names that are not a plain file name."""
+    """Refuse names that are not plain file names."""
     if not NAME.fullmatch(name):
         raise UserError(f"path {name!r}: use letters, digits, dot, dash and underscore")
 
 
 def reason(e: OSError) -> str:
-    """The cause in words, with a hint where there is one."""
+    """The cause of an error in words, with a hint for common causes."""
     hints = {
         errno.ENOSPC: "no space left on the disk: free some and repeat the step",
         errno.EDQUOT: "disk quota exceeded: free some space and repeat the step",
@@ -115,7 +115,7 @@ def reason(e: OSError) -> str:
 
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Write one file so that it appears whole or not at all."""
+    """Write one file atomically."""
     scratch = path.with_name(f"{PREFIX}{path.name}-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +163,7 @@ def _sync(path: Path) -> None:
 
 
 def _exchange(a: Path, b: Path) -> None:
-    """Swap two directories; one step on Linux, two renames elsewhere."""
+    """Swap two directories: atomically on Linux, by renames elsewhere."""
     swap = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     here = -100  # AT_FDCWD
     if swap is not None and swap(here, bytes(a), here, bytes(b), 2) == 0:  # RENAME_EXCHANGE

@@ -1,8 +1,8 @@
-"""The model's own tokenizer and chat template, for clients whose inference server has none that
-can be trusted.
+"""The model's own tokenizer and chat template, for clients that cannot rely on their inference
+server's.
 
-Nothing here touches torch or the thread that owns it. The tokenizers are read when they are first
-asked for; they may be used from several threads.
+This module does not use torch. The tokenizers are loaded at the first request and may be used by
+several threads.
 """
 
 import threading
@@ -20,15 +20,15 @@ MAX_TEXT = 16 << 20  # characters, or tokens, of one request
 
 
 class Tokenize(Struct):
-    """POST tokenize: with special, control tokens written in the text become their ids; without,
-    they are plain text like any other. Nothing is added in front or behind."""
+    """POST tokenize: with special, control tokens written in the text become their ids. Without,
+    they are plain text. No tokens are added."""
 
     text: str
     special: bool = False
 
 
 class Detokenize(Struct):
-    """POST detokenize: control tokens come out as their text."""
+    """POST detokenize: control tokens become their text."""
 
     tokens: list[int]
 
@@ -51,6 +51,7 @@ class Render(Struct):
 
     messages: list[Message]
     add_generation_prompt: bool = False
+    template_args: dict[str, Any] = {}  # handed to the template, e.g. enable_thinking
 
 
 class Codec:
@@ -61,7 +62,7 @@ class Codec:
         self._lock = threading.Lock()
 
     def operations(self) -> dict[str, Callable[[bytes], dict[str, Any]]]:
-        """What each endpoint does with a body."""
+        """The handler of each endpoint: request body to answer."""
         decode = msgspec.json.decode
         return {
             "tokenize": lambda body: self.tokenize(decode(body, type=Tokenize)),
@@ -78,27 +79,27 @@ class Codec:
         return {"tokens": tokenizer.encode(r.text, add_special_tokens=False).ids}
 
     def detokenize(self, r: Detokenize) -> dict[str, Any]:
-        """Text of ids; bytes that are no character come out as U+FFFD."""
+        """Text of ids. Invalid UTF-8 becomes U+FFFD."""
         _check_size(len(r.tokens), "tokens")
         plain, _ = self._both()
         size = plain.get_vocab_size(with_added_tokens=True)
         for i, token in enumerate(r.tokens):
             if not 0 <= token < 1 << 32 or plain.id_to_token(token) is None:
-                raise UserError(f"tokens[{i}] = {token}: the tokenizer has {size} tokens, not this")
+                raise UserError(f"tokens[{i}] = {token}: not one of the tokenizer's {size} tokens")
         return {"text": plain.decode(r.tokens, skip_special_tokens=False)}
 
     def control_token(self, r: ControlToken) -> dict[str, Any]:
-        """Only what the tokenizer itself marks as special is a control token."""
+        """The id of a control token: a token that the tokenizer marks as special."""
         plain, _ = self._both()
         added = plain.get_added_tokens_decoder()
         for token, entry in added.items():
             if entry.special and entry.content == r.text:
                 return {"token": token}
         names = ", ".join(sorted(e.content for e in added.values() if e.special)[:20])
-        raise UserError(f"{r.text!r} is no control token of this model; it has {names or 'none'}")
+        raise UserError(f"{r.text!r} is not a control token; the model has {names or 'none'}")
 
     def render(self, r: Render) -> dict[str, Any]:
-        """A conversation as the model's own template writes it."""
+        """A conversation in the model's own template."""
         from jinja2 import TemplateError
 
         if not r.messages:
@@ -110,7 +111,10 @@ class Codec:
         messages = [{"role": m.role, "content": m.content} for m in r.messages]
         try:
             text = chat.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=r.add_generation_prompt
+                messages,
+                tokenize=False,
+                add_generation_prompt=r.add_generation_prompt,
+                **r.template_args,
             )
         except (TemplateError, TypeError, ValueError, KeyError) as e:
             raise UserError(f"the model's chat template refuses the messages: {e}") from e
@@ -122,7 +126,7 @@ class Codec:
 
     @cached_property
     def _tokenizers(self) -> tuple[Any, Any]:
-        """Two, as whether control tokens are parsed is a tokenizer's state: without, with."""
+        """Two tokenizers, since parsing of control tokens is a tokenizer's state: off, on."""
         from tokenizers import Tokenizer
 
         file = self.directory / "tokenizer.json"

@@ -1,6 +1,6 @@
-"""What the server's operations do to models. Every method runs on the one thread that owns torch.
+"""The operations of the server. Every method runs on the one thread that owns torch.
 
-A method raises UserError where the request is at fault and leaves the model as it was.
+If a request is invalid, a method raises UserError and does not change the model.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from empo2_trainer.model import Policy, alpha_of
 from empo2_trainer.optimizer import Optimizer
 from empo2_trainer.protocol import AdamParams, LoraSpec, UserError, tensor
 from empo2_trainer.store import Store
+from empo2_trainer.targets import select
 
 OUTPUT_TYPES = {"cross_entropy": "CrossEntropyLossReturn"}
 FORMATS = ("peft", "gguf")
@@ -55,13 +56,21 @@ class Trainer:
         alpha = alpha_of(spec)
         if not 0 < alpha < 1e6:
             raise UserError(f"lora_config alpha = {alpha}: must be positive")
+        if "gguf" in self.formats:
+            modules = select(self.policy.hf, spec).modules
+            gguf_export.check_modules(self.policy.directory, modules)
         self._created += 1
         adapter = f"m{self._created}"
         seed = self.seed if spec.seed is None else spec.seed
-        self.policy.add_adapter(adapter, spec, seed)
+        targets = self.policy.add_adapter(adapter, spec, seed)
         optimizer = Optimizer(self.policy.parameters(adapter))
         self.models[model_id] = Model(model_id, adapter, spec.rank, alpha, optimizer)
-        return {"model_id": model_id, "type": "create_model"}
+        return {
+            "model_id": model_id,
+            "type": "create_model",
+            "target_modules": targets.patterns,
+            "skipped_modules": targets.skipped,
+        }
 
     def get(self, model_id: str) -> Model:
         """A model by its id."""
@@ -134,7 +143,7 @@ class Trainer:
         model.optimizer.restore(state if optimizer else {})
         return {"path": path, "model_id": model_id, "type": "load_weights"}
 
-    def publish(self, model_id: str, name: str, overwrite: bool) -> dict[str, Any]:
+    def export(self, model_id: str, name: str, overwrite: bool) -> dict[str, Any]:
         """Write the adapter for inference servers, in every format of the run."""
         model = self.get(model_id)
         weights = {n: p.detach() for n, p in model.optimizer.parameters.items()}

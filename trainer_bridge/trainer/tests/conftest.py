@@ -101,11 +101,17 @@ def trainer(model_dir: Path, tmp_path: Path) -> Any:
     return make_trainer(model_dir, tmp_path / "run")
 
 
-def make_trainer(model_dir: Path, root: Path, model_id: str = "m", dtype: str = "float32") -> Any:
+def make_trainer(
+    model_dir: Path,
+    root: Path,
+    model_id: str = "m",
+    dtype: str = "float32",
+    formats: tuple[str, ...] = ("peft", "gguf"),
+) -> Any:
     from empo2_trainer.model import Policy
     from empo2_trainer.trainer import Trainer
 
-    t = Trainer(Policy(str(model_dir), dtype, "cpu"), root, 0, ("peft", "gguf"))
+    t = Trainer(Policy(str(model_dir), dtype, "cpu"), root, 0, formats)
     t.create(model_id, SPEC)
     return t
 
@@ -119,21 +125,25 @@ def computed(metrics: dict[str, float]) -> dict[str, float]:
     return {key: value for key, value in metrics.items() if not key.startswith(COSTS)}
 
 
-def wire_datum(rng: random.Random, length: int, loss_fn: str, kl: float = 0.0) -> dict[str, Any]:
+def wire_datum(
+    rng: random.Random, length: int, loss_fn: str, kl: float = 0.0, entropy: float = 0.0
+) -> dict[str, Any]:
     """A datum with a prompt of a third of its length, as it travels."""
     tokens = [rng.randrange(VOCAB) for _ in range(length + 1)]
     mask = [float(i >= length // 3) for i in range(length)]
     arrays = {
         "weights": mask,
+        "loss_mask": mask,
         "logprobs": [m * -rng.uniform(1, 9) for m in mask],
         "advantages": [m * rng.uniform(-1, 1) for m in mask],
         "kl": [m * kl for m in mask],
+        "entropy": [m * entropy for m in mask],
     }
     wanted = {
         "cross_entropy": ["weights"],
         "ppo": ["logprobs", "advantages"],
         "importance_sampling": ["logprobs", "advantages"],
-        "empo2": ["weights", "logprobs", "advantages", "kl"],
+        "empo2": ["loss_mask", "logprobs", "advantages", "kl", "entropy"],
     }[loss_fn]
     inputs: dict[str, Any] = {"target_tokens": {"data": tokens[1:], "dtype": "int64"}}
     inputs |= {n: {"data": arrays[n], "dtype": "float32", "shape": [length]} for n in wanted}
@@ -141,11 +151,15 @@ def wire_datum(rng: random.Random, length: int, loss_fn: str, kl: float = 0.0) -
 
 
 def wire_batch(
-    seed: int, loss_fn: str = "empo2", kl: float = 0.0, config: dict[str, float] | None = None
+    seed: int,
+    loss_fn: str = "empo2",
+    kl: float = 0.0,
+    config: dict[str, float] | None = None,
+    entropy: float = 0.0,
 ) -> dict[str, Any]:
     """Five rows of unlike length."""
     rng = random.Random(seed)
-    data = [wire_datum(rng, n, loss_fn, kl) for n in (5, 17, 9, 30, 2)]
+    data = [wire_datum(rng, n, loss_fn, kl, entropy) for n in (5, 17, 9, 30, 2)]
     return {"data": data, "loss_fn": loss_fn, "loss_fn_config": config or {}}
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 
-import empo2_trainer
 from empo2_trainer import gguf_export
 from empo2_trainer.gguf_tokenizer import split_name
 from empo2_trainer.model_dir import check_convertible
@@ -21,7 +20,7 @@ from empo2_trainer.protocol import UserError
 from tests.conftest import make_model, make_trainer
 from tests.test_training import nudge
 
-VAULT = Path(empo2_trainer.__file__).parent / "vault" / "weights"
+VAULT = Path(__file__).parents[1] / "vault_pretraining" / "weights"
 SERVER = """
 import json, os, sys
 import xllamacpp as xlc
@@ -107,7 +106,7 @@ def test_llama_server_agrees_with_the_trainer(arch: str, tmp_path: Path) -> None
     gguf_export.write_model(str(model), tmp_path / "base.gguf")
     base = trainers(t.policy, PROMPTS[0])
     nudge(t)
-    adapter = Path(t.publish("m", "v1", overwrite=False)["dir"])
+    adapter = Path(t.export("m", "v1", overwrite=False)["dir"])
     assert float((trainers(t.policy, PROMPTS[0]) - base).abs().max()) > 0.1
     assert_parity(t.policy, tmp_path / "base.gguf", adapter / "adapter.gguf", PROMPTS)
     with t.policy.base():
@@ -119,7 +118,7 @@ def test_the_embedded_policy_agrees_with_llama_server(tmp_path: Path) -> None:
     t = make_trainer(VAULT, tmp_path / "run")
     gguf_export.write_model(str(VAULT), tmp_path / "base.gguf")
     nudge(t)
-    adapter = Path(t.publish("m", "v1", overwrite=False)["dir"])
+    adapter = Path(t.export("m", "v1", overwrite=False)["dir"])
     text = "<|im_start|>user\nLevers: jade, amber. Door 2 of 4 is iron.<|im_end|>\n"
     from tokenizers import Tokenizer
 
@@ -135,7 +134,7 @@ def test_peft_loads_the_export(trainer: Any, model_dir: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     nudge(trainer)
-    directory = trainer.publish("m", "v1", overwrite=False)["dir"]
+    directory = trainer.export("m", "v1", overwrite=False)["dir"]
     fresh = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
     loaded = PeftModel.from_pretrained(fresh, directory).eval()
     for prompt in PROMPTS:

@@ -44,7 +44,7 @@ def assert_close(got: dict[str, Any], want: dict[str, Any], tolerance: float) ->
 
 def test_gradients_do_not_depend_on_the_budget(real_dir: Path, tmp_path: Path) -> None:
     """One padded batch, single rows, checkpointing and autograd agree to 2e-4 of the largest."""
-    trainer = make_trainer(real_dir, tmp_path)
+    trainer = make_trainer(real_dir, tmp_path, formats=("peft",))
     nudge(trainer)
     batch = wire_batch(1, kl=0.2, config=OFF)
     budget = trainer.policy.budget(True)
@@ -70,7 +70,7 @@ def test_gradients_do_not_depend_on_the_budget(real_dir: Path, tmp_path: Path) -
 def test_long_rows_split_their_mlps(
     real_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = make_trainer(real_dir, tmp_path)
+    trainer = make_trainer(real_dir, tmp_path, formats=("peft",))
     nudge(trainer)
     batch = wire_batch(1, kl=0.2, config=OFF)
     trainer.policy.budget(True).kept = NEVER
@@ -85,7 +85,7 @@ def test_long_rows_split_their_mlps(
 
 
 def test_heads_that_scale_or_cap_run_in_chunks(real_dir: Path, tmp_path: Path) -> None:
-    policy = make_trainer(real_dir, tmp_path).policy
+    policy = make_trainer(real_dir, tmp_path, formats=("peft",)).policy
     assert policy.plain_head
     want = {"gemma2": (1.0, 30.0), "granite": (0.25, 0.0)}
     assert (policy.scale, policy.cap) == want.get(real_dir.name, (1.0, 0.0))
@@ -93,7 +93,7 @@ def test_heads_that_scale_or_cap_run_in_chunks(real_dir: Path, tmp_path: Path) -
 
 def test_only_layers_that_allow_it_skip_a_product(real_dir: Path, tmp_path: Path) -> None:
     """Gemma 2 normalises the MLP's output, so its second computation needs the product."""
-    layers = make_trainer(real_dir, tmp_path).policy.checkpointing.layers
+    layers = make_trainer(real_dir, tmp_path, formats=("peft",)).policy.checkpointing.layers
     assert len(layers) == 3
     skipped = {layer.mlp.down_proj.skipped_in_replay for layer in layers}
     assert skipped == {real_dir.name != "gemma2"}

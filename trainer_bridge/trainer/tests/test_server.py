@@ -175,18 +175,21 @@ def broken(**change: Any) -> dict[str, Any]:
 
 LONG = {"data": [1.0] * 300}
 BAD_BATCHES: list[tuple[dict[str, Any], str]] = [
-    (broken(weights=None), "datum 1: loss_fn empo2 needs loss_fn_inputs weights"),
-    (broken(reward={"data": []}), "does not read reward: it reads target_tokens, weights"),
-    (broken(weights={"data": [1.0]}), "weights has 1 values for 17 input tokens"),
-    (broken(weights={"data": [1e39] * 17}), "weights has a value that is not finite"),
-    (broken(weights={"data": [1] * 17, "dtype": "float8"}), "dtype 'float8'"),
-    (broken(weights={"data": [1] * 17, "shape": [17, 1]}), "shape [17, 1]"),
-    (broken(weights={"data": [1] * 17, "sparse_crow_indices": [0]}), "sparse"),
+    (broken(logprobs=None), "datum 1: loss_fn empo2 needs loss_fn_inputs logprobs"),
+    (broken(reward={"data": []}), "does not read reward: it reads target_tokens, logprobs"),
+    (broken(loss_mask={"data": [1.0]}), "loss_mask has 1 values for 17 input tokens"),
+    (broken(loss_mask={"data": [1e39] * 17}), "loss_mask has a value that is not finite"),
+    (broken(loss_mask={"data": [1] * 17, "dtype": "float8"}), "dtype 'float8'"),
+    (broken(loss_mask={"data": [1] * 17, "shape": [17, 1]}), "shape [17, 1]"),
+    (broken(loss_mask={"data": [1] * 17, "sparse_crow_indices": [0]}), "sparse"),
     (broken(target_tokens={"data": [1.5] * 17}), "must be integers"),
     (broken(target_tokens={"data": [300] * 17}), "id 300 outside the vocabulary of 300"),
     (broken(tokens=[5] * 16 + [-1]), "model_input has id -1 outside"),
     (broken(tokens=[]), "no tokens"),
-    (broken(tokens=[1] * 300, weights=LONG), "300 tokens are more than the model's context of 256"),
+    (
+        broken(tokens=[1] * 300, loss_mask=LONG),
+        "300 tokens are more than the model's context of 256",
+    ),
     ({**wire_batch(1), "data": []}, "data is empty"),
     ({**wire_batch(1), "loss_fn": "grpo"}, "unknown loss_fn 'grpo'"),
     ({**wire_batch(1), "loss_fn_config": {"eps": 1.0}}, "has no key 'eps'"),
@@ -230,7 +233,7 @@ def test_http_refusals(client: Client) -> None:
     assert client.post("create_session", headers=bearer).status_code == 200
     r = client.post("asample")
     assert r.status_code == 404
-    assert "does not sample" in r.json()["detail"]
+    assert "cannot sample" in r.json()["detail"]
     proto = {**client.headers, "content-type": "application/x-protobuf"}
     r = client.http.post("/api/v1/forward_backward", content=b"\x08", headers=proto)
     assert r.status_code == 415

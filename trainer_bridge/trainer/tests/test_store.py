@@ -70,14 +70,14 @@ def test_a_damaged_checkpoint_is_refused(trainer: Any) -> None:
 
 
 def test_equal_content_is_idempotent_other_content_is_not(trainer: Any) -> None:
-    first = trainer.publish("m", "v000001", overwrite=False)
+    first = trainer.export("m", "v000001", overwrite=False)
     stamp = Path(first["dir"]).stat().st_mtime_ns
-    assert trainer.publish("m", "v000001", overwrite=False) == first
+    assert trainer.export("m", "v000001", overwrite=False) == first
     assert Path(first["dir"]).stat().st_mtime_ns == stamp
     train(trainer, range(1))
     with pytest.raises(UserError, match="exists with other content"):
-        trainer.publish("m", "v000001", overwrite=False)
-    trainer.publish("m", "v000001", overwrite=True)
+        trainer.export("m", "v000001", overwrite=False)
+    trainer.export("m", "v000001", overwrite=True)
     assert Path(first["dir"]).stat().st_mtime_ns != stamp
     assert [p.name for p in Path(first["dir"]).parent.iterdir()] == ["v000001"]
     modes = {p.stat().st_mode & 0o777 for p in Path(first["dir"]).iterdir()}
@@ -94,9 +94,9 @@ def test_a_failing_disk_leaves_nothing_half_made(
     with monkeypatch.context() as m:
         m.setattr(os, "fsync", fail)
         with pytest.raises(StoreError, match=words):
-            trainer.publish("m", "v1", overwrite=False)
+            trainer.export("m", "v1", overwrite=False)
     assert list(trainer.adapters.root.iterdir()) == []
-    assert trainer.publish("m", "v1", overwrite=False)["dir"]
+    assert trainer.export("m", "v1", overwrite=False)["dir"]
 
 
 def test_a_root_that_cannot_be_used_is_named(tmp_path: Path) -> None:

@@ -74,8 +74,8 @@ def test_a_busy_torch_thread_delays_no_text(ask: Any, served: Any) -> None:
 
 
 def test_text_refusals(ask: Any, served: Any) -> None:
-    assert "no control token" in ask("control_token", 400, text="<|none|>")["detail"]
-    assert "no control token" in ask("control_token", 400, text="the")["detail"]
+    assert "not a control token" in ask("control_token", 400, text="<|none|>")["detail"]
+    assert "not a control token" in ask("control_token", 400, text="the")["detail"]
     for tokens in ([1, 99999], [-1], [1 << 40]):
         assert "tokens[" in ask("detokenize", 400, tokens=tokens)["detail"]
     assert "tokens" in ask("detokenize", 400)["detail"]
@@ -90,7 +90,7 @@ def test_the_template_is_the_models(tmp_path: Path, model_dir: Path) -> None:
 
     from empo2_trainer.protocol import UserError
     from empo2_trainer.text import Codec, Detokenize, Message, Render
-    from empo2_trainer.vault.tokenizer import CHAT_TEMPLATE
+    from vault_pretraining.tokenizer import CHAT_TEMPLATE
 
     shutil.copy(model_dir / "tokenizer.json", tmp_path)
     shutil.copy(model_dir / "config.json", tmp_path)
@@ -106,6 +106,12 @@ def test_the_template_is_the_models(tmp_path: Path, model_dir: Path) -> None:
         Codec(str(tmp_path)).render(Render(messages))
     want = "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n"
     assert render(CHAT_TEMPLATE) == want
+    template = "{{ 'short' if brief else 'long' }}"
+    assert render(template) == "long"
+    codec = Codec(str(tmp_path))
+    assert codec.render(Render(messages, template_args={"brief": True})) == {"text": "short"}
+    with pytest.raises(UserError, match="refuses the messages"):
+        codec.render(Render(messages, template_args={"tokenize": True}))
     with pytest.raises(UserError, match="no system role here"):
         render("{{ raise_exception('no system role here') }}")
     with pytest.raises(UserError, match="refuses the messages"):

@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from empo2_trainer import step
+from empo2_trainer import head, step
+from empo2_trainer.losses import parse
 from empo2_trainer.protocol import AdamParams, LoraSpec, UserError
 from tests.conftest import checked, computed, make_trainer, wire_batch
 from tests.test_losses import slow_empo2
@@ -35,10 +36,19 @@ def plain_gradient(trainer: Any, sequences: Any, loss: Any) -> tuple[float, list
         with trainer.policy.base():
             base = F.log_softmax(hf(input_ids=ids).logits[0].double(), -1)
         logp = logp_all.gather(-1, targets[:, None])[:, 0]
-        w, q, a, kl = (
-            torch.from_numpy(x).double() for x in (s.weights, s.logprobs, s.advantages, s.kl)
+        mask, w, q, a, kl, c = (
+            torch.from_numpy(x).double()
+            for x in (
+                s.loss_mask,
+                s.importance_weights,
+                s.logprobs,
+                s.advantages,
+                s.kl,
+                s.entropy,
+            )
         )
-        total = total + slow_empo2(logp, w, q, a, dict(loss.config))
+        total = total + slow_empo2(logp, mask * w, q, a, dict(loss.config))
+        total = total + (c * (logp_all.exp() * logp_all).sum(-1)).sum()
         if loss.exact_kl:
             total = total + (kl * (logp_all.exp() * (logp_all - base)).sum(-1)).sum()
         else:
@@ -49,12 +59,18 @@ def plain_gradient(trainer: Any, sequences: Any, loss: Any) -> tuple[float, list
     return float(total.detach()), rows, list(torch.autograd.grad(total, parameters))
 
 
+@pytest.mark.parametrize("entropy", [0.0, 0.2])
 @pytest.mark.parametrize("estimator", [0.0, 1.0])
 @pytest.mark.parametrize("floor", [-5.0, -1e30])
-def test_empo2_equals_plain_autograd(trainer: Any, estimator: float, floor: float) -> None:
+def test_empo2_equals_plain_autograd(
+    trainer: Any, estimator: float, floor: float, entropy: float
+) -> None:
     nudge(trainer)
     config = {"kl_estimator": estimator, "logprob_floor": floor}
-    sequences, loss = checked(wire_batch(1, kl=0.3, config=config))
+    batch = wire_batch(1, kl=0.3, config=config, entropy=entropy)
+    inputs = batch["data"][3]["loss_fn_inputs"]
+    inputs["importance_weights"] = {"data": [0.1 * i for i in range(30)]}
+    sequences, loss = checked(batch)
     want_loss, want_logp, want_grad = plain_gradient(trainer, sequences, loss)
     got = trainer.run("m", sequences, loss, backward=True)
     assert got["metrics"]["loss:sum"] == pytest.approx(want_loss, rel=1e-5)
@@ -64,6 +80,85 @@ def test_empo2_equals_plain_autograd(trainer: Any, estimator: float, floor: floa
     for (name, g), w in zip(pending.items(), want_grad, strict=True):
         scale = float(w.abs().max())
         torch.testing.assert_close(g, w, rtol=1e-4, atol=1e-4 * scale, msg=name)
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.3])
+def test_the_entropy_gradient_is_autograds(kl: float) -> None:
+    """Without a policy term: advantages are 0. The gradient is by every logit."""
+    g = torch.Generator().manual_seed(2)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=g)
+
+    logits, base = (3 * normal(7, 50)).requires_grad_(), normal(7, 50)
+    coef = torch.tensor([0.5, 0.0, 1.0, 2.0, 0.0, 0.1, 0.3], dtype=torch.float64)
+    one, zero = torch.ones(7, dtype=torch.float64), torch.zeros(7, dtype=torch.float64)
+    on, targets = torch.ones(7, dtype=torch.bool), torch.arange(7)
+    at = head.Positions(targets, on, one, zero, zero, kl * one, coef, on)
+    metrics = head.Metrics()
+    _, got = head.score(
+        logits.detach().clone(), at, parse("empo2", None), base if kl else None, metrics
+    )
+    logp = logits.log_softmax(-1)
+    want = (coef[:, None] * logp.exp() * logp).sum()
+    want = want + kl * (logp.exp() * (logp - base.log_softmax(-1))).sum()
+    want.backward()
+    assert metrics.loss == pytest.approx(float(want.detach()), rel=1e-6)
+    torch.testing.assert_close(got, logits.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_a_loss_mask_keeps_tokens_whose_weight_or_advantage_is_0(trainer: Any) -> None:
+    batch = wire_batch(4, config=OFF)
+    datum = batch["data"][1]["loss_fn_inputs"]
+    trained = int(sum(datum["loss_mask"]["data"]))
+    batch["data"] = [batch["data"][1]]
+    datum["importance_weights"] = {"data": [0.0] * 17}
+    m = trainer.run("m", *checked(batch), backward=True)["metrics"]
+    assert (m["tokens:sum"], m["loss:sum"]) == (trained, 0.0)
+    del datum["importance_weights"]
+    datum["advantages"]["data"] = [0.0] * 17
+    m = trainer.run("m", *checked(batch), backward=True)["metrics"]
+    assert (m["tokens:sum"], m["loss:sum"]) == (trained, 0.0)
+    del datum["loss_mask"]  # the default: advantages that are not 0
+    m = trainer.run("m", *checked(batch), backward=True)["metrics"]
+    assert m["tokens:sum"] == 0
+
+
+def test_the_floor_applies_where_the_floor_mask_is_set(trainer: Any) -> None:
+    batch = wire_batch(4, config={"logprob_floor": -5.0})
+    masked = trainer.run("m", *checked(batch), backward=False)["metrics"]["masked:sum"]
+    assert masked > 0
+    for datum in batch["data"]:
+        length = len(datum["loss_fn_inputs"]["advantages"]["data"])
+        datum["loss_fn_inputs"]["floor_mask"] = {"data": [0] * length, "dtype": "int64"}
+    assert trainer.run("m", *checked(batch), backward=False)["metrics"]["masked:sum"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("loss_mask", 0.5, "datum 0: loss_mask of position 1 is 0.5: must be 0 or 1"),
+        ("floor_mask", 2.0, "floor_mask of position 1 is 2.0: must be 0 or 1"),
+        ("importance_weights", -1.0, "importance_weights of position 1 is -1.0: must not be"),
+    ],
+)
+def test_masks_and_importance_weights_are_checked(name: str, value: float, message: str) -> None:
+    batch = wire_batch(4)
+    batch["data"][0]["loss_fn_inputs"][name] = {"data": [1.0, value, 1.0, 1.0, 1.0]}
+    with pytest.raises(UserError) as e:
+        checked(batch)
+    assert message in str(e.value)
+
+
+def test_weights_of_the_tinker_protocol_set_mask_and_importance_weights() -> None:
+    batch = wire_batch(4, "ppo")
+    inputs = batch["data"][0]["loss_fn_inputs"]
+    inputs["weights"] = {"data": [0.0, 0.5, -2.0, 1.0, 0.0]}
+    sequences, _ = checked(batch)
+    assert sequences[0].loss_mask.tolist() == [False, True, True, True, False]
+    assert sequences[0].importance_weights.tolist() == [0.0, 0.5, -2.0, 1.0, 0.0]
+    assert (sequences[1].loss_mask == (sequences[1].advantages != 0)).all()
+    assert (sequences[1].importance_weights == 1).all()
 
 
 def test_large_heads_run_in_chunks(trainer: Any) -> None:
@@ -99,7 +194,7 @@ def test_models_without_a_plain_head_use_their_logits(trainer: Any) -> None:
 def test_metrics_count_what_they_say(trainer: Any) -> None:
     sequences, loss = checked(wire_batch(4, config={"logprob_floor": -5.0}))
     m = trainer.run("m", sequences, loss, backward=False)["metrics"]
-    trained = sum(int((s.weights != 0).sum()) for s in sequences)
+    trained = sum(int(s.loss_mask.sum()) for s in sequences)
     assert m["tokens:sum"] == trained
     assert 0 < m["masked:sum"] < trained
     assert 0 < m["clipped:sum"] <= trained

@@ -7,10 +7,10 @@ from random import Random
 import pytest
 import torch
 
-from empo2_trainer.vault import data, gates, golden, model, pretrain, tokenizer, world
-from empo2_trainer.vault.muon import Muon, orthogonalise
+from vault_pretraining import data, gates, golden, model, pretrain, tokenizer, world
+from vault_pretraining.muon import Muon, orthogonalise
 
-WEIGHTS = Path(__file__).parents[1] / "empo2_trainer/vault/weights"
+WEIGHTS = Path(__file__).parents[1] / "vault_pretraining/weights"
 
 
 @pytest.fixture(scope="module", name="encoder")

@@ -6,10 +6,10 @@ from random import Random
 
 import pytest
 
-from empo2_trainer.vault import data, gates, golden, tokenizer, world
+from vault_pretraining import data, gates, golden, tokenizer, world
 
 ROOT = Path(__file__).parents[1]
-WEIGHTS = ROOT / "empo2_trainer/vault/weights"
+WEIGHTS = ROOT / "vault_pretraining/weights"
 
 
 def test_golden_file_is_what_the_code_renders() -> None:

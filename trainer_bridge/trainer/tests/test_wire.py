@@ -24,9 +24,12 @@ def test_a_request_of_the_go_client_is_understood() -> None:
     arrays = {name: tensor.data for name, tensor in datum.loss_fn_inputs.items()}
     assert arrays == {
         "target_tokens": [17, 300, 2],
-        "weights": [0, 1, 1],
+        "loss_mask": [0, 1, 1],
+        "importance_weights": [0, 1, 0.75],
         "logprobs": [0, -0.25, -1.5],
         "advantages": [0, 0.125, -0.5],
         "kl": [0, 0.0625, 0.0625],
+        "entropy": [0, 0.03125, 0.03125],
+        "floor_mask": [0, 0, 0],
     }
     assert all(tensor.shape == [3] for tensor in datum.loss_fn_inputs.values())

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/empo2/empo2/orchestrator/config"
+)
+
+// A choice is one key of the new file with the reason for its value.
+type choice struct {
+	key, value, why string // value is TOML
+}
+
+// A planner chooses the keys of a new configuration.
+type planner struct {
+	subject
+	env, algorithm string
+	profile        string
+	profileWhy     string
+	choices        []choice
+	notes          []string // for the summary
+}
+
+func newPlanner(s subject, env, algorithm string) *planner {
+	return &planner{subject: s, env: env, algorithm: algorithm}
+}
+
+func (p *planner) trains() bool { return p.algorithm != "adapt" }
+
+func (p *planner) set(key, value, why string) {
+	p.choices = append(p.choices, choice{key, value, why})
+}
+
+// choose decides on everything.
+func (p *planner) choose() {
+	p.chooseProfile()
+	p.set("model.path", strconv.Quote(p.model.Path), p.describeModel())
+	p.set("run.name", strconv.Quote(p.runName()), "model, environment and algorithm: each run needs a name of its own")
+	p.chooseEnvironment()
+	if p.algorithm != "empo2" {
+		p.set("algorithm.name", strconv.Quote(p.algorithm), "given with --algorithm")
+	}
+	p.chooseOptimizer()
+	p.chooseSampler()
+}
+
+// runName is, for example, "SmolLM2-135M-vault-empo2".
+func (p *planner) runName() string {
+	model := strings.TrimSuffix(filepath.Base(p.model.Path), ".gguf")
+	return strings.Join([]string{model, p.env, p.algorithm}, "-")
+}
+
+const gigabyte = 1e9
+
+// chooseProfile goes by the hardware.
+func (p *planner) chooseProfile() {
+	gpus := p.machine.GPUs
+	if len(gpus) == 0 {
+		p.profile, p.profileWhy = "cpu", "no GPU was found"
+		return
+	}
+	memory := float64(gpus[0].Memory)
+	switch {
+	case memory >= 70*gigabyte:
+		p.profile, p.profileWhy = "gpu-80gb", describeGPU(gpus[0])
+	case memory >= 20*gigabyte:
+		p.profile, p.profileWhy = "gpu-24gb", describeGPU(gpus[0])
+	case memory > 0:
+		p.profile, p.profileWhy = "gpu-24gb", describeGPU(gpus[0])+": the smallest profile with a GPU"
+		p.notes = append(p.notes,
+			"the GPU is smaller than the profile expects: lower rollout.concurrency if memory runs out")
+	default:
+		p.profile, p.profileWhy = "gpu-24gb", describeGPU(gpus[0])+" of unknown memory: the smallest profile with a GPU"
+	}
+}
+
+// chooseEnvironment takes the paper's prompts where there are some, and an easy
+// vault.
+func (p *planner) chooseEnvironment() {
+	if p.env != "vault" {
+		p.set("env.name", strconv.Quote(p.env), "given with --env")
+	}
+	switch p.env {
+	case "vault":
+		p.set("env.name", strconv.Quote(p.env), "built in: it needs no data and no other program")
+		why := "an easy game, because the model has never seen it"
+		p.set("env.vault.doors", "2", why)
+		p.set("env.vault.levers", "4", why)
+		p.set("env.vault.score", `"partial"`,
+			"each opened door counts, so that there is something to learn from at once")
+	case "scienceworld":
+		p.set("prompt.template", `"recipe"`, "the paper's prompts for ScienceWorld")
+	case "webshop":
+		p.set("prompt.template", `"recipe"`, "prompts in the paper's form for WebShop")
+		p.set("rollout.max_turns", "15", "the shop's own limit")
+	}
+}
+
+// chooseOptimizer scales the learning rate with the model: small models need
+// more.
+func (p *planner) chooseOptimizer() {
+	if !p.trains() {
+		return
+	}
+	n := float64(p.model.Parameters)
+	switch {
+	case n == 0:
+	case n < 0.3e9:
+		p.set("optimizer.learning_rate", "5e-4", "this worked for 135 M parameters with LoRA")
+	case n < 1e9:
+		p.set("optimizer.learning_rate", "1e-4", "between 5e-4 for 0.1 B parameters and 1e-5 for 7 B")
+	case n < 5e9:
+		p.set("optimizer.learning_rate", "2e-5", "between 5e-4 for 0.1 B parameters and 1e-5 for 7 B")
+	default:
+		p.set("optimizer.learning_rate", "1e-5", "ten times the paper's 1e-6 for full fine-tuning, as LoRA needs more")
+	}
+}
+
+// chooseSampler sets the backend and what the model's chat template needs.
+func (p *planner) chooseSampler() {
+	why := map[string]string{
+		"llamacpp": "llama-server is installed with empo2's Python environment and needs no GPU",
+		"vllm":     "the fastest server on a GPU; empo2 starts it",
+	}[p.backend]
+	if why == "" {
+		why = "given with --backend"
+	}
+	p.chooseConcurrency()
+	p.set("sampler.backend", strconv.Quote(p.backend), why)
+	if p.backend != "openai" && !p.model.ChatTemplate {
+		p.set("sampler.template", `"chatml"`,
+			"the tokenizer has no chat template; choose the one that the model was trained with, if any")
+		p.notes = append(p.notes, "the model has no chat template: a base model rarely follows instructions")
+	}
+	if p.model.Thinking {
+		p.set("sampler.template_args", "{enable_thinking = false}",
+			"the chat template has this argument, and max_tokens leaves no room for thoughts")
+	}
+	if p.backend == "vllm" {
+		p.notes = append(p.notes,
+			`vLLM must be installed: pip install vllm, or set sampler.vllm.python or sampler.vllm.urls`)
+	}
+}
+
+// serversAtOnce are the llama-servers that run while a version replaces another:
+// the base model's, the old version's and the new one's.
+const serversAtOnce = 3
+
+// chooseConcurrency lets the caches of llama-server fit into the memory.
+func (p *planner) chooseConcurrency() {
+	perToken := 4 * p.model.CacheValues // float32
+	if p.backend != "llamacpp" || perToken == 0 || p.machine.Memory == 0 {
+		return
+	}
+	tokens := p.contextTokens()
+	perEpisode := int64(tokens) * perToken * serversAtOnce
+	n := max(1, min(8, p.cacheMemory()/perEpisode))
+	p.set("rollout.concurrency", strconv.FormatInt(n, 10),
+		fmt.Sprintf("%d episodes × %d tokens × %d kB of float32 cache × %d servers = %.1f GB of %.1f GB",
+			n, tokens, perToken/1000, serversAtOnce, float64(n*perEpisode)/gigabyte, float64(p.machine.Memory)/gigabyte))
+	if p.cacheMemory() < perEpisode {
+		p.notes = append(p.notes, fmt.Sprintf("the model needs about %.0f GB of memory; this machine has %.0f GB",
+			float64(p.machine.Memory-p.cacheMemory()+perEpisode)/gigabyte, float64(p.machine.Memory)/gigabyte))
+	}
+}
+
+// contextTokens is the length of an episode under the profile, within the
+// model's limit.
+func (p *planner) contextTokens() int {
+	c, err := config.Source{Profile: p.profile}.Load()
+	if err != nil {
+		return p.model.Context
+	}
+	return c.ContextTokens(p.model.Context)
+}
+
+// cacheMemory is half of what is left beside the weights, in bytes: the trainer
+// and the servers, which share theirs, hold 4 bytes a parameter each. The other
+// half is for the trainer's activations.
+func (p *planner) cacheMemory() int64 {
+	copies := int64(1)
+	if p.trains() {
+		copies = 2
+	}
+	return max(0, (p.machine.Memory-2*gigabyte-copies*4*p.model.Parameters)/2)
+}
+
+// add takes the user's own keys, which replace those chosen before.
+func (p *planner) add(sets []string) error {
+	for _, set := range sets {
+		key, value, err := config.ParseSet(set)
+		if err != nil {
+			return err
+		}
+		if key == "profile" {
+			p.profile, p.profileWhy = strings.Trim(value, `"`), "given with --set"
+			continue
+		}
+		replaced := false
+		for i, c := range p.choices {
+			if c.key == key {
+				p.choices[i] = choice{key, value, "given with --set"}
+				replaced = true
+			}
+		}
+		if !replaced {
+			p.set(key, value, "given with --set")
+		}
+	}
+	return nil
+}
+
+// write writes the file: the tables in the order of their first key.
+func (p *planner) write(w io.Writer) {
+	fmt.Fprintf(w, "# Written by empo2 init for %s on this machine: %s.\n", filepath.Base(p.model.Path),
+		p.describeMachine())
+	fmt.Fprintf(w,
+		"# All other keys have the profile's values or their defaults: empo2 config shows them with their meaning.\n\n")
+	fmt.Fprintf(w, "# %s\nprofile = %q\n", p.profileWhy, p.profile)
+	var tables []string
+	byTable := map[string][]choice{}
+	for _, c := range p.choices {
+		table := c.key[:strings.LastIndex(c.key, ".")]
+		if byTable[table] == nil {
+			tables = append(tables, table)
+		}
+		byTable[table] = append(byTable[table], c)
+	}
+	for _, table := range tables {
+		fmt.Fprintf(w, "\n[%s]\n", table)
+		for _, c := range byTable[table] {
+			if c.why != "" {
+				fmt.Fprintf(w, "# %s\n", c.why)
+			}
+			fmt.Fprintf(w, "%s = %s\n", c.key[len(table)+1:], c.value)
+		}
+	}
+}

@@ -1,0 +1,140 @@
+package config
+
+import "reflect"
+
+// Machine is what the defaults depend on.
+type Machine struct {
+	GPU bool // a GPU that torch and vLLM can use
+}
+
+// derive fills in the values that follow from others: those that are still
+// empty, 0 or "auto".
+func derive(c *Config, m Machine) {
+	if c.Run.Name == "" {
+		c.Run.Name = c.Env.Name
+	}
+	deriveSampler(&c.Sampler, m)
+	if c.Trainer.Dtype == "auto" {
+		c.Trainer.Dtype = "float32"
+		if m.GPU && c.Trainer.Device != "cpu" {
+			c.Trainer.Dtype = "bfloat16"
+		}
+	}
+	if c.Rollout.Concurrency == 0 {
+		c.Rollout.Concurrency = episodesAtOnce(c.Sampler)
+	}
+	if c.Env.ScienceWorld.Concurrency == 0 {
+		c.Env.ScienceWorld.Concurrency = c.Rollout.Concurrency
+	}
+	if c.Sampler.Concurrency == 0 {
+		n := c.Sampler.Replicas()
+		c.Sampler.Concurrency = (c.Rollout.Concurrency + n - 1) / n
+	}
+	if c.Sampler.CanaryTolerance == 0 {
+		c.Sampler.CanaryTolerance = canaryTolerance(*c)
+	}
+	if c.Loss.AverageLength == 0 {
+		c.Loss.AverageLength = c.Rollout.MaxTurns * c.Rollout.MaxTokens
+	}
+	if v := &c.Sampler.VLLM; v.GPUMemoryUtilization == 0 && c.Algorithm.Name != "adapt" {
+		v.GPUMemoryUtilization = 0.5 // the trainer has the other half
+	}
+}
+
+func deriveSampler(s *Sampler, m Machine) {
+	if s.Backend == "auto" {
+		s.Backend = "llamacpp"
+		if m.GPU {
+			s.Backend = "vllm"
+		}
+	}
+}
+
+// episodesAtOnce is how many episodes keep a server of this kind busy.
+func episodesAtOnce(s Sampler) int {
+	switch s.Backend {
+	case "vllm", "sglang":
+		return 64 * s.Replicas()
+	case "openai":
+		return 16
+	}
+	return 8
+}
+
+// canaryTolerance is what the precision of server and trainer allows. Measured:
+// at most 3e-5 nats between two in float32, 0.03 to 0.06 with a server of
+// default precision, 0.007 with Ollama, 0.17 with a file in Q4_1.
+func canaryTolerance(c Config) float64 {
+	s, float32Trainer := c.Sampler, c.Trainer.Dtype == "float32"
+	switch {
+	case s.Backend == "llamacpp" && s.LlamaCPP.GGUF != "":
+		return 0.3
+	case s.Backend == "llamacpp" && s.LlamaCPP.ExactLogprobs && float32Trainer:
+		return 1e-3
+	case s.Backend == "vllm" && s.VLLM.ExactLogprobs && len(s.VLLM.URLs) == 0 && float32Trainer:
+		return 1e-3
+	case s.Backend == "ollama" && float32Trainer:
+		return 0.05
+	}
+	return 0.1
+}
+
+// derivedKeys are the keys that derive may fill in.
+var derivedKeys = []string{
+	"run.name", "loss.average_length", "rollout.concurrency", "env.scienceworld.concurrency", "trainer.dtype",
+	"sampler.backend", "sampler.concurrency", "sampler.canary_tolerance", "sampler.vllm.gpu_memory_utilization",
+}
+
+// underived is the value of a derived key of c if its user had left it out.
+func underived(c, base Config, key string, m Machine) string {
+	defaults := map[string]reflect.Value{}
+	walk(reflect.ValueOf(base), "", func(name string, v reflect.Value) { defaults[name] = v }, nil)
+	walk(reflect.ValueOf(&c).Elem(), "", func(name string, v reflect.Value) {
+		if name == key {
+			v.Set(defaults[name])
+		}
+	}, nil)
+	derive(&c, m)
+	return values(c)[key]
+}
+
+// turnTokens are what a turn adds to a conversation beside the reply: the
+// observation and the template's own tokens, by estimate.
+const turnTokens = 256
+
+// EpisodeTokens is the length of the longest conversation to expect: an opening
+// with tips, all turns, and the request for a tip. It is a multiple of 1024.
+func (c Config) EpisodeTokens() int {
+	n := 1024 + c.Rollout.MaxTurns*(c.Rollout.MaxTokens+turnTokens) + c.Reflection.MaxTokens
+	return (n + 1023) / 1024 * 1024
+}
+
+// ContextTokens is how many tokens of a conversation a server must hold: the
+// user's number, or what an episode needs within the model's own limit.
+// modelLimit is 0 if that is unknown.
+func (c Config) ContextTokens(modelLimit int) int {
+	if c.Sampler.MaxModelLen > 0 {
+		return c.Sampler.MaxModelLen
+	}
+	if n := c.EpisodeTokens(); modelLimit == 0 || n < modelLimit {
+		return n
+	}
+	return modelLimit
+}
+
+// NeedsModel reports whether a run needs model.path: it trains, or empo2 starts
+// the server.
+func (c Config) NeedsModel() bool {
+	s := c.Sampler
+	launched := s.Backend == "llamacpp" || s.Backend == "vllm" && len(s.VLLM.URLs) == 0 && len(s.VLLM.Launch) == 0
+	return c.Algorithm.Name != "adapt" || launched
+}
+
+// RequireModel refuses a run that needs a model and has none.
+func RequireModel(c Config) error {
+	if c.Model.Path != "" || !c.NeedsModel() {
+		return nil
+	}
+	return &Error{"model.path", "no model is named",
+		"empo2 run --profile demo runs the demonstration; empo2 init --model DIR writes a configuration for your model"}
+}

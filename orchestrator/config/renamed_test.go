@@ -1,0 +1,85 @@
+package config
+
+import (
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/BurntSushi/toml"
+)
+
+func formatAny(v any) string {
+	if list, ok := v.([]any); ok {
+		parts := make([]string, len(list))
+		for i, x := range list {
+			parts[i] = formatAny(x)
+		}
+		return "[" + strings.Join(parts, ", ") + "]"
+	}
+	return format(reflect.ValueOf(v))
+}
+
+// Every key of an earlier version is valid today, or answered with what
+// replaced it, in a file and in --set.
+func TestKeysOfAnEarlierVersion(t *testing.T) {
+	var old map[string]any
+	if _, err := toml.DecodeFile("testdata/config-c4ce585.toml", &old); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	eachKey("", old, func(key string, value any) {
+		n++
+		now, isOld := renamed[key]
+		if _, valid := keys()[key]; valid == isOld {
+			t.Errorf("%s: valid %v, renamed %v", key, valid, isOld)
+		}
+		if !isOld {
+			return
+		}
+		i := strings.LastIndex(key, ".")
+		file := writeFile(t, "old.toml", "["+key[:i]+"]\n"+key[i+1:]+" = "+formatAny(value)+"\n")
+		_, fromFile := load("", []string{file}, nil)
+		_, fromSet := load("", nil, []string{key + "=" + formatAny(value)})
+		for where, err := range map[string]error{file + ":2": fromFile, "--set " + key: fromSet} {
+			want := key + " is now " + now
+			if now == "" {
+				want = key + " is no longer needed"
+			}
+			if err == nil || !strings.Contains(err.Error(), where) || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v", where, err)
+			}
+		}
+	})
+	if n < 100 {
+		t.Errorf("the earlier version has %d keys", n)
+	}
+	for key, now := range renamed {
+		name, _, _ := strings.Cut(strings.Trim(now, ","), " ")
+		if _, valid := keys()[strings.TrimSuffix(name, ",")]; !valid && now != "" {
+			t.Errorf("%s: %q is not a key", key, now)
+		}
+	}
+}
+
+// The file of an earlier version is answered with all its old keys at once, and
+// so is the configuration in a run's folder.
+func TestAWholeFileOfAnEarlierVersion(t *testing.T) {
+	text, err := os.ReadFile("testdata/config-c4ce585.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Parse(string(text), "runs/old/run.db")
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{"runs/old/run.db:13: ", "run.minutes is now run.max_seconds",
+		"trainer.model is now model.path"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%v\nwants %q", err, want)
+		}
+	}
+	if n := strings.Count(err.Error(), " is now "); n != len(renamed)-1 {
+		t.Errorf("%d of %d keys are named", n, len(renamed))
+	}
+}

@@ -1,0 +1,145 @@
+package inspect
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Machine is the hardware that a run would use.
+type Machine struct {
+	Cores  int
+	Memory int64 // bytes of main memory; 0: unknown
+	GPUs   []GPU
+}
+
+// GPU is one graphics processor.
+type GPU struct {
+	Name   string
+	Memory int64 // bytes; 0: unknown
+}
+
+// Probe says where the machine is looked at. The zero value is this machine;
+// tests replace its parts.
+type Probe struct {
+	Root string // in front of /proc, /sys and /dev
+	// Run runs a command and returns its output; nil: exec.
+	Run func(name string, args ...string) (string, error)
+}
+
+// Machine looks at the machine. What it cannot find out stays 0.
+func (p Probe) Machine() Machine {
+	return Machine{Cores: runtime.NumCPU(), Memory: p.memory(), GPUs: p.gpus()}
+}
+
+const mebibyte = 1 << 20
+
+// memory is what /proc/meminfo says, or less in a container; on macOS what
+// sysctl says.
+func (p Probe) memory() int64 {
+	text, err := os.ReadFile(p.path("/proc/meminfo"))
+	if err != nil {
+		out, _ := p.run("sysctl", "-n", "hw.memsize")
+		n, _ := strconv.ParseInt(strings.TrimSpace(out), 10, 64)
+		return n
+	}
+	total := int64(0)
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "MemTotal:" {
+			kib, _ := strconv.ParseInt(f[1], 10, 64)
+			total = kib << 10
+		}
+	}
+	limit, err := os.ReadFile(p.path("/sys/fs/cgroup/memory.max"))
+	if n, bad := strconv.ParseInt(strings.TrimSpace(string(limit)), 10, 64); err == nil && bad == nil {
+		total = min(total, n)
+	}
+	return total
+}
+
+// gpus asks nvidia-smi; without it the driver's files say what is there.
+func (p Probe) gpus() []GPU {
+	out, err := p.run("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
+	if err == nil {
+		return parseSMI(out)
+	}
+	var gpus []GPU
+	files, _ := filepath.Glob(p.path("/proc/driver/nvidia/gpus/*/information")) // the pattern is valid
+	for _, file := range files {
+		gpus = append(gpus, GPU{Name: modelLine(file)})
+	}
+	for _, d := range drivers {
+		if len(gpus) == 0 && p.exists(d.file) {
+			gpus = append(gpus, GPU{Name: d.gpu})
+		}
+	}
+	return gpus
+}
+
+// drivers are files that exist only where torch can use a GPU.
+var drivers = []struct{ file, gpu string }{
+	{"/dev/nvidiactl", "NVIDIA GPU"},
+	{"/dev/kfd", "AMD GPU"},
+	{"/usr/lib/wsl/lib/libcuda.so.1", "NVIDIA GPU of WSL2"}, // /dev/dxg exists without one, too
+}
+
+// HasGPU reports whether there is a GPU that torch can use, from files alone.
+func (p Probe) HasGPU() bool {
+	for _, d := range drivers {
+		if p.exists(d.file) {
+			return true
+		}
+	}
+	return false
+}
+
+func (p Probe) exists(path string) bool {
+	_, err := os.Stat(p.path(path))
+	return err == nil
+}
+
+// parseSMI reads lines such as "NVIDIA H100 80GB HBM3, 81559" (MiB).
+func parseSMI(out string) []GPU {
+	var gpus []GPU
+	for line := range strings.Lines(out) {
+		i := strings.LastIndex(line, ",")
+		if i < 0 {
+			continue
+		}
+		mib, _ := strconv.ParseInt(strings.TrimSpace(line[i+1:]), 10, 64)
+		gpus = append(gpus, GPU{Name: strings.TrimSpace(line[:i]), Memory: mib * mebibyte})
+	}
+	return gpus
+}
+
+// modelLine is the line "Model:" of the NVIDIA driver's file on a GPU.
+func modelLine(file string) string {
+	text, _ := os.ReadFile(file) // a driver that is just unloaded
+	for line := range strings.Lines(string(text)) {
+		if name, ok := strings.CutPrefix(line, "Model:"); ok {
+			return strings.TrimSpace(name)
+		}
+	}
+	return "NVIDIA GPU"
+}
+
+func (p Probe) path(path string) string { return filepath.Join("/", p.Root, path) }
+
+// probeTimeout bounds a command such as nvidia-smi, which hangs on a broken
+// driver.
+const probeTimeout = 10 * time.Second
+
+func (p Probe) run(name string, args ...string) (string, error) {
+	if p.Run != nil {
+		return p.Run(name, args...)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, name, args...).Output()
+	return string(out), err
+}

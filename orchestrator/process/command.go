@@ -1,0 +1,117 @@
+// Package process runs child processes: inference servers, trainers,
+// simulators and short-lived tools. [Start] runs a process and waits until it
+// is ready, [Keep] also starts it again when it ends, [Run] and [Output] run
+// a tool to its end.
+//
+// Every child process
+//   - has a process group of its own: Ctrl-C in the terminal reaches only us,
+//     and a signal from us reaches the whole group;
+//   - ends when we end, even by SIGKILL (see guard_unix.go);
+//   - gets a cleaned environment (see [Environ]);
+//   - ends with an [ExitError] that has its last lines of output and a hint.
+package process
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// A Command says what to run. Only Args is required.
+type Command struct {
+	Name string   // in errors and logs, for example "vllm"; empty: the program's file name
+	Args []string // program and arguments
+	Dir  string   // working directory; empty: ours
+
+	Env     []string // KEY=VALUE, added to [Environ]; the place for secrets
+	Without []string // names of further variables that the child must not inherit
+	Secrets []string // replaced in logs and errors; empty strings are ignored
+
+	// Ready is called with each line of stdout until it returns true or an
+	// error. An error ends the start. Nil: stdout says nothing about readiness.
+	Ready func(line string) (bool, error)
+	// Poll is called until it returns nil. Nil: there is nothing to ask.
+	// Without Ready and Poll, a process is ready at once.
+	Poll         func(ctx context.Context) error
+	PollInterval time.Duration // 0: 250 milliseconds
+	StartTimeout time.Duration // until the process is ready; 0: 10 minutes
+
+	// Stdin keeps the child's stdin open until Stop. It is for programs that
+	// end by themselves when their stdin ends. Other programs read /dev/null.
+	Stdin bool
+	// Grace is how long the process may take to end after each step of Stop;
+	// 0: 10 seconds.
+	Grace time.Duration
+
+	// Stdout and Stderr are called with each line, without its end. They
+	// return whether an error should quote the line. Nil: the line is logged
+	// at level debug, and quoted. Each is called by one goroutine at a time.
+	Stdout func(line string) bool
+	Stderr func(line string) bool
+	Merge  bool   // stderr is treated as stdout, in the order of writing
+	Hints  []Hint // the first that matches the quoted lines is shown
+
+	Log zerolog.Logger // the zero value is silent
+}
+
+// A Hint is a remedy for what a process said before it ended.
+type Hint struct{ Said, Remedy string }
+
+func (c Command) withDefaults() (Command, error) {
+	if len(c.Args) == 0 || c.Args[0] == "" {
+		return c, errors.New("no command")
+	}
+	if c.Name == "" {
+		c.Name = filepath.Base(c.Args[0])
+	}
+	for value, d := range map[*time.Duration]time.Duration{
+		&c.PollInterval: 250 * time.Millisecond, &c.StartTimeout: 10 * time.Minute, &c.Grace: 10 * time.Second,
+	} {
+		if *value == 0 {
+			*value = d
+		}
+	}
+	for _, each := range []*func(string) bool{&c.Stdout, &c.Stderr} {
+		if *each == nil {
+			*each = c.logLine
+		}
+	}
+	return c, nil
+}
+
+func (c Command) logLine(line string) bool {
+	c.Log.Debug().Str("line", line).Msg(c.Name)
+	return true
+}
+
+// redact replaces the secrets in a text.
+func (c Command) redact(text string) string {
+	for _, secret := range c.Secrets {
+		if secret != "" {
+			text = strings.ReplaceAll(text, secret, "…")
+		}
+	}
+	return text
+}
+
+// line is the command as one line for logs. An argument that is a whole
+// script or document is shortened.
+func (c Command) line() string {
+	const most = 200
+	words := make([]string, len(c.Args))
+	for i, word := range c.Args {
+		word, _, cut := strings.Cut(c.redact(word), "\n")
+		if len(word) > most {
+			word, cut = word[:most], true
+		}
+		if cut {
+			word += "…"
+		}
+		words[i] = word
+	}
+	return strings.Join(words, " ")
+}

@@ -1,0 +1,71 @@
+package process
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+)
+
+// What a [Hint] can match when the system ended a process without a word.
+const (
+	SaidKilled  = "killed by the system"
+	SaidIllegal = "illegal instruction"
+)
+
+var defaultHints = []Hint{
+	{SaidKilled, "the system killed it, most likely because memory ran out"},
+	{SaidIllegal, "the program needs instructions that this processor does not have"},
+}
+
+// An ExitError says how a process ended.
+type ExitError struct {
+	Name    string
+	State   string   // for example "exit status 1" or "signal: killed"
+	Stopped bool     // we ended it
+	Output  []string // the last lines that it wrote
+	Hint    string   // a remedy; empty: none is known
+}
+
+// Error is the state, the output and the hint on several lines.
+func (e *ExitError) Error() string {
+	text := fmt.Sprintf("%s ended: %s%s", e.Name, e.State, block(e.Output))
+	if e.Hint != "" {
+		text += "\n  hint: " + e.Hint
+	}
+	return text
+}
+
+// exitError describes an end. An end of a server is an error whatever its
+// status: servers have ended with 0 after an internal error.
+func (p *Process) exitError() *ExitError {
+	e := &ExitError{Name: p.c.Name, Stopped: p.ended.Load(), Output: p.Tail()}
+	if p.cmd.ProcessState == nil {
+		e.State = "its end was not observed"
+		return e
+	}
+	e.State = p.cmd.ProcessState.String()
+	said := e.Output
+	if s, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && s.Signaled() {
+		switch {
+		case s.Signal() == syscall.SIGILL:
+			said = append(said, SaidIllegal)
+		case s.Signal() == syscall.SIGKILL && !e.Stopped:
+			said = append(said, SaidKilled)
+		}
+	}
+	e.Hint = HintFor(block(said), p.c.Hints, defaultHints)
+	return e
+}
+
+// HintFor is the remedy of the first hint that matches what was said; empty:
+// none does.
+func HintFor(said string, lists ...[]Hint) string {
+	for _, hints := range lists {
+		for _, h := range hints {
+			if strings.Contains(said, h.Said) {
+				return h.Remedy
+			}
+		}
+	}
+	return ""
+}

@@ -1,0 +1,74 @@
+package process
+
+import (
+	"bytes"
+	"strings"
+	"sync"
+)
+
+const (
+	maxLine = 16 << 10 // bytes kept of a line
+	maxKept = 30       // lines kept for errors
+)
+
+// lines is an io.Writer that hands on whole lines, empty ones excepted. A
+// carriage return ends a line too, as in the progress bars of many tools. It
+// has one writer.
+type lines struct {
+	each func(line string)
+	rest []byte
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	n := len(b)
+	for {
+		i := bytes.IndexAny(b, "\n\r")
+		if i < 0 {
+			l.keep(b)
+			return n, nil
+		}
+		l.keep(b[:i])
+		l.flush()
+		b = b[i+1:]
+	}
+}
+
+func (l *lines) keep(b []byte) { l.rest = append(l.rest, b[:min(len(b), maxLine-len(l.rest))]...) }
+
+// flush hands on what has no end yet.
+func (l *lines) flush() {
+	if line := strings.TrimRight(string(l.rest), " \t"); line != "" {
+		l.each(line)
+	}
+	l.rest = l.rest[:0]
+}
+
+// output keeps the last lines of a process. The zero value is ready for use.
+type output struct {
+	mu   sync.Mutex
+	kept []string
+}
+
+func (o *output) add(line string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.kept) == maxKept {
+		o.kept = append(o.kept[:0], o.kept[1:]...)
+	}
+	o.kept = append(o.kept, line)
+}
+
+func (o *output) tail() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return append([]string(nil), o.kept...)
+}
+
+// block is lines as an indented block that follows other text.
+func block(lines []string) string {
+	var b strings.Builder
+	for _, line := range lines {
+		b.WriteString("\n    " + line)
+	}
+	return b.String()
+}

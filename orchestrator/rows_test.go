@@ -1,0 +1,114 @@
+package orchestrator
+
+import (
+	"math"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/empo2/empo2/orchestrator/advantage"
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/rollout"
+)
+
+// trainedRow is a row with n trained tokens after one prompt token.
+func trainedRow(n int) rollout.Row {
+	r := rollout.Row{Tokens: make([]int32, n+1), LossMask: make([]bool, n+1), Logprobs: make([]float32, n+1)}
+	for i := range n {
+		r.LossMask[i+1] = true
+	}
+	return r
+}
+
+// Two episodes of 2 and 4 tokens with advantages 1 and −1, in the three averages.
+func TestAverages(t *testing.T) {
+	batch := []item{
+		{advantage: 1, rows: []rollout.Row{trainedRow(2)}, trained: 2},
+		{advantage: -1, rows: []rollout.Row{trainedRow(4)}, trained: 4},
+	}
+	f := func(average string, first, second float32) {
+		t.Helper()
+		c := demo()
+		c.Loss.Average, c.Loss.AverageLength = average, 10
+		rows := (&Loop{Config: c}).rows(batch)
+		if rows[0].Advantages[1] != first || rows[1].Advantages[1] != second || rows[1].Advantages[4] != second {
+			t.Errorf("%s: %v and %v", average, rows[0].Advantages, rows[1].Advantages)
+		}
+	}
+	f("episode", 1.0/4, -1.0/8)    // 1/(2 tokens · 2 episodes), 1/(4 · 2)
+	f("token", 1.0/6, -1.0/6)      // 6 tokens in all
+	f("constant", 1.0/20, -1.0/20) // 1/(10 · 2): the same for short and long replies
+}
+
+// The entropy bonus is averaged as the policy gradient is, over trained tokens
+// only; without one no row carries it.
+func TestEntropyBonus(t *testing.T) {
+	c := demo()
+	c.Loss.Entropy, c.Loss.Average = 0.1, "token"
+	batch := []item{{advantage: 1, rows: []rollout.Row{trainedRow(2)}, trained: 2}}
+	if diff := cmp.Diff([]float32{0, 0.05, 0.05}, (&Loop{Config: c}).rows(batch)[0].Entropy); diff != "" {
+		t.Error(diff)
+	}
+	c.Loss.Entropy = 0
+	if e := (&Loop{Config: c}).rows(batch)[0].Entropy; e != nil {
+		t.Errorf("without a bonus: %v", e)
+	}
+}
+
+// Dr.GRPO's advantage of an episode is its return less the mean, with neither
+// its length nor the group's standard deviation in it.
+func TestDrGRPO(t *testing.T) {
+	advantages, ok := advantage.Estimate([]advantage.Episode{{Env: 10}, {Env: 0}, {Env: 0}, {Env: 0}},
+		advantage.Group, false)
+	if want := []float64{7.5, -2.5, -2.5, -2.5}; !ok || cmp.Diff(want, advantages) != "" {
+		t.Fatalf("advantages %v", advantages)
+	}
+	l := config.Loss{Average: "constant", AverageLength: 100}
+	for _, trained := range []int{1, 50, 100} {
+		if got := tokenScale(l, trained, 151, 4); got != 1.0/400 {
+			t.Errorf("%d tokens: scale %g", trained, got)
+		}
+	}
+}
+
+// Replies that were cut off carry no loss, in every rendering; tokens without a
+// log-prob shift nothing.
+func TestMaskTruncated(t *testing.T) {
+	nan := float32(math.NaN())
+	turns := []rollout.Turn{
+		{IDs: []int32{1, 2}, Logprobs: []float32{-1, nan}, Finish: sampler.FinishLength},
+		{IDs: []int32{3, 4}, Logprobs: []float32{-3, -4}, Finish: sampler.FinishStop},
+		{IDs: []int32{5}, Logprobs: []float32{-5}, Finish: sampler.FinishLength},
+	}
+	rows := []rollout.Row{
+		{Tokens: []int32{9, 1, 2, 9, 3, 4}, LossMask: []bool{false, true, false, false, true, true},
+			Logprobs: []float32{0, -1, 0, 0, -3, -4}},
+		{Tokens: []int32{9, 5}, LossMask: []bool{false, true}, Logprobs: []float32{0, -5}},
+	}
+	got := maskTruncated(rows, turns)
+	want := []rollout.Row{
+		{Tokens: rows[0].Tokens, LossMask: []bool{false, false, false, false, true, true}, Logprobs: []float32{0, 0,
+			0, 0, -3, -4}},
+		{Tokens: rows[1].Tokens, LossMask: []bool{false, false}, Logprobs: []float32{0, 0}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if !rows[0].LossMask[1] || rows[0].Logprobs[1] != -1 {
+		t.Error("the trajectory's own rows were changed")
+	}
+	without := []rollout.Row{{Tokens: []int32{1, 2, 3, 4, 5}, LossMask: []bool{true, true, true, true, true},
+		Logprobs: make([]float32, 5), WithoutLogprobs: true}}
+	if diff := cmp.Diff([]bool{false, false, true, true, false}, maskTruncated(without,
+		turns)[0].LossMask); diff != "" {
+		t.Errorf("without log-probs: %s", diff)
+	}
+	c := demo()
+	c.Rollout.MaskTruncated = true
+	trajectory := rollout.Trajectory{Turns: turns, RowsWithTips: rows, RowsWithoutTips: rows}
+	if it := (&Loop{Config: c}).item(trajectory, advantage.Episode{Tips: true, OffPolicy: true},
+		1); it.trained != 2 || countTrained(it.sampled[0]) != 2 || countTrained(it.anchors[0]) != 2 {
+		t.Errorf("%d tokens trained: %+v", it.trained, it)
+	}
+}

@@ -1,0 +1,140 @@
+package sampler_test
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/samplertest"
+)
+
+// learning is a policy that shifts its odds with every version.
+func learning(version int, _ []int32) []samplertest.Choice {
+	return []samplertest.Choice{{Text: "pull jade", Weight: 1 + float64(version)}, {Text: "pull bone", Weight: 1}, {Text: "wait", Weight: 1}}
+}
+
+// withCanary makes a backend with the canary and keeps what the canary reported.
+func withCanary(b sampler.Backend) (sampler.Backend, *[]sampler.Canary) {
+	var reports []sampler.Canary
+	return sampler.WithCanary(b, []int32{samplertest.Start, 100, samplertest.End}, 1e-4, func(c sampler.Canary) { reports = append(reports, c) }), &reports
+}
+
+// scoring has no chat around the canary's prompt, so the trainer is asked for
+// what follows it.
+func scoring(b *samplertest.Scripted, version int) sampler.Adapter {
+	prompt := b.Encode("assistant\n")
+	return sampler.Adapter{Version: version, Score: func(_ context.Context, tokens []int32) ([]float32, error) {
+		chat := slices.Concat([]int32{samplertest.Start}, prompt, tokens[3:])
+		scores := b.Policy.Score(version, chat)
+		out := make([]float32, len(tokens)-1)
+		copy(out[2:], scores[len(prompt):])
+		return out, nil
+	}}
+}
+
+func TestVerifiedVersionsAreServed(t *testing.T) {
+	b := samplertest.NewScripted(samplertest.NewTokenizer(), learning)
+	p, reports := withCanary(b)
+	for version := range 3 {
+		if got, err := p.Publish(t.Context(), scoring(b, version)); err != nil || got.Version != version {
+			t.Fatalf("publish %d: %+v, %v", version, got, err)
+		}
+	}
+	if !slices.Equal(b.Served(), []int{0, 1, 2}) || len(*reports) != 3 {
+		t.Fatalf("served %v, %d reports", b.Served(), len(*reports))
+	}
+	for i, c := range *reports {
+		if c.Version != i || c.Tokens == 0 || c.MaxDiff > 1e-6 || c.MeanDiff > c.MaxDiff || (c.Moved > 0.01) != (i > 0) {
+			t.Errorf("report %+v", c)
+		}
+	}
+}
+
+func TestVersionsWithoutScoreAreNotVerified(t *testing.T) {
+	b := samplertest.NewScripted(samplertest.NewTokenizer(), learning)
+	p, reports := withCanary(b)
+	if _, err := p.Publish(t.Context(), sampler.Adapter{}); err != nil || len(*reports) != 0 || len(b.Calls()) != 0 {
+		t.Errorf("%v, %d reports, %d calls", err, len(*reports), len(b.Calls()))
+	}
+}
+
+// Every way in which a published version is not the trained one makes Publish
+// fail, and the version is not left behind.
+func TestUnverifiedVersionsAreRetired(t *testing.T) {
+	f := func(want string, canary bool, change func(*samplertest.Scripted, *sampler.Adapter)) {
+		t.Helper()
+		b := samplertest.NewScripted(samplertest.NewTokenizer(), learning)
+		p, _ := withCanary(b)
+		if _, err := p.Publish(t.Context(), scoring(b, 0)); err != nil {
+			t.Fatal(err)
+		}
+		a := scoring(b, 1)
+		change(b, &a)
+		_, err := p.Publish(t.Context(), a)
+		if err == nil || !strings.Contains(err.Error(), want) || errors.Is(err, sampler.ErrCanary) != canary {
+			t.Errorf("want %q, got %v", want, err)
+		}
+		if !slices.Equal(b.Served(), []int{0}) {
+			t.Errorf("%s: served %v", want, b.Served())
+		}
+	}
+	f("adapter not applied: version 1 answers exactly as version 0", true, func(b *samplertest.Scripted, _ *sampler.Adapter) {
+		b.Applied = func(int) int { return 0 }
+	})
+	f("version 1: log-probs differ from the trainer's by", true, func(b *samplertest.Scripted, _ *sampler.Adapter) {
+		b.Applied = func(int) int { return 7 }
+	})
+	f("no log-probs for version 1", true, func(b *samplertest.Scripted, _ *sampler.Adapter) {
+		b.AfterSample = func(c *sampler.Completion) {
+			for i := range c.Logprobs {
+				c.Logprobs[i] = float32(math.NaN())
+			}
+		}
+	})
+	f("version 0 answered", true, func(b *samplertest.Scripted, _ *sampler.Adapter) {
+		b.AfterSample = func(c *sampler.Completion) { c.Policy.Version = 0 }
+	})
+	f("score with the trainer: gone", false, func(_ *samplertest.Scripted, a *sampler.Adapter) {
+		a.Score = func(context.Context, []int32) ([]float32, error) { return nil, errors.New("gone") }
+	})
+	f("1 values for", false, func(_ *samplertest.Scripted, a *sampler.Adapter) {
+		a.Score = func(context.Context, []int32) ([]float32, error) { return []float32{0}, nil }
+	})
+	f("log-prob NaN", false, func(_ *samplertest.Scripted, a *sampler.Adapter) {
+		a.Score = func(_ context.Context, tokens []int32) ([]float32, error) {
+			return slices.Repeat([]float32{float32(math.NaN())}, len(tokens)-1), nil
+		}
+	})
+	f("connection reset", false, func(b *samplertest.Scripted, _ *sampler.Adapter) {
+		b.BeforeSample = func(context.Context, sampler.Policy, sampler.Request) error { return errors.New("connection reset") }
+	})
+}
+
+// A publish that is cut off while it is verified leaves nothing behind.
+func TestCancelledCanaryRetires(t *testing.T) {
+	b := samplertest.NewScripted(samplertest.NewTokenizer(), learning)
+	p, _ := withCanary(b)
+	ctx, cancel := context.WithCancel(t.Context())
+	b.BeforeSample = func(ctx context.Context, _ sampler.Policy, _ sampler.Request) error { cancel(); return ctx.Err() }
+	if _, err := p.Publish(ctx, scoring(b, 1)); !errors.Is(err, context.Canceled) || len(b.Served()) != 0 {
+		t.Errorf("%v, served %v", err, b.Served())
+	}
+}
+
+// A tolerance for servers of low precision does not hide an adapter that is
+// never applied: what agreed before and then does not move is stuck.
+func TestAWideToleranceHidesNoAdapterThatIsNotApplied(t *testing.T) {
+	b := samplertest.NewScripted(samplertest.NewTokenizer(), func(int, []int32) []samplertest.Choice { return learning(0, nil) })
+	trainer := samplertest.NewScripted(samplertest.NewTokenizer(), learning)
+	p := sampler.WithCanary(b, []int32{samplertest.Start, 100, samplertest.End}, 10, nil)
+	if _, err := p.Publish(t.Context(), scoring(trainer, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Publish(t.Context(), scoring(trainer, 1)); !errors.Is(err, sampler.ErrCanary) || !strings.Contains(err.Error(), "adapter not applied") {
+		t.Errorf("%v", err)
+	}
+}

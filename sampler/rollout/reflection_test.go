@@ -1,0 +1,91 @@
+package rollout_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/prompt"
+	"github.com/empo2/empo2/sampler/rollout"
+	"github.com/empo2/empo2/sampler/samplertest"
+)
+
+// tipster acts, and writes a tip when it is asked for one.
+func tipster(tip string) samplertest.Script {
+	plain := samplertest.NewTokenizer()
+	return func(_ int, prompt []int32) []samplertest.Choice {
+		if strings.Contains(plain.LastUser(prompt), "Write one tip") {
+			return []samplertest.Choice{{Text: tip, Weight: 1}}
+		}
+		return []samplertest.Choice{{Text: "pull jade", Weight: 1}}
+	}
+}
+
+func TestReflectionSeesTheEpisodeWithoutTips(t *testing.T) {
+	d, b := rig(t, walks(2), tipster("\n At iron pull jade.  \n"))
+	s := spec()
+	s.Recall = remember(prompt.Tip{ID: 4, Text: "Never rest."})
+	got := d.Run(t.Context(), s)
+	base := sampler.Policy{Version: 0, Name: samplertest.Name(0)}
+	if err := d.Reflect(t.Context(), &got, base, rollout.ReflectSpec{Temperature: 0.5, MaxTokens: 40, Seed: 11}); err != nil {
+		t.Fatal(err)
+	}
+	call := b.Calls()[2]
+	if got.Tip != "At iron pull jade." || got.TipVersion != 0 || !slices.Equal(got.TipIDs, call.Completion.IDs) || len(got.TipLogprobs) != len(got.TipIDs) {
+		t.Errorf("tip %q, version %d", got.Tip, got.TipVersion)
+	}
+	if call.Request.Seed != 11 || call.Request.Temperature != 0.5 || call.Request.MaxTokens != 40 || call.Policy != base {
+		t.Errorf("%+v of %+v", call.Request, call.Policy)
+	}
+	row := got.RowsWithoutTips[0].Tokens
+	if !slices.Equal(row, call.Request.Prompt[:len(row)]) {
+		t.Error("the prompt does not begin with the tip-free row")
+	}
+	want := "\n<|im_start|>user\nYou are out.\nWrite one tip.<|im_end|>\n<|im_start|>assistant\n"
+	if diff := cmp.Diff(want, b.Decode(call.Request.Prompt[len(row):])); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestReflectionWithoutAnEpisodeIsNone(t *testing.T) {
+	d, b := rig(t, walks(2), tipster("x"))
+	var empty rollout.Trajectory
+	if err := d.Reflect(t.Context(), &empty, spec().Policy, rollout.ReflectSpec{MaxTokens: 4}); err != nil || empty.Tip != "" {
+		t.Errorf("%v, tip %q", err, empty.Tip)
+	}
+	if len(b.Calls()) != 0 {
+		t.Error("the policy was asked")
+	}
+}
+
+func TestReflectionFailsAlone(t *testing.T) {
+	d, _ := rig(t, walks(2), tipster("x"))
+	got := d.Run(t.Context(), spec())
+	if err := d.Reflect(t.Context(), &got, spec().Policy, rollout.ReflectSpec{MaxTokens: 4, MaxPrompt: 10}); !errors.Is(err, sampler.ErrContextFull) {
+		t.Errorf("over-long reflection: %v", err)
+	}
+	if err := d.Reflect(t.Context(), &got, sampler.Policy{Version: 5}, rollout.ReflectSpec{MaxTokens: 4}); !errors.Is(err, sampler.ErrPolicyGone) {
+		t.Errorf("reflection by a retired policy: %v", err)
+	}
+	if got.Tip != "" || got.Failed() {
+		t.Errorf("tip %q, stop %s", got.Tip, got.Stop)
+	}
+}
+
+func TestTipsAreCleaned(t *testing.T) {
+	d, _ := rig(t, walks(2), tipster("<think>hm</think> pull jade "))
+	d.PromptTemplate.MaxTipCharacters = 5
+	d.CleanTip = func(reply string, limit int) string { return fmt.Sprintf("%d of %q", limit, reply) }
+	got := d.Run(t.Context(), spec())
+	if err := d.Reflect(t.Context(), &got, spec().Policy, rollout.ReflectSpec{MaxTokens: 64}); err != nil {
+		t.Fatal(err)
+	}
+	if want := `5 of " pull jade "`; got.Tip != want {
+		t.Errorf("tip %s, want %s", got.Tip, want)
+	}
+}

@@ -1,0 +1,189 @@
+package fakeserver
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/samplertest"
+)
+
+// OpenAI speaks the chat completions of an OpenAI-compatible server below
+// /v1, with a scripted policy as its model. Set the exported fields before the
+// first request.
+type OpenAI struct {
+	*httptest.Server
+	Policy  samplertest.Policy
+	Model   string
+	Answers string // the model that its answers name
+	APIKey  string // empty: none is asked for
+	Context int    // tokens; told as max_model_len
+	// NoModels leaves out /v1/models, as some proxies do.
+	NoModels bool
+	// Completion demands max_completion_tokens instead of max_tokens.
+	Completion bool
+	// RetryAfter is what a busy answer asks for; 0: nothing.
+	RetryAfter time.Duration
+	// Fault says what goes wrong with the n-th completion (from 0), that of a
+	// publication included.
+	Fault func(n int) samplertest.Fault
+
+	closing   chan struct{}
+	closeOnce sync.Once
+
+	mu       sync.Mutex
+	requests []OpenAIRequest
+}
+
+// OpenAIRequest is the body of a completion as it came.
+type OpenAIRequest struct {
+	Model    string `json:"model"`
+	Messages []struct {
+		Role    string `json:"role"`
+		Content string `json:"content"`
+	} `json:"messages"`
+	Temperature         *float64 `json:"temperature"`
+	TopP                *float64 `json:"top_p"`
+	MaxTokens           *int     `json:"max_tokens"`
+	MaxCompletionTokens *int     `json:"max_completion_tokens"`
+	Seed                *int64   `json:"seed"`
+	Stream              bool     `json:"stream"`
+}
+
+// NewOpenAI starts the server on a free port of the loopback. Close ends it.
+func NewOpenAI(p samplertest.Policy) *OpenAI {
+	s := &OpenAI{Policy: p, Model: "tiny", Answers: "tiny-2026-08", Context: 4096, closing: make(chan struct{})}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/models", s.serveModels)
+	mux.HandleFunc("POST /v1/chat/completions", s.serveChat)
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.APIKey != "" && r.Header.Get("Authorization") != "Bearer "+s.APIKey {
+			s.refuse(w, http.StatusUnauthorized, "invalid_api_key", "Incorrect API key provided")
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}))
+	return s
+}
+
+// Close lets go of what hangs and stops the server.
+func (s *OpenAI) Close() {
+	s.closeOnce.Do(func() { close(s.closing) })
+	s.Server.Close()
+}
+
+// Requests are the completions asked for so far.
+func (s *OpenAI) Requests() []OpenAIRequest {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.requests)
+}
+
+func (s *OpenAI) refuse(w http.ResponseWriter, status int, code, format string, args ...any) {
+	reply(w, status, map[string]any{"error": map[string]any{
+		"message": fmt.Sprintf(format, args...), "type": "invalid_request_error", "code": code,
+	}})
+}
+
+func (s *OpenAI) serveModels(w http.ResponseWriter, r *http.Request) {
+	if s.NoModels {
+		http.NotFound(w, r)
+		return
+	}
+	reply(w, http.StatusOK, map[string]any{"object": "list", "data": []any{
+		map[string]any{"id": "another", "object": "model"},
+		map[string]any{"id": s.Model, "object": "model", "max_model_len": s.Context},
+	}})
+}
+
+func (s *OpenAI) serveChat(w http.ResponseWriter, r *http.Request) {
+	var body OpenAIRequest
+	if !decode(w, r, &body) {
+		return
+	}
+	switch fault := s.next(body); fault {
+	case samplertest.FaultHang:
+		select {
+		case <-r.Context().Done():
+		case <-s.closing:
+		}
+	case samplertest.FaultBusy:
+		if s.RetryAfter > 0 {
+			w.Header().Set("Retry-After", fmt.Sprint(s.RetryAfter.Seconds()))
+		}
+		s.refuse(w, http.StatusTooManyRequests, "rate_limit_exceeded", "Rate limit reached")
+	case samplertest.FaultGarbage:
+		_, _ = w.Write([]byte("<html>proxy</html>"))
+	default:
+		s.chat(w, body, fault)
+	}
+}
+
+// next records the request and says what goes wrong with it.
+func (s *OpenAI) next(body OpenAIRequest) samplertest.Fault {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := len(s.requests)
+	s.requests = append(s.requests, body)
+	if s.Fault == nil {
+		return ""
+	}
+	return s.Fault(n)
+}
+
+func (s *OpenAI) chat(w http.ResponseWriter, body OpenAIRequest, fault samplertest.Fault) {
+	limit := body.MaxTokens
+	switch {
+	case body.Model != s.Model:
+		s.refuse(w, http.StatusNotFound, "model_not_found", "The model `%s` does not exist", body.Model)
+		return
+	case s.Completion && body.MaxTokens != nil:
+		s.refuse(w, http.StatusBadRequest, "unsupported_parameter",
+			"Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.")
+		return
+	case s.Completion:
+		limit = body.MaxCompletionTokens
+	}
+	var messages []samplertest.ChatMessage
+	for _, m := range body.Messages {
+		messages = append(messages, samplertest.ChatMessage{Role: m.Role, Text: m.Content})
+	}
+	r := sampler.Request{Prompt: s.Policy.Render(messages), MaxTokens: s.Context, Temperature: 1}
+	if limit != nil {
+		r.MaxTokens = *limit
+	}
+	if body.Temperature != nil {
+		r.Temperature = *body.Temperature
+	}
+	if body.Seed != nil {
+		r.Seed = uint64(*body.Seed)
+	}
+	if len(r.Prompt) > s.Context {
+		s.refuse(w, http.StatusBadRequest, "context_length_exceeded", "This model's maximum context length is %d tokens", s.Context)
+		return
+	}
+	c := s.Policy.Sample(0, r)
+	content, finish := any(c.Text), any(c.Finish)
+	switch fault {
+	case samplertest.FaultEmpty:
+		content = nil
+	case samplertest.FaultNoEnd:
+		finish = nil
+	}
+	choices := []any{map[string]any{"index": 0, "finish_reason": finish, "message": map[string]any{"role": "assistant", "content": content}}}
+	if fault == samplertest.FaultWrongIDs {
+		choices = []any{}
+	}
+	answer := map[string]any{
+		"object": "chat.completion", "model": s.Answers, "choices": choices,
+		"usage": map[string]any{"prompt_tokens": len(r.Prompt), "completion_tokens": len(c.IDs), "total_tokens": len(r.Prompt) + len(c.IDs)},
+	}
+	if fault == samplertest.FaultCut {
+		cut(w, answer)
+	}
+	reply(w, http.StatusOK, answer)
+}

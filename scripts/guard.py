@@ -1,0 +1,57 @@
+"""Compare two folders of runs: equal plans, token ids, tips and evaluations?
+
+Log-probs, times and adapter files may differ between two runs with one seed;
+everything else that a run draws or decides must not.
+"""
+
+import json
+import sqlite3
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def facts(path: Path) -> Iterator[tuple[str, object]]:
+    """Yield (name, value) for everything in a run's database that must repeat."""
+    db = sqlite3.connect(f"file:{path.resolve()}?mode=ro", uri=True)
+    for step, text in db.execute("SELECT step, plan FROM plans ORDER BY step"):
+        plan = json.loads(text)
+        for g, group in enumerate(plan["groups"]):
+            drawn = [(e["mode"], e["seed"]) for e in group["episodes"]]
+            yield f"step {step} group {g}: plan", [group["task"]["id"], drawn]
+    episodes = "SELECT step, grp, episode, mode, stop, score, trajectory FROM episodes ORDER BY 1, 2, 3"
+    for step, group, episode, mode, stop, score, text in db.execute(episodes):
+        name = f"step {step} group {group} episode {episode}"
+        trajectory = json.loads(text)
+        turns = trajectory["turns"] or []
+        yield f"{name}: outcome", [mode, stop, score]
+        yield f"{name}: token ids", [turn["ids"] for turn in turns]
+        yield f"{name}: tips shown", [[tip["text"] for tip in turn.get("tips", [])] for turn in turns]
+        yield f"{name}: tip written", trajectory["tip"]
+    for step, kind, text in db.execute("SELECT step, kind, result FROM evaluations ORDER BY 1, 2"):
+        result = json.loads(text)
+        yield f"evaluation {kind} after step {step}", [result["episodes"], result["success"], result["score"]]
+
+
+def compare(before: Path, after: Path) -> int:
+    """Print the first differences of one run and return how many facts differ."""
+    old, new = dict(facts(before)), dict(facts(after))
+    differing = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    print(f"{before.parent.name}: {len(old)} facts, {len(differing)} differ")
+    for name in differing[:3]:
+        print(f"  {name}\n    before: {old.get(name)}\n    after:  {new.get(name)}")
+    return len(differing)
+
+
+def main() -> int:
+    before, after = (Path(arg) for arg in sys.argv[1:3])
+    runs = sorted(path.relative_to(before) for path in before.glob("**/run.db"))
+    missing = [str(run) for run in runs if not (after / run).exists()]
+    if not runs or missing:
+        print(f"error: {before} has {len(runs)} runs; {after} lacks {missing}")
+        return 1
+    return 1 if sum([compare(before / run, after / run) for run in runs]) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

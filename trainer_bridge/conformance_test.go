@@ -1,0 +1,73 @@
+package trainerbridge_test
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	trainerbridge "github.com/empo2/empo2/trainer_bridge"
+	"github.com/empo2/empo2/trainer_bridge/trainertest"
+	"github.com/empo2/empo2/trainer_bridge/trainertest/fakeserver"
+)
+
+var client = trainerbridge.ClientConfig{Rank: 4, Alpha: 8, Seed: 1, Timeout: time.Minute,
+	AnswerTimeout: 10 * time.Second}
+
+func TestTheFakeTrainerConforms(t *testing.T) {
+	var mu sync.Mutex
+	lose := ""
+	server := fakeserver.New(t, fakeserver.Options{Fault: func(c fakeserver.Call) fakeserver.Fault {
+		mu.Lock()
+		defer mu.Unlock()
+		if c.Op != lose {
+			return fakeserver.Fault{}
+		}
+		lose = ""
+		return fakeserver.Fault{Lose: true}
+	}})
+	l := &trainerbridge.Local{Process: announce(t, server), Client: client}
+	suite := conform(t, l)
+	suite.LoseAnswer = func(op string) {
+		mu.Lock()
+		defer mu.Unlock()
+		lose = op
+	}
+	suite.Run(t)
+}
+
+func TestTheRealTrainerConforms(t *testing.T) {
+	conform(t, &trainerbridge.Local{Process: trainerbridge.RealTrainer(t), Client: client}).Run(t)
+}
+
+func conform(t *testing.T, l *trainerbridge.Local) trainertest.Suite {
+	t.Helper()
+	t.Cleanup(func() { l.Close() })
+	return trainertest.Suite{Trainer: l, Kill: func() {
+		syscall.Kill(l.PID(), syscall.SIGKILL)
+		<-l.Exited()
+	}}
+}
+
+// announce stands in for Python: a shell script that says where the fake
+// trainer listens.
+func announce(t *testing.T, server *fakeserver.Server) trainerbridge.ProcessConfig {
+	t.Helper()
+	at, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	python := filepath.Join(t.TempDir(), "python")
+	text := fmt.Sprintf("#!/bin/sh\n"+
+		`echo '{"event":"ready","port":%s,"pid":'$$',"model":"/model","vocab_size":64}'`+"\ncat >/dev/null\n",
+		at.Port())
+	if err := os.WriteFile(python, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return trainerbridge.ProcessConfig{Python: python, SourceDir: filepath.Dir(python), Model: "/model",
+		Root: server.Root}
+}

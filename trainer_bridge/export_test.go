@@ -1,0 +1,12 @@
+package trainerbridge
+
+import "testing"
+
+// RealTrainer is realTrainer for tests outside of the package.
+func RealTrainer(t testing.TB) ProcessConfig { return realTrainer(t) }
+
+// PID returns the trainer's process id.
+func (l *Local) PID() int { return l.process.Ready().PID }
+
+// Exited is closed when the trainer's process has ended.
+func (l *Local) Exited() <-chan struct{} { return l.process.Exited() }

@@ -1,1 +1,0 @@
-"""The vault: a corridor of locked doors, and the tiny policy that is pre-trained to walk it."""
