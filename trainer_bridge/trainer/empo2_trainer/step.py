@@ -13,7 +13,7 @@ from torch import Tensor
 
 from empo2_trainer import memory
 from empo2_trainer.batching import MicroBatch, by_length, collate, take
-from empo2_trainer.budget import Budget
+from empo2_trainer.budget import LONG, Budget
 from empo2_trainer.datums import Sequence
 from empo2_trainer.head import Metrics, Positions, score, taken_logprobs
 from empo2_trainer.losses import Loss
@@ -38,7 +38,7 @@ def run(policy: Policy, sequences: list[Sequence], loss: Loss, backward: bool) -
     the summed loss afterwards. On an error p.grad is undefined and the caller's to clear."""
     result = Pass([[] for _ in sequences])
     gradient = Gradient(policy.trained if backward else [])
-    budget = policy.budget(backward)
+    budget = _budget(policy, backward)
     memory.reset_peak(policy.device)
     started = time.perf_counter()
     remaining = by_length(sequences)
@@ -68,6 +68,19 @@ def run(policy: Policy, sequences: list[Sequence], loss: Loss, backward: bool) -
     if not bool(finite.all()):
         raise UserError("the loss is not finite: are the log-probs or advantages extreme?")
     return result
+
+
+def _budget(policy: Policy, backward: bool) -> Budget:
+    try:
+        return policy.budget(backward)
+    except (MemoryError, RuntimeError) as e:
+        if not memory.is_out_of_memory(e):
+            raise
+        free = memory.gigabytes(memory.free(policy.device))
+        raise UserError(
+            f"out of memory: {free} are free on {policy.device}, too little for a row of "
+            f"{LONG} tokens. Use a smaller base or bfloat16, or free memory"
+        ) from e
 
 
 class Gradient:

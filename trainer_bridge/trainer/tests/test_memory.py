@@ -1,12 +1,13 @@
 """Micro-batches within a memory budget: equal gradients, and what happens when memory runs out."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from empo2_trainer import fused, memory, step
+from empo2_trainer import allocator, fused, memory, step
 from empo2_trainer.batching import take
 from empo2_trainer.budget import Budget, Cost
 from empo2_trainer.model import Policy
@@ -188,6 +189,17 @@ def test_a_pass_asks_before_it_takes_more_than_the_machine_has(
     assert_close(got, want, 1e-4)
 
 
+def test_a_model_that_leaves_no_room_is_refused(
+    trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(ids: Any) -> Any:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(trainer.policy, "features", fail)
+    with pytest.raises(UserError, match=r"GB are free on cpu, too little for a row of 128 tokens"):
+        gradient(trainer, wire_batch(3))
+
+
 def test_errors_that_are_no_shortage_are_not_retried() -> None:
     assert not memory.is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not memory.is_out_of_memory(ValueError("out of memory"))
@@ -263,6 +275,16 @@ def test_control_groups_bound_the_free_memory(tmp_path: Path) -> None:
     assert memory._group_free(*group) == [450]
     (tmp_path / "memory.max").write_text("max\n")
     assert memory._group_free(*group) == []
+
+
+def test_the_allocator_is_tuned_unless_the_operator_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "5")
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    calls: list[Any] = []
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda *a: calls.append(a))
+    allocator.tune()
+    assert calls == []
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "0"
 
 
 def test_four_bits_need_a_gpu(model_dir: Path) -> None:
