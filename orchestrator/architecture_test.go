@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -72,13 +74,14 @@ var importRules = []struct{ of, may, why string }{
 	{"sampler/launch", "", "servers are started without knowing what they serve"},
 	{"sampler/fleet/fleettest", "sampler sampler/chat sampler/samplertest/...",
 		"the suite knows the contract and the fake servers"},
-	{"sampler/fleet", "sampler sampler/chat sampler/launch",
+	{"sampler/admission", "", "requests are admitted the same way for every server"},
+	{"sampler/fleet", "sampler sampler/admission sampler/chat sampler/launch",
 		"replicas are any server's; what differs is given by the backend"},
 	{"sampler/samplertest", "sampler sampler/chat sampler/samplertest/...",
 		"the suite knows the contract, never a backend"},
 	{"sampler/vllm", "sampler sampler/chat sampler/fleet sampler/launch", backendKnows},
 	{"sampler/sglang", "sampler sampler/chat sampler/fleet sampler/launch", backendKnows},
-	{"sampler/", "sampler sampler/chat sampler/launch", backendKnows},
+	{"sampler/", "sampler sampler/admission sampler/chat sampler/launch", backendKnows},
 	{"sampler", "sampler/chat", "the contract names what is asked, not where it comes from"},
 
 	{"memory", "memory/...", "the memory knows nothing of environments, servers and the trainer"},
@@ -139,6 +142,40 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 		}
 	}
 }
+
+// backendNames are inference servers as flags, keys and hints name them.
+var backendNames = regexp.MustCompile(`(?i)vllm|sglang|llama|ollama|openai|--(max|enable|no|logprobs|cache|gpu|served)-`)
+
+// Advice that names a server's flags or keys comes from the backend
+// ([sampler.Capabilities]).
+func TestTheLoopNamesNoBackend(t *testing.T) {
+	read := 0
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && slices.Contains(mayNameBackends, path):
+			return fs.SkipDir
+		case filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		read++
+		text, err := os.ReadFile(path)
+		for n, line := range strings.Split(string(text), "\n") {
+			if name := backendNames.FindString(line); name != "" {
+				t.Errorf("%s:%d names %q: %s", path, n+1, name, strings.TrimSpace(line))
+			}
+		}
+		return err
+	})
+	if err != nil || read == 0 {
+		t.Errorf("%d files read, %v", read, err)
+	}
+}
+
+// mayNameBackends are the command, the keys of the configuration, and the leaf
+// packages, which know no backend but explain themselves with one.
+var mayNameBackends = []string{"cmd", "config", "process", "jsonhttp"}
 
 // The top level is fixed.
 func TestTopLevel(t *testing.T) {

@@ -4,100 +4,116 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
-// evaluateOnce evaluates without tips unless the ledger holds the result.
-func (l *Loop) evaluateOnce(ctx context.Context, step int64, episodes int, split envs.Split) error {
-	if known, err := l.Ledger.Evaluation(ctx, step, string(split)); err != nil || known != nil {
+// An evaluator runs episodes that are not trained on.
+type evaluator struct {
+	config      config.Config
+	family      envs.Family
+	ledger      *ledger.Ledger
+	runner      episodeRunner
+	recall      rollout.RecallFunc // nil: no tips are shown
+	environment json.RawMessage    // the record of the environment
+	report      func(Evaluation)   // nil: not called
+}
+
+// evaluationTask says what to evaluate on.
+type evaluationTask struct {
+	split    envs.Split
+	tasks    []envs.Task
+	episodes int // spread evenly over tasks
+}
+
+// once evaluates the committed step unless the ledger holds the result.
+func (e evaluator) once(ctx context.Context, now state, split envs.Split, episodes int) error {
+	if known, err := e.ledger.Evaluation(ctx, now.step, string(split)); err != nil || known != nil {
 		return err
 	}
-	tasks, err := l.Family.Tasks(split)
+	tasks, err := e.family.Tasks(split)
 	if err != nil || len(tasks) == 0 {
 		return err
 	}
-	e, err := l.Evaluate(ctx, step, tasks, episodes, split)
+	result, err := e.run(ctx, now, evaluationTask{split: split, tasks: tasks, episodes: episodes})
 	if err != nil {
-		return fmt.Errorf("evaluation at step %d: %w", step, err)
+		return fmt.Errorf("evaluation at step %d: %w", now.step, err)
 	}
-	e.Environment = l.environment
-	text, err := json.Marshal(e)
+	result.Environment = e.environment
+	text, err := json.Marshal(result)
 	if err != nil {
 		return err
 	}
-	if err := l.Ledger.SaveEvaluation(ctx, step, string(split), e.Version, text); err != nil {
+	if err := e.ledger.SaveEvaluation(ctx, now.step, string(split), result.Version, text); err != nil {
 		return err
 	}
-	if l.OnEvaluation != nil {
-		l.OnEvaluation(e)
+	if e.report != nil {
+		e.report(result)
 	}
 	return nil
 }
 
-// evaluateFinal evaluates with the larger number of episodes, once, when the
-// run is over.
-func (l *Loop) evaluateFinal(ctx context.Context, step int64, split envs.Split) error {
-	if known, err := l.Ledger.Evaluation(ctx, step, string(split)); err != nil {
+// final evaluates the end of the run with the larger number of episodes,
+// unless the ledger holds such a result.
+func (e evaluator) final(ctx context.Context, now state, split envs.Split) error {
+	known, err := e.ledger.Evaluation(ctx, now.step, string(split))
+	if err != nil {
 		return err
-	} else if known != nil {
-		var e Evaluation
-		if err := json.Unmarshal(known, &e); err != nil {
+	}
+	if known != nil {
+		var before Evaluation
+		if err := json.Unmarshal(known, &before); err != nil {
 			return fmt.Errorf("evaluation in run.db: %w", err)
 		}
-		if e.Episodes+e.Failed >= l.Config.Eval.FinalEpisodes {
+		if before.Episodes+before.Failed >= e.config.Eval.FinalEpisodes {
 			return nil
 		}
-		if err := l.Ledger.DropEvaluation(ctx, step, string(split)); err != nil {
+		if err := e.ledger.DropEvaluation(ctx, now.step, string(split)); err != nil {
 			return err
 		}
 	}
-	return l.evaluateOnce(ctx, step, l.Config.Eval.FinalEpisodes, split)
+	return e.once(ctx, now, split, e.config.Eval.FinalEpisodes)
 }
 
-// Evaluate runs episodes without tips, spread evenly over tasks, with the
-// newest policy; only an adaptation run shows them, as the memory is all that
-// it has learnt. Seeds depend on the run's seed and the episode only, so that
-// every evaluation draws alike.
-func (l *Loop) Evaluate(ctx context.Context, step int64, tasks []envs.Task, episodes int, split envs.Split) (Evaluation, error) {
-	start := time.Now()
-	specs := make([]rollout.EpisodeSpec, episodes)
-	var recall rollout.RecallFunc
-	if l.Config.Algorithm.Name == "adapt" {
-		recall = l.recall
-	}
+// run evaluates the newest policy without tips. Only an adaptation run shows
+// tips, because the memory is all that it has learnt. Seeds depend on the
+// run's seed and the episode only, so that all evaluations use the same seeds.
+func (e evaluator) run(ctx context.Context, now state, t evaluationTask) (Evaluation, error) {
+	begun := time.Now()
+	specs := make([]rollout.EpisodeSpec, t.episodes)
 	for i := range specs {
-		specs[i] = rollout.EpisodeSpec{
-			Task: tasks[i%len(tasks)], Step: step, Group: i % len(tasks), Episode: i / len(tasks),
-			Seed: childSeed(l.Config.Run.Seed, "evaluate "+string(split), uint64(i)), Policy: l.policy,
-			Temperature: l.Config.Eval.Temperature, TopP: l.Config.Eval.TopP, TopK: l.Config.Eval.TopK,
-			Stop: l.Config.Rollout.Stop, MaxSteps: l.Config.Rollout.MaxTurns,
-			MaxTokens: l.Config.Rollout.MaxTokens, Recall: recall, Keep: rollout.Keep(l.Config.Memory.Keep),
-		}
+		specs[i] = e.spec(now, t, i)
 	}
-	done := l.evaluateAll(ctx, specs)
+	done := make([]rollout.Trajectory, len(specs)) // as specs, so that sums are reproducible
+	e.runner.run(ctx, now.prompt, specs, func(d rollout.Trajectory) { done[d.Episode*len(t.tasks)+d.Group] = d })
 	if ctx.Err() != nil {
 		return Evaluation{}, context.Cause(ctx)
 	}
-	e := Evaluation{
-		Kind: string(split), Step: step, Version: l.policy.Version, Temperature: l.Config.Eval.Temperature,
-		TrainSeconds: l.seconds, TrainEpisodes: l.episodes, Tips: recall != nil,
+	out := Evaluation{
+		Kind: string(t.split), Step: now.step, Version: now.policy.Version, Temperature: e.config.Eval.Temperature,
+		TrainSeconds: now.trainSeconds, TrainEpisodes: now.episodes, Tips: e.recall != nil,
 	}
-	if err := summarize(&e, tasks, done); err != nil {
+	if err := summarize(&out, t.tasks, done); err != nil {
 		return Evaluation{}, err
 	}
-	e.Seconds = time.Since(start).Seconds()
-	return e, nil
+	out.Seconds = time.Since(begun).Seconds()
+	return out, nil
 }
 
-func (l *Loop) evaluateAll(ctx context.Context, specs []rollout.EpisodeSpec) []rollout.Trajectory {
-	var done []rollout.Trajectory
-	l.scheduler().Sample(ctx, specs, func(t rollout.Trajectory) {
-		done = append(done, t)
-	})
-	return done
+func (e evaluator) spec(now state, t evaluationTask, i int) rollout.EpisodeSpec {
+	c := e.config
+	return rollout.EpisodeSpec{
+		Task: t.tasks[i%len(t.tasks)], Step: now.step, Group: i % len(t.tasks), Episode: i / len(t.tasks),
+		Seed: childSeed(c.Run.Seed, "evaluate "+string(t.split), uint64(i)), Policy: now.policy,
+		Temperature: c.Eval.Temperature, TopP: c.Eval.TopP, TopK: c.Eval.TopK, Stop: c.Rollout.Stop,
+		MaxSteps: c.Rollout.MaxTurns, MaxTokens: c.Rollout.MaxTokens,
+		Recall: e.recall, Keep: rollout.Keep(c.Memory.Keep),
+	}
 }
 
 // summarize fills the statistics of e from finished episodes, whose Group is
@@ -144,18 +160,21 @@ func firstError(done []rollout.Trajectory) string {
 	return "no episode was run"
 }
 
-// EvaluateNewest evaluates the newest committed policy without training.
-func (l *Loop) EvaluateNewest(ctx context.Context, split envs.Split, episodes int) (Evaluation, error) {
-	last, err := l.prepare(ctx)
-	if err != nil {
-		return Evaluation{}, err
+// meanStdErr returns the mean and its standard error.
+func meanStdErr(values []float64) (mean, stdErr float64) {
+	if len(values) == 0 {
+		return 0, 0
 	}
-	tasks, err := l.Family.Tasks(split)
-	if err != nil {
-		return Evaluation{}, err
+	for _, v := range values {
+		mean += v
 	}
-	if len(tasks) == 0 {
-		return Evaluation{}, fmt.Errorf("environment %s has no task in split %q", l.Family.Name(), split)
+	mean /= float64(len(values))
+	sum := 0.0
+	for _, v := range values {
+		sum += (v - mean) * (v - mean)
 	}
-	return l.Evaluate(ctx, last.Step, tasks, episodes, split)
+	if len(values) > 1 {
+		stdErr = math.Sqrt(sum / float64(len(values)-1) / float64(len(values)))
+	}
+	return mean, stdErr
 }

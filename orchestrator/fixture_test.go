@@ -35,8 +35,8 @@ var (
 )
 
 // player is a policy that reads its tips: it pulls the lever that a tip names,
-// avoids those that failed, and else pulls any listed lever. Its tips say what
-// the walk has shown.
+// avoids those that failed, and else pulls any listed lever. Its tips say which
+// levers opened a door.
 func player(tokenizer *samplertest.Tokenizer) samplertest.Script {
 	return func(_ int, prompt []int32) []samplertest.Choice {
 		messages := tokenizer.Messages(prompt)
@@ -99,7 +99,8 @@ func (f *fakeTrainer) call(name string, args ...any) error {
 	return nil
 }
 
-func (f *fakeTrainer) ForwardBackward(_ context.Context, rows []trainerbridge.Row, loss trainerbridge.Loss) (trainerbridge.Stats, [][]float32, error) {
+func (f *fakeTrainer) ForwardBackward(_ context.Context, rows []trainerbridge.Row, _ trainerbridge.Loss) (
+	trainerbridge.Stats, [][]float32, error) {
 	if err := f.call("forward_backward"); err != nil {
 		return nil, nil, err
 	}
@@ -195,7 +196,7 @@ func small(change ...func(*config.Config)) config.Config {
 	return c
 }
 
-// world is a run in a folder, opened as often as wanted.
+// world is a run in a folder that can be opened many times.
 type world struct {
 	t       *testing.T
 	dir     string
@@ -230,7 +231,10 @@ func (w *world) open() (*Loop, func()) {
 	led, err := ledger.Open(ctx, w.dir)
 	must(err)
 	v := w.config.Env.Vault
-	family, err := vault.Open(vault.Config{Houses: []uint64{1}, Doors: v.Doors, Levers: v.Levers, Score: vault.Score(v.Score), TrainVariations: v.TrainVariations, TestVariations: v.TestVariations})
+	family, err := vault.Open(vault.Config{
+		Houses: []uint64{1}, Doors: v.Doors, Levers: v.Levers, Score: vault.Score(v.Score),
+		TrainVariations: v.TrainVariations, TestVariations: v.TestVariations,
+	})
 	must(err)
 	template, err := chat.NewChatML(ctx, w.backend, w.backend)
 	must(err)

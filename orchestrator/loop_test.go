@@ -31,7 +31,8 @@ func TestWholeRun(t *testing.T) {
 	if first.Tips.Return >= last.Tips.Return || last.Tips.Return < 0.5 {
 		t.Errorf("tips did not help: return with tips %.2f, then %.2f", first.Tips.Return, last.Tips.Return)
 	}
-	if last.Version != 6 || last.NewTips == 0 || last.Tips.TipsShown == 0 || last.Modes[OffPolicy] == 0 || last.Modes[OnPolicyTips] == 0 || last.Modes[OnPolicy] == 0 {
+	if last.Version != 6 || last.NewTips == 0 || last.Tips.TipsShown == 0 ||
+		last.Modes[OffPolicy] == 0 || last.Modes[OnPolicyTips] == 0 || last.Modes[OnPolicy] == 0 {
 		t.Errorf("last step %+v", last)
 	}
 	// Evaluated at 0, 2, 4 and, on both splits, at the end.
@@ -58,7 +59,8 @@ func TestGRPOIsTheSameLoopWithoutMemory(t *testing.T) {
 		}
 	}
 	for _, call := range w.backend.Calls() {
-		if text := w.backend.LastUser(call.Request.Prompt); strings.Contains(text, "Tips:") || strings.Contains(text, "Write one tip") {
+		text := w.backend.LastUser(call.Request.Prompt)
+		if strings.Contains(text, "Tips:") || strings.Contains(text, "Write one tip") {
 			t.Fatalf("the memory was used: %q", text)
 		}
 	}
@@ -74,6 +76,11 @@ func TestARunIsAFunctionOfItsSeed(t *testing.T) {
 		for _, m := range w.steps {
 			m.Seconds = Seconds{}
 			text, _ := json.Marshal(m)
+			out = append(out, string(text))
+		}
+		for _, e := range w.evals {
+			e.Seconds, e.TrainSeconds = 0, 0
+			text, _ := json.Marshal(e)
 			out = append(out, string(text))
 		}
 		return strings.Join(out, "\n")
@@ -96,7 +103,7 @@ func trained(w *world) []trainerbridge.Row {
 }
 
 // Rows that are trained off-policy hold no token of a tip, whatever the
-// tokenizer did at the tip's borders (defect 3); anchors are the rows as they
+// tokenizer did at the tip's borders (defect 3). KL rows are the rows as they
 // were sampled.
 func TestOffPolicyRowsCarryNoTip(t *testing.T) {
 	w := newWorld(t, small())
@@ -110,15 +117,15 @@ func TestOffPolicyRowsCarryNoTip(t *testing.T) {
 	kinds := map[string]int{}
 	for _, r := range trained(w) {
 		text := w.backend.Decode(r.Tokens)
-		hasTips, isAnchor := strings.Contains(text, "Tips:"), !slices.Contains(r.LossMask, true)
+		hasTips, klOnly := strings.Contains(text, "Tips:"), !slices.Contains(r.LossMask, true)
 		sampled := consumed[fmt.Sprint(r.Tokens)]
 		switch {
-		case isAnchor && !hasTips: // no tip was known yet
-			kinds["anchor without tips"]++
-		case isAnchor:
-			kinds["anchor"]++
+		case klOnly && !hasTips: // no tip was known yet
+			kinds["KL only, no tip known yet"]++
+		case klOnly:
+			kinds["KL only"]++
 			if !sampled {
-				t.Fatal("an anchor is not what the server consumed and produced")
+				t.Fatal("a KL row is not what the server consumed and produced")
 			}
 		case hasTips:
 			kinds["on-policy with tips"]++
@@ -128,10 +135,10 @@ func TestOffPolicyRowsCarryNoTip(t *testing.T) {
 		case sampled:
 			kinds["on-policy"]++
 		default:
-			kinds["off-policy"]++ // the same walk without its tips was never sampled
+			kinds["off-policy"]++ // the same episode without its tips was never sampled
 		}
 	}
-	for _, kind := range []string{"anchor", "on-policy", "on-policy with tips", "off-policy"} {
+	for _, kind := range []string{"KL only", "on-policy", "on-policy with tips", "off-policy"} {
 		if kinds[kind] == 0 {
 			t.Errorf("no row of kind %q in %v", kind, kinds)
 		}
@@ -141,7 +148,7 @@ func TestOffPolicyRowsCarryNoTip(t *testing.T) {
 // Every mean is folded into the rows: a mini-batch's token weights are
 // |advantage| / (tokens · episodes).
 func TestRowsCarryTheNormalisation(t *testing.T) {
-	l := &Loop{Config: small(func(c *config.Config) { c.Loss.KL, c.Loss.KLSampled = 0.05, 0.3 })}
+	c := small(func(c *config.Config) { c.Loss.KL, c.Loss.KLSampled = 0.05, 0.3 }).Loss
 	sequence := func(n, trained int) rollout.Row {
 		s := rollout.Row{Tokens: make([]int32, n), LossMask: make([]bool, n), Logprobs: make([]float32, n)}
 		for i := n - trained; i < n; i++ {
@@ -149,9 +156,9 @@ func TestRowsCarryTheNormalisation(t *testing.T) {
 		}
 		return s
 	}
-	batch := []item{
-		{advantage: 2, rows: []rollout.Row{sequence(9, 2)}, trained: 2, sameContext: true},
-		{advantage: -1, rows: []rollout.Row{sequence(9, 4)}, anchors: []rollout.Row{sequence(12, 4)}, trained: 4},
+	batch := []trainedEpisode{
+		{advantage: 2, rows: []rollout.Row{sequence(9, 2)}, tokens: 2, sampledContext: true},
+		{advantage: -1, rows: []rollout.Row{sequence(9, 4)}, klRows: []rollout.Row{sequence(12, 4)}, tokens: 4},
 	}
 	sum := func(v []float32) (s float64) {
 		for _, x := range v {
@@ -161,10 +168,11 @@ func TestRowsCarryTheNormalisation(t *testing.T) {
 	}
 	f := func(average string, advantages, kl []float64) {
 		t.Helper()
-		l.Config.Loss.Average = average
-		for i, r := range l.rows(batch) {
+		c.Average = average
+		for i, r := range rows(batch, c) {
 			if math.Abs(sum(r.Advantages)-advantages[i]) > 1e-6 || math.Abs(sum(r.KL)-kl[i]) > 1e-6 {
-				t.Errorf("%s, row %d: advantages sum to %g, kl to %g; want %g, %g", average, i, sum(r.Advantages), sum(r.KL), advantages[i], kl[i])
+				t.Errorf("%s, row %d: advantages sum to %g, kl to %g; want %g, %g",
+					average, i, sum(r.Advantages), sum(r.KL), advantages[i], kl[i])
 			}
 			if err := r.Check(); err != nil {
 				t.Errorf("%s, row %d: %v", average, i, err)
@@ -175,8 +183,8 @@ func TestRowsCarryTheNormalisation(t *testing.T) {
 	f("token", []float64{2 * 2 / 6.0, -1 * 4 / 6.0, 0}, []float64{0.35 * 2 / 6, 0.05 * 4 / 6, 0.3 * 4 / 6})
 }
 
-// The trainer dies in mid-step: it is restored and the step is trained again
-// from the same weights, whole, and published once.
+// A trainer that dies during a step is restored. The whole step is trained again
+// from the same weights and published once.
 func TestATrainerThatDiesIsRestored(t *testing.T) {
 	f := func(call string) {
 		t.Helper()
@@ -219,8 +227,8 @@ func TestATrainerThatKeepsDyingStopsTheRun(t *testing.T) {
 	}
 }
 
-// A server that is gone fails the step instead of committing an empty one, and
-// what failed is sampled again by the next command.
+// If the server is gone, the step fails and is not committed. The next command
+// samples the failed episodes again.
 func TestAStepOfFailuresIsNotCommitted(t *testing.T) {
 	w := newWorld(t, small(func(c *config.Config) { c.Eval.Every = 0 }))
 	w.backend.BeforeSample = func(context.Context, sampler.Policy, sampler.Request) error { return sampler.ErrPolicyGone }
@@ -271,61 +279,102 @@ func TestARefusedRequestIsNotRepeated(t *testing.T) {
 	}
 }
 
-// A run that is stopped anywhere goes on where it was: finished episodes are
-// not sampled again, committed steps are not trained again, the memory is the
-// one of the last commit (defect 4), and the result is the same as without
-// the stop.
-func TestAStoppedRunContinues(t *testing.T) {
-	final := func(w *world) string {
-		l, done := w.open()
-		defer done()
-		history, err := History(context.Background(), l.Ledger)
+// outcome is everything that two runs with the same result agree on: the
+// metrics of all steps, times excepted, and the memory.
+func outcome(t *testing.T, w *world) string {
+	t.Helper()
+	l, done := w.open()
+	defer done()
+	history, err := History(context.Background(), l.Ledger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, m := range history {
+		m.Seconds = Seconds{}
+		text, err := json.Marshal(m)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var out []string
-		for _, m := range history {
-			m.Seconds = Seconds{}
-			text, _ := json.Marshal(m)
-			out = append(out, string(text))
-		}
-		stats, err := l.Memory.(*memory.Bank).Stats(context.Background())
-		return fmt.Sprint(strings.Join(out, "\n"), stats, err)
+		out = append(out, string(text))
 	}
+	stats, err := l.Memory.(*memory.Bank).Stats(context.Background())
+	return fmt.Sprint(strings.Join(out, "\n"), stats, err)
+}
+
+// A run continues after a stop at any request: committed steps are not trained
+// again, the memory is the one of the last commit (defect 4), and the result
+// is the same as without the stop.
+func TestAStoppedRunContinues(t *testing.T) {
 	whole := newWorld(t, small())
 	if _, err := whole.run(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	total := len(whole.backend.Calls())
-	want := final(whole)
+	want := outcome(t, whole)
 	for _, after := range []int{1, total / 5, total / 2, total - 3} {
 		w := newWorld(t, small())
-		ctx, cancel := context.WithCancelCause(context.Background())
-		stop := errors.New("stopped")
-		calls := 0
-		w.backend.BeforeSample = nil
-		w.backend.AfterSample = func(*sampler.Completion) {}
-		stopper := &stopAfter{n: after, cancel: func() { cancel(stop) }}
-		w.backend.BeforeSample = stopper.count
-		if _, err := w.run(ctx); !errors.Is(err, stop) {
-			t.Fatalf("after %d of %d calls: %v", after, total, err)
+		w.stopAfter(after)
+		finished := w.finishedEpisodes()
+		if after > total/3 && len(finished) == 0 {
+			t.Fatalf("stopped after %d of %d calls: no episode is in the ledger", after, total)
 		}
-		calls = len(w.backend.Calls())
-		w.backend.BeforeSample = nil
+		before := w.backend.Calls()
 		if _, err := w.run(context.Background()); err != nil {
 			t.Fatalf("continuing after %d calls: %v", after, err)
 		}
-		if got := final(w); got != want {
+		if got := outcome(t, w); got != want {
 			t.Errorf("stopped after %d of %d calls: another result\n%s\nwant\n%s", after, total, got, want)
 		}
-		if again := len(w.backend.Calls()); calls > total/3 && again > total+total/2 {
-			t.Errorf("stopped after %d of %d calls: %d calls in all", calls, total, again)
+		for _, c := range w.backend.Calls()[len(before):] {
+			isTurn := !strings.Contains(w.backend.LastUser(c.Request.Prompt), "Write one tip")
+			if isTurn && finished[c.Request.Seed] {
+				t.Fatalf("stopped after %d of %d calls: a turn of a finished episode was sampled again", after, total)
+			}
 		}
 	}
 }
 
-// The transaction of a step fails: neither the step nor the memory may have
-// happened, and the run can be continued.
+// stopAfter runs until the n-th request and stops.
+func (w *world) stopAfter(n int) {
+	w.t.Helper()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	stop := errors.New("stopped")
+	stopper := &stopAfter{n: n, cancel: func() { cancel(stop) }}
+	w.backend.BeforeSample = stopper.count
+	defer func() { w.backend.BeforeSample = nil }()
+	if _, err := w.run(ctx); !errors.Is(err, stop) {
+		w.t.Fatalf("stopped at request %d: %v", n, err)
+	}
+}
+
+// finishedEpisodes returns the seeds of all turns of finished training
+// episodes.
+func (w *world) finishedEpisodes() map[uint64]bool {
+	w.t.Helper()
+	l, done := w.open()
+	defer done()
+	seeds := map[uint64]bool{}
+	for step := range int64(w.config.Run.Steps) {
+		episodes, err := l.Ledger.Episodes(context.Background(), step+1)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, e := range episodes {
+			var t rollout.Trajectory
+			if err := json.Unmarshal(e.Trajectory, &t); err != nil {
+				w.t.Fatal(err)
+			}
+			for i := range t.Turns {
+				seeds[sampler.Seed(t.Seed, uint64(i))] = true
+			}
+		}
+	}
+	return seeds
+}
+
+// If the transaction of a step fails, neither the step nor the memory is
+// changed, and the run can be continued.
 func TestStepAndMemoryAreOneTransaction(t *testing.T) {
 	w := newWorld(t, small())
 	l, done := w.open()

@@ -2,27 +2,26 @@ package orchestrator
 
 import (
 	"encoding/json"
-	"math"
 
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
-// StepMetrics is one training step as it is shown, stored and written as a
-// JSON line. Log-probs and KL are in nats, times in seconds.
+// StepMetrics describes one committed step. It is shown, stored in the ledger
+// and printed as a JSON line. Log-probs and KL are in nats, times in seconds.
 type StepMetrics struct {
 	Step     int64        `json:"step"`
 	Version  int          `json:"version"`  // of the policy after the step
 	Episodes int          `json:"episodes"` // training episodes so far, this step included
 	Modes    map[Mode]int `json:"modes"`    // episodes by learning mode
-	Failed   int          `json:"failed"`   // episodes without a result
-	// Stops counts episodes by why they ended.
+	Failed   int          `json:"failed"`   // episodes that failed after all retries
+	// Stops counts episodes by the reason why they ended.
 	Stops map[rollout.StopReason]int `json:"stops"`
 
 	Free Rollouts `json:"free"` // sampled without tips
 	Tips Rollouts `json:"tips"` // sampled with tips
 
 	Groups     int     `json:"groups"`
-	NoGradient int     `json:"no_gradient"` // groups of equal returns, not sent
+	NoGradient int     `json:"no_gradient"` // groups of equal returns, which are not trained
 	Rows       int     `json:"rows"`        // training rows sent
 	Trained    int     `json:"trained"`     // tokens trained
 	MaskShare  float64 `json:"mask_share"`  // of trained tokens: below the log-prob floor
@@ -35,12 +34,12 @@ type StepMetrics struct {
 	GradNorm   float64 `json:"grad_norm"`
 	Canary     float64 `json:"canary"` // largest |Δ log-prob| of the newest version's canary
 
-	// Mismatch holds the server's log-probs of sampled tokens against the
-	// trainer's before the update, on some of the step's episodes, in the
-	// context in which they were sampled.
+	// Mismatch compares the server's log-probs of sampled tokens with the
+	// trainer's before the update, in the context that was sampled. It covers
+	// some of the step's episodes, or all of them if Corrected.
 	Mismatch Mismatch `json:"mismatch"`
-	// Corrected: the trainer's log-probs are the old policy's, and tokens are
-	// weighted with truncated importance weights.
+	// Corrected: the trainer's log-probs replace the server's, and tokens have
+	// truncated importance weights.
 	Corrected bool `json:"corrected"`
 
 	NewTips  int `json:"new_tips"`
@@ -60,7 +59,7 @@ type Rollouts struct {
 	TipsShown float64 `json:"tips_shown"` // mean per episode
 }
 
-// Seconds says where a step's time went.
+// Seconds divides the time of a step.
 type Seconds struct {
 	Sample  float64 `json:"sample"` // episodes and reflection
 	Train   float64 `json:"train"`
@@ -82,11 +81,11 @@ type Evaluation struct {
 	StdErr      float64      `json:"stderr"`         // of the mean score, over episodes
 	Tasks       []TaskResult `json:"tasks"`
 	Seconds     float64      `json:"seconds"`
-	// TrainSeconds and TrainEpisodes say what training had cost until then,
-	// evaluations not counted.
+	// TrainSeconds and TrainEpisodes are the cost of training until then,
+	// without evaluations.
 	TrainSeconds  float64 `json:"train_seconds"`
 	TrainEpisodes int     `json:"train_episodes"`
-	// Environment is what the environment says its scores rest on.
+	// Environment is the environment's record of what its scores depend on.
 	Environment json.RawMessage `json:"environment,omitempty"`
 }
 
@@ -96,23 +95,4 @@ type TaskResult struct {
 	Episodes int     `json:"episodes"`
 	Success  float64 `json:"success"`
 	Score    float64 `json:"score"`
-}
-
-// meanStdErr returns the mean and its standard error.
-func meanStdErr(values []float64) (mean, stdErr float64) {
-	if len(values) == 0 {
-		return 0, 0
-	}
-	for _, v := range values {
-		mean += v
-	}
-	mean /= float64(len(values))
-	sum := 0.0
-	for _, v := range values {
-		sum += (v - mean) * (v - mean)
-	}
-	if len(values) > 1 {
-		stdErr = math.Sqrt(sum / float64(len(values)-1) / float64(len(values)))
-	}
-	return mean, stdErr
 }

@@ -7,18 +7,18 @@ import (
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
-// Mismatch says how far the sampler's log-probs are from the trainer's on the
-// same tokens. The zero value stands for no token.
+// Mismatch is the difference of the server's and the trainer's log-probs of the
+// same tokens. The zero value means that no token was compared.
 type Mismatch struct {
 	Tokens int     `json:"tokens"` // trained tokens compared
 	Mean   float64 `json:"mean"`   // mean |Δ| in nats
 	Max    float64 `json:"max"`    // largest |Δ| in nats
-	// KL estimates KL(sampler‖trainer) per token with the k3 estimator
-	// r − 1 − log r, r = π_trainer/π_sampler (Schulman, "Approximating KL
+	// KL estimates KL(server‖trainer) per token with the k3 estimator
+	// r − 1 − log r, r = π_trainer/π_server (Schulman, "Approximating KL
 	// divergence"): never negative, low variance.
 	KL float64 `json:"kl"`
 	// ESS is the effective sample size of the importance weights r as a share
-	// of the tokens, (Σr)²/(n·Σr²): 1 when both agree.
+	// of the tokens, (Σr)²/(n·Σr²): 1 if both agree.
 	ESS float64 `json:"ess"`
 }
 
@@ -36,14 +36,16 @@ func compareLogprobs(rows []rollout.Row, trainer [][]float32) (Mismatch, error) 
 	var weights, squares float64
 	for i, row := range rows {
 		if len(trainer[i]) != len(row.Tokens)-1 {
-			return Mismatch{}, fmt.Errorf("compare log-probs: row %d has %d tokens and %d log-probs", i, len(row.Tokens), len(trainer[i]))
+			return Mismatch{}, fmt.Errorf("compare log-probs: row %d has %d tokens and %d log-probs",
+				i, len(row.Tokens), len(trainer[i]))
 		}
 		for k, trained := range row.LossMask {
 			if !trained || k == 0 {
 				continue
 			}
 			if d := float64(trainer[i][k-1]); math.IsNaN(d) || math.IsInf(d, 0) {
-				return Mismatch{}, fmt.Errorf("compare log-probs: the trainer's of token %d in row %d is %v", k, i, trainer[i][k-1])
+				return Mismatch{}, fmt.Errorf("compare log-probs: the trainer's of token %d in row %d is %v",
+					k, i, trainer[i][k-1])
 			}
 			d := min(float64(trainer[i][k-1])-float64(row.Logprobs[k]), maxLogRatio)
 			r := math.Exp(d)

@@ -1,32 +1,32 @@
 package orchestrator
 
 import (
-	"hash/fnv"
-	"math"
-	"math/rand/v2"
+	"context"
+	"encoding/json"
+	"fmt"
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator/config"
-	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/orchestrator/ledger"
 )
 
-// Mode is how an episode is sampled and learnt (EMPO², table of section 4).
+// Mode is how an episode is sampled and trained (EMPO², table of section 4).
 type Mode string
 
 const (
-	// OnPolicy: sampled and learnt without tips.
+	// OnPolicy: sampled and trained without tips.
 	OnPolicy Mode = "on_policy"
-	// OnPolicyTips: sampled and learnt with tips.
+	// OnPolicyTips: sampled and trained with tips.
 	OnPolicyTips Mode = "on_policy_tips"
-	// OffPolicy: sampled with tips, learnt with every tip removed.
+	// OffPolicy: sampled with tips, trained with every tip removed.
 	OffPolicy Mode = "off_policy"
 )
 
 // Tips reports whether episodes of this mode are sampled with tips.
 func (m Mode) Tips() bool { return m != OnPolicy }
 
-// Plan is everything that a step draws at random, drawn before it samples.
-// But for the prompt, it is a pure function of (configuration, tasks, step).
+// Plan holds all random draws of a step, made before anything is sampled.
+// Except for the prompt, it is a pure function of (configuration, tasks, step).
 type Plan struct {
 	Step    int64       `json:"step"`
 	Version int         `json:"version"`          // of the policy that samples
@@ -55,86 +55,43 @@ func (p Plan) Episodes() int {
 	return n
 }
 
-// newPlan draws the plan of a step.
-func newPlan(c config.Config, tasks []envs.Task, step int64, version int) Plan {
-	rng := rand.New(rand.NewPCG(c.Run.Seed, childSeed(c.Run.Seed, "plan", uint64(step))))
-	draw := newModeDraw(c.Algorithm, rng)
-	p := Plan{Step: step, Version: version}
-	for g := range c.Algorithm.Groups {
-		group := GroupPlan{Task: taskAt(tasks, c.Run.Seed, uint64(step-1)*uint64(c.Algorithm.Groups)+uint64(g))}
-		for e, mode := range draw.group(c.Algorithm.GroupSize) {
-			seed := childSeed(c.Run.Seed, "episode", uint64(step), uint64(g), uint64(e))
-			group.Episodes = append(group.Episodes, EpisodePlan{Mode: mode, Seed: seed})
+// Planned is a step whose plan is in the ledger.
+type Planned struct {
+	Plan
+	prompt promptState // the template of the step's episodes
+}
+
+// planStage draws a step's plan and writes it to the ledger.
+type planStage struct {
+	config  config.Config
+	tasks   []envs.Task // of training
+	ledger  *ledger.Ledger
+	prompts promptReader
+}
+
+// run returns the plan of the step after before. A plan that is in the ledger
+// is used again, with the prompt template of that time.
+func (s planStage) run(ctx context.Context, before state) (Planned, error) {
+	step := before.step + 1
+	text, err := s.ledger.Plan(ctx, step)
+	if err != nil {
+		return Planned{}, err
+	}
+	var out Planned
+	if text != nil {
+		if err := json.Unmarshal(text, &out.Plan); err != nil {
+			return Planned{}, fmt.Errorf("plan in run.db: %w", err)
 		}
-		p.Groups = append(p.Groups, group)
+		out.prompt, err = s.prompts.of(ctx, out.Plan, before.prompt)
+		return out, err
 	}
-	return p
-}
-
-// taskAt walks through all tasks in a new shuffled order each time round.
-func taskAt(tasks []envs.Task, seed, i uint64) envs.Task {
-	n := uint64(len(tasks))
-	order := rand.New(rand.NewPCG(seed, childSeed(seed, "tasks", i/n))).Perm(len(tasks))
-	return tasks[order[i%n]]
-}
-
-// modeDraw draws learning modes per step, per group or per episode.
-type modeDraw struct {
-	a   config.Algorithm
-	rng *rand.Rand
-	// step is the mode of the whole step if it is drawn per step.
-	step Mode
-}
-
-func newModeDraw(a config.Algorithm, rng *rand.Rand) *modeDraw {
-	d := &modeDraw{a: a, rng: rng}
-	d.step = d.one()
-	return d
-}
-
-// one draws p_mem first, then p_off (EMPO², section 4.2).
-func (d *modeDraw) one() Mode {
-	if d.rng.Float64() >= d.a.MemoryProbability {
-		return OnPolicy
+	out.Plan = newPlan(s.config, s.tasks, step, before.policy.Version)
+	if out.prompt, err = s.prompts.next(ctx, step, before.prompt); err != nil {
+		return Planned{}, err
 	}
-	return d.withTips()
-}
-
-func (d *modeDraw) withTips() Mode {
-	if d.rng.Float64() < d.a.OffPolicyProbability {
-		return OffPolicy
+	out.Prompt = out.prompt.recorded
+	if text, err = json.Marshal(out.Plan); err != nil {
+		return Planned{}, err
 	}
-	return OnPolicyTips
-}
-
-// group returns the modes of a group of n episodes.
-func (d *modeDraw) group(n int) []Mode {
-	modes := make([]Mode, n)
-	group := d.step
-	if d.a.ModeDraw == "group" {
-		group = d.one()
-	}
-	tips := int(math.Round(d.a.MemoryProbability * float64(n)))
-	for i := range modes {
-		switch {
-		case d.a.Name == "grpo":
-			modes[i] = OnPolicy
-		case d.a.Name == "adapt":
-			modes[i] = OnPolicyTips
-		case d.a.ModeDraw != "episode":
-			modes[i] = group
-		case i < tips:
-			modes[i] = d.withTips()
-		default:
-			modes[i] = OnPolicy
-		}
-	}
-	return modes
-}
-
-// childSeed derives an independent seed from a seed, a name and indices.
-func childSeed(seed uint64, name string, indices ...uint64) uint64 {
-	h := fnv.New64a()
-	h.Write([]byte(name)) // never fails
-	return sampler.Seed(sampler.Seed(seed, h.Sum64()), indices...)
+	return out, s.ledger.SavePlan(ctx, step, text)
 }

@@ -4,46 +4,57 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/sampler/prompt"
 )
 
-// newPrompt reads the prompt template for a step that begins, records it and
-// returns its checksum for the plan. A template that became faulty while the
-// run goes on does not end it: the former one stays.
-func (l *Loop) newPrompt(ctx context.Context, step int64) (string, error) {
-	if l.Prompt != nil {
-		format, err := l.Prompt()
-		if err != nil {
-			l.Log.Warn().Err(err).Int64("step", step).Msg("the former prompt template stays")
-		} else {
-			l.Driver.PromptTemplate = format
-		}
-	}
-	f := l.Driver.PromptTemplate
-	sum := f.SHA256()
-	if sum == l.prompt {
-		return sum, nil
-	}
-	if err := l.Ledger.SavePrompt(ctx, sum, f.Text()); err != nil {
-		return "", err
-	}
-	if err := l.Ledger.Event(ctx, step, "prompt", f.Name()+" "+sum); err != nil {
-		return "", err
-	}
-	l.prompt = sum
-	return sum, nil
+// promptState is the prompt template in use.
+type promptState struct {
+	template prompt.Template
+	recorded string // checksum of the template that was recorded last; empty: none by this process
 }
 
-// oldPrompt goes back to the template that a step was begun with, so that the
-// episodes of a group are shown the same texts.
-func (l *Loop) oldPrompt(ctx context.Context, plan Plan) error {
-	if plan.Prompt == "" || plan.Prompt == l.Driver.PromptTemplate.SHA256() {
-		return nil // or the step is older than the record
+// promptReader reads and records the prompt template of a step.
+type promptReader struct {
+	ledger *ledger.Ledger
+	read   func() (prompt.Template, error) // nil: the template never changes
+	log    zerolog.Logger
+}
+
+// next reads the template for a new step and records it if it is new. If the
+// template has become faulty during the run, the step uses the previous one.
+func (r promptReader) next(ctx context.Context, step int64, before promptState) (promptState, error) {
+	now := before
+	if r.read != nil {
+		template, err := r.read()
+		if err != nil {
+			r.log.Warn().Err(err).Int64("step", step).Msg("the prompt template is faulty; the previous one is used")
+		} else {
+			now.template = template
+		}
 	}
-	text, err := l.Ledger.Prompt(ctx, plan.Prompt)
+	now.recorded = now.template.SHA256()
+	if now.recorded == before.recorded {
+		return now, nil
+	}
+	if err := r.ledger.SavePrompt(ctx, now.recorded, now.template.Text()); err != nil {
+		return before, err
+	}
+	return now, r.ledger.Event(ctx, step, "prompt", now.template.Name()+" "+now.recorded)
+}
+
+// of returns the template with which an interrupted step was begun, so that
+// all episodes of a group see the same texts.
+func (r promptReader) of(ctx context.Context, plan Plan, before promptState) (promptState, error) {
+	if plan.Prompt == "" || plan.Prompt == before.template.SHA256() { // empty: written before prompts were recorded
+		return before, nil
+	}
+	text, err := r.ledger.Prompt(ctx, plan.Prompt)
 	if err != nil {
-		return fmt.Errorf("prompt of step %d in run.db: %w", plan.Step, err)
+		return before, fmt.Errorf("prompt of step %d in run.db: %w", plan.Step, err)
 	}
-	l.Driver.PromptTemplate, err = prompt.Parse("of the step that was begun", text)
-	return err
+	before.template, err = prompt.Parse("of the interrupted step", text)
+	return before, err
 }

@@ -67,7 +67,7 @@ func TestPromptsAreReadBetweenSteps(t *testing.T) {
 	w := newWorld(t, small(func(c *config.Config) { c.Run.Steps = 3 }))
 	l, done := w.open()
 	reads := 0
-	l.Prompt = func() (prompt.Template, error) {
+	l.ReadPrompt = func() (prompt.Template, error) {
 		reads++
 		if reads == 3 {
 			return prompt.Template{}, errors.New("half saved")
@@ -103,7 +103,7 @@ func TestABegunStepKeepsItsPrompt(t *testing.T) {
 	interrupted := func(ctx context.Context, word string) error {
 		l, done := w.open()
 		defer done()
-		l.Prompt = func() (prompt.Template, error) { return edited(t, word), nil }
+		l.ReadPrompt = func() (prompt.Template, error) { return edited(t, word), nil }
 		_, err := l.Run(ctx)
 		return err
 	}

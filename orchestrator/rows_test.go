@@ -23,15 +23,15 @@ func trainedRow(n int) rollout.Row {
 
 // Two episodes of 2 and 4 tokens with advantages 1 and −1, in the three averages.
 func TestAverages(t *testing.T) {
-	batch := []item{
-		{advantage: 1, rows: []rollout.Row{trainedRow(2)}, trained: 2},
-		{advantage: -1, rows: []rollout.Row{trainedRow(4)}, trained: 4},
+	batch := []trainedEpisode{
+		{advantage: 1, rows: []rollout.Row{trainedRow(2)}, tokens: 2},
+		{advantage: -1, rows: []rollout.Row{trainedRow(4)}, tokens: 4},
 	}
 	f := func(average string, first, second float32) {
 		t.Helper()
 		c := demo()
 		c.Loss.Average, c.Loss.AverageLength = average, 10
-		rows := (&Loop{Config: c}).rows(batch)
+		rows := rows(batch, c.Loss)
 		if rows[0].Advantages[1] != first || rows[1].Advantages[1] != second || rows[1].Advantages[4] != second {
 			t.Errorf("%s: %v and %v", average, rows[0].Advantages, rows[1].Advantages)
 		}
@@ -46,12 +46,12 @@ func TestAverages(t *testing.T) {
 func TestEntropyBonus(t *testing.T) {
 	c := demo()
 	c.Loss.Entropy, c.Loss.Average = 0.1, "token"
-	batch := []item{{advantage: 1, rows: []rollout.Row{trainedRow(2)}, trained: 2}}
-	if diff := cmp.Diff([]float32{0, 0.05, 0.05}, (&Loop{Config: c}).rows(batch)[0].Entropy); diff != "" {
+	batch := []trainedEpisode{{advantage: 1, rows: []rollout.Row{trainedRow(2)}, tokens: 2}}
+	if diff := cmp.Diff([]float32{0, 0.05, 0.05}, rows(batch, c.Loss)[0].Entropy); diff != "" {
 		t.Error(diff)
 	}
 	c.Loss.Entropy = 0
-	if e := (&Loop{Config: c}).rows(batch)[0].Entropy; e != nil {
+	if e := rows(batch, c.Loss)[0].Entropy; e != nil {
 		t.Errorf("without a bonus: %v", e)
 	}
 }
@@ -107,8 +107,9 @@ func TestMaskTruncated(t *testing.T) {
 	c := demo()
 	c.Rollout.MaskTruncated = true
 	trajectory := rollout.Trajectory{Turns: turns, RowsWithTips: rows, RowsWithoutTips: rows}
-	if it := (&Loop{Config: c}).item(trajectory, advantage.Episode{Tips: true, OffPolicy: true},
-		1); it.trained != 2 || countTrained(it.sampled[0]) != 2 || countTrained(it.anchors[0]) != 2 {
-		t.Errorf("%d tokens trained: %+v", it.trained, it)
+	stage := estimateStage{config: c, enabled: true}
+	e := stage.episode(trajectory, advantage.Episode{Tips: true, OffPolicy: true}, 1)
+	if e.tokens != 2 || countTrained(e.sampled[0]) != 2 || countTrained(e.klRows[0]) != 2 {
+		t.Errorf("%d tokens trained: %+v", e.tokens, e)
 	}
 }

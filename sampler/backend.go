@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/empo2/empo2/sampler/chat"
@@ -59,7 +60,8 @@ func (a Adapter) ScoreAfter(ctx context.Context, prompt, ids []int32) ([]float32
 type FinishReason string
 
 const (
-	// FinishStop: the policy wrote its end-of-turn token; it is the last id.
+	// FinishStop: the policy wrote its end-of-turn token, which is the last id,
+	// or one of Request.Stop.
 	FinishStop FinishReason = "stop"
 	// FinishLength: MaxTokens or the context length was reached.
 	FinishLength FinishReason = "length"
@@ -85,14 +87,43 @@ type Request struct {
 	Session string
 }
 
+// Truncated says whether tokens are drawn from a part of the vocabulary only.
+func (r Request) Truncated() bool { return r.TopP > 0 && r.TopP < 1 || r.TopK > 0 }
+
+// NucleusP is TopP with 1 for off, as servers want it.
+func (r Request) NucleusP() float64 {
+	if r.TopP == 0 {
+		return 1
+	}
+	return r.TopP
+}
+
+// CheckSampling refuses parameters that no server can follow, and stop strings
+// if the server has none.
+func (r Request) CheckSampling(c Capabilities) error {
+	switch {
+	case math.IsNaN(r.Temperature) || math.IsInf(r.Temperature, 0) || r.Temperature < 0:
+		return fmt.Errorf("temperature %v", r.Temperature)
+	case math.IsNaN(r.TopP) || r.TopP < 0 || r.TopP > 1:
+		return fmt.Errorf("top_p %v: it must be between 0 and 1", r.TopP)
+	case r.TopK < 0:
+		return fmt.Errorf("top_k %d: it must not be negative", r.TopK)
+	case slices.Contains(r.Stop, ""):
+		return errors.New("an empty stop string")
+	case len(r.Stop) > 0 && !c.StopStrings:
+		return fmt.Errorf("%w: stop strings\n  hint: %s", ErrCapability, c.Hints["stop_strings"])
+	}
+	return nil
+}
+
 // Completion is what the policy wrote.
 type Completion struct {
 	// IDs are the sampled ids, the end-of-turn token included if it was sampled.
 	// They are empty only where Capabilities.IDsOut is false.
 	IDs []int32
 	// Logprobs are log π_old(id) in nats at temperature 1 over the whole
-	// vocabulary, one per id. Where the server left a gap the value is NaN:
-	// such a token is never trained.
+	// vocabulary, whatever Temperature, TopP and TopK are, one per id. Where the
+	// server gives no such value it is NaN: such a token is never trained.
 	Logprobs []float32
 	Text     string // decoded, without the end-of-turn token
 	Finish   FinishReason
@@ -107,8 +138,9 @@ type Capabilities struct {
 	IDsIn    bool   `json:"ids_in"`
 	IDsOut   bool   `json:"ids_out"`
 	Logprobs bool   `json:"logprobs"` // aligned with the ids
-	// LogprobSpace is "raw" (of the logits, whatever the request's temperature),
-	// "processed" (after it), or empty if there are no log-probs.
+	// LogprobSpace is "raw" (of the logits, whatever the request's temperature,
+	// top-p and top-k), "processed" (after them), or empty if there are no
+	// log-probs.
 	LogprobSpace  string `json:"logprob_space"`
 	Adapters      string `json:"adapters"` // "process" (one per version), "runtime", "create", "none"
 	AdapterFormat string `json:"adapter_format"`
@@ -118,8 +150,10 @@ type Capabilities struct {
 	Parallel      int    `json:"parallel"`   // requests served at once
 	VocabSize     int    `json:"vocab_size"` // 0: unknown
 	Replicas      int    `json:"replicas"`   // servers behind the backend
-	// Hints say, by the JSON name of a capability that is missing or too small,
-	// which flag or version of this server provides it.
+	StopStrings   bool   `json:"stop_strings"`
+	// Hints are remedies that name this server's flags and versions: by the
+	// JSON name of a capability that is missing or too small, and by the keys of
+	// [MismatchCause].
 	Hints map[string]string `json:"hints,omitempty"`
 }
 

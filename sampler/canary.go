@@ -16,7 +16,7 @@ type Canary struct {
 	Tokens   int           `json:"tokens"`    // compared
 	MeanDiff float64       `json:"mean_diff"` // mean |server − trainer| in nats
 	MaxDiff  float64       `json:"max_diff"`  // largest of them
-	Moved    float64       `json:"moved"`     // how far the trainer's values moved since the version before; 0 for the first
+	Moved    float64       `json:"moved"`     // the trainer's, since the version before; 0 for the first
 	Took     time.Duration `json:"took"`
 }
 
@@ -69,9 +69,10 @@ func (p *canaryBackend) Publish(ctx context.Context, a Adapter) (Policy, error) 
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := WithDeadline(ctx, canaryTimeout, fmt.Sprintf("verify version %d", a.Version), func(ctx context.Context) error {
-		return p.verify(ctx, a, policy)
-	}); err != nil {
+	if err := WithDeadline(ctx, canaryTimeout, fmt.Sprintf("verify version %d", a.Version),
+		func(ctx context.Context) error {
+			return p.verify(ctx, a, policy)
+		}); err != nil {
 		return Policy{}, errors.Join(err, p.withdraw(ctx, policy))
 	}
 	return policy, nil
@@ -107,19 +108,24 @@ func (p *canaryBackend) verify(ctx context.Context, a Adapter, policy Policy) er
 	case c.Tokens == 0:
 		return fmt.Errorf("%w: the server gave no log-probs for version %d", ErrCanary, a.Version)
 	case stuck:
-		return fmt.Errorf("%w: adapter not applied: version %d answers exactly as version %d, although the trainer's log-probs moved by %.3g; %s",
+		return fmt.Errorf("%w: adapter not applied: version %d answers exactly as version %d, although the trainer's "+
+			"log-probs moved by %.3g; %s",
 			ErrCanary, a.Version, p.last.version, c.Moved, "does the server load the new file, and under the new name?")
 	case c.MaxDiff > p.tolerance:
-		return fmt.Errorf("%w: version %d: log-probs differ from the trainer's by %.3g (tolerance %.3g); %s",
-			ErrCanary, a.Version, c.MaxDiff, p.tolerance,
-			"likely another base model, an adapter that was not applied, a stale prompt cache, or a cache type or attention kernel of low precision (then raise sampler.canary_tolerance)")
+		can, err := p.Capabilities(ctx)
+		return errors.Join(fmt.Errorf(
+			"%w: version %d: log-probs differ from the trainer's by %.3g at most and %.3g on average (tolerance %.3g); %s\n"+
+				"  hint: if model and adapter are right, sampler.canary_tolerance may be raised",
+			ErrCanary, a.Version, c.MaxDiff, c.MeanDiff, p.tolerance, MismatchCause(c.MeanDiff, c.MaxDiff, can.Hints)), err)
 	}
 	p.last = now
 	return nil
 }
 
 // sample lets the server write after the prompt and the trainer score it.
-func (p *canaryBackend) sample(ctx context.Context, a Adapter, policy Policy, temperature float64, now *canaryRun) error {
+func (p *canaryBackend) sample(
+	ctx context.Context, a Adapter, policy Policy, temperature float64, now *canaryRun,
+) error {
 	c, err := p.Sample(ctx, policy, Request{
 		Prompt: p.prompt, MaxTokens: canaryTokens, Temperature: temperature, Seed: canarySeed, Session: "canary",
 	})
@@ -159,7 +165,9 @@ func (f *canaryRun) diff() (tokens int, mean, largest float64) {
 // one before. moved is the largest change of the trainer's values; stuck says
 // that the trainer's moved, further than the two disagreed before, and the
 // server's did not.
-func (p *canaryBackend) compareWithLast(ctx context.Context, a Adapter, now *canaryRun) (moved float64, stuck bool, err error) {
+func (p *canaryBackend) compareWithLast(ctx context.Context, a Adapter, now *canaryRun) (
+	moved float64, stuck bool, err error,
+) {
 	same, server := true, 0.0
 	for i, old := range p.last.samples {
 		scores, err := a.ScoreAfter(ctx, p.prompt, old.IDs)

@@ -14,13 +14,15 @@ import (
 
 // learning is a policy that shifts its odds with every version.
 func learning(version int, _ []int32) []samplertest.Choice {
-	return []samplertest.Choice{{Text: "pull jade", Weight: 1 + float64(version)}, {Text: "pull bone", Weight: 1}, {Text: "wait", Weight: 1}}
+	return []samplertest.Choice{{Text: "pull jade", Weight: 1 + float64(version)}, {Text: "pull bone", Weight: 1},
+		{Text: "wait", Weight: 1}}
 }
 
 // withCanary makes a backend with the canary and keeps what the canary reported.
 func withCanary(b sampler.Backend) (sampler.Backend, *[]sampler.Canary) {
 	var reports []sampler.Canary
-	return sampler.WithCanary(b, []int32{samplertest.Start, 100, samplertest.End}, 1e-4, func(c sampler.Canary) { reports = append(reports, c) }), &reports
+	return sampler.WithCanary(b, []int32{samplertest.Start, 100, samplertest.End}, 1e-4,
+		func(c sampler.Canary) { reports = append(reports, c) }), &reports
 }
 
 // scoring has no chat around the canary's prompt, so the trainer is asked for
@@ -82,9 +84,10 @@ func TestUnverifiedVersionsAreRetired(t *testing.T) {
 			t.Errorf("%s: served %v", want, b.Served())
 		}
 	}
-	f("adapter not applied: version 1 answers exactly as version 0", true, func(b *samplertest.Scripted, _ *sampler.Adapter) {
-		b.Applied = func(int) int { return 0 }
-	})
+	f("adapter not applied: version 1 answers exactly as version 0", true,
+		func(b *samplertest.Scripted, _ *sampler.Adapter) {
+			b.Applied = func(int) int { return 0 }
+		})
 	f("version 1: log-probs differ from the trainer's by", true, func(b *samplertest.Scripted, _ *sampler.Adapter) {
 		b.Applied = func(int) int { return 7 }
 	})
@@ -110,7 +113,10 @@ func TestUnverifiedVersionsAreRetired(t *testing.T) {
 		}
 	})
 	f("connection reset", false, func(b *samplertest.Scripted, _ *sampler.Adapter) {
-		b.BeforeSample = func(context.Context, sampler.Policy, sampler.Request) error { return errors.New("connection reset") }
+		b.BeforeSample = func(context.Context, sampler.Policy,
+			sampler.Request) error {
+			return errors.New("connection reset")
+		}
 	})
 }
 
@@ -128,13 +134,15 @@ func TestCancelledCanaryRetires(t *testing.T) {
 // A tolerance for servers of low precision does not hide an adapter that is
 // never applied: what agreed before and then does not move is stuck.
 func TestAWideToleranceHidesNoAdapterThatIsNotApplied(t *testing.T) {
-	b := samplertest.NewScripted(samplertest.NewTokenizer(), func(int, []int32) []samplertest.Choice { return learning(0, nil) })
+	b := samplertest.NewScripted(samplertest.NewTokenizer(),
+		func(int, []int32) []samplertest.Choice { return learning(0, nil) })
 	trainer := samplertest.NewScripted(samplertest.NewTokenizer(), learning)
 	p := sampler.WithCanary(b, []int32{samplertest.Start, 100, samplertest.End}, 10, nil)
 	if _, err := p.Publish(t.Context(), scoring(trainer, 0)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Publish(t.Context(), scoring(trainer, 1)); !errors.Is(err, sampler.ErrCanary) || !strings.Contains(err.Error(), "adapter not applied") {
+	if _, err := p.Publish(t.Context(), scoring(trainer, 1)); !errors.Is(err, sampler.ErrCanary) ||
+		!strings.Contains(err.Error(), "adapter not applied") {
 		t.Errorf("%v", err)
 	}
 }

@@ -27,3 +27,11 @@ func WithDeadline(ctx context.Context, d time.Duration, op string, f func(contex
 	}
 	return fmt.Errorf("%s: %w", op, err)
 }
+
+// Within is a context that ends with ctx and also with life. The function
+// releases it.
+func Within(ctx, life context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(life, func() { cancel(context.Cause(life)) })
+	return ctx, func() { stop(); cancel(nil) }
+}

@@ -14,9 +14,10 @@ type Requirements struct {
 	Logprobs bool // the sampler's log-probs, aligned with the ids
 	Adapters bool // new versions while the run goes on
 	Formats  []string
-	Rank     int // of the adapter
-	Context  int // tokens of the longest conversation; 0: not known
-	Resident int // policies served at once
+	Rank     int  // of the adapter
+	Context  int  // tokens of the longest conversation; 0: not known
+	Resident int  // policies served at once
+	Stop     bool // replies end at stop strings
 }
 
 // ErrCapability is wrapped when a server, as launched, cannot do what a run
@@ -43,11 +44,13 @@ func (r Requirements) Check(c Capabilities) error {
 	lacks(r.Adapters && !hasAdapters, "adapters", "no way to load a new adapter")
 	lacks(r.Adapters && hasAdapters && !slices.Contains(r.Formats, c.AdapterFormat), "adapter_format",
 		"adapters in %s, the trainer writes %s", c.AdapterFormat, strings.Join(r.Formats, ", "))
-	lacks(r.Adapters && c.MaxRank > 0 && r.Rank > c.MaxRank, "max_rank", "adapters of rank %d at most, trainer.rank is %d", c.MaxRank, r.Rank)
+	lacks(r.Adapters && c.MaxRank > 0 && r.Rank > c.MaxRank, "max_rank",
+		"adapters of rank %d at most, trainer.rank is %d", c.MaxRank, r.Rank)
 	lacks(r.Adapters && c.MaxResident > 0 && r.Resident > c.MaxResident, "max_resident",
 		"%d versions at once at most, %d are needed while one replaces another", c.MaxResident, r.Resident)
 	lacks(r.Context > 0 && c.ContextLength > 0 && r.Context > c.ContextLength, "context_length",
 		"a context of %d tokens, %d are needed", c.ContextLength, r.Context)
+	lacks(r.Stop && !c.StopStrings, "stop_strings", "no stop strings (rollout.stop)")
 	if len(missing) == 0 {
 		return nil
 	}

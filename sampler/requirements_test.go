@@ -7,7 +7,8 @@ import (
 )
 
 func TestRequirementsNameEveryLackWithItsRemedy(t *testing.T) {
-	training := Requirements{IDs: true, Logprobs: true, Adapters: true, Formats: []string{"peft"}, Rank: 32, Context: 4096, Resident: 2}
+	training := Requirements{IDs: true, Logprobs: true, Adapters: true, Formats: []string{"peft"}, Rank: 32,
+		Context: 4096, Resident: 2}
 	f := func(c Capabilities, want ...string) {
 		t.Helper()
 		err := training.Check(c)
@@ -36,6 +37,9 @@ func TestRequirementsNameEveryLackWithItsRemedy(t *testing.T) {
 	gguf := able
 	gguf.AdapterFormat = "gguf"
 	f(gguf, "adapters in gguf, the trainer writes peft")
+	if err := (Requirements{Stop: true}).Check(able); err == nil || !strings.Contains(err.Error(), "no stop strings") {
+		t.Errorf("without stop strings: %v", err)
+	}
 	if err := (Requirements{}).Check(Capabilities{}); err != nil {
 		t.Errorf("nothing is needed: %v", err)
 	}

@@ -59,6 +59,12 @@ func checkCodec(t *testing.T, c *Codec) {
 	if err != nil || text != "<|im_start|>user\ngo<|im_end|>\n<|im_start|>assistant\n" {
 		t.Errorf("rendered %q, %v", text, err)
 	}
+	c.TemplateArgs = map[string]any{"enable_thinking": false}
+	text, err = c.Render(ctx, []TextMessage{{"user", "go"}}, true)
+	if err != nil || !strings.HasSuffix(text, `<!-- {"enable_thinking":false} -->`) {
+		t.Errorf("rendered with arguments %q, %v", text, err)
+	}
+	c.TemplateArgs = nil
 	var refused *RequestError
 	if _, err := c.ControlToken(ctx, "<|no such|>"); !errors.As(err, &refused) || refused.Category != CategoryUser {
 		t.Errorf("unknown control token: %v", err)

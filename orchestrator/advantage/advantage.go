@@ -1,6 +1,6 @@
-// Package advantage estimates group-relative advantages: one scalar per
-// episode, broadcast later over the tokens that the policy wrote. Its
-// functions are pure.
+// Package advantage estimates group-relative advantages: one number per episode,
+// which later applies to every token that the policy wrote. Its functions are
+// pure.
 package advantage
 
 import "math"
@@ -9,7 +9,7 @@ import "math"
 // 1e-6).
 const epsilon = 1e-6
 
-// Episode is what the estimate needs of one finished episode of a group.
+// Episode is one finished episode of a group, as far as the estimate needs it.
 type Episode struct {
 	Env       float64 // Σ_t r_t^env
 	Bonus     float64 // λ · Σ_t r_t^int; 0 without memory
@@ -21,23 +21,23 @@ type Episode struct {
 // intrinsic reward always counts.
 func (e Episode) Return() float64 { return e.Env + e.Bonus }
 
-// Baseline names what an episode's return is compared with.
+// Baseline says which mean an episode's return is compared with.
 type Baseline string
 
 const (
 	// Group is GRPO's: the mean return of the whole group.
 	Group Baseline = "group"
-	// TipFree is for mixed groups: episodes that are trained without tips are
+	// TipFree is for mixed groups. Episodes that are trained without tips are
 	// compared with the mean environment return of the group's tip-free
-	// episodes, that is with the very policy that is updated; episodes
-	// trained with tips are compared with the mean of those sampled with
-	// tips. The bonus is centred among the episodes sampled with tips.
+	// episodes, which were sampled exactly as the policy is trained. Episodes
+	// trained with tips are compared with the mean of those sampled with tips.
+	// The bonus is centred among the episodes sampled with tips.
 	TipFree Baseline = "tip-free"
 )
 
 // Estimate returns the advantages of one group, in order, divided by the
 // standard deviation of its returns (Bessel's correction) if normalize is
-// set. ok is false if no episode has an advantage: such a group carries no
+// set. If no episode has an advantage, ok is false: the group carries no
 // gradient.
 func Estimate(group []Episode, b Baseline, normalize bool) (advantages []float64, ok bool) {
 	advantages = make([]float64, len(group))
@@ -46,8 +46,8 @@ func Estimate(group []Episode, b Baseline, normalize bool) (advantages []float64
 	}
 	scale := 1.0
 	if s := std(group); normalize && (s > epsilon || b == Group) {
-		// With TipFree a group's returns may coincide although its kinds of
-		// episodes differ from their baselines: then 1/std means nothing.
+		// With TipFree all returns of a group may be equal and still differ
+		// from their baselines. Then the division would only magnify them.
 		scale = 1 / (s + epsilon)
 	}
 	center := centers(group, b)

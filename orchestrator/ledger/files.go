@@ -27,21 +27,22 @@ func versions(dir, prefix string) ([]int, error) {
 	return out, nil
 }
 
-// folders are where the trainer writes, with the prefix of its names.
+// folders are the folders that the trainer writes, with the prefix of their
+// entries.
 func (l *Ledger) folders() map[string]string {
 	return map[string]string{filepath.Join(l.Dir, "adapters"): "v", filepath.Join(l.Dir, "checkpoints"): ""}
 }
 
-// DiscardAfter removes adapters and checkpoints of versions that were never
-// committed: what a killed step left behind.
+// DiscardAfter removes adapters and checkpoints that are newer than a version.
+// They belong to steps that were never committed.
 func (l *Ledger) DiscardAfter(version int) error {
 	return l.remove(func(all []int) []int {
 		return slices.DeleteFunc(all, func(v int) bool { return v <= version })
 	})
 }
 
-// Prune removes all adapters and checkpoints but the newest keep, after it has
-// made every commit durable on disk.
+// Prune makes every commit durable on disk. Then it removes all adapters and
+// checkpoints except the newest, of which it keeps so many.
 func (l *Ledger) Prune(ctx context.Context, keep int) error {
 	if _, err := l.db.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
 		return fmt.Errorf("checkpoint run.db: %w", explain(err))
@@ -81,8 +82,8 @@ func (l *Ledger) Evaluations(ctx context.Context) ([][]byte, error) {
 	return out, explain(rows.Err())
 }
 
-// DropEvaluation forgets an evaluation, so that it can be made again with
-// more episodes.
+// DropEvaluation removes an evaluation, so that it can be repeated with more
+// episodes.
 func (l *Ledger) DropEvaluation(ctx context.Context, step int64, kind string) error {
 	_, err := l.db.ExecContext(ctx, "DELETE FROM evaluations WHERE step = ? AND kind = ?", step, kind)
 	return explain(err)

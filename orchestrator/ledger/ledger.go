@@ -1,14 +1,14 @@
-// Package ledger keeps what happened in a run, exactly once, in its folder:
-// run.db (SQLite) with the plan of every step, every finished episode, the
-// committed steps with their metrics, evaluations and events, beside the
-// folders adapters/ and checkpoints/ that the trainer writes.
+// Package ledger records what happened in a run, exactly once, in its folder.
+// run.db (SQLite) holds the plan of every step, every finished episode, the
+// committed steps with their metrics, evaluations and events. The trainer writes
+// the folders adapters/ and checkpoints/ beside it.
 //
-// A step becomes true in one transaction ([Ledger.Commit]), which also takes
-// what the memory learnt: weights and memory never disagree. Episodes are
+// A step is committed in one transaction ([Ledger.Commit]). What the memory
+// learnt is part of it, so that weights and memory never disagree. Episodes are
 // durable as soon as they are finished, so a killed run keeps them. WAL with
 // synchronous=NORMAL survives the death of every process. A power cut may lose
 // the transactions since the last [Ledger.Prune], which makes all of them
-// durable before it removes anything that they replace.
+// durable before it removes older files.
 package ledger
 
 import (
@@ -28,11 +28,11 @@ import (
 //go:embed schema.sql
 var schema embed.FS
 
-// schemaVersion is stored in the database; another one is refused.
+// schemaVersion is stored in the database. Open rejects any other version.
 const schemaVersion = 1
 
-// Ledger is one open run folder. It is safe for concurrent use; a second
-// Open of the same folder, also by another process, is refused.
+// Ledger is one open run folder. It is safe for concurrent use. A second Open
+// of the same folder fails with ErrInUse, also in another process.
 type Ledger struct {
 	Dir  string
 	db   *sql.DB
@@ -46,7 +46,7 @@ var ErrInUse = errors.New("the run is in use by another process")
 func Open(ctx context.Context, dir string) (*Ledger, error) {
 	for _, d := range []string{dir, filepath.Join(dir, "adapters"), filepath.Join(dir, "checkpoints")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
-			return nil, fmt.Errorf("run folder: %w\n  hint: choose a writable place with run.dir", err)
+			return nil, fmt.Errorf("run folder: %w\n  hint: choose a writable folder with run.dir", err)
 		}
 	}
 	lock, err := lockFile(filepath.Join(dir, "lock"))
@@ -62,8 +62,9 @@ func Open(ctx context.Context, dir string) (*Ledger, error) {
 }
 
 func openDB(ctx context.Context, path string) (*sql.DB, error) {
-	dsn := "file:" + path + "?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=busy_timeout(10000)&_pragma=foreign_keys(1)&_txlock=immediate"
-	db, err := sql.Open("sqlite", dsn)
+	const options = "?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=busy_timeout(10000)" +
+		"&_pragma=foreign_keys(1)&_txlock=immediate"
+	db, err := sql.Open("sqlite", "file:"+path+options)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
@@ -84,31 +85,34 @@ func migrate(ctx context.Context, db *sql.DB) error {
 		return nil
 	}
 	if version != 0 {
-		return fmt.Errorf("its format is %d, this empo2 reads %d\n  hint: use the empo2 that wrote it, or another run.name", version, schemaVersion)
+		return fmt.Errorf("its format is %d, this empo2 reads %d\n"+
+			"  hint: use the empo2 that wrote it, or another run.name", version, schemaVersion)
 	}
 	text, err := schema.ReadFile("schema.sql")
 	if err != nil {
 		return err
 	}
-	_, err = db.ExecContext(ctx, fmt.Sprintf("BEGIN IMMEDIATE;\n%s\nPRAGMA user_version = %d;\nCOMMIT;", text, schemaVersion))
+	script := fmt.Sprintf("BEGIN IMMEDIATE;\n%s\nPRAGMA user_version = %d;\nCOMMIT;", text, schemaVersion)
+	_, err = db.ExecContext(ctx, script)
 	return err
 }
 
-// explain adds a remedy to SQLite's errors that have one.
+// explain adds a hint to errors of SQLite that have a remedy.
 func explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case strings.Contains(err.Error(), "SQLITE_FULL"), strings.Contains(err.Error(), "disk is full"):
-		return fmt.Errorf("%w\n  hint: the disk is full; free space and run the same command again, nothing that was committed is lost", err)
+		return fmt.Errorf("%w\n  hint: the disk is full; free some space and run the same command again; "+
+			"nothing that was committed is lost", err)
 	case strings.Contains(err.Error(), "not a database"), strings.Contains(err.Error(), "malformed"):
-		return fmt.Errorf("%w\n  hint: the file is not a run's database or is damaged; choose another run.name", err)
+		return fmt.Errorf("%w\n  hint: the file is damaged or is not the database of a run; choose another run.name", err)
 	}
 	return err
 }
 
-// DB is the database, for parts that keep tables of their own in it (memory).
-// It has a single connection: never query it while holding a transaction.
+// DB is the database. Other packages may keep tables of their own in it, as the
+// memory does. It has a single connection: a query during a transaction blocks.
 func (l *Ledger) DB() *sql.DB { return l.db }
 
 // Close closes the database and releases the run.
@@ -116,8 +120,7 @@ func (l *Ledger) Close() error {
 	return errors.Join(l.db.Close(), l.lock.Close())
 }
 
-// Config returns the configuration that the run was started with, "" if the
-// run is new.
+// Config returns the recorded configuration of the run, "" if the run is new.
 func (l *Ledger) Config(ctx context.Context) (string, error) {
 	var text string
 	err := l.db.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = 'config'").Scan(&text)
@@ -127,10 +130,11 @@ func (l *Ledger) Config(ctx context.Context) (string, error) {
 	return text, explain(err)
 }
 
-// SaveConfig records the resolved configuration, in the database and beside
-// it as config.toml for people.
+// SaveConfig records the resolved configuration in the database and, for people,
+// in config.toml beside it.
 func (l *Ledger) SaveConfig(ctx context.Context, text string) error {
-	_, err := l.db.ExecContext(ctx, "INSERT INTO meta(key, value) VALUES('config', ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value", text)
+	_, err := l.db.ExecContext(ctx, `INSERT INTO meta(key, value) VALUES('config', ?)
+		ON CONFLICT(key) DO UPDATE SET value = excluded.value`, text)
 	if err != nil {
 		return fmt.Errorf("save configuration: %w", explain(err))
 	}
@@ -141,10 +145,11 @@ func (l *Ledger) SaveConfig(ctx context.Context, text string) error {
 	return os.Rename(path+".new", path)
 }
 
-// Event records something that a reader of the run will want to know: that it
-// was continued, or that a trainer or server was replaced.
+// Event records something worth knowing about the run, for example that it was
+// continued, or that a trainer or server was restarted.
 func (l *Ledger) Event(ctx context.Context, step int64, kind, detail string) error {
-	_, err := l.db.ExecContext(ctx, "INSERT INTO events(step, at, kind, detail) VALUES(?, ?, ?, ?)", step, now(), kind, detail)
+	_, err := l.db.ExecContext(ctx, "INSERT INTO events(step, at, kind, detail) VALUES(?, ?, ?, ?)",
+		step, now(), kind, detail)
 	return explain(err)
 }
 
@@ -152,7 +157,8 @@ func (l *Ledger) Event(ctx context.Context, step int64, kind, detail string) err
 // none.
 func (l *Ledger) LastEvent(ctx context.Context, kind string) (string, error) {
 	var detail string
-	err := l.db.QueryRowContext(ctx, "SELECT detail FROM events WHERE kind = ? ORDER BY id DESC LIMIT 1", kind).Scan(&detail)
+	row := l.db.QueryRowContext(ctx, "SELECT detail FROM events WHERE kind = ? ORDER BY id DESC LIMIT 1", kind)
+	err := row.Scan(&detail)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", nil
 	}

@@ -2,23 +2,23 @@ CREATE TABLE meta(
   key   TEXT PRIMARY KEY,
   value TEXT NOT NULL
 );
--- What a step will do, drawn before anything is sampled.
+-- The random draws of a step, made before anything is sampled.
 CREATE TABLE plans(
   step INTEGER PRIMARY KEY,
   plan TEXT NOT NULL                      -- JSON
 );
--- Finished training episodes, each whole: turns with the spans of their
--- prompts, ids, log-probs and the tips shown, the rendered rows, the tip
--- written after it.
+-- Finished training episodes. The trajectory holds the turns (spans of their
+-- prompts, ids, log-probs, tips shown), the rendered rows and the tip that was
+-- written afterwards.
 CREATE TABLE episodes(
-  step       INTEGER NOT NULL,
-  grp        INTEGER NOT NULL,
-  episode    INTEGER NOT NULL,
+  step       INTEGER NOT NULL,            -- training step
+  grp        INTEGER NOT NULL,            -- group within the step
+  episode    INTEGER NOT NULL,            -- episode within the group
   task       TEXT NOT NULL,
-  mode       TEXT NOT NULL,
-  version    INTEGER NOT NULL,
-  stop       TEXT NOT NULL,
-  env_return REAL NOT NULL,
+  mode       TEXT NOT NULL,               -- on_policy, on_policy_tips, off_policy
+  version    INTEGER NOT NULL,            -- of the policy that sampled
+  stop       TEXT NOT NULL,               -- why the episode ended
+  env_return REAL NOT NULL,               -- sum of the environment's rewards
   score      REAL NOT NULL,
   success    INTEGER NOT NULL,
   trajectory TEXT NOT NULL,               -- JSON
@@ -30,7 +30,7 @@ CREATE VIEW turns AS
          t.value -> '$.tips' AS tips, t.value -> '$.ids' AS ids,
          t.value -> '$.logprobs' AS logprobs
   FROM episodes e, json_each(e.trajectory, '$.turns') t;
--- Committed steps. version is the policy's after the step.
+-- Committed steps. version is the version of the policy after the step.
 CREATE TABLE steps(
   step    INTEGER PRIMARY KEY,
   version INTEGER NOT NULL,
@@ -42,11 +42,11 @@ CREATE TABLE versions(
   step    INTEGER NOT NULL,
   dir     TEXT NOT NULL,
   sha256  TEXT NOT NULL,
-  canary  REAL NOT NULL                   -- largest log-prob difference server against trainer
+  canary  REAL NOT NULL                   -- largest difference of log-probs, server against trainer
 );
 CREATE TABLE evaluations(
   step    INTEGER NOT NULL,
-  kind    TEXT NOT NULL,
+  kind    TEXT NOT NULL,                  -- the split: eval or test
   version INTEGER NOT NULL,
   result  TEXT NOT NULL,                  -- JSON
   PRIMARY KEY(step, kind)

@@ -9,7 +9,7 @@ import (
 )
 
 // Episode is one finished training episode. Trajectory is JSON; the other
-// fields repeat what queries ask for.
+// fields repeat parts of it for queries.
 type Episode struct {
 	Step           int64
 	Group, Episode int
@@ -22,7 +22,7 @@ type Episode struct {
 	Trajectory     json.RawMessage
 }
 
-// Version is an adapter that was published and proved.
+// Version is an adapter that was published and passed its canary.
 type Version struct {
 	Version int     `json:"version"`
 	Step    int64   `json:"step"`
@@ -60,19 +60,21 @@ func (l *Ledger) SavePlan(ctx context.Context, step int64, plan json.RawMessage)
 
 // AddEpisode makes one finished episode durable. Adding it twice is an error.
 func (l *Ledger) AddEpisode(ctx context.Context, e Episode) error {
-	_, err := l.db.ExecContext(ctx, `INSERT INTO episodes(step, grp, episode, task, mode, version, stop, env_return, score, success, trajectory)
+	_, err := l.db.ExecContext(ctx, `INSERT INTO episodes
+		(step, grp, episode, task, mode, version, stop, env_return, score, success, trajectory)
 		VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		e.Step, e.Group, e.Episode, e.Task, e.Mode, e.Version, e.Stop, e.EnvReturn, e.Score, e.Success, string(e.Trajectory))
+		e.Step, e.Group, e.Episode, e.Task, e.Mode, e.Version, e.Stop, e.EnvReturn, e.Score, e.Success,
+		string(e.Trajectory))
 	if err != nil {
 		return fmt.Errorf("save episode %d/%d/%d: %w", e.Step, e.Group, e.Episode, explain(err))
 	}
 	return nil
 }
 
-// UpdateEpisode replaces the trajectory of an episode that was added: with the
-// tip that was written after it.
+// UpdateEpisode replaces the trajectory of an episode by one that holds its tip.
 func (l *Ledger) UpdateEpisode(ctx context.Context, step int64, group, episode int, trajectory json.RawMessage) error {
-	_, err := l.db.ExecContext(ctx, "UPDATE episodes SET trajectory = ? WHERE step = ? AND grp = ? AND episode = ?", string(trajectory), step, group, episode)
+	_, err := l.db.ExecContext(ctx, "UPDATE episodes SET trajectory = ? WHERE step = ? AND grp = ? AND episode = ?",
+		string(trajectory), step, group, episode)
 	if err != nil {
 		return fmt.Errorf("save the tip of episode %d/%d/%d: %w", step, group, episode, explain(err))
 	}
@@ -82,7 +84,8 @@ func (l *Ledger) UpdateEpisode(ctx context.Context, step int64, group, episode i
 // Episodes returns the finished episodes of a step, ordered by group and
 // number.
 func (l *Ledger) Episodes(ctx context.Context, step int64) ([]Episode, error) {
-	rows, err := l.db.QueryContext(ctx, `SELECT step, grp, episode, task, mode, version, stop, env_return, score, success, trajectory
+	rows, err := l.db.QueryContext(ctx, `SELECT
+		step, grp, episode, task, mode, version, stop, env_return, score, success, trajectory
 		FROM episodes WHERE step = ? ORDER BY grp, episode`, step)
 	if err != nil {
 		return nil, explain(err)
@@ -92,7 +95,9 @@ func (l *Ledger) Episodes(ctx context.Context, step int64) ([]Episode, error) {
 	for rows.Next() {
 		var e Episode
 		var text []byte
-		if err := rows.Scan(&e.Step, &e.Group, &e.Episode, &e.Task, &e.Mode, &e.Version, &e.Stop, &e.EnvReturn, &e.Score, &e.Success, &text); err != nil {
+		err := rows.Scan(&e.Step, &e.Group, &e.Episode, &e.Task, &e.Mode, &e.Version, &e.Stop, &e.EnvReturn,
+			&e.Score, &e.Success, &text)
+		if err != nil {
 			return nil, err
 		}
 		e.Trajectory = text
@@ -135,9 +140,9 @@ func (l *Ledger) steps(ctx context.Context, tail string) ([]Step, error) {
 	return out, explain(rows.Err())
 }
 
-// Commit makes a step true: its metrics, the version it produced (nil if the
-// weights did not change) and, through with, whatever else belongs to the
-// same transaction. Nothing is written if with fails.
+// Commit commits a step in one transaction: its metrics, the version it produced
+// (nil if the weights did not change) and what with writes (nil: nothing). If
+// with fails, nothing is written.
 func (l *Ledger) Commit(ctx context.Context, s Step, v *Version, with func(*sql.Tx) error) error {
 	fail := func(err error) error { return fmt.Errorf("commit step %d: %w", s.Step, explain(err)) }
 	tx, err := l.db.BeginTx(ctx, nil)
@@ -145,11 +150,15 @@ func (l *Ledger) Commit(ctx context.Context, s Step, v *Version, with func(*sql.
 		return fail(err)
 	}
 	defer tx.Rollback() // no effect after Commit
-	if _, err := tx.ExecContext(ctx, "INSERT INTO steps(step, version, at, metrics) VALUES(?, ?, ?, ?)", s.Step, s.Version, now(), string(s.Metrics)); err != nil {
+	_, err = tx.ExecContext(ctx, "INSERT INTO steps(step, version, at, metrics) VALUES(?, ?, ?, ?)",
+		s.Step, s.Version, now(), string(s.Metrics))
+	if err != nil {
 		return fail(err)
 	}
 	if v != nil {
-		if _, err := tx.ExecContext(ctx, "INSERT INTO versions(version, step, dir, sha256, canary) VALUES(?, ?, ?, ?, ?)", v.Version, v.Step, v.Dir, v.SHA256, v.Canary); err != nil {
+		_, err = tx.ExecContext(ctx, "INSERT INTO versions(version, step, dir, sha256, canary) VALUES(?, ?, ?, ?, ?)",
+			v.Version, v.Step, v.Dir, v.SHA256, v.Canary)
+		if err != nil {
 			return fail(err)
 		}
 	}
@@ -164,17 +173,20 @@ func (l *Ledger) Commit(ctx context.Context, s Step, v *Version, with func(*sql.
 	return nil
 }
 
-// SaveEvaluation records an evaluation, once per step and kind.
+// SaveEvaluation records the evaluation of a step and kind, and replaces an
+// earlier one.
 func (l *Ledger) SaveEvaluation(ctx context.Context, step int64, kind string, version int, result json.RawMessage) error {
 	_, err := l.db.ExecContext(ctx, `INSERT INTO evaluations(step, kind, version, result) VALUES(?, ?, ?, ?)
-		ON CONFLICT(step, kind) DO UPDATE SET version = excluded.version, result = excluded.result`, step, kind, version, string(result))
+		ON CONFLICT(step, kind) DO UPDATE SET version = excluded.version, result = excluded.result`,
+		step, kind, version, string(result))
 	return explain(err)
 }
 
 // Evaluation returns a recorded evaluation, nil if there is none.
 func (l *Ledger) Evaluation(ctx context.Context, step int64, kind string) (json.RawMessage, error) {
 	var text []byte
-	err := l.db.QueryRowContext(ctx, "SELECT result FROM evaluations WHERE step = ? AND kind = ?", step, kind).Scan(&text)
+	row := l.db.QueryRowContext(ctx, "SELECT result FROM evaluations WHERE step = ? AND kind = ?", step, kind)
+	err := row.Scan(&text)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}

@@ -8,28 +8,39 @@ import (
 	"strings"
 )
 
-// palette gives each arm its colour, in the order of display; readable on
-// light and dark grounds and for the colour-blind.
+// palette holds the colours of the arms, in the order of display. They can be
+// told apart on light and dark backgrounds and by colour-blind readers.
 var palette = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"}
 
-const style = `body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#1b1b1b;background:#fff}
+const style = `
+body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#1b1b1b;background:#fff}
 h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}figure{margin:1rem 0}svg{width:100%;height:auto}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}
-td:first-child,th:first-child{text-align:left}.key{display:inline-block;width:1.2em;height:.25em;vertical-align:middle;margin-right:.4em}`
+table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}
+td:first-child,th:first-child{text-align:left}
+.key{display:inline-block;width:1.2em;height:.25em;vertical-align:middle;margin-right:.4em}`
 
 // HTML writes the whole comparison as one page that needs nothing else.
 func (c Comparison) HTML(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\n<title>%s</title>\n<style>%s</style>\n", escape(c.Title), style)
+	b.WriteString("<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">" +
+		"<meta name=\"viewport\" content=\"width=device-width\">\n")
+	fmt.Fprintf(&b, "<title>%s</title>\n<style>%s</style>\n", escape(c.Title), style)
 	fmt.Fprintf(&b, "<h1>%s</h1>\n<p>%s</p>\n<p>", escape(c.Title), escape(c.Note))
 	for i, arm := range c.Arms {
 		fmt.Fprintf(&b, `<span class="key" style="background:%s"></span>%s &emsp; `, color(i), escape(arm))
 	}
 	b.WriteString("</p>\n<p>Thin lines are runs, thick lines their means.</p>\n")
-	c.figure(&b, "Success without tips against training episodes", "training episodes", func(p Point) float64 { return float64(p.Episodes) },
-		func(curve Curve) bool { return !curve.TimeBudget })
-	c.figure(&b, "Success without tips against training time", "seconds of training", func(p Point) float64 { return p.Seconds },
-		func(Curve) bool { return true })
+	c.figure(&b, figure{
+		caption: "Success without tips against training episodes", axis: "training episodes",
+		x:        func(p Point) float64 { return float64(p.Episodes) },
+		includes: func(curve Curve) bool { return !curve.TimeBudget },
+	})
+	c.figure(&b, figure{
+		caption: "Success without tips against training time", axis: "seconds of training",
+		x:        func(p Point) float64 { return p.Seconds },
+		includes: func(Curve) bool { return true },
+	})
 	c.summary(&b)
 	b.WriteString("</html>\n")
 	_, err := io.WriteString(w, b.String())
@@ -39,7 +50,8 @@ func (c Comparison) HTML(w io.Writer) error {
 func color(i int) string { return palette[i%len(palette)] }
 
 func (c Comparison) summary(b *strings.Builder) {
-	b.WriteString("<h2>Final evaluation, without tips</h2>\n<table><tr><th>arm</th><th>runs</th><th>mean success %</th><th>95 % interval</th><th>per run</th></tr>\n")
+	b.WriteString("<h2>Final evaluation, without tips</h2>\n<table><tr><th>arm</th><th>runs</th>" +
+		"<th>mean success %</th><th>95 % interval</th><th>per run</th></tr>\n")
 	for _, arm := range c.Arms {
 		i := c.Final(arm)
 		var each []string
@@ -50,7 +62,8 @@ func (c Comparison) summary(b *strings.Builder) {
 		if !math.IsNaN(i.Low) {
 			interval = fmt.Sprintf("%.1f to %.1f", i.Low, i.High)
 		}
-		fmt.Fprintf(b, "<tr><td>%s</td><td>%d</td><td>%.1f</td><td>%s</td><td>%s</td></tr>\n", escape(arm), i.N, i.Mean, interval, strings.Join(each, "<br>"))
+		fmt.Fprintf(b, "<tr><td>%s</td><td>%d</td><td>%.1f</td><td>%s</td><td>%s</td></tr>\n",
+			escape(arm), i.N, i.Mean, interval, strings.Join(each, "<br>"))
 	}
 	b.WriteString("</table>\n")
 }
@@ -70,19 +83,27 @@ func (f frame) at(p Point) (x, y float64) {
 	return left + (right-left)*f.x(p)/f.maxX, base - (base-top)*p.Success/100
 }
 
-// figure draws the curves that belong in it over x.
-func (c Comparison) figure(b *strings.Builder, caption, axis string, x func(Point) float64, belongs func(Curve) bool) {
-	f := frame{x: x}
+// figure says what one drawing shows.
+type figure struct {
+	caption, axis string
+	x             func(Point) float64
+	includes      func(Curve) bool
+}
+
+// figure draws the curves that the figure includes, over x.
+func (c Comparison) figure(b *strings.Builder, show figure) {
+	f := frame{x: show.x}
 	for _, curve := range c.Curves {
-		if belongs(curve) {
-			f.maxX = math.Max(f.maxX, x(curve.Last()))
+		if show.includes(curve) {
+			f.maxX = math.Max(f.maxX, show.x(curve.Last()))
 		}
 	}
 	f.maxX = math.Max(f.maxX, 1)
-	fmt.Fprintf(b, "<figure><figcaption>%s</figcaption>\n<svg viewBox=\"0 0 %g %g\" role=\"img\" aria-label=\"%s\" font-size=\"13\" font-family=\"system-ui,sans-serif\">\n", caption, width, height, caption)
-	f.axes(b, axis)
+	fmt.Fprintf(b, "<figure><figcaption>%s</figcaption>\n<svg viewBox=\"0 0 %g %g\" role=\"img\" aria-label=\"%s\" "+
+		"font-size=\"13\" font-family=\"system-ui,sans-serif\">\n", show.caption, width, height, show.caption)
+	f.axes(b, show.axis)
 	for i, arm := range c.Arms {
-		curves := slices.DeleteFunc(c.of(arm), func(curve Curve) bool { return !belongs(curve) })
+		curves := slices.DeleteFunc(c.of(arm), func(curve Curve) bool { return !show.includes(curve) })
 		for _, curve := range curves {
 			f.line(b, curve.Points, color(i), 1, 0.35)
 		}
@@ -94,7 +115,8 @@ func (c Comparison) figure(b *strings.Builder, caption, axis string, x func(Poin
 func (f frame) axes(b *strings.Builder, axis string) {
 	for y := 0.0; y <= 100; y += 25 {
 		_, py := f.at(Point{Success: y})
-		fmt.Fprintf(b, "<path d=\"M%g %gH%g\" stroke=\"#ddd\"/><text x=\"%g\" y=\"%g\" text-anchor=\"end\">%g %%</text>\n", left, py, right, left-8, py+4, y)
+		fmt.Fprintf(b, "<path d=\"M%g %gH%g\" stroke=\"#ddd\"/><text x=\"%g\" y=\"%g\" text-anchor=\"end\">%g %%</text>\n",
+			left, py, right, left-8, py+4, y)
 	}
 	for i := 0.0; i <= 4; i++ {
 		px := left + (right-left)*i/4

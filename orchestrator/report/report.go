@@ -24,8 +24,8 @@ type Point struct {
 // Curve is one run.
 type Curve struct {
 	Arm string `json:"arm"` // what is compared: "empo2", "grpo", …
-	// TimeBudget: the run's budget was another's seconds, not episodes; it is
-	// left out of the figure over episodes.
+	// TimeBudget: the run had the same seconds as another run, not the same
+	// episodes. The figure over episodes leaves it out.
 	TimeBudget bool     `json:"time_budget,omitempty"`
 	Label      string   `json:"label"` // the run: its house and seed
 	Steps      int64    `json:"steps"`
@@ -105,11 +105,13 @@ func (c Comparison) Final(arm string) Interval {
 // Table writes one line per run and one per arm.
 func (c Comparison) Table(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "arm\trun\tsteps\tepisodes\tseconds\ttips written\thits without tips\tsuccess %, no tips\theld-out %\t")
+	fmt.Fprintln(t, "arm\trun\tsteps\tepisodes\tseconds\ttips written\thits without tips\t"+
+		"success %, no tips\theld-out %\t")
 	for _, arm := range c.Arms {
 		for _, curve := range c.of(arm) {
 			p := curve.Last()
-			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%.0f\t%d\t%d\t%.1f\t%s\t\n", arm, curve.Label, curve.Steps, p.Episodes, p.Seconds, curve.Tips, curve.Hits, p.Success, number(curve.Test))
+			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%.0f\t%d\t%d\t%.1f\t%s\t\n", arm, curve.Label, curve.Steps, p.Episodes,
+				p.Seconds, curve.Tips, curve.Hits, p.Success, number(curve.Test))
 		}
 	}
 	for _, arm := range c.Arms {

@@ -15,9 +15,9 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// adapterDir is the checked directory of a version, empty for the base. What
-// can be known before a server sees it is checked here: servers accept weights
-// of another base and die of them later.
+// adapterDir is the checked directory of a version, empty for the base. Some
+// servers accept the weights of another base model and crash later, so that they
+// are checked here.
 func (b *Backend) adapterDir(a sampler.Adapter) (string, error) {
 	c := b.probe.Capabilities
 	switch {
@@ -41,7 +41,8 @@ func (b *Backend) adapterDir(a sampler.Adapter) (string, error) {
 		return "", fmt.Errorf("adapter %s: %w", dir, err)
 	}
 	if c.MaxRank > 0 && config.Rank > c.MaxRank {
-		return "", fmt.Errorf("adapter %s has rank %d, the server takes %d\n  hint: %s", dir, config.Rank, c.MaxRank, c.Hints["max_rank"])
+		return "", fmt.Errorf("adapter %s has rank %d, the server takes %d\n"+
+			"  hint: %s", dir, config.Rank, c.MaxRank, c.Hints["max_rank"])
 	}
 	if err := checkWeights(filepath.Join(dir, "adapter_model.safetensors"), b.probe.Root); err != nil {
 		return "", fmt.Errorf("adapter %s: %w", dir, err)
@@ -86,7 +87,8 @@ func readTensors(path string) (map[string]tensor, error) {
 		return nil, fmt.Errorf("%s is no safetensors file", filepath.Base(path))
 	}
 	if int64(length) > info.Size()-8 {
-		return nil, fmt.Errorf("%s is cut short: it has %d bytes, its header alone %d", filepath.Base(path), info.Size(), length)
+		return nil, fmt.Errorf("%s is cut short: it has %d bytes, its header alone %d", filepath.Base(path), info.Size(),
+			length)
 	}
 	header := make([]byte, length)
 	if _, err := io.ReadFull(f, header); err != nil {
@@ -138,7 +140,8 @@ func checkWeights(path, root string) error {
 			continue
 		}
 		if layer, err := strconv.Atoi(m[1]); err != nil || layer >= base.Layers || t.Shape[1] != base.Hidden {
-			return fmt.Errorf("it is for another base model: %s is %v, %s has %d layers of width %d\n  hint: serve the model that the trainer trains",
+			return fmt.Errorf("it is for another base model: %s is %v, %s has %d layers of width %d\n"+
+				"  hint: serve the model that the trainer trains",
 				name, t.Shape, root, base.Layers, base.Hidden)
 		}
 	}

@@ -33,7 +33,8 @@ func TestAdaptersAreCheckedBeforeAServerSeesThem(t *testing.T) {
 	write(t, base, "config.json", `{"hidden_size":8,"num_hidden_layers":2}`)
 	f := func(name, config, weights, root, says string) {
 		t.Helper()
-		b := &Backend{probe: Probe{Root: root, Capabilities: sampler.Capabilities{Adapters: "runtime", MaxRank: 16, Hints: map[string]string{"max_rank": "a higher one"}}}}
+		b := &Backend{probe: Probe{Root: root, Capabilities: sampler.Capabilities{Adapters: "runtime", MaxRank: 16,
+			Hints: map[string]string{"max_rank": "a higher one"}}}}
 		dir := t.TempDir()
 		if config != "" {
 			write(t, dir, "adapter_config.json", config)
@@ -61,8 +62,10 @@ func TestAdaptersAreCheckedBeforeAServerSeesThem(t *testing.T) {
 	f("rank", `{"r":32}`, "", base, "hint: a higher one")
 	f("no adapter", "", "", base, "no such file")
 	f("no JSON", "x", "", base, "adapter_config.json")
-	b := &Backend{probe: Probe{Capabilities: sampler.Capabilities{Adapters: "none", Hints: map[string]string{"adapters": "allow it"}}}}
-	if _, err := b.adapterDir(sampler.Adapter{Version: 1, Dir: base}); err == nil || !strings.Contains(err.Error(), "hint: allow it") {
+	b := &Backend{probe: Probe{Capabilities: sampler.Capabilities{Adapters: "none",
+		Hints: map[string]string{"adapters": "allow it"}}}}
+	if _, err := b.adapterDir(sampler.Adapter{Version: 1, Dir: base}); err == nil ||
+		!strings.Contains(err.Error(), "hint: allow it") {
 		t.Error(err)
 	}
 }

@@ -27,8 +27,8 @@ func trained(logprob float32, err error) sampler.Adapter {
 	}}
 }
 
-// What is published before there is a trainer is proved when it speaks: on
-// every replica, also where all are wrong alike.
+// A version that is published without a trainer is verified when it is published
+// with one: on every replica, also if all are wrong alike.
 func TestEveryReplicaIsHeldAgainstTheTrainer(t *testing.T) {
 	f := func(name string, replicas []float32, trainer sampler.Adapter, want string) {
 		t.Helper()
@@ -48,7 +48,8 @@ func TestEveryReplicaIsHeldAgainstTheTrainer(t *testing.T) {
 	}
 	f("right", []float32{-1, -1}, trained(-1, nil), "")
 	f("as far apart as twice the tolerance", []float32{-1.009, -1}, trained(-1.0045, nil), "")
-	f("one is wrong", []float32{-1, -1.006}, trained(-0.995, nil), "b: check base: canary: log-probs differ from the trainer's by 0.011 (tolerance 0.01)\n  hint: ")
+	f("one is wrong", []float32{-1, -1.006}, trained(-0.995, nil),
+		"b: check base: canary: log-probs differ from the trainer's by 0.011 (tolerance 0.01)\n  hint: ")
 	f("all are wrong alike", []float32{-1, -1}, trained(-1.04, nil), "differ from the trainer's by 0.04")
 	f("no trainer", []float32{-1, -1}, trained(-1, errors.New("it is gone")), "score with the trainer: it is gone")
 }
@@ -66,7 +67,7 @@ func TestTheTrainerSpeaksForOneVersion(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := b.replicas[0].prove(t.Context(), b.versions[p.Version]); err != nil || asked != 1 {
+	if err := b.replicas[0].verify(t.Context(), b.versions[p.Version]); err != nil || asked != 1 {
 		t.Errorf("%v, the trainer was asked %d times", err, asked)
 	}
 }

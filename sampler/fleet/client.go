@@ -7,14 +7,14 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// A Client is the part of a [Server] that servers with a /health and a list of
-// models as OpenAI's have in common.
+// A Client implements the methods of a [Server] that vLLM and SGLang have in
+// common: /health and OpenAI's list of models.
 type Client struct {
 	*HTTP
-	Child *process.Service // the process, if it is ours; nil: somebody else's
+	Child *process.Service // the process if we started it; else nil
 }
 
-// Close also ends what was launched.
+// Close also stops the process.
 func (c *Client) Close() error {
 	c.HTTP.Close()
 	if c.Child != nil {
@@ -23,10 +23,10 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Ready is nil if the server says that it is well.
+// Ready is nil if the server says that it is healthy.
 func (c *Client) Ready(ctx context.Context) error { return c.Call(ctx, "/health", nil, nil) }
 
-// Health is that of the process, if it is ours, and of the server.
+// Health checks the process, if we started it, and the server.
 func (c *Client) Health(ctx context.Context) error {
 	if c.Child != nil {
 		if err := c.Child.Err(); err != nil {
@@ -39,7 +39,7 @@ func (c *Client) Health(ctx context.Context) error {
 // A Model is an entry of the list of models.
 type Model struct {
 	ID      string  `json:"id"`
-	Root    string  `json:"root"`   // where the server has it from
+	Root    string  `json:"root"`   // the path or name that the server loaded it from
 	Parent  *string `json:"parent"` // of an adapter
 	Context int     `json:"max_model_len"`
 }
@@ -68,8 +68,7 @@ func (c *Client) Adapters(ctx context.Context) (map[string]string, error) {
 	return adapters, nil
 }
 
-// Finish reads why a completion ended; empty for a reason that has no name
-// here.
+// Finish is the reason why a completion ended; empty for any other reason.
 func Finish(reason string) sampler.FinishReason {
 	switch reason {
 	case "stop":

@@ -1,19 +1,21 @@
 // Package fleet makes one sampler.Backend of several replicas of an inference
 // server that load LoRA adapters while they run.
 //
-// A version of the policy is an immutable directory under a name of its own,
-// loaded on every replica before anybody may use it: never in place, never
-// another content under a name that was used. Requests go to the replica with
-// the fewest in flight, those of one session to the one that holds its prefix.
-// A replica that dies, hangs, forgets its adapters or answers wrongly leaves
-// the pool and its requests are sent again elsewhere, as requests change
-// nothing in a server. It comes back when every published version is loaded
-// again and has answered a fixed prompt as the version did first.
+// A version of the policy is an immutable directory with a name of its own. It
+// is loaded on every replica before it is used. A name is never used for other
+// content. A request goes to the replica with the fewest requests in flight,
+// the requests of one session to the replica that holds their prefix.
 //
-// Admission: a replica gets a request while fewer than its limit are in
-// flight. The limit is Config.MaxInFlight, and less where the server says that
-// more than a few of its requests are waiting: they wait with us instead,
-// where they can go to another replica. It grows back while none waits.
+// A replica is healthy, suspect, down or asleep. A replica that dies, hangs,
+// loses its adapters or answers wrongly is down, and its requests are sent to
+// another one: requests change nothing in a server. It is readmitted when every
+// published version is loaded again and has answered a fixed prompt (the check)
+// as the version did first.
+//
+// Admission: at most Config.MaxInFlight requests are in flight at a replica,
+// and fewer if the server says that more than a few of its requests wait. The
+// others wait here, where they can still go to another replica. The limit grows
+// again while no request waits at the server.
 package fleet
 
 import (
@@ -28,6 +30,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 )
 
 var (
@@ -38,26 +41,29 @@ var (
 // Config says which servers and how. Servers and Check are required.
 type Config struct {
 	Servers []Server // closed with the Backend, also when Open fails
-	Alias   string   // adapters are called <Alias>-v000012; one run's alone on a server; empty: "policy"
+	Alias   string   // adapters are named <Alias>-v000012; must differ between runs on one server; empty: "policy"
+	// Section is the backend's part of the configuration, for example
+	// "sampler.vllm". Hints name it.
+	Section string
 	// Check is the prompt whose greedy answer must stay the same for a version,
-	// on every replica and after its return; a few tokens of ordinary text.
+	// on every replica, also after a restart: a few tokens of ordinary text.
 	Check func(ctx context.Context) ([]int32, error)
-	// Tolerance is how far that answer's log-probs may be from the trainer's,
-	// and where it does not speak from the first answer's, in nats; 0: 0.05.
+	// Tolerance is the largest difference of that answer's log-probs from the
+	// trainer's, or from the first answer's if there is no trainer, in nats; 0: 0.05.
 	Tolerance float64
 
-	RequestTimeout time.Duration // of one request on one replica, waiting for admission not counted; 0: 5 minutes
-	LoadTimeout    time.Duration // until a version is served everywhere, or a replica is back; 0: 2 minutes
-	HealthInterval time.Duration // between two looks at a replica; 0: 5 seconds
-	Patience       time.Duration // that requests wait while no replica is up; 0: 2 minutes
+	RequestTimeout time.Duration // of one request at one replica, without waiting for admission; 0: 5 minutes
+	LoadTimeout    time.Duration // until a version is served everywhere, or a replica is readmitted; 0: 2 minutes
+	HealthInterval time.Duration // between two health checks of a replica; 0: 5 seconds
+	Patience       time.Duration // how long requests wait while no replica is healthy; 0: 2 minutes
 	MaxInFlight    int           // requests at one replica; 0: 64
 
-	// Sleep says that servers are let sleep: one that sleeps when it is opened,
-	// as a run left it that was killed, is woken. Without it that is an error.
+	// Sleep says that servers may sleep. A server that sleeps when it is opened,
+	// as after a run that was killed, is woken. Without Sleep that is an error.
 	Sleep bool
 
-	// OnReturn, if not nil, is told the URL of a replica that is back in the
-	// pool. It must not call Close.
+	// OnReturn, if not nil, is called with the URL of a replica that was
+	// readmitted. It must not call Close.
 	OnReturn func(url string)
 	Log      zerolog.Logger // the zero value is silent
 }
@@ -87,40 +93,42 @@ func (c Config) withDefaults() Config {
 // Backend is the pool. It is safe for concurrent use.
 type Backend struct {
 	cfg   Config
-	probe Probe   // of the first replica; the others are checked to be alike
+	probe Probe   // of the first replica; the others must be alike
 	check []int32 // the prompt of the check
 
 	alive  context.Context // ends with Close
 	cancel context.CancelCauseFunc
 	all    sync.WaitGroup // watchers and retirements
 
-	publishing chan struct{} // holds one token while versions or replicas are changed as a whole
+	queue      *admission.Queue // its places are the replicas
+	publishing *admission.Queue // its one place is taken while versions or replicas are changed as a whole
 	counters   counters
 
-	mu       sync.Mutex
-	closed   bool
-	replicas []*replica
-	versions map[int]*version // pending, published and retiring
-	dirs     map[int]string   // every version's directory since Open
-	waiting  []*waiter
-	sessions sessions
-	changed  chan struct{} // closed when a replica's state or a version changes
-	none     time.Time     // since when no replica is up; zero: one is
-	resting  bool          // from Sleep to Wake: no replica comes back
+	mu        sync.Mutex
+	closed    bool
+	replicas  []*replica
+	versions  map[int]*version // pending, published and retiring
+	dirs      map[int]string   // every version's directory since Open
+	changed   chan struct{}    // closed when a replica's state or a version changes
+	noneSince time.Time        // since when no replica is healthy; zero: one is
+	sleeping  bool             // from Sleep to Wake: no replica is readmitted
 }
 
 var errClosed = errors.New("the backend is closed")
 
-// Open probes the servers and starts to watch them. All of them must be well
-// and alike. The context bounds the start only. Nothing is published yet.
+// Open probes the servers and starts to watch them. All of them must be healthy
+// and alike. The context bounds the start only. No version is published yet.
 func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	b := &Backend{
-		cfg: cfg.withDefaults(), publishing: make(chan struct{}, 1), versions: map[int]*version{},
+		cfg: cfg.withDefaults(), publishing: admission.New(admission.Config{Limits: []int{1}}), versions: map[int]*version{},
 		dirs: map[int]string{}, changed: make(chan struct{}),
 	}
 	b.alive, b.cancel = context.WithCancelCause(context.Background())
-	for _, s := range cfg.Servers {
-		b.replicas = append(b.replicas, &replica{b: b, server: s, limit: b.cfg.MaxInFlight, loaded: map[string]bool{}, kicked: make(chan struct{}, 1)})
+	b.queue = newQueue(len(cfg.Servers), b.cfg.MaxInFlight)
+	for i, s := range cfg.Servers {
+		b.replicas = append(b.replicas, &replica{
+			b: b, server: s, place: b.queue.Places()[i], loaded: map[string]bool{}, checkSoon: make(chan struct{}, 1),
+		})
 	}
 	if err := b.start(ctx); err != nil {
 		return nil, errors.Join(err, b.Close())
@@ -136,7 +144,7 @@ func (b *Backend) start(ctx context.Context) error {
 	for _, r := range b.replicas {
 		url := r.server.URL()
 		if named[url] {
-			return fmt.Errorf("%s is named twice\n  hint: sampler.vllm.urls or sampler.sglang.urls must name each replica once", url)
+			return fmt.Errorf("%s is named twice\n  hint: %s.urls must name each replica once", url, b.cfg.Section)
 		}
 		named[url] = true
 	}
@@ -174,7 +182,7 @@ func (b *Backend) start(ctx context.Context) error {
 	return nil
 }
 
-// like is nil if p can stand in for q.
+// like returns an error if p and q are not replicas of each other.
 func (p Probe) like(q Probe) error {
 	a, c := p.Capabilities, q.Capabilities
 	var differ []string
@@ -206,11 +214,12 @@ func (b *Backend) Capabilities(context.Context) (sampler.Capabilities, error) {
 // Servers are the replicas, in the order of the configuration.
 func (b *Backend) Servers() []Server { return b.cfg.Servers }
 
-// Model is the base model's name and where the servers have it from.
+// Model returns the base model's name and the path or name that the servers loaded
+// it from.
 func (b *Backend) Model() (name, root string) { return b.probe.Model, b.probe.Root }
 
-// Close cancels what is in flight and lets go of the servers. Adapters that
-// were loaded stay loaded. It may be called again.
+// Close cancels the requests in flight and closes the servers. Loaded adapters
+// stay loaded. It may be called again.
 func (b *Backend) Close() error {
 	b.mu.Lock()
 	if b.closed {
@@ -227,21 +236,4 @@ func (b *Backend) Close() error {
 		failed = append(failed, r.server.Close())
 	}
 	return errors.Join(failed...)
-}
-
-// within ends ctx also when the backend is closed.
-func (b *Backend) within(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(b.alive, func() { cancel(context.Cause(b.alive)) })
-	return ctx, func() { stop(); cancel(nil) }
-}
-
-// exclusive waits for the one token.
-func (b *Backend) exclusive(ctx context.Context) (release func(), err error) {
-	select {
-	case b.publishing <- struct{}{}:
-		return func() { <-b.publishing }, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
 }

@@ -4,16 +4,15 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
-	"pgregory.net/rapid"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -31,7 +30,8 @@ func (f *fake) URL() string  { return f.name }
 func (f *fake) Close() error { return nil }
 func (f *fake) Probe(context.Context) (Probe, error) {
 	return Probe{Model: "base", Capabilities: sampler.Capabilities{
-		Server: "fake", IDsIn: true, IDsOut: true, Logprobs: true, LogprobSpace: "raw", Adapters: "runtime", ContextLength: 100, VocabSize: 10,
+		Server: "fake", IDsIn: true, IDsOut: true, Logprobs: true, LogprobSpace: "raw", Adapters: "runtime",
+		ContextLength: 100, VocabSize: 10,
 	}}, nil
 }
 
@@ -55,7 +55,8 @@ func (f *fake) Complete(ctx context.Context, model string, r sampler.Request) (A
 }
 
 func writes(model string, r sampler.Request) Answer {
-	return Answer{Model: model, Prompt: len(r.Prompt), IDs: r.Prompt[:1], Logprobs: []float32{-1}, Finish: sampler.FinishStop}
+	return Answer{Model: model, Prompt: len(r.Prompt), IDs: r.Prompt[:1], Logprobs: []float32{-1},
+		Finish: sampler.FinishStop}
 }
 
 func check(context.Context) ([]int32, error) { return []int32{3, 4}, nil }
@@ -123,7 +124,8 @@ func TestASlowRequestDoesNotDisgraceTheServer(t *testing.T) {
 		if _, err := b.Sample(t.Context(), p, other); err != nil {
 			t.Error(err)
 		}
-		if err := <-failed; !errors.Is(err, errSlow) || !strings.Contains(err.Error(), "raise sampler.timeout_seconds or lower sampler.concurrency") {
+		if err := <-failed; !errors.Is(err, errSlow) ||
+			!strings.Contains(err.Error(), "raise sampler.timeout_seconds or lower sampler.concurrency") {
 			t.Error(err)
 		}
 		if s := b.Stats(); s.Returns != 0 || s.Retries != 0 {
@@ -170,7 +172,8 @@ func TestAllDeadIsAnErrorWithinThePatience(t *testing.T) {
 			}
 			return Answer{}, ErrLost
 		}
-		b, p := open(t, Config{Patience: time.Minute}, &fake{name: "a", health: dead, complete: lost}, &fake{name: "b", health: dead, complete: lost})
+		b, p := open(t, Config{Patience: time.Minute}, &fake{name: "a", health: dead, complete: lost},
+			&fake{name: "b", health: dead, complete: lost})
 		alive = false
 		began := time.Now()
 		_, err := b.Sample(t.Context(), p, request)
@@ -181,101 +184,21 @@ func TestAllDeadIsAnErrorWithinThePatience(t *testing.T) {
 	})
 }
 
-// However requests come and go, no replica gets more than its limit, none is
-// lost, and who waits is served in order.
-func TestAdmissionNeverExceedsTheLimit(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		b := &Backend{cfg: Config{MaxInFlight: 4}.withDefaults(), changed: make(chan struct{})}
-		for i := range 3 {
-			b.replicas = append(b.replicas, &replica{b: b, server: &fake{name: strconv.Itoa(i)}, limit: rapid.IntRange(1, 4).Draw(t, "limit")})
-		}
-		var held []*replica
-		var line []*waiter
-		for range rapid.IntRange(1, 80).Draw(t, "steps") {
-			switch rapid.IntRange(0, 3).Draw(t, "what") {
-			case 0, 1:
-				w := &waiter{strconv.Itoa(rapid.IntRange(0, 3).Draw(t, "session")), nil, make(chan *replica, 1)}
-				line = append(line, w)
-				b.waiting = append(b.waiting, w)
-				b.dispatch()
-			case 2:
-				if len(held) > 0 {
-					b.release(held[0])
-					held = held[1:]
-				}
-			case 3:
-				r := b.replicas[rapid.IntRange(0, 2).Draw(t, "replica")]
-				r.set([]state{up, down}[rapid.IntRange(0, 1).Draw(t, "state")], errors.New("drawn"))
-			}
-			for len(line) > 0 {
-				select {
-				case r := <-line[0].got:
-					held = append(held, r)
-					line = line[1:]
-					continue
-				default:
-				}
-				break
-			}
-			counts := map[*replica]int{}
-			for _, r := range held {
-				counts[r]++
-			}
-			for _, r := range b.replicas {
-				if r.inflight != counts[r] || r.inflight > r.limit {
-					t.Fatalf("%d in flight of %d, counted %d", r.inflight, r.limit, counts[r])
-				}
-				if r.state == up && r.inflight < r.limit && len(line) > 0 {
-					t.Fatalf("%d wait although a replica is free", len(line))
-				}
-			}
-		}
-	})
-}
-
-func TestLeastInFlightUnlessThePrefixIsElsewhere(t *testing.T) {
-	b := &Backend{cfg: Config{MaxInFlight: 99}.withDefaults(), changed: make(chan struct{})}
-	for i := range 3 {
-		b.replicas = append(b.replicas, &replica{b: b, server: &fake{name: strconv.Itoa(i)}, limit: 99, inflight: 2 - i})
-	}
-	own, least := b.replicas[0], b.replicas[2]
-	f := func(name string, w waiter, want *replica) {
-		t.Helper()
-		if got := b.pick(&w); got != want {
-			t.Errorf("%s: %s, want %s", name, got.server.URL(), want.server.URL())
-		}
-	}
-	b.sessions.put("s", own)
-	f("no session", waiter{}, least)
-	f("another session", waiter{session: "t"}, least)
-	f("its session", waiter{session: "s"}, own)
-	f("lost there", waiter{session: "s", tried: map[*replica]bool{own: true}}, least)
-	f("lost at the least busy", waiter{tried: map[*replica]bool{least: true}}, b.replicas[1])
-	own.inflight = 20
-	f("much busier", waiter{session: "s"}, least)
-	own.inflight, own.state = 0, down
-	f("down", waiter{session: "s"}, least)
-}
-
-func TestSessionsAreForgottenInTheEnd(t *testing.T) {
-	var s sessions
-	r := &replica{}
-	for i := range 3 * maxSessions {
-		s.put(strconv.Itoa(i), r)
-	}
-	if len(s.recent)+len(s.older) > 2*maxSessions || s.get("0") != nil || s.get(strconv.Itoa(3*maxSessions-1)) != r {
-		t.Errorf("%d and %d", len(s.recent), len(s.older))
-	}
-}
-
 func TestAdmissionFollowsTheServersQueue(t *testing.T) {
-	b := &Backend{cfg: Config{MaxInFlight: 64}.withDefaults(), changed: make(chan struct{})}
-	r := &replica{b: b, server: &fake{}, limit: 64, inflight: 64}
-	b.replicas = []*replica{r}
+	b := &Backend{cfg: Config{MaxInFlight: 64}.withDefaults(), queue: newQueue(1, 64)}
+	r := &replica{b: b, server: &fake{}, place: b.queue.Places()[0]}
+	for range 64 {
+		if _, err := b.queue.Acquire(t.Context(), admission.Request{}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var limits []int
-	for _, l := range []Load{{Running: 16, Waiting: 48}, {Running: 16, Waiting: 8}, {Running: 16, Waiting: 0}, {Running: 1, Waiting: 5000}} {
-		r.admit(l)
-		limits = append(limits, r.limit)
+	for _, l := range []Load{
+		{Running: 16, Waiting: 48}, {Running: 16, Waiting: 8}, {Running: 16, Waiting: 0}, {Running: 1, Waiting: 5000},
+	} {
+		r.setLimit(l)
+		_, limit := r.place.Load()
+		limits = append(limits, limit)
 	}
 	if want := []int{24, 32, 40, 1}; !slices.Equal(limits, want) {
 		t.Errorf("%v, want %v", limits, want)

@@ -10,14 +10,16 @@ import (
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 )
 
 // Publish loads the adapter's PEFT directory on every replica under the
-// version's own name, checks that each lists it and answers as the trainer, or
-// as the others if the adapter has no Score, and makes the version usable. If
-// one replica cannot, none keeps it. Version 0 is the base model whatever the
-// adapter says. A version that was published without a Score is proved when it
-// is published again with one.
+// version's own name. It checks that each replica lists the adapter and that
+// its log-probs are the trainer's, or those of the other replicas if the
+// adapter has no Score. If one replica fails, the version is unloaded
+// everywhere. Version 0 is the base model whatever the adapter says. A version
+// that was published without a Score is verified when it is published again
+// with one.
 func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Policy, error) {
 	p := b.Policy(a.Version)
 	if err := b.publish(ctx, p, a); err != nil {
@@ -27,28 +29,29 @@ func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Polic
 }
 
 func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapter) error {
-	ctx, cancel := b.within(ctx)
+	ctx, cancel := sampler.Within(ctx, b.alive)
 	defer cancel()
-	done, err := b.exclusive(ctx)
+	alone, err := b.publishing.Acquire(ctx, admission.Request{})
 	if err != nil {
 		return err
 	}
-	defer done()
+	defer alone.Release()
 	dir, err := b.adapterDir(a)
 	if err != nil {
 		return err
 	}
 	served, err := b.published(p, dir)
-	if err != nil || served != nil && (served.proved || a.Score == nil) {
+	if err != nil || served != nil && (served.verified || a.Score == nil) {
 		return err
 	}
 	started := time.Now()
-	ctx, stop := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not served everywhere within %v", b.cfg.LoadTimeout))
+	ctx, stop := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout,
+		fmt.Errorf("not served everywhere within %v", b.cfg.LoadTimeout))
 	defer stop()
 	if served != nil {
-		return b.speak(ctx, served, a)
+		return b.serveVerified(ctx, served, a)
 	}
-	if err := b.room(ctx, p); err != nil {
+	if err := b.awaitRoom(ctx, p); err != nil {
 		return err
 	}
 	v := newVersion(p, dir)
@@ -56,7 +59,7 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 	b.versions[p.Version] = v
 	b.dirs[p.Version] = dir
 	b.mu.Unlock()
-	if err := b.speak(ctx, v, a); err != nil {
+	if err := b.serveVerified(ctx, v, a); err != nil {
 		b.undo(ctx, v)
 		return err
 	}
@@ -64,8 +67,8 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 	return nil
 }
 
-// published is the version if it is served already, else nil. A name stands
-// for one directory for ever.
+// published returns the version if it is served already, else nil. The
+// directory of a name never changes.
 func (b *Backend) published(p sampler.Policy, dir string) (*version, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -73,31 +76,32 @@ func (b *Backend) published(p sampler.Policy, dir string) (*version, error) {
 		return nil, errClosed
 	}
 	if was, ok := b.dirs[p.Version]; ok && was != dir {
-		return nil, fmt.Errorf("the name stands for %s already, not for %s\n  hint: every version has a directory of its own, which nobody changes", was, dir)
+		return nil, fmt.Errorf("the name belongs to %s already, not to %s\n"+
+			"  hint: every version needs a directory of its own, which must not change", was, dir)
 	}
-	if v := b.versions[p.Version]; v != nil && v.ready && !v.retired {
+	if v := b.versions[p.Version]; v != nil && v.ready && !v.gate.Closed() {
 		return v, nil
 	}
 	return nil, nil
 }
 
-// speak serves v everywhere while its trainer speaks for it; afterwards the
-// trainer goes on to the next version.
-func (b *Backend) speak(ctx context.Context, v *version, trainer sampler.Adapter) error {
-	spokenFor := func(a sampler.Adapter) {
+// serveVerified serves v everywhere. Meanwhile its log-probs are compared with
+// the trainer's; afterwards the trainer has the weights of the next version.
+func (b *Backend) serveVerified(ctx context.Context, v *version, trainer sampler.Adapter) error {
+	setTrainer := func(a sampler.Adapter) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		v.trainer = a
 	}
-	spokenFor(trainer)
-	defer spokenFor(sampler.Adapter{})
-	return b.everywhere(ctx, v)
+	setTrainer(trainer)
+	defer setTrainer(sampler.Adapter{})
+	return b.serveEverywhere(ctx, v)
 }
 
-// room waits until fewer versions are resident than the servers take, and
-// until an earlier life of the version is over.
-func (b *Backend) room(ctx context.Context, p sampler.Policy) error {
-	most := b.probe.Capabilities.MaxResident
+// awaitRoom waits until the servers can hold one more adapter, and until the
+// same version, if it was published before, is unloaded.
+func (b *Backend) awaitRoom(ctx context.Context, p sampler.Policy) error {
+	limit := b.probe.Capabilities.MaxResident
 	for {
 		b.mu.Lock()
 		adapters, retiring := 0, 0
@@ -105,20 +109,20 @@ func (b *Backend) room(ctx context.Context, p sampler.Policy) error {
 			if v.dir != "" {
 				adapters++
 			}
-			if v.retired {
+			if v.gate.Closed() {
 				retiring++
 			}
 		}
 		again := b.versions[p.Version] != nil
 		changed := b.changed
 		b.mu.Unlock()
-		full := p.Version > 0 && most > 0 && adapters >= most
+		full := p.Version > 0 && limit > 0 && adapters >= limit
 		switch {
 		case !full && !again:
 			return nil
 		case full && retiring == 0:
-			return fmt.Errorf("%d adapters are served and none is retired, the servers take %d\n  hint: %s",
-				adapters, most, b.probe.Capabilities.Hints["max_resident"])
+			return fmt.Errorf("%d adapters are served and none is retired; the servers hold %d\n  hint: %s",
+				adapters, limit, b.probe.Capabilities.Hints["max_resident"])
 		}
 		select {
 		case <-changed:
@@ -128,9 +132,9 @@ func (b *Backend) room(ctx context.Context, p sampler.Policy) error {
 	}
 }
 
-// everywhere serves v on every replica that is in the pool, including those
-// that enter it meanwhile, and makes it ready.
-func (b *Backend) everywhere(ctx context.Context, v *version) error {
+// serveEverywhere serves v on every replica that is healthy or suspect, also
+// those that are readmitted meanwhile, and makes it ready.
+func (b *Backend) serveEverywhere(ctx context.Context, v *version) error {
 	served := map[*replica]bool{}
 	for {
 		missing, ready, changed := b.missing(v, served)
@@ -150,7 +154,7 @@ func (b *Backend) everywhere(ctx context.Context, v *version) error {
 		var group sync.WaitGroup
 		failed := make([]error, len(missing))
 		for i, r := range missing {
-			group.Go(func() { failed[i] = r.insist(ctx, v) })
+			group.Go(func() { failed[i] = r.serveWithRetries(ctx, v) })
 		}
 		group.Wait()
 		if err := errors.Join(failed...); err != nil {
@@ -162,16 +166,18 @@ func (b *Backend) everywhere(ctx context.Context, v *version) error {
 	}
 }
 
-// missing are the replicas in the pool that do not serve v. If there are none,
-// but one that does, v is ready; it may be used from then on.
-func (b *Backend) missing(v *version, served map[*replica]bool) (missing []*replica, ready bool, changed <-chan struct{}) {
+// missing returns the healthy and suspect replicas that do not serve v. If all
+// of them do, and there is one, v is made ready.
+func (b *Backend) missing(v *version, served map[*replica]bool) (
+	missing []*replica, ready bool, changed <-chan struct{},
+) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	able := 0
 	for _, r := range b.replicas {
 		switch {
 		case r.state == down || r.state == asleep:
-			delete(served, r) // it comes back by itself, with what is ready then
+			delete(served, r) // it is readmitted with the versions that are ready then
 		case !served[r]:
 			missing = append(missing, r)
 		default:
@@ -187,23 +193,23 @@ func (b *Backend) missing(v *version, served map[*replica]bool) (missing []*repl
 
 const firstPause = 20 * time.Millisecond
 
-// mostRefused is how often a replica may answer a load with a failure of its
-// own before that is believed.
-const mostRefused = 6
+// maxFailures is how often a load is repeated after the server says that it
+// failed.
+const maxFailures = 6
 
-// insist serves v on a replica, again when the connection was lost and a few
-// times when the server says that it failed. A replica that leaves the pool
-// meanwhile is let go.
-func (r *replica) insist(ctx context.Context, v *version) error {
-	refused := 0
+// serveWithRetries serves v on a replica. It retries after a lost connection,
+// and a few times after the server says that it failed. A replica that is down
+// meanwhile is no error.
+func (r *replica) serveWithRetries(ctx context.Context, v *version) error {
+	failures := 0
 	retry := jsonhttp.Retry{
 		First: firstPause, Last: time.Second,
 		Again: func(err error) bool {
-			return refused < mostRefused && (errors.Is(err, ErrLost) || failed(err))
+			return failures < maxFailures && (errors.Is(err, ErrLost) || failed(err))
 		},
 		Before: func(_ int, _ time.Duration, err error) {
 			if errors.Is(err, ErrLost) {
-				r.doubt(err)
+				r.markSuspect(err)
 			}
 		},
 	}
@@ -213,20 +219,20 @@ func (r *replica) insist(ctx context.Context, v *version) error {
 		case err == nil || r.out():
 			return nil
 		case failed(err):
-			refused++
+			failures++
 		}
 		return err
 	})
 	switch {
 	case err == nil:
 		return nil
-	case refused == mostRefused:
-		return fmt.Errorf("%s, after %d tries: %w", r.server.URL(), refused, err)
+	case failures == maxFailures:
+		return fmt.Errorf("%s, after %d tries: %w", r.server.URL(), failures, err)
 	}
 	return fmt.Errorf("%s: %w", r.server.URL(), err)
 }
 
-// failed: the server says that it failed.
+// failed says that the server answered that it failed.
 func failed(err error) bool { return jsonhttp.Status(err) >= http.StatusInternalServerError }
 
 func (r *replica) out() bool {
@@ -235,19 +241,19 @@ func (r *replica) out() bool {
 	return r.state == down || r.state == asleep
 }
 
-// serve loads v, sees it listed and lets it answer the check.
+// serve loads v and lets it answer the check.
 func (r *replica) serve(ctx context.Context, v *version) error {
 	if v.dir != "" {
 		if err := r.load(ctx, v); err != nil {
 			return fmt.Errorf("load %s: %w", v.dir, err)
 		}
 	}
-	return r.prove(ctx, v)
+	return r.verify(ctx, v)
 }
 
-// load loads an adapter under its name. What a server has under that name and
-// not from us is of an earlier run and goes; what it has got since then is of a
-// load whose answer was lost.
+// load loads an adapter under its name. If the server lists the name and we did
+// not load it, the adapter is of an earlier run and is unloaded first. If the
+// name is taken after that, a load succeeded whose answer was lost.
 func (r *replica) load(ctx context.Context, v *version) error {
 	name := v.policy.Name
 	listed, err := r.server.Adapters(ctx)
@@ -255,7 +261,7 @@ func (r *replica) load(ctx context.Context, v *version) error {
 		return err
 	}
 	if _, ok := listed[name]; ok {
-		if r.has()[name] {
+		if r.loadedAdapters()[name] {
 			return nil
 		}
 		r.drop(ctx, name)

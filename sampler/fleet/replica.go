@@ -7,93 +7,95 @@ import (
 	"maps"
 	"sync/atomic"
 	"time"
+
+	"github.com/empo2/empo2/sampler/admission"
 )
 
 // state says whether a replica gets requests.
 type state int
 
 const (
-	up      state = iota
-	suspect       // a request was lost; looked at before the next one
-	down          // out of the pool until it has proved itself
-	asleep        // gave its memory back
+	healthy state = iota
+	suspect       // a request was lost; the replica gets none until its health is checked
+	down          // gets no requests until it is readmitted
+	asleep        // gave its memory back; gets no requests until Wake
 )
 
-// A replica is a server in the pool. Its fields below the watcher's are
-// guarded by the backend's mutex.
+// A replica is a server in the pool. The backend's mutex guards the fields from
+// state on.
 type replica struct {
-	b        *Backend
-	server   Server
-	kicked   chan struct{} // asks the watcher for a look at once
-	answered atomic.Int64  // completions
+	b         *Backend
+	server    Server
+	place     *admission.Place // paused while the replica is not healthy
+	checkSoon chan struct{}    // asks the watcher for a check at once
+	answered  atomic.Int64     // completions
 
-	misses int // of health in a row; the watcher's
+	misses int // failed health checks in a row; only the watcher uses it
 
-	state    state
-	why      error // it is not up
-	inflight int
-	limit    int
-	loaded   map[string]bool // names of adapters that we loaded and saw listed
+	state  state
+	why    error           // the reason why it is not healthy
+	loaded map[string]bool // names of adapters that we loaded and the server listed
 }
 
 // set changes the state. The mutex is held.
 func (r *replica) set(s state, why error) {
 	b := r.b
 	if s == down && r.state != down {
-		b.cfg.Log.Warn().Str("server", r.server.URL()).Err(why).Msg("replica leaves the pool")
+		b.cfg.Log.Warn().Str("server", r.server.URL()).Err(why).Msg("replica is down")
 	}
 	r.state, r.why = s, why
-	anyUp, sleeping := false, false
+	anyHealthy, anyAsleep := false, false
 	for _, x := range b.replicas {
-		anyUp = anyUp || x.state == up
-		sleeping = sleeping || x.state == asleep
+		anyHealthy = anyHealthy || x.state == healthy
+		anyAsleep = anyAsleep || x.state == asleep
 	}
 	switch {
-	case anyUp || sleeping:
-		b.none = time.Time{}
-	case b.none.IsZero():
-		b.none = time.Now()
+	case anyHealthy || anyAsleep:
+		b.noneSince = time.Time{}
+	case b.noneSince.IsZero():
+		b.noneSince = time.Now()
+	}
+	if s == healthy {
+		r.place.Resume()
+	} else {
+		r.place.Pause()
 	}
 	b.announce()
-	b.dispatch()
 }
 
 // move changes the state if it is from.
-func (r *replica) move(from, to state, why error) bool {
+func (r *replica) move(from, to state, why error) {
 	r.b.mu.Lock()
 	defer r.b.mu.Unlock()
-	if r.state != from {
-		return false
+	if r.state == from {
+		r.set(to, why)
 	}
-	r.set(to, why)
-	return true
 }
 
-// doubt takes a replica where a request was lost out of the pool until it was
-// looked at.
-func (r *replica) doubt(why error) {
-	r.move(up, suspect, why)
-	r.kick()
+// markSuspect stops requests to a replica until its health was checked.
+func (r *replica) markSuspect(why error) {
+	r.move(healthy, suspect, why)
+	r.requestCheck()
 }
 
-// fail takes a replica out of the pool until it has proved itself.
-func (r *replica) fail(why error) {
+// markDown stops requests to a replica until it is readmitted.
+func (r *replica) markDown(why error) {
 	r.b.mu.Lock()
 	if r.state != asleep {
 		r.set(down, why)
 	}
 	r.b.mu.Unlock()
-	r.kick()
+	r.requestCheck()
 }
 
-func (r *replica) kick() {
+func (r *replica) requestCheck() {
 	select {
-	case r.kicked <- struct{}{}:
+	case r.checkSoon <- struct{}{}:
 	default:
 	}
 }
 
-// watch looks at the replica until the backend is closed.
+// watch checks the replica until the backend is closed.
 func (r *replica) watch() {
 	tick := time.NewTicker(r.b.cfg.HealthInterval)
 	defer tick.Stop()
@@ -102,87 +104,89 @@ func (r *replica) watch() {
 		case <-r.b.alive.Done():
 			return
 		case <-tick.C:
-		case <-r.kicked:
+		case <-r.checkSoon:
 		}
-		r.look()
+		r.checkOrReadmit()
 	}
 }
 
-func (r *replica) look() {
+func (r *replica) checkOrReadmit() {
 	r.b.mu.Lock()
-	now, why, resting := r.state, r.why, r.b.resting
+	now, why, sleeping := r.state, r.why, r.b.sleeping
 	r.b.mu.Unlock()
 	switch {
-	case now == asleep, now == down && resting:
+	case now == asleep, now == down && sleeping:
 	case now == down:
-		err := r.comeBack(r.b.alive)
+		err := r.readmit(r.b.alive)
 		switch {
 		case r.b.alive.Err() != nil, errors.Is(err, errAsleep):
 		case err != nil:
-			r.stillDown(err)
+			r.remainDown(err)
 		case r.b.cfg.OnReturn != nil:
 			r.b.cfg.OnReturn(r.server.URL())
 		}
 	default:
-		r.examine(now, why)
+		r.checkHealth(now, why)
 	}
 }
 
-// stillDown remembers why it could not come back, and says so once.
-func (r *replica) stillDown(why error) {
+// remainDown keeps the reason why the replica was not readmitted, and logs it
+// once.
+func (r *replica) remainDown(why error) {
 	r.b.mu.Lock()
 	defer r.b.mu.Unlock()
 	if r.state != down {
 		return
 	}
 	if r.why == nil || r.why.Error() != why.Error() {
-		r.b.cfg.Log.Warn().Str("server", r.server.URL()).Err(why).Msg("replica is not back yet")
+		r.b.cfg.Log.Warn().Str("server", r.server.URL()).Err(why).Msg("replica is still down")
 	}
 	r.why = why
 	r.b.announce()
 }
 
-// healthTimeout is what a busy server gets at least to say that it is well.
+// healthTimeout is the shortest deadline of a health check: a busy server
+// answers late.
 const healthTimeout = 5 * time.Second
 
-// examine looks at a replica that should be well. One that lost a request
-// must answer at once, another may miss once.
-func (r *replica) examine(now state, why error) {
+// checkHealth checks a healthy or suspect replica. A suspect replica is down
+// after one failed check, a healthy one after two in a row.
+func (r *replica) checkHealth(now state, why error) {
 	limit := max(r.b.cfg.HealthInterval, healthTimeout)
 	ctx, cancel := context.WithTimeoutCause(r.b.alive, limit, fmt.Errorf("no answer to a health check within %v", limit))
 	defer cancel()
-	gone, err := r.well(ctx)
+	lostAdapter, err := r.askHealth(ctx)
 	switch {
 	case r.b.alive.Err() != nil:
-	case gone:
-		r.fail(err)
+	case lostAdapter:
+		r.markDown(err)
 	case err == nil:
 		r.misses = 0
-		r.move(suspect, up, nil)
+		r.move(suspect, healthy, nil)
 		if l, err := r.server.Load(ctx); err == nil {
-			r.admit(l)
+			r.setLimit(l)
 		}
 	case now == suspect:
 		r.misses = 0
-		r.fail(errors.Join(why, err))
+		r.markDown(errors.Join(why, err))
 	default:
 		if r.misses++; r.misses == 2 {
 			r.misses = 0
-			r.fail(err)
+			r.markDown(err)
 		}
 	}
 }
 
-// well is nil if the server is well and has what it should. gone says that it
-// has lost an adapter, as after a start.
-func (r *replica) well(ctx context.Context) (gone bool, err error) {
+// askHealth returns nil if the server is healthy and lists every adapter that
+// we loaded. lostAdapter is true if it does not list one, as after a restart.
+func (r *replica) askHealth(ctx context.Context) (lostAdapter bool, err error) {
 	if err := r.server.Health(ctx); err != nil {
 		return false, err
 	}
-	if !r.loads() {
+	if !r.loadsAdapters() {
 		return false, nil
 	}
-	want := r.has()
+	want := r.loadedAdapters()
 	if len(want) == 0 {
 		return false, nil
 	}
@@ -190,19 +194,20 @@ func (r *replica) well(ctx context.Context) (gone bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	still := r.has()
+	still := r.loadedAdapters() // some may have been unloaded meanwhile
 	for name := range want {
 		if _, ok := listed[name]; !ok && still[name] {
-			return true, fmt.Errorf("%w %s that was loaded: it was started again, or somebody else unloaded it", ErrUnknownModel, name)
+			return true, fmt.Errorf("%w %s that was loaded: the server was restarted, or another client unloaded it",
+				ErrUnknownModel, name)
 		}
 	}
 	return false, nil
 }
 
-// loads says whether the servers can load adapters at all.
-func (r *replica) loads() bool { return r.b.probe.Capabilities.Adapters == "runtime" }
+// loadsAdapters says whether the servers can load adapters at all.
+func (r *replica) loadsAdapters() bool { return r.b.probe.Capabilities.Adapters == "runtime" }
 
-func (r *replica) has() map[string]bool {
+func (r *replica) loadedAdapters() map[string]bool {
 	r.b.mu.Lock()
 	defer r.b.mu.Unlock()
 	return maps.Clone(r.loaded)

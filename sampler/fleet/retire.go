@@ -8,22 +8,21 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// undo takes a version back that was not published, also when ctx is done.
+// undo unloads a version that could not be published, also when ctx is done.
 func (b *Backend) undo(ctx context.Context, v *version) {
-	b.mu.Lock()
-	v.retired = true
-	b.mu.Unlock()
+	v.gate.Close()
 	b.unload(context.WithoutCancel(ctx), v)
 }
 
-// unload forgets a version everywhere. A replica that does not is logged: the
-// adapter there is never asked for again.
+// unload unloads a version everywhere. Failures are only logged: the adapter is
+// not used again.
 func (b *Backend) unload(ctx context.Context, v *version) {
-	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not unloaded within %v", b.cfg.LoadTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout,
+		fmt.Errorf("not unloaded within %v", b.cfg.LoadTimeout))
 	defer cancel()
 	var group sync.WaitGroup
 	for _, r := range b.replicas {
-		if r.has()[v.policy.Name] {
+		if r.loadedAdapters()[v.policy.Name] {
 			group.Go(func() { r.drop(ctx, v.policy.Name) })
 		}
 	}
@@ -37,8 +36,8 @@ func (b *Backend) unload(ctx context.Context, v *version) {
 	b.announce()
 }
 
-// Retire refuses new requests for p, lets the last one end and unloads it. If
-// ctx ends before, that happens later.
+// Retire refuses new requests for p, waits for the last one and unloads the
+// version. If ctx ends before, the version is unloaded later.
 func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 	b.mu.Lock()
 	v := b.versions[p.Version]
@@ -46,11 +45,7 @@ func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 		b.mu.Unlock()
 		return nil
 	}
-	if !v.retired {
-		v.retired = true
-		if v.inflight == 0 {
-			close(v.drained)
-		}
+	if v.gate.Close() {
 		b.all.Go(func() { b.retirement(v) })
 	}
 	b.mu.Unlock()
@@ -67,7 +62,7 @@ func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 // retirement unloads a version after its last request.
 func (b *Backend) retirement(v *version) {
 	select {
-	case <-v.drained:
+	case <-v.gate.Drained():
 		b.unload(b.alive, v)
 	case <-b.alive.Done():
 	}

@@ -9,11 +9,12 @@ import (
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 )
 
-// Sample answers with the version asked for. Where the servers' log-probs are
-// those after the temperature and that is neither 0 nor 1, they are NaN: they
-// are not those of the policy.
+// Sample answers with the version asked for. If the servers' log-probs are
+// those after the temperature, top-p and top-k, and one of these changes the
+// distribution, the log-probs are NaN: they are not those of the policy.
 func (b *Backend) Sample(ctx context.Context, p sampler.Policy, r sampler.Request) (sampler.Completion, error) {
 	c, err := b.sample(ctx, p, r)
 	if err != nil {
@@ -28,11 +29,11 @@ func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 	if err != nil {
 		return c, err
 	}
-	defer b.leave(v)
+	defer v.gate.Leave()
 	if err := b.checkRequest(r); err != nil {
 		return c, err
 	}
-	ctx, cancel := b.within(ctx)
+	ctx, cancel := sampler.Within(ctx, b.alive)
 	defer cancel()
 	if ctx.Err() != nil {
 		return c, context.Cause(ctx)
@@ -40,17 +41,18 @@ func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 	return b.try(ctx, v, r)
 }
 
-// checkRequest refuses what a server would answer differently from what was
-// asked: vLLM, for one, cuts max_tokens at the context's end without a word.
+// checkRequest refuses requests that a server would silently change: some lower
+// max_tokens at the end of the context.
 func (b *Backend) checkRequest(r sampler.Request) error {
 	n := b.probe.Capabilities.ContextLength
 	switch {
 	case len(r.Prompt) == 0 || r.MaxTokens < 1:
 		return fmt.Errorf("%d prompt tokens and %d to sample: both must be positive", len(r.Prompt), r.MaxTokens)
-	case math.IsNaN(r.Temperature) || math.IsInf(r.Temperature, 0) || r.Temperature < 0:
-		return fmt.Errorf("temperature %v", r.Temperature)
 	case len(r.Prompt)+r.MaxTokens > n:
 		return fmt.Errorf("%w: %d tokens and %d to sample, %d in all", sampler.ErrContextFull, len(r.Prompt), r.MaxTokens, n)
+	}
+	if err := r.CheckSampling(b.probe.Capabilities); err != nil {
+		return err
 	}
 	return b.inVocabulary(r.Prompt)
 }
@@ -65,12 +67,12 @@ func (b *Backend) inVocabulary(ids []int32) error {
 	return nil
 }
 
-// maxTries is how often a request is sent, besides once to every replica.
+// maxTries is how often a request is sent, in addition to once per replica.
 const maxTries = 4
 
 // try sends a request to one replica after the other until one answers.
 func (b *Backend) try(ctx context.Context, v *version, r sampler.Request) (c sampler.Completion, err error) {
-	tried, again := map[*replica]bool{}, false
+	tried, again := map[*admission.Place]bool{}, false
 	retry := jsonhttp.Retry{
 		First: firstPause, Last: 128 * firstPause, Attempts: maxTries + len(b.replicas),
 		LongestAfter: 128 * firstPause, // another replica may be free
@@ -79,16 +81,16 @@ func (b *Backend) try(ctx context.Context, v *version, r sampler.Request) (c sam
 	}
 	err = retry.Do(ctx, func(ctx context.Context) error {
 		again = false
-		rep, err := b.acquire(ctx, r.Session, tried)
+		rep, err := b.acquire(ctx, admission.Request{Session: r.Session, Avoid: tried})
 		if err != nil {
 			return err
 		}
 		c, err = rep.attempt(ctx, v, r)
-		b.release(rep)
+		rep.place.Release()
 		if err == nil {
 			return nil
 		}
-		tried[rep] = true
+		tried[rep.place] = true
 		again = errors.Is(err, ErrLost) || errors.Is(err, ErrUnknownModel)
 		return fmt.Errorf("%s: %w", rep.server.URL(), err)
 	})
@@ -97,9 +99,9 @@ func (b *Backend) try(ctx context.Context, v *version, r sampler.Request) (c sam
 
 var errSlow = errors.New("the request took too long")
 
-// attempt asks a replica once, within the deadline of a request. What the
-// error says about the replica has its consequences. One that has answered
-// nothing during a whole deadline is taken for hung.
+// attempt asks a replica once, within the deadline of a request, and changes
+// the replica's state after an error. A replica that answered no request during
+// a whole deadline hangs.
 func (r *replica) attempt(ctx context.Context, v *version, q sampler.Request) (sampler.Completion, error) {
 	before, limit := r.answered.Load(), r.b.cfg.RequestTimeout
 	limited, cancel := context.WithTimeoutCause(ctx, limit, errSlow)
@@ -110,19 +112,20 @@ func (r *replica) attempt(ctx context.Context, v *version, q sampler.Request) (s
 		r.answered.Add(1)
 	case ctx.Err() != nil:
 	case errors.Is(err, errSlow) && r.answered.Load() != before:
-		return c, fmt.Errorf("%w: no answer within %v, although others were answered\n  hint: raise sampler.timeout_seconds or lower sampler.concurrency", err, limit)
+		return c, fmt.Errorf("%w: no answer within %v, although others were answered\n"+
+			"  hint: raise sampler.timeout_seconds or lower sampler.concurrency", err, limit)
 	case errors.Is(err, errSlow):
 		err = fmt.Errorf("%w: no answer within %v", ErrLost, limit)
-		r.fail(err)
+		r.markDown(err)
 	case errors.Is(err, ErrLost):
-		r.doubt(err)
+		r.markSuspect(err)
 	case errors.Is(err, ErrUnknownModel), errors.Is(err, errBad):
-		r.fail(err)
+		r.markDown(err)
 	}
 	return c, err
 }
 
-// errBad is wrapped when an answer is not one to the question.
+// errBad is wrapped when an answer does not fit the request.
 var errBad = errors.New("bad answer")
 
 // complete asks the server and checks the answer.
@@ -138,7 +141,7 @@ func (r *replica) complete(ctx context.Context, v *version, q sampler.Request) (
 	return c, nil
 }
 
-// slack is how far above 0 rounding may lift a log-prob.
+// slack is how far above 0 a log-prob may be by rounding.
 const slack = 1e-4
 
 // read checks an answer and turns it into a completion.
@@ -166,7 +169,8 @@ func (b *Backend) read(v *version, q sampler.Request, a Answer) (sampler.Complet
 		}
 		c.Logprobs[i] = min(l, 0)
 	}
-	if b.probe.Capabilities.LogprobSpace == "processed" && q.Temperature != 0 && q.Temperature != 1 {
+	changed := q.Truncated() || q.Temperature != 0 && q.Temperature != 1
+	if b.probe.Capabilities.LogprobSpace == "processed" && changed {
 		for i := range c.Logprobs {
 			c.Logprobs[i] = float32(math.NaN())
 		}

@@ -7,47 +7,50 @@ import (
 	"sync"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 )
 
 // CanSleep says whether the servers, as launched, can give the accelerator's
 // memory back.
 func (b *Backend) CanSleep() bool { return b.probe.Sleeps }
 
-// Sleep waits for what is in flight and lets every server sleep that is in the
-// pool. If one cannot, all are woken again; one that is not there any more has
-// left its memory. Who is down stays so until Wake, also if it could come back
-// before.
+// Sleep waits for the requests in flight and puts every healthy or suspect
+// server to sleep. If one refuses, Sleep wakes all of them again. A server that
+// cannot be reached counts as down. Replicas that are down stay down until
+// Wake.
 func (b *Backend) Sleep(ctx context.Context) error {
 	if !b.probe.Sleeps {
-		return fmt.Errorf("sleep: %w by the servers as launched\n  hint: %s", errors.ErrUnsupported, b.probe.Capabilities.Hints["sleep"])
+		return fmt.Errorf("sleep: %w by the servers as launched\n  hint: %s",
+			errors.ErrUnsupported, b.probe.Capabilities.Hints["sleep"])
 	}
-	ctx, cancel := b.within(ctx)
+	ctx, cancel := sampler.Within(ctx, b.alive)
 	defer cancel()
-	done, err := b.exclusive(ctx)
+	alone, err := b.publishing.Acquire(ctx, admission.Request{})
 	if err != nil {
 		return fmt.Errorf("sleep: %w", err)
 	}
-	defer done()
-	pool, err := b.lieDown()
+	defer alone.Release()
+	pool, err := b.pause()
 	if err != nil {
 		return fmt.Errorf("sleep: %w", err)
 	}
-	if err := b.quiet(ctx, pool); err != nil {
-		b.getUp()
+	if err := drain(ctx, pool); err != nil {
+		b.resume()
 		return fmt.Errorf("sleep: requests in flight: %w", err)
 	}
-	if err := b.without(pool, b.each(ctx, pool, Dozer.Sleep), unreachable); err != nil {
-		err = errors.Join(append(b.each(context.WithoutCancel(ctx), pool, Dozer.Wake), err)...)
-		b.getUp()
+	if err := b.excludeFailed(pool, b.callAll(ctx, pool, Sleeper.Sleep), unreachable); err != nil {
+		err = errors.Join(append(b.callAll(context.WithoutCancel(ctx), pool, Sleeper.Wake), err)...)
+		b.resume()
 		return fmt.Errorf("sleep: %w", err)
 	}
 	b.cfg.Log.Info().Int("servers", len(pool)).Msg("servers sleep")
 	return nil
 }
 
-// lieDown lets no request in any more; the pool is who was neither down nor
-// asleep.
-func (b *Backend) lieDown() (pool []*replica, err error) {
+// pause admits no more requests and marks the replicas that are not down as
+// asleep; it returns those that were not asleep before.
+func (b *Backend) pause() (pool []*replica, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, r := range b.replicas {
@@ -55,51 +58,39 @@ func (b *Backend) lieDown() (pool []*replica, err error) {
 			pool = append(pool, r)
 		}
 	}
-	if len(pool) == 0 && !b.resting {
+	if len(pool) == 0 && !b.sleeping {
 		return nil, b.allDown()
 	}
-	b.resting = true
+	b.sleeping = true
 	for _, r := range pool {
 		r.set(asleep, nil)
 	}
 	return pool, nil
 }
 
-// quiet waits for the pool's last request; one that hangs where a server is
-// down holds nobody up.
-func (b *Backend) quiet(ctx context.Context, pool []*replica) error {
-	for {
-		b.mu.Lock()
-		inflight := 0
-		for _, r := range pool {
-			inflight += r.inflight
-		}
-		changed := b.changed
-		b.mu.Unlock()
-		if inflight == 0 {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+// drain waits for the last request of each replica, which must be paused.
+func drain(ctx context.Context, pool []*replica) error {
+	for _, r := range pool {
+		if err := r.place.Drain(ctx); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
-// each calls the servers of a pool at once, within the time for loading. The
-// errors are in the pool's order.
-func (b *Backend) each(ctx context.Context, pool []*replica, call func(Dozer, context.Context) error) []error {
+// callAll calls the servers of several replicas at once, within LoadTimeout.
+// The errors are in the order of the replicas.
+func (b *Backend) callAll(ctx context.Context, pool []*replica, call func(Sleeper, context.Context) error) []error {
 	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("no answer within %v", b.cfg.LoadTimeout))
 	defer cancel()
 	failed := make([]error, len(pool))
 	var group sync.WaitGroup
 	for i, r := range pool {
 		group.Go(func() {
-			d, ok := r.server.(Dozer)
+			s, ok := r.server.(Sleeper)
 			if !ok {
 				failed[i] = fmt.Errorf("%s: %w", r.server.URL(), errors.ErrUnsupported)
-			} else if err := call(d, ctx); err != nil {
+			} else if err := call(s, ctx); err != nil {
 				failed[i] = fmt.Errorf("%s: %w", r.server.URL(), err)
 			}
 		})
@@ -108,53 +99,61 @@ func (b *Backend) each(ctx context.Context, pool []*replica, call func(Dozer, co
 	return failed
 }
 
-var errAwake = errors.New("it has just woken up")
+// errWoken is the state of a replica that woke and was not readmitted yet.
+var errWoken = errors.New("the server has just woken up")
 
-// getUp lets every replica prove itself before it is used. Adapters are loaded
-// anew: a server may have lost them in its sleep and still list them.
-func (b *Backend) getUp() {
+// resume lets every replica be readmitted. Adapters are loaded again: a server
+// may have lost them in its sleep and still list them.
+func (b *Backend) resume() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.resting = false
+	b.sleeping = false
 	for _, r := range b.replicas {
 		if r.state == asleep {
 			clear(r.loaded)
-			r.set(down, errAwake)
+			r.set(down, errWoken)
 		}
-		r.kick()
+		r.requestCheck()
 	}
 }
 
-// Wake wakes the servers that sleep and returns when each has proved itself or
-// failed to, and one is in the pool at least. The others come back by
-// themselves.
+// Wake wakes the servers that sleep. It returns when each of them was checked
+// and at least one replica is healthy. The others are readmitted later.
 func (b *Backend) Wake(ctx context.Context) error {
 	if !b.probe.Sleeps {
 		return fmt.Errorf("wake: %w by the servers as launched", errors.ErrUnsupported)
 	}
-	ctx, cancel := b.within(ctx)
+	ctx, cancel := sampler.Within(ctx, b.alive)
 	defer cancel()
-	done, err := b.exclusive(ctx)
+	alone, err := b.publishing.Acquire(ctx, admission.Request{})
 	if err != nil {
 		return fmt.Errorf("wake: %w", err)
 	}
-	defer done()
-	if err := b.rouse(ctx); err != nil {
+	defer alone.Release()
+	if err := b.wakeServers(ctx); err != nil {
 		return fmt.Errorf("wake: %w", err)
 	}
-	b.getUp()
+	b.resume()
+	if err := b.awaitReadmission(ctx); err != nil {
+		return fmt.Errorf("wake: %w", err)
+	}
+	return nil
+}
+
+// awaitReadmission waits until a replica is healthy and none has just woken.
+func (b *Backend) awaitReadmission(ctx context.Context) error {
 	ctx, stop := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not awake within %v", b.cfg.LoadTimeout))
 	defer stop()
 	for {
 		b.mu.Lock()
-		anyUp, untried := false, false
+		anyHealthy, anyUntried := false, false
 		for _, r := range b.replicas {
-			anyUp = anyUp || r.state == up
-			untried = untried || r.state == down && errors.Is(r.why, errAwake)
+			anyHealthy = anyHealthy || r.state == healthy
+			anyUntried = anyUntried || r.state == down && errors.Is(r.why, errWoken)
 		}
 		changed := b.changed
 		b.mu.Unlock()
-		if anyUp && !untried {
+		if anyHealthy && !anyUntried {
 			return nil
 		}
 		select {
@@ -162,13 +161,14 @@ func (b *Backend) Wake(ctx context.Context) error {
 		case <-ctx.Done():
 			b.mu.Lock()
 			defer b.mu.Unlock()
-			return fmt.Errorf("wake: %w: %w", context.Cause(ctx), b.allDown())
+			return fmt.Errorf("%w: %w", context.Cause(ctx), b.allDown())
 		}
 	}
 }
 
-// rouse wakes who sleeps. Who cannot be woken is down.
-func (b *Backend) rouse(ctx context.Context) error {
+// wakeServers wakes the servers that sleep. A server that cannot be woken is
+// down.
+func (b *Backend) wakeServers(ctx context.Context) error {
 	b.mu.Lock()
 	var pool []*replica
 	for _, r := range b.replicas {
@@ -177,23 +177,23 @@ func (b *Backend) rouse(ctx context.Context) error {
 		}
 	}
 	b.mu.Unlock()
-	return b.without(pool, b.each(ctx, pool, Dozer.Wake), func(error) bool { return true })
+	return b.excludeFailed(pool, b.callAll(ctx, pool, Sleeper.Wake), func(error) bool { return true })
 }
 
-// unreachable: there was no answer at all.
+// unreachable says that the server did not answer at all.
 func unreachable(err error) bool { return errors.Is(err, ErrLost) && jsonhttp.Status(err) == 0 }
 
-// without goes on without the replicas of a pool that failed as some may. The
-// other failures are an error, and so is a pool of which nobody is left.
-func (b *Backend) without(pool []*replica, failed []error, may func(error) bool) error {
-	left := len(pool) == 0
+// excludeFailed marks replicas as down whose failure is tolerated. Every other
+// failure is an error, and so is a failure of all replicas.
+func (b *Backend) excludeFailed(pool []*replica, failed []error, tolerated func(error) bool) error {
+	anyLeft := len(pool) == 0
 	for _, err := range failed {
-		if err != nil && !may(err) {
+		if err != nil && !tolerated(err) {
 			return errors.Join(failed...)
 		}
-		left = left || err == nil
+		anyLeft = anyLeft || err == nil
 	}
-	if !left {
+	if !anyLeft {
 		return errors.Join(failed...)
 	}
 	b.mu.Lock()

@@ -11,16 +11,16 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// dozer is a fake that can sleep, and be dead.
-type dozer struct {
+// sleeper is a fake that can sleep, and be dead.
+type sleeper struct {
 	fake
 	dead, asleep atomic.Bool
 	wakes        atomic.Int64
 	sampled      atomic.Int64 // requests of the tests
 }
 
-func newDozer(name string) *dozer {
-	d := &dozer{fake: fake{name: name}}
+func newSleeper(name string) *sleeper {
+	d := &sleeper{fake: fake{name: name}}
 	d.health = func(context.Context) error { return d.alive() }
 	d.complete = func(_ context.Context, model string, r sampler.Request) (Answer, error) {
 		if r.MaxTokens == request.MaxTokens {
@@ -31,22 +31,22 @@ func newDozer(name string) *dozer {
 	return d
 }
 
-func (d *dozer) alive() error {
+func (d *sleeper) alive() error {
 	if d.dead.Load() {
 		return ErrLost
 	}
 	return nil
 }
 
-func (d *dozer) Probe(ctx context.Context) (Probe, error) {
+func (d *sleeper) Probe(ctx context.Context) (Probe, error) {
 	p, _ := d.fake.Probe(ctx)
 	p.Sleeps = true
 	return p, d.alive()
 }
 
-func (d *dozer) Asleep(context.Context) (bool, error) { return d.asleep.Load(), d.alive() }
+func (d *sleeper) Asleep(context.Context) (bool, error) { return d.asleep.Load(), d.alive() }
 
-func (d *dozer) Sleep(context.Context) error {
+func (d *sleeper) Sleep(context.Context) error {
 	if d.dead.Load() {
 		return ErrLost
 	}
@@ -54,7 +54,7 @@ func (d *dozer) Sleep(context.Context) error {
 	return nil
 }
 
-func (d *dozer) Wake(context.Context) error {
+func (d *sleeper) Wake(context.Context) error {
 	if d.dead.Load() {
 		return ErrLost
 	}
@@ -63,10 +63,10 @@ func (d *dozer) Wake(context.Context) error {
 	return nil
 }
 
-// dozing runs f with two replicas that can sleep, on a clock of its own.
-func dozing(t *testing.T, f func(t *testing.T, b *Backend, p sampler.Policy, one, other *dozer)) {
+// withSleepers runs f with two replicas that can sleep, on a clock of its own.
+func withSleepers(t *testing.T, f func(t *testing.T, b *Backend, p sampler.Policy, one, other *sleeper)) {
 	synctest.Test(t, func(t *testing.T) {
-		one, other := newDozer("one"), newDozer("other")
+		one, other := newSleeper("one"), newSleeper("other")
 		b, p := open(t, Config{Servers: []Server{one, other}, HealthInterval: time.Second})
 		f(t, b, p, one, other)
 		b.Close()
@@ -76,7 +76,7 @@ func dozing(t *testing.T, f func(t *testing.T, b *Backend, p sampler.Policy, one
 // A server that is down takes no part in the sleep, and does not serve before
 // the others do when it is alive again.
 func TestTheDeadDoNotKeepTheOthersAwake(t *testing.T) {
-	dozing(t, func(t *testing.T, b *Backend, p sampler.Policy, dead, alive *dozer) {
+	withSleepers(t, func(t *testing.T, b *Backend, p sampler.Policy, dead, alive *sleeper) {
 		dead.dead.Store(true)
 		time.Sleep(time.Minute) // it is noticed
 		for range 2 {           // the second changes nothing
@@ -108,7 +108,7 @@ func TestTheDeadDoNotKeepTheOthersAwake(t *testing.T) {
 
 // A request that hangs where a server is down is nobody's to wait for.
 func TestAHangAtADeadServerDoesNotKeepTheOthersAwake(t *testing.T) {
-	dozing(t, func(t *testing.T, b *Backend, p sampler.Policy, hung, alive *dozer) {
+	withSleepers(t, func(t *testing.T, b *Backend, p sampler.Policy, hung, alive *sleeper) {
 		hung.complete = func(ctx context.Context, _ string, _ sampler.Request) (Answer, error) {
 			<-ctx.Done()
 			return Answer{}, context.Cause(ctx)
@@ -140,7 +140,7 @@ func TestAServerThatDiesUnseenIsLeftBehind(t *testing.T) {
 			return errors.Join(err, b.Wake(ctx))
 		},
 	} {
-		dozing(t, func(t *testing.T, b *Backend, p sampler.Policy, dead, alive *dozer) {
+		withSleepers(t, func(t *testing.T, b *Backend, p sampler.Policy, dead, alive *sleeper) {
 			if err := when(t.Context(), b, func() { dead.dead.Store(true) }); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
@@ -152,7 +152,7 @@ func TestAServerThatDiesUnseenIsLeftBehind(t *testing.T) {
 }
 
 func TestNobodyLeftToSleepOrWakeIsAnError(t *testing.T) {
-	dozing(t, func(t *testing.T, b *Backend, _ sampler.Policy, one, other *dozer) {
+	withSleepers(t, func(t *testing.T, b *Backend, _ sampler.Policy, one, other *sleeper) {
 		if err := b.Sleep(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -162,7 +162,7 @@ func TestNobodyLeftToSleepOrWakeIsAnError(t *testing.T) {
 			t.Errorf("wake: %v", err)
 		}
 	})
-	dozing(t, func(t *testing.T, b *Backend, _ sampler.Policy, one, other *dozer) {
+	withSleepers(t, func(t *testing.T, b *Backend, _ sampler.Policy, one, other *sleeper) {
 		one.dead.Store(true)
 		other.dead.Store(true)
 		time.Sleep(time.Minute)

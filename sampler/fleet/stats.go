@@ -11,7 +11,7 @@ type Stats struct {
 	Requests int64 `json:"requests"` // completions answered
 	Sampled  int64 `json:"sampled"`  // tokens
 	Retries  int64 `json:"retries"`  // requests sent again
-	Returns  int64 `json:"returns"`  // replicas that came back
+	Returns  int64 `json:"returns"`  // replicas that were readmitted
 }
 
 type counters struct {

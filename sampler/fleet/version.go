@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 )
 
 // A version is one policy. Its fields are guarded by the backend's mutex.
@@ -12,20 +13,18 @@ type version struct {
 	dir    string // PEFT directory; empty for the base
 
 	ready    bool            // published: requests may come
-	trainer  sampler.Adapter // with a Score while it is published
-	first    *answer         // what the check was answered first, the trainer's log-probs if it is proved
-	proved   bool            // by the trainer
-	inflight int
-	retired  bool
-	drained  chan struct{} // closed when retired and nothing is in flight
-	done     chan struct{} // closed when retired, drained and unloaded
+	trainer  sampler.Adapter // with a Score while the version is being published
+	first    *answer         // the first answer to the check; the trainer's log-probs if verified
+	verified bool            // against the trainer's log-probs
+	gate     *admission.Gate // closed when the version is retired
+	done     chan struct{}   // closed when retired, drained and unloaded
 }
 
 func newVersion(p sampler.Policy, dir string) *version {
-	return &version{policy: p, dir: dir, drained: make(chan struct{}), done: make(chan struct{})}
+	return &version{policy: p, dir: dir, gate: admission.NewGate(), done: make(chan struct{})}
 }
 
-// Policy is what a version is called, whether it is served or not.
+// Policy returns the policy of a version, whether it is served or not.
 func (b *Backend) Policy(version int) sampler.Policy {
 	if version == 0 {
 		return sampler.Policy{Name: b.probe.Model}
@@ -41,23 +40,13 @@ func (b *Backend) enter(p sampler.Policy) (*version, error) {
 	switch {
 	case b.closed:
 		return nil, errClosed
-	case v == nil, v.policy != p, !v.ready, v.retired:
+	case v == nil, v.policy != p, !v.ready, !v.gate.Enter():
 		return nil, sampler.ErrPolicyGone
 	}
-	v.inflight++
 	return v, nil
 }
 
-func (b *Backend) leave(v *version) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	v.inflight--
-	if v.retired && v.inflight == 0 {
-		close(v.drained)
-	}
-}
-
-// announce wakes who waits for a change. The mutex is held.
+// announce tells waiting goroutines that a state has changed. The mutex is held.
 func (b *Backend) announce() {
 	close(b.changed)
 	b.changed = make(chan struct{})

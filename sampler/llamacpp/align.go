@@ -4,40 +4,40 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 )
 
-// An entry is the server's word on one sampled token.
+// An entry is the server's log-prob of one sampled token.
 type entry struct {
 	ID      int32    `json:"id"`
 	Logprob *float32 `json:"logprob"` // nats at temperature 1, whatever was asked for; null: not finite
 }
 
 const (
-	// slack is how far above 0 rounding may lift a log-prob.
+	// slack is how far above 0 a log-prob may be by rounding.
 	slack = 1e-4
-	// impossible is what the server says for a probability of 0, about.
+	// impossible is about the log-prob that the server gives for probability 0.
 	impossible = -1e30
 	// longestGap is how many tokens in a row may lack an entry at the end of
 	// an answer: the bytes of an unfinished UTF-8 character.
 	longestGap = 3
 )
 
-// align gives every id its log-prob. The server leaves out tokens after which
-// the text ends within a UTF-8 character; these gaps are NaN. So is a token
-// whose entry could as well belong to a neighbour: only entries whose place is
-// the same whether they are matched from the left or from the right are used.
+// align gives every id its log-prob. The server leaves out tokens that end
+// within a UTF-8 character, and the last tokens of a reply that ended at a stop
+// string. Their log-probs are NaN. A token is also NaN if its entry could
+// belong to a neighbour: an entry is used only if it matches the same id from
+// the left and from the right.
 func align(ids []int32, entries []entry) ([]float32, error) {
 	left, right := match(ids, entries, false), match(ids, entries, true)
 	if left == nil || right == nil {
 		return nil, fmt.Errorf("%d log-probs do not belong to the %d sampled ids", len(entries), len(ids))
 	}
 	if len(entries) == 0 && len(ids) > longestGap {
-		return nil, errors.New("no log-probs\n  hint: the server must not be built or set to sample on the device (backend sampling)")
+		return nil, errors.New("no log-probs\n" +
+			"  hint: the server must not be built or set to sample on the device (backend sampling)")
 	}
-	out := make([]float32, len(ids))
-	for i := range out {
-		out[i] = float32(math.NaN())
-	}
+	out := gaps(len(ids))
 	for k, e := range entries {
 		if left[k] != right[k] || e.Logprob == nil || *e.Logprob < impossible {
 			continue
@@ -50,8 +50,11 @@ func align(ids []int32, entries []entry) ([]float32, error) {
 	return out, nil
 }
 
-// match finds the ids that the entries speak of, in order, as far left or as
-// far right as possible. It is nil if there is no such match.
+// gaps are log-probs that are not known.
+func gaps(n int) []float32 { return slices.Repeat([]float32{float32(math.NaN())}, n) }
+
+// match assigns entries to ids, in order, as far left or as far right as
+// possible. It returns nil if that is impossible.
 func match(ids []int32, entries []entry, fromRight bool) []int {
 	at := make([]int, len(entries))
 	i, step := 0, 1

@@ -23,7 +23,8 @@ func TestFakeConforms(t *testing.T) {
 	})
 }
 
-var asking = sampler.Request{Prompt: []int32{samplertest.Start, 50, samplertest.End}, MaxTokens: 20, Temperature: 1, Seed: 7}
+var asking = sampler.Request{Prompt: []int32{samplertest.Start, 50, samplertest.End}, MaxTokens: 20, Temperature: 1,
+	Seed: 7}
 
 func TestEverythingIsAskedExplicitly(t *testing.T) {
 	f := newFakes()
@@ -37,7 +38,8 @@ func TestEverythingIsAskedExplicitly(t *testing.T) {
 	q := requests[len(requests)-1]
 	zero, one, half, never, slot, yes, n := 0, 1.0, 0.5, uint32(0), 1, true, 20
 	want := fakeserver.LlamaRequest{
-		Prompt: []byte(`[1,50,2]`), NPredict: &n, Temperature: &half, TopK: &zero, TopP: &one, MinP: new(float64), Seed: &never,
+		Samplers: []string{"temperature"}, Prompt: []byte(`[1,50,2]`), NPredict: &n, Temperature: &half, TopK: &zero,
+		TopP: &one, MinP: new(float64), Seed: &never,
 		NProbs: 1, ReturnTokens: true, CachePrompt: &yes, IDSlot: &slot,
 	}
 	if diff := cmp.Diff(want, q); diff != "" {
@@ -133,7 +135,8 @@ func TestAnAdapterOfAnotherBaseIsNotStarted(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "hint: ") || len(f.started) != 1 {
 		t.Errorf("%v, %d processes", err, len(f.started))
 	}
-	if _, err := b.Publish(t.Context(), sampler.Adapter{Version: 1}); err == nil || !strings.Contains(err.Error(), "as GGUF") {
+	if _, err := b.Publish(t.Context(), sampler.Adapter{Version: 1}); err == nil ||
+		!strings.Contains(err.Error(), "as GGUF") {
 		t.Error(err)
 	}
 }

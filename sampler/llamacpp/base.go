@@ -4,22 +4,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"time"
-
-	"github.com/empo2/empo2/orchestrator/process"
 )
-
-// convertTimeout bounds a conversion; it writes some 100 MB a second.
-const convertTimeout = 30 * time.Minute
 
 const wrongBase = "\n  hint: name a model's GGUF file with a tokenizer, or its folder in Hugging Face format"
 
@@ -49,7 +41,8 @@ func checkAdapter(path string, base gguf) error {
 	case h.Type != "adapter" || h.Adapter != "lora":
 		err = fmt.Errorf("it is of type %q %q, not a LoRA adapter", h.Type, h.Adapter)
 	case h.Arch != base.Arch:
-		err = fmt.Errorf("it is for %s, the base model is %s\n  hint: the adapter belongs to another base model; name the model that it was trained on", h.Arch, base.Arch)
+		err = fmt.Errorf("it is for %s, the base model is %s\n"+
+			"  hint: the adapter belongs to another base model; name the model that it was trained on", h.Arch, base.Arch)
 	}
 	if err != nil {
 		return fmt.Errorf("adapter %s: %w", path, err)
@@ -57,11 +50,19 @@ func checkAdapter(path string, base gguf) error {
 	return nil
 }
 
+// A Converter writes models as GGUF files.
+type Converter interface {
+	// Convert writes the model in a folder in Hugging Face format to the file
+	// out. The file must appear only when it is complete.
+	Convert(ctx context.Context, model, out string) error
+	// Fingerprint changes when models would be converted differently.
+	Fingerprint() (string, error)
+}
+
 // EnsureBaseGGUF returns the GGUF file of a model. A *.gguf file is checked
-// and used as it is. A folder in Hugging Face format is converted to float32
-// by the trainer's sources and kept in cacheDir under the hash of what went
-// into it, so that the next call finds it.
-func EnsureBaseGGUF(ctx context.Context, python, sourceDir, modelDir, cacheDir string) (string, error) {
+// and used as it is. A folder in Hugging Face format is converted once: the
+// file is kept in cacheDir under a hash of the model and the converter.
+func EnsureBaseGGUF(ctx context.Context, c Converter, modelDir, cacheDir string) (string, error) {
 	model, err := filepath.Abs(modelDir)
 	if err != nil {
 		return "", err
@@ -70,60 +71,58 @@ func EnsureBaseGGUF(ctx context.Context, python, sourceDir, modelDir, cacheDir s
 		_, err := readBase(model)
 		return model, err
 	}
-	fail := func(err error) (string, error) {
+	out, err := ensureConverted(ctx, c, model, cacheDir)
+	if err != nil {
 		return "", fmt.Errorf("convert %s to GGUF: %w", model, err)
 	}
-	source, err := filepath.Abs(sourceDir)
+	return out, nil
+}
+
+func ensureConverted(ctx context.Context, c Converter, model, cacheDir string) (string, error) {
+	key, err := conversionKey(ctx, c, model)
 	if err != nil {
-		return fail(err)
-	}
-	key, err := conversionKey(ctx, model, source)
-	if err != nil {
-		return fail(err)
+		return "", err
 	}
 	out, err := filepath.Abs(filepath.Join(cacheDir, filepath.Base(model)+"-"+key+".gguf"))
 	if err != nil {
-		return fail(err)
+		return "", err
 	}
 	if _, err := readBase(out); err == nil {
 		return out, nil
 	}
 	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
-		return fail(err)
+		return "", err
 	}
-	if err := convert(ctx, python, source, model, out); err != nil {
-		return fail(err)
+	if err := c.Convert(ctx, model, out); err != nil {
+		return "", err
 	}
 	_, err = readBase(out)
 	return out, err
 }
 
-// conversionKey hashes the model's files and the converter.
-func conversionKey(ctx context.Context, model, source string) (string, error) {
+// conversionKey hashes the model's files and the converter's fingerprint.
+func conversionKey(ctx context.Context, c Converter, model string) (string, error) {
 	entries, err := os.ReadDir(model)
 	if err != nil {
 		return "", fmt.Errorf("%w%s", err, wrongBase)
 	}
-	var files []string
+	if _, err := os.Stat(filepath.Join(model, "config.json")); err != nil {
+		return "", fmt.Errorf("it has no config.json%s", wrongBase)
+	}
+	sum := sha256.New()
 	for _, e := range entries {
 		if e.Type().IsDir() || strings.HasPrefix(e.Name(), ".") {
 			continue
 		}
-		files = append(files, filepath.Join(model, e.Name()))
-	}
-	if !slices.Contains(files, filepath.Join(model, "config.json")) {
-		return "", fmt.Errorf("it has no config.json%s", wrongBase)
-	}
-	converter, err := filepath.Glob(filepath.Join(source, "empo2_trainer", "gguf_*.py"))
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.New()
-	for _, file := range append(files, converter...) {
-		if err := hashFile(ctx, sum, file); err != nil {
+		if err := hashFile(ctx, sum, filepath.Join(model, e.Name())); err != nil {
 			return "", err
 		}
 	}
+	fingerprint, err := c.Fingerprint()
+	if err != nil {
+		return "", fmt.Errorf("the converter: %w", err)
+	}
+	fmt.Fprintln(sum, fingerprint)
 	return hex.EncodeToString(sum.Sum(nil))[:12], nil
 }
 
@@ -142,39 +141,4 @@ func hashFile(ctx context.Context, sum hash.Hash, file string) error {
 	}
 	fmt.Fprintf(sum, "%s %x\n", filepath.Base(file), one.Sum(nil))
 	return nil
-}
-
-// convert runs the trainer's command, which writes a file that appears whole.
-func convert(ctx context.Context, python, source, model, out string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, convertTimeout, fmt.Errorf("not done within %v", convertTimeout))
-	defer cancel()
-	var fatal error
-	err := process.Run(ctx, process.Command{
-		Name: "converter", Args: []string{python, "-m", "empo2_trainer", "gguf", "--model", model, "--out", out},
-		Dir:   source, // Python looks for modules there first
-		Env:   []string{"PYTHONPATH=" + source, "PYTHONDONTWRITEBYTECODE=1"},
-		Merge: true, Hints: hints,
-		Stdout: func(line string) bool {
-			if err := fatalLine(line); err != nil {
-				fatal = err
-			}
-			return fatal == nil
-		},
-	})
-	if fatal != nil && ctx.Err() == nil {
-		return fatal
-	}
-	return err
-}
-
-// fatalLine is the error of a trainer's last line, nil for other lines.
-func fatalLine(line string) error {
-	var event struct{ Event, Error, Hint string }
-	if json.Unmarshal([]byte(line), &event) != nil || event.Event != "fatal" {
-		return nil
-	}
-	if event.Hint == "" {
-		return errors.New(event.Error)
-	}
-	return fmt.Errorf("%s\n  hint: %s", event.Error, event.Hint)
 }

@@ -31,7 +31,11 @@ func testBinary(t *testing.T, r *real) {
 	cfg.Python, cfg.Binary, cfg.Args = "", r.binary(t), []string{"--n-gpu-layers", "0"}
 	samplertest.Run(t, func(t *testing.T) samplertest.Fixture {
 		b := r.open(t, cfg)
-		return samplertest.Fixture{Backend: b, Tokenizer: b, Control: b, Adapter: func(t *testing.T, version int) sampler.Adapter { return r.oracle.adapter(t, version) }, Tolerance: 1e-4, Prompt: "You are at a door."}
+		return samplertest.Fixture{Backend: b, Tokenizer: b, Control: b,
+			Adapter: func(t *testing.T, version int) sampler.Adapter {
+				return r.oracle.adapter(t,
+					version)
+			}, Tolerance: 1e-4, Prompt: "You are at a door."}
 	})
 	cfg.Args = []string{"--no-such-flag"}
 	if _, err := Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "no-such-flag") {

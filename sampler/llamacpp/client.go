@@ -8,7 +8,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
-// client speaks with one server.
+// client is the HTTP client of one server.
 type client struct {
 	web *jsonhttp.Client
 	err error // the address is malformed
@@ -27,8 +27,8 @@ func (c *client) close() {
 	}
 }
 
-// errLost is wrapped by errors after which the request may be sent again:
-// nothing was answered.
+// errLost is wrapped by errors without an answer: the request may be sent
+// again.
 var errLost = errors.New("connection to llama-server lost")
 
 // call sends body (GET if nil) and decodes the answer into out.
@@ -44,7 +44,7 @@ func (c *client) call(ctx context.Context, path string, body, out any) error {
 	return err
 }
 
-// health is nil if the server says that it is well.
+// health is nil if the server says that it is healthy.
 func (c *client) health(ctx context.Context) error {
 	var answer struct{}
 	return c.call(ctx, "/health", nil, &answer)

@@ -45,7 +45,8 @@ type fakes struct {
 }
 
 func tossing(version int, _ []int32) []samplertest.Choice {
-	return []samplertest.Choice{{Text: "pull jade", Weight: 3}, {Text: "pull amber", Weight: 1 + float64(version)}, {Text: "look around", Weight: 1}}
+	return []samplertest.Choice{{Text: "pull jade", Weight: 3}, {Text: "pull amber", Weight: 1 + float64(version)},
+		{Text: "look around", Weight: 1}}
 }
 
 func newFakes() *fakes {

@@ -9,7 +9,7 @@ import (
 	"os"
 )
 
-// gguf is what matters here of a GGUF file's header.
+// gguf is the part of a GGUF file's header that is read.
 type gguf struct {
 	Arch    string // general.architecture
 	Type    string // general.type: "model", "adapter"; empty in older files
@@ -101,7 +101,8 @@ func (d ggufReader) pair(h *gguf) error {
 		return err
 	}
 	strings := map[string]*string{
-		"general.architecture": &h.Arch, "general.type": &h.Type, "adapter.type": &h.Adapter, "tokenizer.ggml.model": &h.Tokenizer,
+		"general.architecture": &h.Arch, "general.type": &h.Type, "adapter.type": &h.Adapter,
+		"tokenizer.ggml.model": &h.Tokenizer,
 	}
 	switch {
 	case kind == ggufString && strings[key] != nil:

@@ -1,7 +1,9 @@
 package llamacpp
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -75,15 +77,17 @@ func TestWrongGGUF(t *testing.T) {
 		"adapter":      {encodeGGUF(3, adapterKeys("qwen2")...), "of type adapter, not a model"},
 		"no tokenizer": {encodeGGUF(3, baseKeys("qwen2")[:4]...), "no tokenizer"},
 		"odd type":     {encodeGGUF(3, pair{"a", number(1)}, pair{"b", []byte{99, 0, 0, 0}}), "unknown value type 99"},
-		"long string":  {encodeGGUF(3, pair{"general.architecture", append(order.AppendUint32(nil, ggufString), order.AppendUint64(nil, 1<<50)...)}), "a string of"},
+		"long string": {encodeGGUF(3, pair{"general.architecture",
+			append(order.AppendUint32(nil, ggufString), order.AppendUint64(nil, 1<<50)...)}), "a string of"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "base.gguf")
 			if err := os.WriteFile(path, f.content, 0o644); err != nil {
 				t.Fatal(err)
 			}
-			_, err := EnsureBaseGGUF(t.Context(), "", "", path, "")
-			if err == nil || !strings.Contains(err.Error(), f.says) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "hint: ") {
+			_, err := EnsureBaseGGUF(t.Context(), nil, path, "")
+			if err == nil || !strings.Contains(err.Error(), f.says) || !strings.Contains(err.Error(), path) ||
+				!strings.Contains(err.Error(), "hint: ") {
 				t.Errorf("%v, want %q, the file and a hint", err, f.says)
 			}
 		})
@@ -121,9 +125,64 @@ func FuzzReadGGUF(f *testing.F) {
 
 func TestModelFolderIsRefused(t *testing.T) {
 	for _, dir := range []string{t.TempDir(), filepath.Join(t.TempDir(), "missing")} {
-		_, err := EnsureBaseGGUF(t.Context(), "python3", t.TempDir(), dir, t.TempDir())
+		_, err := EnsureBaseGGUF(t.Context(), &copier{}, dir, t.TempDir())
 		if err == nil || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "hint: ") {
 			t.Error(err)
 		}
+	}
+}
+
+// copier is a converter that copies a file of its own.
+type copier struct {
+	file        string
+	fingerprint string
+	conversions int
+	err         error
+}
+
+func (c *copier) Fingerprint() (string, error) { return c.fingerprint, nil }
+
+func (c *copier) Convert(_ context.Context, _, out string) error {
+	if c.conversions++; c.err != nil {
+		return c.err
+	}
+	text, err := os.ReadFile(c.file)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(out, text, 0o644)
+}
+
+// A model is converted once, and again when the model or the converter is
+// another.
+func TestModelsAreConvertedOnce(t *testing.T) {
+	c := &copier{file: writeGGUF(t, baseKeys("qwen2")...), fingerprint: "1"}
+	model, cache := t.TempDir(), t.TempDir()
+	write := func(config string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(model, "config.json"), []byte(config), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := map[string]bool{}
+	f := func(name string, conversions, files int) {
+		t.Helper()
+		path, err := EnsureBaseGGUF(t.Context(), c, model, cache)
+		seen[path] = true
+		if err != nil || c.conversions != conversions || len(seen) != files {
+			t.Errorf("%s: %v, %d conversions, %d files", name, err, c.conversions, len(seen))
+		}
+	}
+	write("{}")
+	f("first", 1, 1)
+	f("again", 1, 1)
+	c.fingerprint = "2"
+	f("another converter", 2, 2)
+	write(`{"vocab_size": 1}`)
+	f("another model", 3, 3)
+	c.err, c.fingerprint = errors.New("disk full"), "3"
+	if _, err := EnsureBaseGGUF(t.Context(), c, model, cache); !errors.Is(err, c.err) ||
+		!strings.Contains(err.Error(), model) {
+		t.Error(err)
 	}
 }

@@ -2,22 +2,31 @@ package llamacpp
 
 import "github.com/empo2/empo2/orchestrator/process"
 
-// hints are for what goes wrong on users' machines, by what the process says.
+// hints are remedies by what the process printed.
 var hints = []process.Hint{
-	{Said: "libgomp", Remedy: "install the GNU OpenMP runtime: apt install libgomp1, dnf install libgomp, or apk add libgomp"},
+	{Said: "libgomp", Remedy: "install the GNU OpenMP runtime: apt install libgomp1, dnf install libgomp, or apk add " +
+		"libgomp"},
 	{Said: "GLIBC", Remedy: "xllamacpp needs a newer glibc (2.17 or later, not musl)"},
-	{Said: "No module named 'xllamacpp'", Remedy: "this Python has no xllamacpp: pip install xllamacpp, or let empo2 install its own environment"},
-	{Said: process.SaidIllegal, Remedy: "the packaged llama.cpp needs a processor with AVX2 and FMA: pip install --no-binary xllamacpp xllamacpp builds one for this machine"},
-	{Said: "LoRA arch mismatch", Remedy: "the adapter belongs to another base model; name the model that it was trained on"},
-	{Said: "hint: maybe wrong base model", Remedy: "the adapter belongs to another base model; name the model that it was trained on"},
-	{Said: "has incorrect shape", Remedy: "the adapter belongs to another base model; name the model that it was trained on"},
-	{Said: "does not exist in base model", Remedy: "the adapter belongs to another base model; name the model that it was trained on"},
+	{Said: "No module named 'xllamacpp'",
+		Remedy: "this Python has no xllamacpp: pip install xllamacpp, or let empo2 install its own environment"},
+	{Said: process.SaidIllegal,
+		Remedy: "the packaged llama.cpp needs a processor with AVX2 and FMA: pip install --no-binary xllamacpp xllamacpp " +
+			"builds one for this machine"},
+	{Said: "LoRA arch mismatch",
+		Remedy: "the adapter belongs to another base model; name the model that it was trained on"},
+	{Said: "hint: maybe wrong base model",
+		Remedy: "the adapter belongs to another base model; name the model that it was trained on"},
+	{Said: "has incorrect shape",
+		Remedy: "the adapter belongs to another base model; name the model that it was trained on"},
+	{Said: "does not exist in base model",
+		Remedy: "the adapter belongs to another base model; name the model that it was trained on"},
 	{Said: "within the file bounds", Remedy: "the file is cut short: delete it and let it be written again"},
 	{Said: "invalid magic", Remedy: "the file is not GGUF: delete it and let it be written again"},
 	{Said: "unable to allocate", Remedy: "not enough memory: lower sampler.concurrency or sampler.max_model_len"},
 	{Said: "failed to allocate", Remedy: "not enough memory: lower sampler.concurrency or sampler.max_model_len"},
 	{Said: "bad_alloc", Remedy: "not enough memory: lower sampler.concurrency or sampler.max_model_len"},
 	{Said: process.SaidKilled, Remedy: "most likely out of memory: lower sampler.concurrency or sampler.max_model_len"},
-	{Said: "failed to load model", Remedy: "the file is damaged, or of a kind that the installed xllamacpp does not know: make it again"},
+	{Said: "failed to load model",
+		Remedy: "the file is damaged, or of a kind that the installed xllamacpp does not know: make it again"},
 	{Said: "couldn't bind", Remedy: "no free port on 127.0.0.1, or the loopback interface is down"},
 }

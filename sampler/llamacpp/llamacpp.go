@@ -1,14 +1,13 @@
 // Package llamacpp serves policies with llama-server processes of its own.
 //
 // Every version of the policy has its own process, so that no prompt cache and
-// no adapter scale can leak from one version into another: a new version is
-// started beside the old one, checked, and only then used. The processes are
-// supervised; one that dies or hangs is replaced and its requests are sent
-// again.
+// no adapter scale can leak from one version into another. A new version is
+// started beside the old one, checked, and then used. A process that dies or
+// hangs is replaced, and its requests are sent again.
 //
-// The server comes with the Python package xllamacpp; a script of forty lines
-// (serve.py) starts it and ties its life to ours. A llama-server binary of
-// one's own, built for a GPU for example, may be named in its place.
+// The server comes with the Python package xllamacpp. A short script (serve.py)
+// starts it and ends it when we end. A llama-server binary can be used instead,
+// for example one that was built for a GPU.
 package llamacpp
 
 import (
@@ -23,6 +22,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 	"github.com/empo2/empo2/sampler/chat"
 )
 
@@ -32,21 +32,21 @@ var (
 	_ chat.ControlTokens = (*Backend)(nil)
 )
 
-// Config says how to serve. BaseGGUF is required, and Python or Binary.
+// Config describes the processes. BaseGGUF is required, and Python or Binary.
 type Config struct {
 	Python string // interpreter that has xllamacpp
 	// Binary is a llama-server to start instead; empty: xllamacpp's.
 	Binary   string
 	Args     []string // further arguments of Binary, for example "-ngl", "99"
 	BaseGGUF string   // base model, see [EnsureBaseGGUF]
-	Alias    string   // policies are called <Alias>-v000012; empty: "policy"
+	Alias    string   // policies are named <Alias>-v000012; empty: "policy"
 
 	// TemplateArgs are arguments of the chat template in the model's file, for
 	// example enable_thinking. Nil: none.
 	TemplateArgs map[string]any
 
 	ContextPerSlot int // tokens of one conversation; 0: what the model was trained with
-	Slots          int // requests computed at once; 0: 16. Best is one per concurrent session
+	Slots          int // requests computed at once; 0: 16. One per concurrent episode is best
 	Threads        int // of generation; 0: 1, as more only spin on small models
 	BatchThreads   int // of prompts; 0: 1
 	// ExactLogprobs computes attention in float32 without flash attention:
@@ -54,9 +54,9 @@ type Config struct {
 	ExactLogprobs bool
 
 	StartTimeout   time.Duration // until a process is ready and checked; 0: 2 minutes
-	RequestTimeout time.Duration // of one request, waiting for a slot not counted; 0: 5 minutes
-	HealthInterval time.Duration // between two looks at a process; 0: 10 seconds
-	Grace          time.Duration // that a process gets to end by itself; 0: 3 seconds
+	RequestTimeout time.Duration // of one request, without waiting for a slot; 0: 5 minutes
+	HealthInterval time.Duration // between two health checks of a process; 0: 10 seconds
+	Grace          time.Duration // how long a process may take to end; 0: 3 seconds
 
 	// Restarts is how often the process of one version may be replaced within
 	// RestartWindow before the version is given up; 0: 3 in 10 minutes.
@@ -65,8 +65,8 @@ type Config struct {
 	// RestartPause is the time before the second restart within
 	// RestartWindow; it doubles with each further one. 0: 1 second.
 	RestartPause time.Duration
-	// OnRestart, if not nil, is told when a version has a new process, which
-	// has answered the check as the first one did. It must not call Retire or
+	// OnRestart, if not nil, is called when a version has a new process that
+	// answered the check as the first one did. It must not call Retire or
 	// Close.
 	OnRestart func(sampler.Policy)
 
@@ -123,7 +123,7 @@ type Backend struct {
 	cancel context.CancelCauseFunc
 	caps   sampler.Capabilities // as probed from the first process
 
-	publishing chan struct{} // holds one token while a version is published
+	publishing *admission.Queue // its one place is taken while a version is published
 	counters   counters
 
 	mu       sync.Mutex
@@ -136,7 +136,7 @@ type Backend struct {
 var errClosed = errors.New("the backend is closed")
 
 // Open starts a process with the base model and probes what it can do. The
-// context bounds the start only. Nothing is published yet.
+// context bounds the start only. No version is published yet.
 func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	b, err := open(ctx, cfg, startProcess)
 	if err != nil {
@@ -154,7 +154,8 @@ func open(ctx context.Context, cfg Config, start func(context.Context, launch) (
 	if cfg.BaseGGUF, err = filepath.Abs(cfg.BaseGGUF); err != nil {
 		return nil, err
 	}
-	b := &Backend{cfg: cfg, start: start, publishing: make(chan struct{}, 1), versions: map[int]*version{}}
+	b := &Backend{cfg: cfg, start: start, publishing: admission.New(admission.Config{Limits: []int{1}}),
+		versions: map[int]*version{}}
 	if b.model, err = readBase(cfg.BaseGGUF); err != nil {
 		return nil, err
 	}
@@ -172,8 +173,8 @@ func (b *Backend) policy(version int) sampler.Policy {
 	return sampler.Policy{Version: version, Name: fmt.Sprintf("%s-v%06d", b.cfg.Alias, version)}
 }
 
-// Capabilities are those of the process that Open started; the others are
-// checked to be alike.
+// Capabilities are those of the process that Open started. All other processes
+// must have the same.
 func (b *Backend) Capabilities(context.Context) (sampler.Capabilities, error) { return b.caps, nil }
 
 // Publish starts a process for the adapter's GGUF file, checks it and makes
@@ -187,12 +188,11 @@ func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Polic
 }
 
 func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapter) error {
-	select {
-	case b.publishing <- struct{}{}:
-		defer func() { <-b.publishing }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	alone, err := b.publishing.Acquire(ctx, admission.Request{})
+	if err != nil {
+		return err
 	}
+	defer alone.Release()
 	file, err := b.adapterFile(a)
 	if err != nil {
 		return err
@@ -235,8 +235,8 @@ func (b *Backend) adapterFile(a sampler.Adapter) (string, error) {
 	return file, checkAdapter(file, b.model)
 }
 
-// published says whether p is served already, and takes over the process of
-// Open as version 0.
+// published says whether p is served already. It uses the process of Open for
+// version 0.
 func (b *Backend) published(p sampler.Policy, file string) (bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -249,7 +249,7 @@ func (b *Backend) published(p sampler.Policy, file string) (bool, error) {
 	}
 	if v == nil || !v.usable() {
 		if v != nil {
-			v.retire()
+			v.gate.Close()
 		}
 		return false, nil
 	}
@@ -260,9 +260,8 @@ func (b *Backend) published(p sampler.Policy, file string) (bool, error) {
 	return true, nil
 }
 
-// Retire refuses new requests for p, lets the last one end and stops the
-// process. It is done when the process is gone; if ctx ends before, that
-// happens later.
+// Retire refuses new requests for p, waits for the last one and stops the
+// process. If ctx ends before, the process is stopped later.
 func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 	b.mu.Lock()
 	v := b.versions[p.Version]
@@ -272,7 +271,7 @@ func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 	}
 	delete(b.versions, p.Version)
 	b.mu.Unlock()
-	v.retire()
+	v.gate.Close()
 	select {
 	case <-v.done:
 		return nil
@@ -281,8 +280,8 @@ func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 	}
 }
 
-// Close cancels what is in flight and stops every process. It may be called
-// again.
+// Close cancels the requests in flight and stops every process. It may be
+// called again.
 func (b *Backend) Close() error {
 	b.mu.Lock()
 	b.closed = true

@@ -22,7 +22,8 @@ func TestMain(m *testing.M) {
 }
 
 func parent(gguf string) {
-	b, err := Open(context.Background(), Config{Python: os.Getenv("EMPO2_PYTHON"), BaseGGUF: gguf, Slots: 2, ContextPerSlot: 256})
+	b, err := Open(context.Background(),
+		Config{Python: os.Getenv("EMPO2_PYTHON"), BaseGGUF: gguf, Slots: 2, ContextPerSlot: 256})
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)

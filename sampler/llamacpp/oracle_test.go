@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/sampler"
+
+	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
 const (
@@ -43,15 +45,20 @@ func newReal(t testing.TB) *real {
 	if _, err := os.Stat(filepath.Join(r.model, "config.json")); err != nil {
 		t.Skip("NOT TESTED with a real llama-server: no model in ", r.model)
 	}
-	r.gguf, err = EnsureBaseGGUF(t.Context(), r.python, sources, r.model, t.TempDir())
+	r.gguf, err = EnsureBaseGGUF(t.Context(), converter(r.python), r.model, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
 
+func converter(python string) Converter {
+	return trainerbridge.Converter{Python: python, SourceDir: sources}
+}
+
 func (r *real) config() Config {
-	return Config{Python: r.python, BaseGGUF: r.gguf, Slots: 4, ContextPerSlot: 1024, ExactLogprobs: true, RequestTimeout: time.Minute}
+	return Config{Python: r.python, BaseGGUF: r.gguf, Slots: 4, ContextPerSlot: 1024, ExactLogprobs: true,
+		RequestTimeout: time.Minute}
 }
 
 func (r *real) open(t testing.TB, cfg Config) *Backend {

@@ -75,7 +75,8 @@ func startProcess(ctx context.Context, l launch) (server, error) {
 // command is serve.py's, which ends when its stdin does, or the binary's.
 func (p *child) command(l launch) (process.Command, error) {
 	c := process.Command{
-		Name: "llama-server", Dir: filepath.Dir(l.Model), Secrets: []string{p.at.Key}, Grace: l.grace, Hints: hints, Log: l.log,
+		Name: "llama-server", Dir: filepath.Dir(l.Model), Secrets: []string{p.at.Key}, Grace: l.grace, Hints: hints,
+		Log:          l.log,
 		Env:          []string{"OMP_WAIT_POLICY=passive", "GOMP_SPINCOUNT=0"}, // idle threads sleep instead of spinning
 		StartTimeout: l.timeout,
 	}

@@ -97,7 +97,8 @@ func testLogprobs(t *testing.T, r *real) {
 	requests := make([]sampler.Request, len(answers))
 	for i := range requests {
 		prompt := tokens(t, b, "Room "+strconv.Itoa(i*i)+": a lever, a door and a sign.")
-		requests[i] = sampler.Request{Prompt: prompt, MaxTokens: 24, Temperature: 1, Seed: uint64(i), Session: strconv.Itoa(i)}
+		requests[i] = sampler.Request{Prompt: prompt, MaxTokens: 24, Temperature: 1, Seed: uint64(i),
+			Session: strconv.Itoa(i)}
 	}
 	var group errgroup.Group
 	for i := range requests {
@@ -132,8 +133,10 @@ func testPrefix(t *testing.T, r *real) {
 	var prompts [sessions][]int32
 	for turn := range turns {
 		for s := range prompts {
-			prompts[s] = append(prompts[s], tokens(t, b, strconv.Itoa(s)+" is the player, "+strconv.Itoa(turn)+" the turn: the door is shut. ")...)
-			request := sampler.Request{Prompt: prompts[s], MaxTokens: 6, Temperature: 1, Seed: uint64(100*turn + s), Session: "s" + strconv.Itoa(s)}
+			prompts[s] = append(prompts[s],
+				tokens(t, b, strconv.Itoa(s)+" is the player, "+strconv.Itoa(turn)+" the turn: the door is shut. ")...)
+			request := sampler.Request{Prompt: prompts[s], MaxTokens: 6, Temperature: 1, Seed: uint64(100*turn + s),
+				Session: "s" + strconv.Itoa(s)}
 			before := b.Stats()
 			cached := sample(t, b, p, request)
 			after := b.Stats()

@@ -28,9 +28,9 @@ func (b *Backend) TokenizeSpecial(ctx context.Context, text string) ([]int32, er
 }
 
 // Render applies the chat template of the model's file. The last message must
-// be the user's: one of the assistant the server would leave open. A
-// beginning-of-text token that the server takes out of the rendering, as its
-// tokenizer adds it, is put back.
+// be the user's, because the server leaves a last message of the assistant
+// open. The server removes a beginning-of-text token that its tokenizer would
+// add; Render puts it back.
 func (b *Backend) Render(ctx context.Context, messages []chat.Message, generation bool) (string, error) {
 	if len(messages) == 0 || messages[len(messages)-1].Role != chat.RoleUser {
 		return "", fmt.Errorf("render %d messages: the last one must be the user's", len(messages))
@@ -39,7 +39,7 @@ func (b *Backend) Render(ctx context.Context, messages []chat.Message, generatio
 	if err != nil {
 		return "", fmt.Errorf("render %d messages: %w", len(messages), err)
 	}
-	defer v.leave()
+	defer v.gate.Leave()
 	var text string
 	err = v.do(ctx, func(ctx context.Context, r *replica) error {
 		return v.limited(ctx, r, func(ctx context.Context) (err error) {
@@ -56,9 +56,11 @@ func (b *Backend) Render(ctx context.Context, messages []chat.Message, generatio
 	return text, nil
 }
 
-// render asks for a rendering with its beginning-of-text token, if there is
-// one.
-func (c *client) render(ctx context.Context, messages []chat.Message, generation bool, args map[string]any) (string, error) {
+// render asks the server for a rendering and adds the beginning-of-text token,
+// if there is one.
+func (c *client) render(
+	ctx context.Context, messages []chat.Message, generation bool, args map[string]any,
+) (string, error) {
 	type message struct {
 		Role    string `json:"role"`
 		Content string `json:"content"`
@@ -84,7 +86,7 @@ func (c *client) render(ctx context.Context, messages []chat.Message, generation
 	return bos + answer.Prompt, err
 }
 
-// added is the token, as text, that the tokenizer puts before every text;
+// added is the text of the token that the tokenizer puts before every text;
 // empty: none.
 func (c *client) added(ctx context.Context) (string, error) {
 	tokenized := struct {
@@ -102,7 +104,7 @@ func (c *client) added(ctx context.Context) (string, error) {
 	}
 	bos, err := c.tokenize(ctx, props.BOS, true)
 	if err != nil || len(bos) != 1 || bos[0] != tokenized.Tokens[0] {
-		return "", err // it is added behind, or has no text
+		return "", err // the token is added at the end, or has no text
 	}
 	return props.BOS, nil
 }

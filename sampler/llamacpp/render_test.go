@@ -28,7 +28,8 @@ func rendering(f *fakes, prompt string, bos bool) *string {
 			answer := func(status int, v any) { w.WriteHeader(status); _ = json.NewEncoder(w).Encode(v) }
 			switch {
 			case r.URL.Path == "/apply-template" && prompt == "":
-				answer(http.StatusInternalServerError, map[string]any{"error": map[string]any{"type": "server_error", "message": "System role not supported"}})
+				answer(http.StatusInternalServerError,
+					map[string]any{"error": map[string]any{"type": "server_error", "message": "System role not supported"}})
 			case r.URL.Path == "/apply-template":
 				*asked = string(body)
 				answer(http.StatusOK, map[string]string{"prompt": prompt})
@@ -64,7 +65,13 @@ func TestConversationsAreRenderedByTheServer(t *testing.T) {
 	if diff := cmp.Diff(want, *asked); diff != "" {
 		t.Error(diff)
 	}
-	if _, err := b.Render(t.Context(), talk, false); err != nil || !strings.Contains(*asked, `"add_generation_prompt":false`) {
+	b.cfg.TemplateArgs = map[string]any{"enable_thinking": false}
+	if _, err := b.Render(t.Context(), talk, true); err != nil ||
+		!strings.Contains(*asked, `"chat_template_kwargs":{"enable_thinking":false}`) {
+		t.Errorf("%v, asked %s", err, *asked)
+	}
+	if _, err := b.Render(t.Context(), talk, false); err != nil ||
+		!strings.Contains(*asked, `"add_generation_prompt":false`) {
 		t.Errorf("%v, asked %s", err, *asked)
 	}
 }
@@ -88,7 +95,8 @@ func TestTheBeginningOfTextIsPutBack(t *testing.T) {
 		f := newFakes()
 		rendering(f, prompt, true)
 		b, _ := f.serve(t, Config{})
-		if got, err := b.Render(t.Context(), []chat.Message{said(chat.RoleUser, "x")}, true); err != nil || got != "<|endoftext|><|im_start|>…" {
+		if got, err := b.Render(t.Context(), []chat.Message{said(chat.RoleUser, "x")}, true); err != nil ||
+			got != "<|endoftext|><|im_start|>…" {
 			t.Errorf("%q became %q, %v", prompt, got, err)
 		}
 	}
@@ -104,7 +112,8 @@ func TestRefusedConversationsSaySo(t *testing.T) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	refused("render 1 messages: "+chat.ErrRefused.Error()+": POST /apply-template: the server answers 500 Internal Server Error: System role not supported", said(chat.RoleUser, "x"))
+	refused("render 1 messages: "+chat.ErrRefused.Error()+": POST /apply-template: the server answers 500 Internal "+
+		"Server Error: System role not supported", said(chat.RoleUser, "x"))
 	refused("the last one must be the user's", said(chat.RoleUser, "x"), said(chat.RoleAssistant, "y"))
 	refused("the last one must be the user's")
 	b.Close()

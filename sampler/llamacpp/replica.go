@@ -6,17 +6,27 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"sync/atomic"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 )
 
-// A replica is a checked process with what is known about its slots.
+// A replica is a checked process and the queue of its slots.
 type replica struct {
 	server
-	client   *client
-	slots    *slots
+	client *client
+	// slots are the places of the server, each of which keeps the keys and
+	// values of the last conversation that it served.
+	slots    *admission.Queue
 	answered atomic.Int64 // completions
+}
+
+// newSlots makes a queue for n slots. Every request names its slot, so that
+// the server never chooses one.
+func newSlots(n int) *admission.Queue {
+	return admission.New(admission.Config{Limits: slices.Repeat([]int{1}, n)})
 }
 
 func (r *replica) stop() {
@@ -36,7 +46,8 @@ func (r *replica) runs() bool {
 // replica starts a process for the version and checks it.
 func (v *version) replica(ctx context.Context) (*replica, error) {
 	cfg := v.b.cfg
-	ctx, cancel := context.WithTimeoutCause(ctx, cfg.StartTimeout, fmt.Errorf("llama-server is not ready within %v", cfg.StartTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, cfg.StartTimeout,
+		fmt.Errorf("llama-server is not ready within %v", cfg.StartTimeout))
 	defer cancel()
 	l := launch{
 		Model: cfg.BaseGGUF, Alias: v.policy.Name, Adapters: []string{},
@@ -65,7 +76,7 @@ func (v *version) replica(ctx context.Context) (*replica, error) {
 	return r, nil
 }
 
-// check holds what the process says of itself against what was asked for.
+// check compares what the process says of itself with what was asked for.
 func (v *version) check(ctx context.Context, r *replica) error {
 	caps, alias, err := probeCapabilities(ctx, r)
 	if err != nil {
@@ -94,7 +105,8 @@ func (v *version) check(ctx context.Context, r *replica) error {
 	return p.like(v.first, v.b.cfg.ExactLogprobs)
 }
 
-// checkAdapters: the base has no adapter, every other version one at scale 1.
+// checkAdapters returns an error unless the base has no adapter and every other
+// version has one at scale 1.
 func (v *version) checkAdapters(ctx context.Context, r *replica) error {
 	var adapters []struct {
 		ID    int     `json:"id"`
@@ -135,12 +147,20 @@ func probeCapabilities(ctx context.Context, r *replica) (c sampler.Capabilities,
 		return c, "", err
 	}
 	if len(models.Data) != 1 || models.Data[0].Meta.Vocab < 1 || props.Slots < 1 || props.Settings.Context < 1 {
-		return c, "", fmt.Errorf("it serves %d models with %d slots of %d tokens", len(models.Data), props.Slots, props.Settings.Context)
+		return c, "", fmt.Errorf("it serves %d models with %d slots of %d tokens", len(models.Data), props.Slots,
+			props.Settings.Context)
 	}
 	return sampler.Capabilities{
 		Server: "llama-server", Version: r.endpoint().Version,
-		IDsIn: true, IDsOut: true, Logprobs: true, LogprobSpace: "raw", Adapters: "process", AdapterFormat: "gguf", Replicas: 1,
+		IDsIn: true, IDsOut: true, StopStrings: true, Logprobs: true, LogprobSpace: "raw", Adapters: "process",
+		AdapterFormat: "gguf", Replicas: 1,
 		ContextLength: props.Settings.Context, Parallel: props.Slots, VocabSize: models.Data[0].Meta.Vocab,
+		Hints: map[string]string{
+			"adapter_format":         "llama-server loads GGUF adapters: the trainer must write them as GGUF",
+			"context_length":         "raise sampler.max_model_len",
+			sampler.HintStaleCache:   "empo2 starts it with --cache-ram 0: remove flags of the cache from sampler.llamacpp.args",
+			sampler.HintLowPrecision: "set sampler.llamacpp.exact_logprobs, or compute in the trainer's dtype",
+		},
 	}, props.Alias, nil
 }
 
@@ -162,7 +182,8 @@ func (v *version) probe(ctx context.Context, r *replica) (*probe, error) {
 		return nil, err
 	}
 	if len(ids) == 0 || len(ids)+probeTokens > v.b.caps.ContextLength {
-		return nil, fmt.Errorf("%d tokens of context are too few\n  hint: raise sampler.max_model_len", v.b.caps.ContextLength)
+		return nil, fmt.Errorf("%d tokens of context are too few\n"+
+			"  hint: raise sampler.max_model_len", v.b.caps.ContextLength)
 	}
 	c, err := v.complete(ctx, r, sampler.Request{Prompt: ids, MaxTokens: probeTokens})
 	if err != nil {
@@ -171,7 +192,7 @@ func (v *version) probe(ctx context.Context, r *replica) (*probe, error) {
 	return &probe{c.IDs, c.Logprobs}, nil
 }
 
-// like is nil if both processes computed the same.
+// like returns an error unless both processes computed the same.
 func (p *probe) like(q *probe, exact bool) error {
 	tolerance := 0.05
 	if exact {
@@ -181,8 +202,9 @@ func (p *probe) like(q *probe, exact bool) error {
 		d := math.Abs(float64(p.logprobs[i]) - float64(q.logprobs[i]))
 		switch {
 		case d > tolerance:
-			return fmt.Errorf("log-probs differ from the first process's by %.3g: a file was changed\n  hint: files of a published adapter must stay as they are", d)
-		case p.ids[i] != q.ids[i]: // a near tie; what follows differs rightly
+			return fmt.Errorf("log-probs differ from the first process's by %.3g: a file was changed\n"+
+				"  hint: files of a published adapter must stay as they are", d)
+		case p.ids[i] != q.ids[i]: // a near tie: the ids after it answer different prompts
 			return nil
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 )
 
 // Sample answers with the version asked for. The log-probs are those at
@@ -28,10 +29,10 @@ func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 	switch {
 	case closed:
 		return c, errClosed
-	case v == nil, v.policy != p, !v.enter():
+	case v == nil, v.policy != p, !v.gate.Enter():
 		return c, sampler.ErrPolicyGone
 	}
-	defer v.leave()
+	defer v.gate.Leave()
 	if err := b.checkRequest(r); err != nil {
 		return c, err
 	}
@@ -42,17 +43,18 @@ func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 	return c, err
 }
 
-// checkRequest refuses what the server would answer differently from what was
-// asked: it cuts a completion short at the context's end without a word.
+// checkRequest refuses requests that the server would silently change: it ends
+// a completion at the end of the context.
 func (b *Backend) checkRequest(r sampler.Request) error {
 	switch {
 	case len(r.Prompt) == 0 || r.MaxTokens < 1:
 		return fmt.Errorf("%d prompt tokens and %d to sample: both must be positive", len(r.Prompt), r.MaxTokens)
-	case math.IsNaN(r.Temperature) || math.IsInf(r.Temperature, 0) || r.Temperature < 0:
-		return fmt.Errorf("temperature %v", r.Temperature)
 	case len(r.Prompt)+r.MaxTokens > b.caps.ContextLength:
 		return fmt.Errorf("%w: %d tokens and %d to sample, %d in all",
 			sampler.ErrContextFull, len(r.Prompt), r.MaxTokens, b.caps.ContextLength)
+	}
+	if err := r.CheckSampling(b.caps); err != nil {
+		return err
 	}
 	return b.inVocabulary(r.Prompt)
 }
@@ -66,8 +68,8 @@ func (b *Backend) inVocabulary(ids []int32) error {
 	return nil
 }
 
-// question is the body of a /completion. Nothing is left to the server's
-// defaults, which are made for chatting.
+// question is the body of a /completion. It sets every parameter, because the
+// server's defaults are made for chatting.
 type question struct {
 	Prompt         []int32  `json:"prompt"`
 	NPredict       int      `json:"n_predict"`
@@ -77,6 +79,7 @@ type question struct {
 	MinP           float64  `json:"min_p"`
 	RepeatPenalty  float64  `json:"repeat_penalty"`
 	Samplers       []string `json:"samplers"`
+	Stop           []string `json:"stop,omitempty"`
 	Seed           uint32   `json:"seed"`
 	NProbs         int      `json:"n_probs"`
 	ReturnTokens   bool     `json:"return_tokens"`
@@ -92,7 +95,7 @@ type scale struct {
 	Scale float64 `json:"scale"`
 }
 
-// answer is what is asked for of the server's answer.
+// answer is the part of the server's answer that is read.
 type answer struct {
 	Content   string  `json:"content"`
 	Tokens    []int32 `json:"tokens"`
@@ -104,20 +107,35 @@ type answer struct {
 	Processed int64   `json:"timings/prompt_n"`
 }
 
-// answerFields spare both sides the echo of prompt and settings.
+// answerFields name the fields of answer, so that the server does not repeat
+// prompt and settings.
 var answerFields = []string{"content", "tokens", "model", "stop_type", "tokens_evaluated",
 	"completion_probabilities", "timings/cache_n", "timings/prompt_n"}
 
 func (v *version) question(r sampler.Request, slot int) question {
 	q := question{
-		Prompt: r.Prompt, NPredict: r.MaxTokens, Temperature: r.Temperature, TopP: 1, RepeatPenalty: 1,
-		Samplers: []string{"temperature"}, Seed: seed(r.Seed), NProbs: 1, ReturnTokens: true, CachePrompt: true,
-		IDSlot: slot, ResponseFields: answerFields,
+		Prompt: r.Prompt, NPredict: r.MaxTokens, Temperature: r.Temperature, TopK: r.TopK, TopP: r.NucleusP(),
+		RepeatPenalty: 1, Samplers: samplers(r), Stop: r.Stop, Seed: seed(r.Seed), NProbs: 1, ReturnTokens: true,
+		CachePrompt: true,
+		IDSlot:      slot, ResponseFields: answerFields,
 	}
 	if v.adapter != "" {
 		q.Lora = []scale{{0, 1}}
 	}
 	return q
+}
+
+// samplers are the server's samplers in the order of other servers and of
+// Hugging Face: top-k and top-p see the distribution after the temperature.
+func samplers(r sampler.Request) []string {
+	s := []string{"temperature"}
+	if r.TopK > 0 {
+		s = append(s, "top_k")
+	}
+	if r.TopP > 0 && r.TopP < 1 {
+		s = append(s, "top_p")
+	}
+	return s
 }
 
 // seed folds a seed into the server's 32 bits; all ones would mean "any".
@@ -131,13 +149,13 @@ func seed(s uint64) uint32 {
 
 // complete asks one process once.
 func (v *version) complete(ctx context.Context, rep *replica, r sampler.Request) (sampler.Completion, error) {
-	slot, err := rep.slots.acquire(ctx, r.Session, rep.exited())
+	slot, err := rep.slots.Acquire(ctx, admission.Request{Session: r.Session, Gone: rep.exited(), GoneErr: errLost})
 	if err != nil {
 		return sampler.Completion{}, err
 	}
-	defer rep.slots.release(slot)
+	defer slot.Release()
 	var a answer
-	if err := v.ask(ctx, rep, v.question(r, slot), &a); err != nil {
+	if err := v.ask(ctx, rep, v.question(r, slot.Index), &a); err != nil {
 		return sampler.Completion{}, err
 	}
 	c, err := v.read(r, a)
@@ -161,8 +179,8 @@ func (v *version) ask(ctx context.Context, rep *replica, q question, a *answer) 
 
 var errSlow = errors.New("the request took too long")
 
-// limited calls with a deadline. A process that has completed nothing for as
-// long is taken for hung: it is killed, and the call goes to the next one.
+// limited calls with a deadline. A process that completed no request during a
+// whole deadline hangs: it is killed, and the call goes to the next process.
 func (v *version) limited(ctx context.Context, rep *replica, call func(context.Context) error) error {
 	before, limit := rep.answered.Load(), v.b.cfg.RequestTimeout
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errSlow)
@@ -172,7 +190,8 @@ func (v *version) limited(ctx context.Context, rep *replica, call func(context.C
 	case !errors.Is(err, errSlow):
 		return err
 	case rep.answered.Load() != before:
-		return fmt.Errorf("%w: no answer within %v, although others were answered\n  hint: raise sampler.timeout_seconds or lower sampler.concurrency", err, limit)
+		return fmt.Errorf("%w: no answer within %v, although others were answered\n"+
+			"  hint: raise sampler.timeout_seconds or lower sampler.concurrency", err, limit)
 	}
 	v.log.Warn().Dur("limit", limit).Msg("llama-server answers nobody and is killed")
 	rep.kill()
@@ -192,6 +211,8 @@ func (v *version) read(r sampler.Request, a answer) (sampler.Completion, error) 
 		return c, fmt.Errorf("%d tokens, %d were asked for", n, r.MaxTokens)
 	case a.StopType == "eos":
 		c.Finish = sampler.FinishStop
+	case a.StopType == "word" && len(r.Stop) > 0:
+		c.Finish = sampler.FinishStop
 	case a.StopType == "limit" && n == r.MaxTokens:
 		c.Finish = sampler.FinishLength
 	default:
@@ -201,6 +222,10 @@ func (v *version) read(r sampler.Request, a answer) (sampler.Completion, error) 
 		return c, err
 	}
 	var err error
+	if a.StopType == "word" && len(a.Entries) == 0 {
+		c.Logprobs = gaps(n) // the server leaves out as many as the stop string has tokens
+		return c, nil
+	}
 	c.Logprobs, err = align(a.Tokens, a.Entries)
 	return c, err
 }

@@ -41,11 +41,11 @@ func testStartErrors(t *testing.T, r *real) {
 }
 
 func testConverted(t *testing.T, r *real) {
-	again, err := EnsureBaseGGUF(t.Context(), "/no-such-python", sources, r.model, filepath.Dir(r.gguf))
+	again, err := EnsureBaseGGUF(t.Context(), converter("/no-such-python"), r.model, filepath.Dir(r.gguf))
 	if err != nil || again != r.gguf {
 		t.Errorf("%s, %v, want %s", again, err, r.gguf)
 	}
-	_, err = EnsureBaseGGUF(t.Context(), "/no-such-python", sources, r.model, t.TempDir())
+	_, err = EnsureBaseGGUF(t.Context(), converter("/no-such-python"), r.model, t.TempDir())
 	if err == nil || !strings.Contains(err.Error(), "no-such-python") {
 		t.Errorf("another cache: %v", err)
 	}
@@ -92,7 +92,8 @@ read -r line
 	if err := os.WriteFile(python, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s, err := startProcess(t.Context(), launch{python: python, Model: filepath.Join(t.TempDir(), "m.gguf"), grace: time.Hour})
+	s, err := startProcess(t.Context(),
+		launch{python: python, Model: filepath.Join(t.TempDir(), "m.gguf"), grace: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,8 +7,8 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// Stats is what a backend has done since it was opened, the checks of its own
-// processes included.
+// Stats counts what a backend did since it was opened, including the checks of
+// its processes.
 type Stats struct {
 	Requests        int64 `json:"requests"`         // completions answered
 	PromptProcessed int64 `json:"prompt_processed"` // prompt tokens computed

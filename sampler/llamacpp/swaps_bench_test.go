@@ -31,7 +31,8 @@ func BenchmarkSwaps(b *testing.B) {
 		Resident: func() int { return children(b) - before - 1 }, // the base's
 	}
 	for i := range 8 {
-		swaps.Prompts = append(swaps.Prompts, tokens(b, backend, "You are in room "+strconv.Itoa(i)+". There is a lever, a door and a sign."))
+		swaps.Prompts = append(swaps.Prompts,
+			tokens(b, backend, "You are in room "+strconv.Itoa(i)+". There is a lever, a door and a sign."))
 	}
 	samplertest.BenchmarkSwaps(b, backend, swaps)
 }

@@ -39,24 +39,27 @@ func dialects() []dialect {
 				`{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}`,
 		},
 		{
-			title:   "Llama 3",
-			name:    "llama3",
-			renames: map[string]string{"<|endoftext|>": "<|begin_of_text|>", "<|im_start|>": "<|start_header_id|>", "<|im_end|>": "<|eot_id|>"},
-			adds:    []string{"<|end_header_id|>"},
+			title: "Llama 3",
+			name:  "llama3",
+			renames: map[string]string{"<|endoftext|>": "<|begin_of_text|>", "<|im_start|>": "<|start_header_id|>",
+				"<|im_end|>": "<|eot_id|>"},
+			adds: []string{"<|end_header_id|>"},
 			template: open + `{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + (m.content | trim) + '<|eot_id|>' }}{% endfor %}` +
 				`{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}`,
 		},
 		{
-			title:   "Gemma 3",
-			name:    "gemma",
-			renames: map[string]string{"<|endoftext|>": "<bos>", "<|im_start|>": "<start_of_turn>", "<|im_end|>": "<end_of_turn>"},
+			title: "Gemma 3",
+			name:  "gemma",
+			renames: map[string]string{"<|endoftext|>": "<bos>", "<|im_start|>": "<start_of_turn>",
+				"<|im_end|>": "<end_of_turn>"},
 			template: `{{ bos_token }}{% set ns = namespace(first='') %}{% for m in messages %}{% if m.role == 'system' %}{% set ns.first = m.content + '\n\n' %}{% else %}` +
 				`{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else 'user') + '\n' + ns.first + (m.content | trim) + '<end_of_turn>\n' }}{% set ns.first = '' %}{% endif %}{% endfor %}` +
 				`{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}`,
 		},
 		{
-			title:   "Gemma 2", // whose system the server itself gives to the user
-			renames: map[string]string{"<|endoftext|>": "<bos>", "<|im_start|>": "<start_of_turn>", "<|im_end|>": "<end_of_turn>"},
+			title: "Gemma 2", // whose system the server itself gives to the user
+			renames: map[string]string{"<|endoftext|>": "<bos>", "<|im_start|>": "<start_of_turn>",
+				"<|im_end|>": "<end_of_turn>"},
 			template: open + `{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}` +
 				`{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else 'user') + '\n' + (m.content | trim) + '<end_of_turn>\n' }}{% endfor %}` +
 				`{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}`,
@@ -162,7 +165,8 @@ func testTemplates(t *testing.T, r *real) {
 func checkRendering(t *testing.T, b *Backend, template *chat.Template) {
 	t.Helper()
 	talk := []chat.Message{
-		said(chat.RoleSystem, "You walk."), said(chat.RoleUser, "Levers: jade ☂,\n\nbone."), said(chat.RoleAssistant, "pull jade"), said(chat.RoleUser, "  Door 2.\n"),
+		said(chat.RoleSystem, "You walk."), said(chat.RoleUser, "Levers: jade ☂,\n\nbone."), said(chat.RoleAssistant,
+			"pull jade"), said(chat.RoleUser, "  Door 2.\n"),
 	}
 	for _, talk := range [][]chat.Message{talk, talk[1:]} {
 		text, err := b.Render(t.Context(), talk, true)

@@ -8,8 +8,8 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// Tokenize encodes text with the model's own tokenizer, nothing added and
-// control tokens taken as plain text. Any process may answer.
+// Tokenize encodes text with the model's own tokenizer and adds no tokens.
+// Control tokens written in it are plain text. Any process may answer.
 func (b *Backend) Tokenize(ctx context.Context, text string) ([]int32, error) {
 	if text == "" {
 		return nil, nil
@@ -21,8 +21,8 @@ func (b *Backend) Tokenize(ctx context.Context, text string) ([]int32, error) {
 	return ids, nil
 }
 
-// ControlToken is the id of the control token written as text, for example
-// "<|im_end|>". It is an error if the model has no such token.
+// ControlToken returns the id of a control token, for example "<|im_end|>". It
+// returns an error if the model has no such token.
 func (b *Backend) ControlToken(ctx context.Context, text string) (int32, error) {
 	special, err := b.tokenize(ctx, text, true)
 	if err != nil {
@@ -43,7 +43,7 @@ func (b *Backend) tokenize(ctx context.Context, text string, special bool) (ids 
 	if err != nil {
 		return nil, err
 	}
-	defer v.leave()
+	defer v.gate.Leave()
 	err = v.do(ctx, func(ctx context.Context, r *replica) error {
 		return v.limited(ctx, r, func(ctx context.Context) (err error) {
 			ids, err = r.client.tokenize(ctx, text, special)
@@ -56,18 +56,18 @@ func (b *Backend) tokenize(ctx context.Context, text string, special bool) (ids 
 	return ids, err
 }
 
-// any enters a version that is served, the base if possible.
+// any enters the gate of a version that is served, of the base if possible.
 func (b *Backend) any() (*version, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
 		return nil, errClosed
 	}
-	if b.base != nil && b.base.usable() && b.base.enter() {
+	if b.base != nil && b.base.usable() && b.base.gate.Enter() {
 		return b.base, nil
 	}
 	for _, v := range b.versions {
-		if v.usable() && v.enter() {
+		if v.usable() && v.gate.Enter() {
 			return v, nil
 		}
 	}

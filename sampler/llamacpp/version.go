@@ -12,6 +12,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 )
 
 // A version is one policy and the process that serves it now. Its supervisor
@@ -25,25 +26,23 @@ type version struct {
 	first  *probe         // what the first process answered
 	budget process.Budget // the supervisor's
 
-	drained chan struct{} // closed when retired and nothing is in flight
-	done    chan struct{} // closed when the last process is gone
+	gate *admission.Gate // closed when the version is retired
+	done chan struct{}   // closed when the last process is gone
 
-	mu       sync.Mutex
-	now      *replica      // nil while none is up
-	failed   error         // the version is given up
-	changed  chan struct{} // closed when now or failed changes
-	inflight int
-	retired  bool
+	mu      sync.Mutex
+	now     *replica      // nil while none is up
+	failed  error         // the version is given up
+	changed chan struct{} // closed when now or failed changes
 }
 
 // begin starts and checks the first process of a version.
 func (b *Backend) begin(ctx context.Context, p sampler.Policy, adapter string) (*version, error) {
 	v := &version{
 		b: b, policy: p, adapter: adapter, log: b.cfg.Log.With().Int("version", p.Version).Logger(),
-		budget:  process.Budget{Restarts: b.cfg.Restarts, Window: b.cfg.RestartWindow, Pause: b.cfg.RestartPause},
-		drained: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
+		budget: process.Budget{Restarts: b.cfg.Restarts, Window: b.cfg.RestartWindow, Pause: b.cfg.RestartPause},
+		gate:   admission.NewGate(), done: make(chan struct{}), changed: make(chan struct{}),
 	}
-	ctx, cancel := b.within(ctx)
+	ctx, cancel := sampler.Within(ctx, b.alive)
 	defer cancel()
 	r, err := v.replica(ctx)
 	if err != nil {
@@ -60,14 +59,7 @@ func (b *Backend) begin(ctx context.Context, p sampler.Policy, adapter string) (
 	return v, nil
 }
 
-// within ends ctx also when the backend is closed.
-func (b *Backend) within(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(b.alive, func() { cancel(context.Cause(b.alive)) })
-	return ctx, func() { stop(); cancel(nil) }
-}
-
-// supervise owns the version's processes, one after the other.
+// supervise replaces the version's process whenever it ends.
 func (v *version) supervise(r *replica) {
 	defer close(v.done)
 	for r != nil {
@@ -88,19 +80,19 @@ func (v *version) supervise(r *replica) {
 		}
 	}
 	select { // given up, or about to be stopped
-	case <-v.drained:
+	case <-v.gate.Drained():
 	case <-v.b.alive.Done():
 	}
 }
 
-// watch returns when the process has ended, with the reason, or is no longer
-// needed, with nil. A process that is not well twice in a row is killed.
+// watch returns the reason when the process has ended, and nil when it is no
+// longer needed. It kills a process after two failed health checks in a row.
 func (v *version) watch(r *replica) error {
 	tick := time.NewTicker(v.b.cfg.HealthInterval)
 	defer tick.Stop()
 	for misses := 0; ; {
 		select {
-		case <-v.drained:
+		case <-v.gate.Drained():
 			return nil
 		case <-v.b.alive.Done():
 			return nil
@@ -155,36 +147,7 @@ func (v *version) set(r *replica, failed error) {
 func (v *version) usable() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.failed == nil && !v.retired
-}
-
-// enter counts a request in; it is false if the version is retired.
-func (v *version) enter() bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if !v.retired {
-		v.inflight++
-	}
-	return !v.retired
-}
-
-func (v *version) leave() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.inflight--
-	if v.retired && v.inflight == 0 {
-		close(v.drained)
-	}
-}
-
-// retire refuses new requests; the supervisor ends after the last one.
-func (v *version) retire() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if !v.retired && v.inflight == 0 {
-		close(v.drained)
-	}
-	v.retired = true
+	return v.failed == nil && !v.gate.Closed()
 }
 
 // current waits for a process that runs.
@@ -208,15 +171,15 @@ func (v *version) current(ctx context.Context) (*replica, error) {
 }
 
 const (
-	// maxTries is how often a request is sent to one process that lives on.
+	// maxTries is how often a request is sent to the same process.
 	maxTries   = 5
 	firstPause = 10 * time.Millisecond
 )
 
-// do calls with the current process, and again with the same or the next one
-// when the connection was lost: requests change nothing in the server.
+// do calls the current process. After a lost connection it calls the same or
+// the next process again: requests change nothing in the server.
 func (v *version) do(ctx context.Context, call func(context.Context, *replica) error) error {
-	ctx, cancel := v.b.within(ctx)
+	ctx, cancel := sampler.Within(ctx, v.b.alive)
 	defer cancel()
 	var last *replica
 	tries, lost := 0, false

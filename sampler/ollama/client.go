@@ -30,10 +30,13 @@ func (c *client) close() { c.transport.CloseIdleConnections() }
 
 // remedies are for what goes wrong on users' machines, by what the server says.
 var remedies = []struct{ said, hint string }{
-	{"loras are not yet implemented", "Ollama before 0.30 applies no adapter to this architecture: update it, or choose sampler.backend llamacpp"},
+	{"loras are not yet implemented",
+		"Ollama before 0.30 applies no adapter to this architecture: update it, or choose sampler.backend llamacpp"},
 	{"unsupported architecture", "Ollama cannot convert this adapter: the trainer must write it as GGUF"},
-	{"runner process has terminated", "the model or its adapter could not be loaded: an adapter of another base model, or not enough memory; the server's log says which"},
-	{"requires more system memory", "not enough memory: lower sampler.ollama.context or choose a smaller model"},
+	{"runner process has terminated",
+		"the model or its adapter could not be loaded: an adapter of another base model, or not enough memory; the " +
+			"server's log says which"},
+	{"requires more system memory", "not enough memory: lower sampler.max_model_len or choose a smaller model"},
 	{"maximum pending requests", "the server's queue is full: raise OLLAMA_MAX_QUEUE or lower rollout.concurrency"},
 }
 

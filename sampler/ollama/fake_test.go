@@ -20,7 +20,8 @@ func tossing(version int, _ []int32) []samplertest.Choice {
 
 func newFake(t testing.TB, script samplertest.Script) *fakeserver.Ollama {
 	t.Helper()
-	s := fakeserver.NewOllama(samplertest.Policy{Tokenizer: samplertest.NewTokenizer(" jade", " amber", "pull"), Script: script})
+	s := fakeserver.NewOllama(samplertest.Policy{Tokenizer: samplertest.NewTokenizer(" jade", " amber", "pull"),
+		Script: script})
 	t.Cleanup(s.Close)
 	return s
 }

@@ -1,16 +1,16 @@
-// Package ollama samples from an Ollama server that runs already.
+// Package ollama samples from an Ollama server that is already running.
 //
-// Ollama speaks text: it takes no token ids and gives none. With a [Codec] the
-// ids of a prompt are decoded, the text is proved to be read back as the same
-// ids, and the ids of the answer are what the codec makes of its text; their
-// log-probs must be recomputed by the trainer. Without one the messages go
-// through the model's own chat template and there are no ids at all.
+// Ollama takes and gives text, no token ids. With a [Codec] the ids of a prompt
+// are decoded, and the text is checked to be encoded as the same ids. The ids
+// of the answer are those that the codec makes of its text; the trainer must
+// recompute their log-probs. Without a codec the server applies the model's own
+// chat template to the messages, and there are no ids.
 //
 // A version is a model of its own, made from the base model and the version's
 // GGUF adapter. Ollama (0.17.4, server/sched.go) keeps one adapter per base
-// model loaded and reloads the model for a request of another: requests of
-// another version wait here until those in flight have ended, so that versions
-// take turns in batches instead of reloading for every request.
+// model loaded and reloads the model for a request with another adapter.
+// Requests of another version therefore wait here until those in flight have
+// ended: versions take turns in batches, with one reload between them.
 package ollama
 
 import (
@@ -25,11 +25,12 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 )
 
 var _ sampler.Backend = (*Backend)(nil)
 
-// Config says which server and how to ask it. Model is required.
+// Config describes the server. Model is required.
 type Config struct {
 	URL   string // empty: http://127.0.0.1:11434
 	Model string // the base model as `ollama list` names it; it must have no adapter
@@ -38,24 +39,29 @@ type Config struct {
 	// Empty: "empo2-policy".
 	Alias string
 
+	// TemplateArgs are arguments of the model's chat template, which is used
+	// without a Codec. Ollama has one: "think", a bool or "low", "medium",
+	// "high". "enable_thinking" is a bool with the same meaning.
+	TemplateArgs map[string]any
+
 	NumCtx  int // tokens of one conversation; 0: the model's own, 4096 at most
-	Threads int // of the server's runner; 0: the server's choice
+	Threads int // of the server's runner; 0: the server's default
 	// MaxInFlight bounds the requests sent at once; the server computes
 	// OLLAMA_NUM_PARALLEL of them. 0: 16.
 	MaxInFlight int
 
-	RequestTimeout time.Duration // of one answer, waiting for a turn not counted; 0: 5 minutes
+	RequestTimeout time.Duration // of one answer, without waiting for a turn; 0: 5 minutes
 	PublishTimeout time.Duration // until a new version has answered; 0: 5 minutes
 
 	// Codec is the tokenizer of the base model; nil: messages only, no ids.
 	Codec Codec
-	// EndToken is the control token that ends what the policy writes; it is
-	// appended to the ids of a finished answer, as the server does not send it.
-	// Empty: "<|im_end|>".
+	// EndToken is the control token that ends a reply. It is appended to the
+	// ids of a finished reply, because the server does not send it. Empty:
+	// "<|im_end|>".
 	EndToken string
-	// Logprobs fills in the log-prob of a token where the server names exactly
-	// the text of the codec's id, for a canary; they are of the raw logits.
-	// Otherwise all log-probs are NaN.
+	// Logprobs asks for log-probs of the raw logits, for a canary. A token has
+	// one if the server names exactly the text of the codec's id; else it is
+	// NaN.
 	Logprobs bool
 
 	Log zerolog.Logger // the zero value is silent
@@ -63,7 +69,7 @@ type Config struct {
 
 const (
 	defaultURL     = "http://127.0.0.1:11434"
-	defaultContext = 4096 // the most that is taken without being asked for, as a context costs memory
+	defaultContext = 4096 // the largest context that is used by default, because a context costs memory
 )
 
 func (c Config) withDefaults() Config {
@@ -88,7 +94,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// inName keeps what Ollama allows in a model's name.
+// inName replaces characters that Ollama does not allow in a model's name.
 func inName(r rune) rune {
 	switch {
 	case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_':
@@ -104,24 +110,27 @@ func (c Config) check() error {
 		return fmt.Errorf("url %q: must be http://HOST:PORT", c.URL)
 	case c.Model == "":
 		return errors.New("no model\n  hint: `ollama list` shows what the server has")
+	case c.thinkError() != nil:
+		return c.thinkError()
 	case c.NumCtx < 0, c.Threads < 0, c.MaxInFlight < 1:
-		return fmt.Errorf("context %d, threads %d and requests in flight %d must not be negative", c.NumCtx, c.Threads, c.MaxInFlight)
+		return fmt.Errorf("context %d, threads %d and requests in flight %d must not be negative", c.NumCtx, c.Threads,
+			c.MaxInFlight)
 	}
 	return nil
 }
 
-// Backend speaks with one server. It is safe for concurrent use.
+// Backend samples from one server. It is safe for concurrent use.
 type Backend struct {
-	cfg    Config
-	client *client
-	caps   sampler.Capabilities
-	turns  *turns
-	spell  *speller // nil without a codec
+	cfg         Config
+	client      *client
+	caps        sampler.Capabilities
+	turns       *admission.Queue // its classes are the models
+	retokenizer *retokenizer     // nil without a codec
 
 	alive  context.Context // ends with Close
 	cancel context.CancelCauseFunc
 
-	publishing chan struct{} // holds one token while a version is published
+	publishing *admission.Queue // its one place is taken while a version is published
 	counters   counters
 
 	mu       sync.Mutex
@@ -131,7 +140,7 @@ type Backend struct {
 
 var errClosed = errors.New("the backend is closed")
 
-// Open looks at the server and its base model. Nothing is published yet.
+// Open probes the server and its base model. No version is published yet.
 func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.check(); err != nil {
@@ -143,12 +152,12 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	}
 	b := &Backend{
 		cfg: cfg, client: web,
-		publishing: make(chan struct{}, 1), versions: map[int]*version{},
+		publishing: admission.New(admission.Config{Limits: []int{1}}), versions: map[int]*version{},
 	}
-	b.turns = newTurns(cfg.MaxInFlight, b.counters.swapped)
+	b.turns = admission.New(admission.Config{Limits: []int{cfg.MaxInFlight}, OnSwitch: b.counters.swapped})
 	b.alive, b.cancel = context.WithCancelCause(context.Background())
 	if cfg.Codec != nil {
-		b.spell = &speller{codec: cfg.Codec, endToken: cfg.EndToken}
+		b.retokenizer = &retokenizer{codec: cfg.Codec, endToken: cfg.EndToken}
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.PublishTimeout, fmt.Errorf("no answer within %v", cfg.PublishTimeout))
 	defer cancel()
@@ -162,8 +171,8 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 // Capabilities are those of the server when it was opened.
 func (b *Backend) Capabilities(context.Context) (sampler.Capabilities, error) { return b.caps, nil }
 
-// Close cancels what is in flight, removes the versions that are still there
-// and lets the server unload the model. It may be called again.
+// Close cancels the requests in flight, removes the remaining versions and
+// unloads the model. It may be called again.
 func (b *Backend) Close() error {
 	b.mu.Lock()
 	if b.closed {
@@ -175,7 +184,8 @@ func (b *Backend) Close() error {
 	b.versions = map[int]*version{}
 	b.mu.Unlock()
 	b.cancel(errClosed)
-	ctx, cancel := context.WithTimeoutCause(context.Background(), cleanTimeout, fmt.Errorf("no answer within %v", cleanTimeout))
+	ctx, cancel := context.WithTimeoutCause(context.Background(), cleanTimeout,
+		fmt.Errorf("no answer within %v", cleanTimeout))
 	defer cancel()
 	defer b.client.close()
 	b.unload(ctx)
@@ -186,11 +196,4 @@ func (b *Backend) Close() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// within ends ctx also when the backend is closed.
-func (b *Backend) within(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(b.alive, func() { cancel(context.Cause(b.alive)) })
-	return ctx, func() { stop(); cancel(nil) }
 }

@@ -57,13 +57,15 @@ func TestNothingIsLeftToTheServersDefaults(t *testing.T) {
 	requests := s.Requests()
 	got := requests[len(requests)-1]
 	want := map[string]any{
-		"temperature": 0.5, "top_k": 0., "top_p": 1., "min_p": 0., "typical_p": 1., "repeat_penalty": 1., "presence_penalty": 0.,
+		"temperature": 0.5, "top_k": 0., "top_p": 1., "min_p": 0., "typical_p": 1., "repeat_penalty": 1.,
+		"presence_penalty":  0.,
 		"frequency_penalty": 0., "seed": 256., "num_predict": 9., "num_ctx": 512., "num_thread": 2., "stop": []any{},
 	}
 	if diff := cmp.Diff(want, got.Options); diff != "" {
 		t.Error(diff)
 	}
-	if !got.Raw || *got.Stream || *got.Truncate || *got.Shift || got.KeepAlive.Duration != math.MaxInt64 || got.Model != "tiny" {
+	if !got.Raw || *got.Stream || *got.Truncate || *got.Shift || got.KeepAlive.Duration != math.MaxInt64 ||
+		got.Model != "tiny" {
 		t.Errorf("%+v", got)
 	}
 	if want := "<|im_start|>user\nDoor 1 is iron.<|im_end|>\n<|im_start|>assistant\n"; got.Prompt != want {
@@ -122,7 +124,8 @@ func TestAnswersAreTokenizedAgain(t *testing.T) {
 	f("pull jade", 1, encode("pull"), sampler.FinishLength, 0)
 	f("", 9, []int32{samplertest.End}, sampler.FinishStop, 0)
 	// It spelled a control token: the ids are not those that it wrote.
-	f("a<|im_start|>b", 30, append([]int32{encode("a")[0], samplertest.Start, encode("b")[0]}, samplertest.End), sampler.FinishStop, 1)
+	f("a<|im_start|>b", 30, append([]int32{encode("a")[0], samplertest.Start, encode("b")[0]}, samplertest.End),
+		sampler.FinishStop, 1)
 	f("a<|im_end|>b", 30, append(encode("a<|im_end|>b"), samplertest.End), sampler.FinishStop, 0)
 }
 
@@ -169,7 +172,8 @@ func TestAnotherModelsAnswerIsAnError(t *testing.T) {
 	b := openFake(t, s, nil)
 	p := publish(t, b, sampler.Adapter{})
 	failing.fail(1, samplertest.FaultWrongModel)
-	if _, err := b.Sample(t.Context(), p, sampler.Request{Prompt: prompt(t, s, "go"), MaxTokens: 9}); err == nil || !strings.Contains(err.Error(), "another:latest") {
+	if _, err := b.Sample(t.Context(), p, sampler.Request{Prompt: prompt(t, s, "go"), MaxTokens: 9}); err == nil ||
+		!strings.Contains(err.Error(), "another:latest") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -187,7 +191,8 @@ func TestPromptsWithoutRoomAreNotSent(t *testing.T) {
 	r.MaxTokens--
 	sample(t, b, p, r)
 	long := chat.Message{Role: chat.RoleUser, Spans: []chat.Span{{Kind: chat.StateSpan, Text: strings.Repeat("x", 99)}}}
-	if _, err := b.Sample(t.Context(), p, sampler.Request{Messages: []chat.Message{long}, MaxTokens: 1}); !errors.Is(err, sampler.ErrContextFull) {
+	if _, err := b.Sample(t.Context(), p,
+		sampler.Request{Messages: []chat.Message{long}, MaxTokens: 1}); !errors.Is(err, sampler.ErrContextFull) {
 		t.Errorf("the server's word: %v", err)
 	}
 }
@@ -276,7 +281,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	f("it has tiny:latest", func(_ *fakeserver.Ollama, c *Config) { c.Model = "tniy" })
 	f("no model", func(_ *fakeserver.Ollama, c *Config) { c.Model = "" })
 	f("update Ollama to 0.12.11", func(s *fakeserver.Ollama, _ *Config) { s.Version = "0.12.6" })
-	f("lower sampler.ollama.context", func(s *fakeserver.Ollama, c *Config) { c.NumCtx = s.Context + 1 })
+	f("lower sampler.max_model_len", func(s *fakeserver.Ollama, c *Config) { c.NumCtx = s.Context + 1 })
 	f("must be http://HOST:PORT", func(_ *fakeserver.Ollama, c *Config) { c.URL = "127.0.0.1:11434" })
 	f("must be http://HOST:PORT", func(_ *fakeserver.Ollama, c *Config) { c.URL = "ftp://host" })
 	f("not be negative", func(_ *fakeserver.Ollama, c *Config) { c.NumCtx = -1 })
@@ -288,7 +293,8 @@ func TestCapabilitiesAreProbed(t *testing.T) {
 		s := newFake(t, tossing)
 		s.Context = trained
 		caps, err := openFake(t, s, func(c *Config) { c.NumCtx = asked }).Capabilities(t.Context())
-		if err != nil || caps.ContextLength != want || caps.Version != "0.17.4" || caps.MaxResident != 1 || caps.Adapters != "create" || caps.AdapterFormat != "gguf" {
+		if err != nil || caps.ContextLength != want || caps.Version != "0.17.4" || caps.MaxResident != 1 ||
+			caps.Adapters != "create" || caps.AdapterFormat != "gguf" {
 			t.Errorf("%+v, %v; want a context of %d", caps, err, want)
 		}
 	}
@@ -299,7 +305,8 @@ func TestCapabilitiesAreProbed(t *testing.T) {
 
 func TestVersionsAreCompared(t *testing.T) {
 	for version, want := range map[string]bool{
-		"0.12.10": true, "0.12.11": false, "0.12.11-rc1": false, "0.9.99": true, "0.17.4": false, "1.0.0": false, "v0.6.5": true, "0.0.0": false, "dev": false,
+		"0.12.10": true, "0.12.11": false, "0.12.11-rc1": false, "0.9.99": true, "0.17.4": false, "1.0.0": false,
+		"v0.6.5": true, "0.0.0": false, "dev": false,
 	} {
 		if old(version) != want {
 			t.Errorf("%s is old: %v", version, !want)
@@ -324,7 +331,7 @@ func FuzzPromptsAreSentAsTheyAre(f *testing.F) {
 	f.Add("<|im_end|>\n<|im_start|>assistant\n")
 	f.Add("<|im_<|im_end|>end|>")
 	tokenizer := samplertest.NewTokenizer(" jade", "pull", "|>", "<|im_")
-	spell := &speller{codec: tokenizer, endToken: "<|im_end|>"}
+	spell := &retokenizer{codec: tokenizer, endToken: "<|im_end|>"}
 	f.Fuzz(func(t *testing.T, text string) {
 		ids := append([]int32{samplertest.Start}, tokenizer.Encode(text)...)
 		ids = append(ids, samplertest.End)

@@ -12,8 +12,7 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// oldest is the first version with log-probs; adapters in create requests are
-// older.
+// oldest is the first version with log-probs.
 var oldest = [3]int{0, 12, 11}
 
 // probe fills in the capabilities, or says what is missing.
@@ -22,17 +21,20 @@ func (b *Backend) probe(ctx context.Context) error {
 		Version string `json:"version"`
 	}
 	if err := b.client.call(ctx, "GET", "/api/version", nil, &version); err != nil {
-		return fmt.Errorf("%w\n  hint: is Ollama running there? `ollama serve` starts it; sampler.ollama.url names the address", err)
+		return fmt.Errorf("%w\n"+
+			"  hint: is Ollama running there? `ollama serve` starts it; sampler.ollama.url names the address", err)
 	}
 	if old(version.Version) {
-		return fmt.Errorf("version %s is too old\n  hint: update Ollama to %d.%d.%d or later", version.Version, oldest[0], oldest[1], oldest[2])
+		return fmt.Errorf("version %s is too old\n"+
+			"  hint: update Ollama to %d.%d.%d or later", version.Version, oldest[0], oldest[1], oldest[2])
 	}
 	model, err := b.show(ctx, b.cfg.Model)
 	if err != nil {
 		return b.explain(ctx, err)
 	}
 	if adapters(model.Modelfile) > 0 {
-		return fmt.Errorf("model %s has an adapter of its own, and a version made from it would have two\n  hint: name the model that it was made from", b.cfg.Model)
+		return fmt.Errorf("model %s has an adapter of its own, and a version made from it would have two\n"+
+			"  hint: name the model that it was made from", b.cfg.Model)
 	}
 	trained := contextLength(model.ModelInfo)
 	switch {
@@ -41,31 +43,44 @@ func (b *Backend) probe(ctx context.Context) error {
 	case b.cfg.NumCtx == 0:
 		b.cfg.NumCtx = defaultContext
 	case trained > 0 && b.cfg.NumCtx > trained:
-		return fmt.Errorf("model %s was trained with a context of %d tokens, %d are asked for\n  hint: lower sampler.ollama.context", b.cfg.Model, trained, b.cfg.NumCtx)
+		return fmt.Errorf("model %s was trained with a context of %d tokens, %d are asked for\n"+
+			"  hint: lower sampler.max_model_len", b.cfg.Model, trained, b.cfg.NumCtx)
 	}
 	b.caps = sampler.Capabilities{
 		Server: "ollama", Version: version.Version, Adapters: "create", AdapterFormat: "gguf",
 		MaxResident: 1, ContextLength: b.cfg.NumCtx, Parallel: b.cfg.MaxInFlight, Replicas: 1, Hints: hints(),
+		// A reply does not say whether a stop string or the end token ended it.
+		StopStrings: b.cfg.Codec == nil,
 	}
 	return nil
 }
 
 func hints() map[string]string {
 	return map[string]string{
-		"ids_in":         "no version of Ollama takes ids; prompts are sent as text and checked with the trainer's tokenizer",
-		"ids_out":        "no version of Ollama gives ids; with the trainer's tokenizer its text is tokenized again, or choose sampler.backend llamacpp, vllm or sglang",
-		"logprobs":       "Ollama's belong to pieces of text, with gaps; let the trainer recompute them, or choose sampler.backend llamacpp, vllm or sglang",
+		"ids_in": "no version of Ollama takes ids; prompts are sent as text and checked with the " +
+			"trainer's tokenizer",
+		"ids_out": "no version of Ollama gives ids; with the trainer's tokenizer its text is tokenized " +
+			"again, or choose sampler.backend llamacpp, vllm or sglang",
+		"logprobs": "Ollama's belong to pieces of text, with gaps; let the trainer recompute them, or " +
+			"choose sampler.backend llamacpp, vllm or sglang",
 		"adapter_format": "the trainer must write adapters as GGUF",
-		"max_resident":   "Ollama keeps one adapter of a base model loaded; requests of two versions take turns, with a reload between them",
-		"context_length": "raise sampler.ollama.context",
+		"max_resident": "Ollama keeps one adapter of a base model loaded; requests of two versions take turns, " +
+			"with a reload between them",
+		"stop_strings": "Ollama does not say whether a stop string or the end token ended a reply, which a " +
+			"trainer must know; choose sampler.backend llamacpp, vllm or sglang",
+		"context_length": "raise sampler.max_model_len",
+		sampler.HintLowPrecision: "serve a model that is not quantised, and start Ollama without OLLAMA_KV_CACHE_TYPE and " +
+			"OLLAMA_FLASH_ATTENTION",
+		sampler.HintStaleCache: "start Ollama again",
 	}
 }
 
-// old reports a version below oldest. What is not a version, or 0.0.0, was
-// built by hand and is not known to be old.
+// old says whether a version is below oldest. Text that is no version, and
+// 0.0.0, is a development build.
 func old(version string) bool {
 	var v [3]int
-	if _, err := fmt.Sscanf(strings.TrimPrefix(version, "v"), "%d.%d.%d", &v[0], &v[1], &v[2]); err != nil || v == [3]int{} {
+	if _, err := fmt.Sscanf(strings.TrimPrefix(version, "v"), "%d.%d.%d", &v[0], &v[1], &v[2]); err != nil ||
+		v == [3]int{} {
 		return false
 	}
 	for i := range v {
@@ -83,7 +98,7 @@ func (b *Backend) show(ctx context.Context, model string) (out api.ShowResponse,
 	return out, err
 }
 
-// explain says what the server has when it has not the model asked for.
+// explain lists the models of the server if it does not have the model.
 func (b *Backend) explain(ctx context.Context, err error) error {
 	if jsonhttp.Status(err) != http.StatusNotFound {
 		return fmt.Errorf("model %s: %w", b.cfg.Model, err)
@@ -100,7 +115,8 @@ func (b *Backend) explain(ctx context.Context, err error) error {
 	if len(names) > 0 {
 		has = strings.Join(names, ", ")
 	}
-	return fmt.Errorf("the server has no model %q; it has %s\n  hint: `ollama pull %s`, or set sampler.served_model_name", b.cfg.Model, has, b.cfg.Model)
+	return fmt.Errorf("the server has no model %q; it has %s\n"+
+		"  hint: `ollama pull %s`, or set sampler.served_model_name", b.cfg.Model, has, b.cfg.Model)
 }
 
 // contextLength is what the model was trained with; 0: unknown.
@@ -110,8 +126,7 @@ func contextLength(info map[string]any) int {
 	return int(length)
 }
 
-// adapters counts the adapters of a model by the Modelfile that the server
-// shows of it.
+// adapters counts the adapters in a Modelfile.
 func adapters(modelfile string) int {
 	n := 0
 	for line := range strings.Lines(modelfile) {

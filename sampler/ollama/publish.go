@@ -16,9 +16,10 @@ import (
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 )
 
-// cleanTimeout bounds what Close asks of the server.
+// cleanTimeout bounds the requests of Close.
 const cleanTimeout = 10 * time.Second
 
 // version is one model of the server.
@@ -26,9 +27,7 @@ type version struct {
 	policy sampler.Policy
 	digest string // of its adapter; empty for the base
 
-	inFlight int
-	retired  bool
-	drained  chan struct{} // closed when it is retired and nothing is in flight
+	gate *admission.Gate // closed when the version is retired
 }
 
 // policy names a version: the base model is served under its own name.
@@ -39,15 +38,16 @@ func (b *Backend) policy(n int) sampler.Policy {
 	return sampler.Policy{Version: n, Name: fmt.Sprintf("%s:v%06d", b.cfg.Alias, n)}
 }
 
-// Publish uploads the adapter, makes a model from it and the base, looks
-// whether the server shows just this adapter, and has it answer one token.
-// Version 0 is the base model whatever the adapter says.
+// Publish uploads the adapter, creates a model from it and the base, checks
+// that the model has exactly this adapter, and samples one token. Version 0 is
+// the base model whatever the adapter says.
 func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Policy, error) {
 	p := b.policy(a.Version)
 	started := time.Now()
-	ctx, end := b.within(ctx)
+	ctx, end := sampler.Within(ctx, b.alive)
 	defer end()
-	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.PublishTimeout, fmt.Errorf("not done within %v", b.cfg.PublishTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.PublishTimeout,
+		fmt.Errorf("not done within %v", b.cfg.PublishTimeout))
 	defer cancel()
 	fresh, err := b.publish(ctx, p, a)
 	if err != nil {
@@ -60,12 +60,11 @@ func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Polic
 }
 
 func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapter) (fresh bool, err error) {
-	select {
-	case b.publishing <- struct{}{}:
-		defer func() { <-b.publishing }()
-	case <-ctx.Done():
-		return false, context.Cause(ctx)
+	alone, err := b.publishing.Acquire(ctx, admission.Request{})
+	if err != nil {
+		return false, err
 	}
+	defer alone.Release()
 	digest, err := adapterDigest(a)
 	if err != nil {
 		return false, err
@@ -82,13 +81,14 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 	if err != nil {
 		return false, errors.Join(err, b.withdraw(ctx, p))
 	}
-	if !b.serve(&version{policy: p, digest: digest, drained: make(chan struct{})}) {
+	if !b.serve(&version{policy: p, digest: digest, gate: admission.NewGate()}) {
 		return false, errors.Join(errClosed, b.withdraw(ctx, p))
 	}
 	return true, nil
 }
 
-// serve makes a version usable, unless the backend was closed meanwhile.
+// serve makes a version usable. It is false if the backend was closed
+// meanwhile.
 func (b *Backend) serve(v *version) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -108,7 +108,7 @@ func (b *Backend) published(p sampler.Policy, digest string) (bool, error) {
 		return false, errClosed
 	case v == nil:
 		return false, nil
-	case v.retired:
+	case v.gate.Closed():
 		return false, errors.New("it is being retired")
 	case v.digest != digest:
 		return false, fmt.Errorf("it is served with another adapter (%.19s) already", v.digest)
@@ -143,16 +143,18 @@ func adapterDigest(a sampler.Adapter) (string, error) {
 	return "sha256:" + hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// create makes the model and checks that it has this adapter and no other: one
-// made from a model with an adapter would have both (server/model.go).
+// create creates the model and checks that it has this adapter and no other. A
+// model that is made from a model with an adapter has both (server/model.go).
 func (b *Backend) create(ctx context.Context, p sampler.Policy, file, digest string) error {
 	if err := b.client.try(ctx, func() error { return b.upload(ctx, file, digest) }, b.again("upload", p)); err != nil {
 		return fmt.Errorf("upload the adapter: %w", err)
 	}
 	stream := false
-	request := api.CreateRequest{Model: p.Name, From: b.cfg.Model, Adapters: map[string]string{"adapter.gguf": digest}, Stream: &stream}
+	request := api.CreateRequest{Model: p.Name, From: b.cfg.Model, Adapters: map[string]string{"adapter.gguf": digest},
+		Stream: &stream}
 	var answer api.ProgressResponse
-	err := b.client.try(ctx, func() error { return b.client.call(ctx, "POST", "/api/create", request, &answer) }, b.again("create", p))
+	err := b.client.try(ctx, func() error { return b.client.call(ctx, "POST", "/api/create", request, &answer) },
+		b.again("create", p))
 	switch {
 	case err != nil:
 		return fmt.Errorf("create: %w", err)
@@ -165,7 +167,8 @@ func (b *Backend) create(ctx context.Context, p sampler.Policy, file, digest str
 	}
 	hash := strings.TrimPrefix(digest, "sha256:")
 	if n := adapters(shown.Modelfile); n != 1 || !strings.Contains(shown.Modelfile, hash) {
-		return fmt.Errorf("the server shows %d adapters, want one with hash %.12s\n  hint: is %s a model without an adapter?", n, hash, b.cfg.Model)
+		return fmt.Errorf("the server shows %d adapters, want one with hash %.12s\n"+
+			"  hint: is %s a model without an adapter?", n, hash, b.cfg.Model)
 	}
 	return nil
 }
@@ -185,7 +188,7 @@ func (b *Backend) upload(ctx context.Context, file, digest string) error {
 	return b.client.upload(ctx, path, f)
 }
 
-// warm loads a model, once those in flight of another have ended.
+// warm loads a model when the requests in flight of another have ended.
 func (b *Backend) warm(ctx context.Context, p sampler.Policy) error {
 	q := question{text: "\n"}
 	_, err := b.ask(ctx, p, sampler.Request{MaxTokens: 1}, q)
@@ -220,10 +223,9 @@ func (b *Backend) remove(ctx context.Context, p sampler.Policy) error {
 	return err
 }
 
-// unload frees the server's memory, which keep_alive −1 holds for ever. A
-// server that is gone has freed it.
+// unload frees the server's memory: with keep_alive −1 the model stays loaded.
 func (b *Backend) unload(ctx context.Context) {
-	model := b.turns.current()
+	model := b.turns.Class()
 	if model == "" {
 		return
 	}
@@ -234,8 +236,8 @@ func (b *Backend) unload(ctx context.Context) {
 	}
 }
 
-// Retire refuses new requests for p, lets the last one end and removes its
-// model. If ctx ends before, the model is removed by Close.
+// Retire refuses new requests for p, waits for the last one and removes the
+// model. If ctx ends before, Close removes the model.
 func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 	b.mu.Lock()
 	v := b.versions[p.Version]
@@ -243,13 +245,10 @@ func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 		b.mu.Unlock()
 		return nil
 	}
-	v.retired = true
-	v.settle()
+	v.gate.Close()
 	b.mu.Unlock()
-	select {
-	case <-v.drained:
-	case <-ctx.Done():
-		return fmt.Errorf("retire %s: requests in flight: %w", p.Name, context.Cause(ctx))
+	if err := v.gate.Drain(ctx); err != nil {
+		return fmt.Errorf("retire %s: requests in flight: %w", p.Name, err)
 	}
 	if err := b.remove(ctx, p); err != nil {
 		return fmt.Errorf("retire %s: %w", p.Name, err)
@@ -260,16 +259,4 @@ func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 		delete(b.versions, p.Version)
 	}
 	return nil
-}
-
-// settle notes that the last request has ended. The backend's mutex is held.
-func (v *version) settle() {
-	if !v.retired || v.inFlight > 0 {
-		return
-	}
-	select {
-	case <-v.drained:
-	default:
-		close(v.drained)
-	}
 }

@@ -62,7 +62,8 @@ func newReal(t *testing.T) *real {
 	t.Helper()
 	binary, py := os.Getenv("EMPO2_OLLAMA"), os.Getenv("EMPO2_PYTHON")
 	if binary == "" || py == "" {
-		t.Skip("NOT TESTED with a real Ollama: EMPO2_OLLAMA names no binary, or EMPO2_PYTHON no interpreter (scripts/test-ollama)")
+		t.Skip("NOT TESTED with a real Ollama: EMPO2_OLLAMA names no binary, or EMPO2_PYTHON no interpreter " +
+			"(scripts/test-ollama)")
 	}
 	r := &real{url: startServer(t, binary)}
 	r.oracle = oracle{startPython(t, "../llamacpp/testdata/oracle.py")}
@@ -164,7 +165,8 @@ func (r *real) prompt(t *testing.T, text string) []int32 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ids, err := template.Extend(t.Context(), nil, chat.Message{Role: chat.RoleUser, Spans: []chat.Span{{Kind: chat.StateSpan, Text: text}}})
+	ids, err := template.Extend(t.Context(), nil,
+		chat.Message{Role: chat.RoleUser, Spans: []chat.Span{{Kind: chat.StateSpan, Text: text}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +240,8 @@ func testEpisodes(t *testing.T, r *real) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	family, err := vault.Open(vault.Config{Houses: []uint64{1}, Doors: 4, Levers: 8, Score: vault.Sparse, TrainVariations: 4})
+	family, err := vault.Open(vault.Config{Houses: []uint64{1}, Doors: 4, Levers: 8, Score: vault.Sparse,
+		TrainVariations: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,7 +286,8 @@ func testEpisodes(t *testing.T, r *real) {
 func testCanary(t *testing.T, r *real) {
 	b := r.open(t, nil)
 	var outcomes []sampler.Canary
-	proved := sampler.WithCanary(b, r.prompt(t, "Levers: jade, bone. Door 1 of 2 is iron."), tolerance, func(c sampler.Canary) { outcomes = append(outcomes, c) })
+	proved := sampler.WithCanary(b, r.prompt(t, "Levers: jade, bone. Door 1 of 2 is iron."), tolerance,
+		func(c sampler.Canary) { outcomes = append(outcomes, c) })
 	for version := 1; version <= 2; version++ {
 		if _, err := proved.Publish(t.Context(), r.oracle.adapter(t, version, version)); err != nil {
 			t.Error(err)
@@ -338,7 +342,8 @@ func testTurns(t *testing.T, r *real) {
 	const requests = 64
 	for i := range requests {
 		group.Go(func() error {
-			_, err := b.Sample(t.Context(), policies[i%2], sampler.Request{Prompt: ids, MaxTokens: 16, Temperature: 1, Seed: uint64(i)})
+			_, err := b.Sample(t.Context(), policies[i%2],
+				sampler.Request{Prompt: ids, MaxTokens: 16, Temperature: 1, Seed: uint64(i)})
 			return err
 		})
 	}

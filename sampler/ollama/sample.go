@@ -4,19 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 
 	"github.com/ollama/ollama/api"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 	"github.com/empo2/empo2/sampler/chat"
 )
 
-// Sample answers with the version asked for. With a codec the prompt's ids
-// count, and the ids of the completion are the codec's; without one the
-// messages count, and there are none.
+// Sample answers with the version asked for. With a codec it sends the text of
+// the prompt's ids, and the ids of the completion are the codec's. Without one
+// it sends the messages, and there are no ids.
 func (b *Backend) Sample(ctx context.Context, p sampler.Policy, r sampler.Request) (sampler.Completion, error) {
 	c, err := b.sample(ctx, p, r)
 	if err != nil {
@@ -30,8 +30,8 @@ func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 	if err != nil {
 		return sampler.Completion{}, err
 	}
-	defer b.leave(v)
-	ctx, end := b.within(ctx)
+	defer v.gate.Leave()
+	ctx, end := sampler.Within(ctx, b.alive)
 	defer end()
 	q, err := b.question(ctx, r)
 	if err != nil {
@@ -52,41 +52,34 @@ func (b *Backend) enter(p sampler.Policy) (*version, error) {
 	switch {
 	case b.closed:
 		return nil, errClosed
-	case v == nil, v.policy != p, v.retired:
+	case v == nil, v.policy != p, !v.gate.Enter():
 		return nil, sampler.ErrPolicyGone
 	}
-	v.inFlight++
 	return v, nil
 }
 
-func (b *Backend) leave(v *version) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	v.inFlight--
-	v.settle()
-}
-
-// question is what the server is asked: a text as it is, or messages for the
+// question is what is sent to the server: a raw text, or messages for the
 // model's own chat template.
 type question struct {
 	text     string
 	messages []api.Message
-	ids      int // of text; 0: not known
+	ids      int // of text; 0: unknown
 }
 
 func (b *Backend) question(ctx context.Context, r sampler.Request) (question, error) {
+	if err := r.CheckSampling(b.caps); err != nil {
+		return question{}, err
+	}
 	switch {
 	case r.MaxTokens < 1:
 		return question{}, fmt.Errorf("%d tokens to sample", r.MaxTokens)
-	case math.IsNaN(r.Temperature) || math.IsInf(r.Temperature, 0) || r.Temperature < 0:
-		return question{}, fmt.Errorf("temperature %v", r.Temperature)
-	case b.spell == nil || len(r.Prompt) == 0:
+	case b.retokenizer == nil || len(r.Prompt) == 0:
 		return messages(r.Messages)
 	case len(r.Prompt)+r.MaxTokens > b.cfg.NumCtx:
 		return question{}, fmt.Errorf("%w: %d tokens and %d to sample, %d in all",
 			sampler.ErrContextFull, len(r.Prompt), r.MaxTokens, b.cfg.NumCtx)
 	}
-	text, same, err := b.spell.text(ctx, r.Prompt)
+	text, same, err := b.retokenizer.text(ctx, r.Prompt)
 	if err != nil {
 		return question{}, err
 	}
@@ -107,14 +100,15 @@ func messages(given []chat.Message) (question, error) {
 	return q, nil
 }
 
-// options leave nothing to the defaults of server and model, which are made
-// for chatting, and are alike for all requests: another context or number of
-// threads would reload the model.
+// options set every parameter, because the defaults of server and model are
+// made for chatting. Context and threads are the same for all requests, because
+// the server would reload the model.
 func (b *Backend) options(r sampler.Request) map[string]any {
 	o := map[string]any{
-		"temperature": r.Temperature, "top_k": 0, "top_p": 1, "min_p": 0, "typical_p": 1,
+		"temperature": r.Temperature, "top_k": r.TopK, "top_p": r.NucleusP(), "min_p": 0, "typical_p": 1,
 		"repeat_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0,
-		"seed": sampler.ShortSeed(r.Seed), "num_predict": r.MaxTokens, "num_ctx": b.cfg.NumCtx, "stop": []string{},
+		"seed": sampler.ShortSeed(r.Seed), "num_predict": r.MaxTokens, "num_ctx": b.cfg.NumCtx, "stop": append([]string{},
+			r.Stop...),
 	}
 	if b.cfg.Threads > 0 {
 		o["num_thread"] = b.cfg.Threads
@@ -122,7 +116,7 @@ func (b *Backend) options(r sampler.Request) map[string]any {
 	return o
 }
 
-// answer is what both calls have in common.
+// answer has the fields of both calls.
 type answer struct {
 	Model      string        `json:"model"`
 	Response   string        `json:"response"` // of a text
@@ -134,13 +128,16 @@ type answer struct {
 	Logprobs   []api.Logprob `json:"logprobs"`
 }
 
-// ask waits for the model's turn and asks until there is an answer.
+// ask waits for the model's turn and sends the request until there is an
+// answer.
 func (b *Backend) ask(ctx context.Context, p sampler.Policy, r sampler.Request, q question) (a answer, err error) {
-	if err := b.turns.acquire(ctx, p.Name); err != nil {
+	turn, err := b.turns.Acquire(ctx, admission.Request{Class: p.Name})
+	if err != nil {
 		return a, fmt.Errorf("waiting for a turn: %w", err)
 	}
-	defer b.turns.release()
-	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.RequestTimeout, fmt.Errorf("no answer within %v", b.cfg.RequestTimeout))
+	defer turn.Release()
+	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.RequestTimeout,
+		fmt.Errorf("no answer within %v", b.cfg.RequestTimeout))
 	defer cancel()
 	path, body := b.body(p, r, q)
 	err = b.client.try(ctx, func() error {
@@ -152,14 +149,14 @@ func (b *Backend) ask(ctx context.Context, p sampler.Policy, r sampler.Request, 
 		return a, fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
 	case err != nil:
 		return a, err
-	case a.Model != "" && a.Model != p.Name: // an answer that broke off at once has no name
+	case a.Model != "" && a.Model != p.Name: // an answer that ended at once has no name
 		return a, fmt.Errorf("%q answered", a.Model)
 	}
 	return a, nil
 }
 
-// full recognises what the server says to a prompt without room: the shares of
-// parallel requests may be smaller than what it was asked for.
+// full says whether the prompt did not fit the context. Parallel requests share
+// the context, so that it may be smaller than the one asked for.
 func full(err error) bool {
 	if jsonhttp.Status(err) == 0 {
 		return false
@@ -173,31 +170,31 @@ func (b *Backend) body(p sampler.Policy, r sampler.Request, q question) (path st
 	if q.messages != nil {
 		return "/api/chat", api.ChatRequest{
 			Model: p.Name, Messages: q.messages, Stream: &no, Truncate: &no, Shift: &no,
-			KeepAlive: &forever, Options: b.options(r),
+			Think: b.cfg.think(), KeepAlive: &forever, Options: b.options(r),
 		}
 	}
 	return "/api/generate", api.GenerateRequest{
 		Model: p.Name, Prompt: q.text, Raw: true, Stream: &no, Truncate: &no, Shift: &no,
-		Think:     &api.ThinkValue{Value: false}, // else the server cuts thoughts out of the text
+		Think:     &api.ThinkValue{Value: false}, // else the server removes thoughts from the text
 		KeepAlive: &forever, Options: b.options(r), Logprobs: b.cfg.Logprobs,
 	}
 }
 
-// completion reads an answer. Without its end it counts as cut off.
+// completion reads an answer. An answer without an end counts as cut off.
 func (b *Backend) completion(ctx context.Context, p sampler.Policy, q question, a answer) (sampler.Completion, error) {
 	c := sampler.Completion{Text: a.Response + a.Message.Content, Finish: sampler.FinishLength, Policy: p}
 	if a.Done && a.DoneReason == "stop" {
 		c.Finish = sampler.FinishStop
 	}
 	respelled := false
-	if b.spell != nil {
+	if b.retokenizer != nil {
 		var err error
-		if c.IDs, err = b.spell.ids(ctx, c.Text, c.Finish); err != nil {
+		if c.IDs, err = b.retokenizer.ids(ctx, c.Text, c.Finish); err != nil {
 			return sampler.Completion{}, err
 		}
 		c.Logprobs = gaps(len(c.IDs))
 		if b.cfg.Logprobs {
-			if c.Logprobs, err = b.spell.logprobs(ctx, c.IDs, a.Logprobs); err != nil {
+			if c.Logprobs, err = b.retokenizer.logprobs(ctx, c.IDs, a.Logprobs); err != nil {
 				return sampler.Completion{}, err
 			}
 		}

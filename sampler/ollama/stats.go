@@ -2,19 +2,19 @@ package ollama
 
 import "sync"
 
-// Stats is what a backend has done since it was opened.
+// Stats counts what a backend did since it was opened.
 type Stats struct {
 	Requests     int64 `json:"requests"`      // completions answered
 	PromptTokens int64 `json:"prompt_tokens"` // as the server counts them
 	Sampled      int64 `json:"sampled"`       // tokens, as the server counts them
-	// Truncated answers came without their end: the server gives up when a
-	// policy repeats itself, and says nothing.
+	// Truncated answers have no end: the server stops silently when a policy
+	// repeats itself.
 	Truncated int64 `json:"truncated"`
 	// Rejoined prompts hold the same text and control tokens as their ids, but
 	// the server reads their text as other ids.
 	Rejoined int64 `json:"rejoined"`
 	// Respelled answers have another number of tokens than the codec makes of
-	// their text: the policy wrote other ids than those returned.
+	// their text: the policy sampled other ids than those returned.
 	Respelled int64 `json:"respelled"`
 	// Longer prompts had more tokens for the server than were sent: it adds
 	// some of its own.

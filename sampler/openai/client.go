@@ -87,7 +87,7 @@ func (c *client) once(ctx context.Context, path string, body, out any) error {
 	return err
 }
 
-// modelList is what a server tells of its models; empty if it tells nothing.
+// modelList is a server's list of models; empty if it has none.
 type modelList struct {
 	Data []struct {
 		ID     string `json:"id"`
@@ -120,11 +120,12 @@ func (m modelList) check(model string) error {
 	if len(names) == 0 || slices.Contains(names, model) || slices.Contains(names, model+":latest") {
 		return nil
 	}
-	return fmt.Errorf("the server has no model %q\n  the server has: %s\n  hint: set sampler.served_model_name", model, strings.Join(names, ", "))
+	return fmt.Errorf("the server has no model %q\n  the server has: %s\n"+
+		"  hint: set sampler.served_model_name", model, strings.Join(names, ", "))
 }
 
-// models lists what is served. Not every server offers that, and one that is
-// busy is asked again by what follows.
+// models lists the served models. Not every server can; a busy server is not
+// asked again, because the next request shows whether it answers.
 func (c *client) models(ctx context.Context) (list modelList, err error) {
 	err = c.once(ctx, "/models", nil, &list)
 	switch jsonhttp.Status(err) {

@@ -18,7 +18,8 @@ func TestAModelThatIsNotListedIsRefused(t *testing.T) {
 		if err == nil {
 			b.Close()
 		}
-		if ok != (err == nil) || !ok && (!strings.Contains(err.Error(), "the server has: another, tiny") || !strings.Contains(err.Error(), "sampler.served_model_name")) {
+		if ok != (err == nil) || !ok && (!strings.Contains(err.Error(), "the server has: another, tiny") ||
+			!strings.Contains(err.Error(), "sampler.served_model_name")) {
 			t.Errorf("%s: %v", model, err)
 		}
 	}

@@ -1,6 +1,6 @@
-// Package openai samples text from any server that speaks OpenAI's chat
-// completions: no ids, no log-probs, no adapters. It serves evaluation,
-// adaptation and Reflexion-style runs, in which the weights stay as they are.
+// Package openai samples text from any server with OpenAI's chat completions:
+// no ids, no log-probs, no adapters. It is for runs that do not change the
+// weights: evaluation, adaptation and Reflexion.
 package openai
 
 import (
@@ -16,12 +16,13 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 	"github.com/empo2/empo2/sampler/chat"
 )
 
 var _ sampler.Backend = (*Backend)(nil)
 
-// Config says which server and model. URL and Model are required.
+// Config describes the server. URL and Model are required.
 type Config struct {
 	// URL is the base that OpenAI's own clients take, for example
 	// "https://api.openai.com/v1"; without a path /v1 is added.
@@ -62,7 +63,8 @@ func (c Config) base() (string, error) {
 	u, err := url.Parse(c.URL)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		return "", errors.New("the URL must be http://HOST or https://HOST, with the path of the interface if that is not /v1\n  hint: set sampler.openai.url")
+		return "", errors.New("the URL must be http://HOST or https://HOST, with the path of the interface if that is not " +
+			"/v1\n  hint: set sampler.openai.url")
 	case c.Model == "":
 		return "", errors.New("no model\n  hint: set sampler.served_model_name to a name that GET /v1/models lists")
 	case c.MaxInFlight < 1:
@@ -77,39 +79,26 @@ func (c Config) base() (string, error) {
 	return u.String(), nil
 }
 
-// Backend speaks with one server. It is safe for concurrent use.
+// Backend samples from one server. It is safe for concurrent use.
 type Backend struct {
 	cfg    Config
 	client *client
 	caps   sampler.Capabilities
-	places chan struct{} // one per request in flight
-	newer  atomic.Bool   // the server demands max_completion_tokens
+	places *admission.Queue
+	newer  atomic.Bool // the server demands max_completion_tokens
 
 	alive  context.Context // ends with Close
 	cancel context.CancelCauseFunc
 
 	mu     sync.Mutex
 	closed bool
-	now    *serving // nil while version 0 is not published
+	now    *admission.Gate // nil while version 0 is not published
 	stats  Stats
-}
-
-// serving counts the requests of one publication of version 0.
-type serving struct {
-	inFlight int
-	retired  bool
-	drained  chan struct{} // closed when it is retired and nothing is in flight
-}
-
-func (s *serving) settle() {
-	if s.retired && s.inFlight == 0 {
-		close(s.drained)
-	}
 }
 
 var errClosed = errors.New("the backend is closed")
 
-// Open asks the server for its models, where it tells them. Nothing is
+// Open asks the server for its models, if it lists them. No version is
 // published yet.
 func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	cfg = cfg.withDefaults()
@@ -121,7 +110,7 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("openai: %w", err)
 	}
-	b := &Backend{cfg: cfg, client: web, places: make(chan struct{}, cfg.MaxInFlight)}
+	b := &Backend{cfg: cfg, client: web, places: admission.New(admission.Config{Limits: []int{cfg.MaxInFlight}})}
 	b.client.again = b.repeated
 	b.alive, b.cancel = context.WithCancelCause(context.Background())
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.RequestTimeout, fmt.Errorf("no answer within %v", cfg.RequestTimeout))
@@ -136,7 +125,7 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	}
 	b.caps = sampler.Capabilities{
 		Server: "openai", Version: "unknown", Adapters: "none", ContextLength: served.context(cfg.Model),
-		Parallel: cfg.MaxInFlight, Replicas: 1, Hints: hints(),
+		Parallel: cfg.MaxInFlight, Replicas: 1, StopStrings: true, Hints: hints(),
 	}
 	return b, nil
 }
@@ -158,14 +147,15 @@ func (b *Backend) Capabilities(context.Context) (sampler.Capabilities, error) { 
 
 func (b *Backend) policy() sampler.Policy { return sampler.Policy{Name: b.cfg.Model} }
 
-// Publish proves that the model answers. Only version 0, the model as it is,
+// Publish checks that the model answers. Only version 0, the model as it is,
 // can be published.
 func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Policy, error) {
 	if a.Version != 0 {
-		return sampler.Policy{}, fmt.Errorf("publish version %d: an OpenAI-compatible server cannot be given new weights\n  hint: %s", a.Version, hints()["adapters"])
+		return sampler.Policy{}, fmt.Errorf("publish version %d: an OpenAI-compatible server cannot be given new weights\n"+
+			"  hint: %s", a.Version, hints()["adapters"])
 	}
 	p := b.policy()
-	ctx, end := b.within(ctx)
+	ctx, end := sampler.Within(ctx, b.alive)
 	defer end()
 	if err := b.publish(ctx); err != nil {
 		return sampler.Policy{}, fmt.Errorf("publish %s: %w", p.Name, err)
@@ -185,6 +175,9 @@ func (b *Backend) publish(ctx context.Context) error {
 	}
 	hello := chat.Message{Role: chat.RoleUser, Spans: []chat.Span{{Kind: chat.StateSpan, Text: "Say yes."}}}
 	if _, err := b.ask(ctx, sampler.Request{Messages: []chat.Message{hello}, MaxTokens: probeTokens}); err != nil {
+		if errors.Is(err, sampler.ErrCapability) {
+			return err
+		}
 		return b.explain(ctx, err)
 	}
 	b.mu.Lock()
@@ -193,32 +186,30 @@ func (b *Backend) publish(ctx context.Context) error {
 	case b.closed:
 		return errClosed
 	case b.now == nil:
-		b.now = &serving{drained: make(chan struct{})}
+		b.now = admission.NewGate()
 	}
 	return nil
 }
 
-// Retire refuses new requests and lets the last one end. The server is left as
-// it is.
+// Retire refuses new requests and waits for the last one. The server is not
+// changed.
 func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 	b.mu.Lock()
-	s := b.now
-	if s == nil || p != b.policy() {
+	gate := b.now
+	if gate == nil || p != b.policy() {
 		b.mu.Unlock()
 		return nil
 	}
-	b.now, s.retired = nil, true
-	s.settle()
+	b.now = nil
 	b.mu.Unlock()
-	select {
-	case <-s.drained:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("retire %s: requests in flight: %w", p.Name, context.Cause(ctx))
+	gate.Close()
+	if err := gate.Drain(ctx); err != nil {
+		return fmt.Errorf("retire %s: requests in flight: %w", p.Name, err)
 	}
+	return nil
 }
 
-// Close cancels what is in flight. It may be called again.
+// Close cancels the requests in flight. It may be called again.
 func (b *Backend) Close() error {
 	b.mu.Lock()
 	b.closed = true
@@ -226,11 +217,4 @@ func (b *Backend) Close() error {
 	b.cancel(errClosed)
 	b.client.close()
 	return nil
-}
-
-// within ends ctx also when the backend is closed.
-func (b *Backend) within(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(b.alive, func() { cancel(context.Cause(b.alive)) })
-	return ctx, func() { stop(); cancel(nil) }
 }

@@ -20,12 +20,14 @@ import (
 )
 
 func tossing(int, []int32) []samplertest.Choice {
-	return []samplertest.Choice{{Text: "pull jade", Weight: 3}, {Text: "pull amber", Weight: 2}, {Text: "look at the corridor", Weight: 2}}
+	return []samplertest.Choice{{Text: "pull jade", Weight: 3}, {Text: "pull amber", Weight: 2},
+		{Text: "look at the corridor", Weight: 2}}
 }
 
 func newFake(t testing.TB, script samplertest.Script) *fakeserver.OpenAI {
 	t.Helper()
-	s := fakeserver.NewOpenAI(samplertest.Policy{Tokenizer: samplertest.NewTokenizer(" jade", " amber", "pull"), Script: script})
+	s := fakeserver.NewOpenAI(samplertest.Policy{Tokenizer: samplertest.NewTokenizer(" jade", " amber", "pull"),
+		Script: script})
 	t.Cleanup(s.Close)
 	return s
 }
@@ -77,7 +79,8 @@ func say(role, text string) chat.Message {
 }
 
 func request() sampler.Request {
-	return sampler.Request{Messages: []chat.Message{say("system", "Walk."), say("user", "go"), say("assistant", "pull"), say("user", "on")}, MaxTokens: 9}
+	return sampler.Request{Messages: []chat.Message{say("system", "Walk."), say("user", "go"), say("assistant", "pull"),
+		say("user", "on")}, MaxTokens: 9}
 }
 
 func TestOpenAIConforms(t *testing.T) {
@@ -106,7 +109,8 @@ func TestEverythingIsSaidExplicitly(t *testing.T) {
 		if completion {
 			limit, other = other, limit
 		}
-		if *got.Temperature != 0.5 || *got.TopP != 1 || *got.Seed != 256 || limit == nil || *limit != 9 || other != nil || got.Stream {
+		if *got.Temperature != 0.5 || *got.TopP != 1 || *got.Seed != 256 || limit == nil || *limit != 9 || other != nil ||
+			got.Stream {
 			t.Errorf("%+v", got)
 		}
 		var said []string
@@ -141,7 +145,8 @@ func TestANewerServerIsRecognised(t *testing.T) {
 func TestOnlyTheModelAsItIsIsServed(t *testing.T) {
 	b := openFake(t, newFake(t, tossing), nil)
 	_, err := b.Publish(t.Context(), sampler.Adapter{Version: 1, Dir: "peft", GGUF: "adapter.gguf"})
-	if err == nil || !strings.Contains(err.Error(), "cannot be given new weights") || !strings.Contains(err.Error(), "hint: ") {
+	if err == nil || !strings.Contains(err.Error(), "cannot be given new weights") ||
+		!strings.Contains(err.Error(), "hint: ") {
 		t.Errorf("got %v", err)
 	}
 	caps, err := b.Capabilities(t.Context())
@@ -171,7 +176,8 @@ func TestAnswersAreCounted(t *testing.T) {
 		want.Sampled += 3
 		want.PromptTokens = b.Stats().PromptTokens
 		change(&want)
-		if diff := cmp.Diff(want, b.Stats()); diff != "" || want.PromptTokens <= before.PromptTokens || want.Model != "tiny-2026-08" {
+		if diff := cmp.Diff(want, b.Stats()); diff != "" || want.PromptTokens <= before.PromptTokens ||
+			want.Model != "tiny-2026-08" {
 			t.Errorf("%s: %s", fault, diff)
 		}
 	}
@@ -232,7 +238,8 @@ func TestPublishSaysWhatIsServed(t *testing.T) {
 
 func TestTheBaseIsWhatOtherClientsTake(t *testing.T) {
 	for given, want := range map[string]string{
-		"http://h:8000": "http://h:8000/v1", "http://h:8000/": "http://h:8000/v1", "https://h/v1/": "https://h/v1", "https://h/api/v1": "https://h/api/v1",
+		"http://h:8000": "http://h:8000/v1", "http://h:8000/": "http://h:8000/v1", "https://h/v1/": "https://h/v1",
+		"https://h/api/v1":         "https://h/api/v1",
 		"https://h/v1beta/openai/": "https://h/v1beta/openai",
 	} {
 		if got, err := (Config{URL: given, Model: "m"}.withDefaults().base()); err != nil || got != want {
@@ -261,7 +268,8 @@ func TestTheKeyIsNotLogged(t *testing.T) {
 	if _, err := b.Sample(t.Context(), p, request()); err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(log.String(), "sending the request again"); n != 2 || strings.Contains(log.String(), "sk-secret") {
+	if n := strings.Count(log.String(), "sending the request again"); n != 2 ||
+		strings.Contains(log.String(), "sk-secret") {
 		t.Errorf("%d repeats in the log: %s", n, log.String())
 	}
 }
@@ -282,7 +290,8 @@ func TestRetryAfterIsHeededWithinTheDeadline(t *testing.T) {
 		if (err == nil) != answered || answered && time.Since(start) < after {
 			t.Errorf("pause %v: %v after %v", after, err, time.Since(start))
 		}
-		if !answered && (!strings.Contains(err.Error(), "after the deadline") || !strings.Contains(err.Error(), "Rate limit")) {
+		if !answered && (!strings.Contains(err.Error(), "after the deadline") ||
+			!strings.Contains(err.Error(), "Rate limit")) {
 			t.Errorf("pause %v: %v", after, err)
 		}
 	}
@@ -337,6 +346,47 @@ func TestARequestHasItsOwnDeadline(t *testing.T) {
 	}
 }
 
+// A parameter that the server does not know is named, with the remedy.
+func TestUnknownParametersAreNamed(t *testing.T) {
+	f := func(parameter, hint string, change func(*Config), r sampler.Request) {
+		t.Helper()
+		s := newFake(t, tossing)
+		s.Unknown = []string{parameter}
+		b := openFake(t, s, change)
+		p, err := b.Publish(t.Context(), sampler.Adapter{})
+		if err == nil {
+			_, err = b.Sample(t.Context(), p, r)
+		}
+		if !errors.Is(err, sampler.ErrCapability) || !strings.Contains(err.Error(), parameter) ||
+			!strings.Contains(err.Error(), hint) {
+			t.Errorf("%s: %v", parameter, err)
+		}
+	}
+	r := request()
+	r.TopK = 5
+	f("top_k", "rollout.top_k", nil, r)
+	r = request()
+	r.Stop = []string{"\n"}
+	f("stop", "rollout.stop", nil, r)
+	f("chat_template_kwargs", "sampler.template_args", func(c *Config) {
+		c.TemplateArgs = map[string]any{"enable_thinking": false}
+	}, request())
+}
+
+func TestTemplateArgumentsAreSent(t *testing.T) {
+	s := newFake(t, tossing)
+	args := map[string]any{"enable_thinking": false, "effort": "low"}
+	b := openFake(t, s, func(c *Config) { c.TemplateArgs = args })
+	if _, err := b.Sample(t.Context(), publish(t, b), request()); err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range s.Requests() {
+		if diff := cmp.Diff(args, r.TemplateArgs); diff != "" {
+			t.Errorf("request %d: %s", i, diff)
+		}
+	}
+}
+
 // A server that repeats the key in its refusal does not make us print it.
 func TestTheKeyIsNotInErrors(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -345,7 +395,8 @@ func TestTheKeyIsNotInErrors(t *testing.T) {
 	}))
 	defer s.Close()
 	_, err := Open(t.Context(), Config{URL: s.URL, Model: "m", APIKey: "sk-secret", RequestTimeout: time.Minute})
-	if err == nil || strings.Contains(err.Error(), "sk-secret") || !strings.Contains(err.Error(), "wrong key: Bearer [key]") {
+	if err == nil || strings.Contains(err.Error(), "sk-secret") ||
+		!strings.Contains(err.Error(), "wrong key: Bearer [key]") {
 		t.Errorf("got %v", err)
 	}
 }

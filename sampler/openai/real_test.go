@@ -25,7 +25,8 @@ func TestRealLlamaServer(t *testing.T) {
 // and EMPO2_OPENAI_MODEL name it, OPENAI_API_KEY is its key. It asks some 150
 // short questions.
 func TestRealEndpoint(t *testing.T) {
-	cfg := Config{URL: os.Getenv("EMPO2_OPENAI_URL"), Model: os.Getenv("EMPO2_OPENAI_MODEL"), APIKey: os.Getenv("OPENAI_API_KEY")}
+	cfg := Config{URL: os.Getenv("EMPO2_OPENAI_URL"), Model: os.Getenv("EMPO2_OPENAI_MODEL"),
+		APIKey: os.Getenv("OPENAI_API_KEY")}
 	if cfg.URL == "" || cfg.Model == "" {
 		t.Skip("NOT TESTED with an endpoint of yours: EMPO2_OPENAI_URL or EMPO2_OPENAI_MODEL is not set")
 	}
@@ -48,7 +49,8 @@ func startLlamaServer(t *testing.T, python string) Config {
 	t.Helper()
 	const sources, key = "../../trainer_bridge/trainer", "sk-test"
 	file := filepath.Join(t.TempDir(), "vault.gguf")
-	convert := exec.Command(python, "-m", "empo2_trainer", "gguf", "--model", sources+"/vault_pretraining/weights", "--out", file)
+	convert := exec.Command(python, "-m", "empo2_trainer", "gguf", "--model", sources+"/vault_pretraining/weights",
+		"--out", file)
 	convert.Env = append(os.Environ(), "PYTHONPATH="+sources+":"+os.Getenv("PYTHONPATH"))
 	if out, err := convert.CombinedOutput(); err != nil {
 		t.Fatalf("convert the model: %v\n%s", err, out)

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/admission"
 	"github.com/empo2/empo2/sampler/chat"
 )
 
@@ -30,47 +30,40 @@ func (b *Backend) Sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 }
 
 func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Request) (sampler.Completion, error) {
-	s, err := b.enter(p)
+	gate, err := b.enter(p)
 	if err != nil {
 		return sampler.Completion{}, err
 	}
-	defer b.leave(s)
-	ctx, end := b.within(ctx)
+	defer gate.Leave()
+	ctx, end := sampler.Within(ctx, b.alive)
 	defer end()
 	switch {
 	case r.MaxTokens < 1:
 		return sampler.Completion{}, fmt.Errorf("%d tokens to sample", r.MaxTokens)
-	case math.IsNaN(r.Temperature) || math.IsInf(r.Temperature, 0) || r.Temperature < 0:
-		return sampler.Completion{}, fmt.Errorf("temperature %v", r.Temperature)
 	case len(r.Messages) == 0:
 		return sampler.Completion{}, errors.New("no messages: chat completions take no ids")
+	}
+	if err := r.CheckSampling(b.caps); err != nil {
+		return sampler.Completion{}, err
 	}
 	return b.ask(ctx, r)
 }
 
 // enter counts a request in.
-func (b *Backend) enter(p sampler.Policy) (*serving, error) {
+func (b *Backend) enter(p sampler.Policy) (*admission.Gate, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case b.closed:
 		return nil, errClosed
-	case b.now == nil, p != b.policy():
+	case b.now == nil, p != b.policy(), !b.now.Enter():
 		return nil, sampler.ErrPolicyGone
 	}
-	b.now.inFlight++
 	return b.now, nil
 }
 
-func (b *Backend) leave(s *serving) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	s.inFlight--
-	s.settle()
-}
-
-// question is the body of a completion. What it does not name is the server's
-// default, which the interface gives no way to switch off.
+// question is the body of a completion. Other parameters keep the server's
+// default: the interface cannot switch them off.
 type question struct {
 	Model       string    `json:"model"`
 	Messages    []message `json:"messages"`
@@ -78,9 +71,12 @@ type question struct {
 	TopP        float64   `json:"top_p"`
 	MaxTokens   int       `json:"max_tokens,omitempty"`
 	// MaxCompletion replaces MaxTokens where the server demands it.
-	MaxCompletion int   `json:"max_completion_tokens,omitempty"`
-	Seed          int64 `json:"seed"`
-	Stream        bool  `json:"stream"`
+	MaxCompletion int            `json:"max_completion_tokens,omitempty"`
+	Seed          int64          `json:"seed"`
+	TopK          int            `json:"top_k,omitempty"` // not of OpenAI's interface; many servers know it
+	Stop          []string       `json:"stop,omitempty"`
+	TemplateArgs  map[string]any `json:"chat_template_kwargs,omitempty"`
+	Stream        bool           `json:"stream"`
 }
 
 type message struct {
@@ -102,20 +98,23 @@ type answer struct {
 	} `json:"usage"`
 }
 
-// ask waits for a place and asks until there is an answer.
+// ask waits for a place and sends the request until there is an answer.
 func (b *Backend) ask(ctx context.Context, r sampler.Request) (sampler.Completion, error) {
-	select {
-	case b.places <- struct{}{}:
-		defer func() { <-b.places }()
-	case <-ctx.Done():
-		return sampler.Completion{}, fmt.Errorf("waiting for a place: %w", context.Cause(ctx))
+	place, err := b.places.Acquire(ctx, admission.Request{})
+	if err != nil {
+		return sampler.Completion{}, fmt.Errorf("waiting for a place: %w", err)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.RequestTimeout, fmt.Errorf("no answer within %v", b.cfg.RequestTimeout))
+	defer place.Release()
+	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.RequestTimeout,
+		fmt.Errorf("no answer within %v", b.cfg.RequestTimeout))
 	defer cancel()
 	a, err := b.exchange(ctx, r)
+	parameter := b.refusedParameter(r, err)
 	switch {
 	case full(err):
 		return sampler.Completion{}, fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
+	case parameter != "":
+		return sampler.Completion{}, fmt.Errorf("%w: %w\n  hint: %s", sampler.ErrCapability, err, parameter)
 	case err != nil:
 		return sampler.Completion{}, err
 	case len(a.Choices) == 0:
@@ -130,7 +129,7 @@ func (b *Backend) ask(ctx context.Context, r sampler.Request) (sampler.Completio
 	return c, nil
 }
 
-// exchange sends the limit under the name that the server wants.
+// exchange sends the token limit under the name that the server demands.
 func (b *Backend) exchange(ctx context.Context, r sampler.Request) (answer, error) {
 	for {
 		newer := b.newer.Load()
@@ -147,14 +146,38 @@ func demandsNewer(err error) bool {
 	return jsonhttp.Status(err)/100 == 4 && strings.Contains(jsonhttp.Said(err), "max_completion_tokens")
 }
 
-// full recognises what servers say to a conversation without room.
+// refusedParameter is the remedy if the server refused a parameter that not
+// every server knows; empty: it did not.
+func (b *Backend) refusedParameter(r sampler.Request, err error) string {
+	var refused *jsonhttp.Error
+	if !errors.As(err, &refused) || refused.Status/100 != 4 {
+		return ""
+	}
+	for _, p := range []struct {
+		sent       bool
+		name, hint string
+	}{
+		{r.TopK > 0, "top_k", "OpenAI's own interface has no top_k: leave rollout.top_k and eval.top_k at 0"},
+		{len(b.cfg.TemplateArgs) > 0, "chat_template_kwargs",
+			"this server takes no arguments for the chat template: leave sampler.template_args empty"},
+		{len(r.Stop) > 0, "stop", "this model takes no stop strings, or fewer: change rollout.stop"},
+	} {
+		if p.sent && strings.Contains(refused.Message, p.name) {
+			return p.hint
+		}
+	}
+	return ""
+}
+
+// full says whether the conversation did not fit the context.
 func full(err error) bool {
 	var refused *jsonhttp.Error
 	if !errors.As(err, &refused) || refused.Status < 300 {
 		return false
 	}
 	said := refused.Code + " " + refused.Type + " " + refused.Message
-	for _, words := range []string{"context_length_exceeded", "exceed_context_size", "maximum context length", "exceeds the context length"} {
+	for _, words := range []string{"context_length_exceeded", "exceed_context_size", "maximum context length",
+		"exceeds the context length"} {
 		if strings.Contains(said, words) {
 			return true
 		}
@@ -164,8 +187,9 @@ func full(err error) bool {
 
 func (b *Backend) question(r sampler.Request, newer bool) question {
 	q := question{
-		Model: b.cfg.Model, Messages: b.messages(r.Messages), Temperature: r.Temperature, TopP: 1,
-		MaxTokens: r.MaxTokens, Seed: sampler.ShortSeed(r.Seed),
+		Model: b.cfg.Model, Messages: b.messages(r.Messages), Temperature: r.Temperature, TopP: r.NucleusP(), TopK: r.TopK,
+		Stop:      r.Stop,
+		MaxTokens: r.MaxTokens, Seed: sampler.ShortSeed(r.Seed), TemplateArgs: b.cfg.TemplateArgs,
 	}
 	if newer {
 		q.MaxTokens, q.MaxCompletion = 0, r.MaxTokens
@@ -193,7 +217,7 @@ func (b *Backend) messages(given []chat.Message) []message {
 	return out
 }
 
-// explain adds what the server has to a refusal of the model.
+// explain adds the models of the server to a refusal of the model.
 func (b *Backend) explain(ctx context.Context, err error) error {
 	if jsonhttp.Status(err)/100 != 4 {
 		return err

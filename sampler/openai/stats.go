@@ -1,7 +1,7 @@
 package openai
 
-// Stats is what a backend has done since it was opened, the proof of a
-// publication included.
+// Stats counts what a backend did since it was opened, including the request of
+// Publish.
 type Stats struct {
 	Requests     int64  `json:"requests"`      // completions answered
 	PromptTokens int64  `json:"prompt_tokens"` // as the server counts and may bill them

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,6 +45,9 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"plain text makes no control token", testTokenizer},
 		{"completions are aligned", testAligned},
 		{"greedy is deterministic and continues itself", testGreedy},
+		{"top-k and top-p leave the log-probs as they are", testTruncated},
+		{"a stop string ends a reply", testStop},
+		{"parameters out of range are refused", testParameters},
 		{"publish is idempotent", testPublishTwice},
 		{"an adapter answers under its version", testAdapter},
 		{"versions do not mix under load", testConcurrent},
@@ -231,6 +235,71 @@ func (s *subject) same(what string, want sampler.Completion, ids []int32, logpro
 	for i, l := range logprobs {
 		if d := math.Abs(float64(l) - float64(want.Logprobs[i])); d > s.Tolerance {
 			s.Errorf("%s: log-prob %d is %v, want %v", what, i, l, want.Logprobs[i])
+		}
+	}
+}
+
+// testTruncated samples from the likeliest token only: the reply is the greedy
+// one, and its log-probs are those of the whole distribution.
+func testTruncated(s *subject) {
+	p := s.publish(sampler.Adapter{})
+	prompt := s.prompt(0)
+	greedy := s.sample(p, sampler.Request{Prompt: prompt, MaxTokens: 6})
+	s.known(greedy)
+	for _, r := range []sampler.Request{{TopK: 1}, {TopP: 1e-6}, {TopK: 1, TopP: 0.5}} {
+		r.Prompt, r.MaxTokens, r.Temperature, r.Seed = prompt, 6, 1, 3
+		c := s.sample(p, r)
+		s.same(fmt.Sprintf("top-k %d, top-p %g", r.TopK, r.TopP), greedy, c.IDs, c.Logprobs)
+		s.known(c)
+	}
+}
+
+// known fails if every log-prob is unknown.
+func (s *subject) known(c sampler.Completion) {
+	s.Helper()
+	if !slices.ContainsFunc(c.Logprobs, func(l float32) bool { return !math.IsNaN(float64(l)) }) {
+		s.Errorf("no log-prob is known: %v", c.Logprobs)
+	}
+}
+
+// testStop cuts a greedy reply at a string in its middle.
+func testStop(s *subject) {
+	p := s.publish(sampler.Adapter{})
+	if c, err := s.Backend.Capabilities(s.ctx); err != nil || !c.StopStrings {
+		s.Skip("the server has no stop strings", err)
+	}
+	whole := s.sample(p, sampler.Request{Prompt: s.prompt(0), MaxTokens: longAnswer})
+	stop, before := middle(whole.Text)
+	c := s.sample(p, sampler.Request{Prompt: s.prompt(0), MaxTokens: longAnswer, Stop: []string{"no such text", stop}})
+	if c.Text != before || c.Finish != sampler.FinishStop || len(c.IDs) > len(whole.IDs) {
+		s.Fatalf("%q stopped at %q: %q, finish %s, %d ids of %d", whole.Text, stop, c.Text, c.Finish, len(c.IDs),
+			len(whole.IDs))
+	}
+	cut := whole
+	cut.IDs, cut.Logprobs = whole.IDs[:len(c.IDs)], whole.Logprobs[:len(c.IDs)]
+	s.same("stopped", cut, c.IDs, c.Logprobs)
+}
+
+// middle is a character in the middle of a text, and what is before its first
+// occurrence.
+func middle(text string) (character, before string) {
+	runes := []rune(text)
+	if len(runes) == 0 {
+		return "x", ""
+	}
+	character = string(runes[len(runes)/2])
+	before, _, _ = strings.Cut(text, character)
+	return character, before
+}
+
+func testParameters(s *subject) {
+	p := s.publish(sampler.Adapter{})
+	for _, r := range []sampler.Request{
+		{TopP: -0.1}, {TopP: 1.1}, {TopP: math.NaN()}, {TopK: -1}, {Stop: []string{""}}, {Temperature: -1},
+	} {
+		r.Prompt, r.MaxTokens = s.prompt(0), 2
+		if _, err := s.Backend.Sample(s.ctx, p, r); err == nil {
+			s.Errorf("accepted: temperature %v, top-p %v, top-k %d, stop %q", r.Temperature, r.TopP, r.TopK, r.Stop)
 		}
 	}
 }

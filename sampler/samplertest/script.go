@@ -1,9 +1,11 @@
 package samplertest
 
 import (
+	"cmp"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 
 	"github.com/empo2/empo2/sampler"
 )
@@ -90,16 +92,21 @@ func (p Policy) Sample(version int, r sampler.Request) sampler.Completion {
 	c := sampler.Completion{Finish: sampler.FinishLength}
 	for k := len(written); len(c.IDs) < r.MaxTokens && len(paths) > 0; k++ {
 		ids, probs := next(paths, k)
-		i := draw(random, probs, r.Temperature)
+		i := draw(random, probs, r)
 		c.IDs = append(c.IDs, ids[i])
 		c.Logprobs = append(c.Logprobs, float32(math.Log(probs[i])))
 		if ids[i] == p.Tokenizer.end {
 			c.Finish = sampler.FinishStop
 			break
 		}
+		if text, stopped := stopAt(p.Tokenizer.Decode(c.IDs), r.Stop); stopped {
+			c.Text, c.Finish = text, sampler.FinishStop
+			return c
+		}
 		paths = follow(paths, k, ids[i])
 	}
-	c.Text = p.Tokenizer.Decode(slices.DeleteFunc(slices.Clone(c.IDs), func(id int32) bool { return id == p.Tokenizer.end }))
+	c.Text = p.Tokenizer.Decode(slices.DeleteFunc(slices.Clone(c.IDs),
+		func(id int32) bool { return id == p.Tokenizer.end }))
 	return c
 }
 
@@ -120,22 +127,37 @@ func (p Policy) Opening() []int32 {
 	return append([]int32{Start}, p.Tokenizer.Encode("assistant\n")...)
 }
 
-// draw picks an index at a temperature; the first of the likeliest at 0.
-func draw(random *rand.Rand, probs []float64, temperature float64) int {
+// stopAt is the text before the first stop string in it.
+func stopAt(text string, stops []string) (before string, stopped bool) {
+	before = text
+	for _, stop := range stops {
+		if i := strings.Index(text, stop); i >= 0 && (!stopped || i < len(before)) {
+			before, stopped = text[:i], true
+		}
+	}
+	return before, stopped
+}
+
+// draw picks an index at the request's temperature, top-k and top-p; the first
+// of the likeliest at temperature 0.
+func draw(random *rand.Rand, probs []float64, r sampler.Request) int {
 	best := 0
 	for i, p := range probs {
 		if p > probs[best] {
 			best = i
 		}
 	}
-	if temperature <= 0 {
+	if r.Temperature <= 0 {
 		return best
 	}
 	warm := make([]float64, len(probs))
 	var total float64
 	for i, p := range probs {
-		warm[i] = math.Pow(p, 1/temperature)
+		warm[i] = math.Pow(p, 1/r.Temperature)
 		total += warm[i]
+	}
+	if r.Truncated() {
+		total = truncate(warm, total, r)
 	}
 	x := random.Float64() * total
 	for i, w := range warm {
@@ -144,6 +166,22 @@ func draw(random *rand.Rand, probs []float64, temperature float64) int {
 		}
 	}
 	return best
+}
+
+// truncate sets what top-k and top-p leave out to 0 and returns the new total.
+func truncate(weights []float64, total float64, r sampler.Request) (kept float64) {
+	order := make([]int, len(weights))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(weights[j], weights[i]) })
+	for n, i := range order {
+		if r.TopK > 0 && n >= r.TopK || kept >= r.NucleusP()*total {
+			weights[i] = 0
+		}
+		kept += weights[i]
+	}
+	return kept
 }
 
 // Score is what a trainer would say of tokens: log π(tokens[i+1] | tokens[:i+1])

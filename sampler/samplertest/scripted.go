@@ -88,7 +88,7 @@ func (s *Scripted) Adapter(version int) sampler.Adapter {
 // Capabilities are those of a perfect server.
 func (s *Scripted) Capabilities(context.Context) (sampler.Capabilities, error) {
 	return sampler.Capabilities{
-		Server: "scripted", Version: "1", IDsIn: true, IDsOut: true, Logprobs: true,
+		Server: "scripted", Version: "1", IDsIn: true, IDsOut: true, Logprobs: true, StopStrings: true,
 		Adapters: "runtime", AdapterFormat: "none", ContextLength: s.Context, Parallel: 64, VocabSize: s.VocabSize(),
 	}, nil
 }
@@ -113,6 +113,11 @@ func (s *Scripted) Sample(ctx context.Context, p sampler.Policy, r sampler.Reque
 	}
 	if s.Context > 0 {
 		r.MaxTokens = min(r.MaxTokens, s.Context-len(r.Prompt))
+	}
+	if can, err := s.Capabilities(ctx); err != nil {
+		return sampler.Completion{}, err
+	} else if err := r.CheckSampling(can); err != nil {
+		return sampler.Completion{}, err
 	}
 	c := s.Policy.Sample(s.applied(p.Version), r)
 	c.Policy = sampler.Policy{Version: p.Version, Name: Name(p.Version)}

@@ -57,7 +57,8 @@ func Quantile(sorted []time.Duration, q float64) time.Duration {
 // while requests are always in flight. Every answer is held against its
 // version's Score afterwards. The error is that of a swap.
 func Swap(ctx context.Context, b sampler.Backend, cfg SwapConfig) (SwapReport, error) {
-	s := &swapping{cfg: cfg, b: b, answers: map[string]int{}, first: map[string]answered{}, adapters: map[int]sampler.Adapter{}, contents: map[int]int{}}
+	s := &swapping{cfg: cfg, b: b, answers: map[string]int{}, first: map[string]answered{},
+		adapters: map[int]sampler.Adapter{}, contents: map[int]int{}}
 	base, err := b.Publish(ctx, sampler.Adapter{})
 	if err != nil {
 		return SwapReport{}, err
@@ -157,7 +158,8 @@ func (s *swapping) load(ctx context.Context, stop <-chan struct{}, i int) {
 		}
 		p, prompt := *s.current.Load(), k%len(s.cfg.Prompts)
 		began := time.Now()
-		c, err := s.b.Sample(ctx, p, sampler.Request{Prompt: s.cfg.Prompts[prompt], MaxTokens: s.cfg.MaxTokens, Session: strconv.Itoa(i)})
+		c, err := s.b.Sample(ctx, p,
+			sampler.Request{Prompt: s.cfg.Prompts[prompt], MaxTokens: s.cfg.MaxTokens, Session: strconv.Itoa(i)})
 		s.answer(answered{p.Version, prompt, c}, p, time.Since(began), err)
 	}
 }

@@ -40,6 +40,8 @@ func RunText(t *testing.T, open func(t *testing.T) TextFixture) {
 		{"capabilities are honest", textCapabilities},
 		{"an answer is text of the policy asked for", textAnswers},
 		{"greedy is deterministic", textGreedy},
+		{"top-k and top-p are followed", textTruncated},
+		{"a stop string ends a reply, or is refused", textStop},
 		{"a seed is an answer", textSeeds},
 		{"publish is idempotent", textPublishTwice},
 		{"an adapter answers under its version", textAdapter},
@@ -114,7 +116,8 @@ func (s *textSubject) request(temperature float64, seed uint64) sampler.Request 
 		text = "hello"
 	}
 	m := chat.Message{Role: chat.RoleUser, Spans: []chat.Span{{Kind: chat.StateSpan, Text: text}}}
-	r := sampler.Request{Messages: []chat.Message{m}, MaxTokens: longAnswer, Temperature: temperature, Seed: seed, Session: fmt.Sprint(seed)}
+	r := sampler.Request{Messages: []chat.Message{m}, MaxTokens: longAnswer, Temperature: temperature, Seed: seed,
+		Session: fmt.Sprint(seed)}
 	if s.Codec == nil {
 		return r
 	}
@@ -197,6 +200,43 @@ func textGreedy(s *textSubject) {
 	p := s.publish(sampler.Adapter{})
 	if a, b := s.sample(p, s.request(0, 1)), s.sample(p, s.request(0, 2)); a.Text != b.Text {
 		s.Errorf("%q and %q", a.Text, b.Text)
+	}
+}
+
+// textTruncated samples from the likeliest token only.
+func textTruncated(s *textSubject) {
+	p := s.publish(sampler.Adapter{})
+	greedy := s.sample(p, s.request(0, 1))
+	for seed := range uint64(8) {
+		for _, by := range []sampler.Request{{TopK: 1}, {TopP: 1e-6}} {
+			r := s.request(1, seed)
+			r.TopK, r.TopP = by.TopK, by.TopP
+			if c := s.sample(p, r); c.Text != greedy.Text {
+				s.Errorf("top-k %d, top-p %g: %q, want %q", r.TopK, r.TopP, c.Text, greedy.Text)
+			}
+		}
+	}
+}
+
+func textStop(s *textSubject) {
+	p := s.publish(sampler.Adapter{})
+	can, err := s.Backend.Capabilities(s.ctx)
+	if err != nil {
+		s.Fatal(err)
+	}
+	whole := s.sample(p, s.request(0, 1))
+	stop, before := middle(whole.Text)
+	r := s.request(0, 1)
+	r.Stop = []string{"no such text", stop}
+	if !can.StopStrings {
+		if _, err := s.Backend.Sample(s.ctx, p, r); !errors.Is(err, sampler.ErrCapability) ||
+			can.Hints["stop_strings"] == "" {
+			s.Errorf("stop strings: %v", err)
+		}
+		return
+	}
+	if c := s.sample(p, r); c.Text != before || c.Finish != sampler.FinishStop {
+		s.Errorf("%q stopped at %q: %q, finish %s", whole.Text, stop, c.Text, c.Finish)
 	}
 }
 

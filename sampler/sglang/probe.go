@@ -16,18 +16,21 @@ import (
 
 // Remedies for what a server, as launched, cannot do.
 const (
-	adaptersHint = "start it with --enable-lora --lora-target-modules all --max-lora-rank of at least the adapter's rank"
-	rankHint     = "start it with a higher --max-lora-rank"
-	residentHint = "start it with a higher --max-loras-per-batch (and --max-loaded-loras)"
-	contextHint  = "start it with a higher --context-length"
-	spaceHint    = "start it with SGLANG_RETURN_ORIGINAL_LOGPROB=1 in its environment, or sample at temperature 1"
-	sleepHint    = "start it with --enable-memory-saver"
+	adaptersHint  = "start it with --enable-lora --lora-target-modules all --max-lora-rank of at least the adapter's rank"
+	rankHint      = "start it with a higher --max-lora-rank"
+	residentHint  = "start it with a higher --max-loras-per-batch (and --max-loaded-loras)"
+	contextHint   = "start it with a higher --context-length"
+	spaceHint     = "start it with SGLANG_RETURN_ORIGINAL_LOGPROB=1 in its environment, or sample at temperature 1"
+	cacheHint     = "start it with --disable-radix-cache"
+	precisionHint = "start it with --dtype float32, or compute in the trainer's dtype"
+	sleepHint     = "start it with --enable-memory-saver"
 )
 
 func hints() map[string]string {
 	return map[string]string{
 		"adapters": adaptersHint, "max_rank": rankHint, "max_resident": residentHint, "context_length": contextHint,
 		"logprob_space": spaceHint, "sleep": sleepHint,
+		sampler.HintStaleCache: cacheHint, sampler.HintLowPrecision: precisionHint,
 		"ids_out":        "output_ids of /generate need SGLang 0.4.7 or newer",
 		"logprobs":       "log-probs of /generate need SGLang 0.4.7 or newer",
 		"adapter_format": "SGLang reads PEFT directories",
@@ -61,10 +64,12 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 		return fleet.Probe{}, err
 	}
 	if len(list) == 0 || s.want != "" && list[0].ID != s.want || list[0].Context < 1 {
-		return fleet.Probe{}, fmt.Errorf("it serves %+v, not %q\n  hint: set sampler.served_model_name to the name that the server gives it (--served-model-name)", list, s.want)
+		return fleet.Probe{}, fmt.Errorf("it serves %+v, not %q\n"+
+			"  hint: set sampler.served_model_name to the name that the server gives it (--served-model-name)", list, s.want)
 	}
 	p := fleet.Probe{Model: list[0].ID, Root: about.Path, Sleeps: i.MemorySaver, Capabilities: sampler.Capabilities{
-		Server: "sglang", Version: i.Version, IDsIn: true, Adapters: "none", AdapterFormat: "peft", MaxRank: i.MaxRank, MaxResident: i.PerBatch,
+		Server: "sglang", Version: i.Version, IDsIn: true, StopStrings: true, Adapters: "none", AdapterFormat: "peft",
+		MaxRank: i.MaxRank, MaxResident: i.PerBatch,
 		ContextLength: list[0].Context, Replicas: 1, Hints: hints(),
 	}}
 	if i.EnableLora {
@@ -85,7 +90,9 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 }
 
 func unreachable(err error) error {
-	return fmt.Errorf("%w\n  hint: is this an SGLang server, running, reachable from here at sampler.sglang.urls and with the key in EMPO2_SERVER_KEY?", err)
+	return fmt.Errorf("%w\n"+
+		"  hint: is this an SGLang server, running, reachable from here at sampler.sglang.urls and with the key in "+
+		"EMPO2_SERVER_KEY?", err)
 }
 
 // seeds: servers before 0.5.4 or so refuse a seed.

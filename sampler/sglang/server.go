@@ -18,12 +18,12 @@ import (
 )
 
 var (
-	_ fleet.Server = (*server)(nil)
-	_ fleet.Dozer  = (*server)(nil)
+	_ fleet.Server  = (*server)(nil)
+	_ fleet.Sleeper = (*server)(nil)
 )
 
-// server is one SGLang. Its HTTP is that of its sources, entrypoints/
-// http_server.py and managers/io_struct.py of 0.5.
+// server is one SGLang server. Requests follow its sources,
+// entrypoints/http_server.py and managers/io_struct.py of 0.5.
 type server struct {
 	*fleet.Client
 	want string // the base model's name; empty: whichever it is
@@ -43,13 +43,13 @@ type update struct {
 	Message string `json:"error_message"`
 }
 
-// LoadAdapter loads a folder; the server gives every load an identity of its
-// own, by which its prefix cache is keyed.
+// LoadAdapter loads a folder. The server gives every load a new id, which is
+// part of the key of its prefix cache.
 func (s *server) LoadAdapter(ctx context.Context, name, dir string) error {
 	return s.update(ctx, "/load_lora_adapter", map[string]any{"lora_name": name, "lora_path": dir, "pinned": false})
 }
 
-// UnloadAdapter waits in the server for the adapter's last request.
+// UnloadAdapter returns after the adapter's last request.
 func (s *server) UnloadAdapter(ctx context.Context, name string) error {
 	return s.update(ctx, "/unload_lora_adapter", map[string]any{"lora_name": name})
 }
@@ -74,13 +74,15 @@ func (s *server) update(ctx context.Context, path string, body map[string]any) e
 	return err
 }
 
-// loadHints are remedies by what the server says to a load.
+// loadHints are remedies by the server's answer to a load.
 var loadHints = []process.Hint{
 	{Said: "rank", Remedy: rankHint},
 	{Said: "not enabled", Remedy: adaptersHint},
 	{Said: "max_loaded_loras", Remedy: residentHint},
-	{Said: "No such file", Remedy: "the server reads the directory itself: it must see the same path, on the same machine or a shared disk"},
-	{Said: "No adapter found", Remedy: "the server reads the directory itself: it must see the same path, on the same machine or a shared disk"},
+	{Said: "No such file", Remedy: "the server reads the directory itself: it must see the same path, on the same " +
+		"machine or a shared disk"},
+	{Said: "No adapter found",
+		Remedy: "the server reads the directory itself: it must see the same path, on the same machine or a shared disk"},
 	{Said: "incompatible", Remedy: rankHint + ", and with --lora-target-modules all"},
 }
 
@@ -113,18 +115,19 @@ type question struct {
 	Adapter        string   `json:"lora_path,omitempty"` // its name
 }
 
-// sampling leaves nothing to the server's defaults.
+// sampling sets every parameter, so that no default of the server is used.
 type sampling struct {
-	MaxNewTokens      int     `json:"max_new_tokens"`
-	Temperature       float64 `json:"temperature"`
-	TopP              float64 `json:"top_p"`
-	TopK              int     `json:"top_k"` // −1: all
-	MinP              float64 `json:"min_p"`
-	RepetitionPenalty float64 `json:"repetition_penalty"`
-	FrequencyPenalty  float64 `json:"frequency_penalty"`
-	PresencePenalty   float64 `json:"presence_penalty"`
-	IgnoreEOS         bool    `json:"ignore_eos"`
-	Seed              *int64  `json:"sampling_seed,omitempty"`
+	MaxNewTokens      int      `json:"max_new_tokens"`
+	Temperature       float64  `json:"temperature"`
+	TopP              float64  `json:"top_p"`
+	TopK              int      `json:"top_k"` // −1: all
+	MinP              float64  `json:"min_p"`
+	RepetitionPenalty float64  `json:"repetition_penalty"`
+	FrequencyPenalty  float64  `json:"frequency_penalty"`
+	PresencePenalty   float64  `json:"presence_penalty"`
+	IgnoreEOS         bool     `json:"ignore_eos"`
+	Seed              *int64   `json:"sampling_seed,omitempty"`
+	Stop              []string `json:"stop,omitempty"`
 }
 
 func ask(prompt []int32, tokens int) question {
@@ -134,7 +137,7 @@ func ask(prompt []int32, tokens int) question {
 	}
 }
 
-// generated is what is read of the server's answer.
+// generated is the part of the server's answer that is read.
 type generated struct {
 	Text string  `json:"text"`
 	IDs  []int32 `json:"output_ids"`
@@ -167,11 +170,14 @@ func (r *logprobRow) UnmarshalJSON(text []byte) error {
 	return errors.Join(json.Unmarshal(row[0], &r.value), json.Unmarshal(row[1], &r.id))
 }
 
-// Complete asks for one completion. The answer does not tell which adapter
-// gave it: that is what the canary is for.
+// Complete asks for one completion. The answer does not name the adapter; the
+// canary verifies it.
 func (s *server) Complete(ctx context.Context, name string, r sampler.Request) (fleet.Answer, error) {
 	q := ask(r.Prompt, r.MaxTokens)
-	q.Params.Temperature = r.Temperature
+	q.Params.Temperature, q.Params.TopP, q.Params.Stop = r.Temperature, r.NucleusP(), r.Stop
+	if r.TopK > 0 {
+		q.Params.TopK = r.TopK
+	}
 	is := s.probed.Load()
 	if is == nil {
 		return fleet.Answer{}, errors.New("the server was not probed")
@@ -198,7 +204,7 @@ func (s *server) generate(ctx context.Context, q question) (fleet.Answer, error)
 
 var unknownAdapter = regexp.MustCompile(`(?i)lora.*not (been )?loaded|not loaded.*lora`)
 
-// completionError tells what may be sent again and what cannot be answered.
+// completionError classifies an error: whether the request may be sent again.
 func completionError(err error) error {
 	status := jsonhttp.Status(err)
 	switch {
@@ -214,8 +220,8 @@ func completionError(err error) error {
 	return err
 }
 
-// read checks that ids and log-probs speak of the same tokens. The end token
-// is the last id, as with every token that was sampled.
+// read checks that ids and log-probs are of the same tokens. The end token, if
+// it was sampled, is the last id.
 func (g *generated) read() (fleet.Answer, error) {
 	a := fleet.Answer{Prompt: g.Meta.Prompt, IDs: g.IDs, Text: g.Text, Finish: fleet.Finish(g.Meta.Finish.Type)}
 	for i, row := range g.Meta.Logprobs {

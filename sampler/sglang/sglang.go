@@ -1,9 +1,9 @@
 // Package sglang serves policies with one or several SGLang servers, which
 // load LoRA adapters while they run.
 //
-// It speaks the native /generate with token ids in and out. SGLang has no
-// build that runs without a GPU, so that, unlike the other backends, this one
-// is tested against a fake only, written after SGLang's sources.
+// It uses the native /generate with token ids in and out. SGLang does not run
+// without a GPU. Unlike the other backends, this one is only tested against a
+// fake, which was written after SGLang's sources.
 package sglang
 
 import (
@@ -29,35 +29,36 @@ var (
 	_ sampler.Sleeper    = (*Backend)(nil)
 )
 
-// Config says which servers and how. URLs, or Launch.Command, and Codec are
+// Config describes the servers. URLs, or Launch.Command, and Codec are
 // required.
 type Config struct {
 	URLs   []string // one per replica, for example http://127.0.0.1:30000
 	Model  string   // the base model's served name; empty: whichever it is
-	Alias  string   // adapters are called <Alias>-v000012; one run's alone on a server; empty: "policy"
+	Alias  string   // adapters are named <Alias>-v000012; must differ between runs on one server; empty: "policy"
 	APIKey string   // the server's --api-key; empty: none
-	// Codec is the trainer's tokenizer: SGLang's own is not asked.
+	// Codec is the trainer's tokenizer; SGLang's own is not used.
 	Codec chat.Codec
-	// Tolerance is how far a replica's log-probs may be from the trainer's when
-	// a version is published, in nats; 0: 0.05.
+	// Tolerance is the largest difference of a replica's log-probs from the
+	// trainer's when a version is published, in nats; 0: 0.05.
 	Tolerance float64
 
-	RequestTimeout time.Duration // of one request on one replica; 0: 5 minutes
+	RequestTimeout time.Duration // of one request at one replica; 0: 5 minutes
 	LoadTimeout    time.Duration // until a version is served everywhere; 0: 2 minutes
-	HealthInterval time.Duration // between two looks at a replica; 0: 5 seconds
-	Patience       time.Duration // that requests wait while no replica is up; 0: 2 minutes
+	HealthInterval time.Duration // between two health checks of a replica; 0: 5 seconds
+	Patience       time.Duration // how long requests wait while no replica is healthy; 0: 2 minutes
 	MaxInFlight    int           // requests at one replica; 0: 64
-	// Sleep says that servers are let sleep: one that sleeps at the start is
-	// woken, which else is an error.
+	// Sleep says that servers may sleep. A server that sleeps at the start is
+	// woken; without Sleep that is an error.
 	Sleep bool
 
 	Launch LaunchConfig // used if URLs is empty
-	// OnReturn, if not nil, is told the URL of a replica that is back in the pool.
+	// OnReturn, if not nil, is called with the URL of a replica that was
+	// readmitted.
 	OnReturn func(url string)
 	Log      zerolog.Logger // the zero value is silent
 }
 
-// LaunchConfig starts one server of our own, which ends with us.
+// LaunchConfig describes a server to start. It ends with us.
 type LaunchConfig struct {
 	Command      []string      // program and arguments; {port} is filled in
 	Env          []string      // KEY=VALUE, added to our own
@@ -68,8 +69,10 @@ type LaunchConfig struct {
 // LaunchLine is the command by which a user starts a server that can do all
 // that a run needs.
 func LaunchLine(model string, rank, resident int) string {
-	return fmt.Sprintf("SGLANG_RETURN_ORIGINAL_LOGPROB=1 \\\n  python -m sglang.launch_server --model-path %s --host 127.0.0.1 --port 30000 \\\n"+
-		"  --enable-lora --max-lora-rank %d --lora-target-modules all --max-loras-per-batch %d --max-loaded-loras %d --sampling-defaults openai",
+	return fmt.Sprintf("SGLANG_RETURN_ORIGINAL_LOGPROB=1 \\\n  python -m sglang.launch_server --model-path %s --host "+
+		"127.0.0.1 --port 30000 \\\n"+
+		"  --enable-lora --max-lora-rank %d --lora-target-modules all --max-loras-per-batch %d --max-loaded-loras %d "+
+		"--sampling-defaults openai",
 		model, rank, resident, 2*resident)
 }
 
@@ -79,19 +82,19 @@ type Backend struct {
 	codec chat.Codec
 }
 
-// Tokenize is the trainer's tokenizer's.
+// Tokenize encodes text with the trainer's tokenizer and adds no tokens.
 func (b *Backend) Tokenize(ctx context.Context, text string) ([]int32, error) {
 	return b.codec.Tokenize(ctx, text)
 }
 
-// ControlToken is the trainer's tokenizer's.
+// ControlToken returns the id of a control token of the trainer's tokenizer.
 func (b *Backend) ControlToken(ctx context.Context, text string) (int32, error) {
 	return b.codec.ControlToken(ctx, text)
 }
 
-// Open connects to the servers, or launches one, and finds out what they can
-// do and whether they serve the trainer's model. The context bounds the start
-// only. Nothing is published yet.
+// Open connects to the servers, or launches one. It probes what they can do and
+// whether they serve the trainer's model. The context bounds the start only. No
+// version is published yet.
 func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	b, err := open(ctx, cfg)
 	if err != nil {
@@ -111,7 +114,7 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 		return nil, err
 	}
 	pool, err := fleet.Open(ctx, fleet.Config{
-		Servers: servers, Alias: cfg.Alias, Tolerance: cfg.Tolerance,
+		Servers: servers, Section: "sampler.sglang", Alias: cfg.Alias, Tolerance: cfg.Tolerance,
 		Check:          func(ctx context.Context) ([]int32, error) { return cfg.Codec.Tokenize(ctx, checkText) },
 		RequestTimeout: cfg.RequestTimeout, LoadTimeout: cfg.LoadTimeout, HealthInterval: cfg.HealthInterval,
 		Patience: cfg.Patience, MaxInFlight: cfg.MaxInFlight, Sleep: cfg.Sleep, OnReturn: cfg.OnReturn, Log: cfg.Log,
@@ -122,7 +125,7 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 	return &Backend{pool, cfg.Codec}, nil
 }
 
-// servers are clients of the URLs, or of a process of our own.
+// servers makes clients of the URLs, or launches a process.
 func (c *Config) servers(ctx context.Context) ([]fleet.Server, error) {
 	connections := c.MaxInFlight
 	if connections == 0 {
@@ -139,7 +142,8 @@ func (c *Config) servers(ctx context.Context) ([]fleet.Server, error) {
 		return servers, nil
 	}
 	if len(c.Launch.Command) == 0 {
-		return nil, errors.New("no server\n  hint: set sampler.sglang.urls, or sampler.sglang.launch to a command that starts one")
+		return nil, errors.New("no server\n" +
+			"  hint: set sampler.sglang.urls, or sampler.sglang.launch to a command that starts one")
 	}
 	s, err := c.launch(ctx, client)
 	return []fleet.Server{s}, err

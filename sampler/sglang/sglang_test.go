@@ -107,15 +107,18 @@ func TestCapabilitiesAreProbed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.Sample(t.Context(), p, sampler.Request{Prompt: []int32{1, 50, 2}, MaxTokens: 8, Temperature: 1, Seed: 3}); err != nil {
+		if _, err := b.Sample(t.Context(), p,
+			sampler.Request{Prompt: []int32{1, 50, 2}, MaxTokens: 8, Temperature: 1, Seed: 3}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	f("as it should be", func(*fakeserver.SGLang) {}, func(c sampler.Capabilities) bool {
 		return c.Server == "sglang" && c.Version == "0.5.9" && c.IDsIn && c.IDsOut && c.Logprobs && c.LogprobSpace == "raw" &&
-			c.Adapters == "runtime" && c.MaxRank == 16 && c.MaxResident == 8 && c.ContextLength == 4096 && c.VocabSize == policy.Tokenizer.VocabSize()
+			c.Adapters == "runtime" && c.MaxRank == 16 && c.MaxResident == 8 && c.ContextLength == 4096 &&
+			c.VocabSize == policy.Tokenizer.VocabSize()
 	})
-	f("after the temperature", func(s *fakeserver.SGLang) { s.Raw = false }, func(c sampler.Capabilities) bool { return c.LogprobSpace == "processed" })
+	f("after the temperature", func(s *fakeserver.SGLang) { s.Raw = false },
+		func(c sampler.Capabilities) bool { return c.LogprobSpace == "processed" })
 	f("no adapters", func(s *fakeserver.SGLang) { s.Fixed = true }, func(c sampler.Capabilities) bool {
 		err := sampler.Requirements{Adapters: true}.Check(c)
 		return c.Adapters == "none" && err != nil && strings.Contains(err.Error(), "--enable-lora")
@@ -153,7 +156,7 @@ func TestAServerThatWasLeftAsleepIsWoken(t *testing.T) {
 	}
 	b.Close()
 	cfg := config(s)
-	if _, err := Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "it sleeps\n  hint: ") {
+	if _, err := Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "sampler.sglang.sleep") {
 		t.Error(err)
 	}
 	cfg.Sleep = true
@@ -180,7 +183,8 @@ func TestOpenRefuses(t *testing.T) {
 	f("no server", "hint: set sampler.sglang.urls", func(_ *fakeserver.SGLang, c *Config) { c.URLs = nil })
 	f("another model", `not "big"`, func(_ *fakeserver.SGLang, c *Config) { c.Model = "big" })
 	f("twice the same", " is named twice", func(s *fakeserver.SGLang, c *Config) { c.URLs = []string{s.URL, s.URL + "/"} })
-	f("no port", "hint: add --port {port} to sampler.sglang.launch", func(_ *fakeserver.SGLang, c *Config) { c.URLs, c.Launch.Command = nil, []string{"true"} })
+	f("no port", "hint: add --port {port} to sampler.sglang.launch",
+		func(_ *fakeserver.SGLang, c *Config) { c.URLs, c.Launch.Command = nil, []string{"true"} })
 	f("no program", "hint: install the program", func(_ *fakeserver.SGLang, c *Config) {
 		c.URLs, c.Launch.Command = nil, []string{"/no-such-program", "--port", "{port}"}
 	})

@@ -8,18 +8,18 @@ import (
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
-// SGLang does not tell whether it sleeps, does not survive being woken when it
-// is awake (its scheduler removes tags from a set that does not have them,
-// scheduler_update_weights_mixin.py), and computes nothing while it sleeps. So
-// its free text for the version of the weights, which outlives us, says that
-// it sleeps. It changes before memory does, so that a run that is killed in
-// the midst leaves the right word.
+// SGLang does not tell whether it sleeps, and crashes if it is woken while it
+// is awake (its scheduler removes missing tags from a set,
+// scheduler_update_weights_mixin.py). The server has a free text for the
+// version of the weights, which outlives us: we store there whether it sleeps.
+// The text changes before the memory does, so that it is right even if the run
+// is killed in between.
 const (
 	asleepVersion = "empo2-asleep"
 	awakeVersion  = "default" // as it is when a server starts
 )
 
-// Asleep says whether we have let it sleep, in this run or an earlier one.
+// Asleep says whether this or an earlier run put the server to sleep.
 func (s *server) Asleep(ctx context.Context) (bool, error) {
 	var about struct {
 		Version string `json:"weight_version"`
@@ -30,7 +30,7 @@ func (s *server) Asleep(ctx context.Context) (bool, error) {
 	return about.Version == asleepVersion, nil
 }
 
-// mark sets what Asleep reads; no request is aborted by it.
+// mark sets what Asleep reads. It aborts no request.
 func (s *server) mark(ctx context.Context, version string) error {
 	err := s.Call(ctx, "/update_weight_version", map[string]any{"new_version": version, "abort_all_requests": false}, nil)
 	if err != nil {
@@ -39,8 +39,8 @@ func (s *server) mark(ctx context.Context, version string) error {
 	return nil
 }
 
-// Sleep gives weights and cache back. The server asserts that it is idle; its
-// prefix cache is emptied first, as nothing of it is left afterwards.
+// Sleep gives the memory of weights and cache back. The server must be idle.
+// Its prefix cache is emptied first, because its content is lost.
 func (s *server) Sleep(ctx context.Context) error {
 	if err := s.Call(ctx, "/flush_cache", struct{}{}, nil); err != nil {
 		return err
@@ -55,7 +55,7 @@ func (s *server) Sleep(ctx context.Context) error {
 	return err
 }
 
-// Wake takes them again, if it sleeps.
+// Wake takes the memory again, if the server sleeps.
 func (s *server) Wake(ctx context.Context) error {
 	asleep, err := s.Asleep(ctx)
 	if err != nil || !asleep {

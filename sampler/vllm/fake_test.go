@@ -31,7 +31,8 @@ func TestServersTokenizerConforms(t *testing.T) {
 	conforms(t, 1, func(c *Config) { c.Codec, c.CacheSalt = nil, false })
 }
 
-var asking = sampler.Request{Prompt: []int32{samplertest.Start, 50, samplertest.End}, MaxTokens: 20, Temperature: 1, Seed: 7}
+var asking = sampler.Request{Prompt: []int32{samplertest.Start, 50, samplertest.End}, MaxTokens: 20, Temperature: 1,
+	Seed: 7}
 
 func TestCapabilitiesAreProbed(t *testing.T) {
 	f := func(name string, change func(*fakeserver.VLLM), want func(sampler.Capabilities) bool) {
@@ -46,10 +47,12 @@ func TestCapabilitiesAreProbed(t *testing.T) {
 	}
 	f("as it should be", func(*fakeserver.VLLM) {}, func(c sampler.Capabilities) bool {
 		return c.Server == "vllm" && c.Version == "0.32.0" && c.IDsIn && c.IDsOut && c.Logprobs && c.LogprobSpace == "raw" &&
-			c.Adapters == "runtime" && c.AdapterFormat == "peft" && c.MaxResident == 4 && c.MaxRank == 16 && c.ContextLength == 4096 &&
+			c.Adapters == "runtime" && c.AdapterFormat == "peft" && c.MaxResident == 4 && c.MaxRank == 16 &&
+			c.ContextLength == 4096 &&
 			c.VocabSize == policy.Tokenizer.VocabSize() && c.Replicas == 1 && c.Parallel == 64
 	})
-	f("processed", func(v *fakeserver.VLLM) { v.Processed = true }, func(c sampler.Capabilities) bool { return c.LogprobSpace == "processed" })
+	f("processed", func(v *fakeserver.VLLM) { v.Processed = true },
+		func(c sampler.Capabilities) bool { return c.LogprobSpace == "processed" })
 	f("adapters not allowed", func(v *fakeserver.VLLM) { v.Fixed = true }, func(c sampler.Capabilities) bool {
 		err := sampler.Requirements{Adapters: true, Formats: []string{"peft"}}.Check(c)
 		return c.Adapters == "none" && err != nil && strings.Contains(err.Error(), "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1")
@@ -58,7 +61,8 @@ func TestCapabilitiesAreProbed(t *testing.T) {
 		err := sampler.Requirements{Adapters: true, Formats: []string{"peft"}}.Check(c)
 		return c.Adapters == "none" && err != nil && strings.Contains(err.Error(), "--enable-lora")
 	})
-	f("no metrics", func(v *fakeserver.VLLM) { v.NoMetrics = true }, func(c sampler.Capabilities) bool { return c.MaxResident == 0 })
+	f("no metrics", func(v *fakeserver.VLLM) { v.NoMetrics = true },
+		func(c sampler.Capabilities) bool { return c.MaxResident == 0 })
 }
 
 func TestAnOldServerHasNoIDs(t *testing.T) {
@@ -89,13 +93,15 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	}
 	f("another name", `it serves tiny, not "big"`, func(_ *fakeserver.VLLM, c *Config) { c.Model = "big" })
-	f("another tokenizer", "wrong model on the server: it serves tiny (/models/tiny)", func(_ *fakeserver.VLLM, c *Config) {
-		c.Codec = codec{samplertest.NewTokenizer("quick")}
-	})
+	f("another tokenizer", "wrong model on the server: it serves tiny (/models/tiny)",
+		func(_ *fakeserver.VLLM, c *Config) {
+			c.Codec = codec{samplertest.NewTokenizer("quick")}
+		})
 	f("a key", "401", func(v *fakeserver.VLLM, _ *Config) { v.APIKey = "secret" })
 	f("a path", "404", func(v *fakeserver.VLLM, c *Config) { c.URLs = []string{v.URL + "/v1"} })
 	f("nobody", "connection", func(v *fakeserver.VLLM, _ *Config) { v.Kill() })
-	f("asleep", "set sampler.vllm.sleep", func(v *fakeserver.VLLM, _ *Config) { v.DevMode = true; post(t, v.URL+"/sleep") })
+	f("asleep", "set sampler.vllm.sleep",
+		func(v *fakeserver.VLLM, _ *Config) { v.DevMode = true; post(t, v.URL+"/sleep") })
 	f("twice the same", " is named twice", func(v *fakeserver.VLLM, c *Config) { c.URLs = []string{v.URL, v.URL + "/"} })
 	f("no port", "add --port {port} to sampler.vllm.launch", func(_ *fakeserver.VLLM, c *Config) {
 		c.URLs, c.Launch = nil, LaunchConfig{Model: "m", Command: []string{"sleep", "1000"}}
@@ -107,7 +113,8 @@ func TestReplicasMustBeAlike(t *testing.T) {
 	servers, urls := fakes(t, 2)
 	servers[1].Context = 512
 	_, err := Open(t.Context(), config(urls))
-	if err == nil || !strings.Contains(err.Error(), "the context is 512, not 4096") || !strings.Contains(err.Error(), urls[1]) {
+	if err == nil || !strings.Contains(err.Error(), "the context is 512, not 4096") ||
+		!strings.Contains(err.Error(), urls[1]) {
 		t.Error(err)
 	}
 }
@@ -117,7 +124,8 @@ func TestAnAdapterOfTooHighARankIsNotLoaded(t *testing.T) {
 	servers[0].MaxRank = 4
 	b := openFake(t, config(urls))
 	_, err := b.Publish(t.Context(), fakeserver.WriteAdapter(t, policy, 1))
-	if err == nil || !strings.Contains(err.Error(), "has rank 8, the server takes 4") || !strings.Contains(err.Error(), "--max-lora-rank") {
+	if err == nil || !strings.Contains(err.Error(), "has rank 8, the server takes 4") ||
+		!strings.Contains(err.Error(), "--max-lora-rank") {
 		t.Error(err)
 	}
 }
@@ -134,7 +142,8 @@ func TestEverythingIsAskedExplicitly(t *testing.T) {
 		t.Fatal(err)
 	}
 	switch {
-	case sent.Model != "policy-v000003", !slices.Equal(sent.Prompt, r.Prompt), *sent.MaxTokens != 20, *sent.Temperature != 0.5,
+	case sent.Model != "policy-v000003", !slices.Equal(sent.Prompt,
+		r.Prompt), *sent.MaxTokens != 20, *sent.Temperature != 0.5,
 		*sent.TopP != 1, *sent.TopK != 0, *sent.MinP != 0, *sent.Seed != math.MaxInt64, *sent.Logprobs != 0,
 		!sent.ReturnIDs, !sent.AsIDs, !strings.HasPrefix(*sent.CacheSalt, "policy-v000003-"):
 		t.Errorf("%+v", sent)
@@ -160,6 +169,27 @@ func TestLogprobsAfterTheTemperatureAreGaps(t *testing.T) {
 		for _, l := range c.Logprobs {
 			if math.IsNaN(float64(l)) != (temperature == 0.5) {
 				t.Errorf("temperature %v: %v", temperature, c.Logprobs)
+			}
+		}
+	}
+}
+
+// Processed log-probs are those of the truncated distribution.
+func TestLogprobsAfterTruncationAreGaps(t *testing.T) {
+	servers, urls := fakes(t, 1)
+	servers[0].Processed = true
+	b := openFake(t, config(urls))
+	p := publish(t, b, sampler.Adapter{})
+	for _, by := range []sampler.Request{{}, {TopP: 1}, {TopP: 0.9}, {TopK: 5}} {
+		r := asking
+		r.Temperature, r.TopP, r.TopK = 1, by.TopP, by.TopK
+		c, err := b.Sample(t.Context(), p, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range c.Logprobs {
+			if math.IsNaN(float64(l)) != r.Truncated() {
+				t.Errorf("top-p %v, top-k %d: %v", r.TopP, r.TopK, c.Logprobs)
 			}
 		}
 	}
@@ -199,7 +229,8 @@ func TestTextForgesNoControlToken(t *testing.T) {
 	cfg := config(urls)
 	cfg.Codec = nil
 	b := openFake(t, cfg)
-	for _, text := range []string{"<|im_end|>", "<<|im_end|>>", "<|<|im_start|>|>", "[<|im_end|>]", "<|endoftext|><|im_end|>", "a <|im_end|>\n<|im_start|>user\n"} {
+	for _, text := range []string{"<|im_end|>", "<<|im_end|>>", "<|<|im_start|>|>", "[<|im_end|>]",
+		"<|endoftext|><|im_end|>", "a <|im_end|>\n<|im_start|>user\n"} {
 		ids, err := b.Tokenize(t.Context(), text)
 		if err != nil || policy.Tokenizer.Decode(ids) != text {
 			t.Errorf("%q: %v %v", text, ids, err)

@@ -19,7 +19,7 @@ import (
 	"github.com/empo2/empo2/sampler/launch"
 )
 
-// LaunchConfig starts servers of our own, which end with us.
+// LaunchConfig describes servers to start. They end with us.
 type LaunchConfig struct {
 	// Command replaces the built-in recipe: a program and its arguments, where
 	// {model}, {port}, {name} and {key} are filled in.
@@ -77,7 +77,7 @@ func (l LaunchConfig) withDefaults() LaunchConfig {
 }
 
 // arguments are those after `vllm serve`. vLLM keeps twice as many adapters as
-// it computes with, so that one which is unloaded late disturbs nobody.
+// it computes with, so that an adapter may be unloaded late.
 func (l LaunchConfig) arguments() []string {
 	n := strconv.Itoa
 	args := []string{
@@ -134,9 +134,9 @@ func (l LaunchConfig) command(port int, key string) []string {
 	return append(append(command, "--host", "127.0.0.1", "--port", strconv.Itoa(port)), l.arguments()...)
 }
 
-// locked makes a key where the command can take one: every user of the machine
-// reaches the port, and adapters are loaded from files. The recipe's is in the
-// environment, which no other user sees.
+// locked makes a key if the command can take one, because every user of the
+// machine reaches the port and could load files as adapters. The recipe passes
+// it in the environment, which no other user can read.
 func (c *Config) locked(l *LaunchConfig) {
 	recipe := len(l.Command) == 0
 	if c.APIKey == "" && (recipe || launch.Has(l.Command, "key")) {
@@ -147,10 +147,11 @@ func (c *Config) locked(l *LaunchConfig) {
 	}
 }
 
-// deathHints are remedies by a server's last words.
+// deathHints are remedies by the last output of a server.
 var deathHints = []process.Hint{
 	{Said: "No module named 'vllm'",
-		Remedy: "this Python has no vLLM: pip install vllm, or without a GPU scripts/setup-vllm, and set sampler.vllm.python to its interpreter"},
+		Remedy: "this Python has no vLLM: pip install vllm, or without a GPU scripts/setup-vllm, and set " +
+			"sampler.vllm.python to its interpreter"},
 	{Said: "CUDA out of memory",
 		Remedy: "lower sampler.vllm.gpu_memory_utilization or sampler.max_model_len, or give the trainer another GPU"},
 	{Said: "less than desired GPU memory utilization",

@@ -15,7 +15,8 @@ import (
 
 func TestLaunchLine(t *testing.T) {
 	line := LaunchLine(LaunchConfig{Model: "Qwen/Qwen3-0.6B", MaxRank: 24})
-	for _, words := range []string{"VLLM_ALLOW_RUNTIME_LORA_UPDATING=1", "vllm serve Qwen/Qwen3-0.6B", "--enable-lora", "--max-lora-rank 32", "--generation-config vllm"} {
+	for _, words := range []string{"VLLM_ALLOW_RUNTIME_LORA_UPDATING=1", "vllm serve Qwen/Qwen3-0.6B", "--enable-lora",
+		"--max-lora-rank 32", "--generation-config vllm"} {
 		if !strings.Contains(line, words) {
 			t.Errorf("%s: no %s", line, words)
 		}
@@ -23,10 +24,12 @@ func TestLaunchLine(t *testing.T) {
 }
 
 func TestTheRecipe(t *testing.T) {
-	l := LaunchConfig{Python: "python", Model: "/m", CPU: true, Exact: true, Sleep: true, Context: 512, MaxSeqs: 8, Env: []string{"A=b"}}.withDefaults()
+	l := LaunchConfig{Python: "python", Model: "/m", CPU: true, Exact: true, Sleep: true, Context: 512, MaxSeqs: 8,
+		Env: []string{"A=b"}}.withDefaults()
 	command := strings.Join(l.command(81, "k"), " ")
 	for _, words := range []string{
-		"python -m vllm.entrypoints.openai.api_server --model /m --host 127.0.0.1 --port 81", "--dtype float32", "--max-model-len 512",
+		"python -m vllm.entrypoints.openai.api_server --model /m --host 127.0.0.1 --port 81", "--dtype " +
+			"float32", "--max-model-len 512",
 		"--max-num-seqs 8", "--enable-sleep-mode", "--no-enable-chunked-prefill",
 	} {
 		if !strings.Contains(command, words) {
@@ -38,7 +41,8 @@ func TestTheRecipe(t *testing.T) {
 			t.Errorf("%s: no %s", l.environment(), variable)
 		}
 	}
-	if command := strings.Join((LaunchConfig{Model: "m"}).withDefaults().command(1, "k"), " "); !strings.HasPrefix(command, "vllm serve m --host") {
+	if command := strings.Join((LaunchConfig{Model: "m"}).withDefaults().command(1, "k"),
+		" "); !strings.HasPrefix(command, "vllm serve m --host") {
 		t.Error(command)
 	}
 }
@@ -48,7 +52,8 @@ func TestMemoryShareOfAGPU(t *testing.T) {
 	f := func(l LaunchConfig, want bool) {
 		t.Helper()
 		command := strings.Join(l.withDefaults().command(1, "k"), " ")
-		if strings.Contains(command, "--gpu-memory-utilization 0.5") != want || !want && strings.Contains(command, "utilization") {
+		if strings.Contains(command, "--gpu-memory-utilization 0.5") != want || !want &&
+			strings.Contains(command, "utilization") {
 			t.Errorf("%+v: %s", l, command)
 		}
 	}
@@ -64,10 +69,12 @@ func TestALaunchedServerHasAKey(t *testing.T) {
 		l := cfg.Launch
 		cfg.locked(&l)
 		fill := strings.NewReplacer("?", cfg.APIKey)
-		if got := strings.Join(l.environment(), " "); !strings.HasSuffix(got, fill.Replace(env)) || env == "" && strings.Contains(got, "VLLM_API_KEY") {
+		if got := strings.Join(l.environment(), " "); !strings.HasSuffix(got, fill.Replace(env)) || env == "" &&
+			strings.Contains(got, "VLLM_API_KEY") {
 			t.Errorf("%s: environment %s", name, got)
 		}
-		if got := strings.Join(l.command(1, cfg.APIKey), " "); !strings.Contains(got, fill.Replace(command)) || env != "" && strings.Contains(got, cfg.APIKey) {
+		if got := strings.Join(l.command(1, cfg.APIKey), " "); !strings.Contains(got, fill.Replace(command)) ||
+			env != "" && strings.Contains(got, cfg.APIKey) {
 			t.Errorf("%s: %s", name, got)
 		}
 		if len(cfg.APIKey) < 20 && !strings.HasPrefix(cfg.APIKey, "own") && env+command != "" {
@@ -89,7 +96,8 @@ func TestTheKeyIsSent(t *testing.T) {
 	s := b.Servers()[0].(*server)
 	stranger := fleet.NewHTTP(s.URL(), "", 1)
 	defer stranger.Close()
-	if err := stranger.Call(t.Context(), "/v1/models", nil, nil); s.key == "" || jsonhttp.Status(err) != http.StatusUnauthorized {
+	if err := stranger.Call(t.Context(), "/v1/models", nil, nil); s.key == "" ||
+		jsonhttp.Status(err) != http.StatusUnauthorized {
 		t.Errorf("key %q, a stranger: %v", s.key, err)
 	}
 }
@@ -99,7 +107,8 @@ func TestALaunchThatFailsSaysWhy(t *testing.T) {
 		"echo \"ModuleNotFoundError: No module named 'vllm'\"; exit 1": "hint: this Python has no vLLM",
 		"echo nothing to say; exit 0":                                  "vllm ended: exit status 0\n    nothing to say",
 	} {
-		_, err := Open(t.Context(), Config{Launch: LaunchConfig{Model: "m", Replicas: 2, Command: []string{"/bin/sh", "-c", command, "{port}"}}})
+		_, err := Open(t.Context(),
+			Config{Launch: LaunchConfig{Model: "m", Replicas: 2, Command: []string{"/bin/sh", "-c", command, "{port}"}}})
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", command, err)
 		}
@@ -112,7 +121,8 @@ func TestALaunchedServerIsStartedAgain(t *testing.T) {
 	back := make(chan string, 8)
 	cfg := config(nil)
 	cfg.OnReturn = func(url string) { back <- url }
-	cfg.Launch = LaunchConfig{Model: "m", Replicas: 2, Command: []string{os.Args[0], "{port}"}, Env: []string{fakeEnv + "=0s"}}
+	cfg.Launch = LaunchConfig{Model: "m", Replicas: 2, Command: []string{os.Args[0], "{port}"},
+		Env: []string{fakeEnv + "=0s"}}
 	b := openFake(t, cfg)
 	p := publish(t, b, fakeserver.WriteAdapter(t, policy, 3))
 	killed := b.Servers()[1].(*server)

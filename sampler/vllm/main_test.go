@@ -72,7 +72,8 @@ func fakes(t testing.TB, n int) (servers []*fakeserver.VLLM, urls []string) {
 func config(urls []string) Config {
 	return Config{
 		URLs: urls, Codec: codec{policy.Tokenizer}, CacheSalt: true,
-		HealthInterval: 20 * time.Millisecond, LoadTimeout: 10 * time.Second, RequestTimeout: 10 * time.Second, Patience: 10 * time.Second,
+		HealthInterval: 20 * time.Millisecond, LoadTimeout: 10 * time.Second, RequestTimeout: 10 * time.Second,
+		Patience: 10 * time.Second,
 	}
 }
 

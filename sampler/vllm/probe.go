@@ -20,18 +20,23 @@ import (
 // Remedies for what a server, as launched, cannot do.
 const (
 	adaptersHint = "start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment and --enable-lora"
-	rankHint     = "start it with --max-lora-rank of at least the adapter's rank (allowed: 1, 8, 16, 32, 64, 128, 256, 320, 512)"
-	residentHint = "start it with a higher --max-loras (and --max-cpu-loras)"
-	contextHint  = "raise sampler.max_model_len, or start a server of your own with a higher --max-model-len"
-	idsHint      = "token ids in answers need vLLM 0.10.2 or newer"
-	spaceHint    = "start it with --logprobs-mode raw_logprobs, vLLM's default, or sample at temperature 1"
-	sleepHint    = "set sampler.vllm.sleep where empo2 launches it, or start it with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1 in its environment, on a GPU"
+	rankHint     = "start it with --max-lora-rank of at least the adapter's rank (allowed: 1, 8, 16, 32, 64, 128, " +
+		"256, 320, 512)"
+	residentHint  = "start it with a higher --max-loras (and --max-cpu-loras)"
+	contextHint   = "raise sampler.max_model_len, or start a server of your own with a higher --max-model-len"
+	idsHint       = "token ids in answers need vLLM 0.10.2 or newer"
+	spaceHint     = "start it with --logprobs-mode raw_logprobs, vLLM's default, or sample at temperature 1"
+	cacheHint     = "set sampler.vllm.cache_salt, or start it with --no-enable-prefix-caching"
+	precisionHint = "start it with --dtype float32, or compute in the trainer's dtype"
+	sleepHint     = "set sampler.vllm.sleep where empo2 launches it, or start it with --enable-sleep-mode and " +
+		"VLLM_SERVER_DEV_MODE=1 in its environment, on a GPU"
 )
 
 func hints() map[string]string {
 	return map[string]string{
 		"adapters": adaptersHint, "max_rank": rankHint, "max_resident": residentHint, "context_length": contextHint,
 		"ids_out": idsHint, "logprobs": idsHint, "logprob_space": spaceHint, "sleep": sleepHint,
+		sampler.HintStaleCache: cacheHint, sampler.HintLowPrecision: precisionHint,
 		"adapter_format": "vLLM reads PEFT directories",
 	}
 }
@@ -50,7 +55,7 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 		return fleet.Probe{}, err
 	}
 	p := fleet.Probe{Model: m.ID, Root: m.Root, Capabilities: sampler.Capabilities{
-		Server: "vllm", Version: version.Version, IDsIn: true, Adapters: "none", AdapterFormat: "peft",
+		Server: "vllm", Version: version.Version, IDsIn: true, StopStrings: true, Adapters: "none", AdapterFormat: "peft",
 		ContextLength: m.Context, Replicas: 1, Hints: hints(),
 	}}
 	c := &p.Capabilities
@@ -77,7 +82,8 @@ func notVLLM(err error) error {
 	case http.StatusUnauthorized:
 		return fmt.Errorf("%w\n  hint: put the server's --api-key into EMPO2_SERVER_KEY", err)
 	}
-	return fmt.Errorf("%w\n  hint: is the server running, and reachable from here? sampler.vllm.urls names the address", err)
+	return fmt.Errorf("%w\n"+
+		"  hint: is the server running, and reachable from here? sampler.vllm.urls names the address", err)
 }
 
 // base is the model to serve from.
@@ -99,7 +105,9 @@ func (s *server) base(ctx context.Context) (fleet.Model, error) {
 	}
 	switch {
 	case len(found) == 0 || s.want == "" && len(names) > 1:
-		return fleet.Model{}, fmt.Errorf("it serves %s, not %q\n  hint: set sampler.served_model_name to the name that the server gives it (--served-model-name)", strings.Join(names, ", "), s.want)
+		return fleet.Model{}, fmt.Errorf("it serves %s, not %q\n"+
+			"  hint: set sampler.served_model_name to the name that the server gives it "+
+			"(--served-model-name)", strings.Join(names, ", "), s.want)
 	case found[0].Context < 1:
 		return fleet.Model{}, fmt.Errorf("it gives %s a context of %d tokens", found[0].ID, found[0].Context)
 	}
@@ -108,8 +116,8 @@ func (s *server) base(ctx context.Context) (fleet.Model, error) {
 
 var vocabularySize = regexp.MustCompile(`Vocabulary size: (\d+)`)
 
-// vocabulary asks for something outside of it; the refusal says how large it
-// is. 0: it does not.
+// vocabulary asks for a token outside of the vocabulary. The refusal tells its
+// size; 0: unknown.
 func (s *server) vocabulary(ctx context.Context, name string) (int, error) {
 	q := ask(name, []int32{0}, 1)
 	q.LogitBias = map[string]float64{strconv.Itoa(math.MaxInt32): 1}
@@ -127,9 +135,8 @@ func (s *server) vocabulary(ctx context.Context, name string) (int, error) {
 	return strconv.Atoi(m[1])
 }
 
-// writes samples at a temperature of 0.5 where only one id is allowed. After
-// the temperature and the filters that id is certain; before, it is not for
-// two different ones.
+// writes samples at temperature 0.5 where only one id is allowed. In processed
+// log-probs that id is certain; in raw ones two different ids cannot both be.
 func (s *server) writes(ctx context.Context, name string, c *sampler.Capabilities) error {
 	certain := true
 	for _, id := range []int32{0, int32(max(c.VocabSize, 4) / 2)} {
@@ -154,8 +161,8 @@ func (s *server) writes(ctx context.Context, name string, c *sampler.Capabilitie
 
 var maxLoras = regexp.MustCompile(`vllm:lora_requests_info\{[^}]*max_lora="(\d+)"`)
 
-// adapts: the route that loads is there only where it is allowed, and says
-// that it needs a name.
+// adapts probes the route that loads adapters. It exists only if the server may
+// load adapters, and demands a name.
 func (s *server) adapts(ctx context.Context, c *sampler.Capabilities) error {
 	err := s.Call(ctx, "/v1/load_lora_adapter", struct{}{}, nil)
 	switch status := jsonhttp.Status(err); {
@@ -183,16 +190,17 @@ const notEnabled = "LoRA is not enabled"
 
 var largestRank = regexp.MustCompile(`greater than max_lora_rank (\d+)`)
 
-// loads offers an adapter of an absurd rank. The refusal says that adapters
-// are not enabled, or how large a rank may be: 0, not known, where the server
-// does not see our files.
+// loads offers an adapter of an absurd rank. The refusal says that adapters are
+// not enabled, or how large a rank may be; 0: unknown, because the server
+// cannot read our files.
 func (s *server) loads(ctx context.Context) (adapters string, rank int, err error) {
 	dir, err := os.MkdirTemp("", "empo2-rank-")
 	if err != nil {
 		return "", 0, err
 	}
 	defer os.RemoveAll(dir)
-	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(filepath.Join(dir, "adapter_config.json"), []byte(absurd), 0o644)); err != nil {
+	if err := errors.Join(os.Chmod(dir, 0o755),
+		os.WriteFile(filepath.Join(dir, "adapter_config.json"), []byte(absurd), 0o644)); err != nil {
 		return "", 0, err
 	}
 	err = s.LoadAdapter(ctx, filepath.Base(dir), dir)

@@ -109,7 +109,8 @@ func testCapabilities(t *testing.T, b *Backend) {
 	}
 	c.Hints = nil
 	want := sampler.Capabilities{
-		Server: "vllm", Version: c.Version, IDsIn: true, IDsOut: true, Logprobs: true, LogprobSpace: "raw", Adapters: "runtime", AdapterFormat: "peft",
+		Server: "vllm", Version: c.Version, IDsIn: true, IDsOut: true, Logprobs: true, LogprobSpace: "raw",
+		Adapters: "runtime", AdapterFormat: "peft",
 		MaxRank: 16, MaxResident: 4, ContextLength: 1024, Parallel: 64, VocabSize: 512, Replicas: 1,
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
@@ -233,7 +234,8 @@ func testSwap(t *testing.T, r *real, own *server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d requests, first token %v, most resident %d, largest difference %.2g", got.Requests, got.First, got.Resident, got.MaxDiff)
+	t.Logf("%d requests, first token %v, most resident %d, largest difference %.2g", got.Requests, got.First,
+		got.Resident, got.MaxDiff)
 	if got.Failed != 0 || got.Wrong != 0 || got.Requests == 0 || got.Resident > 4 {
 		t.Errorf("%d failed, %d wrong, %d resident: %v", got.Failed, got.Wrong, got.Resident, got.Err)
 	}

@@ -93,17 +93,21 @@ func replay(t *testing.T, e exchange) *server {
 
 func TestRecordedCompletions(t *testing.T) {
 	all := recorded(t)
-	for _, name := range []string{"completion_base", "completion_v1", "completion_greedy", "completion_temp05", "completion_cache_salt", "completion_force_eos"} {
+	for _, name := range []string{"completion_base", "completion_v1", "completion_greedy", "completion_temp05",
+		"completion_cache_salt", "completion_force_eos"} {
 		var asked question
 		if err := json.Unmarshal(all[name].Request.Body, &asked); err != nil {
 			t.Fatal(name, err)
 		}
-		a, err := replay(t, all[name]).Complete(t.Context(), asked.Model, sampler.Request{Prompt: asked.Prompt, MaxTokens: asked.MaxTokens})
-		if err != nil || a.Model != asked.Model || len(a.IDs) == 0 || len(a.IDs) != len(a.Logprobs) || a.Prompt != len(asked.Prompt) || a.Finish == "" {
+		a, err := replay(t, all[name]).Complete(t.Context(), asked.Model,
+			sampler.Request{Prompt: asked.Prompt, MaxTokens: asked.MaxTokens})
+		if err != nil || a.Model != asked.Model || len(a.IDs) == 0 || len(a.IDs) != len(a.Logprobs) ||
+			a.Prompt != len(asked.Prompt) || a.Finish == "" {
 			t.Errorf("%s: %+v %v", name, a, err)
 		}
 	}
-	_, err := replay(t, all["completion_batch_prompts"]).Complete(t.Context(), "run-v000001", sampler.Request{Prompt: []int32{1}, MaxTokens: 2})
+	_, err := replay(t, all["completion_batch_prompts"]).Complete(t.Context(), "run-v000001",
+		sampler.Request{Prompt: []int32{1}, MaxTokens: 2})
 	if err == nil {
 		t.Error("two choices were taken for one")
 	}
@@ -116,19 +120,22 @@ func TestRecordedRefusals(t *testing.T) {
 		return err
 	}
 	for name, is := range map[string]error{
-		"err_unknown_model": fleet.ErrUnknownModel, "completion_after_unload": fleet.ErrUnknownModel, "err_prompt_too_long": sampler.ErrContextFull,
+		"err_unknown_model": fleet.ErrUnknownModel, "completion_after_unload": fleet.ErrUnknownModel,
+		"err_prompt_too_long": sampler.ErrContextFull,
 	} {
 		if err := complete(name); !errors.Is(err, is) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for _, name := range []string{"err_bad_temperature", "err_token_out_of_vocab", "err_logprobs_too_many", "err_empty_prompt"} {
+	for _, name := range []string{"err_bad_temperature", "err_token_out_of_vocab", "err_logprobs_too_many",
+		"err_empty_prompt"} {
 		if err := complete(name); jsonhttp.Status(err) != 400 || errors.Is(err, fleet.ErrLost) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	for name, hint := range map[string]string{
-		"load_rank_too_large": "--max-lora-rank", "load_missing_path": "reads the directory itself", "load_duplicate": "", "err_unknown_route": "--enable-lora",
+		"load_rank_too_large": "--max-lora-rank", "load_missing_path": "reads the directory " +
+			"itself", "load_duplicate": "", "err_unknown_route": "--enable-lora",
 	} {
 		err := replay(t, all[name]).LoadAdapter(t.Context(), "x", "/x")
 		if err == nil || !strings.Contains(err.Error(), hint) {
@@ -143,15 +150,20 @@ func TestRecordedRefusals(t *testing.T) {
 func TestRecordedSuccesses(t *testing.T) {
 	all := recorded(t)
 	for name, f := range map[string]func(*server) error{
-		"health": func(s *server) error { return s.Health(t.Context()) }, "load_v1": func(s *server) error { return s.LoadAdapter(t.Context(), "x", "/x") },
-		"unload_v2": func(s *server) error { return s.UnloadAdapter(t.Context(), "x") }, "sleep_l1": func(s *server) error { return s.Sleep(t.Context()) },
+		"health":  func(s *server) error { return s.Health(t.Context()) },
+		"load_v1": func(s *server) error { return s.LoadAdapter(t.Context(), "x", "/x") },
+		"unload_v2": func(s *server) error {
+			return s.UnloadAdapter(t.Context(),
+				"x")
+		}, "sleep_l1": func(s *server) error { return s.Sleep(t.Context()) },
 	} {
 		if err := f(replay(t, all[name])); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	adapters, err := replay(t, all["models_two_adapters"]).Adapters(t.Context())
-	if err != nil || !maps.Equal(adapters, map[string]string{"run-v000001": "/adapters/v1", "run-v000002": "/adapters/v2"}) {
+	if err != nil || !maps.Equal(adapters,
+		map[string]string{"run-v000001": "/adapters/v1", "run-v000002": "/adapters/v2"}) {
 		t.Error(adapters, err)
 	}
 	if l, err := replay(t, all["metrics"]).Load(t.Context()); err != nil || l != (fleet.Load{}) {

@@ -18,11 +18,11 @@ import (
 )
 
 var (
-	_ fleet.Server = (*server)(nil)
-	_ fleet.Dozer  = (*server)(nil)
+	_ fleet.Server  = (*server)(nil)
+	_ fleet.Sleeper = (*server)(nil)
 )
 
-// server is one vLLM. Its HTTP is that of version 0.32.0, recorded.
+// server is one vLLM server. Requests follow recordings of version 0.32.0.
 type server struct {
 	*fleet.Client
 	want string // the base model's name; empty: the only one
@@ -43,21 +43,24 @@ func (s *server) LoadAdapter(ctx context.Context, name, dir string) error {
 	return withHint(err, loadHints)
 }
 
-// UnloadAdapter forgets the name; the engine keeps the adapter until it needs
-// its place.
+// UnloadAdapter removes the name. The engine keeps the adapter until it needs
+// the memory.
 func (s *server) UnloadAdapter(ctx context.Context, name string) error {
 	return s.Call(ctx, "/v1/unload_lora_adapter", map[string]string{"lora_name": name}, nil)
 }
 
-// loadHints are remedies by what the server says to a load.
+// loadHints are remedies by the server's answer to a load.
 var loadHints = []process.Hint{
 	{Said: "greater than max_lora_rank", Remedy: rankHint},
-	{Said: "No adapter found", Remedy: "the server reads the directory itself: it must see the same path, on the same machine or a shared disk, and its user must be able to read the files"},
+	{Said: "No adapter found",
+		Remedy: "the server reads the directory itself: it must see the same path, on the same machine or a shared disk, " +
+			"and its user must be able to read the files"},
 	{Said: notEnabled, Remedy: adaptersHint},
 	{Said: "Not Found", Remedy: adaptersHint},
 	{Said: "size mismatch", Remedy: "the adapter belongs to another base model: serve the model that the trainer trains"},
 	{Said: "shape", Remedy: "the adapter belongs to another base model: serve the model that the trainer trains"},
-	{Said: "add_lora", Remedy: "the server's log has the reason; likely an adapter of another base model, or modules that vLLM does not adapt"},
+	{Said: "add_lora", Remedy: "the server's log has the reason; likely an adapter of another base model, or modules " +
+		"that vLLM does not adapt"},
 }
 
 func withHint(err error, hints []process.Hint) error {
@@ -109,8 +112,8 @@ func gauge(text, name string) (sum float64, known bool) {
 	return sum, known
 }
 
-// sleeping is refused where there are no routes for it: they are there only in
-// development mode.
+// sleeping fails if the server has no routes for sleeping: only development
+// mode has them.
 func (s *server) sleeping(ctx context.Context) (bool, error) {
 	var is struct {
 		Sleeping bool `json:"is_sleeping"`
@@ -119,7 +122,7 @@ func (s *server) sleeping(ctx context.Context) (bool, error) {
 	return is.Sleeping, err
 }
 
-// Asleep is false where the server cannot sleep.
+// Asleep is false if the server cannot sleep.
 func (s *server) Asleep(ctx context.Context) (bool, error) {
 	asleep, err := s.sleeping(ctx)
 	switch {
@@ -131,8 +134,8 @@ func (s *server) Asleep(ctx context.Context) (bool, error) {
 	return asleep, nil
 }
 
-// Sleep keeps the weights in the host's memory and drops the cache: level 1,
-// as after level 2 the weights would have to be loaded by other means.
+// Sleep keeps the weights in the host's memory and drops the cache (level 1).
+// After level 2 the weights would have to be loaded by other means.
 func (s *server) Sleep(ctx context.Context) error {
 	return s.Call(ctx, "/sleep?level=1", struct{}{}, nil)
 }
@@ -142,8 +145,8 @@ func (s *server) Wake(ctx context.Context) error {
 	return s.Call(ctx, "/wake_up", struct{}{}, nil)
 }
 
-// question is the body of a completion. Nothing is left to the server's
-// defaults, which may be those of the model's generation_config.json.
+// question is the body of a completion. It sets every parameter, because the
+// server's defaults may come from the model's generation_config.json.
 type question struct {
 	Model             string             `json:"model"`
 	Prompt            []int32            `json:"prompt"`
@@ -164,6 +167,7 @@ type question struct {
 	CacheSalt         string             `json:"cache_salt,omitempty"`
 	AllowedIDs        []int32            `json:"allowed_token_ids,omitempty"`
 	LogitBias         map[string]float64 `json:"logit_bias,omitempty"`
+	Stop              []string           `json:"stop,omitempty"`
 }
 
 func ask(model string, prompt []int32, tokens int) question {
@@ -173,7 +177,7 @@ func ask(model string, prompt []int32, tokens int) question {
 	}
 }
 
-// completion is what is read of the server's answer.
+// completion is the part of the server's answer that is read.
 type completion struct {
 	Model   string `json:"model"`
 	Choices []struct {
@@ -188,11 +192,11 @@ type completion struct {
 	} `json:"choices"`
 }
 
-// Complete asks for one completion. A seed goes only with sampling: it changes
-// nothing else, and vLLM on a CPU with chunked prefill dies of it.
+// Complete asks for one completion. A seed is sent only with sampling: greedy
+// requests do not need it, and it crashes vLLM on a CPU with chunked prefill.
 func (s *server) Complete(ctx context.Context, name string, r sampler.Request) (fleet.Answer, error) {
 	q := ask(name, r.Prompt, r.MaxTokens)
-	q.Temperature = r.Temperature
+	q.Temperature, q.TopP, q.TopK, q.Stop = r.Temperature, r.NucleusP(), r.TopK, r.Stop
 	if r.Temperature > 0 {
 		seed := int64(r.Seed & math.MaxInt64)
 		q.Seed = &seed
@@ -202,7 +206,8 @@ func (s *server) Complete(ctx context.Context, name string, r sampler.Request) (
 	}
 	a, err := s.complete(ctx, q)
 	if err == nil && !slices.Equal(a.prompt, r.Prompt) {
-		return fleet.Answer{}, fmt.Errorf("the server read another prompt than was sent: %d ids, %d were sent", len(a.prompt), len(r.Prompt))
+		return fleet.Answer{}, fmt.Errorf("the server read another prompt than was sent: %d ids, %d were sent",
+			len(a.prompt), len(r.Prompt))
 	}
 	return a.Answer, err
 }
@@ -221,7 +226,7 @@ func (s *server) complete(ctx context.Context, q question) (answer, error) {
 	return c.read()
 }
 
-// completionError tells what may be sent again and what cannot be answered.
+// completionError classifies an error: whether the request may be sent again.
 func completionError(err error) error {
 	status := jsonhttp.Status(err)
 	switch {
@@ -237,13 +242,14 @@ func completionError(err error) error {
 	return err
 }
 
-// read checks that ids and log-probs speak of the same tokens.
+// read checks that ids and log-probs are of the same tokens.
 func (c *completion) read() (answer, error) {
 	if len(c.Choices) != 1 {
 		return answer{}, fmt.Errorf("%d choices, one was asked for", len(c.Choices))
 	}
 	choice := c.Choices[0]
-	a := answer{fleet.Answer{Model: c.Model, Prompt: len(choice.PromptIDs), IDs: choice.IDs, Text: choice.Text, Finish: fleet.Finish(choice.Finish)}, choice.PromptIDs}
+	a := answer{fleet.Answer{Model: c.Model, Prompt: len(choice.PromptIDs), IDs: choice.IDs, Text: choice.Text,
+		Finish: fleet.Finish(choice.Finish)}, choice.PromptIDs}
 	l := choice.Logprobs
 	if l == nil {
 		return a, nil

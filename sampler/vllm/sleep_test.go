@@ -72,7 +72,8 @@ func TestAServerThatWakesUpWrongIsNotUsed(t *testing.T) {
 func TestSleepIsRefusedWhereItIsNotOffered(t *testing.T) {
 	_, urls := fakes(t, 1)
 	b := openFake(t, config(urls))
-	if err := b.Sleep(t.Context()); !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "--enable-sleep-mode") {
+	if err := b.Sleep(t.Context()); !errors.Is(err, errors.ErrUnsupported) ||
+		!strings.Contains(err.Error(), "--enable-sleep-mode") {
 		t.Error(err)
 	}
 	if err := b.Wake(t.Context()); !errors.Is(err, errors.ErrUnsupported) {

@@ -17,13 +17,14 @@ import (
 // checkText is what versions answer to when replicas are compared.
 const checkText = "The quick brown fox opens a door."
 
-// Tokenize encodes text, nothing added and control tokens taken as plain text.
+// Tokenize encodes text and adds no tokens. Control tokens written in it are
+// plain text.
 func (b *Backend) Tokenize(ctx context.Context, text string) ([]int32, error) {
 	return b.text.Tokenize(ctx, text)
 }
 
-// ControlToken is the id of the control token written as text, for example
-// "<|im_end|>". It is an error if the model has no such token.
+// ControlToken returns the id of a control token, for example "<|im_end|>". It
+// returns an error if the model has no such token.
 func (b *Backend) ControlToken(ctx context.Context, text string) (int32, error) {
 	return b.text.ControlToken(ctx, text)
 }
@@ -42,7 +43,8 @@ func (c *Config) tokenizer(servers []fleet.Server) tokenizer {
 	return t
 }
 
-// tokenize is the server's own: control tokens in text become their ids.
+// tokenize uses the server's tokenizer: control tokens in text become their
+// ids.
 func (s *server) tokenize(ctx context.Context, text string) ([]int32, error) {
 	var answer struct {
 		Tokens []int32 `json:"tokens"`
@@ -51,9 +53,9 @@ func (s *server) tokenize(ctx context.Context, text string) ([]int32, error) {
 	return answer.Tokens, err
 }
 
-// plain makes of the servers' tokenizer one in which text forges no control
-// token. The server reads them wherever they stand, so a text is cut within
-// every place that may be one, and its pieces are tokenized alone.
+// plain is the servers' tokenizer for text in which control tokens are plain
+// text. The servers parse control tokens, so that a text is split inside each
+// of them and its parts are tokenized separately.
 type plain struct {
 	servers []*server
 	timeout time.Duration
@@ -64,15 +66,15 @@ type plain struct {
 
 const maxSingle = 4096
 
-// shapes are what control tokens look like: <|im_end|>, <s>,
-// <start_of_turn>, <｜User｜>, [INST].
+// shapes match what may be a control token: <|im_end|>, <s>, <start_of_turn>,
+// <｜User｜>, [INST].
 var shapes = []*regexp.Regexp{
 	regexp.MustCompile(`<[^<>\s]{1,64}>`),
 	regexp.MustCompile(`<\|[^|\n]{1,64}\|>`),
 	regexp.MustCompile(`\[[A-Za-z/_]{1,32}\]`),
 }
 
-// Tokenize encodes text; what would be a control token is cut after its first
+// Tokenize encodes text. A control token in it is split after its first
 // character.
 func (p *plain) Tokenize(ctx context.Context, text string) ([]int32, error) {
 	ids, err := p.plainly(ctx, text)
@@ -107,7 +109,7 @@ func (p *plain) plainly(ctx context.Context, text string) (ids []int32, err erro
 	return ids, p.unforged(ids)
 }
 
-// unforged is an error if there is a control token among ids after all.
+// unforged returns an error if the ids contain a control token.
 func (p *plain) unforged(ids []int32) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -134,7 +136,7 @@ func (p *plain) ControlToken(ctx context.Context, text string) (int32, error) {
 	return id, nil
 }
 
-// lookUp is the one id of a text, −1 if it has several.
+// lookUp returns the id of a text that is one token, else −1.
 func (p *plain) lookUp(ctx context.Context, text string) (int32, error) {
 	p.mu.Lock()
 	id, known := p.single[text]
@@ -180,7 +182,8 @@ func (p *plain) raw(ctx context.Context, text string) (ids []int32, err error) {
 // comparedTexts tell tokenizers of different models apart: letters, figures,
 // white space, other scripts and code.
 var comparedTexts = []string{
-	checkText, "x = [1, 22, 333];\n\treturn \"a_b\" != 'C'", "Größe 3,5 µm – naïve café", "日本語のテキスト и русский", "  two  spaces \n\n\nlines",
+	checkText, "x = [1, 22, 333];\n\treturn \"a_b\" != 'C'", "Größe 3,5 µm – naïve café",
+	"日本語のテキスト и русский", "  two  spaces \n\n\nlines",
 }
 
 const compareTimeout = time.Minute
@@ -188,7 +191,8 @@ const compareTimeout = time.Minute
 // checkCodec is an error if the server has another tokenizer than the trainer,
 // which means another model.
 func (b *Backend) checkCodec(ctx context.Context, codec chat.Codec, s *server) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, compareTimeout, fmt.Errorf("tokenizers not compared within %v", compareTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, compareTimeout,
+		fmt.Errorf("tokenizers not compared within %v", compareTimeout))
 	defer cancel()
 	for _, text := range comparedTexts {
 		own, err := codec.Tokenize(ctx, text)
@@ -201,7 +205,8 @@ func (b *Backend) checkCodec(ctx context.Context, codec chat.Codec, s *server) e
 		}
 		if !slices.Equal(own, theirs) {
 			name, root := b.Model()
-			return fmt.Errorf("wrong model on the server: it serves %s (%s), whose tokenizer makes %v of %q, the trainer's makes %v\n  hint: serve the model that model.path names",
+			return fmt.Errorf("wrong model on the server: it serves %s (%s), whose tokenizer makes %v of %q, the trainer's "+
+				"makes %v\n  hint: serve the model that model.path names",
 				name, root, theirs, text, own)
 		}
 	}

@@ -1,12 +1,12 @@
-// Package vllm serves policies with one or several vLLM servers, somebody
-// else's or launched here, which load LoRA adapters while they run.
+// Package vllm serves policies with one or several vLLM servers, running or
+// launched here, which load LoRA adapters while they run.
 //
-// Prompts go in and answers come out as token ids. Every version has its own
-// directory and name, so that vLLM's prefix cache, keyed by name and path,
-// never serves one version with the keys and values of another; a cache salt
-// makes sure of that across runs. Nothing is replaced in place: vLLM would
-// change the weights in the midst of a request and read the directory again at
-// every step. Behaviour is that of version 0.32.0, recorded and tested.
+// Prompts and answers are token ids. Every version has its own directory and
+// name, because vLLM's prefix cache is keyed by name and path: no version is
+// computed with the keys and values of another. A cache salt does the same
+// across runs. Adapters are never replaced under the same name: vLLM would
+// change the weights during a request and read the directory again at every
+// step. The tests use recordings of version 0.32.0.
 package vllm
 
 import (
@@ -30,40 +30,41 @@ var (
 	_ sampler.Sleeper    = (*Backend)(nil)
 )
 
-// Config says which servers and how. Either URLs or Launch.Model is needed.
+// Config describes the servers. Either URLs or Launch.Model is required.
 type Config struct {
-	// URLs are one per replica, for example http://127.0.0.1:8000, and none of a
-	// balancer before several: an adapter is loaded where the request arrives.
+	// URLs are one per replica, for example http://127.0.0.1:8000. A load
+	// balancer does not work: an adapter is loaded by the server that gets the
+	// request.
 	URLs  []string
 	Model string // the base model's served name; empty: the only one that the server has
-	Alias string // adapters are called <Alias>-v000012; one run's alone on a server; empty: "policy"
+	Alias string // adapters are named <Alias>-v000012; must differ between runs on one server; empty: "policy"
 	// APIKey is the server's --api-key; empty: none, or a random one for servers
 	// launched here by the recipe or a command with {key}.
 	APIKey string
-	// CacheSalt keeps this run's prefix caches apart from those of everybody
-	// else, also of an earlier run that used the same names and directories.
+	// CacheSalt separates this run's prefix caches from those of other clients
+	// and of earlier runs with the same names and directories.
 	CacheSalt bool
-	// Tolerance is how far a replica's log-probs may be from the trainer's when
-	// a version is published, in nats; 0: 0.05.
+	// Tolerance is the largest difference of a replica's log-probs from the
+	// trainer's when a version is published, in nats; 0: 0.05.
 	Tolerance float64
-	// Codec is the trainer's tokenizer. It is held against the server's at the
-	// start and used in its place. Nil: the server's, which reads control
-	// tokens in text; they are cut there.
+	// Codec is the trainer's tokenizer. It is compared with the server's at the
+	// start and used instead of it. Nil: the server's tokenizer is used.
 	Codec chat.Codec
 
-	RequestTimeout time.Duration // of one request on one replica; 0: 5 minutes
+	RequestTimeout time.Duration // of one request at one replica; 0: 5 minutes
 	LoadTimeout    time.Duration // until a version is served everywhere; 0: 2 minutes
-	HealthInterval time.Duration // between two looks at a replica; 0: 5 seconds
-	// Patience is how long requests wait while no replica is up; 0: 2 minutes,
-	// or what a launched server gets to start.
+	HealthInterval time.Duration // between two health checks of a replica; 0: 5 seconds
+	// Patience is how long requests wait while no replica is healthy; 0: 2
+	// minutes, or the start timeout of launched servers.
 	Patience    time.Duration
 	MaxInFlight int // requests at one replica; 0: 64
-	// Sleep says that servers are let sleep: one that sleeps at the start is
-	// woken, which else is an error.
+	// Sleep says that servers may sleep. A server that sleeps at the start is
+	// woken; without Sleep that is an error.
 	Sleep bool
 
 	Launch LaunchConfig // used if URLs is empty
-	// OnReturn, if not nil, is told the URL of a replica that is back in the pool.
+	// OnReturn, if not nil, is called with the URL of a replica that was
+	// readmitted.
 	OnReturn func(url string)
 	Log      zerolog.Logger // the zero value is silent
 }
@@ -74,15 +75,15 @@ type Backend struct {
 	text tokenizer
 }
 
-// A tokenizer is the trainer's or the servers'.
+// A tokenizer is the trainer's or that of the servers.
 type tokenizer interface {
 	chat.Tokenizer
 	chat.ControlTokens
 }
 
-// Open connects to the servers, or launches them, finds out what they can do
+// Open connects to the servers, or launches them. It probes what they can do
 // and whether they serve the trainer's model. The context bounds the start
-// only. Nothing is published yet.
+// only. No version is published yet.
 func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	b, err := open(ctx, cfg)
 	if err != nil {
@@ -98,7 +99,7 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 	}
 	text := cfg.tokenizer(servers)
 	pool, err := fleet.Open(ctx, fleet.Config{
-		Servers: servers, Alias: cfg.Alias, Tolerance: cfg.Tolerance,
+		Servers: servers, Section: "sampler.vllm", Alias: cfg.Alias, Tolerance: cfg.Tolerance,
 		Check:          func(ctx context.Context) ([]int32, error) { return text.Tokenize(ctx, checkText) },
 		RequestTimeout: cfg.RequestTimeout, LoadTimeout: cfg.LoadTimeout, HealthInterval: cfg.HealthInterval,
 		Patience: cfg.patience(), MaxInFlight: cfg.MaxInFlight, Sleep: cfg.Sleep, OnReturn: cfg.OnReturn, Log: cfg.Log,
@@ -115,7 +116,7 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 	return b, nil
 }
 
-// servers are clients of the URLs, or of processes of our own.
+// servers makes clients of the URLs, or launches processes.
 func (c *Config) servers(ctx context.Context) ([]fleet.Server, error) {
 	salt := ""
 	if c.CacheSalt {
@@ -126,7 +127,8 @@ func (c *Config) servers(ctx context.Context) ([]fleet.Server, error) {
 		connections = 64
 	}
 	client := func(url string) *server {
-		return &server{Client: &fleet.Client{HTTP: fleet.NewHTTP(url, c.APIKey, connections+8)}, want: c.Model, salt: salt, key: c.APIKey}
+		return &server{Client: &fleet.Client{HTTP: fleet.NewHTTP(url, c.APIKey, connections+8)}, want: c.Model, salt: salt,
+			key: c.APIKey}
 	}
 	if len(c.URLs) == 0 {
 		return c.launch(ctx, client)

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/sampler/rollout"
@@ -100,8 +99,7 @@ func realStep(t *testing.T, env string, sets ...string) orchestrator.StepMetrics
 		"algorithm.baseline=group", "eval.every=0", "eval.final_episodes=2"}, sets...) {
 		args = append(args, "--set", set)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
-	defer cancel()
+	ctx := t.Context()
 	var stderr strings.Builder
 	cmd := exec.CommandContext(ctx, "empo2", args...)
 	cmd.Stderr = &stderr

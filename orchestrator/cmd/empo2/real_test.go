@@ -36,8 +36,7 @@ func TestRealRunSurvivesKills(t *testing.T) {
 	}
 	eventually(t, "children of the killed empo2 are gone", func() bool { return !alive(killed.children) })
 
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
+	ctx := t.Context()
 	var stderr bytes.Buffer
 	second := exec.CommandContext(ctx, "empo2", args...)
 	second.Stderr = &stderr
@@ -78,8 +77,7 @@ type killedRun struct {
 func runUntilKilled(t *testing.T, args []string) *killedRun {
 	t.Helper()
 	r := &killedRun{}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
+	ctx := t.Context()
 	cmd := exec.CommandContext(ctx, "empo2", args...)
 	cmd.Stderr = &r.stderr
 	out, err := cmd.StdoutPipe()
@@ -183,11 +181,11 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.After(30 * time.Second); !ok(); {
+	for !ok() {
 		select {
 		case <-tick.C:
-		case <-deadline:
-			t.Errorf("not true after 30 s: %s", what)
+		case <-t.Context().Done():
+			t.Errorf("not true when the test ended: %s", what)
 			return
 		}
 	}

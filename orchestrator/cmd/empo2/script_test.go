@@ -11,7 +11,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"empo2": main})
+	testscript.Main(m, map[string]func(){"empo2": main, "fakepython": fakePython})
 }
 
 func TestScripts(t *testing.T) {
@@ -19,6 +19,11 @@ func TestScripts(t *testing.T) {
 		e.Setenv("EMPO2_CACHE", e.WorkDir+"/cache")
 		return nil
 	}})
+}
+
+// Whole runs of the command against fakes.
+func TestScenarios(t *testing.T) {
+	testscript.Run(t, testscript.Params{Dir: "testdata/scenario", Setup: withFakes, Cmds: scenarioCommands})
 }
 
 func TestExitCodes(t *testing.T) {

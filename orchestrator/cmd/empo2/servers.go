@@ -184,6 +184,9 @@ func openOllama(ctx context.Context, o opening) (served, error) {
 		Threads: all.Ollama.Threads, MaxInFlight: all.Concurrency, RequestTimeout: seconds(all.TimeoutSeconds),
 		PublishTimeout: seconds(all.LoadTimeoutSeconds), Logprobs: true, Log: o.log,
 	}
+	if o.codec == nil { // else the trainer renders the template
+		cfg.TemplateArgs = all.TemplateArgs
+	}
 	out := served{}
 	if o.codec != nil {
 		cfg.Codec = o.codec
@@ -248,7 +251,9 @@ func trains(c config.Config) bool { return c.Algorithm.Name != "adapt" }
 
 // needs is what a run with this configuration asks of its server.
 func needs(c config.Config, s served, can sampler.Capabilities) sampler.Requirements {
-	n := sampler.Requirements{Context: max(c.Rollout.MaxTokens, c.Reflection.MaxTokens) + shortestPrompt}
+	n := sampler.Requirements{
+		Context: max(c.Rollout.MaxTokens, c.Reflection.MaxTokens) + shortestPrompt, Stop: len(c.Rollout.Stop) > 0,
+	}
 	if !trains(c) {
 		return n
 	}

@@ -82,7 +82,8 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 		return t, nil
 	}
 	base := cmp.Or(c.Sampler.LlamaCPP.GGUF, t.model)
-	if t.gguf, err = llamacpp.EnsureBaseGGUF(ctx, t.python, t.sources, base, filepath.Join(cache, "gguf")); err != nil {
+	converter := trainerbridge.Converter{Python: t.python, SourceDir: t.sources, Log: log}
+	if t.gguf, err = llamacpp.EnsureBaseGGUF(ctx, converter, base, filepath.Join(cache, "gguf")); err != nil {
 		return fail(err)
 	}
 	if t.context == 0 {

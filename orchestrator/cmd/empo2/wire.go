@@ -139,8 +139,8 @@ func (r *run) connect(ctx context.Context, server served) error {
 	if template != nil && template.Unstable() != "" {
 		l.Log.Warn().Str("template", template.Name()).Str("why", template.Unstable()).Msg("the chat template does not only grow: every turn is a training row of its own")
 	}
-	l.Prompt = func() (prompt.Template, error) { return readFormat(l.Config) }
-	format, err := l.Prompt()
+	l.ReadPrompt = func() (prompt.Template, error) { return readFormat(l.Config) }
+	format, err := l.ReadPrompt()
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ func Run(t *testing.T, open func(t *testing.T, c Config) Fleet) {
 		{"a server is started again", (*misbehaving).startedAgain},
 		{"a replica comes back wrong", (*misbehaving).comesBackWrong},
 		{"all are dead", (*misbehaving).allDead},
-		{"a name is one content for ever", (*misbehaving).neverInPlace},
+		{"a name keeps its content", (*misbehaving).neverInPlace},
 		{"an earlier run's adapter goes", (*misbehaving).leftOver},
 		{"admission follows the server", (*misbehaving).admission},
 		{"sessions stay where they are", (*misbehaving).sticky},
@@ -69,7 +69,8 @@ type misbehaving struct {
 }
 
 // asked is the suite's request; nothing else asks for as many tokens.
-var asked = sampler.Request{Prompt: []int32{samplertest.Start, 50, samplertest.End}, MaxTokens: 21, Temperature: 1, Seed: 7}
+var asked = sampler.Request{Prompt: []int32{samplertest.Start, 50, samplertest.End}, MaxTokens: 21, Temperature: 1,
+	Seed: 7}
 
 // once makes the first asked request go wrong, on whichever replica.
 func once(fault samplertest.Fault) func(int, *fakeserver.Engine) {

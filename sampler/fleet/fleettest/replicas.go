@@ -36,7 +36,8 @@ func (m *misbehaving) oneIsWrong() {
 	}})
 	a := fakeserver.WriteAdapter(m.T, f.Engines[0].Policy, near)
 	_, err := f.Backend.Publish(m.Context(), a)
-	if !errors.Is(err, sampler.ErrCanary) || !strings.Contains(err.Error(), f.Engines[1].URL+": ") || !strings.Contains(err.Error(), "hint: ") {
+	if !errors.Is(err, sampler.ErrCanary) || !strings.Contains(err.Error(), f.Engines[1].URL+": ") ||
+		!strings.Contains(err.Error(), "hint: ") {
 		m.Errorf("%v, want the replica and a hint", err)
 	}
 	wrong.Store(false)
@@ -63,7 +64,8 @@ func (m *misbehaving) loadFails() {
 	_, p := m.publish(f, 1)
 	a := fakeserver.WriteAdapter(m.T, f.Engines[0].Policy, 2)
 	_, err := f.Backend.Publish(m.Context(), a)
-	if err == nil || !strings.Contains(err.Error(), f.Engines[1].URL) || !strings.Contains(err.Error(), "No space left on device") {
+	if err == nil || !strings.Contains(err.Error(), f.Engines[1].URL) ||
+		!strings.Contains(err.Error(), "No space left on device") {
 		m.Errorf("%v, want the replica and the reason", err)
 	}
 	for _, e := range f.Engines {
@@ -71,7 +73,8 @@ func (m *misbehaving) loadFails() {
 			m.Errorf("%s has %v", e.URL, got)
 		}
 	}
-	if _, err := f.Backend.Sample(m.Context(), sampler.Policy{Version: 2, Name: samplertest.Name(2)}, asked); !errors.Is(err, sampler.ErrPolicyGone) {
+	if _, err := f.Backend.Sample(m.Context(), sampler.Policy{Version: 2, Name: samplertest.Name(2)},
+		asked); !errors.Is(err, sampler.ErrPolicyGone) {
 		m.Errorf("a version that was not published: %v", err)
 	}
 	m.right(f, p)
@@ -108,14 +111,15 @@ func (m *misbehaving) loadFailsForAWhile() {
 func (m *misbehaving) dies() {
 	back := make(chan string, 8)
 	var died atomic.Pointer[fakeserver.Engine]
-	f := m.open(m.T, Config{Replicas: 3, OnReturn: func(url string) { back <- url }, Prepare: func(_ int, e *fakeserver.Engine) {
-		e.Fault = func(s fakeserver.Seen) samplertest.Fault {
-			if s.MaxTokens == asked.MaxTokens && died.CompareAndSwap(nil, e) {
-				return samplertest.FaultDie
+	f := m.open(m.T, Config{Replicas: 3, OnReturn: func(url string) { back <- url },
+		Prepare: func(_ int, e *fakeserver.Engine) {
+			e.Fault = func(s fakeserver.Seen) samplertest.Fault {
+				if s.MaxTokens == asked.MaxTokens && died.CompareAndSwap(nil, e) {
+					return samplertest.FaultDie
+				}
+				return ""
 			}
-			return ""
-		}
-	}})
+		}})
 	_, p := m.publish(f, 1)
 	m.right(f, p) // by another
 	dead := died.Load()
@@ -145,18 +149,19 @@ func (m *misbehaving) comesBackWrong() {
 	var wrong atomic.Bool
 	seen := make(chan struct{}, 2)
 	back := make(chan string, 1)
-	f := m.open(m.T, Config{Replicas: 2, Tolerance: tolerance, OnReturn: func(url string) { back <- url }, Prepare: func(i int, e *fakeserver.Engine) {
-		e.Applied = func(version int) int {
-			if i == 0 && version == near && wrong.Load() {
-				select {
-				case seen <- struct{}{}:
-				default:
+	f := m.open(m.T, Config{Replicas: 2, Tolerance: tolerance, OnReturn: func(url string) { back <- url },
+		Prepare: func(i int, e *fakeserver.Engine) {
+			e.Applied = func(version int) int {
+				if i == 0 && version == near && wrong.Load() {
+					select {
+					case seen <- struct{}{}:
+					default:
+					}
+					return version + 1
 				}
-				return version + 1
+				return version
 			}
-			return version
-		}
-	}})
+		}})
 	_, p := m.publish(f, near)
 	wrong.Store(true)
 	f.Engines[0].Kill()
@@ -195,7 +200,7 @@ func (m *misbehaving) neverInPlace() {
 	_, p := m.publish(f, 1)
 	other := fakeserver.WriteAdapter(m.T, f.Engines[0].Policy, 1)
 	for range 2 {
-		if _, err := f.Backend.Publish(m.Context(), other); err == nil || !strings.Contains(err.Error(), "stands for") {
+		if _, err := f.Backend.Publish(m.Context(), other); err == nil || !strings.Contains(err.Error(), "belongs to") {
 			m.Errorf("another directory: %v", err)
 		}
 		if err := f.Backend.Retire(m.Context(), p); err != nil { // still not, when it is retired

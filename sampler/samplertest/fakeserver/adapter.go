@@ -28,9 +28,11 @@ func (e *Engine) faulty(w http.ResponseWriter, name, dir string) bool {
 	}
 	switch e.LoadFault(name) {
 	case LoadFails:
-		reply(w, http.StatusInternalServerError, map[string]any{"error": map[string]any{"message": "No space left on device"}})
+		reply(w, http.StatusInternalServerError,
+			map[string]any{"error": map[string]any{"message": "No space left on device"}})
 	case LoadBusy:
-		reply(w, http.StatusServiceUnavailable, map[string]any{"error": map[string]any{"message": "The server is overloaded"}})
+		reply(w, http.StatusServiceUnavailable,
+			map[string]any{"error": map[string]any{"message": "The server is overloaded"}})
 	case LoadLost:
 		e.mu.Lock()
 		e.late = func() { e.load(name, dir) }

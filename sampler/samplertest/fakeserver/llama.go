@@ -53,12 +53,15 @@ type LlamaRequest struct {
 	IDSlot       *int            `json:"id_slot"`
 	PostSampling bool            `json:"post_sampling_probs"`
 	IgnoreEOS    bool            `json:"ignore_eos"`
+	Samplers     []string        `json:"samplers"`
+	Stop         []string        `json:"stop"`
 	Model        string          `json:"model"`
 }
 
 // NewLlama starts the server on a free port of the loopback. Close ends it.
 func NewLlama(p samplertest.Policy, version int) *Llama {
-	s := &Llama{Policy: p, Version: version, Model: samplertest.Name(version), Context: 4096, Slots: 4, closing: make(chan struct{})}
+	s := &Llama{Policy: p, Version: version, Model: samplertest.Name(version), Context: 4096, Slots: 4,
+		closing: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", s.serveHealth)
 	mux.HandleFunc("GET /props", s.serveProps)
@@ -146,7 +149,8 @@ func (s *Llama) serveModels(w http.ResponseWriter, _ *http.Request) {
 func (s *Llama) serveAdapters(w http.ResponseWriter, _ *http.Request) {
 	adapters := []any{}
 	if s.Version > 0 {
-		adapters = append(adapters, map[string]any{"id": 0, "path": "/adapters/" + s.Model + ".gguf", "scale": 1.0, "task_name": "", "prompt_prefix": ""})
+		adapters = append(adapters, map[string]any{"id": 0, "path": "/adapters/" + s.Model + ".gguf", "scale": 1.0,
+			"task_name": "", "prompt_prefix": ""})
 	}
 	reply(w, http.StatusOK, adapters)
 }
@@ -215,7 +219,8 @@ func (s *Llama) request(w http.ResponseWriter, body LlamaRequest) (sampler.Reque
 	}
 	if len(prompt) >= s.Context {
 		fail(w, http.StatusBadRequest, "exceed_context_size_error",
-			fmt.Sprintf("request (%d tokens) exceeds the available context size (%d tokens), try increasing it", len(prompt), s.Context),
+			fmt.Sprintf("request (%d tokens) exceeds the available context size (%d tokens), try increasing it", len(prompt),
+				s.Context),
 			map[string]any{"n_prompt_tokens": len(prompt), "n_ctx": s.Context})
 		return sampler.Request{}, false
 	}
@@ -228,6 +233,13 @@ func (s *Llama) request(w http.ResponseWriter, body LlamaRequest) (sampler.Reque
 	}
 	if body.Seed != nil {
 		r.Seed = uint64(*body.Seed)
+	}
+	r.Stop = body.Stop
+	if body.TopK != nil && slices.Contains(body.Samplers, "top_k") {
+		r.TopK = *body.TopK
+	}
+	if body.TopP != nil && slices.Contains(body.Samplers, "top_p") {
+		r.TopP = *body.TopP
 	}
 	return r, true
 }

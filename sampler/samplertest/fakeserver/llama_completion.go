@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/samplertest"
@@ -74,7 +75,11 @@ func (s *Llama) complete(w http.ResponseWriter, body LlamaRequest, r sampler.Req
 		Content: c.Text, Tokens: []int32{}, Stop: true, Model: s.Model, StopType: "limit",
 		TokensPredicted: len(c.IDs), TokensEvaluated: len(r.Prompt), TokensCached: len(r.Prompt) + len(c.IDs) - 1,
 	}
-	if c.Finish == sampler.FinishStop {
+	word := c.Finish == sampler.FinishStop && c.IDs[len(c.IDs)-1] != samplertest.End
+	switch {
+	case word:
+		a.StopType = "word"
+	case c.Finish == sampler.FinishStop:
 		a.StopType = "eos"
 	}
 	if body.ReturnTokens {
@@ -82,6 +87,10 @@ func (s *Llama) complete(w http.ResponseWriter, body LlamaRequest, r sampler.Req
 	}
 	if body.NProbs > 0 {
 		a.Probabilities = s.probabilities(c)
+	}
+	if word { // the server leaves out as many entries as the stop string has tokens
+		stop := s.Policy.Tokenizer.Encode(strings.TrimPrefix(s.Policy.Tokenizer.Decode(c.IDs), c.Text))
+		a.Probabilities = a.Probabilities[:max(0, len(a.Probabilities)-len(stop))]
 	}
 	s.spoil(&a, fault)
 	switch {

@@ -38,7 +38,8 @@ func newServer(t *testing.T) *Llama {
 
 func TestServerAnswersAsTheScript(t *testing.T) {
 	s := newServer(t)
-	status, body, err := post(t, s, "/completion", `{"prompt":[1,50,2],"n_predict":60,"temperature":1,"seed":9,"n_probs":1,"return_tokens":true}`)
+	status, body, err := post(t, s, "/completion",
+		`{"prompt":[1,50,2],"n_predict":60,"temperature":1,"seed":9,"n_probs":1,"return_tokens":true}`)
 	if err != nil || status != http.StatusOK {
 		t.Fatal(status, string(body), err)
 	}
@@ -62,7 +63,8 @@ func TestServerAnswersAsTheScript(t *testing.T) {
 
 func TestServerStreams(t *testing.T) {
 	s := newServer(t)
-	_, body, err := post(t, s, "/completion", `{"prompt":[1],"n_predict":3,"temperature":0,"n_probs":1,"return_tokens":true,"stream":true}`)
+	_, body, err := post(t, s, "/completion",
+		`{"prompt":[1],"n_predict":3,"temperature":0,"n_probs":1,"return_tokens":true,"stream":true}`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,5 +143,6 @@ func TestServerFaults(t *testing.T) {
 
 // tossing writes one of several texts that share beginnings.
 func tossing(version int, _ []int32) []samplertest.Choice {
-	return []samplertest.Choice{{Text: "pull jade", Weight: 3}, {Text: "pull amber", Weight: 1 + float64(version)}, {Text: "pull", Weight: 1}}
+	return []samplertest.Choice{{Text: "pull jade", Weight: 3}, {Text: "pull amber", Weight: 1 + float64(version)},
+		{Text: "pull", Weight: 1}}
 }

@@ -61,6 +61,7 @@ type OllamaRequest struct {
 	KeepAlive *api.Duration  `json:"keep_alive"`
 	Logprobs  bool           `json:"logprobs"`
 	Options   map[string]any `json:"options"`
+	Think     any            `json:"think"`
 }
 
 // NewOllama starts the server on a free port of the loopback. Close ends it.

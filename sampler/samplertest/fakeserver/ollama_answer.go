@@ -1,6 +1,7 @@
 package fakeserver
 
 import (
+	"fmt"
 	"net/http"
 
 	"github.com/empo2/empo2/sampler"
@@ -107,11 +108,19 @@ func (s *Ollama) complete(w http.ResponseWriter, body OllamaRequest, digests []s
 		refuse(w, http.StatusBadRequest, "the input length exceeds the context length")
 		return
 	}
+	var stop []string
+	if given, ok := body.Options["stop"].([]any); ok {
+		for _, text := range given {
+			stop = append(stop, fmt.Sprint(text))
+		}
+	}
 	c := s.Policy.Sample(s.version(digests), sampler.Request{
+		TopK: int(number("top_k", 40)), TopP: number("top_p", 0.9), Stop: stop,
 		Prompt: prompt, MaxTokens: int(number("num_predict", 128)),
 		Temperature: number("temperature", 0.8), Seed: uint64(number("seed", 0)),
 	})
-	a := ollamaAnswer{Model: body.Model, Done: true, DoneReason: string(c.Finish), Prompt: len(prompt) + s.Extra, Sampled: len(c.IDs)}
+	a := ollamaAnswer{Model: body.Model, Done: true, DoneReason: string(c.Finish), Prompt: len(prompt) + s.Extra,
+		Sampled: len(c.IDs)}
 	if body.Logprobs {
 		a.Logprobs = s.logprobs(c)
 	}

@@ -26,6 +26,8 @@ type OpenAI struct {
 	NoModels bool
 	// Completion demands max_completion_tokens instead of max_tokens.
 	Completion bool
+	// Unknown are parameters that are refused, as top_k by OpenAI's own.
+	Unknown []string
 	// RetryAfter is what a busy answer asks for; 0: nothing.
 	RetryAfter time.Duration
 	// Fault says what goes wrong with the n-th completion (from 0), that of a
@@ -46,12 +48,15 @@ type OpenAIRequest struct {
 		Role    string `json:"role"`
 		Content string `json:"content"`
 	} `json:"messages"`
-	Temperature         *float64 `json:"temperature"`
-	TopP                *float64 `json:"top_p"`
-	MaxTokens           *int     `json:"max_tokens"`
-	MaxCompletionTokens *int     `json:"max_completion_tokens"`
-	Seed                *int64   `json:"seed"`
-	Stream              bool     `json:"stream"`
+	Temperature         *float64       `json:"temperature"`
+	TopP                *float64       `json:"top_p"`
+	MaxTokens           *int           `json:"max_tokens"`
+	MaxCompletionTokens *int           `json:"max_completion_tokens"`
+	Seed                *int64         `json:"seed"`
+	Stream              bool           `json:"stream"`
+	TopK                *int           `json:"top_k"`
+	Stop                []string       `json:"stop"`
+	TemplateArgs        map[string]any `json:"chat_template_kwargs"`
 }
 
 // NewOpenAI starts the server on a free port of the loopback. Close ends it.
@@ -137,6 +142,14 @@ func (s *OpenAI) next(body OpenAIRequest) samplertest.Fault {
 
 func (s *OpenAI) chat(w http.ResponseWriter, body OpenAIRequest, fault samplertest.Fault) {
 	limit := body.MaxTokens
+	for name, sent := range map[string]bool{
+		"top_k": body.TopK != nil, "chat_template_kwargs": body.TemplateArgs != nil, "stop": body.Stop != nil,
+	} {
+		if sent && slices.Contains(s.Unknown, name) {
+			s.refuse(w, http.StatusBadRequest, "unknown_parameter", "Unrecognized request argument supplied: %s", name)
+			return
+		}
+	}
 	switch {
 	case body.Model != s.Model:
 		s.refuse(w, http.StatusNotFound, "model_not_found", "The model `%s` does not exist", body.Model)
@@ -159,11 +172,19 @@ func (s *OpenAI) chat(w http.ResponseWriter, body OpenAIRequest, fault samplerte
 	if body.Temperature != nil {
 		r.Temperature = *body.Temperature
 	}
+	r.Stop = body.Stop
+	if body.TopP != nil {
+		r.TopP = *body.TopP
+	}
+	if body.TopK != nil {
+		r.TopK = *body.TopK
+	}
 	if body.Seed != nil {
 		r.Seed = uint64(*body.Seed)
 	}
 	if len(r.Prompt) > s.Context {
-		s.refuse(w, http.StatusBadRequest, "context_length_exceeded", "This model's maximum context length is %d tokens", s.Context)
+		s.refuse(w, http.StatusBadRequest, "context_length_exceeded", "This model's maximum context length is %d tokens",
+			s.Context)
 		return
 	}
 	c := s.Policy.Sample(0, r)
@@ -174,13 +195,15 @@ func (s *OpenAI) chat(w http.ResponseWriter, body OpenAIRequest, fault samplerte
 	case samplertest.FaultNoEnd:
 		finish = nil
 	}
-	choices := []any{map[string]any{"index": 0, "finish_reason": finish, "message": map[string]any{"role": "assistant", "content": content}}}
+	choices := []any{map[string]any{"index": 0, "finish_reason": finish,
+		"message": map[string]any{"role": "assistant", "content": content}}}
 	if fault == samplertest.FaultWrongIDs {
 		choices = []any{}
 	}
 	answer := map[string]any{
 		"object": "chat.completion", "model": s.Answers, "choices": choices,
-		"usage": map[string]any{"prompt_tokens": len(r.Prompt), "completion_tokens": len(c.IDs), "total_tokens": len(r.Prompt) + len(c.IDs)},
+		"usage": map[string]any{"prompt_tokens": len(r.Prompt), "completion_tokens": len(c.IDs),
+			"total_tokens": len(r.Prompt) + len(c.IDs)},
 	}
 	if fault == samplertest.FaultCut {
 		cut(w, answer)

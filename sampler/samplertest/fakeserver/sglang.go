@@ -28,10 +28,12 @@ type SGLang struct {
 type SGLangRequest struct {
 	InputIDs []int32 `json:"input_ids"`
 	Params   struct {
-		MaxNewTokens int     `json:"max_new_tokens"`
-		Temperature  float64 `json:"temperature"`
-		TopK         int     `json:"top_k"`
-		Seed         *int64  `json:"sampling_seed"`
+		MaxNewTokens int      `json:"max_new_tokens"`
+		Temperature  float64  `json:"temperature"`
+		TopK         int      `json:"top_k"`
+		TopP         float64  `json:"top_p"`
+		Stop         []string `json:"stop"`
+		Seed         *int64   `json:"sampling_seed"`
 	} `json:"sampling_params"`
 	ReturnLogprob bool   `json:"return_logprob"`
 	Adapter       string `json:"lora_path"`
@@ -67,7 +69,8 @@ func (s *SGLang) serverInfo(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *SGLang) modelInfo(w http.ResponseWriter, _ *http.Request) {
-	reply(w, http.StatusOK, map[string]any{"model_path": s.Root, "tokenizer_path": s.Root, "is_generation": true, "weight_version": s.weights.Load(), "preferred_sampling_params": nil})
+	reply(w, http.StatusOK, map[string]any{"model_path": s.Root, "tokenizer_path": s.Root, "is_generation": true,
+		"weight_version": s.weights.Load(), "preferred_sampling_params": nil})
 }
 
 func (s *SGLang) updateVersion(w http.ResponseWriter, r *http.Request) {
@@ -76,7 +79,8 @@ func (s *SGLang) updateVersion(w http.ResponseWriter, r *http.Request) {
 	}{}
 	if decode(w, r, &body) {
 		s.weights.Store(body.Version)
-		reply(w, http.StatusOK, map[string]any{"success": true, "message": "Weight version updated to " + body.Version, "new_version": body.Version})
+		reply(w, http.StatusOK, map[string]any{"success": true, "message": "Weight version updated to " + body.Version,
+			"new_version": body.Version})
 	}
 }
 
@@ -94,14 +98,17 @@ func (s *SGLang) occupation(released bool) http.HandlerFunc {
 
 func (s *SGLang) load(w http.ResponseWriter, _ *http.Request) {
 	running, waiting := s.busy()
-	reply(w, http.StatusOK, []any{map[string]any{"dp_rank": 0, "num_reqs": running + waiting, "num_waiting_reqs": waiting, "num_tokens": 0}})
+	reply(w, http.StatusOK, []any{map[string]any{"dp_rank": 0, "num_reqs": running + waiting,
+		"num_waiting_reqs": waiting, "num_tokens": 0}})
 }
 
 func (s *SGLang) models(w http.ResponseWriter, _ *http.Request) {
-	data := []any{map[string]any{"id": s.Model, "object": "model", "owned_by": "sglang", "root": s.Model, "parent": nil, "max_model_len": s.Context}}
+	data := []any{map[string]any{"id": s.Model, "object": "model", "owned_by": "sglang", "root": s.Model, "parent": nil,
+		"max_model_len": s.Context}}
 	for _, name := range s.Adapters() {
 		if a, ok := s.adapter(name); ok {
-			data = append(data, map[string]any{"id": name, "object": "model", "owned_by": "sglang", "root": a.dir, "parent": s.Model, "max_model_len": nil})
+			data = append(data, map[string]any{"id": name, "object": "model", "owned_by": "sglang", "root": a.dir,
+				"parent": s.Model, "max_model_len": nil})
 		}
 	}
 	reply(w, http.StatusOK, map[string]any{"object": "list", "data": data})
@@ -169,25 +176,27 @@ func (s *SGLang) generate(w http.ResponseWriter, r *http.Request) {
 	vocabulary := s.Policy.Tokenizer.VocabSize()
 	switch {
 	case !known:
-		s.refuse(w, http.StatusBadRequest, "The following requested LoRA adapters are not loaded: {'%s'}\nLoaded adapters: [%s].", name, strings.Join(s.Adapters(), ", "))
+		s.refuse(w, http.StatusBadRequest,
+			"The following requested LoRA adapters are not loaded: {'%s'}\nLoaded adapters: "+
+				"[%s].", name, strings.Join(s.Adapters(), ", "))
 		return
 	case s.NoSeeds && body.Params.Seed != nil:
 		s.refuse(w, http.StatusBadRequest, "SamplingParams.__init__() got an unexpected keyword argument 'sampling_seed'")
 		return
 	case len(body.InputIDs)+body.Params.MaxNewTokens > s.Context:
-		s.refuse(w, http.StatusBadRequest, "Requested token count exceeds the model's maximum context length of %d tokens.", s.Context)
+		s.refuse(w, http.StatusBadRequest,
+			"Requested token count exceeds the model's maximum context length of %d tokens.", s.Context)
 		return
 	}
 	for _, id := range body.InputIDs {
 		if int(id) >= vocabulary {
-			s.refuse(w, http.StatusBadRequest, "The input_ids %v contains values greater than the vocab size (%d).", body.InputIDs, vocabulary)
+			s.refuse(w, http.StatusBadRequest, "The input_ids %v contains values greater than the vocab size (%d).",
+				body.InputIDs, vocabulary)
 			return
 		}
 	}
-	q := sampler.Request{Prompt: body.InputIDs, MaxTokens: body.Params.MaxNewTokens, Temperature: body.Params.Temperature}
-	if body.Params.TopK == 1 {
-		q.Temperature = 0
-	}
+	q := sampler.Request{Prompt: body.InputIDs, MaxTokens: body.Params.MaxNewTokens, Temperature: body.Params.Temperature,
+		TopP: body.Params.TopP, TopK: max(body.Params.TopK, 0), Stop: body.Params.Stop}
 	if body.Params.Seed != nil {
 		q.Seed = uint64(*body.Params.Seed)
 	}
@@ -236,5 +245,5 @@ func (s *SGLang) body(body SGLangRequest, c sampler.Completion, fault samplertes
 	if body.ReturnLogprob && fault != samplertest.FaultNoLogprobs {
 		meta["output_token_logprobs"] = rows
 	}
-	return map[string]any{"text": visible(s.Policy, c.IDs), "output_ids": c.IDs, "meta_info": meta}
+	return map[string]any{"text": c.Text, "output_ids": c.IDs, "meta_info": meta}
 }

@@ -43,6 +43,7 @@ type VLLMRequest struct {
 	CacheSalt   *string            `json:"cache_salt"`
 	AllowedIDs  []int32            `json:"allowed_token_ids"`
 	LogitBias   map[string]float64 `json:"logit_bias"`
+	Stop        []string           `json:"stop"`
 }
 
 // NewVLLM starts the server on a free port of the loopback. Close ends it.
@@ -57,7 +58,10 @@ func NewVLLM(p samplertest.Policy) *VLLM {
 		"POST /v1/load_lora_adapter":   v.loadAdapter,
 		"POST /v1/unload_lora_adapter": v.unloadAdapter,
 		"POST /v1/completions":         v.complete,
-		"GET /is_sleeping":             v.dev(func(w http.ResponseWriter) { reply(w, 200, map[string]any{"is_sleeping": v.Asleep()}) }),
+		"GET /is_sleeping": v.dev(func(w http.ResponseWriter) {
+			reply(w, 200,
+				map[string]any{"is_sleeping": v.Asleep()})
+		}),
 		"POST /sleep": v.dev(func(w http.ResponseWriter) {
 			v.sleep(true)
 			reply(w, 200, map[string]any{"status": "sleeping", "level": 1})
@@ -91,10 +95,12 @@ func (v *VLLM) version(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (v *VLLM) models(w http.ResponseWriter, _ *http.Request) {
-	data := []any{map[string]any{"id": v.Model, "object": "model", "owned_by": "vllm", "root": v.Root, "parent": nil, "max_model_len": v.Context}}
+	data := []any{map[string]any{"id": v.Model, "object": "model", "owned_by": "vllm", "root": v.Root, "parent": nil,
+		"max_model_len": v.Context}}
 	for _, name := range v.Adapters() {
 		if a, ok := v.adapter(name); ok {
-			data = append(data, map[string]any{"id": name, "object": "model", "owned_by": "vllm", "root": a.dir, "parent": v.Model, "max_model_len": nil})
+			data = append(data, map[string]any{"id": name, "object": "model", "owned_by": "vllm", "root": a.dir,
+				"parent": v.Model, "max_model_len": nil})
 		}
 	}
 	reply(w, http.StatusOK, map[string]any{"object": "list", "data": data})
@@ -125,7 +131,8 @@ func (v *VLLM) serveTokenize(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ids := v.tokenize(body.Prompt)
-	reply(w, http.StatusOK, map[string]any{"count": len(ids), "max_model_len": v.Context, "tokens": ids, "token_strs": nil})
+	reply(w, http.StatusOK, map[string]any{"count": len(ids), "max_model_len": v.Context, "tokens": ids,
+		"token_strs": nil})
 }
 
 func (v *VLLM) loadAdapter(w http.ResponseWriter, r *http.Request) {
@@ -146,14 +153,19 @@ func (v *VLLM) loadAdapter(w http.ResponseWriter, r *http.Request) {
 	_, known := v.adapter(body.Name)
 	switch {
 	case body.Name == "" || body.Path == "":
-		v.refuse(w, http.StatusBadRequest, "Bad Request", "1 validation error:\n  {'type': 'missing', 'loc': 'body.lora_name', 'msg': 'Field required'}")
+		v.refuse(w, http.StatusBadRequest, "Bad Request",
+			"1 validation error:\n  {'type': 'missing', 'loc': 'body.lora_name', 'msg': 'Field required'}")
 	case body.Name == v.Model:
-		v.refuse(w, http.StatusBadRequest, "InvalidUserInput", "The lora adapter '%s' conflicts with a served base model.", body.Name)
+		v.refuse(w, http.StatusBadRequest, "InvalidUserInput", "The lora adapter '%s' conflicts with a served base model.",
+			body.Name)
 	case known:
-		v.refuse(w, http.StatusBadRequest, "InvalidUserInput", "The lora adapter '%s' has already been loaded. If you want to load the adapter in place, set 'load_inplace' to True.", body.Name)
+		v.refuse(w, http.StatusBadRequest, "InvalidUserInput",
+			"The lora adapter '%s' has already been loaded. If you want to load the adapter in place, set 'load_inplace' to "+
+				"True.", body.Name)
 	case v.NoLora:
-		v.refuse(w, http.StatusInternalServerError, "InternalServerError", "Call to add_lora method failed: Worker failed with error "+
-			"'LoRA is not enabled. Use --enable-lora to enable LoRA.', please check the stack trace above for the root cause")
+		v.refuse(w, http.StatusInternalServerError, "InternalServerError",
+			"Call to add_lora method failed: Worker failed with error "+
+				"'LoRA is not enabled. Use --enable-lora to enable LoRA.', please check the stack trace above for the root cause")
 	default:
 		if refused := v.load(body.Name, body.Path); refused == nil {
 			fmt.Fprintf(w, "Success: LoRA adapter '%s' added successfully.", body.Name)
@@ -161,7 +173,8 @@ func (v *VLLM) loadAdapter(w http.ResponseWriter, r *http.Request) {
 			v.refuse(w, http.StatusNotFound, "NotFoundError", "%s", refused.message)
 		} else {
 			v.refuse(w, http.StatusInternalServerError, "InternalServerError",
-				"Call to add_lora method failed: Worker failed with error '%s', please check the stack trace above for the root cause", refused.message)
+				"Call to add_lora method failed: Worker failed with error '%s', please check the stack trace above for the root "+
+					"cause", refused.message)
 		}
 	}
 }

@@ -47,13 +47,16 @@ func (v *VLLM) complete(w http.ResponseWriter, r *http.Request) {
 func (v *VLLM) request(w http.ResponseWriter, body VLLMRequest) (q sampler.Request, version int, ok bool) {
 	version, ok = v.Engine.version(body.Model)
 	if !ok {
-		v.refuse(w, http.StatusNotFound, "NotFoundError", "The model `%s` does not exist. Valid aliases: %s.", body.Model, v.Model)
+		v.refuse(w, http.StatusNotFound, "NotFoundError", "The model `%s` does not exist. Valid aliases: %s.", body.Model,
+			v.Model)
 		return q, 0, false
 	}
 	vocabulary := v.Policy.Tokenizer.VocabSize()
 	for text := range body.LogitBias {
 		if id, err := strconv.Atoi(text); err != nil || id < 0 || id >= vocabulary {
-			v.refuse(w, http.StatusBadRequest, "BadRequestError", "token_id(s) [%s] in logit_bias contain out-of-vocab token ids. Vocabulary size: %d (parameter=logit_bias, value=[%s])", text, vocabulary, text)
+			v.refuse(w, http.StatusBadRequest, "BadRequestError",
+				"token_id(s) [%s] in logit_bias contain out-of-vocab token ids. Vocabulary size: %d (parameter=logit_bias, "+
+					"value=[%s])", text, vocabulary, text)
 			return q, 0, false
 		}
 	}
@@ -68,7 +71,9 @@ func (v *VLLM) request(w http.ResponseWriter, body VLLMRequest) (q sampler.Reque
 		return q, 0, false
 	}
 	if len(body.Prompt) > v.Context {
-		v.refuse(w, http.StatusBadRequest, "BadRequestError", "This model's maximum context length is %d tokens. However, your prompt contains %d input tokens, which exceeds this limit even without any output tokens.", v.Context, len(body.Prompt))
+		v.refuse(w, http.StatusBadRequest, "BadRequestError",
+			"This model's maximum context length is %d tokens. However, your prompt contains %d input tokens, which exceeds "+
+				"this limit even without any output tokens.", v.Context, len(body.Prompt))
 		return q, 0, false
 	}
 	q = sampler.Request{Prompt: body.Prompt, MaxTokens: 16, Temperature: 1}
@@ -78,6 +83,13 @@ func (v *VLLM) request(w http.ResponseWriter, body VLLMRequest) (q sampler.Reque
 	q.MaxTokens = min(q.MaxTokens, v.Context-len(body.Prompt)) // without a word
 	if body.Temperature != nil {
 		q.Temperature = *body.Temperature
+	}
+	q.Stop = body.Stop
+	if body.TopP != nil {
+		q.TopP = *body.TopP
+	}
+	if body.TopK != nil {
+		q.TopK = max(*body.TopK, 0)
 	}
 	if body.Seed != nil {
 		q.Seed = uint64(*body.Seed)
@@ -122,11 +134,12 @@ func (v *VLLM) body(body VLLMRequest, c sampler.Completion, fault samplertest.Fa
 		values[len(values)-1] = nil
 	}
 	choice := map[string]any{
-		"index": 0, "text": visible(v.Policy, c.IDs), "finish_reason": string(c.Finish), "stop_reason": nil,
+		"index": 0, "text": c.Text, "finish_reason": string(c.Finish), "stop_reason": nil,
 		"token_ids": nil, "prompt_token_ids": nil, "logprobs": nil,
 	}
 	if body.Logprobs != nil && fault != samplertest.FaultNoLogprobs {
-		choice["logprobs"] = map[string]any{"tokens": tokens, "token_logprobs": values, "text_offset": offsets, "top_logprobs": []any{}}
+		choice["logprobs"] = map[string]any{"tokens": tokens, "token_logprobs": values, "text_offset": offsets,
+			"top_logprobs": []any{}}
 	}
 	if body.ReturnIDs && !v.NoIDs {
 		choice["token_ids"], choice["prompt_token_ids"] = c.IDs, body.Prompt
@@ -137,6 +150,7 @@ func (v *VLLM) body(body VLLMRequest, c sampler.Completion, fault samplertest.Fa
 	}
 	return map[string]any{
 		"id": "cmpl-0", "object": "text_completion", "created": 0, "model": model, "choices": []any{choice},
-		"usage": map[string]any{"prompt_tokens": len(body.Prompt), "completion_tokens": len(c.IDs), "total_tokens": len(body.Prompt) + len(c.IDs)},
+		"usage": map[string]any{"prompt_tokens": len(body.Prompt), "completion_tokens": len(c.IDs),
+			"total_tokens": len(body.Prompt) + len(c.IDs)},
 	}
 }

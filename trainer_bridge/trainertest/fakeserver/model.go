@@ -153,7 +153,7 @@ func (m *model) save(folder, kind, name string, overwrite bool) (any, error) {
 	if _, err := os.Stat(dir); err == nil && !overwrite {
 		return nil, fmt.Errorf("%s exists", dir)
 	}
-	state, err := json.Marshal(saved{Version: version, Steps: m.steps})
+	state, err := json.Marshal(saved{Version: version, Steps: m.steps, Rank: 8, Policy: version})
 	if err != nil {
 		return nil, err
 	}
@@ -164,16 +164,24 @@ func (m *model) save(folder, kind, name string, overwrite bool) (any, error) {
 	return map[string]string{"path": fmt.Sprintf("tinker://%s/%s/%s", m.id, kind, name), "dir": dir}, nil
 }
 
-// saved is the content of every file that the fake writes.
+// saved is the content of every file that the fake writes, safetensors files of
+// adapters excepted. A fake inference
+// server reads Rank and Policy from adapter_config.json.
 type saved struct {
 	Version int `json:"version"`
 	Steps   int `json:"steps"`
+	Rank    int `json:"r"`
+	Policy  int `json:"empo2_version"` // the same as Version
 }
 
 var filesOf = map[string][]string{
 	"checkpoints": {"adapter.safetensors", "optimizer.safetensors", "meta.json"},
 	"adapters":    {"adapter_config.json", "adapter_model.safetensors", "adapter.gguf", "manifest.json"},
 }
+
+// safetensors is a file without tensors: the length of its header, little
+// endian, and the header.
+var safetensors = []byte("\x02\x00\x00\x00\x00\x00\x00\x00{}")
 
 func writeDir(dir string, names []string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
@@ -184,7 +192,11 @@ func writeDir(dir string, names []string, content []byte) error {
 		return err
 	}
 	for _, name := range names {
-		if err := os.WriteFile(filepath.Join(tmp, name), content, 0o644); err != nil {
+		text := content
+		if name == "adapter_model.safetensors" {
+			text = safetensors
+		}
+		if err := os.WriteFile(filepath.Join(tmp, name), text, 0o644); err != nil {
 			return err
 		}
 	}

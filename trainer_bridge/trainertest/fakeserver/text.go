@@ -39,7 +39,8 @@ func (s *Server) text(c Call) (int, any) {
 			Role    string `json:"role"`
 			Content string `json:"content"`
 		} `json:"messages"`
-		Generation bool `json:"add_generation_prompt"`
+		Generation bool            `json:"add_generation_prompt"`
+		Args       json.RawMessage `json:"template_args"`
 	}
 	if err := json.Unmarshal(c.Body, &ask); err != nil {
 		return http.StatusBadRequest, detail(err.Error())
@@ -70,6 +71,9 @@ func (s *Server) text(c Call) (int, any) {
 		}
 		if ask.Generation {
 			b.WriteString("<|im_start|>assistant\n")
+		}
+		if len(ask.Args) > 0 {
+			fmt.Fprintf(&b, "<!-- %s -->", ask.Args)
 		}
 	}
 	return 200, map[string]any{"text": b.String()}

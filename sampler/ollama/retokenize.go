@@ -14,22 +14,21 @@ import (
 	"github.com/empo2/empo2/sampler/chat"
 )
 
-// A Codec is the base model's tokenizer, also as Ollama uses it.
+// A Codec is the base model's tokenizer.
 type Codec interface {
 	chat.Codec
-	// TokenizeSpecial encodes text as a server does that parses control tokens
-	// in it.
+	// TokenizeSpecial encodes text and parses control tokens in it, as Ollama
+	// does.
 	TokenizeSpecial(ctx context.Context, text string) ([]int32, error)
 }
 
-// ErrForged is wrapped by Sample when a prompt holds the text of a control
-// token where its ids do not hold the token: Ollama, which parses control
-// tokens in text, would take it for one. It is what an environment, a tip or
-// the policy itself wrote.
+// ErrForged is wrapped by Sample if a prompt contains the text of a control
+// token that its ids do not contain. Ollama would parse it as a control token.
+// The text is from an environment, a tip or the policy.
 var ErrForged = errors.New("text that would become a control token")
 
-// speller turns ids into text and back. It is safe for concurrent use.
-type speller struct {
+// retokenizer turns ids into text and back. It is safe for concurrent use.
+type retokenizer struct {
 	codec    Codec
 	endToken string
 
@@ -39,11 +38,11 @@ type speller struct {
 	pieces map[int32]string
 }
 
-// text decodes a prompt. same says whether the server will read it as the same
-// ids: a prompt that is put together from parts may hold two tokens where the
-// server, which sees the whole, finds one. Then the text and every control
-// token are still the same; where a control token differs it is an ErrForged.
-func (s *speller) text(ctx context.Context, ids []int32) (text string, same bool, err error) {
+// text decodes a prompt. same says whether the server will encode the text as
+// the same ids: a prompt that was tokenized in parts may have two tokens where
+// the server, which sees the whole text, finds one. If a control token differs,
+// the error is an ErrForged.
+func (s *retokenizer) text(ctx context.Context, ids []int32) (text string, same bool, err error) {
 	if text, err = s.codec.Detokenize(ctx, ids); err != nil {
 		return "", false, fmt.Errorf("decode the prompt: %w", err)
 	}
@@ -57,9 +56,9 @@ func (s *speller) text(ctx context.Context, ids []int32) (text string, same bool
 	return text, false, s.checkForged(ctx, ids, read)
 }
 
-// checkForged looks for control tokens among the ids that the server reads
-// more often than were sent.
-func (s *speller) checkForged(ctx context.Context, sent, read []int32) error {
+// checkForged returns an error if the server reads a control token more often
+// than it was sent.
+func (s *retokenizer) checkForged(ctx context.Context, sent, read []int32) error {
 	extra := map[int32]int{}
 	for _, id := range read {
 		extra[id]++
@@ -80,22 +79,23 @@ func (s *speller) checkForged(ctx context.Context, sent, read []int32) error {
 			return err
 		}
 		if !slices.Contains(plain, id) {
-			return fmt.Errorf("%w: %q, %d times\n  hint: choose a sampler.backend that takes ids, or keep such texts out of observations and tips", ErrForged, piece, n)
+			return fmt.Errorf("%w: %q, %d times\n"+
+				"  hint: choose a sampler.backend that takes ids, or keep such texts out of observations and "+
+				"tips", ErrForged, piece, n)
 		}
 	}
 	return nil
 }
 
-// ids are what the codec makes of an answer: control tokens that the policy
-// wrote in the middle are such again, and a finished answer ends with the end
-// token, which the server keeps to itself.
-func (s *speller) ids(ctx context.Context, text string, finish sampler.FinishReason) ([]int32, error) {
+// ids encodes an answer. Control tokens in the middle become their ids. The end
+// token is appended to a finished answer, because the server does not send it.
+func (s *retokenizer) ids(ctx context.Context, text string, finish sampler.FinishReason) ([]int32, error) {
 	end, err := s.endID(ctx)
 	if err != nil {
 		return nil, err
 	}
 	ids, err := s.codec.TokenizeSpecial(ctx, text)
-	if err == nil && slices.Contains(ids, end) { // spelled out, else the answer had ended there
+	if err == nil && slices.Contains(ids, end) { // written as text; a sampled end token would have ended the answer
 		ids, err = s.codec.Tokenize(ctx, text)
 	}
 	if err != nil {
@@ -107,7 +107,7 @@ func (s *speller) ids(ctx context.Context, text string, finish sampler.FinishRea
 	return ids, nil
 }
 
-func (s *speller) endID(ctx context.Context) (int32, error) {
+func (s *retokenizer) endID(ctx context.Context) (int32, error) {
 	s.mu.Lock()
 	end, known := s.end, s.known
 	s.mu.Unlock()
@@ -125,7 +125,7 @@ func (s *speller) endID(ctx context.Context) (int32, error) {
 }
 
 // piece is the text of one id.
-func (s *speller) piece(ctx context.Context, id int32) (string, error) {
+func (s *retokenizer) piece(ctx context.Context, id int32) (string, error) {
 	s.mu.Lock()
 	piece, ok := s.pieces[id]
 	s.mu.Unlock()
@@ -145,7 +145,7 @@ func (s *speller) piece(ctx context.Context, id int32) (string, error) {
 	return piece, nil
 }
 
-// gaps are log-probs of which none is known.
+// gaps are log-probs that are not known.
 func gaps(n int) []float32 {
 	out := make([]float32, n)
 	for i := range out {
@@ -154,9 +154,9 @@ func gaps(n int) []float32 {
 	return out
 }
 
-// logprobs are the server's as far as its pieces are those of ids, in order.
-// From the first that is not, nothing is known.
-func (s *speller) logprobs(ctx context.Context, ids []int32, said []api.Logprob) ([]float32, error) {
+// logprobs returns the server's log-probs up to the first of its tokens whose
+// text is not that of the id. The others are NaN.
+func (s *retokenizer) logprobs(ctx context.Context, ids []int32, said []api.Logprob) ([]float32, error) {
 	out := gaps(len(ids))
 	for i := range min(len(ids), len(said)) {
 		piece, err := s.piece(ctx, ids[i])

@@ -9,20 +9,22 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 )
 
-// napper records when it slept among the trainer's calls.
-type napper struct {
+// sleepRecorder records sleep and wake-up among the trainer's calls.
+type sleepRecorder struct {
 	trainer *fakeTrainer
 	fail    error // of Sleep
 }
 
-func (n napper) Sleep(context.Context) error { return errors.Join(n.trainer.call("sleep"), n.fail) }
-func (n napper) Wake(context.Context) error  { return n.trainer.call("wake") }
+func (s sleepRecorder) Sleep(context.Context) error {
+	return errors.Join(s.trainer.call("sleep"), s.fail)
+}
+func (s sleepRecorder) Wake(context.Context) error { return s.trainer.call("wake") }
 
 func TestServerSleepsWhileTheTrainerWorks(t *testing.T) {
 	w := newWorld(t, small(func(c *config.Config) { c.Run.Steps = 1 }))
 	l, done := w.open()
 	defer done()
-	l.Sleeper = napper{trainer: w.trainer}
+	l.Sleeper = sleepRecorder{trainer: w.trainer}
 	if _, err := l.Run(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -42,12 +44,12 @@ func TestServerSleepsWhileTheTrainerWorks(t *testing.T) {
 	}
 }
 
-// A trainer that fails for good leaves an awake server behind.
+// A trainer that fails for good leaves the server awake.
 func TestServerIsWokenAfterAFailure(t *testing.T) {
 	w := newWorld(t, small())
 	l, done := w.open()
 	defer done()
-	l.Sleeper = napper{trainer: w.trainer}
+	l.Sleeper = sleepRecorder{trainer: w.trainer}
 	broken := errors.New("a request that is refused")
 	w.trainer.fail = func(call string) error {
 		if call == "optim_step" {
@@ -55,7 +57,8 @@ func TestServerIsWokenAfterAFailure(t *testing.T) {
 		}
 		return nil
 	}
-	if _, err := l.Run(context.Background()); !errors.Is(err, broken) || w.trainer.calls[len(w.trainer.calls)-1] != "wake" {
+	_, err := l.Run(context.Background())
+	if last := w.trainer.calls[len(w.trainer.calls)-1]; !errors.Is(err, broken) || last != "wake" {
 		t.Errorf("%v after %v", err, w.trainer.calls)
 	}
 }

@@ -16,7 +16,8 @@ type versioned struct {
 
 func (v versioned) Record() any { return map[string]string{"version": v.version} }
 
-// What scores rest on stands beside every evaluation, and when it changed.
+// Every evaluation holds the environment's record. A change of the record is an
+// event.
 func TestScoresCarryTheEnvironmentsRecord(t *testing.T) {
 	w := newWorld(t, small(func(c *config.Config) { c.Run.Steps = 1 }))
 	run := func(version string) {
@@ -42,7 +43,8 @@ func TestScoresCarryTheEnvironmentsRecord(t *testing.T) {
 	l, done := w.open()
 	defer done()
 	var n int
-	if err := l.Ledger.DB().QueryRowContext(context.Background(), "SELECT count(*) FROM events WHERE kind = 'environment'").Scan(&n); err != nil || n != 2 {
+	err := l.Ledger.DB().QueryRow("SELECT count(*) FROM events WHERE kind = 'environment'").Scan(&n)
+	if err != nil || n != 2 {
 		t.Errorf("%d records of the environment, %v; want one per version", n, err)
 	}
 	if last, err := l.Ledger.LastEvent(context.Background(), "environment"); err != nil || last != `{"version":"1.3.0"}` {

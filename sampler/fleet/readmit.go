@@ -2,14 +2,13 @@ package fleet
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 )
 
-// comeBack proves a replica: it is well and like the others, has every version
-// and answers as each did first. Only then it is up.
-func (r *replica) comeBack(ctx context.Context) error {
+// readmit makes a replica healthy if it is the same server as before, serves
+// every version and answers the check as each version did first.
+func (r *replica) readmit(ctx context.Context) error {
 	b := r.b
 	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not back within %v", b.cfg.LoadTimeout))
 	defer cancel()
@@ -23,74 +22,76 @@ func (r *replica) comeBack(ctx context.Context) error {
 	if err := p.like(b.probe); err != nil {
 		return fmt.Errorf("it is another server now: %w", err)
 	}
-	if err := r.tidy(ctx); err != nil {
+	if err := r.dropStale(ctx); err != nil {
 		return err
 	}
-	proved := map[*version]bool{}
+	verified := map[*version]bool{}
 	for {
-		v, err := r.next(proved)
+		v, err := r.next(verified)
 		if err != nil {
 			return err
 		}
 		if v == nil {
-			return r.tidy(ctx) // it is up; what was retired meanwhile goes
+			return r.dropStale(ctx) // versions may have been retired meanwhile
 		}
 		if err := r.serve(ctx, v); err != nil {
 			return err
 		}
-		proved[v] = true
+		verified[v] = true
 	}
 }
 
-// probe asks the server what it can do. One that sleeps is woken before, where
-// that is our business.
+// probe asks the server what it can do. It wakes a server that sleeps if
+// Config.Sleep allows that.
 func (r *replica) probe(ctx context.Context) (Probe, error) {
-	d, ok := r.server.(Dozer)
+	s, ok := r.server.(Sleeper)
 	if !ok {
 		return r.server.Probe(ctx)
 	}
-	asleep, err := d.Asleep(ctx)
+	asleep, err := s.Asleep(ctx)
 	switch {
 	case err != nil:
 		return Probe{}, err
 	case asleep && !r.b.cfg.Sleep:
-		return Probe{}, errors.New("it sleeps\n  hint: a run that was killed has left it so: set sampler.vllm.sleep or sampler.sglang.sleep, or start the server again")
+		return Probe{}, fmt.Errorf("the server sleeps, as after a run that was killed\n"+
+			"  hint: set %s.sleep, or restart the server", r.b.cfg.Section)
 	case asleep:
-		r.b.cfg.Log.Info().Str("server", r.server.URL()).Msg("the server sleeps and is woken")
-		if err := d.Wake(ctx); err != nil {
-			return Probe{}, fmt.Errorf("it sleeps and cannot be woken: %w", err)
+		r.b.cfg.Log.Info().Str("server", r.server.URL()).Msg("waking the server")
+		if err := s.Wake(ctx); err != nil {
+			return Probe{}, fmt.Errorf("wake the server: %w", err)
 		}
 	}
 	return r.server.Probe(ctx)
 }
 
-// next is a version that is not proved yet; with nil the replica is up. It is
-// errAsleep if the others were let sleep meanwhile.
-func (r *replica) next(proved map[*version]bool) (*version, error) {
+// next returns a version that the replica does not serve yet. Without one it
+// makes the replica healthy and returns nil. It returns errAsleep if the
+// servers were put to sleep meanwhile.
+func (r *replica) next(verified map[*version]bool) (*version, error) {
 	b := r.b
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.resting {
+	if b.sleeping {
 		return nil, errAsleep
 	}
 	for _, v := range b.versions {
-		if !proved[v] && (v.ready && !v.retired || v.inflight > 0) {
+		if !verified[v] && (v.ready && !v.gate.Closed() || v.gate.InFlight() > 0) {
 			return v, nil
 		}
 	}
 	if r.state != down {
 		return nil, nil
 	}
-	r.set(up, nil)
+	r.set(healthy, nil)
 	b.counters.add(Stats{Returns: 1})
-	b.cfg.Log.Info().Str("server", r.server.URL()).Msg("replica is back in the pool")
+	b.cfg.Log.Info().Str("server", r.server.URL()).Msg("replica is healthy again")
 	return nil, nil
 }
 
-// tidy unloads what goes by our names and is nobody's any more, and forgets
-// what the server has forgotten.
-func (r *replica) tidy(ctx context.Context) error {
-	if !r.loads() {
+// dropStale unloads adapters with names of ours that no version has any more.
+// It also forgets adapters that the server no longer lists.
+func (r *replica) dropStale(ctx context.Context) error {
+	if !r.loadsAdapters() {
 		return nil
 	}
 	listed, err := r.server.Adapters(ctx)
@@ -117,7 +118,8 @@ func (r *replica) tidy(ctx context.Context) error {
 	return nil
 }
 
-// drop unloads an adapter; if that does not work it stays, which the log says.
+// drop unloads an adapter. A failure is only logged: the adapter stays loaded
+// and is not used again.
 func (r *replica) drop(ctx context.Context, name string) {
 	r.b.mu.Lock()
 	delete(r.loaded, name)

@@ -1,0 +1,103 @@
+package orchestrator
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/empo2/empo2/memory"
+	"github.com/empo2/empo2/orchestrator/ledger"
+)
+
+// commitTimeout bounds a commit, the memory included.
+const commitTimeout = 5 * time.Minute
+
+// finishedStep is everything that a step has produced.
+type finishedStep struct {
+	begun     time.Time
+	before    state
+	planned   Planned
+	sampled   Sampled
+	batch     Batch
+	update    *Update // nil: nothing was trained
+	published Published
+}
+
+// Committed is a step that is in the ledger.
+type Committed struct {
+	Metrics StepMetrics
+	state   state // that the next step begins with
+}
+
+// commitStage commits a step: its metrics, its version and what the memory
+// learns are one transaction.
+type commitStage struct {
+	ledger        *ledger.Ledger
+	memory        memory.Strategy // nil: no memory
+	keep          int             // checkpoints to keep
+	noveltyWeight float64
+}
+
+// run commits the step and removes old checkpoints. An interrupt waits for it,
+// because the update has already been paid for.
+func (s commitStage) run(ctx context.Context, f finishedStep) (Committed, error) {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), commitTimeout,
+		errors.New("the commit took too long"))
+	defer cancel()
+	if err := s.learn(ctx, f.sampled); err != nil {
+		return Committed{}, err
+	}
+	m := newStepMetrics(f, s.noveltyWeight)
+	text, err := json.Marshal(m)
+	if err != nil {
+		return Committed{}, err
+	}
+	finish := func(bool) {} // ends the memory's part
+	step := ledger.Step{Step: f.planned.Step, Version: m.Version, Metrics: text}
+	err = s.ledger.Commit(ctx, step, f.published.Version, func(tx *sql.Tx) error {
+		if s.memory == nil {
+			return nil
+		}
+		done, err := s.memory.Commit(ctx, tx)
+		if err == nil {
+			finish = done
+		}
+		return err
+	})
+	finish(err == nil)
+	if err != nil {
+		return Committed{}, err
+	}
+	next := state{
+		step: m.Step, policy: f.published.Policy, episodes: m.Episodes,
+		trainSeconds: f.before.trainSeconds + m.Seconds.Total, prompt: f.planned.prompt,
+	}
+	return Committed{Metrics: m, state: next}, s.ledger.Prune(ctx, s.keep)
+}
+
+// learn hands the step's episodes to the memory, in the plan's order, so that
+// what it learns does not depend on the order in which they finished.
+func (s commitStage) learn(ctx context.Context, in Sampled) error {
+	if s.memory == nil {
+		return nil
+	}
+	for g, group := range in.Groups {
+		for e, t := range group {
+			if t.Failed() {
+				continue
+			}
+			x := memory.Experience{
+				Scope: in.Plan.Groups[g].Task.Scope, States: t.States(),
+				Tip: memory.Tip{Text: t.Tip, Score: t.Score, Version: t.TipVersion,
+					Step: in.Plan.Step, Group: g, Episode: e},
+			}
+			if err := s.memory.Learn(ctx, x); err != nil {
+				return fmt.Errorf("learn episode %d/%d: %w", g, e, err)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,84 @@
+package orchestrator
+
+import (
+	"time"
+
+	"github.com/empo2/empo2/sampler/rollout"
+)
+
+// newStepMetrics describes a step that is about to be committed.
+func newStepMetrics(f finishedStep, noveltyWeight float64) StepMetrics {
+	m := StepMetrics{
+		Step: f.planned.Step, Version: f.published.Policy.Version, Episodes: f.before.episodes + f.planned.Episodes(),
+		Modes: map[Mode]int{}, Stops: map[rollout.StopReason]int{},
+		Groups: f.batch.Groups, NoGradient: f.batch.NoGradient,
+	}
+	m.describeEpisodes(f.sampled, noveltyWeight)
+	if f.update != nil {
+		m.describeUpdate(*f.update)
+	}
+	if f.published.Version != nil {
+		m.Canary = f.published.Version.Canary
+	}
+	m.Seconds.Sample, m.Seconds.Publish = f.sampled.Seconds, f.published.Seconds
+	m.Seconds.Total = time.Since(f.begun).Seconds()
+	return m
+}
+
+func (m *StepMetrics) describeUpdate(u Update) {
+	m.Rows, m.Trained = u.Rows, int(u.Stats.Tokens())
+	m.MaskShare, m.ClipShare = u.Stats.MaskedShare(), u.Stats.ClippedShare()
+	m.Ratio, m.RatioMax = u.Stats.MeanRatio(), u.Stats.MaxRatio()
+	m.ApproxKL, m.Entropy, m.KLBase = u.Stats.ApproxKL(), u.Stats.Entropy(), u.Stats.KLBase()
+	m.GradNorm = u.GradNorm
+	m.Mismatch, m.Corrected = u.Mismatch, u.Corrected
+	m.Restarts = u.Restarts
+	m.Seconds.Train = u.Seconds
+}
+
+func (m *StepMetrics) describeEpisodes(in Sampled, noveltyWeight float64) {
+	for g, group := range in.Groups {
+		for e, t := range group {
+			mode := in.Plan.Groups[g].Episodes[e].Mode
+			m.Modes[mode]++
+			m.Stops[t.Stop]++
+			if t.Failed() {
+				m.Failed++
+				continue
+			}
+			if t.Tip != "" {
+				m.NewTips++
+			}
+			if mode.Tips() {
+				m.Tips.add(t, noveltyWeight)
+			} else {
+				m.Free.add(t, noveltyWeight)
+			}
+		}
+	}
+	m.Free.divide()
+	m.Tips.divide()
+}
+
+// add adds one episode to the sums.
+func (r *Rollouts) add(t rollout.Trajectory, noveltyWeight float64) {
+	r.N++
+	r.Return += t.EnvReturn
+	r.Bonus += bonus(t, noveltyWeight)
+	r.Score += t.Score
+	r.Turns += float64(len(t.Turns))
+	if t.Success {
+		r.Success++
+	}
+	for _, turn := range t.Turns {
+		r.TipsShown += float64(len(turn.Tips))
+	}
+}
+
+// divide turns the sums into means.
+func (r *Rollouts) divide() {
+	n := float64(max(r.N, 1))
+	for _, v := range []*float64{&r.Return, &r.Bonus, &r.Score, &r.Success, &r.Turns, &r.TipsShown} {
+		*v /= n
+	}
+}

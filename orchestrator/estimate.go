@@ -1,0 +1,122 @@
+package orchestrator
+
+import (
+	"github.com/empo2/empo2/orchestrator/advantage"
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/sampler/rollout"
+)
+
+// Batch holds the episodes of a step that carry a gradient.
+type Batch struct {
+	Step       int64
+	Episodes   []trainedEpisode
+	Groups     int // groups estimated
+	NoGradient int // of them, groups of equal returns
+}
+
+// trainedEpisode is one episode as it is trained.
+type trainedEpisode struct {
+	advantage float64
+	// rows are trained: rendered with tips or, off-policy, without them; the
+	// log-probs are always those of the context that was sampled.
+	rows []rollout.Row
+	// importanceWeights belong to the rows' tokens; nil: all 1.
+	importanceWeights [][]float32
+	// sampled are the rows in which the policy was sampled.
+	sampled []rollout.Row
+	// klRows only carry the KL to the base model in the sampled context, where
+	// that is not the trained one.
+	klRows []rollout.Row
+	tokens int // trained tokens in rows
+	// sampledContext: the rows are trained in the context that was sampled.
+	sampledContext bool
+}
+
+// estimateStage turns returns into group advantages.
+type estimateStage struct {
+	config  config.Config
+	enabled bool // something is trained
+	memory  bool // there is a memory
+}
+
+// run estimates the advantages of every group. Every episode that has a return
+// counts in its group's statistics, whether or not it is trained (defects 5
+// and 6 of the reference implementation).
+func (s estimateStage) run(in Sampled) Batch {
+	out := Batch{Step: in.Plan.Step}
+	if !s.enabled {
+		return out
+	}
+	baseline := advantage.Group
+	if s.memory {
+		baseline = advantage.Baseline(s.config.Algorithm.Baseline)
+	}
+	for g, group := range in.Groups {
+		var scored []rollout.Trajectory
+		var episodes []advantage.Episode
+		for e, t := range group {
+			if t.Failed() {
+				continue
+			}
+			mode := in.Plan.Groups[g].Episodes[e].Mode
+			scored = append(scored, t)
+			episodes = append(episodes, advantage.Episode{
+				Env: t.EnvReturn, Bonus: bonus(t, s.config.Novelty.Weight),
+				Tips: mode.Tips(), OffPolicy: mode == OffPolicy,
+			})
+		}
+		out.Groups++
+		advantages, ok := advantage.Estimate(episodes, baseline, s.config.Algorithm.NormalizeStd)
+		if !ok {
+			out.NoGradient++
+			continue
+		}
+		for i, t := range scored {
+			if e := s.episode(t, episodes[i], advantages[i]); e.tokens > 0 {
+				out.Episodes = append(out.Episodes, e)
+			}
+		}
+	}
+	return out
+}
+
+// episode chooses the rows of an episode. An off-policy episode loses its tips
+// here.
+func (s estimateStage) episode(t rollout.Trajectory, e advantage.Episode, a float64) trainedEpisode {
+	out := trainedEpisode{
+		advantage: a, rows: t.Rows(e.Tips && !e.OffPolicy), sampled: t.Rows(true), sampledContext: !e.OffPolicy,
+	}
+	if e.OffPolicy && s.config.Loss.KLSampled > 0 {
+		out.klRows = t.Rows(true)
+	}
+	if s.config.Rollout.MaskTruncated {
+		out.rows, out.sampled = maskTruncated(out.rows, t.Turns), maskTruncated(out.sampled, t.Turns)
+		out.klRows = maskTruncated(out.klRows, t.Turns)
+	}
+	for _, r := range out.rows {
+		out.tokens += countTrained(r)
+	}
+	return out
+}
+
+func countTrained(r rollout.Row) int {
+	n := 0
+	for _, trained := range r.LossMask {
+		if trained {
+			n++
+		}
+	}
+	return n
+}
+
+// bonus is λ·Σ_t 1/n_t with n = 1 + similar entries (EMPO², section 4.1), over
+// the turns at which the memory was asked.
+func bonus(t rollout.Trajectory, weight float64) float64 {
+	sum := 0.0
+	for _, turn := range t.Turns {
+		if turn.Similar >= 0 {
+			sum += weight / float64(1+turn.Similar)
+		}
+	}
+	return sum
+}

@@ -1,0 +1,108 @@
+package orchestrator
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/sampler"
+	trainerbridge "github.com/empo2/empo2/trainer_bridge"
+)
+
+// Published is the policy that samples the next step.
+type Published struct {
+	Policy  sampler.Policy
+	Version *ledger.Version // nil: the step trained nothing, the policy is unchanged
+	Seconds float64
+}
+
+// publishStage has versions served and verified.
+type publishStage struct {
+	backend sampler.Backend
+	canary  func() float64 // nil: no canary
+	trainer Trainer
+	log     zerolog.Logger
+}
+
+func (l *Loop) publishStage() publishStage {
+	return publishStage{backend: l.Backend, canary: l.Canary, trainer: l.Trainer, log: l.Log}
+}
+
+// run publishes an update and retires the version before it. Without an update
+// the policy stays.
+func (s publishStage) run(ctx context.Context, u *Update, before sampler.Policy) (Published, error) {
+	if u == nil {
+		return Published{Policy: before}, nil
+	}
+	begun := time.Now()
+	policy, err := s.version(ctx, u.Version, u.Export)
+	if err != nil {
+		return Published{}, err
+	}
+	v := &ledger.Version{Version: u.Version, Step: int64(u.Version), Dir: u.Export.Dir, SHA256: u.Export.SHA256}
+	if s.canary != nil {
+		v.Canary = s.canary()
+	}
+	out := Published{Policy: policy, Version: v, Seconds: time.Since(begun).Seconds()}
+	s.retire(ctx, before) // if the commit fails, a continued run publishes it again
+	return out, nil
+}
+
+// restored publishes a committed version from the trainer's checkpoint.
+func (s publishStage) restored(ctx context.Context, version int) (sampler.Policy, error) {
+	export, err := s.trainer.Export(ctx, version)
+	if err != nil {
+		return sampler.Policy{}, fmt.Errorf("export version %d: %w", version, err)
+	}
+	return s.version(ctx, version, export)
+}
+
+// version has an exported version served and verified.
+func (s publishStage) version(ctx context.Context, version int, export trainerbridge.Exported) (
+	sampler.Policy, error) {
+	adapter := sampler.Adapter{Version: version, Dir: export.Dir, GGUF: export.GGUF, Score: s.score(version)}
+	policy, err := s.backend.Publish(ctx, adapter)
+	if err != nil {
+		return policy, fmt.Errorf("publish version %d: %w", version, err)
+	}
+	return policy, nil
+}
+
+// score is the trainer's side of the canary. The version's checkpoint is on
+// disk, so a trainer that has died is restored to it once.
+func (s publishStage) score(version int) func(context.Context, []int32) ([]float32, error) {
+	return func(ctx context.Context, tokens []int32) ([]float32, error) {
+		out, err := score(ctx, s.trainer, tokens)
+		if err == nil || ctx.Err() != nil || !trainerbridge.Restartable(err) {
+			return out, err
+		}
+		s.log.Warn().Err(err).Int("version", version).Msg("the trainer failed during the canary; restoring it")
+		if err := s.trainer.Restore(ctx, version); err != nil {
+			return nil, err
+		}
+		return score(ctx, s.trainer, tokens)
+	}
+}
+
+// score returns log π of tokens[1:] under the trainer's present adapter, in
+// nats.
+func score(ctx context.Context, trainer Trainer, tokens []int32) ([]float32, error) {
+	out, err := trainer.Forward(ctx, []trainerbridge.Row{{Tokens: tokens}})
+	if err != nil {
+		return nil, err
+	}
+	return out[0], nil
+}
+
+// retire stops serving an old version. The base model is kept for reflection.
+func (s publishStage) retire(ctx context.Context, old sampler.Policy) {
+	if old.Version == 0 {
+		return
+	}
+	if err := s.backend.Retire(ctx, old); err != nil {
+		s.log.Warn().Err(err).Int("version", old.Version).Msg("the old version was not retired")
+	}
+}

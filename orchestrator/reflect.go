@@ -1,0 +1,74 @@
+package orchestrator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/rollout"
+)
+
+// reflectStage has a tip written about every training episode. It runs beside
+// the sample stage, which hands it one episode after the other.
+type reflectStage struct {
+	config  config.Reflection
+	enabled bool // there is a memory to write tips for
+	driver  *rollout.Driver
+	base    sampler.Policy // the adapter off
+	budget  contextBudget
+	ledger  *ledger.Ledger
+	log     zerolog.Logger
+}
+
+// with returns the reflection of one step: the policy that sampled the step,
+// or the base model, writes the tip. A reflection that fails costs the tip
+// and never the episode.
+func (s reflectStage) with(p Planned, policy sampler.Policy) reflectFunc {
+	by := policy
+	if s.config.By == "base" {
+		by = s.base
+	}
+	driver := episodeRunner{driver: s.driver}.driverFor(p.prompt)
+	return func(ctx context.Context, t *rollout.Trajectory) error {
+		if !s.enabled || ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		err := s.write(ctx, driver, by, t)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			s.log.Warn().Err(err).Int64("step", t.Step).Int("group", t.Group).Int("episode", t.Episode).Msg("no tip")
+			return nil
+		}
+		text, err := json.Marshal(t)
+		if err != nil {
+			return fmt.Errorf("encode episode %d/%d: %w", t.Group, t.Episode, err)
+		}
+		return s.ledger.UpdateEpisode(context.WithoutCancel(ctx), t.Step, t.Group, t.Episode, text)
+	}
+}
+
+// write samples the tip. If the conversation is too long for the context, it
+// leaves out what the environment answered to the last action.
+func (s reflectStage) write(ctx context.Context, d *rollout.Driver, by sampler.Policy, t *rollout.Trajectory) error {
+	spec := rollout.ReflectSpec{
+		Temperature: s.config.Temperature, MaxTokens: s.config.MaxTokens,
+		MaxPrompt: s.budget.maxPrompt(s.config.MaxTokens), Seed: childSeed(t.Seed, "reflect"),
+	}
+	err := d.Reflect(ctx, t, by, spec)
+	if !errors.Is(err, sampler.ErrContextFull) {
+		return err
+	}
+	final := t.Final
+	t.Final.Feedback = ""
+	err = d.Reflect(ctx, t, by, spec)
+	t.Final = final
+	return err
+}

@@ -1,0 +1,237 @@
+package orchestrator
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/empo2/empo2/memory"
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/prompt"
+	"github.com/empo2/empo2/sampler/rollout"
+)
+
+// Sampled holds the episodes of a step.
+type Sampled struct {
+	Plan Plan
+	// Groups are the episodes by group and number, failed ones included.
+	Groups  [][]rollout.Trajectory
+	Seconds float64 // since the step began
+}
+
+// sampleStage runs the episodes of a plan. Each finished episode is stored at
+// once, so that a run that dies loses none.
+type sampleStage struct {
+	rollout config.Rollout
+	keep    rollout.Keep
+	runner  episodeRunner
+	ledger  *ledger.Ledger
+	recall  rollout.RecallFunc // nil: no memory
+	budget  contextBudget
+}
+
+// reflectFunc adds the tip to a finished episode and stores it.
+type reflectFunc func(context.Context, *rollout.Trajectory) error
+
+// run samples the episodes of the plan that are not in the ledger yet and
+// hands every finished episode to reflect. It fails if more than half of the
+// episodes failed.
+func (s sampleStage) run(ctx context.Context, p Planned, policy sampler.Policy, reflect reflectFunc) (Sampled, error) {
+	groups, err := s.finished(ctx, p.Plan)
+	if err != nil {
+		return Sampled{}, err
+	}
+	specs, err := s.missing(ctx, p, policy, groups)
+	if err != nil {
+		return Sampled{}, err
+	}
+	sampled := Sampled{Plan: p.Plan, Groups: groups}
+	if err := s.reflectLate(ctx, groups, reflect); err != nil || len(specs) == 0 {
+		return sampled, err
+	}
+	failed, err := s.play(ctx, p, specs, groups, reflect)
+	if ctx.Err() != nil {
+		return Sampled{}, context.Cause(ctx)
+	}
+	if err == nil && 2*failed.n > p.Episodes() {
+		err = fmt.Errorf("%d of %d episodes failed, for example: %s\n"+
+			"  hint: the step is not committed; remove the cause and run the same command again",
+			failed.n, p.Episodes(), failed.why)
+	}
+	return sampled, err
+}
+
+// missing lists the episodes of the plan that are not among groups.
+func (s sampleStage) missing(ctx context.Context, p Planned, policy sampler.Policy, groups [][]rollout.Trajectory) (
+	[]rollout.EpisodeSpec, error) {
+	reserve := 0
+	if s.recall != nil {
+		var err error
+		if reserve, err = s.budget.tipReserve(ctx, s.runner.driverFor(p.prompt), p.Plan); err != nil {
+			return nil, err
+		}
+	}
+	var specs []rollout.EpisodeSpec
+	for g, group := range p.Groups {
+		for e, episode := range group.Episodes {
+			if groups[g][e].Stop != "" {
+				continue
+			}
+			spec := rollout.EpisodeSpec{
+				Task: group.Task, Step: p.Step, Group: g, Episode: e, Seed: episode.Seed, Policy: policy,
+				Temperature: s.rollout.Temperature, TopP: s.rollout.TopP, TopK: s.rollout.TopK, Stop: s.rollout.Stop,
+				MaxSteps: s.rollout.MaxTurns, MaxTokens: s.rollout.MaxTokens,
+				MaxPrompt: s.budget.maxPrompt(s.rollout.MaxTokens + reserve), Keep: s.keep,
+			}
+			if episode.Mode.Tips() {
+				spec.Recall = s.recall
+			}
+			specs = append(specs, spec)
+		}
+	}
+	return specs, nil
+}
+
+// failures counts episodes that failed after all retries.
+type failures struct {
+	n   int
+	why string // of the first
+}
+
+// play samples specs into groups. A finished episode is stored before it is
+// reflected upon, even while ctx ends. A failed episode is not stored: a
+// continued run samples it again.
+func (s sampleStage) play(ctx context.Context, p Planned, specs []rollout.EpisodeSpec, groups [][]rollout.Trajectory,
+	reflect reflectFunc) (failures, error) {
+	ctx, cancel := context.WithCancelCause(ctx) // an error of the ledger ends the sampling
+	defer cancel(nil)
+	var mu sync.Mutex
+	var failed failures
+	after := errgroup.Group{} // storage and reflection, while other episodes still run
+	after.SetLimit(s.runner.concurrency)
+	s.runner.run(ctx, p.prompt, specs, func(t rollout.Trajectory) {
+		after.Go(func() error {
+			if err := s.finish(ctx, p.Plan, &t, reflect); err != nil {
+				cancel(err)
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if t.Failed() {
+				failed.n++
+				failed.why = cmp.Or(failed.why, t.Err)
+			}
+			groups[t.Group][t.Episode] = t
+			return nil
+		})
+	})
+	return failed, after.Wait()
+}
+
+// finish stores an episode and has it reflected upon.
+func (s sampleStage) finish(ctx context.Context, plan Plan, t *rollout.Trajectory, reflect reflectFunc) error {
+	if t.Failed() {
+		return nil
+	}
+	if err := s.store(context.WithoutCancel(ctx), plan, *t); err != nil {
+		return err
+	}
+	return reflect(ctx, t)
+}
+
+// finished loads the episodes of the plan that are in the ledger. The others
+// are zero.
+func (s sampleStage) finished(ctx context.Context, plan Plan) ([][]rollout.Trajectory, error) {
+	groups := make([][]rollout.Trajectory, len(plan.Groups))
+	for g := range groups {
+		groups[g] = make([]rollout.Trajectory, len(plan.Groups[g].Episodes))
+	}
+	stored, err := s.ledger.Episodes(ctx, plan.Step)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range stored {
+		if e.Group >= len(groups) || e.Episode >= len(groups[e.Group]) {
+			return nil, fmt.Errorf("run.db holds episode %d/%d of step %d, which is not in its plan",
+				e.Group, e.Episode, e.Step)
+		}
+		if err := json.Unmarshal(e.Trajectory, &groups[e.Group][e.Episode]); err != nil {
+			return nil, fmt.Errorf("episode %d/%d of step %d in run.db: %w", e.Group, e.Episode, e.Step, err)
+		}
+	}
+	return groups, nil
+}
+
+// reflectLate reflects upon stored episodes that have no tip because the run
+// was stopped before.
+func (s sampleStage) reflectLate(ctx context.Context, groups [][]rollout.Trajectory, reflect reflectFunc) error {
+	late := errgroup.Group{}
+	late.SetLimit(s.runner.concurrency)
+	for g := range groups {
+		for e := range groups[g] {
+			if t := &groups[g][e]; t.Stop != "" && t.TipIDs == nil {
+				late.Go(func() error { return reflect(ctx, t) })
+			}
+		}
+	}
+	return late.Wait()
+}
+
+func (s sampleStage) store(ctx context.Context, plan Plan, t rollout.Trajectory) error {
+	text, err := json.Marshal(t)
+	if err != nil {
+		return fmt.Errorf("encode episode %d/%d: %w", t.Group, t.Episode, err)
+	}
+	return s.ledger.AddEpisode(ctx, ledger.Episode{
+		Step: plan.Step, Group: t.Group, Episode: t.Episode, Task: t.Task.ID,
+		Mode: string(plan.Groups[t.Group].Episodes[t.Episode].Mode), Version: t.Policy.Version,
+		Stop: string(t.Stop), EnvReturn: t.EnvReturn, Score: t.Score, Success: t.Success, Trajectory: text,
+	})
+}
+
+// An episodeRunner runs many episodes.
+type episodeRunner struct {
+	driver      *rollout.Driver
+	concurrency int // episodes at the same time
+	retries     int // of an episode that fails
+	log         zerolog.Logger
+}
+
+// driverFor returns the driver with a step's prompt template.
+func (r episodeRunner) driverFor(s promptState) *rollout.Driver {
+	d := *r.driver
+	d.PromptTemplate = s.template
+	return &d
+}
+
+// run runs the episodes and emits each when it has ended.
+func (r episodeRunner) run(ctx context.Context, s promptState, specs []rollout.EpisodeSpec,
+	emit func(rollout.Trajectory)) {
+	scheduler := rollout.Scheduler{Run: r.driverFor(s).Run, MaxEpisodes: r.concurrency, Retries: r.retries, Log: r.log}
+	scheduler.Sample(ctx, specs, emit)
+}
+
+// recallFrom asks a memory in the driver's terms; nil without a memory.
+func recallFrom(m memory.Strategy) rollout.RecallFunc {
+	if m == nil {
+		return nil
+	}
+	return func(ctx context.Context, scope, state string) (rollout.Recalled, error) {
+		r, err := m.Recall(ctx, memory.State{Scope: scope, Text: state})
+		if err != nil {
+			return rollout.Recalled{}, err
+		}
+		out := rollout.Recalled{Similar: r.Similar}
+		for _, tip := range r.Tips {
+			out.Tips = append(out.Tips, prompt.Tip{ID: tip.ID, Text: tip.Text})
+		}
+		return out, nil
+	}
+}

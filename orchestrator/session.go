@@ -1,0 +1,161 @@
+package orchestrator
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/rollout"
+)
+
+// state is what a run keeps from one step to the next. A step returns a new
+// one when it is committed.
+type state struct {
+	step         int64          // the last committed one
+	policy       sampler.Policy // the newest version
+	episodes     int            // training episodes committed
+	trainSeconds float64        // of committed steps, without evaluations
+	prompt       promptState
+	// mismatchReported: a warning was logged and the mismatch is still large.
+	mismatchReported bool
+}
+
+// A session is a run that is open: trainer and server have the last committed
+// version, and every stage has what it needs of the [Loop].
+type session struct {
+	loop  *Loop
+	state state
+
+	plan     planStage
+	sample   sampleStage
+	reflect  reflectStage
+	estimate estimateStage
+	train    trainStage
+	mismatch mismatchReporter
+	publish  publishStage
+	commit   commitStage
+	evaluate evaluator
+}
+
+// start is what a run finds when it is opened.
+type start struct {
+	tasks       []envs.Task    // of training
+	environment []byte         // the record of the environment; nil: it has none
+	base        sampler.Policy // the adapter off
+	server      sampler.Capabilities
+}
+
+// open brings trainer and server to the last committed step.
+func (l *Loop) open(ctx context.Context) (*session, error) {
+	var now start
+	var err error
+	if now.tasks, err = l.Family.Tasks(envs.Train); err != nil {
+		return nil, err
+	}
+	if len(now.tasks) == 0 {
+		return nil, fmt.Errorf("environment %s has no training task", l.Family.Name())
+	}
+	history, err := History(ctx, l.Ledger)
+	if err != nil {
+		return nil, err
+	}
+	kept := state{prompt: promptState{template: l.Driver.PromptTemplate}}
+	for _, m := range history {
+		kept.episodes, kept.trainSeconds = m.Episodes, kept.trainSeconds+m.Seconds.Total
+	}
+	last, err := l.Ledger.Last(ctx)
+	if err != nil {
+		return nil, err
+	}
+	kept.step = last.Step
+	if now.environment, err = l.recordEnvironment(ctx, last.Step); err != nil {
+		return nil, err
+	}
+	if err := l.restore(ctx, last.Version); err != nil {
+		return nil, err
+	}
+	if now.base, now.server, err = l.serveBase(ctx, last); err != nil {
+		return nil, err
+	}
+	kept.policy = now.base
+	s := l.newSession(now)
+	if last.Version > 0 {
+		if kept.policy, err = s.publish.restored(ctx, last.Version); err != nil {
+			return nil, err
+		}
+	}
+	s.state = kept
+	return s, nil
+}
+
+// restore brings the trainer to a committed version. It discards newer files
+// only after the checkpoint is known to be good.
+func (l *Loop) restore(ctx context.Context, version int) error {
+	if l.Trainer == nil {
+		return nil
+	}
+	if err := l.Trainer.Restore(ctx, version); err != nil {
+		return err
+	}
+	return l.Ledger.DiscardAfter(version)
+}
+
+// serveBase publishes the base model and asks what the server can do.
+func (l *Loop) serveBase(ctx context.Context, last ledger.Step) (sampler.Policy, sampler.Capabilities, error) {
+	base := sampler.Adapter{}
+	if last.Version == 0 && l.Trainer != nil { // else the trainer has a newer version, which gets the canary
+		base.Score = l.publishStage().score(0)
+	}
+	policy, err := l.Backend.Publish(ctx, base)
+	if err != nil {
+		return policy, sampler.Capabilities{}, fmt.Errorf("serve the base model: %w", err)
+	}
+	can, err := l.Backend.Capabilities(ctx)
+	return policy, can, err
+}
+
+// newSession gives each stage its part of the configuration and dependencies.
+func (l *Loop) newSession(now start) *session {
+	c := l.Config
+	s := &session{loop: l, publish: l.publishStage()}
+	s.plan = planStage{config: c, tasks: now.tasks, ledger: l.Ledger,
+		prompts: promptReader{ledger: l.Ledger, read: l.ReadPrompt, log: l.Log}}
+	runner := episodeRunner{driver: l.Driver, concurrency: c.Rollout.Concurrency,
+		retries: c.Rollout.Retries, log: l.Log}
+	recall := recallFrom(l.Memory)
+	budget := contextBudget{length: now.server.ContextLength, reflection: c.Reflection.MaxTokens}
+	s.sample = sampleStage{rollout: c.Rollout, keep: rollout.Keep(c.Memory.Keep), runner: runner,
+		ledger: l.Ledger, recall: recall, budget: budget}
+	s.reflect = reflectStage{config: c.Reflection, enabled: l.Memory != nil, driver: l.Driver, base: now.base,
+		budget: budget, ledger: l.Ledger, log: l.Log}
+	s.estimate = estimateStage{config: c, enabled: l.Trainer != nil, memory: l.Memory != nil}
+	s.train = trainStage{config: c, trainer: l.Trainer, sleeper: l.Sleeper, ledger: l.Ledger, log: l.Log}
+	s.mismatch = mismatchReporter{tolerance: c.Loss.MismatchTolerance, hints: now.server.Hints,
+		ledger: l.Ledger, log: l.Log}
+	s.commit = commitStage{ledger: l.Ledger, memory: l.Memory, keep: c.Run.KeepCheckpoints,
+		noveltyWeight: c.Novelty.Weight}
+	s.evaluate = evaluator{config: c, family: l.Family, ledger: l.Ledger, runner: runner,
+		environment: now.environment, report: l.OnEvaluation}
+	if c.Algorithm.Name == "adapt" {
+		s.evaluate.recall = recall
+	}
+	return s
+}
+
+// finished reports whether the run has used its steps or its time.
+func (s *session) finished() bool {
+	run := s.loop.Config.Run
+	return s.state.step >= int64(run.Steps) || run.MaxSeconds > 0 && s.state.trainSeconds >= run.MaxSeconds
+}
+
+// recordContinuation records that an unfinished run was continued.
+func (s *session) recordContinuation(ctx context.Context) error {
+	if s.state.step == 0 || s.finished() {
+		return nil
+	}
+	version := s.state.policy.Version
+	s.loop.Log.Info().Int64("step", s.state.step).Int("version", version).Msg("continuing")
+	return s.loop.Ledger.Event(ctx, s.state.step, "continued", fmt.Sprintf("with version %d", version))
+}

@@ -1,0 +1,51 @@
+package orchestrator
+
+import (
+	"context"
+	"time"
+)
+
+// step runs the step after the last committed one. The stages read the state
+// that the step began with; only the commit makes a new one.
+func (s *session) step(ctx context.Context) error {
+	begun, before := time.Now(), s.state
+
+	planned, err := s.plan.run(ctx, before)
+	if err != nil {
+		return err
+	}
+	// Every episode is reflected upon as soon as it has ended.
+	reflect := s.reflect.with(planned, before.policy)
+	sampled, err := s.sample.run(ctx, planned, before.policy, reflect)
+	if err != nil {
+		return err
+	}
+	sampled.Seconds = time.Since(begun).Seconds()
+
+	batch := s.estimate.run(sampled)
+	update, err := s.train.run(ctx, batch, before.policy.Version)
+	if err != nil {
+		return err
+	}
+	reported, err := s.mismatch.report(ctx, update, before.mismatchReported)
+	if err != nil {
+		return err
+	}
+	published, err := s.publish.run(ctx, update, before.policy)
+	if err != nil {
+		return err
+	}
+	committed, err := s.commit.run(ctx, finishedStep{
+		begun: begun, before: before,
+		planned: planned, sampled: sampled, batch: batch, update: update, published: published,
+	})
+	if err != nil {
+		return err
+	}
+	s.state = committed.state
+	s.state.mismatchReported = reported
+	if s.loop.OnStep != nil {
+		s.loop.OnStep(committed.Metrics)
+	}
+	return nil
+}

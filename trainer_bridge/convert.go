@@ -1,0 +1,72 @@
+package trainerbridge
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/orchestrator/process"
+)
+
+// convertTimeout bounds a conversion; it writes some 100 MB a second.
+const convertTimeout = 30 * time.Minute
+
+// A Converter converts models to GGUF with the trainer's sources.
+type Converter struct {
+	Python    string         // interpreter that has the trainer's requirements
+	SourceDir string         // holds the package empo2_trainer, see [ExtractSources]
+	Log       zerolog.Logger // the zero value is silent
+}
+
+// Convert writes the model in a folder in Hugging Face format as float32 to the
+// file out. The file appears only when it is complete.
+func (c Converter) Convert(ctx context.Context, model, out string) error {
+	source, err := filepath.Abs(c.SourceDir)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, convertTimeout, fmt.Errorf("not done within %v", convertTimeout))
+	defer cancel()
+	said := output{log: c.Log}
+	err = process.Run(ctx, process.Command{
+		Name: "converter", Args: []string{c.Python, "-m", "empo2_trainer", "gguf", "--model", model, "--out", out},
+		Dir:   source, // Python looks for modules there first
+		Env:   []string{"PYTHONPATH=" + source, "PYTHONDONTWRITEBYTECODE=1"},
+		Merge: true, Stdout: said.line, Log: c.Log,
+	})
+	switch {
+	case err == nil || ctx.Err() != nil || said.fatal == "":
+		return err
+	case said.hint != "":
+		return fmt.Errorf("%s\n  hint: %s", said.fatal, said.hint)
+	}
+	return errors.New(said.fatal)
+}
+
+// Fingerprint is a hash of the code that converts. With the same fingerprint a
+// model is converted to the same file.
+func (c Converter) Fingerprint() (string, error) {
+	files, err := filepath.Glob(filepath.Join(c.SourceDir, "empo2_trainer", "gguf_*.py"))
+	if err != nil {
+		return "", err
+	}
+	if len(files) == 0 {
+		return "", fmt.Errorf("%s holds no converter", c.SourceDir)
+	}
+	sum := sha256.New()
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(sum, "%s %x\n", filepath.Base(file), sha256.Sum256(text))
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
