@@ -25,7 +25,7 @@ const fakeEnv = "EMPO2_TEST_FAKE"
 func TestMain(m *testing.M) {
 	if delay, err := time.ParseDuration(os.Getenv(fakeEnv)); err == nil {
 		s := fakeserver.NewVLLM(policy)
-		s.Fault = func(fakeserver.Seen) samplertest.Fault { time.Sleep(delay); return "" }
+		s.Fault = func(fakeserver.CompletionRequest) samplertest.Fault { time.Sleep(delay); return "" }
 		if len(os.Args) > 2 {
 			s.APIKey = os.Args[2]
 		}

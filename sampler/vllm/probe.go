@@ -128,7 +128,7 @@ func (s *server) vocabulary(ctx context.Context, name string) (int, error) {
 	if err == nil {
 		return 0, nil
 	}
-	m := vocabularySize.FindStringSubmatch(jsonhttp.Said(err))
+	m := vocabularySize.FindStringSubmatch(jsonhttp.ServerText(err))
 	if m == nil {
 		return 0, nil
 	}
@@ -209,10 +209,10 @@ func (s *server) loads(ctx context.Context) (adapters string, rank int, err erro
 		return "", 0, err
 	case err == nil:
 		return "runtime", 0, s.UnloadAdapter(ctx, filepath.Base(dir))
-	case strings.Contains(jsonhttp.Said(err), notEnabled):
+	case strings.Contains(jsonhttp.ServerText(err), notEnabled):
 		return "none", 0, nil
 	}
-	if m := largestRank.FindStringSubmatch(jsonhttp.Said(err)); m != nil {
+	if m := largestRank.FindStringSubmatch(jsonhttp.ServerText(err)); m != nil {
 		rank, err = strconv.Atoi(m[1])
 		return "runtime", rank, err
 	}

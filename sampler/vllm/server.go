@@ -37,7 +37,8 @@ func (s *server) LoadAdapter(ctx context.Context, name, dir string) error {
 	switch {
 	case err == nil:
 		return nil
-	case jsonhttp.Status(err) == http.StatusBadRequest && strings.Contains(jsonhttp.Said(err), "has already been loaded"):
+	case jsonhttp.Status(err) == http.StatusBadRequest &&
+		strings.Contains(jsonhttp.ServerText(err), "has already been loaded"):
 		return fmt.Errorf("%w: %w", fleet.ErrLoaded, err)
 	}
 	return withHint(err, loadHints)
@@ -65,7 +66,7 @@ var loadHints = []process.Hint{
 
 func withHint(err error, hints []process.Hint) error {
 	for _, h := range hints {
-		if jsonhttp.Status(err) != 0 && strings.Contains(jsonhttp.Said(err), h.Said) {
+		if jsonhttp.Status(err) != 0 && strings.Contains(jsonhttp.ServerText(err), h.Said) {
 			return fmt.Errorf("%w\n  hint: %s", err, h.Remedy)
 		}
 	}
@@ -236,7 +237,7 @@ func completionError(err error) error {
 		return fmt.Errorf("%w: %w", fleet.ErrUnknownModel, err)
 	case status >= http.StatusInternalServerError: // an engine that dies answers so before it refuses connections
 		return fmt.Errorf("%w: %w", fleet.ErrLost, err)
-	case status == http.StatusBadRequest && strings.Contains(jsonhttp.Said(err), "maximum context length"):
+	case status == http.StatusBadRequest && strings.Contains(jsonhttp.ServerText(err), "maximum context length"):
 		return fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
 	}
 	return err
