@@ -137,7 +137,9 @@ def test_gguf_from_the_command_line(model_dir: Path, tmp_path: Path) -> None:
     assert (code, lines[-1]["event"]) == (1, "fatal")
 
 
-@pytest.mark.parametrize("flag", ["--formats=onnx", "--dtype=int8"])
+@pytest.mark.parametrize(
+    "flag", ["--formats=onnx", "--dtype=int8", "--quantize=int3", "--micro-batch-tokens=-1"]
+)
 def test_bad_flags_are_refused(flag: str) -> None:
     code = start("serve", "--model", "m", "--root", "r", flag).wait(timeout=DEADLINE)
     assert code == 2
