@@ -126,7 +126,7 @@ func TestBadFiles(t *testing.T) {
 	f("[optimizer]\nschedule = \"step\"\n", "optimizer.schedule", "one of constant, linear, cosine")
 	f("[optimizer]\nwarmup_steps = 300\n", "optimizer.warmup_steps", "not less than run.steps")
 	f("[trainer]\ntarget_modules = []\n", "trainer.target_modules", "names no module")
-	f("[trainer]\ntarget_modules = [\"all-linear\", \"q_proj\"]\n", "trainer.target_modules", "stand alone")
+	f("[trainer]\ntarget_modules = [\"all-linear\", \"q_proj\"]\n", "trainer.target_modules", "cannot be combined")
 	f("[sampler]\ntemplate_args = \"[1]\"\n", "c.toml:2", "sampler.template_args is of type table")
 	f("profile = \"gpu\"\n", "c.toml:1", "unknown profile \"gpu\"")
 	f("[run]\nname = \"a/b\"\n", "run.name", "not a folder name")
@@ -135,7 +135,7 @@ func TestBadFiles(t *testing.T) {
 	f("profile = \"a\xff\"\n", "c.toml:1", "save the file as UTF-8")
 }
 
-func TestMissingFileSaysHowToMakeOne(t *testing.T) {
+func TestMissingFileHasAHint(t *testing.T) {
 	_, err := load("", []string{filepath.Join(t.TempDir(), "none.toml")}, nil)
 	if err == nil || !strings.Contains(err.Error(), "empo2 init --model") {
 		t.Errorf("got %v", err)
@@ -197,7 +197,8 @@ func TestSet(t *testing.T) {
 	}
 }
 
-// A configuration whose memory is changed can be compared with GRPO.
+// A configuration with changed memory keys can be compared with GRPO, which has
+// no memory.
 func TestWith(t *testing.T) {
 	c, err := load(Demo, nil, []string{"memory.k=10"})
 	if err != nil {
@@ -281,7 +282,8 @@ func TestSamplerKeys(t *testing.T) {
 		"does not start the server")
 }
 
-// Template arguments are a table or JSON, and survive being written.
+// Template arguments are a table or JSON. They are equal after writing and
+// reading.
 func TestTemplateArguments(t *testing.T) {
 	want := TemplateArgs{"enable_thinking": false, "style": "short"}
 	for _, set := range []string{

@@ -14,7 +14,7 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// Error is a fault in the configuration. It names the place and the remedy.
+// Error is a mistake in the configuration. It names the place and the remedy.
 type Error struct {
 	Place string // "config.toml:12", "--set memory.k=…", or the key
 	Msg   string
@@ -29,13 +29,13 @@ func (e *Error) Error() string {
 	return s
 }
 
-// Source says where a configuration comes from. Each layer is laid over those
+// A Source names the layers of a configuration. Each layer overrides those
 // before it: the defaults, the profile, the files in order, the sets in order.
 type Source struct {
 	Profile string   // empty: the one that the files or sets name, if any
 	Files   []string // paths
 	Sets    []string // "key=value" with TOML values, as in --set
-	Machine Machine  // what values are derived from
+	Machine Machine  // for values that depend on the hardware
 }
 
 // Load reads, derives and validates a configuration.
@@ -47,8 +47,8 @@ func (s Source) Load() (Config, error) {
 	return s.load(texts)
 }
 
-// LoadText is Load of one file's text, which need not be on disk; place names
-// it in errors.
+// LoadText loads a configuration from the text of one file. Errors call the file
+// place.
 func LoadText(text, place string, m Machine) (Config, error) {
 	return Source{Files: []string{place}, Machine: m}.load([]string{text})
 }
@@ -153,8 +153,8 @@ func (s Source) profile(texts []string) (name, place string) {
 	return root.Profile, place
 }
 
-// With returns c with sets applied and checked. Keys of c that lose their
-// effect by it are not an error: c is compared with a variant of itself.
+// With returns a variant of c: it applies the sets and checks the result. It is
+// not an error if other keys of c lose their effect.
 func With(c Config, sets []string) (Config, error) {
 	base, err := withProfile(c.Profile, "profile")
 	if err != nil {
@@ -171,8 +171,7 @@ func With(c Config, sets []string) (Config, error) {
 	return c, check(c, base, given, Machine{})
 }
 
-// Parse reads a whole configuration that empo2 itself wrote; place names it in
-// errors.
+// Parse reads a complete configuration that empo2 wrote. Errors call it place.
 func Parse(text, place string) (Config, error) {
 	c := Default()
 	return c, decode(text, place, &c, map[string]string{})
@@ -222,7 +221,8 @@ func ParseSet(s string) (key, value string, err error) {
 	return key, value, nil
 }
 
-// decode reads TOML text into c, refusing unknown keys.
+// decode reads TOML text into c and records its keys in given. An unknown key is
+// an error.
 func decode(text, place string, c *Config, given map[string]string) error {
 	meta, err := toml.Decode(text, c)
 	if err != nil {
@@ -265,7 +265,8 @@ func decodeError(err error, place string) error {
 	return &Error{place, msg, hint}
 }
 
-// lineOf finds the line on which a key stands, for the message only.
+// lineOf returns ":" and the line number of a key for error messages, or "" if
+// it does not find the key.
 func lineOf(text string, k toml.Key) string {
 	if len(k) == 0 {
 		return ""

@@ -20,7 +20,7 @@ func safetensors(data int) string {
 	return string(binary.LittleEndian.AppendUint64(nil, uint64(len(header)))) + header + strings.Repeat("x", data)
 }
 
-// write makes a folder of files, of which change replaces or (empty) removes some.
+// write makes a model folder. change replaces files; an empty text removes one.
 func write(t *testing.T, change map[string]string) string {
 	t.Helper()
 	files := map[string]string{
@@ -66,7 +66,7 @@ func TestFolder(t *testing.T) {
 	}
 }
 
-// A folder that cannot be trained is refused with what it lacks.
+// The error for an incomplete folder names what is missing.
 func TestIncompleteFolders(t *testing.T) {
 	f := func(says, file, text string) {
 		t.Helper()

@@ -1,5 +1,6 @@
-// Package inspect finds out what a model folder and a machine are, without
-// loading the one or installing anything on the other.
+// Package inspect examines a model folder and a machine for empo2 init. It does
+// not load the model and installs nothing. Start with [Folder], which returns a
+// [Model], and with [Probe], which returns a [Machine].
 package inspect
 
 import (
@@ -31,7 +32,7 @@ type Model struct {
 	RopeScaling string
 }
 
-// folderHint says what a model folder must hold.
+// folderHint lists what a model folder must contain.
 const folderHint = "\n  hint: name a folder in Hugging Face format: config.json, tokenizer.json, *.safetensors"
 
 // Folder reads a model folder. It refuses one that a trainer cannot load.
@@ -65,8 +66,8 @@ func folder(path string) (m Model, err error) {
 	return m, m.readWeights()
 }
 
-// Context is how many tokens the model of a folder was trained with; 0 if its
-// config.json does not say so.
+// Context returns how many tokens the model of a folder was trained with, or 0
+// if its config.json does not say.
 func Context(path string) int {
 	m := Model{Path: path}
 	if err := m.readConfig(); err != nil {

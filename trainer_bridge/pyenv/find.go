@@ -77,7 +77,7 @@ func Find(ctx context.Context, opts Options) Report {
 	env := m.env(base)
 	report.Dir = env.Dir
 	if err := m.intact(ctx, env); err != nil {
-		report.Problem = &Error{Op: "environment " + env.Dir, Err: err, Hint: "the next run makes it"}
+		report.Problem = &Error{Op: "environment " + env.Dir, Err: err, Hint: "the next run creates it"}
 	}
 	return report
 }

@@ -86,7 +86,7 @@ type processTB struct {
 func (p *processTB) Helper()          {}
 func (p *processTB) Cleanup(f func()) { p.cleanups = append(p.cleanups, f) }
 
-// fakePython stands in for the interpreter of the trainer's environment.
+// fakePython acts as the interpreter of the trainer's environment.
 func fakePython() {
 	if err := runFakePython(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "fake python:", err)

@@ -17,7 +17,7 @@ import (
 )
 
 type initCmd struct {
-	Model     string   `required:"" placeholder:"DIR|GGUF" help:"Folder in Hugging Face format; with --algorithm adapt also a GGUF file."`
+	Model     string   `required:"" placeholder:"DIR|GGUF" help:"Hugging Face folder, or a GGUF file (adapt only)."`
 	Env       string   `default:"vault" placeholder:"NAME" help:"Environment, as in env.name."`
 	Backend   string   `placeholder:"NAME" help:"Server, as in sampler.backend. Default: vllm with a GPU, else llamacpp."`
 	Algorithm string   `default:"empo2" placeholder:"NAME" help:"empo2, grpo (no memory) or adapt (no training)."`
@@ -66,7 +66,7 @@ func (cmd *initCmd) Run(out *console) error {
 	return nil
 }
 
-// check refuses names that do not exist and a file that exists.
+// check returns an error for unknown names and for a file that exists.
 func (cmd *initCmd) check() error {
 	for _, f := range []struct {
 		flag, value string
@@ -144,7 +144,7 @@ func (cmd *initCmd) checkOutput() error {
 	return nil
 }
 
-// A subject is what init writes a configuration for.
+// A subject is the model, machine and backend that a configuration is for.
 type subject struct {
 	model   inspect.Model
 	gguf    *llamacpp.Info // nil: the model is a folder
@@ -152,7 +152,7 @@ type subject struct {
 	backend string
 }
 
-// inspect looks at model and machine, and chooses the backend.
+// inspect examines model and machine, and chooses the backend.
 func (cmd *initCmd) inspect() (s subject, err error) {
 	s.machine = cmd.Probe.Machine()
 	s.backend = cmd.Backend
@@ -179,7 +179,7 @@ func (cmd *initCmd) inspect() (s subject, err error) {
 	return s, checkConversion(s, ownFile)
 }
 
-// inspectGGUF accepts a file that is served and not trained.
+// inspectGGUF reads a GGUF file. It can be served but not trained.
 func (cmd *initCmd) inspectGGUF(s *subject) error {
 	path, err := filepath.Abs(cmd.Model)
 	if err != nil {
@@ -200,13 +200,14 @@ func (cmd *initCmd) inspectGGUF(s *subject) error {
 			Hint: "leave --backend out"}
 	}
 	s.gguf = &info
-	s.model = inspect.Model{Path: path, Architecture: info.Architecture, Context: info.Context,
-		Parameters: info.Parameters,
-		Dtype:      info.Quantisation, ChatTemplate: info.ChatTemplate}
+	s.model = inspect.Model{
+		Path: path, Architecture: info.Architecture, Context: info.Context, Parameters: info.Parameters,
+		Dtype: info.Quantisation, ChatTemplate: info.ChatTemplate,
+	}
 	return nil
 }
 
-// isGGUF tells a GGUF file by its name or its first bytes.
+// isGGUF recognises a GGUF file by its name or its first bytes.
 func isGGUF(path string) bool {
 	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
 		return false
@@ -268,7 +269,7 @@ func modelFault(place string, err error) error {
 	return &config.Error{Place: place, Msg: msg, Hint: hint}
 }
 
-// explain tells the user of init how to add a key that is missing.
+// explain adds the hint how to set a key that is missing.
 func explain(err error) error {
 	var fault *config.Error
 	if !errors.As(err, &fault) || !strings.Contains(fault.Msg, "is empty") {
@@ -278,7 +279,7 @@ func explain(err error) error {
 	return &config.Error{Place: key, Msg: fault.Msg, Hint: fmt.Sprintf("add --set %s=VALUE (%s)", key, fault.Hint)}
 }
 
-// save writes the file as a whole or not at all.
+// save writes the file atomically.
 func (cmd *initCmd) save(text string) error {
 	err := writeFile(cmd.Output, func(w io.Writer) error {
 		_, err := io.WriteString(w, text)

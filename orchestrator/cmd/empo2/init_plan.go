@@ -37,7 +37,7 @@ func (p *planner) set(key, value, why string) {
 	p.choices = append(p.choices, choice{key, value, why})
 }
 
-// choose decides on everything.
+// choose makes all choices.
 func (p *planner) choose() {
 	p.chooseProfile()
 	p.set("model.path", config.Quote(p.model.Path), p.describeModel())
@@ -72,7 +72,7 @@ func oneLine(text string) string {
 
 const gigabyte = 1e9
 
-// chooseProfile goes by the hardware.
+// chooseProfile chooses the profile by the memory of the first GPU.
 func (p *planner) chooseProfile() {
 	gpus := p.machine.GPUs
 	if len(gpus) == 0 {
@@ -94,8 +94,8 @@ func (p *planner) chooseProfile() {
 	}
 }
 
-// chooseEnvironment takes the paper's prompts where there are some, and an easy
-// vault.
+// chooseEnvironment chooses the paper's prompts if the environment has some, and
+// an easy vault.
 func (p *planner) chooseEnvironment() {
 	if p.env != "vault" {
 		p.set("env.name", config.Quote(p.env), "given with --env")
@@ -107,7 +107,7 @@ func (p *planner) chooseEnvironment() {
 		p.set("env.vault.doors", "2", why)
 		p.set("env.vault.levers", "4", why)
 		p.set("env.vault.score", `"partial"`,
-			"each opened door counts, so that there is something to learn from at once")
+			"each opened door counts, so the first episodes already teach something")
 	case "scienceworld":
 		p.set("prompt.template", `"recipe"`, "the paper's prompts for ScienceWorld")
 	case "webshop":
@@ -116,8 +116,8 @@ func (p *planner) chooseEnvironment() {
 	}
 }
 
-// chooseOptimizer scales the learning rate with the model: small models need
-// more.
+// chooseOptimizer chooses the learning rate by the size of the model. Small
+// models need a larger one.
 func (p *planner) chooseOptimizer() {
 	if !p.trains() {
 		return
@@ -162,30 +162,31 @@ func (p *planner) chooseSampler() {
 	}
 }
 
-// serversAtOnce are the llama-servers that run while a version replaces another:
-// the base model's, the old version's and the new one's.
-const serversAtOnce = 3
+// llamaServers is how many llama-servers run while a version replaces another:
+// those of the base model, the old version and the new one.
+const llamaServers = 3
 
-// chooseConcurrency lets the caches of llama-server fit into the memory.
+// chooseConcurrency chooses a concurrency for which the caches of llama-server
+// fit into the memory.
 func (p *planner) chooseConcurrency() {
 	perToken := 4 * p.model.CacheValues // float32
 	if p.backend != "llamacpp" || perToken == 0 || p.machine.Memory == 0 {
 		return
 	}
 	tokens := p.contextTokens()
-	perEpisode := int64(tokens) * perToken * serversAtOnce
+	perEpisode := int64(tokens) * perToken * llamaServers
 	n := max(1, min(8, p.cacheMemory()/perEpisode))
 	p.set("rollout.concurrency", strconv.FormatInt(n, 10),
 		fmt.Sprintf("%d episodes × %d tokens × %d kB of float32 cache × %d servers = %.1f GB of %.1f GB",
-			n, tokens, perToken/1000, serversAtOnce, float64(n*perEpisode)/gigabyte, float64(p.machine.Memory)/gigabyte))
+			n, tokens, perToken/1000, llamaServers, float64(n*perEpisode)/gigabyte, float64(p.machine.Memory)/gigabyte))
 	if p.cacheMemory() < perEpisode {
 		p.notes = append(p.notes, fmt.Sprintf("the model needs about %.0f GB of memory; this machine has %.0f GB",
 			float64(p.machine.Memory-p.cacheMemory()+perEpisode)/gigabyte, float64(p.machine.Memory)/gigabyte))
 	}
 }
 
-// contextTokens is the length of an episode under the profile, within the
-// model's limit.
+// contextTokens returns the length of an episode under the profile, limited by
+// the model's context.
 func (p *planner) contextTokens() int {
 	c, err := config.Source{Profile: p.profile}.Load()
 	if err != nil {
@@ -194,9 +195,9 @@ func (p *planner) contextTokens() int {
 	return c.ContextTokens(p.model.Context)
 }
 
-// cacheMemory is half of what is left beside the weights, in bytes: the trainer
-// and the servers, which share theirs, hold 4 bytes a parameter each. The other
-// half is for the trainer's activations.
+// cacheMemory returns the bytes for the caches: half of the memory that the
+// weights leave. The other half is for the trainer's activations. The trainer has
+// 4 bytes of weights per parameter, and so have the servers together.
 func (p *planner) cacheMemory() int64 {
 	copies := int64(1)
 	if p.trains() {
@@ -205,7 +206,7 @@ func (p *planner) cacheMemory() int64 {
 	return max(0, (p.machine.Memory-2*gigabyte-copies*4*p.model.Parameters)/2)
 }
 
-// add takes the user's own keys, which replace those chosen before.
+// add adds the user's own keys. They replace choices for the same key.
 func (p *planner) add(sets []string) error {
 	for _, set := range sets {
 		key, value, err := config.ParseSet(set)
@@ -230,7 +231,7 @@ func (p *planner) add(sets []string) error {
 	return nil
 }
 
-// write writes the file: the tables in the order of their first key.
+// write writes the file. Tables are in the order of their first key.
 func (p *planner) write(w io.Writer) {
 	fmt.Fprintf(w, "# Written by empo2 init for %s on this machine: %s.\n", oneLine(filepath.Base(p.model.Path)),
 		p.describeMachine())

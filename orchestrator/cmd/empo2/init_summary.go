@@ -9,12 +9,12 @@ import (
 	"github.com/empo2/empo2/orchestrator/inspect"
 )
 
-// summary says in a few lines what was found, what was chosen, and what comes
-// next.
+// summary prints what was found, what was chosen, and the next commands.
 func (p *planner) summary(out *console, c config.Config, file string) {
 	out.print("model    %s: %s", oneLine(filepath.Base(p.model.Path)), p.describeModel())
 	out.print("machine  %s", p.describeMachine())
-	out.print("plan     %s on %s with %s, profile %s: %d groups of %d episodes per step, %d at the same time, %d tokens each",
+	out.print("plan     %s on %s with %s, profile %s: "+
+		"%d groups of %d episodes per step, %d at the same time, %d tokens each",
 		c.Algorithm.Name, c.Env.Name, c.Sampler.Backend, c.Profile, c.Algorithm.Groups, c.Algorithm.GroupSize,
 		c.Rollout.Concurrency, c.ContextTokens(p.model.Context))
 	if n := p.model.Context; n > 0 && n < c.EpisodeTokens() && p.env != "vault" { // a vault is short

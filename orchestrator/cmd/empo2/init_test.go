@@ -15,8 +15,8 @@ import (
 	"github.com/empo2/empo2/orchestrator/inspect"
 )
 
-// modelFolder is a folder as a download leaves it, with a header that announces
-// so many parameters and no weights behind it.
+// modelFolder writes a model folder like that of a download. The header of its
+// weights file states the number of parameters. The weights are missing.
 func modelFolder(t *testing.T, name, architecture string, parameters int64) string {
 	t.Helper()
 	header := fmt.Sprintf(`{"w": {"dtype": "BF16", "shape": [%d], "data_offsets": [0, 4]}}`, parameters)
@@ -25,8 +25,8 @@ func modelFolder(t *testing.T, name, architecture string, parameters int64) stri
 		t.Fatal(err)
 	}
 	for file, text := range map[string]string{
-		"config.json": fmt.Sprintf(`{"model_type": %q, "dtype": "bfloat16", "max_position_embeddings": 32768, "num_hidden_layers": 30,
-			"hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3}`, architecture),
+		"config.json": fmt.Sprintf(`{"model_type": %q, "dtype": "bfloat16", "max_position_embeddings": 32768,
+			"num_hidden_layers": 30, "hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3}`, architecture),
 		"tokenizer.json":        "{}",
 		"tokenizer_config.json": `{"chat_template": "{{ messages }}"}`,
 		"model.safetensors":     string(binary.LittleEndian.AppendUint64(nil, uint64(len(header)))) + header + "1234",
@@ -38,7 +38,7 @@ func modelFolder(t *testing.T, name, architecture string, parameters int64) stri
 	return dir
 }
 
-// ggufFile is a model of llama with one tensor, cut at the end.
+// ggufFile writes the file of a llama model with one tensor, without its data.
 func ggufFile(t *testing.T, version uint32, cut int) string {
 	t.Helper()
 	order := binary.LittleEndian
@@ -61,7 +61,7 @@ func ggufFile(t *testing.T, version uint32, cut int) string {
 	return path
 }
 
-// probe is a machine of 24 GB with these lines of nvidia-smi.
+// probe is a machine with 24 GB. nvidia-smi prints the given lines.
 func probe(t *testing.T, smi string) inspect.Probe {
 	t.Helper()
 	root := t.TempDir()
@@ -80,8 +80,8 @@ func probe(t *testing.T, smi string) inspect.Probe {
 	}}
 }
 
-// initialize runs empo2 init and returns the file, its configuration and what was
-// printed.
+// initialize runs empo2 init. It returns the file, its configuration and the
+// output.
 func initialize(t *testing.T, cmd initCmd, gpu bool) (text string, c config.Config, printed string) {
 	t.Helper()
 	cmd.Output = filepath.Join(t.TempDir(), "config.toml")
@@ -102,7 +102,7 @@ func initialize(t *testing.T, cmd initCmd, gpu bool) (text string, c config.Conf
 	return string(written), c, out.String()
 }
 
-// What init writes is accepted, fits the machine, and gives a reason for each key.
+// The new file is valid, fits the machine, and gives a reason for each key.
 func TestInitFitsTheMachine(t *testing.T) {
 	small, large := modelFolder(t, "Small-135M", "llama", 135e6), modelFolder(t, "Large-7B", "qwen2", 76e8)
 	f := func(model, smi string, want config.Config) {
@@ -136,8 +136,8 @@ func TestInitFitsTheMachine(t *testing.T) {
 		1e-5, 64))
 }
 
-// A model that does not fit is written down with a warning, and what the chat
-// template needs is set.
+// init warns if the model does not fit, and sets the arguments that the chat
+// template needs.
 func TestInitNotes(t *testing.T) {
 	large := modelFolder(t, "Large-7B", "qwen2", 76e8)
 	_, c, printed := initialize(t, initCmd{Model: large, Env: "vault", Algorithm: "grpo", Probe: probe(t, "")}, false)
@@ -166,8 +166,8 @@ func TestInitNotes(t *testing.T) {
 	}
 }
 
-// A GGUF file alone is enough if nothing is trained; keys of the user replace
-// those that were chosen.
+// Without training, a GGUF file is enough. The user's keys replace the chosen
+// ones.
 func TestInitWithAFileAndKeys(t *testing.T) {
 	file := ggufFile(t, 3, 0)
 	_, c, printed := initialize(t, initCmd{Model: file, Env: "remote", Algorithm: "adapt", Probe: probe(t, ""),
@@ -181,8 +181,8 @@ func TestInitWithAFileAndKeys(t *testing.T) {
 	}
 }
 
-// What init cannot write a configuration for is refused with the remedy.
-func TestInitRefuses(t *testing.T) {
+// If init cannot write a configuration, the error has a hint.
+func TestInitErrors(t *testing.T) {
 	good, output := modelFolder(t, "m", "llama", 1e8), filepath.Join(t.TempDir(), "config.toml")
 	f := func(cmd initCmd, says ...string) {
 		t.Helper()

@@ -78,14 +78,14 @@ func (cmd *importCmd) Run(ctx context.Context, out *console) error {
 	return err
 }
 
-// bank is what the commands need of the memory.
+// bank has the methods of the memory that the commands call.
 type bank interface {
 	Export(ctx context.Context, w io.Writer) error
 	Import(ctx context.Context, r io.Reader) (tips int, err error)
 	Recall(ctx context.Context, s memory.State) (memory.Recollection, error)
 }
 
-// withMemory opens the run's folder and its bank, and nothing else of it.
+// withMemory opens only the run's folder and its bank, and calls f.
 func withMemory(ctx context.Context, c config.Config, f func(bank) error) (err error) {
 	r := &run{}
 	defer func() { err = errors.Join(err, r.Close()) }()

@@ -62,7 +62,7 @@ func TestExitCodes(t *testing.T) {
 	f(exitSetup, "doctor", "--profile", "demo")
 }
 
-// An interrupted command says so and has its own exit code.
+// An interrupted command prints a message and has its own exit code.
 func TestInterrupted(t *testing.T) {
 	t.Chdir(t.TempDir())
 	t.Setenv("EMPO2_CACHE", t.TempDir())
@@ -74,6 +74,6 @@ func TestInterrupted(t *testing.T) {
 		t.Errorf("exit code %d: %s", got, err.String())
 	}
 	if _, err := os.Stat("runs"); err == nil {
-		t.Error("a run was begun")
+		t.Error("a run was started")
 	}
 }
