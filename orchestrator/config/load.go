@@ -130,8 +130,8 @@ func unreadable(path string, err error) error {
 	return &Error{path, "cannot be read: " + err.Error(), "check its owner and permissions"}
 }
 
-// profile returns the name of the profile and the place that names it. Faults
-// of the texts are left to decode.
+// profile returns the name of the profile and the place that names it. It
+// ignores mistakes in the texts, because decode reports them.
 func (s Source) profile(texts []string) (name, place string) {
 	if s.Profile != "" {
 		return s.Profile, "--profile " + s.Profile
@@ -216,7 +216,7 @@ func ParseSet(s string) (key, value string, err error) {
 	}
 	_, isText := probe["v"].(string)
 	if wrong != nil || info.kind == "string" && !isText {
-		value = Quote(value) // a bare word is a string, and so is all that a key of that type is set to
+		value = Quote(value) // --set needs no quotes around strings
 	}
 	return key, value, nil
 }
@@ -255,7 +255,7 @@ func decodeError(err error, place string) error {
 	if line != "" {
 		place += ":" + line
 	}
-	hint := "TOML wants key = value, with strings in quotes and tables as [name]"
+	hint := "TOML needs key = value, strings in quotes, and tables as [name]"
 	if strings.Contains(msg, "UTF-8") {
 		return &Error{place, msg, "save the file as UTF-8"}
 	}

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// hfConfig is what matters here of config.json. Numbers are float64, because
+// hfConfig has the fields of config.json that are used here. Numbers are float64, because
 // some programs write 2048.0.
 type hfConfig struct {
 	Type          string    `json:"model_type"`

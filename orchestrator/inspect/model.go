@@ -20,11 +20,10 @@ type Model struct {
 	Dtype        string // of the weights on disk, for example "bfloat16"
 	Context      int    // tokens that it was trained with; 0: unknown
 	Parameters   int64  // 0: unknown
-	// CacheValues are the numbers that a key-value cache holds for one token.
-	CacheValues int64
-	// ChatTemplate: the tokenizer has one. Thinking: it takes the argument
-	// enable_thinking.
-	ChatTemplate, Thinking bool
+	// CacheValues is how many numbers a key-value cache holds for one token.
+	CacheValues  int64
+	ChatTemplate bool // the tokenizer has a chat template
+	Thinking     bool // the template has the argument enable_thinking
 	// Quantisation is the method of config.json, for example "gptq"; empty: the
 	// weights are not quantised.
 	Quantisation string
@@ -35,7 +34,7 @@ type Model struct {
 // folderHint lists what a model folder must contain.
 const folderHint = "\n  hint: name a folder in Hugging Face format: config.json, tokenizer.json, *.safetensors"
 
-// Folder reads a model folder. It refuses one that a trainer cannot load.
+// Folder reads a model folder. It returns an error if a trainer cannot load it.
 func Folder(path string) (Model, error) {
 	m, err := folder(path)
 	if err != nil {

@@ -94,8 +94,9 @@ func (m *Model) indexed(text []byte) ([]string, error) {
 // maxSafetensorsHeader is the format's own limit in bytes.
 const maxSafetensorsHeader = 100 << 20
 
-// countSafetensors reads the header: 8 bytes of length, then JSON with shape and
-// place of each tensor.
+// countSafetensors returns the number of values in a file. It reads only the
+// header: a length of 8 bytes, then JSON with the shape and the offsets of each
+// tensor.
 func (m *Model) countSafetensors(name string) (int64, error) {
 	path := filepath.Join(m.Path, name)
 	info, err := os.Stat(path)

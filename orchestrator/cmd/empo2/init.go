@@ -240,8 +240,8 @@ func checkQuantised(s subject, algorithm string) error {
 		Hint: "name the folder of the original model; --algorithm adapt with --backend vllm learns tips without training"}
 }
 
-// checkConversion refuses a backend that needs GGUF for a model that cannot be
-// converted (empo2_trainer/model_dir.py, check_convertible). ownFile: the user
+// checkConversion returns an error if the backend needs GGUF and the model
+// cannot be converted (empo2_trainer/model_dir.py, check_convertible). ownFile: the user
 // has converted it.
 func checkConversion(s subject, ownFile bool) error {
 	if s.backend != "llamacpp" && s.backend != "ollama" {
@@ -263,7 +263,8 @@ func checkConversion(s subject, ownFile bool) error {
 		Msg: fmt.Sprintf("%s needs the model as GGUF, and %s", s.backend, why)}
 }
 
-// modelFault makes a fault of a model a fault of the flag or key that names it.
+// modelFault turns an error about the model into one about the flag or key that
+// names it.
 func modelFault(place string, err error) error {
 	msg, hint, _ := strings.Cut(err.Error(), "\n  hint: ")
 	return &config.Error{Place: place, Msg: msg, Hint: hint}

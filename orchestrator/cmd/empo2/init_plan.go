@@ -41,7 +41,7 @@ func (p *planner) set(key, value, why string) {
 func (p *planner) choose() {
 	p.chooseProfile()
 	p.set("model.path", config.Quote(p.model.Path), p.describeModel())
-	p.set("run.name", config.Quote(p.runName()), "model, environment and algorithm: each run needs a name of its own")
+	p.set("run.name", config.Quote(p.runName()), "model, environment and algorithm; each run needs its own name")
 	p.chooseEnvironment()
 	if p.algorithm != "empo2" {
 		p.set("algorithm.name", config.Quote(p.algorithm), "given with --algorithm")

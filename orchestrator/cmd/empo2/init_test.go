@@ -327,7 +327,7 @@ func TestInitWithUnusualNames(t *testing.T) {
 	}
 }
 
-func TestInitReplacesAFileOnlyByForce(t *testing.T) {
+func TestInitReplacesAFileOnlyWithForce(t *testing.T) {
 	output := filepath.Join(t.TempDir(), "c.toml")
 	if err := os.WriteFile(output, []byte("old"), 0o644); err != nil {
 		t.Fatal(err)
