@@ -23,9 +23,13 @@ type ProcessConfig struct {
 	Root      string   // run directory that adapters/ and checkpoints/ are written to
 	Threads   int      // of torch; 0 is torch's own choice
 	Seed      int64    // of torch
-	Dtype     string   // of the base model: float32 or bfloat16; empty: the trainer's default
+	Dtype     string   // of the base model: float32, bfloat16 or float16; empty: the trainer's default
+	Quantize  string   // none or nf4 (4-bit base model, needs a CUDA GPU); empty: the trainer's default
 	Device    string   // auto, cpu, cuda or cuda:N; empty: the trainer's default
 	Formats   []string // what adapters are exported as: peft, gguf; none: the trainer's default
+	// MicroBatchTokens bounds one pass of the model; 0: the trainer chooses it
+	// from the free memory.
+	MicroBatchTokens int
 
 	// StartTimeout bounds the time until the trainer is ready; 0 is 3 minutes,
 	// because the first import of torch from a slow disk takes long.
@@ -124,7 +128,11 @@ func (p *Process) command(cfg ProcessConfig) (process.Command, error) {
 	if cfg.Threads > 0 {
 		args = append(args, "--threads", strconv.Itoa(cfg.Threads))
 	}
-	for flag, value := range map[string]string{"--dtype": cfg.Dtype, "--device": cfg.Device} {
+	if cfg.MicroBatchTokens > 0 {
+		args = append(args, "--micro-batch-tokens", strconv.Itoa(cfg.MicroBatchTokens))
+	}
+	flags := map[string]string{"--dtype": cfg.Dtype, "--quantize": cfg.Quantize, "--device": cfg.Device}
+	for flag, value := range flags {
 		if value != "" {
 			args = append(args, flag, value)
 		}

@@ -256,6 +256,8 @@ type Trainer struct {
 	Alpha          float64  `toml:"alpha"`
 	TargetModules  []string `toml:"target_modules"`
 	Dtype          string   `toml:"dtype"`
+	Quantize       string   `toml:"quantize"`
+	MicroBatch     int      `toml:"micro_batch_tokens"`
 	Device         string   `toml:"device"`
 	Threads        int      `toml:"threads"`
 	TimeoutSeconds float64  `toml:"timeout_seconds"`

@@ -21,6 +21,7 @@ func newTrainer(c config.Config, t tools, root string, log zerolog.Logger) *trai
 		Process: trainerbridge.ProcessConfig{
 			Python: t.python, SourceDir: t.sources, Model: t.model, Root: root,
 			Threads: c.Trainer.Threads, Dtype: c.Trainer.Dtype, Device: c.Trainer.Device,
+			Quantize: c.Trainer.Quantize, MicroBatchTokens: c.Trainer.MicroBatch,
 			Formats: c.Sampler.AdapterFormats(), Log: log,
 		},
 		Client: trainerbridge.ClientConfig{
