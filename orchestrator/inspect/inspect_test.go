@@ -98,7 +98,8 @@ func TestIncompleteFolders(t *testing.T) {
 	if _, err := Folder(dir); err == nil || !strings.Contains(err.Error(), "save_pretrained") {
 		t.Errorf("an old tokenizer: %v", err)
 	}
-	if _, err := Folder(filepath.Join(dir, "none")); err == nil || !strings.Contains(err.Error(), "no such file or folder") {
+	if _, err := Folder(filepath.Join(dir, "none")); err == nil || !strings.Contains(err.Error(),
+		"no such file or folder") {
 		t.Error(err)
 	}
 	if _, err := Folder(filepath.Join(dir, "config.json")); err == nil || !strings.Contains(err.Error(),

@@ -70,7 +70,7 @@ type cli struct {
 
 // common are the flags of every command that reads a configuration.
 type common struct {
-	Profile    string   `placeholder:"NAME" help:"Values for keys that no file sets: demo, cpu, gpu-24gb or gpu-80gb. It replaces the key profile of the files."`
+	Profile    string   `placeholder:"NAME" help:"Values for keys that no file sets: demo, cpu, gpu-24gb or gpu-80gb. Overrides the files' profile."`
 	ConfigFile []string `name:"config" short:"c" sep:"none" placeholder:"FILE" help:"Configuration file. Repeatable."`
 	Set        []string `sep:"none" placeholder:"KEY=VALUE" help:"Set a key, for example run.steps=20. Repeatable."`
 	Verbose    bool     `short:"v" help:"Log every event."`
