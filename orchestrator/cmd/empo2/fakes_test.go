@@ -110,7 +110,8 @@ func runFakePython(args []string) error {
 func serveFakeTrainer(args []string) error {
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
 	root, model := flags.String("root", "", ""), flags.String("model", "", "")
-	for _, ignored := range []string{"host", "port", "seed", "threads", "dtype", "device", "formats"} {
+	for _, ignored := range []string{"host", "port", "seed", "threads", "dtype", "quantize", "device", "formats",
+		"micro-batch-tokens"} {
 		flags.String(ignored, "", "")
 	}
 	if err := flags.Parse(args); err != nil {
