@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
 // Novelty says which things [Recollection].Similar counts.
@@ -92,9 +94,8 @@ type Bank struct {
 	config Config
 
 	mu         sync.Mutex
-	slots      map[string]*slot
-	uses       int64    // a counter, the source of slot.used
-	buffer     []lesson // learnt, not committed
+	scopes     *simplelru.LRU[string, *cachedScope] // the scopes in RAM
+	buffer     []lesson                             // learnt, not committed
 	committing bool
 }
 
@@ -110,7 +111,11 @@ func OpenBank(ctx context.Context, db *sql.DB, c Config) (*Bank, error) {
 	if err := checkEmbedder(ctx, db, c.Embedder.Name()); err != nil {
 		return nil, fmt.Errorf("open memory: %w", err)
 	}
-	return &Bank{db: db, config: c, slots: make(map[string]*slot)}, nil
+	scopes, err := simplelru.NewLRU[string, *cachedScope](c.MaxScopes, nil)
+	if err != nil {
+		return nil, fmt.Errorf("open memory: %w", err)
+	}
+	return &Bank{db: db, config: c, scopes: scopes}, nil
 }
 
 type querier interface {

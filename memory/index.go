@@ -58,17 +58,16 @@ func (x *index) similar(v []float32, threshold float64) ([]match, error) {
 	return matches, nil
 }
 
-// A slot is the place of a scope in the cache. Its lock makes concurrent
-// episodes wait while one of them loads the scope.
-type slot struct {
+// A cachedScope is a scope in the cache. Its lock makes concurrent episodes wait
+// while one of them loads the scope.
+type cachedScope struct {
 	mu    sync.Mutex
 	index *index // nil until it is loaded
-	used  int64  // guarded by Bank.mu
 }
 
 // index returns the scope as of the last commit.
 func (b *Bank) index(ctx context.Context, scope string) (*index, error) {
-	s := b.slot(scope)
+	s := b.cached(scope)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.index != nil {
@@ -82,27 +81,16 @@ func (b *Bank) index(ctx context.Context, scope string) (*index, error) {
 	return x, nil
 }
 
-// slot returns the slot of a scope. If the cache is full, it drops the least
-// recently used scope.
-func (b *Bank) slot(scope string) *slot {
+// cached returns the cache's entry of a scope. If the cache is full, the least
+// recently used scope is dropped.
+func (b *Bank) cached(scope string) *cachedScope {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.uses++
-	if s, ok := b.slots[scope]; ok {
-		s.used = b.uses
-		return s
+	s, ok := b.scopes.Get(scope)
+	if !ok {
+		s = &cachedScope{}
+		b.scopes.Add(scope, s)
 	}
-	if len(b.slots) >= b.config.MaxScopes {
-		oldest, at := "", int64(math.MaxInt64)
-		for name, s := range b.slots {
-			if s.used < at {
-				oldest, at = name, s.used
-			}
-		}
-		delete(b.slots, oldest)
-	}
-	s := &slot{used: b.uses}
-	b.slots[scope] = s
 	return s
 }
 

@@ -167,7 +167,7 @@ func (b *Bank) forget(scopes []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, scope := range scopes {
-		delete(b.slots, scope)
+		b.scopes.Remove(scope)
 	}
 }
 

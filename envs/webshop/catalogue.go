@@ -8,8 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 	"unicode/utf8"
+
+	lru "github.com/hashicorp/golang-lru/v2"
 )
 
 // A head is the part of a product that is always in memory.
@@ -32,7 +33,7 @@ type catalogue struct {
 	byASIN   map[string]int32
 	resident []*product // nil if the products are read from the file
 	file     *os.File
-	cache    productCache
+	recent   *lru.Cache[int32, *product] // products read from the file
 }
 
 // product returns product i. It must not be changed.
@@ -40,7 +41,7 @@ func (c *catalogue) product(i int32) (*product, error) {
 	if c.resident != nil {
 		return c.resident[i], nil
 	}
-	if p := c.cache.get(i); p != nil {
+	if p, ok := c.recent.Get(i); ok {
 		return p, nil
 	}
 	h := &c.heads[i]
@@ -56,7 +57,7 @@ func (c *catalogue) product(i int32) (*product, error) {
 		return nil, fmt.Errorf("webshop: item %s: %s changed while it was open: %w", h.asin, c.file.Name(), err)
 	}
 	p.attributes = h.attributes
-	c.cache.put(i, p)
+	c.recent.Add(i, p)
 	return p, nil
 }
 
@@ -67,40 +68,16 @@ func (c *catalogue) close() error {
 	return c.file.Close()
 }
 
-// A productCache keeps the most recently read products. The zero value is empty.
-type productCache struct {
-	mu    sync.Mutex
-	byNum map[int32]*product
-	ring  []int32
-	next  int
-}
-
-// cachedProducts is the size of a productCache. A product takes about 5 kB.
+// cachedProducts is the number of products that stay in memory if they are read from the
+// file. A product takes about 5 kB.
 const cachedProducts = 8192
 
-func (c *productCache) get(i int32) *product {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.byNum[i]
-}
-
-func (c *productCache) put(i int32, p *product) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.byNum == nil {
-		c.byNum = make(map[int32]*product)
+func newProductCache() *lru.Cache[int32, *product] {
+	recent, err := lru.New[int32, *product](cachedProducts)
+	if err != nil {
+		panic(err) // the size is positive
 	}
-	if _, ok := c.byNum[i]; ok {
-		return
-	}
-	if len(c.ring) < cachedProducts {
-		c.ring = append(c.ring, i)
-	} else {
-		delete(c.byNum, c.ring[c.next])
-		c.ring[c.next] = i
-		c.next = (c.next + 1) % cachedProducts
-	}
-	c.byNum[i] = p
+	return recent
 }
 
 // A loader reads the items file into a catalogue and an index.
@@ -116,7 +93,7 @@ type loader struct {
 
 // load reads the items one by one, so only one of them is decoded at a time.
 func (l *loader) load(ctx context.Context, r io.Reader) error {
-	l.c = &catalogue{byASIN: make(map[string]int32)}
+	l.c = &catalogue{byASIN: make(map[string]int32), recent: newProductCache()}
 	if l.resident {
 		l.c.resident = []*product{}
 	}
