@@ -38,10 +38,10 @@ type Codec struct {
 	transport *jsonhttp.Transport
 	find      func(context.Context) (*Process, error) // nil: cfg has the address
 
-	mu   sync.Mutex
-	at   *Process // the process that to leads to
-	to   link
-	once bool // to is set
+	mu        sync.Mutex
+	connected bool     // process and conn are set
+	process   *Process // the trainer that conn is connected to; nil: the one at cfg.URL
+	conn      link
 }
 
 // NewCodec makes a Codec of a trainer that runs elsewhere. It sends nothing.
@@ -192,14 +192,14 @@ func (c *Codec) link(ctx context.Context) (*Process, link, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.once || c.at != p {
+	if !c.connected || c.process != p {
 		to, err := newLink(url, token, c.cfg.AnswerTimeout, c.cfg.Log, c.transport)
 		if err != nil {
 			return nil, link{}, err
 		}
-		c.at, c.to, c.once = p, to, true
+		c.process, c.conn, c.connected = p, to, true
 	}
-	return p, c.to, nil
+	return p, c.conn, nil
 }
 
 // foreign adds a hint if the trainer does not know the call.

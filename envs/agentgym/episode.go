@@ -15,7 +15,7 @@ import (
 type episode struct {
 	family *Family
 	task   uint64
-	open   bool // holds a slot of the family
+	open   bool // counts for the concurrency of the family
 	id     int64
 	lent   bool // id is an environment of the pool
 	usable bool // the environment can be used for another episode

@@ -27,6 +27,6 @@ func readSchema(ctx context.Context, c *exchange.Client) (template.Schema, error
 	if json.Unmarshal(raw, &answer) != nil || answer.Action == nil {
 		return template.Schema{}, fmt.Errorf("GET /schema lacks the schema of an action (hint: %s)", c.Recognize(ctx))
 	}
-	answer.Action.Silence("metadata") // every action has this optional field
+	answer.Action.SetOptional("metadata") // every action has this optional field
 	return *answer.Action, nil
 }

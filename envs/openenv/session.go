@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	// handshake is the deadline for opening a connection, and farewell for closing
-	// it.
-	handshake = 10 * time.Second
-	farewell  = 3 * time.Second
+	// openTimeout is the deadline for opening a connection, and closeTimeout for
+	// closing it.
+	openTimeout  = 10 * time.Second
+	closeTimeout = 3 * time.Second
 	// maxMessage is the largest size of a message in bytes.
 	maxMessage = 64 << 20
 )
@@ -40,8 +40,8 @@ type message struct {
 // dial opens a connection. The server creates the session when it answers the first
 // request.
 func (f *Family) dial(ctx context.Context) (*session, error) {
-	late := fmt.Errorf("no connection to %s within %v", f.client.URL(), handshake)
-	ctx, cancel := context.WithTimeoutCause(ctx, handshake, late)
+	late := fmt.Errorf("no connection to %s within %v", f.client.URL(), openTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, late)
 	defer cancel()
 	options := &websocket.DialOptions{HTTPClient: f.http, HTTPHeader: f.client.Header()}
 	conn, response, err := websocket.Dial(ctx, f.client.URL()+"/ws", options)
@@ -121,18 +121,18 @@ func (s *session) ask(ctx context.Context, timeout time.Duration, kind string, d
 	case m, ok := <-s.messages:
 		switch {
 		case !ok:
-			return answer{}, hungUp(ctx, errors.Join(sendErr, errors.New("the connection has ended")))
+			return answer{}, noAnswer(ctx, errors.Join(sendErr, errors.New("the connection has ended")))
 		case m.err != nil:
-			return answer{}, hungUp(ctx, m.err)
+			return answer{}, noAnswer(ctx, m.err)
 		}
 		return readAnswer(m.data)
 	case <-ctx.Done():
-		return answer{}, hungUp(ctx, nil)
+		return answer{}, noAnswer(ctx, nil)
 	}
 }
 
-// hungUp is the error of a request without an answer.
-func hungUp(ctx context.Context, err error) *jsonhttp.Error {
+// noAnswer is the error of a request without an answer.
+func noAnswer(ctx context.Context, err error) *jsonhttp.Error {
 	if ctx.Err() != nil {
 		return &jsonhttp.Error{Kind: jsonhttp.TimedOut, Err: context.Cause(ctx)}
 	}
@@ -183,7 +183,7 @@ func (a answer) complaint() string {
 // close ends the session and waits a short time until the server closes the connection,
 // because the server has no room for another session before.
 func (s *session) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), farewell)
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	if s.conn.Write(ctx, websocket.MessageText, []byte(`{"type":"close"}`)) == nil {
 		s.drain(ctx)

@@ -66,13 +66,13 @@ func (s *session) keepAlive(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			s.tell(ctx, "/ping")
+			s.notify(ctx, "/ping")
 		}
 	}
 }
 
-// tell sends a request and ignores the answer.
-func (s *session) tell(ctx context.Context, path string) {
+// notify sends a request and ignores the answer.
+func (s *session) notify(ctx context.Context, path string) {
 	if _, err := s.family.client.Try(ctx, s.family.request(path, map[string]any{}, s.id)); err != nil {
 		s.family.config.Log.Debug().Err(err).Str("session", s.id).Str("path", path).Msg("ors: request failed")
 	}
@@ -168,6 +168,6 @@ func (s *session) close() {
 	late := fmt.Errorf("no answer to the end of the session within %v", endTimeout)
 	ctx, cancel := context.WithTimeoutCause(context.Background(), endTimeout, late)
 	defer cancel()
-	s.tell(ctx, "/delete")
-	s.tell(ctx, "/delete_session")
+	s.notify(ctx, "/delete")
+	s.notify(ctx, "/delete_session")
 }

@@ -46,7 +46,7 @@ func (e Event) String() string {
 	return text
 }
 
-func (m *maker) tell(e Event) {
+func (m *maker) emit(e Event) {
 	if m.opts.Progress == nil {
 		return
 	}

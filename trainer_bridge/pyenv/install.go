@@ -15,7 +15,7 @@ import (
 // createVenv creates an empty environment.
 func (m *maker) createVenv(ctx context.Context, base Interpreter, env Env) error {
 	text := fmt.Sprintf("creating a virtual environment with Python %s in %s", base.Version, env.Dir)
-	m.tell(Event{Stage: StageCreate, Text: text})
+	m.emit(Event{Stage: StageCreate, Text: text})
 	output, err := stream(ctx, 10*time.Minute, nil, base.Path, "-m", "venv", env.Dir)
 	if err == nil {
 		return nil
@@ -41,7 +41,7 @@ func (m *maker) install(ctx context.Context, env Env) error {
 	if len(m.opts.Requirements) == 0 {
 		return nil
 	}
-	progress := &pipProgress{tell: m.tell}
+	progress := &pipProgress{emit: m.emit}
 	stop := progress.tick(10 * time.Second)
 	output, err := stream(ctx, 3*time.Hour, progress.line, env.Python,
 		"-m", "pip", "install", "--progress-bar", "off", "--disable-pip-version-check", "--no-input", "-r", list)
@@ -54,7 +54,7 @@ func (m *maker) install(ctx context.Context, env Env) error {
 
 // pipProgress turns pip's output into events. It is safe for concurrent use.
 type pipProgress struct {
-	tell func(Event)
+	emit func(Event)
 	mu   sync.Mutex
 	last Event
 }
@@ -69,7 +69,7 @@ func (p *pipProgress) line(text string) {
 	defer p.mu.Unlock()
 	p.last = e
 	if news {
-		p.tell(e)
+		p.emit(e)
 	}
 }
 
@@ -90,7 +90,7 @@ func (p *pipProgress) tick(every time.Duration) (stop func()) {
 			p.mu.Lock()
 			e := p.last
 			e.Tick = true
-			p.tell(e)
+			p.emit(e)
 			p.mu.Unlock()
 		}
 	}()

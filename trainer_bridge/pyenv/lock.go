@@ -14,7 +14,7 @@ var errLocked = errors.New("another process has the lock")
 func lock(ctx context.Context, path string, waiting func()) (unlock func(), err error) {
 	again := time.NewTicker(200 * time.Millisecond)
 	defer again.Stop()
-	for told := false; ; told = true {
+	for reported := false; ; reported = true {
 		f, err := tryLock(path)
 		if err == nil {
 			return func() { f.Close() }, nil
@@ -22,7 +22,7 @@ func lock(ctx context.Context, path string, waiting func()) (unlock func(), err 
 		if !errors.Is(err, errLocked) {
 			return nil, &Error{Op: "lock " + path, Err: err, Hint: "set EMPO2_CACHE to a directory on a local disk"}
 		}
-		if !told {
+		if !reported {
 			waiting()
 		}
 		select {

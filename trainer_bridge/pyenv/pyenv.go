@@ -116,7 +116,7 @@ func (m *maker) ensure(ctx context.Context) (Env, error) {
 		return Env{}, &Error{Op: "create the cache directory", Err: err, Hint: "set EMPO2_CACHE to another directory"}
 	}
 	unlock, err := lock(ctx, env.Dir+".lock", func() {
-		m.tell(Event{Stage: StageWait, Text: "another empo2 is creating the environment"})
+		m.emit(Event{Stage: StageWait, Text: "another empo2 is creating the environment"})
 	})
 	if err != nil {
 		return Env{}, err
@@ -156,7 +156,7 @@ func (m *maker) ready(ctx context.Context) (Env, error) {
 	}
 	for _, d := range state.Different {
 		text := fmt.Sprintf("%s has %s; the trainer was tested with %s", python, d.Have, d.Want)
-		m.tell(Event{Stage: StageWarning, Text: text})
+		m.emit(Event{Stage: StageWarning, Text: text})
 	}
 	return Env{Python: python}, nil
 }
@@ -212,7 +212,7 @@ func (m *maker) make(ctx context.Context, base Interpreter, env Env) error {
 	if err := m.install(ctx, env); err != nil {
 		return err
 	}
-	m.tell(Event{Stage: StageCheck, Text: "checking that every package can be imported"})
+	m.emit(Event{Stage: StageCheck, Text: "checking that every package can be imported"})
 	state, err := inspect(ctx, env.Python, m.opts.Requirements, true)
 	if err == nil {
 		err = state.problem()

@@ -19,10 +19,10 @@ func (m *maker) announce(base Interpreter, env Env) {
 	}
 	text, need := estimate(names, runtime.GOOS, os.Getenv)
 	if text != "" {
-		m.tell(Event{Stage: StageInstall, Text: text})
+		m.emit(Event{Stage: StageInstall, Text: text})
 	}
 	if free, ok := freeBytes(m.opts.CacheDir); ok && free < need {
-		m.tell(Event{Stage: StageWarning, Text: fmt.Sprintf("%s has %.1f GB free, about %.0f GB are needed",
+		m.emit(Event{Stage: StageWarning, Text: fmt.Sprintf("%s has %.1f GB free, about %.0f GB are needed",
 			m.opts.CacheDir, float64(free)/gigabyte, float64(need)/gigabyte)})
 	}
 }

@@ -14,11 +14,11 @@ type Schema struct {
 	} `json:"properties"`
 	Required   []string `json:"required"`
 	Additional *bool    `json:"additionalProperties"`
-	optional   string   // a field that may be given, see Silence
+	optional   string   // a field that may be given, see SetOptional
 }
 
-// Silence makes a field optional and removes it from hints.
-func (s *Schema) Silence(field string) {
+// SetOptional makes a field optional and removes it from hints.
+func (s *Schema) SetOptional(field string) {
 	delete(s.Properties, field)
 	s.optional = field
 }
