@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	serverlaunch "github.com/empo2/empo2/sampler/launch"
+	"github.com/empo2/empo2/orchestrator/process"
 )
 
 // healthPoll is the pause between two looks at a binary that loads its model.
@@ -18,7 +18,7 @@ const healthPoll = 50 * time.Millisecond
 // cannot read. The port is free now; if somebody takes it first, the process
 // ends and says so.
 func (l launch) arguments() (address string, arguments []string, err error) {
-	ports, err := serverlaunch.FreePorts(1)
+	ports, err := process.FreePorts(1)
 	if err != nil {
 		return "", nil, err
 	}

@@ -19,7 +19,6 @@ import (
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/fleet"
-	"github.com/empo2/empo2/sampler/launch"
 )
 
 var (
@@ -150,20 +149,20 @@ func (c *Config) servers(ctx context.Context) ([]fleet.Server, error) {
 }
 
 func (c *Config) launch(ctx context.Context, client func(url string) *server) (*server, error) {
-	ports, err := launch.FreePorts(1)
+	ports, err := process.FreePorts(1)
 	if err != nil {
 		return nil, err
 	}
 	text := fmt.Sprint(ports[0])
 	s := client("http://127.0.0.1:" + text)
 	l := c.Launch
-	if !launch.Has(l.Command, "port") {
+	if !process.HasPlaceholder(l.Command, "port") {
 		return nil, errors.New("the command has no {port}\n  hint: add --port {port} to sampler.sglang.launch")
 	}
 	s.Child, err = process.Keep(ctx, process.Command{
-		Name: "sglang", Args: launch.Fill(l.Command, map[string]string{"port": text}),
+		Name: "sglang", Args: process.FillPlaceholders(l.Command, map[string]string{"port": text}),
 		Env: append(slices.Clone(l.Env), "EMPO2_SERVER_KEY="+c.APIKey), Secrets: []string{c.APIKey},
 		Poll: s.Ready, StartTimeout: l.StartTimeout, Log: c.Log,
-	}, launch.Restarts(l.Restarts))
+	}, process.ServerBudget(l.Restarts))
 	return s, err
 }

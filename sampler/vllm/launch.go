@@ -16,7 +16,6 @@ import (
 
 	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler/fleet"
-	"github.com/empo2/empo2/sampler/launch"
 )
 
 // LaunchConfig describes servers to start. They end with us.
@@ -124,7 +123,7 @@ func LaunchLine(l LaunchConfig) string {
 
 func (l LaunchConfig) command(port int, key string) []string {
 	if len(l.Command) > 0 {
-		return launch.Fill(l.Command, map[string]string{"model": l.Model, "port": strconv.Itoa(port), "name": l.Name,
+		return process.FillPlaceholders(l.Command, map[string]string{"model": l.Model, "port": strconv.Itoa(port), "name": l.Name,
 			"key": key})
 	}
 	command := []string{"vllm", "serve", l.Model}
@@ -139,7 +138,7 @@ func (l LaunchConfig) command(port int, key string) []string {
 // it in the environment, which no other user can read.
 func (c *Config) locked(l *LaunchConfig) {
 	recipe := len(l.Command) == 0
-	if c.APIKey == "" && (recipe || launch.Has(l.Command, "key")) {
+	if c.APIKey == "" && (recipe || process.HasPlaceholder(l.Command, "key")) {
 		c.APIKey = rand.Text()
 	}
 	if recipe {
@@ -173,7 +172,7 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) ([
 		return nil,
 			errors.New("no server\n  hint: set sampler.vllm.urls, or model.path to the model that one is launched with")
 	}
-	if len(l.Command) > 0 && !launch.Has(l.Command, "port") {
+	if len(l.Command) > 0 && !process.HasPlaceholder(l.Command, "port") {
 		return nil, errors.New("the command has no {port}\n  hint: add --port {port} to sampler.vllm.launch")
 	}
 	if folder, err := filepath.Abs(l.Model); err == nil {
@@ -185,7 +184,7 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) ([
 		c.Model = l.Name
 	}
 	c.locked(&l)
-	ports, err := launch.FreePorts(l.Replicas)
+	ports, err := process.FreePorts(l.Replicas)
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +198,7 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) ([
 				Name: "vllm", Args: l.command(port, c.APIKey), Poll: s.Ready, StartTimeout: l.StartTimeout,
 				Env: append(l.environment(), "EMPO2_SERVER_KEY="+c.APIKey), Secrets: []string{c.APIKey},
 				Hints: deathHints, Log: c.Log,
-			}, launch.Restarts(l.Restarts))
+			}, process.ServerBudget(l.Restarts))
 			return err
 		})
 	}
