@@ -33,7 +33,7 @@ func testBinary(t *testing.T, r *real) {
 		b := r.open(t, cfg)
 		return samplertest.Fixture{Backend: b, Tokenizer: b, Control: b,
 			Adapter: func(t *testing.T, version int) sampler.Adapter {
-				return r.oracle.adapter(t,
+				return r.adapter(t,
 					version)
 			}, Tolerance: 1e-4, Prompt: "You are at a door."}
 	})

@@ -24,7 +24,7 @@ import (
 // TestReal needs a real llama-server: Python with the trainer's packages.
 func TestReal(t *testing.T) {
 	r := newReal(t)
-	r.oracle = r.startOracle(t)
+	r.startOracle(t)
 	for _, test := range []struct {
 		name string
 		f    func(*testing.T, *real)
@@ -50,7 +50,7 @@ func testConformance(t *testing.T, r *real) {
 		b := r.open(t, r.config())
 		return samplertest.Fixture{
 			Backend: b, Tokenizer: b, Control: b, Tolerance: 1e-4, Prompt: "You are at a door.",
-			Adapter: func(t *testing.T, version int) sampler.Adapter { return r.oracle.adapter(t, version) },
+			Adapter: func(t *testing.T, version int) sampler.Adapter { return r.adapter(t, version) },
 		}
 	})
 }
@@ -82,13 +82,6 @@ func sample(t testing.TB, b *Backend, p sampler.Policy, r sampler.Request) sampl
 	return c
 }
 
-func maxDiff(a, b []float32) (d float64) {
-	for i := range a {
-		d = math.Max(d, math.Abs(float64(a[i])-float64(b[i])))
-	}
-	return d
-}
-
 // Many requests at once get what each gets alone, and log-probs are torch's.
 func testLogprobs(t *testing.T, r *real) {
 	b := r.open(t, r.config())
@@ -109,11 +102,11 @@ func testLogprobs(t *testing.T, r *real) {
 	}
 	worst, sampled := 0.0, 0
 	for i, c := range answers {
-		want, err := r.oracle.score("")(t.Context(), slices.Concat(requests[i].Prompt, c.IDs))
+		want, err := r.oracle.Score("")(t.Context(), slices.Concat(requests[i].Prompt, c.IDs))
 		if err != nil {
 			t.Fatal(err)
 		}
-		worst = math.Max(worst, maxDiff(c.Logprobs, want[len(requests[i].Prompt)-1:]))
+		worst = math.Max(worst, samplertest.MaxDiff(c.Logprobs, want[len(requests[i].Prompt)-1:]))
 		sampled += len(c.IDs)
 	}
 	t.Logf("%d tokens, largest difference %.2g", sampled, worst)
@@ -145,7 +138,7 @@ func testPrefix(t *testing.T, r *real) {
 			}
 			request.Session = ""
 			anew := sample(t, fresh, q, request)
-			if !slices.Equal(cached.IDs, anew.IDs) || maxDiff(cached.Logprobs, anew.Logprobs) > 1e-5 {
+			if !slices.Equal(cached.IDs, anew.IDs) || samplertest.MaxDiff(cached.Logprobs, anew.Logprobs) > 1e-5 {
 				t.Errorf("cached %v %v, computed anew %v %v", cached.IDs, cached.Logprobs, anew.IDs, anew.Logprobs)
 			}
 			prompts[s] = append(prompts[s], cached.IDs...)
@@ -253,7 +246,7 @@ func unstopped(pid int) bool {
 func testSwap(t *testing.T, r *real) {
 	var adapters []sampler.Adapter
 	for version := 1; version <= 3; version++ {
-		adapters = append(adapters, r.oracle.adapter(t, version))
+		adapters = append(adapters, r.adapter(t, version))
 	}
 	b := r.open(t, r.config())
 	policy := r.publish(t, b, sampler.Adapter{})
@@ -276,7 +269,7 @@ func testSwap(t *testing.T, r *real) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := maxDiff(c.Logprobs, want[len(request.Prompt)-1:]); d > 1e-4 {
+		if d := samplertest.MaxDiff(c.Logprobs, want[len(request.Prompt)-1:]); d > 1e-4 {
 			t.Errorf("version %d differs from torch by %g", a.Version, d)
 		}
 	}

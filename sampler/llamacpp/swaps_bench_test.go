@@ -16,10 +16,10 @@ import (
 // all of it.
 func BenchmarkSwaps(b *testing.B) {
 	r := newReal(b)
-	r.oracle = r.startOracle(b)
+	r.startOracle(b)
 	var made []sampler.Adapter
 	for content := range 4 {
-		made = append(made, r.oracle.adapter(b, content+1))
+		made = append(made, r.adapter(b, content+1))
 	}
 	cfg := r.config()
 	cfg.Slots = 16

@@ -88,9 +88,7 @@ func (r *real) speak(t *testing.T, d dialect) *Backend {
 		edit(t, filepath.Join(dir, "tokenizer_config.json"), func(k map[string]any) { k["chat_template"] = d.template })
 		edit(t, filepath.Join(dir, "config.json"), func(k map[string]any) { k["bos_token_id"] = 0 })
 		cfg.BaseGGUF = filepath.Join(dir, "model.gguf")
-		if _, err := r.oracle.ask(map[string]any{"model": dir, "gguf": cfg.BaseGGUF}); err != nil {
-			t.Fatal(err)
-		}
+		r.oracle.Convert(t, dir, cfg.BaseGGUF)
 	}
 	return r.open(t, cfg)
 }

@@ -25,6 +25,7 @@ import (
 	templates "github.com/empo2/empo2/sampler/prompt"
 	"github.com/empo2/empo2/sampler/rollout"
 	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/samplertest/torch"
 )
 
 // tolerance is how far a real Ollama's log-probs may be from torch's, in nats:
@@ -34,7 +35,7 @@ const tolerance = 0.02
 // real is a server of its own with the vault's base policy.
 type real struct {
 	url    string
-	oracle oracle
+	oracle *torch.Oracle
 	codec  codec
 }
 
@@ -60,20 +61,18 @@ func TestReal(t *testing.T) {
 
 func newReal(t *testing.T) *real {
 	t.Helper()
-	binary, py := os.Getenv("EMPO2_OLLAMA"), os.Getenv("EMPO2_PYTHON")
-	if binary == "" || py == "" {
+	binary, python := os.Getenv("EMPO2_OLLAMA"), os.Getenv("EMPO2_PYTHON")
+	if binary == "" || python == "" {
 		t.Skip("NOT TESTED with a real Ollama: EMPO2_OLLAMA names no binary, or EMPO2_PYTHON no interpreter " +
 			"(scripts/test-ollama)")
 	}
 	r := &real{url: startServer(t, binary)}
-	r.oracle = oracle{startPython(t, "../llamacpp/testdata/oracle.py")}
-	r.codec = codec{startPython(t, "testdata/codec.py")}
-	file := filepath.Join(t.TempDir(), "vault.gguf")
-	convert := exec.Command(py, "-m", "empo2_trainer", "gguf", "--model", weights, "--out", file)
-	convert.Env = append(os.Environ(), "PYTHONPATH="+sources+":"+os.Getenv("PYTHONPATH"))
-	if out, err := convert.CombinedOutput(); err != nil {
-		t.Fatalf("convert the model: %v\n%s", err, out)
+	model, err := filepath.Abs(torch.Weights)
+	if err != nil {
+		t.Fatal(err)
 	}
+	r.oracle, r.codec = torch.StartOracle(t, python, model), startCodec(t)
+	file := torch.ConvertVault(t, python)
 	digest, err := adapterDigest(sampler.Adapter{Version: 1, GGUF: file})
 	if err != nil {
 		t.Fatal(err)
@@ -178,7 +177,7 @@ func testConformance(t *testing.T, r *real) {
 		t.Run(fmt.Sprintf("codec %v", withCodec), func(t *testing.T) {
 			samplertest.RunText(t, func(t *testing.T) samplertest.TextFixture {
 				f := samplertest.TextFixture{
-					Adapter: func(t *testing.T, version int) sampler.Adapter { return r.oracle.adapter(t, version, version) },
+					Adapter: func(t *testing.T, version int) sampler.Adapter { return r.oracle.GGUF(t, version, version) },
 					Prompt:  "Levers: jade, bone. Door 1 of 2 is iron.",
 				}
 				f.Backend = r.open(t, func(c *Config) {
@@ -198,9 +197,9 @@ func testConformance(t *testing.T, r *real) {
 // testTorch holds what base and adapter write against torch, token by token.
 func testTorch(t *testing.T, r *real) {
 	b := r.open(t, nil)
-	a := r.oracle.adapter(t, 1, 1)
+	a := r.oracle.GGUF(t, 1, 1)
 	scores := map[sampler.Policy]func(context.Context, []int32) ([]float32, error){
-		publish(t, b, sampler.Adapter{}): r.oracle.score(""),
+		publish(t, b, sampler.Adapter{}): r.oracle.Score(""),
 		publish(t, b, a):                 a.Score,
 	}
 	for p, score := range scores {
@@ -265,7 +264,7 @@ func testEpisodes(t *testing.T, r *real) {
 			t.Fatal(got.Err)
 		}
 		for _, row := range got.RowsWithTips {
-			score, err := r.oracle.score("")(t.Context(), row.Tokens)
+			score, err := r.oracle.Score("")(t.Context(), row.Tokens)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -289,12 +288,12 @@ func testCanary(t *testing.T, r *real) {
 	proved := sampler.WithCanary(b, r.prompt(t, "Levers: jade, bone. Door 1 of 2 is iron."), tolerance,
 		func(c sampler.Canary) { outcomes = append(outcomes, c) })
 	for version := 1; version <= 2; version++ {
-		if _, err := proved.Publish(t.Context(), r.oracle.adapter(t, version, version)); err != nil {
+		if _, err := proved.Publish(t.Context(), r.oracle.GGUF(t, version, version)); err != nil {
 			t.Error(err)
 		}
 	}
-	other := r.oracle.adapter(t, 3, 3)
-	other.Score = r.oracle.adapter(t, 3, 4).Score
+	other := r.oracle.GGUF(t, 3, 3)
+	other.Score = r.oracle.GGUF(t, 3, 4).Score
 	if _, err := proved.Publish(t.Context(), other); !errors.Is(err, sampler.ErrCanary) {
 		t.Errorf("another adapter than the trainer's: %v", err)
 	}
@@ -305,7 +304,7 @@ func testCanary(t *testing.T, r *real) {
 // for another architecture.
 func testBadAdapter(t *testing.T, r *real) {
 	b := r.open(t, nil)
-	good, err := os.ReadFile(r.oracle.adapter(t, 1, 1).GGUF)
+	good, err := os.ReadFile(r.oracle.GGUF(t, 1, 1).GGUF)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -335,7 +334,7 @@ func testBadAdapter(t *testing.T, r *real) {
 // testTurns asks two versions at once: nothing fails, and reloads are few.
 func testTurns(t *testing.T, r *real) {
 	b := r.open(t, nil)
-	policies := []sampler.Policy{publish(t, b, r.oracle.adapter(t, 1, 1)), publish(t, b, r.oracle.adapter(t, 2, 2))}
+	policies := []sampler.Policy{publish(t, b, r.oracle.GGUF(t, 1, 1)), publish(t, b, r.oracle.GGUF(t, 2, 2))}
 	ids := r.prompt(t, "Levers: jade, bone. Door 1 of 2 is iron.")
 	before, start := b.Stats().Swaps, time.Now()
 	var group errgroup.Group
@@ -364,7 +363,7 @@ func testPublish(t *testing.T, r *real) {
 	var last sampler.Policy
 	var took []time.Duration
 	for version := 1; version <= 10; version++ {
-		a := r.oracle.adapter(t, version, version)
+		a := r.oracle.GGUF(t, version, version)
 		start := time.Now()
 		p := publish(t, b, a)
 		sample(t, b, p, sampler.Request{Prompt: ids, MaxTokens: 1})

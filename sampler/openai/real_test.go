@@ -4,10 +4,10 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/samplertest/torch"
 )
 
 // TestRealLlamaServer holds the interface of a real llama-server with the
@@ -47,14 +47,8 @@ func conforms(t *testing.T, cfg Config) {
 // startLlamaServer starts the server that comes with xllamacpp.
 func startLlamaServer(t *testing.T, python string) Config {
 	t.Helper()
-	const sources, key = "../../trainer_bridge/trainer", "sk-test"
-	file := filepath.Join(t.TempDir(), "vault.gguf")
-	convert := exec.Command(python, "-m", "empo2_trainer", "gguf", "--model", sources+"/vault_pretraining/weights",
-		"--out", file)
-	convert.Env = append(os.Environ(), "PYTHONPATH="+sources+":"+os.Getenv("PYTHONPATH"))
-	if out, err := convert.CombinedOutput(); err != nil {
-		t.Fatalf("convert the model: %v\n%s", err, out)
-	}
+	const key = "sk-test"
+	file := torch.ConvertVault(t, python)
 	settings, err := json.Marshal(map[string]any{
 		"model": file, "alias": "vault", "adapters": []string{}, "slots": 4, "context": 4096,
 		"threads": 1, "batch_threads": 1, "http_threads": 64, "exact": true,
@@ -64,24 +58,11 @@ func startLlamaServer(t *testing.T, python string) Config {
 	}
 	cmd := exec.Command(python, "../llamacpp/serve.py", string(settings))
 	cmd.Env = append(os.Environ(), "EMPO2_SERVER_KEY="+key)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { in.Close(); cmd.Wait() })
 	var ready struct {
 		Address string `json:"address"`
 	}
-	if err := json.NewDecoder(out).Decode(&ready); err != nil {
-		t.Fatalf("llama-server says nothing: %v", err)
+	if err := torch.Start(t, cmd).Read(&ready); err != nil {
+		t.Fatalf("read the address of llama-server: %v", err)
 	}
 	return Config{URL: ready.Address, Model: "vault", APIKey: key, MaxInFlight: 8}
 }

@@ -19,12 +19,13 @@ import (
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/fleet"
 	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/samplertest/torch"
 )
 
 // real is what the tests with a real vLLM share.
 type real struct {
 	python, model string
-	oracle        *oracle
+	oracle        *torch.Oracle
 }
 
 // newReal needs EMPO2_VLLM, a Python with vLLM, and EMPO2_PYTHON, one with the
@@ -39,11 +40,11 @@ func newReal(t testing.TB) *real {
 	if trainer == "" {
 		t.Fatal("EMPO2_PYTHON names no Python with the trainer's packages")
 	}
-	model, err := filepath.Abs(weights)
+	model, err := filepath.Abs(torch.Weights)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &real{python, model, startOracle(t, trainer, model)}
+	return &real{python, model, torch.StartOracle(t, trainer, model)}
 }
 
 // launch starts a vLLM on the CPU, which takes one to two minutes.
@@ -88,7 +89,7 @@ func TestReal(t *testing.T) {
 			b := r.open(t, own)
 			return samplertest.Fixture{
 				Backend: b, Tokenizer: b, Control: b, Tolerance: 1e-4, Prompt: "You are at a door.",
-				Adapter: func(t *testing.T, version int) sampler.Adapter { return r.oracle.adapter(t, version) },
+				Adapter: func(t *testing.T, version int) sampler.Adapter { return r.oracle.PEFT(t, version) },
 			}
 		})
 	})
@@ -135,8 +136,8 @@ func (r *real) difference(t testing.TB, b *Backend) float64 {
 	t.Helper()
 	defer b.Close()
 	worst, sampled := 0.0, 0
-	base := sampler.Adapter{Score: r.oracle.score("")}
-	for _, a := range []sampler.Adapter{base, r.oracle.adapter(t, 1)} {
+	base := sampler.Adapter{Score: r.oracle.Score("")}
+	for _, a := range []sampler.Adapter{base, r.oracle.PEFT(t, 1)} {
 		p := publish(t, b, a)
 		requests, answers := make([]sampler.Request, 32), make([]sampler.Completion, 32)
 		for i := range requests {
@@ -177,12 +178,12 @@ func testCanary(t *testing.T, r *real, own *server) {
 	var seen []sampler.Canary
 	proved := sampler.WithCanary(b, prompt, 1e-4, func(c sampler.Canary) { seen = append(seen, c) })
 	defer proved.Close()
-	publish(t, proved, sampler.Adapter{Score: r.oracle.score("")})
-	publish(t, proved, r.oracle.adapter(t, 1))
-	publish(t, proved, r.oracle.adapter(t, 2))
+	publish(t, proved, sampler.Adapter{Score: r.oracle.Score("")})
+	publish(t, proved, r.oracle.PEFT(t, 1))
+	publish(t, proved, r.oracle.PEFT(t, 2))
 	t.Logf("%+v", seen)
-	wrong := r.oracle.adapter(t, 3)
-	wrong.Score = r.oracle.score("")
+	wrong := r.oracle.PEFT(t, 3)
+	wrong.Score = r.oracle.Score("")
 	if _, err := proved.Publish(t.Context(), wrong); err == nil {
 		t.Error("an adapter that is not what the trainer has was proved")
 	}
@@ -194,7 +195,7 @@ func (r *real) swaps(t testing.TB, b *Backend, n, inFlight int) samplertest.Swap
 	t.Helper()
 	var made []sampler.Adapter
 	for content := range 4 {
-		made = append(made, r.oracle.adapter(t, content+1))
+		made = append(made, r.oracle.PEFT(t, content+1))
 	}
 	root := t.TempDir()
 	cfg := samplertest.SwapConfig{
@@ -243,7 +244,7 @@ func testSwap(t *testing.T, r *real, own *server) {
 
 // testStartedAgain kills the whole server with requests in flight.
 func testStartedAgain(t *testing.T, r *real, b *Backend) {
-	a := r.oracle.adapter(t, 1)
+	a := r.oracle.PEFT(t, 1)
 	p := publish(t, b, a)
 	prompt, err := b.Tokenize(t.Context(), "You are at a door.")
 	if err != nil {
