@@ -7,14 +7,14 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// A Client implements the methods of a [Server] that vLLM and SGLang have in
-// common: /health and OpenAI's list of models.
+// A Client implements the methods of a [Server] that are equal for vLLM and
+// SGLang: health and the list of models.
 type Client struct {
 	*HTTP
-	Child *process.Service // the process if we started it; else nil
+	Child *process.Service // the process if the backend started it; else nil
 }
 
-// Close also stops the process.
+// Close closes connections and stops the process.
 func (c *Client) Close() error {
 	c.HTTP.Close()
 	if c.Child != nil {
@@ -23,10 +23,10 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Ready is nil if the server says that it is healthy.
+// Ready returns nil if the server says that it is healthy.
 func (c *Client) Ready(ctx context.Context) error { return c.Call(ctx, "/health", nil, nil) }
 
-// Health checks the process, if we started it, and the server.
+// Health checks the process, if there is one, and the server.
 func (c *Client) Health(ctx context.Context) error {
 	if c.Child != nil {
 		if err := c.Child.Err(); err != nil {
@@ -44,7 +44,7 @@ type Model struct {
 	Context int     `json:"max_model_len"`
 }
 
-// Models are the base models and the adapters.
+// Models lists the base models and the adapters.
 func (c *Client) Models(ctx context.Context) ([]Model, error) {
 	var list struct {
 		Data []Model `json:"data"`
@@ -53,7 +53,7 @@ func (c *Client) Models(ctx context.Context) ([]Model, error) {
 	return list.Data, err
 }
 
-// Adapters are the listed models that have a parent.
+// Adapters lists the models that have a parent.
 func (c *Client) Adapters(ctx context.Context) (map[string]string, error) {
 	list, err := c.Models(ctx)
 	if err != nil {
@@ -68,7 +68,8 @@ func (c *Client) Adapters(ctx context.Context) (map[string]string, error) {
 	return adapters, nil
 }
 
-// Finish is the reason why a completion ended; empty for any other reason.
+// Finish translates the finish_reason of a server. It is empty for other reasons
+// than stop and length.
 func Finish(reason string) sampler.FinishReason {
 	switch reason {
 	case "stop":

@@ -6,7 +6,7 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// Stats is what a backend has done since it was opened, checks not counted.
+// Stats counts what a backend has done since it was opened, without canaries.
 type Stats struct {
 	Requests int64 `json:"requests"` // completions answered
 	Sampled  int64 `json:"sampled"`  // tokens
@@ -19,7 +19,7 @@ type counters struct {
 	now Stats
 }
 
-// Stats may be called at any time.
+// Stats returns the counts. It is safe for concurrent use.
 func (b *Backend) Stats() Stats {
 	b.counters.mu.Lock()
 	defer b.counters.mu.Unlock()

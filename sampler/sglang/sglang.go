@@ -102,8 +102,6 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	return b, nil
 }
 
-const checkText = "The quick brown fox opens a door."
-
 func open(ctx context.Context, cfg Config) (*Backend, error) {
 	if cfg.Codec == nil {
 		return nil, errors.New("no tokenizer: the trainer's is needed")
@@ -114,7 +112,7 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 	}
 	pool, err := fleet.Open(ctx, fleet.Config{
 		Servers: servers, Section: "sampler.sglang", Alias: cfg.Alias, Tolerance: cfg.Tolerance,
-		Check:          func(ctx context.Context) ([]int32, error) { return cfg.Codec.Tokenize(ctx, checkText) },
+		CanaryPrompt:   func(ctx context.Context) ([]int32, error) { return cfg.Codec.Tokenize(ctx, fleet.CanaryText) },
 		RequestTimeout: cfg.RequestTimeout, LoadTimeout: cfg.LoadTimeout, HealthInterval: cfg.HealthInterval,
 		Patience: cfg.Patience, MaxInFlight: cfg.MaxInFlight, Sleep: cfg.Sleep, OnReturn: cfg.OnReturn, Log: cfg.Log,
 	})

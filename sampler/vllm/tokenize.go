@@ -14,9 +14,6 @@ import (
 	"github.com/empo2/empo2/sampler/fleet"
 )
 
-// checkText is what versions answer to when replicas are compared.
-const checkText = "The quick brown fox opens a door."
-
 // Tokenize encodes text and adds no tokens. Control tokens written in it are
 // plain text.
 func (b *Backend) Tokenize(ctx context.Context, text string) ([]int32, error) {
@@ -182,7 +179,7 @@ func (p *plain) raw(ctx context.Context, text string) (ids []int32, err error) {
 // comparedTexts tell tokenizers of different models apart: letters, figures,
 // white space, other scripts and code.
 var comparedTexts = []string{
-	checkText, "x = [1, 22, 333];\n\treturn \"a_b\" != 'C'", "Größe 3,5 µm – naïve café",
+	fleet.CanaryText, "x = [1, 22, 333];\n\treturn \"a_b\" != 'C'", "Größe 3,5 µm – naïve café",
 	"日本語のテキスト и русский", "  two  spaces \n\n\nlines",
 }
 

@@ -100,7 +100,7 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 	text := cfg.tokenizer(servers)
 	pool, err := fleet.Open(ctx, fleet.Config{
 		Servers: servers, Section: "sampler.vllm", Alias: cfg.Alias, Tolerance: cfg.Tolerance,
-		Check:          func(ctx context.Context) ([]int32, error) { return text.Tokenize(ctx, checkText) },
+		CanaryPrompt:   func(ctx context.Context) ([]int32, error) { return text.Tokenize(ctx, fleet.CanaryText) },
 		RequestTimeout: cfg.RequestTimeout, LoadTimeout: cfg.LoadTimeout, HealthInterval: cfg.HealthInterval,
 		Patience: cfg.patience(), MaxInFlight: cfg.MaxInFlight, Sleep: cfg.Sleep, OnReturn: cfg.OnReturn, Log: cfg.Log,
 	})
