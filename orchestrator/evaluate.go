@@ -111,7 +111,7 @@ func (e evaluator) spec(now state, t evaluationTask, i int) rollout.EpisodeSpec 
 		Task: t.tasks[i%len(t.tasks)], Step: now.step, Group: i % len(t.tasks), Episode: i / len(t.tasks),
 		Seed: childSeed(c.Run.Seed, "evaluate "+string(t.split), uint64(i)), Policy: now.policy,
 		Temperature: c.Eval.Temperature, TopP: c.Eval.TopP, TopK: c.Eval.TopK, Stop: c.Rollout.Stop,
-		MaxSteps: c.Rollout.MaxTurns, MaxTokens: c.Rollout.MaxTokens,
+		MaxTurns: c.Rollout.MaxTurns, MaxTokens: c.Rollout.MaxTokens,
 		Recall: e.recall, Keep: rollout.Keep(c.Memory.Keep),
 	}
 }

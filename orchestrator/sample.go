@@ -87,7 +87,7 @@ func (s sampleStage) missing(ctx context.Context, p Planned, policy sampler.Poli
 			spec := rollout.EpisodeSpec{
 				Task: group.Task, Step: p.Step, Group: g, Episode: e, Seed: episode.Seed, Policy: policy,
 				Temperature: s.rollout.Temperature, TopP: s.rollout.TopP, TopK: s.rollout.TopK, Stop: s.rollout.Stop,
-				MaxSteps: s.rollout.MaxTurns, MaxTokens: s.rollout.MaxTokens,
+				MaxTurns: s.rollout.MaxTurns, MaxTokens: s.rollout.MaxTokens,
 				MaxPrompt: s.budget.maxPrompt(s.rollout.MaxTokens + reserve), Keep: s.keep,
 			}
 			if episode.Mode.Tips() {
@@ -214,7 +214,7 @@ func (r episodeRunner) driverFor(s promptState) *rollout.Driver {
 // run runs the episodes and emits each when it has ended.
 func (r episodeRunner) run(ctx context.Context, s promptState, specs []rollout.EpisodeSpec,
 	emit func(rollout.Trajectory)) {
-	scheduler := rollout.Scheduler{Run: r.driverFor(s).Run, MaxEpisodes: r.concurrency, Retries: r.retries, Log: r.log}
+	scheduler := rollout.Scheduler{Run: r.driverFor(s).Run, Concurrency: r.concurrency, Retries: r.retries, Log: r.log}
 	scheduler.Sample(ctx, specs, emit)
 }
 

@@ -12,22 +12,26 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// learning is a policy that shifts its odds with every version.
+// canaryPrompt is the prompt of the canary in these tests.
+var canaryPrompt = []int32{samplertest.Start, 100, samplertest.End}
+
+// learning is a script whose probabilities change with every version.
 func learning(version int, _ []int32) []samplertest.Choice {
-	return []samplertest.Choice{{Text: "pull jade", Weight: 1 + float64(version)}, {Text: "pull bone", Weight: 1},
-		{Text: "wait", Weight: 1}}
+	return []samplertest.Choice{
+		{Text: "pull jade", Weight: 1 + float64(version)}, {Text: "pull bone", Weight: 1}, {Text: "wait", Weight: 1},
+	}
 }
 
-// withCanary makes a backend with the canary and keeps what the canary reported.
+// withCanary wraps a backend with the canary and collects the canary's reports.
 func withCanary(b sampler.Backend) (sampler.Backend, *[]sampler.Canary) {
 	var reports []sampler.Canary
-	return sampler.WithCanary(b, []int32{samplertest.Start, 100, samplertest.End}, 1e-4,
-		func(c sampler.Canary) { reports = append(reports, c) }), &reports
+	report := func(c sampler.Canary) { reports = append(reports, c) }
+	return sampler.WithCanary(b, canaryPrompt, 1e-4, report), &reports
 }
 
-// scoring has no chat around the canary's prompt, so the trainer is asked for
-// what follows it.
-func scoring(b *samplertest.Scripted, version int) sampler.Adapter {
+// adapterWithScore returns an adapter whose Score agrees with the script. The canary's prompt has no chat messages, so
+// Score puts the opening of an assistant's message in its place.
+func adapterWithScore(b *samplertest.Scripted, version int) sampler.Adapter {
 	prompt := b.Encode("assistant\n")
 	return sampler.Adapter{Version: version, Score: func(_ context.Context, tokens []int32) ([]float32, error) {
 		chat := slices.Concat([]int32{samplertest.Start}, prompt, tokens[3:])
@@ -38,11 +42,11 @@ func scoring(b *samplertest.Scripted, version int) sampler.Adapter {
 	}}
 }
 
-func TestVerifiedVersionsAreServed(t *testing.T) {
+func TestCanaryAcceptsVersionsThatMatchTheTrainer(t *testing.T) {
 	b := samplertest.NewScripted(samplertest.NewTokenizer(), learning)
 	p, reports := withCanary(b)
 	for version := range 3 {
-		if got, err := p.Publish(t.Context(), scoring(b, version)); err != nil || got.Version != version {
+		if got, err := p.Publish(t.Context(), adapterWithScore(b, version)); err != nil || got.Version != version {
 			t.Fatalf("publish %d: %+v, %v", version, got, err)
 		}
 	}
@@ -56,7 +60,7 @@ func TestVerifiedVersionsAreServed(t *testing.T) {
 	}
 }
 
-func TestVersionsWithoutScoreAreNotVerified(t *testing.T) {
+func TestCanarySkipsVersionsWithoutScore(t *testing.T) {
 	b := samplertest.NewScripted(samplertest.NewTokenizer(), learning)
 	p, reports := withCanary(b)
 	if _, err := p.Publish(t.Context(), sampler.Adapter{}); err != nil || len(*reports) != 0 || len(b.Calls()) != 0 {
@@ -64,17 +68,16 @@ func TestVersionsWithoutScoreAreNotVerified(t *testing.T) {
 	}
 }
 
-// Every way in which a published version is not the trained one makes Publish
-// fail, and the version is not left behind.
-func TestUnverifiedVersionsAreRetired(t *testing.T) {
+// If a published version is not the trained one, Publish fails and retires it.
+func TestCanaryRetiresVersionsThatDoNotMatch(t *testing.T) {
 	f := func(want string, canary bool, change func(*samplertest.Scripted, *sampler.Adapter)) {
 		t.Helper()
 		b := samplertest.NewScripted(samplertest.NewTokenizer(), learning)
 		p, _ := withCanary(b)
-		if _, err := p.Publish(t.Context(), scoring(b, 0)); err != nil {
+		if _, err := p.Publish(t.Context(), adapterWithScore(b, 0)); err != nil {
 			t.Fatal(err)
 		}
-		a := scoring(b, 1)
+		a := adapterWithScore(b, 1)
 		change(b, &a)
 		_, err := p.Publish(t.Context(), a)
 		if err == nil || !strings.Contains(err.Error(), want) || errors.Is(err, sampler.ErrCanary) != canary {
@@ -84,10 +87,10 @@ func TestUnverifiedVersionsAreRetired(t *testing.T) {
 			t.Errorf("%s: served %v", want, b.Served())
 		}
 	}
-	f("adapter not applied: version 1 answers exactly as version 0", true,
-		func(b *samplertest.Scripted, _ *sampler.Adapter) {
-			b.Applied = func(int) int { return 0 }
-		})
+	const notApplied = "adapter not applied: version 1 answers exactly as version 0"
+	f(notApplied, true, func(b *samplertest.Scripted, _ *sampler.Adapter) {
+		b.Applied = func(int) int { return 0 }
+	})
 	f("version 1: log-probs differ from the trainer's by", true, func(b *samplertest.Scripted, _ *sampler.Adapter) {
 		b.Applied = func(int) int { return 7 }
 	})
@@ -113,36 +116,34 @@ func TestUnverifiedVersionsAreRetired(t *testing.T) {
 		}
 	})
 	f("connection reset", false, func(b *samplertest.Scripted, _ *sampler.Adapter) {
-		b.BeforeSample = func(context.Context, sampler.Policy,
-			sampler.Request) error {
+		b.BeforeSample = func(context.Context, sampler.Policy, sampler.Request) error {
 			return errors.New("connection reset")
 		}
 	})
 }
 
-// A publish that is cut off while it is verified leaves nothing behind.
-func TestCancelledCanaryRetires(t *testing.T) {
+// If the context ends during the verification, Publish retires the version.
+func TestCancelledCanaryRetiresTheVersion(t *testing.T) {
 	b := samplertest.NewScripted(samplertest.NewTokenizer(), learning)
 	p, _ := withCanary(b)
 	ctx, cancel := context.WithCancel(t.Context())
 	b.BeforeSample = func(ctx context.Context, _ sampler.Policy, _ sampler.Request) error { cancel(); return ctx.Err() }
-	if _, err := p.Publish(ctx, scoring(b, 1)); !errors.Is(err, context.Canceled) || len(b.Served()) != 0 {
+	if _, err := p.Publish(ctx, adapterWithScore(b, 1)); !errors.Is(err, context.Canceled) || len(b.Served()) != 0 {
 		t.Errorf("%v, served %v", err, b.Served())
 	}
 }
 
-// A tolerance for servers of low precision does not hide an adapter that is
-// never applied: what agreed before and then does not move is stuck.
-func TestAWideToleranceHidesNoAdapterThatIsNotApplied(t *testing.T) {
-	b := samplertest.NewScripted(samplertest.NewTokenizer(),
-		func(int, []int32) []samplertest.Choice { return learning(0, nil) })
+// A wide tolerance, for servers of low precision, does not hide an adapter that the server never applies.
+func TestCanaryDetectsUnappliedAdaptersDespiteAWideTolerance(t *testing.T) {
+	neverLearns := func(int, []int32) []samplertest.Choice { return learning(0, nil) }
+	b := samplertest.NewScripted(samplertest.NewTokenizer(), neverLearns)
 	trainer := samplertest.NewScripted(samplertest.NewTokenizer(), learning)
-	p := sampler.WithCanary(b, []int32{samplertest.Start, 100, samplertest.End}, 10, nil)
-	if _, err := p.Publish(t.Context(), scoring(trainer, 0)); err != nil {
+	p := sampler.WithCanary(b, canaryPrompt, 10, nil)
+	if _, err := p.Publish(t.Context(), adapterWithScore(trainer, 0)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Publish(t.Context(), scoring(trainer, 1)); !errors.Is(err, sampler.ErrCanary) ||
-		!strings.Contains(err.Error(), "adapter not applied") {
+	_, err := p.Publish(t.Context(), adapterWithScore(trainer, 1))
+	if !errors.Is(err, sampler.ErrCanary) || !strings.Contains(err.Error(), "adapter not applied") {
 		t.Errorf("%v", err)
 	}
 }

@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// defaultDeadline bounds a call whose caller named no deadline.
+// defaultDeadline bounds a call that names no deadline.
 const defaultDeadline = 2 * time.Minute
 
-// WithDeadline runs f under a deadline d (0: two minutes). The error names op
-// and, if the deadline or the caller ended f, the cause.
+// WithDeadline runs f with a deadline of d from now (0: two minutes). The error names op and, if the deadline or the
+// caller ended f, the cause.
 func WithDeadline(ctx context.Context, d time.Duration, op string, f func(context.Context) error) error {
 	if d <= 0 {
 		d = defaultDeadline
@@ -28,8 +28,8 @@ func WithDeadline(ctx context.Context, d time.Duration, op string, f func(contex
 	return fmt.Errorf("%s: %w", op, err)
 }
 
-// Within is a context that ends with ctx and also with life. The function
-// releases it.
+// Within returns a context that ends if ctx or life ends, with the cause of that context. Call the returned function to
+// release it.
 func Within(ctx, life context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(life, func() { cancel(context.Cause(life)) })

@@ -7,11 +7,10 @@ import (
 	"slices"
 )
 
-// Logprobs are log-probs in nats of which some may be unknown (NaN). In JSON
-// an unknown one is null.
+// Logprobs are log-probs in nats. NaN means unknown and is null in JSON.
 type Logprobs []float32
 
-// MarshalJSON writes what is not finite as null.
+// MarshalJSON writes values that are not finite as null.
 func (l Logprobs) MarshalJSON() ([]byte, error) {
 	if l == nil {
 		return []byte("null"), nil

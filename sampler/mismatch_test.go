@@ -18,7 +18,7 @@ func TestMismatchCauseHasTheServersHint(t *testing.T) {
 			}
 		}
 		if without := sampler.MismatchCause(mean, largest, nil); strings.Contains(without, "hint: ") {
-			t.Errorf("a hint from nowhere: %q", without)
+			t.Errorf("an unexpected hint: %q", without)
 		}
 	}
 	f(9e-4, 1.9, "stale prompt cache", "hint: switch the cache off")

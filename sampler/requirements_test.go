@@ -6,9 +6,10 @@ import (
 	"testing"
 )
 
-func TestRequirementsNameEveryLackWithItsRemedy(t *testing.T) {
-	training := Requirements{IDs: true, Logprobs: true, Adapters: true, Formats: []string{"peft"}, Rank: 32,
-		Context: 4096, Resident: 2}
+func TestCheckListsEveryMissingCapabilityWithItsHint(t *testing.T) {
+	training := Requirements{
+		IDs: true, Logprobs: true, Adapters: true, Formats: []string{"peft"}, Rank: 32, Context: 4096, Resident: 2,
+	}
 	f := func(c Capabilities, want ...string) {
 		t.Helper()
 		err := training.Check(c)
@@ -32,7 +33,7 @@ func TestRequirementsNameEveryLackWithItsRemedy(t *testing.T) {
 	small := able
 	small.MaxRank, small.MaxResident, small.ContextLength = 16, 1, 2048
 	small.Hints = map[string]string{"max_rank": "--max-lora-rank 32"}
-	f(small, "rank 16", "hint: --max-lora-rank 32", "1 versions", "2048 tokens, 4096")
+	f(small, "rank 16", "hint: --max-lora-rank 32", "1 versions", "2048 tokens, the run needs 4096")
 	f(Capabilities{Adapters: "none"}, "no token ids", "no log-probs", "no way to load")
 	gguf := able
 	gguf.AdapterFormat = "gguf"

@@ -2,9 +2,8 @@ package sampler
 
 import "math"
 
-// Seed derives a child seed from a parent and the coordinates of the child,
-// for example (run seed; step, group, episode). Children of one parent are
-// unrelated to each other and to the parent (SplitMix64 over the coordinates).
+// Seed derives a child seed from a parent seed and coordinates, for example (run seed; step, group, episode). It hashes
+// the coordinates with SplitMix64, so the child is statistically independent of its parent and siblings.
 func Seed(parent uint64, coordinates ...uint64) uint64 {
 	s := mix(parent)
 	for _, c := range coordinates {
@@ -20,6 +19,5 @@ func mix(z uint64) uint64 {
 	return z ^ z>>31
 }
 
-// ShortSeed folds a seed into 31 bits, for servers that take no more: a
-// negative one means "any" to some.
+// ShortSeed folds a seed into 31 bits, for servers with 32-bit seeds. Some of them read a negative seed as "any seed".
 func ShortSeed(seed uint64) int64 { return int64(uint32(seed)^uint32(seed>>32)) & math.MaxInt32 }

@@ -9,8 +9,8 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// No server refuses a short seed, and both halves of the long one count.
-func TestShortSeed(t *testing.T) {
+// A short seed fits 31 bits, and both halves of the long seed influence it.
+func TestShortSeedUsesAllBits(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		seed := rapid.Uint64().Draw(t, "seed")
 		short := sampler.ShortSeed(seed)
@@ -19,7 +19,7 @@ func TestShortSeed(t *testing.T) {
 		}
 		for _, bit := range []int{0, 30, 32, 62} {
 			if sampler.ShortSeed(seed^1<<bit) == short {
-				t.Fatalf("bit %d does not count", bit)
+				t.Fatalf("bit %d has no influence", bit)
 			}
 		}
 	})
@@ -31,7 +31,7 @@ func TestSeedsOfCoordinatesDiffer(t *testing.T) {
 		for parent := range uint64(3) {
 			s := sampler.Seed(parent, coordinates...)
 			if seen[s] {
-				t.Errorf("seed of %d, %v came before", parent, coordinates)
+				t.Errorf("the seed of %d, %v is a repetition", parent, coordinates)
 			}
 			seen[s] = true
 		}

@@ -2,16 +2,13 @@ package sampler
 
 import "context"
 
-// A Sleeper is a backend whose servers can leave the accelerator's memory to
-// the trainer for a while. Both methods wrap [errors.ErrUnsupported] where the
-// servers, as launched, cannot.
+// A Sleeper is a backend whose servers can free the accelerator's memory for the trainer and take it again. Both
+// methods wrap [errors.ErrUnsupported] if the servers, as they were launched, cannot do this.
 type Sleeper interface {
-	// Sleep waits for what is in flight and gives the memory back. Requests
-	// made meanwhile wait for Wake, within their context. Servers that are down
-	// are left out.
+	// Sleep drains the servers and frees their memory. New requests wait for Wake, within their context. Sleep skips
+	// servers that are down.
 	Sleep(ctx context.Context) error
-	// Wake takes the memory again, loads every published version anew and
-	// returns when each has answered as it did before, on one server at least
-	// and on every other that can be woken and answers.
+	// Wake takes the memory again, reloads every published version and verifies that each one answers as before. It
+	// succeeds if at least one server wakes and verifies. Servers that do not wake or do not answer are skipped.
 	Wake(ctx context.Context) error
 }

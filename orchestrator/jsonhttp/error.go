@@ -15,44 +15,44 @@ import (
 	"github.com/go-resty/resty/v2"
 )
 
-// Kind says what a caller may do about a failure.
+// Kind classifies failures by what the caller may do about them.
 type Kind int
 
 const (
-	// Refused: the server understood the request and will not do it.
+	// Refused means that the server understood the request and refused it.
 	Refused Kind = iota
-	// Busy: the server did nothing, because it is full. It may do it later.
+	// Busy means that the server is full and did not process the request. A retry may succeed.
 	Busy
-	// Unreached: there is no connection, and nothing was sent.
+	// Unreached means that no connection was made and nothing was sent.
 	Unreached
-	// Lost: the connection broke. Nobody knows whether the server acted.
+	// Lost means that the connection broke. The server may have processed the request.
 	Lost
-	// TimedOut: the deadline passed, or the caller gave up, before the answer
-	// came. Nobody knows whether the server acted. Err is the context's cause.
+	// TimedOut means that the deadline passed or the caller cancelled before the answer came. The server may have
+	// processed the request. Err is the context's cause.
 	TimedOut
-	// Failed: the server failed while it acted upon the request.
+	// Failed means that the server failed while it processed the request.
 	Failed
-	// Malformed: the answer is not one of the protocol.
+	// Malformed means that the answer does not follow the protocol.
 	Malformed
 )
 
-// An Error is an exchange without a good answer.
+// An Error describes an exchange that failed.
 type Error struct {
 	Op      string // for example "POST /v1/completions"; may be empty
 	Kind    Kind
-	Status  int      // of HTTP; 0: there was no answer
-	Message string   // the server's text, cleaned, at most 8 KiB; ours if the server has none
-	Code    string   // of an error body as OpenAI's; may be empty
-	Type    string   // of an error body as OpenAI's; may be empty
-	Fields  []string // of the request that are wrong, such as "body.action", if the server names them
-	// After is the pause that the server asks for in Retry-After; 0: none.
+	Status  int      // HTTP status; 0: there was no answer
+	Message string   // the server's text, cleaned and cut after 8 KiB; or a text of this package if there is none
+	Code    string   // "code" of an error body in OpenAI's format; may be empty
+	Type    string   // "type" of an error body in OpenAI's format; may be empty
+	Fields  []string // wrong fields of the request, such as "body.action", if the server names them
+	// After is the pause that the server requests with Retry-After; 0: none.
 	After time.Duration
-	// Truncated says that a Malformed answer is empty or ends too early.
+	// Truncated says that a Malformed answer is empty or incomplete.
 	Truncated bool
 	Err       error // the cause; may be nil
 }
 
-// Error names the request, the status and the server's text, shortened.
+// Error returns the request, the status and the server's text, shortened.
 func (e *Error) Error() string {
 	var parts []string
 	if e.Op != "" {
@@ -73,9 +73,8 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Retryable reports whether the same request may succeed later: the server is
-// busy or was not reached, or there was no whole answer. Only the caller knows
-// whether the server may act upon the request twice.
+// Retryable reports whether the same request may succeed later: the server is busy or was not reached, or the answer is
+// incomplete. If Uncertain is true, retry only requests that the server may process twice.
 func (e *Error) Retryable() bool {
 	switch e.Kind {
 	case Busy, Unreached, Lost, TimedOut:
@@ -84,10 +83,10 @@ func (e *Error) Retryable() bool {
 	return e.Truncated
 }
 
-// Uncertain reports whether nobody knows if the server acted upon the request.
+// Uncertain reports whether the server may have processed the request.
 func (e *Error) Uncertain() bool { return e.Kind == Lost || e.Kind == TimedOut }
 
-// Names reports whether the server complains about a field of the body.
+// Names reports whether the server names a field of the request as wrong.
 func (e *Error) Names(field string) bool {
 	return slices.ContainsFunc(e.Fields, func(at string) bool {
 		return at == field || strings.HasSuffix(at, "."+field)
@@ -100,8 +99,7 @@ func Retryable(err error) bool {
 	return errors.As(err, &e) && e.Retryable()
 }
 
-// Status is the HTTP status of an answer that is not a success, 0 for other
-// errors.
+// Status returns the HTTP status of an error answer, and 0 for other errors.
 func Status(err error) int {
 	var e *Error
 	if errors.As(err, &e) && e.Status >= 300 {
@@ -110,10 +108,9 @@ func Status(err error) int {
 	return 0
 }
 
-// Said is the whole text of a server that answered with an error, and the text
-// of err if it is no such answer. It is for looking for words: the text of an
-// [*Error] is shortened.
-func Said(err error) string {
+// ServerText returns the server's complete text if err is an error answer, and the text of err otherwise. Use it to
+// search for words, because the text of an [*Error] is shortened.
+func ServerText(err error) string {
 	var e *Error
 	if errors.As(err, &e) && e.Status >= 300 {
 		return e.Message
@@ -121,26 +118,26 @@ func Said(err error) string {
 	return err.Error()
 }
 
-// Failure classifies an exchange that ended with err instead of an answer. ctx
-// is that of the exchange. An err that is an [*Error] is returned.
+// Failure classifies an exchange that ended with err instead of an answer. ctx is the context of the exchange. If err
+// is an [*Error], Failure returns it.
 func (c *Client) Failure(ctx context.Context, err error) *Error {
 	e := &Error{Kind: Lost, Message: "the connection was lost", Err: c.cleanError(err)}
-	var known *Error
+	var classified *Error
 	var dial *net.OpError
 	var certificate *tls.CertificateVerificationError
 	var redirected *redirectError
 	var syntax *json.SyntaxError
-	var shape *json.UnmarshalTypeError
+	var wrongType *json.UnmarshalTypeError
 	switch {
-	case errors.As(err, &known):
-		return known
+	case errors.As(err, &classified):
+		return classified
 	case ctx.Err() != nil:
 		e.Kind, e.Message, e.Err = TimedOut, "", context.Cause(ctx)
 	case errors.As(err, &certificate):
 		e.Kind, e.Message = Refused, "the server's certificate is not trusted"
 	case errors.As(err, &redirected):
 		e.Kind, e.Message, e.Err = Refused, c.Clean(redirected.Error()), nil
-	case errors.As(err, &syntax), errors.As(err, &shape): // of a library that decodes answers by itself
+	case errors.As(err, &syntax), errors.As(err, &wrongType): // from a library that decodes answers itself
 		e.Kind, e.Message = Malformed, "not an answer of "+c.cfg.Server
 	case errors.Is(err, http.ErrSchemeMismatch):
 		e.Kind, e.Message = Malformed, "the server speaks http, not https"
@@ -152,10 +149,10 @@ func (c *Client) Failure(ctx context.Context, err error) *Error {
 	return e
 }
 
-// Refusal classifies an answer that is not a success.
+// Refusal classifies an answer whose status is not a success.
 func (c *Client) Refusal(status int, header http.Header, body []byte) *Error {
 	e := &Error{Kind: Refused, Status: status, After: retryAfter(header.Get("Retry-After"))}
-	c.complaint(e, header, body)
+	c.readErrorBody(e, header, body)
 	switch {
 	case status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable:
 		e.Kind = Busy

@@ -1,12 +1,10 @@
-// Package jsonhttp exchanges JSON with servers over HTTP. Every client of this
-// project is built on it.
+// Package jsonhttp exchanges JSON with servers over HTTP. All clients of this project use it.
 //
-// [Client] makes one exchange under a deadline and bounds the answer. An
-// exchange that fails is an [*Error], whose [Kind] says what the caller may do.
-// [Retry] repeats a call with growing pauses. Server texts in errors are free
-// of control characters and of the client's key.
+// Start with [Client]. [Client.Call] sends a [Request] with a deadline, bounds the size of the answer and decodes it.
+// If the exchange fails, it returns an [*Error], whose [Kind] says what the caller may do. [Retry] repeats a call with
+// growing pauses. Server texts in errors have no control characters and not the client's key.
 //
-// The package imports nothing of this project, so every package may use it.
+// The package imports no other package of this project, so every package may use it.
 package jsonhttp
 
 import (
@@ -27,17 +25,16 @@ import (
 // Config describes a server. Only URL is required.
 type Config struct {
 	URL    string // http or https, with or without a path
-	Server string // what errors call the server, for example "Ollama"; default "the server"
+	Server string // name of the server in errors, for example "Ollama"; default "the server"
 	// Key is sent as a bearer token and never appears in an error; empty: none.
 	Key string
-	// KeyHeaders are further headers that carry the key, for example X-API-Key.
+	// KeyHeaders are additional headers that carry the key, for example X-API-Key.
 	KeyHeaders []string
-	// Timeout bounds one exchange; 0: only the caller's context does.
+	// Timeout bounds one exchange; 0: only the caller's context bounds it.
 	Timeout time.Duration
 	// MaxAnswer bounds the body of an answer in bytes; default 64 MiB.
 	MaxAnswer int64
-	// Transport carries the requests; default: NewTransport(64). Clients may
-	// share one.
+	// Transport sends the requests; default NewTransport(64). Clients may share one.
 	Transport http.RoundTripper
 }
 
@@ -46,10 +43,10 @@ type Client struct {
 	cfg     Config
 	base    *url.URL
 	resty   *resty.Client
-	secrets [][]byte // the key and the URL's password, if they are long enough to be found
+	secrets [][]byte // the key and the URL's password, if they are long enough to be redacted
 }
 
-// New checks the configuration. It does not connect.
+// New returns a client, or an error if the configuration is invalid. It does not connect.
 func New(cfg Config) (*Client, error) {
 	base, err := url.Parse(strings.TrimRight(cfg.URL, "/"))
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
@@ -86,18 +83,17 @@ func New(cfg Config) (*Client, error) {
 
 const userAgent = "empo2"
 
-// URL is the server's address, without a slash at its end.
+// URL returns the server's URL without a slash at the end.
 func (c *Client) URL() string { return c.base.String() }
 
-// Close closes idle connections. The client may still be used.
+// Close closes idle connections. The client remains usable.
 func (c *Client) Close() {
 	if t, ok := c.cfg.Transport.(interface{ CloseIdleConnections() }); ok {
 		t.CloseIdleConnections()
 	}
 }
 
-// Header is what every request carries, for protocols that begin with an HTTP
-// request.
+// Header returns the headers of every request, for protocols that begin with an HTTP request, such as WebSocket.
 func (c *Client) Header() http.Header {
 	h := http.Header{"User-Agent": {userAgent}}
 	if c.cfg.Key != "" {
@@ -109,9 +105,8 @@ func (c *Client) Header() http.Header {
 	return h
 }
 
-// HTTP is a client over the same connections and with the same bound of
-// answers, for libraries that make their own requests. [Client.Failure] and
-// [Client.Refusal] classify their failures.
+// HTTP returns an HTTP client with the same connections and the same bound on answers, for libraries that make their
+// own requests. [Client.Failure] and [Client.Refusal] classify their failures.
 func (c *Client) HTTP() *http.Client {
 	return &http.Client{Transport: bounded{c.cfg.Transport, c.cfg.MaxAnswer}, CheckRedirect: redirect}
 }
@@ -120,13 +115,13 @@ func (c *Client) HTTP() *http.Client {
 type Request struct {
 	Method string // default: GET without a body, else POST
 	Path   string // below the server's URL, with a slash in front
-	// Body is sent as JSON; nil: no body. []byte is sent as it is, and so is an
-	// io.Reader, whose Content-Type the header must name.
+	// Body is sent as JSON; nil: no body. A []byte or an io.Reader is sent unchanged. For an io.Reader, Header must have
+	// the Content-Type.
 	Body   any
-	Header map[string]string // beside what every request carries; may be nil
+	Header map[string]string // additional headers; may be nil
 }
 
-// Op names the request in errors, for example "POST /v1/completions".
+// Op returns the name of the request in errors, for example "POST /v1/completions".
 func (r Request) Op() string {
 	path, _, _ := strings.Cut(r.Path, "?")
 	return r.method() + " " + path
@@ -142,8 +137,8 @@ func (r Request) method() string {
 	return http.MethodPost
 }
 
-// Call makes one exchange and decodes the answer into out: as JSON, or as it is
-// into a *string; nil ignores it. A failure is an [*Error].
+// Call makes one exchange and decodes the JSON answer into out. If out is a *string, it gets the answer unchanged; nil
+// ignores the answer. If the exchange fails, the error is an [*Error].
 func (c *Client) Call(ctx context.Context, r Request, out any) error {
 	body, header, err := c.do(ctx, r)
 	if err != nil {
@@ -164,7 +159,7 @@ func (c *Client) Call(ctx context.Context, r Request, out any) error {
 
 // do makes one exchange and returns the body of a 2xx answer.
 func (c *Client) do(ctx context.Context, r Request) ([]byte, http.Header, error) {
-	ctx, cancel := c.within(ctx)
+	ctx, cancel := c.withTimeout(ctx)
 	defer cancel()
 	request, err := c.request(ctx, r)
 	if err != nil {
@@ -173,18 +168,17 @@ func (c *Client) do(ctx context.Context, r Request) ([]byte, http.Header, error)
 	answer, err := request.Send()
 	switch {
 	case err != nil:
-		return nil, nil, c.named(r, c.Failure(ctx, err))
+		return nil, nil, c.withOp(r, c.Failure(ctx, err))
 	case !answer.IsSuccess():
-		return nil, nil, c.named(r, c.Refusal(answer.StatusCode(), answer.Header(), answer.Body()))
+		return nil, nil, c.withOp(r, c.Refusal(answer.StatusCode(), answer.Header(), answer.Body()))
 	}
 	return answer.Body(), answer.Header(), nil
 }
 
-// Stream makes one exchange and hands the body of a 2xx answer to read. The
-// client's time-out bounds the whole stream, and so does MaxAnswer. An error of
-// read that is not an [*Error] counts as a failure of the connection.
+// Stream makes one exchange and calls read with the body of a 2xx answer. Timeout and MaxAnswer bound the whole stream.
+// An error of read that is not an [*Error] counts as a failure of the connection.
 func (c *Client) Stream(ctx context.Context, r Request, read func(http.Header, io.Reader) error) error {
-	ctx, cancel := c.within(ctx)
+	ctx, cancel := c.withTimeout(ctx)
 	defer cancel()
 	request, err := c.request(ctx, r)
 	if err != nil {
@@ -192,24 +186,25 @@ func (c *Client) Stream(ctx context.Context, r Request, read func(http.Header, i
 	}
 	answer, err := request.SetDoNotParseResponse(true).Send()
 	if err != nil {
-		return c.named(r, c.Failure(ctx, err))
+		return c.withOp(r, c.Failure(ctx, err))
 	}
 	stream := limit(answer.RawBody(), c.cfg.MaxAnswer)
 	defer stream.Close()
 	if !answer.IsSuccess() {
 		body, err := io.ReadAll(io.LimitReader(stream, 1<<16))
 		if err != nil {
-			return c.named(r, c.Failure(ctx, err))
+			return c.withOp(r, c.Failure(ctx, err))
 		}
-		return c.named(r, c.Refusal(answer.StatusCode(), answer.Header(), body))
+		return c.withOp(r, c.Refusal(answer.StatusCode(), answer.Header(), body))
 	}
 	if err := read(answer.Header(), stream); err != nil {
-		return c.named(r, c.Failure(ctx, err))
+		return c.withOp(r, c.Failure(ctx, err))
 	}
 	return nil
 }
 
-func (c *Client) within(ctx context.Context) (context.Context, context.CancelFunc) {
+// withTimeout adds the client's timeout to a context.
+func (c *Client) withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
 	if c.cfg.Timeout == 0 {
 		return ctx, func() {}
 	}
@@ -238,30 +233,30 @@ func (c *Client) request(ctx context.Context, r Request) (*resty.Request, error)
 	return request.SetHeaders(r.Header), nil
 }
 
-// named puts the request's name into an error.
-func (c *Client) named(r Request, e *Error) *Error {
+// withOp adds the request's name to an error that has none.
+func (c *Client) withOp(r Request, e *Error) *Error {
 	if e.Op == "" {
 		e.Op = r.Op()
 	}
 	return e
 }
 
-// malformed explains why a 2xx answer is not what the caller wants.
+// malformed returns the error of a 2xx answer that does not decode.
 func (c *Client) malformed(r Request, header http.Header, body []byte, err error) *Error {
 	e := &Error{Op: r.Op(), Kind: Malformed, Status: http.StatusOK}
-	what := "not an answer of " + c.cfg.Server
+	prefix := "not an answer of " + c.cfg.Server
 	var syntax *json.SyntaxError
 	switch {
 	case len(bytes.TrimSpace(body)) == 0:
-		e.Truncated, e.Message = true, what+": it is empty"
+		e.Truncated, e.Message = true, prefix+": it is empty"
 	case errors.As(err, &syntax) && int(syntax.Offset) >= len(body) && strings.Contains(err.Error(), "unexpected end"):
 		e.Truncated, e.Message = true, "the answer breaks off: "+c.quote(body)
 	case looksLikeHTML(header, body):
-		e.Message = what + ": it is HTML, not JSON: " + c.quote(body)
+		e.Message = prefix + ": it is HTML, not JSON: " + c.quote(body)
 	case syntax != nil:
-		e.Message = what + ": it is not JSON: " + c.quote(body)
+		e.Message = prefix + ": it is not JSON: " + c.quote(body)
 	default:
-		e.Message, e.Err = what+": "+c.quote(body), c.cleanError(err)
+		e.Message, e.Err = prefix+": "+c.quote(body), c.cleanError(err)
 	}
 	return e
 }

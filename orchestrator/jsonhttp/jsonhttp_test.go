@@ -19,7 +19,7 @@ import (
 
 const key = "sk-secret-1"
 
-// open serves answer and returns a client of it.
+// open starts a server with the handler answer and returns a client of it.
 func open(t *testing.T, cfg Config, answer http.HandlerFunc) *Client {
 	t.Helper()
 	server := httptest.NewServer(answer)
@@ -39,7 +39,7 @@ func connect(t *testing.T, cfg Config) *Client {
 	return c
 }
 
-// answers sends one answer to every request.
+// answers is a handler that sends the same answer to every request.
 func answers(status int, kind, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", kind)
@@ -57,7 +57,7 @@ func failure(t *testing.T, err error) *Error {
 	return e
 }
 
-func TestARequestCarriesItsBodyAndTheKey(t *testing.T) {
+func TestRequestsCarryTheBodyAndTheKey(t *testing.T) {
 	type seen struct{ Method, Path, Body, Kind, Auth, APIKey, Session string }
 	var got seen
 	c := open(t, Config{KeyHeaders: []string{"X-API-Key"}}, func(w http.ResponseWriter, r *http.Request) {
@@ -90,7 +90,7 @@ func TestARequestCarriesItsBodyAndTheKey(t *testing.T) {
 		seen{Method: "POST", Path: "/blob", Body: "raw", Kind: binary})
 }
 
-func TestAnswersThatAreNotDecoded(t *testing.T) {
+func TestCallReturnsOrIgnoresTheRawAnswer(t *testing.T) {
 	c := open(t, Config{}, answers(201, "text/plain", "requests 3\n"))
 	var text string
 	if err := c.Call(t.Context(), Request{Path: "/metrics"}, &text); err != nil || text != "requests 3\n" {
@@ -101,7 +101,7 @@ func TestAnswersThatAreNotDecoded(t *testing.T) {
 	}
 }
 
-func TestStatusesAndTheirKinds(t *testing.T) {
+func TestKindsOfStatuses(t *testing.T) {
 	f := func(status int, want Kind, retryable bool) {
 		t.Helper()
 		c := open(t, Config{}, answers(status, "application/json", `{"error":"x"}`))
@@ -123,7 +123,7 @@ func TestStatusesAndTheirKinds(t *testing.T) {
 	f(504, Lost, true)
 }
 
-func TestErrorBodiesOfAllDialects(t *testing.T) {
+func TestErrorBodiesOfAllServers(t *testing.T) {
 	f := func(kind, body string, want Error, shown string) {
 		t.Helper()
 		e := failure(t, open(t, Config{}, answers(400, kind, body)).Call(t.Context(), Request{Path: "/a", Body: 1}, nil))
@@ -179,7 +179,7 @@ func TestServerTextIsCleanedAndShortened(t *testing.T) {
 	f(200, strings.Repeat("é", 1<<20), `"ééé`)
 }
 
-func TestAnErrorInAGoodAnswer(t *testing.T) {
+func TestErrorInFindsErrorsInSuccessfulAnswers(t *testing.T) {
 	f := func(answer, want string, found bool) {
 		t.Helper()
 		if message, got := ErrorIn([]byte(answer)); got != found || message != want {
@@ -199,11 +199,12 @@ func TestTheKeyIsRedacted(t *testing.T) {
 	}
 }
 
-// Whatever a server sends as an error, ours can be printed.
+// Error messages are printable for all error bodies.
 func FuzzErrorBodies(f *testing.F) {
 	for _, body := range []string{
 		`{"error":{"message":"\u001b[31m","code":[],"type":{}}}`, `{"detail":[{"loc":["a",1],"msg":"\u0000"}]}`,
-		`{"detail":[]}`, "<html><title>\x9b</title>", `{"error":` + strings.Repeat("[", 99), "\xff" + key, key[:9] + "\x00" + key[9:],
+		`{"detail":[]}`, "<html><title>\x9b</title>", `{"error":` + strings.Repeat("[", 99), "\xff" + key, key[:9] +
+			"\x00" + key[9:],
 	} {
 		f.Add(400, "text/html", body)
 	}
@@ -220,7 +221,7 @@ func FuzzErrorBodies(f *testing.F) {
 	})
 }
 
-func TestAnswersOfAnotherKind(t *testing.T) {
+func TestMalformedAnswers(t *testing.T) {
 	f := func(kind, body, want string, truncated bool) {
 		t.Helper()
 		var out struct{ N int }
@@ -242,7 +243,7 @@ func TestAnswersOfAnotherKind(t *testing.T) {
 	f(j, `{"n":`, `the answer breaks off: "{\"n\":"`, true)
 }
 
-func TestAnAnswerHasALimit(t *testing.T) {
+func TestAnswersAreBounded(t *testing.T) {
 	sends := func(n int) http.HandlerFunc {
 		return answers(200, "application/json", `"`+strings.Repeat("x", n-2)+`"`)
 	}
@@ -290,7 +291,7 @@ func TestBrokenConnections(t *testing.T) {
 	})
 }
 
-func TestServersThatAreNotThere(t *testing.T) {
+func TestUnreachableServers(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	server.Close()
 	e := failure(t, connect(t, Config{URL: server.URL}).Call(t.Context(), Request{Path: "/a"}, nil))
@@ -414,13 +415,13 @@ func TestRetryAfterHasTwoForms(t *testing.T) {
 		f("-1", 0)
 		f("soon", 0)
 		f("NaN", 0)
-		f("1e99", longestAfter)
+		f("1e99", maxRetryAfter)
 		f(time.Now().Add(time.Hour).UTC().Format(http.TimeFormat), time.Hour)
 		f(time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat), 0)
 	})
 }
 
-func TestBadConfigurations(t *testing.T) {
+func TestInvalidConfigurationsAreRefused(t *testing.T) {
 	f := func(cfg Config) {
 		t.Helper()
 		if _, err := New(cfg); err == nil {

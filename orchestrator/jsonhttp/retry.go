@@ -9,18 +9,17 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// Retry says how a call is repeated. The zero value repeats what is
-// [Retryable], as long as the context allows, after 0.1 s, 0.2 s, 0.4 s, … up
-// to 5 s. Every pause is up to a quarter shorter or longer, so that clients
-// that failed together do not return together.
+// Retry says how a call is repeated. The zero value repeats [Retryable] errors until the context ends, after pauses of
+// 0.1 s, 0.2 s, 0.4 s, … up to 5 s. Every pause is randomly up to a quarter shorter or longer, so that clients that
+// failed at the same time do not retry at the same time.
 type Retry struct {
 	First  time.Duration // pause before the second attempt; default 0.1 s
 	Last   time.Duration // longest pause; default 5 s
 	Factor float64       // by which a pause grows; default 2
-	// Attempts bounds the number of attempts; 0: no bound.
+	// Attempts is the maximum number of attempts; 0: no limit.
 	Attempts int
-	// LongestAfter bounds the pause that a server may ask for; default 1 minute.
-	// If that pause would outlast the deadline, the call ends at once.
+	// LongestAfter bounds the pause that a server may request with Retry-After; default 1 minute. If that pause ends
+	// after the deadline, Do returns at once.
 	LongestAfter time.Duration
 	// Again decides whether an error is worth another attempt; nil: [Retryable].
 	Again func(error) bool
@@ -29,11 +28,11 @@ type Retry struct {
 	Before func(attempt int, pause time.Duration, err error)
 }
 
-// jitter is the share of a pause by which it may be shorter or longer.
+// jitter is the fraction of a pause by which it may be shorter or longer.
 const jitter = 0.25
 
-// Do calls try until it succeeds, or fails for good. The error wraps the last
-// one of try and, if the context ended, its cause.
+// Do calls try until it succeeds or must not be repeated. The error wraps the last error of try and, if the context
+// ended, its cause.
 func (r Retry) Do(ctx context.Context, try func(context.Context) error) error {
 	if r.Again == nil {
 		r.Again = Retryable
@@ -58,15 +57,15 @@ func (r Retry) Do(ctx context.Context, try func(context.Context) error) error {
 	return p.explain(r.Attempts)
 }
 
-// pauses are those of one call. It implements [backoff.BackOff].
+// pauses computes the pauses of one call of Do. It implements [backoff.BackOff].
 type pauses struct {
 	backoff.ExponentialBackOff
 	ctx          context.Context
 	longestAfter time.Duration
 	attempts     int
 	last         error         // of the latest attempt
-	again        bool          // last is worth another attempt
-	refused      time.Duration // the server's pause, if it would outlast the deadline
+	again        bool          // last may be retried
+	tooLong      time.Duration // the server's pause, if it would end after the deadline
 }
 
 func (r Retry) pauses(ctx context.Context) *pauses {
@@ -89,15 +88,14 @@ func (r Retry) pauses(ctx context.Context) *pauses {
 	}}
 }
 
-// NextBackOff is the next pause: the client's own, or the server's if that is
-// longer.
+// NextBackOff returns the next pause: the longer one of the client's and the server's.
 func (p *pauses) NextBackOff() time.Duration {
 	pause := p.ExponentialBackOff.NextBackOff()
 	var e *Error
 	if errors.As(p.last, &e) {
 		after := min(e.After, p.longestAfter)
 		if deadline, ok := p.ctx.Deadline(); ok && time.Until(deadline) < after {
-			p.refused = after
+			p.tooLong = after
 			return backoff.Stop
 		}
 		pause = max(pause, after)
@@ -105,7 +103,7 @@ func (p *pauses) NextBackOff() time.Duration {
 	return pause
 }
 
-// explain adds to the last error why the call is not repeated.
+// explain adds the reason why the call is not repeated to the last error.
 func (p *pauses) explain(attempts int) error {
 	cause := context.Cause(p.ctx)
 	switch {
@@ -113,8 +111,8 @@ func (p *pauses) explain(attempts int) error {
 		return fmt.Errorf("%w (last: %w)", cause, p.last)
 	case cause != nil:
 		return p.last
-	case p.refused > 0:
-		next := p.refused.Round(time.Millisecond)
+	case p.tooLong > 0:
+		next := p.tooLong.Round(time.Millisecond)
 		return fmt.Errorf("%w (the next attempt would be in %v, after the deadline)", p.last, next)
 	case p.again && p.attempts == attempts && attempts > 1:
 		return fmt.Errorf("after %d attempts: %w", p.attempts, p.last)

@@ -18,7 +18,7 @@ func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f
 
 func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
 
-// sequence fails with one error after the other and then succeeds.
+// sequence returns the errors fails one after the other and then succeeds.
 func sequence(calls *int, fails ...error) func(context.Context) error {
 	return func(context.Context) error {
 		*calls++
@@ -56,7 +56,7 @@ func TestPausesGrow(t *testing.T) {
 	})
 }
 
-func TestWhatIsRepeated(t *testing.T) {
+func TestRetryRepeatsRetryableErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := func(r Retry, calls int, want string, fails ...error) {
 			t.Helper()
@@ -82,7 +82,7 @@ func TestWhatIsRepeated(t *testing.T) {
 	})
 }
 
-func TestTheServersPauseIsRespected(t *testing.T) {
+func TestRetryWaitsAsTheServerRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := func(r Retry, after, want time.Duration) {
 			t.Helper()
@@ -99,7 +99,7 @@ func TestTheServersPauseIsRespected(t *testing.T) {
 	})
 }
 
-func TestAPauseBeyondTheDeadlineEndsTheCall(t *testing.T) {
+func TestRetryEndsIfThePauseExceedsTheDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -113,7 +113,7 @@ func TestAPauseBeyondTheDeadlineEndsTheCall(t *testing.T) {
 	})
 }
 
-func TestACallEndsWithItsContext(t *testing.T) {
+func TestRetryEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		busy := &Error{Kind: Busy, Message: "full"}
 		always := func(context.Context) error { return busy }

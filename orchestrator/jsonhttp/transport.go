@@ -14,14 +14,12 @@ import (
 
 const (
 	dialTimeout = 5 * time.Second
-	// idleTimeout is shorter than the 5 seconds after which uvicorn and
-	// llama-server close an idle connection: a request on a connection that the
-	// server is closing is lost.
+	// idleTimeout is shorter than the 5 seconds after which uvicorn and llama-server close an idle connection. A request
+	// on a connection that the server closes would be lost.
 	idleTimeout = 3 * time.Second
 )
 
-// A Transport keeps as many idle connections open as requests are usual at the
-// same time. Requests to the loopback never go through a proxy.
+// A Transport keeps idle connections open for reuse. Requests to the loopback never go through a proxy.
 type Transport struct {
 	*http.Transport
 	dials atomic.Int64
@@ -30,10 +28,10 @@ type Transport struct {
 // Dial opens a connection, as [net.Dialer.DialContext] does.
 type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-// NewTransport makes a transport for the given number of concurrent requests.
+// NewTransport returns a transport that keeps up to the given number of idle connections.
 func NewTransport(connections int) *Transport { return NewTransportOver(nil, connections) }
 
-// NewTransportOver makes a transport that opens connections with dial; nil: TCP.
+// NewTransportOver is NewTransport with connections opened by dial; nil: TCP.
 func NewTransportOver(dial Dial, connections int) *Transport {
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext
@@ -50,17 +48,17 @@ func NewTransportOver(dial Dial, connections int) *Transport {
 		MaxIdleConns:        connections,
 		MaxIdleConnsPerHost: connections,
 		IdleConnTimeout:     idleTimeout,
-		DisableCompression:  true, // answers are small, and most servers are near
+		DisableCompression:  true, // answers are small, and most servers are on the same network
 		WriteBufferSize:     16 << 10,
 		ReadBufferSize:      16 << 10,
 	}
 	return t
 }
 
-// Dials is the number of connections that were opened so far.
+// Dials returns the number of connections opened so far.
 func (t *Transport) Dials() int64 { return t.dials.Load() }
 
-// proxy is that of the environment, except for the loopback.
+// proxy returns the proxy of the environment variables, and none for the loopback.
 func proxy(r *http.Request) (*url.URL, error) {
 	host := r.URL.Hostname()
 	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
@@ -74,8 +72,8 @@ type redirectError struct{ to string }
 
 func (e *redirectError) Error() string { return "the server redirects to " + e.to }
 
-// redirect follows only within the host, as the key must not leave it, and only
-// if the request stays as it is.
+// redirect follows a redirection only within the host, because the key must not be sent to another host, and only if
+// the method does not change.
 func redirect(r *http.Request, via []*http.Request) error {
 	first := via[0]
 	switch {
@@ -86,26 +84,26 @@ func redirect(r *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// errTooLong is the error of a body that is longer than an answer may be.
+// errTooLong is returned for a body that exceeds the bound on answers.
 var errTooLong = errors.New("the answer is too long")
 
-// bounded limits the bodies of answers.
+// bounded bounds the bodies of answers.
 type bounded struct {
 	http.RoundTripper
-	most int64
+	maxBytes int64
 }
 
-// RoundTrip implements [http.RoundTripper]. The body of an answer that switches
-// protocols is a connection, which stays as it is.
+// RoundTrip implements [http.RoundTripper]. It does not bound an answer that switches protocols, because its body is a
+// connection.
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	answer, err := b.RoundTripper.RoundTrip(r)
 	if err == nil && answer.StatusCode != http.StatusSwitchingProtocols {
-		answer.Body = limit(answer.Body, b.most)
+		answer.Body = limit(answer.Body, b.maxBytes)
 	}
 	return answer, err
 }
 
-// CloseIdleConnections lets [http.Client.CloseIdleConnections] work.
+// CloseIdleConnections is called by [http.Client.CloseIdleConnections].
 func (b bounded) CloseIdleConnections() {
 	if t, ok := b.RoundTripper.(interface{ CloseIdleConnections() }); ok {
 		t.CloseIdleConnections()
@@ -117,10 +115,11 @@ type limited struct {
 	left int64
 }
 
-func limit(body io.ReadCloser, most int64) *limited { return &limited{body, most} }
+// limit bounds the bytes that can be read from body.
+func limit(body io.ReadCloser, maxBytes int64) *limited { return &limited{body, maxBytes} }
 
-// Read implements [io.Reader]. It reads one byte more than allowed, so that a
-// body of exactly the limit ends with io.EOF.
+// Read implements [io.Reader]. It reads up to one byte more than allowed, so that a body of exactly the limit ends with
+// io.EOF.
 func (l *limited) Read(p []byte) (int, error) {
 	if l.left < 0 {
 		return 0, errTooLong
@@ -135,7 +134,7 @@ func (l *limited) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// size writes a number of bytes for readers.
+// size formats a number of bytes.
 func size(n int64) string {
 	if n >= 1<<20 {
 		return fmt.Sprintf("%d MiB", n>>20)

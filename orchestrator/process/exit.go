@@ -8,7 +8,7 @@ import (
 
 // What a [Hint] can match when the system ended a process without a word.
 const (
-	KilledBySystem  = "killed by the system"
+	KilledBySystem     = "killed by the system"
 	IllegalInstruction = "illegal instruction"
 )
 

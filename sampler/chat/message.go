@@ -1,8 +1,16 @@
 // Package chat renders conversations to token ids.
 //
-// A conversation is a list of messages of typed spans. A [Template] renders it
-// by the rules of the model, so that the ids of a conversation only grow and no
-// text can forge a control token.
+// A conversation is a list of [Message] values. A message consists of typed spans ([Span]), so that its tips can be
+// left out: [Message.WithoutTips] removes the tips of a message, which is how off-policy rows lose their tips.
+//
+// Start with [Template]: [NewTemplate] makes one from the server's tokenizer, and [Template.Extend] renders messages
+// after the tokens so far. Each text is tokenized by itself, between control tokens, so that prompts only grow and no
+// text can forge a control token. There are two kinds of templates:
+//
+//   - named templates, such as ChatML, are written down in this package;
+//   - "auto" derives the template from the server's own rendering and verifies it.
+//
+// [Neutralize] protects servers that take text instead of ids. [Thinking] says what happens to thoughts.
 package chat
 
 import (
@@ -10,17 +18,17 @@ import (
 	"strings"
 )
 
-// SpanKind says where a piece of a prompt comes from.
+// SpanKind says where a span of a message comes from.
 type SpanKind string
 
-// The kinds of spans. Only TipsSpan is dropped from the tip-free rendering.
+// The kinds of spans. The rendering without tips leaves out only TipsSpan.
 const (
-	SystemSpan     SpanKind = "system"     // the task, told once
-	FeedbackSpan   SpanKind = "feedback"   // what the last action did
+	SystemSpan     SpanKind = "system"     // the instruction at the start of an episode
+	FeedbackSpan   SpanKind = "feedback"   // the effect of the last action
 	TipsSpan       SpanKind = "tips"       // the tips of one turn, with their header
-	StateSpan      SpanKind = "state"      // the situation now
+	StateSpan      SpanKind = "state"      // the current state
 	ReflectionSpan SpanKind = "reflection" // the request for a tip
-	ActionSpan     SpanKind = "action"     // what the policy wrote
+	ActionSpan     SpanKind = "action"     // the policy's reply
 )
 
 // Span is a piece of text of one kind.
@@ -36,15 +44,14 @@ const (
 	RoleAssistant = "assistant"
 )
 
-// Message is one turn of a conversation: its spans, a line or more each. The
-// spans are what makes the two renderings possible; a rendered text is never
-// searched for what should not be in it.
+// Message is one message of a conversation. Its spans are joined by line breaks. The rendering without tips is made
+// from the spans; rendered texts are never searched for tips.
 type Message struct {
 	Role  string `json:"role"`
 	Spans []Span `json:"spans"`
 }
 
-// Text joins the spans with line breaks. Empty spans leave no line.
+// Text joins the spans with line breaks and skips empty spans.
 func (m Message) Text() string {
 	texts := make([]string, 0, len(m.Spans))
 	for _, s := range m.Spans {
@@ -55,12 +62,12 @@ func (m Message) Text() string {
 	return strings.Join(texts, "\n")
 }
 
-// HasTips reports whether m shows a tip.
+// HasTips reports whether m has tips.
 func (m Message) HasTips() bool {
 	return slices.ContainsFunc(m.Spans, func(s Span) bool { return s.Kind == TipsSpan })
 }
 
-// WithoutTips is m without its tips spans.
+// WithoutTips returns m without its spans of kind TipsSpan.
 func (m Message) WithoutTips() Message {
 	without := Message{Role: m.Role}
 	for _, s := range m.Spans {
@@ -71,8 +78,7 @@ func (m Message) WithoutTips() Message {
 	return without
 }
 
-// NewMessage makes a message of one span. The kind of the span follows from the
-// role.
+// NewMessage returns a message of one span. The role determines the kind of the span.
 func NewMessage(role, text string) Message {
 	kind := map[string]SpanKind{RoleSystem: SystemSpan, RoleUser: StateSpan, RoleAssistant: ActionSpan}[role]
 	return Message{Role: role, Spans: []Span{{kind, text}}}

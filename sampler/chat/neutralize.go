@@ -5,31 +5,28 @@ import (
 	"strings"
 )
 
-// Neutralize breaks up every control token that stands in text as text, by a
-// space after its first character: "<|im_end|>" becomes "< |im_end|>". It is
-// for what environments, tips and policies say, on the way to a server that
-// takes text and parses control tokens in it.
+// Neutralize inserts a space after the first character of every control token in text: "<|im_end|>" becomes
+// "< |im_end|>". Use it for texts of environments, tips and policies if the server parses control tokens in text.
 func Neutralize(text string, controls []string) string {
 	for {
-		broken := text
+		replaced := text
 		for _, c := range controls {
 			if len(c) > 1 {
-				broken = strings.ReplaceAll(broken, c, c[:1]+" "+c[1:])
+				replaced = strings.ReplaceAll(replaced, c, c[:1]+" "+c[1:])
 			}
 		}
-		if broken == text {
+		if replaced == text {
 			return text
 		}
-		text = broken
+		text = replaced
 	}
 }
 
-// ControlTexts are the control tokens of the named templates (none: all), in
-// order, as a server that parses text needs them. [Template.ControlTexts] are those of
-// one template as its model has it.
+// ControlTexts returns the control tokens of the given named templates (none: of all), sorted. For the control tokens
+// of one template and model see [Template.ControlTexts].
 func ControlTexts(names ...string) []string {
 	var texts []string
-	for name, f := range forms() {
+	for name, f := range namedTemplates() {
 		if len(names) == 0 || slices.Contains(names, name) {
 			texts = append(texts, f.controls...)
 		}
@@ -38,7 +35,7 @@ func ControlTexts(names ...string) []string {
 	return slices.Compact(texts)
 }
 
-// NeutralizeMessages returns messages with the control tokens in their texts broken up.
+// NeutralizeMessages returns a copy of messages with [Neutralize] applied to their texts.
 func NeutralizeMessages(messages []Message, controls []string) []Message {
 	if len(controls) == 0 {
 		return messages

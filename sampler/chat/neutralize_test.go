@@ -10,7 +10,7 @@ import (
 	"github.com/empo2/empo2/sampler/chat"
 )
 
-func TestControlTextsAreBrokenUp(t *testing.T) {
+func TestNeutralizeBreaksUpControlTokens(t *testing.T) {
 	all := chat.ControlTexts()
 	f := func(text, want string) {
 		t.Helper()
@@ -27,7 +27,7 @@ func TestControlTextsAreBrokenUp(t *testing.T) {
 	}
 }
 
-func TestNoControlTextSurvives(t *testing.T) {
+func TestNeutralizeLeavesNoControlToken(t *testing.T) {
 	all := chat.ControlTexts()
 	pieces := rapid.SampledFrom(append([]string{"<", "|", ">", "[", "/", "s", " ", "im_end"}, all...))
 	rapid.Check(t, func(t *rapid.T) {
@@ -35,7 +35,7 @@ func TestNoControlTextSurvives(t *testing.T) {
 		got := chat.Neutralize(text, all)
 		for _, c := range all {
 			if strings.Contains(got, c) {
-				t.Fatalf("%q still says %q", got, c)
+				t.Fatalf("%q still contains %q", got, c)
 			}
 		}
 		if strings.ReplaceAll(got, " ", "") != strings.ReplaceAll(text, " ", "") {

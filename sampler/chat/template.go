@@ -18,49 +18,51 @@ const (
 	TemplateMistral = "mistral"
 )
 
-// TemplateNames are the values of sampler.template.
+// TemplateNames returns the names of all templates, which are the values of sampler.template.
 func TemplateNames() []string {
-	return append([]string{TemplateAuto}, slices.Sorted(maps.Keys(forms()))...)
+	return append([]string{TemplateAuto}, slices.Sorted(maps.Keys(namedTemplates()))...)
 }
 
-// Template renders conversations of the form [system] user (assistant user)*
-// to token ids. Every message is tokenized as a unit between control tokens,
-// so that the ids of a conversation only grow: what was rendered once is never
-// rendered again, and what the policy wrote stays as it was sampled, white
-// space at its ends included. It is immutable and safe for concurrent use.
+// Template renders conversations of the form [system] user (assistant user)* to token ids. It renders incrementally:
+// each prompt is the previous prompt, the sampled ids and the rendering of the new messages. The sampled ids are never
+// tokenized again. A Template is immutable and safe for concurrent use.
 //
-// A template whose renderings do not only grow is unstable: every prompt is
-// rendered anew as a whole.
+// A template is unstable if the model's rendering of a conversation does not begin with the rendering of its beginning.
+// An unstable template renders every prompt from scratch.
 type Template struct {
-	name      string
-	tokenizer Tokenizer
-	joints    map[joint][]part
-	end       int32           // ends what the policy writes
-	trims     map[string]bool // roles whose text loses the white space around it
-	controls  map[string]int32
-	thought   int32 // the id of </think>, or noToken
+	name         string
+	tokenizer    Tokenizer
+	separators   map[boundary][]part
+	endID        int32           // the control token that ends the policy's message, or noToken
+	trimmedRoles map[string]bool // roles whose text loses the white space around it
+	controls     map[string]int32
+	thoughtEndID int32 // the id of </think>, or noToken
 
-	unstable string // why; empty: it is stable
+	unstable string // the reason; empty: the template is stable
 	renderer Renderer
-	merges   bool // the system's text stands in front of the first user's, as renderer knows no system
+	// mergesSystem says that the renderer has no system role. The system's text then precedes the first user's text.
+	mergesSystem bool
 }
 
 const noToken int32 = -1
 
-// A joint is a place between two messages; the roles tell which. Before the
-// first message, and after the last, stands the empty role.
-type joint struct{ after, before string }
+// A boundary is the place between two messages with these roles. from is empty before the first message.
+type boundary struct{ from, to string }
 
-// NewTemplate makes a template by its name ([TemplateNames]) from the server's
-// own tokenizer. Only "auto" needs the renderer. A SpecialTokenizer is used to
-// verify it, if tokenizer, control or renderer is one.
-func NewTemplate(ctx context.Context, name string, tokenizer Tokenizer, control ControlTokens, renderer Renderer) (*Template, error) {
-	t := &Template{name: name, tokenizer: tokenizer, renderer: renderer, thought: noToken, end: noToken, controls: map[string]int32{}}
+// NewTemplate makes a template by its name ([TemplateNames]) with the server's tokenizer. Only "auto" needs the
+// renderer. It is verified more strictly if the tokenizer, control or renderer is a [SpecialTokenizer].
+func NewTemplate(
+	ctx context.Context, name string, tokenizer Tokenizer, control ControlTokens, renderer Renderer,
+) (*Template, error) {
+	t := &Template{
+		name: name, tokenizer: tokenizer, renderer: renderer,
+		thoughtEndID: noToken, endID: noToken, controls: map[string]int32{},
+	}
 	err := t.build(ctx, control)
 	if err == nil {
 		var ids []int32
 		if ids, err = t.tokenize(ctx, thoughtEnd); len(ids) == 1 {
-			t.thought = ids[0]
+			t.thoughtEndID = ids[0]
 		}
 	}
 	if err != nil {
@@ -73,9 +75,10 @@ func (t *Template) build(ctx context.Context, control ControlTokens) error {
 	if t.name == TemplateAuto {
 		return t.derive(ctx, control)
 	}
-	f, ok := forms()[t.name]
+	f, ok := namedTemplates()[t.name]
 	if !ok {
-		return fmt.Errorf("there is none of this name\n  hint: sampler.template is one of %s", strings.Join(TemplateNames(), ", "))
+		return fmt.Errorf("unknown template\n  hint: sampler.template is one of %s",
+			strings.Join(TemplateNames(), ", "))
 	}
 	if t.name == TemplateMistral {
 		if _, err := control.ControlToken(ctx, mistralSystem); err == nil {
@@ -85,76 +88,77 @@ func (t *Template) build(ctx context.Context, control ControlTokens) error {
 	return t.resolve(ctx, f, control)
 }
 
-// resolve makes the template of a form.
-func (t *Template) resolve(ctx context.Context, f form, control ControlTokens) error {
+// resolve looks up the ids of a named template's control tokens.
+func (t *Template) resolve(ctx context.Context, f namedTemplate, control ControlTokens) error {
 	for _, text := range f.controls {
 		id, err := control.ControlToken(ctx, text)
 		if err != nil {
-			return fmt.Errorf("%w\n  hint: the model has another template; sampler.template = \"auto\" asks the server for it", err)
+			return fmt.Errorf("%w\n  hint: the model has another template; sampler.template = \"auto\" asks the server", err)
 		}
 		t.controls[text] = id
 	}
-	t.end, t.trims = t.controls[f.end], f.trims
-	t.joints = make(map[joint][]part, len(f.joints))
-	for j, text := range f.joints {
-		t.joints[j] = cut(text, t.controls)
+	t.endID, t.trimmedRoles = t.controls[f.end], f.trimmedRoles
+	t.separators = make(map[boundary][]part, len(f.separators))
+	for b, text := range f.separators {
+		t.separators[b] = splitAtControls(text, t.controls)
 	}
 	return nil
 }
 
-// Name is the template's name.
+// Name returns the template's name.
 func (t *Template) Name() string { return t.name }
 
-// Unstable says why every prompt is rendered anew as a whole, and a trajectory
-// is a row per turn; empty: prompts only grow.
+// Unstable returns the reason why the template renders every prompt from scratch, so that an episode has one row per
+// turn. It is empty if the template is stable.
 func (t *Template) Unstable() string { return t.unstable }
 
-// ControlTexts are the control tokens of the template, in order.
+// ControlTexts returns the control tokens of the template, sorted.
 func (t *Template) ControlTexts() []string { return slices.Sorted(maps.Keys(t.controls)) }
 
-// EOS is the token that ends what the policy writes. An unstable template may
-// have none (-1).
-func (t *Template) EOS() int32 { return t.end }
+// EOS returns the id of the token that ends the policy's message, or -1 if an unstable template has none.
+func (t *Template) EOS() int32 { return t.endID }
 
-// Extend is everything between tokens and the next sampled id: the end token,
-// if the policy was cut off before it, the messages, of which the last is the
-// user's, and the opened message of the policy. Nothing stands before the
-// first message if tokens are empty. Tokens of an unstable template cannot be
-// extended.
+// Extend returns the ids between tokens and the next sampled id:
+//
+//   - the end token, if tokens do not end with it because the policy's reply was cut off;
+//   - the messages, of which the last must be the user's;
+//   - the beginning of the policy's next message.
+//
+// Empty tokens begin a conversation. An unstable template returns an error for other tokens.
 func (t *Template) Extend(ctx context.Context, tokens []int32, messages ...Message) ([]int32, error) {
 	if t.unstable != "" {
 		if len(tokens) > 0 {
-			return nil, fmt.Errorf("template %s is not stable: %s", t.name, t.unstable)
+			return nil, fmt.Errorf("template %s is unstable and cannot extend a prompt: %s", t.name, t.unstable)
 		}
-		return t.whole(ctx, messages)
+		return t.rerender(ctx, messages)
 	}
 	var parts []part
 	last := ""
 	if len(tokens) > 0 {
 		last = RoleAssistant
-		if tokens[len(tokens)-1] != t.end {
-			parts = append(parts, part{control: true, id: t.end})
+		if tokens[len(tokens)-1] != t.endID {
+			parts = append(parts, part{control: true, id: t.endID})
 		}
 	}
 	for _, m := range messages {
-		between, ok := t.joints[joint{last, m.Role}]
+		between, ok := t.separators[boundary{last, m.Role}]
 		if !ok {
-			return nil, fmt.Errorf("template %s: a message of %s after one of %q", t.name, m.Role, last)
+			return nil, fmt.Errorf("template %s: a message of role %s after role %q", t.name, m.Role, last)
 		}
 		parts = append(append(parts, between...), part{text: t.text(m)})
 		if last = m.Role; last == RoleAssistant {
-			parts = append(parts, part{control: true, id: t.end})
+			parts = append(parts, part{control: true, id: t.endID})
 		}
 	}
 	if last != RoleUser {
-		return nil, fmt.Errorf("template %s: the last message is %q, not the user's", t.name, last)
+		return nil, fmt.Errorf("template %s: the role of the last message is %q, want user", t.name, last)
 	}
-	return t.encode(ctx, append(parts, t.joints[joint{RoleUser, RoleAssistant}]...))
+	return t.encode(ctx, append(parts, t.separators[boundary{RoleUser, RoleAssistant}]...))
 }
 
-// text is a message's text as it is rendered.
+// text returns a message's text as the template renders it.
 func (t *Template) text(m Message) string {
-	if t.trims[m.Role] {
+	if t.trimmedRoles[m.Role] {
 		return strings.TrimSpace(m.Text())
 	}
 	return m.Text()

@@ -12,26 +12,29 @@ import (
 	"github.com/empo2/empo2/sampler/chat/chattest"
 )
 
-// odd is a conversation whose texts have white space at their ends.
-func odd(system bool) []chat.Message {
+// unevenConversation is a conversation whose texts have white space at their ends.
+func unevenConversation(system bool) []chat.Message {
 	var out []chat.Message
 	if system {
 		out = append(out, chat.NewMessage(chat.RoleSystem, " Walk.\n"))
 	}
-	return append(out, chat.NewMessage(chat.RoleUser, "\nLevers: jade ☂. "), chat.NewMessage(chat.RoleAssistant, "pull jade"),
-		chat.NewMessage(chat.RoleUser, "  I wait\n\n"), chat.NewMessage(chat.RoleAssistant, "pull bone"), chat.NewMessage(chat.RoleUser, "Out."))
+	return append(out,
+		chat.NewMessage(chat.RoleUser, "\nLevers: jade ☂. "), chat.NewMessage(chat.RoleAssistant, "pull jade"),
+		chat.NewMessage(chat.RoleUser, "  I wait\n\n"), chat.NewMessage(chat.RoleAssistant, "pull bone"),
+		chat.NewMessage(chat.RoleUser, "Out."))
 }
 
-// A named template and the one that is derived say what the model's own does.
+// A named template and the derived template render as the model's own template.
 func TestTemplatesRenderAsTheirModels(t *testing.T) {
 	for _, f := range chattest.Models() {
 		for _, name := range []string{f.Name, chat.TemplateAuto} {
 			template, k := f.Template(t, name)
-			if why := template.Unstable(); why != "" || template.Name() != name || template.EOS() != k.EndOfTurn() {
-				t.Errorf("%s: unstable %q, name %s, end %d", f.Name, why, template.Name(), template.EOS())
+			if reason := template.Unstable(); reason != "" ||
+				template.Name() != name || template.EOS() != k.EndOfTurn() {
+				t.Errorf("%s: unstable %q, name %s, end %d", f.Name, reason, template.Name(), template.EOS())
 			}
 			for _, system := range []bool{false, true} {
-				messages := odd(system)
+				messages := unevenConversation(system)
 				got, err := template.Extend(t.Context(), nil, messages...)
 				want, _ := f.Render(messages, true)
 				if err != nil {
@@ -45,13 +48,14 @@ func TestTemplatesRenderAsTheirModels(t *testing.T) {
 	}
 }
 
-// No text that an environment or a tip says becomes a control token.
-func TestTextsForgeNoControlToken(t *testing.T) {
+// No text of an environment or a tip becomes a control token.
+func TestTextsCannotForgeControlTokens(t *testing.T) {
 	for _, f := range chattest.Models() {
 		for _, name := range []string{f.Name, chat.TemplateAuto} {
 			template, k := f.Template(t, name)
 			count := func(text string) (n int) {
-				ids, err := template.Extend(t.Context(), nil, chat.NewMessage(chat.RoleSystem, text), chat.NewMessage(chat.RoleUser, text))
+				messages := []chat.Message{chat.NewMessage(chat.RoleSystem, text), chat.NewMessage(chat.RoleUser, text)}
+				ids, err := template.Extend(t.Context(), nil, messages...)
 				if err != nil {
 					t.Fatalf("%s of %s: %v", name, f.Name, err)
 				}
@@ -67,26 +71,26 @@ func TestTextsForgeNoControlToken(t *testing.T) {
 			plain := count("x")
 			for _, c := range template.ControlTexts() {
 				if got := count("a" + c + "\n" + c + "b"); got != plain {
-					t.Errorf("%s of %s: %q made %d control tokens of %d", name, f.Name, c, got, plain)
+					t.Errorf("%s of %s: %q gives %d control tokens, want %d", name, f.Name, c, got, plain)
 				}
 			}
 		}
 	}
 }
 
-// What a template cannot do incrementally is said, and every prompt is then
-// the server's own rendering.
-func TestUnstableTemplatesRenderWholePrompts(t *testing.T) {
-	f := func(of chattest.Model, render chattest.Rendering, why string) {
+// An unstable template has a reason, and it renders every prompt as the server does.
+func TestUnstableTemplatesRenderFromScratch(t *testing.T) {
+	f := func(m chattest.Model, render chattest.Rendering, reason string) {
 		t.Helper()
-		of.Render = render
-		template, k := of.Template(t, chat.TemplateAuto)
-		if got := template.Unstable(); !strings.Contains(got, why) {
-			t.Errorf("unstable: %q, want %q", got, why)
+		m.Render = render
+		template, k := m.Template(t, chat.TemplateAuto)
+		if got := template.Unstable(); !strings.Contains(got, reason) {
+			t.Errorf("unstable: %q, want %q", got, reason)
 		}
 		for _, system := range []bool{false, true} {
-			messages := odd(system)
-			messages[len(messages)-4].Spans[0].Text = "<think>\nhm <|im_end|>\n</think>\n\npull <|im_end|>" // the first answer
+			messages := unevenConversation(system)
+			firstReply := &messages[len(messages)-4].Spans[0]
+			firstReply.Text = "<think>\nhm <|im_end|>\n</think>\n\npull <|im_end|>"
 			got, err := template.Extend(t.Context(), nil, messages...)
 			if err != nil {
 				t.Fatal(err)
@@ -95,13 +99,15 @@ func TestUnstableTemplatesRenderWholePrompts(t *testing.T) {
 			if diff := cmp.Diff(want, k.Decode(got)); diff != "" {
 				t.Error(diff)
 			}
-			forged, _ := k.ControlToken(t.Context(), "<|im_end|>")
-			honest, _ := render(odd(system), true)
-			if n := strings.Count(k.Decode(slices.DeleteFunc(got, func(id int32) bool { return id != forged })), "<|im_end|>"); n != strings.Count(honest, "<|im_end|>") {
-				t.Errorf("%d end tokens, an answer forged some", n)
+			end, _ := k.ControlToken(t.Context(), "<|im_end|>")
+			plain, _ := render(unevenConversation(system), true)
+			n := len(slices.DeleteFunc(got, func(id int32) bool { return id != end }))
+			if n != strings.Count(plain, "<|im_end|>") {
+				t.Errorf("%d end tokens: the reply forged some", n)
 			}
 		}
-		if _, err := template.Extend(t.Context(), []int32{50}, user("x")); err == nil || !strings.Contains(err.Error(), "not stable") {
+		_, err := template.Extend(t.Context(), []int32{50}, user("x"))
+		if err == nil || !strings.Contains(err.Error(), "is unstable") {
 			t.Errorf("extended: %v", err)
 		}
 	}
@@ -110,7 +116,7 @@ func TestUnstableTemplatesRenderWholePrompts(t *testing.T) {
 	f(chattest.ChatML, func(m []chat.Message, generation bool) (string, error) {
 		text, err := chattest.RenderChatML(m, generation)
 		return text + "<think>\n", err
-	}, `opened by "<|im_end|>\n<|im_start|>assistant\n<think>\n"`)
+	}, `begins after "<|im_end|>\n<|im_start|>assistant\n<think>\n"`)
 	f(chattest.ChatML, func(m []chat.Message, _ bool) (string, error) {
 		text := ""
 		for _, m := range m {
@@ -124,26 +130,26 @@ func TestUnstableTemplatesRenderWholePrompts(t *testing.T) {
 	}, "a prompt is not the beginning of the next one")
 }
 
-// A default system message and dates only stand at the beginning, and a
-// template that knows no system is told its text by the user: prompts grow.
-func TestTemplatesWithHabitsAreStable(t *testing.T) {
+// Prompts only grow if a template adds a default system message or dates at the beginning, or has no system role.
+func TestTemplatesWithAnUnusualBeginningAreStable(t *testing.T) {
 	const gemma = "<end_of_turn>\n<start_of_turn>model\npull jade<end_of_turn>\n" +
-		"<start_of_turn>user\nI wait<end_of_turn>\n<start_of_turn>model\npull bone<end_of_turn>\n<start_of_turn>user\nOut.<end_of_turn>\n<start_of_turn>model\n"
-	f := func(of chattest.Model, render chattest.Rendering, told string) {
+		"<start_of_turn>user\nI wait<end_of_turn>\n<start_of_turn>model\npull bone<end_of_turn>\n" +
+		"<start_of_turn>user\nOut.<end_of_turn>\n<start_of_turn>model\n"
+	f := func(m chattest.Model, render chattest.Rendering, withSystem string) {
 		t.Helper()
-		of.Render = render
-		template, k := of.Template(t, chat.TemplateAuto)
-		if why := template.Unstable(); why != "" {
-			t.Errorf("unstable: %s", why)
+		m.Render = render
+		template, k := m.Template(t, chat.TemplateAuto)
+		if reason := template.Unstable(); reason != "" {
+			t.Errorf("unstable: %s", reason)
 		}
 		for _, system := range []bool{false, true} {
-			messages := odd(system)
+			messages := unevenConversation(system)
 			got, err := template.Extend(t.Context(), nil, messages...)
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := told + gemma
-			if !system || told == "" {
+			want := withSystem + gemma
+			if !system || withSystem == "" {
 				want, _ = render(messages, true)
 			}
 			if diff := cmp.Diff(want, k.Decode(got)); diff != "" {
@@ -157,10 +163,10 @@ func TestTemplatesWithHabitsAreStable(t *testing.T) {
 	f(chattest.Gemma, chattest.RenderGemma2Llama, "<bos><start_of_turn>user\nWalk.\nLevers: jade ☂.")
 }
 
-func TestTemplatesAreRefusedWithTheRemedy(t *testing.T) {
-	f := func(name string, of chattest.Model, r chat.Renderer, want ...string) {
+func TestTemplateErrorsHaveHints(t *testing.T) {
+	f := func(name string, m chattest.Model, r chat.Renderer, want ...string) {
 		t.Helper()
-		k := of.Tokenizer()
+		k := m.Tokenizer()
 		_, err := chat.NewTemplate(t.Context(), name, k, k, r)
 		for _, w := range want {
 			if err == nil || !strings.Contains(err.Error(), w) {
@@ -168,9 +174,11 @@ func TestTemplatesAreRefusedWithTheRemedy(t *testing.T) {
 			}
 		}
 	}
-	f("vicuna", chattest.ChatML, nil, "template vicuna", "hint: sampler.template is one of auto, chatml, gemma, llama3, mistral")
-	f("gemma", chattest.ChatML, nil, "no control token <bos>", `hint: the model has another template; sampler.template = "auto"`)
-	f("auto", chattest.ChatML, nil, "does not say how it renders", `hint: name the model's template`)
+	f("vicuna", chattest.ChatML, nil, "template vicuna",
+		"hint: sampler.template is one of auto, chatml, gemma, llama3, mistral")
+	f("gemma", chattest.ChatML, nil, "no control token <bos>",
+		`hint: the model has another template; sampler.template = "auto"`)
+	f("auto", chattest.ChatML, nil, "does not return its rendering", `hint: name the model's template`)
 	broken := chattest.Rendering(func([]chat.Message, bool) (string, error) { return "", errors.New("no template") })
 	f("auto", chattest.ChatML, broken, "template auto: render a conversation: no template")
 	lossy := chattest.Rendering(func(m []chat.Message, g bool) (string, error) {
@@ -187,7 +195,7 @@ func TestTemplatesAreRefusedWithTheRemedy(t *testing.T) {
 	f("auto", chattest.ChatML, lossy, "cannot be reproduced", "hint: name")
 }
 
-func TestConversationsHaveTheirForm(t *testing.T) {
+func TestExtendChecksTheOrderOfRoles(t *testing.T) {
 	template, _ := chattest.ChatML.Template(t, "chatml")
 	f := func(want string, messages ...chat.Message) {
 		t.Helper()
@@ -195,9 +203,9 @@ func TestConversationsHaveTheirForm(t *testing.T) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	f(`the last message is ""`)
-	f(`the last message is "system"`, chat.NewMessage(chat.RoleSystem, "x"))
-	f(`a message of user after one of "user"`, user("x"), user("y"))
-	f(`a message of system after one of "user"`, user("x"), chat.NewMessage(chat.RoleSystem, "y"))
-	f(`a message of tool after one of ""`, chat.NewMessage("tool", "y"))
+	f(`the role of the last message is ""`)
+	f(`the role of the last message is "system"`, chat.NewMessage(chat.RoleSystem, "x"))
+	f(`a message of role user after role "user"`, user("x"), user("y"))
+	f(`a message of role system after role "user"`, user("x"), chat.NewMessage(chat.RoleSystem, "y"))
+	f(`a message of role tool after role ""`, chat.NewMessage("tool", "y"))
 }

@@ -6,27 +6,24 @@ import (
 	"strings"
 )
 
-// Thinking says what later prompts show of what a policy thought before it
-// answered, <think>…</think>. The action is what stands behind the thought
-// either way.
+// Thinking says whether later prompts show the policy's thoughts, <think>…</think>. In both modes the action is the
+// part of the reply after the thought.
 type Thinking string
 
 const (
-	// ThinkingKeep leaves thoughts where they were written: prompts only grow.
+	// ThinkingKeep keeps thoughts in later prompts. Prompts only grow.
 	ThinkingKeep Thinking = "keep"
-	// ThinkingStrip takes thoughts out of later prompts. The rows are split
-	// after every turn that thought.
+	// ThinkingStrip removes thoughts from later prompts. The rows are split after every turn with a thought.
 	ThinkingStrip Thinking = "strip"
 )
 
-// The marks around a thought, as Qwen3, DeepSeek-R1 and their kin write them.
+// The marks around a thought, as Qwen3, DeepSeek-R1 and similar models write them.
 const (
 	thoughtStart = "<think>"
 	thoughtEnd   = "</think>"
 )
 
-// AfterThought is what stands behind the first thought. A thought without an
-// end is no thought: the text stays as it is.
+// AfterThought returns the text after the first </think>, or the whole text if there is none.
 func AfterThought(text string) string {
 	if _, after, ok := strings.Cut(text, thoughtEnd); ok {
 		return after
@@ -34,22 +31,21 @@ func AfterThought(text string) string {
 	return text
 }
 
-// Answer is what stands behind the thought in what the policy wrote, without
-// white space around.
+// Answer returns the reply after the thought, without surrounding white space.
 func Answer(text string) string { return strings.TrimSpace(AfterThought(text)) }
 
-// CanStrip is nil if thoughts can be taken out of later prompts
-// ([ThinkingStrip]), else it says why not. Nil templates can: they have no
-// tokens to keep exact.
+// CanStrip returns an error if the template does not support [ThinkingStrip]. A nil template supports it, because there
+// are no tokens to keep exact.
 func (t *Template) CanStrip() error {
-	if t == nil || t.unstable != "" || t.thought != noToken {
+	if t == nil || t.unstable != "" || t.thoughtEndID != noToken {
 		return nil
 	}
-	return fmt.Errorf("thoughts cannot be stripped: %s is not one token of this model, and tokens are only cut between ids\n  hint: sampler.thinking = \"keep\"", thoughtEnd)
+	return fmt.Errorf("thoughts cannot be stripped: %s is not a single token of this model\n"+
+		"  hint: sampler.thinking = \"keep\"", thoughtEnd)
 }
 
-// WithoutThought is what later prompts show of what the policy wrote. With strip, cut
-// is how many of the ids are left out; they go together with their text.
+// WithoutThought returns the text of a reply as later prompts show it. Under ThinkingStrip it also returns cut: later
+// prompts omit the first cut ids of the reply. The template may be nil.
 func (t *Template) WithoutThought(mode Thinking, ids []int32, text string) (cut int, shown string) {
 	switch {
 	case mode != ThinkingStrip:
@@ -57,7 +53,7 @@ func (t *Template) WithoutThought(mode Thinking, ids []int32, text string) (cut 
 	case t == nil || t.unstable != "":
 		return 0, AfterThought(text)
 	}
-	if cut = slices.Index(ids, t.thought) + 1; cut == 0 {
+	if cut = slices.Index(ids, t.thoughtEndID) + 1; cut == 0 {
 		return 0, text
 	}
 	return cut, AfterThought(text)

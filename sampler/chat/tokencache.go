@@ -7,14 +7,13 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 )
 
-// CachedTokenizer remembers the last n texts (at least 1) that inner tokenized.
-// Tokenizing is a round trip to the server, and most of a prompt's texts come
-// again. The slices returned are shared: do not write to them. Errors are not
-// remembered.
+// CachedTokenizer caches the ids of the last n texts (at least 1) that inner tokenized. Tokenizing is a round trip to
+// the server, and most texts of prompts repeat. The returned slices are shared and must not be modified. Errors are
+// not cached.
 func CachedTokenizer(inner Tokenizer, n int) Tokenizer {
 	recent, err := lru.New[string, []int32](max(n, 1))
 	if err != nil {
-		panic(err) // the size is positive
+		panic(err) // only for a size below 1
 	}
 	return &tokenCache{inner, recent}
 }
@@ -32,7 +31,7 @@ func (c *tokenCache) Tokenize(ctx context.Context, text string) ([]int32, error)
 	if err != nil {
 		return nil, err
 	}
-	ids = slices.Clip(ids) // an append by one caller must not reach another
+	ids = slices.Clip(ids) // an append by one caller must not affect another
 	c.recent.Add(text, ids)
 	return ids, nil
 }

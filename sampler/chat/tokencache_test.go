@@ -14,41 +14,41 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// counting counts what reaches the server.
-type counting struct {
+// countingTokenizer counts the calls for each text.
+type countingTokenizer struct {
 	*samplertest.Tokenizer
 	mu    sync.Mutex
-	asked map[string]int
+	calls map[string]int
 	err   error
 }
 
-func (c *counting) Tokenize(_ context.Context, text string) ([]int32, error) {
+func (c *countingTokenizer) Tokenize(_ context.Context, text string) ([]int32, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.asked[text]++
+	c.calls[text]++
 	return c.Encode(text), c.err
 }
 
-func TestCachedTokenizerKeepsTheLatest(t *testing.T) {
-	inner := &counting{Tokenizer: samplertest.NewTokenizer(), asked: map[string]int{}}
+func TestCachedTokenizerKeepsTheLatestTexts(t *testing.T) {
+	inner := &countingTokenizer{Tokenizer: samplertest.NewTokenizer(), calls: map[string]int{}}
 	c := chat.CachedTokenizer(inner, 2)
-	for _, text := range []string{"a", "b", "a", "c", "a", "b"} { // c drives out b, not a
+	for _, text := range []string{"a", "b", "a", "c", "a", "b"} { // c replaces b, not a
 		ids, err := c.Tokenize(t.Context(), text)
 		if err != nil || !slices.Equal(ids, inner.Encode(text)) {
 			t.Errorf("%s: %v, %v", text, ids, err)
 		}
-		_ = append(ids, 1) // must not reach the cache
+		_ = append(ids, 1) // must not change the cache
 	}
-	if diff := cmp.Diff(map[string]int{"a": 1, "b": 2, "c": 1}, inner.asked); diff != "" {
+	if diff := cmp.Diff(map[string]int{"a": 1, "b": 2, "c": 1}, inner.calls); diff != "" {
 		t.Error(diff)
 	}
 	inner.err = errors.New("gone")
 	if _, err := c.Tokenize(t.Context(), "d"); err == nil {
-		t.Error("the error was lost")
+		t.Error("the error was not returned")
 	}
 	inner.err = nil
 	if _, err := c.Tokenize(t.Context(), "d"); err != nil {
-		t.Errorf("the error was remembered: %v", err)
+		t.Errorf("the error was cached: %v", err)
 	}
 }
 

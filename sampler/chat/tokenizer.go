@@ -5,45 +5,40 @@ import (
 	"errors"
 )
 
-// A Tokenizer is the server's own. Control tokens written in text are
-// tokenized as plain text, so that no observation and no tip can forge one.
+// A Tokenizer is the server's own tokenizer. It tokenizes control tokens in text as plain text, so that no observation
+// and no tip can forge one.
 type Tokenizer interface {
 	Tokenize(ctx context.Context, text string) ([]int32, error)
 }
 
-// ControlTokens resolves a control token by its text, for example
-// "<|im_end|>", to the one id that the model knows it by. It is an error if
-// the model has no such token.
+// ControlTokens returns the id of a control token, for example "<|im_end|>", or an error if the model has no such
+// token.
 type ControlTokens interface {
 	ControlToken(ctx context.Context, text string) (int32, error)
 }
 
-// A Codec is the model's own tokenizer in both directions. Backends whose
-// server has none that can be trusted are given the trainer's.
+// A Codec is the model's own tokenizer in both directions. Backends of text servers use the trainer's tokenizer.
 type Codec interface {
 	Tokenizer
 	ControlTokens
-	// Detokenize decodes ids, control tokens as their text.
+	// Detokenize decodes ids. Control tokens become their text.
 	Detokenize(ctx context.Context, ids []int32) (string, error)
 }
 
-// A Renderer applies the model's own chat template, as the server (or the
-// trainer) does: the whole conversation as text, control tokens as their text,
-// and a beginning-of-text token if the server would put one there. The last
-// message is the user's. With generation the text ends where the policy begins
-// to write, without it after the last message. A conversation that the
-// template does not take is [ErrRefused].
+// A Renderer applies the model's own chat template, as the server or the trainer does. It returns the whole
+// conversation as text with control tokens, including the beginning-of-text token if the server adds one. The last
+// message must be the user's. With generation the text ends with the beginning of the policy's message. If the
+// template refuses the conversation, the error wraps [ErrRefused].
 type Renderer interface {
 	Render(ctx context.Context, messages []Message, generation bool) (string, error)
 }
 
-// ErrRefused is wrapped by a Renderer when the template itself refuses a
-// conversation, for example because it knows no system.
+// ErrRefused is wrapped by a Renderer if the model's template refuses a conversation, for example because it has no
+// system role.
 var ErrRefused = errors.New("the model's chat template refuses the conversation")
 
-// A SpecialTokenizer tokenizes text in which control tokens are written as
-// text and become their ids. It is for templates only: never give it what an
-// environment or a policy said.
+// A SpecialTokenizer tokenizes text and parses control tokens in it. Use it only for the texts of templates, never for
+// texts of an environment or a policy.
 type SpecialTokenizer interface {
 	TokenizeSpecial(ctx context.Context, text string) ([]int32, error)
 }

@@ -7,36 +7,38 @@ import (
 	"strings"
 )
 
-const shifts = 4
+// testTexts is the number of texts in a test conversation.
+const testTexts = 4
 
-// talks are conversations of four turns: without and with a system message,
-// without and with thoughts, and texts in several orders.
-func talks() [][]Message {
+// testConversations returns conversations of four turns, without and with a system message, without and with thoughts,
+// and with texts in several orders.
+func testConversations() [][]Message {
 	var all [][]Message
 	for _, thinks := range []bool{false, true} {
 		for _, system := range []bool{false, true} {
-			for shift := range shifts {
-				all = append(all, talk(system, thinks, shift))
+			for first := range testTexts {
+				all = append(all, testConversation(system, thinks, first))
 			}
 		}
 	}
 	return all
 }
 
-// grows says why the prompts of conversations do not only grow.
-func (d deriver) grows(ctx context.Context) (string, error) {
-	for _, talk := range talks() {
+// checkPromptsGrow checks that every prompt begins with the prompt and the reply before it. It returns the reason if
+// not.
+func (d deriver) checkPromptsGrow(ctx context.Context) (string, error) {
+	for _, conversation := range testConversations() {
 		before := ""
-		for _, prompt := range prompts(talk) {
+		for _, prompt := range prompts(conversation) {
 			rendered, err := d.render(ctx, prompt)
 			if err != nil {
 				return "", err
 			}
 			if n := len(prompt); before != "" {
-				before += prompt[n-2].Text() // what the policy wrote
+				before += prompt[n-2].Text() // the policy's reply
 			}
 			if !strings.HasPrefix(rendered, before) {
-				return shrinks(strings.Contains(before, thoughtEnd)), nil
+				return unstableReason(strings.Contains(before, thoughtEnd)), nil
 			}
 			before = rendered
 		}
@@ -44,37 +46,39 @@ func (d deriver) grows(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// equals holds a way to compose prompts against the server's renderings, and
-// says where they differ.
-func (d deriver) equals(ctx context.Context, ours func(context.Context, []Message) ([]int32, error)) (string, error) {
-	for _, talk := range talks() {
-		for _, prompt := range prompts(talk) {
-			if why, err := d.compare(ctx, prompt, ours); why != "" || err != nil {
-				return why, err
+// checkEqual checks that render reproduces the server's rendering of every prompt. It returns the first difference.
+func (d deriver) checkEqual(ctx context.Context, render renderFunc) (difference string, err error) {
+	for _, conversation := range testConversations() {
+		for _, prompt := range prompts(conversation) {
+			if difference, err := d.compareIDs(ctx, prompt, render); difference != "" || err != nil {
+				return difference, err
 			}
 		}
 	}
 	return "", nil
 }
 
-func shrinks(thinks bool) string {
+// A renderFunc renders a prompt to token ids.
+type renderFunc func(context.Context, []Message) ([]int32, error)
+
+func unstableReason(thinks bool) string {
 	if thinks {
 		return "it takes " + thoughtStart + "…" + thoughtEnd + " out of earlier messages"
 	}
 	return "a prompt is not the beginning of the next one"
 }
 
-// compare says where a composed prompt differs from the server's rendering.
-func (d deriver) compare(ctx context.Context, prompt []Message, ours func(context.Context, []Message) ([]int32, error)) (string, error) {
+// compareIDs describes the first difference between render's ids of a prompt and the ids of the server's rendering.
+func (d deriver) compareIDs(ctx context.Context, prompt []Message, render renderFunc) (difference string, err error) {
 	rendered, err := d.render(ctx, prompt)
 	if err != nil {
 		return "", err
 	}
-	want, err := d.reference(ctx, rendered)
+	want, err := d.expectedIDs(ctx, rendered)
 	if err != nil {
 		return "", err
 	}
-	got, err := ours(ctx, prompt)
+	got, err := render(ctx, prompt)
 	if err != nil || slices.Equal(got, want) {
 		return "", err
 	}
@@ -82,13 +86,13 @@ func (d deriver) compare(ctx context.Context, prompt []Message, ours func(contex
 	for at < min(len(got), len(want)) && got[at] == want[at] {
 		at++
 	}
-	return fmt.Sprintf("a conversation of %d messages is %d ids, the server's rendering %d, and they differ from number %d on",
-		len(prompt), len(got), len(want), at), nil
+	return fmt.Sprintf("a conversation of %d messages has %d ids, the server's rendering has %d, and they differ from "+
+		"number %d on", len(prompt), len(got), len(want), at), nil
 }
 
-// talk is a conversation of four turns; shift is the text that it begins with.
-func talk(system, thinks bool, shift int) []Message {
-	observations := [shifts]string{
+// testConversation returns a conversation of four turns that begins with the text number first.
+func testConversation(system, thinks bool, first int) []Message {
+	observations := [testTexts]string{
 		"Levers: jade, bone. Door 1 of 2 is iron.",
 		"  two spaces in front, one behind ",
 		"\n\nBlank lines around.\n- a list\n\tand a tab\n",
@@ -97,22 +101,22 @@ func talk(system, thinks bool, shift int) []Message {
 	answers := [...]string{"pull jade", "I look around.\nThen I wait.", "öffne die Tür ☂"}
 	var messages []Message
 	if system {
-		messages = append(messages, NewMessage(RoleSystem, observations[(shift+1)%len(observations)]))
+		messages = append(messages, NewMessage(RoleSystem, observations[(first+1)%len(observations)]))
 	}
 	for turn := range 4 {
 		if turn > 0 {
-			answer := answers[(turn+shift)%len(answers)]
+			answer := answers[(turn+first)%len(answers)]
 			if thinks {
 				answer = thoughtStart + "\nThe door is shut.\n" + thoughtEnd + "\n\n" + answer
 			}
 			messages = append(messages, NewMessage(RoleAssistant, answer))
 		}
-		messages = append(messages, NewMessage(RoleUser, observations[(turn+shift)%len(observations)]))
+		messages = append(messages, NewMessage(RoleUser, observations[(turn+first)%len(observations)]))
 	}
 	return messages
 }
 
-// prompts are the beginnings of a conversation that a policy would see.
+// prompts returns the beginnings of a conversation that end with a user's message.
 func prompts(messages []Message) [][]Message {
 	var out [][]Message
 	for i, m := range messages {
@@ -123,18 +127,20 @@ func prompts(messages []Message) [][]Message {
 	return out
 }
 
+// render returns the server's rendering of a prompt.
 func (d deriver) render(ctx context.Context, messages []Message) (string, error) {
-	text, err := d.renderer.Render(ctx, d.prepared(messages), true)
+	text, err := d.renderer.Render(ctx, d.prepare(messages), true)
 	if err != nil {
 		return "", fmt.Errorf("render a conversation: %w", err)
 	}
 	return text, nil
 }
 
-// reference is the rendering in ids: by the server, or as good as it gets.
-func (d deriver) reference(ctx context.Context, rendered string) ([]int32, error) {
+// expectedIDs tokenizes the server's rendering with the SpecialTokenizer. Without one it splits the rendering at its
+// control tokens and tokenizes the texts between them.
+func (d deriver) expectedIDs(ctx context.Context, rendered string) ([]int32, error) {
 	if d.special == nil {
-		return d.encode(ctx, cut(rendered, d.controls))
+		return d.encode(ctx, splitAtControls(rendered, d.controls))
 	}
 	ids, err := d.special.TokenizeSpecial(ctx, rendered)
 	if err != nil {

@@ -2,7 +2,10 @@ package fleet
 
 import (
 	"context"
+	"fmt"
+	"math"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
 )
@@ -12,6 +15,18 @@ import (
 type Client struct {
 	*HTTP
 	Child *process.Service // the process if the backend started it; else nil
+}
+
+// defaultMaxInFlight is the default of Config.MaxInFlight.
+const defaultMaxInFlight = 64
+
+// NewClient makes a client for maxInFlight requests, and health checks, at the
+// same time; 0: the default of Config.MaxInFlight.
+func NewClient(url, key string, maxInFlight int) *Client {
+	if maxInFlight == 0 {
+		maxInFlight = defaultMaxInFlight
+	}
+	return &Client{HTTP: NewHTTP(url, key, maxInFlight+8)}
 }
 
 // Close closes connections and stops the process.
@@ -66,6 +81,22 @@ func (c *Client) Adapters(ctx context.Context) (map[string]string, error) {
 		}
 	}
 	return adapters, nil
+}
+
+// Logprob is a log-prob of an answer, NaN if the server gave none.
+func Logprob(value *float32) float32 {
+	if value == nil {
+		return float32(math.NaN())
+	}
+	return *value
+}
+
+// WithHint adds the remedy of the first hint that fits the server's message.
+func WithHint(err error, hints []process.Hint) error {
+	if remedy := process.HintFor(jsonhttp.ServerText(err), hints); remedy != "" {
+		return fmt.Errorf("%w\n  hint: %s", err, remedy)
+	}
+	return err
 }
 
 // Finish translates the finish_reason of a server. It is empty for other reasons

@@ -86,7 +86,7 @@ func (c Config) withDefaults() Config {
 		c.Tolerance = 0.05
 	}
 	if c.MaxInFlight == 0 {
-		c.MaxInFlight = 64
+		c.MaxInFlight = defaultMaxInFlight
 	}
 	setDefault(&c.RequestTimeout, 5*time.Minute)
 	setDefault(&c.LoadTimeout, 2*time.Minute)

@@ -71,7 +71,7 @@ func TestHints(t *testing.T) {
 		"E main: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 0":               "no free port",
 		"ggml_aligned_malloc: unable to allocate CPU buffer":                                   "not enough memory",
 		process.IllegalInstruction: "AVX2",
-		process.KilledBySystem:  "out of memory",
+		process.KilledBySystem:     "out of memory",
 	} {
 		if got := process.HintFor(said, hints); !strings.Contains(got, hint) {
 			t.Errorf("%s: hint %q, want %q", said, got, hint)

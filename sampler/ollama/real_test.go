@@ -255,7 +255,7 @@ func testEpisodes(t *testing.T, r *real) {
 	var largest float64 // difference of a trained token's log-prob
 	for i := range 8 {
 		got := d.Run(t.Context(), rollout.EpisodeSpec{
-			Task: tasks[i%len(tasks)], Episode: i, Seed: uint64(i), Policy: p, Temperature: 1, MaxSteps: 8, MaxTokens: 16,
+			Task: tasks[i%len(tasks)], Episode: i, Seed: uint64(i), Policy: p, Temperature: 1, MaxTurns: 8, MaxTokens: 16,
 			Recall: func(context.Context, string, string) (rollout.Recalled, error) {
 				return rollout.Recalled{Tips: []templates.Tip{tip}}, nil
 			},

@@ -161,7 +161,7 @@ func full(err error) bool {
 	if jsonhttp.Status(err) == 0 {
 		return false
 	}
-	said := jsonhttp.Said(err)
+	said := jsonhttp.ServerText(err)
 	return strings.Contains(said, "exceeds the context length") || strings.Contains(said, "exceed_context_size")
 }
 

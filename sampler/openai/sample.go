@@ -143,7 +143,7 @@ func (b *Backend) exchange(ctx context.Context, r sampler.Request) (answer, erro
 }
 
 func demandsNewer(err error) bool {
-	return jsonhttp.Status(err)/100 == 4 && strings.Contains(jsonhttp.Said(err), "max_completion_tokens")
+	return jsonhttp.Status(err)/100 == 4 && strings.Contains(jsonhttp.ServerText(err), "max_completion_tokens")
 }
 
 // refusedParameter is the remedy if the server refused a parameter that not

@@ -7,17 +7,16 @@ type actionRule string
 
 const (
 	wholeReply actionRule = "reply"
-	lastLine   actionRule = "line" // the last line that says something
-	// insideTag is the text in the last <action>…</action>, also where a cut
-	// reply lacks the closing tag; without any tag it is the last line.
+	lastLine   actionRule = "line" // the last line that is not blank
+	// insideTag is the text inside the last <action>…</action>. The closing tag may be missing, as in a reply that was
+	// cut off. Without any tag the action is the last line.
 	insideTag actionRule = "tag"
 )
 
 var actionRules = []actionRule{wholeReply, lastLine, insideTag}
 
-// Action is the action in what the policy wrote, by the template's option
-// action, without white space around. It may be empty: to judge it is the
-// environment's business.
+// Action extracts the action from a reply of the policy by the template's option "action" and trims white space. The
+// action may be empty or invalid; the environment checks it.
 func (f Template) Action(reply string) string {
 	switch f.rule {
 	case lastLine:

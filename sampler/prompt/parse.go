@@ -20,12 +20,11 @@ import (
 //go:embed templates
 var promptFiles embed.FS
 
-// Names lists the templates that are part of the program, in
-// alphabetical order.
+// Names returns the names of the built-in templates in alphabetical order.
 func Names() []string {
 	entries, err := fs.ReadDir(promptFiles, "templates")
 	if err != nil {
-		panic(err) // the folder is part of the program
+		panic(err) // the folder is embedded
 	}
 	var names []string
 	for _, e := range entries {
@@ -34,17 +33,17 @@ func Names() []string {
 	return names
 }
 
-// Source is the text of one of [Names].
+// Source returns the text of a built-in template.
 func Source(name string) (string, error) {
 	text, err := promptFiles.ReadFile("templates/" + name + ".tmpl")
 	if err != nil {
-		return "", fmt.Errorf("no prompt template %q\n  hint: one of %s, or the path of a file", name, strings.Join(Names(), ", "))
+		return "", fmt.Errorf("no prompt template %q\n  hint: name one of %s, or the path of a file",
+			name, strings.Join(Names(), ", "))
 	}
 	return string(text), nil
 }
 
-// The fields of the blocks. Every block has a type of its own, so that tips
-// cannot be written anywhere but in their span.
+// The fields of the blocks. Each block has its own type, so that only the block "tips" can render tips.
 type (
 	systemFields     struct{ Instruction string }
 	feedbackFields   struct{ Feedback string }
@@ -53,8 +52,7 @@ type (
 	reflectionFields struct{ Request string }
 )
 
-// blocks are the blocks that a template must have, with two trials of their
-// fields: all empty, and all filled.
+// blocks are the blocks that a template must have. Parse executes each one with empty and with filled fields.
 var blocks = []struct {
 	kind          chat.SpanKind
 	empty, filled any
@@ -69,28 +67,28 @@ var blocks = []struct {
 
 const optionsBlock = "options"
 
-// functions may be called in a template. None of them fails.
+// functions may be called in a template. They never fail on patterns that checkCommand accepted.
 var functions = template.FuncMap{"lower": strings.ToLower, "trim": strings.TrimSpace, "find": find}
 
-// builtin are the functions of text/template that may be called: those that
-// cannot fail.
+// builtin are the functions of text/template that a template may call: those that never fail.
 var builtin = []string{"and", "or", "not", "print"}
 
-// Parse reads a prompt template: a text/template file whose blocks are
-// the spans of a prompt, with a block "options" in TOML. The template "plain"
-// describes itself. A faulty file is refused with the place and a hint.
+// Parse reads a prompt template: a text/template file with one block per span of a prompt and a block "options" in
+// TOML. The comments in the built-in template "plain" describe the format. The error of a faulty file names the place
+// and has a hint.
 func Parse(name, text string) (Template, error) {
 	fail := func(err error, hint string) (Template, error) {
 		return Template{}, fmt.Errorf("prompt template %s: %w\n  hint: %s", name, err, hint)
 	}
-	const start = "empo2 prompt --write DIR writes the built-in templates, to begin with"
+	const start = "empo2 prompt --write DIR writes the built-in templates; edit one of them"
 	t, err := template.New(name).Funcs(functions).Parse(text)
 	if err != nil {
 		return fail(err, start)
 	}
 	f := Template{name: name, text: text, blocks: t}
-	if stray := strayBlock(t); stray != "" {
-		return fail(fmt.Errorf("unknown block %q", stray), "the blocks are options, system, feedback, tips, state and reflection")
+	if unknown := unknownBlock(t); unknown != "" {
+		return fail(fmt.Errorf("unknown block %q", unknown),
+			"the blocks are options, system, feedback, tips, state and reflection")
 	}
 	for _, b := range blocks {
 		block := t.Lookup(string(b.kind))
@@ -98,22 +96,25 @@ func Parse(name, text string) (Template, error) {
 			return fail(fmt.Errorf("no block %q", b.kind), start)
 		}
 		if err := checkCalls(block.Root); err != nil {
-			return fail(fmt.Errorf("block %q: %w", b.kind, err), fmt.Sprintf("a block knows its field %s, if, with, range, else, and the functions lower, trim, find, %s", b.fields, strings.Join(builtin, ", ")))
+			return fail(fmt.Errorf("block %q: %w", b.kind, err),
+				fmt.Sprintf("a block may use its field %s, if, with, range, else, and the functions lower, trim, find, %s",
+					b.fields, strings.Join(builtin, ", ")))
 		}
-		for _, trial := range []any{b.empty, b.filled} {
-			if err := block.Execute(io.Discard, trial); err != nil {
-				return fail(err, fmt.Sprintf("the block %q knows the field %s only", b.kind, b.fields))
+		for _, fields := range []any{b.empty, b.filled} {
+			if err := block.Execute(io.Discard, fields); err != nil {
+				return fail(err, fmt.Sprintf("the block %q may only use the field %s", b.kind, b.fields))
 			}
 		}
 	}
 	if err := f.readOptions(); err != nil {
-		return fail(fmt.Errorf("block %q: %w", optionsBlock, err), "the template plain shows every option with its meaning")
+		return fail(fmt.Errorf("block %q: %w", optionsBlock, err),
+			"the built-in template \"plain\" explains every option")
 	}
 	return f, nil
 }
 
-// strayBlock names a block that no part of a prompt is made of, or is "".
-func strayBlock(t *template.Template) string {
+// unknownBlock returns the name of a block that is not part of a prompt, or "".
+func unknownBlock(t *template.Template) string {
 	for _, defined := range t.Templates() {
 		known := defined.Name() == t.Name() || defined.Name() == optionsBlock
 		for _, b := range blocks {
@@ -126,17 +127,43 @@ func strayBlock(t *template.Template) string {
 	return ""
 }
 
-// readOptions reads the block of options; without one, or without a key, the
-// options are those of the template plain.
+// options are the keys of the block "options".
+type options struct {
+	Order         []chat.SpanKind `toml:"order"`
+	ShowState     string          `toml:"show_state"`
+	Action        actionRule      `toml:"action"`
+	Lower         bool            `toml:"lower"`
+	MaxTips       int             `toml:"max_tips"`
+	MaxCharacters int             `toml:"max_tip_characters"`
+}
+
+// defaultOptions are those of the template "plain".
+func defaultOptions() options {
+	return options{
+		Order:     []chat.SpanKind{chat.FeedbackSpan, chat.TipsSpan, chat.StateSpan},
+		ShowState: "always", Action: wholeReply, MaxCharacters: 600,
+	}
+}
+
+// check returns an error if a value is not allowed.
+func (o options) check() error {
+	sorted := slices.Sorted(slices.Values(o.Order))
+	switch {
+	case !slices.Equal(sorted, []chat.SpanKind{chat.FeedbackSpan, chat.StateSpan, chat.TipsSpan}):
+		return fmt.Errorf("order = %q must name feedback, tips and state once each", o.Order)
+	case o.ShowState != "always" && o.ShowState != "first":
+		return fmt.Errorf("show_state = %q is neither always nor first", o.ShowState)
+	case !slices.Contains(actionRules, o.Action):
+		return fmt.Errorf("action = %q is none of %q", o.Action, actionRules)
+	case o.MaxTips < 0 || o.MaxCharacters < 0:
+		return errors.New("max_tips and max_tip_characters must not be negative")
+	}
+	return nil
+}
+
+// readOptions reads the block "options". Missing keys have their defaults.
 func (f *Template) readOptions() error {
-	o := struct {
-		Order         []chat.SpanKind `toml:"order"`
-		ShowState     string          `toml:"show_state"`
-		Action        actionRule      `toml:"action"`
-		Lower         bool            `toml:"lower"`
-		MaxTips       int             `toml:"max_tips"`
-		MaxCharacters int             `toml:"max_tip_characters"`
-	}{Order: []chat.SpanKind{chat.FeedbackSpan, chat.TipsSpan, chat.StateSpan}, ShowState: "always", Action: wholeReply, MaxCharacters: 600}
+	o := defaultOptions()
 	var text strings.Builder
 	if block := f.blocks.Lookup(optionsBlock); block != nil {
 		if err := block.Execute(&text, nil); err != nil {
@@ -150,24 +177,15 @@ func (f *Template) readOptions() error {
 	if extra := meta.Undecoded(); len(extra) > 0 {
 		return fmt.Errorf("unknown option %q", extra[0].String())
 	}
-	sorted := slices.Sorted(slices.Values(o.Order))
-	switch {
-	case !slices.Equal(sorted, []chat.SpanKind{chat.FeedbackSpan, chat.StateSpan, chat.TipsSpan}):
-		return fmt.Errorf("order = %q must name feedback, tips and state once each", o.Order)
-	case o.ShowState != "always" && o.ShowState != "first":
-		return fmt.Errorf("show_state = %q is neither always nor first", o.ShowState)
-	case !slices.Contains(actionRules, o.Action):
-		return fmt.Errorf("action = %q is none of %q", o.Action, actionRules)
-	case o.MaxTips < 0 || o.MaxCharacters < 0:
-		return errors.New("max_tips and max_tip_characters must not be negative")
+	if err := o.check(); err != nil {
+		return err
 	}
-	f.order, f.brief, f.rule, f.lower = o.Order, o.ShowState == "first", o.Action, o.Lower
+	f.order, f.stateOnlyFirst, f.rule, f.lower = o.Order, o.ShowState == "first", o.Action, o.Lower
 	f.MaxTipsPerTurn, f.MaxTipCharacters = o.MaxTips, o.MaxCharacters
 	return nil
 }
 
-// checkCalls refuses calls that might fail in the middle of a run, and
-// patterns that are none.
+// checkCalls returns an error if a block calls something that could fail during a run, or has an invalid pattern.
 func checkCalls(node parse.Node) (err error) {
 	walkNodes(node, func(n parse.Node) {
 		if err != nil {
@@ -196,13 +214,13 @@ func checkCommand(n *parse.CommandNode) error {
 	}
 	pattern, ok := n.Args[min(1, len(n.Args)-1)].(*parse.StringNode)
 	if !ok {
-		return errors.New("find wants a pattern in quotes first")
+		return errors.New("the first argument of find must be a pattern in quotes")
 	}
 	_, err := regexp.Compile(pattern.Text)
 	return err
 }
 
-// walkNodes visits node and all below it.
+// walkNodes visits node and all of its descendants.
 func walkNodes(node parse.Node, visit func(parse.Node)) {
 	visit(node)
 	branch := func(pipe *parse.PipeNode, list, other *parse.ListNode) {
@@ -236,8 +254,8 @@ func walkNodes(node parse.Node, visit func(parse.Node)) {
 	}
 }
 
-// find lists what the first group of a pattern (or all of it, if it has no
-// group) matches in a text, without repetitions.
+// find lists the matches of a pattern's first group in a text, without repetitions. Without a group it lists the
+// matches of the whole pattern.
 func find(pattern, text string) ([]string, error) {
 	re, err := regexp.Compile(pattern)
 	if err != nil {

@@ -1,5 +1,13 @@
-// Package prompt reads prompt-template files: what the policy is shown of an
-// observation and of the tips, and which part of a reply is the action.
+// Package prompt turns observations and tips into messages, and replies of the policy into actions.
+//
+// Start with [Template]. [Parse] reads one from a prompt-template file; [Default] is the template "plain". The data
+// flows in this order:
+//
+//   - [Template.Opening] returns the system message of an episode.
+//   - [Template.Turn] returns the user's message of a turn. Tips enter the prompt here, as a span of their own
+//     (tipsSpan). The kind of that span is chat.TipsSpan, so that package rollout can render the prompt without tips.
+//   - [Template.Action] extracts the action from the policy's reply.
+//   - [Template.Request] returns the message that asks for a tip after the episode.
 package prompt
 
 import (
@@ -12,50 +20,46 @@ import (
 	"github.com/empo2/empo2/sampler/chat"
 )
 
-// Template turns what an environment says into messages, by the blocks of a
-// template file ([Parse]), and what the policy wrote into an action. It
-// is immutable and safe for concurrent use. A Template without a file, such
-// as the zero value, only passes replies on.
+// Template renders messages by the blocks of a template file ([Parse]). It is immutable and safe for concurrent use.
+// The zero value has no blocks: it can extract actions, but not render messages.
 type Template struct {
-	MaxTipsPerTurn   int // 0: as many as the memory gives
-	MaxTipCharacters int // a written tip is cut after as many characters; 0: never
+	MaxTipsPerTurn   int // tips that a turn shows; 0: all that the memory recalls
+	MaxTipCharacters int // of a tip that the policy writes; the rest is cut off; 0: no limit
 
-	name, text string // of the file
-	blocks     *template.Template
-	order      []chat.SpanKind // of the spans in a turn
-	rule       actionRule
-	lower      bool
-	brief      bool // the state is left out of turns with feedback
+	name, text     string // of the file
+	blocks         *template.Template
+	order          []chat.SpanKind // of the spans in a turn
+	rule           actionRule
+	lower          bool // actions are lower-cased
+	stateOnlyFirst bool // turns with feedback do not show the state
 }
 
-// Default is the template "plain", which the embedded policy was trained
-// with.
+// Default returns the template "plain". The embedded policy was trained with it.
 func Default() Template {
 	text, err := Source("plain")
 	if err != nil {
-		panic(err) // it is part of the program
+		panic(err) // the file is embedded
 	}
 	f, err := Parse("plain", text)
 	if err != nil {
-		panic(err) // and a test reads it
+		panic(err) // a test parses it
 	}
 	return f
 }
 
-// Name is the name of the template file.
+// Name returns the name of the template file.
 func (f Template) Name() string { return f.name }
 
-// Text is the content of the template file.
+// Text returns the content of the template file.
 func (f Template) Text() string { return f.text }
 
-// SHA256 is the checksum of Text in hexadecimal digits.
+// SHA256 returns the checksum of Text in hexadecimal digits.
 func (f Template) SHA256() string {
 	sum := sha256.Sum256([]byte(f.text))
 	return hex.EncodeToString(sum[:])
 }
 
-// Opening is what stands before the first turn: the system message, or nothing
-// if its block is empty.
+// Opening returns the messages before the first turn: the system message, or nothing if its block renders to nothing.
 func (f Template) Opening(t envs.Task) []chat.Message {
 	text := f.render(chat.SystemSpan, systemFields{t.Instruction})
 	if text == "" {
@@ -64,8 +68,8 @@ func (f Template) Opening(t envs.Task) []chat.Message {
 	return []chat.Message{{Role: chat.RoleSystem, Spans: []chat.Span{{Kind: chat.SystemSpan, Text: text}}}}
 }
 
-// Turn is the user's message before an action: feedback, tips and state, in
-// the order and with the exceptions that the template names.
+// Turn returns the user's message of a turn. Its spans are feedback, tips and state in the order that the template
+// names. Without tips, or without feedback, the message has no such span.
 func (f Template) Turn(o envs.Observation, tips []Tip) chat.Message {
 	m := chat.Message{Role: chat.RoleUser}
 	for _, kind := range f.order {
@@ -73,23 +77,24 @@ func (f Template) Turn(o envs.Observation, tips []Tip) chat.Message {
 		case kind == chat.FeedbackSpan && o.Feedback != "":
 			m.Spans = append(m.Spans, f.span(kind, feedbackFields{o.Feedback}))
 		case kind == chat.TipsSpan && len(tips) > 0:
-			m.Spans = append(m.Spans, f.span(kind, tipsFields{tipLines(tips)}))
-		case kind == chat.StateSpan && (!f.brief || o.Feedback == ""):
+			m.Spans = append(m.Spans, f.tipsSpan(tips))
+		case kind == chat.StateSpan && (!f.stateOnlyFirst || o.Feedback == ""):
 			m.Spans = append(m.Spans, f.span(kind, stateFields{o.State}))
 		}
 	}
 	return m
 }
 
-func tipLines(tips []Tip) []string {
+// tipsSpan renders the tips of a turn. It is the only place where tips enter a prompt.
+func (f Template) tipsSpan(tips []Tip) chat.Span {
 	lines := make([]string, len(tips))
 	for i, t := range tips {
 		lines[i] = oneLine(t.Text)
 	}
-	return lines
+	return f.span(chat.TipsSpan, tipsFields{lines})
 }
 
-// Request is the user's message that asks for a tip after the last step.
+// Request returns the user's message that asks for a tip after the last turn.
 func (f Template) Request(t envs.Task, final envs.Observation) chat.Message {
 	m := chat.Message{Role: chat.RoleUser}
 	if final.Feedback != "" {
@@ -103,8 +108,8 @@ func (f Template) span(kind chat.SpanKind, fields any) chat.Span {
 	return chat.Span{Kind: kind, Text: f.render(kind, fields)}
 }
 
-// render executes a block. What Parse accepts does not fail; if it does
-// all the same, the prompt says so where everybody sees it.
+// render executes a block. Parse accepts only blocks that cannot fail. If one fails nevertheless, the error becomes
+// part of the prompt, where the operator sees it.
 func (f Template) render(kind chat.SpanKind, fields any) string {
 	var b strings.Builder
 	if err := f.blocks.ExecuteTemplate(&b, string(kind), fields); err != nil {
@@ -113,7 +118,7 @@ func (f Template) render(kind chat.SpanKind, fields any) string {
 	return b.String()
 }
 
-// oneLine keeps a tip on its line, so that it cannot imitate other parts of a prompt.
+// oneLine replaces line breaks with spaces, so that a tip cannot imitate other parts of a prompt.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\r' {

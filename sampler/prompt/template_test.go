@@ -11,7 +11,7 @@ import (
 	"github.com/empo2/empo2/sampler/prompt"
 )
 
-func TestTurnsAreRenderedTwice(t *testing.T) {
+func TestTurnsRenderWithAndWithoutTips(t *testing.T) {
 	f := prompt.Default()
 	turn := func(feedback, state string, tips []prompt.Tip, with, without string) {
 		t.Helper()
@@ -31,7 +31,7 @@ func TestTurnsAreRenderedTwice(t *testing.T) {
 	turn("", "{{.Tips}} <b>&", two[:1], "Tips:\n- a\n{{.Tips}} <b>&", "{{.Tips}} <b>&")
 }
 
-func TestTemplateFillsWhatTheTaskLeavesOpen(t *testing.T) {
+func TestTemplatesHaveDefaultsForEmptyTaskFields(t *testing.T) {
 	f := prompt.Default()
 	if got := f.Opening(envs.Task{}); got != nil {
 		t.Errorf("opening without a text: %v", got)
@@ -39,7 +39,8 @@ func TestTemplateFillsWhatTheTaskLeavesOpen(t *testing.T) {
 	if got := f.Opening(envs.Task{Instruction: "Walk."})[0].Text(); got != "Walk." {
 		t.Errorf("opening %q", got)
 	}
-	if got := f.Request(envs.Task{}, envs.Observation{Feedback: "Out."}).Text(); got != "Out.\nWrite one tip for the next attempt." {
+	got := f.Request(envs.Task{}, envs.Observation{Feedback: "Out."}).Text()
+	if got != "Out.\nWrite one tip for the next attempt." {
 		t.Errorf("request %q", got)
 	}
 	if got := f.Request(envs.Task{Reflection: "Why?"}, envs.Observation{}).Text(); got != "Why?" {
@@ -47,8 +48,8 @@ func TestTemplateFillsWhatTheTaskLeavesOpen(t *testing.T) {
 	}
 }
 
-// own parses a template that differs from plain in some blocks.
-func own(t *testing.T, changed string) prompt.Template {
+// mustParse parses the template "plain" with some blocks replaced.
+func mustParse(t *testing.T, changed string) prompt.Template {
 	t.Helper()
 	f, err := parse(changed)
 	if err != nil {
@@ -57,7 +58,7 @@ func own(t *testing.T, changed string) prompt.Template {
 	return f
 }
 
-// parse reads the blocks of the template plain with some of them changed.
+// parse parses the template "plain" with some blocks replaced.
 func parse(changed string) (prompt.Template, error) {
 	const define = "{{define "
 	text := changed
@@ -71,8 +72,8 @@ func parse(changed string) (prompt.Template, error) {
 	return prompt.Parse("own", text)
 }
 
-func TestBlocksOfAnOwnTemplate(t *testing.T) {
-	f := own(t, `
+func TestTemplatesOfUsersReplaceBlocks(t *testing.T) {
+	f := mustParse(t, `
 {{define "options"}}order = ["state", "tips", "feedback"]
 max_tips = 1{{end}}
 {{define "system"}}Be brief.{{with .Instruction}} {{.}}{{end}}{{end}}
@@ -85,7 +86,8 @@ max_tips = 1{{end}}
 	if got := f.Opening(envs.Task{})[0].Text(); got != "Be brief." {
 		t.Errorf("opening %q", got)
 	}
-	m := f.Turn(envs.Observation{Feedback: "no.", State: "focus on a, focus on b, focus on a"}, []prompt.Tip{{Text: "x"}})
+	o := envs.Observation{Feedback: "no.", State: "focus on a, focus on b, focus on a"}
+	m := f.Turn(o, []prompt.Tip{{Text: "x"}})
 	if got, want := m.Text(), "focus on a, focus on b, focus on a [a] [b]\nTips:\n- x\nYou did: no."; got != want {
 		t.Errorf("turn %q, want %q", got, want)
 	}
@@ -97,10 +99,10 @@ max_tips = 1{{end}}
 	}
 }
 
-func TestActionsAreFoundInReplies(t *testing.T) {
+func TestActionsAreExtractedFromReplies(t *testing.T) {
 	check := func(options, reply, want string) {
 		t.Helper()
-		f := own(t, `{{define "options"}}`+options+`{{end}}`)
+		f := mustParse(t, `{{define "options"}}`+options+`{{end}}`)
 		if got := f.Action(reply); got != want {
 			t.Errorf("%s: %q is %q, want %q", options, reply, got, want)
 		}
@@ -132,7 +134,7 @@ func TestFaultyTemplatesAreRefused(t *testing.T) {
 	f(`{{define "state"}}{{index .State 3}}{{end}}`, `"index" is not supported`)
 	f(`{{define "state"}}{{template "tips" .}}{{end}}`, "not supported")
 	f(`{{define "state"}}{{if .State}}x{{else}}{{find "(" "a"}}{{end}}{{end}}`, "missing closing )")
-	f(`{{define "state"}}{{find .State "a"}}{{end}}`, "pattern in quotes")
+	f(`{{define "state"}}{{find .State "a"}}{{end}}`, "must be a pattern in quotes")
 	f(`{{define "options"}}order = ["state"]{{end}}`, "order")
 	f(`{{define "options"}}show_state = "last"{{end}}`, "show_state")
 	f(`{{define "options"}}action = "all"{{end}}`, "action")
@@ -148,9 +150,8 @@ func TestFaultyTemplatesAreRefused(t *testing.T) {
 	}
 }
 
-// Whatever the texts say, the tip-free rendering of a turn with tips is that of
-// the same turn without any, in every template.
-func TestOffPolicyRenderingDropsExactlyTheTips(t *testing.T) {
+// In every template, a turn with tips rendered without them equals the same turn that never had tips.
+func TestWithoutTipsRemovesExactlyTheTips(t *testing.T) {
 	for _, name := range prompt.Names() {
 		text, err := prompt.Source(name)
 		if err != nil {
@@ -161,7 +162,8 @@ func TestOffPolicyRenderingDropsExactlyTheTips(t *testing.T) {
 			t.Fatal(err)
 		}
 		rapid.Check(t, func(t *rapid.T) {
-			texts := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"<tip>", "</tip>", "Tips:\n- a", "focus on the red box", ""}))
+			forged := []string{"<tip>", "</tip>", "Tips:\n- a", "focus on the red box", ""}
+			texts := rapid.OneOf(rapid.String(), rapid.SampledFrom(forged))
 			o := envs.Observation{Feedback: texts.Draw(t, "feedback"), State: texts.Draw(t, "state")}
 			var tips []prompt.Tip
 			for i, text := range rapid.SliceOfN(texts, 1, 4).Draw(t, "tips") {
@@ -181,7 +183,7 @@ func TestOffPolicyRenderingDropsExactlyTheTips(t *testing.T) {
 	}
 }
 
-func TestTheRecipesShape(t *testing.T) {
+func TestScienceWorldTemplateHasTheShapeOfTheRecipe(t *testing.T) {
 	text, err := prompt.Source("scienceworld")
 	if err != nil {
 		t.Fatal(err)

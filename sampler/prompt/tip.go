@@ -1,7 +1,7 @@
 package prompt
 
-// Tip is a sentence of the memory as a prompt shows it.
+// Tip is one sentence of advice from the memory, as a prompt shows it.
 type Tip struct {
-	ID   int64  `json:"id"`
+	ID   int64  `json:"id"` // in the memory
 	Text string `json:"text"`
 }

@@ -13,111 +13,70 @@ import (
 type Keep string
 
 const (
-	// KeepAll leaves every tip where it was shown: prompts only grow and a
-	// trajectory is one row with tips and one without.
+	// KeepAll keeps every tip in the turn that first showed it. Prompts only grow, and a trajectory is one row with tips
+	// and one row without.
 	KeepAll Keep = "all"
-	// KeepLatest shows the tips of the newest turn only. The tip-free row
-	// still only grows; the row with tips is split after every turn that
-	// showed some.
+	// KeepLatest shows only the tips of the newest turn. The row without tips only grows. The row with tips is split after
+	// every turn that showed tips.
 	KeepLatest Keep = "latest"
 )
 
-// Conversation keeps the two renderings of one trajectory side by side: the
-// rows that the policy was sampled with and the rows without any tip. Both are
-// appended to, never edited, and both hold the same sampled ids in the same
-// order. It is used by one goroutine: Prompt, then Sampled, and so on.
+// Conversation builds the two renderings of one episode: the rows with tips, as the policy was sampled, and the rows
+// without any tip, for off-policy training. Both contain the same sampled ids in the same order, and both are only
+// appended to. One goroutine calls Prompt and AddCompletion in turn.
 //
-// Without a template there are messages and no rows.
+// Without a chat template a conversation has messages and no rows.
 type Conversation struct {
 	template *chat.Template
 	keep     Keep
 	thinking chat.Thinking
 
-	withoutTips, withTips         rendering
-	saidWithoutTips, saidWithTips []chat.Message // as later prompts show it
-	saidHasTips                   bool           // saidWithTips shows a tip
+	withTips, withoutTips renderedRows
 
-	asked         []chat.Message // by the last Prompt, until Sampled
-	askedWithTips bool
+	// The messages up to the last completion, as later prompts show them.
+	historyWithTips, historyWithoutTips []chat.Message
+	historyHasTips                      bool // historyWithTips contains a tip
+
+	// The messages of the last Prompt, until AddCompletion.
+	prompted        []chat.Message
+	promptedHasTips bool
 }
 
-// NewConversation starts an empty conversation. An empty keep is KeepAll, an
-// empty thinking chat.ThinkingKeep. t may be nil.
+// NewConversation starts an empty conversation. An empty keep means KeepAll, an empty thinking means chat.ThinkingKeep.
+// The template t may be nil.
 func NewConversation(t *chat.Template, keep Keep, thinking chat.Thinking) *Conversation {
 	return &Conversation{template: t, keep: keep, thinking: thinking}
 }
 
-// rowsWithoutLogprobs marks the rows, which are still empty, as rows whose
-// log-probs the trainer must compute.
-func (c *Conversation) rowsWithoutLogprobs() {
+// setWithoutLogprobs marks the rows as rows whose log-probs the trainer must compute. The rows must be empty.
+func (c *Conversation) setWithoutLogprobs() {
 	c.withoutTips.row.WithoutLogprobs, c.withTips.row.WithoutLogprobs = true, true
 }
 
-// Prompt renders messages after what was said so far and returns all tokens up
-// to the next sampled id; nil without a template. The messages become part of
-// the conversation with Sampled; a Prompt that is not sampled from, because it
-// is too long, leaves no trace.
+// Prompt renders messages after the history and returns all token ids up to the next sampled id, with tips. Without a
+// template it returns nil. AddCompletion makes the messages part of the history. A prompt without a completion, because
+// it is too long, changes nothing.
 func (c *Conversation) Prompt(ctx context.Context, messages ...chat.Message) ([]int32, error) {
-	without := messagesWithoutTips(messages)
-	c.asked, c.askedWithTips = messages, slices.ContainsFunc(messages, chat.Message.HasTips)
+	c.prompted, c.promptedHasTips = messages, slices.ContainsFunc(messages, chat.Message.HasTips)
 	if c.template == nil {
 		return nil, nil
 	}
-	var err error
-	if c.withoutTips.pending, err = c.withoutTips.extend(ctx, c.template, c.saidWithoutTips, without); err != nil {
+	added, err := c.withoutTips.render(ctx, c.template, c.historyWithoutTips, messagesWithoutTips(messages))
+	if err != nil {
 		return nil, err
 	}
-	c.withTips.pending = c.withoutTips.pending
-	if c.askedWithTips || c.saidHasTips && c.template.Unstable() != "" {
-		if c.withTips.pending, err = c.withTips.extend(ctx, c.template, c.saidWithTips, messages); err != nil {
+	c.withoutTips.pending, c.withTips.pending = added, added
+	if c.promptedHasTips || c.historyHasTips && c.template.Unstable() != "" {
+		if added, err = c.withTips.render(ctx, c.template, c.historyWithTips, messages); err != nil {
 			return nil, err
 		}
+		c.withTips.pending = added
 	}
 	return slices.Concat(c.withTips.context, c.withTips.pending), nil
 }
 
-// Messages is the conversation as the last Prompt shows it, as text.
-func (c *Conversation) Messages() []chat.Message { return slices.Concat(c.saidWithTips, c.asked) }
-
-// Sampled appends the last Prompt and what the policy wrote after it, in ids
-// and as text. There must be one log-prob per id; without a template neither
-// is needed.
-func (c *Conversation) Sampled(ids []int32, logprobs []float32, text string) error {
-	switch {
-	case len(c.asked) == 0:
-		return fmt.Errorf("conversation: sampled without a prompt")
-	case c.template != nil && (len(ids) == 0 || len(ids) != len(logprobs)):
-		return fmt.Errorf("conversation: %d ids with %d log-probs", len(ids), len(logprobs))
-	}
-	cut, shown := c.template.WithoutThought(c.thinking, ids, text)
-	c.record(chat.NewMessage(chat.RoleAssistant, shown))
-	if c.template == nil {
-		return nil
-	}
-	unstable := c.template.Unstable() != ""
-	c.withTips.sampled(ids, logprobs, cut, unstable)
-	c.withoutTips.sampled(ids, logprobs, cut, unstable)
-	if c.keep == KeepLatest && c.saidHasTips {
-		c.withTips.leave(c.withoutTips.context, SplitTips)
-		c.saidHasTips = false
-	}
-	return nil
-}
-
-// record moves the last prompt and the answer to it to the recorded
-// conversation.
-func (c *Conversation) record(answer chat.Message) {
-	without := messagesWithoutTips(c.asked)
-	c.saidHasTips = c.saidHasTips || c.askedWithTips
-	c.saidWithoutTips = append(append(c.saidWithoutTips, without...), answer)
-	if c.keep == KeepLatest {
-		c.saidWithTips = c.saidWithoutTips[:len(c.saidWithoutTips):len(c.saidWithoutTips)]
-	} else {
-		c.saidWithTips = append(append(c.saidWithTips, c.asked...), answer)
-	}
-	c.asked = nil
-}
-
+// messagesWithoutTips removes the tips from messages. This is where an off-policy row loses its tips: the rows without
+// tips are rendered from the result, so that no tip token is ever searched for or cut out.
 func messagesWithoutTips(messages []chat.Message) []chat.Message {
 	without := make([]chat.Message, len(messages))
 	for i, m := range messages {
@@ -126,9 +85,48 @@ func messagesWithoutTips(messages []chat.Message) []chat.Message {
 	return without
 }
 
-// Rows returns copies of the training rows: with tips as the policy saw them,
-// or without. Every sampled id with a log-prob is trained in exactly one of
-// them. There are none before the first Sampled, and none without a template.
+// Messages returns the conversation up to the last Prompt as text, with tips.
+func (c *Conversation) Messages() []chat.Message { return slices.Concat(c.historyWithTips, c.prompted) }
+
+// AddCompletion appends the last Prompt and the policy's completion: its ids, one log-prob in nats per id, and its
+// text. Without a template ids and logprobs may be empty.
+func (c *Conversation) AddCompletion(ids []int32, logprobs []float32, text string) error {
+	switch {
+	case len(c.prompted) == 0:
+		return fmt.Errorf("conversation: a completion without a prompt")
+	case c.template != nil && (len(ids) == 0 || len(ids) != len(logprobs)):
+		return fmt.Errorf("conversation: %d ids with %d log-probs", len(ids), len(logprobs))
+	}
+	cut, shown := c.template.WithoutThought(c.thinking, ids, text)
+	c.addToHistory(chat.NewMessage(chat.RoleAssistant, shown))
+	if c.template == nil {
+		return nil
+	}
+	unstable := c.template.Unstable() != ""
+	c.withTips.addCompletion(ids, logprobs, cut, unstable)
+	c.withoutTips.addCompletion(ids, logprobs, cut, unstable)
+	if c.keep == KeepLatest && c.historyHasTips {
+		c.withTips.setContext(c.withoutTips.context, SplitTips)
+		c.historyHasTips = false
+	}
+	return nil
+}
+
+// addToHistory moves the messages of the last prompt and the answer to the history.
+func (c *Conversation) addToHistory(answer chat.Message) {
+	c.historyHasTips = c.historyHasTips || c.promptedHasTips
+	c.historyWithoutTips = append(append(c.historyWithoutTips, messagesWithoutTips(c.prompted)...), answer)
+	if c.keep == KeepLatest {
+		c.historyWithTips = slices.Clip(c.historyWithoutTips)
+	} else {
+		c.historyWithTips = append(append(c.historyWithTips, c.prompted...), answer)
+	}
+	c.prompted = nil
+}
+
+// Rows returns copies of the training rows, with tips as the policy was sampled, or without tips. Every sampled id
+// with a log-prob is trained in exactly one row. There are no rows before the first completion, and none without a
+// template.
 func (c *Conversation) Rows(tips bool) []Row {
 	if tips {
 		return c.withTips.rows()
@@ -136,6 +134,5 @@ func (c *Conversation) Rows(tips bool) []Row {
 	return c.withoutTips.rows()
 }
 
-// Splits counts where the rows with tips had to be cut, by reason; nil means
-// that they are one.
+// Splits counts the splits of the rows with tips by reason. Nil means one row without splits.
 func (c *Conversation) Splits() map[SplitReason]int { return maps.Clone(c.withTips.splits) }

@@ -1,8 +1,17 @@
-// Package rollout turns a policy and an environment into trajectories.
+// Package rollout plays episodes of a policy in an environment and turns them into training rows.
 //
-// The [Driver] plays one episode, the [Scheduler] many at the same time. A
-// [Conversation] keeps the rows of an episode with and without tips, and the
-// policy is asked for a tip when the episode is over ([Driver.Reflect]).
+// Start with [Driver]: [Driver.Run] plays the episode that an [EpisodeSpec] describes and returns a [Trajectory].
+// [Scheduler] plays many episodes at the same time. In each turn the data flows in this order:
+//
+//  1. Recall: the memory returns tips for the state (recallTips). tipsShown drops those that the prompt already shows.
+//  2. Prompt: package prompt renders observation and tips to messages. Tips enter the prompt there
+//     (prompt.Template.Turn).
+//  3. Sample: [Conversation] renders the messages to token ids twice, with and without tips. Off-policy rows lose their
+//     tips there (messagesWithoutTips). The backend samples from the prompt with tips.
+//  4. Act: the environment gets the action and returns a reward and the next observation.
+//
+// Every trajectory has [Row] slices for both renderings: RowsWithTips and RowsWithoutTips. After the episode
+// [Driver.Reflect] asks the policy for a tip.
 package rollout
 
 import (
@@ -18,52 +27,50 @@ import (
 	"github.com/empo2/empo2/sampler/prompt"
 )
 
-// Driver runs episodes: it stands between one environment family and one
-// backend. It has no state of its own and is safe for concurrent use.
+// Driver plays episodes of one environment family with one backend. It has no state and is safe for concurrent use.
 type Driver struct {
 	Backend sampler.Backend
 	Family  envs.Family
-	// ChatTemplate renders prompts to ids. Nil plays episodes on messages, for
-	// servers that take and give text only: there are turns and tips as ever,
-	// but nothing to train on, and limits of tokens are the server's.
+	// ChatTemplate renders prompts to ids. Nil: prompts are messages, for servers of text only. Such episodes have turns
+	// and tips but no rows, and MaxPrompt has no effect.
 	ChatTemplate *chat.Template
 	// PromptTemplate turns observations into messages and replies into actions.
 	PromptTemplate prompt.Template
 	Thinking       chat.Thinking // empty: chat.ThinkingKeep
-	// CleanTip makes a tip of a reply without its thought. A tip of more than
-	// limit characters is cut; 0: never. Nil only trims white space.
+	// Retokenized says that the backend's ids are a re-tokenization of the server's text. The rows then have no log-probs,
+	// and the trainer must compute them.
+	Retokenized bool
+	// Neutralize lists control tokens that are broken up if they occur in the text of a message ([chat.Neutralize]), for
+	// servers that parse control tokens in text.
+	Neutralize []string
+	// CleanTip extracts a tip of at most limit characters (0: no limit) from a reply without its thought. Nil only trims
+	// white space.
 	CleanTip func(reply string, limit int) string
-	// Retokenised: the backend's ids are a tokenizer's reading of the server's
-	// text, so that the trainer's log-probs must be taken for all of them.
-	Retokenised bool
-	// Neutral are control tokens that are broken up wherever a message says
-	// them as text ([chat.Neutralize]), for servers that parse text.
-	Neutral []string
-	// Deadlines of a single call; 0 is two minutes.
+	// Deadlines of a single call; 0: two minutes.
 	SampleTimeout, EnvTimeout, RecallTimeout time.Duration
 	Log                                      zerolog.Logger // zero: silent
 }
 
-// Run runs one episode to its end. It returns no error: what goes wrong makes
-// the trajectory failed and stands in its Err, with the turns so far.
+// Run plays one episode to its end. It returns no error: a failure ends the episode with StopFailed, and the trajectory
+// has the error in Err and the turns before it.
 func (d *Driver) Run(ctx context.Context, s EpisodeSpec) Trajectory {
 	start := time.Now()
 	t := newTrajectory(s)
 	t.Attempts = 1
-	r := &episode{
+	e := &episode{
 		Driver: d, spec: s, t: &t, tipsShown: newTipsShown(s.Keep),
 		conversation: NewConversation(d.ChatTemplate, s.Keep, d.Thinking), opening: d.PromptTemplate.Opening(s.Task),
 	}
-	if d.Retokenised {
-		r.conversation.rowsWithoutLogprobs()
+	if d.Retokenized {
+		e.conversation.setWithoutLogprobs()
 	}
-	stop, err := r.run(ctx)
+	stop, err := e.run(ctx)
 	t.Stop = stop
 	if err != nil {
 		t.Stop, t.Err = StopFailed, validText(err.Error())
 	}
-	t.RowsWithTips, t.RowsWithoutTips = r.conversation.Rows(true), r.conversation.Rows(false)
-	t.SplitReasons = r.conversation.Splits()
+	t.RowsWithTips, t.RowsWithoutTips = e.conversation.Rows(true), e.conversation.Rows(false)
+	t.SplitReasons = e.conversation.Splits()
 	for _, n := range t.SplitReasons {
 		t.Splits += n
 	}
@@ -74,8 +81,7 @@ func (d *Driver) Run(ctx context.Context, s EpisodeSpec) Trajectory {
 	return t
 }
 
-// complete samples once and checks the answer. Ids may be missing only where
-// there is no template.
+// complete samples once and checks the completion. It must have ids unless there is no chat template.
 func (d *Driver) complete(ctx context.Context, p sampler.Policy, r sampler.Request) (sampler.Completion, error) {
 	var c sampler.Completion
 	err := sampler.WithDeadline(ctx, d.SampleTimeout, "sample "+p.Name, func(ctx context.Context) (err error) {

@@ -19,15 +19,16 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-func TestEpisodeIsRecordedTurnByTurn(t *testing.T) {
-	w := &walk{n: 2, reward: 0.5}
-	d, b := rig(t, single(w), samplertest.Say(" pull jade"))
+func TestTrajectoryRecordsEveryTurn(t *testing.T) {
+	w := &corridor{n: 2, reward: 0.5}
+	d, b := newDriver(t, single(w), samplertest.Say(" pull jade"))
 	s := spec()
-	s.Recall = remember(prompt.Tip{ID: 4, Text: "At iron pull jade."})
+	s.Recall = recalls(prompt.Tip{ID: 4, Text: "At iron pull jade."})
 	got := d.Run(t.Context(), s)
 
 	if got.Stop != rollout.StopTerminated || got.Err != "" || !got.Success || !got.Memory || got.Attempts != 1 {
-		t.Errorf("stop %s, err %q, success %v, memory %v, attempts %d", got.Stop, got.Err, got.Success, got.Memory, got.Attempts)
+		t.Errorf("stop %s, err %q, success %v, memory %v, attempts %d", got.Stop, got.Err, got.Success, got.Memory,
+			got.Attempts)
 	}
 	if got.EnvReturn != 1 || got.Score != 1 || w.closed != 1 {
 		t.Errorf("return %v, score %v, closed %d times", got.EnvReturn, got.Score, w.closed)
@@ -44,7 +45,8 @@ func TestEpisodeIsRecordedTurnByTurn(t *testing.T) {
 			turn.PromptLen != len(call.Request.Prompt) || !slices.Equal(turn.IDs, call.Completion.IDs) {
 			t.Errorf("turn %d: %+v", i, turn)
 		}
-		if call.Request.Seed != sampler.Seed(s.Seed, uint64(i)) || call.Request.Session != "s3-g1-e2" || call.Request.MaxTokens != s.MaxTokens {
+		if call.Request.Seed != sampler.Seed(s.Seed, uint64(i)) || call.Request.Session != "s3-g1-e2" ||
+			call.Request.MaxTokens != s.MaxTokens {
 			t.Errorf("request %d: %+v", i, call.Request)
 		}
 	}
@@ -59,14 +61,15 @@ func TestEpisodeIsRecordedTurnByTurn(t *testing.T) {
 	if diff := cmp.Diff(want, b.Decode(got.Rows(true)[0].Tokens)); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(strings.Replace(want, "Tips:\n- At iron pull jade.\n", "", 1), b.Decode(got.Rows(false)[0].Tokens)); diff != "" {
+	if diff := cmp.Diff(strings.Replace(want, "Tips:\n- At iron pull jade.\n", "", 1),
+		b.Decode(got.Rows(false)[0].Tokens)); diff != "" {
 		t.Error(diff)
 	}
 }
 
-// The same spec is the same episode, another seed is another.
-func TestSeedDecidesTheEpisode(t *testing.T) {
-	d, _ := rig(t, walks(6), saying)
+// Two runs of the same spec are equal. Runs with different seeds differ.
+func TestSeedDeterminesTheEpisode(t *testing.T) {
+	d, _ := newDriver(t, corridors(6), adversarialScript)
 	run := func(seed uint64) (ids []int32) {
 		s := spec()
 		s.Seed = seed
@@ -83,27 +86,28 @@ func TestSeedDecidesTheEpisode(t *testing.T) {
 	}
 }
 
-// Defect 3: tips were cut out of the prompt by searching for their tokens,
-// which failed silently where BPE had merged a neighbour.
-func TestDefect3TipsAreNeverSearchedFor(t *testing.T) {
+// A search for the tokens of a tip would fail if BPE merged them with a neighbour. The row without tips must be exact
+// even if the tokenizer merges at all edges of a tip and the tip repeats the state.
+func TestRowWithoutTipsIsThatOfAnEpisodeWithoutTips(t *testing.T) {
 	tip := prompt.Tip{ID: 1, Text: "pull jade.\nTips:\n- Levers: jade, bone. Door 1 of 2 is iron.<|im_end|>"}
-	d, b := rig(t, walks(2), samplertest.Say("pull jade"), ":\n- pull", ".\nLevers", "<|im_end|>\n", "user\nTips", "user\nLevers")
+	d, b := newDriver(t, corridors(2), samplertest.Say("pull jade"), ":\n- pull", ".\nLevers", "<|im_end|>\n",
+		"user\nTips", "user\nLevers")
 	s := spec()
-	s.Recall = remember(tip)
+	s.Recall = recalls(tip)
 	got := d.Run(t.Context(), s)
-	bare := d.Run(t.Context(), spec())
-	if diff := cmp.Diff(bare.RowsWithoutTips, got.RowsWithoutTips); diff != "" {
-		t.Errorf("the tip-free row is not that of an episode without tips: %s", diff)
+	withoutMemory := d.Run(t.Context(), spec())
+	if diff := cmp.Diff(withoutMemory.RowsWithoutTips, got.RowsWithoutTips); diff != "" {
+		t.Errorf("the row without tips is not that of an episode without tips: %s", diff)
 	}
 	if n := strings.Count(b.Decode(got.RowsWithTips[0].Tokens), "jade, bone. Door 1"); n != 2 {
-		t.Errorf("the state and the tip that repeats it stand %d times in the row with tips", n)
+		t.Errorf("the row with tips has the text %d times, want the state and the tip that repeats it", n)
 	}
 }
 
-// Defects 5 and 6: an over-long row was dropped after its episode had shaped
-// the group, and before its reward was counted.
-func TestDefect5And6FullContextKeepsRewardAndRow(t *testing.T) {
-	d, b := rig(t, walks(9), samplertest.Say("pull jade"))
+// An episode that fills the context keeps its reward and its row. Otherwise it would count in the group's advantages
+// without being trained.
+func TestFullContextKeepsRewardAndRow(t *testing.T) {
+	d, b := newDriver(t, corridors(9), samplertest.Say("pull jade"))
 	free := d.Run(t.Context(), spec())
 	s := spec()
 	s.MaxPrompt = free.Turns[3].PromptLen - 1 // the fourth prompt is one token too long
@@ -120,13 +124,13 @@ func TestDefect5And6FullContextKeepsRewardAndRow(t *testing.T) {
 		t.Error("the row does not end with the last action")
 	}
 	if got.Final.State == "" {
-		t.Error("the state that was not acted on is lost")
+		t.Error("the last state is missing")
 	}
 }
 
-// The server knows its context better than we do.
-func TestServersFullContextEndsTheEpisode(t *testing.T) {
-	d, b := rig(t, walks(9), samplertest.Say("pull jade"))
+// ErrContextFull from the server ends the episode as MaxPrompt does.
+func TestFullContextOfTheServerEndsTheEpisode(t *testing.T) {
+	d, b := newDriver(t, corridors(9), samplertest.Say("pull jade"))
 	b.Context = d.Run(t.Context(), spec()).Turns[2].PromptLen
 	got := d.Run(t.Context(), spec())
 	if got.Stop != rollout.StopContextFull || len(got.Turns) != 2 || got.EnvReturn != 2 {
@@ -134,11 +138,11 @@ func TestServersFullContextEndsTheEpisode(t *testing.T) {
 	}
 }
 
-// Defect 7: one training row per turn costs O(T²) prompt tokens.
-func TestDefect7ATrajectoryIsOneRow(t *testing.T) {
-	d, _ := rig(t, walks(12), samplertest.Say("pull jade"))
+// One training row per turn would cost O(T²) prompt tokens.
+func TestTrajectoryIsOneRow(t *testing.T) {
+	d, _ := newDriver(t, corridors(12), samplertest.Say("pull jade"))
 	s := spec()
-	s.Recall = remember(prompt.Tip{ID: 1, Text: "At iron pull jade."}, prompt.Tip{ID: 2, Text: "Hurry."})
+	s.Recall = recalls(prompt.Tip{ID: 1, Text: "At iron pull jade."}, prompt.Tip{ID: 2, Text: "Hurry."})
 	got := d.Run(t.Context(), s)
 	if len(got.RowsWithTips) != 1 || len(got.RowsWithoutTips) != 1 {
 		t.Fatalf("%d and %d rows", len(got.RowsWithTips), len(got.RowsWithoutTips))
@@ -152,112 +156,138 @@ func TestDefect7ATrajectoryIsOneRow(t *testing.T) {
 func TestLimitsEndEpisodes(t *testing.T) {
 	f := func(steps int, step envs.Step, want rollout.StopReason, turns int) {
 		t.Helper()
-		w := &walk{n: 100, step: func(context.Context, int, string) (envs.Step, error) { return step, nil }}
-		d, _ := rig(t, single(w), samplertest.Say("wait"))
+		w := &corridor{n: 100, step: func(context.Context, int, string) (envs.Step, error) { return step, nil }}
+		d, _ := newDriver(t, single(w), samplertest.Say("wait"))
 		s := spec()
-		s.MaxSteps = steps
+		s.MaxTurns = steps
 		if got := d.Run(t.Context(), s); got.Stop != want || len(got.Turns) != turns {
 			t.Errorf("stop %s after %d turns, want %s after %d", got.Stop, len(got.Turns), want, turns)
 		}
 	}
-	f(5, envs.Step{}, rollout.StopMaxSteps, 5)
+	f(5, envs.Step{}, rollout.StopMaxTurns, 5)
 	f(5, envs.Step{Truncated: true}, rollout.StopTruncated, 1)
 	f(1, envs.Step{Terminated: true}, rollout.StopTerminated, 1)
 	f(0, envs.Step{Terminated: true, Truncated: true}, rollout.StopTerminated, 1)
 }
 
-// Whatever fails, the trajectory says what, keeps the turns before, and the
-// environment is closed.
-func TestFailuresAreData(t *testing.T) {
-	broken := errors.New("broken pipe")
-	f := func(turns int, want string, change func(*walk, *rollout.Driver, *samplertest.Scripted, *rollout.EpisodeSpec)) {
-		t.Helper()
-		w := &walk{n: 4, reward: 1}
-		d, b := rig(t, single(w), samplertest.Say("pull"))
-		s := spec()
-		change(w, d, b, &s)
-		got := d.Run(t.Context(), s)
-		if !got.Failed() || !strings.Contains(got.Err, want) || len(got.Turns) != turns || got.EnvReturn != float64(turns) {
-			t.Errorf("stop %s, err %q, %d turns, return %v; want %d turns and %q", got.Stop, got.Err, len(got.Turns), got.EnvReturn, turns, want)
-		}
-		if opened := !strings.Contains(want, "open"); opened != (w.closed == 1) {
-			t.Errorf("%s: closed %d times", want, w.closed)
-		}
+// failure has the parts of an episode that a test can break.
+type failure struct {
+	world  *corridor
+	driver *rollout.Driver
+	server *samplertest.Scripted
+	spec   *rollout.EpisodeSpec
+}
+
+var errBroken = errors.New("broken pipe")
+
+// checkFailure plays an episode of four turns whose parts change has modified. After a failure the trajectory must have
+// the error want and the turns before it, and the environment must be closed.
+func checkFailure(t *testing.T, turns int, want string, change func(failure)) {
+	t.Helper()
+	w := &corridor{n: 4, reward: 1}
+	d, b := newDriver(t, single(w), samplertest.Say("pull"))
+	s := spec()
+	change(failure{w, d, b, &s})
+	got := d.Run(t.Context(), s)
+	if !got.Failed() || !strings.Contains(got.Err, want) || len(got.Turns) != turns || got.EnvReturn != float64(turns) {
+		t.Errorf("stop %s, err %q, %d turns, return %v; want %d turns and %q", got.Stop, got.Err, len(got.Turns),
+			got.EnvReturn, turns, want)
 	}
-	f(0, "open house-1/variation-0: broken", func(_ *walk, d *rollout.Driver, _ *samplertest.Scripted, _ *rollout.EpisodeSpec) {
-		d.Family = family{func(context.Context, envs.Task) (envs.Episode, error) { return nil, broken }}
+	if opened := !strings.Contains(want, "open"); opened != (w.closed == 1) {
+		t.Errorf("%s: closed %d times", want, w.closed)
+	}
+}
+
+func TestFailuresOfTheEnvironmentAndTheMemoryEndTheEpisode(t *testing.T) {
+	f := func(turns int, want string, change func(failure)) {
+		t.Helper()
+		checkFailure(t, turns, want, change)
+	}
+	f(0, "open house-1/variation-0: broken", func(x failure) {
+		x.driver.Family = family{func(context.Context, envs.Task) (envs.Episode, error) { return nil, errBroken }}
 	})
-	f(0, "reset house-1/variation-0: broken", func(w *walk, _ *rollout.Driver, _ *samplertest.Scripted, _ *rollout.EpisodeSpec) {
-		w.reset = func(context.Context) (envs.Observation, error) { return envs.Observation{}, broken }
+	f(0, "reset house-1/variation-0: broken", func(x failure) {
+		x.world.reset = func(context.Context) (envs.Observation, error) { return envs.Observation{}, errBroken }
 	})
-	f(1, "turn 1: step: broken", func(w *walk, _ *rollout.Driver, _ *samplertest.Scripted, _ *rollout.EpisodeSpec) {
-		w.step = func(_ context.Context, i int, _ string) (envs.Step, error) {
+	f(1, "turn 1: step: broken", func(x failure) {
+		x.world.step = func(_ context.Context, i int, _ string) (envs.Step, error) {
 			if i == 1 {
-				return envs.Step{}, broken
+				return envs.Step{}, errBroken
 			}
 			return envs.Step{Reward: 1}, nil
 		}
 	})
-	f(0, "not finite", func(w *walk, _ *rollout.Driver, _ *samplertest.Scripted, _ *rollout.EpisodeSpec) {
-		w.step = func(context.Context, int, string) (envs.Step, error) { return envs.Step{Reward: math.NaN()}, nil }
+	f(0, "not finite", func(x failure) {
+		x.world.step = func(context.Context, int, string) (envs.Step, error) { return envs.Step{Reward: math.NaN()}, nil }
 	})
-	f(0, "turn 0: recall tips: broken", func(_ *walk, _ *rollout.Driver, _ *samplertest.Scripted, s *rollout.EpisodeSpec) {
-		s.Recall = func(context.Context, string, string) (rollout.Recalled, error) { return rollout.Recalled{}, broken }
+	f(0, "turn 0: recall tips: broken", func(x failure) {
+		x.spec.Recall = func(context.Context, string, string) (rollout.Recalled, error) {
+			return rollout.Recalled{}, errBroken
+		}
 	})
-	f(2, "turn 2: sample policy-v000001: broken", func(_ *walk, _ *rollout.Driver, b *samplertest.Scripted, _ *rollout.EpisodeSpec) {
-		b.BeforeSample = func(context.Context, sampler.Policy, sampler.Request) error {
-			if len(b.Calls()) == 2 {
-				return broken
+}
+
+func TestFailuresOfTheServerEndTheEpisode(t *testing.T) {
+	f := func(turns int, want string, change func(failure)) {
+		t.Helper()
+		checkFailure(t, turns, want, change)
+	}
+	f(2, "turn 2: sample policy-v000001: broken", func(x failure) {
+		x.server.BeforeSample = func(context.Context, sampler.Policy, sampler.Request) error {
+			if len(x.server.Calls()) == 2 {
+				return errBroken
 			}
 			return nil
 		}
 	})
-	f(0, "version 0 answered", func(_ *walk, _ *rollout.Driver, b *samplertest.Scripted, _ *rollout.EpisodeSpec) {
-		b.AfterSample = func(c *sampler.Completion) { c.Policy.Version = 0 }
+	f(0, "version 0 answered", func(x failure) {
+		x.server.AfterSample = func(c *sampler.Completion) { c.Policy.Version = 0 }
 	})
-	f(0, "5 ids with 4 log-probs", func(_ *walk, _ *rollout.Driver, b *samplertest.Scripted, _ *rollout.EpisodeSpec) {
-		b.AfterSample = func(c *sampler.Completion) { c.Logprobs = c.Logprobs[1:] }
+	f(0, "5 ids with 4 log-probs", func(x failure) {
+		x.server.AfterSample = func(c *sampler.Completion) { c.Logprobs = c.Logprobs[1:] }
 	})
-	f(0, "no token", func(_ *walk, _ *rollout.Driver, b *samplertest.Scripted, _ *rollout.EpisodeSpec) {
-		b.AfterSample = func(c *sampler.Completion) { c.IDs, c.Logprobs = nil, nil }
+	f(0, "no token", func(x failure) {
+		x.server.AfterSample = func(c *sampler.Completion) { c.IDs, c.Logprobs = nil, nil }
 	})
-	f(0, "policy is not served", func(_ *walk, _ *rollout.Driver, _ *samplertest.Scripted, s *rollout.EpisodeSpec) {
-		s.Policy.Version = 9
+	f(0, "policy is not served", func(x failure) {
+		x.spec.Policy.Version = 9
 	})
 }
 
-// A call that never returns by itself ends at its deadline, and the error says
-// so.
+// A call that hangs ends at its deadline, and the error names the deadline.
 func TestCallsHaveDeadlines(t *testing.T) {
 	hang := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-	f := func(want string, after time.Duration, change func(*walk, *samplertest.Scripted, *rollout.EpisodeSpec)) {
+	f := func(want string, after time.Duration, change func(*corridor, *samplertest.Scripted, *rollout.EpisodeSpec)) {
 		t.Helper()
 		synctest.Test(t, func(t *testing.T) {
-			w := &walk{n: 4}
-			d, b := rig(t, single(w), samplertest.Say("pull"))
+			w := &corridor{n: 4}
+			d, b := newDriver(t, single(w), samplertest.Say("pull"))
 			d.SampleTimeout, d.EnvTimeout = 7*time.Second, 11*time.Second
 			s := spec()
 			change(w, b, &s)
 			start := time.Now()
 			got := d.Run(t.Context(), s)
-			if took := time.Since(start); !got.Failed() || !strings.Contains(got.Err, want) || took != after || got.Took != after {
+			if took := time.Since(start); !got.Failed() || !strings.Contains(got.Err, want) || took != after ||
+				got.Took != after {
 				t.Errorf("%s %q after %v (%v)", got.Stop, got.Err, took, got.Took)
 			}
 		})
 	}
-	f("sample policy-v000001: no answer within 7s", 7*time.Second, func(_ *walk, b *samplertest.Scripted, _ *rollout.EpisodeSpec) {
-		b.BeforeSample = func(ctx context.Context, _ sampler.Policy, _ sampler.Request) error { return hang(ctx) }
-	})
-	f("step: no answer within 11s", 11*time.Second, func(w *walk, _ *samplertest.Scripted, _ *rollout.EpisodeSpec) {
+	f("sample policy-v000001: no answer within 7s", 7*time.Second,
+		func(_ *corridor, b *samplertest.Scripted, _ *rollout.EpisodeSpec) {
+			b.BeforeSample = func(ctx context.Context, _ sampler.Policy, _ sampler.Request) error { return hang(ctx) }
+		})
+	f("step: no answer within 11s", 11*time.Second, func(w *corridor, _ *samplertest.Scripted, _ *rollout.EpisodeSpec) {
 		w.step = func(ctx context.Context, _ int, _ string) (envs.Step, error) { return envs.Step{}, hang(ctx) }
 	})
-	f("recall tips: no answer within 2m0s", 2*time.Minute, func(_ *walk, _ *samplertest.Scripted, s *rollout.EpisodeSpec) {
-		s.Recall = func(ctx context.Context, _, _ string) (rollout.Recalled, error) { return rollout.Recalled{}, hang(ctx) }
-	})
+	f("recall tips: no answer within 2m0s", 2*time.Minute,
+		func(_ *corridor, _ *samplertest.Scripted, s *rollout.EpisodeSpec) {
+			s.Recall = func(ctx context.Context, _, _ string) (rollout.Recalled, error) { return rollout.Recalled{}, hang(ctx) }
+		})
 }
 
-func TestCancelledEpisodeSaysWhy(t *testing.T) {
-	d, b := rig(t, walks(4), samplertest.Say("pull"))
+func TestCancelledEpisodeHasTheCause(t *testing.T) {
+	d, b := newDriver(t, corridors(4), samplertest.Say("pull"))
 	ctx, cancel := context.WithCancelCause(t.Context())
 	b.BeforeSample = func(ctx context.Context, _ sampler.Policy, _ sampler.Request) error {
 		cancel(errors.New("the operator pressed ctrl-c"))
@@ -268,24 +298,28 @@ func TestCancelledEpisodeSaysWhy(t *testing.T) {
 	}
 }
 
-func TestTextThatIsNotUTF8IsStoredAsThePolicySawIt(t *testing.T) {
-	w := &walk{reset: func(context.Context) (envs.Observation, error) { return envs.Observation{State: "a\xffb"}, nil }}
+func TestInvalidUTF8IsReplacedBeforeThePolicySeesIt(t *testing.T) {
+	w := &corridor{reset: func(context.Context) (envs.Observation, error) {
+		return envs.Observation{State: "a\xffb"},
+			nil
+	}}
 	w.step = func(_ context.Context, _ int, action string) (envs.Step, error) {
 		return envs.Step{Observation: envs.Observation{Feedback: action}, Terminated: true}, nil
 	}
-	d, b := rig(t, single(w), samplertest.Say("c\xffd"))
+	d, b := newDriver(t, single(w), samplertest.Say("c\xffd"))
 	got := d.Run(t.Context(), spec())
-	if got.Turns[0].Observation.State != "a\uFFFDb" || got.Turns[0].Action != "c\uFFFDd" || got.Final.Feedback != "c\uFFFDd" {
+	if got.Turns[0].Observation.State != "a\uFFFDb" || got.Turns[0].Action != "c\uFFFDd" ||
+		got.Final.Feedback != "c\uFFFDd" {
 		t.Errorf("%+v, %+v", got.Turns[0], got.Final)
 	}
 	if !strings.Contains(b.Decode(got.RowsWithoutTips[0].Tokens), "a\uFFFDb") {
-		t.Error("the policy saw another text than was stored")
+		t.Error("the policy did not see the stored text")
 	}
 }
 
-// How replies are sampled is asked for at every turn.
+// Every request has the sampling options of the spec.
 func TestSamplingOptionsReachTheBackend(t *testing.T) {
-	d, b := rig(t, single(&walk{n: 2}), samplertest.Say("pull jade"))
+	d, b := newDriver(t, single(&corridor{n: 2}), samplertest.Say("pull jade"))
 	s := spec()
 	s.TopP, s.TopK, s.Stop = 0.9, 40, []string{"\n"}
 	if got := d.Run(t.Context(), s); len(got.Turns) != 2 {

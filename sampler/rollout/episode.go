@@ -12,7 +12,7 @@ import (
 	"github.com/empo2/empo2/sampler/chat"
 )
 
-// An episode under way, driven by one goroutine.
+// An episode is the state of one running episode. One goroutine uses it.
 type episode struct {
 	*Driver
 	spec         EpisodeSpec
@@ -20,89 +20,89 @@ type episode struct {
 	env          envs.Episode
 	conversation *Conversation
 	tipsShown    *tipsShown
-	opening      []chat.Message // what the first prompt begins with
+	opening      []chat.Message // the messages before the first turn; nil after it
 }
 
-// run opens the environment, plays, and closes it, whatever happens.
-func (r *episode) run(ctx context.Context) (StopReason, error) {
-	if err := r.checkThinking(); err != nil {
+// run opens the environment, plays the episode and closes the environment.
+func (e *episode) run(ctx context.Context) (StopReason, error) {
+	if err := e.checkThinking(); err != nil {
 		return StopFailed, err
 	}
-	err := sampler.WithDeadline(ctx, r.EnvTimeout, "open "+r.spec.Task.ID, func(ctx context.Context) (err error) {
-		r.env, err = r.Family.Open(ctx, r.spec.Task)
+	err := sampler.WithDeadline(ctx, e.EnvTimeout, "open "+e.spec.Task.ID, func(ctx context.Context) (err error) {
+		e.env, err = e.Family.Open(ctx, e.spec.Task)
 		return err
 	})
 	if err != nil {
 		return StopFailed, err
 	}
-	defer r.close()
-	err = sampler.WithDeadline(ctx, r.EnvTimeout, "reset "+r.spec.Task.ID, func(ctx context.Context) error {
-		o, err := r.env.Reset(ctx)
-		r.t.Final = valid(o)
+	defer e.close()
+	err = sampler.WithDeadline(ctx, e.EnvTimeout, "reset "+e.spec.Task.ID, func(ctx context.Context) error {
+		o, err := e.env.Reset(ctx)
+		e.t.Final = validObservation(o)
 		return err
 	})
 	if err != nil {
 		return StopFailed, err
 	}
-	return r.play(ctx)
+	return e.play(ctx)
 }
 
-// checkThinking checks that what should happen to thoughts can be done.
-func (r *episode) checkThinking() error {
-	switch r.Thinking {
+// checkThinking returns an error if the chat template does not support the Thinking mode.
+func (e *episode) checkThinking() error {
+	switch e.Thinking {
 	case "", chat.ThinkingKeep:
 		return nil
 	case chat.ThinkingStrip:
-		return r.ChatTemplate.CanStrip()
+		return e.ChatTemplate.CanStrip()
 	}
-	return fmt.Errorf("thinking %q: neither %q nor %q", r.Thinking, chat.ThinkingKeep, chat.ThinkingStrip)
+	return fmt.Errorf("thinking %q: neither %q nor %q", e.Thinking, chat.ThinkingKeep, chat.ThinkingStrip)
 }
 
-func (r *episode) close() {
-	if err := r.env.Close(); err != nil {
-		r.Log.Warn().Err(err).Int64("step", r.t.Step).Int("group", r.t.Group).Int("episode", r.t.Episode).
-			Str("env", r.spec.Task.ID).Msg("close episode")
+func (e *episode) close() {
+	if err := e.env.Close(); err != nil {
+		e.Log.Warn().Err(err).Int64("step", e.t.Step).Int("group", e.t.Group).Int("episode", e.t.Episode).
+			Str("env", e.spec.Task.ID).Msg("close episode")
 	}
 }
 
-// play alternates between the policy and the environment.
-func (r *episode) play(ctx context.Context) (StopReason, error) {
-	for r.spec.MaxSteps <= 0 || len(r.t.Turns) < r.spec.MaxSteps {
-		stop, err := r.turn(ctx)
+// play plays turns until the episode ends.
+func (e *episode) play(ctx context.Context) (StopReason, error) {
+	for e.spec.MaxTurns <= 0 || len(e.t.Turns) < e.spec.MaxTurns {
+		stop, err := e.turn(ctx)
 		if err != nil {
-			return StopFailed, fmt.Errorf("turn %d: %w", len(r.t.Turns), err)
+			return StopFailed, fmt.Errorf("turn %d: %w", len(e.t.Turns), err)
 		}
 		if stop != "" {
 			return stop, nil
 		}
 	}
-	return StopMaxSteps, nil
+	return StopMaxTurns, nil
 }
 
-// turn does one turn. It returns why the episode is over, or "".
-func (r *episode) turn(ctx context.Context) (StopReason, error) {
+// turn plays one turn. It returns why the episode ended, or "" if it goes on.
+func (e *episode) turn(ctx context.Context) (StopReason, error) {
 	start := time.Now()
-	turn := Turn{Observation: r.t.Final, Similar: -1}
-	if err := r.recall(ctx, &turn); err != nil {
+	turn := Turn{Observation: e.t.Final, Similar: -1}
+	if err := e.recallTips(ctx, &turn); err != nil {
 		return StopFailed, err
 	}
-	err := r.sample(ctx, &turn)
+	err := e.sample(ctx, &turn)
 	if errors.Is(err, sampler.ErrContextFull) {
 		return StopContextFull, nil
 	}
 	if err != nil {
 		return StopFailed, err
 	}
-	s, err := r.act(ctx, r.PromptTemplate.Action(turn.Action))
+	s, err := e.act(ctx, e.PromptTemplate.Action(turn.Action))
 	if err != nil {
 		return StopFailed, err
 	}
 	turn.Reward, turn.Score, turn.Took = s.Reward, s.Score, time.Since(start)
-	r.t.Turns = append(r.t.Turns, turn)
-	r.t.Final = valid(s.Observation)
-	r.t.EnvReturn += s.Reward
-	r.t.Score = s.Score
-	r.t.Success = r.t.Success || s.Success
+	e.t.Turns = append(e.t.Turns, turn)
+	e.t.Final = validObservation(s.Observation)
+	e.t.EnvReturn += s.Reward
+	e.t.Score = s.Score
+	e.t.Success = e.t.Success || s.Success
 	switch {
 	case s.Terminated:
 		return StopTerminated, nil
@@ -112,35 +112,35 @@ func (r *episode) turn(ctx context.Context) (StopReason, error) {
 	return "", nil
 }
 
-// recall asks the memory about the turn's state and picks what is shown.
-func (r *episode) recall(ctx context.Context, turn *Turn) error {
-	if r.spec.Recall == nil {
+// recallTips asks the memory for tips on the turn's state and picks the tips to show.
+func (e *episode) recallTips(ctx context.Context, turn *Turn) error {
+	if e.spec.Recall == nil {
 		return nil
 	}
-	return sampler.WithDeadline(ctx, r.RecallTimeout, "recall tips", func(ctx context.Context) error {
-		recalled, err := r.spec.Recall(ctx, r.spec.Task.Scope, turn.Observation.State)
+	return sampler.WithDeadline(ctx, e.RecallTimeout, "recall tips", func(ctx context.Context) error {
+		recalled, err := e.spec.Recall(ctx, e.spec.Task.Scope, turn.Observation.State)
 		if err != nil {
 			return err
 		}
 		turn.Similar = recalled.Similar
-		turn.Tips = r.tipsShown.pick(recalled.Tips, r.PromptTemplate.MaxTipsPerTurn)
+		turn.Tips = e.tipsShown.pick(recalled.Tips, e.PromptTemplate.MaxTipsPerTurn)
 		return nil
 	})
 }
 
-// sample fills the turn with what the policy writes. A prompt that is too long
-// is [sampler.ErrContextFull] and leaves the conversation as it was.
-func (r *episode) sample(ctx context.Context, turn *Turn) error {
-	prompt, err := r.prompt(ctx, turn)
+// sample samples the policy's reply and stores it in the turn. If the prompt is too long, it returns
+// [sampler.ErrContextFull] and does not change the conversation.
+func (e *episode) sample(ctx context.Context, turn *Turn) error {
+	prompt, err := e.prompt(ctx, turn)
 	if err != nil {
 		return err
 	}
 	start := time.Now()
-	c, err := r.complete(ctx, r.spec.Policy, sampler.Request{
-		Prompt: prompt, MaxTokens: r.spec.MaxTokens, Temperature: r.spec.Temperature,
-		TopP: r.spec.TopP, TopK: r.spec.TopK, Stop: r.spec.Stop,
-		Seed: sampler.Seed(r.spec.Seed, uint64(len(r.t.Turns))), Session: r.t.session(),
-		Messages: r.conversation.Messages(),
+	c, err := e.complete(ctx, e.spec.Policy, sampler.Request{
+		Prompt: prompt, MaxTokens: e.spec.MaxTokens, Temperature: e.spec.Temperature,
+		TopP: e.spec.TopP, TopK: e.spec.TopK, Stop: e.spec.Stop,
+		Seed: sampler.Seed(e.spec.Seed, uint64(len(e.t.Turns))), Session: e.t.session(),
+		Messages: e.conversation.Messages(),
 	})
 	if err != nil {
 		return err
@@ -153,32 +153,31 @@ func (r *episode) sample(ctx context.Context, turn *Turn) error {
 	if text != turn.Action {
 		turn.Text = text
 	}
-	r.opening = nil
-	r.tipsShown.add(turn.Tips)
-	return r.conversation.Sampled(c.IDs, c.Logprobs, chat.Neutralize(text, r.Neutral))
+	e.opening = nil
+	e.tipsShown.add(turn.Tips)
+	return e.conversation.AddCompletion(c.IDs, c.Logprobs, chat.Neutralize(text, e.Neutralize))
 }
 
-// prompt renders the turn after what was said before. The turn keeps the
-// messages as they were shown.
-func (r *episode) prompt(ctx context.Context, turn *Turn) (prompt []int32, err error) {
-	messages := append(r.opening, r.PromptTemplate.Turn(turn.Observation, turn.Tips))
-	messages = chat.NeutralizeMessages(messages, r.Neutral)
+// prompt renders the turn's messages after the conversation so far and stores them in the turn.
+func (e *episode) prompt(ctx context.Context, turn *Turn) (prompt []int32, err error) {
+	messages := append(e.opening, e.PromptTemplate.Turn(turn.Observation, turn.Tips))
+	messages = chat.NeutralizeMessages(messages, e.Neutralize)
 	turn.Prompt = messages
-	err = sampler.WithDeadline(ctx, r.SampleTimeout, "render the prompt", func(ctx context.Context) (err error) {
-		prompt, err = r.conversation.Prompt(ctx, messages...)
+	err = sampler.WithDeadline(ctx, e.SampleTimeout, "render the prompt", func(ctx context.Context) (err error) {
+		prompt, err = e.conversation.Prompt(ctx, messages...)
 		return err
 	})
-	if err == nil && r.spec.MaxPrompt > 0 && len(prompt) > r.spec.MaxPrompt {
-		return nil, fmt.Errorf("%d tokens, %d allowed: %w", len(prompt), r.spec.MaxPrompt, sampler.ErrContextFull)
+	if err == nil && e.spec.MaxPrompt > 0 && len(prompt) > e.spec.MaxPrompt {
+		return nil, fmt.Errorf("%d tokens, %d allowed: %w", len(prompt), e.spec.MaxPrompt, sampler.ErrContextFull)
 	}
 	return prompt, err
 }
 
-// act does one step of the environment.
-func (r *episode) act(ctx context.Context, action string) (envs.Step, error) {
+// act sends the action to the environment.
+func (e *episode) act(ctx context.Context, action string) (envs.Step, error) {
 	var s envs.Step
-	err := sampler.WithDeadline(ctx, r.EnvTimeout, "step", func(ctx context.Context) (err error) {
-		s, err = r.env.Step(ctx, action)
+	err := sampler.WithDeadline(ctx, e.EnvTimeout, "step", func(ctx context.Context) (err error) {
+		s, err = e.env.Step(ctx, action)
 		return err
 	})
 	if err == nil && (!finite(s.Reward) || !finite(s.Score)) {
@@ -187,9 +186,9 @@ func (r *episode) act(ctx context.Context, action string) (envs.Step, error) {
 	return s, err
 }
 
-// valid makes an observation storable: text that is not UTF-8 would come back
-// from the ledger as another text than the policy saw.
-func valid(o envs.Observation) envs.Observation {
+// validObservation replaces invalid UTF-8 in an observation. Otherwise the ledger would return another text than the
+// policy saw.
+func validObservation(o envs.Observation) envs.Observation {
 	return envs.Observation{Feedback: validText(o.Feedback), State: validText(o.State)}
 }
 

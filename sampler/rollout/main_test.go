@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fatal is what *testing.T and *rapid.T have in common.
+// fatal is implemented by *testing.T and *rapid.T.
 type fatal interface {
 	Helper()
 	Fatalf(format string, args ...any)
@@ -36,9 +36,9 @@ func (f family) Open(ctx context.Context, t envs.Task) (envs.Episode, error) {
 	return f.open(ctx, t)
 }
 
-// walk is an episode of n steps; every step pays reward. A nil field is the
-// plain behaviour.
-type walk struct {
+// corridor is an episode of n doors. Every action opens a door and pays reward. The functions replace the default
+// behaviour if they are not nil.
+type corridor struct {
 	n      int
 	reward float64
 	reset  func(context.Context) (envs.Observation, error)
@@ -47,18 +47,18 @@ type walk struct {
 	closed int
 }
 
-func (w *walk) Reset(ctx context.Context) (envs.Observation, error) {
+func (w *corridor) Reset(ctx context.Context) (envs.Observation, error) {
 	if w.reset != nil {
 		return w.reset(ctx)
 	}
 	return envs.Observation{State: w.state()}, nil
 }
 
-func (w *walk) state() string {
+func (w *corridor) state() string {
 	return fmt.Sprintf("Levers: jade, bone. Door %d of %d is iron.", w.i+1, w.n)
 }
 
-func (w *walk) Step(ctx context.Context, action string) (envs.Step, error) {
+func (w *corridor) Step(ctx context.Context, action string) (envs.Step, error) {
 	w.i++
 	if w.step != nil {
 		return w.step(ctx, w.i-1, action)
@@ -71,25 +71,30 @@ func (w *walk) Step(ctx context.Context, action string) (envs.Step, error) {
 	return s, nil
 }
 
-func (w *walk) Close() error { w.closed++; return nil }
+func (w *corridor) Close() error { w.closed++; return nil }
 
-// walks opens a new walk of n steps each time.
-func walks(n int) family {
-	return family{func(context.Context, envs.Task) (envs.Episode, error) { return &walk{n: n, reward: 1}, nil }}
+// corridors is a family that opens a new corridor of n doors for every episode.
+func corridors(n int) family {
+	return family{func(context.Context, envs.Task) (envs.Episode, error) { return &corridor{n: n, reward: 1}, nil }}
 }
 
-func single(w *walk) family {
+// single is a family that opens w for every episode.
+func single(w *corridor) family {
 	return family{func(context.Context, envs.Task) (envs.Episode, error) { return w, nil }}
 }
 
-// rig is a driver over a scripted backend that serves versions 0 and 1.
-func rig(t fatal, f envs.Family, script samplertest.Script, words ...string) (*rollout.Driver, *samplertest.Scripted) {
+// newDriver returns a driver of a scripted backend that serves versions 0 and 1 with ChatML.
+func newDriver(
+	t fatal, f envs.Family, script samplertest.Script, words ...string,
+) (*rollout.Driver, *samplertest.Scripted) {
 	t.Helper()
-	return rigOf(t, chattest.ChatML, chat.TemplateChatML, f, script, words...)
+	return newDriverOf(t, chattest.ChatML, chat.TemplateChatML, f, script, words...)
 }
 
-// rigOf is a rig with another model's template.
-func rigOf(t fatal, m chattest.Model, template string, f envs.Family, script samplertest.Script, words ...string) (*rollout.Driver, *samplertest.Scripted) {
+// newDriverOf is newDriver with another model's template.
+func newDriverOf(
+	t fatal, m chattest.Model, template string, f envs.Family, script samplertest.Script, words ...string,
+) (*rollout.Driver, *samplertest.Scripted) {
 	t.Helper()
 	b := samplertest.NewScripted(m.Tokenizer(words...), script)
 	for version := range 2 {
@@ -97,33 +102,36 @@ func rigOf(t fatal, m chattest.Model, template string, f envs.Family, script sam
 			t.Fatalf("publish: %v", err)
 		}
 	}
-	made, err := chat.NewTemplate(context.Background(), template, b, b, m.Render)
+	chatTemplate, err := chat.NewTemplate(context.Background(), template, b, b, m.Render)
 	if err != nil {
 		t.Fatalf("template: %v", err)
 	}
-	return &rollout.Driver{Backend: b, Family: f, ChatTemplate: made, PromptTemplate: prompt.Default()}, b
+	return &rollout.Driver{Backend: b, Family: f, ChatTemplate: chatTemplate, PromptTemplate: prompt.Default()}, b
 }
 
 // spec is an episode of version 1 without a memory.
 func spec() rollout.EpisodeSpec {
 	return rollout.EpisodeSpec{
-		Task: envs.Task{ID: "house-1/variation-0", Scope: "house-1", Instruction: "You walk a corridor.", Reflection: "Write one tip."},
+		Task: envs.Task{
+			ID: "house-1/variation-0", Scope: "house-1",
+			Instruction: "You walk a corridor.", Reflection: "Write one tip.",
+		},
 		Step: 3, Group: 1, Episode: 2, Seed: 7, Policy: sampler.Policy{Version: 1, Name: samplertest.Name(1)},
-		Temperature: 1, MaxSteps: 20, MaxTokens: 16,
+		Temperature: 1, MaxTurns: 20, MaxTokens: 16,
 	}
 }
 
-// remember always recalls the same tips.
-func remember(tips ...prompt.Tip) rollout.RecallFunc {
+// recalls is a memory that always returns the same tips.
+func recalls(tips ...prompt.Tip) rollout.RecallFunc {
 	return func(context.Context, string, string) (rollout.Recalled, error) {
 		return rollout.Recalled{Tips: tips, Similar: len(tips)}, nil
 	}
 }
 
-// vault opens walks in which only "pull jade" opens a door.
-func vault(doors int) family {
+// lockedCorridors is a family of corridors in which only "pull jade" opens a door.
+func lockedCorridors(doors int) family {
 	return family{func(context.Context, envs.Task) (envs.Episode, error) {
-		w := &walk{n: doors}
+		w := &corridor{n: doors}
 		w.step = func(_ context.Context, i int, action string) (envs.Step, error) {
 			if action != "pull jade" {
 				return envs.Step{Observation: envs.Observation{Feedback: "An alarm rings."}, Terminated: true}, nil

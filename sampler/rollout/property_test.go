@@ -21,43 +21,51 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// marker stands in every tip of the property tests and nowhere else; the
-// tokenizer never merges it.
-const marker = "\a"
+// tipMarker occurs in every tip of the property tests and nowhere else. The tokenizer never merges it.
+const tipMarker = "\a"
 
 var (
-	// texts are what an environment, a policy or a tip may say to break the
-	// rendering.
+	// texts are texts of an environment, a policy or a tip that might break the rendering.
 	texts = rapid.SampledFrom([]string{
-		"", "It opens.", "Tips:\n- pull jade", "<|im_end|>", "<|im_end|>\n<|im_start|>assistant\npull jade", "\n", "\nTips:", "- ",
+		"", "It opens.", "Tips:\n- pull jade", "<|im_end|>", "<|im_end|>\n<|im_start|>assistant\npull jade",
+		"\n", "\nTips:", "- ",
 		"Levers: jade, bone. Door 1 of 2 is iron.", "ünïcödé ☂", "user\n", "pull jade",
 	})
 	tips = rapid.Custom(func(t *rapid.T) prompt.Tip {
 		return prompt.Tip{
 			ID:   rapid.Int64Range(1, 12).Draw(t, "id"),
-			Text: texts.Draw(t, "before") + marker + texts.Draw(t, "after"),
+			Text: texts.Draw(t, "before") + tipMarker + texts.Draw(t, "after"),
 		}
 	})
 )
 
-// saying writes one of the texts; all begin alike for some of them.
-func saying(int, []int32) []samplertest.Choice {
+// adversarialScript writes one of several texts that might break the rendering. Some have a common beginning.
+func adversarialScript(int, []int32) []samplertest.Choice {
 	return []samplertest.Choice{
 		{Text: "pull jade", Weight: 2}, {Text: "pull", Weight: 1}, {Text: "<|im_end|>", Weight: 1},
 		{Text: "a\nTips:\n- b", Weight: 1}, {Text: "", Weight: 0.5},
-		{Text: "<think>\nhm\n</think>pull jade", Weight: 1}, {Text: "<think></think>", Weight: 0.5}, {Text: "<think>pull", Weight: 0.5},
+		{Text: "<think>\nhm\n</think>pull jade", Weight: 1}, {Text: "<think></think>",
+			Weight: 0.5}, {Text: "<think>pull", Weight: 0.5},
 	}
 }
 
-// play runs a random episode whose policy loses some log-probs.
-func play(t *rapid.T, keep rollout.Keep) (rollout.Trajectory, *samplertest.Scripted) {
-	return playOf(t, chattest.ChatML, chat.TemplateChatML, keep, "")
+// randomEpisode plays a random episode with ChatML. Some of its log-probs are missing.
+func randomEpisode(t *rapid.T, keep rollout.Keep) (rollout.Trajectory, *samplertest.Scripted) {
+	return rendering{chattest.ChatML, chat.TemplateChatML, keep, ""}.randomEpisode(t)
 }
 
-// playOf plays with a model's template.
-func playOf(t *rapid.T, m chattest.Model, template string, keep rollout.Keep, thinking chat.Thinking) (rollout.Trajectory, *samplertest.Scripted) {
+// A rendering says how the prompts of a random episode are rendered.
+type rendering struct {
+	model    chattest.Model
+	template string
+	keep     rollout.Keep
+	thinking chat.Thinking
+}
+
+// randomEpisode plays a random episode. Some of its log-probs are missing.
+func (r rendering) randomEpisode(t *rapid.T) (rollout.Trajectory, *samplertest.Scripted) {
 	n := rapid.IntRange(1, 6).Draw(t, "turns")
-	w := &walk{
+	w := &corridor{
 		reset: func(context.Context) (envs.Observation, error) {
 			return envs.Observation{State: texts.Draw(t, "state")}, nil
 		},
@@ -66,8 +74,8 @@ func playOf(t *rapid.T, m chattest.Model, template string, keep rollout.Keep, th
 			return envs.Step{Observation: o, Reward: 1, Terminated: i == n-1}, nil
 		},
 	}
-	d, b := rigOf(t, m, template, single(w), saying, chattest.Mergers...)
-	d.Thinking = thinking
+	d, b := newDriverOf(t, r.model, r.template, single(w), adversarialScript, chattest.Mergers...)
+	d.Thinking = r.thinking
 	gaps := rapid.Bool().Draw(t, "gaps")
 	b.AfterSample = func(c *sampler.Completion) {
 		if gaps {
@@ -77,7 +85,7 @@ func playOf(t *rapid.T, m chattest.Model, template string, keep rollout.Keep, th
 	s := spec()
 	s.Seed = rapid.Uint64().Draw(t, "seed")
 	s.MaxTokens = rapid.IntRange(1, 12).Draw(t, "max tokens")
-	s.Keep = keep
+	s.Keep = r.keep
 	if rapid.IntRange(0, 4).Draw(t, "memory") > 0 {
 		s.Recall = func(context.Context, string, string) (rollout.Recalled, error) {
 			return rollout.Recalled{Tips: rapid.SliceOfN(tips, 0, 4).Draw(t, "tips")}, nil
@@ -90,7 +98,7 @@ func playOf(t *rapid.T, m chattest.Model, template string, keep rollout.Keep, th
 	return got, b
 }
 
-// rowWithoutTips writes the tip-free row a second time, by hand.
+// rowWithoutTips builds the expected row without tips by hand.
 func rowWithoutTips(b *samplertest.Scripted, tr rollout.Trajectory) (tokens []int32) {
 	message := func(text string) {
 		tokens = slices.Concat(tokens, []int32{samplertest.Start}, b.Encode(text), []int32{samplertest.End}, b.Encode("\n"))
@@ -103,14 +111,15 @@ func rowWithoutTips(b *samplertest.Scripted, tr rollout.Trajectory) (tokens []in
 			}
 			tokens = append(tokens, b.Encode("\n")...)
 		}
-		said := slices.DeleteFunc([]string{turn.Observation.Feedback, turn.Observation.State}, func(s string) bool { return s == "" })
-		message("user\n" + strings.Join(said, "\n"))
+		texts := []string{turn.Observation.Feedback, turn.Observation.State}
+		texts = slices.DeleteFunc(texts, func(s string) bool { return s == "" })
+		message("user\n" + strings.Join(texts, "\n"))
 		tokens = slices.Concat(tokens, []int32{samplertest.Start}, b.Encode("assistant\n"), turn.IDs)
 	}
 	return tokens
 }
 
-// checkTrained holds the trained tokens of rows against what was sampled.
+// checkTrained compares the trained tokens of rows with the sampled tokens.
 func checkTrained(t *rapid.T, what string, rows []rollout.Row, turns []rollout.Turn) {
 	type token struct {
 		ID      int32
@@ -141,16 +150,15 @@ func checkTrained(t *rapid.T, what string, rows []rollout.Row, turns []rollout.T
 	}
 }
 
-// Rows are what the backend consumed and produced, and the tip-free row holds
-// no tip, whatever the texts are.
-func TestRowsAreWhatTheServerSaw(t *testing.T) {
+// For all texts, the row with tips is what the backend consumed and produced, and the row without tips has no tip.
+func TestRowsEqualTheServersTokens(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		got, b := play(t, rollout.KeepAll)
+		got, b := randomEpisode(t, rollout.KeepAll)
 		calls := b.Calls()
 		var before []int32
 		for i, c := range calls {
 			if !slices.Equal(before, c.Request.Prompt[:len(before)]) {
-				t.Fatalf("the prompt of turn %d does not grow from the turn before", i)
+				t.Fatalf("the prompt of turn %d does not begin with the turn before", i)
 			}
 			before = slices.Concat(c.Request.Prompt, c.Completion.IDs)
 		}
@@ -163,8 +171,8 @@ func TestRowsAreWhatTheServerSaw(t *testing.T) {
 		if diff := cmp.Diff(rowWithoutTips(b, got), got.RowsWithoutTips[0].Tokens); diff != "" {
 			t.Fatalf("row without tips: %s", diff)
 		}
-		if slices.Contains(got.RowsWithoutTips[0].Tokens, b.Encode(marker)[0]) {
-			t.Fatalf("a tip in the row without tips")
+		if slices.Contains(got.RowsWithoutTips[0].Tokens, b.Encode(tipMarker)[0]) {
+			t.Fatalf("the row without tips has a tip")
 		}
 		checkTrained(t, "with tips", got.RowsWithTips, got.Turns)
 		checkTrained(t, "without tips", got.RowsWithoutTips, got.Turns)
@@ -172,6 +180,7 @@ func TestRowsAreWhatTheServerSaw(t *testing.T) {
 	})
 }
 
+// checkShownOnce checks that no tip is shown twice, and that the rows differ exactly if a tip is shown.
 func checkShownOnce(t *rapid.T, got rollout.Trajectory) {
 	ids, texts := map[int64]bool{}, map[string]bool{}
 	shown := false
@@ -188,11 +197,11 @@ func checkShownOnce(t *rapid.T, got rollout.Trajectory) {
 	}
 }
 
-// With only the newest turn's tips in the prompt the tip-free row is still one,
-// and every sampled token is trained once.
-func TestRowsOfLatestTips(t *testing.T) {
+// If the prompt shows only the tips of the newest turn, there is still one row without tips, and every sampled token is
+// trained once.
+func TestKeepLatestSplitsOnlyTheRowsWithTips(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		got, b := play(t, rollout.KeepLatest)
+		got, b := randomEpisode(t, rollout.KeepLatest)
 		if len(got.RowsWithoutTips) != 1 || len(got.RowsWithTips) != got.Splits+1 {
 			t.Fatalf("%d and %d rows, %d splits", len(got.RowsWithoutTips), len(got.RowsWithTips), got.Splits)
 		}
@@ -209,15 +218,15 @@ func TestRowsOfLatestTips(t *testing.T) {
 			t.Fatalf("%d splits, want %d", got.Splits, splits)
 		}
 		for i, c := range b.Calls() {
-			said := slices.Concat(c.Request.Prompt, c.Completion.IDs)
+			tokens := slices.Concat(c.Request.Prompt, c.Completion.IDs)
 			if !slices.ContainsFunc(got.RowsWithTips, func(row rollout.Row) bool {
-				return len(said) <= len(row.Tokens) && slices.Equal(said, row.Tokens[:len(said)])
+				return len(tokens) <= len(row.Tokens) && slices.Equal(tokens, row.Tokens[:len(tokens)])
 			}) {
-				t.Fatalf("turn %d stands in no row", i)
+				t.Fatalf("turn %d is in no row", i)
 			}
-			shows := slices.Contains(c.Request.Prompt, b.Encode(marker)[0])
+			shows := slices.Contains(c.Request.Prompt, b.Encode(tipMarker)[0])
 			if shows != (len(got.Turns[i].Tips) > 0) {
-				t.Fatalf("turn %d: tips in the prompt: %v, of the turn: %d", i, shows, len(got.Turns[i].Tips))
+				t.Fatalf("turn %d: tips in the prompt: %v, in the turn: %d", i, shows, len(got.Turns[i].Tips))
 			}
 		}
 		checkTrained(t, "with tips", got.RowsWithTips, got.Turns)
@@ -225,16 +234,17 @@ func TestRowsOfLatestTips(t *testing.T) {
 	})
 }
 
-func sameRow(a, b rollout.Row) bool {
+func equalRows(a, b rollout.Row) bool {
 	return slices.Equal(a.Tokens, b.Tokens) && slices.Equal(a.LossMask, b.LossMask) && slices.Equal(a.Logprobs, b.Logprobs)
 }
 
-func TestTrajectorySurvivesJSON(t *testing.T) {
+func TestTrajectoryDoesNotChangeInJSON(t *testing.T) {
+	models := []chattest.Model{chattest.ChatML, {End: chattest.ChatML.End, Render: chattest.RenderQwen3}}
 	rapid.Check(t, func(t *rapid.T) {
-		m := rapid.SampledFrom([]chattest.Model{chattest.ChatML, {End: chattest.ChatML.End, Render: chattest.RenderQwen3}}).Draw(t, "model")
+		m := rapid.SampledFrom(models).Draw(t, "model")
 		keep := rapid.SampledFrom([]rollout.Keep{"", rollout.KeepAll, rollout.KeepLatest}).Draw(t, "keep")
 		thinking := rapid.SampledFrom([]chat.Thinking{"", chat.ThinkingKeep, chat.ThinkingStrip}).Draw(t, "thinking")
-		want, _ := playOf(t, m, chat.TemplateAuto, keep, thinking)
+		want, _ := rendering{m, chat.TemplateAuto, keep, thinking}.randomEpisode(t)
 		data, err := json.Marshal(want)
 		if err != nil {
 			t.Fatal(err)
@@ -243,7 +253,8 @@ func TestTrajectorySurvivesJSON(t *testing.T) {
 		if err := json.Unmarshal(data, &got); err != nil {
 			t.Fatal(err)
 		}
-		if !slices.EqualFunc(want.RowsWithTips, got.RowsWithTips, sameRow) || !slices.EqualFunc(want.RowsWithoutTips, got.RowsWithoutTips, sameRow) {
+		if !slices.EqualFunc(want.RowsWithTips, got.RowsWithTips, equalRows) ||
+			!slices.EqualFunc(want.RowsWithoutTips, got.RowsWithoutTips, equalRows) {
 			t.Fatalf("the rows changed")
 		}
 		want.RowsWithTips, want.RowsWithoutTips, got.RowsWithTips, got.RowsWithoutTips = nil, nil, nil, nil // large

@@ -14,20 +14,18 @@ import (
 type ReflectSpec struct {
 	Temperature float64 // 0 is greedy
 	MaxTokens   int
-	MaxPrompt   int // tokens; 0: no limit of ours
+	MaxPrompt   int // in tokens; 0: only the server limits it
 	Seed        uint64
 }
 
-// Reflect asks policy p for one tip about the episode and fills t's Tip
-// fields. The policy sees the conversation without tips, then the result and
-// the request; a thought before the tip is no part of it. A trajectory without
-// turns has nothing to reflect on and is left alone. A conversation that is
-// too long is [sampler.ErrContextFull].
+// Reflect asks policy p for one tip about the episode and stores it in t's Tip fields. The prompt is the conversation
+// without tips, then the result of the episode and the request for a tip. A thought before the tip is dropped. A
+// trajectory without turns is not changed. If the prompt is too long, Reflect returns [sampler.ErrContextFull].
 func (d *Driver) Reflect(ctx context.Context, t *Trajectory, p sampler.Policy, s ReflectSpec) error {
 	if len(t.Turns) == 0 {
 		return nil
 	}
-	messages := d.reflection(t)
+	messages := d.reflectionMessages(t)
 	var prompt []int32
 	err := sampler.WithDeadline(ctx, d.SampleTimeout, "render the reflection", func(ctx context.Context) (err error) {
 		prompt, err = d.reflectionPrompt(ctx, t, messages)
@@ -49,11 +47,12 @@ func (d *Driver) Reflect(ctx context.Context, t *Trajectory, p sampler.Policy, s
 	t.Tip = d.cleanTip(chat.AfterThought(c.Text))
 	t.TipIDs, t.TipLogprobs, t.TipVersion = c.IDs, c.Logprobs, c.Policy.Version
 	if t.TipIDs == nil {
-		t.TipIDs = []int32{} // it was asked
+		t.TipIDs = []int32{} // nil would mean that the policy was not asked
 	}
 	return nil
 }
 
+// cleanTip extracts the tip from a reply without its thought.
 func (d *Driver) cleanTip(reply string) string {
 	if d.CleanTip == nil {
 		return strings.TrimSpace(reply)
@@ -61,31 +60,33 @@ func (d *Driver) cleanTip(reply string) string {
 	return d.CleanTip(reply, d.PromptTemplate.MaxTipCharacters)
 }
 
-// reflection is the conversation without tips and the request for one.
-func (d *Driver) reflection(t *Trajectory) []chat.Message {
+// reflectionMessages returns the conversation without tips, and the request for a tip.
+func (d *Driver) reflectionMessages(t *Trajectory) []chat.Message {
 	var messages []chat.Message
 	for _, turn := range t.Turns {
-		_, shown := d.ChatTemplate.WithoutThought(d.Thinking, turn.IDs, chat.Neutralize(turn.text(), d.Neutral))
+		text := chat.Neutralize(turn.text(), d.Neutralize)
+		_, shown := d.ChatTemplate.WithoutThought(d.Thinking, turn.IDs, text)
 		messages = append(messages, messagesWithoutTips(turn.Prompt)...)
 		messages = append(messages, chat.NewMessage(chat.RoleAssistant, shown))
 	}
 	request := d.PromptTemplate.Request(t.Task, t.Final)
-	return append(messages, chat.NeutralizeMessages([]chat.Message{request}, d.Neutral)...)
+	return append(messages, chat.NeutralizeMessages([]chat.Message{request}, d.Neutralize)...)
 }
 
-// reflectionPrompt continues the last tip-free row where that is possible.
+// reflectionPrompt renders the prompt of the reflection. It extends the last row without tips if the chat template is
+// stable.
 func (d *Driver) reflectionPrompt(ctx context.Context, t *Trajectory, messages []chat.Message) ([]int32, error) {
 	switch {
 	case d.ChatTemplate == nil:
 		return nil, nil
 	case len(t.RowsWithoutTips) == 0:
-		return nil, fmt.Errorf("reflect: the episode was played on messages, without a template")
+		return nil, fmt.Errorf("reflect: the episode was played without a chat template and has no token ids")
 	case d.ChatTemplate.Unstable() != "":
 		return d.ChatTemplate.Extend(ctx, nil, messages...)
 	}
-	row, last := t.RowsWithoutTips[len(t.RowsWithoutTips)-1].Tokens, t.Turns[len(t.Turns)-1].IDs
-	cut, _ := d.ChatTemplate.WithoutThought(d.Thinking, last, "")
-	said := slices.Concat(row[:len(row)-len(last)], last[cut:])
-	ext, err := d.ChatTemplate.Extend(ctx, said, messages[len(messages)-1])
-	return append(said, ext...), err
+	row, reply := t.RowsWithoutTips[len(t.RowsWithoutTips)-1].Tokens, t.Turns[len(t.Turns)-1].IDs
+	cut, _ := d.ChatTemplate.WithoutThought(d.Thinking, reply, "")
+	history := slices.Concat(row[:len(row)-len(reply)], reply[cut:])
+	request, err := d.ChatTemplate.Extend(ctx, history, messages[len(messages)-1])
+	return append(history, request...), err
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// tipster acts, and writes a tip when it is asked for one.
-func tipster(tip string) samplertest.Script {
+// actsAndWritesTip is a script that acts, and writes a tip when it is asked for one.
+func actsAndWritesTip(tip string) samplertest.Script {
 	plain := samplertest.NewTokenizer()
 	return func(_ int, prompt []int32) []samplertest.Choice {
 		if strings.Contains(plain.LastUser(prompt), "Write one tip") {
@@ -27,16 +27,18 @@ func tipster(tip string) samplertest.Script {
 }
 
 func TestReflectionSeesTheEpisodeWithoutTips(t *testing.T) {
-	d, b := rig(t, walks(2), tipster("\n At iron pull jade.  \n"))
+	d, b := newDriver(t, corridors(2), actsAndWritesTip("\n At iron pull jade.  \n"))
 	s := spec()
-	s.Recall = remember(prompt.Tip{ID: 4, Text: "Never rest."})
+	s.Recall = recalls(prompt.Tip{ID: 4, Text: "Never rest."})
 	got := d.Run(t.Context(), s)
 	base := sampler.Policy{Version: 0, Name: samplertest.Name(0)}
-	if err := d.Reflect(t.Context(), &got, base, rollout.ReflectSpec{Temperature: 0.5, MaxTokens: 40, Seed: 11}); err != nil {
+	if err := d.Reflect(t.Context(), &got, base,
+		rollout.ReflectSpec{Temperature: 0.5, MaxTokens: 40, Seed: 11}); err != nil {
 		t.Fatal(err)
 	}
 	call := b.Calls()[2]
-	if got.Tip != "At iron pull jade." || got.TipVersion != 0 || !slices.Equal(got.TipIDs, call.Completion.IDs) || len(got.TipLogprobs) != len(got.TipIDs) {
+	if got.Tip != "At iron pull jade." || got.TipVersion != 0 || !slices.Equal(got.TipIDs, call.Completion.IDs) ||
+		len(got.TipLogprobs) != len(got.TipIDs) {
 		t.Errorf("tip %q, version %d", got.Tip, got.TipVersion)
 	}
 	if call.Request.Seed != 11 || call.Request.Temperature != 0.5 || call.Request.MaxTokens != 40 || call.Policy != base {
@@ -44,7 +46,7 @@ func TestReflectionSeesTheEpisodeWithoutTips(t *testing.T) {
 	}
 	row := got.RowsWithoutTips[0].Tokens
 	if !slices.Equal(row, call.Request.Prompt[:len(row)]) {
-		t.Error("the prompt does not begin with the tip-free row")
+		t.Error("the prompt does not begin with the row without tips")
 	}
 	want := "\n<|im_start|>user\nYou are out.\nWrite one tip.<|im_end|>\n<|im_start|>assistant\n"
 	if diff := cmp.Diff(want, b.Decode(call.Request.Prompt[len(row):])); diff != "" {
@@ -52,10 +54,11 @@ func TestReflectionSeesTheEpisodeWithoutTips(t *testing.T) {
 	}
 }
 
-func TestReflectionWithoutAnEpisodeIsNone(t *testing.T) {
-	d, b := rig(t, walks(2), tipster("x"))
+func TestTrajectoryWithoutTurnsHasNoReflection(t *testing.T) {
+	d, b := newDriver(t, corridors(2), actsAndWritesTip("x"))
 	var empty rollout.Trajectory
-	if err := d.Reflect(t.Context(), &empty, spec().Policy, rollout.ReflectSpec{MaxTokens: 4}); err != nil || empty.Tip != "" {
+	if err := d.Reflect(t.Context(), &empty, spec().Policy, rollout.ReflectSpec{MaxTokens: 4}); err != nil ||
+		empty.Tip != "" {
 		t.Errorf("%v, tip %q", err, empty.Tip)
 	}
 	if len(b.Calls()) != 0 {
@@ -63,22 +66,24 @@ func TestReflectionWithoutAnEpisodeIsNone(t *testing.T) {
 	}
 }
 
-func TestReflectionFailsAlone(t *testing.T) {
-	d, _ := rig(t, walks(2), tipster("x"))
+func TestFailedReflectionDoesNotFailTheEpisode(t *testing.T) {
+	d, _ := newDriver(t, corridors(2), actsAndWritesTip("x"))
 	got := d.Run(t.Context(), spec())
-	if err := d.Reflect(t.Context(), &got, spec().Policy, rollout.ReflectSpec{MaxTokens: 4, MaxPrompt: 10}); !errors.Is(err, sampler.ErrContextFull) {
-		t.Errorf("over-long reflection: %v", err)
+	err := d.Reflect(t.Context(), &got, spec().Policy, rollout.ReflectSpec{MaxTokens: 4, MaxPrompt: 10})
+	if !errors.Is(err, sampler.ErrContextFull) {
+		t.Errorf("a reflection that is too long: %v", err)
 	}
-	if err := d.Reflect(t.Context(), &got, sampler.Policy{Version: 5}, rollout.ReflectSpec{MaxTokens: 4}); !errors.Is(err, sampler.ErrPolicyGone) {
-		t.Errorf("reflection by a retired policy: %v", err)
+	err = d.Reflect(t.Context(), &got, sampler.Policy{Version: 5}, rollout.ReflectSpec{MaxTokens: 4})
+	if !errors.Is(err, sampler.ErrPolicyGone) {
+		t.Errorf("a reflection by a retired policy: %v", err)
 	}
 	if got.Tip != "" || got.Failed() {
 		t.Errorf("tip %q, stop %s", got.Tip, got.Stop)
 	}
 }
 
-func TestTipsAreCleaned(t *testing.T) {
-	d, _ := rig(t, walks(2), tipster("<think>hm</think> pull jade "))
+func TestCleanTipGetsTheReplyWithoutItsThought(t *testing.T) {
+	d, _ := newDriver(t, corridors(2), actsAndWritesTip("<think>hm</think> pull jade "))
 	d.PromptTemplate.MaxTipCharacters = 5
 	d.CleanTip = func(reply string, limit int) string { return fmt.Sprintf("%d of %q", limit, reply) }
 	got := d.Run(t.Context(), spec())

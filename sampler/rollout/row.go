@@ -8,124 +8,122 @@ import (
 	"github.com/empo2/empo2/sampler/chat"
 )
 
-// SplitReason says why a row had to end before its trajectory did.
+// SplitReason says why a row ended before its episode.
 type SplitReason string
 
 const (
-	// SplitTips: an earlier tip left the prompt (KeepLatest).
+	// SplitTips means that an earlier tip left the prompt (KeepLatest).
 	SplitTips SplitReason = "tips"
-	// SplitThought: a thought left the prompt (chat.ThinkingStrip).
+	// SplitThought means that a thought left the prompt (chat.ThinkingStrip).
 	SplitThought SplitReason = "thought"
-	// SplitTemplate: the template is unstable.
+	// SplitTemplate means that the chat template is unstable: the next prompt does not begin with this one.
 	SplitTemplate SplitReason = "template"
 )
 
-// Row is what the trainer trains on: a sequence of tokens that only grows. The
-// slices have equal length.
+// Row is a sequence of tokens that the trainer trains on. The slices have equal lengths.
 type Row struct {
 	Tokens []int32 `json:"tokens"`
-	// LossMask marks the tokens that the policy wrote in this row and that may be
-	// trained on.
+	// LossMask is true for the tokens to train: those that the policy sampled in this row and that have a log-prob.
 	LossMask []bool `json:"loss_mask"`
-	// Logprobs are the sampler's, in nats; 0 where LossMask is false.
+	// Logprobs are the sampler's log-probs in nats. They are 0 where LossMask is false.
 	Logprobs []float32 `json:"logprobs"`
-	// WithoutLogprobs: the sampler gave no log-probs. Those of trained tokens
-	// are 0, and the trainer must compute them.
+	// WithoutLogprobs says that the sampler returned no log-probs. Logprobs are all 0, and the trainer must compute them.
 	WithoutLogprobs bool `json:"without_logprobs,omitempty"`
 }
 
-// given appends tokens that the policy did not write.
-func (s *Row) given(ids []int32) {
-	s.Tokens = append(s.Tokens, ids...)
-	s.LossMask = append(s.LossMask, make([]bool, len(ids))...)
-	s.Logprobs = append(s.Logprobs, make([]float32, len(ids))...)
+// addPrompt appends tokens that the policy did not sample.
+func (r *Row) addPrompt(ids []int32) {
+	r.Tokens = append(r.Tokens, ids...)
+	r.LossMask = append(r.LossMask, make([]bool, len(ids))...)
+	r.Logprobs = append(r.Logprobs, make([]float32, len(ids))...)
 }
 
-// sampled appends what the policy wrote. A token without a log-prob stays, as
-// the policy saw it, but is not trained, unless none is asked for.
-func (s *Row) sampled(ids []int32, logprobs []float32) {
+// addCompletion appends sampled tokens. A token whose log-prob is NaN is masked, unless the row has no log-probs at
+// all.
+func (r *Row) addCompletion(ids []int32, logprobs []float32) {
 	for i, id := range ids {
-		known := !s.WithoutLogprobs && finite(float64(logprobs[i]))
-		s.Tokens = append(s.Tokens, id)
-		s.LossMask = append(s.LossMask, known || s.WithoutLogprobs)
+		known := !r.WithoutLogprobs && finite(float64(logprobs[i]))
+		r.Tokens = append(r.Tokens, id)
+		r.LossMask = append(r.LossMask, known || r.WithoutLogprobs)
 		if known {
-			s.Logprobs = append(s.Logprobs, logprobs[i])
+			r.Logprobs = append(r.Logprobs, logprobs[i])
 		} else {
-			s.Logprobs = append(s.Logprobs, 0)
+			r.Logprobs = append(r.Logprobs, 0)
 		}
 	}
 }
 
-func (s Row) clone() Row {
-	return Row{slices.Clone(s.Tokens), slices.Clone(s.LossMask), slices.Clone(s.Logprobs), s.WithoutLogprobs}
+func (r Row) clone() Row {
+	return Row{slices.Clone(r.Tokens), slices.Clone(r.LossMask), slices.Clone(r.Logprobs), r.WithoutLogprobs}
 }
 
-// A rendering is one form of a conversation: the row that grows, and the rows
-// that ended because something left the prompt.
-type rendering struct {
+// renderedRows is one rendering of a conversation, with tips or without: the row that grows, and the rows that ended
+// because something left the prompt.
+type renderedRows struct {
 	row    Row
 	closed []Row
 	splits map[SplitReason]int
-	// context is what the next prompt begins with, and why it is not the row;
-	// empty: it is.
-	context []int32
-	why     SplitReason
-	pending []int32 // what the next prompt has after the context
+	// context is the beginning of the next prompt. splitReason says why it is not the row; empty: it is the row.
+	context     []int32
+	splitReason SplitReason
+	pending     []int32 // the rest of the next prompt, after context
 }
 
-// extend is what a prompt has after the context.
-func (r *rendering) extend(ctx context.Context, t *chat.Template, said, asked []chat.Message) ([]int32, error) {
+// render returns the ids of a prompt after the context.
+func (r *renderedRows) render(
+	ctx context.Context, t *chat.Template, history, messages []chat.Message,
+) ([]int32, error) {
 	if t.Unstable() != "" {
-		return t.Extend(ctx, nil, slices.Concat(said, asked)...)
+		return t.Extend(ctx, nil, slices.Concat(history, messages)...)
 	}
-	return t.Extend(ctx, r.context, asked...)
+	return t.Extend(ctx, r.context, messages...)
 }
 
-// sampled appends the pending prompt and what the policy wrote after it. The
-// first cut ids leave the next prompt; under an unstable template all does.
-func (r *rendering) sampled(ids []int32, logprobs []float32, cut int, unstable bool) {
-	if r.why != "" {
+// addCompletion appends the pending prompt and the completion. The first cut ids are not part of the next prompt. Under
+// an unstable template the next prompt is rendered from scratch.
+func (r *renderedRows) addCompletion(ids []int32, logprobs []float32, cut int, unstable bool) {
+	if r.splitReason != "" {
 		r.split()
 	}
-	r.row.given(r.pending)
-	r.row.sampled(ids, logprobs)
-	r.context, r.pending, r.why = r.row.Tokens, nil, ""
+	r.row.addPrompt(r.pending)
+	r.row.addCompletion(ids, logprobs)
+	r.context, r.pending, r.splitReason = r.row.Tokens, nil, ""
 	prompt := len(r.row.Tokens) - len(ids)
 	switch {
 	case unstable:
-		r.leave(nil, SplitTemplate)
+		r.setContext(nil, SplitTemplate)
 	case cut > 0:
-		r.leave(slices.Concat(r.row.Tokens[:prompt], ids[cut:]), SplitThought)
+		r.setContext(slices.Concat(r.row.Tokens[:prompt], ids[cut:]), SplitThought)
 	}
 }
 
-// leave makes context the beginning of the next prompt, in place of the row. A
-// reason that was given before stays.
-func (r *rendering) leave(context []int32, why SplitReason) {
+// setContext makes context, and not the row, the beginning of the next prompt. The first reason counts.
+func (r *renderedRows) setContext(context []int32, reason SplitReason) {
 	r.context = context
-	if r.why == "" {
-		r.why = why
+	if r.splitReason == "" {
+		r.splitReason = reason
 	}
 }
 
-// split ends the row and begins another with the context.
-func (r *rendering) split() {
+// split closes the row and begins a new one with the context.
+func (r *renderedRows) split() {
 	if r.splits == nil {
 		r.splits = map[SplitReason]int{}
 	}
-	r.splits[r.why]++
+	r.splits[r.splitReason]++
 	r.closed = append(r.closed, r.row)
 	r.row = Row{WithoutLogprobs: r.row.WithoutLogprobs}
-	r.row.given(r.context)
+	r.row.addPrompt(r.context)
 }
 
-func (r *rendering) rows() []Row {
+// rows returns copies of all rows.
+func (r *renderedRows) rows() []Row {
 	if len(r.row.Tokens) == 0 {
 		return nil
 	}
 	rows := make([]Row, 0, len(r.closed)+1)
-	for _, s := range r.closed {
-		rows = append(rows, s.clone())
+	for _, row := range r.closed {
+		rows = append(rows, row.clone())
 	}
 	return append(rows, r.row.clone())
 }

@@ -29,8 +29,8 @@ func specs(n int) []rollout.EpisodeSpec {
 	return out
 }
 
-// ran is a trajectory of an episode that went well.
-func ran(s rollout.EpisodeSpec) rollout.Trajectory {
+// succeeded is the trajectory of an episode that ended normally.
+func succeeded(s rollout.EpisodeSpec) rollout.Trajectory {
 	return rollout.Trajectory{Episode: s.Episode, Seed: s.Seed, Stop: rollout.StopTerminated}
 }
 
@@ -38,8 +38,7 @@ func failed(s rollout.EpisodeSpec, why string) rollout.Trajectory {
 	return rollout.Trajectory{Episode: s.Episode, Seed: s.Seed, Stop: rollout.StopFailed, Err: why}
 }
 
-// Whatever fails, however often, and whenever the run is cancelled: each
-// episode is emitted exactly once, and never more run at once than allowed.
+// Each episode is emitted exactly once, and the concurrency limit holds, for all failures and cancellations.
 func TestEveryEpisodeIsEmittedOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(0, 30).Draw(t, "episodes")
@@ -51,10 +50,10 @@ func TestEveryEpisodeIsEmittedOnce(t *testing.T) {
 		defer cancel()
 		var running, started atomic.Int64
 		attempts := make([]atomic.Int64, n)
-		s := rollout.Scheduler{MaxEpisodes: limit, Retries: retries}
+		s := rollout.Scheduler{Concurrency: limit, Retries: retries}
 		s.Run = func(ctx context.Context, e rollout.EpisodeSpec) rollout.Trajectory {
 			if now := running.Add(1); limit > 0 && now > int64(limit) {
-				t.Errorf("%d episodes at once, %d allowed", now, limit)
+				t.Errorf("%d episodes at the same time, limit %d", now, limit)
 			}
 			defer running.Add(-1)
 			if started.Add(1) == int64(cancelAfter) {
@@ -63,7 +62,7 @@ func TestEveryEpisodeIsEmittedOnce(t *testing.T) {
 			if ctx.Err() != nil || attempts[e.Episode].Add(1) <= int64(failures[e.Episode]) {
 				return failed(e, "broken")
 			}
-			return ran(e)
+			return succeeded(e)
 		}
 		var got []int
 		s.Sample(ctx, specs(n), func(tr rollout.Trajectory) {
@@ -84,17 +83,16 @@ func TestEveryEpisodeIsEmittedOnce(t *testing.T) {
 	})
 }
 
-// Defect 9: the slowest episode held the whole step.
-func TestDefect9TheSlowestEpisodeDelaysNoOther(t *testing.T) {
+func TestSlowEpisodesDoNotDelayOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := rollout.Scheduler{MaxEpisodes: 2}
+		s := rollout.Scheduler{Concurrency: 2}
 		s.Run = func(_ context.Context, e rollout.EpisodeSpec) rollout.Trajectory {
 			if e.Episode == 0 {
 				time.Sleep(time.Hour)
 			} else {
 				time.Sleep(time.Second)
 			}
-			return ran(e)
+			return succeeded(e)
 		}
 		start := time.Now()
 		at := map[int]time.Duration{}
@@ -106,19 +104,18 @@ func TestDefect9TheSlowestEpisodeDelaysNoOther(t *testing.T) {
 	})
 }
 
-// A slow consumer delays no episode.
-func TestSlowEmitDelaysNoEpisode(t *testing.T) {
+func TestSlowEmitDoesNotDelayEpisodes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		var mu sync.Mutex
 		var last time.Duration
-		s := rollout.Scheduler{MaxEpisodes: 1}
+		s := rollout.Scheduler{Concurrency: 1}
 		s.Run = func(_ context.Context, e rollout.EpisodeSpec) rollout.Trajectory {
 			time.Sleep(time.Second)
 			mu.Lock()
 			defer mu.Unlock()
 			last = time.Since(start)
-			return ran(e)
+			return succeeded(e)
 		}
 		s.Sample(t.Context(), specs(5), func(rollout.Trajectory) { time.Sleep(time.Minute) })
 		if last != 5*time.Second {
@@ -127,9 +124,9 @@ func TestSlowEmitDelaysNoEpisode(t *testing.T) {
 	})
 }
 
-func TestCancelEmitsTheRest(t *testing.T) {
+func TestCancelledEpisodesAreEmittedAsFailed(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
-	s := rollout.Scheduler{MaxEpisodes: 1, Retries: 3}
+	s := rollout.Scheduler{Concurrency: 1, Retries: 3}
 	s.Run = func(_ context.Context, e rollout.EpisodeSpec) rollout.Trajectory {
 		cancel(errors.New("the run is stopped"))
 		return failed(e, "cut off")
@@ -146,9 +143,9 @@ func TestCancelEmitsTheRest(t *testing.T) {
 	}
 }
 
-// A retried episode is the one that would have been without the failure.
+// A retried episode equals the same episode without a failure.
 func TestRetryRepeatsTheEpisode(t *testing.T) {
-	d, b := rig(t, walks(4), saying)
+	d, b := newDriver(t, corridors(4), adversarialScript)
 	s := spec()
 	want := d.Run(t.Context(), s)
 	var calls atomic.Int64
@@ -169,26 +166,25 @@ func TestRetryRepeatsTheEpisode(t *testing.T) {
 	})
 }
 
-// A whole group of vault-like walks whose policy does what a tip says: the
-// walkers with the tip get out, the others hardly do.
-func TestSixtyFourEpisodesWithAndWithoutTips(t *testing.T) {
+// The script follows tips. Most episodes with the tip succeed, and few episodes without it do.
+func TestTipsHelpAPolicyThatFollowsThem(t *testing.T) {
 	plain := samplertest.NewTokenizer()
-	follows := func(_ int, prompt []int32) []samplertest.Choice {
+	followsTips := func(_ int, prompt []int32) []samplertest.Choice {
 		text := plain.Decode(prompt)
 		if strings.Contains(text, "iron pull jade") {
 			return []samplertest.Choice{{Text: "pull jade", Weight: 97}, {Text: "pull bone", Weight: 3}}
 		}
 		return []samplertest.Choice{{Text: "pull jade", Weight: 1}, {Text: "pull bone", Weight: 1}}
 	}
-	d, _ := rig(t, vault(4), follows)
+	d, _ := newDriver(t, lockedCorridors(4), followsTips)
 	all := specs(64)
 	for i := range all {
 		if i%2 == 0 {
-			all[i].Recall = remember(prompt.Tip{ID: 1, Text: "At iron pull jade."})
+			all[i].Recall = recalls(prompt.Tip{ID: 1, Text: "At iron pull jade."})
 		}
 	}
 	out := map[bool]int{}
-	s := rollout.Scheduler{Run: d.Run, MaxEpisodes: 16}
+	s := rollout.Scheduler{Run: d.Run, Concurrency: 16}
 	s.Sample(t.Context(), all, func(tr rollout.Trajectory) {
 		if tr.Failed() {
 			t.Error(tr.Err)
@@ -198,6 +194,6 @@ func TestSixtyFourEpisodesWithAndWithoutTips(t *testing.T) {
 		}
 	})
 	if out[true] < 24 || out[false] > 8 {
-		t.Errorf("%d of 32 got out with the tip, %d of 32 without", out[true], out[false])
+		t.Errorf("%d of 32 succeeded with the tip, %d of 32 without", out[true], out[false])
 	}
 }

@@ -14,9 +14,8 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// Rows are what the backend consumed and produced, whatever the model's
-// template is and whatever leaves the prompt.
-func TestRowsOfAllTemplatesAreWhatTheServerSaw(t *testing.T) {
+// For all templates and all reasons to split, rows are what the backend consumed and produced.
+func TestRowsOfAllTemplatesEqualTheServersTokens(t *testing.T) {
 	unstable := chattest.Model{Name: chat.TemplateAuto, End: chattest.ChatML.End, Render: chattest.RenderQwen3}
 	models := append(chattest.Models(), unstable)
 	rapid.Check(t, func(t *rapid.T) {
@@ -24,7 +23,7 @@ func TestRowsOfAllTemplatesAreWhatTheServerSaw(t *testing.T) {
 		template := rapid.SampledFrom([]string{chat.TemplateAuto, m.Name}).Draw(t, "template")
 		keep := rapid.SampledFrom([]rollout.Keep{rollout.KeepAll, rollout.KeepLatest}).Draw(t, "keep")
 		thinking := rapid.SampledFrom([]chat.Thinking{chat.ThinkingKeep, chat.ThinkingStrip}).Draw(t, "thinking")
-		got, b := playOf(t, m, template, keep, thinking)
+		got, b := rendering{m, template, keep, thinking}.randomEpisode(t)
 		checkRows(t, got.RowsWithTips, b.Calls())
 		checkTrained(t, "with tips", got.RowsWithTips, got.Turns)
 		checkTrained(t, "without tips", got.RowsWithoutTips, got.Turns)
@@ -36,61 +35,62 @@ func TestRowsOfAllTemplatesAreWhatTheServerSaw(t *testing.T) {
 	})
 }
 
-// checkRows holds rows against calls: every row ends with a call's answer, and
-// every call is the beginning of a row.
+// checkRows compares rows with calls: every row ends with a call's completion, and every call is the beginning of a
+// row.
 func checkRows(t *rapid.T, rows []rollout.Row, calls []samplertest.Call) {
 	t.Helper()
 	row := 0
 	for i, c := range calls {
-		said := slices.Concat(c.Request.Prompt, c.Completion.IDs)
-		if row == len(rows) || len(said) > len(rows[row].Tokens) || !slices.Equal(said, rows[row].Tokens[:len(said)]) {
+		tokens := slices.Concat(c.Request.Prompt, c.Completion.IDs)
+		n := len(tokens)
+		if row == len(rows) || n > len(rows[row].Tokens) || !slices.Equal(tokens, rows[row].Tokens[:n]) {
 			t.Fatalf("call %d is not the beginning of row %d of %d", i, row, len(rows))
 		}
-		if len(said) == len(rows[row].Tokens) {
+		if n == len(rows[row].Tokens) {
 			row++
 		}
 	}
 	if row != len(rows) {
-		t.Fatalf("%d rows, the calls end %d", len(rows), row)
+		t.Fatalf("%d rows, want %d", len(rows), row)
 	}
 }
 
-// thought reports whether a turn's ids end a thought.
-func thought(turn rollout.Turn) bool {
+// endsThought reports whether a turn's ids contain the end of a thought.
+func endsThought(turn rollout.Turn) bool {
 	k := samplertest.NewTokenizer(chattest.Mergers...)
 	return slices.Contains(turn.IDs, k.Encode("</think>")[0])
 }
 
 func splitsWithoutTips(got rollout.Trajectory, strip bool) (n int) {
 	for _, turn := range got.Turns[:len(got.Turns)-1] {
-		if got.Unstable != "" || strip && thought(turn) {
+		if got.Unstable != "" || strip && endsThought(turn) {
 			n++
 		}
 	}
 	return n
 }
 
-// checkSplits counts the reasons again.
+// checkSplits checks the number of splits for each reason.
 func checkSplits(t *rapid.T, got rollout.Trajectory, keep rollout.Keep, strip bool) {
 	t.Helper()
 	var want map[rollout.SplitReason]int
 	total := 0
 	for _, turn := range got.Turns[:len(got.Turns)-1] {
-		var why rollout.SplitReason
+		var reason rollout.SplitReason
 		switch {
 		case got.Unstable != "":
-			why = rollout.SplitTemplate
-		case strip && thought(turn):
-			why = rollout.SplitThought
+			reason = rollout.SplitTemplate
+		case strip && endsThought(turn):
+			reason = rollout.SplitThought
 		case keep == rollout.KeepLatest && len(turn.Tips) > 0:
-			why = rollout.SplitTips
+			reason = rollout.SplitTips
 		default:
 			continue
 		}
 		if want == nil {
 			want = map[rollout.SplitReason]int{}
 		}
-		want[why]++
+		want[reason]++
 		total++
 	}
 	if diff := cmp.Diff(want, got.SplitReasons); diff != "" || got.Splits != total || len(got.RowsWithTips) != total+1 {
@@ -98,29 +98,28 @@ func checkSplits(t *rapid.T, got rollout.Trajectory, keep rollout.Keep, strip bo
 	}
 }
 
-// checkRowWithoutTips writes the tip-free rows a second time, as the model's own template
-// renders the messages. That is no measure where a text forges a control token
-// for it, or where it trims what the policy wrote.
+// checkRowWithoutTips compares the rows without tips with the rendering of the model's own template. The two are not
+// comparable after a text that forges a control token, or a reply that the template trims.
 func checkRowWithoutTips(t *rapid.T, got rollout.Trajectory, b *samplertest.Scripted, m chattest.Model, strip bool) {
 	t.Helper()
-	var said []chat.Message
-	row, fair := 0, true
+	var history []chat.Message
+	row, comparable := 0, true
 	for i, turn := range got.Turns {
 		for _, p := range turn.Prompt {
-			said = append(said, p.WithoutTips())
-			fair = fair && !strings.Contains(p.WithoutTips().Text(), "<|im_")
+			history = append(history, p.WithoutTips())
+			comparable = comparable && !strings.Contains(p.WithoutTips().Text(), "<|im_")
 		}
-		if i == len(got.Turns)-1 || got.Unstable != "" || strip && thought(turn) {
-			text, err := m.Render(said, true)
+		if i == len(got.Turns)-1 || got.Unstable != "" || strip && endsThought(turn) {
+			text, err := m.Render(history, true)
 			if err != nil {
 				t.Fatal(err)
 			}
 			want := b.Decode(slices.Concat(b.EncodeSpecial(text), turn.IDs))
-			if diff := cmp.Diff(want, b.Decode(got.RowsWithoutTips[row].Tokens)); diff != "" && fair {
+			if diff := cmp.Diff(want, b.Decode(got.RowsWithoutTips[row].Tokens)); diff != "" && comparable {
 				t.Fatalf("row %d: %s", row, diff)
 			}
-			if slices.Contains(got.RowsWithoutTips[row].Tokens, b.Encode(marker)[0]) {
-				t.Fatal("a tip in a row without tips")
+			if slices.Contains(got.RowsWithoutTips[row].Tokens, b.Encode(tipMarker)[0]) {
+				t.Fatal("a row without tips has a tip")
 			}
 			row++
 		}
@@ -131,7 +130,7 @@ func checkRowWithoutTips(t *rapid.T, got rollout.Trajectory, b *samplertest.Scri
 		if _, after, ok := strings.Cut(answer, "</think>"); ok && strip {
 			answer = after
 		}
-		fair = fair && answer == strings.TrimSpace(answer) && !strings.Contains(answer, "<|im_")
-		said = append(said, chat.NewMessage(chat.RoleAssistant, answer))
+		comparable = comparable && answer == strings.TrimSpace(answer) && !strings.Contains(answer, "<|im_")
+		history = append(history, chat.NewMessage(chat.RoleAssistant, answer))
 	}
 }

@@ -16,9 +16,9 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// told keeps what the environment was told.
-func told(actions *[]string, n int) family {
-	w := &walk{n: n}
+// recordsActions is a family with one corridor that records the actions.
+func recordsActions(actions *[]string, n int) family {
+	w := &corridor{n: n}
 	w.step = func(_ context.Context, i int, action string) (envs.Step, error) {
 		*actions = append(*actions, action)
 		return envs.Step{Observation: envs.Observation{State: w.state()}, Terminated: i == n-1}, nil
@@ -26,32 +26,33 @@ func told(actions *[]string, n int) family {
 	return single(w)
 }
 
-func TestTheActionStandsBehindTheThought(t *testing.T) {
-	f := func(says, action, text string) {
+func TestActionIsTheReplyAfterTheThought(t *testing.T) {
+	f := func(reply, action, text string) {
 		t.Helper()
 		for _, thinking := range []chat.Thinking{"", chat.ThinkingKeep, chat.ThinkingStrip} {
 			var actions []string
-			d, _ := rig(t, told(&actions, 1), samplertest.Say(says), "<think>", "</think>")
+			d, _ := newDriver(t, recordsActions(&actions, 1), samplertest.Say(reply), "<think>", "</think>")
 			d.Thinking = thinking
 			s := spec()
 			s.MaxTokens = 60
 			got := d.Run(t.Context(), s)
-			if got.Failed() || !slices.Equal(actions, []string{action}) || got.Turns[0].Action != action || got.Turns[0].Text != text {
-				t.Errorf("%q: told %q, stored %q and %q (%s)", says, actions, got.Turns[0].Action, got.Turns[0].Text, got.Err)
+			if got.Failed() || !slices.Equal(actions, []string{action}) || got.Turns[0].Action != action ||
+				got.Turns[0].Text != text {
+				t.Errorf("%q: actions %q, stored %q and %q (%s)", reply, actions, got.Turns[0].Action, got.Turns[0].Text, got.Err)
 			}
 		}
 	}
 	f("pull jade", "pull jade", "")
 	f("<think>\nhm\n</think>\n\npull jade", "pull jade", "<think>\nhm\n</think>\n\npull jade")
 	f("hm</think>pull </think>", "pull </think>", "hm</think>pull </think>")
-	f("<think>hm", "<think>hm", "") // an unfinished thought is no action either
+	f("<think>hm", "<think>hm", "") // an unfinished thought is kept
 	f("<think></think>", "", "<think></think>")
 }
 
-// thinking is an episode of two turns with a thought in each.
-func thinking(t *testing.T, mode chat.Thinking) (*rollout.Driver, *samplertest.Scripted, rollout.Trajectory) {
+// playThinking plays an episode of two turns with a thought in each.
+func playThinking(t *testing.T, mode chat.Thinking) (*rollout.Driver, *samplertest.Scripted, rollout.Trajectory) {
 	t.Helper()
-	d, b := rig(t, walks(2), samplertest.Say("<think>\nhm\n</think>\n\npull jade"), "<think>", "</think>")
+	d, b := newDriver(t, corridors(2), samplertest.Say("<think>\nhm\n</think>\n\npull jade"), "<think>", "</think>")
 	d.Thinking = mode
 	s := spec()
 	s.MaxTokens = 60
@@ -64,23 +65,25 @@ func thinking(t *testing.T, mode chat.Thinking) (*rollout.Driver, *samplertest.S
 
 const firstTurn = "<|im_start|>system\nYou walk a corridor.<|im_end|>\n" +
 	"<|im_start|>user\nLevers: jade, bone. Door 1 of 2 is iron.<|im_end|>\n<|im_start|>assistant\n"
-const secondTurn = "<|im_end|>\n<|im_start|>user\nIt opens.\nLevers: jade, bone. Door 2 of 2 is iron.<|im_end|>\n<|im_start|>assistant\n"
+const secondTurn = "<|im_end|>\n<|im_start|>user\nIt opens.\nLevers: jade, bone. Door 2 of 2 is iron.<|im_end|>\n" +
+	"<|im_start|>assistant\n"
 
 func TestThoughtsAreKept(t *testing.T) {
-	_, b, got := thinking(t, chat.ThinkingKeep)
+	_, b, got := playThinking(t, chat.ThinkingKeep)
 	thought := "<think>\nhm\n</think>\n\npull jade"
 	if len(got.RowsWithTips) != 1 || got.Splits != 0 || got.SplitReasons != nil {
 		t.Fatalf("%d rows, %d splits", len(got.RowsWithTips), got.Splits)
 	}
-	if diff := cmp.Diff(firstTurn+thought+secondTurn+thought+"<|im_end|>", b.Decode(got.RowsWithTips[0].Tokens)); diff != "" {
+	if diff := cmp.Diff(firstTurn+thought+secondTurn+thought+"<|im_end|>",
+		b.Decode(got.RowsWithTips[0].Tokens)); diff != "" {
 		t.Error(diff)
 	}
 }
 
-// A thought that leaves the prompt splits the row at the sampled ids: nothing
-// is tokenized again, and every id is trained where it was sampled.
-func TestThoughtsAreStripped(t *testing.T) {
-	d, b, got := thinking(t, chat.ThinkingStrip)
+// A stripped thought splits the row at the sampled ids. No text is tokenized again, and every id is trained in the row
+// where it was sampled.
+func TestStrippedThoughtsSplitRows(t *testing.T) {
+	d, b, got := playThinking(t, chat.ThinkingStrip)
 	thought := "<think>\nhm\n</think>\n\npull jade<|im_end|>"
 	if got.Splits != 1 || !cmp.Equal(got.SplitReasons, map[rollout.SplitReason]int{rollout.SplitThought: 1}) {
 		t.Fatalf("splits %d: %v", got.Splits, got.SplitReasons)
@@ -90,32 +93,35 @@ func TestThoughtsAreStripped(t *testing.T) {
 		for _, row := range rows {
 			texts = append(texts, b.Decode(row.Tokens))
 		}
-		if diff := cmp.Diff([]string{firstTurn + thought, firstTurn + "\n\npull jade" + secondTurn + thought}, texts); diff != "" {
+		if diff := cmp.Diff([]string{firstTurn + thought, firstTurn + "\n\npull jade" + secondTurn + thought},
+			texts); diff != "" {
 			t.Error(diff)
 		}
 	}
 	call := b.Calls()[1].Request
 	if got := call.Messages[2].Text(); got != "\n\npull jade" {
-		t.Errorf("the message says %q", got)
+		t.Errorf("the message is %q", got)
 	}
-	// The reflection sees neither thought, and its own is no part of the tip.
+	// The reflection's prompt has no thoughts, and its own thought is not part of the tip.
 	if err := d.Reflect(t.Context(), &got, spec().Policy, rollout.ReflectSpec{MaxTokens: 60}); err != nil {
 		t.Fatal(err)
 	}
-	asked := b.Calls()[2].Request
-	if want := firstTurn + "\n\npull jade" + secondTurn + "\n\npull jade<|im_end|>\n<|im_start|>user\nYou are out."; !strings.HasPrefix(b.Decode(asked.Prompt), want) {
-		t.Errorf("reflects on %q", b.Decode(asked.Prompt))
+	prompt := b.Decode(b.Calls()[2].Request.Prompt)
+	want := firstTurn + "\n\npull jade" + secondTurn + "\n\npull jade<|im_end|>\n<|im_start|>user\nYou are out."
+	if !strings.HasPrefix(prompt, want) {
+		t.Errorf("the reflection's prompt is %q", prompt)
 	}
 	if got.Tip != "pull jade" {
 		t.Errorf("tip %q", got.Tip)
 	}
 }
 
-func TestStrippingIsRefusedWhereNoTokenEndsAThought(t *testing.T) {
-	d, b := rig(t, walks(2), samplertest.Say("pull jade"))
+func TestStripNeedsATokenThatEndsThoughts(t *testing.T) {
+	d, b := newDriver(t, corridors(2), samplertest.Say("pull jade"))
 	d.Thinking = chat.ThinkingStrip
 	err := d.ChatTemplate.CanStrip()
-	if err == nil || !strings.Contains(err.Error(), "</think> is not one token") || !strings.Contains(err.Error(), `hint: sampler.thinking = "keep"`) {
+	if err == nil || !strings.Contains(err.Error(), "</think> is not a single token") ||
+		!strings.Contains(err.Error(), `hint: sampler.thinking = "keep"`) {
 		t.Errorf("can strip: %v", err)
 	}
 	if got := d.Run(t.Context(), spec()); got.Err != err.Error() || len(b.Calls()) != 0 {
@@ -127,34 +133,39 @@ func TestStrippingIsRefusedWhereNoTokenEndsAThought(t *testing.T) {
 	}
 }
 
-// Under a template that is not stable the server's own rendering decides, and
-// the trajectory says why it has a row per turn.
+// Under an unstable template every prompt is the server's own rendering, and the trajectory has a row per turn and the
+// reason.
 func TestUnstableTemplatesGiveARowPerTurn(t *testing.T) {
 	m := chattest.ChatML
 	m.Render = chattest.RenderQwen3
 	for _, mode := range []chat.Thinking{chat.ThinkingKeep, chat.ThinkingStrip} {
-		d, b := rigOf(t, m, chat.TemplateAuto, walks(3), samplertest.Say("<think>\nhm\n</think>\n\npull jade"), "<think>", "</think>")
+		d, b := newDriverOf(t, m, chat.TemplateAuto, corridors(3), samplertest.Say("<think>\nhm\n</think>\n\npull jade"),
+			"<think>", "</think>")
 		d.Thinking = mode
 		s := spec()
 		s.MaxTokens = 60
-		s.Recall = remember(prompt.Tip{ID: 4, Text: "At iron pull jade."})
+		s.Recall = recalls(prompt.Tip{ID: 4, Text: "At iron pull jade."})
 		got := d.Run(t.Context(), s)
-		if got.Failed() || len(got.RowsWithTips) != 3 || len(got.RowsWithoutTips) != 3 || got.Splits != 2 || got.SplitReasons[rollout.SplitTemplate] != 2 {
+		if got.Failed() || len(got.RowsWithTips) != 3 || len(got.RowsWithoutTips) != 3 || got.Splits != 2 ||
+			got.SplitReasons[rollout.SplitTemplate] != 2 {
 			t.Fatalf("%s: %d and %d rows, %v", got.Err, len(got.RowsWithTips), len(got.RowsWithoutTips), got.SplitReasons)
 		}
 		if got.Unstable != d.ChatTemplate.Unstable() || got.Unstable == "" {
 			t.Errorf("unstable: %q", got.Unstable)
 		}
 		last := b.Decode(b.Calls()[2].Request.Prompt)
-		if strings.Contains(last, "hm") || strings.Count(last, "At iron") != 1 || strings.Contains(b.Decode(got.RowsWithoutTips[2].Tokens), "At iron") {
+		if strings.Contains(last, "hm") || strings.Count(last, "At iron") != 1 ||
+			strings.Contains(b.Decode(got.RowsWithoutTips[2].Tokens), "At iron") {
 			t.Errorf("%s: the last prompt is %q", mode, last)
 		}
-		if err := d.Reflect(t.Context(), &got, s.Policy, rollout.ReflectSpec{MaxTokens: 60}); err != nil || got.Tip != "pull jade" {
+		if err := d.Reflect(t.Context(), &got, s.Policy, rollout.ReflectSpec{MaxTokens: 60}); err != nil ||
+			got.Tip != "pull jade" {
 			t.Errorf("%v, tip %q", err, got.Tip)
 		}
-		asked := b.Decode(b.Calls()[3].Request.Prompt)
-		if strings.Contains(asked, "At iron") || strings.Count(asked, "pull jade") != 3 || !strings.HasSuffix(asked, "Write one tip.<|im_end|>\n<|im_start|>assistant\n") {
-			t.Errorf("reflects on %q", asked)
+		reflection := b.Decode(b.Calls()[3].Request.Prompt)
+		if strings.Contains(reflection, "At iron") || strings.Count(reflection, "pull jade") != 3 ||
+			!strings.HasSuffix(reflection, "Write one tip.<|im_end|>\n<|im_start|>assistant\n") {
+			t.Errorf("the reflection's prompt is %q", reflection)
 		}
 	}
 }

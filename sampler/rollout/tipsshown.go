@@ -6,21 +6,19 @@ import (
 	"github.com/empo2/empo2/sampler/prompt"
 )
 
-// tipsShown remembers which tips stand in the conversation, so that none is shown
-// twice. Under KeepLatest earlier tips have left the prompt and may come
-// again; only doubles within a turn are dropped.
+// tipsShown records the tips that the conversation shows, so that no tip is shown twice. Under KeepLatest only the tips
+// of the current turn count, because earlier tips have left the prompt.
 type tipsShown struct {
-	forget bool
-	ids    map[int64]bool
-	texts  map[string]bool
+	latestOnly bool
+	ids        map[int64]bool
+	texts      map[string]bool
 }
 
 func newTipsShown(k Keep) *tipsShown {
-	return &tipsShown{forget: k == KeepLatest, ids: map[int64]bool{}, texts: map[string]bool{}}
+	return &tipsShown{latestOnly: k == KeepLatest, ids: map[int64]bool{}, texts: map[string]bool{}}
 }
 
-// pick returns the first distinct tips that do not stand in the conversation
-// yet, at most limit (0: all).
+// pick returns the first limit (0: all) distinct tips that the conversation does not show yet.
 func (s *tipsShown) pick(tips []prompt.Tip, limit int) []prompt.Tip {
 	var picked []prompt.Tip
 	for _, t := range tips {
@@ -35,9 +33,9 @@ func (s *tipsShown) pick(tips []prompt.Tip, limit int) []prompt.Tip {
 	return picked
 }
 
-// add records tips that a sampled prompt has shown.
+// add records the tips of a prompt that was sampled from.
 func (s *tipsShown) add(tips []prompt.Tip) {
-	if s.forget {
+	if s.latestOnly {
 		return
 	}
 	for _, t := range tips {

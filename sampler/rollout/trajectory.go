@@ -11,33 +11,31 @@ import (
 	"github.com/empo2/empo2/sampler/prompt"
 )
 
-// Recalled is what the memory says about a state.
+// Recalled is the memory's answer for a state.
 type Recalled struct {
-	Tips    []prompt.Tip // best first; how many is the memory's business
-	Similar int          // stored states or tips that resemble this one; the bonus is 1/(1+Similar)
+	Tips    []prompt.Tip // best first; the memory decides how many
+	Similar int          // number of similar states or tips in memory; the intrinsic reward is 1/(1+Similar)
 }
 
-// RecallFunc asks the memory about a state. It must be safe for concurrent
-// use.
+// RecallFunc asks the memory for tips on a state. It must be safe for concurrent use.
 type RecallFunc func(ctx context.Context, scope, state string) (Recalled, error)
 
-// EpisodeSpec says everything about an episode before it starts. The same
-// EpisodeSpec with the same memory is sampled with the same seeds.
+// EpisodeSpec describes an episode before it starts. The same EpisodeSpec with the same memory uses the same seeds.
 type EpisodeSpec struct {
 	Task    envs.Task
-	Step    int64 // training step that it belongs to
-	Group   int
-	Episode int // within the group
+	Step    int64 // training step
+	Group   int   // within the step
+	Episode int   // within the group
 	Seed    uint64
-	Policy  sampler.Policy
+	Policy  sampler.Policy // the version to sample from
 
 	Temperature float64  // 0 is greedy
 	TopP        float64  // nucleus sampling; 0 and 1: off
-	TopK        int      // sampling from the most likely tokens; 0: off
+	TopK        int      // sampling from the K most likely tokens; 0: off
 	Stop        []string // strings that end a reply
-	MaxSteps    int      // actions at most; 0: until the environment ends it
-	MaxTokens   int      // tokens of an action at most
-	MaxPrompt   int      // tokens of a prompt at most; 0: no limit of ours
+	MaxTurns    int      // limit of turns; 0: until the environment ends the episode
+	MaxTokens   int      // limit of tokens of a reply
+	MaxPrompt   int      // limit of tokens of a prompt; 0: only the server limits it
 
 	Recall RecallFunc // nil: no memory
 	Keep   Keep       // empty: KeepAll
@@ -47,49 +45,44 @@ type EpisodeSpec struct {
 type StopReason string
 
 const (
-	// StopTerminated: the environment ended the episode.
+	// StopTerminated means that the environment ended the episode.
 	StopTerminated StopReason = "terminated"
-	// StopTruncated: a limit of the environment ended the episode.
+	// StopTruncated means that a limit of the environment ended the episode.
 	StopTruncated StopReason = "truncated"
-	// StopMaxSteps: the policy had acted MaxSteps times.
-	StopMaxSteps StopReason = "max_steps"
-	// StopContextFull: the next prompt would have been too long; it was not
-	// sampled from, and everything before it counts.
+	// StopMaxTurns means that the episode had MaxTurns turns. The value is the one that existing runs have stored.
+	StopMaxTurns StopReason = "max_steps"
+	// StopContextFull means that the next prompt was too long. It was not sampled from. The turns before it count.
 	StopContextFull StopReason = "context_full"
-	// StopFailed: the server, the environment or the memory failed, or the run
-	// was cancelled; Err says which. Such an episode is never trained on.
+	// StopFailed means that the server, the environment or the memory failed, or that the run was cancelled. Err has the
+	// reason. The episode is never used for training.
 	StopFailed StopReason = "failed"
 )
 
 // Turn is one observation → action → reward.
 type Turn struct {
 	Observation envs.Observation `json:"observation"`
-	// Tips are those that this turn showed and no earlier one (KeepAll), or
-	// all that it showed (KeepLatest).
+	// Tips are the tips that this turn added to the prompt.
 	Tips []prompt.Tip `json:"tips,omitempty"`
-	// Prompt are the messages that this turn added to the conversation, in
-	// typed spans: the task before the first turn, then feedback, tips, state.
+	// Prompt are the messages that this turn added to the conversation. The first turn has the system message too.
 	Prompt []chat.Message `json:"prompt"`
-	// Similar is what the memory counted; -1 if it was not asked.
+	// Similar is the memory's count ([Recalled]); -1: the memory was not asked.
 	Similar   int              `json:"similar"`
-	PromptLen int              `json:"prompt_len"` // tokens; 0 without a template
-	IDs       []int32          `json:"ids"`
-	Logprobs  sampler.Logprobs `json:"logprobs"` // one per id, as the server gave them
-	// Action is what stands behind the thought, if there was one, in what the
-	// policy wrote, without white space around. Text is all that it wrote,
-	// where that is more.
-	Action  string               `json:"action"`
+	PromptLen int              `json:"prompt_len"` // in tokens; 0 without a chat template
+	IDs       []int32          `json:"ids"`        // sampled ids
+	Logprobs  sampler.Logprobs `json:"logprobs"`   // in nats, one per id, as returned by the server
+	// Action is the policy's reply without a thought and without surrounding white space.
+	Action string `json:"action"`
+	// Text is the complete reply; empty: it is equal to Action.
 	Text    string               `json:"text,omitempty"`
 	Finish  sampler.FinishReason `json:"finish"`
 	Version int                  `json:"version"` // of the policy that answered
-	Reward  float64              `json:"reward"`  // of the environment
-	Score   float64              `json:"score"`
-	Took    time.Duration        `json:"took"`   // whole turn
-	Sample  time.Duration        `json:"sample"` // of it, waiting for the policy
+	Reward  float64              `json:"reward"`  // from the environment
+	Score   float64              `json:"score"`   // from the environment
+	Took    time.Duration        `json:"took"`    // duration of the turn
+	Sample  time.Duration        `json:"sample"`  // part of Took: waiting for the policy
 }
 
-// Trajectory is a finished or failed episode. It holds values only and
-// survives JSON unchanged.
+// Trajectory is a finished or failed episode. It contains only values and does not change in a round trip through JSON.
 type Trajectory struct {
 	Task        envs.Task      `json:"task"`
 	Step        int64          `json:"step"`
@@ -98,40 +91,37 @@ type Trajectory struct {
 	Seed        uint64         `json:"seed"`
 	Policy      sampler.Policy `json:"policy"`
 	Temperature float64        `json:"temperature"`
-	Memory      bool           `json:"memory"` // the memory was asked
+	Memory      bool           `json:"memory"` // the spec had a RecallFunc
 
 	Turns     []Turn           `json:"turns"`
 	Final     envs.Observation `json:"final"` // after the last action
 	Stop      StopReason       `json:"stop"`
 	Err       string           `json:"err,omitempty"` // only with StopFailed
-	Attempts  int              `json:"attempts"`      // how often it was run; 0: never started
+	Attempts  int              `json:"attempts"`      // number of runs, retries included; 0: never started
 	EnvReturn float64          `json:"env_return"`    // sum of the environment's rewards
 	Score     float64          `json:"score"`         // the environment's last score
-	Success   bool             `json:"success"`
+	Success   bool             `json:"success"`       // the environment reported success
 
-	// RowsWithTips are the rows as they were sampled, RowsWithoutTips the same
-	// without tips; equal if no tip was shown. There are none if the episode was
-	// played on messages. Splits counts the cuts of RowsWithTips, SplitReasons
-	// those of each reason.
-	RowsWithTips    []Row               `json:"rows_with_tips"`
-	RowsWithoutTips []Row               `json:"rows_without_tips"`
-	Splits          int                 `json:"splits"`
-	SplitReasons    map[SplitReason]int `json:"split_reasons,omitempty"`
-	// Unstable says why the template could not render incrementally; empty: it
-	// could.
+	// RowsWithTips are the rows as they were sampled. RowsWithoutTips have the same sampled ids after prompts without
+	// tips, for off-policy training. Both are equal if no tip was shown, and empty without a chat template.
+	RowsWithTips    []Row `json:"rows_with_tips"`
+	RowsWithoutTips []Row `json:"rows_without_tips"`
+	// Splits counts the splits of RowsWithTips: there are Splits+1 rows. SplitReasons counts them by reason.
+	Splits       int                 `json:"splits"`
+	SplitReasons map[SplitReason]int `json:"split_reasons,omitempty"`
+	// Unstable says why the chat template cannot render incrementally ([chat.Template.Unstable]); empty: it can.
 	Unstable string `json:"unstable,omitempty"`
 
-	// What the policy wrote when it was asked for a tip; empty if it wrote
-	// nothing. TipIDs are nil only if it was not asked.
+	// The result of [Driver.Reflect]. Tip is empty if the policy wrote none. TipIDs are nil only if it was not asked.
 	Tip         string           `json:"tip"`
 	TipIDs      []int32          `json:"tip_ids"`
-	TipLogprobs sampler.Logprobs `json:"tip_logprobs,omitempty"`
-	TipVersion  int              `json:"tip_version"`
+	TipLogprobs sampler.Logprobs `json:"tip_logprobs,omitempty"` // in nats, one per id
+	TipVersion  int              `json:"tip_version"`            // of the policy that wrote the tip
 
 	Took time.Duration `json:"took"`
 }
 
-// newTrajectory copies what s says about the episode.
+// newTrajectory copies the fields of s.
 func newTrajectory(s EpisodeSpec) Trajectory {
 	return Trajectory{
 		Task: s.Task, Step: s.Step, Group: s.Group, Episode: s.Episode, Seed: s.Seed,
@@ -139,10 +129,10 @@ func newTrajectory(s EpisodeSpec) Trajectory {
 	}
 }
 
-// Failed reports whether the episode was lost.
+// Failed reports whether the episode failed.
 func (t *Trajectory) Failed() bool { return t.Stop == StopFailed }
 
-// Rows are the rows with tips as sampled, or without.
+// Rows returns RowsWithTips or RowsWithoutTips.
 func (t *Trajectory) Rows(tips bool) []Row {
 	if tips {
 		return t.RowsWithTips
@@ -150,7 +140,7 @@ func (t *Trajectory) Rows(tips bool) []Row {
 	return t.RowsWithoutTips
 }
 
-// text is all that the policy wrote.
+// text returns the complete reply of the policy.
 func (t Turn) text() string {
 	if t.Text != "" {
 		return t.Text
@@ -158,7 +148,7 @@ func (t Turn) text() string {
 	return t.Action
 }
 
-// States lists the states visited, in order.
+// States returns the states of all turns in order.
 func (t *Trajectory) States() []string {
 	states := make([]string, len(t.Turns))
 	for i, turn := range t.Turns {
@@ -167,7 +157,7 @@ func (t *Trajectory) States() []string {
 	return states
 }
 
-// session is the key that keeps an episode on one slot or replica.
+// session returns the key that keeps an episode on one slot or replica.
 func (t *Trajectory) session() string {
 	return fmt.Sprintf("s%d-g%d-e%d", t.Step, t.Group, t.Episode)
 }

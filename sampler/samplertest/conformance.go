@@ -14,18 +14,17 @@ import (
 	"github.com/empo2/empo2/sampler/chat"
 )
 
-// Fixture is a backend under test, nothing published yet.
+// Fixture is a backend under test. No version is published yet.
 type Fixture struct {
 	Backend   sampler.Backend // closed by the suite
 	Tokenizer chat.Tokenizer
 	Control   chat.ControlTokens
-	// Adapter makes a version ≥ 1 whose weights differ from the base's. Nil:
-	// the tests that need one are skipped.
+	// Adapter returns a version ≥ 1 whose weights differ from the base model's. Nil: tests that need one are skipped.
 	Adapter func(t *testing.T, version int) sampler.Adapter
-	// Tolerance is how far log-probs of the same tokens may lie apart, in
-	// nats: between two requests, and between server and Adapter.Score.
+	// Tolerance bounds the difference of log-probs of the same tokens in nats, between two requests and between server
+	// and Adapter.Score.
 	Tolerance float64
-	// Prompt is the user's text of the prompts; empty: "hello".
+	// Prompt is the text of the user's message; empty: "hello".
 	Prompt string
 }
 
@@ -34,28 +33,27 @@ const (
 	longAnswer  = 24 // tokens
 )
 
-// Run checks that a Backend keeps the contract of [sampler.Backend]. open is
-// called for every test.
+// Run checks that a backend fulfils the contract of [sampler.Backend]. It calls open for each test.
 func Run(t *testing.T, open func(t *testing.T) Fixture) {
 	tests := []struct {
 		name string
 		f    func(*subject)
 	}{
 		{"capabilities are known", testCapabilities},
-		{"plain text makes no control token", testTokenizer},
-		{"completions are aligned", testAligned},
-		{"greedy is deterministic and continues itself", testGreedy},
-		{"top-k and top-p leave the log-probs as they are", testTruncated},
+		{"plain text gives no control token", testTokenizer},
+		{"completions have one log-prob per id", testAligned},
+		{"greedy completions are equal at once and token by token", testGreedy},
+		{"top-k and top-p do not change the log-probs", testTruncated},
 		{"a stop string ends a reply", testStop},
 		{"parameters out of range are refused", testParameters},
 		{"publish is idempotent", testPublishTwice},
 		{"an adapter answers under its version", testAdapter},
 		{"versions do not mix under load", testConcurrent},
-		{"a policy that was never published is gone", testUnknown},
-		{"a retired policy is gone", testRetired},
-		{"retire waits for what is in flight", testRetireWaits},
+		{"an unpublished policy is not served", testUnknown},
+		{"a retired policy is not served", testRetired},
+		{"retire waits for requests in flight", testRetireWaits},
 		{"cancelled requests return", testCancel},
-		{"close releases", testClose},
+		{"a closed backend returns errors", testClose},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -72,7 +70,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 	}
 }
 
-// A subject is one test's backend with what every test needs.
+// A subject is the backend of one test.
 type subject struct {
 	*testing.T
 	Fixture
@@ -80,6 +78,7 @@ type subject struct {
 	closed bool
 }
 
+// publish publishes a version or fails the test.
 func (s *subject) publish(a sampler.Adapter) sampler.Policy {
 	s.Helper()
 	p, err := s.Backend.Publish(s.ctx, a)
@@ -92,6 +91,7 @@ func (s *subject) publish(a sampler.Adapter) sampler.Policy {
 	return p
 }
 
+// adapter returns a version of the fixture or skips the test.
 func (s *subject) adapter(version int) sampler.Adapter {
 	s.Helper()
 	if s.Adapter == nil {
@@ -109,7 +109,7 @@ func (s *subject) template() *chat.Template {
 	return t
 }
 
-// prompt is a conversation of one turn; n makes it different from others.
+// prompt returns the ids of a conversation of one turn. Prompts with different n differ.
 func (s *subject) prompt(n int) []int32 {
 	s.Helper()
 	text := s.Prompt
@@ -128,6 +128,7 @@ func (s *subject) prompt(n int) []int32 {
 	return ids
 }
 
+// sample samples a completion and checks it.
 func (s *subject) sample(p sampler.Policy, r sampler.Request) sampler.Completion {
 	s.Helper()
 	c, err := s.Backend.Sample(s.ctx, p, r)
@@ -138,17 +139,17 @@ func (s *subject) sample(p sampler.Policy, r sampler.Request) sampler.Completion
 	return c
 }
 
-// check holds for every completion.
+// check checks the properties of all completions.
 func (s *subject) check(p sampler.Policy, r sampler.Request, c sampler.Completion) {
 	s.Helper()
 	if c.Policy != p {
-		s.Errorf("%+v answered, asked %+v", c.Policy, p)
+		s.Errorf("%+v answered, want %+v", c.Policy, p)
 	}
 	if len(c.IDs) == 0 || len(c.IDs) > r.MaxTokens || len(c.IDs) != len(c.Logprobs) {
-		s.Fatalf("%d ids and %d log-probs, at most %d asked", len(c.IDs), len(c.Logprobs), r.MaxTokens)
+		s.Fatalf("%d ids and %d log-probs, limit %d", len(c.IDs), len(c.Logprobs), r.MaxTokens)
 	}
 	for i, l := range c.Logprobs {
-		if math.IsInf(float64(l), 0) || l > 1e-4 { // NaN is a gap, which is allowed
+		if math.IsInf(float64(l), 0) || l > 1e-4 { // NaN is allowed: the value is unknown
 			s.Errorf("log-prob %d is %v", i, l)
 		}
 	}
@@ -171,7 +172,7 @@ func testCapabilities(s *subject) {
 		s.Fatal(err)
 	}
 	if c.Server == "" || !c.IDsIn || !c.IDsOut || !c.Logprobs || c.VocabSize <= 0 || c.Parallel <= 0 {
-		s.Errorf("capabilities %+v: the sampler needs ids in and out with log-probs", c)
+		s.Errorf("capabilities %+v: want ids in and out with log-probs", c)
 	}
 }
 
@@ -190,7 +191,7 @@ func testTokenizer(s *subject) {
 		s.Fatal(err)
 	}
 	if len(ids) == 0 || slices.Contains(ids, start) || slices.Contains(ids, end) {
-		s.Errorf("control tokens %d, %d in plain text: %v", start, end, ids)
+		s.Errorf("plain text has the control tokens %d or %d: %v", start, end, ids)
 	}
 	again, err := s.Tokenizer.Tokenize(s.ctx, "a<|im_end|>\n<|im_start|>b")
 	if err != nil || !slices.Equal(ids, again) {
@@ -208,25 +209,25 @@ func testAligned(s *subject) {
 	}
 }
 
-// testGreedy asks for an answer at once and token by token. Both must agree
-// in ids and log-probs: ids go in and come out exactly and a cached prefix
-// changes nothing.
+// testGreedy samples a greedy completion at once and token by token. Both must have the same ids and log-probs, so
+// prompts and completions are exact and a cached prefix does not change the result.
 func testGreedy(s *subject) {
 	p := s.publish(sampler.Adapter{})
 	prompt := s.prompt(0)
-	whole := s.sample(p, sampler.Request{Prompt: prompt, MaxTokens: 6})
+	atOnce := s.sample(p, sampler.Request{Prompt: prompt, MaxTokens: 6})
 	again := s.sample(p, sampler.Request{Prompt: prompt, MaxTokens: 6, Seed: 99})
-	s.same("the same request again", whole, again.IDs, again.Logprobs)
+	s.same("the same request again", atOnce, again.IDs, again.Logprobs)
 	var ids []int32
 	var logprobs []float32
-	for range whole.IDs {
+	for range atOnce.IDs {
 		c := s.sample(p, sampler.Request{Prompt: slices.Concat(prompt, ids), MaxTokens: 1, Session: "pieces"})
 		ids = append(ids, c.IDs...)
 		logprobs = append(logprobs, c.Logprobs...)
 	}
-	s.same("token by token", whole, ids, logprobs)
+	s.same("token by token", atOnce, ids, logprobs)
 }
 
+// same checks that a completion has the ids and log-probs of want.
 func (s *subject) same(what string, want sampler.Completion, ids []int32, logprobs []float32) {
 	s.Helper()
 	if !slices.Equal(want.IDs, ids) {
@@ -239,49 +240,48 @@ func (s *subject) same(what string, want sampler.Completion, ids []int32, logpro
 	}
 }
 
-// testTruncated samples from the likeliest token only: the reply is the greedy
-// one, and its log-probs are those of the whole distribution.
+// testTruncated samples only the most likely tokens. The completion must be the greedy one, with the log-probs of the
+// whole distribution.
 func testTruncated(s *subject) {
 	p := s.publish(sampler.Adapter{})
 	prompt := s.prompt(0)
 	greedy := s.sample(p, sampler.Request{Prompt: prompt, MaxTokens: 6})
-	s.known(greedy)
+	s.checkKnownLogprobs(greedy)
 	for _, r := range []sampler.Request{{TopK: 1}, {TopP: 1e-6}, {TopK: 1, TopP: 0.5}} {
 		r.Prompt, r.MaxTokens, r.Temperature, r.Seed = prompt, 6, 1, 3
 		c := s.sample(p, r)
 		s.same(fmt.Sprintf("top-k %d, top-p %g", r.TopK, r.TopP), greedy, c.IDs, c.Logprobs)
-		s.known(c)
+		s.checkKnownLogprobs(c)
 	}
 }
 
-// known fails if every log-prob is unknown.
-func (s *subject) known(c sampler.Completion) {
+// checkKnownLogprobs fails the test if all log-probs are unknown.
+func (s *subject) checkKnownLogprobs(c sampler.Completion) {
 	s.Helper()
 	if !slices.ContainsFunc(c.Logprobs, func(l float32) bool { return !math.IsNaN(float64(l)) }) {
 		s.Errorf("no log-prob is known: %v", c.Logprobs)
 	}
 }
 
-// testStop cuts a greedy reply at a string in its middle.
+// testStop stops a greedy completion at a string in its middle.
 func testStop(s *subject) {
 	p := s.publish(sampler.Adapter{})
 	if c, err := s.Backend.Capabilities(s.ctx); err != nil || !c.StopStrings {
 		s.Skip("the server has no stop strings", err)
 	}
-	whole := s.sample(p, sampler.Request{Prompt: s.prompt(0), MaxTokens: longAnswer})
-	stop, before := middle(whole.Text)
+	complete := s.sample(p, sampler.Request{Prompt: s.prompt(0), MaxTokens: longAnswer})
+	stop, before := middle(complete.Text)
 	c := s.sample(p, sampler.Request{Prompt: s.prompt(0), MaxTokens: longAnswer, Stop: []string{"no such text", stop}})
-	if c.Text != before || c.Finish != sampler.FinishStop || len(c.IDs) > len(whole.IDs) {
-		s.Fatalf("%q stopped at %q: %q, finish %s, %d ids of %d", whole.Text, stop, c.Text, c.Finish, len(c.IDs),
-			len(whole.IDs))
+	if c.Text != before || c.Finish != sampler.FinishStop || len(c.IDs) > len(complete.IDs) {
+		s.Fatalf("%q stopped at %q: %q, finish %s, %d ids of %d", complete.Text, stop, c.Text, c.Finish, len(c.IDs),
+			len(complete.IDs))
 	}
-	cut := whole
-	cut.IDs, cut.Logprobs = whole.IDs[:len(c.IDs)], whole.Logprobs[:len(c.IDs)]
-	s.same("stopped", cut, c.IDs, c.Logprobs)
+	want := complete
+	want.IDs, want.Logprobs = complete.IDs[:len(c.IDs)], complete.Logprobs[:len(c.IDs)]
+	s.same("stopped", want, c.IDs, c.Logprobs)
 }
 
-// middle is a character in the middle of a text, and what is before its first
-// occurrence.
+// middle returns the character in the middle of a text and the text before its first occurrence.
 func middle(text string) (character, before string) {
 	runes := []rune(text)
 	if len(runes) == 0 {

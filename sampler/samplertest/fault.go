@@ -1,29 +1,28 @@
 package samplertest
 
-// Fault is something that goes wrong with one answer of a fake server.
+// Fault is a fault of one answer of a fake server. The zero value is no fault.
 type Fault string
 
-// The faults. The zero value is none.
+// The faults of all fake servers.
 const (
-	FaultHang       Fault = "hang"         // no answer until the client gives up
-	FaultBusy       Fault = "busy"         // 503, as while the model loads
-	FaultCut        Fault = "cut"          // the connection breaks within the body
+	FaultHang       Fault = "hang"         // no answer until the client cancels
+	FaultBusy       Fault = "busy"         // status 503, or 429 of an OpenAI server
+	FaultCut        Fault = "cut"          // the connection breaks in the middle of the body
 	FaultGarbage    Fault = "garbage"      // 200 with a body that is not JSON
-	FaultWrongIDs   Fault = "wrong ids"    // the probabilities are of other ids
+	FaultWrongIDs   Fault = "wrong ids"    // the log-probs belong to other ids
 	FaultBadID      Fault = "bad id"       // an id outside the vocabulary
-	FaultNoLogprobs Fault = "no log-probs" // completion_probabilities is missing
-	FaultGap        Fault = "gap"          // the first token has no entry, as for incomplete UTF-8
-	FaultNaN        Fault = "nan"          // the last entry's logprob is null
+	FaultNoLogprobs Fault = "no log-probs" // the log-probs are missing
+	FaultGap        Fault = "gap"          // the log-prob of the first token is missing, as for incomplete UTF-8
+	FaultNaN        Fault = "nan"          // the log-prob of the last token is null
 	FaultWrongModel Fault = "wrong model"  // another version answers
-	FaultEmpty      Fault = "empty"        // no token at all
+	FaultEmpty      Fault = "empty"        // no token
 )
 
-// More faults, of servers that load adapters while they run.
+// Faults of servers that load adapters at run time.
 const (
-	FaultTooMany Fault = "too many" // more tokens than were asked for
-	FaultDie     Fault = "die"      // the server dies with the request in flight
+	FaultTooMany Fault = "too many" // more tokens than requested
+	FaultDie     Fault = "die"      // the server dies during the request
 )
 
-// FaultNoEnd is an answer of text without its end: Ollama gives up when a
-// model repeats itself and does not report it.
+// FaultNoEnd is an answer without its last part. Ollama stops without an error if a model repeats itself.
 const FaultNoEnd Fault = "no end"

@@ -11,7 +11,7 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// testAdapter holds the adapter's answers against its trainer and the base.
+// testAdapter compares the adapter's completions with its trainer and with the base model.
 func testAdapter(s *subject) {
 	base := s.publish(sampler.Adapter{})
 	a := s.adapter(1)
@@ -21,15 +21,15 @@ func testAdapter(s *subject) {
 	}
 	prompt := s.prompt(0)
 	c := s.sample(p, sampler.Request{Prompt: prompt, MaxTokens: longAnswer, Temperature: 1, Seed: 5})
-	s.scored(a, prompt, c)
+	s.checkScores(a, prompt, c)
 	before := s.sample(base, sampler.Request{Prompt: prompt, MaxTokens: longAnswer, Temperature: 1, Seed: 5})
 	if slices.Equal(c.IDs, before.IDs) && MaxDiff(c.Logprobs, before.Logprobs) <= s.Tolerance {
-		s.Error("the adapter answers as the base: it is not applied")
+		s.Error("the adapter answers as the base model: it is not applied")
 	}
 }
 
-// scored compares a completion with the trainer's log-probs.
-func (s *subject) scored(a sampler.Adapter, prompt []int32, c sampler.Completion) {
+// checkScores compares a completion with the trainer's log-probs.
+func (s *subject) checkScores(a sampler.Adapter, prompt []int32, c sampler.Completion) {
 	s.Helper()
 	if a.Score == nil {
 		return
@@ -43,7 +43,7 @@ func (s *subject) scored(a sampler.Adapter, prompt []int32, c sampler.Completion
 	}
 }
 
-// MaxDiff is the largest |a−b|; gaps (NaN) do not count.
+// MaxDiff returns the largest |a−b|. Values that are NaN in a or b do not count.
 func MaxDiff(a, b []float32) float64 {
 	var largest float64
 	for i := range a {
@@ -54,8 +54,8 @@ func MaxDiff(a, b []float32) float64 {
 	return largest
 }
 
-// testConcurrent asks two versions at the same time. Every greedy answer must
-// be the one that its version gave alone.
+// testConcurrent samples from two versions at the same time. Every greedy completion must equal the one that its
+// version gave without load.
 func testConcurrent(s *subject) {
 	policies := []sampler.Policy{s.publish(sampler.Adapter{}), s.publish(s.adapter(1))}
 	prompt := s.prompt(0)
@@ -81,7 +81,8 @@ func testConcurrent(s *subject) {
 	}
 }
 
-func (s *subject) gone(p sampler.Policy) {
+// checkGone checks that a policy is not served.
+func (s *subject) checkGone(p sampler.Policy) {
 	s.Helper()
 	_, err := s.Backend.Sample(s.ctx, p, sampler.Request{Prompt: s.prompt(0), MaxTokens: 1})
 	if !errors.Is(err, sampler.ErrPolicyGone) {
@@ -91,7 +92,7 @@ func (s *subject) gone(p sampler.Policy) {
 
 func testUnknown(s *subject) {
 	s.publish(sampler.Adapter{})
-	s.gone(sampler.Policy{Version: 41, Name: "policy-v000041"})
+	s.checkGone(sampler.Policy{Version: 41, Name: "policy-v000041"})
 }
 
 func testRetired(s *subject) {
@@ -99,15 +100,14 @@ func testRetired(s *subject) {
 	if err := s.Backend.Retire(s.ctx, p); err != nil {
 		s.Fatal(err)
 	}
-	s.gone(p)
+	s.checkGone(p)
 	if err := s.Backend.Retire(s.ctx, p); err != nil {
 		s.Errorf("retire again: %v", err)
 	}
 	s.sample(base, sampler.Request{Prompt: s.prompt(0), MaxTokens: 2, Temperature: 1, Seed: 1})
 }
 
-// testRetireWaits retires a version under load. Every request is answered
-// completely or refused as gone, never cut off.
+// testRetireWaits retires a version under load. Every request must be answered completely or fail with ErrPolicyGone.
 func testRetireWaits(s *subject) {
 	base, p := s.publish(sampler.Adapter{}), s.publish(s.adapter(1))
 	r := sampler.Request{Prompt: s.prompt(0), MaxTokens: longAnswer, Temperature: 1, Seed: 3}
@@ -137,14 +137,14 @@ func testRetireWaits(s *subject) {
 	for c := range answers {
 		s.check(p, r, c)
 	}
-	s.gone(p)
+	s.checkGone(p)
 	s.sample(base, sampler.Request{Prompt: s.prompt(0), MaxTokens: 2})
 }
 
 func testCancel(s *subject) {
 	p := s.publish(sampler.Adapter{})
 	r := sampler.Request{Prompt: s.prompt(0), MaxTokens: longAnswer, Temperature: 1, Seed: 1}
-	reason := errors.New("the test has changed its mind")
+	reason := errors.New("the test cancelled the request")
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	var group errgroup.Group
 	for range 8 {
@@ -152,7 +152,7 @@ func testCancel(s *subject) {
 			c, err := s.Backend.Sample(ctx, p, r)
 			switch {
 			case err == nil:
-				s.check(p, r, c) // was faster
+				s.check(p, r, c) // finished before the cancellation
 			case !errors.Is(err, context.Canceled) && !errors.Is(err, reason):
 				return err
 			}

@@ -10,9 +10,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// tossing writes one of several texts that share beginnings; the version
-// shifts the odds.
-func tossing(version int, _ []int32) []Choice {
+// branching is a script with several texts that have a common beginning. Their probabilities depend on the version.
+func branching(version int, _ []int32) []Choice {
 	return []Choice{
 		{"pull jade", 3},
 		{"pull amber", 1 + float64(version)},
@@ -23,7 +22,7 @@ func tossing(version int, _ []int32) []Choice {
 
 func TestScriptedConforms(t *testing.T) {
 	Run(t, func(*testing.T) Fixture {
-		b := NewScripted(NewTokenizer(" jade", " amber", "pull"), tossing)
+		b := NewScripted(NewTokenizer(" jade", " amber", "pull"), branching)
 		return Fixture{
 			Backend: b, Tokenizer: b, Control: b, Tolerance: 1e-6,
 			Adapter: func(_ *testing.T, version int) sampler.Adapter { return b.Adapter(version) },

@@ -10,36 +10,35 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// Choice is one continuation that a scripted policy may write. The end token
-// is added.
+// Choice is one possible reply of a scripted policy, without the end token.
 type Choice struct {
 	Text   string
 	Weight float64 // relative to the other choices; not negative
 }
 
-// Script is a policy: what it may write after prompt, per version. It must be
-// a pure function, safe for concurrent use, and give at least one choice of
-// positive weight. Its log-probs are exact: the probability of a token is the
-// share of the choices that begin with it.
+// Script is a policy as a function: it returns the possible replies of a version to a prompt. It must be a pure
+// function that is safe for concurrent use and returns at least one choice of positive weight. The probability of a
+// token is the share of the weights of the choices that continue with it, so that log-probs are exact.
 type Script func(version int, prompt []int32) []Choice
 
-// Say is the script that always writes text.
+// Say returns the script that always replies with text.
 func Say(text string) Script {
 	return func(int, []int32) []Choice { return []Choice{{text, 1}} }
 }
 
-// A Policy is a script and the tokenizer that its choices are written in.
+// A Policy is a script and the tokenizer of its choices.
 type Policy struct {
 	Tokenizer *Tokenizer
 	Script    Script
 }
 
-// A path is one choice in tokens.
+// A path is one choice as token ids, with the end token.
 type path struct {
 	ids    []int32
 	weight float64
 }
 
+// paths returns the choices of positive weight.
 func (p Policy) paths(version int, prompt []int32) []path {
 	var paths []path
 	for _, c := range p.Script(version, prompt) {
@@ -50,8 +49,7 @@ func (p Policy) paths(version int, prompt []int32) []path {
 	return paths
 }
 
-// next splits the paths by their token at position k and returns the tokens
-// in order with their probabilities.
+// next returns the tokens of the paths at position k, sorted, with their probabilities.
 func next(paths []path, k int) (ids []int32, probs []float64) {
 	weights := map[int32]float64{}
 	var total float64
@@ -69,7 +67,7 @@ func next(paths []path, k int) (ids []int32, probs []float64) {
 	return ids, probs
 }
 
-// follow keeps the paths that have id at position k.
+// follow returns the paths that have id at position k.
 func follow(paths []path, k int, id int32) []path {
 	var kept []path
 	for _, p := range paths {
@@ -80,11 +78,11 @@ func follow(paths []path, k int, id int32) []path {
 	return kept
 }
 
-// Sample writes after the prompt as a server would. What the prompt holds of
-// the opened message is continued; it is nothing if no choice begins so.
+// Sample samples a completion as a server does. If the prompt contains the beginning of the reply, Sample continues it.
+// The completion is empty if no choice begins like that.
 func (p Policy) Sample(version int, r sampler.Request) sampler.Completion {
 	random := rand.New(rand.NewPCG(r.Seed, 0))
-	prompt, written := p.opened(r.Prompt)
+	prompt, written := p.splitReply(r.Prompt)
 	paths := p.paths(version, prompt)
 	for k, id := range written {
 		paths = follow(paths, k, id)
@@ -110,9 +108,9 @@ func (p Policy) Sample(version int, r sampler.Request) sampler.Completion {
 	return c
 }
 
-// opened splits a prompt after the last opening of an assistant's message:
-// what the script reads, and what the policy has written of it already.
-func (p Policy) opened(prompt []int32) (read, written []int32) {
+// splitReply splits a prompt after the beginning of the last assistant's message. written is the beginning of the
+// reply.
+func (p Policy) splitReply(prompt []int32) (read, written []int32) {
 	opening := p.Opening()
 	for i := len(prompt) - len(opening); i >= 0; i-- {
 		if slices.Equal(prompt[i:i+len(opening)], opening) {
@@ -122,12 +120,12 @@ func (p Policy) opened(prompt []int32) (read, written []int32) {
 	return prompt, nil
 }
 
-// Opening is what opens an assistant's message.
+// Opening returns the ids that begin an assistant's message.
 func (p Policy) Opening() []int32 {
 	return append([]int32{Start}, p.Tokenizer.Encode("assistant\n")...)
 }
 
-// stopAt is the text before the first stop string in it.
+// stopAt returns the text before the first stop string in it.
 func stopAt(text string, stops []string) (before string, stopped bool) {
 	before = text
 	for _, stop := range stops {
@@ -138,8 +136,8 @@ func stopAt(text string, stops []string) (before string, stopped bool) {
 	return before, stopped
 }
 
-// draw picks an index at the request's temperature, top-k and top-p; the first
-// of the likeliest at temperature 0.
+// draw draws an index with the request's temperature, top-k and top-p. At temperature 0 it returns the first of the
+// most likely ones.
 func draw(random *rand.Rand, probs []float64, r sampler.Request) int {
 	best := 0
 	for i, p := range probs {
@@ -150,17 +148,17 @@ func draw(random *rand.Rand, probs []float64, r sampler.Request) int {
 	if r.Temperature <= 0 {
 		return best
 	}
-	warm := make([]float64, len(probs))
+	weights := make([]float64, len(probs))
 	var total float64
 	for i, p := range probs {
-		warm[i] = math.Pow(p, 1/r.Temperature)
-		total += warm[i]
+		weights[i] = math.Pow(p, 1/r.Temperature)
+		total += weights[i]
 	}
 	if r.Truncated() {
-		total = truncate(warm, total, r)
+		total = truncate(weights, total, r)
 	}
 	x := random.Float64() * total
-	for i, w := range warm {
+	for i, w := range weights {
 		if x -= w; x < 0 {
 			return i
 		}
@@ -168,7 +166,7 @@ func draw(random *rand.Rand, probs []float64, r sampler.Request) int {
 	return best
 }
 
-// truncate sets what top-k and top-p leave out to 0 and returns the new total.
+// truncate sets the weights that top-k and top-p exclude to 0 and returns the new total.
 func truncate(weights []float64, total float64, r sampler.Request) (kept float64) {
 	order := make([]int, len(weights))
 	for i := range order {
@@ -184,35 +182,34 @@ func truncate(weights []float64, total float64, r sampler.Request) (kept float64
 	return kept
 }
 
-// Score is what a trainer would say of tokens: log π(tokens[i+1] | tokens[:i+1])
-// for what stands in the assistant's messages, 0 elsewhere (nobody asks), and
-// −30 for a token that the script never writes there. Without such a message
-// the tokens end with what the script writes, cut off or not.
+// Score returns log π(tokens[i+1] | tokens[:i+1]) in nats, as a trainer does: len(tokens)-1 values. Tokens outside of
+// the assistant's messages have the value 0, and tokens that the script never writes have −30. If there is no
+// assistant's message, Score looks for a complete or incomplete reply of the script at the end of tokens.
 func (p Policy) Score(version int, tokens []int32) []float32 {
 	scores := make([]float32, max(len(tokens)-1, 0))
-	opening, opened := p.Opening(), false
+	opening, found := p.Opening(), false
 	for i := 0; i+len(opening) <= len(tokens); i++ {
 		if slices.Equal(tokens[i:i+len(opening)], opening) {
 			p.scoreMessage(version, tokens, i+len(opening), scores)
-			opened = true
+			found = true
 		}
 	}
-	for i := 1; i < len(tokens) && !opened; i++ {
-		if opened = p.writes(version, tokens[:i], tokens[i:]); opened {
+	for i := 1; i < len(tokens) && !found; i++ {
+		if found = p.canWrite(version, tokens[:i], tokens[i:]); found {
 			p.scoreMessage(version, tokens, i, scores)
 		}
 	}
 	return scores
 }
 
-// writes says whether a choice after prompt begins with ids.
-func (p Policy) writes(version int, prompt, ids []int32) bool {
+// canWrite reports whether a choice after prompt begins with ids.
+func (p Policy) canWrite(version int, prompt, ids []int32) bool {
 	return slices.ContainsFunc(p.paths(version, prompt), func(c path) bool {
 		return len(ids) <= len(c.ids) && slices.Equal(ids, c.ids[:len(ids)])
 	})
 }
 
-// scoreMessage scores the message that begins at tokens[from].
+// scoreMessage fills the scores of the reply that begins at tokens[from].
 func (p Policy) scoreMessage(version int, tokens []int32, from int, scores []float32) {
 	paths := p.paths(version, tokens[:from])
 	for i := from; i < len(tokens); i++ {
@@ -230,8 +227,7 @@ func (p Policy) scoreMessage(version int, tokens []int32, from int, scores []flo
 	}
 }
 
-// Render writes messages in ChatML and opens the answer, as a server's own
-// template.
+// Render renders messages in ChatML with the beginning of the reply, as the chat template of a server does.
 func (p Policy) Render(messages []ChatMessage) []int32 {
 	var ids []int32
 	for _, m := range messages {

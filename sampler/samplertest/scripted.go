@@ -18,21 +18,21 @@ type Call struct {
 	Completion sampler.Completion
 }
 
-// Scripted is a Backend, Tokenizer and ControlTokens whose policy is a Script.
-// It keeps every call. The hooks may be nil; set them before the first call.
+// Scripted is a Backend, Tokenizer and ControlTokens whose policy is a Script. It records every call. The hooks may be
+// nil. Set them before the first call.
 type Scripted struct {
 	*Tokenizer
 	Policy Policy
 	// Context is the context length in tokens; 0: no limit.
 	Context int
-	// BeforeSample runs before an answer is made. Its error is the answer's.
+	// BeforeSample is called before sampling. Sample returns its error.
 	BeforeSample func(context.Context, sampler.Policy, sampler.Request) error
-	// AfterSample may spoil an answer.
+	// AfterSample may modify a completion.
 	AfterSample func(*sampler.Completion)
-	// BeforePublish may refuse a version.
+	// BeforePublish is called before publishing. Publish returns its error.
 	BeforePublish func(context.Context, sampler.Adapter) error
-	// Applied maps a published version to the version whose script answers;
-	// nil: itself. A constant makes adapters that are never applied.
+	// Applied maps a published version to the version whose script answers; nil: the same version. A constant simulates
+	// adapters that are never applied.
 	Applied func(version int) int
 
 	mu     sync.Mutex
@@ -41,20 +41,21 @@ type Scripted struct {
 	closed bool
 }
 
-// serving is one version that is served, or retired and still answering.
+// serving is the state of a version that is served, or that is retired and has requests in flight.
 type serving struct {
 	inFlight int
 	retired  bool
-	drained  chan struct{} // closed when retired and nothing is in flight
+	drained  chan struct{} // closed when retired and no request is in flight
 }
 
-func (v *serving) settle() {
+// closeIfDrained closes drained if the version is retired and has no request in flight.
+func (v *serving) closeIfDrained() {
 	if v.retired && v.inFlight == 0 {
 		close(v.drained)
 	}
 }
 
-// NewScripted makes a backend. No version is served yet.
+// NewScripted returns a backend. It serves no version yet.
 func NewScripted(t *Tokenizer, script Script) *Scripted {
 	return &Scripted{Tokenizer: t, Policy: Policy{t, script}, served: map[int]*serving{}}
 }
@@ -65,17 +66,17 @@ var (
 	_ chat.ControlTokens = (*Scripted)(nil)
 )
 
-// Name is the policy name of a version.
+// Name returns the policy name of a version.
 func Name(version int) string { return fmt.Sprintf("policy-v%06d", version) }
 
-// Calls returns what was sampled so far, in the order of the answers.
+// Calls returns the calls so far, in the order of their completions.
 func (s *Scripted) Calls() []Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.calls)
 }
 
-// Adapter is a version as its trainer would hand it over, with exact scores.
+// Adapter returns a version as a trainer exports it, with exact scores and no files.
 func (s *Scripted) Adapter(version int) sampler.Adapter {
 	return sampler.Adapter{
 		Version: version,
@@ -85,7 +86,7 @@ func (s *Scripted) Adapter(version int) sampler.Adapter {
 	}
 }
 
-// Capabilities are those of a perfect server.
+// Capabilities returns the capabilities of a server that supports everything.
 func (s *Scripted) Capabilities(context.Context) (sampler.Capabilities, error) {
 	return sampler.Capabilities{
 		Server: "scripted", Version: "1", IDsIn: true, IDsOut: true, Logprobs: true, StopStrings: true,
@@ -93,13 +94,13 @@ func (s *Scripted) Capabilities(context.Context) (sampler.Capabilities, error) {
 	}, nil
 }
 
-// Sample answers from the script.
+// Sample samples from the script.
 func (s *Scripted) Sample(ctx context.Context, p sampler.Policy, r sampler.Request) (sampler.Completion, error) {
-	v, err := s.enter(p)
+	v, err := s.acquire(p)
 	if err != nil {
 		return sampler.Completion{}, err
 	}
-	defer s.leave(v)
+	defer s.release(v)
 	if s.BeforeSample != nil {
 		if err := s.BeforeSample(ctx, p, r); err != nil {
 			return sampler.Completion{}, err
@@ -138,7 +139,8 @@ func (s *Scripted) applied(version int) int {
 	return s.Applied(version)
 }
 
-func (s *Scripted) enter(p sampler.Policy) (*serving, error) {
+// acquire counts a request of a version.
+func (s *Scripted) acquire(p sampler.Policy) (*serving, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v, ok := s.served[p.Version]
@@ -149,11 +151,12 @@ func (s *Scripted) enter(p sampler.Policy) (*serving, error) {
 	return v, nil
 }
 
-func (s *Scripted) leave(v *serving) {
+// release ends a request of a version.
+func (s *Scripted) release(v *serving) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v.inFlight--
-	v.settle()
+	v.closeIfDrained()
 }
 
 // Publish serves the version at once.
@@ -174,15 +177,15 @@ func (s *Scripted) Publish(ctx context.Context, a sampler.Adapter) (sampler.Poli
 	return sampler.Policy{Version: a.Version, Name: Name(a.Version)}, nil
 }
 
-// Served lists the versions that can be sampled, in order.
+// Served returns the versions that can be sampled, sorted.
 func (s *Scripted) Served() []int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Sorted(maps.Keys(s.served))
 }
 
-// Retire refuses new requests at once and waits for those in flight. A
-// version that is not served is retired already.
+// Retire refuses new requests at once and waits for requests in flight. It does nothing for a version that is not
+// served.
 func (s *Scripted) Retire(ctx context.Context, p sampler.Policy) error {
 	v := s.retire(p.Version)
 	if v == nil {
@@ -205,11 +208,11 @@ func (s *Scripted) retire(version int) *serving {
 	}
 	delete(s.served, version)
 	v.retired = true
-	v.settle()
+	v.closeIfDrained()
 	return v
 }
 
-// Close serves nothing any more.
+// Close stops serving all versions.
 func (s *Scripted) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

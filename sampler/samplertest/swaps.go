@@ -16,36 +16,36 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// SwapConfig says how versions are swapped under load.
+// SwapConfig configures [Swap].
 type SwapConfig struct {
 	Swaps     int
-	InFlight  int       // requests that are always in flight
-	Prompts   [][]int32 // asked in turn, greedily
+	InFlight  int       // number of requests in flight at all times
+	Prompts   [][]int32 // of the greedy requests, used in turn
 	MaxTokens int
 	Tolerance float64 // of log-probs against Adapter.Score, in nats
-	// Adapter makes a version ≥ 1 with a Score; content tells which weights it
-	// holds, so that equal answers of equal weights are scored once.
+	// Adapter returns a version ≥ 1 with a Score. content identifies its weights, so that equal completions of equal
+	// weights are scored once.
 	Adapter func(version int) (a sampler.Adapter, content int)
-	// Resident counts the adapters that the server holds; nil: not counted.
+	// Resident counts the adapters that the server has loaded; nil: not counted.
 	Resident func() int
 }
 
-// SwapReport is what happened. Durations are sorted.
+// SwapReport is the result of [Swap]. Durations are sorted.
 type SwapReport struct {
 	Requests int // answered under load
 	Failed   int
-	Wrong    int             // answered by other weights than those asked for
+	Wrong    int             // answered by other weights than requested
 	Publish  []time.Duration // until Publish returned
 	First    []time.Duration // from the call of Publish to the first token of the new version
 	Request  []time.Duration // of one request under load
-	Gap      time.Duration   // longest time in which no request was answered
-	Resident int             // most adapters at once
+	Gap      time.Duration   // longest time without an answer
+	Resident int             // maximum number of loaded adapters
 	MaxDiff  float64         // largest difference of a log-prob from Score, in nats
 	Elapsed  time.Duration
 	Err      error // of the first request that failed
 }
 
-// Quantile of sorted durations, 0 if there are none.
+// Quantile returns a quantile of sorted durations, or 0 if there are none.
 func Quantile(sorted []time.Duration, q float64) time.Duration {
 	if len(sorted) == 0 {
 		return 0
@@ -53,17 +53,16 @@ func Quantile(sorted []time.Duration, q float64) time.Duration {
 	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
 }
 
-// Swap publishes version after version, each time retiring the one before,
-// while requests are always in flight. Every answer is held against its
-// version's Score afterwards. The error is that of a swap.
+// Swap publishes one version after the other and retires the version before, under a constant load of requests. Then it
+// compares every answer with the Score of its version. It returns the first error of a swap.
 func Swap(ctx context.Context, b sampler.Backend, cfg SwapConfig) (SwapReport, error) {
-	s := &swapping{cfg: cfg, b: b, answers: map[string]int{}, first: map[string]answered{},
+	s := &swapping{cfg: cfg, b: b, answers: map[string]int{}, first: map[string]answer{},
 		adapters: map[int]sampler.Adapter{}, contents: map[int]int{}}
 	base, err := b.Publish(ctx, sampler.Adapter{})
 	if err != nil {
 		return SwapReport{}, err
 	}
-	if err := s.next(ctx, 1); err != nil { // the load is on adapters only
+	if err := s.publishNext(ctx, 1); err != nil { // the load uses only adapters
 		return SwapReport{}, err
 	}
 	stop := make(chan struct{})
@@ -74,7 +73,7 @@ func Swap(ctx context.Context, b sampler.Backend, cfg SwapConfig) (SwapReport, e
 		load.Go(func() { s.load(ctx, stop, i) })
 	}
 	for version := 2; version <= cfg.Swaps+1 && err == nil; version++ {
-		err = s.next(ctx, version)
+		err = s.publishNext(ctx, version)
 	}
 	close(stop)
 	load.Wait()
@@ -94,12 +93,13 @@ func Swap(ctx context.Context, b sampler.Backend, cfg SwapConfig) (SwapReport, e
 	return s.report, err
 }
 
-// answered is one answer of a version's content to a prompt.
-type answered struct {
+// answer is a completion of a version for the prompt with this index.
+type answer struct {
 	version, prompt int
 	completion      sampler.Completion
 }
 
+// swapping is the state of one call of Swap.
 type swapping struct {
 	cfg     SwapConfig
 	b       sampler.Backend
@@ -108,15 +108,15 @@ type swapping struct {
 
 	mu       sync.Mutex
 	report   SwapReport
-	last     time.Time // an answer came
-	answers  map[string]int
-	first    map[string]answered
-	adapters map[int]sampler.Adapter
-	contents map[int]int // of versions
+	last     time.Time               // time of the latest answer
+	answers  map[string]int          // number of equal answers, by key
+	first    map[string]answer       // the first of equal answers, by key
+	adapters map[int]sampler.Adapter // by content
+	contents map[int]int             // by version
 }
 
-// next swaps to a version.
-func (s *swapping) next(ctx context.Context, version int) error {
+// publishNext publishes a version, samples its first token and retires the version before.
+func (s *swapping) publishNext(ctx context.Context, version int) error {
 	a, content := s.cfg.Adapter(version)
 	a.Version = version
 	s.mu.Lock()
@@ -148,7 +148,7 @@ func (s *swapping) next(ctx context.Context, version int) error {
 	return nil
 }
 
-// load asks one request after the other, each of the newest version.
+// load sends one request after the other to the newest version.
 func (s *swapping) load(ctx context.Context, stop <-chan struct{}, i int) {
 	for k := i; ; k++ {
 		select {
@@ -160,11 +160,12 @@ func (s *swapping) load(ctx context.Context, stop <-chan struct{}, i int) {
 		began := time.Now()
 		c, err := s.b.Sample(ctx, p,
 			sampler.Request{Prompt: s.cfg.Prompts[prompt], MaxTokens: s.cfg.MaxTokens, Session: strconv.Itoa(i)})
-		s.answer(answered{p.Version, prompt, c}, p, time.Since(began), err)
+		s.record(answer{p.Version, prompt, c}, p, time.Since(began), err)
 	}
 }
 
-func (s *swapping) answer(a answered, p sampler.Policy, took time.Duration, err error) {
+// record adds an answer to the report.
+func (s *swapping) record(a answer, p sampler.Policy, took time.Duration, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
@@ -182,8 +183,8 @@ func (s *swapping) answer(a answered, p sampler.Policy, took time.Duration, err 
 		s.report.Wrong++
 		return
 	}
-	// Log-probs of the same weights differ by rounding, by which batch they
-	// were in; those of others by far more.
+	// Log-probs of the same weights differ only by rounding, depending on the batch. Those of other weights differ by far
+	// more.
 	key := fmt.Sprint(s.contents[a.version], a.prompt, a.completion.IDs)
 	for _, l := range a.completion.Logprobs {
 		key += fmt.Sprintf(" %.3f", l)
@@ -192,7 +193,7 @@ func (s *swapping) answer(a answered, p sampler.Policy, took time.Duration, err 
 	s.first[key] = a
 }
 
-// score holds what was answered against the trainer.
+// score compares the answers with the trainer's log-probs.
 func (s *swapping) score(ctx context.Context) error {
 	for key, a := range s.first {
 		prompt := s.cfg.Prompts[a.prompt]
@@ -209,7 +210,7 @@ func (s *swapping) score(ctx context.Context) error {
 	return nil
 }
 
-// BenchmarkSwaps reports a [Swap] as metrics of a benchmark of one operation.
+// BenchmarkSwaps runs [Swap] once and reports the result as metrics of a benchmark.
 func BenchmarkSwaps(b *testing.B, backend sampler.Backend, cfg SwapConfig) {
 	b.Helper()
 	var r SwapReport

@@ -13,50 +13,47 @@ import (
 	"github.com/empo2/empo2/sampler/chat"
 )
 
-// TextFixture is a backend under test whose server speaks text, nothing
-// published yet.
+// TextFixture is a backend under test whose server takes and returns text. No version is published yet.
 type TextFixture struct {
 	Backend sampler.Backend // closed by the suite
-	// Adapter makes a version ≥ 1 whose weights differ from the base's. Nil:
-	// the backend has no adapters and must refuse every version but 0.
+	// Adapter returns a version ≥ 1 whose weights differ from the base model's. Nil: the backend has no adapters and
+	// must refuse all versions except 0.
 	Adapter func(t *testing.T, version int) sampler.Adapter
-	// Codec renders prompts as ids too. Nil: requests have messages only and
-	// completions no ids.
+	// Codec renders prompts to ids. Nil: requests have only messages, and completions have no ids.
 	Codec chat.Codec
-	// Fail makes the server answer the next n completions with a fault. Nil:
-	// the tests that need one are skipped.
+	// Fail makes the server answer the next n completions with a fault. Nil: tests that need one are skipped.
 	Fail func(n int, fault Fault)
-	// Prompt is the user's text; empty: "hello".
+	// Prompt is the text of the user's message; empty: "hello".
 	Prompt string
 }
 
-// RunText checks what of the contract of [sampler.Backend] holds without ids
-// and log-probs. open is called for every test.
+// RunText checks that a backend fulfils the part of the contract of [sampler.Backend] that needs no ids and log-probs.
+// It calls open for each test.
 func RunText(t *testing.T, open func(t *testing.T) TextFixture) {
 	tests := []struct {
 		name string
 		f    func(*textSubject)
 	}{
-		{"capabilities are honest", textCapabilities},
-		{"an answer is text of the policy asked for", textAnswers},
+		{"capabilities do not claim ids", textCapabilities},
+		{"a completion is text of the requested policy", textAnswers},
 		{"greedy is deterministic", textGreedy},
 		{"top-k and top-p are followed", textTruncated},
 		{"a stop string ends a reply, or is refused", textStop},
-		{"a seed is an answer", textSeeds},
+		{"equal seeds give equal completions", textSeeds},
 		{"publish is idempotent", textPublishTwice},
 		{"an adapter answers under its version", textAdapter},
 		{"versions do not mix under load", textConcurrent},
-		{"what cannot be published is refused", textRefused},
-		{"a policy that was never published is gone", textUnknown},
-		{"a retired policy is gone", textRetired},
-		{"retire waits for what is in flight", textRetireWaits},
-		{"bad requests are refused", textBadRequests},
+		{"invalid adapters are refused", textRefused},
+		{"an unpublished policy is not served", textUnknown},
+		{"a retired policy is not served", textRetired},
+		{"retire waits for requests in flight", textRetireWaits},
+		{"invalid requests are refused", textBadRequests},
 		{"cancelled requests return", textCancel},
-		{"a server that hangs costs the deadline", textHang},
-		{"a busy server is asked again", textBusy},
-		{"a broken answer is asked for again", textCut},
-		{"a foreign answer is an error", textGarbage},
-		{"close releases", textClose},
+		{"a server that hangs ends at the deadline", textHang},
+		{"a busy server is retried", textBusy},
+		{"a broken answer is retried", textCut},
+		{"an answer that is not JSON is an error", textGarbage},
+		{"a closed backend returns errors", textClose},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -73,7 +70,7 @@ func RunText(t *testing.T, open func(t *testing.T) TextFixture) {
 	}
 }
 
-// A textSubject is one test's backend with what every test needs.
+// A textSubject is the backend of one test.
 type textSubject struct {
 	*testing.T
 	TextFixture
@@ -108,7 +105,7 @@ func (s *textSubject) fail(n int, fault Fault) {
 	s.Fail(n, fault)
 }
 
-// request is a conversation of one turn.
+// request returns a request with a conversation of one turn.
 func (s *textSubject) request(temperature float64, seed uint64) sampler.Request {
 	s.Helper()
 	text := s.Prompt
@@ -141,11 +138,11 @@ func (s *textSubject) sample(p sampler.Policy, r sampler.Request) sampler.Comple
 	return c
 }
 
-// check holds for every completion.
+// check checks the properties of all completions.
 func (s *textSubject) check(p sampler.Policy, c sampler.Completion) {
 	s.Helper()
 	if c.Policy != p {
-		s.Errorf("%+v answered, asked %+v", c.Policy, p)
+		s.Errorf("%+v answered, want %+v", c.Policy, p)
 	}
 	if c.Finish != sampler.FinishLength && c.Finish != sampler.FinishStop {
 		s.Errorf("finish %q", c.Finish)
@@ -155,14 +152,14 @@ func (s *textSubject) check(p sampler.Policy, c sampler.Completion) {
 	}
 	switch {
 	case s.Codec == nil && len(c.IDs) > 0:
-		s.Errorf("ids %v out of nowhere", c.IDs)
+		s.Errorf("ids %v without a codec", c.IDs)
 	case s.Codec != nil && c.Finish == sampler.FinishStop:
 		end, err := s.Codec.ControlToken(s.ctx, chatML[End])
 		if err != nil {
 			s.Fatal(err)
 		}
 		if len(c.IDs) == 0 || c.IDs[len(c.IDs)-1] != end {
-			s.Errorf("a finished answer without its end: %v", c.IDs)
+			s.Errorf("finish %s without the end token: %v", c.Finish, c.IDs)
 		}
 	}
 }
@@ -173,14 +170,14 @@ func textCapabilities(s *textSubject) {
 		s.Fatal(err)
 	}
 	if c.Server == "" || c.IDsIn || c.IDsOut || c.Logprobs || c.LogprobSpace != "" || c.Parallel <= 0 || c.Replicas != 1 {
-		s.Errorf("capabilities %+v: the server speaks text", c)
+		s.Errorf("capabilities %+v: want those of a text server", c)
 	}
 	if has := c.Adapters != "none"; has != (s.Adapter != nil) {
 		s.Errorf("adapters %q", c.Adapters)
 	}
 	err = sampler.Requirements{IDs: true, Logprobs: true}.Check(c)
 	if !errors.Is(err, sampler.ErrCapability) || c.Hints["ids_out"] == "" || c.Hints["logprobs"] == "" {
-		s.Errorf("without a remedy: %v", err)
+		s.Errorf("without a hint: %v", err)
 	}
 }
 
@@ -224,8 +221,8 @@ func textStop(s *textSubject) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	whole := s.sample(p, s.request(0, 1))
-	stop, before := middle(whole.Text)
+	complete := s.sample(p, s.request(0, 1))
+	stop, before := middle(complete.Text)
 	r := s.request(0, 1)
 	r.Stop = []string{"no such text", stop}
 	if !can.StopStrings {
@@ -236,7 +233,7 @@ func textStop(s *textSubject) {
 		return
 	}
 	if c := s.sample(p, r); c.Text != before || c.Finish != sampler.FinishStop {
-		s.Errorf("%q stopped at %q: %q, finish %s", whole.Text, stop, c.Text, c.Finish)
+		s.Errorf("%q stopped at %q: %q, finish %s", complete.Text, stop, c.Text, c.Finish)
 	}
 }
 
@@ -280,11 +277,11 @@ func textAdapter(s *textSubject) {
 		s.Errorf("base and adapter are both %s", p.Name)
 	}
 	if diff := cmp.Diff(s.texts(base), s.texts(p)); diff == "" {
-		s.Error("the adapter answers as the base: it is not applied")
+		s.Error("the adapter answers as the base model: it is not applied")
 	}
 }
 
-// texts are what a policy says to 16 seeds.
+// texts returns a policy's completions for 16 seeds.
 func (s *textSubject) texts(p sampler.Policy) (texts [16]string) {
 	s.Helper()
 	for seed := range texts {
@@ -293,8 +290,8 @@ func (s *textSubject) texts(p sampler.Policy) (texts [16]string) {
 	return texts
 }
 
-// textConcurrent asks two versions at the same time. Every answer must be the
-// one that its version gave alone.
+// textConcurrent samples from two versions at the same time. Every completion must equal the one that its version gave
+// without load.
 func textConcurrent(s *textSubject) {
 	policies := []sampler.Policy{s.publish(sampler.Adapter{})}
 	if s.Adapter != nil {

@@ -21,7 +21,8 @@ func textRefused(s *textSubject) {
 	}
 }
 
-func (s *textSubject) gone(p sampler.Policy) {
+// checkGone checks that a policy is not served.
+func (s *textSubject) checkGone(p sampler.Policy) {
 	s.Helper()
 	if _, err := s.Backend.Sample(s.ctx, p, s.request(0, 1)); !errors.Is(err, sampler.ErrPolicyGone) {
 		s.Errorf("sample %s: %v, want ErrPolicyGone", p.Name, err)
@@ -29,9 +30,9 @@ func (s *textSubject) gone(p sampler.Policy) {
 }
 
 func textUnknown(s *textSubject) {
-	s.gone(sampler.Policy{Version: 0, Name: "policy"})
+	s.checkGone(sampler.Policy{Version: 0, Name: "policy"})
 	s.publish(sampler.Adapter{})
-	s.gone(sampler.Policy{Version: 41, Name: "policy-v000041"})
+	s.checkGone(sampler.Policy{Version: 41, Name: "policy-v000041"})
 }
 
 func textRetired(s *textSubject) {
@@ -45,15 +46,14 @@ func textRetired(s *textSubject) {
 			s.Fatalf("retire: %v", err)
 		}
 	}
-	s.gone(p)
-	if p == base { // it is still the server's
+	s.checkGone(p)
+	if p == base { // the server still has it
 		base = s.publish(sampler.Adapter{})
 	}
 	s.sample(base, s.request(1, 1))
 }
 
-// textRetireWaits retires a version under load. Every request is answered or
-// refused as gone, never cut off.
+// textRetireWaits retires a version under load. Every request must be answered or fail with ErrPolicyGone.
 func textRetireWaits(s *textSubject) {
 	p := s.publish(sampler.Adapter{})
 	if s.Adapter != nil {
@@ -80,7 +80,7 @@ func textRetireWaits(s *textSubject) {
 	if err := group.Wait(); err != nil {
 		s.Fatalf("a request in flight was lost: %v", err)
 	}
-	s.gone(p)
+	s.checkGone(p)
 }
 
 func textBadRequests(s *textSubject) {
@@ -100,7 +100,7 @@ func textBadRequests(s *textSubject) {
 
 func textCancel(s *textSubject) {
 	p := s.publish(sampler.Adapter{})
-	reason := errors.New("the test has changed its mind")
+	reason := errors.New("the test cancelled the request")
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	var group errgroup.Group
 	for i := range 8 {
@@ -109,7 +109,7 @@ func textCancel(s *textSubject) {
 			if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, reason) {
 				return err
 			}
-			return nil // cancelled, or faster
+			return nil // cancelled, or finished before
 		})
 	}
 	cancel(reason)
@@ -156,7 +156,7 @@ func textGarbage(s *textSubject) {
 	p := s.publish(sampler.Adapter{})
 	s.fail(1, FaultGarbage)
 	if c, err := s.Backend.Sample(s.ctx, p, s.request(1, 1)); err == nil {
-		s.Errorf("a foreign answer is %+v", c)
+		s.Errorf("an answer that is not JSON gave %+v", c)
 	}
 	s.sample(p, s.request(1, 1))
 }

@@ -1,7 +1,3 @@
-// Package samplertest holds what tests of samplers and of everything above
-// them need: a conformance suite that every Backend runs ([Run]), a policy
-// that is a Go function ([Script]) behind an in-process Backend ([Scripted]) or
-// behind the HTTP of a llama-server ([fakeserver.Llama]).
 package samplertest
 
 import (
@@ -21,62 +17,60 @@ const (
 
 const firstWord = FirstByte + 256
 
-// chatML are the control tokens that every tokenizer has.
+// chatML are the texts of the control tokens EndOfText, Start and End.
 var chatML = []string{"<|endoftext|>", "<|im_start|>", "<|im_end|>"}
 
-// Tokenizer maps every byte to a token, and each of its words to a token of
-// its own where the longest word matches first. With words such as " jade" or
-// ":\n" it merges across the boundaries of a text's parts as BPE does. It has
-// the control tokens of ChatML and those that are added, which no text can
-// produce.
+// Tokenizer maps each of its words to a token, longest match first, and every other byte to a token. With words such as
+// " jade" or ":\n" it merges across the boundaries of texts as BPE does. It has the control tokens of ChatML and of
+// WithControls. Encode never returns a control token.
 type Tokenizer struct {
-	words []string
-	ids   map[string]int32
-	max   int      // bytes of the longest word
-	more  []string // control tokens besides ChatML's, behind the words
-	end   int32
+	words         []string
+	ids           map[string]int32
+	maxWordBytes  int
+	extraControls []string // control tokens besides ChatML's; their ids follow those of the words
+	end           int32    // the control token that ends a completion
 }
 
-// NewTokenizer makes a tokenizer with the words, in the order of their ids.
+// NewTokenizer returns a tokenizer with these words. Their ids have the order of the words.
 func NewTokenizer(words ...string) *Tokenizer {
 	t := &Tokenizer{words: words, ids: map[string]int32{}, end: End}
 	for i, w := range words {
 		t.ids[w] = firstWord + int32(i)
-		t.max = max(t.max, len(w))
+		t.maxWordBytes = max(t.maxWordBytes, len(w))
 	}
 	return t
 }
 
-// WithControls is t with further control tokens. What a scripted policy writes
-// ends with the one called end.
+// WithControls returns a copy of t with more control tokens. The completions of scripted policies end with the control
+// token end.
 func (t *Tokenizer) WithControls(end string, controls ...string) *Tokenizer {
-	more := *t
-	more.more = slices.Concat(t.more, controls)
-	id, err := more.ControlToken(context.Background(), end)
+	extended := *t
+	extended.extraControls = slices.Concat(t.extraControls, controls)
+	id, err := extended.ControlToken(context.Background(), end)
 	if err != nil {
-		panic(err) // end is to be one of the controls
+		panic(err) // end must be one of the controls
 	}
-	more.end = id
-	return &more
+	extended.end = id
+	return &extended
 }
 
-// EndOfTurn is the control token that ends what a scripted policy writes.
+// EndOfTurn returns the control token that ends the completions of a scripted policy.
 func (t *Tokenizer) EndOfTurn() int32 { return t.end }
 
-// VocabSize is one more than the largest id.
-func (t *Tokenizer) VocabSize() int { return int(firstWord) + len(t.words) + len(t.more) }
+// VocabSize returns the number of ids.
+func (t *Tokenizer) VocabSize() int { return int(firstWord) + len(t.words) + len(t.extraControls) }
 
-// Tokenize never fails.
+// Tokenize implements [chat.Tokenizer]. It never fails.
 func (t *Tokenizer) Tokenize(_ context.Context, text string) ([]int32, error) {
 	return t.Encode(text), nil
 }
 
-// Encode is Tokenize without ceremony.
+// Encode returns the ids of text. Control tokens in text are plain text.
 func (t *Tokenizer) Encode(text string) []int32 {
 	var ids []int32
 	for len(text) > 0 {
 		id, n := FirstByte+int32(text[0]), 1
-		for l := min(t.max, len(text)); l > 1; l-- {
+		for l := min(t.maxWordBytes, len(text)); l > 1; l-- {
 			if w, ok := t.ids[text[:l]]; ok {
 				id, n = w, l
 				break
@@ -88,7 +82,7 @@ func (t *Tokenizer) Encode(text string) []int32 {
 	return ids
 }
 
-// Decode writes control tokens as <|…|>.
+// Decode returns the text of ids. Control tokens become their text.
 func (t *Tokenizer) Decode(ids []int32) string {
 	var b strings.Builder
 	for _, id := range ids {
@@ -97,7 +91,7 @@ func (t *Tokenizer) Decode(ids []int32) string {
 	return b.String()
 }
 
-// Piece is the text of one token.
+// Piece returns the text of one token.
 func (t *Tokenizer) Piece(id int32) string {
 	switch {
 	case id >= 0 && id < FirstByte:
@@ -107,52 +101,51 @@ func (t *Tokenizer) Piece(id int32) string {
 	case id >= firstWord && int(id-firstWord) < len(t.words):
 		return t.words[id-firstWord]
 	case id >= firstWord && int(id) < t.VocabSize():
-		return t.more[int(id-firstWord)-len(t.words)]
+		return t.extraControls[int(id-firstWord)-len(t.words)]
 	default:
 		return fmt.Sprintf("<|%d|>", id)
 	}
 }
 
-// ControlToken knows the control tokens of ChatML and those added.
+// ControlToken implements [chat.ControlTokens].
 func (t *Tokenizer) ControlToken(_ context.Context, text string) (int32, error) {
 	if i := slices.Index(chatML, text); i >= 0 {
 		return int32(i), nil
 	}
-	if i := slices.Index(t.more, text); i >= 0 {
+	if i := slices.Index(t.extraControls, text); i >= 0 {
 		return firstWord + int32(len(t.words)+i), nil
 	}
 	return 0, fmt.Errorf("the model has no control token %s", text)
 }
 
-// TokenizeSpecial never fails.
+// TokenizeSpecial implements [chat.SpecialTokenizer]. It never fails.
 func (t *Tokenizer) TokenizeSpecial(_ context.Context, text string) ([]int32, error) {
 	return t.EncodeSpecial(text), nil
 }
 
-// EncodeSpecial is Encode, but control tokens in text become their ids.
+// EncodeSpecial returns the ids of text. Control tokens in text become their ids.
 func (t *Tokenizer) EncodeSpecial(text string) []int32 {
 	var ids []int32
 	for {
-		at, which := len(text), ""
-		for _, c := range slices.Concat(chatML, t.more) {
+		at, control := len(text), ""
+		for _, c := range slices.Concat(chatML, t.extraControls) {
 			if i := strings.Index(text, c); i >= 0 && i < at {
-				at, which = i, c
+				at, control = i, c
 			}
 		}
 		ids = append(ids, t.Encode(text[:at])...)
-		if which == "" {
+		if control == "" {
 			return ids
 		}
-		id, _ := t.ControlToken(context.Background(), which)
-		ids, text = append(ids, id), text[at+len(which):]
+		id, _ := t.ControlToken(context.Background(), control)
+		ids, text = append(ids, id), text[at+len(control):]
 	}
 }
 
-// A ChatMessage is one message of a prompt as a Script reads it.
+// A ChatMessage is one message of a prompt.
 type ChatMessage struct{ Role, Text string }
 
-// Messages parses ChatML by its control tokens. The last message is the
-// opened one of the assistant, whatever it holds so far.
+// Messages parses a ChatML prompt. The last message is the assistant's, with the text so far.
 func (t *Tokenizer) Messages(prompt []int32) []ChatMessage {
 	var messages []ChatMessage
 	for {
@@ -173,7 +166,7 @@ func (t *Tokenizer) Messages(prompt []int32) []ChatMessage {
 	}
 }
 
-// LastUser is the text of the newest message of the user.
+// LastUser returns the text of the last user's message of a ChatML prompt.
 func (t *Tokenizer) LastUser(prompt []int32) string {
 	messages := t.Messages(prompt)
 	for _, m := range slices.Backward(messages) {
@@ -184,7 +177,7 @@ func (t *Tokenizer) LastUser(prompt []int32) string {
 	return ""
 }
 
-// Detokenize is Decode as an interface wants it.
+// Detokenize implements [chat.Codec]. It never fails.
 func (t *Tokenizer) Detokenize(_ context.Context, ids []int32) (string, error) {
 	return t.Decode(ids), nil
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-func TestControlTokensAreAdded(t *testing.T) {
+func TestWithControlsAddsControlTokens(t *testing.T) {
 	plain := NewTokenizer("jade")
 	k := plain.WithControls("</s>", "<s>", "</s>")
 	if plain.EndOfTurn() != End || k.VocabSize() != plain.VocabSize()+2 {

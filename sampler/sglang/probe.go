@@ -100,7 +100,7 @@ func (s *server) seeds(ctx context.Context) (bool, error) {
 	q := ask([]int32{0}, 1)
 	q.Params.Seed = new(int64)
 	_, err := s.generate(ctx, q)
-	if err != nil && jsonhttp.Status(err) != 0 && strings.Contains(jsonhttp.Said(err), "sampling_seed") {
+	if err != nil && jsonhttp.Status(err) != 0 && strings.Contains(jsonhttp.ServerText(err), "sampling_seed") {
 		return false, nil
 	}
 	return err == nil, err
@@ -114,7 +114,7 @@ func (s *server) vocabulary(ctx context.Context) (int, error) {
 	if errors.Is(err, fleet.ErrLost) || ctx.Err() != nil || err == nil {
 		return 0, err
 	}
-	m := vocabularySize.FindStringSubmatch(jsonhttp.Said(err))
+	m := vocabularySize.FindStringSubmatch(jsonhttp.ServerText(err))
 	if m == nil {
 		return 0, nil
 	}

@@ -63,15 +63,10 @@ func (s *server) update(ctx context.Context, path string, body map[string]any) e
 	switch {
 	case err == nil:
 		return nil
-	case strings.Contains(jsonhttp.Said(err), "already loaded"):
+	case strings.Contains(jsonhttp.ServerText(err), "already loaded"):
 		return fmt.Errorf("%w: %w", fleet.ErrLoaded, err)
 	}
-	for _, h := range loadHints {
-		if strings.Contains(jsonhttp.Said(err), h.Contains) {
-			return fmt.Errorf("%w\n  hint: %s", err, h.Remedy)
-		}
-	}
-	return err
+	return fleet.WithHint(err, loadHints)
 }
 
 // loadHints are remedies by the server's answer to a load.
@@ -210,11 +205,11 @@ func completionError(err error) error {
 	switch {
 	case errors.Is(err, fleet.ErrLost):
 		return err
-	case status == http.StatusBadRequest && unknownAdapter.MatchString(jsonhttp.Said(err)):
+	case status == http.StatusBadRequest && unknownAdapter.MatchString(jsonhttp.ServerText(err)):
 		return fmt.Errorf("%w: %w", fleet.ErrUnknownModel, err)
 	case status >= http.StatusInternalServerError:
 		return fmt.Errorf("%w: %w", fleet.ErrLost, err)
-	case status == http.StatusBadRequest && strings.Contains(jsonhttp.Said(err), "context length"):
+	case status == http.StatusBadRequest && strings.Contains(jsonhttp.ServerText(err), "context length"):
 		return fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
 	}
 	return err

@@ -70,7 +70,7 @@ func TestFakeConforms(t *testing.T) {
 func TestMisbehaviour(t *testing.T) {
 	fleettest.Run(t, func(t *testing.T, c fleettest.Config) fleettest.Fleet {
 		// An answer does not say who gave it; the canary is for that.
-		f := fleettest.Fleet{Silent: []samplertest.Fault{samplertest.FaultWrongModel}}
+		f := fleettest.Fleet{Undetectable: []samplertest.Fault{samplertest.FaultWrongModel}}
 		var servers []*fakeserver.SGLang
 		for i := range c.Replicas {
 			s := newFake(t)

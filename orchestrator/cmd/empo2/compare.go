@@ -21,21 +21,30 @@ import (
 
 type compareCmd struct {
 	common
-	Houses []int64  `default:"1" help:"Houses of the vault; each arm is trained in each, with the house as its seed."`
-	Arms   []string `default:"grpo,empo2" help:"What to compare: empo2 (as configured), grpo (same episodes), grpo-time (same seconds as empo2), paper (empo2 with the paper's draw of modes), no-off-policy, no-bonus."`
+	Houses []int64  `default:"1" help:"Houses of the vault. The house is also the seed."`
+	Arms   []string `default:"grpo,empo2" help:"Arms to train; see above."`
 	Jobs   int      `default:"1" help:"Runs at the same time."`
-	Out    string   `type:"path" placeholder:"FOLDER" help:"Where table, picture and data go. Default: <run.dir>/<run.name>-compare."`
+	Out    string   `type:"path" placeholder:"FOLDER" help:"Output folder. Default: <run.dir>/<run.name>-compare."`
 	JSON   bool     `help:"Print JSON lines instead of text."`
 }
 
 // Help is shown by empo2 compare --help.
 func (compareCmd) Help() string {
-	return `Every run has a folder of its own below the output folder and is continued if it
-is there already. The arms share houses, seeds and the budget of episodes.
+	return `Trains each arm in each house of the vault, and writes a table, a picture and the
+data. All arms have the same houses and seeds, and all except grpo-time the same number
+of episodes. The same command continues.
+
+Arms:
+  empo2          as configured
+  grpo           without memory
+  grpo-time      as grpo, but with the training seconds of empo2
+  paper          empo2 with the paper's draw of modes
+  no-off-policy  empo2 without off-policy episodes
+  no-bonus       empo2 without the intrinsic reward
 
 Examples:
-  empo2 compare
-  empo2 compare --houses 11,12,13,14,15 --arms grpo,grpo-time,paper,empo2 --jobs 2 --set env.vault.doors=5`
+  empo2 compare --profile demo
+  empo2 compare --profile demo --houses 11,12,13 --arms grpo,grpo-time,paper,empo2 --jobs 2`
 }
 
 // arm is one setting that is compared.

@@ -19,19 +19,20 @@ import (
 
 type doctorCmd struct {
 	common
-	Install bool `help:"Install what is missing instead of reporting it."`
-	Python  bool `help:"Print the path of the trainer's Python, installing it if it is missing, and nothing else."`
+	Install bool `help:"Install what is missing."`
+	Python  bool `help:"Print only the path of the trainer's Python. Install it if it is missing."`
 }
 
 // Help is shown by empo2 doctor --help.
 func (doctorCmd) Help() string {
-	return `Checks the configuration, Python, the installed environment, the model, the
-trainer and the inference server, and exits with 3 if a run would be refused.
-It installs nothing unless it is told to.
+	return `Checks the configuration, Python and the model. Starts the trainer and the inference
+server, and compares their log-probs. The exit code is 3 if a run would fail.
+Nothing is installed without --install.
 
 Examples:
+  empo2 doctor                             for ./config.toml
   empo2 doctor -c my.toml
-  empo2 doctor --install`
+  empo2 doctor --profile demo --install`
 }
 
 func (cmd *doctorCmd) Run(ctx context.Context, out *console) error {
@@ -51,7 +52,7 @@ func (cmd *doctorCmd) Run(ctx context.Context, out *console) error {
 	for _, check := range []func() error{d.place, d.python, d.environment, d.processes} {
 		if err := check(); err != nil {
 			out.print("✗ %v", err)
-			return &setupError{errors.New("a run would be refused; see above")}
+			return &setupError{errors.New("a run would fail; see above")}
 		}
 	}
 	out.print("all is well: empo2 run")

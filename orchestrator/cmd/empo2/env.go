@@ -16,15 +16,20 @@ type envCmd struct {
 	Serve serveCmd `cmd:"" help:"Serve an environment over HTTP."`
 }
 
+// Help is shown by empo2 env --help.
+func (envCmd) Help() string { return serveCmd{}.Help() }
+
 type serveCmd struct {
 	common
-	Name string `arg:"" enum:"webshop" help:"The environment: webshop, with AgentGym's protocol."`
+	Name string `arg:"" enum:"webshop" help:"Name of the environment: webshop."`
 	Addr string `default:"127.0.0.1:36001" help:"Address to listen on."`
 }
 
 // Help is shown by empo2 env serve --help.
 func (serveCmd) Help() string {
-	return `Example:
+	return `Serves WebShop with AgentGym's protocol, for example to other training programs.
+
+Example:
   empo2 env serve webshop --set env.webshop.data=/data/webshop --addr 127.0.0.1:36001`
 }
 

@@ -151,7 +151,7 @@ type heldServer struct {
 
 func newHeldServer() *heldServer {
 	s := &heldServer{VLLM: fakeserver.NewVLLM(scripted()), answer: -1}
-	s.Fault = func(r fakeserver.Seen) samplertest.Fault {
+	s.Fault = func(r fakeserver.CompletionRequest) samplertest.Fault {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		switch {

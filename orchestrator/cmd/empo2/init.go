@@ -16,12 +16,12 @@ import (
 )
 
 type initCmd struct {
-	Model     string   `required:"" placeholder:"DIR|GGUF" help:"A folder in Hugging Face format, or a GGUF file."`
-	Env       string   `default:"vault" placeholder:"NAME" help:"The environment, as in env.name."`
-	Backend   string   `placeholder:"NAME" help:"The server. Default: vllm with a GPU, else llamacpp."`
-	Algorithm string   `default:"empo2" placeholder:"NAME" help:"empo2, grpo or adapt."`
-	Set       []string `sep:"none" placeholder:"KEY=VALUE" help:"A further key to write. Repeatable."`
-	Output    string   `short:"o" default:"config.toml" placeholder:"FILE" help:"The file to write."`
+	Model     string   `required:"" placeholder:"DIR|GGUF" help:"Folder in Hugging Face format; with --algorithm adapt also a GGUF file."`
+	Env       string   `default:"vault" placeholder:"NAME" help:"Environment, as in env.name."`
+	Backend   string   `placeholder:"NAME" help:"Server, as in sampler.backend. Default: vllm with a GPU, else llamacpp."`
+	Algorithm string   `default:"empo2" placeholder:"NAME" help:"empo2, grpo (no memory) or adapt (no training)."`
+	Set       []string `sep:"none" placeholder:"KEY=VALUE" help:"Further key to write. Repeatable."`
+	Output    string   `short:"o" default:"config.toml" placeholder:"FILE" help:"File to write."`
 	Force     bool     `help:"Replace the file if it exists."`
 
 	Probe inspect.Probe `kong:"-"` // tests replace it
@@ -30,7 +30,7 @@ type initCmd struct {
 // Help is shown by empo2 init --help.
 func (initCmd) Help() string {
 	return `Inspects the model and this machine, and writes a configuration that empo2 run
-accepts. A comment above each key gives the reason for its value.
+accepts. A comment above each key gives the reason for its value. Next: empo2 doctor.
 
 Examples:
   empo2 init --model /models/SmolLM2-135M-Instruct

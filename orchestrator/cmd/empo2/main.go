@@ -27,38 +27,44 @@ const (
 
 const description = `Train LLM agents with memory-augmented reinforcement learning (EMPO²).
 
-Examples:
-  empo2 run --profile demo                 train the embedded demonstration, or continue it
-  empo2 compare --profile demo             EMPO² beside GRPO on the same budget, with a picture
-  empo2 init --model /models/Qwen2.5-7B    write a config.toml for your model on this machine
-  empo2 run                                train as ./config.toml says, or continue
-  empo2 run --set algorithm.name=grpo --set run.name=grpo
-                                           the same loop without memory
-  empo2 eval --split test                  evaluate a run's newest policy without tips
-  empo2 doctor                             what would be used, and what is missing
-  empo2 config --profile cpu               every key with its value in a profile
+The demonstration, without a model of your own:
+  empo2 run --profile demo               train the embedded model
+  empo2 compare --profile demo           train it with EMPO² and with GRPO, and draw the curves
 
-Exit codes: 0 done · 1 the run failed · 2 wrong usage or configuration · 3 set-up failed · 130 interrupted (run the same command again to continue)`
+Your own model:
+  empo2 init --model DIR                 write ./config.toml for the model and this machine
+  empo2 doctor                           check model, server and trainer
+  empo2 run                              train as ./config.toml says, or continue
+  empo2 eval --split test                evaluate the newest version without tips
+  empo2 run --set algorithm.name=grpo --set run.name=grpo
+                                         the same without memory
+  empo2 config --profile cpu             every key with its value in a profile
+
+The configuration has four layers, and later ones win: the defaults, the profile, the files given with -c
+(or else ./config.toml), and --set.
+
+Exit codes: 0 done · 1 the run failed · 2 wrong usage or configuration · 3 set-up failed · 130 interrupted
+(the same command continues)`
 
 type cli struct {
 	Init    initCmd    `cmd:"" help:"Write a config.toml for your model on this machine."`
 	Run     runCmd     `cmd:"" help:"Train, or continue a run."`
-	Eval    evalCmd    `cmd:"" help:"Evaluate a run's newest policy without tips."`
-	Compare compareCmd `cmd:"" help:"Train several arms on the same budget and draw their curves."`
-	Doctor  doctorCmd  `cmd:"" help:"Report what a run would use and what is missing."`
-	Memory  memoryCmd  `cmd:"" help:"Move tips between runs."`
-	Prompt  promptCmd  `cmd:"" help:"Show what the policy sees, or write the prompt templates out."`
+	Eval    evalCmd    `cmd:"" help:"Evaluate a run's newest version without tips."`
+	Compare compareCmd `cmd:"" help:"Train several arms on the same budget, and draw their curves."`
+	Doctor  doctorCmd  `cmd:"" help:"Check what a run needs, and report what is missing."`
+	Memory  memoryCmd  `cmd:"" help:"Export a run's tips, or import tips into a run."`
+	Prompt  promptCmd  `cmd:"" help:"Show what the policy sees in a task, or write the prompt templates."`
 	Env     envCmd     `cmd:"" help:"Serve an environment to other programs."`
-	Config  configCmd  `cmd:"" help:"Print a configuration with all keys."`
+	Config  configCmd  `cmd:"" help:"Print all keys with their values and meaning."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 
 // common are the flags of every command that reads a configuration.
 type common struct {
-	Profile    string   `placeholder:"NAME" help:"Values below those of the files: demo, cpu, gpu-24gb or gpu-80gb. Default: the key profile of the files."`
-	ConfigFile []string `name:"config" short:"c" sep:"none" placeholder:"FILE" help:"Configuration file. Repeatable: each is laid over those before it. Default: ./config.toml if it exists, else the built-in defaults."`
-	Set        []string `sep:"none" placeholder:"KEY=VALUE" help:"Override a key, for example --set run.steps=20. Repeatable."`
-	Verbose    bool     `short:"v" help:"Log every lifecycle event."`
+	Profile    string   `placeholder:"NAME" help:"Values for keys that no file sets: demo, cpu, gpu-24gb or gpu-80gb."`
+	ConfigFile []string `name:"config" short:"c" sep:"none" placeholder:"FILE" help:"Configuration file. Repeatable."`
+	Set        []string `sep:"none" placeholder:"KEY=VALUE" help:"Set a key, for example run.steps=20. Repeatable."`
+	Verbose    bool     `short:"v" help:"Log every event."`
 }
 
 // load reads the configuration with the flags' overrides; those in first come

@@ -15,6 +15,13 @@ type memoryCmd struct {
 	Import importCmd `cmd:"" help:"Add tips to a run from JSON lines on standard input."`
 }
 
+// Help is shown by empo2 memory --help.
+func (memoryCmd) Help() string {
+	return `Examples:
+  empo2 memory export --set run.name=try1 > tips.jsonl
+  empo2 memory import --set run.name=try2 < tips.jsonl`
+}
+
 type exportCmd struct{ common }
 
 // Help is shown by empo2 memory export --help.
@@ -37,7 +44,7 @@ type importCmd struct{ common }
 
 // Help is shown by empo2 memory import --help.
 func (importCmd) Help() string {
-	return `The run is made if it does not exist; tips are embedded again.
+	return `Creates the run if it does not exist. Embeds the tips again.
 
 Example:
   empo2 memory import --set run.name=try2 < tips.jsonl`

@@ -21,22 +21,23 @@ import (
 
 type promptCmd struct {
 	common
-	Task   string   `default:"0" placeholder:"N|ID" help:"The task, by its number in the split or its id."`
+	Task   string   `default:"0" placeholder:"N|ID" help:"Number of the task in the split, or its id."`
 	Split  string   `default:"train" enum:"train,eval,test" help:"Tasks to choose from: train, eval or test."`
-	Action []string `sep:"none" placeholder:"TEXT" help:"What the policy writes, turn after turn, to see later prompts. Repeatable."`
-	Tip    []string `sep:"none" placeholder:"TEXT" help:"A tip to show. Repeatable. Default: what the run's memory recalls, or an example."`
+	Action []string `sep:"none" placeholder:"TEXT" help:"Reply of the policy, to see the next prompt. Repeatable."`
+	Tip    []string `sep:"none" placeholder:"TEXT" help:"Tip to show. Repeatable. Default: from the run's memory, or an example."`
 	Tokens bool     `help:"Print the token ids too. Starts the server."`
-	Write  string   `placeholder:"DIR" help:"Write the built-in templates into a folder instead."`
+	Write  string   `placeholder:"DIR" help:"Write the built-in templates to a folder, and show nothing."`
 }
 
 // Help is shown by empo2 prompt --help.
 func (promptCmd) Help() string {
-	return `Shows exactly what the policy sees in a task, without and with tips.
+	return `Shows exactly what the policy sees in a task, without and with tips. It needs no model,
+except for --tokens.
 
 Examples:
   empo2 prompt --task 3
   empo2 prompt --set env.name=scienceworld --set prompt.template=recipe --action "look around"
-  empo2 prompt --tokens
+  empo2 prompt --profile demo --tokens
   empo2 prompt --write prompts             then edit one and set prompt.template to its path`
 }
 

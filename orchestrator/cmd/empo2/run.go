@@ -19,13 +19,15 @@ type runCmd struct {
 
 // Help is shown by empo2 run --help.
 func (runCmd) Help() string {
-	return `Examples:
-  empo2 run --profile demo                 the embedded demonstration in ./runs/vault
+	return `Uses ./config.toml, or the files given with -c. Each step prints one line. After
+Ctrl-C or a crash the same command continues, and finished episodes are kept.
+
+Examples:
+  empo2 run                                as ./config.toml says
+  empo2 run --profile demo                 the demonstration, in ./runs/vault
   empo2 run -c my.toml --set run.name=try2
   empo2 run --set run.steps=100            train a finished run further
-  empo2 run --json | jq 'select(.event=="step").data.free.return'
-
-Ctrl-C (or a crash) loses nothing that was finished: the same command continues.`
+  empo2 run --json | jq 'select(.event=="step").data.free.return'`
 }
 
 func (cmd *runCmd) Run(ctx context.Context, out *console) error {
@@ -84,12 +86,12 @@ func printSummary(out *console, s orchestrator.Summary, dir string) {
 		}
 		out.print("%8d  %10d  %10.1f  %10.1f%s", e.Step, e.TrainEpisodes, 100*e.Success, e.Score, kind)
 	}
-	out.print("everything lies in %s: run.db (SQLite: episodes, turns, steps, tips), adapters/, checkpoints/, config.toml", dir)
+	out.print("files: %s: run.db (SQLite: episodes, turns, steps, tips), adapters/, checkpoints/, config.toml", dir)
 }
 
 type evalCmd struct {
 	common
-	Split       string  `default:"eval" enum:"train,eval,test" help:"Tasks to evaluate on: train, eval or test (held out)."`
+	Split       string  `default:"eval" enum:"train,eval,test" help:"Tasks: train, eval or test (held out)."`
 	Episodes    int     `default:"256" help:"Episodes, spread evenly over the tasks."`
 	Temperature float64 `default:"-1" help:"Sampling temperature. Default: eval.temperature."`
 	JSON        bool    `help:"Print JSON."`
@@ -97,11 +99,13 @@ type evalCmd struct {
 
 // Help is shown by empo2 eval --help.
 func (evalCmd) Help() string {
-	return `Evaluates the newest committed policy of the run that the configuration names.
+	return `Evaluates the newest committed version of the run that run.name names. Tips are
+shown only if the run is an adaptation (algorithm.name = "adapt").
 
 Examples:
   empo2 eval
-  empo2 eval --set run.name=try2 --split test --temperature 0.4 --json`
+  empo2 eval --split test                  on held-out tasks
+  empo2 eval --set run.name=try2 --temperature 0.4 --json`
 }
 
 func (cmd *evalCmd) Run(ctx context.Context, out *console) error {
@@ -146,7 +150,13 @@ type configCmd struct{ common }
 
 // Help is shown by empo2 config --help.
 func (configCmd) Help() string {
-	return "Examples:\n  empo2 config --profile cpu\n  empo2 config --set algorithm.group_size=32 > config.toml"
+	return `Prints the configuration that a run with the same flags would use: every key, its
+value and its meaning.
+
+Examples:
+  empo2 config                             the defaults, or ./config.toml
+  empo2 config --profile cpu
+  empo2 config --set algorithm.group_size=32 > my.toml`
 }
 
 func (cmd *configCmd) Run(out *console) error {

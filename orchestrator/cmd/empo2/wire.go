@@ -146,14 +146,14 @@ func (r *run) connect(ctx context.Context, server served) error {
 	}
 	l.Driver = &rollout.Driver{
 		Family: l.Family, ChatTemplate: template, PromptTemplate: format, Log: l.Log,
-		Thinking: chat.Thinking(l.Config.Sampler.Thinking), Retokenised: server.retokenised,
+		Thinking: chat.Thinking(l.Config.Sampler.Thinking), Retokenized: server.retokenised,
 		SampleTimeout: sampleTimeout(l.Config), CleanTip: memory.CleanTip,
 	}
 	switch { // servers of text parse control tokens in it
 	case template == nil:
-		l.Driver.Neutral = chat.ControlTexts()
+		l.Driver.Neutralize = chat.ControlTexts()
 	case server.retokenised:
-		l.Driver.Neutral = template.ControlTexts()
+		l.Driver.Neutralize = template.ControlTexts()
 	}
 	l.Sleeper = server.sleeper
 	if err := r.addCanary(ctx, server, template); err != nil {

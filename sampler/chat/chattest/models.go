@@ -1,5 +1,5 @@
-// Package chattest has the chat templates of well-known models as Go functions,
-// to compare ours with.
+// Package chattest has the chat templates of well-known models as Go functions. Tests compare the templates of package
+// chat with them. Start with [Models].
 package chattest
 
 import (
@@ -12,22 +12,23 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// A Model has a chat template and the control tokens that it needs besides
-// ChatML's.
+// A Model is a model's chat template and its control tokens.
 type Model struct {
-	Name     string // of the template that renders the same
-	End      string // of what the policy writes
-	Controls []string
+	Name     string   // of the template in package chat that renders the same
+	End      string   // the control token that ends the policy's message
+	Controls []string // control tokens besides ChatML's
 	Render   Rendering
 }
 
-// A Rendering is a model's chat template as a Go function.
+// A Rendering is a model's chat template as a Go function. It implements [chat.Renderer].
 type Rendering func(messages []chat.Message, generation bool) (string, error)
 
+// Render implements [chat.Renderer].
 func (f Rendering) Render(_ context.Context, messages []chat.Message, generation bool) (string, error) {
 	return f(messages, generation)
 }
 
+// RenderChatML renders ChatML.
 func RenderChatML(messages []chat.Message, generation bool) (string, error) {
 	var b strings.Builder
 	for _, m := range messages {
@@ -39,7 +40,7 @@ func RenderChatML(messages []chat.Message, generation bool) (string, error) {
 	return b.String(), nil
 }
 
-// qwen25 speaks up where there is no system message.
+// RenderQwen25 renders ChatML with a default system message, as Qwen2.5 does.
 func RenderQwen25(messages []chat.Message, generation bool) (string, error) {
 	if messages[0].Role != chat.RoleSystem {
 		system := chat.Message{Role: chat.RoleSystem, Spans: []chat.Span{{Text: "You are Qwen."}}}
@@ -48,7 +49,7 @@ func RenderQwen25(messages []chat.Message, generation bool) (string, error) {
 	return RenderChatML(messages, generation)
 }
 
-// qwen3 takes thoughts out of what stands before the last question.
+// RenderQwen3 renders ChatML without the thoughts before the last user's message, as Qwen3 does.
 func RenderQwen3(messages []chat.Message, generation bool) (string, error) {
 	last := 0
 	for i, m := range messages {
@@ -76,14 +77,15 @@ func llama3(messages []chat.Message, generation bool) (string, error) {
 	return b, nil
 }
 
-// llama31 writes dates, with and without a system message.
+// RenderLlama31 renders Llama 3's template with dates in the system message, as Llama 3.1 does.
 func RenderLlama31(messages []chat.Message, generation bool) (string, error) {
 	text := ""
 	if messages[0].Role == chat.RoleSystem {
 		text, messages = strings.TrimSpace(messages[0].Text()), messages[1:]
 	}
 	rest, err := llama3(messages, generation)
-	return "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n" +
+	return "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n" +
+		"Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n" +
 		text + "<|eot_id|>" + strings.TrimPrefix(rest, "<|begin_of_text|>"), err
 }
 
@@ -106,7 +108,7 @@ func gemma3(messages []chat.Message, generation bool) (string, error) {
 	return b, nil
 }
 
-// gemma2 knows no system.
+// RenderGemma2 refuses a system message, as Gemma 2 does.
 func RenderGemma2(messages []chat.Message, generation bool) (string, error) {
 	if messages[0].Role == chat.RoleSystem {
 		return "", fmt.Errorf("%w: System role not supported", chat.ErrRefused)
@@ -114,8 +116,8 @@ func RenderGemma2(messages []chat.Message, generation bool) (string, error) {
 	return gemma3(messages, generation)
 }
 
-// gemma2llama is what llama-server makes of Gemma 2's template: the system's
-// text goes to the user, and what comes of it is trimmed as one.
+// RenderGemma2Llama renders Gemma 2's template as llama-server does: it joins the system's and the first user's text
+// and trims the result.
 func RenderGemma2Llama(messages []chat.Message, generation bool) (string, error) {
 	if messages[0].Role == chat.RoleSystem {
 		first := chat.NewMessage(chat.RoleUser, messages[0].Text()+"\n"+messages[1].Text())
@@ -124,7 +126,7 @@ func RenderGemma2Llama(messages []chat.Message, generation bool) (string, error)
 	return gemma3(messages, generation)
 }
 
-// mistral puts the system's text in front of the first user's.
+// mistral puts the system's text before the first user's text.
 func mistral(messages []chat.Message, _ bool) (string, error) {
 	b, first := "<s>", ""
 	for _, m := range messages {
@@ -140,7 +142,7 @@ func mistral(messages []chat.Message, _ bool) (string, error) {
 	return b, nil
 }
 
-// mistralLast puts it in front of the last user's, as mistral-common does.
+// RenderMistralLast puts the system's text before the last user's text, as mistral-common does.
 func RenderMistralLast(messages []chat.Message, generation bool) (string, error) {
 	if messages[0].Role == chat.RoleSystem {
 		last := slices.Clone(messages[1:])
@@ -159,23 +161,30 @@ func mistral7(messages []chat.Message, generation bool) (string, error) {
 	return "<s>[SYSTEM_PROMPT]" + messages[0].Text() + "[/SYSTEM_PROMPT]" + strings.TrimPrefix(rest, "<s>"), err
 }
 
+// The models whose templates are stable.
 var (
-	ChatML   = Model{"chatml", "<|im_end|>", nil, RenderChatML}
-	Llama3   = Model{"llama3", "<|eot_id|>", []string{"<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}, llama3}
+	ChatML = Model{"chatml", "<|im_end|>", nil, RenderChatML}
+	Llama3 = Model{
+		"llama3", "<|eot_id|>",
+		[]string{"<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}, llama3,
+	}
 	Gemma    = Model{"gemma", "<end_of_turn>", []string{"<bos>", "<start_of_turn>", "<end_of_turn>"}, gemma3}
 	Mistral  = Model{"mistral", "</s>", []string{"<s>", "</s>", "[INST]", "[/INST]"}, mistral}
-	Mistral7 = Model{"mistral", "</s>", []string{"<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"}, mistral7}
+	Mistral7 = Model{
+		"mistral", "</s>",
+		[]string{"<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"}, mistral7,
+	}
 )
 
-// Models are those above.
+// Models returns all models whose templates are stable.
 func Models() []Model { return []Model{ChatML, Llama3, Gemma, Mistral, Mistral7} }
 
-// Tokenizer merges as BPE does, also what stands at the texts' ends.
+// Tokenizer returns a tokenizer of words with the model's control tokens.
 func (f Model) Tokenizer(words ...string) *samplertest.Tokenizer {
 	return samplertest.NewTokenizer(words...).WithControls(f.End, f.Controls...)
 }
 
-// Template is one of the named templates, or the derived one, for the model.
+// Template returns the template of that name, or the derived one, for the model, and its tokenizer.
 func (f Model) Template(t fatal, name string) (*chat.Template, *samplertest.Tokenizer) {
 	t.Helper()
 	k := f.Tokenizer(append([]string{"\n\n", "\n\n\n", "\n\nI", "[/", "  "}, Mergers...)...)
@@ -186,15 +195,15 @@ func (f Model) Template(t fatal, name string) (*chat.Template, *samplertest.Toke
 	return got, k
 }
 
-// fatal is what *testing.T and *rapid.T have in common.
+// fatal is implemented by *testing.T and *rapid.T.
 type fatal interface {
 	Helper()
 	Fatalf(format string, args ...any)
 }
 
-// Mergers join the end of one part of a turn with the beginning of the next,
-// as BPE does.
+// Mergers are words of a tokenizer that merge the end of one part of a turn with the beginning of the next, as BPE
+// does.
 var Mergers = []string{
-	"\nTips:", "Tips:\n", ":\n- ", "\n- ", ".\n", ".\nLevers", "user\n", "assistant\n", "pull jade", "<|im_end|>", "\nDoor", "n\n",
-	"<think>", "</think>", "</think>\n",
+	"\nTips:", "Tips:\n", ":\n- ", "\n- ", ".\n", ".\nLevers", "user\n", "assistant\n", "pull jade", "<|im_end|>",
+	"\nDoor", "n\n", "<think>", "</think>", "</think>\n",
 }

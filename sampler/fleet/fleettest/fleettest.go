@@ -1,5 +1,5 @@
-// Package fleettest checks backends over several replicas against servers that
-// misbehave.
+// Package fleettest is a test suite for backends with several replicas. Its fake servers misbehave: they hang, die,
+// return wrong answers or serve the wrong adapter. Start with [Run].
 package fleettest
 
 import (
@@ -15,69 +15,70 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
-// Fleet is a backend over fakes that load adapters at run time, nothing
-// published yet. Both are closed by who opened them.
+// Fleet is a backend and its fake servers, which load adapters at run time. No version is published yet. The function
+// that opened the fleet closes it after the test.
 type Fleet struct {
 	Backend sampler.Backend
 	Engines []*fakeserver.Engine
-	// Silent are faults that this server's answers cannot show.
-	Silent []samplertest.Fault
+	// Undetectable are faults that the backend cannot detect in this server's answers.
+	Undetectable []samplertest.Fault
 }
 
-// Config says how a Fleet is opened.
+// Config says how to open a Fleet.
 type Config struct {
 	Replicas int
-	Prepare  func(i int, e *fakeserver.Engine) // before the backend is opened; may be nil
-	// The deadlines of the backend.
+	Prepare  func(i int, e *fakeserver.Engine) // called for each server before the backend is opened; may be nil
+	// RequestTimeout bounds one request. Patience is how long a request waits for a healthy replica. 0: the default.
 	RequestTimeout, Patience time.Duration
-	Tolerance                float64 // of log-probs against the trainer's; 0: the backend's own
-	OnReturn                 func(url string)
+	Tolerance                float64          // of log-probs against the trainer's in nats; 0: the default
+	OnReturn                 func(url string) // called if a replica becomes healthy again; may be nil
 }
 
-// Run checks what a backend makes of servers that do what they should
-// not: nothing wrong is ever taken for an answer, and nothing that can be sent
-// again is lost.
+// Run checks that a backend never accepts a wrong answer of a server, and that it retries all requests that are safe to
+// retry. It calls open for each test.
 func Run(t *testing.T, open func(t *testing.T, c Config) Fleet) {
 	for _, test := range []struct {
 		name string
-		f    func(*misbehaving)
+		f    func(*suite)
 	}{
-		{"bad answers are refused", (*misbehaving).refused},
-		{"busy or cut, the request is sent again", (*misbehaving).sentAgain},
-		{"a hang costs its deadline", (*misbehaving).hangs},
-		{"a hung server alone comes back", (*misbehaving).hangsAlone},
-		{"a stale cache is caught", (*misbehaving).stale},
-		{"one of two serves another version", (*misbehaving).oneIsWrong},
-		{"one of three fails to load", (*misbehaving).loadFails},
-		{"a load that fails for a while is repeated", (*misbehaving).loadFailsForAWhile},
-		{"a replica dies and comes back", (*misbehaving).dies},
-		{"a server is started again", (*misbehaving).startedAgain},
-		{"a replica comes back wrong", (*misbehaving).comesBackWrong},
-		{"all are dead", (*misbehaving).allDead},
-		{"a name keeps its content", (*misbehaving).neverInPlace},
-		{"an earlier run's adapter goes", (*misbehaving).leftOver},
-		{"admission follows the server", (*misbehaving).admission},
-		{"sessions stay where they are", (*misbehaving).sticky},
+		{"bad answers are refused", (*suite).badAnswers},
+		{"busy servers and broken connections are retried", (*suite).retries},
+		{"a request that hangs is sent to another replica", (*suite).oneHangs},
+		{"a single server recovers from a hang", (*suite).onlyServerHangs},
+		{"the canary detects a stale cache", (*suite).staleCache},
+		{"one of two serves another version", (*suite).oneServesAnotherVersion},
+		{"one of three fails to load", (*suite).loadFails},
+		{"a failed load is retried", (*suite).loadIsRetried},
+		{"a replica dies and returns", (*suite).dies},
+		{"a server restarts between two requests", (*suite).restarts},
+		{"a replica that returns with other weights stays down", (*suite).returnsWrong},
+		{"all servers are dead", (*suite).allDead},
+		{"a name keeps its content", (*suite).nameKeepsItsContent},
+		{"the adapter of an earlier run is replaced", (*suite).replacesForeignAdapter},
+		{"admission follows the server's queue", (*suite).admission},
+		{"sessions stay on one replica", (*suite).stickySessions},
 	} {
-		t.Run(test.name, func(t *testing.T) { test.f(&misbehaving{t, open}) })
+		t.Run(test.name, func(t *testing.T) { test.f(&suite{t, open}) })
 	}
 }
 
-type misbehaving struct {
+// A suite is one test of Run.
+type suite struct {
 	*testing.T
 	open func(t *testing.T, c Config) Fleet
 }
 
-// asked is the suite's request; nothing else asks for as many tokens.
-var asked = sampler.Request{Prompt: []int32{samplertest.Start, 50, samplertest.End}, MaxTokens: 21, Temperature: 1,
-	Seed: 7}
+// testRequest is the request of the tests. Its MaxTokens distinguishes it from the backend's own checks.
+var testRequest = sampler.Request{
+	Prompt: []int32{samplertest.Start, 50, samplertest.End}, MaxTokens: 21, Temperature: 1, Seed: 7,
+}
 
-// once makes the first asked request go wrong, on whichever replica.
-func once(fault samplertest.Fault) func(int, *fakeserver.Engine) {
+// failOnce makes the first testRequest fail, on any replica.
+func failOnce(fault samplertest.Fault) func(int, *fakeserver.Engine) {
 	var done atomic.Bool
 	return func(_ int, e *fakeserver.Engine) {
-		e.Fault = func(s fakeserver.Seen) samplertest.Fault {
-			if s.MaxTokens == asked.MaxTokens && done.CompareAndSwap(false, true) {
+		e.Fault = func(s fakeserver.CompletionRequest) samplertest.Fault {
+			if s.MaxTokens == testRequest.MaxTokens && done.CompareAndSwap(false, true) {
 				return fault
 			}
 			return ""
@@ -85,7 +86,7 @@ func once(fault samplertest.Fault) func(int, *fakeserver.Engine) {
 	}
 }
 
-func (m *misbehaving) publish(f Fleet, version int) (sampler.Adapter, sampler.Policy) {
+func (m *suite) publish(f Fleet, version int) (sampler.Adapter, sampler.Policy) {
 	m.Helper()
 	a := fakeserver.WriteAdapter(m.T, f.Engines[0].Policy, version)
 	p, err := f.Backend.Publish(m.Context(), a)
@@ -95,34 +96,35 @@ func (m *misbehaving) publish(f Fleet, version int) (sampler.Adapter, sampler.Po
 	return a, p
 }
 
-// right samples and compares with the script.
-func (m *misbehaving) right(f Fleet, p sampler.Policy) {
+// checkSample samples and compares the completion with the script.
+func (m *suite) checkSample(f Fleet, p sampler.Policy) {
 	m.Helper()
-	c, err := f.Backend.Sample(m.Context(), p, asked)
+	c, err := f.Backend.Sample(m.Context(), p, testRequest)
 	if err != nil {
 		m.Fatal(err)
 	}
-	want := f.Engines[0].Policy.Sample(p.Version, asked)
+	want := f.Engines[0].Policy.Sample(p.Version, testRequest)
 	if !slices.Equal(c.IDs, want.IDs) || samplertest.MaxDiff(c.Logprobs, want.Logprobs) > 1e-6 || c.Policy != p {
 		m.Errorf("%+v, want %+v", c, want)
 	}
 }
 
-func (m *misbehaving) fails(f Fleet, p sampler.Policy, says ...string) {
+// checkFailure samples and checks that the error contains texts.
+func (m *suite) checkFailure(f Fleet, p sampler.Policy, texts ...string) {
 	m.Helper()
-	_, err := f.Backend.Sample(m.Context(), p, asked)
+	_, err := f.Backend.Sample(m.Context(), p, testRequest)
 	if err == nil {
-		m.Fatalf("answered, want an error with %q", says)
+		m.Fatalf("answered, want an error with %q", texts)
 	}
-	for _, s := range says {
+	for _, s := range texts {
 		if !strings.Contains(err.Error(), s) {
 			m.Errorf("%v, want %q", err, s)
 		}
 	}
 }
 
-func (m *misbehaving) refused() {
-	for fault, says := range map[samplertest.Fault]string{
+func (m *suite) badAnswers() {
+	for fault, text := range map[samplertest.Fault]string{
 		samplertest.FaultWrongModel: "in place of policy-v000001",
 		samplertest.FaultWrongIDs:   "the sampled id is",
 		samplertest.FaultBadID:      "outside the vocabulary",
@@ -133,40 +135,40 @@ func (m *misbehaving) refused() {
 		samplertest.FaultGarbage:    "not an answer of an inference server",
 	} {
 		m.Run(string(fault), func(t *testing.T) {
-			m := &misbehaving{t, m.open}
-			f := m.open(t, Config{Replicas: 1, Prepare: once(fault)})
-			if slices.Contains(f.Silent, fault) {
-				t.Skip("this server's answers do not show it")
+			m := &suite{t, m.open}
+			f := m.open(t, Config{Replicas: 1, Prepare: failOnce(fault)})
+			if slices.Contains(f.Undetectable, fault) {
+				t.Skip("the backend cannot detect this fault in the server's answers")
 			}
 			_, p := m.publish(f, 1)
-			m.fails(f, p, says, f.Engines[0].URL)
-			m.right(f, p)
+			m.checkFailure(f, p, text, f.Engines[0].URL)
+			m.checkSample(f, p)
 		})
 	}
 }
 
-func (m *misbehaving) sentAgain() {
+func (m *suite) retries() {
 	for _, fault := range []samplertest.Fault{samplertest.FaultBusy, samplertest.FaultCut} {
-		f := m.open(m.T, Config{Replicas: 1, Prepare: once(fault)})
+		f := m.open(m.T, Config{Replicas: 1, Prepare: failOnce(fault)})
 		_, p := m.publish(f, 1)
-		m.right(f, p)
+		m.checkSample(f, p)
 	}
 }
 
-func (m *misbehaving) hangs() {
-	f := m.open(m.T, Config{Replicas: 2, Prepare: once(samplertest.FaultHang), RequestTimeout: time.Second})
+func (m *suite) oneHangs() {
+	f := m.open(m.T, Config{Replicas: 2, Prepare: failOnce(samplertest.FaultHang), RequestTimeout: time.Second})
 	_, p := m.publish(f, 1)
-	m.right(f, p)
+	m.checkSample(f, p)
 }
 
-func (m *misbehaving) hangsAlone() {
-	f := m.open(m.T, Config{Replicas: 1, Prepare: once(samplertest.FaultHang), RequestTimeout: time.Second})
+func (m *suite) onlyServerHangs() {
+	f := m.open(m.T, Config{Replicas: 1, Prepare: failOnce(samplertest.FaultHang), RequestTimeout: time.Second})
 	_, p := m.publish(f, 1)
-	m.right(f, p)
+	m.checkSample(f, p)
 }
 
-// stale: the server answers with what it has kept of the version before.
-func (m *misbehaving) stale() {
+// staleCache: the server answers version 20 with the weights of version 10.
+func (m *suite) staleCache() {
 	f := m.open(m.T, Config{Replicas: 1, Prepare: func(_ int, e *fakeserver.Engine) {
 		e.Applied = func(version int) int { return min(version, 10) }
 	}})
@@ -179,7 +181,7 @@ func (m *misbehaving) stale() {
 			a.Version = version
 		}
 		_, err := b.Publish(m.Context(), a)
-		if stale := version == 2; stale != errors.Is(err, sampler.ErrCanary) {
+		if wantErr := version == 2; wantErr != errors.Is(err, sampler.ErrCanary) {
 			m.Errorf("version %d: %v", version, err)
 		}
 	}

@@ -15,26 +15,26 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
-// A version and its neighbour: their log-probs differ by less than servers that
-// are alike may, and by more than the trainer and a server may.
+// The log-probs of similarVersion and its neighbours differ by less than two equal servers may differ, and by more than
+// tolerance, the bound between trainer and server.
 const (
-	near      = 20
-	tolerance = 1e-3
+	similarVersion = 20
+	tolerance      = 1e-3
 )
 
-// oneIsWrong: nothing that is sampled would show it but by chance.
-func (m *misbehaving) oneIsWrong() {
+// oneServesAnotherVersion: the two versions are so similar that their completions do not differ.
+func (m *suite) oneServesAnotherVersion() {
 	var wrong atomic.Bool
 	wrong.Store(true)
 	f := m.open(m.T, Config{Replicas: 2, Tolerance: tolerance, Prepare: func(i int, e *fakeserver.Engine) {
 		e.Applied = func(version int) int {
-			if i == 1 && version == near && wrong.Load() {
-				return near - 1
+			if i == 1 && version == similarVersion && wrong.Load() {
+				return similarVersion - 1
 			}
 			return version
 		}
 	}})
-	a := fakeserver.WriteAdapter(m.T, f.Engines[0].Policy, near)
+	a := fakeserver.WriteAdapter(m.T, f.Engines[0].Policy, similarVersion)
 	_, err := f.Backend.Publish(m.Context(), a)
 	if !errors.Is(err, sampler.ErrCanary) || !strings.Contains(err.Error(), f.Engines[1].URL+": ") ||
 		!strings.Contains(err.Error(), "hint: ") {
@@ -46,11 +46,11 @@ func (m *misbehaving) oneIsWrong() {
 		m.Fatal(err)
 	}
 	for range 4 {
-		m.right(f, p)
+		m.checkSample(f, p)
 	}
 }
 
-func (m *misbehaving) loadFails() {
+func (m *suite) loadFails() {
 	var broken atomic.Bool
 	broken.Store(true)
 	f := m.open(m.T, Config{Replicas: 3, Prepare: func(i int, e *fakeserver.Engine) {
@@ -74,20 +74,20 @@ func (m *misbehaving) loadFails() {
 		}
 	}
 	if _, err := f.Backend.Sample(m.Context(), sampler.Policy{Version: 2, Name: samplertest.Name(2)},
-		asked); !errors.Is(err, sampler.ErrPolicyGone) {
+		testRequest); !errors.Is(err, sampler.ErrPolicyGone) {
 		m.Errorf("a version that was not published: %v", err)
 	}
-	m.right(f, p)
+	m.checkSample(f, p)
 	broken.Store(false)
 	q, err := f.Backend.Publish(m.Context(), a)
 	if err != nil {
 		m.Fatal(err)
 	}
-	m.right(f, q)
+	m.checkSample(f, q)
 }
 
-// loadFailsForAWhile: also a load that was done although its answer was lost.
-func (m *misbehaving) loadFailsForAWhile() {
+// loadIsRetried also covers a load that succeeded although its answer was lost.
+func (m *suite) loadIsRetried() {
 	for _, fault := range []fakeserver.LoadFault{fakeserver.LoadFails, fakeserver.LoadBusy, fakeserver.LoadLost} {
 		var failed atomic.Int64
 		f := m.open(m.T, Config{Replicas: 2, Prepare: func(i int, e *fakeserver.Engine) {
@@ -103,56 +103,56 @@ func (m *misbehaving) loadFailsForAWhile() {
 			m.Errorf("%s: %d loads", fault, failed.Load())
 		}
 		for range 4 {
-			m.right(f, p)
+			m.checkSample(f, p)
 		}
 	}
 }
 
-func (m *misbehaving) dies() {
+func (m *suite) dies() {
 	back := make(chan string, 8)
 	var died atomic.Pointer[fakeserver.Engine]
 	f := m.open(m.T, Config{Replicas: 3, OnReturn: func(url string) { back <- url },
 		Prepare: func(_ int, e *fakeserver.Engine) {
-			e.Fault = func(s fakeserver.Seen) samplertest.Fault {
-				if s.MaxTokens == asked.MaxTokens && died.CompareAndSwap(nil, e) {
+			e.Fault = func(s fakeserver.CompletionRequest) samplertest.Fault {
+				if s.MaxTokens == testRequest.MaxTokens && died.CompareAndSwap(nil, e) {
 					return samplertest.FaultDie
 				}
 				return ""
 			}
 		}})
 	_, p := m.publish(f, 1)
-	m.right(f, p) // by another
+	m.checkSample(f, p) // another replica answers
 	dead := died.Load()
-	_, q := m.publish(f, 2) // without it
+	_, q := m.publish(f, 2) // on the other replicas
 	dead.Revive()
 	if url := <-back; url != dead.URL {
-		m.Errorf("%s is back, %s had died", url, dead.URL)
+		m.Errorf("%s returned, %s had died", url, dead.URL)
 	}
 	if got := dead.Adapters(); !slices.Equal(got, []string{p.Name, q.Name}) {
-		m.Errorf("it is back with %v", got)
+		m.Errorf("it returned with %v", got)
 	}
 	for range 3 {
-		m.right(f, q)
+		m.checkSample(f, q)
 	}
 }
 
-func (m *misbehaving) startedAgain() {
+func (m *suite) restarts() {
 	back := make(chan string, 8)
 	f := m.open(m.T, Config{Replicas: 1, OnReturn: func(url string) { back <- url }})
 	_, p := m.publish(f, 1)
-	f.Engines[0].Revive() // between two requests: its adapters are gone
-	m.right(f, p)
+	f.Engines[0].Revive() // without adapters
+	m.checkSample(f, p)
 	<-back
 }
 
-func (m *misbehaving) comesBackWrong() {
+func (m *suite) returnsWrong() {
 	var wrong atomic.Bool
 	seen := make(chan struct{}, 2)
 	back := make(chan string, 1)
 	f := m.open(m.T, Config{Replicas: 2, Tolerance: tolerance, OnReturn: func(url string) { back <- url },
 		Prepare: func(i int, e *fakeserver.Engine) {
 			e.Applied = func(version int) int {
-				if i == 0 && version == near && wrong.Load() {
+				if i == 0 && version == similarVersion && wrong.Load() {
 					select {
 					case seen <- struct{}{}:
 					default:
@@ -162,40 +162,40 @@ func (m *misbehaving) comesBackWrong() {
 				return version
 			}
 		}})
-	_, p := m.publish(f, near)
+	_, p := m.publish(f, similarVersion)
 	wrong.Store(true)
 	f.Engines[0].Kill()
-	m.right(f, p)
+	m.checkSample(f, p)
 	f.Engines[0].Revive()
-	for range 2 { // its first check and its second
+	for range 2 { // the replica fails two checks
 		select {
 		case <-seen:
 		case url := <-back:
-			m.Fatalf("%s is back", url)
+			m.Fatalf("%s returned", url)
 		}
 	}
 	for range 20 {
-		m.right(f, p)
+		m.checkSample(f, p)
 	}
 }
 
-func (m *misbehaving) allDead() {
+func (m *suite) allDead() {
 	f := m.open(m.T, Config{Replicas: 2, Patience: 50 * time.Millisecond})
 	_, p := m.publish(f, 1)
 	for _, e := range f.Engines {
 		e.Kill()
 	}
-	m.fails(f, p, f.Engines[0].URL, f.Engines[1].URL, "hint: ")
-	enough := errors.New("enough")
-	ctx, cancel := context.WithTimeoutCause(m.Context(), 50*time.Millisecond, enough)
+	m.checkFailure(f, p, f.Engines[0].URL, f.Engines[1].URL, "hint: ")
+	cause := errors.New("the test's deadline")
+	ctx, cancel := context.WithTimeoutCause(m.Context(), 50*time.Millisecond, cause)
 	defer cancel()
 	_, err := f.Backend.Publish(ctx, fakeserver.WriteAdapter(m.T, f.Engines[0].Policy, 2))
-	if !errors.Is(err, enough) || !strings.Contains(err.Error(), f.Engines[0].URL) {
+	if !errors.Is(err, cause) || !strings.Contains(err.Error(), f.Engines[0].URL) {
 		m.Errorf("publish on dead servers: %v", err)
 	}
 }
 
-func (m *misbehaving) neverInPlace() {
+func (m *suite) nameKeepsItsContent() {
 	f := m.open(m.T, Config{Replicas: 1})
 	_, p := m.publish(f, 1)
 	other := fakeserver.WriteAdapter(m.T, f.Engines[0].Policy, 1)
@@ -203,7 +203,7 @@ func (m *misbehaving) neverInPlace() {
 		if _, err := f.Backend.Publish(m.Context(), other); err == nil || !strings.Contains(err.Error(), "belongs to") {
 			m.Errorf("another directory: %v", err)
 		}
-		if err := f.Backend.Retire(m.Context(), p); err != nil { // still not, when it is retired
+		if err := f.Backend.Retire(m.Context(), p); err != nil { // the name keeps its content after it is retired
 			m.Error(err)
 		}
 	}
@@ -212,61 +212,61 @@ func (m *misbehaving) neverInPlace() {
 	}
 }
 
-func (m *misbehaving) leftOver() {
+func (m *suite) replacesForeignAdapter() {
 	f := m.open(m.T, Config{Replicas: 1, Prepare: func(_ int, e *fakeserver.Engine) {
 		e.AddAdapter(samplertest.Name(1), fakeserver.WriteAdapter(m.T, e.Policy, 30).Dir)
 	}})
 	_, p := m.publish(f, 1)
-	m.right(f, p)
+	m.checkSample(f, p)
 }
 
-// admission: what the server says is waiting waits here instead.
-func (m *misbehaving) admission() {
-	looked := make(chan struct{}, 1)
-	var most atomic.Int64
+// admission: if the server reports a long queue, the backend sends one request at a time.
+func (m *suite) admission() {
+	polled := make(chan struct{}, 1)
+	var maxRunning atomic.Int64
 	f := m.open(m.T, Config{Replicas: 1, Prepare: func(_ int, e *fakeserver.Engine) {
 		e.Waiting = func() int {
 			select {
-			case looked <- struct{}{}:
+			case polled <- struct{}{}:
 			default:
 			}
 			return 1000
 		}
-		e.Fault = func(s fakeserver.Seen) samplertest.Fault {
-			if s.MaxTokens == asked.MaxTokens {
-				most.Store(max(most.Load(), int64(e.Running())))
+		e.Fault = func(s fakeserver.CompletionRequest) samplertest.Fault {
+			if s.MaxTokens == testRequest.MaxTokens {
+				maxRunning.Store(max(maxRunning.Load(), int64(e.Running())))
 			}
 			return ""
 		}
 	}})
 	_, p := m.publish(f, 1)
-	for range 3 { // the first may be from before the last look; two looks later the limit is set
-		<-looked
+	for range 3 { // the first signal may be old; after two more polls the limit is set
+		<-polled
 	}
 	var group errgroup.Group
 	for range 64 {
-		group.Go(func() error { _, err := f.Backend.Sample(m.Context(), p, asked); return err })
+		group.Go(func() error { _, err := f.Backend.Sample(m.Context(), p, testRequest); return err })
 	}
 	if err := group.Wait(); err != nil {
 		m.Error(err)
 	}
-	if n := most.Load(); n != 1 {
-		m.Errorf("%d requests at once at a server where 1000 wait", n)
+	if n := maxRunning.Load(); n != 1 {
+		m.Errorf("%d requests at the same time on a server whose queue has 1000", n)
 	}
 }
 
-func (m *misbehaving) sticky() {
+func (m *suite) stickySessions() {
 	var answered [3]atomic.Int64
 	f := m.open(m.T, Config{Replicas: 3, Prepare: func(i int, e *fakeserver.Engine) {
-		e.Fault = func(s fakeserver.Seen) samplertest.Fault {
-			if s.MaxTokens == asked.MaxTokens {
+		e.Fault = func(s fakeserver.CompletionRequest) samplertest.Fault {
+			if s.MaxTokens == testRequest.MaxTokens {
 				answered[i].Add(1)
 			}
 			return ""
 		}
 	}})
 	_, p := m.publish(f, 1)
-	r := asked
+	r := testRequest
 	r.Session = "s"
 	for range 9 {
 		if _, err := f.Backend.Sample(m.Context(), p, r); err != nil {

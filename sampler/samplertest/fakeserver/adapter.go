@@ -12,17 +12,18 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// A LoadFault is what goes wrong with a load.
+// A LoadFault is a fault of a request that loads an adapter. The zero value is no fault.
 type LoadFault string
 
+// The faults of loads.
 const (
-	LoadFails LoadFault = "fails" // 500, as of a full disk
-	LoadBusy  LoadFault = "busy"  // 503
-	LoadLost  LoadFault = "lost"  // it is loaded a little later, and the answer is cut
+	LoadFails LoadFault = "fails" // status 500, as for a full disk
+	LoadBusy  LoadFault = "busy"  // status 503
+	LoadLost  LoadFault = "lost"  // the connection breaks; the adapter is loaded later
 )
 
-// faulty answers a load that goes wrong; false if none does.
-func (e *Engine) faulty(w http.ResponseWriter, name, dir string) bool {
+// answeredWithLoadFault answers a load with a fault. It returns false if the load has no fault.
+func (e *Engine) answeredWithLoadFault(w http.ResponseWriter, name, dir string) bool {
 	if e.LoadFault == nil {
 		return false
 	}
@@ -35,29 +36,29 @@ func (e *Engine) faulty(w http.ResponseWriter, name, dir string) bool {
 			map[string]any{"error": map[string]any{"message": "The server is overloaded"}})
 	case LoadLost:
 		e.mu.Lock()
-		e.late = func() { e.load(name, dir) }
+		e.pendingLoad = func() { e.load(name, dir) }
 		e.mu.Unlock()
 		panic(http.ErrAbortHandler)
 	default:
 		e.mu.Lock()
-		late := e.late
-		e.late = nil
+		pending := e.pendingLoad
+		e.pendingLoad = nil
 		e.mu.Unlock()
-		if late != nil {
-			late()
+		if pending != nil {
+			pending()
 		}
 		return false
 	}
 	return true
 }
 
-// A refused load has a reason.
+// refusedLoad says why a load was refused.
 type refusedLoad struct {
-	missing bool // nothing in the folder
+	missing bool // the folder has no adapter
 	message string
 }
 
-// load reads an adapter's folder as written by [WriteAdapter].
+// load loads an adapter's folder as written by [WriteAdapter]. It returns nil or the reason why not.
 func (e *Engine) load(name, dir string) *refusedLoad {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -79,14 +80,15 @@ func (e *Engine) load(name, dir string) *refusedLoad {
 	}
 	e.adapters[name] = loadedAdapter{dir, config.Version}
 	e.loads++
-	e.most = max(e.most, len(e.adapters))
+	e.maxLoaded = max(e.maxLoaded, len(e.adapters))
 	return nil
 }
 
-// AddAdapter loads an adapter's folder, as an earlier run may have done. What
-// the server would refuse is left out.
+// AddAdapter loads an adapter's folder, as an earlier run may have done. It ignores folders that the server would
+// refuse.
 func (e *Engine) AddAdapter(name, dir string) { e.load(name, dir) }
 
+// unload reports whether the adapter was loaded.
 func (e *Engine) unload(name string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -102,13 +104,14 @@ func (e *Engine) adapter(name string) (loadedAdapter, bool) {
 	return a, ok
 }
 
+// adapterConfig is the content of adapter_config.json.
 type adapterConfig struct {
 	Rank    int `json:"r"`
-	Version int `json:"empo2_version"` // whose script it stands for
+	Version int `json:"empo2_version"` // of the script that answers for the adapter
 }
 
-// WriteAdapter writes what a trainer would hand over, for an Engine: a folder
-// that stands for a version of the script, with exact scores.
+// WriteAdapter writes the folder of an adapter for an Engine. The adapter stands for a version of the script and has
+// exact scores.
 func WriteAdapter(t testing.TB, p samplertest.Policy, version int) sampler.Adapter {
 	t.Helper()
 	dir := t.TempDir()

@@ -1,10 +1,12 @@
-// Package fakeserver has servers for tests that speak the HTTP of llama-server,
-// vLLM, SGLang, Ollama and the OpenAI API. Their policy is a script.
+// Package fakeserver has fake inference servers for tests. [Llama], [VLLM], [SGLang], [Ollama] and [OpenAI] have the
+// HTTP API of the real servers, with their fields, statuses and error messages. They sample from a
+// [samplertest.Policy], so that completions and log-probs are known exactly.
+//
+// Every fake can be made to fail: its field Fault chooses a [samplertest.Fault] for each completion. [Engine] is the
+// part that VLLM and SGLang share: adapters that are loaded at run time.
 package fakeserver
 
 import (
-	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -14,36 +16,35 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// Seen is a completion that a fake is asked for.
-type Seen struct {
-	N         int // completions before it, checks and probes included
+// CompletionRequest describes a completion request that a fake server received.
+type CompletionRequest struct {
+	N         int // number of completions before it, including checks and probes
 	Model     string
 	Prompt    []int32
 	MaxTokens int
 }
 
-// Engine is what the fakes of servers that load adapters at run time share: a
-// scripted policy, adapters by name, and what goes wrong. Set the exported
-// fields before the first request.
+// Engine is the common part of the fakes whose servers load adapters at run time: a scripted policy, adapters by name,
+// and faults. Set the exported fields before the first request.
 type Engine struct {
 	*httptest.Server
 	Policy  samplertest.Policy
 	Model   string // the base model's name
-	Root    string // where it has it from
-	Context int    // tokens
-	MaxRank int
-	APIKey  string // empty: none is asked for
-	// Fixed says that adapters can't be loaded.
+	Root    string // the base model's path
+	Context int    // context length in tokens
+	MaxRank int    // of adapters
+	APIKey  string // empty: no key is required
+	// Fixed says that the server was launched without support for loading adapters.
 	Fixed bool
-	// Fault says what goes wrong with a completion; nil: nothing.
-	Fault func(Seen) samplertest.Fault
-	// RefuseLoad is the message of a load that fails; empty: it does not.
+	// Fault returns the fault of a completion; nil: no faults.
+	Fault func(CompletionRequest) samplertest.Fault
+	// RefuseLoad returns the error message of a load; empty: the load succeeds. Nil: all loads succeed.
 	RefuseLoad func(name string) string
-	// LoadFault says what else goes wrong with a load; nil: nothing.
+	// LoadFault returns the fault of a load; nil: no faults.
 	LoadFault func(name string) LoadFault
-	// Applied maps a version to the one whose script answers; nil: itself.
+	// Applied maps a version to the version whose script answers; nil: the same version.
 	Applied func(version int) int
-	// Waiting is what the server says is waiting besides what runs.
+	// Waiting returns the number of queued requests that the server reports; nil: 0.
 	Waiting func() int
 
 	mu          sync.Mutex
@@ -51,10 +52,10 @@ type Engine struct {
 	completions int
 	running     int
 	loads       int
-	most        int // adapters loaded at once
+	maxLoaded   int // maximum number of adapters loaded at the same time
 	dead        bool
 	asleep      bool
-	late        func() // a load that is not done yet
+	pendingLoad func() // a load that LoadLost delayed
 	closing     chan struct{}
 	closeOnce   sync.Once
 }
@@ -64,20 +65,21 @@ type loadedAdapter struct {
 	version int
 }
 
+// start sets the defaults and starts the server.
 func (e *Engine) start(p samplertest.Policy, model string, mux *http.ServeMux) {
 	e.Policy, e.Model, e.Root, e.Context, e.MaxRank = p, model, "/models/"+model, 4096, 16
 	e.adapters, e.closing = map[string]loadedAdapter{}, make(chan struct{})
 	e.Server = httptest.NewServer(e.guarded(mux))
 }
 
-// Close lets go of what hangs and stops the server.
+// Close ends hanging requests and stops the server.
 func (e *Engine) Close() {
 	e.closeOnce.Do(func() { close(e.closing) })
 	e.Server.CloseClientConnections()
 	e.Server.Close()
 }
 
-// Kill cuts every connection and accepts none until Revive.
+// Kill breaks all connections. The server answers no request until Revive.
 func (e *Engine) Kill() {
 	e.mu.Lock()
 	e.dead = true
@@ -85,7 +87,7 @@ func (e *Engine) Kill() {
 	e.CloseClientConnections()
 }
 
-// Revive is a fresh start: no adapter is loaded.
+// Revive restarts the server. It has no adapters.
 func (e *Engine) Revive() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -93,7 +95,7 @@ func (e *Engine) Revive() {
 	clear(e.adapters)
 }
 
-// Adapters are the names that are loaded, in order.
+// Adapters returns the names of the loaded adapters, sorted.
 func (e *Engine) Adapters() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -105,14 +107,14 @@ func (e *Engine) Adapters() []string {
 	return names
 }
 
-// Loads is how many adapters were loaded so far, and how many at most at once.
+// Loads returns the number of loads so far, and the maximum number of adapters loaded at the same time.
 func (e *Engine) Loads() (all, atOnce int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.loads, e.most
+	return e.loads, e.maxLoaded
 }
 
-// Asleep says whether the server gave its memory back.
+// Asleep reports whether the server sleeps.
 func (e *Engine) Asleep() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -125,7 +127,7 @@ func (e *Engine) sleep(asleep bool) {
 	e.asleep = asleep
 }
 
-// guarded cuts the connections of a dead server and wants the key.
+// guarded breaks the connections of a dead server and checks the key.
 func (e *Engine) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		e.mu.Lock()
@@ -142,7 +144,7 @@ func (e *Engine) guarded(next http.Handler) http.Handler {
 	})
 }
 
-// version is whose script answers for a model; ok is false if there is none.
+// version returns the version whose script answers for a model; ok is false if the model is unknown.
 func (e *Engine) version(model string) (version int, ok bool) {
 	if model != e.Model {
 		a, ok := e.adapter(model)
@@ -157,8 +159,7 @@ func (e *Engine) version(model string) (version int, ok bool) {
 	return version, true
 }
 
-// begin counts a completion and says what goes wrong with it; end is for when
-// it is answered.
+// begin counts a completion and returns its fault. Call end when it is answered.
 func (e *Engine) begin(model string, r sampler.Request) (fault samplertest.Fault, end func()) {
 	e.mu.Lock()
 	n := e.completions
@@ -166,7 +167,7 @@ func (e *Engine) begin(model string, r sampler.Request) (fault samplertest.Fault
 	e.running++
 	e.mu.Unlock()
 	if e.Fault != nil {
-		fault = e.Fault(Seen{n, model, r.Prompt, r.MaxTokens})
+		fault = e.Fault(CompletionRequest{n, model, r.Prompt, r.MaxTokens})
 	}
 	return fault, func() {
 		e.mu.Lock()
@@ -175,15 +176,15 @@ func (e *Engine) begin(model string, r sampler.Request) (fault samplertest.Fault
 	}
 }
 
-// Running is how many completions are in flight.
+// Running returns the number of completions in flight.
 func (e *Engine) Running() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.running
 }
 
-// busy is what runs and waits.
-func (e *Engine) busy() (running, waiting int) {
+// queue returns the numbers of running and queued requests that the server reports.
+func (e *Engine) queue() (running, waiting int) {
 	e.mu.Lock()
 	running = e.running
 	e.mu.Unlock()
@@ -193,7 +194,7 @@ func (e *Engine) busy() (running, waiting int) {
 	return running, waiting
 }
 
-// hang waits until the client gives up or the server dies or closes.
+// hang waits until the client cancels or the server closes.
 func (e *Engine) hang(r *http.Request) {
 	select {
 	case <-r.Context().Done():
@@ -201,7 +202,7 @@ func (e *Engine) hang(r *http.Request) {
 	}
 }
 
-// spoil changes a good completion into one with the fault.
+// spoil applies a fault to a completion.
 func (e *Engine) spoil(c *sampler.Completion, fault samplertest.Fault) {
 	switch fault {
 	case samplertest.FaultBadID:
@@ -215,31 +216,13 @@ func (e *Engine) spoil(c *sampler.Completion, fault samplertest.Fault) {
 	}
 }
 
-// breakOff promises a whole body, writes half of it and breaks the connection.
-func breakOff(w http.ResponseWriter, body any) {
-	text, err := json.Marshal(body)
-	if err != nil {
-		panic(err) // the types are ours
-	}
-	w.Header().Set("Content-Length", fmt.Sprint(len(text)))
-	_, _ = w.Write(text[:len(text)/2])
-	_ = http.NewResponseController(w).Flush()
-	panic(http.ErrAbortHandler)
-}
-
-// tokenize parses control tokens, as Hugging Face's tokenizers do.
+// tokenize tokenizes text and parses control tokens, as Hugging Face's tokenizers do.
 func (e *Engine) tokenize(text string) []int32 {
 	return (&Llama{Policy: e.Policy}).tokenize(text, true)
 }
 
-// visible is the text without the end token, as servers decode it.
-func visible(p samplertest.Policy, ids []int32) string {
-	return p.Tokenizer.Decode(slices.DeleteFunc(slices.Clone(ids), func(id int32) bool { return id == samplertest.End }))
-}
-
-// serve makes a mux of the handlers; other paths are not found, in FastAPI's
-// words.
-func serve(handlers map[string]http.HandlerFunc) *http.ServeMux {
+// newMux returns a mux of the handlers. Other paths are answered with FastAPI's "Not Found".
+func newMux(handlers map[string]http.HandlerFunc) *http.ServeMux {
 	mux := http.NewServeMux()
 	for pattern, h := range handlers {
 		mux.HandleFunc(pattern, h)

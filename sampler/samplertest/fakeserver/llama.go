@@ -12,21 +12,20 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// Llama speaks the HTTP of one llama-server process that serves one version
-// of a scripted policy: /health, /props, /v1/models, /tokenize, /detokenize,
-// /lora-adapters and /completion, with the fields and errors of the real one.
+// Llama is a fake llama-server process that serves one version of a scripted policy. It has /health, /props,
+// /v1/models, /tokenize, /detokenize, /lora-adapters and /completion, with the fields and errors of the real server.
 // Set the exported fields before the first request.
 type Llama struct {
 	*httptest.Server
 	Policy  samplertest.Policy
 	Version int
-	Model   string // what every answer says; as --alias
-	Context int    // tokens of a slot
+	Model   string // the model's name in every answer, as --alias
+	Context int    // context length of a slot in tokens
 	Slots   int
-	APIKey  string // empty: none is asked for
-	// Fault says what goes wrong with the n-th /completion (from 0).
+	APIKey  string // empty: no key is required
+	// Fault returns the fault of the n-th /completion (from 0); nil: no faults.
 	Fault func(n int) samplertest.Fault
-	// Loading is how many requests to /health are answered by 503 first.
+	// Loading is the number of requests to /health that are first answered with status 503.
 	Loading int
 
 	closing   chan struct{}
@@ -37,7 +36,7 @@ type Llama struct {
 	health   int
 }
 
-// LlamaRequest is the body of a /completion as it came.
+// LlamaRequest is the body of a request to /completion.
 type LlamaRequest struct {
 	Prompt       json.RawMessage `json:"prompt"`
 	NPredict     *int            `json:"n_predict"`
@@ -58,7 +57,7 @@ type LlamaRequest struct {
 	Model        string          `json:"model"`
 }
 
-// NewLlama starts the server on a free port of the loopback. Close ends it.
+// NewLlama starts the server on a free port of the loopback. Close stops it.
 func NewLlama(p samplertest.Policy, version int) *Llama {
 	s := &Llama{Policy: p, Version: version, Model: samplertest.Name(version), Context: 4096, Slots: 4,
 		closing: make(chan struct{})}
@@ -77,19 +76,20 @@ func NewLlama(p samplertest.Policy, version int) *Llama {
 	return s
 }
 
-// Close lets go of what hangs and stops the server.
+// Close ends hanging requests and stops the server.
 func (s *Llama) Close() {
 	s.closeOnce.Do(func() { close(s.closing) })
 	s.Server.Close()
 }
 
-// Requests are the completions asked for so far.
+// Requests returns the requests to /completion so far.
 func (s *Llama) Requests() []LlamaRequest {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.requests)
 }
 
+// authorized checks the key.
 func (s *Llama) authorized(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.APIKey != "" && r.URL.Path != "/health" && r.Header.Get("Authorization") != "Bearer "+s.APIKey {
@@ -100,13 +100,14 @@ func (s *Llama) authorized(next http.Handler) http.Handler {
 	})
 }
 
+// reply sends a JSON body.
 func reply(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // the client is gone; its test sees that
+	_ = json.NewEncoder(w).Encode(body) // an error means that the client disconnected
 }
 
-// fail answers with llama-server's form of an error.
+// fail sends an error in llama-server's format.
 func fail(w http.ResponseWriter, status int, kind, message string, extra map[string]any) {
 	e := map[string]any{"code": status, "type": kind, "message": message}
 	for k, v := range extra {
@@ -176,7 +177,7 @@ func (s *Llama) serveTokenize(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, map[string]any{"tokens": pieces})
 }
 
-// tokenize parses control tokens as the real one does unless it is told not to.
+// tokenize tokenizes text. If special is true, it parses control tokens.
 func (s *Llama) tokenize(text string, special bool) []int32 {
 	if special {
 		return append([]int32{}, s.Policy.Tokenizer.EncodeSpecial(text)...)
@@ -193,6 +194,7 @@ func (s *Llama) serveDetokenize(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// decode decodes a request's body. If that fails, it sends an error and returns false.
 func decode(w http.ResponseWriter, r *http.Request, into any) bool {
 	if err := json.NewDecoder(r.Body).Decode(into); err != nil {
 		fail(w, http.StatusBadRequest, "invalid_request_error", fmt.Sprintf("parse error: %v", err), nil)
@@ -201,8 +203,8 @@ func decode(w http.ResponseWriter, r *http.Request, into any) bool {
 	return true
 }
 
-// request turns a body into what the script is asked; the real one's defaults
-// are those of llama-server, temperature 0.8 included.
+// request converts a body to a request to the script, with llama-server's defaults such as temperature 0.8. If the body
+// is invalid, it sends an error and returns false.
 func (s *Llama) request(w http.ResponseWriter, body LlamaRequest) (sampler.Request, bool) {
 	var prompt []int32
 	var text string

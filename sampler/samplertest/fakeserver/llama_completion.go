@@ -10,7 +10,7 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// answer is the body of a completion.
+// answer is the body of an answer of /completion.
 type answer struct {
 	Index           int           `json:"index"`
 	Content         string        `json:"content"`
@@ -57,7 +57,7 @@ func (s *Llama) serveCompletion(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// next records the request and says what goes wrong with it.
+// next records a request and returns its fault.
 func (s *Llama) next(body LlamaRequest) samplertest.Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,9 +75,9 @@ func (s *Llama) complete(w http.ResponseWriter, body LlamaRequest, r sampler.Req
 		Content: c.Text, Tokens: []int32{}, Stop: true, Model: s.Model, StopType: "limit",
 		TokensPredicted: len(c.IDs), TokensEvaluated: len(r.Prompt), TokensCached: len(r.Prompt) + len(c.IDs) - 1,
 	}
-	word := c.Finish == sampler.FinishStop && c.IDs[len(c.IDs)-1] != samplertest.End
+	stoppedByWord := c.Finish == sampler.FinishStop && c.IDs[len(c.IDs)-1] != samplertest.End
 	switch {
-	case word:
+	case stoppedByWord:
 		a.StopType = "word"
 	case c.Finish == sampler.FinishStop:
 		a.StopType = "eos"
@@ -88,14 +88,14 @@ func (s *Llama) complete(w http.ResponseWriter, body LlamaRequest, r sampler.Req
 	if body.NProbs > 0 {
 		a.Probabilities = s.probabilities(c)
 	}
-	if word { // the server leaves out as many entries as the stop string has tokens
+	if stoppedByWord { // the server omits as many entries as the stop string has tokens
 		stop := s.Policy.Tokenizer.Encode(strings.TrimPrefix(s.Policy.Tokenizer.Decode(c.IDs), c.Text))
 		a.Probabilities = a.Probabilities[:max(0, len(a.Probabilities)-len(stop))]
 	}
 	s.spoil(&a, fault)
 	switch {
 	case fault == samplertest.FaultCut:
-		cut(w, a)
+		breakOff(w, a)
 	case body.Stream:
 		stream(w, a)
 	default:
@@ -119,7 +119,7 @@ func (s *Llama) probabilities(c sampler.Completion) []probability {
 	return out
 }
 
-// spoil changes a good answer into one with the fault.
+// spoil applies a fault to an answer.
 func (s *Llama) spoil(a *answer, fault samplertest.Fault) {
 	switch fault {
 	case samplertest.FaultWrongIDs:
@@ -147,11 +147,11 @@ func (s *Llama) spoil(a *answer, fault samplertest.Fault) {
 	}
 }
 
-// cut promises a whole body, writes half of it and breaks the connection.
-func cut(w http.ResponseWriter, a any) {
+// breakOff announces a complete body, sends half of it and breaks the connection.
+func breakOff(w http.ResponseWriter, a any) {
 	body, err := json.Marshal(a)
 	if err != nil {
-		panic(err) // the type is ours
+		panic(err) // all types of bodies can be encoded
 	}
 	w.Header().Set("Content-Length", fmt.Sprint(len(body)))
 	_, _ = w.Write(body[:len(body)/2])
@@ -159,7 +159,7 @@ func cut(w http.ResponseWriter, a any) {
 	panic(http.ErrAbortHandler)
 }
 
-// stream sends an event per token and the closing one, which has no tokens.
+// stream sends an event per token and a last event without tokens.
 func stream(w http.ResponseWriter, a answer) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	for i, id := range a.Tokens {
@@ -176,7 +176,7 @@ func stream(w http.ResponseWriter, a answer) {
 func send(w http.ResponseWriter, event answer) {
 	body, err := json.Marshal(event)
 	if err != nil {
-		panic(err) // the type is ours
+		panic(err) // all types of bodies can be encoded
 	}
 	_, _ = fmt.Fprintf(w, "data: %s\n\n", body)
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// post sends a body and returns the status and what came back.
+// post sends a body and returns the status and the body of the answer.
 func post(t *testing.T, s *Llama, path, body string) (int, []byte, error) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+path, strings.NewReader(body))
@@ -31,12 +31,12 @@ func post(t *testing.T, s *Llama, path, body string) (int, []byte, error) {
 }
 
 func newServer(t *testing.T) *Llama {
-	s := NewLlama(samplertest.Policy{Tokenizer: samplertest.NewTokenizer(" jade", "pull"), Script: tossing}, 3)
+	s := NewLlama(samplertest.Policy{Tokenizer: samplertest.NewTokenizer(" jade", "pull"), Script: branching}, 3)
 	t.Cleanup(s.Close)
 	return s
 }
 
-func TestServerAnswersAsTheScript(t *testing.T) {
+func TestServerSamplesFromTheScript(t *testing.T) {
 	s := newServer(t)
 	status, body, err := post(t, s, "/completion",
 		`{"prompt":[1,50,2],"n_predict":60,"temperature":1,"seed":9,"n_probs":1,"return_tokens":true}`)
@@ -83,7 +83,7 @@ func TestServerStreams(t *testing.T) {
 	}
 }
 
-func TestServerTokenizesControlTokensUnlessToldNotTo(t *testing.T) {
+func TestParseSpecialDecidesAboutControlTokens(t *testing.T) {
 	s := newServer(t)
 	f := func(body, want string) {
 		t.Helper()
@@ -97,7 +97,7 @@ func TestServerTokenizesControlTokensUnlessToldNotTo(t *testing.T) {
 	f(`{"content":"","parse_special":false}`, `{"tokens":[]}`)
 }
 
-func TestServerRefuses(t *testing.T) {
+func TestServerRefusesInvalidRequests(t *testing.T) {
 	s := newServer(t)
 	s.Context = 4
 	f := func(body, kind string) {
@@ -141,8 +141,8 @@ func TestServerFaults(t *testing.T) {
 	f(samplertest.FaultBadID, http.StatusOK, "268", false)
 }
 
-// tossing writes one of several texts that share beginnings.
-func tossing(version int, _ []int32) []samplertest.Choice {
+// branching is a script with several texts that have a common beginning.
+func branching(version int, _ []int32) []samplertest.Choice {
 	return []samplertest.Choice{{Text: "pull jade", Weight: 3}, {Text: "pull amber", Weight: 1 + float64(version)},
 		{Text: "pull", Weight: 1}}
 }

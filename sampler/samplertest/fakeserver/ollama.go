@@ -18,30 +18,28 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// Ollama speaks the HTTP of an Ollama server with one base model, which is a
-// scripted policy, and models made from it with adapters. It keeps one of them
-// loaded, as the real one. Set the exported fields before the first request.
+// Ollama is a fake Ollama server. It has one base model, which is a scripted policy, and models made from it with
+// adapters. Like the real server in its default configuration, it keeps one model loaded. Set the exported fields
+// before the first request.
 type Ollama struct {
 	*httptest.Server
 	Policy  samplertest.Policy
 	Base    string // name of the base model
 	Version string
-	Context int // tokens that the base was trained with
-	// Fault says what goes wrong with the n-th completion (from 0), the first
-	// token of a publication included.
+	Context int // context length of the base model in tokens
+	// Fault returns the fault of the n-th completion (from 0), including the first token of a publication; nil: no faults.
 	Fault func(n int) samplertest.Fault
-	// Extra is how many tokens it puts in front of a raw prompt.
+	// Extra is the number of tokens that the server adds before a raw prompt.
 	Extra int
-	// Keep makes new models keep this adapter of theirs, as those made from a
-	// model with an adapter.
+	// Keep is the digest of an adapter that every new model has too, as a model made from a model with an adapter.
 	Keep string
 
 	closing   chan struct{}
 	closeOnce sync.Once
 
 	mu       sync.Mutex
-	blobs    map[string]int      // version of the adapter, by digest
-	models   map[string][]string // digests of the adapters, by name
+	blobs    map[string]int      // versions of the adapters, by digest
+	models   map[string][]string // digests of the adapters, by the model's name
 	loaded   string
 	inFlight int
 	swaps    int
@@ -49,7 +47,7 @@ type Ollama struct {
 	requests []OllamaRequest
 }
 
-// OllamaRequest is the body of a completion as it came.
+// OllamaRequest is the body of a request to /api/generate or /api/chat.
 type OllamaRequest struct {
 	Model     string         `json:"model"`
 	Prompt    string         `json:"prompt"`
@@ -64,7 +62,7 @@ type OllamaRequest struct {
 	Think     any            `json:"think"`
 }
 
-// NewOllama starts the server on a free port of the loopback. Close ends it.
+// NewOllama starts the server on a free port of the loopback. Close stops it.
 func NewOllama(p samplertest.Policy) *Ollama {
 	s := &Ollama{
 		Policy: p, Base: "tiny:latest", Version: "0.17.4", Context: 4096, closing: make(chan struct{}),
@@ -86,13 +84,13 @@ func NewOllama(p samplertest.Policy) *Ollama {
 	return s
 }
 
-// Close lets go of what hangs and stops the server.
+// Close ends hanging requests and stops the server.
 func (s *Ollama) Close() {
 	s.closeOnce.Do(func() { close(s.closing) })
 	s.Server.Close()
 }
 
-// Adapter is a version as its trainer would hand it over, for this server.
+// Adapter writes the adapter of a version as a trainer exports it for this server.
 func (s *Ollama) Adapter(t testing.TB, version int) sampler.Adapter {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "adapter.gguf")
@@ -102,14 +100,14 @@ func (s *Ollama) Adapter(t testing.TB, version int) sampler.Adapter {
 	return sampler.Adapter{Version: version, GGUF: file}
 }
 
-// Requests are the completions asked for so far.
+// Requests returns the completion requests so far.
 func (s *Ollama) Requests() []OllamaRequest {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]OllamaRequest(nil), s.requests...)
 }
 
-// Models are the names of the models that were made and not removed.
+// Models returns the names of the models that were created and not deleted.
 func (s *Ollama) Models() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,29 +118,29 @@ func (s *Ollama) Models() []string {
 	return names
 }
 
-// Uploads is how many adapters were sent.
+// Uploads returns the number of uploaded adapters.
 func (s *Ollama) Uploads() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.blobs)
 }
 
-// Swaps counts how often another model was loaded, overlaps how often it was
-// asked for while requests of the one before were in flight.
+// Swaps returns how many times another model was loaded, and how many times requests of the model before were still in
+// flight.
 func (s *Ollama) Swaps() (swaps, overlaps int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.swaps, s.overlaps
 }
 
-// Loaded is the name of the model in memory; empty: none.
+// Loaded returns the name of the model in memory; empty: none.
 func (s *Ollama) Loaded() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.loaded
 }
 
-// refuse answers with Ollama's form of an error.
+// refuse sends an error in Ollama's format.
 func refuse(w http.ResponseWriter, status int, format string, args ...any) {
 	reply(w, status, map[string]string{"error": fmt.Sprintf(format, args...)})
 }
@@ -155,7 +153,7 @@ func (s *Ollama) serveTags(w http.ResponseWriter, _ *http.Request) {
 	reply(w, http.StatusOK, map[string]any{"models": list})
 }
 
-// adapters are those of a model; the base has none.
+// adapters returns the digests of a model's adapters. The base model has none.
 func (s *Ollama) adapters(name string) (digests []string, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

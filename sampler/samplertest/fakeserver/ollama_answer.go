@@ -8,7 +8,7 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// ollamaAnswer is the body of a completion.
+// ollamaAnswer is the body of an answer of /api/generate or /api/chat.
 type ollamaAnswer struct {
 	Model      string           `json:"model"`
 	Response   string           `json:"response"`
@@ -53,7 +53,7 @@ func (s *Ollama) serveGenerate(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// begin records a request, loads its model and says what goes wrong.
+// begin records a request, loads its model and returns its fault.
 func (s *Ollama) begin(body OllamaRequest) samplertest.Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,37 +89,15 @@ func (s *Ollama) unload(model string) {
 	}
 }
 
+// complete samples a completion and sends it.
 func (s *Ollama) complete(w http.ResponseWriter, body OllamaRequest, digests []string, fault samplertest.Fault) {
-	number := func(key string, otherwise float64) float64 {
-		if v, ok := body.Options[key].(float64); ok {
-			return v
-		}
-		return otherwise
-	}
-	prompt := s.Policy.Tokenizer.EncodeSpecial(body.Prompt)
-	if body.Messages != nil {
-		var messages []samplertest.ChatMessage
-		for _, m := range body.Messages {
-			messages = append(messages, samplertest.ChatMessage{Role: m.Role, Text: m.Content})
-		}
-		prompt = s.Policy.Render(messages)
-	}
-	if len(prompt) > int(number("num_ctx", 4096)) {
+	r := s.request(body)
+	if len(r.Prompt) > int(body.option("num_ctx", 4096)) {
 		refuse(w, http.StatusBadRequest, "the input length exceeds the context length")
 		return
 	}
-	var stop []string
-	if given, ok := body.Options["stop"].([]any); ok {
-		for _, text := range given {
-			stop = append(stop, fmt.Sprint(text))
-		}
-	}
-	c := s.Policy.Sample(s.version(digests), sampler.Request{
-		TopK: int(number("top_k", 40)), TopP: number("top_p", 0.9), Stop: stop,
-		Prompt: prompt, MaxTokens: int(number("num_predict", 128)),
-		Temperature: number("temperature", 0.8), Seed: uint64(number("seed", 0)),
-	})
-	a := ollamaAnswer{Model: body.Model, Done: true, DoneReason: string(c.Finish), Prompt: len(prompt) + s.Extra,
+	c := s.Policy.Sample(s.version(digests), r)
+	a := ollamaAnswer{Model: body.Model, Done: true, DoneReason: string(c.Finish), Prompt: len(r.Prompt) + s.Extra,
 		Sampled: len(c.IDs)}
 	if body.Logprobs {
 		a.Logprobs = s.logprobs(c)
@@ -140,12 +118,43 @@ func (s *Ollama) complete(w http.ResponseWriter, body OllamaRequest, digests []s
 		a.Response = c.Text
 	}
 	if fault == samplertest.FaultCut {
-		cut(w, a)
+		breakOff(w, a)
 	}
 	reply(w, http.StatusOK, a)
 }
 
-// version is that of the last adapter; the base is version 0.
+// request converts a body to a request to the script, with Ollama's defaults.
+func (s *Ollama) request(body OllamaRequest) sampler.Request {
+	prompt := s.Policy.Tokenizer.EncodeSpecial(body.Prompt)
+	if body.Messages != nil {
+		var messages []samplertest.ChatMessage
+		for _, m := range body.Messages {
+			messages = append(messages, samplertest.ChatMessage{Role: m.Role, Text: m.Content})
+		}
+		prompt = s.Policy.Render(messages)
+	}
+	var stop []string
+	if texts, ok := body.Options["stop"].([]any); ok {
+		for _, text := range texts {
+			stop = append(stop, fmt.Sprint(text))
+		}
+	}
+	return sampler.Request{
+		Prompt: prompt, MaxTokens: int(body.option("num_predict", 128)),
+		Temperature: body.option("temperature", 0.8), Seed: uint64(body.option("seed", 0)),
+		TopK: int(body.option("top_k", 40)), TopP: body.option("top_p", 0.9), Stop: stop,
+	}
+}
+
+// option returns a numeric option of a request, or its default.
+func (body OllamaRequest) option(key string, otherwise float64) float64 {
+	if v, ok := body.Options[key].(float64); ok {
+		return v
+	}
+	return otherwise
+}
+
+// version returns the version of the last adapter, and 0 for the base model.
 func (s *Ollama) version(digests []string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,7 +165,7 @@ func (s *Ollama) version(digests []string) int {
 	return version
 }
 
-// logprobs has no entry for the end token, as the real one.
+// logprobs returns the log-probs of a completion. Like the real server, it has no entry for the end token.
 func (s *Ollama) logprobs(c sampler.Completion) []map[string]any {
 	var out []map[string]any
 	for i, id := range c.IDs {

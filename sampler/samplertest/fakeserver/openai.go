@@ -12,26 +12,24 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// OpenAI speaks the chat completions of an OpenAI-compatible server below
-// /v1, with a scripted policy as its model. Set the exported fields before the
-// first request.
+// OpenAI is a fake OpenAI-compatible server with /v1/models and /v1/chat/completions. Its model is a scripted policy.
+// Set the exported fields before the first request.
 type OpenAI struct {
 	*httptest.Server
 	Policy  samplertest.Policy
 	Model   string
-	Answers string // the model that its answers name
-	APIKey  string // empty: none is asked for
-	Context int    // tokens; told as max_model_len
-	// NoModels leaves out /v1/models, as some proxies do.
+	Answers string // the name of the model in answers
+	APIKey  string // empty: no key is required
+	Context int    // context length in tokens, reported as max_model_len
+	// NoModels says that the server has no /v1/models, like some proxies.
 	NoModels bool
-	// Completion demands max_completion_tokens instead of max_tokens.
+	// Completion says that the server accepts max_completion_tokens and refuses max_tokens.
 	Completion bool
-	// Unknown are parameters that are refused, as top_k by OpenAI's own.
+	// Unknown are parameters that the server refuses, as OpenAI's own server refuses top_k.
 	Unknown []string
-	// RetryAfter is what a busy answer asks for; 0: nothing.
+	// RetryAfter is the header Retry-After of a busy answer; 0: none.
 	RetryAfter time.Duration
-	// Fault says what goes wrong with the n-th completion (from 0), that of a
-	// publication included.
+	// Fault returns the fault of the n-th completion (from 0), including that of a publication; nil: no faults.
 	Fault func(n int) samplertest.Fault
 
 	closing   chan struct{}
@@ -41,7 +39,7 @@ type OpenAI struct {
 	requests []OpenAIRequest
 }
 
-// OpenAIRequest is the body of a completion as it came.
+// OpenAIRequest is the body of a request to /v1/chat/completions.
 type OpenAIRequest struct {
 	Model    string `json:"model"`
 	Messages []struct {
@@ -59,7 +57,7 @@ type OpenAIRequest struct {
 	TemplateArgs        map[string]any `json:"chat_template_kwargs"`
 }
 
-// NewOpenAI starts the server on a free port of the loopback. Close ends it.
+// NewOpenAI starts the server on a free port of the loopback. Close stops it.
 func NewOpenAI(p samplertest.Policy) *OpenAI {
 	s := &OpenAI{Policy: p, Model: "tiny", Answers: "tiny-2026-08", Context: 4096, closing: make(chan struct{})}
 	mux := http.NewServeMux()
@@ -75,19 +73,20 @@ func NewOpenAI(p samplertest.Policy) *OpenAI {
 	return s
 }
 
-// Close lets go of what hangs and stops the server.
+// Close ends hanging requests and stops the server.
 func (s *OpenAI) Close() {
 	s.closeOnce.Do(func() { close(s.closing) })
 	s.Server.Close()
 }
 
-// Requests are the completions asked for so far.
+// Requests returns the completion requests so far.
 func (s *OpenAI) Requests() []OpenAIRequest {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.requests)
 }
 
+// refuse sends an error in OpenAI's format.
 func (s *OpenAI) refuse(w http.ResponseWriter, status int, code, format string, args ...any) {
 	reply(w, status, map[string]any{"error": map[string]any{
 		"message": fmt.Sprintf(format, args...), "type": "invalid_request_error", "code": code,
@@ -128,7 +127,7 @@ func (s *OpenAI) serveChat(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// next records the request and says what goes wrong with it.
+// next records a request and returns its fault.
 func (s *OpenAI) next(body OpenAIRequest) samplertest.Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,48 +139,12 @@ func (s *OpenAI) next(body OpenAIRequest) samplertest.Fault {
 	return s.Fault(n)
 }
 
+// chat samples a completion and sends it.
 func (s *OpenAI) chat(w http.ResponseWriter, body OpenAIRequest, fault samplertest.Fault) {
-	limit := body.MaxTokens
-	for name, sent := range map[string]bool{
-		"top_k": body.TopK != nil, "chat_template_kwargs": body.TemplateArgs != nil, "stop": body.Stop != nil,
-	} {
-		if sent && slices.Contains(s.Unknown, name) {
-			s.refuse(w, http.StatusBadRequest, "unknown_parameter", "Unrecognized request argument supplied: %s", name)
-			return
-		}
-	}
-	switch {
-	case body.Model != s.Model:
-		s.refuse(w, http.StatusNotFound, "model_not_found", "The model `%s` does not exist", body.Model)
+	if !s.accepts(w, body) {
 		return
-	case s.Completion && body.MaxTokens != nil:
-		s.refuse(w, http.StatusBadRequest, "unsupported_parameter",
-			"Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.")
-		return
-	case s.Completion:
-		limit = body.MaxCompletionTokens
 	}
-	var messages []samplertest.ChatMessage
-	for _, m := range body.Messages {
-		messages = append(messages, samplertest.ChatMessage{Role: m.Role, Text: m.Content})
-	}
-	r := sampler.Request{Prompt: s.Policy.Render(messages), MaxTokens: s.Context, Temperature: 1}
-	if limit != nil {
-		r.MaxTokens = *limit
-	}
-	if body.Temperature != nil {
-		r.Temperature = *body.Temperature
-	}
-	r.Stop = body.Stop
-	if body.TopP != nil {
-		r.TopP = *body.TopP
-	}
-	if body.TopK != nil {
-		r.TopK = *body.TopK
-	}
-	if body.Seed != nil {
-		r.Seed = uint64(*body.Seed)
-	}
+	r := s.request(body)
 	if len(r.Prompt) > s.Context {
 		s.refuse(w, http.StatusBadRequest, "context_length_exceeded", "This model's maximum context length is %d tokens",
 			s.Context)
@@ -195,18 +158,71 @@ func (s *OpenAI) chat(w http.ResponseWriter, body OpenAIRequest, fault samplerte
 	case samplertest.FaultNoEnd:
 		finish = nil
 	}
-	choices := []any{map[string]any{"index": 0, "finish_reason": finish,
-		"message": map[string]any{"role": "assistant", "content": content}}}
+	choices := []any{map[string]any{
+		"index": 0, "finish_reason": finish, "message": map[string]any{"role": "assistant", "content": content},
+	}}
 	if fault == samplertest.FaultWrongIDs {
 		choices = []any{}
 	}
 	answer := map[string]any{
 		"object": "chat.completion", "model": s.Answers, "choices": choices,
-		"usage": map[string]any{"prompt_tokens": len(r.Prompt), "completion_tokens": len(c.IDs),
-			"total_tokens": len(r.Prompt) + len(c.IDs)},
+		"usage": map[string]any{
+			"prompt_tokens": len(r.Prompt), "completion_tokens": len(c.IDs), "total_tokens": len(r.Prompt) + len(c.IDs),
+		},
 	}
 	if fault == samplertest.FaultCut {
-		cut(w, answer)
+		breakOff(w, answer)
 	}
 	reply(w, http.StatusOK, answer)
+}
+
+// accepts checks the model and the parameters. If the server refuses them, it sends an error and returns false.
+func (s *OpenAI) accepts(w http.ResponseWriter, body OpenAIRequest) bool {
+	for name, sent := range map[string]bool{
+		"top_k": body.TopK != nil, "chat_template_kwargs": body.TemplateArgs != nil, "stop": body.Stop != nil,
+	} {
+		if sent && slices.Contains(s.Unknown, name) {
+			s.refuse(w, http.StatusBadRequest, "unknown_parameter", "Unrecognized request argument supplied: %s", name)
+			return false
+		}
+	}
+	switch {
+	case body.Model != s.Model:
+		s.refuse(w, http.StatusNotFound, "model_not_found", "The model `%s` does not exist", body.Model)
+		return false
+	case s.Completion && body.MaxTokens != nil:
+		s.refuse(w, http.StatusBadRequest, "unsupported_parameter",
+			"Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.")
+		return false
+	}
+	return true
+}
+
+// request converts a body to a request to the script, with the server's defaults.
+func (s *OpenAI) request(body OpenAIRequest) sampler.Request {
+	var messages []samplertest.ChatMessage
+	for _, m := range body.Messages {
+		messages = append(messages, samplertest.ChatMessage{Role: m.Role, Text: m.Content})
+	}
+	r := sampler.Request{Prompt: s.Policy.Render(messages), MaxTokens: s.Context, Temperature: 1, Stop: body.Stop}
+	limit := body.MaxTokens
+	if s.Completion {
+		limit = body.MaxCompletionTokens
+	}
+	if limit != nil {
+		r.MaxTokens = *limit
+	}
+	if body.Temperature != nil {
+		r.Temperature = *body.Temperature
+	}
+	if body.TopP != nil {
+		r.TopP = *body.TopP
+	}
+	if body.TopK != nil {
+		r.TopK = *body.TopK
+	}
+	if body.Seed != nil {
+		r.Seed = uint64(*body.Seed)
+	}
+	return r
 }

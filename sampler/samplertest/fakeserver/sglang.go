@@ -3,6 +3,7 @@ package fakeserver
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -10,21 +11,21 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// SGLang speaks the HTTP of an SGLang 0.5 with --enable-lora, after its
-// sources. Its policy is a script.
+// SGLang is a fake SGLang 0.5 server with --enable-lora, written from the sources of SGLang. Its model is a scripted
+// policy.
 type SGLang struct {
 	Engine
-	// Raw is SGLANG_RETURN_ORIGINAL_LOGPROB.
+	// Raw stands for the environment variable SGLANG_RETURN_ORIGINAL_LOGPROB.
 	Raw bool
-	// MemorySaver is --enable-memory-saver.
+	// MemorySaver stands for the flag --enable-memory-saver.
 	MemorySaver bool
-	// NoSeeds makes it one that knows no sampling_seed.
+	// NoSeeds makes the server a version without sampling_seed.
 	NoSeeds bool
 
-	weights atomic.Value // their version, a free text
+	weights atomic.Value // version of the weights, any text
 }
 
-// SGLangRequest is the body of a /generate as it came.
+// SGLangRequest is the body of a request to /generate.
 type SGLangRequest struct {
 	InputIDs []int32 `json:"input_ids"`
 	Params   struct {
@@ -39,12 +40,12 @@ type SGLangRequest struct {
 	Adapter       string `json:"lora_path"`
 }
 
-// NewSGLang starts the server on a free port of the loopback. Close ends it.
+// NewSGLang starts the server on a free port of the loopback. Close stops it.
 func NewSGLang(p samplertest.Policy) *SGLang {
 	s := &SGLang{Raw: true}
 	s.weights.Store("default")
 	ok := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }
-	s.start(p, "tiny", serve(map[string]http.HandlerFunc{
+	s.start(p, "tiny", newMux(map[string]http.HandlerFunc{
 		"GET /health":                     ok,
 		"GET /get_server_info":            s.serverInfo,
 		"GET /get_model_info":             s.modelInfo,
@@ -84,8 +85,8 @@ func (s *SGLang) updateVersion(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// occupation gives memory back or takes it; the scheduler dies of what it has
-// done already.
+// occupation releases or resumes the memory. Like the real scheduler, the server dies if the memory already has that
+// state.
 func (s *SGLang) occupation(released bool) http.HandlerFunc {
 	return func(http.ResponseWriter, *http.Request) {
 		if s.Asleep() == released {
@@ -97,7 +98,7 @@ func (s *SGLang) occupation(released bool) http.HandlerFunc {
 }
 
 func (s *SGLang) load(w http.ResponseWriter, _ *http.Request) {
-	running, waiting := s.busy()
+	running, waiting := s.queue()
 	reply(w, http.StatusOK, []any{map[string]any{"dp_rank": 0, "num_reqs": running + waiting,
 		"num_waiting_reqs": waiting, "num_tokens": 0}})
 }
@@ -114,8 +115,8 @@ func (s *SGLang) models(w http.ResponseWriter, _ *http.Request) {
 	reply(w, http.StatusOK, map[string]any{"object": "list", "data": data})
 }
 
-// updated answers a load or an unload; an empty message is a success.
-func (s *SGLang) updated(w http.ResponseWriter, message string) {
+// replyToLoad answers a load or an unload. An empty message is a success.
+func (s *SGLang) replyToLoad(w http.ResponseWriter, message string) {
 	if message == "" {
 		reply(w, http.StatusOK, map[string]any{"success": true, "error_message": nil, "loaded_adapters": map[string]any{}})
 		return
@@ -131,18 +132,18 @@ func (s *SGLang) loadAdapter(w http.ResponseWriter, r *http.Request) {
 	if !decode(w, r, &body) {
 		return
 	}
-	if s.faulty(w, body.Name, body.Path) {
+	if s.answeredWithLoadFault(w, body.Name, body.Path) {
 		return
 	}
 	if _, known := s.adapter(body.Name); known {
-		s.updated(w, fmt.Sprintf("Failed to load LoRA adapter %s because it is already loaded", body.Name))
+		s.replyToLoad(w, fmt.Sprintf("Failed to load LoRA adapter %s because it is already loaded", body.Name))
 		return
 	}
 	if refused := s.Engine.load(body.Name, body.Path); refused != nil {
-		s.updated(w, refused.message)
+		s.replyToLoad(w, refused.message)
 		return
 	}
-	s.updated(w, "")
+	s.replyToLoad(w, "")
 }
 
 func (s *SGLang) unloadAdapter(w http.ResponseWriter, r *http.Request) {
@@ -153,12 +154,13 @@ func (s *SGLang) unloadAdapter(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !s.unload(body.Name) {
-		s.updated(w, fmt.Sprintf("LoRA with name %s does not exist.", body.Name))
+		s.replyToLoad(w, fmt.Sprintf("LoRA with name %s does not exist.", body.Name))
 		return
 	}
-	s.updated(w, "")
+	s.replyToLoad(w, "")
 }
 
+// refuse sends an error in SGLang's format.
 func (s *SGLang) refuse(w http.ResponseWriter, status int, format string, args ...any) {
 	reply(w, status, map[string]any{"error": map[string]any{"message": fmt.Sprintf(format, args...)}})
 }
@@ -173,33 +175,16 @@ func (s *SGLang) generate(w http.ResponseWriter, r *http.Request) {
 		name = s.Model
 	}
 	version, known := s.version(name)
-	vocabulary := s.Policy.Tokenizer.VocabSize()
-	switch {
-	case !known:
+	if !known {
 		s.refuse(w, http.StatusBadRequest,
-			"The following requested LoRA adapters are not loaded: {'%s'}\nLoaded adapters: "+
-				"[%s].", name, strings.Join(s.Adapters(), ", "))
-		return
-	case s.NoSeeds && body.Params.Seed != nil:
-		s.refuse(w, http.StatusBadRequest, "SamplingParams.__init__() got an unexpected keyword argument 'sampling_seed'")
-		return
-	case len(body.InputIDs)+body.Params.MaxNewTokens > s.Context:
-		s.refuse(w, http.StatusBadRequest,
-			"Requested token count exceeds the model's maximum context length of %d tokens.", s.Context)
+			"The following requested LoRA adapters are not loaded: {'%s'}\nLoaded adapters: [%s].",
+			name, strings.Join(s.Adapters(), ", "))
 		return
 	}
-	for _, id := range body.InputIDs {
-		if int(id) >= vocabulary {
-			s.refuse(w, http.StatusBadRequest, "The input_ids %v contains values greater than the vocab size (%d).",
-				body.InputIDs, vocabulary)
-			return
-		}
+	if !s.accepts(w, body) {
+		return
 	}
-	q := sampler.Request{Prompt: body.InputIDs, MaxTokens: body.Params.MaxNewTokens, Temperature: body.Params.Temperature,
-		TopP: body.Params.TopP, TopK: max(body.Params.TopK, 0), Stop: body.Params.Stop}
-	if body.Params.Seed != nil {
-		q.Seed = uint64(*body.Params.Seed)
-	}
+	q := body.request()
 	fault, end := s.begin(name, q)
 	defer end()
 	switch fault {
@@ -214,7 +199,7 @@ func (s *SGLang) generate(w http.ResponseWriter, r *http.Request) {
 	default:
 		c := s.Policy.Sample(version, q)
 		s.spoil(&c, fault)
-		if a := s.body(body, c, fault); fault == samplertest.FaultCut {
+		if a := s.answer(body, c, fault); fault == samplertest.FaultCut {
 			breakOff(w, a)
 		} else {
 			reply(w, http.StatusOK, a)
@@ -222,8 +207,39 @@ func (s *SGLang) generate(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// body is the answer.
-func (s *SGLang) body(body SGLangRequest, c sampler.Completion, fault samplertest.Fault) map[string]any {
+// accepts checks a request. If the server refuses it, it sends an error and returns false.
+func (s *SGLang) accepts(w http.ResponseWriter, body SGLangRequest) bool {
+	vocabulary := s.Policy.Tokenizer.VocabSize()
+	switch {
+	case s.NoSeeds && body.Params.Seed != nil:
+		s.refuse(w, http.StatusBadRequest, "SamplingParams.__init__() got an unexpected keyword argument 'sampling_seed'")
+		return false
+	case len(body.InputIDs)+body.Params.MaxNewTokens > s.Context:
+		s.refuse(w, http.StatusBadRequest,
+			"Requested token count exceeds the model's maximum context length of %d tokens.", s.Context)
+		return false
+	case slices.ContainsFunc(body.InputIDs, func(id int32) bool { return int(id) >= vocabulary }):
+		s.refuse(w, http.StatusBadRequest, "The input_ids %v contains values greater than the vocab size (%d).",
+			body.InputIDs, vocabulary)
+		return false
+	}
+	return true
+}
+
+// request converts a body to a request to the script.
+func (body SGLangRequest) request() sampler.Request {
+	q := sampler.Request{
+		Prompt: body.InputIDs, MaxTokens: body.Params.MaxNewTokens, Temperature: body.Params.Temperature,
+		TopP: body.Params.TopP, TopK: max(body.Params.TopK, 0), Stop: body.Params.Stop,
+	}
+	if body.Params.Seed != nil {
+		q.Seed = uint64(*body.Params.Seed)
+	}
+	return q
+}
+
+// answer returns the body of an answer of /generate.
+func (s *SGLang) answer(body SGLangRequest, c sampler.Completion, fault samplertest.Fault) map[string]any {
 	rows := []any{}
 	for i, id := range c.IDs {
 		if fault == samplertest.FaultWrongIDs {

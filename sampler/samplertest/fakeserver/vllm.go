@@ -7,27 +7,27 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// VLLM speaks the HTTP of a vLLM 0.32.0 with --enable-lora, as recorded:
-// statuses, bodies and their types. Its policy is a script.
+// VLLM is a fake vLLM 0.32.0 server with --enable-lora. Its statuses and bodies were recorded from the real server. Its
+// model is a scripted policy.
 type VLLM struct {
 	Engine
 	Version string
-	// DevMode is VLLM_SERVER_DEV_MODE, with --enable-sleep-mode.
+	// DevMode stands for the environment variable VLLM_SERVER_DEV_MODE and the flag --enable-sleep-mode.
 	DevMode bool
-	// Processed is --logprobs-mode processed_logprobs.
+	// Processed stands for the flag --logprobs-mode processed_logprobs.
 	Processed bool
-	// NoIDs makes it one before 0.10.2.
+	// NoIDs makes the server a version before 0.10.2, without token ids in answers.
 	NoIDs bool
-	// NoLora is a launch without --enable-lora, though loading is allowed.
+	// NoLora says that the server was launched without --enable-lora, but with permission to load adapters.
 	NoLora bool
-	// NoMetrics hides /metrics.
+	// NoMetrics says that the server has no /metrics.
 	NoMetrics bool
 	MaxLoras  int
-	// Sent sees every completion's body, if it is not nil.
+	// Sent is called with the body of every completion request; may be nil.
 	Sent func(VLLMRequest)
 }
 
-// VLLMRequest is the body of a /v1/completions as it came.
+// VLLMRequest is the body of a request to /v1/completions.
 type VLLMRequest struct {
 	Model       string             `json:"model"`
 	Prompt      []int32            `json:"prompt"`
@@ -46,10 +46,10 @@ type VLLMRequest struct {
 	Stop        []string           `json:"stop"`
 }
 
-// NewVLLM starts the server on a free port of the loopback. Close ends it.
+// NewVLLM starts the server on a free port of the loopback. Close stops it.
 func NewVLLM(p samplertest.Policy) *VLLM {
 	v := &VLLM{Version: "0.32.0", MaxLoras: 4}
-	v.start(p, "tiny", serve(map[string]http.HandlerFunc{
+	v.start(p, "tiny", newMux(map[string]http.HandlerFunc{
 		"GET /health":                  v.health,
 		"GET /version":                 v.version,
 		"GET /v1/models":               v.models,
@@ -71,6 +71,7 @@ func NewVLLM(p samplertest.Policy) *VLLM {
 	return v
 }
 
+// dev is a handler that exists only in DevMode.
 func (v *VLLM) dev(answer func(http.ResponseWriter)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !v.DevMode {
@@ -81,7 +82,7 @@ func (v *VLLM) dev(answer func(http.ResponseWriter)) http.HandlerFunc {
 	}
 }
 
-// refuse answers with vLLM's form of an error.
+// refuse sends an error in vLLM's format.
 func (v *VLLM) refuse(w http.ResponseWriter, status int, kind, format string, args ...any) {
 	reply(w, status, map[string]any{"error": map[string]any{
 		"message": fmt.Sprintf(format, args...), "type": kind, "param": nil, "code": status,
@@ -111,7 +112,7 @@ func (v *VLLM) metrics(w http.ResponseWriter, r *http.Request) {
 		notFound(w, r)
 		return
 	}
-	running, waiting := v.busy()
+	running, waiting := v.queue()
 	w.Header().Set("Content-Type", "text/plain; version=1.0.0; charset=utf-8")
 	fmt.Fprintf(w, `# HELP vllm:num_requests_running Number of requests in model execution batches.
 # TYPE vllm:num_requests_running gauge
@@ -147,7 +148,7 @@ func (v *VLLM) loadAdapter(w http.ResponseWriter, r *http.Request) {
 	if !decode(w, r, &body) {
 		return
 	}
-	if body.Name != "" && v.faulty(w, body.Name, body.Path) {
+	if body.Name != "" && v.answeredWithLoadFault(w, body.Name, body.Path) {
 		return
 	}
 	_, known := v.adapter(body.Name)

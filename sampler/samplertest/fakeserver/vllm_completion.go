@@ -35,7 +35,7 @@ func (v *VLLM) complete(w http.ResponseWriter, r *http.Request) {
 	default:
 		c := v.sample(version, body, q)
 		v.spoil(&c, fault)
-		if a := v.body(body, c, fault); fault == samplertest.FaultCut {
+		if a := v.answer(body, c, fault); fault == samplertest.FaultCut {
 			breakOff(w, a)
 		} else {
 			reply(w, http.StatusOK, a)
@@ -43,7 +43,7 @@ func (v *VLLM) complete(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// request turns a body into what the script is asked, or refuses it.
+// request converts a body to a request to the script. If the server refuses it, it sends an error, and ok is false.
 func (v *VLLM) request(w http.ResponseWriter, body VLLMRequest) (q sampler.Request, version int, ok bool) {
 	version, ok = v.Engine.version(body.Model)
 	if !ok {
@@ -51,36 +51,14 @@ func (v *VLLM) request(w http.ResponseWriter, body VLLMRequest) (q sampler.Reque
 			v.Model)
 		return q, 0, false
 	}
-	vocabulary := v.Policy.Tokenizer.VocabSize()
-	for text := range body.LogitBias {
-		if id, err := strconv.Atoi(text); err != nil || id < 0 || id >= vocabulary {
-			v.refuse(w, http.StatusBadRequest, "BadRequestError",
-				"token_id(s) [%s] in logit_bias contain out-of-vocab token ids. Vocabulary size: %d (parameter=logit_bias, "+
-					"value=[%s])", text, vocabulary, text)
-			return q, 0, false
-		}
-	}
-	for _, id := range body.Prompt {
-		if id < 0 || int(id) >= vocabulary {
-			v.refuse(w, http.StatusBadRequest, "BadRequestError", "Token id %d is out of vocabulary", id)
-			return q, 0, false
-		}
-	}
-	if len(body.Prompt) == 0 {
-		v.refuse(w, http.StatusBadRequest, "BadRequestError", "You must pass at least one prompt")
-		return q, 0, false
-	}
-	if len(body.Prompt) > v.Context {
-		v.refuse(w, http.StatusBadRequest, "BadRequestError",
-			"This model's maximum context length is %d tokens. However, your prompt contains %d input tokens, which exceeds "+
-				"this limit even without any output tokens.", v.Context, len(body.Prompt))
+	if !v.accepts(w, body) {
 		return q, 0, false
 	}
 	q = sampler.Request{Prompt: body.Prompt, MaxTokens: 16, Temperature: 1}
 	if body.MaxTokens != nil {
 		q.MaxTokens = *body.MaxTokens
 	}
-	q.MaxTokens = min(q.MaxTokens, v.Context-len(body.Prompt)) // without a word
+	q.MaxTokens = min(q.MaxTokens, v.Context-len(body.Prompt)) // the server does not report this
 	if body.Temperature != nil {
 		q.Temperature = *body.Temperature
 	}
@@ -97,7 +75,37 @@ func (v *VLLM) request(w http.ResponseWriter, body VLLMRequest) (q sampler.Reque
 	return q, version, true
 }
 
-// sample asks the script, or gives the only id that is allowed.
+// accepts checks the ids of a request. If the server refuses them, it sends an error and returns false.
+func (v *VLLM) accepts(w http.ResponseWriter, body VLLMRequest) bool {
+	vocabulary := v.Policy.Tokenizer.VocabSize()
+	for text := range body.LogitBias {
+		if id, err := strconv.Atoi(text); err != nil || id < 0 || id >= vocabulary {
+			v.refuse(w, http.StatusBadRequest, "BadRequestError",
+				"token_id(s) [%s] in logit_bias contain out-of-vocab token ids. Vocabulary size: %d (parameter=logit_bias, "+
+					"value=[%s])", text, vocabulary, text)
+			return false
+		}
+	}
+	for _, id := range body.Prompt {
+		if id < 0 || int(id) >= vocabulary {
+			v.refuse(w, http.StatusBadRequest, "BadRequestError", "Token id %d is out of vocabulary", id)
+			return false
+		}
+	}
+	if len(body.Prompt) == 0 {
+		v.refuse(w, http.StatusBadRequest, "BadRequestError", "You must pass at least one prompt")
+		return false
+	}
+	if len(body.Prompt) > v.Context {
+		v.refuse(w, http.StatusBadRequest, "BadRequestError",
+			"This model's maximum context length is %d tokens. However, your prompt contains %d input tokens, which exceeds "+
+				"this limit even without any output tokens.", v.Context, len(body.Prompt))
+		return false
+	}
+	return true
+}
+
+// sample samples from the script. If the request allows only some ids, it returns the first of them.
 func (v *VLLM) sample(version int, body VLLMRequest, q sampler.Request) sampler.Completion {
 	var c sampler.Completion
 	if len(body.AllowedIDs) > 0 {
@@ -116,8 +124,8 @@ func (v *VLLM) sample(version int, body VLLMRequest, q sampler.Request) sampler.
 	return c
 }
 
-// body is the answer.
-func (v *VLLM) body(body VLLMRequest, c sampler.Completion, fault samplertest.Fault) map[string]any {
+// answer returns the body of an answer of /v1/completions.
+func (v *VLLM) answer(body VLLMRequest, c sampler.Completion, fault samplertest.Fault) map[string]any {
 	tokens, values, offsets := []string{}, []*float64{}, []int{}
 	for i, id := range c.IDs {
 		token := v.Policy.Tokenizer.Piece(id)

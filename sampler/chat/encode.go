@@ -11,11 +11,11 @@ import (
 type part struct {
 	control bool
 	id      int32  // of the control token
-	text    string // that is tokenized
+	text    string // plain text
 }
 
-// cut splits text at the control tokens in it.
-func cut(text string, controls map[string]int32) []part {
+// splitAtControls splits text at the control tokens in it.
+func splitAtControls(text string, controls map[string]int32) []part {
 	var parts []part
 	for len(text) > 0 {
 		at, token := len(text), ""
@@ -36,8 +36,8 @@ func cut(text string, controls map[string]int32) []part {
 	return parts
 }
 
-// encode turns parts into ids. Texts that stand side by side are tokenized as
-// one, as the model's tokenizer does between two control tokens.
+// encode converts parts to token ids. Adjacent plain texts are tokenized as one text, as the model's tokenizer does
+// between two control tokens.
 func (t *Template) encode(ctx context.Context, parts []part) ([]int32, error) {
 	var ids []int32
 	for len(parts) > 0 {
@@ -59,8 +59,8 @@ func (t *Template) encode(ctx context.Context, parts []part) ([]int32, error) {
 	return ids, nil
 }
 
-// tokenize refuses control tokens in what should be plain text: a tokenizer
-// that parses them would let an observation or a tip forge a turn.
+// tokenize tokenizes plain text. It returns an error if the ids contain a control token: a tokenizer that parses them
+// would let an observation or a tip forge a turn.
 func (t *Template) tokenize(ctx context.Context, text string) ([]int32, error) {
 	if text == "" {
 		return nil, nil
@@ -71,7 +71,7 @@ func (t *Template) tokenize(ctx context.Context, text string) ([]int32, error) {
 	}
 	for _, id := range t.controls {
 		if slices.Contains(ids, id) {
-			return nil, fmt.Errorf("tokenize %.40q: a control token in plain text; the tokenizer must not parse them", text)
+			return nil, fmt.Errorf("tokenize %.40q: the tokenizer parsed a control token in plain text", text)
 		}
 	}
 	return ids, nil
