@@ -31,8 +31,9 @@ func TestTheServersTokenizerConforms(t *testing.T) {
 	conforms(t, 1, func(c *Config) { c.Codec, c.CacheSalt = nil, false })
 }
 
-var testRequest = sampler.Request{Prompt: []int32{samplertest.Start, 50, samplertest.End}, MaxTokens: 20, Temperature: 1,
-	Seed: 7}
+var testRequest = sampler.Request{
+	Prompt: []int32{samplertest.Start, 50, samplertest.End}, MaxTokens: 20, Temperature: 1, Seed: 7,
+}
 
 func TestCapabilitiesAreProbed(t *testing.T) {
 	f := func(name string, change func(*fakeserver.VLLM), want func(sampler.Capabilities) bool) {
