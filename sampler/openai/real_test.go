@@ -10,8 +10,8 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest/torch"
 )
 
-// TestRealLlamaServer holds the interface of a real llama-server with the
-// vault's base policy against the contract. It needs Python with the trainer's
+// TestRealLlamaServer runs the conformance suite with the OpenAI API of a real
+// llama-server and the base policy of the vault. It needs Python with the trainer's
 // packages (EMPO2_PYTHON).
 func TestRealLlamaServer(t *testing.T) {
 	python := os.Getenv("EMPO2_PYTHON")
@@ -21,14 +21,13 @@ func TestRealLlamaServer(t *testing.T) {
 	conforms(t, startLlamaServer(t, python))
 }
 
-// TestRealEndpoint holds any endpoint against the contract: EMPO2_OPENAI_URL
-// and EMPO2_OPENAI_MODEL name it, OPENAI_API_KEY is its key. It asks some 150
-// short questions.
+// TestRealEndpoint runs the conformance suite with the endpoint in EMPO2_OPENAI_URL,
+// EMPO2_OPENAI_MODEL and OPENAI_API_KEY. It sends about 150 short requests.
 func TestRealEndpoint(t *testing.T) {
 	cfg := Config{URL: os.Getenv("EMPO2_OPENAI_URL"), Model: os.Getenv("EMPO2_OPENAI_MODEL"),
 		APIKey: os.Getenv("OPENAI_API_KEY")}
 	if cfg.URL == "" || cfg.Model == "" {
-		t.Skip("NOT TESTED with an endpoint of yours: EMPO2_OPENAI_URL or EMPO2_OPENAI_MODEL is not set")
+		t.Skip("NOT TESTED with a real endpoint: EMPO2_OPENAI_URL or EMPO2_OPENAI_MODEL is not set")
 	}
 	conforms(t, cfg)
 }
