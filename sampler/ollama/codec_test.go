@@ -19,7 +19,7 @@ func startCodec(t testing.TB) codec {
 	return codec{torch.Start(t, torch.Python(os.Getenv("EMPO2_PYTHON"), []string{"testdata/codec.py"}, model))}
 }
 
-// codec is the trainer's tokenizer.
+// codec is the trainer's tokenizer in a Python process.
 type codec struct{ *torch.Process }
 
 var _ Codec = codec{}
