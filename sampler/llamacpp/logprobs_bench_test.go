@@ -12,8 +12,9 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// BenchmarkLogprobs reports the largest difference of a log-prob from torch's,
-// over the base and an adapter, with exact attention and with llama.cpp's own.
+// BenchmarkLogprobs reports the largest difference between the log-probs of
+// llama-server and torch, for the base model and an adapter, with exact attention
+// and with llama.cpp's default.
 func BenchmarkLogprobs(b *testing.B) {
 	r := newReal(b)
 	r.startOracle(b)
@@ -34,7 +35,8 @@ func BenchmarkLogprobs(b *testing.B) {
 	}
 }
 
-// difference is the largest one between 32 completions' log-probs and a's.
+// difference returns the largest difference between the log-probs of 32 completions
+// and the trainer's.
 func difference(b *testing.B, backend *Backend, a sampler.Adapter) (worst float64) {
 	p, err := backend.Publish(b.Context(), a)
 	if err != nil {

@@ -24,7 +24,7 @@ type counters struct {
 	now Stats
 }
 
-// Stats may be called at any time.
+// Stats returns the counts. It is safe for concurrent use.
 func (b *Backend) Stats() Stats {
 	b.counters.mu.Lock()
 	defer b.counters.mu.Unlock()
