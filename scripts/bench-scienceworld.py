@@ -1,8 +1,8 @@
 """Steps per second and memory of the ScienceWorld Python package.
 
-The counterpart of BenchmarkSteps in envs/scienceworld: the same task and the
-same actions, one process per environment as the package needs it. Run it with
-a Python that has `scienceworld` installed:
+BenchmarkSteps in envs/scienceworld measures the same task and the same actions.
+Here each environment has its own process, because the package needs that. Run
+it with a Python that has `scienceworld` installed:
 
     python -m venv VENV && VENV/bin/pip install scienceworld==1.2.3
     VENV/bin/python scripts/bench-scienceworld.py --envs 8 --steps 100
@@ -30,7 +30,7 @@ def resident_mib(pid: int) -> float:
 
 
 def work(steps: int, start: Barrier, results: "multiprocessing.Queue[tuple[float, float]]") -> None:
-    """Warm one environment, wait for the others, take the steps."""
+    """Warm up one environment, wait for the others, then take the steps."""
     from scienceworld import ScienceWorldEnv
 
     env = ScienceWorldEnv("")

@@ -1,7 +1,7 @@
-"""Compare two folders of runs: equal plans, token ids, tips and evaluations?
+"""Compare the plans, token ids, tips and evaluations of two folders of runs.
 
-Log-probs, times and adapter files may differ between two runs with one seed;
-everything else that a run draws or decides must not.
+Log-probs, times and adapter files may differ between two runs with the same
+seed. Everything else must be equal.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def facts(path: Path) -> Iterator[tuple[str, object]]:
-    """Yield (name, value) for everything in a run's database that must repeat."""
+    """Yield (name, value) for everything in a run's database that must be equal."""
     db = sqlite3.connect(f"file:{path.resolve()}?mode=ro", uri=True)
     for step, text in db.execute("SELECT step, plan FROM plans ORDER BY step"):
         plan = json.loads(text)

@@ -1,4 +1,5 @@
-# Sourced by the other scripts: where things are and how progress is said.
+# Sourced by the other scripts. Changes to the root of the repository, defines
+# $cache, $empo2, say, die and build.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -9,7 +10,7 @@ die() {
   exit 3
 }
 
-# The same folder as the program's own: the user's cache directory.
+# The cache folder, the same one that empo2 uses.
 if [ -n "${EMPO2_CACHE:-}" ]; then
   mkdir -p "$EMPO2_CACHE"
   EMPO2_CACHE=$(cd "$EMPO2_CACHE" && pwd)
@@ -25,7 +26,8 @@ empo2=$cache/bin/empo2
 # build compiles empo2 into the cache; the first build compiles SQLite and
 # takes a minute or two.
 build() {
-  command -v go >/dev/null || die "Go is not installed" "install Go 1.26 or newer; its toolchain fetches the exact version by itself"
+  command -v go >/dev/null ||
+    die "Go is not installed" "install Go 1.26 or newer; it downloads the exact version that is needed"
   say "building empo2 (the first time takes a minute or two)"
   mkdir -p "$cache/bin"
   go build -o "$empo2" ./orchestrator/cmd/empo2

@@ -1,6 +1,6 @@
-# Sourced after lib.sh: EMPO2_PYTHON is an interpreter with the trainer's
-# packages, PYTHONPATH adds the test tools (pytest, ruff, mypy), both installed
-# once into the cache.
+# Sourced after lib.sh. Sets EMPO2_PYTHON to an interpreter that has the trainer's
+# packages, and PYTHONPATH to the test tools (pytest, ruff, mypy). Both are
+# installed into the cache once.
 EMPO2_PYTHON=${EMPO2_PYTHON:-$("$empo2" doctor --python)}
 export EMPO2_PYTHON
 

@@ -60,7 +60,7 @@ func TestRowCheck(t *testing.T) {
 }
 
 func TestBadArgumentsAreNotSent(t *testing.T) {
-	c := &Client{} // touching the network would panic
+	c := &Client{} // a network call would panic
 	f := func(name, want string, err error) {
 		t.Helper()
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -104,7 +104,7 @@ func TestEachLossGetsItsArrays(t *testing.T) {
 	}
 }
 
-func TestLossesWithoutImportanceWeightsGetThemInOtherArrays(t *testing.T) {
+func TestImportanceWeightsInOtherArrays(t *testing.T) {
 	r := newRow(1, 2, 3)
 	r.LossMask[1], r.Logprobs[1], r.Advantages[1] = false, 0, 0
 	r.ImportanceWeights = []float32{1, 7, 0.25}
@@ -120,7 +120,7 @@ func TestLossesWithoutImportanceWeightsGetThemInOtherArrays(t *testing.T) {
 	f("empo2", "advantages", 0, 0.5)
 }
 
-func TestTheLossMaskDefaultsToTheAdvantages(t *testing.T) {
+func TestLossMaskDefaultsToTheAdvantages(t *testing.T) {
 	r := newRow(1, 2, 3)
 	r.LossMask, r.Advantages[1] = nil, 0
 	if got := newDatum(r, "empo2").LossFnInputs["loss_mask"].Data; !cmp.Equal([]int32{0, 1}, got) {

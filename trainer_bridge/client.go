@@ -28,9 +28,9 @@ type ClientConfig struct {
 	Alpha float64 // LoRA's scale is Alpha/Rank
 	Seed  int64   // of the adapter's first weights
 	// TargetModules are the linear layers that get an adapter: names, or ends
-	// of names such as "q_proj" or "self_attn.q_proj". One keyword may stand
-	// alone: "all-linear" or "attention". Empty means all-linear. Vision towers,
-	// routers and the output embedding are never adapted.
+	// of names such as "q_proj" or "self_attn.q_proj". Instead of names it may
+	// be one keyword: "all-linear" or "attention". Empty means all-linear. Vision
+	// towers, routers and the output embedding are never adapted.
 	TargetModules []string
 
 	// Timeout bounds an operation from submission to result; 0 is 5 minutes.

@@ -16,7 +16,7 @@ import (
 	"github.com/empo2/empo2/trainer_bridge/trainertest/fakeserver"
 )
 
-// dialFake connects to a fake trainer with impatient deadlines.
+// dialFake connects to a fake trainer, with short deadlines.
 func dialFake(t *testing.T, s *fakeserver.Server, token string) *Client {
 	t.Helper()
 	c, err := Dial(t.Context(), ClientConfig{
@@ -139,7 +139,7 @@ func TestCallsAreNumberedInOrder(t *testing.T) {
 	}
 }
 
-func TestALostExchangeIsRepeatedButNotExecutedTwice(t *testing.T) {
+func TestLostExchangeIsRepeatedButNotExecutedTwice(t *testing.T) {
 	faults := map[string]fakeserver.Fault{
 		"response lost after the work": {Lose: true},
 		"internal error":               {Status: 500, Message: "oops"},
@@ -189,13 +189,17 @@ func TestRefusals(t *testing.T) {
 			}
 		})
 	}
-	f("user", fakeserver.Fault{Category: "user", Message: "bad name"}, RequestError{"save_weights", CategoryUser, "bad name", 0})
-	f("server", fakeserver.Fault{Category: "server", Message: "no space"}, RequestError{"save_weights", CategoryServer, "no space", 0})
-	f("unknown", fakeserver.Fault{Category: "gremlins", Message: "?"}, RequestError{"save_weights", CategoryUnknown, "?", 0})
-	f("before it was accepted", fakeserver.Fault{Status: 422, Message: "no path"}, RequestError{"save_weights", CategoryUser, "no path", 422})
+	f("user", fakeserver.Fault{Category: "user", Message: "bad name"},
+		RequestError{"save_weights", CategoryUser, "bad name", 0})
+	f("server", fakeserver.Fault{Category: "server", Message: "no space"},
+		RequestError{"save_weights", CategoryServer, "no space", 0})
+	f("unknown", fakeserver.Fault{Category: "other", Message: "?"},
+		RequestError{"save_weights", CategoryUnknown, "?", 0})
+	f("before it was accepted", fakeserver.Fault{Status: 422, Message: "no path"},
+		RequestError{"save_weights", CategoryUser, "no path", 422})
 }
 
-func TestAWrongTokenHasAHint(t *testing.T) {
+func TestWrongTokenHasAHint(t *testing.T) {
 	s := fakeserver.New(t, fakeserver.Options{Token: "right"})
 	_, err := Dial(t.Context(), ClientConfig{URL: s.URL, Token: "wrong", Rank: 1})
 	if err == nil || !strings.Contains(err.Error(), "hint: the bearer token") {
@@ -203,8 +207,8 @@ func TestAWrongTokenHasAHint(t *testing.T) {
 	}
 }
 
-// A trainer that repeats the token in a refusal does not make us print it.
-func TestTheTokenIsNotInErrors(t *testing.T) {
+// Errors do not contain the token, even if the trainer repeats it.
+func TestTokenIsNotInErrors(t *testing.T) {
 	f := func(fault fakeserver.Fault) {
 		t.Helper()
 		fault.Message = "no session for right-token"
@@ -218,7 +222,7 @@ func TestTheTokenIsNotInErrors(t *testing.T) {
 	f(fakeserver.Fault{Category: "server"})
 }
 
-func TestAFailedUpdateMustBeRestored(t *testing.T) {
+func TestFailedUpdateMustBeRestored(t *testing.T) {
 	f := func(op string, do func(c *Client) error) {
 		t.Helper()
 		t.Run(op, func(t *testing.T) {
@@ -229,7 +233,7 @@ func TestAFailedUpdateMustBeRestored(t *testing.T) {
 				t.Fatal(err)
 			}
 			if do(c) == nil {
-				t.Fatal("the fault did not show")
+				t.Fatal("the call succeeded despite the fault")
 			}
 			if err := do(c); !errors.Is(err, ErrUncertain) {
 				t.Fatalf("got %v, want ErrUncertain", err)
@@ -290,7 +294,8 @@ func TestGoldenRequest(t *testing.T) {
 	}
 	request := forwardBackwardRequest{ModelID: "session:train:0", SeqID: 7, Input: lossInput{
 		Data: []datum{newDatum(r, "empo2")},
-		Loss: Loss{Name: "empo2", Config: map[string]float64{"clip_high_threshold": 1.3, "clip_low_threshold": 0.8, "logprob_floor": -5}},
+		Loss: Loss{Name: "empo2", Config: map[string]float64{
+			"clip_high_threshold": 1.3, "clip_low_threshold": 0.8, "logprob_floor": -5}},
 	}}
 	got, err := json.MarshalIndent(request, "", "  ")
 	if err != nil {

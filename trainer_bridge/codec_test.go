@@ -23,12 +23,17 @@ func fakeCodec(t *testing.T, opts fakeserver.Options) (*fakeserver.Server, *Code
 	return s, c
 }
 
-func TestCodecSpeaksToTheTrainer(t *testing.T) {
+func TestCodecUsesTheTrainersTokenizer(t *testing.T) {
 	_, c := fakeCodec(t, fakeserver.Options{Token: "secret"})
 	checkCodec(t, c)
+	c.TemplateArgs = map[string]any{"enable_thinking": false} // the fake appends them to the text
+	text, err := c.Render(t.Context(), []TextMessage{{"user", "go"}}, true)
+	if err != nil || !strings.HasSuffix(text, `<!-- {"enable_thinking":false} -->`) {
+		t.Errorf("rendered with arguments %q, %v", text, err)
+	}
 }
 
-// checkCodec holds for every trainer whose model knows ChatML.
+// checkCodec tests a codec of any model that knows ChatML.
 func checkCodec(t *testing.T, c *Codec) {
 	t.Helper()
 	ctx := t.Context()
@@ -59,12 +64,6 @@ func checkCodec(t *testing.T, c *Codec) {
 	if err != nil || text != "<|im_start|>user\ngo<|im_end|>\n<|im_start|>assistant\n" {
 		t.Errorf("rendered %q, %v", text, err)
 	}
-	c.TemplateArgs = map[string]any{"enable_thinking": false}
-	text, err = c.Render(ctx, []TextMessage{{"user", "go"}}, true)
-	if err != nil || !strings.HasSuffix(text, `<!-- {"enable_thinking":false} -->`) {
-		t.Errorf("rendered with arguments %q, %v", text, err)
-	}
-	c.TemplateArgs = nil
 	var refused *RequestError
 	if _, err := c.ControlToken(ctx, "<|no such|>"); !errors.As(err, &refused) || refused.Category != CategoryUser {
 		t.Errorf("unknown control token: %v", err)
@@ -77,7 +76,7 @@ func checkCodec(t *testing.T, c *Codec) {
 	}
 }
 
-func TestCodecRepeatsWhatGotNoAnswer(t *testing.T) {
+func TestCodecRepeatsCallsWithoutAnswer(t *testing.T) {
 	f := func(fault fakeserver.Fault) {
 		t.Helper()
 		s, c := fakeCodec(t, fakeserver.Options{Fault: once("tokenize", fault)})
@@ -86,7 +85,7 @@ func TestCodecRepeatsWhatGotNoAnswer(t *testing.T) {
 			t.Errorf("%+v: %v %s", fault, err, diff)
 		}
 		if n := s.Count("tokenize"); n != 2 {
-			t.Errorf("%+v: asked %d times", fault, n)
+			t.Errorf("%+v: %d calls", fault, n)
 		}
 	}
 	f(fakeserver.Fault{Status: 503, Message: "busy"})
@@ -94,7 +93,7 @@ func TestCodecRepeatsWhatGotNoAnswer(t *testing.T) {
 	f(fakeserver.Fault{Lose: true})
 }
 
-func TestCodecSaysWhoLacksATokenizer(t *testing.T) {
+func TestCodecOfATrainerWithoutTokenizer(t *testing.T) {
 	s, c := fakeCodec(t, fakeserver.Options{Fault: always("tokenize", fakeserver.Fault{Status: 404,
 		Message: "no such path"})})
 	_, err := c.Tokenize(t.Context(), "a")
@@ -103,7 +102,7 @@ func TestCodecSaysWhoLacksATokenizer(t *testing.T) {
 	}
 }
 
-func TestATrainerThatNeverAnswersCostsTheCodecsDeadline(t *testing.T) {
+func TestCodecEndsAtItsDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := always("tokenize", fakeserver.Fault{Hang: true})
 		network := newMemoryNetwork()
@@ -123,7 +122,8 @@ func TestATrainerThatNeverAnswersCostsTheCodecsDeadline(t *testing.T) {
 	})
 }
 
-// local starts a Local whose "Python" is a script that names a fake trainer.
+// local starts a Local. Its "Python" is a script that prints the address of a
+// fake trainer.
 func local(t *testing.T, s *fakeserver.Server) *Local {
 	t.Helper()
 	port := s.URL[strings.LastIndex(s.URL, ":")+1:]
@@ -151,7 +151,7 @@ func TestCodecFollowsTheLocalTrainer(t *testing.T) {
 	syscall.Kill(first.child.PID(), syscall.SIGKILL)
 	<-first.Exited()
 	var group errgroup.Group
-	for i := range 16 { // they wait for the next process
+	for i := range 16 { // the calls wait for the next process
 		group.Go(func() error {
 			text := fmt.Sprint("text ", i)
 			ids, err := c.Tokenize(t.Context(), text)
@@ -174,8 +174,8 @@ func TestCodecFollowsTheLocalTrainer(t *testing.T) {
 	}
 }
 
-// A call whose trainer dies and is not replaced says so at its deadline.
-func TestCodecSaysThatTheTrainerIsGone(t *testing.T) {
+// If the trainer dies and is not restarted, a call fails at its deadline.
+func TestCodecOfATrainerThatDied(t *testing.T) {
 	l := local(t, fakeserver.New(t, fakeserver.Options{}))
 	c := l.Codec()
 	c.cfg.Timeout = 50 * time.Millisecond

@@ -18,7 +18,7 @@ import (
 var client = trainerbridge.ClientConfig{Rank: 4, Alpha: 8, Seed: 1, Timeout: time.Minute,
 	AnswerTimeout: 10 * time.Second}
 
-func TestTheFakeTrainerConforms(t *testing.T) {
+func TestFakeTrainerConforms(t *testing.T) {
 	var mu sync.Mutex
 	lose := ""
 	server := fakeserver.New(t, fakeserver.Options{Fault: func(c fakeserver.Call) fakeserver.Fault {
@@ -40,7 +40,7 @@ func TestTheFakeTrainerConforms(t *testing.T) {
 	suite.Run(t)
 }
 
-func TestTheRealTrainerConforms(t *testing.T) {
+func TestRealTrainerConforms(t *testing.T) {
 	conform(t, &trainerbridge.Local{Process: trainerbridge.RealTrainer(t), Client: client}).Run(t)
 }
 
@@ -53,8 +53,8 @@ func conform(t *testing.T, l *trainerbridge.Local) trainertest.Suite {
 	}}
 }
 
-// announce stands in for Python: a shell script that says where the fake
-// trainer listens.
+// announce writes a shell script in place of Python. It prints the address of
+// the fake trainer.
 func announce(t *testing.T, server *fakeserver.Server) trainerbridge.ProcessConfig {
 	t.Helper()
 	at, err := url.Parse(server.URL)

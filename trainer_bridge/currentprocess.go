@@ -12,7 +12,7 @@ import (
 type current struct {
 	mu      sync.Mutex
 	process *Process      // nil while there is none
-	why     error         // why there is no process and none will be started; nil: one is being started
+	lostWhy error         // why no process will be started; nil: one is being started
 	changed chan struct{} // closed with the next change; nil before the first
 }
 
@@ -34,7 +34,7 @@ func (c *current) change(p *Process, why error) {
 		c.changed = make(chan struct{})
 	}
 	close(c.changed)
-	c.process, c.why, c.changed = p, why, make(chan struct{})
+	c.process, c.lostWhy, c.changed = p, why, make(chan struct{})
 }
 
 // get waits for a running process. The Local replaces a process that died when
@@ -65,5 +65,5 @@ func (c *current) look() (*Process, <-chan struct{}, error) {
 	if c.changed == nil {
 		return nil, nil, errNotStarted
 	}
-	return c.process, c.changed, c.why
+	return c.process, c.changed, c.lostWhy
 }

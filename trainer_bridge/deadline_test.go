@@ -12,7 +12,7 @@ import (
 	"github.com/empo2/empo2/trainer_bridge/trainertest/fakeserver"
 )
 
-func TestAServerThatNeverAnswersIsGivenUp(t *testing.T) {
+func TestServerThatNeverAnswers(t *testing.T) {
 	f := func(op string) {
 		t.Helper()
 		t.Run(op, func(t *testing.T) {
@@ -31,10 +31,10 @@ func TestAServerThatNeverAnswersIsGivenUp(t *testing.T) {
 					t.Errorf("got %v", err)
 				}
 				if took := time.Since(start); took != 3*time.Minute {
-					t.Errorf("given up after %v", took)
+					t.Errorf("it ended after %v", took)
 				}
 				if n := s.Count(op); n < 3 {
-					t.Errorf("%d attempts; a new one each minute was expected", n)
+					t.Errorf("%d attempts; want one each minute", n)
 				}
 			})
 		})
@@ -43,7 +43,7 @@ func TestAServerThatNeverAnswersIsGivenUp(t *testing.T) {
 	f("retrieve_future")
 }
 
-func TestSlowWorkIsPolledFor(t *testing.T) {
+func TestSlowWorkIsPolled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := once("forward_backward", fakeserver.Fault{Delay: 40 * time.Second})
 		s, c := inMemory(t, fakeserver.Options{Fault: slow, Hold: 10 * time.Second}, ClientConfig{})
@@ -56,7 +56,7 @@ func TestSlowWorkIsPolledFor(t *testing.T) {
 	})
 }
 
-func TestADeadTrainerIsUnavailable(t *testing.T) {
+func TestDeadTrainerIsUnavailable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, c := inMemory(t, fakeserver.Options{Fault: once("optim_step", fakeserver.Fault{Die: true})}, ClientConfig{})
 		if _, err := c.OptimStep(t.Context(), adam); !errors.Is(err, ErrUnavailable) {
@@ -71,7 +71,7 @@ func TestADeadTrainerIsUnavailable(t *testing.T) {
 	})
 }
 
-func TestANumberThatWasTakenIsSkipped(t *testing.T) {
+func TestUsedSequenceNumberIsSkipped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, c := inMemory(t, fakeserver.Options{Fault: always("forward", fakeserver.Fault{Lose: true})}, ClientConfig{})
 		if _, err := c.Forward(t.Context(), []Row{{Tokens: []int32{1, 2}}}); !errors.Is(err, ErrUnavailable) {
@@ -83,7 +83,7 @@ func TestANumberThatWasTakenIsSkipped(t *testing.T) {
 	})
 }
 
-func TestTheCallersContextEndsACall(t *testing.T) {
+func TestCallEndsWithTheCallersContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, c := inMemory(t, fakeserver.Options{Fault: always("optim_step", fakeserver.Fault{Hang: true})},
 			ClientConfig{})
@@ -97,7 +97,7 @@ func TestTheCallersContextEndsACall(t *testing.T) {
 	})
 }
 
-func TestRetryAfterIsHeeded(t *testing.T) {
+func TestRetryAfterIsObeyed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, c := inMemory(t, fakeserver.Options{Fault: once("optim_step", fakeserver.Fault{Status: 429,
 			RetryAfter: 30 * time.Second})}, ClientConfig{})
@@ -108,7 +108,7 @@ func TestRetryAfterIsHeeded(t *testing.T) {
 	})
 }
 
-func TestTheSessionIsKeptAlive(t *testing.T) {
+func TestSessionIsKeptAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := inMemory(t, fakeserver.Options{}, ClientConfig{})
 		time.Sleep(35 * time.Second)

@@ -7,30 +7,30 @@ import (
 )
 
 var (
-	// ErrUnavailable is wrapped by errors of calls that got no answer: the
-	// trainer died, cannot be reached, or was too slow. Whether the work was
-	// done is not known. Start the trainer again if it died, [Dial] it, and
-	// restore a checkpoint with [Client.LoadWeights].
+	// ErrUnavailable is wrapped by errors of calls that got no answer. The
+	// trainer died, cannot be reached, or was too slow. The work may have been
+	// done. Start the trainer again if it died, [Dial] it, and restore a
+	// checkpoint with [Client.LoadWeights].
 	ErrUnavailable = errors.New("trainer is not available")
 
-	// ErrUncertain is returned by Forward, ForwardBackward, OptimStep and both
-	// saves after a call that changes gradients or weights ended without a
-	// full answer: continuing could train something twice. A successful
+	// ErrUncertain is returned after a call that changes gradients or weights
+	// got no complete answer. Forward, ForwardBackward, OptimStep and both saves
+	// then fail, because they could train something twice. A successful
 	// [Client.LoadWeights] clears it.
-	ErrUncertain = errors.New("weights of the trainer are not known after a call without an answer")
+	ErrUncertain = errors.New("the trainer's weights are unknown after a call without an answer")
 )
 
-// Category says whose fault a refused request is, in the trainer's words.
+// Category says who caused the error of a request, according to the trainer.
 type Category string
 
 const (
-	CategoryUser    Category = "user"    // the request cannot be served as it is
-	CategoryServer  Category = "server"  // the trainer went wrong
+	CategoryUser    Category = "user"    // the request is invalid
+	CategoryServer  Category = "server"  // the trainer failed
 	CategoryUnknown Category = "unknown" // the trainer does not say
 )
 
-// RequestError is the trainer's own refusal of a request. It is final: the
-// same request would be refused again.
+// RequestError is the trainer's error for a request. A repetition of the request
+// would fail too.
 type RequestError struct {
 	Op       string   // protocol name of the call, for example "forward_backward"
 	Category Category // never empty
@@ -50,32 +50,32 @@ func (e *RequestError) Error() string {
 	return text
 }
 
-// ExitError says how a trainer process ended that was not told to. It wraps
+// ExitError says how a trainer process ended unexpectedly. It wraps
 // [ErrUnavailable].
 type ExitError struct {
 	State  string   // for example "exit status 1" or "signal: killed"
-	Fatal  string   // the trainer's own last word, if it had one
-	Hint   string   // the remedy that the trainer names, if any
+	Fatal  string   // the error that the trainer reported, if any
+	Hint   string   // the remedy that the trainer reported, if any
 	Output []string // the last lines of its output
 
-	stopped bool // by us
+	stopped bool // by Close
 }
 
-// Error is the fatal message with its hint or, without one, the last lines of
-// stderr.
+// Error returns the trainer's error with its hint. If the trainer reported no
+// error, it returns the last lines of stderr.
 func (e *ExitError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "trainer process ended (%s)", e.State)
 	if e.Fatal != "" {
 		fmt.Fprintf(&b, ": %s", e.Fatal)
 	} else if len(e.Output) > 0 {
-		fmt.Fprintf(&b, "; its last words:\n    %s", strings.Join(lastOf(e.Output, 12), "\n    "))
+		fmt.Fprintf(&b, "; its last output:\n    %s", strings.Join(lastOf(e.Output, 12), "\n    "))
 	}
 	switch {
 	case e.Hint != "":
 		fmt.Fprintf(&b, "\n  hint: %s", e.Hint)
 	case e.State == "signal: killed":
-		b.WriteString("\n  hint: the kernel kills a process when memory runs out: a smaller batch, rank or model needs less")
+		b.WriteString("\n  hint: the kernel kills a process when memory runs out; use a smaller batch, rank or model")
 	}
 	return b.String()
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
-// train runs a forward or forward_backward over rows, in as many requests as
-// the limits ask for, and merges their results.
+// train runs a forward or forward_backward over rows and merges the results. It
+// sends several requests if the rows exceed the limits of one.
 func (c *Client) train(ctx context.Context, op string, rows []Row, loss Loss) (Stats, [][]float32, error) {
 	if err := checkRows(rows); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", op, err)
@@ -50,7 +50,8 @@ func (c *Client) train(ctx context.Context, op string, rows []Row, loss Loss) (S
 	return MergeStats(stats, weights), logprobs, nil
 }
 
-// logprobs checks the log-probs of a result against what was asked.
+// logprobs returns the log-probs of a result, after a check of their number and
+// values.
 func (o lossOutput) logprobs(asked []datum) ([][]float32, error) {
 	if len(o.Outputs) != len(asked) {
 		return nil, fmt.Errorf("%d outputs for %d rows", len(o.Outputs), len(asked))
@@ -82,9 +83,11 @@ func (c *Client) one(ctx context.Context, op string, build request, result any) 
 // A request builds a body once its sequence number is known.
 type request func(seq int64) any
 
-// exchange submits all requests before it collects their results in order, so
-// that the trainer never waits for the network between them.
-func (c *Client) exchange(ctx context.Context, op string, requests []request, collect func(int, json.RawMessage) error) error {
+// exchange submits all requests, so that the trainer need not wait for the
+// network between them. Then it collects their results in order.
+func (c *Client) exchange(
+	ctx context.Context, op string, requests []request, collect func(int, json.RawMessage) error,
+) error {
 	ctx, end, err := c.begin(ctx, op)
 	if err != nil {
 		return err
@@ -118,8 +121,8 @@ func (c *Client) exchange(ctx context.Context, op string, requests []request, co
 	return err
 }
 
-// settle notes whether the trainer's weights and gradients are still known
-// after a call of which acked requests were accepted.
+// settle records whether the trainer's weights and gradients are still known
+// after a call. acked is the number of its requests that the trainer accepted.
 func (c *Client) settle(op string, acked int, err error) {
 	switch op {
 	case "load_weights":

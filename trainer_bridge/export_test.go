@@ -2,7 +2,7 @@ package trainerbridge
 
 import "testing"
 
-// RealTrainer is realTrainer for tests outside of the package.
+// RealTrainer is realTrainer for tests outside the package.
 func RealTrainer(t testing.TB) ProcessConfig { return realTrainer(t) }
 
 // PID returns the trainer's process id.

@@ -11,8 +11,8 @@ import (
 	"github.com/empo2/empo2/trainer_bridge/trainertest/fakeserver"
 )
 
-// memoryNetwork is a network without sockets, so that synctest can tell when all
-// goroutines wait.
+// memoryNetwork is a network without sockets. synctest needs it, because it
+// cannot tell whether a goroutine waits for a socket.
 type memoryNetwork struct {
 	conns chan net.Conn
 	done  chan struct{}
@@ -51,7 +51,7 @@ func (m *memoryNetwork) dial(ctx context.Context, _, _ string) (net.Conn, error)
 	}
 }
 
-// inMemory connects a client to a fake trainer in the test's own bubble.
+// inMemory connects a client to a fake trainer in the same synctest bubble.
 func inMemory(t *testing.T, opts fakeserver.Options, cfg ClientConfig) (*fakeserver.Server, *Client) {
 	t.Helper()
 	m := newMemoryNetwork()

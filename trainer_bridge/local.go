@@ -19,7 +19,7 @@ type Local struct {
 	Client  ClientConfig // its Process field is set by Local
 
 	process *Process
-	now     current // the same process, for the codecs
+	now     current // the same process, for the Codec
 	client  *Client
 	fresh   bool // the client's adapter is new: version 0
 }

@@ -13,7 +13,8 @@ import (
 	"testing"
 )
 
-// orphanVar makes the test binary start the trainer at this path and wait.
+// orphanVar is a variable with a path. If it is set, the test binary starts the
+// trainer at that path and waits.
 const orphanVar = "EMPO2_TEST_ORPHAN"
 
 func orphanMain(python string) {
@@ -26,9 +27,9 @@ func orphanMain(python string) {
 	select {}
 }
 
-// TestATrainerDoesNotOutliveUs kills a program that supervises a trainer which
-// does not care about its stdin.
-func TestATrainerDoesNotOutliveUs(t *testing.T) {
+// The test kills a program that supervises a trainer. The trainer ignores the
+// end of its stdin, but must end too.
+func TestTrainerEndsWhenTheParentIsKilled(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux kills the children of a killed program")
 	}
@@ -55,7 +56,7 @@ func TestATrainerDoesNotOutliveUs(t *testing.T) {
 	}
 	us.Process.Kill()
 	us.Wait()
-	if rest, err := io.ReadAll(r); err != nil || len(rest) > 0 { // the end comes when nobody holds the pipe
+	if rest, err := io.ReadAll(r); err != nil || len(rest) > 0 { // the pipe ends when no process has it open
 		t.Errorf("%q, %v", rest, err)
 	}
 }

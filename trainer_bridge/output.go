@@ -11,7 +11,8 @@ import (
 	"github.com/empo2/empo2/orchestrator/process"
 )
 
-// readReady looks for the ready event; nothing else is expected on stdout.
+// readReady reads the ready event. It returns an error for any other line,
+// because the trainer writes nothing else to stdout.
 func (p *Process) readReady(line string) (bool, error) {
 	var event struct {
 		Event string `json:"event"`
@@ -24,8 +25,8 @@ func (p *Process) readReady(line string) (bool, error) {
 	return true, nil
 }
 
-// output forwards what a trainer says and remembers its fatal error. It is
-// safe for concurrent use.
+// output logs the trainer's events and keeps its fatal error. It is safe for
+// concurrent use.
 type output struct {
 	log   zerolog.Logger
 	mu    sync.Mutex
@@ -33,8 +34,8 @@ type output struct {
 	hint  string
 }
 
-// line takes a JSON event or whatever a library printed. It reports whether
-// the line may explain an end: events of work that went well do not.
+// line reads one line: a JSON event, or text that a library printed. It reports
+// whether an error should quote the line. Routine events are not quoted.
 func (o *output) line(text string) bool {
 	var event map[string]any
 	if json.Unmarshal([]byte(text), &event) != nil {
@@ -58,7 +59,7 @@ func routine(event map[string]any) bool {
 	return name == "info" || name == "debug"
 }
 
-// logEvent forwards an event at its level, debug if it has none.
+// logEvent logs an event at its level, or at level debug if it has none.
 func logEvent(log zerolog.Logger, event map[string]any) {
 	level := zerolog.DebugLevel
 	if name, ok := event["level"].(string); ok {
@@ -79,8 +80,8 @@ func logEvent(log zerolog.Logger, event map[string]any) {
 	log.WithLevel(level).Fields(event).Msg(message)
 }
 
-// exitError adds the trainer's own last word to the end of a process; nil: err
-// is no end.
+// exitError adds the trainer's fatal error to the exit of its process. It
+// returns nil if err is not about an exit.
 func (o *output) exitError(err error) *ExitError {
 	var exit *process.ExitError
 	if !errors.As(err, &exit) {

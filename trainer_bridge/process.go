@@ -23,20 +23,24 @@ type ProcessConfig struct {
 	Root      string   // run directory that adapters/ and checkpoints/ are written to
 	Threads   int      // of torch; 0 is torch's own choice
 	Seed      int64    // of torch
-	Dtype     string   // of the base model: float32 or bfloat16; empty: the trainer's default
+	Dtype     string   // of the base model: float32, bfloat16 or float16; empty: the trainer's default
+	Quantize  string   // none or nf4 (4-bit base model, needs a CUDA GPU); empty: the trainer's default
 	Device    string   // auto, cpu, cuda or cuda:N; empty: the trainer's default
 	Formats   []string // what adapters are exported as: peft, gguf; none: the trainer's default
+	// MicroBatchTokens bounds one pass of the model; 0: the trainer chooses it
+	// from the free memory.
+	MicroBatchTokens int
 
 	// StartTimeout bounds the time until the trainer is ready; 0 is 3 minutes,
-	// as a first import of torch from a cold disk is slow.
+	// because the first import of torch from a slow disk takes long.
 	StartTimeout time.Duration
-	// Grace is how long the trainer may take to end by itself; 0 is 5 seconds.
+	// Grace is how long the trainer may take to end after its stdin ended; 0 is 5 seconds.
 	Grace time.Duration
 	// Log gets what the trainer logs; the zero value is silent.
 	Log zerolog.Logger
 }
 
-// Ready is what a trainer says when it is.
+// Ready is the event that a trainer writes when it is ready.
 type Ready struct {
 	Port      int    `json:"port"`
 	PID       int    `json:"pid"`
@@ -44,14 +48,14 @@ type Ready struct {
 	VocabSize int    `json:"vocab_size"`
 }
 
-// A Process is a running trainer. It ends with us however we end.
+// A Process is a running trainer. It ends when empo2 ends, even by SIGKILL.
 type Process struct {
 	child  *process.Process
 	token  string
 	output output
 	first  Ready
 
-	alive  context.Context // ends with the process; the cause is why
+	alive  context.Context // ends with the process; its cause says why
 	exited chan struct{}
 }
 
@@ -80,29 +84,29 @@ func Start(ctx context.Context, cfg ProcessConfig) (*Process, error) {
 	go func() {
 		defer close(p.exited)
 		<-p.child.Done()
-		die(p.verdict(cfg.Log))
+		die(p.reason(cfg.Log))
 	}()
 	return p, nil
 }
 
-// URL is the trainer's address, without a slash at the end.
+// URL returns the trainer's address, without a slash at the end.
 func (p *Process) URL() string { return fmt.Sprintf("http://127.0.0.1:%d", p.first.Port) }
 
-// Token is the bearer token that this process was started with.
+// Token returns the bearer token that this process was started with.
 func (p *Process) Token() string { return p.token }
 
-// Ready is what the trainer said when it was ready.
+// Ready returns the event that the trainer wrote when it was ready.
 func (p *Process) Ready() Ready { return p.first }
 
-// Exited is closed when the process has ended for whatever reason.
+// Exited is closed when the process has ended, whatever the reason.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 
-// Err is nil while the process runs, an [*ExitError] if it ended by itself,
-// and [ErrUnavailable] after Close.
+// Err is nil while the process runs. It is an [*ExitError] after an unexpected
+// end, and [ErrUnavailable] after Close.
 func (p *Process) Err() error { return context.Cause(p.alive) }
 
-// Close ends the process: stdin is closed, then come SIGTERM and SIGKILL to
-// its group, each after the grace. It returns when the process is gone.
+// Close ends the process and returns when it has ended. It closes stdin, then
+// sends SIGTERM, then SIGKILL, with the grace between these steps.
 func (p *Process) Close() error {
 	p.child.Stop()
 	<-p.exited
@@ -124,7 +128,11 @@ func (p *Process) command(cfg ProcessConfig) (process.Command, error) {
 	if cfg.Threads > 0 {
 		args = append(args, "--threads", strconv.Itoa(cfg.Threads))
 	}
-	for flag, value := range map[string]string{"--dtype": cfg.Dtype, "--device": cfg.Device} {
+	if cfg.MicroBatchTokens > 0 {
+		args = append(args, "--micro-batch-tokens", strconv.Itoa(cfg.MicroBatchTokens))
+	}
+	flags := map[string]string{"--dtype": cfg.Dtype, "--quantize": cfg.Quantize, "--device": cfg.Device}
+	for flag, value := range flags {
 		if value != "" {
 			args = append(args, flag, value)
 		}
@@ -134,8 +142,8 @@ func (p *Process) command(cfg ProcessConfig) (process.Command, error) {
 	}
 	return process.Command{
 		Name: "trainer", Args: args,
-		// Python looks for modules in its working directory first: it must not
-		// be the user's.
+		// Python looks for modules in its working directory first. This must not
+		// be the user's directory.
 		Dir:     source,
 		Env:     []string{"PYTHONPATH=" + source, "PYTHONDONTWRITEBYTECODE=1", "EMPO2_TRAINER_TOKEN=" + p.token},
 		Secrets: []string{p.token},
@@ -145,8 +153,8 @@ func (p *Process) command(cfg ProcessConfig) (process.Command, error) {
 	}, nil
 }
 
-// verdict is why the process ended.
-func (p *Process) verdict(log zerolog.Logger) error {
+// reason returns why the process ended.
+func (p *Process) reason(log zerolog.Logger) error {
 	err := p.output.exitError(p.child.Err())
 	if err.stopped {
 		return fmt.Errorf("%w: it was closed", ErrUnavailable)
@@ -155,8 +163,8 @@ func (p *Process) verdict(log zerolog.Logger) error {
 	return err
 }
 
-// newToken is 128 random bits; the child gets it by its environment, which
-// other users cannot read.
+// newToken returns 128 random bits. The child gets the token in its environment,
+// which other users cannot read.
 func newToken() string {
 	var b [16]byte
 	rand.Read(b[:])

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// script is a stand-in for Python: a shell script that gets the trainer's
-// arguments and environment.
+// script is a shell script in place of Python. It gets the trainer's arguments
+// and environment.
 func script(t *testing.T, body string) ProcessConfig {
 	t.Helper()
 	dir := t.TempDir()
@@ -44,7 +44,7 @@ func TestProcessIsReadyAndEndsWithItsStdin(t *testing.T) {
 	want := strings.Join([]string{"-m empo2_trainer serve --model /model --root", cfg.Root,
 		"--host 127.0.0.1 --port 0 --seed 5 --threads 2 --formats peft,gguf", cfg.SourceDir, p.Token()}, " ")
 	if got := strings.TrimSpace(string(seen)); got != want {
-		t.Errorf("it was started with\n%s\nwant\n%s", got, want)
+		t.Errorf("the trainer was started with\n%s\nwant\n%s", got, want)
 	}
 	p.Close()
 	<-p.Exited()
@@ -54,7 +54,7 @@ func TestProcessIsReadyAndEndsWithItsStdin(t *testing.T) {
 	p.Close() // again
 }
 
-func TestProcessThatCannotStartSaysWhy(t *testing.T) {
+func TestProcessThatDoesNotStart(t *testing.T) {
 	f := func(name, body string, want ...string) {
 		t.Helper()
 		t.Run(name, func(t *testing.T) {
@@ -101,7 +101,7 @@ func TestProcessThatIsNeverReadyIsStopped(t *testing.T) {
 	}
 }
 
-func TestADyingProcessEndsCallsAtOnce(t *testing.T) {
+func TestCallsEndAtOnceIfTheProcessDies(t *testing.T) {
 	p, err := Start(t.Context(), script(t, sayReady+`echo '{"event":"step","level":"info"}' >&2
 echo 'Killed by a test' >&2
 read line; exit 9`))
@@ -122,7 +122,7 @@ read line; exit 9`))
 	}
 }
 
-func TestCloseDoesNotWaitForAStubbornProcess(t *testing.T) {
+func TestCloseKillsAProcessThatIgnoresIt(t *testing.T) {
 	cfg := script(t, "trap '' TERM\n"+sayReady+"while :; do sleep 1000; done\n")
 	cfg.Grace = time.Millisecond
 	p, err := Start(t.Context(), cfg)
@@ -158,8 +158,8 @@ func readPID(t *testing.T, path string) int {
 	return pid
 }
 
-// What went well before an end is no reason for it.
-func TestLastWordsLeaveRoutineOut(t *testing.T) {
+// Routine events before an end do not explain it.
+func TestErrorsDoNotQuoteRoutineEvents(t *testing.T) {
 	cfg := script(t, `echo '{"level":"info","event":"log","message":"step took 0.1 s"}' >&2
 echo 'Traceback: boom' >&2
 exit 3
@@ -170,8 +170,8 @@ exit 3
 	}
 }
 
-// Neither another Python's modules nor keys of others reach the trainer.
-func TestTheTrainersEnvironment(t *testing.T) {
+// The trainer inherits no modules of another Python and no API keys.
+func TestEnvironmentOfTheTrainer(t *testing.T) {
 	t.Setenv("PYTHONHOME", "/nowhere")
 	t.Setenv("PYTHONPATH", "/nowhere")
 	t.Setenv("EMPO2_SERVER_KEY", "s3cret")

@@ -108,7 +108,7 @@ func TestRealTrainerTrainsExportsAndRestores(t *testing.T) {
 	refusals(t, c)
 }
 
-// refusals are what the real trainer says to bad requests.
+// refusals tests the real trainer's errors for bad requests.
 func refusals(t *testing.T, c *Client) {
 	t.Helper()
 	_, _, err := c.ForwardBackward(t.Context(), []Row{newRow(1, 2)}, Loss{Name: "no_such_loss"})
@@ -150,7 +150,7 @@ func TestRealTrainerAdaptsTheTargetModules(t *testing.T) {
 	}
 }
 
-func TestRealTrainerSaysWhyItDoesNotStart(t *testing.T) {
+func TestRealTrainerThatDoesNotStart(t *testing.T) {
 	cfg := realTrainer(t)
 	cfg.Model = t.TempDir()
 	_, err := Start(t.Context(), cfg)

@@ -1,9 +1,11 @@
-// Package trainerbridge drives a trainer over Tinker's REST protocol and
-// supervises the local one.
+// Package trainerbridge drives a trainer over Tinker's REST protocol. Start with
+// [Row], the data that is trained on, and [Local], which most callers use.
+//   - [Local] trains one adapter with its own trainer process and restarts it.
+//   - [Client] speaks the protocol.
+//   - [Process] starts and stops the Python trainer that comes with the project.
+//   - [Codec] is the tokenizer of the trainer's model.
 //
-// The [Client] knows the protocol. The [Process] starts, watches and stops the
-// Python trainer that comes with the project. The rest of the Go code does not
-// know which trainer is in use.
+// The rest of the Go code does not know which trainer is in use.
 package trainerbridge
 
 // Row is one training sequence: a whole trajectory whose prompts only grow.

@@ -30,7 +30,7 @@ func TestSourcesAreExtractedOnceAndRepaired(t *testing.T) {
 		t.Fatalf("again: %s, %v", again, err)
 	}
 	if after, err := os.Stat(main); err != nil || !os.SameFile(before, after) {
-		t.Errorf("an intact file was written again (%v)", err)
+		t.Errorf("a correct file was written again (%v)", err)
 	}
 	damage := map[string]func() error{
 		"cut short": func() error { return os.Truncate(main, 3) },
@@ -55,7 +55,7 @@ func TestSourcesAreExtractedOnceAndRepaired(t *testing.T) {
 	})
 }
 
-func TestSourcesLeaveCachesAndTestsBehind(t *testing.T) {
+func TestSourcesOmitCachesAndTests(t *testing.T) {
 	file := func(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text)} }
 	files, hash, err := sources(fstest.MapFS{
 		"trainer/p/__init__.py": file("1"), "trainer/p/weights/w.bin": file("2"),
@@ -75,7 +75,7 @@ func TestSourcesLeaveCachesAndTestsBehind(t *testing.T) {
 	}
 }
 
-func TestTheBinaryContainsTheVaultsWeightsButNotTheirPreTraining(t *testing.T) {
+func TestSourcesHaveTheVaultsWeightsButNotTheirPreTraining(t *testing.T) {
 	dir, err := ExtractSources(t.TempDir())
 	if err != nil {
 		t.Fatal(err)

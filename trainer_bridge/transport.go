@@ -22,7 +22,8 @@ type link struct {
 	log  zerolog.Logger
 }
 
-// newLink prepares calls to a trainer; answer bounds one exchange.
+// newLink prepares calls to a trainer. One HTTP exchange may take as long as
+// answer.
 func newLink(url, token string, answer time.Duration, log zerolog.Logger, transport http.RoundTripper) (link, error) {
 	c, err := jsonhttp.New(jsonhttp.Config{
 		URL: url, Server: "a trainer", Key: token, KeyHeaders: []string{"X-API-Key"},
@@ -31,9 +32,8 @@ func newLink(url, token string, answer time.Duration, log zerolog.Logger, transp
 	return link{http: c, log: log}, err
 }
 
-// call posts a body and reads the answer into result. It repeats the same
-// bytes after a lost connection, a late answer and a status that may pass,
-// until ctx ends.
+// call posts a body and reads the answer into result. It repeats the same bytes
+// after a lost connection, a late answer or a temporary status, until ctx ends.
 func (l link) call(ctx context.Context, op string, body, result any) error {
 	raw, err := l.post(ctx, op, op, body)
 	if err != nil {
@@ -84,8 +84,9 @@ func (c *Client) await(ctx context.Context, op, id string) (json.RawMessage, err
 	}
 }
 
-// lostResult: a trainer that does not know a request it accepted was
-// restarted or has forgotten it; the work may have been done.
+// lostResult handles an answer about an unknown request that the trainer had
+// accepted. The trainer was restarted or has forgotten the request. The work may
+// have been done.
 func lostResult(err error) error {
 	var refused *RequestError
 	if errors.As(err, &refused) && (refused.Status == 404 || refused.Status == 410) {
@@ -94,7 +95,7 @@ func lostResult(err error) error {
 	return err
 }
 
-// post makes an exchange and repeats it, until ctx ends, while that may help.
+// post makes an exchange and repeats it after temporary errors, until ctx ends.
 func (l link) post(ctx context.Context, op, path string, body any) (raw json.RawMessage, err error) {
 	encoded, err := json.Marshal(body)
 	if err != nil {
@@ -122,8 +123,8 @@ func (l link) post(ctx context.Context, op, path string, body any) (raw json.Raw
 	return nil, refusal(op, last)
 }
 
-// again reports whether an exchange may go better the next time: a request
-// carries its number, so the trainer never executes it twice.
+// again reports whether an exchange may succeed if it is repeated. A request has
+// a number, so the trainer never executes it twice.
 func again(err error) bool {
 	return jsonhttp.Retryable(err) || jsonhttp.Status(err) >= 500
 }
@@ -137,7 +138,7 @@ func (l link) once(ctx context.Context, path string, body []byte) (raw json.RawM
 	return raw, err
 }
 
-// refusal turns an error status into a RequestError and names the operation in
+// refusal turns an error status into a RequestError. It adds the operation to
 // every other error.
 func refusal(op string, err error) error {
 	var e *jsonhttp.Error
@@ -159,8 +160,8 @@ func refusal(op string, err error) error {
 	return refused
 }
 
-// unavailable says that an operation ended without an answer: because ctx
-// ended, and what went wrong last.
+// unavailable returns the error of an operation that ended without an answer. It
+// contains the reason why ctx ended and the last error.
 func unavailable(ctx context.Context, op string, last error) error {
 	cause := context.Cause(ctx)
 	var exit *ExitError

@@ -50,8 +50,8 @@ type optimStepRequest struct {
 }
 
 // saveRequest is the request of save_weights and save_weights_for_sampler. It
-// overwrites: a name is only used again if a step is repeated that was never
-// committed, so that the newer content is correct.
+// overwrites older content. A name is used again only if a step was not
+// committed and is repeated, so the newer content is correct.
 type saveRequest struct {
 	ModelID   string `json:"model_id"`
 	SeqID     int64  `json:"seq_id"`
@@ -115,7 +115,7 @@ type future struct {
 	Category Category `json:"category"`
 }
 
-// metrics of a result; NaN is null in JSON.
+// metrics of a result. NaN is null in JSON.
 type metrics map[string]*float64
 
 type lossOutput struct {
@@ -133,9 +133,9 @@ type pathOutput struct {
 }
 
 // newDatum shifts a row by one token and adds the arrays that the loss reads.
-// Only empo2 has a loss mask of its own. The losses of the protocol mask by
-// advantage 0, so that the importance weights are multiplied into the
-// advantages; cross_entropy has weights.
+// Only the loss empo2 has a loss mask. The protocol's other losses mask tokens
+// by advantage 0, and the importance weights are multiplied into the advantages.
+// The loss cross_entropy has weights instead.
 func newDatum(r Row, loss string) datum {
 	targets := r.Tokens[1:]
 	in := map[string]tensor{"target_tokens": {Data: targets, Dtype: "int64", Shape: []int{len(targets)}}}

@@ -16,7 +16,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/process"
 )
 
-// exitGrace is how long a JVM may take to exit after its standard input ended.
+// exitGrace is the time that a JVM has to exit after its stdin ended.
 const exitGrace = 5 * time.Second
 
 // launcher starts JVMs.
@@ -28,8 +28,8 @@ type launcher struct {
 	log     zerolog.Logger
 }
 
-// A jvm is one child process. Its working directory is a scratch directory of
-// its own, because the simulator writes there.
+// A jvm is one child process. It has its own scratch directory as working
+// directory, because the simulator writes there.
 type jvm struct {
 	*process.Process
 	port    int
@@ -67,8 +67,8 @@ func (j *jvm) start(ctx context.Context, l launcher) error {
 	return err
 }
 
-// readPort reads the first line of stdout. What the simulator prints later is
-// thrown away.
+// readPort reads the port from the first line of stdout. Later lines are
+// ignored.
 func (j *jvm) readPort(line string) (bool, error) {
 	n, err := strconv.Atoi(line)
 	if err != nil || n <= 0 || n > 65535 {
@@ -78,20 +78,21 @@ func (j *jvm) readPort(line string) (bool, error) {
 	return true, nil
 }
 
-// kill ends the process at once, hung or not, and removes its directory.
+// kill ends the process at once, even if it hangs, and removes its directory.
 func (j *jvm) kill() {
 	j.Kill()
 	<-j.Done()
 	os.RemoveAll(j.scratch)
 }
 
-// close lets the process exit by itself, and kills it if it does not.
+// close waits for the process to exit, kills it after exitGrace, and removes its
+// directory.
 func (j *jvm) close() {
 	j.Stop()
 	os.RemoveAll(j.scratch)
 }
 
-// said is the end of what the process wrote to stderr, nil if it wrote nothing.
+// said returns an error with the last lines of stderr, or nil if there are none.
 func (j *jvm) said() error {
 	if tail := j.Tail(); len(tail) > 0 {
 		return errors.New(strings.Join(tail, "\n"))
@@ -99,8 +100,8 @@ func (j *jvm) said() error {
 	return nil
 }
 
-// restoreTypeIDs puts back the published table. A class loader reads it once,
-// so what an older simulator of this JVM added must not reach a newer one.
+// restoreTypeIDs writes the published table again. An older simulator of this
+// JVM may have added lines, which a newer one must not read.
 func (j *jvm) restoreTypeIDs(from string) error {
 	return copyFile(filepath.Join(j.scratch, typeIDsName), from)
 }

@@ -30,7 +30,7 @@ func TestJVMThatDoesNotStart(t *testing.T) {
 		_, err := l.launch(t.Context())
 		fails(t, err, want)
 		if left, _ := os.ReadDir(os.TempDir()); len(left) != 0 {
-			t.Errorf("left behind: %v", left)
+			t.Errorf("files that remain: %v", left)
 		}
 	}
 	f("echo 'Error: could not create the heap' >&2; exit 1", time.Minute, "could not create the heap")
@@ -38,10 +38,11 @@ func TestJVMThatDoesNotStart(t *testing.T) {
 	f("exec sleep 1000", 50*time.Millisecond, "not ready within 50ms")
 }
 
-// The working directory holds the published table; the process ends with its
-// standard input and the directory goes with it.
+// The working directory has the published table. The process ends with its
+// stdin, and then the directory is removed.
 func TestJVMLifeCycle(t *testing.T) {
-	l := fakeLauncher(t, "[ -s "+typeIDsName+" ] && echo 4711; yes 'a line that somebody has to read' | head -c 1000000; cat >/dev/null")
+	l := fakeLauncher(t, "[ -s "+typeIDsName+" ] && echo 4711; "+
+		"yes 'a line that must be read' | head -c 1000000; cat >/dev/null")
 	j, err := l.launch(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -54,12 +55,13 @@ func TestJVMLifeCycle(t *testing.T) {
 		t.Error(err)
 	}
 	if exists(j.scratch) {
-		t.Error("the scratch directory is left")
+		t.Error("the scratch directory still exists")
 	}
 }
 
-// Neither a flag that no score would record nor a key reaches the JVM.
-func TestTheJVMsEnvironment(t *testing.T) {
+// The JVM inherits no JVM flags, which would change scores without a trace, and
+// no API keys.
+func TestEnvironmentOfTheJVM(t *testing.T) {
 	t.Setenv("JAVA_TOOL_OPTIONS", "-XX:hashCode=5")
 	t.Setenv("EMPO2_ENV_KEY", "s3cret")
 	t.Setenv("SOME_VARIABLE", "kept")

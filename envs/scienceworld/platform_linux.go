@@ -6,11 +6,11 @@ import (
 	"syscall"
 )
 
-// pipelining: several commands may be in flight on one connection.
+// pipelining allows several commands in flight on one connection.
 const pipelining = true
 
-// quickReader acknowledges what has arrived before it waits for more. The
-// simulator's gateway leaves Nagle's algorithm on: without this, every second
+// quickReader acknowledges received data before it waits for more. The
+// simulator's gateway uses Nagle's algorithm. Without quickReader, every second
 // small reply of a batch waits about 40 ms for our delayed acknowledgement.
 func quickReader(conn net.Conn) io.Reader {
 	tcp, ok := conn.(*net.TCPConn)
@@ -30,8 +30,8 @@ type quickAck struct {
 }
 
 func (q *quickAck) Read(p []byte) (int, error) {
-	// The kernel forgets the option again, so it is set before each wait. If
-	// it cannot be set, reading is merely slower.
+	// The kernel resets the option, so it is set before each wait. Reading is
+	// only slower if it cannot be set.
 	q.raw.Control(func(fd uintptr) {
 		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_QUICKACK, 1)
 	})

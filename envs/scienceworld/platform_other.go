@@ -7,8 +7,8 @@ import (
 	"net"
 )
 
-// pipelining: without a way to acknowledge at once, a pipelined batch would
-// wait for a delayed acknowledgement at every second reply.
+// pipelining is off: without a way to acknowledge at once, a pipelined batch
+// would wait for a delayed acknowledgement at every second reply.
 const pipelining = false
 
 func quickReader(conn net.Conn) io.Reader { return conn }

@@ -6,16 +6,17 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"unicode"
 )
 
-// Check refuses values out of range and contradictions in a derived
-// configuration, whatever its layers were.
+// Check returns an error for a value out of range or a contradiction. c must be
+// derived. Unlike loading, it does not look at keys that have no effect.
 func Check(c Config) error { return check(c, c, nil, Machine{}) }
 
-// check refuses values out of range, contradictions, and keys that were given
-// another value than their default although they have no effect. c is derived;
-// base are the defaults and the profile below it; given maps the keys that the
-// user wrote to the place where they stand.
+// check returns an error for a value out of range, a contradiction, or a key
+// without effect that the user set to another value than its default. c is
+// derived. base holds the defaults and the profile. given maps each key that the
+// user wrote to its place, for example "config.toml:12".
 func check(c, base Config, given map[string]string, m Machine) error {
 	place := func(key string) string {
 		if p, ok := given[key]; ok && p != "" {
@@ -31,6 +32,7 @@ func check(c, base Config, given map[string]string, m Machine) error {
 	return checkIneffective(c, base, given, place, m)
 }
 
+// A rule is a condition on one key, and the error if it does not hold.
 type rule struct {
 	key       string
 	ok        bool
@@ -42,8 +44,8 @@ func between(key string, v, lo, hi float64) rule {
 	if math.IsInf(hi, 1) {
 		hint = fmt.Sprintf("%g or more", lo)
 	}
-	return rule{key, v >= lo && v <= hi && !math.IsInf(v, 0), fmt.Sprintf("%g is out of range", v),
-		hint} // NaN fails both
+	ok := v >= lo && v <= hi && !math.IsInf(v, 0) // false for NaN
+	return rule{key, ok, fmt.Sprintf("%g is out of range", v), hint}
 }
 
 func above(key string, v float64) rule {
@@ -51,20 +53,20 @@ func above(key string, v float64) rule {
 }
 
 func oneOf(key, v string, valid ...string) rule {
-	return rule{key, slices.Contains(valid, v), fmt.Sprintf("unknown value %q", v), "one of " + strings.Join(valid,
-		", ")}
+	hint := "one of " + strings.Join(valid, ", ")
+	return rule{key, slices.Contains(valid, v), fmt.Sprintf("unknown value %q", v), hint}
 }
 
 func rules(c Config) []rule {
 	return slices.Concat(runRules(c), algorithmRules(c.Algorithm), lossRules(c.Loss), optimizerRules(c.Optimizer),
-		rolloutRules(c), memoryRules(c), evalRules(c.Eval), trainerRules(c.Trainer), environmentRules(c),
-		samplerRules(c),
-		contradictions(c))
+		rolloutRules(c), memoryRules(c), evalRules(c.Eval), trainerRules(c.Trainer),
+		environmentRules(c), samplerRules(c), contradictions(c))
 }
 
 func runRules(c Config) []rule {
 	name := c.Run.Name
-	isName := name != "" && !strings.ContainsAny(name, "/\\\x00") && name != "." && name != ".."
+	isName := name != "" && !strings.ContainsAny(name, "/\\") && name != "." && name != ".." &&
+		!strings.ContainsFunc(name, unicode.IsControl)
 	return []rule{
 		{"run.name", isName, fmt.Sprintf("%q is not a folder name", name), "letters, digits, '-' and '_'"},
 		{"run.dir", c.Run.Dir != "", "is empty", `for example dir = "runs"`},
@@ -123,8 +125,8 @@ func optimizerRules(o Optimizer) []rule {
 	}
 }
 
-// rolloutRules keep the distribution that is sampled from the one that is
-// trained: temperature, top_p and top_k change it.
+// rolloutRules are the rules of [rollout]. Training needs samples from the
+// policy's own distribution, which temperature, top_p and top_k change.
 func rolloutRules(c Config) []rule {
 	r, adapt := c.Rollout, c.Algorithm.Name == "adapt"
 	out := []rule{
@@ -185,9 +187,11 @@ func trainerRules(t Trainer) []rule {
 		between("trainer.rank", float64(t.Rank), 1, 4096),
 		above("trainer.alpha", t.Alpha),
 		{"trainer.target_modules", named, "names no module", `["all-linear"], or names such as ["q_proj", "v_proj"]`},
-		{"trainer.target_modules", alone, "all-linear and attention stand alone",
-			`["all-linear"] alone, or names without it`},
-		oneOf("trainer.dtype", t.Dtype, "float32", "bfloat16"),
+		{"trainer.target_modules", alone, "all-linear and attention cannot be combined with other names",
+			`["all-linear"], ["attention"], or only names`},
+		oneOf("trainer.dtype", t.Dtype, "float32", "bfloat16", "float16"),
+		oneOf("trainer.quantize", t.Quantize, "none", "nf4"),
+		between("trainer.micro_batch_tokens", float64(t.MicroBatch), 0, 1e9),
 		{"trainer.device", t.Device != "", "is empty", `"auto", "cpu", "cuda" or "cuda:0"`},
 		between("trainer.threads", float64(t.Threads), 0, 1024),
 		above("trainer.timeout_seconds", t.TimeoutSeconds),
@@ -195,18 +199,19 @@ func trainerRules(t Trainer) []rule {
 	}
 }
 
+// contradictions are the rules that relate several keys.
 func contradictions(c Config) []rule {
 	a := c.Algorithm
 	mixed := a.Name == "empo2" && a.ModeDraw == "episode"
-	shown := int(math.Round(a.MemoryProbability * float64(a.GroupSize))) // episodes of a mixed group with tips
+	withTips := int(math.Round(a.MemoryProbability * float64(a.GroupSize))) // episodes of a mixed group
 	server := c.Memory.Embedder != "ngram"
 	return []rule{
 		{"algorithm.baseline", a.Name != "empo2" || a.Baseline != "tip-free" || a.ModeDraw == "episode",
 			fmt.Sprintf("tip-free needs mixed groups, but mode_draw is %q", a.ModeDraw),
 			`baseline = "group", or mode_draw = "episode"`},
-		{"algorithm.memory_probability", !mixed || a.Baseline != "tip-free" || shown < a.GroupSize,
+		{"algorithm.memory_probability", !mixed || a.Baseline != "tip-free" || withTips < a.GroupSize,
 			"leaves no episode without tips for the tip-free baseline", "lower memory_probability or raise group_size"},
-		{"algorithm.memory_probability", !mixed || a.MemoryProbability == 0 || shown >= 1,
+		{"algorithm.memory_probability", !mixed || a.MemoryProbability == 0 || withTips >= 1,
 			"gives no episode of a group tips", "raise memory_probability or group_size"},
 		{"memory.url", !server || c.Memory.URL != "", "is empty, but the embedder is a server",
 			`for example url = "http://127.0.0.1:11434"`},
@@ -218,13 +223,13 @@ func contradictions(c Config) []rule {
 	}
 }
 
-// idle are keys (or tables, ending in ".") that do nothing, and why.
+// idle lists keys without effect, and why. A name that ends in "." is a table.
 type idle struct {
 	why  string
 	keys []string
 }
 
-// ineffective lists what does nothing under the other settings.
+// ineffective lists the keys that have no effect under the other settings.
 func ineffective(c Config) []idle {
 	var out []idle
 	when := func(cond bool, why string, keys ...string) {
@@ -237,9 +242,9 @@ func ineffective(c Config) []idle {
 		"algorithm.off_policy_probability", "algorithm.baseline")
 	when(c.Algorithm.Name == "adapt", `algorithm.name is "adapt": nothing is trained and every episode is shown tips`,
 		"loss.", "optimizer.", "novelty.", "algorithm.mode_draw", "algorithm.memory_probability",
-		"algorithm.off_policy_probability",
-		"algorithm.baseline", "algorithm.normalize_std", "rollout.mask_truncated", "sampler.canary_tolerance",
-		"sampler.vllm.sleep", "sampler.sglang.sleep", "run.keep_checkpoints", "trainer.")
+		"algorithm.off_policy_probability", "algorithm.baseline", "algorithm.normalize_std",
+		"rollout.mask_truncated", "sampler.canary_tolerance", "sampler.vllm.sleep", "sampler.sglang.sleep",
+		"run.keep_checkpoints", "trainer.")
 	when(c.Algorithm.MemoryProbability == 0, "algorithm.memory_probability is 0: no episode is shown tips",
 		"memory.", "novelty.", "reflection.", "algorithm.off_policy_probability")
 	when(c.Eval.Every == 0, "eval.every is 0: only the final evaluation is made", "eval.episodes")
@@ -255,8 +260,8 @@ func ineffective(c Config) []idle {
 	return out
 }
 
-// checkIneffective refuses a key that does nothing, unless its value is the one
-// that it would have anyway.
+// checkIneffective returns an error for a key that has no effect. A key may have
+// the value that it would also have if the user had left it out.
 func checkIneffective(c, base Config, given map[string]string, place func(string) string, m Machine) error {
 	defaults := values(base)
 	var found error
@@ -275,8 +280,8 @@ func checkIneffective(c, base Config, given map[string]string, place func(string
 	return found
 }
 
-// Matches reports whether a key is one of the patterns: keys, or tables ending
-// in a dot.
+// Matches reports whether a key matches one of the patterns. A pattern is a key,
+// or a table that ends in a dot.
 func Matches(name string, patterns []string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool {
 		return name == p || strings.HasSuffix(p, ".") && strings.HasPrefix(name, p)

@@ -1,6 +1,6 @@
 package config
 
-// environments are the values of env.name; each has a table of its name.
+// environments are the values of env.name. Each has a table of the same name.
 var environments = []string{"vault", "scienceworld", "webshop", "remote", "agentgym", "openenv", "ors"}
 
 // environmentRules are the rules of [env] and its tables.
@@ -34,11 +34,11 @@ func environmentRules(c Config) []rule {
 		above("env.openenv.timeout_seconds", c.Env.OpenEnv.TimeoutSeconds),
 		above("env.ors.timeout_seconds", c.Env.ORS.TimeoutSeconds),
 		{"env.ors.input", c.Env.ORS.Input == "" || c.Env.ORS.Tool != "", "has no effect without env.ors.tool",
-			"name the tool that it is for"},
+			"set env.ors.tool too"},
 	}, missing(c)...)
 }
 
-// missing are the keys without which an environment cannot be found.
+// missing are the rules for keys that an environment cannot do without.
 func missing(c Config) []rule {
 	need := func(env, key, value, hint string) rule {
 		return rule{"env." + env + "." + key, c.Env.Name != env || value != "", "is empty", hint}

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// servers are the values of sampler.backend; each has a table of its name.
+// servers are the values of sampler.backend. Each has a table of the same name.
 var servers = []string{"llamacpp", "vllm", "sglang", "ollama", "openai"}
 
 // Backends are the values of sampler.backend, without auto.
@@ -60,27 +60,29 @@ func backendRules(c Config) []rule {
 	case "ollama":
 		return []rule{ggufPath, servedName(s), address("sampler.ollama.url", s.Ollama.URL)}
 	case "openai":
-		return []rule{ggufPath, servedName(s), address("sampler.openai.url", s.OpenAI.URL),
+		return []rule{ggufPath,
 			{"sampler.backend", !trains, "an OpenAI-compatible endpoint takes no adapters, so nothing can be trained",
-				`algorithm.name = "adapt" learns tips without weights; to train use llamacpp, vllm, sglang or ollama`}}
+				`algorithm.name = "adapt" learns tips without weights; to train use llamacpp, vllm, sglang or ollama`},
+			servedName(s), address("sampler.openai.url", s.OpenAI.URL)}
 	}
 	return []rule{ggufPath}
 }
 
-// servedName asks for the model's name on a server that has several.
+// servedName requires the model's name on a server that may have several.
 func servedName(s Sampler) rule {
 	return rule{"sampler.served_model_name", s.ServedModelName != "", "is empty",
 		"the name by which the server knows the model"}
 }
 
-// address is a URL of a server.
+// address requires the URL of a server.
 func address(key, text string) rule {
 	u, err := url.Parse(text)
 	ok := err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
 	return rule{key, ok, fmt.Sprintf("%q is not the address of a server", text), `for example "http://127.0.0.1:8000"`}
 }
 
-// idleSampler lists what does nothing in [sampler] under the other settings.
+// idleSampler lists the keys of [sampler] that have no effect under the other
+// settings.
 func idleSampler(c Config, when func(cond bool, why string, keys ...string)) {
 	s := c.Sampler
 	for _, name := range servers {

@@ -1,10 +1,16 @@
-// Package config defines config.toml: its keys, their defaults, how a file is
-// read (strictly) and which values and combinations are refused.
+// Package config defines config.toml: its keys, their defaults, and which values
+// and combinations are valid. Start with [Config], the keys as Go types, and
+// with defaults.toml, which has the default and the meaning of every key.
+// [Source.Load] reads a configuration.
 //
-// A configuration is built in layers: defaults.toml, which also holds the
-// meaning of every key, then a profile of the folder profiles, then the user's
-// files, then --set. Values that follow from others are filled in afterwards
-// (derive.go), and the result is checked (check.go).
+// A configuration is built in layers. Each layer overrides those before it:
+//  1. defaults.toml
+//  2. a profile of the folder profiles
+//  3. the user's files
+//  4. --set on the command line
+//
+// Then derive.go fills in the values that follow from others, and check.go
+// checks the result.
 package config
 
 // Config is the whole of config.toml. The meaning of each key is in
@@ -35,7 +41,7 @@ type Model struct {
 	Path string `toml:"path"`
 }
 
-// Run says where a run lives and how long it is.
+// Run sets the folder of a run and its length.
 type Run struct {
 	Name            string  `toml:"name"`
 	Dir             string  `toml:"dir"`
@@ -57,7 +63,7 @@ type Env struct {
 	ORS          ORS          `toml:"ors"`
 }
 
-// Prompt chooses the texts around what the environment says.
+// Prompt chooses the prompt template, the texts around an observation.
 type Prompt struct {
 	Template string `toml:"template"`
 }
@@ -101,8 +107,8 @@ type Remote struct {
 	TestTasks  int    `toml:"test_tasks"`
 }
 
-// AgentGym configures a server of AgentGym. A bearer token, if one is needed,
-// is taken from EMPO2_ENV_KEY; so it is for Remote, OpenEnv and ORS.
+// AgentGym configures a server of AgentGym. If the server needs a bearer token,
+// set EMPO2_ENV_KEY. The same is true for Remote, OpenEnv and ORS.
 type AgentGym struct {
 	URL            string  `toml:"url"`
 	Dialect        string  `toml:"dialect"`
@@ -192,7 +198,7 @@ type Optimizer struct {
 	GradClipNorm float64 `toml:"grad_clip_norm"`
 }
 
-// Rollout says how episodes are sampled.
+// Rollout sets how episodes are sampled.
 type Rollout struct {
 	Temperature   float64  `toml:"temperature"`
 	TopP          float64  `toml:"top_p"`
@@ -223,7 +229,7 @@ type Novelty struct {
 	Cap    int     `toml:"cap"`
 }
 
-// Reflection is how tips are written.
+// Reflection sets how tips are written.
 type Reflection struct {
 	By          string  `toml:"by"`
 	Temperature float64 `toml:"temperature"`
@@ -250,6 +256,8 @@ type Trainer struct {
 	Alpha          float64  `toml:"alpha"`
 	TargetModules  []string `toml:"target_modules"`
 	Dtype          string   `toml:"dtype"`
+	Quantize       string   `toml:"quantize"`
+	MicroBatch     int      `toml:"micro_batch_tokens"`
 	Device         string   `toml:"device"`
 	Threads        int      `toml:"threads"`
 	TimeoutSeconds float64  `toml:"timeout_seconds"`

@@ -1,7 +1,10 @@
 package config
 
 import (
+	"bytes"
+	"errors"
 	"flag"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -123,16 +126,57 @@ func TestBadFiles(t *testing.T) {
 	f("[optimizer]\nschedule = \"step\"\n", "optimizer.schedule", "one of constant, linear, cosine")
 	f("[optimizer]\nwarmup_steps = 300\n", "optimizer.warmup_steps", "not less than run.steps")
 	f("[trainer]\ntarget_modules = []\n", "trainer.target_modules", "names no module")
-	f("[trainer]\ntarget_modules = [\"all-linear\", \"q_proj\"]\n", "trainer.target_modules", "stand alone")
+	f("[trainer]\ntarget_modules = [\"all-linear\", \"q_proj\"]\n", "trainer.target_modules", "cannot be combined")
 	f("[sampler]\ntemplate_args = \"[1]\"\n", "c.toml:2", "sampler.template_args is of type table")
 	f("profile = \"gpu\"\n", "c.toml:1", "unknown profile \"gpu\"")
 	f("[run]\nname = \"a/b\"\n", "run.name", "not a folder name")
+	f("[run]\nname = \"a\\nb\"\n", "run.name", "not a folder name")
+	f("[sampler]\nbackend = \"openai\"\n", "sampler.backend", "nothing can be trained")
+	f("profile = \"a\xff\"\n", "c.toml:1", "save the file as UTF-8")
 }
 
-func TestMissingFileSaysHowToMakeOne(t *testing.T) {
+func TestMissingFileHasAHint(t *testing.T) {
 	_, err := load("", []string{filepath.Join(t.TempDir(), "none.toml")}, nil)
 	if err == nil || !strings.Contains(err.Error(), "empo2 init --model") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// What is no text file is refused with the remedy, and never read without end.
+func TestUnusualFiles(t *testing.T) {
+	dir := t.TempDir()
+	f := func(path, says string) {
+		t.Helper()
+		_, err := load("", []string{path}, nil)
+		var fault *Error
+		if !errors.As(err, &fault) || fault.Hint == "" || !strings.Contains(err.Error(), path+": "+says) {
+			t.Errorf("%s: %v, want %q", path, err, says)
+		}
+	}
+	f(dir, "is a folder")
+	big := filepath.Join(dir, "big.toml")
+	if err := os.WriteFile(big, bytes.Repeat([]byte("#"), maxFile+1), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f(big, "is larger than 1 MB")
+	socket := filepath.Join(dir, "s.toml")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Skip("no sockets in folders here:", err)
+	}
+	defer listener.Close()
+	f(socket, "is not a file")
+}
+
+// --set sets one key, whatever its value contains.
+func TestSetOfOneKey(t *testing.T) {
+	for _, set := range []string{"run.steps=1\nrun.seed=3", "run.steps=1\n[run]\nseed=3", "run.name=\"a\"\nv2=1"} {
+		if _, err := load("", nil, []string{set}); err == nil || !strings.Contains(err.Error(), "sets more than one key") {
+			t.Errorf("%q: %v", set, err)
+		}
+	}
+	if c, err := load("", nil, []string{"env.vault.houses=[1,\n 2]"}); err != nil || len(c.Env.Vault.Houses) != 2 {
+		t.Errorf("a list of two lines: %v", err)
 	}
 }
 
@@ -153,7 +197,8 @@ func TestSet(t *testing.T) {
 	}
 }
 
-// A configuration whose memory is changed can be compared with GRPO.
+// A configuration with changed memory keys can be compared with GRPO, which has
+// no memory.
 func TestWith(t *testing.T) {
 	c, err := load(Demo, nil, []string{"memory.k=10"})
 	if err != nil {
@@ -237,7 +282,8 @@ func TestSamplerKeys(t *testing.T) {
 		"does not start the server")
 }
 
-// Template arguments are a table or JSON, and survive being written.
+// Template arguments are a table or JSON. They are equal after writing and
+// reading.
 func TestTemplateArguments(t *testing.T) {
 	want := TemplateArgs{"enable_thinking": false, "style": "short"}
 	for _, set := range []string{

@@ -2,13 +2,13 @@ package config
 
 import "reflect"
 
-// Machine is what the defaults depend on.
+// Machine is the hardware that derived values depend on.
 type Machine struct {
 	GPU bool // a GPU that torch and vLLM can use
 }
 
-// derive fills in the values that follow from others: those that are still
-// empty, 0 or "auto".
+// derive fills in the values that follow from others, if they are empty, 0 or
+// "auto".
 func derive(c *Config, m Machine) {
 	if c.Run.Name == "" {
 		c.Run.Name = c.Env.Name
@@ -21,7 +21,7 @@ func derive(c *Config, m Machine) {
 		}
 	}
 	if c.Rollout.Concurrency == 0 {
-		c.Rollout.Concurrency = episodesAtOnce(c.Sampler)
+		c.Rollout.Concurrency = episodeConcurrency(c.Sampler)
 	}
 	if c.Env.ScienceWorld.Concurrency == 0 {
 		c.Env.ScienceWorld.Concurrency = c.Rollout.Concurrency
@@ -37,7 +37,7 @@ func derive(c *Config, m Machine) {
 		c.Loss.AverageLength = c.Rollout.MaxTurns * c.Rollout.MaxTokens
 	}
 	if v := &c.Sampler.VLLM; v.GPUMemoryUtilization == 0 && c.Algorithm.Name != "adapt" {
-		v.GPUMemoryUtilization = 0.5 // the trainer has the other half
+		v.GPUMemoryUtilization = 0.5 // the trainer needs the other half
 	}
 }
 
@@ -50,8 +50,8 @@ func deriveSampler(s *Sampler, m Machine) {
 	}
 }
 
-// episodesAtOnce is how many episodes keep a server of this kind busy.
-func episodesAtOnce(s Sampler) int {
+// episodeConcurrency returns how many episodes keep a server of this kind busy.
+func episodeConcurrency(s Sampler) int {
 	switch s.Backend {
 	case "vllm", "sglang":
 		return 64 * s.Replicas()
@@ -61,9 +61,12 @@ func episodesAtOnce(s Sampler) int {
 	return 8
 }
 
-// canaryTolerance is what the precision of server and trainer allows. Measured:
-// at most 3e-5 nats between two in float32, 0.03 to 0.06 with a server of
-// default precision, 0.007 with Ollama, 0.17 with a file in Q4_1.
+// canaryTolerance returns the mismatch in nats that the precision of server and
+// trainer explains. Measured values are
+//   - up to 3e-5 if both compute in float32;
+//   - 0.03 to 0.06 if the server computes in its default precision;
+//   - 0.007 with Ollama;
+//   - 0.17 with a GGUF file in Q4_1.
 func canaryTolerance(c Config) float64 {
 	s, float32Trainer := c.Sampler, c.Trainer.Dtype == "float32"
 	switch {
@@ -85,7 +88,8 @@ var derivedKeys = []string{
 	"sampler.backend", "sampler.concurrency", "sampler.canary_tolerance", "sampler.vllm.gpu_memory_utilization",
 }
 
-// underived is the value of a derived key of c if its user had left it out.
+// underived returns the value that a derived key of c would have if the user had
+// left it out.
 func underived(c, base Config, key string, m Machine) string {
 	defaults := map[string]reflect.Value{}
 	walk(reflect.ValueOf(base), "", func(name string, v reflect.Value) { defaults[name] = v }, nil)
@@ -98,20 +102,20 @@ func underived(c, base Config, key string, m Machine) string {
 	return values(c)[key]
 }
 
-// turnTokens are what a turn adds to a conversation beside the reply: the
-// observation and the template's own tokens, by estimate.
+// turnTokens estimates the tokens that a turn adds to a conversation apart from
+// the reply: the observation and the template's own tokens.
 const turnTokens = 256
 
-// EpisodeTokens is the length of the longest conversation to expect: an opening
+// EpisodeTokens estimates the length of the longest conversation: an opening
 // with tips, all turns, and the request for a tip. It is a multiple of 1024.
 func (c Config) EpisodeTokens() int {
 	n := 1024 + c.Rollout.MaxTurns*(c.Rollout.MaxTokens+turnTokens) + c.Reflection.MaxTokens
 	return (n + 1023) / 1024 * 1024
 }
 
-// ContextTokens is how many tokens of a conversation a server must hold: the
-// user's number, or what an episode needs within the model's own limit.
-// modelLimit is 0 if that is unknown.
+// ContextTokens returns the context length that a server must have. It is
+// sampler.max_model_len if that is set. Otherwise it is what an episode needs,
+// but no more than modelLimit. modelLimit is 0 if the model's limit is unknown.
 func (c Config) ContextTokens(modelLimit int) int {
 	if c.Sampler.MaxModelLen > 0 {
 		return c.Sampler.MaxModelLen

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// What follows from other keys is not asked for.
+// Users need not set values that follow from other keys.
 func TestDerivedValues(t *testing.T) {
 	f := func(gpu bool, sets, key, want string) {
 		t.Helper()
@@ -61,9 +61,9 @@ func TestContextTokens(t *testing.T) {
 	}
 }
 
-// A configuration that was written out with its derived values is accepted
-// again, whatever they have no effect on.
-func TestDerivedValuesAreNoIneffectiveKeys(t *testing.T) {
+// A configuration that was written with its derived values can be read again,
+// even if some of them have no effect.
+func TestDerivedValuesMayHaveNoEffect(t *testing.T) {
 	for _, sets := range []string{"algorithm.name=grpo", "algorithm.name=adapt",
 		"sampler.backend=sglang sampler.sglang.launch=[\"x\",\"{port}\"]"} {
 		c, err := load("", nil, strings.Fields(sets))
@@ -102,8 +102,8 @@ func TestRequireModel(t *testing.T) {
 	f(true, "algorithm.name=adapt", "sampler.backend=vllm", `sampler.vllm.urls=["http://a:1"]`)
 }
 
-// The model's path is all that must be set, with and without a GPU.
-func TestTheModelIsEnough(t *testing.T) {
+// Users must set only the model's path, with and without a GPU.
+func TestModelPathIsEnough(t *testing.T) {
 	for _, gpu := range []bool{false, true} {
 		c, err := Source{Sets: []string{"model.path=/models/m"}, Machine: Machine{GPU: gpu}}.Load()
 		if err != nil {

@@ -16,13 +16,12 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// defaultsText is every key with its default and its meaning.
+// defaultsText has every key with its default and its meaning.
 //
 //go:embed defaults.toml
 var defaultsText string
 
-// Default is the configuration without a profile, a file or --set, before
-// values are derived.
+// Default returns the configuration of defaults.toml, before values are derived.
 func Default() Config {
 	var c Config
 	if _, err := toml.Decode(defaultsText, &c); err != nil {
@@ -38,7 +37,7 @@ type keyInfo struct {
 	doc     []string // the lines of its comment in defaults.toml
 }
 
-// keys lists every leaf by its dotted name.
+// keys returns every leaf by its dotted name.
 var keys = sync.OnceValue(func() map[string]keyInfo {
 	out, docs := map[string]keyInfo{}, comments(defaultsText)
 	walk(reflect.ValueOf(Default()), "", func(name string, v reflect.Value) {
@@ -47,7 +46,7 @@ var keys = sync.OnceValue(func() map[string]keyInfo {
 	return out
 })
 
-// comments are the comment lines directly above each key of a TOML text.
+// comments returns the comment lines directly above each key of a TOML text.
 func comments(text string) map[string][]string {
 	out := map[string][]string{}
 	table, above := "", []string(nil)
@@ -111,7 +110,7 @@ func kindOf(t reflect.Type) string {
 func format(v reflect.Value) string {
 	switch v.Kind() {
 	case reflect.String:
-		return quote(v.String())
+		return Quote(v.String())
 	case reflect.Float64:
 		s := strconv.FormatFloat(v.Float(), 'g', -1, 64)
 		if !strings.ContainsAny(s, ".e") {
@@ -131,8 +130,8 @@ func format(v reflect.Value) string {
 	}
 }
 
-// quote writes a string as TOML: the escapes of JSON are valid in TOML too.
-func quote(s string) string {
+// Quote writes a string as TOML: the escapes of JSON are valid in TOML too.
+func Quote(s string) string {
 	text, err := json.Marshal(s)
 	if err != nil {
 		panic(err) // strings always have a JSON form
@@ -140,17 +139,17 @@ func quote(s string) string {
 	return string(text)
 }
 
-// formatArgs writes template arguments: an empty table, or a JSON object in a
-// string, which holds every kind of value.
+// formatArgs writes template arguments: an empty table, or a string with a JSON
+// object, because JSON has every kind of value.
 func formatArgs(v any) string {
 	text, err := json.Marshal(v)
 	if err != nil || string(text) == "null" || string(text) == "{}" {
 		return "{}"
 	}
-	return quote(string(text))
+	return Quote(string(text))
 }
 
-// values are all leaves as TOML, by key.
+// values returns all leaves as TOML, by key.
 func values(c Config) map[string]string {
 	out := map[string]string{}
 	walk(reflect.ValueOf(c), "", func(name string, v reflect.Value) { out[name] = format(v) }, nil)
@@ -165,7 +164,8 @@ const header = `# empo2: every key with its value here. An unknown key, or one t
 // Write writes c as TOML, each key under its comment.
 func Write(w io.Writer, c Config) error { return write(w, c, header, "") }
 
-const templateHeader = `# empo2: the demonstration. Each key below is commented out and shows its value in this profile: remove the "#"
+const templateHeader = `# empo2: the demonstration. Each key below is commented out and shows its value ` +
+	`in this profile: remove the "#"
 # in front of a key to change it. For your own model: empo2 init --model DIR.
 # An unknown key, or one that has no effect under the other settings, is an error.
 
@@ -211,8 +211,8 @@ func Differences(a, b Config) []string {
 	return out
 }
 
-// nearest returns the valid key with the smallest edit distance; a key that
-// is right but for its table counts as near.
+// nearest returns the valid key with the smallest edit distance. A key in the
+// wrong table counts as near.
 func nearest(key string) string {
 	last := key[strings.LastIndex(key, ".")+1:]
 	distance := func(valid string) int {
@@ -224,7 +224,7 @@ func nearest(key string) string {
 	})
 }
 
-// editDistance is Levenshtein's.
+// editDistance returns the Levenshtein distance.
 func editDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -3,8 +3,10 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -12,7 +14,7 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// Error is a fault in the configuration. It names the place and the remedy.
+// Error is a mistake in the configuration. It names the place and the remedy.
 type Error struct {
 	Place string // "config.toml:12", "--set memory.k=…", or the key
 	Msg   string
@@ -27,13 +29,13 @@ func (e *Error) Error() string {
 	return s
 }
 
-// Source says where a configuration comes from. Each layer is laid over those
+// A Source names the layers of a configuration. Each layer overrides those
 // before it: the defaults, the profile, the files in order, the sets in order.
 type Source struct {
 	Profile string   // empty: the one that the files or sets name, if any
 	Files   []string // paths
 	Sets    []string // "key=value" with TOML values, as in --set
-	Machine Machine  // what values are derived from
+	Machine Machine  // for values that depend on the hardware
 }
 
 // Load reads, derives and validates a configuration.
@@ -45,8 +47,8 @@ func (s Source) Load() (Config, error) {
 	return s.load(texts)
 }
 
-// LoadText is Load of one file's text, which need not be on disk; place names
-// it in errors.
+// LoadText loads a configuration from the text of one file. Errors call the file
+// place.
 func LoadText(text, place string, m Machine) (Config, error) {
 	return Source{Files: []string{place}, Machine: m}.load([]string{text})
 }
@@ -77,21 +79,59 @@ func (s Source) load(texts []string) (Config, error) {
 func (s Source) read() ([]string, error) {
 	texts := make([]string, len(s.Files))
 	for i, path := range s.Files {
-		text, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, &Error{path, "no such file", "empo2 init --model DIR writes one; empo2 config > " + path +
-				" writes the defaults there"}
-		}
+		text, err := readFile(path)
 		if err != nil {
-			return nil, fmt.Errorf("read configuration: %w", err)
+			return nil, err
 		}
-		texts[i] = string(text)
+		texts[i] = text
 	}
 	return texts, nil
 }
 
-// profile returns the name of the profile and the place that names it. Faults
-// of the texts are left to decode.
+// maxFile is the largest configuration file in bytes.
+const maxFile = 1 << 20
+
+// readFile reads a configuration file. It refuses what could block or is no
+// text; only a pipe below /dev is read, which a shell makes for -c <(command).
+func readFile(path string) (string, error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", &Error{path, "no such file", "empo2 init --model DIR writes one; empo2 config > " + path +
+			" writes the defaults there"}
+	case err != nil:
+		return "", unreadable(path, err)
+	case info.IsDir():
+		return "", &Error{path, "is a folder", "name the file in it, for example " + filepath.Join(path, "config.toml")}
+	case !info.Mode().IsRegular() && !strings.HasPrefix(path, "/dev/"):
+		return "", &Error{path, "is not a file", "name a configuration file"}
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", unreadable(path, err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	switch {
+	case err != nil:
+		return "", unreadable(path, err)
+	case len(text) > maxFile:
+		return "", &Error{path, "is larger than 1 MB", "name a configuration file; empo2 config shows what one holds"}
+	}
+	return string(text), nil
+}
+
+// unreadable is the error for a file that exists.
+func unreadable(path string, err error) error {
+	var failed *fs.PathError
+	if errors.As(err, &failed) {
+		err = failed.Err // the path is the place
+	}
+	return &Error{path, "cannot be read: " + err.Error(), "check its owner and permissions"}
+}
+
+// profile returns the name of the profile and the place that names it. It
+// ignores mistakes in the texts, because decode reports them.
 func (s Source) profile(texts []string) (name, place string) {
 	if s.Profile != "" {
 		return s.Profile, "--profile " + s.Profile
@@ -113,8 +153,8 @@ func (s Source) profile(texts []string) (name, place string) {
 	return root.Profile, place
 }
 
-// With returns c with sets applied and checked. Keys of c that lose their
-// effect by it are not an error: c is compared with a variant of itself.
+// With returns a variant of c: it applies the sets and checks the result. It is
+// not an error if other keys of c lose their effect.
 func With(c Config, sets []string) (Config, error) {
 	base, err := withProfile(c.Profile, "profile")
 	if err != nil {
@@ -131,8 +171,7 @@ func With(c Config, sets []string) (Config, error) {
 	return c, check(c, base, given, Machine{})
 }
 
-// Parse reads a whole configuration that empo2 itself wrote; place names it in
-// errors.
+// Parse reads a complete configuration that empo2 wrote. Errors call it place.
 func Parse(text, place string) (Config, error) {
 	c := Default()
 	return c, decode(text, place, &c, map[string]string{})
@@ -170,16 +209,20 @@ func ParseSet(s string) (key, value string, err error) {
 	if !ok {
 		return "", "", unknownKeys([]string{key}, func(string) string { return place })
 	}
-	var probe struct{ V any }
+	probe := map[string]any{}
 	_, wrong := toml.Decode("v = "+value, &probe)
-	_, isText := probe.V.(string)
+	if len(probe) > 1 { // a line break in value began another key
+		return "", "", &Error{"--set " + key, "sets more than one key", "repeat --set for each key"}
+	}
+	_, isText := probe["v"].(string)
 	if wrong != nil || info.kind == "string" && !isText {
-		value = quote(value) // a bare word is a string, and so is all that a key of that type is set to
+		value = Quote(value) // --set needs no quotes around strings
 	}
 	return key, value, nil
 }
 
-// decode reads TOML text into c, refusing unknown keys.
+// decode reads TOML text into c and records its keys in given. An unknown key is
+// an error.
 func decode(text, place string, c *Config, given map[string]string) error {
 	meta, err := toml.Decode(text, c)
 	if err != nil {
@@ -212,14 +255,18 @@ func decodeError(err error, place string) error {
 	if line != "" {
 		place += ":" + line
 	}
-	hint := "TOML wants key = value, with strings in quotes and tables as [name]"
+	hint := "TOML needs key = value, strings in quotes, and tables as [name]"
+	if strings.Contains(msg, "UTF-8") {
+		return &Error{place, msg, "save the file as UTF-8"}
+	}
 	if key, ok := keys()[last]; ok {
 		hint = fmt.Sprintf("%s is of type %s, for example %s", last, key.kind, key.example)
 	}
 	return &Error{place, msg, hint}
 }
 
-// lineOf finds the line on which a key stands, for the message only.
+// lineOf returns ":" and the line number of a key for error messages, or "" if
+// it does not find the key.
 func lineOf(text string, k toml.Key) string {
 	if len(k) == 0 {
 		return ""

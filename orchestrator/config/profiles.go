@@ -25,8 +25,8 @@ func Profiles() []string {
 	return names
 }
 
-// withProfile returns the defaults with a profile over them; place is where its
-// name stands.
+// withProfile returns the defaults, overridden by a profile. place says in
+// errors who named the profile.
 func withProfile(name, place string) (Config, error) {
 	c := Default()
 	if name == "" {

@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Every profile is accepted, alone and under a model.
+// Every profile is valid, alone and with a model.
 func TestProfiles(t *testing.T) {
 	if want := []string{"cpu", "demo", "gpu-24gb", "gpu-80gb"}; !slices.Equal(Profiles(), want) {
 		t.Fatalf("profiles %q", Profiles())
@@ -30,9 +30,9 @@ func TestProfiles(t *testing.T) {
 	}
 }
 
-// The flag wins over files, a later file over an earlier one, and all of them
-// are laid over the profile.
-func TestWhichProfileCounts(t *testing.T) {
+// The flag overrides the files. A later file overrides an earlier one. All of
+// them override values of the profile.
+func TestPrecedenceOfProfiles(t *testing.T) {
 	cpu := writeFile(t, "a.toml", "profile = \"cpu\"\n[optimizer]\nlearning_rate = 0.5\n")
 	demo := writeFile(t, "b.toml", "profile = \"demo\"\n")
 	f := func(want, flag string, files, sets []string) {
@@ -49,9 +49,9 @@ func TestWhichProfileCounts(t *testing.T) {
 	f("gpu-24gb", "", []string{cpu}, []string{"profile=gpu-24gb"})
 }
 
-// The demonstration has the values that it was measured with, under their
-// names of today.
-func TestTheDemonstrationIsUnchanged(t *testing.T) {
+// The demonstration has the values that it was measured with. Some keys have
+// new names.
+func TestDemonstrationIsUnchanged(t *testing.T) {
 	var old map[string]any
 	if _, err := toml.DecodeFile("testdata/config-c4ce585.toml", &old); err != nil {
 		t.Fatal(err)
@@ -60,7 +60,7 @@ func TestTheDemonstrationIsUnchanged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Of renamed keys, those that the demonstration uses.
+	// Renamed keys that the demonstration uses.
 	now := map[string]string{
 		"rollout.max_steps": "rollout.max_turns", "rollout.episodes_in_flight": "rollout.concurrency",
 		"trainer.model": "model.path", "sampler.canary": "sampler.canary_tolerance",

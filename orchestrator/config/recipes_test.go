@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// Every recipe is accepted with every server that is laid over it, and says
-// what the paper's runs have.
+// Every recipe is valid with every server file, and has the paper's values.
 func TestRecipesLoad(t *testing.T) {
 	folder := filepath.Join("..", "..", "scripts", "recipes")
 	files, err := filepath.Glob(filepath.Join(folder, "*.toml"))
@@ -43,7 +42,7 @@ func TestRecipesLoad(t *testing.T) {
 	}
 }
 
-// checkPaper holds a recipe to the reference's hyper-parameters.
+// checkPaper compares a recipe with the reference's hyper-parameters.
 func checkPaper(t *testing.T, recipe string, c Config) {
 	t.Helper()
 	a, l, m := c.Algorithm, c.Loss, c.Memory
@@ -65,8 +64,8 @@ func checkPaper(t *testing.T, recipe string, c Config) {
 	}
 }
 
-// A later file is laid over an earlier one, key by key.
-func TestLaterFilesAreLaidOverEarlierOnes(t *testing.T) {
+// A later file overrides single keys of an earlier one.
+func TestLaterFilesOverrideEarlierOnes(t *testing.T) {
 	a, b := writeFile(t, "a.toml", "[run]\nsteps = 3\nseed = 5\n"), writeFile(t, "b.toml", "[run]\nsteps = 4\n")
 	c, err := load("", []string{a, b}, []string{"run.max_seconds=2.0"})
 	if err != nil || c.Run.Steps != 4 || c.Run.Seed != 5 || c.Run.MaxSeconds != 2 {
@@ -74,6 +73,6 @@ func TestLaterFilesAreLaidOverEarlierOnes(t *testing.T) {
 	}
 	if _, err := load("", []string{a, writeFile(t, "c.toml", "[run]\nstep = 4\n")}, nil); err == nil ||
 		!strings.Contains(err.Error(), "c.toml:2") {
-		t.Errorf("a faulty second file: %v", err)
+		t.Errorf("a mistake in the second file: %v", err)
 	}
 }

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// renamed are the keys of earlier versions and what replaced them; empty: the
-// value follows from sampler.backend.
+// renamed maps the keys of earlier versions to their replacement. An empty
+// replacement means that the value now follows from sampler.backend.
 var renamed = map[string]string{
 	"run.minutes":                         "run.max_seconds (60 times the value)",
 	"rollout.max_steps":                   "rollout.max_turns",
@@ -36,8 +36,9 @@ var renamed = map[string]string{
 	"sampler.openai.timeout_seconds":      "sampler.timeout_seconds",
 }
 
-// unknownKeys is the error for keys that do not exist. It names what replaced
-// those of earlier versions, all at once, or else the nearest key.
+// unknownKeys returns the error for keys that do not exist. It lists all keys of
+// earlier versions with their replacements. If there are none, it names the
+// nearest valid key.
 func unknownKeys(unknown []string, place func(key string) string) error {
 	var old []string
 	for _, key := range unknown {
@@ -60,6 +61,6 @@ func unknownKeys(unknown []string, place func(key string) string) error {
 		return &Error{place(first), "keys of an earlier version:\n    " + strings.Join(old, "\n    "),
 			"change them; empo2 config prints every key with its meaning"}
 	}
-	return &Error{place(first), fmt.Sprintf("unknown key %q", first), fmt.Sprintf("the nearest valid key is %q",
-		nearest(first))}
+	return &Error{place(first), fmt.Sprintf("unknown key %q", first),
+		fmt.Sprintf("the nearest valid key is %q", nearest(first))}
 }

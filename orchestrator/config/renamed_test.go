@@ -20,8 +20,8 @@ func formatAny(v any) string {
 	return format(reflect.ValueOf(v))
 }
 
-// Every key of an earlier version is valid today, or answered with what
-// replaced it, in a file and in --set.
+// Every key of an earlier version is still valid, or its error names the
+// replacement, in a file and in --set.
 func TestKeysOfAnEarlierVersion(t *testing.T) {
 	var old map[string]any
 	if _, err := toml.DecodeFile("testdata/config-c4ce585.toml", &old); err != nil {
@@ -62,9 +62,9 @@ func TestKeysOfAnEarlierVersion(t *testing.T) {
 	}
 }
 
-// The file of an earlier version is answered with all its old keys at once, and
-// so is the configuration in a run's folder.
-func TestAWholeFileOfAnEarlierVersion(t *testing.T) {
+// The error for a file of an earlier version lists all its old keys. The same is
+// true for the configuration in a run's folder.
+func TestFileOfAnEarlierVersion(t *testing.T) {
 	text, err := os.ReadFile("testdata/config-c4ce585.toml")
 	if err != nil {
 		t.Fatal(err)

@@ -33,7 +33,7 @@ type LlamaCPP struct {
 	ExactLogprobs bool     `toml:"exact_logprobs"`
 }
 
-// VLLM configures vLLM servers, running or started here.
+// VLLM configures vLLM servers. They run already, or empo2 starts them.
 type VLLM struct {
 	URLs                 []string `toml:"urls"`
 	Launch               []string `toml:"launch"`
@@ -45,7 +45,7 @@ type VLLM struct {
 	CacheSalt            bool     `toml:"cache_salt"`
 }
 
-// SGLang configures SGLang servers, running or started here.
+// SGLang configures SGLang servers. They run already, or empo2 starts them.
 type SGLang struct {
 	URLs   []string `toml:"urls"`
 	Launch []string `toml:"launch"`
@@ -87,11 +87,11 @@ func (a *TemplateArgs) UnmarshalTOML(v any) error {
 		}
 		return nil
 	default:
-		return fmt.Errorf("a table or a JSON object is needed, not %v", v)
+		return fmt.Errorf("%v is neither a table nor a JSON object", v)
 	}
 }
 
-// Replicas is the number of servers that share the requests.
+// Replicas returns the number of servers that share the requests.
 func (s Sampler) Replicas() int {
 	switch s.Backend {
 	case "vllm":
@@ -102,8 +102,8 @@ func (s Sampler) Replicas() int {
 	return 1
 }
 
-// AdapterFormats are the formats in which the trainer must write an adapter for
-// the backend. PEFT is always written, because other programs read it.
+// AdapterFormats returns the formats in which the trainer must write an adapter
+// for the backend. They always include PEFT, because other programs read it.
 func (s Sampler) AdapterFormats() []string {
 	if s.Backend == "llamacpp" || s.Backend == "ollama" {
 		return []string{"peft", "gguf"}

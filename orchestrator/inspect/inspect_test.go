@@ -20,7 +20,7 @@ func safetensors(data int) string {
 	return string(binary.LittleEndian.AppendUint64(nil, uint64(len(header)))) + header + strings.Repeat("x", data)
 }
 
-// write makes a folder of files, of which change replaces or (empty) removes some.
+// write makes a model folder. change replaces files; an empty text removes one.
 func write(t *testing.T, change map[string]string) string {
 	t.Helper()
 	files := map[string]string{
@@ -66,7 +66,7 @@ func TestFolder(t *testing.T) {
 	}
 }
 
-// A folder that cannot be trained is refused with what it lacks.
+// The error for an incomplete folder names what is missing.
 func TestIncompleteFolders(t *testing.T) {
 	f := func(says, file, text string) {
 		t.Helper()
@@ -80,6 +80,15 @@ func TestIncompleteFolders(t *testing.T) {
 	f("no config.json", "config.json", "")
 	f("config.json: ", "config.json", "{")
 	f("no model_type", "config.json", "{}")
+	f("config.json: it is not a JSON object but a JSON array", "config.json", "[]")
+	f("hidden_size has the wrong type: it is a JSON string", "config.json",
+		`{"model_type": "llama", "hidden_size": "8"}`)
+	f("num_hidden_layers = -2 is not possible", "config.json", `{"model_type": "llama", "num_hidden_layers": -2}`)
+	f("head_dim = 1e+12 is not possible", "config.json", `{"model_type": "llama", "head_dim": 1e12}`)
+	f("num_hidden_layers = 1.5 is not possible", "config.json", `{"model_type": "llama", "num_hidden_layers": 1.5}`)
+	f("BertModel is not a language model", "config.json", `{"model_type": "bert", "architectures": ["BertModel"]}`)
+	f("tokenizer.json is not JSON", "tokenizer.json", "{")
+	f("git lfs pull", "model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n")
 	f("no tokenizer.json", "tokenizer.json", "")
 	f("no *.safetensors", "model.safetensors", "")
 	f("cut short", "model.safetensors", safetensors(11))
@@ -89,12 +98,67 @@ func TestIncompleteFolders(t *testing.T) {
 	if _, err := Folder(dir); err == nil || !strings.Contains(err.Error(), "save_pretrained") {
 		t.Errorf("an old tokenizer: %v", err)
 	}
-	if _, err := Folder(filepath.Join(dir, "none")); err == nil || !strings.Contains(err.Error(), "no such folder") {
+	if _, err := Folder(filepath.Join(dir, "none")); err == nil || !strings.Contains(err.Error(),
+		"no such file or folder") {
 		t.Error(err)
 	}
 	if _, err := Folder(filepath.Join(dir, "config.json")); err == nil || !strings.Contains(err.Error(),
-		"not a folder") {
+		"neither a folder nor a GGUF file") {
 		t.Error(err)
+	}
+}
+
+// What is no file is refused, not read: reading a pipe could block for ever.
+func TestFoldersWithoutFiles(t *testing.T) {
+	for _, name := range []string{"config.json", "tokenizer.json", "model.safetensors"} {
+		dir := write(t, map[string]string{name: ""})
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Folder(dir); err == nil || !strings.Contains(err.Error(), "not a file") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// An index decides which files belong to the model.
+func TestShards(t *testing.T) {
+	files := map[string]string{
+		"model.safetensors":     "",
+		"stray.safetensors":     safetensors(12),
+		"model-1.safetensors":   safetensors(12),
+		"model-2.safetensors":   safetensors(12),
+		"config.json":           `{"model_type": "llama", "max_position_embeddings": 2048.0}`,
+		"tokenizer_config.json": `{"chat_template": null}`,
+		weightsIndex: `{"weight_map":
+			{"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "model-1.safetensors"}}`,
+	}
+	dir := write(t, files)
+	m, err := Folder(dir)
+	if err != nil || m.Parameters != 12 || m.Context != 2048 || m.ChatTemplate {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if err := os.Remove(filepath.Join(dir, "model-2.safetensors")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Folder(dir); err == nil || !strings.Contains(err.Error(), "model-2.safetensors is missing") ||
+		!strings.Contains(err.Error(), "hint: ") {
+		t.Error(err)
+	}
+}
+
+// What a conversion or a trainer may refuse is reported.
+func TestQuantisedAndScaledModels(t *testing.T) {
+	text := `{"model_type": "llama", "quantization_config": {"quant_method": "gptq"},
+		"rope_scaling": {"rope_type": "llama3"}}`
+	m, err := Folder(write(t, map[string]string{"config.json": text}))
+	if err != nil || m.Quantisation != "gptq" || m.RopeScaling != "llama3" {
+		t.Errorf("%+v, %v", m, err)
+	}
+	text = `{"model_type": "llama", "rope_parameters": {"rope_type": "default"}}`
+	m, err = Folder(write(t, map[string]string{"config.json": text}))
+	if err != nil || m.Quantisation != "" || m.RopeScaling != "" {
+		t.Errorf("%+v, %v", m, err)
 	}
 }
 

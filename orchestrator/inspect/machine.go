@@ -24,23 +24,23 @@ type GPU struct {
 	Memory int64 // bytes; 0: unknown
 }
 
-// Probe says where the machine is looked at. The zero value is this machine;
-// tests replace its parts.
+// A Probe examines a machine. The zero value examines this one. Tests replace
+// its parts.
 type Probe struct {
-	Root string // in front of /proc, /sys and /dev
+	Root string // prefix of /proc, /sys and /dev
 	// Run runs a command and returns its output; nil: exec.
 	Run func(name string, args ...string) (string, error)
 }
 
-// Machine looks at the machine. What it cannot find out stays 0.
+// Machine examines the machine. Unknown values are 0.
 func (p Probe) Machine() Machine {
 	return Machine{Cores: runtime.NumCPU(), Memory: p.memory(), GPUs: p.gpus()}
 }
 
 const mebibyte = 1 << 20
 
-// memory is what /proc/meminfo says, or less in a container; on macOS what
-// sysctl says.
+// memory reads /proc/meminfo and the limit of a container. On macOS it asks
+// sysctl.
 func (p Probe) memory() int64 {
 	text, err := os.ReadFile(p.path("/proc/meminfo"))
 	if err != nil {
@@ -62,7 +62,7 @@ func (p Probe) memory() int64 {
 	return total
 }
 
-// gpus asks nvidia-smi; without it the driver's files say what is there.
+// gpus asks nvidia-smi. If that fails, it looks at the driver's files.
 func (p Probe) gpus() []GPU {
 	out, err := p.run("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
 	if err == nil {
@@ -85,10 +85,11 @@ func (p Probe) gpus() []GPU {
 var drivers = []struct{ file, gpu string }{
 	{"/dev/nvidiactl", "NVIDIA GPU"},
 	{"/dev/kfd", "AMD GPU"},
-	{"/usr/lib/wsl/lib/libcuda.so.1", "NVIDIA GPU of WSL2"}, // /dev/dxg exists without one, too
+	{"/usr/lib/wsl/lib/libcuda.so.1", "NVIDIA GPU of WSL2"}, // /dev/dxg also exists without a GPU
 }
 
-// HasGPU reports whether there is a GPU that torch can use, from files alone.
+// HasGPU reports whether there is a GPU that torch can use. It only looks at
+// files and runs no command.
 func (p Probe) HasGPU() bool {
 	for _, d := range drivers {
 		if p.exists(d.file) {
@@ -117,9 +118,9 @@ func parseSMI(out string) []GPU {
 	return gpus
 }
 
-// modelLine is the line "Model:" of the NVIDIA driver's file on a GPU.
+// modelLine returns the line "Model:" of the NVIDIA driver's file on a GPU.
 func modelLine(file string) string {
-	text, _ := os.ReadFile(file) // a driver that is just unloaded
+	text, _ := os.ReadFile(file) // fails if the driver was unloaded meanwhile
 	for line := range strings.Lines(string(text)) {
 		if name, ok := strings.CutPrefix(line, "Model:"); ok {
 			return strings.TrimSpace(name)

@@ -1,13 +1,13 @@
-// Package inspect finds out what a model folder and a machine are, without
-// loading the one or installing anything on the other.
+// Package inspect examines a model folder and a machine for empo2 init. It does
+// not load the model and installs nothing. Start with [Folder], which returns a
+// [Model], and with [Probe], which returns a [Machine].
 package inspect
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,31 +20,21 @@ type Model struct {
 	Dtype        string // of the weights on disk, for example "bfloat16"
 	Context      int    // tokens that it was trained with; 0: unknown
 	Parameters   int64  // 0: unknown
-	// CacheValues are the numbers that a key-value cache holds for one token.
-	CacheValues int64
-	// ChatTemplate: the tokenizer has one. Thinking: it takes the argument
-	// enable_thinking.
-	ChatTemplate, Thinking bool
+	// CacheValues is how many numbers a key-value cache holds for one token.
+	CacheValues  int64
+	ChatTemplate bool // the tokenizer has a chat template
+	Thinking     bool // the template has the argument enable_thinking
+	// Quantisation is the method of config.json, for example "gptq"; empty: the
+	// weights are not quantised.
+	Quantisation string
+	// RopeScaling is the kind in config.json, for example "llama3"; empty: none.
+	RopeScaling string
 }
 
-// folderHint says what a model folder must hold.
+// folderHint lists what a model folder must contain.
 const folderHint = "\n  hint: name a folder in Hugging Face format: config.json, tokenizer.json, *.safetensors"
 
-// hfConfig is what matters here of config.json.
-type hfConfig struct {
-	Type       string    `json:"model_type"`
-	Dtype      string    `json:"dtype"`
-	TorchDtype string    `json:"torch_dtype"`
-	Context    int       `json:"max_position_embeddings"`
-	Layers     int64     `json:"num_hidden_layers"`
-	Hidden     int64     `json:"hidden_size"`
-	Heads      int64     `json:"num_attention_heads"`
-	KVHeads    int64     `json:"num_key_value_heads"`
-	HeadDim    int64     `json:"head_dim"`
-	Text       *hfConfig `json:"text_config"` // of models with several modalities
-}
-
-// Folder reads a model folder. It refuses one that a trainer cannot load.
+// Folder reads a model folder. It returns an error if a trainer cannot load it.
 func Folder(path string) (Model, error) {
 	m, err := folder(path)
 	if err != nil {
@@ -59,10 +49,12 @@ func folder(path string) (m Model, err error) {
 	}
 	info, err := os.Stat(path)
 	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return m, fmt.Errorf("no such file or folder%s", folderHint)
 	case err != nil:
-		return m, fmt.Errorf("no such folder%s", folderHint)
+		return m, fmt.Errorf("%w%s", cause(err), folderHint)
 	case !info.IsDir():
-		return m, fmt.Errorf("not a folder%s", folderHint)
+		return m, fmt.Errorf("neither a folder nor a GGUF file%s", folderHint)
 	}
 	if err := m.readConfig(); err != nil {
 		return m, err
@@ -73,8 +65,8 @@ func folder(path string) (m Model, err error) {
 	return m, m.readWeights()
 }
 
-// Context is how many tokens the model of a folder was trained with; 0 if its
-// config.json does not say so.
+// Context returns how many tokens the model of a folder was trained with, or 0
+// if its config.json does not say.
 func Context(path string) int {
 	m := Model{Path: path}
 	if err := m.readConfig(); err != nil {
@@ -83,126 +75,84 @@ func Context(path string) int {
 	return m.Context
 }
 
-// readConfig reads architecture and shape.
-func (m *Model) readConfig() error {
-	text, err := os.ReadFile(filepath.Join(m.Path, "config.json"))
-	if err != nil {
-		return fmt.Errorf("it has no config.json%s", folderHint)
-	}
-	var c hfConfig
-	if err := json.Unmarshal(text, &c); err != nil {
-		return fmt.Errorf("config.json: %w\n  hint: download the file again", err)
-	}
-	if c.Type == "" {
-		return fmt.Errorf("config.json has no model_type%s", folderHint)
-	}
-	m.Architecture = c.Type
-	if c.Text != nil {
-		c = *c.Text
-	}
-	m.Dtype, m.Context = c.Dtype, c.Context
-	if m.Dtype == "" {
-		m.Dtype = c.TorchDtype
-	}
-	if c.KVHeads == 0 {
-		c.KVHeads = c.Heads
-	}
-	if c.HeadDim == 0 && c.Heads > 0 {
-		c.HeadDim = c.Hidden / c.Heads
-	}
-	m.CacheValues = 2 * c.Layers * c.KVHeads * c.HeadDim
-	return nil
-}
-
 // readTokenizer looks for the tokenizer and its chat template.
 func (m *Model) readTokenizer() error {
-	if _, err := os.Stat(filepath.Join(m.Path, "tokenizer.json")); err != nil {
-		hint := folderHint
-		if _, err := os.Stat(filepath.Join(m.Path, "tokenizer.model")); err == nil {
-			hint = "\n  hint: it has tokenizer.model only; " +
-				"AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) writes tokenizer.json"
-		}
-		return fmt.Errorf("it has no tokenizer.json%s", hint)
+	text, err := m.read("tokenizer.json")
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("it has no tokenizer.json%s", m.tokenizerHint())
+	case err != nil:
+		return err
+	case !json.Valid(text):
+		return fmt.Errorf("tokenizer.json is not JSON%s", m.downloadHint(text))
 	}
-	template, err := os.ReadFile(filepath.Join(m.Path, "chat_template.jinja"))
+	template, err := m.read("chat_template.jinja")
 	if err != nil {
-		template, _ = os.ReadFile(filepath.Join(m.Path, "tokenizer_config.json")) // it may be missing
+		template = m.configuredTemplate()
 	}
-	m.ChatTemplate = err == nil || strings.Contains(string(template), `"chat_template"`)
+	m.ChatTemplate = len(template) > 0
 	m.Thinking = strings.Contains(string(template), "enable_thinking")
 	return nil
 }
 
-// readWeights counts the parameters in the headers of the safetensors files.
-func (m *Model) readWeights() error {
-	files, err := filepath.Glob(filepath.Join(m.Path, "*.safetensors"))
+// configuredTemplate is the chat template of tokenizer_config.json, one or a
+// list of them, as JSON; empty: there is none.
+func (m *Model) configuredTemplate() []byte {
+	text, err := m.read("tokenizer_config.json")
 	if err != nil {
-		return err
+		return nil // the file may be missing
 	}
-	if len(files) == 0 {
-		return fmt.Errorf("it has no *.safetensors%s", folderHint)
+	var c struct {
+		Template json.RawMessage `json:"chat_template"`
 	}
-	for _, file := range files {
-		n, err := countSafetensors(file)
-		if err != nil {
-			return fmt.Errorf("%s: %w\n  hint: download the file again", filepath.Base(file), err)
-		}
-		m.Parameters += n
+	if err := json.Unmarshal(text, &c); err != nil || string(c.Template) == "null" {
+		return nil
 	}
-	return nil
+	return c.Template
 }
 
-// maxSafetensorsHeader is the format's own limit in bytes.
-const maxSafetensorsHeader = 100 << 20
-
-// countSafetensors reads the header: 8 bytes of length, then JSON with shape and
-// place of each tensor.
-func countSafetensors(path string) (int64, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return 0, err
+// tokenizerHint says how to get a tokenizer.json from the files that are there.
+func (m *Model) tokenizerHint() string {
+	for _, old := range []string{"tokenizer.model", "vocab.json", "vocab.txt", "spiece.model"} {
+		if _, err := os.Stat(filepath.Join(m.Path, old)); err == nil {
+			return "\n  hint: it has " + old + " only; " +
+				"AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) writes tokenizer.json"
+		}
 	}
-	defer f.Close()
-	var length uint64
-	if err := binary.Read(f, binary.LittleEndian, &length); err != nil || length > maxSafetensorsHeader {
-		return 0, errors.New("not a safetensors file")
-	}
-	text := make([]byte, length)
-	if _, err := io.ReadFull(f, text); err != nil {
-		return 0, errors.New("the file is cut short")
-	}
-	var tensors map[string]json.RawMessage
-	if err := json.Unmarshal(text, &tensors); err != nil {
-		return 0, errors.New("not a safetensors file")
-	}
-	return addTensors(f, int64(length), tensors)
+	return folderHint
 }
 
-func addTensors(f *os.File, header int64, tensors map[string]json.RawMessage) (int64, error) {
-	size, err := f.Stat()
+// read returns a file of the folder. Anything but a regular file is refused,
+// because reading it could block.
+func (m *Model) read(name string) ([]byte, error) {
+	path := filepath.Join(m.Path, name)
+	info, err := os.Stat(path)
 	if err != nil {
-		return 0, err
+		return nil, fmt.Errorf("%s: %w", name, cause(err))
 	}
-	total, end := int64(0), int64(0)
-	for name, text := range tensors {
-		if name == "__metadata__" {
-			continue
-		}
-		var tensor struct {
-			Shape   []int64  `json:"shape"`
-			Offsets [2]int64 `json:"data_offsets"`
-		}
-		if err := json.Unmarshal(text, &tensor); err != nil {
-			return 0, fmt.Errorf("tensor %s: %w", name, err)
-		}
-		n := int64(1)
-		for _, d := range tensor.Shape {
-			n *= d
-		}
-		total, end = total+n, max(end, tensor.Offsets[1])
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a file%s", name, folderHint)
 	}
-	if 8+header+end > size.Size() {
-		return 0, errors.New("the file is cut short")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w\n  hint: check its owner and permissions", name, cause(err))
 	}
-	return total, nil
+	return text, nil
+}
+
+// cause is an error without the path, which the caller names.
+func cause(err error) error {
+	var failed *fs.PathError
+	if errors.As(err, &failed) {
+		return failed.Err
+	}
+	return err
+}
+
+// downloadHint says how to get a damaged file again; text is its beginning.
+func (m *Model) downloadHint(text []byte) string {
+	if strings.HasPrefix(string(text), "version https://git-lfs") {
+		return "\n  hint: it is a pointer of Git LFS: git lfs pull downloads the file"
+	}
+	return "\n  hint: download the file again"
 }

@@ -2,6 +2,6 @@ package process
 
 import "syscall"
 
-// attributes has the kernel kill a child when the thread that started it is
-// gone.
+// attributes makes the kernel kill a child when the thread that started it
+// ends.
 func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }

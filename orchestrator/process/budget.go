@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// A Budget says how often a process may be started again before it is given
-// up. Its methods are called by one goroutine at a time.
+// A Budget limits the restarts of a process. Its methods must be called by one
+// goroutine at a time.
 type Budget struct {
-	Restarts int           // within Window; 0: none
-	Window   time.Duration // over which restarts are counted
-	// Pause is the time before the second restart within Window; it doubles
-	// with each further one. The first restart is immediate.
+	Restarts int           // allowed within Window; 0: none
+	Window   time.Duration // restarts older than this do not count
+	// Pause is the time before the second restart within Window. It doubles
+	// with each further restart. The first restart is immediate.
 	Pause time.Duration
 
-	ends []time.Time // recent
+	restarts []time.Time // those within Window
 }
 
 // ServerBudget allows an inference server this many restarts within half an
@@ -30,18 +30,18 @@ func ServerBudget(restarts int) Budget {
 // maxPause bounds the time before a restart.
 const maxPause = time.Minute
 
-// Next counts a restart and waits for its time. An error says that there were
-// too many, or that ctx has ended.
+// Next counts a restart and waits until it is due. It returns an error if the
+// budget is spent or ctx has ended.
 func (b *Budget) Next(ctx context.Context) error {
 	now := time.Now()
-	for len(b.ends) > 0 && now.Sub(b.ends[0]) > b.Window {
-		b.ends = b.ends[1:]
+	for len(b.restarts) > 0 && now.Sub(b.restarts[0]) > b.Window {
+		b.restarts = b.restarts[1:]
 	}
-	if len(b.ends) >= b.Restarts {
-		return fmt.Errorf("given up after %d restarts within %v", len(b.ends), b.Window)
+	if len(b.restarts) >= b.Restarts {
+		return fmt.Errorf("given up after %d restarts within %v", len(b.restarts), b.Window)
 	}
-	b.ends = append(b.ends, now)
-	pause := time.NewTimer(b.pause(len(b.ends)))
+	b.restarts = append(b.restarts, now)
+	pause := time.NewTimer(b.pause(len(b.restarts)))
 	defer pause.Stop()
 	select {
 	case <-pause.C:

@@ -1,14 +1,17 @@
 // Package process runs child processes: inference servers, trainers,
-// simulators and short-lived tools. [Start] runs a process and waits until it
-// is ready, [Keep] also starts it again when it ends, [Run] and [Output] run
-// a tool to its end.
+// simulators and short-lived tools. Start with [Command], which describes what
+// to run. Then choose one of four functions:
+//   - [Start] starts a process and waits until it is ready.
+//   - [Keep] does the same and restarts the process whenever it ends.
+//   - [Run] runs a tool until it ends.
+//   - [Output] does the same and returns what the tool wrote to stdout.
 //
 // Every child process
-//   - has a process group of its own: Ctrl-C in the terminal reaches only us,
-//     and a signal from us reaches the whole group;
-//   - ends when we end, even by SIGKILL (see guard_unix.go);
+//   - has its own process group: Ctrl-C in the terminal reaches only empo2,
+//     and a signal from empo2 reaches the whole group;
+//   - ends when empo2 ends, even by SIGKILL (see guard_unix.go);
 //   - gets a cleaned environment (see [Environ]);
-//   - ends with an [ExitError] that has its last lines of output and a hint.
+//   - ends with an [ExitError], which has the last lines of output and a hint.
 package process
 
 import (
@@ -25,25 +28,25 @@ import (
 type Command struct {
 	Name string   // in errors and logs, for example "vllm"; empty: the program's file name
 	Args []string // program and arguments
-	Dir  string   // working directory; empty: ours
+	Dir  string   // working directory; empty: that of empo2
 
-	Env     []string // KEY=VALUE, added to [Environ]; the place for secrets
+	Env     []string // KEY=VALUE, added to [Environ]; pass secrets here
 	Without []string // names of further variables that the child must not inherit
 	Secrets []string // replaced in logs and errors; empty strings are ignored
 
 	// Ready is called with each line of stdout until it returns true or an
-	// error. An error ends the start. Nil: stdout says nothing about readiness.
+	// error. An error makes Start fail. Nil: stdout has no ready line.
 	Ready func(line string) (bool, error)
-	// Poll is called until it returns nil. Nil: there is nothing to ask.
+	// Poll is called until it returns nil. Nil: the process is not polled.
 	// Without Ready and Poll, a process is ready at once.
 	Poll         func(ctx context.Context) error
 	PollInterval time.Duration // 0: 250 milliseconds
 	StartTimeout time.Duration // until the process is ready; 0: 10 minutes
 
 	// Stdin keeps the child's stdin open until Stop. It is for programs that
-	// end by themselves when their stdin ends. Other programs read /dev/null.
+	// end when their stdin ends. Other programs read /dev/null.
 	Stdin bool
-	// Grace is how long the process may take to end after each step of Stop;
+	// Grace is the time that the process has to end after each step of Stop;
 	// 0: 10 seconds.
 	Grace time.Duration
 
@@ -53,7 +56,7 @@ type Command struct {
 	Stdout func(line string) bool
 	Stderr func(line string) bool
 	Merge  bool   // stderr is treated as stdout, in the order of writing
-	Hints  []Hint // the first that matches the quoted lines is shown
+	Hints  []Hint // errors show the first one that matches the quoted lines
 
 	Log zerolog.Logger // the zero value is silent
 }
@@ -99,15 +102,15 @@ func (c Command) redact(text string) string {
 	return text
 }
 
-// line is the command as one line for logs. An argument that is a whole
-// script or document is shortened.
+// line returns the command as one line for logs. Long arguments are shortened:
+// some are whole scripts.
 func (c Command) line() string {
-	const most = 200
+	const maxWord = 200 // bytes
 	words := make([]string, len(c.Args))
 	for i, word := range c.Args {
 		word, _, cut := strings.Cut(c.redact(word), "\n")
-		if len(word) > most {
-			word, cut = word[:most], true
+		if len(word) > maxWord {
+			word, cut = word[:maxWord], true
 		}
 		if cut {
 			word += "…"

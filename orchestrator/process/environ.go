@@ -7,13 +7,13 @@ import (
 	"strings"
 )
 
-// notInherited are variables that would change what a child runs without a
-// trace in the configuration.
+// notInherited are variables that would change how a child runs although the
+// configuration does not mention them.
 var notInherited = []string{
 	// Modules of another Python, and code that runs before the program.
 	"PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONPLATLIBDIR", "PYTHONEXECUTABLE",
 	"__PYVENV_LAUNCHER__",
-	// Packages installed elsewhere than into the environment at hand.
+	// These make pip install packages outside the Python environment.
 	"PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_PYTHON", "PIP_DRY_RUN",
 	// Replaced by a locale with UTF-8 and English messages, which hints match.
 	"LANG", "LANGUAGE", "PYTHONUTF8", "PYTHONIOENCODING",
@@ -21,8 +21,8 @@ var notInherited = []string{
 	"NO_PROXY", "no_proxy",
 }
 
-// withLoopback adds the loopback to lists of hosts that are reached without a
-// proxy. "*" means every host, but only where it stands alone.
+// withLoopback joins lists of hosts that are reached without a proxy, and adds
+// the loopback. "*" means every host, but only if it is the whole list.
 func withLoopback(lists []string) string {
 	hosts := slices.DeleteFunc(slices.Concat(lists, []string{"127.0.0.1", "localhost", "::1"}),
 		func(s string) bool { return s == "" })
@@ -32,10 +32,13 @@ func withLoopback(lists []string) string {
 	return strings.Join(hosts, ",")
 }
 
-// Environ is our environment for a child: without the EMPO2_* variables, which
-// are for us and may hold keys, without variables that mix another Python into
-// it, in a UTF-8 locale, and with direct connections to the loopback. The names
-// in without are left out too.
+// Environ returns the environment for a child. It is our environment with these
+// changes:
+//   - EMPO2_* variables are removed: they may hold keys;
+//   - variables that mix in another Python are removed;
+//   - the names in without are removed;
+//   - the locale is UTF-8;
+//   - connections to the loopback use no proxy.
 func Environ(without ...string) []string {
 	var env, direct []string
 	for _, kv := range os.Environ() {
@@ -55,7 +58,7 @@ func Environ(without ...string) []string {
 		"LC_ALL="+utf8Locale(), "PYTHONUTF8=1", "PYTHONUNBUFFERED=1", "PIP_USER=0", "NO_PROXY="+hosts, "no_proxy="+hosts)
 }
 
-// utf8Locale is one that every system of the kind has.
+// utf8Locale returns a locale that every such operating system has.
 func utf8Locale() string {
 	if runtime.GOOS == "darwin" {
 		return "en_US.UTF-8"

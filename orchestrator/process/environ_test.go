@@ -6,10 +6,13 @@ import (
 	"testing"
 )
 
-// Each way to run a child must clean its environment.
-func TestTheEnvironmentIsClean(t *testing.T) {
-	for _, name := range []string{"PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PIP_TARGET", "PIP_PREFIX", "LANG", "LC_CTYPE", "LC_ALL",
-		"EMPO2_SERVER_KEY", "EMPO2_ENV_KEY", "EMPO2_EMBEDDER_KEY", "EMPO2_ANYTHING", "PYTHONIOENCODING", "OUT"} {
+// Start, Keep and Output all clean the environment.
+func TestEnvironmentIsCleaned(t *testing.T) {
+	for _, name := range []string{
+		"PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONIOENCODING", "PIP_TARGET", "PIP_PREFIX",
+		"LANG", "LC_CTYPE", "LC_ALL", "OUT",
+		"EMPO2_SERVER_KEY", "EMPO2_ENV_KEY", "EMPO2_EMBEDDER_KEY", "EMPO2_ANYTHING",
+	} {
 		t.Setenv(name, "/from-outside")
 	}
 	t.Setenv("PIP_USER", "1")
@@ -22,8 +25,11 @@ func TestTheEnvironmentIsClean(t *testing.T) {
 				t.Errorf("%s: %s is inherited", how, kv)
 			}
 		}
-		for _, want := range []string{"PIP_USER=0", "PYTHONUTF8=1", "HTTP_PROXY=http://proxy.example:3128", "OWN=value",
-			"NO_PROXY=corp.example,127.0.0.1,localhost,::1", "no_proxy=corp.example,127.0.0.1,localhost,::1", "LC_ALL=" + utf8Locale()} {
+		for _, want := range []string{
+			"PIP_USER=0", "PYTHONUTF8=1", "HTTP_PROXY=http://proxy.example:3128", "OWN=value",
+			"NO_PROXY=corp.example,127.0.0.1,localhost,::1", "no_proxy=corp.example,127.0.0.1,localhost,::1",
+			"LC_ALL=" + utf8Locale(),
+		} {
 			if !slices.Contains(env, want) {
 				t.Errorf("%s: %s is missing", how, want)
 			}

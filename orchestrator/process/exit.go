@@ -6,7 +6,8 @@ import (
 	"syscall"
 )
 
-// What a [Hint] can match when the system ended a process without a word.
+// A [Hint] can match these texts when a process was ended by a signal and wrote
+// nothing.
 const (
 	KilledBySystem     = "killed by the system"
 	IllegalInstruction = "illegal instruction"
@@ -21,12 +22,12 @@ var defaultHints = []Hint{
 type ExitError struct {
 	Name    string
 	State   string   // for example "exit status 1" or "signal: killed"
-	Stopped bool     // we ended it
+	Stopped bool     // by Stop, Kill or a context
 	Output  []string // the last lines that it wrote
 	Hint    string   // a remedy; empty: none is known
 }
 
-// Error is the state, the output and the hint on several lines.
+// Error returns the state, the output and the hint on several lines.
 func (e *ExitError) Error() string {
 	text := fmt.Sprintf("%s ended: %s%s", e.Name, e.State, block(e.Output))
 	if e.Hint != "" {
@@ -35,10 +36,10 @@ func (e *ExitError) Error() string {
 	return text
 }
 
-// exitError describes an end. An end of a server is an error whatever its
-// status: servers have ended with 0 after an internal error.
+// exitError describes the end of the process. The end of a server is an error
+// whatever its status: some servers end with status 0 after an internal error.
 func (p *Process) exitError() *ExitError {
-	e := &ExitError{Name: p.c.Name, Stopped: p.ended.Load(), Output: p.Tail()}
+	e := &ExitError{Name: p.c.Name, Stopped: p.stopped.Load(), Output: p.Tail()}
 	if p.cmd.ProcessState == nil {
 		e.State = "its end was not observed"
 		return e
@@ -57,8 +58,8 @@ func (p *Process) exitError() *ExitError {
 	return e
 }
 
-// HintFor returns the remedy of the first hint that matches text; empty:
-// none does.
+// HintFor returns the remedy of the first hint that matches the output, or ""
+// if none does.
 func HintFor(text string, lists ...[]Hint) string {
 	for _, hints := range lists {
 		for _, h := range hints {

@@ -8,37 +8,38 @@ import (
 	"syscall"
 )
 
-// A guard is a shell that leads the process group which the child joins. It
-// kills the group when its stdin ends, which the kernel does for us however we
-// end. It is there before the child, so no child is ever without one. On Linux
-// the kernel also kills the child itself.
+// A guard is a shell that leads the child's process group. It kills the group
+// when its stdin ends. The kernel closes that pipe when empo2 ends, whatever the
+// reason. The guard starts before the child, so every child has one. On Linux
+// the kernel also kills the child directly (attributes_linux.go).
 //
-// The guard ignores the signals that ask the group to end in order. It is not
-// waited for before the child has ended, so the group's number stays ours.
+// The guard ignores SIGTERM and SIGINT, which we send to the whole group. We
+// wait for the guard only after the child has ended. Until then no other group
+// can get its number.
 type guard struct {
 	cmd   *exec.Cmd
-	alive *os.File // our end of its stdin
+	stdin *os.File // our end of the pipe; the guard acts when it is closed
 }
 
 const guardScript = `trap '' HUP INT TERM; read -r line; kill -KILL 0`
 
 func newGuard() (*guard, error) {
-	stdin, alive, err := os.Pipe()
+	theirs, ours, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	defer stdin.Close()
+	defer theirs.Close()
 	cmd := exec.Command("/bin/sh", "-c", guardScript)
-	cmd.Dir, cmd.Env, cmd.Stdin = "/", []string{}, stdin
+	cmd.Dir, cmd.Env, cmd.Stdin = "/", []string{}, theirs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
-		alive.Close()
+		ours.Close()
 		return nil, err
 	}
-	return &guard{cmd, alive}, nil
+	return &guard{cmd, ours}, nil
 }
 
-// join makes a command a member of the group when it is started.
+// join adds a command, which is not started yet, to the group.
 func (g *guard) join(cmd *exec.Cmd) {
 	cmd.SysProcAttr = attributes()
 	cmd.SysProcAttr.Setpgid, cmd.SysProcAttr.Pgid = true, g.cmd.Process.Pid
@@ -47,9 +48,9 @@ func (g *guard) join(cmd *exec.Cmd) {
 // signal signals every process of the group, the guard itself included.
 func (g *guard) signal(s syscall.Signal) { _ = syscall.Kill(-g.cmd.Process.Pid, s) }
 
-// end kills the group and returns when the guard is gone.
+// end kills the group and waits for the guard.
 func (g *guard) end() {
 	g.signal(syscall.SIGKILL)
-	g.alive.Close()
-	g.cmd.Wait() // killed
+	g.stdin.Close()
+	g.cmd.Wait() // its error says only that it was killed
 }

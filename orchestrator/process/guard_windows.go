@@ -5,14 +5,14 @@ import (
 	"syscall"
 )
 
-// A guard knows only the child itself: Windows has neither process groups nor
-// SIGTERM. A child that does not heed the end of its stdin outlives us when we
-// are killed.
+// A guard knows only the child itself, because Windows has neither process
+// groups nor SIGTERM. If empo2 is killed, only children that end with their
+// stdin end too.
 type guard struct{ cmd *exec.Cmd }
 
 func newGuard() (*guard, error) { return &guard{}, nil }
 
-// join keeps Ctrl-C in the terminal from the child.
+// join makes sure that Ctrl-C in the terminal does not reach the child.
 func (g *guard) join(cmd *exec.Cmd) {
 	g.cmd = cmd
 	cmd.SysProcAttr = &syscall.SysProcAttr{CreationFlags: syscall.CREATE_NEW_PROCESS_GROUP}

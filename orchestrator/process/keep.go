@@ -6,23 +6,23 @@ import (
 	"sync"
 )
 
-// A Service is a command that is started again whenever it ends. It is safe
-// for concurrent use.
+// A Service is a command that is restarted whenever it ends. It is safe for
+// concurrent use.
 type Service struct {
 	c      Command
 	budget Budget
 	alive  context.Context // ends with Close
 	cancel context.CancelFunc
-	done   chan struct{} // closed when the last process is gone
+	done   chan struct{} // closed when the last process has ended
 
 	mu  sync.Mutex
 	now *Process // nil: none runs
-	err error    // it is given up, or is being started again
+	err error    // why none runs
 }
 
-// Keep starts a command and returns when it is ready. It then starts the
-// command again for as long as the budget allows, until Close. The context
-// bounds the first start only.
+// Keep starts a command and returns when it is ready. Until Close, it restarts
+// the command whenever it ends, within the budget. The context bounds the first
+// start only.
 func Keep(ctx context.Context, c Command, b Budget) (*Service, error) {
 	p, err := Start(ctx, c)
 	if err != nil {
@@ -34,15 +34,15 @@ func Keep(ctx context.Context, c Command, b Budget) (*Service, error) {
 	return s, nil
 }
 
-// Err is nil while the process runs. While it is started again, and after it
-// was given up, it says why the process ended.
+// Err is nil while the process runs. During a restart, and after the last one,
+// it says why the process ended.
 func (s *Service) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
 }
 
-// PID is the process that runs; 0: none does.
+// PID returns the id of the running process, or 0 if none runs.
 func (s *Service) PID() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -52,7 +52,8 @@ func (s *Service) PID() int {
 	return s.now.PID()
 }
 
-// Close stops the process as [Process.Stop] does. It may be called again.
+// Close stops the process as [Process.Stop] does. It may be called more than
+// once.
 func (s *Service) Close() error {
 	s.cancel()
 	<-s.done
@@ -65,7 +66,7 @@ func (s *Service) set(now *Process, err error) {
 	s.now, s.err = now, err
 }
 
-// supervise owns the processes, one after the other.
+// supervise waits for each process to end and starts the next one.
 func (s *Service) supervise(p *Process) {
 	defer close(s.done)
 	for p != nil {
@@ -76,21 +77,22 @@ func (s *Service) supervise(p *Process) {
 		case <-p.Done():
 		}
 		s.set(nil, p.Err())
-		p = s.again(p.Err())
+		p = s.restart(p.Err())
 	}
 }
 
-// again starts the next process; nil: there is none any more.
-func (s *Service) again(why error) *Process {
+// restart starts the next process. It returns nil if the service is closed or
+// the budget is spent.
+func (s *Service) restart(why error) *Process {
 	for {
 		if err := s.budget.Next(s.alive); err != nil {
 			if s.alive.Err() == nil {
-				s.c.Log.Error().Err(why).Msg(s.c.Name + " is given up")
+				s.c.Log.Error().Err(why).Msg(s.c.Name + " ended too often and is not restarted")
 				s.set(nil, fmt.Errorf("%w: %w", err, why))
 			}
 			return nil
 		}
-		s.c.Log.Warn().Err(why).Msg(s.c.Name + " has ended and is started again")
+		s.c.Log.Warn().Err(why).Msg(s.c.Name + " ended and is restarted")
 		p, err := Start(s.alive, s.c)
 		if err == nil {
 			s.set(p, nil)

@@ -21,8 +21,9 @@ func keep(t *testing.T, c Command, b Budget) *Service {
 	return s
 }
 
-func TestAnEndIsAFailureWhateverItsStatus(t *testing.T) {
-	c := script(t.TempDir(), `echo x >>starts; echo ready; [ $(wc -l <starts) -gt 1 ] || exit 0; while :; do sleep 1000; done`)
+func TestServiceRestartsAfterStatus0(t *testing.T) {
+	c := script(t.TempDir(), `echo x >>starts; echo ready
+[ $(wc -l <starts) -gt 1 ] || exit 0; while :; do sleep 1000; done`)
 	s := keep(t, c, Budget{Restarts: 3, Window: time.Hour})
 	until(func() bool { text, _ := os.ReadFile(filepath.Join(c.Dir, "starts")); return len(text) == 4 })
 	until(func() bool { return s.Err() == nil && s.PID() != 0 })
@@ -30,11 +31,11 @@ func TestAnEndIsAFailureWhateverItsStatus(t *testing.T) {
 	s.Close()
 	s.Close() // again
 	if !gone(pid) {
-		t.Error("it still runs")
+		t.Error("the process still runs after Close")
 	}
 }
 
-func TestAServiceIsGivenUp(t *testing.T) {
+func TestServiceStopsRestartingWhenTheBudgetIsSpent(t *testing.T) {
 	c := script(t.TempDir(), `echo ready; read x <go; echo out of luck; exit 3`)
 	if err := syscall.Mkfifo(filepath.Join(c.Dir, "go"), 0o600); err != nil {
 		t.Fatal(err)
@@ -52,7 +53,7 @@ func TestAServiceIsGivenUp(t *testing.T) {
 	}
 }
 
-// A restart that fails counts as a restart.
+// A restart that fails counts too.
 func TestFailedRestartsCount(t *testing.T) {
 	c := script(t.TempDir(), `echo x >>starts; [ $(wc -l <starts) -gt 1 ] || echo ready; exit 5`)
 	s := keep(t, c, Budget{Restarts: 2, Window: time.Hour, Pause: time.Millisecond})
@@ -62,7 +63,7 @@ func TestFailedRestartsCount(t *testing.T) {
 	}
 }
 
-func TestTheBudget(t *testing.T) {
+func TestBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := Budget{Restarts: 4, Window: 10 * time.Minute, Pause: time.Second}
 		began := time.Now()
@@ -91,7 +92,7 @@ func later(b *Budget, after time.Duration) error {
 	return b.Next(context.Background())
 }
 
-func TestThePauseIsBounded(t *testing.T) {
+func TestPauseIsBounded(t *testing.T) {
 	b := Budget{Pause: time.Second}
 	if got := b.pause(1 << 20); got != maxPause {
 		t.Errorf("%v", got)

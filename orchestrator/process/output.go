@@ -11,9 +11,9 @@ const (
 	maxKept = 30       // lines kept for errors
 )
 
-// lines is an io.Writer that hands on whole lines, empty ones excepted. A
-// carriage return ends a line too, as in the progress bars of many tools. It
-// has one writer.
+// lines is an io.Writer that calls each with every line that is not empty. A
+// carriage return ends a line too, because many tools draw progress bars with
+// it. Only one goroutine may write.
 type lines struct {
 	each func(line string)
 	rest []byte
@@ -35,7 +35,7 @@ func (l *lines) Write(b []byte) (int, error) {
 
 func (l *lines) keep(b []byte) { l.rest = append(l.rest, b[:min(len(b), maxLine-len(l.rest))]...) }
 
-// flush hands on what has no end yet.
+// flush treats the text since the last line end as a line.
 func (l *lines) flush() {
 	if line := strings.TrimRight(string(l.rest), " \t"); line != "" {
 		l.each(line)
@@ -64,7 +64,7 @@ func (o *output) tail() []string {
 	return append([]string(nil), o.kept...)
 }
 
-// block is lines as an indented block that follows other text.
+// block formats lines as an indented block that follows other text.
 func block(lines []string) string {
 	var b strings.Builder
 	for _, line := range lines {

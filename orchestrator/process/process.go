@@ -20,14 +20,14 @@ type Process struct {
 	guard   *guard
 	stdin   io.Closer // nil: /dev/null
 	output  output
-	ready   chan error    // receives once
-	decided bool          // by Ready has decided; the reader of stdout's
-	done    chan struct{} // closed when the process and its group are gone
-	ended   atomic.Bool   // by Stop or Kill
+	ready   chan error    // receives the decision of Ready, once
+	decided bool          // Ready has decided; only the reader of stdout uses it
+	done    chan struct{} // closed when the process and its group have ended
+	stopped atomic.Bool   // by Stop, Kill or a context
 }
 
 // Start runs a command and returns when it is ready. The context bounds the
-// start only. A start that does not succeed leaves no process behind.
+// start only. If the start fails, no process is left.
 func Start(ctx context.Context, c Command) (*Process, error) {
 	p, err := begin(c)
 	if err != nil {
@@ -64,7 +64,7 @@ func (p *Process) awaitReady(ctx context.Context) error {
 		case err := <-p.ready:
 			return err
 		case <-p.done:
-			return p.lastChance()
+			return p.endBeforeReady()
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-tick:
@@ -72,8 +72,9 @@ func (p *Process) awaitReady(ctx context.Context) error {
 	}
 }
 
-// lastChance prefers the error that Ready returned for the output to the end itself.
-func (p *Process) lastChance() error {
+// endBeforeReady returns the error of Ready if there is one, because it says
+// more than the end of the process.
+func (p *Process) endBeforeReady() error {
 	select {
 	case err := <-p.ready:
 		if err != nil {
@@ -84,7 +85,7 @@ func (p *Process) lastChance() error {
 	return p.Err()
 }
 
-// explain adds the output of the process to an error that does not quote it yet.
+// explain adds the output of the process to an error that does not quote it.
 func (p *Process) explain(err error) error {
 	var exit *ExitError
 	if errors.As(err, &exit) {
@@ -93,7 +94,7 @@ func (p *Process) explain(err error) error {
 	return fmt.Errorf("%w%s", err, block(p.Tail()))
 }
 
-// PID is the process. Its group has another number.
+// PID returns the id of the process. Its group has another number.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
 // Done is closed when the process has ended, for whatever reason.
@@ -117,34 +118,37 @@ func (p *Process) Err() error {
 	return p.exitError()
 }
 
-// Tail is the last lines that the process wrote and that errors quote.
+// Tail returns the last lines of output that errors quote.
 func (p *Process) Tail() []string { return p.output.tail() }
 
-// Kill sends SIGKILL to the group. Wait for Done afterwards if it matters.
+// Kill sends SIGKILL to the group and does not wait. Done is closed when the
+// process has ended.
 func (p *Process) Kill() {
-	p.ended.Store(true)
+	p.stopped.Store(true)
 	p.signal(syscall.SIGKILL)
 }
 
-// Stop ends the process and returns when it is gone: its stdin is closed if it
-// heeds it, then its group gets SIGTERM and at last SIGKILL, each after the
-// grace. It may be called again.
+// Stop ends the process and returns when it has ended. It closes the child's
+// stdin if Command.Stdin is set, then sends SIGTERM to the group, then SIGKILL.
+// It waits for Command.Grace between these steps. It may be called more than
+// once.
 func (p *Process) Stop() {
-	p.ended.Store(true)
+	p.stopped.Store(true)
 	if p.stdin != nil {
-		p.stdin.Close() // closing it twice does no harm
-		if p.within(p.c.Grace) {
+		p.stdin.Close() // a second Close has no effect
+		if p.endsWithin(p.c.Grace) {
 			return
 		}
 		p.warn(syscall.SIGTERM)
 	}
 	p.signal(syscall.SIGTERM)
-	p.orKill()
+	p.killAfterGrace()
 }
 
-// orKill waits for the grace and then kills the group.
-func (p *Process) orKill() {
-	if !p.within(p.c.Grace) {
+// killAfterGrace waits for the process to end, and kills the group after the
+// grace.
+func (p *Process) killAfterGrace() {
+	if !p.endsWithin(p.c.Grace) {
 		p.warn(syscall.SIGKILL)
 		p.signal(syscall.SIGKILL)
 		<-p.done
@@ -152,10 +156,10 @@ func (p *Process) orKill() {
 }
 
 func (p *Process) warn(next syscall.Signal) {
-	p.c.Log.Warn().Int("pid", p.PID()).Str("signal", next.String()).Msg(p.c.Name + " does not end by itself")
+	p.c.Log.Warn().Int("pid", p.PID()).Str("signal", next.String()).Msg(p.c.Name + " did not end in time")
 }
 
-func (p *Process) within(grace time.Duration) bool {
+func (p *Process) endsWithin(grace time.Duration) bool {
 	t := time.NewTimer(grace)
 	defer t.Stop()
 	select {
@@ -166,15 +170,19 @@ func (p *Process) within(grace time.Duration) bool {
 	}
 }
 
-// signal does nothing after the end, when another process may have the number.
+// signal does nothing after the end: another process may have the number then.
 func (p *Process) signal(s syscall.Signal) {
 	if p.Running() {
 		p.guard.signal(s)
 	}
 }
 
+// pipeWait bounds the wait for output after the child has ended. A grandchild
+// may keep the pipes open.
+const pipeWait = 2 * time.Second
+
 // begin starts the child and the goroutine that waits for it. The process is
-// never nil, so that errors can name it.
+// never nil: errors contain its name.
 func begin(c Command) (*Process, error) {
 	c, err := c.withDefaults()
 	p := &Process{c: c, ready: make(chan error, 1), done: make(chan struct{})}
@@ -183,49 +191,67 @@ func begin(c Command) (*Process, error) {
 	}
 	p.cmd = exec.Command(c.Args[0], c.Args[1:]...)
 	p.cmd.Dir, p.cmd.Env = c.Dir, append(Environ(c.Without...), c.Env...)
-	p.cmd.WaitDelay = 2 * time.Second // for pipes that a grandchild keeps open
+	p.cmd.WaitDelay = pipeWait
 	if c.Stdin {
 		if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 			return p, err
 		}
 	}
-	stdout := &lines{each: p.stdout}
-	stderr := &lines{each: func(line string) { p.handleOutput(line, c.Stderr) }}
-	p.cmd.Stdout, p.cmd.Stderr = stdout, stderr
-	if c.Merge {
-		p.cmd.Stderr = stdout
-	}
+	flush := p.connectOutput()
 	if p.guard, err = newGuard(); err != nil {
 		return p, fmt.Errorf("start its guard: %w", err)
 	}
 	p.guard.join(p.cmd)
 	started := make(chan error, 1)
-	go func() {
-		// Linux ties the child to the thread that started it.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		defer close(p.done)
-		err := p.cmd.Start()
-		started <- err
-		if err == nil {
-			p.cmd.Wait() // its verdict is in ProcessState
-		}
-		p.guard.end() // and what the child left behind
-		stdout.flush()
-		stderr.flush()
-	}()
+	go p.run(started, flush)
 	if err = <-started; err != nil {
 		<-p.done
 	}
+	return p, withProgramHint(err)
+}
+
+// connectOutput splits stdout and stderr into lines. The function that it
+// returns must be called after the end of the process.
+func (p *Process) connectOutput() (flush func()) {
+	stdout := &lines{each: p.stdout}
+	stderr := &lines{each: func(line string) { p.handleOutput(line, p.c.Stderr) }}
+	p.cmd.Stdout, p.cmd.Stderr = stdout, stderr
+	if p.c.Merge {
+		p.cmd.Stderr = stdout
+	}
+	return func() {
+		stdout.flush()
+		stderr.flush()
+	}
+}
+
+// run starts the child, sends the result to started, and waits for the end. All
+// of this happens on one thread, because Linux ties the child to the thread
+// that started it (attributes_linux.go).
+func (p *Process) run(started chan<- error, flush func()) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer close(p.done)
+	err := p.cmd.Start()
+	started <- err
+	if err == nil {
+		p.cmd.Wait() // the result is in ProcessState
+	}
+	p.guard.end() // also kills processes that the child started
+	flush()
+}
+
+// withProgramHint adds a hint to an error if the program does not exist.
+func withProgramHint(err error) error {
 	var path *fs.PathError
 	missing := errors.As(err, &path) && path.Op == "fork/exec" && errors.Is(err, fs.ErrNotExist)
 	if errors.Is(err, exec.ErrNotFound) || missing {
-		err = fmt.Errorf("%w\n  hint: install the program, or name its path", err)
+		return fmt.Errorf("%w\n  hint: install the program, or name its path", err)
 	}
-	return p, err
+	return err
 }
 
-// stdout looks for the ready line, and treats all others as output.
+// stdout looks for the ready line and treats all other lines as output.
 func (p *Process) stdout(line string) {
 	if p.c.Ready != nil && !p.decided {
 		ready, err := p.c.Ready(line)
@@ -238,6 +264,7 @@ func (p *Process) stdout(line string) {
 	p.handleOutput(line, p.c.Stdout)
 }
 
+// handleOutput passes a line to each and keeps it if errors should quote it.
 func (p *Process) handleOutput(line string, each func(string) bool) {
 	line = p.c.redact(line)
 	if each(line) {

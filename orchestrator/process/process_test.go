@@ -24,7 +24,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// script is a shell script as a command. It is ready when it says "ready".
+// script returns a shell script as a command. It is ready when it prints
+// "ready".
 func script(dir, text string) Command {
 	return Command{
 		Name: "script", Args: []string{"/bin/sh", "-c", text}, Dir: dir,
@@ -42,7 +43,7 @@ func start(t *testing.T, c Command) *Process {
 	return p
 }
 
-// gone is true also for a zombie, which another process waits for.
+// gone reports whether a process has ended. A zombie counts as ended.
 func gone(pid int) bool {
 	if syscall.Kill(pid, 0) != nil {
 		return true
@@ -51,7 +52,7 @@ func gone(pid int) bool {
 	return err == nil && strings.Contains(string(stat), ") Z ")
 }
 
-// until polls what another process does; the test's own time limit ends it.
+// until polls f until it is true. The time limit of go test bounds it.
 func until(f func() bool) {
 	for !f() {
 		time.Sleep(time.Millisecond)
@@ -76,7 +77,7 @@ func TestStopEndsTheProcessAndItsChildren(t *testing.T) {
 	p.Stop()
 	p.Stop() // again
 	if !gone(p.PID()) {
-		t.Error("it still runs")
+		t.Error("the process still runs after Stop")
 	}
 	var exit *ExitError
 	if !errors.As(p.Err(), &exit) || !exit.Stopped || exit.State != "signal: terminated" {
@@ -89,7 +90,7 @@ func TestStopEndsTheProcessAndItsChildren(t *testing.T) {
 	until(func() bool { return gone(child) })
 }
 
-func TestTheOrderOfStop(t *testing.T) {
+func TestStopClosesStdinThenSignals(t *testing.T) {
 	f := func(name, text, state string, stdin bool) {
 		t.Helper()
 		c := script(t.TempDir(), text)
@@ -111,8 +112,8 @@ func TestTheOrderOfStop(t *testing.T) {
 	f("SIGKILL after both", `trap '' TERM; echo ready; while :; do sleep 1000; done`, "signal: killed", true)
 }
 
-// What a server leaves behind would keep its port or its memory.
-func TestChildrenEndWithAProcessThatDies(t *testing.T) {
+// A child of a server that died would keep the port or the memory.
+func TestChildrenEndWhenTheProcessDies(t *testing.T) {
 	dir := t.TempDir()
 	p := start(t, script(dir, `sleep 1000 >/dev/null 2>&1 & echo $! >child; echo ready; exit 3`))
 	<-p.Done()
@@ -136,13 +137,14 @@ func TestStartErrors(t *testing.T) {
 		}
 	}
 	f("ends", func(*Command) {}, "script ended: exit status 4\n    ", "\n    some words", "\n    others")
-	f("ends well", func(c *Command) { c.Args[2] = "echo done" }, "exit status 0\n    done")
-	f("no program", func(c *Command) { c.Args = []string{"/no-such-program"} }, "/no-such-program: no such file", "hint: install the program")
-	f("nothing", func(c *Command) { c.Args = nil }, "no command")
+	f("ends with status 0", func(c *Command) { c.Args[2] = "echo done" }, "exit status 0\n    done")
+	f("no program", func(c *Command) { c.Args = []string{"/no-such-program"} },
+		"/no-such-program: no such file", "hint: install the program")
+	f("no arguments", func(c *Command) { c.Args = nil }, "no command")
 	f("never ready", func(c *Command) {
 		c.Args[2], c.StartTimeout = "echo loading; exec sleep 1000", 50*time.Millisecond
 	}, "not ready within 50ms")
-	f("hopeless", func(c *Command) {
+	f("Ready fails", func(c *Command) {
 		c.Args[2] = "echo welcome; exec sleep 1000"
 		c.Ready = func(line string) (bool, error) { return false, fmt.Errorf("no port in %q", line) }
 	}, `no port in "welcome"`)
@@ -151,11 +153,12 @@ func TestStartErrors(t *testing.T) {
 	f("killed, with a hint", func(c *Command) {
 		c.Args[2], c.Hints = "kill -KILL $$", []Hint{{KilledBySystem, "a smaller model"}}
 	}, "hint: a smaller model")
-	f("illegal", func(c *Command) { c.Args[2] = "kill -ILL $$" }, "signal: illegal", "hint: the program needs instructions")
+	f("illegal instruction", func(c *Command) { c.Args[2] = "kill -ILL $$" },
+		"signal: illegal", "hint: the program needs instructions")
 	f("killed with its group", func(c *Command) { c.Args[2] = "kill -KILL 0" }, "signal: killed")
 }
 
-func TestAStartEndsWithItsContext(t *testing.T) {
+func TestStartEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	enough := errors.New("enough")
 	c := script(t.TempDir(), `echo $$ >pid; echo loading; trap '' TERM; while :; do sleep 1000; done`)
@@ -165,27 +168,27 @@ func TestAStartEndsWithItsContext(t *testing.T) {
 		t.Error(err)
 	}
 	if pid, _ := strconv.Atoi(read(t, c.Dir, "pid")); !gone(pid) {
-		t.Error("it still runs")
+		t.Error("the process still runs after a cancelled start")
 	}
 }
 
-func TestPollDecidesWhenItIsReady(t *testing.T) {
+func TestPollDecidesReadiness(t *testing.T) {
 	c := script(t.TempDir(), `sleep 0.01; touch up; exec sleep 1000`)
-	asked := 0
+	polls := 0
 	c.Ready, c.PollInterval = nil, time.Millisecond
 	c.Poll = func(context.Context) error {
-		asked++
+		polls++
 		_, err := os.Stat(filepath.Join(c.Dir, "up"))
 		return err
 	}
 	start(t, c)
-	if asked < 2 {
-		t.Errorf("asked %d times", asked)
+	if polls < 2 {
+		t.Errorf("%d polls", polls)
 	}
 }
 
-// Programs write their arguments and their environment down.
-func TestSecretsAreNotShown(t *testing.T) {
+// Programs print their arguments and their environment.
+func TestSecretsAreRedacted(t *testing.T) {
 	var log bytes.Buffer
 	c := script(t.TempDir(), `echo my key is $KEY; exit 3`)
 	c.Args, c.Env = append(c.Args, "--api-key", "s3cret"), []string{"KEY=s3cret"}
@@ -199,7 +202,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 	}
 }
 
-// A script that is an argument would fill the log.
+// An argument that is a whole script would fill the log.
 func TestLongArgumentsAreShortened(t *testing.T) {
 	c := Command{Args: []string{"python", "-c", "import os\nprint(1)", strings.Repeat("x", 5000)}}
 	if got := c.line(); !strings.HasPrefix(got, "python -c import os… xxx") || len(got) > 250 {
@@ -225,8 +228,8 @@ while [ $i -lt 50 ]; do i=$((i+1)); echo line $i; done; printf '\rbar 10%%\rbar 
 	}
 }
 
-// The simulator prints more than a pipe holds, and nobody wants to read it.
-func TestLinesAreNotQuotedAgainstTheWill(t *testing.T) {
+// A simulator prints much that is of no use in an error.
+func TestErrorsQuoteOnlyWhatStdoutAllows(t *testing.T) {
 	c := script(t.TempDir(), `echo ready; echo chatter; echo trouble >&2; exit 1`)
 	c.Stdout = func(string) bool { return false }
 	p, err := Start(t.Context(), c)

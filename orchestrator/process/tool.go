@@ -7,10 +7,10 @@ import (
 	"syscall"
 )
 
-// Run runs a tool to its end. When ctx ends, the tool is interrupted, so that
-// it can clean up, and killed after the grace; the error is then the context's
-// cause. Else the error of a status other than 0 is an [*ExitError]. Ready,
-// Poll and Stdin have no meaning here.
+// Run runs a tool until it ends. If the status is not 0, the error is an
+// [*ExitError]. When ctx ends, the tool gets SIGINT, so that it can clean up,
+// and is killed after the grace. The error is then the context's cause. Ready,
+// Poll and Stdin are ignored.
 func Run(ctx context.Context, c Command) error {
 	c.Ready, c.Poll, c.Stdin = nil, nil, false
 	if ctx.Err() != nil {
@@ -23,9 +23,9 @@ func Run(ctx context.Context, c Command) error {
 	select {
 	case <-p.done:
 	case <-ctx.Done():
-		p.ended.Store(true)
+		p.stopped.Store(true)
 		p.signal(syscall.SIGINT)
-		p.orKill()
+		p.killAfterGrace()
 	}
 	switch {
 	case p.cmd.ProcessState != nil && p.cmd.ProcessState.Success():
@@ -36,11 +36,11 @@ func Run(ctx context.Context, c Command) error {
 	return p.exitError()
 }
 
-// maxAnswer bounds what Output returns, in bytes.
+// maxAnswer is the most that Output returns, in bytes.
 const maxAnswer = 4 << 20
 
-// Output is [Run] for a tool that answers a question: it returns the lines of
-// stdout, joined again. Errors quote stderr.
+// Output runs a tool as [Run] does and returns its stdout, without empty lines.
+// Errors quote only stderr.
 func Output(ctx context.Context, c Command) ([]byte, error) {
 	var answer bytes.Buffer
 	c.Stdout = func(line string) bool {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestRunHandsOnLinesAsTheyCome(t *testing.T) {
+func TestRunPassesOnLinesInOrder(t *testing.T) {
 	c := script(t.TempDir(), `echo one; echo two >&2; echo three; exit 0`)
 	c.Merge = true
 	var seen []string
@@ -31,19 +31,20 @@ func TestRunSaysWhyAToolFailed(t *testing.T) {
 	}
 }
 
-func TestOutputIsTheAnswer(t *testing.T) {
+func TestOutputReturnsStdout(t *testing.T) {
 	c := script(t.TempDir(), `echo '{"a":'; echo noise >&2; printf 1}`)
 	if got, err := Output(t.Context(), c); err != nil || string(got) != "{\"a\":\n1}\n" {
 		t.Errorf("%q, %v", got, err)
 	}
 	c.Args[2] = `echo answer; echo problem >&2; exit 1`
 	var exit *ExitError
-	if got, err := Output(t.Context(), c); string(got) != "answer\n" || !errors.As(err, &exit) || !slices.Equal(exit.Output, []string{"problem"}) {
+	got, err := Output(t.Context(), c)
+	if string(got) != "answer\n" || !errors.As(err, &exit) || !slices.Equal(exit.Output, []string{"problem"}) {
 		t.Errorf("%q, %v", got, err)
 	}
 }
 
-// An interrupted tool may clean up; one that does not listen is killed.
+// An interrupted tool can clean up. A tool that ignores SIGINT is killed.
 func TestRunEndsWithItsContext(t *testing.T) {
 	f := func(name, text string, cleaned bool, grace time.Duration) {
 		t.Helper()
@@ -64,6 +65,6 @@ func TestRunEndsWithItsContext(t *testing.T) {
 			t.Errorf("%s, not started: %v", name, err)
 		}
 	}
-	f("listens", `trap 'echo cleaned; exit 1' INT; echo up; while :; do sleep 0.01; done`, true, time.Hour)
-	f("does not", `trap '' INT; echo up; while :; do sleep 1000; done`, false, 10*time.Millisecond)
+	f("cleans up", `trap 'echo cleaned; exit 1' INT; echo up; while :; do sleep 0.01; done`, true, time.Hour)
+	f("ignores SIGINT", `trap '' INT; echo up; while :; do sleep 1000; done`, false, 10*time.Millisecond)
 }

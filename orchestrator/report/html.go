@@ -8,24 +8,36 @@ import (
 	"strings"
 )
 
-// palette holds the colours of the arms, in the order of display. They can be
-// told apart on light and dark backgrounds and by colour-blind readers.
+// palette has a colour for each arm, in the order of display. Colour-blind
+// people can tell them apart.
 var palette = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"}
 
-const style = `
-body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#1b1b1b;background:#fff}
+const style = `body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;
+color:#1b1b1b;background:#fff}
 h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}figure{margin:1rem 0}svg{width:100%;height:auto}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}
 td:first-child,th:first-child{text-align:left}
 .key{display:inline-block;width:1.2em;height:.25em;vertical-align:middle;margin-right:.4em}`
 
-// HTML writes the whole comparison as one page that needs nothing else.
+const pageHead = `<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>%s</title>
+<style>%s</style>
+`
+
+const summaryHead = `<h2>Final evaluation, without tips</h2>
+<table><tr><th>arm</th><th>runs</th><th>mean success %</th><th>95 % interval</th><th>per run</th></tr>
+`
+
+const figureHead = `<figure><figcaption>%[1]s</figcaption>
+<svg viewBox="0 0 %[2]g %[3]g" role="img" aria-label="%[1]s" font-size="13" font-family="system-ui,sans-serif">
+`
+
+// HTML writes the whole comparison as one page that needs no other file.
 func (c Comparison) HTML(w io.Writer) error {
 	var b strings.Builder
-	b.WriteString("<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">" +
-		"<meta name=\"viewport\" content=\"width=device-width\">\n")
-	fmt.Fprintf(&b, "<title>%s</title>\n<style>%s</style>\n", escape(c.Title), style)
+	fmt.Fprintf(&b, pageHead, escape(c.Title), style)
 	fmt.Fprintf(&b, "<h1>%s</h1>\n<p>%s</p>\n<p>", escape(c.Title), escape(c.Note))
 	for i, arm := range c.Arms {
 		fmt.Fprintf(&b, `<span class="key" style="background:%s"></span>%s &emsp; `, color(i), escape(arm))
@@ -50,8 +62,7 @@ func (c Comparison) HTML(w io.Writer) error {
 func color(i int) string { return palette[i%len(palette)] }
 
 func (c Comparison) summary(b *strings.Builder) {
-	b.WriteString("<h2>Final evaluation, without tips</h2>\n<table><tr><th>arm</th><th>runs</th>" +
-		"<th>mean success %</th><th>95 % interval</th><th>per run</th></tr>\n")
+	b.WriteString(summaryHead)
 	for _, arm := range c.Arms {
 		i := c.Final(arm)
 		var each []string
@@ -66,6 +77,13 @@ func (c Comparison) summary(b *strings.Builder) {
 			escape(arm), i.N, i.Mean, interval, strings.Join(each, "<br>"))
 	}
 	b.WriteString("</table>\n")
+}
+
+// A figure describes one plot of success.
+type figure struct {
+	caption, axis string              // axis labels x
+	x             func(Point) float64 // from 0 up
+	includes      func(Curve) bool    // the curves to draw
 }
 
 // frame maps data to the drawing: x from 0 to maxX, y in percent.
@@ -83,27 +101,19 @@ func (f frame) at(p Point) (x, y float64) {
 	return left + (right-left)*f.x(p)/f.maxX, base - (base-top)*p.Success/100
 }
 
-// figure says what one drawing shows.
-type figure struct {
-	caption, axis string
-	x             func(Point) float64
-	includes      func(Curve) bool
-}
-
-// figure draws the curves that the figure includes, over x.
-func (c Comparison) figure(b *strings.Builder, show figure) {
-	f := frame{x: show.x}
+// figure draws a figure.
+func (c Comparison) figure(b *strings.Builder, fig figure) {
+	f := frame{x: fig.x}
 	for _, curve := range c.Curves {
-		if show.includes(curve) {
-			f.maxX = math.Max(f.maxX, show.x(curve.Last()))
+		if fig.includes(curve) {
+			f.maxX = math.Max(f.maxX, fig.x(curve.Last()))
 		}
 	}
 	f.maxX = math.Max(f.maxX, 1)
-	fmt.Fprintf(b, "<figure><figcaption>%s</figcaption>\n<svg viewBox=\"0 0 %g %g\" role=\"img\" aria-label=\"%s\" "+
-		"font-size=\"13\" font-family=\"system-ui,sans-serif\">\n", show.caption, width, height, show.caption)
-	f.axes(b, show.axis)
+	fmt.Fprintf(b, figureHead, fig.caption, width, height)
+	f.axes(b, fig.axis)
 	for i, arm := range c.Arms {
-		curves := slices.DeleteFunc(c.of(arm), func(curve Curve) bool { return !show.includes(curve) })
+		curves := slices.DeleteFunc(c.of(arm), func(curve Curve) bool { return !fig.includes(curve) })
 		for _, curve := range curves {
 			f.line(b, curve.Points, color(i), 1, 0.35)
 		}
@@ -115,12 +125,13 @@ func (c Comparison) figure(b *strings.Builder, show figure) {
 func (f frame) axes(b *strings.Builder, axis string) {
 	for y := 0.0; y <= 100; y += 25 {
 		_, py := f.at(Point{Success: y})
-		fmt.Fprintf(b, "<path d=\"M%g %gH%g\" stroke=\"#ddd\"/><text x=\"%g\" y=\"%g\" text-anchor=\"end\">%g %%</text>\n",
-			left, py, right, left-8, py+4, y)
+		fmt.Fprintf(b, `<path d="M%g %gH%g" stroke="#ddd"/>`, left, py, right)
+		fmt.Fprintf(b, "<text x=\"%g\" y=\"%g\" text-anchor=\"end\">%g %%</text>\n", left-8, py+4, y)
 	}
 	for i := 0.0; i <= 4; i++ {
 		px := left + (right-left)*i/4
-		fmt.Fprintf(b, "<text x=\"%g\" y=\"%g\" text-anchor=\"middle\">%.0f</text>\n", px, base+20, f.maxX*i/4)
+		fmt.Fprintf(b, "<text x=\"%g\" y=\"%g\" text-anchor=\"middle\">%.0f</text>\n", px, base+20,
+			f.maxX*i/4)
 	}
 	fmt.Fprintf(b, "<text x=\"%g\" y=\"%g\" text-anchor=\"middle\">%s</text>\n", (left+right)/2, base+42, axis)
 }
@@ -134,7 +145,8 @@ func (f frame) line(b *strings.Builder, points []Point, stroke string, w, opacit
 		x, y := f.at(p)
 		fmt.Fprintf(b, "%.1f,%.1f ", x, y)
 	}
-	fmt.Fprintf(b, "\" stroke=\"%s\" stroke-width=\"%g\" opacity=\"%g\" stroke-linejoin=\"round\"/>\n", stroke, w, opacity)
+	fmt.Fprintf(b, "\" stroke=\"%s\" stroke-width=\"%g\" opacity=\"%g\" stroke-linejoin=\"round\"/>\n",
+		stroke, w, opacity)
 }
 
 // mean interpolates the curves on a common grid that ends where the shortest
@@ -158,13 +170,13 @@ func (f frame) mean(curves []Curve) []Point {
 		for _, c := range curves {
 			sum += f.interpolate(c.Points, x)
 		}
-		// Only one of the two is read, through f.x.
+		// f.x reads either Episodes or Seconds.
 		out[i] = Point{Episodes: int(math.Round(x)), Seconds: x, Success: sum / float64(len(curves))}
 	}
 	return out
 }
 
-// interpolate is linear between points and constant outside.
+// interpolate is linear between points and constant outside them.
 func (f frame) interpolate(points []Point, x float64) float64 {
 	for i, p := range points {
 		if f.x(p) < x {

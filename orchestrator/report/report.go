@@ -1,17 +1,19 @@
-// Package report turns the results of several runs into a table and one
-// self-contained picture: learning curves per arm, by episodes and by
-// seconds, as HTML with inline SVG.
+// Package report compares runs: as a text table, and as one HTML page with
+// learning curves by episodes and by seconds. The page needs no other file.
+// Start with [Comparison].
 package report
 
 import (
 	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
+	"slices"
 	"sort"
 	"strings"
 	"text/tabwriter"
 
-	"gonum.org/v1/gonum/stat/distuv"
+	"gonum.org/v1/gonum/stat"
 )
 
 // Point is one evaluation without tips.
@@ -23,9 +25,9 @@ type Point struct {
 
 // Curve is one run.
 type Curve struct {
-	Arm string `json:"arm"` // what is compared: "empo2", "grpo", …
-	// TimeBudget: the run had the same seconds as another run, not the same
-	// episodes. The figure over episodes leaves it out.
+	Arm string `json:"arm"` // the setting that is compared: "empo2", "grpo", …
+	// TimeBudget marks a run that trained for as many seconds as another run,
+	// not for as many episodes. The figure over episodes omits it.
 	TimeBudget bool     `json:"time_budget,omitempty"`
 	Label      string   `json:"label"` // the run: its house and seed
 	Steps      int64    `json:"steps"`
@@ -35,7 +37,7 @@ type Curve struct {
 	Points     []Point  `json:"points"`
 }
 
-// Last is the final evaluation; the zero Point if there is none.
+// Last returns the final evaluation, or the zero Point if there is none.
 func (c Curve) Last() Point {
 	if len(c.Points) == 0 {
 		return Point{}
@@ -51,34 +53,66 @@ type Comparison struct {
 	Curves []Curve  `json:"curves"`
 }
 
-// Interval is a mean with its 95 % confidence interval (Student's t over
-// runs), in percent. With a single run Low and High are NaN.
+// Interval is a mean with its 95 % interval, in the unit of the values. The
+// interval is the percentile bootstrap of the mean over runs: it never leaves
+// the range of the values. With a single run Low and High are NaN.
 type Interval struct {
 	Mean, Low, High float64
 	N               int
 }
 
-// Interval95 computes the interval of values.
+const (
+	// exactResamples is the largest number of values for which all n^n
+	// resamples are computed.
+	exactResamples = 6
+	// drawnResamples is how many resamples are drawn for more values.
+	drawnResamples = 20_000
+)
+
+// Interval95 computes the interval of values (Efron and Tibshirani, "An
+// Introduction to the Bootstrap", section 13.3). Equal values in equal order
+// give equal intervals.
 func Interval95(values []float64) Interval {
-	n := float64(len(values))
 	out := Interval{N: len(values), Mean: math.NaN(), Low: math.NaN(), High: math.NaN()}
-	if n == 0 {
+	if len(values) == 0 {
 		return out
 	}
-	sum, squares := 0.0, 0.0
-	for _, v := range values {
-		sum += v
+	out.Mean = stat.Mean(values, nil)
+	if len(values) == 1 {
+		return out
 	}
-	out.Mean = sum / n
-	for _, v := range values {
-		squares += (v - out.Mean) * (v - out.Mean)
-	}
-	if n > 1 {
-		t := distuv.StudentsT{Mu: 0, Sigma: 1, Nu: n - 1}.Quantile(0.975)
-		half := t * math.Sqrt(squares/(n-1)/n)
-		out.Low, out.High = out.Mean-half, out.Mean+half
-	}
+	means := resampledMeans(values)
+	slices.Sort(means)
+	out.Low = stat.Quantile(0.025, stat.Empirical, means, nil)
+	out.High = stat.Quantile(0.975, stat.Empirical, means, nil)
 	return out
+}
+
+// resampledMeans returns the means of resamples of values with replacement:
+// of all of them if there are few values, else of random ones.
+func resampledMeans(values []float64) []float64 {
+	n := len(values)
+	if n > exactResamples {
+		rng := rand.New(rand.NewPCG(uint64(n), 0))
+		means := make([]float64, drawnResamples)
+		for i := range means {
+			for range n {
+				means[i] += values[rng.IntN(n)] / float64(n)
+			}
+		}
+		return means
+	}
+	means := []float64{0}
+	for range n {
+		next := make([]float64, 0, len(means)*n)
+		for _, mean := range means {
+			for _, v := range values {
+				next = append(next, mean+v/float64(n))
+			}
+		}
+		means = next
+	}
+	return means
 }
 
 // of returns the arm's curves, by label.
@@ -93,7 +127,7 @@ func (c Comparison) of(arm string) []Curve {
 	return out
 }
 
-// Final is the arm's interval over its runs' final evaluations.
+// Final returns the arm's interval over the final evaluations of its runs.
 func (c Comparison) Final(arm string) Interval {
 	var values []float64
 	for _, curve := range c.of(arm) {
@@ -110,8 +144,8 @@ func (c Comparison) Table(w io.Writer) error {
 	for _, arm := range c.Arms {
 		for _, curve := range c.of(arm) {
 			p := curve.Last()
-			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%.0f\t%d\t%d\t%.1f\t%s\t\n", arm, curve.Label, curve.Steps, p.Episodes,
-				p.Seconds, curve.Tips, curve.Hits, p.Success, number(curve.Test))
+			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%.0f\t%d\t%d\t%.1f\t%s\t\n", arm, curve.Label, curve.Steps,
+				p.Episodes, p.Seconds, curve.Tips, curve.Hits, p.Success, number(curve.Test))
 		}
 	}
 	for _, arm := range c.Arms {
@@ -128,7 +162,7 @@ func number(v *float64) string {
 	return fmt.Sprintf("%.1f", *v)
 }
 
-// String is "[low, high]", empty for a single run.
+// String returns the bounds as text, or "" for a single run.
 func (i Interval) String() string {
 	if math.IsNaN(i.Low) {
 		return ""

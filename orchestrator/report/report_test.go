@@ -23,10 +23,27 @@ func sample() Comparison {
 }
 
 func TestInterval95(t *testing.T) {
-	// Mean 3, standard deviation √2.5, t(0.975, 4) = 2.776.
-	i := Interval95([]float64{1, 2, 3, 4, 5})
-	if half := 2.776 * math.Sqrt(2.5/5); math.Abs(i.Low-(3-half)) > 1e-3 || math.Abs(i.High-(3+half)) > 1e-3 {
-		t.Errorf("got %+v", i)
+	f := func(values []float64, mean, low, high float64) {
+		t.Helper()
+		i := Interval95(values)
+		for _, d := range []float64{i.Mean - mean, i.Low - low, i.High - high} {
+			if math.Abs(d) > 0.05 {
+				t.Errorf("%v: got %+v, want %v [%v, %v]", values, i, mean, low, high)
+				return
+			}
+		}
+	}
+	// The means of the four resamples are 0, 5, 5 and 10.
+	f([]float64{0, 10}, 5, 0, 10)
+	f([]float64{4, 4, 4}, 4, 4, 4)
+	// Computed independently over all 5^5 resamples.
+	f([]float64{95.3, 71.9, 76.6, 92.6, 91.4}, 85.56, 77.0, 93.4)
+	f([]float64{23.4, 0, 0, 0, 0}, 4.68, 0, 14.04)
+
+	many := []float64{0, 0, 0, 0, 0, 0, 0, 100}
+	i, again := Interval95(many), Interval95(many)
+	if i != again || i.Low < 0 || i.High > 100 || !(i.Low < i.Mean && i.Mean < i.High) {
+		t.Errorf("got %+v and %+v", i, again)
 	}
 	if one := Interval95([]float64{7}); one.Mean != 7 || !math.IsNaN(one.Low) || one.String() != "" {
 		t.Errorf("a single run has an interval: %+v", one)
@@ -48,7 +65,7 @@ func TestTable(t *testing.T) {
 	}
 }
 
-func TestHTMLIsOneSafePage(t *testing.T) {
+func TestHTMLNeedsNoOtherFile(t *testing.T) {
 	var b strings.Builder
 	if err := sample().HTML(&b); err != nil {
 		t.Fatal(err)
@@ -64,7 +81,7 @@ func TestHTMLIsOneSafePage(t *testing.T) {
 	}
 	episodes, _, _ := strings.Cut(page, "</svg>")
 	if strings.Contains(episodes, "9000") {
-		t.Error("a run whose budget was time stretches the figure over episodes")
+		t.Error("the figure over episodes has a run with a time budget")
 	}
 	for _, svg := range strings.SplitAfter(page, "</svg>")[:2] {
 		svg = svg[strings.Index(svg, "<svg"):]

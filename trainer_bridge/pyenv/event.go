@@ -10,7 +10,7 @@ import (
 type Stage string
 
 const (
-	StageWait    Stage = "wait"    // another process makes the same environment
+	StageWait    Stage = "wait"    // another process creates the same environment
 	StageCreate  Stage = "create"  // the empty environment
 	StageInstall Stage = "install" // pip installs packages
 	StageCheck   Stage = "check"   // the new environment is tested
@@ -54,7 +54,7 @@ func (m *maker) tell(e Event) {
 	m.opts.Progress(e)
 }
 
-// Error is a failure to find or to make an environment.
+// Error is a failure to find or to create an environment.
 type Error struct {
 	Op     string   // for example "install packages"
 	Err    error    // the cause

@@ -21,6 +21,21 @@ type Interpreter struct {
 	Problem string // why it cannot be used; empty if it can
 }
 
+// String is, for example, "python3 3.11.9, /usr/bin/python3".
+func (i Interpreter) String() string {
+	text := i.Name
+	if i.Version != "" {
+		text += " " + i.Version
+	}
+	if i.Path != "" {
+		text += ", " + i.Path
+	}
+	if i.Problem != "" {
+		text += ": " + i.Problem
+	}
+	return text
+}
+
 // Minor returns the version without its last number, for example "3.11".
 func (i Interpreter) Minor() string {
 	parts := strings.SplitN(i.Version, ".", 3)
@@ -62,7 +77,7 @@ func Find(ctx context.Context, opts Options) Report {
 	env := m.env(base)
 	report.Dir = env.Dir
 	if err := m.intact(ctx, env); err != nil {
-		report.Problem = &Error{Op: "environment " + env.Dir, Err: err, Hint: "the next run makes it"}
+		report.Problem = &Error{Op: "environment " + env.Dir, Err: err, Hint: "the next run creates it"}
 	}
 	return report
 }

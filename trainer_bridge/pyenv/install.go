@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// createVenv makes an empty environment.
+// createVenv creates an empty environment.
 func (m *maker) createVenv(ctx context.Context, base Interpreter, env Env) error {
 	text := fmt.Sprintf("creating a virtual environment with Python %s in %s", base.Version, env.Dir)
 	m.tell(Event{Stage: StageCreate, Text: text})

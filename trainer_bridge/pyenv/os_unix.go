@@ -24,7 +24,7 @@ func tryLock(path string) (*os.File, error) {
 	return nil, err
 }
 
-// freeBytes is what this user may still write to a directory's disk.
+// freeBytes returns how much this user can still write to a directory's disk.
 func freeBytes(dir string) (uint64, bool) {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(dir, &st); err != nil {

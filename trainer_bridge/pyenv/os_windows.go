@@ -9,7 +9,7 @@ import (
 // sharingViolation is the error of a file that another process has open.
 const sharingViolation = syscall.Errno(32)
 
-// tryLock opens a file for this process alone, without waiting.
+// tryLock opens a file that no other process can then open. It does not wait.
 func tryLock(path string) (*os.File, error) {
 	name, err := syscall.UTF16PtrFromString(path)
 	if err != nil {

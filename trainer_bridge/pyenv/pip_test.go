@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// wheel writes a package that defines one number.
+// wheel writes a Python package that defines one number.
 func wheel(t *testing.T, dir, version string) string {
 	t.Helper()
 	var b bytes.Buffer
@@ -39,8 +39,8 @@ func wheel(t *testing.T, dir, version string) string {
 	return path
 }
 
-// TestRealPythonAndPip makes a real environment from a wheel on disk, found
-// through the user's own pip settings.
+// A real environment is created from a wheel on disk. The user's pip settings
+// name its folder.
 func TestRealPythonAndPip(t *testing.T) {
 	t.Setenv("EMPO2_PYTHON", "")
 	if r := Find(t.Context(), Options{CacheDir: t.TempDir()}); r.Dir == "" {
@@ -65,7 +65,7 @@ func TestRealPythonAndPip(t *testing.T) {
 	if got := strings.TrimSpace(string(out)); err != nil || got != "42" {
 		t.Errorf("the package says %s (%v)", got, err)
 	}
-	os.RemoveAll(wheels) // offline from here on
+	os.RemoveAll(wheels) // pip finds nothing from here on
 	again, err := Ensure(t.Context(), opts)
 	if err != nil || again.Created {
 		t.Errorf("again: %+v, %v", again, err)

@@ -1,5 +1,5 @@
 // Package pyenv finds a Python interpreter and creates the virtual environment
-// in which the trainer and the embedded inference server run.
+// in which the trainer and llama-server run. Start with [Ensure].
 //
 // The environment is in the user's cache. Its name is derived from its packages,
 // so that another version of the program gets another environment. The system's
@@ -113,10 +113,10 @@ func (m *maker) ensure(ctx context.Context) (Env, error) {
 		return env, nil
 	}
 	if err := os.MkdirAll(m.opts.CacheDir, 0o755); err != nil {
-		return Env{}, &Error{Op: "make the cache directory", Err: err, Hint: "set EMPO2_CACHE to another directory"}
+		return Env{}, &Error{Op: "create the cache directory", Err: err, Hint: "set EMPO2_CACHE to another directory"}
 	}
 	unlock, err := lock(ctx, env.Dir+".lock", func() {
-		m.tell(Event{Stage: StageWait, Text: "another empo2 is making the environment"})
+		m.tell(Event{Stage: StageWait, Text: "another empo2 is creating the environment"})
 	})
 	if err != nil {
 		return Env{}, err
@@ -161,7 +161,7 @@ func (m *maker) ready(ctx context.Context) (Env, error) {
 	return Env{Python: python}, nil
 }
 
-// env names the environment of a base interpreter.
+// env returns the environment of a base interpreter, which may not exist yet.
 func (m *maker) env(base Interpreter) Env {
 	want := slices.Sorted(slices.Values(m.opts.Requirements))
 	sum := sha256.Sum256([]byte(strings.Join(want, "\n") + "\npython " + base.Minor()))
@@ -178,7 +178,7 @@ type mark struct {
 
 func markOf(dir string) string { return filepath.Join(dir, "complete.json") }
 
-var errNotMade = errors.New("not made yet")
+var errNotMade = errors.New("it was not created yet")
 
 // intact returns an error if an environment cannot be used.
 func (m *maker) intact(ctx context.Context, env Env) error {
@@ -191,7 +191,7 @@ func (m *maker) intact(ctx context.Context, env Env) error {
 	}
 	var done mark
 	if err := json.Unmarshal(b, &done); err != nil {
-		return fmt.Errorf("read its mark: %w", err)
+		return fmt.Errorf("read the mark of completeness: %w", err)
 	}
 	state, err := inspect(ctx, env.Python, m.opts.Requirements, false)
 	if err != nil {

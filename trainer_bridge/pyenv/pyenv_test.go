@@ -16,8 +16,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// stub is a shell script that plays Python: it answers our questions, makes
-// "environments" by copying itself, and does as pip whatever STUB_PIP says.
+// stub is a shell script in place of Python. It answers the scripts of this
+// package, creates "environments" by copying itself, and runs STUB_PIP as pip.
 const stub = `#!/bin/sh
 if [ "$1" = -c ] && [ $# = 2 ]; then
 	echo '{"path": "'"$0"'", "version": "'"${STUB_VERSION:-3.11.9}"'", "venv": '"${STUB_VENV:-true}"'}'
@@ -32,8 +32,8 @@ elif [ "$2" = pip ]; then
 fi
 `
 
-// stubbed puts the stub on PATH as python3 and returns options that use it,
-// the events told so far, and how often pip was called.
+// stubbed puts the stub on PATH as python3. It returns options that use it, a
+// function for the events so far, and one for the number of calls of pip.
 func stubbed(t *testing.T, environ ...string) (opts Options, events func() []Event, pips func() int) {
 	t.Helper()
 	bin, logFile := t.TempDir(), filepath.Join(t.TempDir(), "log")
@@ -59,9 +59,10 @@ func stubbed(t *testing.T, environ ...string) (opts Options, events func() []Eve
 	return opts, events, pips
 }
 
-func TestAnEnvironmentIsMadeOnce(t *testing.T) {
+func TestEnvironmentIsCreatedOnce(t *testing.T) {
 	opts, events, pips := stubbed(t,
-		`STUB_PIP=echo "Collecting demo==1.0 (from -r x)"; echo "  Downloading demo-1.0-py3-none-any.whl (906.4 MB)"; echo "Installing collected packages: demo, other"`)
+		`STUB_PIP=echo "Collecting demo==1.0 (from -r x)"; echo "  Downloading demo-1.0-py3-none-any.whl (906.4 MB)"; `+
+			`echo "Installing collected packages: demo, other"`)
 	env, err := Ensure(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +109,7 @@ func TestOtherRequirementsGetAnotherEnvironment(t *testing.T) {
 	}
 }
 
-func TestADamagedEnvironmentIsMadeAnew(t *testing.T) {
+func TestDamagedEnvironmentIsCreatedAgain(t *testing.T) {
 	f := func(name string, damage func(env Env)) {
 		t.Helper()
 		t.Run(name, func(t *testing.T) {
@@ -137,7 +138,7 @@ func TestADamagedEnvironmentIsMadeAnew(t *testing.T) {
 	})
 }
 
-func TestFailuresNameTheRemedy(t *testing.T) {
+func TestErrorsHaveHints(t *testing.T) {
 	f := func(name string, environ []string, want ...string) {
 		t.Helper()
 		t.Run(name, func(t *testing.T) {
@@ -164,7 +165,8 @@ func TestFailuresNameTheRemedy(t *testing.T) {
 	f("venv fails", []string{`STUB_CREATE=echo "ensurepip is not available"; exit 1`},
 		"ensurepip is not available", "apt install python3.11-venv")
 	f("no network",
-		[]string{`STUB_PIP=echo "WARNING: Retrying after NewConnectionError" >&2; echo "ERROR: No matching distribution found for demo" >&2; exit 1`},
+		[]string{`STUB_PIP=echo "WARNING: Retrying after NewConnectionError" >&2; ` +
+			`echo "ERROR: No matching distribution found for demo" >&2; exit 1`},
 		"No matching distribution found for demo", "no package index could be reached", "PIP_INDEX_URL")
 	f("no such version",
 		[]string{`STUB_PIP=echo "ERROR: No matching distribution found for demo" >&2; exit 1`}, "try another Python")
@@ -185,7 +187,7 @@ func TestNoPythonAtAll(t *testing.T) {
 	}
 }
 
-func TestAReadyInterpreterIsUsedAsItIs(t *testing.T) {
+func TestReadyInterpreterIsUsedUnchanged(t *testing.T) {
 	opts, events, pips := stubbed(t, `STUB_STATE={"different": [{"have": "demo 0.9", "want": "==1.0"}]}`)
 	python := filepath.Join(t.TempDir(), "mine")
 	if err := os.WriteFile(python, []byte(stub), 0o755); err != nil {
@@ -213,7 +215,7 @@ func TestAReadyInterpreterIsUsedAsItIs(t *testing.T) {
 	}
 }
 
-func TestAnInterruptStopsPipAndIsRepairedLater(t *testing.T) {
+func TestInterruptedInstallationIsRepaired(t *testing.T) {
 	opts, _, _ := stubbed(t, `STUB_PIP=echo "Installing collected packages: demo"; exec sleep 1000`)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
@@ -234,7 +236,7 @@ func TestAnInterruptStopsPipAndIsRepairedLater(t *testing.T) {
 	}
 }
 
-func TestOfTwoOneMakesTheEnvironment(t *testing.T) {
+func TestConcurrentCallsCreateOneEnvironment(t *testing.T) {
 	opts, _, pips := stubbed(t)
 	var wg sync.WaitGroup
 	for range 2 {
@@ -252,7 +254,7 @@ func TestOfTwoOneMakesTheEnvironment(t *testing.T) {
 
 func TestWaitingForTheLockEndsWithTheContext(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
-	unlock, err := lock(t.Context(), path, func() { t.Error("waited for nobody") })
+	unlock, err := lock(t.Context(), path, func() { t.Error("waited for a free lock") })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,5 +275,16 @@ func TestToolsGetACleanEnvironment(t *testing.T) {
 		`STUB_PIP=echo "[$PYTHONHOME][$PIP_TARGET][$EMPO2_SERVER_KEY]"; exit 1`)
 	if _, err := Ensure(t.Context(), opts); err == nil || !strings.Contains(err.Error(), "[][][]") {
 		t.Error(err)
+	}
+}
+
+func TestInterpretersPrintAsText(t *testing.T) {
+	for want, i := range map[string]Interpreter{
+		"python3 3.11.9, /usr/bin/python3":             {Name: "python3", Version: "3.11.9", Path: "/usr/bin/python3", Venv: true},
+		"python3.13, /opt/python3.13: it does not run": {Name: "python3.13", Path: "/opt/python3.13", Problem: "it does not run"},
+	} {
+		if got := i.String(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }

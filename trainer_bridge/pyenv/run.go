@@ -9,8 +9,8 @@ import (
 	"github.com/empo2/empo2/orchestrator/process"
 )
 
-// stream runs a tool, hands each line on (each may be nil) and returns the
-// last ones.
+// stream runs a tool, calls each with every line of output, and returns the last
+// lines. each may be nil.
 func stream(ctx context.Context, timeout time.Duration, each func(string), args ...string) ([]string, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not done within %v", timeout))
 	defer cancel()
@@ -23,8 +23,8 @@ func stream(ctx context.Context, timeout time.Duration, each func(string), args 
 	return split(err)
 }
 
-// split takes the output out of an error, for the errors of this package show
-// it apart.
+// split separates the output from an error, because this package's errors have
+// their own field for it.
 func split(err error) (output []string, short error) {
 	var exit *process.ExitError
 	if errors.As(err, &exit) {
@@ -33,7 +33,7 @@ func split(err error) (output []string, short error) {
 	return nil, err
 }
 
-// ask runs a script and returns what it prints.
+// ask runs a script and returns its stdout.
 func ask(ctx context.Context, timeout time.Duration, python, script string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
 	defer cancel()

@@ -9,7 +9,7 @@ import (
 
 const gigabyte = 1 << 30
 
-// announce reports the size of the download, and warns if the disk is too full.
+// announce reports the size of the download. It warns if the disk is too full.
 func (m *maker) announce(base Interpreter, env Env) {
 	names := make([]string, 0, len(m.opts.Requirements))
 	for _, r := range m.opts.Requirements {
@@ -28,7 +28,7 @@ func (m *maker) announce(base Interpreter, env Env) {
 }
 
 // estimate describes the size of a download and returns how many bytes it needs
-// on disk. Only torch is large enough to count.
+// on disk. It ignores all packages but torch, which are small.
 func estimate(names []string, goos string, getenv func(string) string) (text string, need uint64) {
 	torch := false
 	for _, n := range names {
@@ -39,9 +39,9 @@ func estimate(names []string, goos string, getenv func(string) string) (text str
 	case !torch:
 		return "", 0
 	case cpu || goos != "linux":
-		return "installing torch and what it needs: a few hundred MB to download, once", 2 * gigabyte
+		return "installing torch and its dependencies: a few hundred MB to download, once", 2 * gigabyte
 	}
-	return "installing torch and what it needs, once: about 0.9 GB to download for torch and 3 GB for the " +
-		"CUDA libraries that come with it; a CPU-only index (PIP_INDEX_URL or PIP_EXTRA_INDEX_URL) " +
-		"makes that about 200 MB", 10 * gigabyte
+	return "installing torch and its dependencies, once: about 0.9 GB to download for torch and 3 GB for the " +
+			"CUDA libraries; with a CPU-only index (PIP_INDEX_URL or PIP_EXTRA_INDEX_URL) it is about 200 MB",
+		10 * gigabyte
 }

@@ -10,7 +10,7 @@ import (
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
-// trained makes one update and saves it as version 1.
+// trained performs one update and saves it as version 1.
 func (c *trial) trained() (a, b trainerbridge.Row) {
 	c.Helper()
 	a, b = c.rows()
@@ -23,7 +23,7 @@ func (c *trial) trained() (a, b trainerbridge.Row) {
 func (c *trial) roundTrip() {
 	a, b := c.trained()
 	saved := c.forward(a, b)
-	c.backward(b) // the moments of the first step decide where this one leads
+	c.backward(b) // the next step depends on the optimizer's moments of the first one
 	c.step()
 	want := c.forward(a, b)
 	c.restore(1)
@@ -77,7 +77,7 @@ func (c *trial) badRows() {
 		if _, _, err := c.Trainer.ForwardBackward(c.Context(), []trainerbridge.Row{good, r}, loss); err == nil {
 			c.Errorf("%s: accepted", name)
 		} else if trainerbridge.Restartable(err) {
-			c.Errorf("%s: a restart is said to help: %v", name, err)
+			c.Errorf("%s: Restartable is true for %v", name, err)
 		}
 		c.restore(1)
 	}
@@ -96,7 +96,7 @@ func (c *trial) badRows() {
 		c.Error("forward of an empty row: accepted")
 	}
 	c.restore(1)
-	c.same("after all refusals", want, c.forward(good))
+	c.same("after all errors", want, c.forward(good))
 }
 
 func (c *trial) unknownVersion() {

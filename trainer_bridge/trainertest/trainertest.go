@@ -1,5 +1,5 @@
-// Package trainertest is the conformance suite for trainers. The real trainer
-// and the fake one, package fakeserver, both pass it.
+// Package trainertest is the conformance suite for trainers. Start with [Run].
+// The real trainer and the fake one of package fakeserver both pass it.
 package trainertest
 
 import (
@@ -10,7 +10,7 @@ import (
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
-// Trainer is the trainer as the training loop sees it.
+// Trainer has the methods of a trainer that the training loop calls.
 type Trainer interface {
 	ForwardBackward(ctx context.Context, rows []trainerbridge.Row, loss trainerbridge.Loss) (
 		trainerbridge.Stats, [][]float32, error)
@@ -21,7 +21,7 @@ type Trainer interface {
 	Restore(ctx context.Context, version int) error
 }
 
-// Suite says which trainer is tested and what can be done to it.
+// Suite names the trainer to test and the faults that it can simulate.
 type Suite struct {
 	// Trainer is used by all tests, one after the other. It knows the loss
 	// empo2 and the tokens 0 to 63.
@@ -29,9 +29,9 @@ type Suite struct {
 	// Kill ends the trainer's process without warning. Nil skips the tests of
 	// restarts.
 	Kill func()
-	// LoseAnswer lets the trainer do the work of the next call of an operation
-	// of the protocol, for example "optim_step", and then drops the connection.
-	// Nil skips the tests of repeated requests.
+	// LoseAnswer drops the connection of the next call of an operation, for
+	// example "optim_step", after the trainer has done the work. Nil skips the
+	// tests of repeated requests.
 	LoseAnswer func(op string)
 }
 
@@ -46,9 +46,9 @@ func (s Suite) Run(t *testing.T) {
 		{"the loss mask and the importance weights act per token", (*trial).masks},
 		{"gradients accumulate until the optimizer step", (*trial).accumulation},
 		{"equal updates of equal adapters are equal", (*trial).repeatable},
-		{"a restored version continues as if never interrupted", (*trial).roundTrip},
-		{"a restore forgets the accumulated gradient", (*trial).restoreForgets},
-		{"an export is whole and can be repeated", (*trial).export},
+		{"training continues exactly after a restore", (*trial).roundTrip},
+		{"a restore clears the accumulated gradient", (*trial).restoreForgets},
+		{"an export is complete and can be repeated", (*trial).export},
 		{"bad rows are refused", (*trial).badRows},
 		{"an unknown version cannot be restored", (*trial).unknownVersion},
 		{"a cancelled call can be recovered from", (*trial).cancelled},
@@ -71,7 +71,8 @@ type trial struct {
 }
 
 // A trial's optimizer and loss. The learning rate makes every step visible.
-// The floor is off, since an untrained policy finds most tokens unlikely.
+// The log-prob floor is off, because most log-probs of an untrained policy are
+// low.
 var (
 	adam = trainerbridge.Adam{LearningRate: 1e-2, Beta1: 0.9, Beta2: 0.99, Eps: 1e-8}
 	loss = trainerbridge.Loss{Name: "empo2", Config: map[string]float64{
@@ -163,7 +164,7 @@ func (c *trial) restore(version int) {
 	}
 }
 
-// same fails the test if two lists of log-probs differ by more than rounding.
+// same fails the test if two lists of log-probs differ by more than tolerance.
 func (c *trial) same(what string, want, got [][]float32) {
 	c.Helper()
 	if d := difference(want, got); !(d <= tolerance) {
@@ -171,7 +172,8 @@ func (c *trial) same(what string, want, got [][]float32) {
 	}
 }
 
-// changed fails the test if two lists of log-probs are equal up to rounding.
+// changed fails the test if two lists of log-probs differ by less than
+// tolerance.
 func (c *trial) changed(what string, before, after [][]float32) {
 	c.Helper()
 	if d := difference(before, after); d <= tolerance {
@@ -179,7 +181,8 @@ func (c *trial) changed(what string, before, after [][]float32) {
 	}
 }
 
-// difference is the largest difference; infinite for lists of unequal shape.
+// difference returns the largest difference. It is infinite if the shapes
+// differ.
 func difference(a, b [][]float32) float64 {
 	largest := 0.0
 	if len(a) != len(b) {

@@ -52,8 +52,8 @@ type arm struct {
 	name string
 	// sets are the keys that differ from the configuration.
 	sets []string
-	// after names the arm whose training seconds are this one's budget; empty
-	// for the budget of episodes.
+	// after names an arm. The training seconds of that arm are the budget of
+	// this one. Empty: the budget is a number of episodes.
 	after string
 }
 
@@ -61,12 +61,14 @@ var arms = []arm{
 	{name: "empo2", sets: []string{"algorithm.name=empo2"}},
 	{name: "grpo", sets: []string{"algorithm.name=grpo"}},
 	{name: "grpo-time", sets: []string{"algorithm.name=grpo"}, after: "empo2"},
-	{name: "paper", sets: []string{"algorithm.name=empo2", "algorithm.mode_draw=step", "algorithm.baseline=group", "algorithm.memory_probability=0.25"}},
+	{name: "paper", sets: []string{"algorithm.name=empo2", "algorithm.mode_draw=step", "algorithm.baseline=group",
+		"algorithm.memory_probability=0.25"}},
 	{name: "no-off-policy", sets: []string{"algorithm.name=empo2", "algorithm.off_policy_probability=0.0"}},
 	{name: "no-bonus", sets: []string{"algorithm.name=empo2", "novelty.weight=0.0"}},
 }
 
-// unlimited is a number of steps that a budget of seconds always ends before.
+// unlimited is a number of steps for runs with a budget of seconds, which ends
+// first.
 const unlimited = 1_000_000
 
 func (cmd *compareCmd) Run(ctx context.Context, out *console) error {
@@ -99,45 +101,63 @@ func (cmd *compareCmd) Run(ctx context.Context, out *console) error {
 	return runner.finish(ctx, append(first, second...), c)
 }
 
-// check resolves the arms and validates every configuration before any run.
+// check finds the arms and checks every configuration before any run.
 func (cmd *compareCmd) check() ([]arm, config.Config, error) {
 	c, err := cmd.load()
 	if err != nil {
 		return nil, c, err
 	}
-	if cmd.Jobs < 1 || len(cmd.Houses) == 0 || len(cmd.Arms) == 0 {
-		return nil, c, fmt.Errorf("%w: --jobs, --houses and --arms must not be empty\n  hint: empo2 compare --help", errUsage)
-	}
-	if c.Env.Name != "vault" {
-		return nil, c, fmt.Errorf("%w: compare trains in houses of the vault, but env.name is %q\n  hint: --set env.name=vault", errUsage, c.Env.Name)
-	}
-	for i, house := range cmd.Houses {
-		if house < 0 || slices.Contains(cmd.Houses[:i], house) {
-			return nil, c, fmt.Errorf("%w: --houses %d\n  hint: different numbers, 0 or more", errUsage, house)
-		}
+	if err := cmd.checkFlags(c); err != nil {
+		return nil, c, err
 	}
 	if cmd.Out == "" {
 		cmd.Out = filepath.Join(c.Run.Dir, c.Run.Name+"-compare")
 	}
 	var chosen []arm
 	for _, name := range cmd.Arms {
-		i := slices.IndexFunc(arms, func(a arm) bool { return a.name == name })
-		if i < 0 {
-			var names []string
-			for _, a := range arms {
-				names = append(names, a.name)
-			}
-			return nil, c, fmt.Errorf("%w: unknown arm %q\n  hint: one of %s", errUsage, name, strings.Join(names, ", "))
-		}
-		if after := arms[i].after; after != "" && !slices.Contains(cmd.Arms, after) {
-			return nil, c, fmt.Errorf("%w: arm %s takes its budget from %s\n  hint: add %s to --arms", errUsage, name, after, after)
-		}
-		if _, err := cmd.config(job{arms[i], cmd.Houses[0]}, 0); err != nil {
+		a, err := cmd.arm(name)
+		if err != nil {
 			return nil, c, err
 		}
-		chosen = append(chosen, arms[i])
+		if _, err := cmd.config(job{a, cmd.Houses[0]}, 0); err != nil {
+			return nil, c, err
+		}
+		chosen = append(chosen, a)
 	}
 	return chosen, c, nil
+}
+
+func (cmd *compareCmd) checkFlags(c config.Config) error {
+	if cmd.Jobs < 1 || len(cmd.Houses) == 0 || len(cmd.Arms) == 0 {
+		return fmt.Errorf("%w: --jobs, --houses and --arms must not be empty\n  hint: empo2 compare --help", errUsage)
+	}
+	if c.Env.Name != "vault" {
+		return fmt.Errorf("%w: compare trains in houses of the vault, but env.name is %q\n"+
+			"  hint: --set env.name=vault", errUsage, c.Env.Name)
+	}
+	for i, house := range cmd.Houses {
+		if house < 0 || slices.Contains(cmd.Houses[:i], house) {
+			return fmt.Errorf("%w: --houses %d\n  hint: different numbers, 0 or more", errUsage, house)
+		}
+	}
+	return nil
+}
+
+// arm returns the arm that --arms names.
+func (cmd *compareCmd) arm(name string) (arm, error) {
+	var names []string
+	for _, a := range arms {
+		names = append(names, a.name)
+	}
+	i := slices.Index(names, name)
+	if i < 0 {
+		return arm{}, fmt.Errorf("%w: unknown arm %q\n  hint: one of %s", errUsage, name, strings.Join(names, ", "))
+	}
+	if after := arms[i].after; after != "" && !slices.Contains(cmd.Arms, after) {
+		return arm{}, fmt.Errorf("%w: arm %s takes its budget from %s\n  hint: add %s to --arms",
+			errUsage, name, after, after)
+	}
+	return arms[i], nil
 }
 
 // job is one arm in one house.
@@ -149,8 +169,8 @@ type job struct {
 func (j job) label() string { return fmt.Sprintf("house %d", j.house) }
 func (j job) name() string  { return fmt.Sprintf("%s-house%d", j.arm.name, j.house) }
 
-// config is the job's configuration; seconds is its budget of time, 0 for the
-// budget of episodes.
+// config returns the job's configuration. seconds is its budget of time; 0: its
+// budget is a number of episodes.
 func (cmd *compareCmd) config(j job, seconds float64) (config.Config, error) {
 	sets := append([]string{
 		"run.name=" + j.name(), fmt.Sprintf("run.dir=%q", cmd.Out),
@@ -173,6 +193,7 @@ type comparer struct {
 	console *console
 }
 
+// all runs the jobs, several at the same time.
 func (r *comparer) all(ctx context.Context, jobs []job) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(r.Jobs)
@@ -190,6 +211,7 @@ func (r *comparer) all(ctx context.Context, jobs []job) error {
 	return group.Wait()
 }
 
+// one runs one job.
 func (r *comparer) one(ctx context.Context, j job) error {
 	budget := 0.0
 	if j.arm.after != "" {
@@ -243,8 +265,9 @@ func (r *comparer) finish(ctx context.Context, jobs []job, c config.Config) erro
 	v := c.Env.Vault
 	out := report.Comparison{
 		Title: fmt.Sprintf("vault, %d doors × %d levers: %s", v.Doors, v.Levers, strings.Join(r.Arms, " · ")),
-		Note: fmt.Sprintf("A demonstration with a tiny policy, not a claim about language models. A blind walk succeeds with probability %s. "+
-			"Evaluated without tips at temperature %g on the %d walks of each house that were trained on; houses %v, one seed each.",
+		Note: fmt.Sprintf("A demonstration with a tiny policy. It shows nothing about large language models. "+
+			"An episode with random actions succeeds with probability %s. "+
+			"Evaluated without tips at temperature %g on the %d training tasks of each house; houses %v, one seed each.",
 			odds(v.Levers, v.Doors), c.Eval.Temperature, v.TrainVariations, r.Houses),
 		Arms: r.Arms,
 	}
@@ -255,11 +278,15 @@ func (r *comparer) finish(ctx context.Context, jobs []job, c config.Config) erro
 		}
 		out.Curves = append(out.Curves, curve(j, s))
 	}
-	files := map[string]func(io.Writer) error{"compare.html": out.HTML, "compare.txt": out.Table, "compare.json": func(w io.Writer) error {
-		e := json.NewEncoder(w)
-		e.SetIndent("", " ")
-		return e.Encode(out)
-	}}
+	files := map[string]func(io.Writer) error{
+		"compare.html": out.HTML,
+		"compare.txt":  out.Table,
+		"compare.json": func(w io.Writer) error {
+			e := json.NewEncoder(w)
+			e.SetIndent("", " ")
+			return e.Encode(out)
+		},
+	}
 	for name, write := range files {
 		if err := writeFile(filepath.Join(r.Out, name), write); err != nil {
 			return err
@@ -273,11 +300,12 @@ func (r *comparer) finish(ctx context.Context, jobs []job, c config.Config) erro
 	if err := out.Table(&table); err != nil {
 		return err
 	}
-	r.console.print("\n%s\npicture: %s\ndata:    %s", table.String(), filepath.Join(r.Out, "compare.html"), filepath.Join(r.Out, "compare.json"))
+	r.console.print("\n%s\npicture: %s\ndata:    %s", table.String(),
+		filepath.Join(r.Out, "compare.html"), filepath.Join(r.Out, "compare.json"))
 	return nil
 }
 
-// curve is what the report draws of one run.
+// curve returns the learning curve of one run for the report.
 func curve(j job, s orchestrator.Summary) report.Curve {
 	out := report.Curve{Arm: j.arm.name, TimeBudget: j.arm.after != "", Label: j.label(), Steps: s.Steps}
 	for _, m := range s.History {
@@ -290,18 +318,19 @@ func curve(j job, s orchestrator.Summary) report.Curve {
 			out.Test = &test
 			continue
 		}
-		out.Points = append(out.Points, report.Point{Episodes: e.TrainEpisodes, Seconds: e.TrainSeconds, Success: 100 * e.Success})
+		out.Points = append(out.Points, report.Point{
+			Episodes: e.TrainEpisodes, Seconds: e.TrainSeconds, Success: 100 * e.Success})
 	}
 	return out
 }
 
-// writeFile writes a whole file or leaves the old one.
+// writeFile replaces a file atomically.
 func writeFile(path string, write func(io.Writer) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // fails after the rename, as it should
+	defer os.Remove(f.Name()) // after the rename there is nothing to remove
 	if err := errors.Join(f.Chmod(0o644), write(f), f.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}

@@ -15,8 +15,8 @@ import (
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
-// console prints what people read (out) and what explains it (err). It is
-// safe for concurrent use.
+// console prints results to out, and progress and logs to err. It is safe for
+// concurrent use.
 type console struct {
 	out, err io.Writer
 	mu       sync.Mutex
@@ -46,13 +46,15 @@ func (c *console) json(event string, v any) {
 	c.print("%s", text)
 }
 
-// logger logs to standard error: warnings, and everything if verbose.
+// logger logs to standard error: warnings only, or everything if verbose.
 func (c *console) logger(verbose bool) zerolog.Logger {
 	level := zerolog.WarnLevel
 	if verbose {
 		level = zerolog.DebugLevel
 	}
-	w := zerolog.ConsoleWriter{Out: lockedWriter{c}, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != "" || !isTerminal(c.err)}
+	w := zerolog.ConsoleWriter{
+		Out: lockedWriter{c}, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != "" || !isTerminal(c.err),
+	}
 	return zerolog.New(w).Level(level).With().Timestamp().Logger()
 }
 
@@ -73,22 +75,14 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-const legend = `free/tips: mean environment return of episodes sampled without/with tips · flat: groups of equal returns (no gradient)
+// legend explains the abbreviations of stepLine.
+const legend = `free/tips: mean environment return of episodes sampled without/with tips ` +
+	`· flat: groups of equal returns (no gradient)
 mask: trained tokens below the log-prob floor · ratio: mean importance ratio · kl: mean KL to the base model
-Δ: mean/largest difference of server's and trainer's log-probs in nats · v: policy version`
+Δ: mismatch, the mean/largest difference of server's and trainer's log-probs in nats · v: version`
 
-// stepLine is one training step in one line.
+// stepLine describes one training step in one line.
 func stepLine(m orchestrator.StepMetrics) string {
-	modes := ""
-	if n := m.Modes[orchestrator.OnPolicy]; n > 0 {
-		modes = fmt.Sprintf("on %d", n)
-	}
-	if n := m.Modes[orchestrator.OnPolicyTips]; n > 0 {
-		modes += fmt.Sprintf(" +tips %d", n)
-	}
-	if n := m.Modes[orchestrator.OffPolicy]; n > 0 {
-		modes += fmt.Sprintf(" off %d", n)
-	}
 	mean := func(r orchestrator.Rollouts) string {
 		if r.N == 0 {
 			return "   – "
@@ -96,15 +90,17 @@ func stepLine(m orchestrator.StepMetrics) string {
 		return fmt.Sprintf("%5.3f", r.Return)
 	}
 	s := m.Seconds
-	line := fmt.Sprintf("step %3d  %-20s  free %s  tips %s", m.Step, strings.TrimSpace(modes), mean(m.Free), mean(m.Tips))
-	if m.Groups > 0 { // else nothing is trained
-		difference := "    –" // nothing to compare
+	line := fmt.Sprintf("step %3d  %-20s  free %s  tips %s", m.Step, modes(m), mean(m.Free), mean(m.Tips))
+	if m.Groups > 0 { // something is trained
+		mismatch := "    –" // no log-probs to compare
 		if m.Mismatch.Tokens > 0 {
-			difference = fmt.Sprintf("%.0e/%.0e", m.Mismatch.Mean, m.Mismatch.Max)
+			mismatch = fmt.Sprintf("%.0e/%.0e", m.Mismatch.Mean, m.Mismatch.Max)
 		}
-		line += fmt.Sprintf("  flat %d/%d  mask %4.1f%%  ratio %4.2f  kl %5.3f  Δ %s", m.NoGradient, m.Groups, 100*m.MaskShare, m.Ratio, m.KLBase, difference)
+		line += fmt.Sprintf("  flat %d/%d  mask %4.1f%%  ratio %4.2f  kl %5.3f  Δ %s",
+			m.NoGradient, m.Groups, 100*m.MaskShare, m.Ratio, m.KLBase, mismatch)
 	}
-	line += fmt.Sprintf("  %4.1fs (sample %.1f train %.1f publish %.1f)  v%d", s.Total, s.Sample, s.Train, s.Publish, m.Version)
+	line += fmt.Sprintf("  %4.1fs (sample %.1f train %.1f publish %.1f)  v%d",
+		s.Total, s.Sample, s.Train, s.Publish, m.Version)
 	if m.Corrected && m.Mismatch.Tokens > 0 {
 		line += "  corrected"
 	}
@@ -120,7 +116,22 @@ func stepLine(m orchestrator.StepMetrics) string {
 	return line
 }
 
-// evaluationLine is one evaluation in one line.
+// modes counts the episodes of each mode, for example "on 32 +tips 8 off 24".
+func modes(m orchestrator.StepMetrics) string {
+	text := ""
+	if n := m.Modes[orchestrator.OnPolicy]; n > 0 {
+		text = fmt.Sprintf("on %d", n)
+	}
+	if n := m.Modes[orchestrator.OnPolicyTips]; n > 0 {
+		text += fmt.Sprintf(" +tips %d", n)
+	}
+	if n := m.Modes[orchestrator.OffPolicy]; n > 0 {
+		text += fmt.Sprintf(" off %d", n)
+	}
+	return strings.TrimSpace(text)
+}
+
+// evaluationLine describes one evaluation in one line.
 func evaluationLine(e orchestrator.Evaluation) string {
 	what := "without tips"
 	if e.Tips {
@@ -129,7 +140,8 @@ func evaluationLine(e orchestrator.Evaluation) string {
 	if e.Kind == "test" {
 		what = "held-out tasks, " + what
 	}
-	line := fmt.Sprintf("  evaluation after step %d, %s: success %.1f %%, score %.1f ± %.1f (%d episodes, T = %g, %d training episodes, %.0f s of training)",
+	line := fmt.Sprintf("  evaluation after step %d, %s: success %.1f %%, score %.1f ± %.1f "+
+		"(%d episodes, T = %g, %d training episodes, %.0f s of training)",
 		e.Step, what, 100*e.Success, e.Score, e.StdErr, e.Episodes, e.Temperature, e.TrainEpisodes, e.TrainSeconds)
 	if e.Failed > 0 {
 		line += fmt.Sprintf("  %d episodes FAILED", e.Failed)

@@ -49,13 +49,13 @@ func (cmd *doctorCmd) Run(ctx context.Context, out *console) error {
 		return err
 	}
 	d := &doctor{console: out, ctx: ctx, config: c, install: cmd.Install}
-	for _, check := range []func() error{d.place, d.python, d.environment, d.processes} {
+	for _, check := range []func() error{d.machine, d.python, d.setUp, d.processes} {
 		if err := check(); err != nil {
 			out.print("✗ %v", err)
 			return &setupError{errors.New("a run would fail; see above")}
 		}
 	}
-	out.print("all is well: empo2 run")
+	out.print("no problems found; next: empo2 run")
 	return nil
 }
 
@@ -71,18 +71,20 @@ type doctor struct {
 
 func (d *doctor) ok(format string, args ...any) { d.print("✓ "+format, args...) }
 
-func (d *doctor) place() (err error) {
+func (d *doctor) machine() (err error) {
 	if d.cache, err = pyenv.CacheDir(); err != nil {
 		return err
 	}
-	d.ok("configuration is valid: %s on %s, backend %s", d.config.Algorithm.Name, d.config.Env.Name, d.config.Sampler.Backend)
-	d.ok("%s/%s, %d cores; cache %s; runs %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), d.cache, filepath.Join(d.config.Run.Dir, d.config.Run.Name))
+	c := d.config
+	d.ok("configuration is valid: %s on %s, backend %s", c.Algorithm.Name, c.Env.Name, c.Sampler.Backend)
+	d.ok("%s/%s, %d cores; cache %s; runs %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), d.cache,
+		filepath.Join(c.Run.Dir, c.Run.Name))
 	return os.MkdirAll(d.cache, 0o755)
 }
 
 func (d *doctor) python() error {
 	if d.install || !needsPython(d.config) {
-		return nil // environment does it
+		return nil // setUp does it
 	}
 	found := pyenv.Find(d.ctx, pyenv.Options{Requirements: trainerbridge.Requirements(), CacheDir: d.cache})
 	for _, i := range found.Interpreters {
@@ -99,7 +101,8 @@ func (d *doctor) python() error {
 	return nil
 }
 
-func (d *doctor) environment() error {
+// setUp finds or installs what a run needs.
+func (d *doctor) setUp() error {
 	t, err := setUp(d.ctx, d.config, d.console, d.logger(false))
 	if err != nil {
 		return err
@@ -111,8 +114,8 @@ func (d *doctor) environment() error {
 	return nil
 }
 
-// processes starts the server and the trainer, lets them agree on log-probs,
-// and stops them.
+// processes starts the server and the trainer, compares their log-probs, and
+// stops them.
 func (d *doctor) processes() error {
 	root, err := os.MkdirTemp("", "empo2-doctor-")
 	if err != nil {
@@ -139,20 +142,21 @@ func (d *doctor) processes() error {
 	if t := r.loop.Driver.ChatTemplate; t != nil {
 		d.ok("chat template %s, verified; %s", t.Name(), cmp.Or(t.Unstable(), "a conversation is one row"))
 	} else {
-		d.ok("conversations as text: the server renders them")
+		d.ok("the server renders conversations itself")
 	}
 	if r.loop.Trainer == nil {
-		d.ok("nothing is trained: the memory adapts, the weights stay")
+		d.ok("nothing is trained: only the memory changes")
 		return nil
 	}
 	if _, err := r.loop.Backend.Publish(d.ctx, sampler.Adapter{Score: r.loop.Score}); err != nil {
 		return err
 	}
-	d.ok("trainer and server agree on log-probs: largest difference %.2g (allowed %.2g); both started in %.1fs", r.loop.Canary(), c.Sampler.CanaryTolerance, time.Since(start).Seconds())
+	d.ok("trainer and server agree on log-probs: largest difference %.2g (allowed %.2g); both started in %.1fs",
+		r.loop.Canary(), c.Sampler.CanaryTolerance, time.Since(start).Seconds())
 	return nil
 }
 
-// describe is what a server can do, in one line.
+// describe lists the capabilities of a server in one line.
 func describe(c sampler.Capabilities) string {
 	yes := func(can bool) string {
 		if can {
@@ -160,14 +164,18 @@ func describe(c sampler.Capabilities) string {
 		}
 		return "no"
 	}
-	out := fmt.Sprintf("ids in %s, ids out %s, log-probs %s, adapters %s", yes(c.IDsIn), yes(c.IDsOut), cmp.Or(c.LogprobSpace, "no"), cmp.Or(c.Adapters, "none"))
+	out := fmt.Sprintf("ids in %s, ids out %s, log-probs %s, adapters %s",
+		yes(c.IDsIn), yes(c.IDsOut), cmp.Or(c.LogprobSpace, "no"), cmp.Or(c.Adapters, "none"))
 	if c.AdapterFormat != "" {
 		out += " (" + c.AdapterFormat + ")"
 	}
 	for _, known := range []struct {
 		what string
 		n    int
-	}{{"rank up to", c.MaxRank}, {"versions at once", c.MaxResident}, {"requests at once", c.Parallel}, {"context", c.ContextLength}, {"replicas", c.Replicas}} {
+	}{
+		{"rank up to", c.MaxRank}, {"versions", c.MaxResident}, {"concurrency", c.Parallel},
+		{"context", c.ContextLength}, {"replicas", c.Replicas},
+	} {
 		if known.n > 0 {
 			out += fmt.Sprintf(", %s %d", known.what, known.n)
 		}
@@ -175,15 +183,15 @@ func describe(c sampler.Capabilities) string {
 	return out
 }
 
-// launchLine says how a server of this kind is started so that a run is not
-// refused.
+// launchLine prints the command that starts a suitable server of this kind.
 func (d *doctor) launchLine() {
 	launch := backends[d.config.Sampler.Backend].launch
 	if launch == nil {
 		return
 	}
 	model := cmp.Or(d.tools.model, "MODEL")
-	d.print("  a server that can do all that a run needs is started by\n  %s", strings.ReplaceAll(launch(d.config, model), "\n", "\n  "))
+	command := strings.ReplaceAll(launch(d.config, model), "\n", "\n  ")
+	d.print("  start a server that meets the requirements with\n  %s", command)
 }
 
 func fileExists(path string) bool {

@@ -45,9 +45,13 @@ func (cmd *serveCmd) Run(ctx context.Context, out *console) error {
 	defer family.Close()
 	listener, err := net.Listen("tcp", cmd.Addr)
 	if err != nil {
-		return &config.Error{Place: "--addr " + cmd.Addr, Msg: err.Error(), Hint: "choose a free port, or 127.0.0.1:0 for any"}
+		return &config.Error{Place: "--addr " + cmd.Addr, Msg: err.Error(),
+			Hint: "choose a free port, or 127.0.0.1:0 for any"}
 	}
-	server := &http.Server{Handler: webshop.NewHandler(family.(*webshop.Family)), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
+	server := &http.Server{
+		Handler:           webshop.NewHandler(family.(*webshop.Family)),
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+	}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
 	out.note("webshop listens on http://%s (AgentGym's protocol); Ctrl-C ends it", listener.Addr())
@@ -56,7 +60,8 @@ func (cmd *serveCmd) Run(ctx context.Context, out *console) error {
 		return fmt.Errorf("serve webshop: %w", err)
 	case <-ctx.Done():
 	}
-	stop, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), 5*time.Second, errors.New("requests did not end within 5s"))
+	stop, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), 5*time.Second,
+		errors.New("requests did not end within 5s"))
 	defer cancel()
 	return server.Shutdown(stop)
 }

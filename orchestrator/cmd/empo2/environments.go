@@ -25,8 +25,8 @@ var families = map[string]func(context.Context, config.Config, zerolog.Logger) (
 	"ors":          openORS,
 }
 
-// openFamily opens the environment that the configuration names. That it
-// cannot be opened is a fault of the set-up.
+// openFamily opens the environment that the configuration names. If it fails,
+// the error is a setupError, except for mistakes in the configuration.
 func openFamily(ctx context.Context, c config.Config, log zerolog.Logger) (envs.Family, error) {
 	family, err := families[c.Env.Name](ctx, c, log)
 	var fault *config.Error
@@ -80,7 +80,7 @@ func openWebShop(ctx context.Context, c config.Config, _ zerolog.Logger) (envs.F
 	})
 }
 
-// describeEnv says what a run trains on, in a few words.
+// describeEnv describes the environment and the groups of a run.
 func describeEnv(c config.Config) string {
 	what := c.Env.Name
 	if what == "vault" {

@@ -86,7 +86,7 @@ type processTB struct {
 func (p *processTB) Helper()          {}
 func (p *processTB) Cleanup(f func()) { p.cleanups = append(p.cleanups, f) }
 
-// fakePython stands in for the interpreter of the trainer's environment.
+// fakePython acts as the interpreter of the trainer's environment.
 func fakePython() {
 	if err := runFakePython(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "fake python:", err)
@@ -110,7 +110,8 @@ func runFakePython(args []string) error {
 func serveFakeTrainer(args []string) error {
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
 	root, model := flags.String("root", "", ""), flags.String("model", "", "")
-	for _, ignored := range []string{"host", "port", "seed", "threads", "dtype", "device", "formats"} {
+	for _, ignored := range []string{"host", "port", "seed", "threads", "dtype", "quantize", "device", "formats",
+		"micro-batch-tokens"} {
 		flags.String(ignored, "", "")
 	}
 	if err := flags.Parse(args); err != nil {

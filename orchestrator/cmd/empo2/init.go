@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/inspect"
@@ -16,12 +17,12 @@ import (
 )
 
 type initCmd struct {
-	Model     string   `required:"" placeholder:"DIR|GGUF" help:"Folder in Hugging Face format; with --algorithm adapt also a GGUF file."`
+	Model     string   `required:"" placeholder:"DIR|GGUF" help:"Hugging Face folder, or a GGUF file (adapt only)."`
 	Env       string   `default:"vault" placeholder:"NAME" help:"Environment, as in env.name."`
 	Backend   string   `placeholder:"NAME" help:"Server, as in sampler.backend. Default: vllm with a GPU, else llamacpp."`
 	Algorithm string   `default:"empo2" placeholder:"NAME" help:"empo2, grpo (no memory) or adapt (no training)."`
 	Set       []string `sep:"none" placeholder:"KEY=VALUE" help:"Further key to write. Repeatable."`
-	Output    string   `short:"o" default:"config.toml" placeholder:"FILE" help:"File to write."`
+	Output    string   `short:"o" default:"config.toml" placeholder:"FILE" help:"File to write. Default: config.toml."`
 	Force     bool     `help:"Replace the file if it exists."`
 
 	Probe inspect.Probe `kong:"-"` // tests replace it
@@ -65,7 +66,7 @@ func (cmd *initCmd) Run(out *console) error {
 	return nil
 }
 
-// check refuses names that do not exist and a file that exists.
+// check returns an error for unknown names and for a file that exists.
 func (cmd *initCmd) check() error {
 	for _, f := range []struct {
 		flag, value string
@@ -80,14 +81,70 @@ func (cmd *initCmd) check() error {
 				Hint: "one of " + strings.TrimSuffix(strings.Join(f.valid, ", "), ", ")}
 		}
 	}
-	if _, err := os.Lstat(cmd.Output); !cmd.Force && !errors.Is(err, fs.ErrNotExist) {
-		return &config.Error{Place: cmd.Output, Msg: "the file exists already",
-			Hint: "choose another with -o FILE, or replace it with --force"}
+	if cmd.Model == "" {
+		return &config.Error{Place: "--model", Msg: "is empty", Hint: "name a model's folder or a GGUF file"}
+	}
+	if !utf8.ValidString(cmd.Model) {
+		return &config.Error{Place: "--model", Msg: fmt.Sprintf("%q is not UTF-8, as config.toml must be", cmd.Model),
+			Hint: "rename the folder, or make a symbolic link with another name"}
+	}
+	if cmd.Backend == "openai" && cmd.Algorithm != "adapt" {
+		return &config.Error{Place: "--backend openai", Msg: "an OpenAI-compatible endpoint takes no adapters, so " +
+			"nothing can be trained", Hint: "add --algorithm adapt, which learns tips without training, or name " +
+			"another backend"}
+	}
+	if err := cmd.checkSets(); err != nil {
+		return err
+	}
+	return cmd.checkOutput()
+}
+
+// checkSets refuses the keys that have a flag of their own: other keys follow
+// from them.
+func (cmd *initCmd) checkSets() error {
+	flags := map[string]string{
+		"model.path": "--model", "env.name": "--env", "sampler.backend": "--backend", "algorithm.name": "--algorithm",
+	}
+	for _, set := range cmd.Set {
+		key, value, err := config.ParseSet(set)
+		if err != nil {
+			return err
+		}
+		if flag := flags[key]; flag != "" {
+			return &config.Error{Place: "--set " + set, Msg: "other values follow from this one",
+				Hint: "give it as " + flag}
+		}
+		if name := strings.Trim(value, `"`); key == "profile" && !slices.Contains(config.Profiles(), name) {
+			return &config.Error{Place: "--set " + set, Msg: fmt.Sprintf("unknown profile %q", name),
+				Hint: "one of " + strings.Join(config.Profiles(), ", ")}
+		}
 	}
 	return nil
 }
 
-// A subject is what init writes a configuration for.
+// checkOutput refuses a place where the file cannot be written or would replace
+// another.
+func (cmd *initCmd) checkOutput() error {
+	const other = "choose another with -o FILE"
+	fault := func(msg, hint string) error { return &config.Error{Place: "-o " + cmd.Output, Msg: msg, Hint: hint} }
+	if cmd.Output == "" {
+		return fault("is empty", other)
+	}
+	info, err := os.Stat(cmd.Output)
+	if err == nil && !info.Mode().IsRegular() {
+		return fault("is not a file", other)
+	}
+	if _, err := os.Lstat(cmd.Output); !cmd.Force && !errors.Is(err, fs.ErrNotExist) && err == nil {
+		return fault("the file exists already", other+", or replace it with --force")
+	}
+	dir := filepath.Dir(cmd.Output)
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return fault("there is no folder "+dir, "make it first, or "+other)
+	}
+	return nil
+}
+
+// A subject is the model, machine and backend that a configuration is for.
 type subject struct {
 	model   inspect.Model
 	gguf    *llamacpp.Info // nil: the model is a folder
@@ -95,7 +152,7 @@ type subject struct {
 	backend string
 }
 
-// inspect looks at model and machine, and chooses the backend.
+// inspect examines model and machine, and chooses the backend.
 func (cmd *initCmd) inspect() (s subject, err error) {
 	s.machine = cmd.Probe.Machine()
 	s.backend = cmd.Backend
@@ -111,12 +168,18 @@ func (cmd *initCmd) inspect() (s subject, err error) {
 		return s, cmd.inspectGGUF(&s)
 	}
 	if s.model, err = inspect.Folder(cmd.Model); err != nil {
-		return s, modelFault(err)
+		return s, modelFault("--model", err)
 	}
-	return s, checkConversion(s)
+	if err := checkQuantised(s, cmd.Algorithm); err != nil {
+		return s, err
+	}
+	ownFile := slices.ContainsFunc(cmd.Set, func(set string) bool {
+		return strings.HasPrefix(set, "sampler.llamacpp.gguf=")
+	})
+	return s, checkConversion(s, ownFile)
 }
 
-// inspectGGUF accepts a file that is served and not trained.
+// inspectGGUF reads a GGUF file. It can be served but not trained.
 func (cmd *initCmd) inspectGGUF(s *subject) error {
 	path, err := filepath.Abs(cmd.Model)
 	if err != nil {
@@ -124,7 +187,7 @@ func (cmd *initCmd) inspectGGUF(s *subject) error {
 	}
 	info, err := llamacpp.Inspect(path)
 	if err != nil {
-		return modelFault(err)
+		return modelFault("--model", err)
 	}
 	switch {
 	case cmd.Algorithm != "adapt":
@@ -137,15 +200,16 @@ func (cmd *initCmd) inspectGGUF(s *subject) error {
 			Hint: "leave --backend out"}
 	}
 	s.gguf = &info
-	s.model = inspect.Model{Path: path, Architecture: info.Architecture, Context: info.Context,
-		Parameters: info.Parameters,
-		Dtype:      info.Quantisation, ChatTemplate: info.ChatTemplate}
+	s.model = inspect.Model{
+		Path: path, Architecture: info.Architecture, Context: info.Context, Parameters: info.Parameters,
+		Dtype: info.Quantisation, ChatTemplate: info.ChatTemplate,
+	}
 	return nil
 }
 
-// isGGUF tells a GGUF file by its name or its first bytes.
+// isGGUF recognises a GGUF file by its name or its first bytes.
 func isGGUF(path string) bool {
-	if info, err := os.Stat(path); err != nil || info.IsDir() {
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
 		return false
 	}
 	if strings.HasSuffix(path, ".gguf") {
@@ -165,25 +229,48 @@ func isGGUF(path string) bool {
 // (empo2_trainer/model_dir.py).
 var convertible = []string{"qwen2", "qwen3", "llama"}
 
-// checkConversion refuses a backend that needs GGUF for a model that cannot be
-// converted.
-func checkConversion(s subject) error {
-	needs := s.backend == "llamacpp" || s.backend == "ollama"
-	if !needs || slices.Contains(convertible, s.model.Architecture) {
+// checkQuantised refuses to train quantised weights.
+func checkQuantised(s subject, algorithm string) error {
+	if s.model.Quantisation == "" || algorithm == "adapt" {
 		return nil
 	}
-	return &config.Error{Place: "--model " + s.model.Path, Hint: "use --backend vllm or --backend sglang",
-		Msg: fmt.Sprintf("%s needs the model as GGUF, and %q cannot be converted (%s can)", s.backend,
-			s.model.Architecture, strings.Join(convertible, ", "))}
+	return &config.Error{Place: "--model " + s.model.Path,
+		Msg: fmt.Sprintf("the weights are quantised (%s), and the trainer needs them in bfloat16 or float32",
+			s.model.Quantisation),
+		Hint: "name the folder of the original model; --algorithm adapt with --backend vllm learns tips without training"}
 }
 
-// modelFault makes a fault of --model a fault of the command line.
-func modelFault(err error) error {
+// checkConversion returns an error if the backend needs GGUF and the model
+// cannot be converted (empo2_trainer/model_dir.py, check_convertible). ownFile: the user
+// has converted it.
+func checkConversion(s subject, ownFile bool) error {
+	if s.backend != "llamacpp" && s.backend != "ollama" {
+		return nil
+	}
+	m, why, hint := s.model, "", "use --backend vllm or --backend sglang"
+	switch {
+	case !slices.Contains(convertible, m.Architecture):
+		why = fmt.Sprintf("%q cannot be converted (%s can)", m.Architecture, strings.Join(convertible, ", "))
+	case m.Quantisation != "":
+		why = fmt.Sprintf("quantised weights (%s) cannot be converted", m.Quantisation)
+	case m.RopeScaling != "" && !ownFile:
+		why = fmt.Sprintf("rope scaling of type %q cannot be converted", m.RopeScaling)
+		hint += ", or name a converted file: --set sampler.llamacpp.gguf=FILE"
+	default:
+		return nil
+	}
+	return &config.Error{Place: "--model " + m.Path, Hint: hint,
+		Msg: fmt.Sprintf("%s needs the model as GGUF, and %s", s.backend, why)}
+}
+
+// modelFault turns an error about the model into one about the flag or key that
+// names it.
+func modelFault(place string, err error) error {
 	msg, hint, _ := strings.Cut(err.Error(), "\n  hint: ")
-	return &config.Error{Place: "--model", Msg: msg, Hint: hint}
+	return &config.Error{Place: place, Msg: msg, Hint: hint}
 }
 
-// explain tells the user of init how to add a key that is missing.
+// explain adds the hint how to set a key that is missing.
 func explain(err error) error {
 	var fault *config.Error
 	if !errors.As(err, &fault) || !strings.Contains(fault.Msg, "is empty") {
@@ -193,10 +280,15 @@ func explain(err error) error {
 	return &config.Error{Place: key, Msg: fault.Msg, Hint: fmt.Sprintf("add --set %s=VALUE (%s)", key, fault.Hint)}
 }
 
-// save writes the file as a whole or not at all.
+// save writes the file atomically.
 func (cmd *initCmd) save(text string) error {
-	return writeFile(cmd.Output, func(w io.Writer) error {
+	err := writeFile(cmd.Output, func(w io.Writer) error {
 		_, err := io.WriteString(w, text)
 		return err
 	})
+	if err != nil {
+		return &config.Error{Place: "-o " + cmd.Output, Msg: "cannot be written: " + err.Error(),
+			Hint: "choose a writable place with -o FILE"}
+	}
+	return nil
 }

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/empo2/empo2/orchestrator/config"
 )
@@ -35,14 +37,14 @@ func (p *planner) set(key, value, why string) {
 	p.choices = append(p.choices, choice{key, value, why})
 }
 
-// choose decides on everything.
+// choose makes all choices.
 func (p *planner) choose() {
 	p.chooseProfile()
-	p.set("model.path", strconv.Quote(p.model.Path), p.describeModel())
-	p.set("run.name", strconv.Quote(p.runName()), "model, environment and algorithm: each run needs a name of its own")
+	p.set("model.path", config.Quote(p.model.Path), p.describeModel())
+	p.set("run.name", config.Quote(p.runName()), "model, environment and algorithm; each run needs its own name")
 	p.chooseEnvironment()
 	if p.algorithm != "empo2" {
-		p.set("algorithm.name", strconv.Quote(p.algorithm), "given with --algorithm")
+		p.set("algorithm.name", config.Quote(p.algorithm), "given with --algorithm")
 	}
 	p.chooseOptimizer()
 	p.chooseSampler()
@@ -51,12 +53,26 @@ func (p *planner) choose() {
 // runName is, for example, "SmolLM2-135M-vault-empo2".
 func (p *planner) runName() string {
 	model := strings.TrimSuffix(filepath.Base(p.model.Path), ".gguf")
-	return strings.Join([]string{model, p.env, p.algorithm}, "-")
+	model = strings.Trim(notInNames.ReplaceAllString(model, "-"), "-")
+	return strings.TrimPrefix(strings.Join([]string{model, p.env, p.algorithm}, "-"), "-")
+}
+
+// notInNames is what a folder's name should not hold: it appears in commands.
+var notInNames = regexp.MustCompile(`[^\pL\pN._-]+`)
+
+// oneLine is a text for a comment, without the line breaks that would end it.
+func oneLine(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, text)
 }
 
 const gigabyte = 1e9
 
-// chooseProfile goes by the hardware.
+// chooseProfile chooses the profile by the memory of the first GPU.
 func (p *planner) chooseProfile() {
 	gpus := p.machine.GPUs
 	if len(gpus) == 0 {
@@ -78,20 +94,20 @@ func (p *planner) chooseProfile() {
 	}
 }
 
-// chooseEnvironment takes the paper's prompts where there are some, and an easy
-// vault.
+// chooseEnvironment chooses the paper's prompts if the environment has some, and
+// an easy vault.
 func (p *planner) chooseEnvironment() {
 	if p.env != "vault" {
-		p.set("env.name", strconv.Quote(p.env), "given with --env")
+		p.set("env.name", config.Quote(p.env), "given with --env")
 	}
 	switch p.env {
 	case "vault":
-		p.set("env.name", strconv.Quote(p.env), "built in: it needs no data and no other program")
+		p.set("env.name", config.Quote(p.env), "built in: it needs no data and no other program")
 		why := "an easy game, because the model has never seen it"
 		p.set("env.vault.doors", "2", why)
 		p.set("env.vault.levers", "4", why)
 		p.set("env.vault.score", `"partial"`,
-			"each opened door counts, so that there is something to learn from at once")
+			"each opened door counts, so the first episodes already teach something")
 	case "scienceworld":
 		p.set("prompt.template", `"recipe"`, "the paper's prompts for ScienceWorld")
 	case "webshop":
@@ -100,8 +116,8 @@ func (p *planner) chooseEnvironment() {
 	}
 }
 
-// chooseOptimizer scales the learning rate with the model: small models need
-// more.
+// chooseOptimizer chooses the learning rate by the size of the model. Small
+// models need a larger one.
 func (p *planner) chooseOptimizer() {
 	if !p.trains() {
 		return
@@ -130,7 +146,7 @@ func (p *planner) chooseSampler() {
 		why = "given with --backend"
 	}
 	p.chooseConcurrency()
-	p.set("sampler.backend", strconv.Quote(p.backend), why)
+	p.set("sampler.backend", config.Quote(p.backend), why)
 	if p.backend != "openai" && !p.model.ChatTemplate {
 		p.set("sampler.template", `"chatml"`,
 			"the tokenizer has no chat template; choose the one that the model was trained with, if any")
@@ -146,30 +162,31 @@ func (p *planner) chooseSampler() {
 	}
 }
 
-// serversAtOnce are the llama-servers that run while a version replaces another:
-// the base model's, the old version's and the new one's.
-const serversAtOnce = 3
+// llamaServers is how many llama-servers run while a version replaces another:
+// those of the base model, the old version and the new one.
+const llamaServers = 3
 
-// chooseConcurrency lets the caches of llama-server fit into the memory.
+// chooseConcurrency chooses a concurrency for which the caches of llama-server
+// fit into the memory.
 func (p *planner) chooseConcurrency() {
 	perToken := 4 * p.model.CacheValues // float32
 	if p.backend != "llamacpp" || perToken == 0 || p.machine.Memory == 0 {
 		return
 	}
 	tokens := p.contextTokens()
-	perEpisode := int64(tokens) * perToken * serversAtOnce
+	perEpisode := int64(tokens) * perToken * llamaServers
 	n := max(1, min(8, p.cacheMemory()/perEpisode))
 	p.set("rollout.concurrency", strconv.FormatInt(n, 10),
 		fmt.Sprintf("%d episodes × %d tokens × %d kB of float32 cache × %d servers = %.1f GB of %.1f GB",
-			n, tokens, perToken/1000, serversAtOnce, float64(n*perEpisode)/gigabyte, float64(p.machine.Memory)/gigabyte))
+			n, tokens, perToken/1000, llamaServers, float64(n*perEpisode)/gigabyte, float64(p.machine.Memory)/gigabyte))
 	if p.cacheMemory() < perEpisode {
 		p.notes = append(p.notes, fmt.Sprintf("the model needs about %.0f GB of memory; this machine has %.0f GB",
 			float64(p.machine.Memory-p.cacheMemory()+perEpisode)/gigabyte, float64(p.machine.Memory)/gigabyte))
 	}
 }
 
-// contextTokens is the length of an episode under the profile, within the
-// model's limit.
+// contextTokens returns the length of an episode under the profile, limited by
+// the model's context.
 func (p *planner) contextTokens() int {
 	c, err := config.Source{Profile: p.profile}.Load()
 	if err != nil {
@@ -178,9 +195,9 @@ func (p *planner) contextTokens() int {
 	return c.ContextTokens(p.model.Context)
 }
 
-// cacheMemory is half of what is left beside the weights, in bytes: the trainer
-// and the servers, which share theirs, hold 4 bytes a parameter each. The other
-// half is for the trainer's activations.
+// cacheMemory returns the bytes for the caches: half of the memory that the
+// weights leave. The other half is for the trainer's activations. The trainer has
+// 4 bytes of weights per parameter, and so have the servers together.
 func (p *planner) cacheMemory() int64 {
 	copies := int64(1)
 	if p.trains() {
@@ -189,7 +206,7 @@ func (p *planner) cacheMemory() int64 {
 	return max(0, (p.machine.Memory-2*gigabyte-copies*4*p.model.Parameters)/2)
 }
 
-// add takes the user's own keys, which replace those chosen before.
+// add adds the user's own keys. They replace choices for the same key.
 func (p *planner) add(sets []string) error {
 	for _, set := range sets {
 		key, value, err := config.ParseSet(set)
@@ -214,9 +231,9 @@ func (p *planner) add(sets []string) error {
 	return nil
 }
 
-// write writes the file: the tables in the order of their first key.
+// write writes the file. Tables are in the order of their first key.
 func (p *planner) write(w io.Writer) {
-	fmt.Fprintf(w, "# Written by empo2 init for %s on this machine: %s.\n", filepath.Base(p.model.Path),
+	fmt.Fprintf(w, "# Written by empo2 init for %s on this machine: %s.\n", oneLine(filepath.Base(p.model.Path)),
 		p.describeMachine())
 	fmt.Fprintf(w,
 		"# All other keys have the profile's values or their defaults: empo2 config shows them with their meaning.\n\n")
@@ -234,7 +251,7 @@ func (p *planner) write(w io.Writer) {
 		fmt.Fprintf(w, "\n[%s]\n", table)
 		for _, c := range byTable[table] {
 			if c.why != "" {
-				fmt.Fprintf(w, "# %s\n", c.why)
+				fmt.Fprintf(w, "# %s\n", oneLine(c.why))
 			}
 			fmt.Fprintf(w, "%s = %s\n", c.key[len(table)+1:], c.value)
 		}

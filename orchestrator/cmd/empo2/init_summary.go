@@ -9,20 +9,24 @@ import (
 	"github.com/empo2/empo2/orchestrator/inspect"
 )
 
-// summary says in a few lines what was found, what was chosen, and what comes
-// next.
+// summary prints what was found, what was chosen, and the next commands.
 func (p *planner) summary(out *console, c config.Config, file string) {
-	out.print("model    %s: %s", filepath.Base(p.model.Path), p.describeModel())
+	out.print("model    %s: %s", oneLine(filepath.Base(p.model.Path)), p.describeModel())
 	out.print("machine  %s", p.describeMachine())
-	out.print("plan     %s on %s with %s, profile %s: %d groups of %d episodes per step, %d at the same time, %d tokens each",
+	out.print("plan     %s on %s with %s, profile %s: "+
+		"%d groups of %d episodes per step, %d at the same time, %d tokens each",
 		c.Algorithm.Name, c.Env.Name, c.Sampler.Backend, c.Profile, c.Algorithm.Groups, c.Algorithm.GroupSize,
 		c.Rollout.Concurrency, c.ContextTokens(p.model.Context))
+	if n := p.model.Context; n > 0 && n < c.EpisodeTokens() && p.env != "vault" { // a vault is short
+		p.notes = append(p.notes, fmt.Sprintf("the longest episode may need %d tokens, and the model's context is %d: "+
+			"lower rollout.max_turns if episodes are cut", c.EpisodeTokens(), n))
+	}
 	for _, note := range p.notes {
 		out.print("note     %s", note)
 	}
 	command := ""
 	if file != "config.toml" {
-		command = " -c " + file
+		command = " -c " + shellWord(file)
 	}
 	out.print("written  %s, with the reason for each value", file)
 	out.print("next     empo2 doctor%s, then empo2 run%s", command, command)
@@ -72,4 +76,12 @@ func describeGPU(g inspect.GPU) string {
 		return g.Name
 	}
 	return fmt.Sprintf("%s with %.1f GB", g.Name, float64(g.Memory)/gigabyte)
+}
+
+// shellWord quotes a file's name for a command to copy, if it needs quotes.
+func shellWord(name string) string {
+	if notInNames.MatchString(strings.ReplaceAll(name, "/", "")) {
+		return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
+	}
+	return name
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/empo2/empo2/orchestrator/inspect"
 )
 
-// modelFolder is a folder as a download leaves it, with a header that announces
-// so many parameters and no weights behind it.
+// modelFolder writes a model folder like that of a download. The header of its
+// weights file states the number of parameters. The weights are missing.
 func modelFolder(t *testing.T, name, architecture string, parameters int64) string {
 	t.Helper()
 	header := fmt.Sprintf(`{"w": {"dtype": "BF16", "shape": [%d], "data_offsets": [0, 4]}}`, parameters)
@@ -25,8 +25,8 @@ func modelFolder(t *testing.T, name, architecture string, parameters int64) stri
 		t.Fatal(err)
 	}
 	for file, text := range map[string]string{
-		"config.json": fmt.Sprintf(`{"model_type": %q, "dtype": "bfloat16", "max_position_embeddings": 32768, "num_hidden_layers": 30,
-			"hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3}`, architecture),
+		"config.json": fmt.Sprintf(`{"model_type": %q, "dtype": "bfloat16", "max_position_embeddings": 32768,
+			"num_hidden_layers": 30, "hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3}`, architecture),
 		"tokenizer.json":        "{}",
 		"tokenizer_config.json": `{"chat_template": "{{ messages }}"}`,
 		"model.safetensors":     string(binary.LittleEndian.AppendUint64(nil, uint64(len(header)))) + header + "1234",
@@ -38,7 +38,7 @@ func modelFolder(t *testing.T, name, architecture string, parameters int64) stri
 	return dir
 }
 
-// ggufFile is a model of llama with one tensor, cut at the end.
+// ggufFile writes the file of a llama model with one tensor, without its data.
 func ggufFile(t *testing.T, version uint32, cut int) string {
 	t.Helper()
 	order := binary.LittleEndian
@@ -61,7 +61,7 @@ func ggufFile(t *testing.T, version uint32, cut int) string {
 	return path
 }
 
-// probe is a machine of 24 GB with these lines of nvidia-smi.
+// probe is a machine with 24 GB. nvidia-smi prints the given lines.
 func probe(t *testing.T, smi string) inspect.Probe {
 	t.Helper()
 	root := t.TempDir()
@@ -80,8 +80,8 @@ func probe(t *testing.T, smi string) inspect.Probe {
 	}}
 }
 
-// initialize runs empo2 init and returns the file, its configuration and what was
-// printed.
+// initialize runs empo2 init. It returns the file, its configuration and the
+// output.
 func initialize(t *testing.T, cmd initCmd, gpu bool) (text string, c config.Config, printed string) {
 	t.Helper()
 	cmd.Output = filepath.Join(t.TempDir(), "config.toml")
@@ -102,7 +102,7 @@ func initialize(t *testing.T, cmd initCmd, gpu bool) (text string, c config.Conf
 	return string(written), c, out.String()
 }
 
-// What init writes is accepted, fits the machine, and gives a reason for each key.
+// The new file is valid, fits the machine, and gives a reason for each key.
 func TestInitFitsTheMachine(t *testing.T) {
 	small, large := modelFolder(t, "Small-135M", "llama", 135e6), modelFolder(t, "Large-7B", "qwen2", 76e8)
 	f := func(model, smi string, want config.Config) {
@@ -136,8 +136,8 @@ func TestInitFitsTheMachine(t *testing.T) {
 		1e-5, 64))
 }
 
-// A model that does not fit is written down with a warning, and what the chat
-// template needs is set.
+// init warns if the model does not fit, and sets the arguments that the chat
+// template needs.
 func TestInitNotes(t *testing.T) {
 	large := modelFolder(t, "Large-7B", "qwen2", 76e8)
 	_, c, printed := initialize(t, initCmd{Model: large, Env: "vault", Algorithm: "grpo", Probe: probe(t, "")}, false)
@@ -166,8 +166,8 @@ func TestInitNotes(t *testing.T) {
 	}
 }
 
-// A GGUF file alone is enough if nothing is trained; keys of the user replace
-// those that were chosen.
+// Without training, a GGUF file is enough. The user's keys replace the chosen
+// ones.
 func TestInitWithAFileAndKeys(t *testing.T) {
 	file := ggufFile(t, 3, 0)
 	_, c, printed := initialize(t, initCmd{Model: file, Env: "remote", Algorithm: "adapt", Probe: probe(t, ""),
@@ -181,8 +181,8 @@ func TestInitWithAFileAndKeys(t *testing.T) {
 	}
 }
 
-// What init cannot write a configuration for is refused with the remedy.
-func TestInitRefuses(t *testing.T) {
+// If init cannot write a configuration, the error has a hint.
+func TestInitErrors(t *testing.T) {
 	good, output := modelFolder(t, "m", "llama", 1e8), filepath.Join(t.TempDir(), "config.toml")
 	f := func(cmd initCmd, says ...string) {
 		t.Helper()
@@ -222,9 +222,13 @@ func TestInitRefuses(t *testing.T) {
 	f(initCmd{Model: good, Set: []string{"run.stepz=3"}}, `nearest valid key is "run.steps"`)
 	f(initCmd{Model: good, Set: []string{"rollout.max_steps=3"}}, "rollout.max_steps is now rollout.max_turns")
 	f(initCmd{Model: good, Set: []string{"profile=none"}}, `unknown profile "none"`)
+	f(initCmd{Model: good, Set: []string{"env.name=remote"}}, "give it as --env")
+	f(initCmd{Model: good, Backend: "openai"}, "--backend openai", "--algorithm adapt")
+	f(initCmd{Model: ""}, "--model: is empty")
+	f(initCmd{Model: "\xff"}, "is not UTF-8")
 	f(initCmd{Model: t.TempDir()}, "no config.json")
-	f(initCmd{Model: filepath.Join(good, "none")}, "no such folder")
-	f(initCmd{Model: filepath.Join(good, "config.json")}, "not a folder")
+	f(initCmd{Model: filepath.Join(good, "none")}, "no such file or folder")
+	f(initCmd{Model: filepath.Join(good, "config.json")}, "neither a folder nor a GGUF file")
 	f(initCmd{Model: modelFolder(t, "g", "gemma3", 1e8)}, "gemma3", "--backend vllm")
 	f(initCmd{Model: ggufFile(t, 3, 0)}, "the trainer cannot load it", "Hugging Face format", "--algorithm adapt")
 	f(initCmd{Model: ggufFile(t, 3, 0), Algorithm: "adapt", Backend: "vllm"}, "only llamacpp serves a GGUF file")
@@ -243,7 +247,87 @@ func TestInitRefuses(t *testing.T) {
 	f(initCmd{Model: good, Output: other}, "exists already", "--force")
 }
 
-func TestInitReplacesAFileOnlyByForce(t *testing.T) {
+// A model that the trainer or the server could not load is refused before the
+// first run.
+func TestInitRefusesModelsThatCannotRun(t *testing.T) {
+	f := func(config, backend, algorithm, says string) {
+		t.Helper()
+		dir := modelFolder(t, "m", "llama", 1e8)
+		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		cmd := initCmd{Model: dir, Env: "vault", Backend: backend, Algorithm: algorithm, Probe: probe(t, ""),
+			Output: filepath.Join(t.TempDir(), "c.toml")}
+		err := cmd.Run(&console{out: &bytes.Buffer{}, err: &bytes.Buffer{}})
+		if says == "" && err != nil || says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
+			t.Errorf("%s with %s: %v, want %q", config, backend, err, says)
+		}
+	}
+	quantised := `{"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}`
+	f(quantised, "vllm", "empo2", "the weights are quantised (gptq)")
+	f(quantised, "vllm", "adapt", "")
+	f(quantised, "llamacpp", "adapt", "quantised weights (gptq) cannot be converted")
+	scaled := `{"model_type": "llama", "rope_scaling": {"rope_type": "llama3"}}`
+	f(scaled, "llamacpp", "empo2", "--set sampler.llamacpp.gguf=FILE")
+	f(scaled, "vllm", "empo2", "")
+	f(`{"model_type": "bert", "architectures": ["BertForMaskedLM"]}`, "vllm", "empo2", "not a language model")
+}
+
+// run refuses what init refuses, before anything is installed or converted.
+func TestRunChecksTheModel(t *testing.T) {
+	dir := modelFolder(t, "m", "llama", 1e8)
+	c, err := config.Source{Profile: "cpu", Sets: []string{"model.path=" + dir}}.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := checkModels(c); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "tokenizer.json")); err != nil {
+		t.Fatal(err)
+	}
+	var fault *config.Error
+	if err := checkModels(c); !errors.As(err, &fault) || fault.Place != "model.path" ||
+		!strings.Contains(err.Error(), "it has no tokenizer.json") {
+		t.Errorf("%v", err)
+	}
+}
+
+// The place of the file is checked before anything is inspected.
+func TestInitChecksWhereItWrites(t *testing.T) {
+	model, dir := modelFolder(t, "m", "llama", 1e8), t.TempDir()
+	f := func(output, says string) {
+		t.Helper()
+		cmd := initCmd{Model: model, Env: "vault", Algorithm: "empo2", Output: output, Force: true, Probe: probe(t, "")}
+		var fault *config.Error
+		if err := cmd.Run(&console{out: &bytes.Buffer{}, err: &bytes.Buffer{}}); !errors.As(err, &fault) ||
+			!strings.Contains(err.Error(), says) || fault.Hint == "" {
+			t.Errorf("-o %s: %v, want %q", output, err, says)
+		}
+	}
+	f("", "is empty")
+	f(dir, "is not a file")
+	f(filepath.Join(dir, "none", "c.toml"), "there is no folder")
+}
+
+// Names with signs that mean something to TOML, a shell or a comment.
+func TestInitWithUnusualNames(t *testing.T) {
+	for _, name := range []string{"a b#c?d~é %s \"q\"", "two\nlines", "it's", `back\slash[1]`} {
+		model := modelFolder(t, name, "llama", 1e8)
+		_, c, _ := initialize(t, initCmd{Model: model, Env: "vault", Algorithm: "empo2", Probe: probe(t, "")}, false)
+		if c.Model.Path != model || !regexp.MustCompile(`^[\pL\pN._-]+$`).MatchString(c.Run.Name) {
+			t.Errorf("%q: path %q, name %q", name, c.Model.Path, c.Run.Name)
+		}
+	}
+	if word := shellWord("it's here.toml"); word != `'it'\''s here.toml'` {
+		t.Error(word)
+	}
+	if word := shellWord("/a/b-c.toml"); word != "/a/b-c.toml" {
+		t.Error(word)
+	}
+}
+
+func TestInitReplacesAFileOnlyWithForce(t *testing.T) {
 	output := filepath.Join(t.TempDir(), "c.toml")
 	if err := os.WriteFile(output, []byte("old"), 0o644); err != nil {
 		t.Fatal(err)

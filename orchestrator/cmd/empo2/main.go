@@ -1,5 +1,14 @@
 // Command empo2 trains LLM agents with memory-augmented reinforcement
 // learning (EMPO², arXiv 2602.23008) on the machine it runs on.
+//
+// Each command has a file: init.go, run.go, compare.go, doctor.go, memory.go,
+// prompt.go, env.go. This is the only package that imports implementations:
+//   - backends.go opens inference servers, by their name in config.toml;
+//   - environments.go opens environments, by their name in config.toml;
+//   - bank.go opens the memory of tips and its embedder;
+//   - trainer.go describes the trainer process;
+//   - setup.go finds or installs what these need;
+//   - openrun.go starts all of them and connects them to the training loop.
 package main
 
 import (
@@ -17,7 +26,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/inspect"
 )
 
-// The exit codes, as the help names them.
+// The exit codes. The help text explains them.
 const (
 	exitFailed      = 1
 	exitUsage       = 2
@@ -61,14 +70,14 @@ type cli struct {
 
 // common are the flags of every command that reads a configuration.
 type common struct {
-	Profile    string   `placeholder:"NAME" help:"Values for keys that no file sets: demo, cpu, gpu-24gb or gpu-80gb."`
+	Profile    string   `placeholder:"NAME" help:"Values for keys that no file sets: demo, cpu, gpu-24gb or gpu-80gb. Overrides the files' profile."`
 	ConfigFile []string `name:"config" short:"c" sep:"none" placeholder:"FILE" help:"Configuration file. Repeatable."`
 	Set        []string `sep:"none" placeholder:"KEY=VALUE" help:"Set a key, for example run.steps=20. Repeatable."`
 	Verbose    bool     `short:"v" help:"Log every event."`
 }
 
-// load reads the configuration with the flags' overrides; those in first come
-// before the user's.
+// load reads the configuration. The user's --set flags override the values in
+// first.
 func (c common) load(first ...string) (config.Config, error) {
 	paths := c.ConfigFile
 	if len(paths) == 0 && fileExists("config.toml") {
@@ -87,15 +96,16 @@ func main() {
 	os.Exit(execute(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// errUsage marks a fault in the command line.
+// errUsage marks a mistake in the command line.
 var errUsage = errors.New("usage")
 
 // execute runs one command and returns its exit code.
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var c cli
 	exited := -1
+	help := kong.HelpOptions{Compact: true, NoExpandSubcommands: true}
 	parser, err := kong.New(&c, kong.Name("empo2"), kong.Description(description), kong.Writers(stdout, stderr),
-		kong.Exit(func(code int) { exited = code }), kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
+		kong.Exit(func(code int) { exited = code }), kong.ConfigureHelp(help),
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&console{out: stdout, err: stderr}))
 	if err != nil {
 		fmt.Fprintln(stderr, "empo2:", err)
@@ -123,7 +133,7 @@ func conclude(ctx context.Context, err error, stderr io.Writer) int {
 	case err == nil:
 		return 0
 	case ctx.Err() != nil && (errors.Is(err, context.Cause(ctx)) || errors.Is(err, context.Canceled)):
-		fmt.Fprintln(stderr, "empo2: interrupted; everything finished is kept, the same command continues")
+		fmt.Fprintln(stderr, "empo2: interrupted; finished work is kept, and the same command continues")
 		return exitInterrupted
 	case errors.As(err, &configError), errors.Is(err, errUsage):
 		fmt.Fprintln(stderr, "empo2:", err)

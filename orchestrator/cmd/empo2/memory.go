@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator/config"
@@ -55,23 +58,34 @@ func (cmd *importCmd) Run(ctx context.Context, out *console) error {
 	if err != nil {
 		return err
 	}
-	return withMemory(ctx, c, func(b bank) error {
-		n, err := b.Import(ctx, os.Stdin)
+	in := bufio.NewReader(os.Stdin)
+	if _, err := in.Peek(1); errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: standard input is empty\n  hint: empo2 memory import < tips.jsonl", errUsage)
+	}
+	dir := filepath.Join(c.Run.Dir, c.Run.Name)
+	isNew, refused := !fileExists(dir), false
+	err = withMemory(ctx, c, func(b bank) error {
+		n, err := b.Import(ctx, in)
 		if err == nil {
-			out.note("%d tips added to %s/%s", n, c.Run.Dir, c.Run.Name)
+			out.note("%d tips added to %s", n, dir)
 		}
+		refused = err != nil
 		return err
 	})
+	if refused && isNew { // the folder was made for this import
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
 }
 
-// bank is what the commands need of the memory.
+// bank has the methods of the memory that the commands call.
 type bank interface {
 	Export(ctx context.Context, w io.Writer) error
 	Import(ctx context.Context, r io.Reader) (tips int, err error)
 	Recall(ctx context.Context, s memory.State) (memory.Recollection, error)
 }
 
-// withMemory opens the run's folder and its bank, and nothing else of it.
+// withMemory opens only the run's folder and its bank, and calls f.
 func withMemory(ctx context.Context, c config.Config, f func(bank) error) (err error) {
 	r := &run{}
 	defer func() { err = errors.Join(err, r.Close()) }()

@@ -24,7 +24,7 @@ type promptCmd struct {
 	Task   string   `default:"0" placeholder:"N|ID" help:"Number of the task in the split, or its id."`
 	Split  string   `default:"train" enum:"train,eval,test" help:"Tasks to choose from: train, eval or test."`
 	Action []string `sep:"none" placeholder:"TEXT" help:"Reply of the policy, to see the next prompt. Repeatable."`
-	Tip    []string `sep:"none" placeholder:"TEXT" help:"Tip to show. Repeatable. Default: from the run's memory, or an example."`
+	Tip    []string `sep:"none" placeholder:"TEXT" help:"Tip to show. Repeatable. Default: the memory's, or an example."`
 	Tokens bool     `help:"Print the token ids too. Starts the server."`
 	Write  string   `placeholder:"DIR" help:"Write the built-in templates to a folder, and show nothing."`
 }
@@ -80,7 +80,7 @@ func (cmd *promptCmd) Run(ctx context.Context, out *console) error {
 	return play.print(ctx, out, fmt.Sprintf("with %d tips (%s)", len(play.tips), play.source), true, template)
 }
 
-// writeTemplates writes every built-in template that is not there yet.
+// writeTemplates writes every built-in template. It replaces no file.
 func writeTemplates(dir string, out *console) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -92,7 +92,8 @@ func writeTemplates(dir string, out *console) error {
 		}
 		path := filepath.Join(dir, name+".tmpl")
 		if fileExists(path) {
-			return &config.Error{Place: "--write " + dir, Msg: path + " exists already", Hint: "choose another folder, or remove the file"}
+			return &config.Error{Place: "--write " + dir, Msg: path + " exists already",
+				Hint: "choose another folder, or remove the file"}
 		}
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			return err
@@ -102,7 +103,7 @@ func writeTemplates(dir string, out *console) error {
 	return nil
 }
 
-// A played task is a conversation in two renderings.
+// played is the conversation of an episode, with the tips in it.
 type played struct {
 	task     envs.Task
 	tips     []prompt.Tip
@@ -110,8 +111,10 @@ type played struct {
 	messages []chat.Message
 }
 
-// play takes the task's first turns with the actions that were given.
-func (cmd *promptCmd) play(ctx context.Context, c config.Config, family envs.Family, format prompt.Template) (*played, error) {
+// play plays the task's first turns with the actions of --action.
+func (cmd *promptCmd) play(
+	ctx context.Context, c config.Config, family envs.Family, format prompt.Template,
+) (*played, error) {
 	task, err := cmd.task(family)
 	if err != nil {
 		return nil, err
@@ -130,7 +133,7 @@ func (cmd *promptCmd) play(ctx context.Context, c config.Config, family envs.Fam
 		p.tips = append(p.tips, prompt.Tip{ID: int64(i + 1), Text: text})
 	}
 	if len(p.tips) == 0 {
-		if p.tips, p.source, err = recalledTips(ctx, c, task, o.State); err != nil {
+		if err = p.recall(ctx, c, o.State); err != nil {
 			return nil, err
 		}
 	}
@@ -140,7 +143,9 @@ func (cmd *promptCmd) play(ctx context.Context, c config.Config, family envs.Fam
 		if err != nil {
 			return nil, err
 		}
-		p.messages = append(p.messages, chat.Message{Role: chat.RoleAssistant, Spans: []chat.Span{{Kind: chat.ActionSpan, Text: written}}})
+		p.messages = append(p.messages, chat.Message{
+			Role: chat.RoleAssistant, Spans: []chat.Span{{Kind: chat.ActionSpan, Text: written}},
+		})
 		if step.Done() {
 			p.messages = append(p.messages, format.Request(task, step.Observation))
 			break
@@ -170,27 +175,29 @@ func (cmd *promptCmd) task(family envs.Family) (envs.Task, error) {
 	return tasks[n], nil
 }
 
-// recalledTips are those that the run's memory has for a state, or an example
-// if there is no run yet.
-func recalledTips(ctx context.Context, c config.Config, task envs.Task, state string) (tips []prompt.Tip, source string, err error) {
+// recall fills in the tips that the run's memory has for a state. If there are
+// none, it fills in an example.
+func (p *played) recall(ctx context.Context, c config.Config, state string) error {
 	dir := filepath.Join(c.Run.Dir, c.Run.Name)
 	if fileExists(filepath.Join(dir, "run.db")) && c.Algorithm.Name != "grpo" {
-		known, err := recallFrom(ctx, c, memory.State{Scope: task.Scope, Text: state})
+		known, err := recallFrom(ctx, c, memory.State{Scope: p.task.Scope, Text: state})
 		if err != nil && !errors.Is(err, ledger.ErrInUse) {
-			return nil, "", err
+			return err
 		}
 		for _, tip := range known.Tips {
-			tips = append(tips, prompt.Tip{ID: tip.ID, Text: tip.Text})
+			p.tips = append(p.tips, prompt.Tip{ID: tip.ID, Text: tip.Text})
 		}
-		source = "recalled by " + dir
+		p.source = "recalled by " + dir
 	}
-	if len(tips) == 0 {
-		tips, source = []prompt.Tip{{ID: 1, Text: "(what the policy wrote after an earlier episode)"}}, "an example"
+	if len(p.tips) == 0 {
+		p.tips = []prompt.Tip{{ID: 1, Text: "(what the policy wrote after an earlier episode)"}}
+		p.source = "an example"
 	}
-	return tips, source, nil
+	return nil
 }
 
-// recallFrom asks the memory of the run that c names, as it was configured.
+// recallFrom recalls tips from the memory of the run that c names. It uses the
+// configuration with which that run was trained.
 func recallFrom(ctx context.Context, c config.Config, state memory.State) (known memory.Recollection, err error) {
 	stored, err := storedConfig(ctx, c, nil)
 	if err != nil {
@@ -203,8 +210,8 @@ func recallFrom(ctx context.Context, c config.Config, state memory.State) (known
 	return known, err
 }
 
-// print shows one rendering: a heading for each message, its text as it is
-// tokenized, and the ids of the whole if there is a template.
+// print prints the conversation: a heading for each message, its text, and the
+// token ids of all messages if template is not nil.
 func (p *played) print(ctx context.Context, out *console, what string, tips bool, template *chat.Template) error {
 	messages := make([]chat.Message, len(p.messages))
 	for i, m := range p.messages {
@@ -228,8 +235,8 @@ func (p *played) print(ctx context.Context, out *console, what string, tips bool
 	return nil
 }
 
-// openScratch opens server and trainer in a folder that is removed when the
-// run is closed.
+// openScratch starts server and trainer in a temporary folder. Closing the run
+// removes the folder.
 func openScratch(ctx context.Context, c config.Config, out *console, log zerolog.Logger) (*run, error) {
 	t, err := setUp(ctx, c, out, log)
 	if err != nil {

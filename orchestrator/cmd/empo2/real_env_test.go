@@ -14,10 +14,10 @@ import (
 	"github.com/empo2/empo2/trainer_bridge/pyenv"
 )
 
-// One training step on real parts in real environments: nothing in the loop
-// knows which. The embedded policy knows nothing of them either, so that its
-// returns differ by the novelty bonus only, and its observations soon fill its
-// context of 2048 tokens.
+// One training step with the real trainer, server and environment. The embedded
+// policy was not trained for these environments. Its returns therefore differ
+// only by the novelty bonus, and the observations soon fill its context of 2048
+// tokens.
 func TestRealStepOnWebShop(t *testing.T) {
 	shop, err := filepath.Abs("../../../envs/webshop/testdata/shop")
 	if err != nil {
@@ -50,8 +50,8 @@ func TestRealStepOnScienceWorld(t *testing.T) {
 	}
 }
 
-// An environment behind HTTP, in another language.
-func TestRealStepOnAnEnvironmentOfOnesOwn(t *testing.T) {
+// The environment is the Python program scripts/example_env.py.
+func TestRealStepOnTheExampleEnvironment(t *testing.T) {
 	python := os.Getenv("EMPO2_PYTHON")
 	if python == "" {
 		t.Skip("NOT RUN: EMPO2_PYTHON names no Python; scripts/test sets it")
@@ -75,7 +75,7 @@ func TestRealStepOnAnEnvironmentOfOnesOwn(t *testing.T) {
 	}()
 	address := bufio.NewScanner(out)
 	if !address.Scan() {
-		t.Fatal("the server says no address")
+		t.Fatal("the server prints no address")
 	}
 	m := realStep(t, "remote", "env.remote.url="+address.Text(), "env.remote.train_tasks=4")
 	if m.Stops[rollout.StopTruncated]+m.Stops[rollout.StopTerminated] != m.Free.N+m.Tips.N {
@@ -84,8 +84,8 @@ func TestRealStepOnAnEnvironmentOfOnesOwn(t *testing.T) {
 }
 
 // realStep trains one step with the embedded policy, evaluates, and returns the
-// step's metrics. The group's mean as baseline (the paper's) turns the novelty
-// bonus of the episodes with tips into a gradient.
+// step's metrics. The baseline is the mean of the group, as in the paper, so the
+// novelty bonus of the episodes with tips gives a gradient.
 func realStep(t *testing.T, env string, sets ...string) orchestrator.StepMetrics {
 	t.Helper()
 	if os.Getenv("EMPO2_PYTHON") == "" {
@@ -95,8 +95,8 @@ func realStep(t *testing.T, env string, sets ...string) orchestrator.StepMetrics
 	t.Setenv("EMPO2_CACHE", filepath.Join(dir, "cache"))
 	t.Chdir(dir)
 	args := []string{"run", "--profile", "demo", "--json"}
-	for _, set := range append([]string{"env.name=" + env, "run.name=" + env, "run.steps=1", "algorithm.groups=2", "algorithm.group_size=4",
-		"algorithm.baseline=group", "eval.every=0", "eval.final_episodes=2"}, sets...) {
+	for _, set := range append([]string{"env.name=" + env, "run.name=" + env, "run.steps=1", "algorithm.groups=2",
+		"algorithm.group_size=4", "algorithm.baseline=group", "eval.every=0", "eval.final_episodes=2"}, sets...) {
 		args = append(args, "--set", set)
 	}
 	ctx := t.Context()

@@ -17,9 +17,9 @@ import (
 	"github.com/empo2/empo2/orchestrator"
 )
 
-// The whole loop on real parts: torch, llama-server and SQLite, with the
-// embedded policy. On the way the trainer, a server and at last empo2 itself
-// are killed; the second command continues, and nothing is missing or double.
+// A run of the embedded policy with torch, llama-server and SQLite. The test
+// kills the trainer, then a server, then empo2 itself. The second command
+// continues. No step is missing or repeated.
 func TestRealRunSurvivesKills(t *testing.T) {
 	if os.Getenv("EMPO2_PYTHON") == "" {
 		t.Skip("NOT RUN: EMPO2_PYTHON names no Python with the trainer's packages; scripts/test sets it")
@@ -57,7 +57,8 @@ func TestRealRunSurvivesKills(t *testing.T) {
 			t.Errorf("step %d: %+v", i+1, m)
 		}
 		if m.Mismatch.Max > 1e-4 || m.Canary > 1e-4 {
-			t.Errorf("step %d: log-probs of server and trainer differ by %g on rows, %g on the canary", m.Step, m.Mismatch.Max, m.Canary)
+			t.Errorf("step %d: log-probs of server and trainer differ by %g on rows, %g on the canary",
+				m.Step, m.Mismatch.Max, m.Canary)
 		}
 	}
 	if restarts == 0 {
@@ -65,7 +66,7 @@ func TestRealRunSurvivesKills(t *testing.T) {
 	}
 }
 
-// killedRun is what was seen of a run that was killed in the end.
+// killedRun has the output of a run that was killed.
 type killedRun struct {
 	steps    int
 	children []int
@@ -133,7 +134,7 @@ func children(pid int) []int {
 	for _, path := range stats {
 		text, err := os.ReadFile(path)
 		if err != nil {
-			continue // gone meanwhile
+			continue // it ended meanwhile
 		}
 		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 		if len(fields) > 1 && fields[1] == strconv.Itoa(pid) {
@@ -144,7 +145,7 @@ func children(pid int) []int {
 	return out
 }
 
-// child is the newest child of pid whose command line holds text.
+// child returns the newest child of pid whose command line contains text.
 func child(t *testing.T, pid int, text string) int {
 	t.Helper()
 	found := 0

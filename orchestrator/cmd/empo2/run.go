@@ -48,7 +48,8 @@ func (cmd *runCmd) Run(ctx context.Context, out *console) error {
 	if err := saveConfig(ctx, r.ledger, c); err != nil {
 		return errors.Join(err, r.Close())
 	}
-	out.note("%s in %s: %s, started in %.1fs\n%s", c.Algorithm.Name, r.ledger.Dir, describeEnv(c), time.Since(started).Seconds(), legend)
+	out.note("%s in %s: %s, started in %.1fs\n%s",
+		c.Algorithm.Name, r.ledger.Dir, describeEnv(c), time.Since(started).Seconds(), legend)
 	r.loop.OnStep = func(m orchestrator.StepMetrics) { out.print("%s", stepLine(m)) }
 	r.loop.OnEvaluation = func(e orchestrator.Evaluation) { out.print("%s", evaluationLine(e)) }
 	if cmd.JSON {
@@ -67,7 +68,7 @@ func (cmd *runCmd) Run(ctx context.Context, out *console) error {
 	return nil
 }
 
-// odds is 1/levers^doors in words.
+// odds returns the probability 1/levers^doors, for example "1/16".
 func odds(levers, doors int) string {
 	n := 1
 	for range doors {
@@ -77,7 +78,8 @@ func odds(levers, doors int) string {
 }
 
 func printSummary(out *console, s orchestrator.Summary, dir string) {
-	out.print("\nafter %d steps, %d training episodes, %.0f s of training (policy v%d):", s.Steps, s.Episodes, s.Seconds, s.Version)
+	out.print("\nafter %d steps, %d training episodes, %.0f s of training (policy v%d):",
+		s.Steps, s.Episodes, s.Seconds, s.Version)
 	out.print("%8s  %10s  %10s  %10s", "step", "episodes", "success %", "score")
 	for _, e := range s.Evaluations {
 		kind := ""
@@ -116,6 +118,9 @@ func (cmd *evalCmd) Run(ctx context.Context, out *console) error {
 	if cmd.Episodes < 1 {
 		return fmt.Errorf("%w: --episodes %d\n  hint: at least 1", errUsage, cmd.Episodes)
 	}
+	if t := cmd.Temperature; t != -1 && !(t >= 0 && t <= 10) { // NaN too
+		return fmt.Errorf("%w: --temperature %g\n  hint: a number from 0 to 10", errUsage, t)
+	}
 	log := out.logger(cmd.Verbose)
 	if c, err = storedConfig(ctx, c, cmd.Set); err != nil {
 		return err
@@ -141,7 +146,8 @@ func (cmd *evalCmd) Run(ctx context.Context, out *console) error {
 	}
 	out.print("%s", evaluationLine(e))
 	for _, task := range e.Tasks {
-		out.print("  %-28s success %5.1f %%  score %6.1f  (%d episodes)", task.Task, 100*task.Success, task.Score, task.Episodes)
+		out.print("  %-28s success %5.1f %%  score %6.1f  (%d episodes)",
+			task.Task, 100*task.Success, task.Score, task.Episodes)
 	}
 	return nil
 }

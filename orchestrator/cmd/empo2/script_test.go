@@ -51,12 +51,18 @@ func TestExitCodes(t *testing.T) {
 	f(exitUsage, "eval")
 	f(exitUsage, "run") // no model is named
 	f(exitUsage, "run", "--profile", "none")
+	f(exitUsage, "run", "-c", ".")
+	f(exitUsage, "run", "--profile", "cpu", "--set", "model.path="+t.TempDir())
+	f(exitUsage, "eval", "--profile", "demo", "--temperature", "NaN")
+	f(exitUsage, "eval", "--profile", "demo", "--temperature", "-2")
+	f(exitUsage, "prompt", "--profile", "demo", "--set", "prompt.template=.")
+	f(exitUsage, "init", "--model", t.TempDir(), "-o", "none/c.toml")
 	t.Setenv("EMPO2_PYTHON", "/no/such/python")
 	f(exitSetup, "run", "--profile", "demo")
 	f(exitSetup, "doctor", "--profile", "demo")
 }
 
-// An interrupted command says so and has its own exit code.
+// An interrupted command prints a message and has its own exit code.
 func TestInterrupted(t *testing.T) {
 	t.Chdir(t.TempDir())
 	t.Setenv("EMPO2_CACHE", t.TempDir())
@@ -68,6 +74,6 @@ func TestInterrupted(t *testing.T) {
 		t.Errorf("exit code %d: %s", got, err.String())
 	}
 	if _, err := os.Stat("runs"); err == nil {
-		t.Error("a run was begun")
+		t.Error("a run was started")
 	}
 }

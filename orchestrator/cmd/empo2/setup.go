@@ -16,13 +16,13 @@ import (
 	"github.com/empo2/empo2/trainer_bridge/pyenv"
 )
 
-// setupError is a fault of the machine rather than of the run.
+// setupError is a problem of the machine, for example a missing program.
 type setupError struct{ err error }
 
 func (e *setupError) Error() string { return "set-up: " + e.err.Error() }
 func (e *setupError) Unwrap() error { return e.err }
 
-// tools are what a run needs of the machine, found or installed.
+// tools are the files that a run needs, found or installed by setUp.
 type tools struct {
 	python  string // interpreter with the trainer's packages
 	sources string // the trainer's sources, for PYTHONPATH
@@ -31,41 +31,43 @@ type tools struct {
 	context int    // tokens that the model was trained with; 0: unknown
 }
 
-// needsPython reports whether a run has processes of ours: a trainer, or the
-// server that comes with the environment.
+// needsPython reports whether a run starts a trainer or llama-server, which are
+// installed in empo2's Python environment.
 func needsPython(c config.Config) bool { return trains(c) || c.Sampler.Backend == "llamacpp" }
 
-// setUp finds or installs everything that the configuration needs, with
-// progress. An adaptation run on a server that runs already needs nothing.
+// setUp finds or installs what a run needs, and reports progress. A run without
+// training on a server that runs already needs nothing.
 func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logger) (tools, error) {
-	fail := func(err error) (tools, error) {
-		if ctx.Err() != nil {
-			return tools{}, context.Cause(ctx)
-		}
-		return tools{}, &setupError{err}
-	}
-	start := time.Now()
-	if err := checkModels(c); err != nil { // before gigabytes are installed
+	if err := checkModels(c); err != nil { // before the installation of gigabytes
 		return tools{}, err
 	}
 	if _, err := readFormat(c); err != nil {
 		return tools{}, err
 	}
-	cache, err := pyenv.CacheDir()
-	if err != nil {
-		return fail(err)
-	}
-	var t tools
-	if !needsPython(c) {
+	t, err := install(ctx, c, out, log)
+	if err == nil {
 		return t, nil
 	}
+	if ctx.Err() != nil {
+		return tools{}, context.Cause(ctx)
+	}
+	return tools{}, &setupError{err}
+}
+
+// install creates the Python environment and prepares the model.
+func install(ctx context.Context, c config.Config, out *console, log zerolog.Logger) (t tools, err error) {
+	start := time.Now()
+	cache, err := pyenv.CacheDir()
+	if err != nil || !needsPython(c) {
+		return t, err
+	}
 	if t.sources, err = trainerbridge.ExtractSources(cache); err != nil {
-		return fail(err)
+		return t, err
 	}
 	env, err := pyenv.Ensure(ctx, pyenv.Options{Requirements: trainerbridge.Requirements(), CacheDir: cache,
 		Progress: func(e pyenv.Event) { out.note("set-up: %s", e) }})
 	if err != nil {
-		return fail(err)
+		return t, err
 	}
 	t.python = env.Python
 	if env.Created {
@@ -74,39 +76,50 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 	t.model = trainerbridge.VaultModel(t.sources)
 	if c.Model.Path != config.Embedded {
 		if t.model, err = filepath.Abs(c.Model.Path); err != nil {
-			return fail(err)
+			return t, err
 		}
 	}
 	t.context = inspect.Context(t.model)
 	if c.Sampler.Backend != "llamacpp" {
 		return t, nil
 	}
+	if err := t.convert(ctx, c, filepath.Join(cache, "gguf"), log); err != nil {
+		return t, err
+	}
+	log.Info().Str("python", t.python).Str("model", t.model).Str("gguf", t.gguf).
+		Dur("took", time.Since(start)).Msg("set up")
+	return t, nil
+}
+
+// convert makes the model's GGUF file for llama-server, in the folder dir.
+func (t *tools) convert(ctx context.Context, c config.Config, dir string, log zerolog.Logger) (err error) {
 	base := cmp.Or(c.Sampler.LlamaCPP.GGUF, t.model)
 	converter := trainerbridge.Converter{Python: t.python, SourceDir: t.sources, Log: log}
-	if t.gguf, err = llamacpp.EnsureBaseGGUF(ctx, converter, base, filepath.Join(cache, "gguf")); err != nil {
-		return fail(err)
+	if t.gguf, err = llamacpp.EnsureBaseGGUF(ctx, converter, base, dir); err != nil {
+		return err
 	}
 	if t.context == 0 {
 		if info, err := llamacpp.Inspect(t.gguf); err == nil {
 			t.context = info.Context
 		}
 	}
-	log.Info().Str("python", t.python).Str("model", t.model).Str("gguf", t.gguf).Dur("took",
-		time.Since(start)).Msg("set up")
-	return t, nil
+	return nil
 }
 
-// checkModels looks whether the models that the configuration names are there.
+// checkModels returns an error if a model that the configuration names does not
+// exist.
 func checkModels(c config.Config) error {
 	if err := config.RequireModel(c); err != nil {
 		return err
 	}
 	path, gguf := c.Model.Path, c.Sampler.LlamaCPP.GGUF
 	isFile := strings.HasSuffix(path, ".gguf")
+	if trains(c) && path != config.Embedded {
+		if _, err := inspect.Folder(path); err != nil {
+			return modelFault("model.path", err)
+		}
+	}
 	switch {
-	case trains(c) && path != config.Embedded && !fileExists(filepath.Join(path, "config.json")):
-		return &config.Error{Place: "model.path", Msg: path + " has no config.json",
-			Hint: "name a folder in Hugging Face format (config.json, tokenizer.json, *.safetensors)"}
 	case isFile && !fileExists(path):
 		return &config.Error{Place: "model.path", Msg: path + " does not exist", Hint: "name a .gguf file"}
 	case gguf != "" && !fileExists(gguf):

@@ -54,7 +54,7 @@ def make_rows(rng: Random) -> list[Sequence]:
 
 
 def plain(policy: Policy, rows: list[Sequence]) -> float:
-    """The rival: empo2's loss, row by row with autograd; returns the loss."""
+    """The alternative: empo2's loss, row by row with autograd. Returns the loss."""
     model, total = policy.peft, 0.0
     for row in rows:
         ids = torch.from_numpy(row.tokens)[None]

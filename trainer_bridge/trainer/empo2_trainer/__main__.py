@@ -16,6 +16,13 @@ def formats(text: str) -> tuple[str, ...]:
     return chosen
 
 
+def whole(text: str) -> int:
+    """A whole number that is not negative."""
+    if not text.isdigit() or len(text) > 9:
+        raise argparse.ArgumentTypeError("a whole number, 0 or more")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and flags."""
     top = argparse.ArgumentParser(prog="empo2_trainer", description=__doc__)
@@ -28,8 +35,17 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--threads", type=int, default=0, help="0: one per physical core")
     run.add_argument("--seed", type=int, default=0, help="of adapters created without a seed")
     run.add_argument("--formats", type=formats, default=("peft", "gguf"))
-    run.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    run.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    run.add_argument(
+        "--quantize", choices=("none", "nf4"), default="none", help="4-bit base; needs a GPU"
+    )
+    run.add_argument(
+        "--micro-batch-tokens",
+        type=whole,
+        default=0,
+        help="limit of a micro-batch; longer rows train alone; 0: chosen from the free memory",
+    )
     run.add_argument(
         "--gap-wait", type=float, default=10.0, help="seconds to wait for a missing seq_id"
     )

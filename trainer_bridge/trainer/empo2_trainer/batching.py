@@ -4,7 +4,6 @@ Padding stands on the right: under a causal mask no real position sees it, so th
 attention mask and the fast attention kernels stay usable.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,8 @@ import torch
 from torch import Tensor
 
 from empo2_trainer.datums import Sequence
+
+WASTE = 1 / 8  # share of padding that is worth avoiding
 
 
 @dataclass(frozen=True)
@@ -34,23 +35,29 @@ class MicroBatch:
     needs_gradient: Tensor  # (N,) bool
 
 
-def micro_batches(
-    sequences: list[Sequence], max_tokens: int, device: torch.device
-) -> Iterator[MicroBatch]:
-    """Group sequences of similar length so that B·T stays within max_tokens (or B is 1)."""
-    order = sorted(range(len(sequences)), key=lambda i: (-len(sequences[i].tokens), i))
-    start = 0
-    while start < len(order):
-        longest = len(sequences[order[start]].tokens)
-        count = max(1, max_tokens // longest)
-        rows = order[start : start + count]
-        yield _collate(rows, [sequences[i] for i in rows], longest, device)
-        start += count
+def by_length(sequences: list[Sequence]) -> list[int]:
+    """Indices of the sequences, the longest first."""
+    return sorted(range(len(sequences)), key=lambda i: (-len(sequences[i].tokens), i))
 
 
-def _collate(
-    rows: list[int], sequences: list[Sequence], longest: int, device: torch.device
-) -> MicroBatch:
+def take(lengths: list[int], most: int, enough: float) -> int:
+    """How many of the first rows share a micro-batch; lengths fall, and most is the limit.
+
+    A batch that has enough tokens ends where more than an eighth of it would be padding.
+    """
+    tokens = 0
+    for count, length in enumerate(lengths[:most]):
+        padded = lengths[0] * (count + 1)
+        if count and tokens >= enough and padded - tokens - length > WASTE * padded:
+            return count
+        tokens += length
+    return min(most, len(lengths))
+
+
+def collate(all_sequences: list[Sequence], rows: list[int], device: torch.device) -> MicroBatch:
+    """The micro-batch of some rows, padded to the longest."""
+    sequences = [all_sequences[i] for i in rows]
+    longest = max(len(s.tokens) for s in sequences)
     ids = np.zeros((len(rows), longest), np.int64)
     for row, s in enumerate(sequences):
         ids[row, : len(s.tokens)] = s.tokens

@@ -1,4 +1,4 @@
-"""Validation of training data at the server's door: wire structs become checked arrays.
+"""Validation of training data: the structs of a request become checked arrays.
 
 The losses of the Tinker protocol have one array, `weights`. It sets both the loss mask (weights
 that are not 0) and the importance weights. The loss `empo2` has an array for each.

@@ -1,36 +1,257 @@
-"""A faster forward for LoRA on small linear layers.
+"""Faster forwards for LoRA layers and gated MLPs, with the same values and gradients.
 
-PEFT computes Wx + s·B(Ax): three products over all tokens, and five more backwards. For small
-matrices it is cheaper to form W + s·BA once and to multiply once; autograd then yields the
-same gradients by A and B. Measured on the 64-wide default policy it saves a fifth of a step.
+PEFT computes Wx + s·B(Ax) with three temporaries of the output's size, in float32 whatever the
+base's type. Two forms replace it:
+
+- Small float32 matrices: form W + s·BA once and multiply once. On the 64-wide default policy
+  this saves a fifth of a step.
+- All others: one autograd function that adds s·B(Ax) in place, computes in the base's type and
+  keeps x and Ax. The adapter's weights and gradients stay float32.
+
+A gated MLP, act(gate)·up with SiLU, keeps gate and up and computes the rest again in the backward.
+In a checkpointed layer it keeps its input alone and works on a part of the tokens at a time.
+On a GPU an RMSNorm is one kernel that keeps its input in the base's type.
 """
 
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, float32, nn
 
+TILE = {"cpu": 1024, "cuda": 8192}  # tokens of an MLP at a time in a checkpointed layer
 SMALL = 256 * 256  # elements of W up to which the extra weight gradient pays
 
 
+class Replay:
+    """What checkpointing tells the layers inside it."""
+
+    inside = False  # a checkpointed layer computes
+    active = False  # it computes for the second time, for its backward alone
+    poison = False  # skipped products are NaN rather than left as they are
+
+    @classmethod
+    @contextmanager
+    def scope(cls, active: bool) -> Iterator[None]:
+        """The first or the second computation of a checkpointed layer."""
+        before = cls.inside, cls.active
+        cls.inside, cls.active = True, active
+        try:
+            yield
+        finally:
+            cls.inside, cls.active = before
+
+    @classmethod
+    @contextmanager
+    def poisoned(cls) -> Iterator[None]:
+        """Skipped products become visible."""
+        cls.poison = True
+        try:
+            yield
+        finally:
+            cls.poison = False
+
+
+def skipped(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """The output of a product that is left out: any values."""
+    return like.new_full(shape, torch.nan) if Replay.poison else like.new_empty(shape)
+
+
 def fuse(model: nn.Module) -> None:
-    """Patch every small LoRA layer of the model in place; repeated calls are harmless."""
+    """Patch the layers of a model in place; repeated calls are harmless."""
     from peft.tuners.lora.layer import Linear
 
+    gated, norms = _gated_types(model), _norm_types(model)
     for module in model.modules():
-        if type(module) is not Linear or type(module.base_layer) is not nn.Linear:
-            continue
-        weight = module.base_layer.weight
-        if weight.numel() <= SMALL and weight.dtype == float32:
-            module.forward = types.MethodType(_forward, module)
+        if type(module) is Linear and type(module.base_layer) is nn.Linear:
+            weight = module.base_layer.weight
+            small = weight.numel() <= SMALL and weight.dtype == float32
+            module.forward = types.MethodType(_small_forward if small else _forward, module)
+        elif type(module) in gated:
+            module.forward = types.MethodType(_gated_forward, module)
+        elif type(module) in norms:
+            module.forward = types.MethodType(_norm_forward, module)
+
+
+def _active(module: Any) -> str | None:
+    """The adapter that applies to a layer."""
+    if module.disable_adapters:
+        return None
+    return next((name for name in module.active_adapters if name in module.lora_A), None)
+
+
+def _small_forward(self: Any, x: Tensor) -> Tensor:
+    base = self.base_layer
+    name = _active(self)
+    if name is None:
+        return F.linear(x, base.weight, base.bias)
+    delta = self.lora_B[name].weight @ self.lora_A[name].weight
+    return F.linear(x, base.weight + self.scaling[name] * delta, base.bias)
 
 
 def _forward(self: Any, x: Tensor) -> Tensor:
     base = self.base_layer
-    active = [name for name in self.active_adapters if name in self.lora_A]
-    if self.disable_adapters or not active:
+    name = _active(self)
+    if name is None:
         return F.linear(x, base.weight, base.bias)
-    (name,) = active
-    delta = self.lora_B[name].weight @ self.lora_A[name].weight
-    return F.linear(x, base.weight + self.scaling[name] * delta, base.bias)
+    a, b = self.lora_A[name].weight, self.lora_B[name].weight
+    skip = Replay.active and getattr(self, "skipped_in_replay", False)
+    return _Lora.apply(x, a, b, base.weight, base.bias, self.scaling[name], skip)
+
+
+class _Lora(torch.autograd.Function):
+    """y = Wx + bias + s·B(Ax), where W and bias are frozen."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,  # (…, I)
+        a: Tensor,  # (R, I)
+        b: Tensor,  # (O, R)
+        weight: Tensor,  # (O, I)
+        bias: Tensor | None,
+        scale: float,
+        skip: bool,
+    ) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        low = flat @ a.to(x.dtype).t()  # (N, R)
+        ctx.save_for_backward(x, low, a, b)
+        ctx.weight, ctx.scale = weight, scale
+        shape = (*x.shape[:-1], weight.shape[0])
+        if skip:
+            return skipped(shape, x)
+        y = F.linear(flat, weight, bias)
+        return y.addmm_(low, b.to(x.dtype).t(), alpha=scale).view(shape)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        x, low, a, b = ctx.saved_tensors
+        flat, dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+        d_low = (dy @ b.to(dy.dtype)).mul_(ctx.scale)  # (N, R)
+        d_a = (d_low.t() @ flat).to(a.dtype)
+        d_b = (dy.t() @ low).to(b.dtype).mul_(ctx.scale)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = (dy @ ctx.weight).addmm_(d_low, a.to(dy.dtype)).view(x.shape)
+        return dx, d_a, d_b, None, None, None, None
+
+
+def _gated_types(model: nn.Module) -> set[type]:
+    """The classes of large modules that compute down(silu(gate(x))·up(x)); each class is tried."""
+    parts = ("gate_proj", "up_proj", "down_proj", "act_fn")
+    tried: dict[type, bool] = {}
+    for module in model.modules():
+        if type(module) in tried or not all(hasattr(module, part) for part in parts):
+            continue
+        weight = getattr(module.gate_proj, "base_layer", module.gate_proj).weight
+        if weight.dim() == 2 and weight.numel() > SMALL:
+            tried[type(module)] = _computes_a_gate(module, weight)
+    return {kind for kind, gated in tried.items() if gated}
+
+
+@torch.no_grad()
+def _computes_a_gate(module: Any, weight: Tensor) -> bool:
+    width = getattr(module.gate_proj, "in_features", weight.shape[1])
+    x = _sample(width, module_dtype(module), weight.device)
+    return _close(type(module).forward(module, x), _gated_forward(module, x))
+
+
+def _norm_types(model: nn.Module) -> set[type]:
+    """The classes of modules on a GPU that F.rms_norm can replace; each class is tried."""
+    tried: dict[type, bool] = {}
+    for module in model.modules():
+        kind = type(module)
+        weight = getattr(module, "weight", None)
+        if kind in tried or not kind.__name__.endswith("RMSNorm") or weight is None:
+            continue
+        if weight.is_cuda and hasattr(module, "variance_epsilon"):
+            with torch.no_grad():
+                x = _sample(weight.shape[0], weight.dtype, weight.device)
+                tried[kind] = _close(kind.forward(module, x), _norm_forward(module, x))
+    return {kind for kind, replaceable in tried.items() if replaceable}
+
+
+def _norm_forward(self: Any, x: Tensor) -> Tensor:
+    return F.rms_norm(x, self.weight.shape, self.weight, self.variance_epsilon)
+
+
+def _sample(width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, 3, width, generator=generator).to(device, dtype)
+
+
+def _close(want: Tensor, got: Tensor) -> bool:
+    return torch.allclose(want.float(), got.float(), rtol=2e-2, atol=2e-3)
+
+
+def module_dtype(module: nn.Module) -> torch.dtype:
+    """The floating-point type that a module computes in."""
+    kinds = [p.dtype for n, p in module.named_parameters() if "lora_" not in n]
+    return next((kind for kind in kinds if kind.is_floating_point), torch.bfloat16)
+
+
+def _gated_forward(self: Any, x: Tensor) -> Tensor:
+    tokens = x.shape[:-1].numel()
+    tile = TILE["cuda" if x.is_cuda else "cpu"]
+    if Replay.inside and tokens > tile and hasattr(self.down_proj, "lora_A"):
+        anchor = next(p for n, p in self.named_parameters() if "lora_" in n and p.requires_grad)
+        tiled: Tensor = _Tiles.apply(x, anchor, self, tile)
+        return tiled
+    return _gated(self, x)
+
+
+def _gated(self: Any, x: Tensor) -> Tensor:
+    out: Tensor = self.down_proj(_Gate.apply(self.gate_proj(x), self.up_proj(x)))
+    return out
+
+
+class _Tiles(torch.autograd.Function):
+    """A gated MLP in parts; the backward computes each part again and adds to its p.grad.
+
+    anchor is one of the trained weights: through it the output needs a gradient even if x does not.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, module: Any, tile: int) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.module, ctx.tile = module, tile
+        if Replay.active and getattr(module.down_proj, "skipped_in_replay", False):
+            return skipped(x.shape, x)
+        flat = x.reshape(-1, x.shape[-1])
+        y = torch.empty_like(flat)
+        for part, out in zip(flat.split(tile), y.split(tile), strict=True):
+            out.copy_(_gated(module, part))
+        return y.view(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        flat, dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, x.shape[-1])
+        dx = torch.empty_like(flat)
+        parts = zip(flat.split(ctx.tile), dy.split(ctx.tile), dx.split(ctx.tile), strict=True)
+        for part, d_part, out in parts:
+            leaf = part.detach().requires_grad_()
+            with torch.enable_grad(), Replay.scope(True):
+                y = _gated(ctx.module, leaf)
+            torch.autograd.backward(y, d_part)
+            assert leaf.grad is not None
+            out.copy_(leaf.grad)
+        return dx.view(x.shape), None, None, None
+
+
+class _Gate(torch.autograd.Function):
+    """silu(gate)·up."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        gate, up = ctx.saved_tensors
+        d_up = F.silu(gate).mul_(dy)
+        return torch.ops.aten.silu_backward(dy * up, gate), d_up

@@ -26,6 +26,12 @@ class Metrics:
     approx_kl: float = 0.0
     entropy: float = 0.0
 
+    def add(self, other: "Metrics") -> None:
+        """Count another part of the request."""
+        for name, value in asdict(other).items():
+            mine = getattr(self, name)
+            setattr(self, name, max(mine, value) if name == "ratio_max" else mine + value)
+
     def wire(self) -> dict[str, float]:
         """Keys with the reduction by which the SDK merges the chunks of a request."""
         suffix = {"ratio_max": "max"}

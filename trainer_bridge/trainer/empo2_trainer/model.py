@@ -1,61 +1,77 @@
 """The base model with its LoRA adapters: features, head, and which adapter is on.
 
-`features` are what the head reads. For a model whose logits are a plain linear map of the
-decoder's last hidden state (checked at load, not believed) they are that state, and only the
-positions that matter meet the vocabulary. For any other model they are its logits.
+`features` are what the head reads. For a model whose logits are a linear map of the decoder's last
+hidden state, scaled or soft-capped at most (verified at load), they are that state, and the logits
+of a few positions at a time are computed. For any other model they are its logits.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from empo2_trainer import budget, memory
+from empo2_trainer.budget import Budget
+from empo2_trainer.checkpointing import Checkpointing
 from empo2_trainer.fused import fuse
 from empo2_trainer.model_dir import LoadError, check_directory
 from empo2_trainer.protocol import LoraSpec
 from empo2_trainer.targets import Targets, check_support, peft_targets, select
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+FIRST_LOSS_SCALE = 2.0**16  # of a float16 base
 
 
 class Policy:
     """A frozen base model and its adapters. Owned by one thread."""
 
-    def __init__(self, directory: str, dtype: str = "float32", device: str = "auto") -> None:
+    def __init__(
+        self,
+        directory: str,
+        dtype: str = "float32",
+        device: str = "auto",
+        quantize: str = "none",
+        micro_batch_tokens: int = 0,
+    ) -> None:
         check_directory(directory)
-        from transformers import AutoModelForCausalLM
-
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        where = _device(device)
+        self._wrap(_load(directory, DTYPES[dtype], where, quantize), where)
         self.directory = directory
-        try:
-            self.device = torch.device(device)
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as e:
-            raise LoadError(f"device {device}: {e}", "use --device cpu, or auto") from e
-        try:
-            hf = AutoModelForCausalLM.from_pretrained(
-                directory, dtype=DTYPES[dtype], local_files_only=True
-            )
-            self.hf: Any = hf.to(self.device).eval().requires_grad_(False)
-        except (OSError, ValueError, KeyError, RuntimeError) as e:
-            raise LoadError(
-                f"model {directory}: {e}", "is it a causal language model that transformers knows?"
-            ) from e
-        text_config = self.hf.config.get_text_config()
+        self.micro_batch_tokens = micro_batch_tokens
+
+    @classmethod
+    def around(cls, hf: Any, device: torch.device) -> "Policy":
+        """A policy over a frozen model in eval mode that is in place already."""
+        policy = cls.__new__(cls)
+        policy._wrap(hf, device)
+        return policy
+
+    def _wrap(self, hf: Any, device: torch.device) -> None:
+        self.hf, self.device, self.directory = hf, device, ""
+        self.micro_batch_tokens = 0
+        text_config = hf.config.get_text_config()
         self.vocab_size = int(text_config.vocab_size)
         self.context = int(getattr(text_config, "max_position_embeddings", 0) or 1 << 20)
-        self.architecture = str(self.hf.config.model_type)
+        self.architecture = str(hf.config.model_type)
         self.peft: Any = None
-        self.plain_head = self._has_plain_head()
+        self.loss_scale = FIRST_LOSS_SCALE if hf.dtype == torch.float16 else 1.0
+        self.scale, self.cap = 1.0, 0.0
+        self.plain_head = self._has_plain_head(text_config)
+        self.checkpointing = Checkpointing(hf)
+        self._budgets: dict[bool, Budget] = {}
+        self._active = ""
+        self._lora_layers: list[Any] = []
+        self._weights: dict[str, list[torch.nn.Parameter]] = {}
 
     # Adapters
 
     def add_adapter(self, name: str, spec: LoraSpec, seed: int) -> Targets:
         """Create an adapter (B = 0) and return the modules that it has."""
         from peft import LoraConfig, get_peft_model
+        from peft.tuners.tuners_utils import BaseTunerLayer
 
         targets = select(self.hf, spec)
         config = LoraConfig(
@@ -73,11 +89,16 @@ class Policy:
                 self.peft.add_adapter(name, config)
         self.peft.eval()
         fuse(self.hf)
+        self._lora_layers = [m for m in self.hf.modules() if isinstance(m, BaseTunerLayer)]
+        self.activate(name)
+        self.checkpointing.skip_last_products(lambda: self._small_gradients(name))
         return targets
 
     def remove_adapter(self, name: str) -> None:
         """Free an adapter's weights."""
         self.peft.delete_adapter(name)
+        self._weights.pop(name, None)
+        self._active = ""
 
     def parameters(self, name: str) -> dict[str, torch.nn.Parameter]:
         """An adapter's weights under PEFT's own names, sorted."""
@@ -91,13 +112,28 @@ class Policy:
 
     def activate(self, name: str) -> None:
         """Make one adapter the one that is applied and trained."""
-        self.peft.set_adapter(name)
+        if name != self._active:
+            self.peft.set_adapter(name)
+            self._active = name
+
+    @property
+    def trained(self) -> list[torch.nn.Parameter]:
+        """The active adapter's weights."""
+        if self._active not in self._weights:
+            self._weights[self._active] = list(self.parameters(self._active).values())
+        return self._weights[self._active]
 
     @contextmanager
     def base(self) -> Iterator[None]:
         """The model without any adapter and without gradients."""
-        with self.peft.disable_adapter(), torch.no_grad():
-            yield
+        for layer in self._lora_layers:  # PEFT's own switch walks through all modules
+            layer._disable_adapters = True
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for layer in self._lora_layers:
+                layer._disable_adapters = False
 
     # Forward
 
@@ -114,24 +150,148 @@ class Policy:
             return features.float()
         unembed = self.hf.get_output_embeddings()
         bias = getattr(unembed, "bias", None)
-        return torch.nn.functional.linear(features, unembed.weight, bias).float()
+        logits = torch.nn.functional.linear(features, unembed.weight, bias)
+        if self.scale != 1:
+            logits = logits.mul_(self.scale)
+        if self.cap:
+            logits = logits.div_(self.cap).tanh_().mul_(self.cap)
+        return logits.float()
 
-    def head_backward(self, d_logits: Tensor, dtype: torch.dtype) -> Tensor:
-        """dL/dfeatures (N, F) from dL/dlogits (N, V)."""
+    def head_backward(self, d_logits: Tensor, logits: Tensor, dtype: torch.dtype) -> Tensor:
+        """dL/dfeatures (N, F) from dL/dlogits (N, V), times loss_scale; may overwrite d_logits."""
+        if self.loss_scale != 1:
+            d_logits = d_logits.mul_(self.loss_scale)
         if not self.plain_head:
             return d_logits.to(dtype)
+        if self.cap:
+            d_logits = d_logits.mul_(1 - (logits / self.cap).square_())
+        if self.scale != 1:
+            d_logits = d_logits.mul_(self.scale)
         return d_logits.to(dtype) @ self.hf.get_output_embeddings().weight
 
-    def _has_plain_head(self) -> bool:
+    @property
+    def matrix_weights(self) -> int:
+        """Weights of the base that every token is multiplied by."""
+        embeddings = self.hf.get_input_embeddings().weight.numel()
+        tied = self.hf.get_output_embeddings().weight is self.hf.get_input_embeddings().weight
+        return int(self.hf.num_parameters()) - (0 if tied else embeddings)
+
+    @property
+    def attention_width(self) -> int:
+        """Values of all heads of all layers that a pair of tokens costs."""
+        config = self.hf.config.get_text_config()
+        heads = config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // heads
+        return int(config.num_hidden_layers * heads * width)
+
+    def budget(self, backward: bool) -> Budget:
+        """The limits of a micro-batch; the first call of either kind measures them."""
+        if backward not in self._budgets:
+            base = self.hf.get_output_embeddings()
+            width = base.weight.shape[-1] if self.plain_head else self.vocab_size
+            own = [*self.hf.parameters(), *self.hf.buffers()]
+            item = self.hf.dtype.itemsize
+            shape = budget.Shape(
+                device=self.device,
+                layers=max(1, len(self.checkpointing.layers)),
+                hidden_bytes=int(self.hf.config.get_text_config().hidden_size) * item,
+                end_bytes=4 * width * item,
+                parameters=self.hf.num_parameters(),
+                can_checkpoint=bool(self.checkpointing.layers),
+                own=frozenset(t.untyped_storage().data_ptr() for t in own),
+            )
+            self._budgets[backward] = budget.measure(
+                self.features, self.checkpointing.scope, shape, self.micro_batch_tokens
+            )
+        return self._budgets[backward]
+
+    def _small_gradients(self, name: str) -> list[Tensor]:
+        """The active adapter's gradients for a row of a few tokens."""
+        ids = torch.arange(4, device=self.device)[None] % self.vocab_size
+        with torch.enable_grad():
+            value = self.features(ids).float().sum()
+        weights = list(self.parameters(name).values())
+        found = torch.autograd.grad(value, weights, allow_unused=True)
+        return [g for g in found if g is not None]
+
+    def _has_plain_head(self, config: Any) -> bool:
+        """Find the head's form: linear, scaled, or soft-capped. Sets scale and cap."""
         ids = torch.arange(8, device=self.device)[None] % self.vocab_size
+        divisor = getattr(config, "logits_scaling", None) or 1.0
+        factor = getattr(config, "logit_scale", None) or 1.0
+        cap = getattr(config, "final_logit_softcapping", None) or 0.0
+        forms = {(1.0, 0.0), (1.0, float(cap)), (1.0 / divisor, 0.0), (float(factor), 0.0)}
+        self.plain_head = True
         try:
             with torch.no_grad():
                 logits = self.hf(input_ids=ids, use_cache=False).logits.float()
-                self.plain_head = True
-                plain = self.head(self.features(ids))
+                features = self.features(ids)
+                for self.scale, self.cap in sorted(forms):
+                    plain = self.head(features)
+                    same = plain.shape == logits.shape
+                    if same and torch.allclose(plain, logits, atol=1e-4, rtol=1e-4):
+                        return True
         except (AttributeError, TypeError, RuntimeError):
-            return False
-        return plain.shape == logits.shape and torch.allclose(plain, logits, atol=1e-4, rtol=1e-4)
+            pass
+        self.scale, self.cap = 1.0, 0.0
+        return False
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as e:
+        raise LoadError(f"device {name}: {e}", "use --device cpu, or auto") from e
+    return device
+
+
+def _load(directory: str, dtype: torch.dtype, device: torch.device, quantize: str) -> Any:
+    """The frozen base model. Weights go from the file to their place one at a time."""
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
+    if quantize != "none":
+        options |= _quantization(dtype, device)
+    try:
+        hf = AutoModelForCausalLM.from_pretrained(directory, **options)
+        if quantize == "none":
+            hf = hf.to(device)
+    except (OSError, ValueError, KeyError, RuntimeError) as e:
+        if memory.is_out_of_memory(e):
+            size = f"{memory.gigabytes(memory.free(device))} are free on {device}"
+            hint = "use --dtype bfloat16, a smaller model, or a device with more memory"
+            raise LoadError(f"model {directory} does not fit: {size}", hint) from e
+        raise LoadError(
+            f"model {directory}: {e}", "is it a causal language model that transformers knows?"
+        ) from e
+    return hf.eval().requires_grad_(False)
+
+
+def _quantization(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """Options that load a base in 4 bits (NF4). The adapter computes in dtype."""
+    if device.type != "cuda":
+        raise LoadError(
+            f"quantize nf4 on {device}: 4-bit bases need a CUDA GPU",
+            "start with --quantize none, or with --device cuda",
+        )
+    missing = [name for name in ("bitsandbytes", "accelerate") if find_spec(name) is None]
+    if missing:
+        raise LoadError(
+            f"quantize nf4: {' and '.join(missing)} not installed",
+            "install the trainer's optional packages: pip install '<trainer dir>[nf4]'",
+        )
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if dtype == torch.float32 else dtype,
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def alpha_of(spec: LoraSpec) -> float:

@@ -31,7 +31,8 @@ class Optimizer:
 
     def reset(self) -> None:
         """Clear moments and pending gradients."""
-        self.adamw = torch.optim.AdamW(list(self.parameters.values()), foreach=False)
+        weights = list(self.parameters.values())
+        self.adamw = torch.optim.AdamW(weights, foreach=weights[0].is_cuda)
         self.pending = None
         self.clear()
 
@@ -47,7 +48,7 @@ class Optimizer:
             for name, p in self.parameters.items()
         }
         self.clear()
-        if not all(bool(torch.isfinite(g).all()) for g in fresh.values()):
+        if not bool(torch.stack([g.isfinite().all() for g in fresh.values()]).all()):
             raise UserError("the gradient is not finite: are the log-probs or advantages extreme?")
         if self.pending is None:
             self.pending = fresh
@@ -60,11 +61,12 @@ class Optimizer:
         check(adam)
         if self.pending is None:
             raise UserError("optim_step without gradients: send forward_backward first")
-        norm = math.sqrt(sum(float(g.double().square().sum()) for g in self.pending.values()))
+        squares = torch.stack([g.double().square().sum() for g in self.pending.values()])
+        norm = math.sqrt(sum(squares.tolist()))  # one wait for the device
         clip = adam.grad_clip_norm
         scale = clip / norm if 0 < clip < norm else 1.0
         for name, p in self.parameters.items():
-            p.grad = self.pending[name] * scale
+            p.grad = self.pending[name].mul_(scale)
         for group in self.adamw.param_groups:
             group.update(
                 lr=adam.learning_rate,

@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from empo2_trainer import allocator
+
 GRACE_SECONDS = 5.0  # for the operation at hand when the process is told to end
 
 
@@ -103,6 +105,7 @@ def serve(args: Namespace) -> None:
     """Load the model, answer requests until told to end, and exit 0."""
     out = take_stdout()
     configure_logging()
+    allocator.tune()
     ending = Ending()
     started = time.monotonic()
     listener = _listen(args.host, args.port)
@@ -222,5 +225,5 @@ def _load(args: Namespace) -> Any:
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    policy = Policy(args.model, args.dtype, args.device)
+    policy = Policy(args.model, args.dtype, args.device, args.quantize, args.micro_batch_tokens)
     return Trainer(policy, Path(args.root), args.seed, args.formats)

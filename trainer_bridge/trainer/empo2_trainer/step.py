@@ -1,49 +1,176 @@
-"""One pass over a batch: log-probs of every position and, if asked for, the adapter's gradient."""
+"""One pass over a batch: log-probs of every position and, if asked for, the adapter's gradient.
 
+The gradient of a micro-batch joins the others when the micro-batch is done. So one that runs out of
+memory, or overflows float16, leaves no trace and is tried again in smaller parts.
+"""
+
+import time
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from empo2_trainer.batching import MicroBatch, micro_batches
+from empo2_trainer import memory
+from empo2_trainer.batching import MicroBatch, by_length, collate, take
+from empo2_trainer.budget import LONG, Budget
 from empo2_trainer.datums import Sequence
 from empo2_trainer.head import Metrics, Positions, score, taken_logprobs
 from empo2_trainer.losses import Loss
 from empo2_trainer.model import Policy
 from empo2_trainer.protocol import UserError
+from empo2_trainer.usage import Usage
 
-MICRO_BATCH_TOKENS = {"cpu": 4096, "gpu": 16384}  # the CPU's caches like them small
-HEAD_ELEMENTS = {"cpu": 1 << 22, "gpu": 1 << 27}  # logits held at a time
+SMALLEST_LOSS_SCALE = 2.0**-8
 
 
 @dataclass
 class Pass:
-    """What a pass yields: log-probs in the order of the request, and sums."""
+    """What a pass yields: log-probs in the order of the request, sums, and what it cost."""
 
     logprobs: list[list[float]]
     metrics: Metrics = field(default_factory=Metrics)
+    usage: Usage = field(default_factory=Usage)
 
 
 def run(policy: Policy, sequences: list[Sequence], loss: Loss, backward: bool) -> Pass:
     """Score the sequences under the active adapter; with backward, p.grad holds the gradient of
     the summed loss afterwards. On an error p.grad is undefined and the caller's to clear."""
     result = Pass([[] for _ in sequences])
-    limit = MICRO_BATCH_TOKENS[_kind(policy)]
-    for batch in micro_batches(sequences, limit, policy.device):
-        logp = _micro_batch(policy, batch, loss, result.metrics, backward)
+    gradient = Gradient(policy.trained if backward else [])
+    budget = _budget(policy, backward)
+    memory.reset_peak(policy.device)
+    started = time.perf_counter()
+    remaining = by_length(sequences)
+    while remaining:
+        rows, checkpoint = _next(sequences, remaining, budget, backward)
+        batch = collate(sequences, rows, policy.device)
+        metrics = Metrics()
+        with policy.checkpointing.scope(checkpoint):
+            logp = _attempt(policy, batch, loss, metrics, budget if backward else None)
+        if logp is None:
+            gradient.drop()
+            memory.collect(policy.device)
+            result.usage.oom_retries += 1
+            _shrink(policy, budget, batch, checkpoint or not backward)
+            continue
+        if not gradient.join(policy.loss_scale):
+            _scale_down(policy)
+            continue
+        result.metrics.add(metrics)
+        result.usage.count(batch, checkpoint)
         for row, values in zip(batch.rows, logp.float().split(batch.lengths), strict=True):
             result.logprobs[row] = values.tolist()
+        remaining = remaining[len(rows) :]
+    gradient.finish()
+    result.usage.finish(policy, time.perf_counter() - started, backward)
     finite = torch.isfinite(torch.tensor([result.metrics.loss, result.metrics.ratio_max]))
     if not bool(finite.all()):
         raise UserError("the loss is not finite: are the log-probs or advantages extreme?")
     return result
 
 
+def _budget(policy: Policy, backward: bool) -> Budget:
+    try:
+        return policy.budget(backward)
+    except (MemoryError, RuntimeError) as e:
+        if not memory.is_out_of_memory(e):
+            raise
+        free = memory.gigabytes(memory.free(policy.device))
+        raise UserError(
+            f"out of memory: {free} are free on {policy.device}, too little for a row of "
+            f"{LONG} tokens. Use a smaller base or bfloat16, or free memory"
+        ) from e
+
+
+class Gradient:
+    """The sum of the gradients of the micro-batches that are done."""
+
+    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.sums: list[Tensor | None] = [None] * len(parameters)
+
+    def join(self, scale: float) -> bool:
+        """Add what a micro-batch left in p.grad, divided by scale; False if scaling overflowed."""
+        if scale != 1 and not self._finite():
+            self.drop()
+            return False
+        for i, p in enumerate(self.parameters):
+            fresh, p.grad = p.grad, None
+            if fresh is None:
+                continue
+            if scale != 1:
+                fresh.div_(scale)
+            total = self.sums[i]
+            self.sums[i] = fresh if total is None else total.add_(fresh)
+        return True
+
+    def drop(self) -> None:
+        """Forget what a failed micro-batch left in p.grad."""
+        for p in self.parameters:
+            p.grad = None
+
+    def finish(self) -> None:
+        """Leave the sums in p.grad."""
+        for p, total in zip(self.parameters, self.sums, strict=True):
+            p.grad = total
+
+    def _finite(self) -> bool:
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        return not grads or bool(torch.stack([g.isfinite().all() for g in grads]).all())
+
+
+def _next(
+    sequences: list[Sequence], remaining: list[int], budget: Budget, backward: bool
+) -> tuple[list[int], bool]:
+    """The rows of the next micro-batch, and whether its layers are checkpointed."""
+    lengths = [len(sequences[i].tokens) for i in remaining]
+    count = take(lengths, budget.rows(lengths[0], backward), budget.enough)
+    return remaining[:count], backward and budget.checkpoints(count, lengths[0])
+
+
+def _attempt(
+    policy: Policy, batch: MicroBatch, loss: Loss, metrics: Metrics, budget: Budget | None
+) -> Tensor | None:
+    """Log-probs of a micro-batch, or None if memory ran out. budget is given for a backward."""
+    try:
+        if budget is not None:
+            memory.require(policy.device, budget.needs(*batch.ids.shape))
+        return _micro_batch(policy, batch, loss, metrics, budget is not None)
+    except (MemoryError, RuntimeError) as e:
+        if not memory.is_out_of_memory(e):
+            raise
+        return None
+
+
+def _shrink(policy: Policy, budget: Budget, batch: MicroBatch, smallest: bool) -> None:
+    """Halve the budget after a failure; one row that needs the least already is refused."""
+    rows, longest = batch.ids.shape
+    if rows > 1 or not smallest:
+        budget.halve(rows, longest)
+        return
+    free = memory.free(policy.device)
+    needed = memory.gigabytes(budget.dropped.of(1, longest))
+    raise UserError(
+        f"out of memory: a row of {longest} tokens needs about {needed}, "
+        f"{memory.gigabytes(free)} are free on {policy.device}, enough for about "
+        f"{budget.dropped.longest(free)} tokens; the micro-batch limit is down to {budget.tokens} "
+        "tokens. Shorten the episodes, use a smaller base or bfloat16, or free memory"
+    )
+
+
+def _scale_down(policy: Policy) -> None:
+    policy.loss_scale /= 16
+    if policy.loss_scale < SMALLEST_LOSS_SCALE:
+        policy.loss_scale = SMALLEST_LOSS_SCALE
+        raise UserError("the gradient overflows float16: use --dtype bfloat16 or float32")
+
+
 def _micro_batch(
     policy: Policy, batch: MicroBatch, loss: Loss, metrics: Metrics, backward: bool
 ) -> Tensor:
     """Log-probs (N,), float64; adds to the metrics and, with backward, to p.grad."""
+    most = max(1, policy.budget(backward).logits // policy.vocab_size)
     base_features = None
     if bool((batch.kl != 0).any()):
         with policy.base():
@@ -54,22 +181,20 @@ def _micro_batch(
     logp = torch.empty(len(batch.positions), dtype=torch.float64, device=flat.device)
     d_flat = torch.zeros_like(flat) if backward else None
     with torch.no_grad():
-        for n in _chunks(policy, ~batch.needs_gradient):
+        for n in _chunks(most, ~batch.needs_gradient):
             logits = policy.head(flat[batch.positions[n]])
             logp[n] = taken_logprobs(logits, batch.targets[n])
-        for n in _chunks(policy, batch.needs_gradient):
+        for n in _chunks(most, batch.needs_gradient):
             at, where = _at(batch, n), batch.positions[n]
             base = None if base_features is None else policy.head(base_features[where])
-            logp[n], d_logits = score(policy.head(flat[where]), at, loss, base, metrics)
+            logits = policy.head(flat[where])
+            logp[n], d_logits = score(logits, at, loss, base, metrics)
             if d_flat is not None:
-                d_flat[where] = policy.head_backward(d_logits, flat.dtype)
+                d_flat[where] = policy.head_backward(d_logits, logits, flat.dtype)
+    del base_features
     if d_flat is not None:
         features.backward(d_flat.view_as(features))
     return logp
-
-
-def _kind(policy: Policy) -> str:
-    return "cpu" if policy.device.type == "cpu" else "gpu"
 
 
 def _at(batch: MicroBatch, n: Tensor) -> Positions:
@@ -85,9 +210,8 @@ def _at(batch: MicroBatch, n: Tensor) -> Positions:
     )
 
 
-def _chunks(policy: Policy, mask: Tensor) -> list[Tensor]:
-    """Indices where mask holds, in chunks whose logits fit the limit."""
+def _chunks(most: int, mask: Tensor) -> list[Tensor]:
+    """Indices where mask holds, in chunks of at most so many."""
     where = mask.nonzero()[:, 0]
-    size = max(1, HEAD_ELEMENTS[_kind(policy)] // policy.vocab_size)
-    bounds = [*range(0, len(where), size), len(where)]
+    bounds = [*range(0, len(where), most), len(where)]
     return [where[a:b] for a, b in pairwise(bounds)]

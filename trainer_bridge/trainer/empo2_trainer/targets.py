@@ -26,7 +26,7 @@ ROUTERS = {"gate", "router", "routers", "shared_expert_gate", "gating", "wg"}
 
 @dataclass(frozen=True)
 class Targets:
-    """Modules to adapt, by full name, and modules that are left out, as pattern → reason."""
+    """Modules to adapt, by full name, and modules that are not adapted, as pattern → reason."""
 
     modules: list[str]
     skipped: dict[str, str]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from empo2_trainer import export, gguf_export, step
+from empo2_trainer import export, gguf_export, memory, step
 from empo2_trainer.datums import Sequence
 from empo2_trainer.losses import Loss
 from empo2_trainer.model import Policy, alpha_of
@@ -79,7 +79,7 @@ class Trainer:
         return self.models[model_id]
 
     def unload(self, model_id: str) -> dict[str, Any]:
-        """Forget a model; what it saved stays."""
+        """Remove a model. Its saved files stay."""
         self.policy.remove_adapter(self.get(model_id).adapter)
         del self.models[model_id]
         return {"model_id": model_id, "type": "unload_model"}
@@ -94,12 +94,14 @@ class Trainer:
             result = step.run(self.policy, sequences, loss, backward)
             if backward:
                 model.optimizer.accept()
+            elif self.policy.device.type == "cuda":
+                memory.release(self.policy.device)  # a server may share the GPU
         finally:
             model.optimizer.clear()
         return {
             "loss_fn_output_type": OUTPUT_TYPES.get(loss.name, "TorchLossReturn"),
             "loss_fn_outputs": [{"logprobs": tensor(values)} for values in result.logprobs],
-            "metrics": result.metrics.wire(),
+            "metrics": result.metrics.wire() | result.usage.wire(),
         }
 
     def optim_step(self, model_id: str, adam: AdamParams) -> dict[str, Any]:
@@ -158,6 +160,8 @@ class Trainer:
 
         about = {**model.about, "version_name": name, "base_model": self.policy.directory}
         path = self.adapters.write(name, about, fill, overwrite)
+        if self.policy.device.type == "cuda":
+            memory.release(self.policy.device)  # a server may wake up on the same GPU
         return {
             "path": f"tinker://{model_id}/sampler_weights/{name}",
             "sampling_session_id": None,

@@ -36,10 +36,14 @@ def write_tokenizer(directory: Path) -> None:
     (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
 
 
-def make_model(directory: Path, arch: str) -> Path:
+def make_model(directory: Path, arch: str, **shape: Any) -> Path:
     """A random model with grouped-query attention; biases and norms are random too."""
     import torch
     from transformers import (
+        Gemma2Config,
+        Gemma2ForCausalLM,
+        GraniteConfig,
+        GraniteForCausalLM,
         LlamaConfig,
         LlamaForCausalLM,
         Qwen2Config,
@@ -52,22 +56,24 @@ def make_model(directory: Path, arch: str) -> Path:
         "qwen2": (Qwen2Config, Qwen2ForCausalLM, {"tie_word_embeddings": True}),
         "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"tie_word_embeddings": False, "head_dim": 16}),
         "llama": (LlamaConfig, LlamaForCausalLM, {"tie_word_embeddings": False}),
+        "gemma2": (Gemma2Config, Gemma2ForCausalLM, {"head_dim": 16, "query_pre_attn_scalar": 16}),
+        "granite": (GraniteConfig, GraniteForCausalLM, {"logits_scaling": 4.0}),
     }
     config_type, model_type, more = kinds[arch]
-    config = config_type(
-        vocab_size=VOCAB,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        bos_token_id=None,
-        eos_token_id=2,
-        pad_token_id=0,
-        initializer_range=0.2,
-        **more,
-    )
+    common = {
+        "vocab_size": VOCAB,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "bos_token_id": None,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "initializer_range": 0.2,
+    }
+    config = config_type(**common | more | shape)
     with torch.random.fork_rng():
         torch.manual_seed(11)
         model = model_type(config)
@@ -95,13 +101,28 @@ def trainer(model_dir: Path, tmp_path: Path) -> Any:
     return make_trainer(model_dir, tmp_path / "run")
 
 
-def make_trainer(model_dir: Path, root: Path, model_id: str = "m") -> Any:
+def make_trainer(
+    model_dir: Path,
+    root: Path,
+    model_id: str = "m",
+    dtype: str = "float32",
+    formats: tuple[str, ...] = ("peft", "gguf"),
+) -> Any:
     from empo2_trainer.model import Policy
     from empo2_trainer.trainer import Trainer
 
-    t = Trainer(Policy(str(model_dir), device="cpu"), root, 0, ("peft", "gguf"))
+    t = Trainer(Policy(str(model_dir), dtype, "cpu"), root, 0, formats)
     t.create(model_id, SPEC)
     return t
+
+
+# Metrics that say what a pass cost rather than what it computed.
+COSTS = ("seconds", "tokens_per_second", "peak_memory", "micro_batches", "padding", "checkpointed")
+
+
+def computed(metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics that do not depend on the machine or on the micro-batches."""
+    return {key: value for key, value in metrics.items() if not key.startswith(COSTS)}
 
 
 def wire_datum(

@@ -1,4 +1,4 @@
-"""Exports as others read them: PEFT itself, and a real llama-server on the GGUF files."""
+"""Exports as other programs read them: PEFT, and a real llama-server for GGUF files."""
 
 import json
 import os
@@ -69,8 +69,8 @@ def llama_server(model: Path, adapter: Path | None) -> Iterator[Any]:
 
 
 def next_logprobs(post: Any, prompt: list[int], vocab: int) -> dict[int, float]:
-    """Log-probs of the next token over the vocabulary. A sampled token that is no whole UTF-8
-    has no entry: another seed then."""
+    """Log-probs of the next token over the vocabulary. A sampled token that is not complete UTF-8
+    has no entry; then another seed is tried."""
     for seed in range(50):
         body = {"prompt": prompt, "n_predict": 1, "n_probs": vocab, "seed": seed, "top_k": 0}
         flat = {"temperature": 1.0, "top_p": 1.0, "min_p": 0.0, "return_tokens": True}
@@ -156,7 +156,7 @@ QWEN = {"model_type": "qwen2"}
         ({"model_type": "llama", "attention_bias": True}, "biases"),
     ],
 )
-def test_what_would_be_converted_wrongly_is_refused(config: Any, message: str) -> None:
+def test_unsupported_models_are_not_converted(config: Any, message: str) -> None:
     with pytest.raises(UserError) as e:
         check_convertible(config)
     assert message in str(e.value)

@@ -1,4 +1,4 @@
-"""Losses against float64 numbers from autograd, on their own."""
+"""Each loss alone, compared with float64 numbers from autograd."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def oracle_cases() -> list[Any]:
 
 
 @pytest.mark.parametrize("case", oracle_cases(), ids=lambda c: c["loss_fn"])
-def test_value_and_gradient_are_the_oracles(case: Any) -> None:
+def test_value_and_gradient_equal_the_oracle(case: Any) -> None:
     logp = torch.tensor(case["logp"], dtype=torch.float64)
     weights = f64(case.get("weights"), case["logp"], 1.0)
     logprobs = f64(case.get("logprobs"), case["logp"], 0.0)
@@ -88,7 +88,7 @@ def test_empo2_is_its_definition(dual_clip: float, floor: float) -> None:
     torch.testing.assert_close(got.grad, logp.grad)
 
 
-def test_the_floor_silences_single_tokens() -> None:
+def test_the_floor_masks_single_tokens() -> None:
     logp = torch.tensor([-0.5, -9.0, -1.0], dtype=torch.float64)
     one = torch.ones(3, dtype=torch.float64)
     got = token_loss(parse("empo2", None), logp, one, logp, one)
@@ -103,7 +103,7 @@ def test_an_overflowing_ratio_stays_finite_where_it_is_clipped() -> None:
     assert got.grad.tolist() == [0.0, 0.0, 0.0]
 
 
-def test_k3_is_autograds() -> None:
+def test_k3_equals_autograd() -> None:
     logp = torch.tensor([-0.3, -4.0, -1.0], dtype=torch.float64, requires_grad=True)
     base = torch.tensor([-1.0, -0.5, -1.0], dtype=torch.float64)
     value, slope = k3(logp.detach(), base)

@@ -1,4 +1,4 @@
-"""The process from outside: ready line, endings, refusals to start."""
+"""The process seen from outside: ready line, its end, and errors at start."""
 
 import json
 import os
@@ -92,7 +92,7 @@ def refusals(tmp: Path) -> list[tuple[list[str], str, str]]:
     ]
 
 
-def test_a_start_that_fails_says_why(tmp_path: Path) -> None:
+def test_a_failed_start_gives_the_reason(tmp_path: Path) -> None:
     for flags, error, hint in refusals(tmp_path):
         child = start("serve", "--root", str(tmp_path / "run"), *flags)
         code, out, lines = finish(child)
@@ -137,7 +137,9 @@ def test_gguf_from_the_command_line(model_dir: Path, tmp_path: Path) -> None:
     assert (code, lines[-1]["event"]) == (1, "fatal")
 
 
-@pytest.mark.parametrize("flag", ["--formats=onnx", "--dtype=int8"])
+@pytest.mark.parametrize(
+    "flag", ["--formats=onnx", "--dtype=int8", "--quantize=int3", "--micro-batch-tokens=-1"]
+)
 def test_bad_flags_are_refused(flag: str) -> None:
     code = start("serve", "--model", "m", "--root", "r", flag).wait(timeout=DEADLINE)
     assert code == 2

@@ -1,4 +1,4 @@
-"""Checkpoints and exports: exact, whole or absent, idempotent."""
+"""Checkpoints and exports: exact, complete or absent, idempotent."""
 
 import errno
 import os
@@ -44,7 +44,7 @@ def test_a_restored_run_continues_bit_for_bit(model_dir: Path, tmp_path: Path) -
     assert not same(weights(first), weights(second))
 
 
-def test_loading_forgets_gathered_gradients(trainer: Any) -> None:
+def test_loading_clears_accumulated_gradients(trainer: Any) -> None:
     path = trainer.save("m", "a", overwrite=False)["path"]
     trainer.run("m", *checked(wire_batch(1)), backward=True)
     trainer.load("m", path, optimizer=True)
@@ -85,7 +85,7 @@ def test_equal_content_is_idempotent_other_content_is_not(trainer: Any) -> None:
 
 
 @pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "no space left"), (errno.EIO, "I/O")])
-def test_a_failing_disk_leaves_nothing_half_made(
+def test_a_failing_disk_leaves_nothing_incomplete(
     trainer: Any, monkeypatch: pytest.MonkeyPatch, number: int, words: str
 ) -> None:
     def fail(fd: int) -> None:
@@ -105,14 +105,14 @@ def test_a_root_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         Store(tmp_path / "file" / "adapters")
 
 
-def test_leftovers_of_a_killed_process_are_swept(tmp_path: Path) -> None:
+def test_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".tmp-v1-77").mkdir()
     (tmp_path / ".tmp-v1-77" / "x").write_text("half")
     store = Store(tmp_path)
     assert list(store.root.iterdir()) == []
 
 
-def test_a_single_file_is_replaced_whole(tmp_path: Path) -> None:
+def test_a_single_file_is_replaced_atomically(tmp_path: Path) -> None:
     target = tmp_path / "new" / "f"
     replace_file(target, lambda p: p.write_text("one") and None)
 

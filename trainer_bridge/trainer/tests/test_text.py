@@ -1,4 +1,4 @@
-"""The tokenizer endpoints: exact both ways, no forged control token, refusals."""
+"""The tokenizer endpoints: exact in both directions, no forged control tokens, errors."""
 
 import random
 import threading
@@ -63,7 +63,7 @@ def test_no_text_forges_a_control_token(ask: Any) -> None:
         assert ask("detokenize", tokens=tokens)["text"] == text
 
 
-def test_a_busy_torch_thread_delays_no_text(ask: Any, served: Any) -> None:
+def test_texts_do_not_wait_for_torch(ask: Any, served: Any) -> None:
     hold = threading.Event()
     served[1].submit(hold.wait)
     try:

@@ -37,8 +37,8 @@ def test_lever_mass_follows_what_the_tips_say() -> None:
 
 
 def test_weights_of_a_walk_by_hand(encoder: tokenizer.Encoder) -> None:
-    talk = golden.walks()[2]  # jade opens iron, then a tip warns of bone and bone is pulled
-    row = data.build_row(encoder, talk)
+    walk = golden.walks()[2]  # jade opens iron, then a tip warns of bone and bone is pulled
+    row = data.build_row(encoder, walk)
     words = [encoder.tokenizer.decode([i], skip_special_tokens=False) for i in row.ids]
     carried = [(w, x) for w, x in zip(words, row.weights, strict=True) if x]
     actions = [("pull", 0.2), (" jade", 3.0), ("<|im_end|>", 0.2)]
@@ -51,14 +51,14 @@ def test_weights_of_a_walk_by_hand(encoder: tokenizer.Encoder) -> None:
 def test_repeated_facts_have_a_small_weight(encoder: tokenizer.Encoder) -> None:
     fact = world.Fact("iron", "avoid", "amber")
     tips = [(fact,), (fact, world.Fact("oak", "avoid", "bone"))]
-    talk = world.Conversation(golden.CORRIDOR, [world.Turn(0, tips, "jade")])
-    row = data.build_row(encoder, talk)
+    walk = world.Conversation(golden.CORRIDOR, [world.Turn(0, tips, "jade")])
+    row = data.build_row(encoder, walk)
     repeats = [row.ids[i] for i, weight in enumerate(row.weights) if weight == data.WEIGHT_REPEAT]
     assert repeats == encoder.encode(" amber")
 
 
 def test_batches_predict_from_the_token_before(encoder: tokenizer.Encoder) -> None:
-    rows = [data.build_row(encoder, talk) for talk in golden.walks()[:3]]
+    rows = [data.build_row(encoder, walk) for walk in golden.walks()[:3]]
     batch = data.collate(rows)
     assert torch.equal(batch.ids.reshape(-1)[batch.at + 1], batch.label)
     assert len(batch.soft) == sum(len(row.targets) for row in rows)
@@ -82,7 +82,7 @@ def test_muon_steps_are_orthogonal_and_downhill() -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_the_lean_forward_equals_transformers() -> None:
+def test_the_small_forward_equals_transformers() -> None:
     from transformers import Qwen2ForCausalLM
 
     shape = model.Shape()
@@ -117,7 +117,7 @@ def test_a_short_training_lowers_the_loss(encoder: tokenizer.Encoder) -> None:
     assert losses[-1] < 0.75 * losses[0]
 
 
-def test_the_curriculum_moves_on_when_able_or_late() -> None:
+def test_a_stage_ends_when_it_is_learned_or_late() -> None:
     able, late = pretrain.Progress(figures=(0.1, 0.9, 0.5, 0.99)), pretrain.Progress()
     assert able.update([0.1, 0.9, 0.5, 0.99], 0.01)
     assert able.stage == 1

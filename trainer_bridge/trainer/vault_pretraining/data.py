@@ -60,8 +60,8 @@ class Row:
 
 
 def draw_notebook(rng: Random, variation: world.Variation) -> Notebook:
-    """The distinct tips of past walks: of walks stopped by one unsolved door, of walks of one
-    skill, or scattered facts (dense practice in avoiding)."""
+    """The distinct tips of past walks. The walks were stopped by one unsolved door or had one
+    skill, or the tips are scattered facts, which give more practice in avoiding levers."""
     k, kind = len(variation.doors), rng.random()
     if kind < 0.3:
         return _scattered(rng, variation)
@@ -143,7 +143,7 @@ def walk(
 def _pull(
     rng: Random, variation: world.Variation, index: int, facts: set[world.Fact], skill: float
 ) -> str:
-    """The simulated walker's lever: mostly the right one, to get deep."""
+    """The simulated walker's lever: mostly the right one, so that walks reach many doors."""
     door, listed, right = variation.doors[index], variation.listed[index], variation.right[index]
     kind, _, failing = lever_mass(door, listed, facts)
     if rng.random() < (0.97 if kind == KNOWN else skill):

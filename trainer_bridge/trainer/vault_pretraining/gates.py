@@ -29,23 +29,25 @@ def conversations(seed: int, count: int) -> list[world.Conversation]:
 def loop_conversations(
     seed: int, count: int, k: int, m: int, most: int
 ) -> list[world.Conversation]:
-    """Conversations as the RL loop has them: up to most tips per door from 3·k past walks."""
+    """Conversations like those of the RL loop: up to most tips per door from 3·k past walks."""
     rng = Random(f"loop/{seed}/{k}/{m}")
-    talks = []
+    conversations = []
     for _ in range(count):
         variation = world.draw_variation(rng, world.draw_house(rng, world.GATE), k, m)
         skill = [rng.choice((0.3, 0.6, 0.9))] * k
         walks = [world.past_walk(rng, variation, skill) for _ in range(3 * k)]
-        talks.append(data.walk(rng, variation, list(dict.fromkeys(walks)), most))
-    return talks
+        conversations.append(data.walk(rng, variation, list(dict.fromkeys(walks)), most))
+    return conversations
 
 
 @torch.no_grad()
-def measure(policy: Policy, encoder: Encoder, talks: list[world.Conversation]) -> dict[str, float]:
-    """The gates' means over conversations; a gate without any occasion is left out."""
+def measure(
+    policy: Policy, encoder: Encoder, conversations: list[world.Conversation]
+) -> dict[str, float]:
+    """The gates' means over conversations, without gates that no conversation measures."""
     found: dict[str, list[float]] = defaultdict(list)
-    for talk in talks:
-        row = data.build_row(encoder, talk)
+    for conversation in conversations:
+        row = data.build_row(encoder, conversation)
         ids = torch.tensor([row.ids])  # (1, T)
         logits = policy(ids, torch.arange(len(row.ids)))  # (T, V)
         probs = logits.softmax(-1)
@@ -80,7 +82,7 @@ def _lever_gates(
 
 
 def all_gates(policy: Policy, encoder: Encoder, seed: int, count: int) -> dict[str, object]:
-    """The gates, and the same in the RL loop's settings, with and without tips."""
+    """The gates, and the same figures in the RL loop's settings, with and without tips."""
     deep = loop_conversations(seed, count // 2, 5, 8, 3)
     bare = [
         world.Conversation(t.variation, [_without_tips(turn) for turn in t.turns]) for t in deep

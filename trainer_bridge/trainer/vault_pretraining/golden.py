@@ -36,7 +36,7 @@ PAIR = world.Variation(
 
 
 def walks() -> list[world.Conversation]:
-    """Walks that reach every text: out, alarm, unlisted lever, tips at some doors or at none."""
+    """Walks that show every text: out, alarm, unlisted lever, tips at some doors or at none."""
     turn = world.Turn
     return [
         world.Conversation(
@@ -56,7 +56,7 @@ def walks() -> list[world.Conversation]:
 
 
 def partition() -> list[dict[str, object]]:
-    """Houses with their canonical string, hash and class; any class may come."""
+    """Houses of any class, with their canonical string, hash and class."""
     rng = Random("golden")
     found: list[dict[str, object]] = []
     for _ in range(HOUSES):

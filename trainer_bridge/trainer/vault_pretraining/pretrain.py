@@ -1,4 +1,4 @@
-"""Pre-train the vault's policy from nothing: `python -m vault_pretraining.pretrain --out DIR`.
+"""Pre-train the vault's policy: `python -m vault_pretraining.pretrain --out DIR`.
 
 Two processes of one thread each average their gradients. The number of steps is fixed (--minutes
 times STEPS_PER_MINUTE), so that the result does not depend on the machine's speed. The first phase
@@ -40,7 +40,7 @@ STAGES = (
 )
 MOVE_ON = (0.80, 0.85, 0.88)  # smoothed follow mass that ends a stage, beside tips > MOVE_ON_TIP
 MOVE_ON_TIP = 0.95
-STAGE_END = (0.2, 0.3, 0.4)  # fraction of all steps at which a stage ends anyway
+STAGE_END = (0.2, 0.3, 0.4)  # fraction of all steps after which a stage ends in any case
 EVERY = 100  # steps between lines of progress
 NAMES = ("loss", "follow", "avoid", "tip")
 

@@ -121,7 +121,7 @@ def _list_levers(rng: Random, house: House, right: str, m: int) -> tuple[str, ..
 
 
 def state_text(variation: Variation, index: int) -> str:
-    """What the walker sees at a door; the door stands last, near the answer."""
+    """What the walker sees at a door. The door comes last, close to the answer."""
     levers = ", ".join(variation.listed[index])
     count = len(variation.doors)
     return f"Levers: {levers}. Door {index + 1} of {count} is {variation.doors[index]}."

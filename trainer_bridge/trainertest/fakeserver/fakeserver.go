@@ -1,9 +1,11 @@
-// Package fakeserver is an in-process trainer that speaks the trainer's HTTP
-// protocol without a model: its log-probs are a function of tokens and a
-// version number, and training counts that number up.
+// Package fakeserver is a trainer for tests. It speaks the trainer's HTTP
+// protocol but has no model. Its log-probs are a function of the tokens and a
+// version number, and an optimizer step increments that number. Start with
+// [New].
 //
-// It does what clients rely on: order by sequence number, one execution per
-// number, long polls, checkpoints on disk. A [Fault] makes it fail.
+// It has the properties that clients rely on: order by sequence number, one
+// execution per number, long polls, and checkpoints on disk. A [Fault] makes it
+// fail.
 package fakeserver
 
 import (
@@ -36,7 +38,7 @@ type Options struct {
 	Listener net.Listener
 }
 
-// Call is one request as it arrived.
+// Call is one request that arrived.
 type Call struct {
 	Op   string // last element of the path, for example "optim_step"
 	Seq  int64  // sequence number; 0 if it has none
@@ -96,7 +98,7 @@ func New(t testing.TB, opts Options) *Server {
 	return s
 }
 
-// Close ends the server. It may be called again.
+// Close ends the server. It may be called more than once.
 func (s *Server) Close() {
 	s.die()
 	s.http.Close()
@@ -108,7 +110,7 @@ func (s *Server) die() {
 	s.http.CloseClientConnections()
 }
 
-// Calls returns all requests in the order of their arrival.
+// Calls returns all requests in order of arrival.
 func (s *Server) Calls() []Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -33,7 +33,7 @@ func post(t *testing.T, s *Server, op, body string) (int, map[string]any) {
 	return resp.StatusCode, answer
 }
 
-func TestRequestsRunInTheOrderOfTheirNumbers(t *testing.T) {
+func TestRequestsRunInOrderOfTheirNumbers(t *testing.T) {
 	s := New(t, Options{Root: t.TempDir()})
 	post(t, s, "create_session", `{}`)
 	post(t, s, "create_model", `{}`)
@@ -58,13 +58,13 @@ func TestRequestsRunInTheOrderOfTheirNumbers(t *testing.T) {
 	}
 }
 
-func TestLogprobsAreAPolicy(t *testing.T) {
+func TestLogprobsDependOnEarlierTokensOnly(t *testing.T) {
 	a, b := Logprobs(0, []int32{1, 2, 3, 4}), Logprobs(1, []int32{1, 2, 3, 4})
 	if len(a) != 3 || cmp.Equal(a, b) {
 		t.Errorf("%v and %v", a, b)
 	}
 	if diff := cmp.Diff(a[:1], Logprobs(0, []int32{1, 2})); diff != "" {
-		t.Errorf("a longer sequence has another beginning:\n%s", diff)
+		t.Errorf("the log-probs of a prefix differ in a longer sequence:\n%s", diff)
 	}
 	for _, lp := range append(a, b...) {
 		if lp > -0.05 || lp < -4 {

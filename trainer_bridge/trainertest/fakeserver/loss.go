@@ -22,9 +22,10 @@ type datum struct {
 	} `json:"loss_fn_inputs"`
 }
 
-// loss answers forward and forward_backward with the policy's log-probs and
-// with metrics that mean the same as the real trainer's. The KL to the base is
-// the squared difference of log-probs. The entropy is the negative log-prob.
+// loss answers forward and forward_backward with the policy's log-probs and the
+// same metrics as the real trainer. In place of the KL to the base model it uses
+// the squared difference of log-probs, in place of the entropy the negative
+// log-prob.
 func (m *model) loss(in lossInput) (any, error) {
 	metrics := map[string]float64{"loss:sum": 0, "tokens:sum": 0}
 	outputs := make([]any, len(in.Data))

@@ -23,7 +23,7 @@ type model struct {
 	byID  map[string]*job
 
 	version int
-	dirty   bool // there was an optimizer step since the version was named
+	dirty   bool // there was an optimizer step after the last save
 	steps   int
 	pending int
 	done    int
@@ -42,7 +42,7 @@ func newModel(opts Options, id string) *model {
 	return &model{opts: opts, id: id, next: 1, bySeq: map[int64]*job{}, byID: map[string]*job{}}
 }
 
-// settled adds a request that is already done and returns its id.
+// settled adds a request that is done and returns its id.
 func (m *model) settled(result any) string {
 	j := &job{id: m.id + ":create", done: make(chan struct{}), result: result}
 	close(j.done)
@@ -72,7 +72,7 @@ func (m *model) accept(c Call, fault Fault) (int, any) {
 	return ack(j)
 }
 
-// run executes a request and returns what its future answers.
+// run executes a request and returns the result.
 func (m *model) run(j *job) any {
 	if j.fault.Category != "" {
 		return map[string]string{"error": j.fault.Message, "category": j.fault.Category}
@@ -139,7 +139,7 @@ func (m *model) optimStep(adam map[string]float64) (any, error) {
 	}}, nil
 }
 
-// save writes a checkpoint or an export like the real trainer: the directory
+// save writes a checkpoint or an export. As with the real trainer, the directory
 // appears only when it is complete.
 func (m *model) save(folder, kind, name string, overwrite bool) (any, error) {
 	if name == "" || filepath.Base(name) != name {

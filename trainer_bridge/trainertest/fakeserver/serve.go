@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// serve answers one request or fails as the options say.
+// serve answers one request, or fails as Options.Fault decides.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -79,7 +79,7 @@ func (s *Server) hang(r *http.Request) {
 	}
 }
 
-// pause waits and reports whether the client still waits for the answer.
+// pause sleeps and reports whether the client still waits for the answer.
 func (s *Server) pause(r *http.Request, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

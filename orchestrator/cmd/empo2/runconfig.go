@@ -10,9 +10,10 @@ import (
 	"github.com/empo2/empo2/orchestrator/ledger"
 )
 
-// openLedger opens the run's folder and holds its configuration against c. A
-// run that is new gets c; that of an old one is changed by saveConfig only,
-// when everything that c names was found.
+// openLedger opens the run's folder. A new run gets the configuration c. For an
+// existing run, openLedger returns an error if c would compute something else.
+// saveConfig then replaces the stored configuration, when everything that c
+// names was found.
 func openLedger(ctx context.Context, c config.Config) (*ledger.Ledger, error) {
 	l, err := ledger.Open(ctx, filepath.Join(c.Run.Dir, c.Run.Name))
 	if err != nil {
@@ -41,24 +42,25 @@ func saveConfig(ctx context.Context, l *ledger.Ledger, c config.Config) error {
 	return l.SaveConfig(ctx, b.String())
 }
 
-// mayChange are the keys, and tables ending in a dot, that a continued run may
-// have changed: they say how long, where and on what, not what is computed.
-// That another server computes the same is proved by the canary.
+// mayChange are the keys that may change when a run continues. A name that ends
+// in a dot is a table. These keys set the length, the place and the hardware of a
+// run, but not what it computes. The canary verifies that another server computes
+// the same.
 var mayChange = []string{
 	"profile", "run.steps", "run.max_seconds", "run.dir", "run.keep_checkpoints", "eval.every", "eval.episodes",
 	"eval.final_episodes", "sampler.", "trainer.threads", "trainer.device", "trainer.timeout_seconds",
-	"trainer.restarts",
-	"rollout.concurrency", "memory.url", "env.remote.url", "env.agentgym.url", "env.agentgym.timeout_seconds",
-	"env.openenv.url", "env.openenv.timeout_seconds", "env.openenv.concurrency", "env.ors.url",
-	"env.ors.timeout_seconds",
+	"trainer.restarts", "rollout.concurrency", "memory.url",
+	"env.remote.url", "env.agentgym.url", "env.agentgym.timeout_seconds",
+	"env.openenv.url", "env.openenv.timeout_seconds", "env.openenv.concurrency",
+	"env.ors.url", "env.ors.timeout_seconds",
 	"env.scienceworld.java", "env.scienceworld.concurrency", "env.webshop.data",
 }
 
-// mustStay are exceptions to mayChange: they shape every prompt.
+// mustStay are exceptions to mayChange: they affect every prompt.
 var mustStay = []string{"sampler.template", "sampler.template_args", "sampler.thinking"}
 
-// sameRun refuses to continue a run with a configuration that computes
-// something else than the one it was started with.
+// sameRun returns an error if c would compute something else than the
+// configuration that the run was started with.
 func sameRun(text, dir string, c config.Config) error {
 	before, err := parseStored(text, dir)
 	if err != nil {
@@ -76,12 +78,12 @@ func sameRun(text, dir string, c config.Config) error {
 	}
 	return &config.Error{Place: "run " + dir, Msg: "it was started with another configuration:\n    " +
 		strings.Join(differ, "\n    "),
-		Hint: "choose another name (--set run.name=…), or the run's own file (-c " + filepath.Join(dir,
-			"config.toml") + ")"}
+		Hint: "choose another name (--set run.name=…), or the run's own file (-c " +
+			filepath.Join(dir, "config.toml") + ")"}
 }
 
-// parseStored reads the configuration in a run's folder. One of an earlier
-// version cannot be changed by its user.
+// parseStored reads the configuration in a run's folder. Users cannot edit it, so
+// the hint is another one if it has keys of an earlier version.
 func parseStored(text, dir string) (config.Config, error) {
 	stored, err := config.Parse(text, filepath.Join(dir, "run.db"))
 	var fault *config.Error
@@ -92,9 +94,9 @@ func parseStored(text, dir string) (config.Config, error) {
 	return stored, err
 }
 
-// storedConfig is the configuration of the run that c names, as it was trained.
-// Of the keys that the user gave on the command line, those of the server count;
-// others that differ would have no effect and are refused.
+// storedConfig returns the configuration with which the run that c names was
+// trained. sets are the user's --set flags. Those of [sampler] are applied. Any
+// other key that differs is an error, because it would have no effect.
 func storedConfig(ctx context.Context, c config.Config, sets []string) (config.Config, error) {
 	dir := filepath.Join(c.Run.Dir, c.Run.Name)
 	if !fileExists(filepath.Join(dir, "run.db")) {
@@ -113,7 +115,7 @@ func storedConfig(ctx context.Context, c config.Config, sets []string) (config.C
 	if err != nil {
 		return c, err
 	}
-	stored.Run.Dir, stored.Run.Name = c.Run.Dir, c.Run.Name // the folder may have been moved
+	stored.Run.Dir, stored.Run.Name = c.Run.Dir, c.Run.Name // users may move the folder
 	given := map[string]bool{}
 	for _, s := range sets {
 		key, _, _ := strings.Cut(s, "=")

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"time"
 
 	"github.com/rs/zerolog"
 
@@ -20,49 +19,50 @@ import (
 	"github.com/empo2/empo2/sampler/openai"
 	"github.com/empo2/empo2/sampler/sglang"
 	"github.com/empo2/empo2/sampler/vllm"
-	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
-// An opening is what a backend is opened with.
+// opening has what is needed to open a backend.
 type opening struct {
 	config config.Config
 	tools  tools
-	codec  *trainerCodec // nil where nothing is trained
-	event  func(kind, detail string)
+	codec  *trainerCodec             // the trainer's tokenizer; nil: nothing is trained
+	event  func(kind, detail string) // records an event of the server
 	log    zerolog.Logger
 }
 
-// alias is what the versions of this run are called on a server that others
-// may use too.
+// alias is the prefix of this run's versions on a server. Other runs may use the
+// same server.
 func (o opening) alias() string { return "empo2-" + o.config.Run.Name }
 
-// serverKey is the API key of a server that asks for one.
+// serverKey returns the API key of the server, or "" if it needs none.
 func serverKey() string { return os.Getenv("EMPO2_SERVER_KEY") }
 
-// served is an open backend with what its prompts are made of.
+// served is an open backend with the tokenizer and template for its prompts.
 type served struct {
 	sampler.Backend
-	// Tokenizer and Control are nil for servers of text: then episodes are
-	// played on messages.
+	// The tokenizer and control are nil if the server takes messages instead of
+	// token ids.
 	tokenizer chat.Tokenizer
 	control   chat.ControlTokens
-	renderer  chat.Renderer // nil if the server's template is not to be had
-	// retokenised: ids and log-probs are made by the trainer.
-	retokenised bool
-	sleeper     sampler.Sleeper // nil: the server stays awake
+	renderer  chat.Renderer // nil: the model's own chat template is unavailable
+	// retokenized means that the server takes text, and that ids and log-probs
+	// come from the trainer.
+	retokenized bool
+	sleeper     sampler.Sleeper // nil: the server never sleeps
 }
 
-// A backend is an inference server by its name in config.toml.
+// A backend opens one kind of inference server.
 type backend struct {
 	open func(context.Context, opening) (served, error)
-	// codec: prompts are made with the trainer's tokenizer, which must be there
-	// before the server is asked.
+	// codec means that prompts are tokenized by the trainer, which must run
+	// before the backend is opened.
 	codec bool
-	// launch is the command that starts such a server, for people; nil: empo2
-	// starts it.
+	// launch returns the command with which users start such a server. Nil:
+	// empo2 always starts the server itself, or it is a remote service.
 	launch func(c config.Config, model string) string
 }
 
+// backends are the inference servers by their name in sampler.backend.
 var backends = map[string]backend{
 	"llamacpp": {open: openLlamaCPP},
 	"vllm": {open: openVLLM, codec: true,
@@ -78,8 +78,8 @@ var backends = map[string]backend{
 	"openai": {open: openOpenAI},
 }
 
-// residentAdapters are computed with at once: the newest, the one before while
-// its last request ends, and two in reserve.
+// residentAdapters is how many adapters a server keeps loaded: the newest one,
+// the previous one while its last requests end, and two in reserve.
 const residentAdapters = 4
 
 func openLlamaCPP(ctx context.Context, o opening) (served, error) {
@@ -134,17 +134,18 @@ func openVLLM(ctx context.Context, o opening) (served, error) {
 	return out, err
 }
 
-// sleepy is a server that may be able to sleep.
-type sleepy interface {
+// maybeSleeper is a server that can sleep if it was started with the right flags.
+type maybeSleeper interface {
 	sampler.Backend
 	sampler.Sleeper
 	CanSleep() bool
 }
 
-// mustSleep lets the server sleep between steps, or refuses one that cannot.
-func (s *served) mustSleep(b sleepy, key, hint string) error {
+// mustSleep makes the server sleep between steps. It returns an error if the
+// server cannot sleep.
+func (s *served) mustSleep(b maybeSleeper, key, hint string) error {
 	if !b.CanSleep() {
-		return errors.Join(&config.Error{Place: key, Msg: "the server, as launched, cannot give its memory back",
+		return errors.Join(&config.Error{Place: key, Msg: "the server cannot sleep with the flags that it was started with",
 			Hint: hint}, b.Close())
 	}
 	s.sleeper = b
@@ -155,8 +156,8 @@ func openSGLang(ctx context.Context, o opening) (served, error) {
 	all := o.config.Sampler
 	s := all.SGLang
 	if o.codec == nil {
-		return served{},
-			errors.New("sglang: prompts are made with the trainer's tokenizer, but nothing is trained\n  hint: sampler.backend = \"openai\" speaks with the same server")
+		return served{}, errors.New("sglang: prompts need the trainer's tokenizer, but nothing is trained\n" +
+			"  hint: sampler.backend = \"openai\" works with the same server")
 	}
 	b, err := sglang.Open(ctx, sglang.Config{
 		URLs: s.URLs, Model: all.ServedModelName, Alias: o.alias(), APIKey: serverKey(), Codec: o.codec,
@@ -176,7 +177,8 @@ func openSGLang(ctx context.Context, o opening) (served, error) {
 	return out, err
 }
 
-// openOllama speaks in messages where nothing is trained.
+// openOllama sends text that the trainer has rendered. If nothing is trained, it
+// sends messages.
 func openOllama(ctx context.Context, o opening) (served, error) {
 	all := o.config.Sampler
 	cfg := ollama.Config{
@@ -190,7 +192,7 @@ func openOllama(ctx context.Context, o opening) (served, error) {
 	out := served{}
 	if o.codec != nil {
 		cfg.Codec = o.codec
-		out = served{tokenizer: o.codec, control: o.codec, renderer: o.codec, retokenised: true}
+		out = served{tokenizer: o.codec, control: o.codec, renderer: o.codec, retokenized: true}
 		template, err := out.newTemplate(ctx, o.config)
 		if err != nil {
 			return served{}, err
@@ -207,8 +209,8 @@ func openOllama(ctx context.Context, o opening) (served, error) {
 	return out, nil
 }
 
-// ollamaContext is what the run needs if the model's limit is known; else
-// Ollama chooses.
+// ollamaContext returns the context length that the run needs, or 0 if neither
+// the user nor the model sets a limit. Ollama then chooses it.
 func ollamaContext(o opening) int {
 	if o.config.Sampler.MaxModelLen == 0 && o.tools.context == 0 {
 		return 0
@@ -227,96 +229,4 @@ func openOpenAI(ctx context.Context, o opening) (served, error) {
 		return served{}, err
 	}
 	return served{Backend: b}, nil
-}
-
-// A trainerCodec is the trainer's tokenizer and template for the sampler.
-type trainerCodec struct{ *trainerbridge.Codec }
-
-// Render writes messages in the model's own chat template.
-func (c trainerCodec) Render(ctx context.Context, messages []chat.Message, generation bool) (string, error) {
-	texts := make([]trainerbridge.TextMessage, len(messages))
-	for i, m := range messages {
-		texts[i] = trainerbridge.TextMessage{Role: m.Role, Content: m.Text()}
-	}
-	text, err := c.Codec.Render(ctx, texts, generation)
-	var refused *trainerbridge.RequestError
-	if errors.As(err, &refused) && refused.Category == trainerbridge.CategoryUser {
-		return "", fmt.Errorf("%w: %w", chat.ErrRefused, err)
-	}
-	return text, err
-}
-
-// trains reports whether a run changes weights, for which it has a trainer.
-func trains(c config.Config) bool { return c.Algorithm.Name != "adapt" }
-
-// needs is what a run with this configuration asks of its server.
-func needs(c config.Config, s served, can sampler.Capabilities) sampler.Requirements {
-	n := sampler.Requirements{
-		Context: max(c.Rollout.MaxTokens, c.Reflection.MaxTokens) + shortestPrompt, Stop: len(c.Rollout.Stop) > 0,
-	}
-	if !trains(c) {
-		return n
-	}
-	n.IDs, n.Logprobs, n.Adapters = !s.retokenised, !s.retokenised, true
-	n.Formats, n.Rank = c.Sampler.AdapterFormats(), c.Trainer.Rank
-	if can.Adapters == "runtime" {
-		n.Resident = 2 // the new version is proved beside the old one
-	}
-	return n
-}
-
-// shortestPrompt is how many tokens are left for a prompt at least.
-const shortestPrompt = 64
-
-// serverError is a fault of the inference server or of what it was started with.
-type serverError struct{ err error }
-
-func (e *serverError) Error() string { return e.err.Error() }
-func (e *serverError) Unwrap() error { return e.err }
-
-// openServer opens the backend that the configuration names and refuses a
-// server that cannot do what the run needs.
-func openServer(ctx context.Context, o opening) (served, error) {
-	s, err := backends[o.config.Sampler.Backend].open(ctx, o)
-	if err != nil {
-		return served{}, &serverError{err}
-	}
-	can, err := s.Capabilities(ctx)
-	if err == nil {
-		err = needs(o.config, s, can).Check(can)
-	}
-	if err != nil {
-		return served{}, errors.Join(&serverError{fmt.Errorf("backend %s: %w", o.config.Sampler.Backend, err)},
-			s.Close())
-	}
-	return s, nil
-}
-
-// newTemplate is the template of the conversation; nil for servers of text.
-func (s served) newTemplate(ctx context.Context, c config.Config) (*chat.Template, error) {
-	if s.tokenizer == nil {
-		return nil, nil
-	}
-	name := c.Sampler.Template
-	if name == chat.TemplateAuto && s.renderer == nil {
-		return nil, &config.Error{Place: "sampler.template", Msg: "the server does not tell its template",
-			Hint: "name it, for example --set sampler.template=chatml"}
-	}
-	tokenizer := chat.CachedTokenizer(s.tokenizer, 1<<14)
-	t, err := chat.NewTemplate(ctx, name, tokenizer, s.control, s.renderer)
-	if err != nil {
-		return nil, err
-	}
-	if c.Sampler.Thinking == string(chat.ThinkingStrip) {
-		return t, t.CanStrip()
-	}
-	return t, nil
-}
-
-// sampleTimeout bounds a request with its wait for a place, behind all the
-// episodes and reflections that may stand before it; the backend's own
-// deadline begins when the request is sent.
-func sampleTimeout(c config.Config) time.Duration {
-	queue := 2 * c.Rollout.Concurrency / (c.Sampler.Concurrency * c.Sampler.Replicas())
-	return seconds(c.Sampler.TimeoutSeconds * float64(2+queue))
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 )
 
-// Every table of [sampler] belongs to a backend, and every backend has one.
-func TestEveryServerOfTheConfigurationIsWired(t *testing.T) {
+// Every table of [sampler] belongs to a backend, and every backend has a table.
+func TestEveryBackendOfTheConfigurationCanBeOpened(t *testing.T) {
 	var tables []string
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[config.Sampler]()) {
 		if f.Type.Kind() == reflect.Struct {

@@ -14,7 +14,8 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 )
 
-const shopSets = "env.webshop.data=../../../envs/webshop/testdata/shop env.webshop.own_data=true env.webshop.items=items.json env.webshop.attributes=items_ins_v2.json env.webshop.nouns=nouns.json"
+const shopSets = "env.webshop.data=../../../envs/webshop/testdata/shop env.webshop.own_data=true " +
+	"env.webshop.items=items.json env.webshop.attributes=items_ins_v2.json env.webshop.nouns=nouns.json"
 
 func load(t *testing.T, sets ...string) config.Config {
 	t.Helper()
@@ -25,8 +26,8 @@ func load(t *testing.T, sets ...string) config.Config {
 	return c
 }
 
-// Our WebShop, served with AgentGym's protocol, is an environment of agentgym:
-// both give the same pages.
+// empo2's WebShop, served with AgentGym's protocol, gives the same pages as the
+// built-in environment.
 func TestAgentGymByConfiguration(t *testing.T) {
 	ctx := context.Background()
 	native, err := openFamily(ctx, load(t, append(strings.Fields(shopSets), "env.name=webshop")...), zerolog.Nop())
@@ -36,7 +37,8 @@ func TestAgentGymByConfiguration(t *testing.T) {
 	defer native.Close()
 	server := httptest.NewServer(webshop.NewHandler(native.(*webshop.Family)))
 	defer server.Close()
-	c := load(t, "env.name=agentgym", "env.agentgym.url="+server.URL, "env.agentgym.dialect=webshop", "env.agentgym.train=0-2", "env.agentgym.test=3")
+	c := load(t, "env.name=agentgym", "env.agentgym.url="+server.URL, "env.agentgym.dialect=webshop",
+		"env.agentgym.train=0-2", "env.agentgym.test=3")
 	served, err := openFamily(ctx, c, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
@@ -76,8 +78,8 @@ func TestAgentGymByConfiguration(t *testing.T) {
 	}
 }
 
-// What is wrong in the texts of a table is a fault of the configuration.
-func TestFaultyTextsOfProtocolsAreRefused(t *testing.T) {
+// Mistakes in the texts of a table are mistakes in the configuration.
+func TestInvalidTextsOfEnvironmentServers(t *testing.T) {
 	f := func(place string, sets ...string) {
 		t.Helper()
 		_, err := openFamily(context.Background(), load(t, sets...), zerolog.Nop())
@@ -86,7 +88,8 @@ func TestFaultyTextsOfProtocolsAreRefused(t *testing.T) {
 			t.Errorf("%s: %v", place, err)
 		}
 	}
-	f("env.agentgym.train", "env.name=agentgym", "env.agentgym.url=http://h", "env.agentgym.dialect=sciworld", "env.agentgym.train=5-3")
+	f("env.agentgym.train", "env.name=agentgym", "env.agentgym.url=http://h", "env.agentgym.dialect=sciworld",
+		"env.agentgym.train=5-3")
 	f("env.ors.eval", "env.name=ors", "env.ors.url=http://h", "env.ors.eval=hard:5-3")
 	f("env.ors.input", "env.name=ors", "env.ors.url=http://h", "env.ors.tool=t", "env.ors.input=[1]")
 	f("env.openenv.test", "env.name=openenv", "env.openenv.url=http://h", "env.openenv.test=x")

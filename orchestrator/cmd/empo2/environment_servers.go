@@ -18,8 +18,8 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 )
 
-// environmentServer is a server of any of the protocols. Its token, if it
-// wants one, is in EMPO2_ENV_KEY.
+// environmentServer describes a server of any protocol. If it needs a token, set
+// EMPO2_ENV_KEY.
 func environmentServer(url string, timeout float64, log zerolog.Logger) exchange.Server {
 	return exchange.Server{URL: url, Token: os.Getenv("EMPO2_ENV_KEY"), Timeout: seconds(timeout), Log: log}
 }
@@ -85,7 +85,8 @@ func openORS(ctx context.Context, c config.Config, log zerolog.Logger) (envs.Fam
 	return opened(ors.Open(ctx, to))
 }
 
-// opened keeps a nil pointer from becoming an interface that is not nil.
+// opened returns a nil interface on an error. A conversion of a nil pointer would
+// give an interface that is not nil.
 func opened[F envs.Family](family F, err error) (envs.Family, error) {
 	if err != nil {
 		return nil, err
@@ -95,8 +96,8 @@ func opened[F envs.Family](family F, err error) (envs.Family, error) {
 
 // readSplits reads the keys train, eval and test of a table.
 func readSplits(table, train, eval, test string) (s numbered.Splits, err error) {
-	err = readKeys(table, textKey{"train", train, &s.Train}, textKey{"eval", eval, &s.Eval}, textKey{"test", test,
-		&s.Test})
+	err = readKeys(table, textKey{"train", train, &s.Train}, textKey{"eval", eval, &s.Eval},
+		textKey{"test", test, &s.Test})
 	return s, err
 }
 
@@ -115,7 +116,7 @@ func readKeys(table string, keys ...textKey) error {
 	return nil
 }
 
-// readObject reads a JSON object; an empty text is none.
+// readObject reads a JSON object. It returns nil for an empty text.
 func readObject(key, text, hint string) (map[string]any, error) {
 	if text == "" {
 		return nil, nil

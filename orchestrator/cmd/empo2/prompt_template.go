@@ -11,14 +11,15 @@ import (
 	"github.com/empo2/empo2/sampler/prompt"
 )
 
-// readFormat reads the prompt template that the configuration names: one that
-// is part of the program, the recipe's for the environment, or a file.
+// readFormat reads the prompt template that the configuration names: a built-in
+// one, the recipe's for the environment, or a file.
 func readFormat(c config.Config) (prompt.Template, error) {
 	name := c.Prompt.Template
 	if name == "recipe" {
 		name = c.Env.Name
 		if !slices.Contains(prompt.Names(), name) {
-			return prompt.Template{}, &config.Error{Place: "prompt.template", Msg: "there is no recipe's template for env.name = " + name,
+			return prompt.Template{}, &config.Error{Place: "prompt.template",
+				Msg:  "there is no recipe's template for env.name = " + name,
 				Hint: "one of " + strings.Join(prompt.Names(), ", ") + ", or the path of a file"}
 		}
 	}
@@ -40,7 +41,11 @@ func templateText(name string) (string, error) {
 	text, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", &config.Error{Place: "prompt.template", Msg: "there is no file " + name,
-			Hint: "one of " + strings.Join(prompt.Names(), ", ") + ", recipe, or the path of a file; empo2 prompt --write DIR writes the built-in ones out"}
+			Hint: "one of " + strings.Join(prompt.Names(), ", ") +
+				", recipe, or the path of a file; empo2 prompt --write DIR writes the built-in templates"}
 	}
-	return string(text), err
+	if err != nil {
+		return "", &config.Error{Place: "prompt.template", Msg: err.Error(), Hint: "name a template file that you can read"}
+	}
+	return string(text), nil
 }

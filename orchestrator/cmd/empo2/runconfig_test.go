@@ -11,12 +11,12 @@ import (
 	"github.com/empo2/empo2/orchestrator/ledger"
 )
 
-// A run continues with other servers, places and lengths, and with nothing
-// that would compute something else.
-func TestWhatAContinuedRunMayChange(t *testing.T) {
+// A run can continue with another server, folder or length, but not with a key
+// that changes what it computes.
+func TestKeysThatAContinuedRunMayChange(t *testing.T) {
 	before := load(t)
 	before.Run.Dir = t.TempDir()
-	f := func(set, refused string) {
+	f := func(set, key string) {
 		t.Helper()
 		c, err := config.With(before, strings.Split(set, " "))
 		if err != nil {
@@ -31,7 +31,7 @@ func TestWhatAContinuedRunMayChange(t *testing.T) {
 		if err == nil {
 			l.Close()
 		}
-		if (refused == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), refused+": ") {
+		if (key == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), key+": ") {
 			t.Errorf("%s: %v", set, err)
 		}
 	}
@@ -45,8 +45,8 @@ func TestWhatAContinuedRunMayChange(t *testing.T) {
 	f("trainer.dtype=bfloat16", "trainer.dtype")
 }
 
-// A start that failed leaves the run's configuration as it was, and eval takes
-// another server but no key that would have no effect.
+// A failed start does not change the stored configuration. eval accepts another
+// server, but no key that would have no effect.
 func TestStoredConfigurationSurvivesAFailedStart(t *testing.T) {
 	ctx, before := context.Background(), load(t)
 	before.Run.Dir = t.TempDir()
@@ -79,9 +79,9 @@ func TestStoredConfigurationSurvivesAFailedStart(t *testing.T) {
 	}
 }
 
-// A folder that an earlier version wrote is answered with the names of today,
-// by run and by eval.
-func TestARunOfAnEarlierVersion(t *testing.T) {
+// For a folder of an earlier version, the errors of run and eval name the new
+// keys.
+func TestRunOfAnEarlierVersion(t *testing.T) {
 	ctx, c := context.Background(), load(t)
 	c.Run.Dir = t.TempDir()
 	l, err := ledger.Open(ctx, filepath.Join(c.Run.Dir, c.Run.Name))
@@ -96,7 +96,8 @@ func TestARunOfAnEarlierVersion(t *testing.T) {
 	_, evaluating := storedConfig(ctx, c, nil)
 	for _, err := range []error{running, evaluating} {
 		for _, want := range []string{"run.db:2", "rollout.max_steps is now rollout.max_turns",
-			"sampler.canary is now sampler.canary_tolerance", "another version of empo2", "hint: continue it with that version"} {
+			"sampler.canary is now sampler.canary_tolerance", "another version of empo2",
+			"hint: continue it with that version"} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%v\nwants %q", err, want)
 			}

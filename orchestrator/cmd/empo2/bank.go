@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+
+	"github.com/empo2/empo2/memory"
+	"github.com/empo2/empo2/memory/embed"
+	"github.com/empo2/empo2/orchestrator/config"
+)
+
+// embedders are the memory's embedders by their name in memory.embedder. If a
+// server needs an API key, set EMPO2_EMBEDDER_KEY.
+var embedders = map[string]func(context.Context, config.Memory) (memory.Embedder, error){
+	"ngram": func(context.Context, config.Memory) (memory.Embedder, error) { return embed.NGram{}, nil },
+	"openai": func(ctx context.Context, m config.Memory) (memory.Embedder, error) {
+		return embed.OpenOpenAI(ctx, embeddingServer(m))
+	},
+	"ollama": func(ctx context.Context, m config.Memory) (memory.Embedder, error) {
+		return embed.OpenOllama(ctx, embeddingServer(m))
+	},
+}
+
+func embeddingServer(m config.Memory) embed.Server {
+	return embed.Server{URL: m.URL, Model: m.Model, APIKey: os.Getenv("EMPO2_EMBEDDER_KEY")}
+}
+
+// openMemory opens the bank in the run's database.
+func (r *run) openMemory(ctx context.Context, c config.Config) (*memory.Bank, error) {
+	embedder, err := embedders[c.Memory.Embedder](ctx, c.Memory)
+	if err != nil {
+		return nil, err
+	}
+	if server, ok := embedder.(io.Closer); ok {
+		r.closes = append(r.closes, server.Close)
+	}
+	m := memory.DefaultConfig(embedder)
+	m.K, m.Threshold, m.Capacity = c.Memory.K, c.Memory.Threshold, c.Memory.Capacity
+	m.Novelty, m.NoveltyCap = memory.Novelty(c.Novelty.Source), c.Novelty.Cap
+	if err := memory.Migrate(ctx, r.ledger.DB()); err != nil {
+		return nil, err
+	}
+	return memory.OpenBank(ctx, r.ledger.DB(), m)
+}

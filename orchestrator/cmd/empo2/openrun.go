@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/empo2/empo2/memory"
+	"github.com/empo2/empo2/orchestrator"
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
+	"github.com/empo2/empo2/sampler/prompt"
+	"github.com/empo2/empo2/sampler/rollout"
+)
+
+// run has everything that a training run has open. Close it after the loop has
+// ended.
+type run struct {
+	loop   *orchestrator.Loop
+	ledger *ledger.Ledger
+	closes []func() error
+}
+
+// Close stops what openRun started, in reverse order: backend, trainer, ledger,
+// environment.
+func (r *run) Close() error {
+	var errs []error
+	for i := len(r.closes) - 1; i >= 0; i-- {
+		errs = append(errs, r.closes[i]())
+	}
+	return errors.Join(errs...)
+}
+
+// openRun opens or creates the run's folder, starts trainer and server, and
+// connects them to the training loop.
+func openRun(ctx context.Context, c config.Config, t tools, log zerolog.Logger) (_ *run, err error) {
+	r := &run{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.Close())
+		}
+	}()
+	family, err := openFamily(ctx, c, log)
+	if err != nil {
+		return nil, err
+	}
+	r.closes = append(r.closes, family.Close)
+	if r.ledger, err = openLedger(ctx, c); err != nil {
+		return nil, err
+	}
+	r.closes = append(r.closes, r.ledger.Close)
+	root, err := filepath.Abs(r.ledger.Dir)
+	if err != nil {
+		return nil, err
+	}
+	r.loop = &orchestrator.Loop{Config: c, Family: family, Ledger: r.ledger, Log: log}
+	server, err := r.start(ctx, opening{config: c, tools: t, event: r.event(ctx), log: log}, root)
+	if err != nil {
+		return nil, err
+	}
+	return r, r.connect(ctx, server)
+}
+
+// start starts trainer and server. It starts them at the same time, unless the
+// backend needs the trainer's tokenizer.
+func (r *run) start(ctx context.Context, o opening, root string) (served, error) {
+	group, startCtx := errgroup.WithContext(ctx)
+	if trains(o.config) {
+		trainer := newTrainer(o.config, o.tools, root, o.log)
+		r.closes = append(r.closes, trainer.Close)
+		r.loop.Trainer = trainer
+		if backends[o.config.Sampler.Backend].codec {
+			if err := trainer.Restore(ctx, 0); err != nil {
+				return served{}, err
+			}
+			o.codec = &trainerCodec{trainer.Codec()}
+			o.codec.TemplateArgs = o.config.Sampler.TemplateArgs
+			r.closes = append(r.closes, o.codec.Close)
+		} else {
+			group.Go(func() error { return trainer.Restore(startCtx, 0) })
+		}
+	}
+	var server served
+	group.Go(func() (err error) {
+		server, err = openServer(startCtx, o)
+		return err
+	})
+	err := group.Wait()
+	if server.Backend != nil {
+		r.closes = append(r.closes, server.Close)
+	}
+	return server, err
+}
+
+// event returns a function that records an event of a server in the ledger.
+func (r *run) event(ctx context.Context) func(kind, detail string) {
+	return func(kind, detail string) {
+		_ = r.ledger.Event(context.WithoutCancel(ctx), 0, kind, detail) // the log has it too
+	}
+}
+
+// connect gives the loop its backend, its templates and its memory.
+func (r *run) connect(ctx context.Context, server served) error {
+	l := r.loop
+	// The tokenizer may be the server's, so the base model must be served first.
+	if _, err := server.Publish(ctx, sampler.Adapter{}); err != nil {
+		return fmt.Errorf("serve the base model: %w", err)
+	}
+	template, err := server.newTemplate(ctx, l.Config)
+	if err != nil {
+		return err
+	}
+	if template != nil && template.Unstable() != "" {
+		l.Log.Warn().Str("template", template.Name()).Str("why", template.Unstable()).
+			Msg("the chat template rewrites earlier turns, so every turn is a separate training row")
+	}
+	l.ReadPrompt = func() (prompt.Template, error) { return readFormat(l.Config) }
+	format, err := l.ReadPrompt()
+	if err != nil {
+		return err
+	}
+	l.Driver = &rollout.Driver{
+		Family: l.Family, ChatTemplate: template, PromptTemplate: format, Log: l.Log,
+		Thinking: chat.Thinking(l.Config.Sampler.Thinking), Retokenized: server.retokenized,
+		SampleTimeout: sampleTimeout(l.Config), CleanTip: memory.CleanTip,
+	}
+	switch { // servers that take text parse control tokens in it
+	case template == nil:
+		l.Driver.Neutralize = chat.ControlTexts()
+	case server.retokenized:
+		l.Driver.Neutralize = template.ControlTexts()
+	}
+	l.Sleeper = server.sleeper
+	if err := r.addCanary(ctx, server, template); err != nil {
+		return err
+	}
+	l.Driver.Backend = l.Backend
+	if l.Config.Algorithm.Name == "grpo" {
+		return nil
+	}
+	bank, err := r.openMemory(ctx, l.Config)
+	if err != nil {
+		return err
+	}
+	l.Memory = bank
+	return nil
+}
+
+// seconds converts a number of seconds from the configuration.
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// readSummary reads the results of a run from its folder and starts nothing.
+func readSummary(ctx context.Context, dir string) (orchestrator.Summary, error) {
+	l, err := ledger.Open(ctx, dir)
+	if err != nil {
+		return orchestrator.Summary{}, err
+	}
+	s, err := orchestrator.Summarize(ctx, l)
+	return s, errors.Join(err, l.Close())
+}

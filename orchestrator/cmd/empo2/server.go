@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
+)
+
+// requirements returns what a run with this configuration needs from its server.
+func requirements(c config.Config, s served, can sampler.Capabilities) sampler.Requirements {
+	n := sampler.Requirements{
+		Context: max(c.Rollout.MaxTokens, c.Reflection.MaxTokens) + shortestPrompt, Stop: len(c.Rollout.Stop) > 0,
+	}
+	if !trains(c) {
+		return n
+	}
+	n.IDs, n.Logprobs, n.Adapters = !s.retokenized, !s.retokenized, true
+	n.Formats, n.Rank = c.Sampler.AdapterFormats(), c.Trainer.Rank
+	if can.Adapters == "runtime" {
+		n.Resident = 2 // the new version passes its canary while the old one is still served
+	}
+	return n
+}
+
+// shortestPrompt is the number of tokens that a server must leave for a prompt.
+const shortestPrompt = 64
+
+// serverError is an error of the inference server, or of the flags that it was
+// started with.
+type serverError struct{ err error }
+
+func (e *serverError) Error() string { return e.err.Error() }
+func (e *serverError) Unwrap() error { return e.err }
+
+// openServer opens the backend that the configuration names. It returns an error
+// if the server does not meet the requirements of the run.
+func openServer(ctx context.Context, o opening) (served, error) {
+	s, err := backends[o.config.Sampler.Backend].open(ctx, o)
+	if err != nil {
+		return served{}, &serverError{err}
+	}
+	can, err := s.Capabilities(ctx)
+	if err == nil {
+		err = requirements(o.config, s, can).Check(can)
+	}
+	if err != nil {
+		return served{}, errors.Join(&serverError{fmt.Errorf("backend %s: %w", o.config.Sampler.Backend, err)},
+			s.Close())
+	}
+	return s, nil
+}
+
+// newTemplate returns the chat template, or nil if the server takes messages.
+func (s served) newTemplate(ctx context.Context, c config.Config) (*chat.Template, error) {
+	if s.tokenizer == nil {
+		return nil, nil
+	}
+	name := c.Sampler.Template
+	if name == chat.TemplateAuto && s.renderer == nil {
+		return nil, &config.Error{Place: "sampler.template", Msg: "the server does not provide its chat template",
+			Hint: "name it, for example --set sampler.template=chatml"}
+	}
+	tokenizer := chat.CachedTokenizer(s.tokenizer, 1<<14)
+	t, err := chat.NewTemplate(ctx, name, tokenizer, s.control, s.renderer)
+	if err != nil {
+		return nil, err
+	}
+	if c.Sampler.Thinking == string(chat.ThinkingStrip) {
+		return t, t.CanStrip()
+	}
+	return t, nil
+}
+
+// sampleTimeout bounds a request, including its wait for the requests of other
+// episodes and reflections. The backend's own deadline starts when the request is
+// sent.
+func sampleTimeout(c config.Config) time.Duration {
+	queue := 2 * c.Rollout.Concurrency / (c.Sampler.Concurrency * c.Sampler.Replicas())
+	return seconds(c.Sampler.TimeoutSeconds * float64(2+queue))
+}

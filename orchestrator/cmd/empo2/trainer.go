@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/sampler/chat"
+	trainerbridge "github.com/empo2/empo2/trainer_bridge"
+)
+
+// trains reports whether a run trains weights. Only then it has a trainer.
+func trains(c config.Config) bool { return c.Algorithm.Name != "adapt" }
+
+// newTrainer returns the trainer of a run. It starts no process yet.
+func newTrainer(c config.Config, t tools, root string, log zerolog.Logger) *trainerbridge.Local {
+	return &trainerbridge.Local{
+		Process: trainerbridge.ProcessConfig{
+			Python: t.python, SourceDir: t.sources, Model: t.model, Root: root,
+			Threads: c.Trainer.Threads, Dtype: c.Trainer.Dtype, Device: c.Trainer.Device,
+			Quantize: c.Trainer.Quantize, MicroBatchTokens: c.Trainer.MicroBatch,
+			Formats: c.Sampler.AdapterFormats(), Log: log,
+		},
+		Client: trainerbridge.ClientConfig{
+			Rank: c.Trainer.Rank, Alpha: c.Trainer.Alpha, Seed: int64(c.Run.Seed & (1<<31 - 1)),
+			TargetModules: c.Trainer.TargetModules, Timeout: seconds(c.Trainer.TimeoutSeconds), Log: log,
+		},
+	}
+}
+
+// A trainerCodec is the trainer's tokenizer and chat template as package chat
+// needs them.
+type trainerCodec struct{ *trainerbridge.Codec }
+
+// Render writes messages in the model's own chat template.
+func (c trainerCodec) Render(ctx context.Context, messages []chat.Message, generation bool) (string, error) {
+	texts := make([]trainerbridge.TextMessage, len(messages))
+	for i, m := range messages {
+		texts[i] = trainerbridge.TextMessage{Role: m.Role, Content: m.Text()}
+	}
+	text, err := c.Codec.Render(ctx, texts, generation)
+	var refused *trainerbridge.RequestError
+	if errors.As(err, &refused) && refused.Category == trainerbridge.CategoryUser {
+		return "", fmt.Errorf("%w: %w", chat.ErrRefused, err)
+	}
+	return text, err
+}

@@ -1,0 +1,152 @@
+package inspect
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+)
+
+// hfConfig has the fields of config.json that are used here. Numbers are float64, because
+// some programs write 2048.0.
+type hfConfig struct {
+	Type          string    `json:"model_type"`
+	Architectures []string  `json:"architectures"`
+	Dtype         string    `json:"dtype"`
+	TorchDtype    string    `json:"torch_dtype"`
+	Context       float64   `json:"max_position_embeddings"`
+	Layers        float64   `json:"num_hidden_layers"`
+	Hidden        float64   `json:"hidden_size"`
+	Heads         float64   `json:"num_attention_heads"`
+	KVHeads       float64   `json:"num_key_value_heads"`
+	HeadDim       float64   `json:"head_dim"`
+	Rope          *hfRope   `json:"rope_parameters"`
+	RopeScaling   *hfRope   `json:"rope_scaling"`
+	Quantisation  *hfQuant  `json:"quantization_config"`
+	Text          *hfConfig `json:"text_config"` // of models with several modalities
+}
+
+type hfRope struct {
+	RopeType string `json:"rope_type"`
+	Type     string `json:"type"` // the older name
+}
+
+type hfQuant struct {
+	Method string `json:"quant_method"`
+}
+
+// readConfig reads architecture and shape.
+func (m *Model) readConfig() error {
+	text, err := m.read("config.json")
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("it has no config.json%s", m.configHint())
+	}
+	if err != nil {
+		return err
+	}
+	var c hfConfig
+	if err := json.Unmarshal(text, &c); err != nil {
+		return fmt.Errorf("config.json: %w%s", jsonFault(err), m.downloadHint(text))
+	}
+	if c.Type == "" {
+		return fmt.Errorf("config.json has no model_type%s", folderHint)
+	}
+	if !c.writesText() {
+		return fmt.Errorf("%s is not a language model that writes text\n  hint: name a model for text generation, "+
+			"whose config.json has an architecture such as LlamaForCausalLM", strings.Join(c.Architectures, ", "))
+	}
+	m.Architecture = c.Type
+	m.Quantisation = c.quantisation()
+	if c.Text != nil {
+		c = *c.Text
+	}
+	return m.readShape(c)
+}
+
+// configHint is for a folder without config.json.
+func (m *Model) configHint() string {
+	if _, err := m.read("adapter_config.json"); err == nil {
+		return "\n  hint: it is an adapter: name the folder of its base model, or merge both with peft's merge_and_unload"
+	}
+	return folderHint
+}
+
+// readShape takes over the sizes, which must be whole numbers in a range where
+// no product overflows.
+func (m *Model) readShape(c hfConfig) error {
+	for _, n := range []struct {
+		key   string
+		value float64
+	}{
+		{"max_position_embeddings", c.Context}, {"num_hidden_layers", c.Layers}, {"hidden_size", c.Hidden},
+		{"num_attention_heads", c.Heads}, {"num_key_value_heads", c.KVHeads}, {"head_dim", c.HeadDim},
+	} {
+		if n.value < 0 || n.value > 1e9 || n.value != float64(int64(n.value)) {
+			return fmt.Errorf("config.json: %s = %g is not possible\n  hint: download the file again", n.key, n.value)
+		}
+	}
+	if c.KVHeads == 0 {
+		c.KVHeads = c.Heads
+	}
+	if c.HeadDim == 0 && c.Heads > 0 {
+		c.HeadDim = float64(int64(c.Hidden / c.Heads))
+	}
+	values := 2 * c.Layers * c.KVHeads * c.HeadDim
+	if values > 1e9 {
+		return fmt.Errorf("config.json: a cache of %g numbers per token is not possible\n"+
+			"  hint: download the file again", values)
+	}
+	m.Dtype, m.Context, m.CacheValues, m.RopeScaling = c.Dtype, int(c.Context), int64(values), c.scaling()
+	if m.Dtype == "" {
+		m.Dtype = c.TorchDtype
+	}
+	return nil
+}
+
+// writesText reports whether the model generates text. An empty list of
+// architectures is accepted.
+func (c hfConfig) writesText() bool {
+	return len(c.Architectures) == 0 || slices.ContainsFunc(c.Architectures, func(name string) bool {
+		return strings.Contains(name, "CausalLM") || strings.Contains(name, "ConditionalGeneration") ||
+			strings.Contains(name, "LMHead")
+	})
+}
+
+func (c hfConfig) quantisation() string {
+	switch {
+	case c.Quantisation == nil:
+		return ""
+	case c.Quantisation.Method == "":
+		return "an unnamed method"
+	}
+	return c.Quantisation.Method
+}
+
+// scaling is the kind of rope scaling; empty: none.
+func (c hfConfig) scaling() string {
+	for _, r := range []*hfRope{c.Rope, c.RopeScaling} {
+		if r == nil {
+			continue
+		}
+		for _, kind := range []string{r.RopeType, r.Type} {
+			if kind != "" && kind != "default" {
+				return kind
+			}
+		}
+	}
+	return ""
+}
+
+// jsonFault says which key has the wrong type, without the names of Go's types.
+func jsonFault(err error) error {
+	var wrong *json.UnmarshalTypeError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	if wrong.Field == "" {
+		return fmt.Errorf("it is not a JSON object but a JSON %s", wrong.Value)
+	}
+	return fmt.Errorf("%s has the wrong type: it is a JSON %s", wrong.Field, wrong.Value)
+}

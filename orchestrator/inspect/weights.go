@@ -1,0 +1,170 @@
+package inspect
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// readWeights counts the parameters in the headers of the safetensors files.
+func (m *Model) readWeights() error {
+	files, err := m.weightFiles()
+	if err != nil {
+		return err
+	}
+	for _, name := range files {
+		n, err := m.countSafetensors(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s is missing\n  hint: the index lists it: download it into the folder", name)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		m.Parameters += n
+	}
+	return nil
+}
+
+// The names under which transformers looks for weights, in this order: one
+// file, or the list of several.
+const (
+	oneFile      = "model.safetensors"
+	weightsIndex = "model.safetensors.index.json"
+)
+
+// weightFiles are the names of the files with weights, or all that are there if
+// none has a usual name.
+func (m *Model) weightFiles() ([]string, error) {
+	if _, err := os.Stat(filepath.Join(m.Path, oneFile)); err == nil {
+		return []string{oneFile}, nil
+	}
+	text, err := m.read(weightsIndex)
+	if err == nil {
+		return m.indexed(text)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	entries, err := os.ReadDir(m.Path)
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	hint := folderHint
+	for _, e := range entries {
+		switch name := e.Name(); filepath.Ext(name) {
+		case ".safetensors":
+			files = append(files, name)
+		case ".bin":
+			hint = "\n  hint: it has " + name + "; " +
+				"AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(DIR) writes *.safetensors"
+		}
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("it has no *.safetensors%s", hint)
+	}
+	return files, nil
+}
+
+// indexed are the files that the text of an index lists, sorted.
+func (m *Model) indexed(text []byte) ([]string, error) {
+	var index struct {
+		Files map[string]string `json:"weight_map"` // tensor → file
+	}
+	if err := json.Unmarshal(text, &index); err != nil {
+		return nil, fmt.Errorf("%s: %w%s", weightsIndex, jsonFault(err), m.downloadHint(text))
+	}
+	var files []string
+	for _, name := range index.Files {
+		files = append(files, name)
+	}
+	slices.Sort(files)
+	if files = slices.Compact(files); len(files) == 0 {
+		return nil, fmt.Errorf("%s lists no file%s", weightsIndex, m.downloadHint(text))
+	}
+	return files, nil
+}
+
+// maxSafetensorsHeader is the format's own limit in bytes.
+const maxSafetensorsHeader = 100 << 20
+
+// countSafetensors returns the number of values in a file. It reads only the
+// header: a length of 8 bytes, then JSON with the shape and the offsets of each
+// tensor.
+func (m *Model) countSafetensors(name string) (int64, error) {
+	path := filepath.Join(m.Path, name)
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, cause(err)
+	}
+	if !info.Mode().IsRegular() {
+		return 0, fmt.Errorf("not a file%s", folderHint)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, fmt.Errorf("%w\n  hint: check its owner and permissions", cause(err))
+	}
+	defer f.Close()
+	n, err := readSafetensors(f)
+	if err != nil {
+		start := make([]byte, 32)
+		k, _ := f.ReadAt(start, 0) // an empty or unreadable start is no pointer
+		return 0, fmt.Errorf("%w%s", err, m.downloadHint(start[:k]))
+	}
+	return n, nil
+}
+
+func readSafetensors(f *os.File) (int64, error) {
+	var length uint64
+	err := binary.Read(f, binary.LittleEndian, &length)
+	switch {
+	case errors.Is(err, io.EOF):
+		return 0, errors.New("the file is empty")
+	case err != nil || length > maxSafetensorsHeader:
+		return 0, errors.New("not a safetensors file")
+	}
+	text := make([]byte, length)
+	if _, err := io.ReadFull(f, text); err != nil {
+		return 0, errors.New("the file is cut short")
+	}
+	var tensors map[string]json.RawMessage
+	if err := json.Unmarshal(text, &tensors); err != nil {
+		return 0, errors.New("not a safetensors file")
+	}
+	return addTensors(f, int64(length), tensors)
+}
+
+func addTensors(f *os.File, header int64, tensors map[string]json.RawMessage) (int64, error) {
+	size, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	total, end := int64(0), int64(0)
+	for name, text := range tensors {
+		if name == "__metadata__" {
+			continue
+		}
+		var tensor struct {
+			Shape   []int64  `json:"shape"`
+			Offsets [2]int64 `json:"data_offsets"`
+		}
+		if err := json.Unmarshal(text, &tensor); err != nil {
+			return 0, fmt.Errorf("tensor %s: %w", name, err)
+		}
+		n := int64(1)
+		for _, d := range tensor.Shape {
+			n *= d
+		}
+		total, end = total+n, max(end, tensor.Offsets[1])
+	}
+	if 8+header+end > size.Size() {
+		return 0, errors.New("the file is cut short")
+	}
+	return total, nil
+}
