@@ -132,7 +132,7 @@ func (b *Backend) awaitCapacity(ctx context.Context, p sampler.Policy) error {
 }
 
 // serveEverywhere serves v on every replica that is healthy or suspect, also
-// those that are readmitted meanwhile, and makes it ready.
+// those that are readmitted in the meantime, and makes it ready.
 func (b *Backend) serveEverywhere(ctx context.Context, v *version) error {
 	served := map[*replica]bool{}
 	for {

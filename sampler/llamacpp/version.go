@@ -27,7 +27,7 @@ type version struct {
 	budget process.Budget // the supervisor's
 
 	gate *admission.Gate // closed when the version is retired
-	done chan struct{}   // closed when the last process is gone
+	done chan struct{}   // closed when the last process has ended
 
 	mu      sync.Mutex
 	now     *replica      // nil while no process is ready

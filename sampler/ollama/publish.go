@@ -198,7 +198,7 @@ func (b *Backend) load(ctx context.Context, p sampler.Policy) error {
 // countRetry returns a function that counts and logs a retry.
 func (b *Backend) countRetry(op string, p sampler.Policy) func(error) {
 	return func(err error) {
-		b.counters.update(func(s *Stats) { s.Retries++ })
+		b.counters.Update(func(s *Stats) { s.Retries++ })
 		b.cfg.Log.Warn().Err(err).Str("op", op).Str("policy", p.Name).Msg("ollama: sending the request again")
 	}
 }

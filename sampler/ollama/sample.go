@@ -84,7 +84,7 @@ func (b *Backend) input(ctx context.Context, r sampler.Request) (input, error) {
 		return input{}, err
 	}
 	if !same {
-		b.counters.update(func(s *Stats) { s.Rejoined++ })
+		b.counters.Update(func(s *Stats) { s.Rejoined++ })
 	}
 	return input{text: text, ids: len(r.Prompt)}, nil
 }
@@ -205,7 +205,7 @@ func (b *Backend) completion(ctx context.Context, p sampler.Policy, q input, a a
 			*n++
 		}
 	}
-	b.counters.update(func(s *Stats) {
+	b.counters.Update(func(s *Stats) {
 		s.Requests++
 		s.PromptTokens += a.Prompt
 		s.Sampled += a.Sampled

@@ -1,6 +1,6 @@
 package ollama
 
-import "sync"
+import "github.com/empo2/empo2/sampler"
 
 // Stats counts what a backend did since it was opened.
 type Stats struct {
@@ -24,23 +24,9 @@ type Stats struct {
 	Swaps int64 `json:"swaps"`
 }
 
-type counters struct {
-	mu  sync.Mutex
-	now Stats
-}
+type counters struct{ sampler.Tally[Stats] }
 
 // Stats returns the counts. It is safe for concurrent use.
-func (b *Backend) Stats() Stats {
-	b.counters.mu.Lock()
-	defer b.counters.mu.Unlock()
-	return b.counters.now
-}
+func (b *Backend) Stats() Stats { return b.counters.Counts() }
 
-// update calls f to change the counts.
-func (c *counters) update(f func(*Stats)) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	f(&c.now)
-}
-
-func (c *counters) swapped() { c.update(func(s *Stats) { s.Swaps++ }) }
+func (c *counters) swapped() { c.Update(func(s *Stats) { s.Swaps++ }) }
