@@ -51,7 +51,8 @@ func TestEveryReplicaIsComparedWithTheTrainer(t *testing.T) {
 	f("one is wrong", []float32{-1, -1.006}, scoredAs(-0.995, nil),
 		"b: verify base: canary: log-probs differ from the trainer's by 0.011 (tolerance 0.01)\n  hint: ")
 	f("all are wrong in the same way", []float32{-1, -1}, scoredAs(-1.04, nil), "differ from the trainer's by 0.04")
-	f("no trainer", []float32{-1, -1}, scoredAs(-1, errors.New("the trainer ended")), "score with the trainer: the trainer ended")
+	f("no trainer", []float32{-1, -1}, scoredAs(-1, errors.New("the trainer ended")),
+		"score with the trainer: the trainer ended")
 }
 
 // The trainer scores a version only while it is published: later it trains the
