@@ -112,7 +112,7 @@ func testCapabilities(t *testing.T, b *Backend) {
 	want := sampler.Capabilities{
 		Server: "vllm", Version: c.Version, IDsIn: true, IDsOut: true, Logprobs: true, LogprobSpace: "raw",
 		Adapters: "runtime", AdapterFormat: "peft",
-		MaxRank: 16, MaxResident: 4, ContextLength: 1024, Parallel: 64, VocabSize: 512, Replicas: 1,
+		MaxRank: 16, MaxResident: 4, ContextLength: 1024, Parallel: 64, VocabSize: 512, Replicas: 1, StopStrings: true,
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Error(diff)
