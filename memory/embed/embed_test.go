@@ -2,10 +2,7 @@ package embed_test
 
 import (
 	"context"
-	"errors"
 	"math"
-	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -60,80 +57,4 @@ func TestNGram(t *testing.T) {
 	f("")
 	f(" .,; ")
 	f("It is you.")
-}
-
-// counting records its calls. The vector of a text is its length.
-type counting struct {
-	mu    sync.Mutex
-	asked [][]string
-	err   error
-}
-
-func (*counting) Name() string { return "counting-1" }
-
-func (c *counting) Embed(_ context.Context, texts ...string) (vectors [][]float32, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.asked = append(c.asked, texts)
-	for _, text := range texts {
-		vectors = append(vectors, []float32{float32(len(text))})
-	}
-	return vectors, c.err
-}
-
-func TestCachedAsksForATextOnce(t *testing.T) {
-	inner := &counting{}
-	c := embed.NewCached(inner, 2)
-	f := func(texts ...string) {
-		t.Helper()
-		vectors, err := c.Embed(t.Context(), texts...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, v := range vectors {
-			if v[0] != float32(len(texts[i])) {
-				t.Errorf("%q has vector %v", texts[i], v)
-			}
-			v[0] = -1 // must not change the cache
-		}
-	}
-	f("a", "bb", "a")
-	f("bb", "a")
-	f("ccc", "a") // bb is dropped
-	f("bb")
-	want := [][]string{{"a", "bb"}, {"ccc"}, {"bb"}}
-	if diff := cmp.Diff(want, inner.asked); diff != "" {
-		t.Errorf("asked for (-want +got):\n%s", diff)
-	}
-	if c.Name() != "counting-1" {
-		t.Errorf("name %q, want the inner one", c.Name())
-	}
-}
-
-func TestCachedKeepsNoErrors(t *testing.T) {
-	inner := &counting{err: errors.New("down")}
-	c := embed.NewCached(inner, 2)
-	if _, err := c.Embed(t.Context(), "a"); !errors.Is(err, inner.err) {
-		t.Errorf("error %v, want %v", err, inner.err)
-	}
-	inner.err = nil
-	if v, err := c.Embed(t.Context(), "a"); err != nil || v[0][0] != 1 {
-		t.Errorf("after the error: %v, %v", v, err)
-	}
-}
-
-func TestCachedConcurrently(t *testing.T) {
-	c := embed.NewCached(&counting{}, 3)
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			for n := range 50 {
-				text := strings.Repeat("x", n%7)
-				if v, err := c.Embed(t.Context(), text, "y"); err != nil || v[0][0] != float32(n%7) {
-					t.Errorf("%q has vector %v, error %v", text, v, err)
-				}
-			}
-		})
-	}
-	wg.Wait()
 }

@@ -1,6 +1,5 @@
 // Package embed has the embedders of the memory: [NGram] is built in and needs no
-// model, [OpenAI] and [Ollama] use an embedding server, and [Cached] keeps the
-// vectors of any of them.
+// model, [OpenAI] and [Ollama] use an embedding server.
 package embed
 
 import (

@@ -266,7 +266,8 @@ func TestTheKeyIsNotInErrors(t *testing.T) {
 		io.WriteString(w, "unknown: "+r.Header.Get("Authorization"))
 	})
 	_, err := embed.OpenOpenAI(t.Context(), s)
-	if err == nil || strings.Contains(err.Error(), "sk-secret") || !strings.Contains(err.Error(), "unknown: Bearer [key]") {
+	if err == nil || strings.Contains(err.Error(), "sk-secret") ||
+		!strings.Contains(err.Error(), "unknown: Bearer [key]") {
 		t.Errorf("got %v", err)
 	}
 }
