@@ -69,8 +69,10 @@ func TestCanarySkipsVersionsWithoutScore(t *testing.T) {
 }
 
 // If a published version is not the trained one, Publish fails and retires it.
-func TestCanaryRetiresVersionsThatDoNotMatch(t *testing.T) {
-	f := func(want string, canary bool, change func(*samplertest.Scripted, *sampler.Adapter)) {
+// failingPublish returns a function that checks the error of publishing a changed version 1. The version must not be
+// served afterwards.
+func failingPublish(t *testing.T) func(want string, canary bool, change func(*samplertest.Scripted, *sampler.Adapter)) {
+	return func(want string, canary bool, change func(*samplertest.Scripted, *sampler.Adapter)) {
 		t.Helper()
 		b := samplertest.NewScripted(samplertest.NewTokenizer(), learning)
 		p, _ := withCanary(b)
@@ -87,6 +89,10 @@ func TestCanaryRetiresVersionsThatDoNotMatch(t *testing.T) {
 			t.Errorf("%s: served %v", want, b.Served())
 		}
 	}
+}
+
+func TestCanaryRetiresVersionsThatDoNotMatch(t *testing.T) {
+	f := failingPublish(t)
 	const notApplied = "adapter not applied: version 1 answers exactly as version 0"
 	f(notApplied, true, func(b *samplertest.Scripted, _ *sampler.Adapter) {
 		b.Applied = func(int) int { return 0 }
@@ -104,6 +110,10 @@ func TestCanaryRetiresVersionsThatDoNotMatch(t *testing.T) {
 	f("version 0 answered", true, func(b *samplertest.Scripted, _ *sampler.Adapter) {
 		b.AfterSample = func(c *sampler.Completion) { c.Policy.Version = 0 }
 	})
+}
+
+func TestCanaryRetiresVersionsThatCannotBeVerified(t *testing.T) {
+	f := failingPublish(t)
 	f("score with the trainer: gone", false, func(_ *samplertest.Scripted, a *sampler.Adapter) {
 		a.Score = func(context.Context, []int32) ([]float32, error) { return nil, errors.New("gone") }
 	})

@@ -16,75 +16,98 @@ import (
 // give ErrPolicyGone.
 func TestVersionsGiveTheirOwnAnswers(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		var servers []*fakeserver.VLLM
+		x := &experiment{t: t, served: make(map[int]sampler.Policy), dead: -1}
 		var urls []string
 		for range 2 {
 			s := fakeserver.NewVLLM(policy)
 			s.MaxLoras = 99
 			defer s.Close()
-			servers, urls = append(servers, s), append(urls, s.URL)
+			x.servers, urls = append(x.servers, s), append(urls, s.URL)
 		}
 		b, err := Open(t.Context(), config(urls))
 		if err != nil {
 			rt.Fatal(err)
 		}
 		defer b.Close()
-		served, next, dead := map[int]sampler.Policy{}, 0, -1
-		sample := func(p sampler.Policy) {
-			c, err := b.Sample(t.Context(), p, testRequest)
-			if _, ok := served[p.Version]; !ok {
-				if !errors.Is(err, sampler.ErrPolicyGone) {
-					rt.Fatalf("%s is retired: %v", p.Name, err)
-				}
-				return
-			}
-			if want := policy.Sample(p.Version, testRequest); err != nil || !slices.Equal(c.IDs, want.IDs) || c.Policy != p {
-				rt.Fatalf("%s: %+v %v, want %+v", p.Name, c, err, want)
-			}
-		}
+		x.backend = b
 		rt.Repeat(map[string]func(*rapid.T){
-			"publish": func(rt *rapid.T) {
-				a := sampler.Adapter{}
-				if next > 0 {
-					a = fakeserver.WriteAdapter(t, policy, next)
-				}
-				p, err := b.Publish(t.Context(), a)
-				if err != nil {
-					rt.Fatal(err)
-				}
-				served[next] = p
-				next++
-			},
-			"retire": func(rt *rapid.T) {
-				version := rapid.IntRange(0, next).Draw(rt, "version")
-				if p, ok := served[version]; ok {
-					delete(served, version)
-					if err := b.Retire(t.Context(), p); err != nil {
-						rt.Fatal(err)
-					}
-				}
-			},
-			"sample": func(rt *rapid.T) { sample(b.Backend.Policy(rapid.IntRange(0, next).Draw(rt, "version"))) },
-			"kill": func(rt *rapid.T) {
-				if dead < 0 {
-					dead = rapid.IntRange(0, 1).Draw(rt, "server")
-					servers[dead].Kill()
-				}
-			},
-			"revive": func(*rapid.T) {
-				if dead >= 0 {
-					servers[dead].Revive()
-					dead = -1
-				}
-			},
-			"restart": func(rt *rapid.T) {
-				if dead < 0 {
-					servers[rapid.IntRange(0, 1).Draw(rt, "server")].Revive()
-				}
-			},
+			"publish": x.publish, "retire": x.retire, "sample": x.sample,
+			"kill": x.kill, "revive": x.revive, "restart": x.restart,
 		})
-		for _, p := range served {
-			sample(p)
+		for _, p := range x.served {
+			x.check(rt, p)
 		}
 	})
+}
+
+// An experiment publishes and retires versions on two servers that die and restart.
+type experiment struct {
+	t       *testing.T
+	backend *Backend
+	servers []*fakeserver.VLLM
+	served  map[int]sampler.Policy
+	next    int // version to publish
+	dead    int // index of the dead server; -1: none
+}
+
+// check samples from p. The answer must be the version's own, or an error if p is
+// not served.
+func (x *experiment) check(rt *rapid.T, p sampler.Policy) {
+	c, err := x.backend.Sample(x.t.Context(), p, testRequest)
+	if _, ok := x.served[p.Version]; !ok {
+		if !errors.Is(err, sampler.ErrPolicyGone) {
+			rt.Fatalf("%s is retired: %v", p.Name, err)
+		}
+		return
+	}
+	if want := policy.Sample(p.Version, testRequest); err != nil || !slices.Equal(c.IDs, want.IDs) || c.Policy != p {
+		rt.Fatalf("%s: %+v %v, want %+v", p.Name, c, err, want)
+	}
+}
+
+func (x *experiment) publish(rt *rapid.T) {
+	a := sampler.Adapter{}
+	if x.next > 0 {
+		a = fakeserver.WriteAdapter(x.t, policy, x.next)
+	}
+	p, err := x.backend.Publish(x.t.Context(), a)
+	if err != nil {
+		rt.Fatal(err)
+	}
+	x.served[x.next] = p
+	x.next++
+}
+
+func (x *experiment) retire(rt *rapid.T) {
+	version := rapid.IntRange(0, x.next).Draw(rt, "version")
+	if p, ok := x.served[version]; ok {
+		delete(x.served, version)
+		if err := x.backend.Retire(x.t.Context(), p); err != nil {
+			rt.Fatal(err)
+		}
+	}
+}
+
+func (x *experiment) sample(rt *rapid.T) {
+	x.check(rt, x.backend.Policy(rapid.IntRange(0, x.next).Draw(rt, "version")))
+}
+
+func (x *experiment) kill(rt *rapid.T) {
+	if x.dead < 0 {
+		x.dead = rapid.IntRange(0, 1).Draw(rt, "server")
+		x.servers[x.dead].Kill()
+	}
+}
+
+func (x *experiment) revive(*rapid.T) {
+	if x.dead >= 0 {
+		x.servers[x.dead].Revive()
+		x.dead = -1
+	}
+}
+
+func (x *experiment) restart(rt *rapid.T) {
+	if x.dead < 0 {
+		x.servers[rapid.IntRange(0, 1).Draw(rt, "server")].Revive()
+	}
 }
