@@ -56,8 +56,9 @@ func Run(t *testing.T, open func(t *testing.T) envs.Family, options ...Option) {
 		option(s)
 	}
 	t.Run("name", func(t *testing.T) {
-		if s.family.Name() == "" || s.family.Name() != s.family.Name() {
-			t.Errorf("name = %q, want a stable one", s.family.Name())
+		first, second := s.family.Name(), s.family.Name()
+		if first == "" || first != second {
+			t.Errorf("names %q and %q, want a stable one", first, second)
 		}
 	})
 	t.Run("tasks", s.testTasks)

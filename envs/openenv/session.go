@@ -137,7 +137,8 @@ func noAnswer(ctx context.Context, err error) *jsonhttp.Error {
 		return &jsonhttp.Error{Kind: jsonhttp.TimedOut, Err: context.Cause(ctx)}
 	}
 	f := &jsonhttp.Error{Kind: jsonhttp.Lost, Message: "the connection was lost", Err: err}
-	if code := websocket.CloseStatus(err); code == websocket.StatusTryAgainLater || code == websocket.StatusServiceRestart {
+	switch websocket.CloseStatus(err) {
+	case websocket.StatusTryAgainLater, websocket.StatusServiceRestart:
 		f.Kind = jsonhttp.Busy
 	}
 	return f

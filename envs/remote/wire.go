@@ -137,7 +137,8 @@ func read(raw json.RawMessage, path string, answer interface{ lacks() string }) 
 		return fmt.Errorf("POST %s: %w", path, failure)
 	}
 	if message, found := jsonhttp.ErrorIn(raw); found {
-		return fmt.Errorf("POST %s: %w", path, &jsonhttp.Error{Kind: jsonhttp.Failed, Status: http.StatusOK, Message: message})
+		failed := &jsonhttp.Error{Kind: jsonhttp.Failed, Status: http.StatusOK, Message: message}
+		return fmt.Errorf("POST %s: %w", path, failed)
 	}
 	if err := json.Unmarshal(raw, answer); err != nil {
 		return foreign("the answer is not one of %s: %v", protocol, err)

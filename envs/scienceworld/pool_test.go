@@ -76,69 +76,78 @@ func TestPoolLaunchFailureFreesTheSlot(t *testing.T) {
 func TestPoolProperties(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		size, perHost := rapid.IntRange(1, 5).Draw(r, "size"), rapid.IntRange(1, 3).Draw(r, "per host")
-		fs := newFaults(nil)
-		p := newPool(size, perHost, fs.launch)
-		var lent []*instance
-		defer func() {
-			for _, i := range lent {
-				p.release(i)
-			}
-			p.close()
-		}()
-		pick := func() int { return rapid.IntRange(0, len(lent)-1).Draw(r, "which") }
+		u := &poolUser{pool: newPool(size, perHost, newFaults(nil).launch), size: size, perHost: perHost}
+		defer u.close()
 		r.Repeat(map[string]func(*rapid.T){
-			"acquire": func(r *rapid.T) {
-				if len(lent) == size {
-					r.Skip()
-				}
-				i, err := p.acquire(context.Background())
-				if err != nil {
-					r.Fatal(err)
-				}
-				if i.broken() || i.on.dead {
-					r.Fatal("a broken instance was lent")
-				}
-				lent = append(lent, i)
-			},
-			"release": func(r *rapid.T) {
-				if len(lent) == 0 {
-					r.Skip()
-				}
-				k := pick()
-				p.release(lent[k])
-				lent = append(lent[:k], lent[k+1:]...)
-			},
-			"break": func(r *rapid.T) {
-				if len(lent) == 0 {
-					r.Skip()
-				}
-				lent[pick()].gw.err = errHung
-			},
-			"replace": func(r *rapid.T) {
-				if len(lent) == 0 {
-					r.Skip()
-				}
-				k := pick()
-				fresh, err := p.replace(context.Background(), lent[k])
-				if err != nil {
-					r.Fatal(err)
-				}
-				lent[k] = fresh
-			},
-			"": func(r *rapid.T) {
-				seen := make(map[*instance]bool)
-				for _, i := range lent {
-					if seen[i] {
-						r.Fatal("lent twice")
-					}
-					seen[i] = true
-				}
-				for _, h := range p.hosts {
-					if h.dead || h.count > perHost {
-						r.Fatalf("host %+v", h)
-					}
-				}
-			},
+			"acquire": u.acquire, "release": u.release, "break": u.breakOne, "replace": u.replace, "": u.check,
 		})
 	})
+}
+
+// A poolUser has the instances that a pool has lent.
+type poolUser struct {
+	pool          *pool
+	size, perHost int
+	lent          []*instance
+}
+
+func (u *poolUser) close() {
+	for _, i := range u.lent {
+		u.pool.release(i)
+	}
+	u.pool.close()
+}
+
+// pick draws the index of a lent instance.
+func (u *poolUser) pick(r *rapid.T) int {
+	if len(u.lent) == 0 {
+		r.Skip()
+	}
+	return rapid.IntRange(0, len(u.lent)-1).Draw(r, "which")
+}
+
+func (u *poolUser) acquire(r *rapid.T) {
+	if len(u.lent) == u.size {
+		r.Skip()
+	}
+	i, err := u.pool.acquire(context.Background())
+	if err != nil {
+		r.Fatal(err)
+	}
+	if i.broken() || i.on.dead {
+		r.Fatal("a broken instance was lent")
+	}
+	u.lent = append(u.lent, i)
+}
+
+func (u *poolUser) release(r *rapid.T) {
+	k := u.pick(r)
+	u.pool.release(u.lent[k])
+	u.lent = append(u.lent[:k], u.lent[k+1:]...)
+}
+
+func (u *poolUser) breakOne(r *rapid.T) { u.lent[u.pick(r)].gw.err = errHung }
+
+func (u *poolUser) replace(r *rapid.T) {
+	k := u.pick(r)
+	fresh, err := u.pool.replace(context.Background(), u.lent[k])
+	if err != nil {
+		r.Fatal(err)
+	}
+	u.lent[k] = fresh
+}
+
+func (u *poolUser) check(r *rapid.T) {
+	seen := make(map[*instance]bool)
+	for _, i := range u.lent {
+		if seen[i] {
+			r.Fatal("lent twice")
+		}
+		seen[i] = true
+	}
+	for _, h := range u.pool.hosts {
+		if h.dead || h.count > u.perHost {
+			r.Fatalf("host %+v", h)
+		}
+	}
 }

@@ -47,7 +47,8 @@ func TestStreamsThatAreNone(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			err = c.Events(context.Background(), Request{Path: "/call", Body: map[string]any{}}, func(Event) bool { return true })
+			r := Request{Path: "/call", Body: map[string]any{}}
+			err = c.Events(context.Background(), r, func(Event) bool { return true })
 			var failure *jsonhttp.Error
 			if !errors.As(err, &failure) || failure.Kind != kind || !strings.Contains(err.Error(), want) {
 				t.Errorf("error %v, want kind %v with %q", err, kind, want)

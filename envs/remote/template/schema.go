@@ -31,7 +31,8 @@ func (s Schema) Template(key string, given map[string]any) (map[string]any, erro
 		return s.only(key)
 	}
 	if !holdsAction(given) {
-		return nil, fmt.Errorf(`the %s has no {action} (hint: %s = {"field": "{action}"}, or "{action:json}" for other types)`,
+		return nil, fmt.Errorf(`the %s has no {action} `+
+			`(hint: %s = {"field": "{action}"}, or "{action:json}" for other types)`,
 			key, key)
 	}
 	for name := range given {
