@@ -78,25 +78,13 @@ func TestRealTrainerTrainsExportsAndRestores(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := filepath.Join(cfg.Root, "adapters", "v000001"); export.Dir != want {
-		t.Errorf("exported to %s, want %s", export.Dir, want)
-	}
-	for _, name := range []string{"adapter_config.json", "adapter_model.safetensors", "adapter.gguf", "manifest.json"} {
-		if _, err := os.Stat(filepath.Join(export.Dir, name)); err != nil {
-			t.Error(err)
-		}
-	}
+	checkExport(t, export.Dir, filepath.Join(cfg.Root, "adapters", "v000001"))
 	after, err := c.Forward(ctx, []Row{row})
 	if err != nil || cmp.Equal(before, after) {
 		t.Fatalf("training changed nothing (%v)", err)
 	}
 
-	syscall.Kill(p.Ready().PID, syscall.SIGKILL)
-	_, err = c.OptimStep(ctx, adam)
-	var exit *ExitError
-	if !errors.As(err, &exit) || !errors.Is(err, ErrUnavailable) {
-		t.Fatalf("call of a killed trainer: %v", err)
-	}
+	killTrainer(t, p, c)
 	_, c = startReal(t, cfg)
 	if err := c.LoadWeights(ctx, "000001", true); err != nil {
 		t.Fatal(err)
@@ -106,6 +94,29 @@ func TestRealTrainerTrainsExportsAndRestores(t *testing.T) {
 		t.Errorf("restored log-probs (%v) (-want +got):\n%s", err, diff)
 	}
 	refusals(t, c)
+}
+
+func checkExport(t *testing.T, dir, want string) {
+	t.Helper()
+	if dir != want {
+		t.Errorf("exported to %s, want %s", dir, want)
+	}
+	for _, name := range []string{"adapter_config.json", "adapter_model.safetensors", "adapter.gguf", "manifest.json"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// killTrainer kills the trainer and checks the error of the next call.
+func killTrainer(t *testing.T, p *Process, c *Client) {
+	t.Helper()
+	syscall.Kill(p.Ready().PID, syscall.SIGKILL)
+	_, err := c.OptimStep(t.Context(), adam)
+	var exit *ExitError
+	if !errors.As(err, &exit) || !errors.Is(err, ErrUnavailable) {
+		t.Fatalf("call of a killed trainer: %v", err)
+	}
 }
 
 // refusals tests the real trainer's errors for bad requests.

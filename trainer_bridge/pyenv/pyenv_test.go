@@ -280,8 +280,12 @@ func TestToolsGetACleanEnvironment(t *testing.T) {
 
 func TestInterpretersPrintAsText(t *testing.T) {
 	for want, i := range map[string]Interpreter{
-		"python3 3.11.9, /usr/bin/python3":             {Name: "python3", Version: "3.11.9", Path: "/usr/bin/python3", Venv: true},
-		"python3.13, /opt/python3.13: it does not run": {Name: "python3.13", Path: "/opt/python3.13", Problem: "it does not run"},
+		"python3 3.11.9, /usr/bin/python3": {
+			Name: "python3", Version: "3.11.9", Path: "/usr/bin/python3", Venv: true,
+		},
+		"python3.13, /opt/python3.13: it does not run": {
+			Name: "python3.13", Path: "/opt/python3.13", Problem: "it does not run",
+		},
 	} {
 		if got := i.String(); got != want {
 			t.Errorf("%q, want %q", got, want)

@@ -82,10 +82,7 @@ def score(
     if base_logits is not None:
         base = base_logits.log_softmax(-1)
         if loss.exact_kl:
-            gap = all_logp.sub_(base)  # (N, V)
-            kl = (p * gap).sum(-1)  # (N,)
-            d_kl = gap.sub_(kl[:, None]).mul_(p).mul_(at.kl[:, None].to(p.dtype))
-            value = kl.double()
+            value, d_kl = _exact_kl(all_logp, p, base, at.kl)
         else:
             value, slope = k3(logp, base.gather(-1, at.targets[:, None])[:, 0].double())
             grad = grad + at.kl * slope
@@ -99,6 +96,17 @@ def score(
         if more is not None:
             d_logits.add_(more)
     return logp, d_logits
+
+
+def _exact_kl(all_logp: Tensor, p: Tensor, base: Tensor, coef: Tensor) -> tuple[Tensor, Tensor]:
+    """KL(π‖π_base) (N,), float64, and coef times its derivative by the logits (N, V).
+
+    Overwrites all_logp.
+    """
+    gap = all_logp.sub_(base)  # (N, V)
+    kl = (p * gap).sum(-1)  # (N,)
+    d_logits = gap.sub_(kl[:, None]).mul_(p).mul_(coef[:, None].to(p.dtype))
+    return kl.double(), d_logits
 
 
 def entropy_gradient(all_logp: Tensor, p: Tensor, entropy: Tensor, coef: Tensor) -> Tensor:
