@@ -40,12 +40,12 @@ type Config struct {
 
 // A Family opens episodes on one server. It is safe for concurrent use.
 type Family struct {
-	config  Config
-	dialect dialect
-	client  *exchange.Client
-	tasks   *numbered.Tasks
-	slots   *semaphore.Weighted
-	pool    pool
+	config      Config
+	dialect     dialect
+	client      *exchange.Client
+	tasks       *numbered.Tasks
+	concurrency *semaphore.Weighted
+	pool        pool
 }
 
 var _ envs.Family = (*Family)(nil)
@@ -85,7 +85,7 @@ func prepare(c Config) (*Family, error) {
 		return nil, err
 	}
 	return &Family{
-		config: c, dialect: d, client: client, tasks: tasks, slots: semaphore.NewWeighted(int64(c.Concurrency)),
+		config: c, dialect: d, client: client, tasks: tasks, concurrency: semaphore.NewWeighted(int64(c.Concurrency)),
 		pool: pool{dialect: d, client: client, log: c.Log},
 	}, nil
 }
@@ -157,7 +157,7 @@ func (f *Family) Open(ctx context.Context, t envs.Task) (envs.Episode, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agentgym: %w", err)
 	}
-	if err := f.slots.Acquire(ctx, 1); err != nil {
+	if err := f.concurrency.Acquire(ctx, 1); err != nil {
 		return nil, fmt.Errorf("agentgym: open %s: %w", t.ID, context.Cause(ctx))
 	}
 	return envs.Guard(&episode{family: f, task: n, open: true}), nil

@@ -27,7 +27,7 @@ func (d dialect) first(raw json.RawMessage) (string, error) {
 	}
 	var f fields
 	if d.bare || json.Unmarshal(raw, &f) != nil {
-		return "", foreign("the answer is of another dialect: %.120s", raw)
+		return "", notInDialect("the answer is of another dialect: %.120s", raw)
 	}
 	text, err := d.observation(f)
 	if err != nil || d.task == "" {
@@ -45,7 +45,7 @@ func (d dialect) observation(f fields) (string, error) {
 	}
 	var actions []string
 	if raw, ok := f[d.actions]; !ok || json.Unmarshal(raw, &actions) != nil {
-		return "", foreign("the answer lacks %s, a list of texts", d.actions)
+		return "", notInDialect("the answer lacks %s, a list of texts", d.actions)
 	}
 	if len(actions) == 0 {
 		return text, nil
@@ -57,7 +57,7 @@ func (d dialect) observation(f fields) (string, error) {
 func (d dialect) answer(raw json.RawMessage) (turns.Answer, error) {
 	var f fields
 	if json.Unmarshal(raw, &f) != nil {
-		return turns.Answer{}, foreign("the answer is not an object: %.120s", raw)
+		return turns.Answer{}, notInDialect("the answer is not an object: %.120s", raw)
 	}
 	a := turns.Answer{Cumulative: d.cumulative}
 	var textErr, rewardErr, scoreErr error
@@ -72,7 +72,7 @@ func (d dialect) answer(raw json.RawMessage) (turns.Answer, error) {
 		return a, err
 	}
 	if raw, ok := f["done"]; !ok || json.Unmarshal(raw, &a.Terminated) != nil {
-		return a, foreign("the answer lacks done, true or false")
+		return a, notInDialect("the answer lacks done, true or false")
 	}
 	judged := a.Reward
 	if d.judge == "score" {
@@ -82,8 +82,8 @@ func (d dialect) answer(raw json.RawMessage) (turns.Answer, error) {
 	return a, nil
 }
 
-// foreign is the error of an answer that is not in the dialect.
-func foreign(format string, args ...any) error {
+// notInDialect is the error of an answer that is not in the dialect.
+func notInDialect(format string, args ...any) error {
 	return &jsonhttp.Error{Kind: jsonhttp.Malformed, Status: http.StatusOK, Message: fmt.Sprintf(format, args...)}
 }
 
@@ -94,7 +94,7 @@ type fields map[string]json.RawMessage
 func (f fields) text(name string) (string, error) {
 	var s *string
 	if raw, ok := f[name]; !ok || json.Unmarshal(raw, &s) != nil || s == nil {
-		return "", foreign("the answer lacks %s, a text", name)
+		return "", notInDialect("the answer lacks %s, a text", name)
 	}
 	return *s, nil
 }
@@ -103,7 +103,7 @@ func (f fields) text(name string) (string, error) {
 func (f fields) number(name string) (float64, error) {
 	var x *float64
 	if raw, ok := f[name]; !ok || json.Unmarshal(raw, &x) != nil || x == nil {
-		return 0, foreign("the answer lacks %s, a number", name)
+		return 0, notInDialect("the answer lacks %s, a number", name)
 	}
 	return *x, nil
 }

@@ -98,7 +98,7 @@ func (e *episode) step(ctx context.Context, action string) (envs.Step, error) {
 		return envs.Step{}, err
 	}
 	if message, found := jsonhttp.ErrorIn(raw); found {
-		return e.complaint(message)
+		return e.answerError(message)
 	}
 	answer, err := d.answer(raw)
 	if err != nil {
@@ -110,20 +110,20 @@ func (e *episode) step(ctx context.Context, action string) (envs.Step, error) {
 // gone matches the error of the servers about an unknown environment.
 var gone = regexp.MustCompile(`^The (id|task with environment) \d+ `)
 
-// complaint handles an error inside a 200. The servers catch every exception,
+// answerError handles an error inside a 200. The servers catch every exception,
 // whether the action or a broken environment has caused it.
-func (e *episode) complaint(message string) (envs.Step, error) {
+func (e *episode) answerError(message string) (envs.Step, error) {
 	if gone.MatchString(message) {
 		return envs.Step{}, fmt.Errorf("the server has lost the environment: %s", message)
 	}
-	return e.turns.Doubtful(message)
+	return e.turns.MaybeRefused(message)
 }
 
 // Close implements [envs.Episode].
 func (e *episode) Close() error {
 	e.end()
 	if e.open {
-		e.family.slots.Release(1)
+		e.family.concurrency.Release(1)
 	}
 	return nil
 }

@@ -131,13 +131,13 @@ func (d dialect) created(raw json.RawMessage) (id int64, err error) {
 	}
 	if d.bare {
 		if json.Unmarshal(raw, &id) != nil {
-			return 0, foreign("the answer is not a number: %.120s", raw)
+			return 0, notInDialect("the answer is not a number: %.120s", raw)
 		}
 		return id, nil
 	}
 	var answer struct{ ID *int64 }
 	if json.Unmarshal(raw, &answer) != nil || answer.ID == nil {
-		return 0, foreign("the answer lacks id: %.120s", raw)
+		return 0, notInDialect("the answer lacks id: %.120s", raw)
 	}
 	return *answer.ID, nil
 }

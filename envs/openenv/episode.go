@@ -60,7 +60,7 @@ func (e *episode) begin(ctx context.Context) (answer, error) {
 	first, err := s.ask(ctx, e.family.client.Timeout(), "reset", options)
 	switch {
 	case err == nil && first.Type == "error":
-		err = &jsonhttp.Error{Kind: jsonhttp.Failed, Message: first.Data.Code + ": " + first.complaint()}
+		err = &jsonhttp.Error{Kind: jsonhttp.Failed, Message: first.Data.Code + ": " + first.errorText()}
 	case err == nil && first.Data.Done:
 		err = errors.New("the episode ended before its first action")
 	}
@@ -80,9 +80,9 @@ func (e *episode) Step(ctx context.Context, action string) (envs.Step, error) {
 	case err != nil:
 		return envs.Step{}, fmt.Errorf("step: %w", err)
 	case a.Data.Code == "VALIDATION_ERROR":
-		return e.turns.Refused(a.complaint()), nil
+		return e.turns.Refused(a.errorText()), nil
 	case a.Type == "error":
-		return e.turns.Doubtful(a.complaint())
+		return e.turns.MaybeRefused(a.errorText())
 	}
 	text, _ := show(a.Data.Observation, e.family.config.Observation)
 	return e.turns.Next(turns.Answer{
@@ -94,7 +94,7 @@ func (e *episode) Step(ctx context.Context, action string) (envs.Step, error) {
 func (e *episode) Close() error {
 	e.end()
 	if e.open {
-		e.family.slots.Release(1)
+		e.family.concurrency.Release(1)
 	}
 	return nil
 }

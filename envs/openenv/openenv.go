@@ -50,11 +50,11 @@ type Config struct {
 
 // A Family opens episodes on one server. It is safe for concurrent use.
 type Family struct {
-	config Config
-	client *exchange.Client
-	http   *http.Client // for the handshakes
-	tasks  *numbered.Tasks
-	slots  *semaphore.Weighted
+	config      Config
+	client      *exchange.Client
+	http        *http.Client // for the handshakes
+	tasks       *numbered.Tasks
+	concurrency *semaphore.Weighted
 }
 
 var _ envs.Family = (*Family)(nil)
@@ -85,7 +85,7 @@ func Open(ctx context.Context, c Config) (*Family, error) {
 	}
 	f := &Family{
 		config: c, client: client, http: client.HTTP(),
-		tasks: tasks, slots: semaphore.NewWeighted(int64(c.Concurrency)),
+		tasks: tasks, concurrency: semaphore.NewWeighted(int64(c.Concurrency)),
 	}
 	if err := f.probe(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", c.Name, err), f.Close())
@@ -127,7 +127,7 @@ func (f *Family) Open(ctx context.Context, t envs.Task) (envs.Episode, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.config.Name, err)
 	}
-	if err := f.slots.Acquire(ctx, 1); err != nil {
+	if err := f.concurrency.Acquire(ctx, 1); err != nil {
 		return nil, fmt.Errorf("%s: open %s: %w", f.config.Name, t.ID, context.Cause(ctx))
 	}
 	return envs.Guard(&episode{family: f, seed: seed, open: true}), nil

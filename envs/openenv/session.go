@@ -172,8 +172,8 @@ func readAnswer(data []byte) (answer, error) {
 	return a, f
 }
 
-// complaint is the text of an error about an action.
-func (a answer) complaint() string {
+// errorText is the text of an error about an action.
+func (a answer) errorText() string {
 	parts := []string{a.Data.Message}
 	for _, e := range a.Data.Errors {
 		parts = append(parts, fmt.Sprintf("%v: %s", e.At, e.Msg))

@@ -56,9 +56,9 @@ func (e *episode) begin(ctx context.Context) (blocks, error) {
 // Step implements [envs.Episode]. A mistake of the policy (a malformed tool call,
 // or input that the tool refuses) is answered with feedback and without a reward.
 func (e *episode) Step(ctx context.Context, action string) (envs.Step, error) {
-	c, complaint := e.family.actions.call(action)
-	if complaint != "" {
-		return e.turns.Refused(complaint), nil
+	c, reason := e.family.actions.call(action)
+	if reason != "" {
+		return e.turns.Refused(reason), nil
 	}
 	r, err := e.session.call(ctx, c)
 	message, refused := exchange.RefusesAction(err, "task_id")
@@ -68,7 +68,7 @@ func (e *episode) Step(ctx context.Context, action string) (envs.Step, error) {
 	case err != nil:
 		return envs.Step{}, err
 	case r.exception:
-		return e.turns.Doubtful(r.Error)
+		return e.turns.MaybeRefused(r.Error)
 	case !*r.OK:
 		return e.turns.Refused(r.Error), nil
 	}
@@ -84,7 +84,7 @@ func (e *episode) Step(ctx context.Context, action string) (envs.Step, error) {
 func (e *episode) Close() error {
 	e.end()
 	if e.open {
-		e.family.slots.Release(1)
+		e.family.concurrency.Release(1)
 	}
 	return nil
 }

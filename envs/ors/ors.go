@@ -46,12 +46,12 @@ type Config struct {
 
 // A Family opens episodes of one environment. It is safe for concurrent use.
 type Family struct {
-	config  Config
-	client  *exchange.Client
-	env     string // name of the environment in the server's spelling
-	tasks   tasks
-	actions actions
-	slots   *semaphore.Weighted
+	config      Config
+	client      *exchange.Client
+	env         string // name of the environment in the server's spelling
+	tasks       tasks
+	actions     actions
+	concurrency *semaphore.Weighted
 }
 
 var _ envs.Family = (*Family)(nil)
@@ -70,7 +70,7 @@ func Open(ctx context.Context, c Config) (*Family, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ors: %w", err)
 	}
-	f := &Family{config: c, client: client, slots: semaphore.NewWeighted(int64(c.Concurrency))}
+	f := &Family{config: c, client: client, concurrency: semaphore.NewWeighted(int64(c.Concurrency))}
 	if err := f.probe(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("ors: %w", err), f.Close())
 	}
@@ -182,7 +182,7 @@ func (f *Family) Open(ctx context.Context, t envs.Task) (envs.Episode, error) {
 	if !ok {
 		return nil, fmt.Errorf("ors: unknown task %q (hint: tasks are SPLIT-NUMBER)", t.ID)
 	}
-	if err := f.slots.Acquire(ctx, 1); err != nil {
+	if err := f.concurrency.Acquire(ctx, 1); err != nil {
 		return nil, fmt.Errorf("ors: open %s: %w", t.ID, context.Cause(ctx))
 	}
 	return envs.Guard(&episode{family: f, at: at, open: true}), nil

@@ -119,12 +119,12 @@ func TestInstructionsListTheTools(t *testing.T) {
 }
 
 func TestCallsOfThePolicy(t *testing.T) {
-	f := func(action, want, complaint string) {
+	f := func(action, want, reason string) {
 		t.Helper()
 		c, got := actions{}.call(action)
-		if complaint != "" {
-			if !strings.Contains(got, complaint) {
-				t.Errorf("%q: complaint %q, want one with %q", action, got, complaint)
+		if reason != "" {
+			if !strings.Contains(got, reason) {
+				t.Errorf("%q: reason %q, want one with %q", action, got, reason)
 			}
 			return
 		}

@@ -82,11 +82,11 @@ func list(tools []tool) string {
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// call turns an action into a tool call, or returns the complaint about it. If the
+// call turns an action into a tool call, or returns why it is not one. If the
 // policy writes the call, text before the first and after the last brace (code
 // fences, tags) is ignored. The field input may be called arguments, as many models
 // write it.
-func (a actions) call(action string) (c call, complaint string) {
+func (a actions) call(action string) (c call, reason string) {
 	if a.tool != "" {
 		return call{Name: a.tool, Input: template.Fill(a.input, action)}, ""
 	}

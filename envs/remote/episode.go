@@ -74,7 +74,7 @@ func (e *episode) Step(ctx context.Context, action string) (envs.Step, error) {
 func (e *episode) Close() error {
 	e.end()
 	if e.open {
-		e.family.slots.Release(1)
+		e.family.concurrency.Release(1)
 	}
 	return nil
 }

@@ -66,10 +66,10 @@ type Config struct {
 
 // A Family opens episodes on one server. It is safe for concurrent use.
 type Family struct {
-	config Config
-	client *exchange.Client
-	tasks  *numbered.Tasks
-	slots  *semaphore.Weighted
+	config      Config
+	client      *exchange.Client
+	tasks       *numbered.Tasks
+	concurrency *semaphore.Weighted
 }
 
 var _ envs.Family = (*Family)(nil)
@@ -93,7 +93,7 @@ func Open(ctx context.Context, c Config) (*Family, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Name, err)
 	}
-	f := &Family{config: c, client: client, slots: semaphore.NewWeighted(int64(c.Concurrency))}
+	f := &Family{config: c, client: client, concurrency: semaphore.NewWeighted(int64(c.Concurrency))}
 	if err := f.probe(ctx); err != nil {
 		client.Close()
 		return nil, fmt.Errorf("%s: %w", c.Name, err)
@@ -147,7 +147,7 @@ func (f *Family) Open(ctx context.Context, t envs.Task) (envs.Episode, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.config.Name, err)
 	}
-	if err := f.slots.Acquire(ctx, 1); err != nil {
+	if err := f.concurrency.Acquire(ctx, 1); err != nil {
 		return nil, fmt.Errorf("%s: open %s: %w", f.config.Name, t.ID, context.Cause(ctx))
 	}
 	return envs.Guard(&episode{family: f, seed: seed, open: true}), nil

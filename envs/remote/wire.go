@@ -131,7 +131,7 @@ func (a stepAnswer) turn() turns.Answer {
 
 // read decodes an answer and checks that it is complete.
 func read(raw json.RawMessage, path string, answer interface{ lacks() string }) error {
-	foreign := func(format string, args ...any) error {
+	invalid := func(format string, args ...any) error {
 		message := fmt.Sprintf(format, args...)
 		failure := &jsonhttp.Error{Kind: jsonhttp.Malformed, Status: http.StatusOK, Message: message}
 		return fmt.Errorf("POST %s: %w", path, failure)
@@ -141,10 +141,10 @@ func read(raw json.RawMessage, path string, answer interface{ lacks() string }) 
 		return fmt.Errorf("POST %s: %w", path, failed)
 	}
 	if err := json.Unmarshal(raw, answer); err != nil {
-		return foreign("the answer is not one of %s: %v", protocol, err)
+		return invalid("the answer is not one of %s: %v", protocol, err)
 	}
 	if missing := answer.lacks(); missing != "" {
-		return foreign("the answer lacks %q", missing)
+		return invalid("the answer lacks %q", missing)
 	}
 	return nil
 }

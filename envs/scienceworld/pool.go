@@ -27,7 +27,7 @@ type pool struct {
 	launch  func(context.Context) (host, error)
 	perHost int
 
-	slots   chan struct{} // one element per instance that is lent or created
+	inUse   chan struct{} // one element per instance that is lent or created
 	growing chan struct{} // held while a host or an instance is created
 	closed  chan struct{} // closed by close
 	mu      sync.Mutex
@@ -43,7 +43,7 @@ var (
 func newPool(size, perHost int, launch func(context.Context) (host, error)) *pool {
 	return &pool{
 		launch: launch, perHost: perHost,
-		slots: make(chan struct{}, size), growing: make(chan struct{}, 1),
+		inUse: make(chan struct{}, size), growing: make(chan struct{}, 1),
 		closed: make(chan struct{}),
 	}
 }
@@ -51,13 +51,13 @@ func newPool(size, perHost int, launch func(context.Context) (host, error)) *poo
 // acquire lends an instance. It waits while all are lent.
 func (p *pool) acquire(ctx context.Context) (*instance, error) {
 	select {
-	case p.slots <- struct{}{}:
+	case p.inUse <- struct{}{}:
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
 	inst, err := p.fill(ctx)
 	if err != nil {
-		<-p.slots
+		<-p.inUse
 	}
 	return inst, err
 }
@@ -65,16 +65,16 @@ func (p *pool) acquire(ctx context.Context) (*instance, error) {
 // release returns an instance, which may be broken.
 func (p *pool) release(inst *instance) {
 	p.put(inst)
-	<-p.slots
+	<-p.inUse
 }
 
-// replace returns a broken instance and lends another one, in the same slot. After an
-// error the slot is free.
+// replace returns a broken instance and lends another one. After an error the caller
+// has no instance.
 func (p *pool) replace(ctx context.Context, inst *instance) (*instance, error) {
 	p.put(inst)
 	fresh, err := p.fill(ctx)
 	if err != nil {
-		<-p.slots
+		<-p.inUse
 	}
 	return fresh, err
 }
@@ -89,8 +89,8 @@ func (p *pool) with(ctx context.Context, f func(*simulator) error) error {
 	return f(inst.simulator)
 }
 
-// put returns an instance but not its slot. If the instance is broken, its host is
-// killed: whether one simulator or the whole JVM hangs cannot be known from outside.
+// put returns an instance and leaves inUse unchanged. If the instance is broken, its
+// host is killed: whether one simulator or the whole JVM hangs cannot be known from outside.
 func (p *pool) put(inst *instance) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

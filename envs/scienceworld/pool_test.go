@@ -71,7 +71,7 @@ func TestPoolLaunchFailureFreesTheSlot(t *testing.T) {
 	p.release(a)
 }
 
-// In any order of failures: the pool never lends more instances than it has slots, or
+// In any order of failures: the pool never lends more instances than its size, or
 // an instance twice, or a broken instance, and no host has too many instances.
 func TestPoolProperties(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {

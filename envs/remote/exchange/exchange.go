@@ -114,7 +114,7 @@ func (c *Client) Try(ctx context.Context, r Request) (answer json.RawMessage, er
 	return c.Redact(bytes.TrimSpace(answer)), err
 }
 
-// RefusesAction reports whether the answer to a step is a complaint about the action: a
+// RefusesAction reports whether the answer to a step refuses the action: a
 // 400, 413 or 422 that does not mention id, the other field of the request.
 // The message is for the policy.
 func RefusesAction(err error, id string) (message string, refused bool) {

@@ -94,19 +94,19 @@ func join(feedback, state string) string {
 }
 
 // Refused returns the step of an action that the server has refused. The state is
-// unchanged, and the complaint is the feedback.
-func (t *Turns) Refused(complaint string) envs.Step {
-	if complaint == "" {
-		complaint = "The action was refused."
+// unchanged, and the reason is the feedback.
+func (t *Turns) Refused(reason string) envs.Step {
+	if reason == "" {
+		reason = "The action was refused."
 	}
-	return envs.Step{Observation: envs.Observation{Feedback: complaint, State: t.state}, Score: t.score}
+	return envs.Step{Observation: envs.Observation{Feedback: reason, State: t.state}, Score: t.score}
 }
 
-// Doubtful is like Refused, for an error that the action or a broken environment may
+// MaybeRefused is like Refused, for an error that the action or a broken environment may
 // have caused. The fifth consecutive error is an [ErrBroken].
-func (t *Turns) Doubtful(complaint string) (envs.Step, error) {
+func (t *Turns) MaybeRefused(reason string) (envs.Step, error) {
 	if t.errors++; t.errors >= maxErrors {
-		return envs.Step{}, fmt.Errorf("%w: %s", ErrBroken, complaint)
+		return envs.Step{}, fmt.Errorf("%w: %s", ErrBroken, reason)
 	}
-	return t.Refused(complaint), nil
+	return t.Refused(reason), nil
 }

@@ -53,7 +53,7 @@ func TestErrorsOfUnknownOrigin(t *testing.T) {
 	turns.First("hall")
 	for round := range 3 {
 		for range maxErrors - 1 {
-			if step, err := turns.Doubtful("boom"); err != nil || step.Observation.State != "hall" {
+			if step, err := turns.MaybeRefused("boom"); err != nil || step.Observation.State != "hall" {
 				t.Fatalf("round %d: step %+v, error %v", round, step, err)
 			}
 		}
@@ -62,9 +62,9 @@ func TestErrorsOfUnknownOrigin(t *testing.T) {
 		}
 	}
 	for range maxErrors - 1 {
-		_, _ = turns.Doubtful("boom")
+		_, _ = turns.MaybeRefused("boom")
 	}
-	if _, err := turns.Doubtful("boom"); !errors.Is(err, ErrBroken) {
+	if _, err := turns.MaybeRefused("boom"); !errors.Is(err, ErrBroken) {
 		t.Errorf("error %v, want ErrBroken", err)
 	}
 }
