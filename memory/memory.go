@@ -50,7 +50,7 @@ type Recollection struct {
 type Experience struct {
 	Scope string
 	// States are the visited states, in order. Each becomes a key of the tip.
-	// (The reference implementation uses the last state only, its defect 8.)
+	// (The reference implementation stores the last state only.)
 	States []string
 	// Tip has no ID yet. With an empty Text only the visits of the states are
 	// stored.
