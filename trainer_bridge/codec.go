@@ -163,7 +163,7 @@ func (c *Codec) call(ctx context.Context, op string, body, result any) error {
 			}
 			return nil
 		case p == nil || p.Err() == nil || ctx.Err() != nil:
-			return foreign(err)
+			return withCallHint(err)
 		}
 	}
 }
@@ -202,8 +202,8 @@ func (c *Codec) link(ctx context.Context) (*Process, link, error) {
 	return p, c.conn, nil
 }
 
-// foreign adds a hint if the trainer does not know the call.
-func foreign(err error) error {
+// withCallHint adds a hint if the trainer does not know the call.
+func withCallHint(err error) error {
 	var refused *RequestError
 	if errors.As(err, &refused) && refused.Status == http.StatusNotFound {
 		return fmt.Errorf("%w\n  hint: only this project's own trainer serves its tokenizer", err)

@@ -174,9 +174,9 @@ func probe(ctx context.Context, python string) (Interpreter, error) {
 	return Interpreter{Path: i.Path, Version: i.Version, Venv: i.Venv}, nil
 }
 
-// complaint returns the most useful line: the last of a traceback, else the
+// mainLine returns the most useful line: the last of a traceback, else the
 // first.
-func complaint(lines []string) string {
+func mainLine(lines []string) string {
 	for _, line := range lines {
 		if strings.HasPrefix(line, "Traceback") {
 			return lines[len(lines)-1]

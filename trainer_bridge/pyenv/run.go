@@ -39,7 +39,7 @@ func ask(ctx context.Context, timeout time.Duration, python, script string, args
 	defer cancel()
 	answer, err := process.Output(ctx, process.Command{Args: append([]string{python, "-c", script}, args...)})
 	if output, short := split(err); len(output) > 0 {
-		return nil, fmt.Errorf("%w: %s", short, complaint(output))
+		return nil, fmt.Errorf("%w: %s", short, mainLine(output))
 	}
 	return answer, err
 }

@@ -11,8 +11,8 @@ MMAP_THRESHOLD = 4 << 20
 def tune() -> None:
     """Give large blocks back to the kernel at once.
 
-    Activations of unlike size otherwise leave glibc's heap full of holes that no later block fits.
-    Huge pages make up for the price of fresh pages. An operator's own settings win.
+    Otherwise activations of different sizes fragment glibc's heap.
+    Huge pages reduce the cost of fresh pages. Settings of the operator take precedence.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")

@@ -114,7 +114,7 @@ def measure(
 
 @dataclass(frozen=True)
 class Shape:
-    """What the budget has to know about a model."""
+    """The properties of a model that its budget depends on."""
 
     device: torch.device
     layers: int

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 SMALL = 256 << 20  # bytes that need no look at the machine
-RESERVE = 256 << 20  # bytes left to everybody else
+RESERVE = 256 << 20  # bytes left to other processes
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "bad allocation")
 
 
@@ -39,7 +39,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release(device: torch.device) -> None:
-    """Give unused memory back: CUDA's cache, or the holes in glibc's heap."""
+    """Give unused memory back: CUDA's cache, or unused blocks of glibc's heap."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "cpu" and platform.libc_ver()[0] == "glibc":

@@ -1,7 +1,7 @@
 """The trainer as a child process: ready line, logs, and the ways to end.
 
 stdout carries exactly one line, the ready line; whatever libraries print goes to stderr. The end
-of stdin means that the parent has gone.
+of stdin means that the parent has ended.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from typing import Any
 
 from empo2_trainer import allocator
 
-GRACE_SECONDS = 5.0  # for the operation at hand when the process is told to end
+GRACE_SECONDS = 5.0  # for the current operation when the process must end
 
 
 class Fatal(Exception):
@@ -102,7 +102,7 @@ class Ending:
 
 
 def serve(args: Namespace) -> None:
-    """Load the model, answer requests until told to end, and exit 0."""
+    """Load the model, answer requests until the process must end, and exit 0."""
     out = take_stdout()
     configure_logging()
     allocator.tune()
@@ -147,7 +147,7 @@ async def _run(
     class Server(uvicorn.Server):
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
-            yield  # Ending has them
+            yield  # class Ending handles these signals
 
     futures = Futures(executor, args.gap_wait)
     app = Api(trainer, futures, os.environ.get("EMPO2_TRAINER_TOKEN", "")).app()

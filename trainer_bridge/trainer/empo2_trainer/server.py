@@ -75,7 +75,7 @@ class Api:
             "unload_model": self.unload_model,
             "telemetry": _constant({"status": "accepted"}),  # the SDK repeats it until then
         }
-        posts |= {path: _aside(do) for path, do in self.codec.operations().items()}
+        posts |= {path: _without_model(do) for path, do in self.codec.operations().items()}
         routes = [
             Route(f"/api/v1/{path}", self._post(handler), methods=["POST"])
             for path, handler in posts.items()
@@ -262,7 +262,7 @@ def _constant(value: dict[str, Any]) -> Callable[[bytes], Awaitable[Response]]:
     return handler
 
 
-def _aside(do: Callable[[bytes], dict[str, Any]]) -> Callable[[bytes], Awaitable[Response]]:
+def _without_model(do: Callable[[bytes], dict[str, Any]]) -> Callable[[bytes], Awaitable[Response]]:
     """Run an operation that needs no model outside of the thread that owns torch."""
 
     async def handler(body: bytes) -> Response:

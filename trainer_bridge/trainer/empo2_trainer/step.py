@@ -1,7 +1,7 @@
 """One pass over a batch: log-probs of every position and, if asked for, the adapter's gradient.
 
 The gradient of a micro-batch joins the others when the micro-batch is done. So one that runs out of
-memory, or overflows float16, leaves no trace and is tried again in smaller parts.
+memory, or overflows float16, has no effect and is tried again in smaller parts.
 """
 
 import time

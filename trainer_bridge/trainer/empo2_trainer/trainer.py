@@ -33,7 +33,7 @@ class Model:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What a manifest says of it."""
+        """The description of the adapter in a manifest."""
         return {"rank": self.rank, "alpha": self.alpha}
 
 
@@ -131,7 +131,7 @@ class Trainer:
         }
 
     def load(self, model_id: str, path: str, optimizer: bool) -> dict[str, Any]:
-        """Restore a checkpoint; without optimizer its state starts anew."""
+        """Restore a checkpoint; without optimizer, its state is reset."""
         model = self.get(model_id)
         name = checkpoint_name(path)
         about = self.checkpoints.verify(name)

@@ -37,8 +37,8 @@ def test_lever_mass_follows_what_the_tips_say() -> None:
 
 
 def test_weights_of_a_walk_by_hand(encoder: tokenizer.Encoder) -> None:
-    walk = golden.walks()[2]  # jade opens iron, then a tip warns of bone and bone is pulled
-    row = data.build_row(encoder, walk)
+    episode = golden.episodes()[2]  # jade opens iron, then a tip warns of bone and bone is pulled
+    row = data.build_row(encoder, episode)
     words = [encoder.tokenizer.decode([i], skip_special_tokens=False) for i in row.ids]
     carried = [(w, x) for w, x in zip(words, row.weights, strict=True) if x]
     actions = [("pull", 0.2), (" jade", 3.0), ("<|im_end|>", 0.2)]
@@ -51,14 +51,14 @@ def test_weights_of_a_walk_by_hand(encoder: tokenizer.Encoder) -> None:
 def test_repeated_facts_have_a_small_weight(encoder: tokenizer.Encoder) -> None:
     fact = world.Fact("iron", "avoid", "amber")
     tips = [(fact,), (fact, world.Fact("oak", "avoid", "bone"))]
-    walk = world.Conversation(golden.CORRIDOR, [world.Turn(0, tips, "jade")])
-    row = data.build_row(encoder, walk)
+    episode = world.Conversation(golden.CORRIDOR, [world.Turn(0, tips, "jade")])
+    row = data.build_row(encoder, episode)
     repeats = [row.ids[i] for i, weight in enumerate(row.weights) if weight == data.WEIGHT_REPEAT]
     assert repeats == encoder.encode(" amber")
 
 
 def test_batches_predict_from_the_token_before(encoder: tokenizer.Encoder) -> None:
-    rows = [data.build_row(encoder, walk) for walk in golden.walks()[:3]]
+    rows = [data.build_row(encoder, episode) for episode in golden.episodes()[:3]]
     batch = data.collate(rows)
     assert torch.equal(batch.ids.reshape(-1)[batch.at + 1], batch.label)
     assert len(batch.soft) == sum(len(row.targets) for row in rows)

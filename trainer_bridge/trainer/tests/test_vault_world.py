@@ -41,9 +41,9 @@ def test_every_house_has_exactly_one_class() -> None:
 
 
 def test_dropping_tips_changes_nothing_else() -> None:
-    for walk in gates.conversations(3, 50):
-        bare = world.messages(walk, with_tips=False)
-        for full, short in zip(world.messages(walk), bare, strict=True):
+    for episode in gates.conversations(3, 50):
+        bare = world.messages(episode, with_tips=False)
+        for full, short in zip(world.messages(episode), bare, strict=True):
             lines = full["content"].split("\n")
             kept = [s for s in lines if s != "Tips:" and not s.startswith("- ")]
             assert "\n".join(kept) == short["content"]
@@ -62,8 +62,8 @@ def test_doors_and_levers_are_single_tokens(encoder: tokenizer.Encoder) -> None:
 
 def test_texts_tokenize_like_the_sum_of_their_lines(encoder: tokenizer.Encoder) -> None:
     checked = 0
-    for walk in gates.conversations(4, 400):
-        for message in world.messages(walk):
+    for episode in gates.conversations(4, 400):
+        for message in world.messages(episode):
             text = f"{message['role']}\n{message['content']}"
             whole = encoder.tokenizer.encode(text).ids
             lines = text.splitlines(keepends=True)
@@ -74,6 +74,6 @@ def test_texts_tokenize_like_the_sum_of_their_lines(encoder: tokenizer.Encoder) 
 
 
 def test_rows_hold_the_tokens_of_the_rendered_chat(encoder: tokenizer.Encoder) -> None:
-    for walk in gates.conversations(5, 100):
-        text = world.chatml(world.messages(walk)).removesuffix("\n")
-        assert data.build_row(encoder, walk).ids == encoder.tokenizer.encode(text).ids
+    for episode in gates.conversations(5, 100):
+        text = world.chatml(world.messages(episode)).removesuffix("\n")
+        assert data.build_row(encoder, episode).ids == encoder.tokenizer.encode(text).ids

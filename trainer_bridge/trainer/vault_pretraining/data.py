@@ -60,18 +60,18 @@ class Row:
 
 
 def draw_notebook(rng: Random, variation: world.Variation) -> Notebook:
-    """The distinct tips of past walks. The walks were stopped by one unsolved door or had one
+    """The distinct tips of past episodes. The episodes were stopped by one unsolved door or had one
     skill, or the tips are scattered facts, which give more practice in avoiding levers."""
     k, kind = len(variation.doors), rng.random()
     if kind < 0.3:
         return _scattered(rng, variation)
-    walks = rng.randint(1, 12 * k)
+    episodes = rng.randint(1, 12 * k)
     if kind < 0.65:
         frontier, early = rng.randrange(k), rng.choice((0.7, 0.95))
         skill = [early] * frontier + [0.0] * (k - frontier)
     else:
         skill = [rng.choice((0.3, 0.6, 0.9, rng.random()))] * k
-    tips = [world.past_walk(rng, variation, skill) for _ in range(walks)]
+    tips = [world.past_episode(rng, variation, skill) for _ in range(episodes)]
     return list(dict.fromkeys(tips))
 
 
@@ -112,19 +112,19 @@ def lever_mass(
 def draw_conversation(
     rng: Random, house_class: str, stage: Stage, guided: float = 0.7
 ) -> world.Conversation:
-    """Walk a fresh house; with probability guided a notebook's tips are shown on the way."""
+    """Play in a fresh house; with probability guided a notebook's tips are shown on the way."""
     house = world.draw_house(rng, house_class)
     k, m = rng.randint(*stage.doors), rng.randint(*stage.levers)
     variation = world.draw_variation(rng, house, k, m)
     notebook = draw_notebook(rng, variation) if rng.random() < guided else []
     most = rng.randint(1, stage.tips)
-    return walk(rng, variation, notebook, most)
+    return play(rng, variation, notebook, most)
 
 
-def walk(
+def play(
     rng: Random, variation: world.Variation, notebook: Notebook, most: int
 ) -> world.Conversation:
-    """Walk a variation, showing at each door up to most unseen tips that mention it."""
+    """Play a variation, showing at each door up to most unseen tips that mention it."""
     conversation = world.Conversation(variation, partial=rng.random() < 0.25)
     unseen, facts = rng.sample(notebook, len(notebook)), set[world.Fact]()
     skill = rng.choice((0.75, 0.92))
@@ -143,7 +143,7 @@ def walk(
 def _pull(
     rng: Random, variation: world.Variation, index: int, facts: set[world.Fact], skill: float
 ) -> str:
-    """The simulated walker's lever: mostly the right one, so that walks reach many doors."""
+    """The simulated policy's lever: mostly the right one, so that episodes reach many doors."""
     door, listed, right = variation.doors[index], variation.listed[index], variation.right[index]
     kind, _, failing = lever_mass(door, listed, facts)
     if rng.random() < (0.97 if kind == KNOWN else skill):
@@ -168,7 +168,7 @@ def build_row(encoder: Encoder, conversation: world.Conversation) -> Row:
         _add_action(row, encoder, variation, turn, facts)
         result = world.result_text(variation, turn, conversation.partial) + "\n"
     _message(row, encoder, f"user\n{result}{world.REQUEST}")
-    tip = world.tip_text(world.walk_facts(variation, conversation.turns))
+    tip = world.tip_text(world.episode_facts(variation, conversation.turns))
     row.add([IM_START, *encoder.encode("assistant\n")])
     row.tip_start, row.depth = len(row.ids), len(conversation.turns)
     row.add([*encoder.encode(tip), IM_END], WEIGHT_TIP)

@@ -17,7 +17,7 @@ from vault_pretraining.model import Policy
 from vault_pretraining.tokenizer import Encoder
 
 FINAL = data.Stage((2, 6), (4, 8), 10)
-DEEP = 4  # doors from which a walk's tip counts as deep
+DEEP = 4  # doors from which an episode's tip counts as deep
 
 
 def conversations(seed: int, count: int) -> list[world.Conversation]:
@@ -29,14 +29,14 @@ def conversations(seed: int, count: int) -> list[world.Conversation]:
 def loop_conversations(
     seed: int, count: int, k: int, m: int, most: int
 ) -> list[world.Conversation]:
-    """Conversations like those of the RL loop: up to most tips per door from 3·k past walks."""
+    """Conversations like those of the RL loop: up to most tips per door from 3·k past episodes."""
     rng = Random(f"loop/{seed}/{k}/{m}")
     conversations = []
     for _ in range(count):
         variation = world.draw_variation(rng, world.draw_house(rng, world.GATE), k, m)
         skill = [rng.choice((0.3, 0.6, 0.9))] * k
-        walks = [world.past_walk(rng, variation, skill) for _ in range(3 * k)]
-        conversations.append(data.walk(rng, variation, list(dict.fromkeys(walks)), most))
+        episodes = [world.past_episode(rng, variation, skill) for _ in range(3 * k)]
+        conversations.append(data.play(rng, variation, list(dict.fromkeys(episodes)), most))
     return conversations
 
 

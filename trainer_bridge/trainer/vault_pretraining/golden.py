@@ -35,8 +35,8 @@ PAIR = world.Variation(
 )
 
 
-def walks() -> list[world.Conversation]:
-    """Walks that show every text: out, alarm, unlisted lever, tips at some doors or at none."""
+def episodes() -> list[world.Conversation]:
+    """Episodes that show every text: out, alarm, unlisted lever, tips at some doors or at none."""
     turn = world.Turn
     return [
         world.Conversation(
@@ -75,15 +75,15 @@ def partition() -> list[dict[str, object]]:
     return found
 
 
-def conversation(walk: world.Conversation) -> dict[str, object]:
-    """One explicit walk and its message lists, with tips and with tips dropped."""
-    variation = walk.variation
+def conversation(episode: world.Conversation) -> dict[str, object]:
+    """One explicit episode and its message lists, with tips and with tips dropped."""
+    variation = episode.variation
     turns = [
         {
             "tips": [world.tip_text(tip) for tip in turn.tips],
             "action": world.action_text(turn.lever),
         }
-        for turn in walk.turns
+        for turn in episode.turns
     ]
     return {
         "k": len(variation.doors),
@@ -92,18 +92,18 @@ def conversation(walk: world.Conversation) -> dict[str, object]:
         "levers": variation.listed,
         "right": variation.right,
         "turns": turns,
-        "with_tips": world.messages(walk),
-        "without_tips": world.messages(walk, with_tips=False),
-        "chatml": world.chatml(world.messages(walk)),
+        "with_tips": world.messages(episode),
+        "without_tips": world.messages(episode, with_tips=False),
+        "chatml": world.chatml(world.messages(episode)),
     }
 
 
 def golden() -> dict[str, object]:
-    """The file's content. The last message of a list is the walk's exact tip."""
+    """The file's content. The last message of a list is the episode's exact tip."""
     return {
         "words": {"doors": world.DOORS, "levers": world.LEVERS},
         "partition": partition(),
-        "conversations": [conversation(walk) for walk in walks()],
+        "conversations": [conversation(episode) for episode in episodes()],
     }
 
 

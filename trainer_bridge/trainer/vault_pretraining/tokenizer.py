@@ -32,15 +32,15 @@ CHAT_TEMPLATE = (
 
 
 def corpus(seed: int, houses: int = 4000) -> Iterator[str]:
-    """ChatML texts of random walks through pre-training houses, with tips."""
+    """ChatML texts of random episodes through pre-training houses, with tips."""
     rng = Random(f"tokenizer/{seed}")
     for _ in range(houses):
         house = world.draw_house(rng, world.PRETRAIN)
         k = rng.randint(2, 6)
         variation = world.draw_variation(rng, house, k, rng.randint(4, 8))
-        tips = [world.past_walk(rng, variation, [0.7] * k) for _ in range(3)]
+        tips = [world.past_episode(rng, variation, [0.7] * k) for _ in range(3)]
         turns = []
-        for index, fact in enumerate(world.past_walk(rng, variation, [0.8] * k)):
+        for index, fact in enumerate(world.past_episode(rng, variation, [0.8] * k)):
             turns.append(world.Turn(index, tips if index == 0 else [], fact.lever))
         chat = world.messages(world.Conversation(variation, turns, rng.random() < 0.5))
         yield from (f"{m['role']}\n{m['content']}" for m in chat)

@@ -1,4 +1,4 @@
-"""The vault's houses, walks and texts. The Go environment renders the same ones.
+"""The vault's houses, episodes and texts. The Go environment renders the same ones.
 
 A house is a hidden rule door -> lever. A hash of that rule assigns a house to pre-training, to its
 gates or to reinforcement learning, so that the three sets are disjoint for all seeds.
@@ -45,7 +45,7 @@ class House:
 
 @dataclass(frozen=True)
 class Variation:
-    """One corridor of a house: its doors in walking order and the levers listed at each."""
+    """One corridor of a house: its doors in their order and the levers listed at each."""
 
     doors: tuple[str, ...]
     listed: tuple[tuple[str, ...], ...]
@@ -72,7 +72,7 @@ class Turn:
 
 @dataclass
 class Conversation:
-    """A walk through a variation with the tips shown on the way; partial adds partial scores."""
+    """An episode in a variation with the tips shown on the way; partial adds partial scores."""
 
     variation: Variation
     turns: list[Turn] = field(default_factory=list)
@@ -121,7 +121,7 @@ def _list_levers(rng: Random, house: House, right: str, m: int) -> tuple[str, ..
 
 
 def state_text(variation: Variation, index: int) -> str:
-    """What the walker sees at a door. The door comes last, close to the answer."""
+    """What the policy sees at a door. The door comes last, close to the answer."""
     levers = ", ".join(variation.listed[index])
     count = len(variation.doors)
     return f"Levers: {levers}. Door {index + 1} of {count} is {variation.doors[index]}."
@@ -143,8 +143,8 @@ def result_text(variation: Variation, turn: Turn, partial: bool = False) -> str:
     return f"{first} The walk is over. Score {score}."
 
 
-def walk_facts(variation: Variation, turns: list[Turn]) -> tuple[Fact, ...]:
-    """The facts that a walk showed, door by door: the content of its tip."""
+def episode_facts(variation: Variation, turns: list[Turn]) -> tuple[Fact, ...]:
+    """The facts that an episode showed, door by door: the content of its tip."""
     return tuple(_fact(variation, turn.index, turn.lever) for turn in turns)
 
 
@@ -160,8 +160,8 @@ def tip_text(facts: tuple[Fact, ...]) -> str:
     return f"A{text[1:]}."
 
 
-def past_walk(rng: Random, variation: Variation, skill: list[float]) -> tuple[Fact, ...]:
-    """The facts of a simulated walk that pulls the right lever of door i with skill[i]."""
+def past_episode(rng: Random, variation: Variation, skill: list[float]) -> tuple[Fact, ...]:
+    """The facts of a simulated episode that pulls the right lever of door i with skill[i]."""
     facts: list[Fact] = []
     for index, right in enumerate(variation.right):
         lever = right
@@ -188,7 +188,7 @@ def messages(conversation: Conversation, with_tips: bool = True) -> list[Message
         chat.append({"role": "user", "content": "\n".join(lines)})
         chat.append({"role": "assistant", "content": action_text(turn.lever)})
         result = result_text(variation, turn, conversation.partial)
-    tip = tip_text(walk_facts(variation, conversation.turns))
+    tip = tip_text(episode_facts(variation, conversation.turns))
     chat.append({"role": "user", "content": f"{result}\n{REQUEST}"})
     chat.append({"role": "assistant", "content": tip})
     return chat
