@@ -125,8 +125,9 @@ type Completion struct {
 	// IDs are the sampled token ids, including the end-of-turn token if it was sampled. They are empty only if
 	// Capabilities.IDsOut is false.
 	IDs []int32
-	// Logprobs are log π_old(id) in nats at temperature 1 over the whole vocabulary, for all values of Temperature, TopP
-	// and TopK, one per id. NaN means that the server returned no such value. The token is then never used for training.
+	// Logprobs are log π_old(id) in nats at temperature 1 over the whole vocabulary, for all values of Temperature,
+	// TopP and TopK, one per id. NaN means that the server returned no such value. The token is then never used for
+	// training.
 	Logprobs []float32
 	Text     string // the decoded ids, without the end-of-turn token
 	Finish   FinishReason

@@ -27,7 +27,8 @@ func (t *Template) rerender(ctx context.Context, messages []Message) ([]int32, e
 	for _, m := range sentinels.FindAllStringSubmatchIndex(rendered, -1) {
 		n, err := strconv.Atoi(rendered[m[2]:m[3]])
 		if err != nil || n >= len(texts) {
-			return nil, fmt.Errorf("render the conversation: unknown sentinel %s, have %d", rendered[m[2]:m[3]], len(texts))
+			return nil, fmt.Errorf("render the conversation: unknown sentinel %s, have %d",
+				rendered[m[2]:m[3]], len(texts))
 		}
 		parts = append(append(parts, splitAtControls(rendered[at:m[0]], t.controls)...), part{text: texts[n]})
 		at = m[1]

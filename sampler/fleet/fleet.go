@@ -198,7 +198,8 @@ func (b *Backend) probeAll(ctx context.Context) error {
 	b.probe = probes[0]
 	for i, p := range probes {
 		if err := p.equal(b.probe); err != nil {
-			return fmt.Errorf("%s is not a replica of %s: %w", b.replicas[i].server.URL(), b.replicas[0].server.URL(), err)
+			return fmt.Errorf("%s is not a replica of %s: %w",
+				b.replicas[i].server.URL(), b.replicas[0].server.URL(), err)
 		}
 	}
 	return nil

@@ -142,7 +142,9 @@ func (v *version) complete(ctx context.Context, rep *replica, r sampler.Request)
 
 // post sends a request and decodes the answer.
 func (v *version) post(ctx context.Context, rep *replica, q completionRequest, a *answer) error {
-	err := v.withDeadline(ctx, rep, func(ctx context.Context) error { return rep.client.call(ctx, "/completion", q, a) })
+	err := v.withDeadline(ctx, rep, func(ctx context.Context) error {
+		return rep.client.call(ctx, "/completion", q, a)
+	})
 	var refused *jsonhttp.Error
 	if errors.As(err, &refused) && refused.Type == "exceed_context_size_error" {
 		return fmt.Errorf("%w: %w", sampler.ErrContextFull, err)

@@ -188,7 +188,8 @@ func contextFull(err error) bool {
 
 func (b *Backend) newRequest(r sampler.Request, maxCompletion bool) completionRequest {
 	q := completionRequest{
-		Model: b.cfg.Model, Messages: b.messages(r.Messages), Temperature: r.Temperature, TopP: r.NucleusP(), TopK: r.TopK,
+		Model: b.cfg.Model, Messages: b.messages(r.Messages),
+		Temperature: r.Temperature, TopP: r.NucleusP(), TopK: r.TopK,
 		Stop:      r.Stop,
 		MaxTokens: r.MaxTokens, Seed: sampler.ShortSeed(r.Seed), TemplateArgs: b.cfg.TemplateArgs,
 	}

@@ -13,11 +13,11 @@ import (
 type Keep string
 
 const (
-	// KeepAll keeps every tip in the turn that first showed it. Prompts only grow, and a trajectory is one row with tips
-	// and one row without.
+	// KeepAll keeps every tip in the turn that first showed it. Prompts only grow, and a trajectory is one row with
+	// tips and one row without.
 	KeepAll Keep = "all"
-	// KeepLatest shows only the tips of the newest turn. The row without tips only grows. The row with tips is split after
-	// every turn that showed tips.
+	// KeepLatest shows only the tips of the newest turn. The row without tips only grows. The row with tips is split
+	// after every turn that showed tips.
 	KeepLatest Keep = "latest"
 )
 

@@ -31,20 +31,20 @@ import (
 type Driver struct {
 	Backend sampler.Backend
 	Family  envs.Family
-	// ChatTemplate renders prompts to ids. Nil: prompts are messages, for servers of text only. Such episodes have turns
-	// and tips but no rows, and MaxPrompt has no effect.
+	// ChatTemplate renders prompts to ids. Nil: prompts are messages, for servers of text only. Such episodes have
+	// turns and tips but no rows, and MaxPrompt has no effect.
 	ChatTemplate *chat.Template
 	// PromptTemplate turns observations into messages and replies into actions.
 	PromptTemplate prompt.Template
 	Thinking       chat.Thinking // empty: chat.ThinkingKeep
-	// Retokenized says that the backend's ids are a re-tokenization of the server's text. The rows then have no log-probs,
-	// and the trainer must compute them.
+	// Retokenized says that the backend's ids are a re-tokenization of the server's text. The rows then have no
+	// log-probs, and the trainer must compute them.
 	Retokenized bool
-	// Neutralize lists control tokens that are broken up if they occur in the text of a message ([chat.Neutralize]), for
-	// servers that parse control tokens in text.
+	// Neutralize lists control tokens that are broken up if they occur in the text of a message ([chat.Neutralize]),
+	// for servers that parse control tokens in text.
 	Neutralize []string
-	// CleanTip extracts a tip of at most limit characters (0: no limit) from a reply without its thought. Nil only trims
-	// white space.
+	// CleanTip extracts a tip of at most limit characters (0: no limit) from a reply without its thought. Nil only
+	// trims white space.
 	CleanTip func(reply string, limit int) string
 	// Deadlines of a single call; 0: two minutes.
 	SampleTimeout, EnvTimeout, RecallTimeout time.Duration

@@ -27,7 +27,8 @@ type Row struct {
 	LossMask []bool `json:"loss_mask"`
 	// Logprobs are the sampler's log-probs in nats. They are 0 where LossMask is false.
 	Logprobs []float32 `json:"logprobs"`
-	// WithoutLogprobs says that the sampler returned no log-probs. Logprobs are all 0, and the trainer must compute them.
+	// WithoutLogprobs says that the sampler returned no log-probs. Logprobs are all 0, and the trainer must compute
+	// them.
 	WithoutLogprobs bool `json:"without_logprobs,omitempty"`
 }
 

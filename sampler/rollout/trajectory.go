@@ -53,8 +53,8 @@ const (
 	StopMaxTurns StopReason = "max_steps"
 	// StopContextFull means that the next prompt was too long. It was not sampled from. The turns before it count.
 	StopContextFull StopReason = "context_full"
-	// StopFailed means that the server, the environment or the memory failed, or that the run was cancelled. Err has the
-	// reason. The episode is never used for training.
+	// StopFailed means that the server, the environment or the memory failed, or that the run was cancelled. Err has
+	// the reason. The episode is never used for training.
 	StopFailed StopReason = "failed"
 )
 

@@ -57,7 +57,8 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeoutCause(t.Context(), callTimeout, errors.New("the conformance test took too long"))
+			late := errors.New("the conformance test took too long")
+			ctx, cancel := context.WithTimeoutCause(t.Context(), callTimeout, late)
 			defer cancel()
 			s := &subject{T: t, Fixture: open(t), ctx: ctx}
 			defer func() {

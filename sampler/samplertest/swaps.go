@@ -183,8 +183,8 @@ func (s *swapping) record(a answer, p sampler.Policy, took time.Duration, err er
 		s.report.Wrong++
 		return
 	}
-	// Log-probs of the same weights differ only by rounding, depending on the batch. Those of other weights differ by far
-	// more.
+	// Log-probs of the same weights differ only by rounding, depending on the batch. Those of other weights differ by
+	// far more.
 	key := fmt.Sprint(s.contents[a.version], a.prompt, a.completion.IDs)
 	for _, l := range a.completion.Logprobs {
 		key += fmt.Sprintf(" %.3f", l)

@@ -57,7 +57,8 @@ func RunText(t *testing.T, open func(t *testing.T) TextFixture) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeoutCause(t.Context(), callTimeout, errors.New("the conformance test took too long"))
+			late := errors.New("the conformance test took too long")
+			ctx, cancel := context.WithTimeoutCause(t.Context(), callTimeout, late)
 			defer cancel()
 			s := &textSubject{T: t, TextFixture: open(t), ctx: ctx}
 			defer func() {

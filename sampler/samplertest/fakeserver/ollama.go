@@ -27,7 +27,8 @@ type Ollama struct {
 	Base    string // name of the base model
 	Version string
 	Context int // context length of the base model in tokens
-	// Fault returns the fault of the n-th completion (from 0), including the first token of a publication; nil: no faults.
+	// Fault returns the fault of the n-th completion (from 0), including the first token of a publication; nil: no
+	// faults.
 	Fault func(n int) samplertest.Fault
 	// Extra is the number of tokens that the server adds before a raw prompt.
 	Extra int
