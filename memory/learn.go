@@ -113,7 +113,8 @@ func (b *Bank) embed(ctx context.Context, texts ...string) ([][]float32, error) 
 			sum += float64(f) * float64(f)
 		}
 		if len(v) != len(vectors[0]) || len(v) == 0 {
-			return nil, fmt.Errorf("embedder %s returned vectors of %d and %d dimensions", name, len(vectors[0]), len(v))
+			return nil, fmt.Errorf("embedder %s returned vectors of %d and %d dimensions",
+				name, len(vectors[0]), len(v))
 		}
 		// A text without words has the zero vector.
 		if !(math.Abs(sum-1) < 1e-3 || sum == 0) {

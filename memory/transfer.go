@@ -40,7 +40,8 @@ func (b *Bank) Export(ctx context.Context, w io.Writer) error {
 	}
 	defer tx.Rollback() // nothing was written
 	lines := json.NewEncoder(w)
-	if err := lines.Encode(record{Kind: "bank", Format: transferFormat, Embedder: b.config.Embedder.Name()}); err != nil {
+	bank := record{Kind: "bank", Format: transferFormat, Embedder: b.config.Embedder.Name()}
+	if err := lines.Encode(bank); err != nil {
 		return fmt.Errorf("export memory: %w", err)
 	}
 	if err := exportTips(ctx, tx, lines); err != nil {

@@ -70,7 +70,9 @@ func (f *Family) readTasks(ctx context.Context) (tasks, error) {
 		set   Set
 		name  string // of the split on the server; the SDK's names of the types (types.py)
 	}{
-		{envs.Train, f.config.Train, "train"}, {envs.Eval, f.config.Eval, "validation"}, {envs.Test, f.config.Test, "test"},
+		{envs.Train, f.config.Train, "train"},
+		{envs.Eval, f.config.Eval, "validation"},
+		{envs.Test, f.config.Test, "test"},
 	} {
 		if use.set.empty() && use.split != envs.Train {
 			continue

@@ -33,7 +33,8 @@ func findJava(ctx context.Context, configured string, deterministic bool) (java,
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, fmt.Errorf("%s -version does not return", path))
 	defer cancel()
-	out, err := process.Output(ctx, process.Command{Args: []string{path, "-version"}, Without: javaVariables, Merge: true})
+	command := process.Command{Args: []string{path, "-version"}, Without: javaVariables, Merge: true}
+	out, err := process.Output(ctx, command)
 	if err != nil {
 		return java{}, fmt.Errorf("run %s -version: %w: %s "+
 			"(hint: set env.scienceworld.java to a working launcher of Java %d or newer)",

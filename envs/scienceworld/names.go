@@ -66,7 +66,8 @@ func resolveTasks(configured, known []string) ([]string, error) {
 	for _, s := range configured {
 		name := inferTask(s)
 		if !slices.Contains(known, name) {
-			return nil, fmt.Errorf("env.scienceworld.tasks: unknown task %q (hint: one of %s)", s, strings.Join(known, ", "))
+			return nil, fmt.Errorf("env.scienceworld.tasks: unknown task %q (hint: one of %s)",
+				s, strings.Join(known, ", "))
 		}
 		wanted[name] = true
 	}

@@ -130,7 +130,9 @@ func (o *opener) assemble(l *loader, table *wordClasses, random *pyRandom) (*Fam
 			"together, or choose the other kind of goals)", c.Goals, c.Attributes)
 	}
 	shuffled := newPyRandom(c.shuffleSeed())
-	shuffled.shuffle(len(goals.goals), func(i, j int) { goals.goals[i], goals.goals[j] = goals.goals[j], goals.goals[i] })
+	shuffled.shuffle(len(goals.goals), func(i, j int) {
+		goals.goals[i], goals.goals[j] = goals.goals[j], goals.goals[i]
+	})
 	ids := make([]string, len(l.c.heads))
 	for i := range ids {
 		ids[i] = l.c.heads[i].asin

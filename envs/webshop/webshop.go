@@ -13,7 +13,6 @@ package webshop
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -163,7 +162,7 @@ func (f *Family) Open(ctx context.Context, t envs.Task) (envs.Episode, error) {
 // session creates a session with goal i. The caller opens it.
 func (f *Family) session(i int, id string, seed uint64) (*session, error) {
 	if i < 0 || i >= len(f.goals.goals) {
-		return nil, errors.New("webshop: no goal " + strconv.Itoa(i) + ", there are " + strconv.Itoa(len(f.goals.goals)))
+		return nil, fmt.Errorf("webshop: no goal %d, there are %d", i, len(f.goals.goals))
 	}
 	w, err := f.goals.want(i)
 	if err != nil {

@@ -55,7 +55,8 @@ func (s Schema) only(key string) (map[string]any, error) {
 		names = slices.Collect(maps.Keys(s.Properties))
 	}
 	if len(names) != 1 {
-		return nil, fmt.Errorf(`the server's %s has several fields: %s (hint: choose one by %s = {"field": "{action}"})`,
+		return nil, fmt.Errorf(`the server's %s has several fields: %s `+
+			`(hint: choose one by %s = {"field": "{action}"})`,
 			key, s.fields(), key)
 	}
 	if t := s.Properties[names[0]].Type; t != "string" {
