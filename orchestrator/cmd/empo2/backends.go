@@ -145,8 +145,8 @@ type maybeSleeper interface {
 // server cannot sleep.
 func (s *served) mustSleep(b maybeSleeper, key, hint string) error {
 	if !b.CanSleep() {
-		return errors.Join(&config.Error{Place: key, Msg: "the server cannot sleep with the flags that it was started with",
-			Hint: hint}, b.Close())
+		fault := &config.Error{Place: key, Msg: "the server cannot sleep with the flags that it was started with", Hint: hint}
+		return errors.Join(fault, b.Close())
 	}
 	s.sleeper = b
 	return nil

@@ -18,9 +18,9 @@ import (
 
 type initCmd struct {
 	Model     string   `required:"" placeholder:"DIR|GGUF" help:"Hugging Face folder, or a GGUF file (adapt only)."`
-	Env       string   `default:"vault" placeholder:"NAME" help:"Environment, as in env.name."`
-	Backend   string   `placeholder:"NAME" help:"Server, as in sampler.backend. Default: vllm with a GPU, else llamacpp."`
-	Algorithm string   `default:"empo2" placeholder:"NAME" help:"empo2, grpo (no memory) or adapt (no training)."`
+	Env       string   `default:"vault" placeholder:"NAME" help:"Environment, as in env.name. Default: vault."`
+	Backend   string   `placeholder:"NAME" help:"Server, as in sampler.backend. Default: vllm if there is a GPU."`
+	Algorithm string   `default:"empo2" placeholder:"NAME" help:"empo2 (default), grpo (no memory) or adapt (no training)."`
 	Set       []string `sep:"none" placeholder:"KEY=VALUE" help:"Further key to write. Repeatable."`
 	Output    string   `short:"o" default:"config.toml" placeholder:"FILE" help:"File to write. Default: config.toml."`
 	Force     bool     `help:"Replace the file if it exists."`
@@ -237,7 +237,8 @@ func checkQuantised(s subject, algorithm string) error {
 	return &config.Error{Place: "--model " + s.model.Path,
 		Msg: fmt.Sprintf("the weights are quantised (%s), and the trainer needs them in bfloat16 or float32",
 			s.model.Quantisation),
-		Hint: "name the folder of the original model; --algorithm adapt with --backend vllm learns tips without training"}
+		Hint: "name the folder of the original model; " +
+			"--algorithm adapt with --backend vllm learns tips without training"}
 }
 
 // checkConversion returns an error if the backend needs GGUF and the model

@@ -24,7 +24,7 @@ type promptCmd struct {
 	Task   string   `default:"0" placeholder:"N|ID" help:"Number of the task in the split, or its id."`
 	Split  string   `default:"train" enum:"train,eval,test" help:"Tasks to choose from: train, eval or test."`
 	Action []string `sep:"none" placeholder:"TEXT" help:"Reply of the policy, to see the next prompt. Repeatable."`
-	Tip    []string `sep:"none" placeholder:"TEXT" help:"Tip to show. Repeatable. Default: the memory's, or an example."`
+	Tip    []string `sep:"none" placeholder:"TEXT" help:"Tip to show. Repeatable. Default: the memory's tips."`
 	Tokens bool     `help:"Print the token ids too. Starts the server."`
 	Write  string   `placeholder:"DIR" help:"Write the built-in templates to a folder, and show nothing."`
 }
@@ -77,7 +77,7 @@ func (cmd *promptCmd) Run(ctx context.Context, out *console) error {
 	if err := play.print(ctx, out, "without tips", false, template); err != nil {
 		return err
 	}
-	return play.print(ctx, out, fmt.Sprintf("with %d tips (%s)", len(play.tips), play.source), true, template)
+	return play.print(ctx, out, fmt.Sprintf("with tips (%s)", play.source), true, template)
 }
 
 // writeTemplates writes every built-in template. It replaces no file.

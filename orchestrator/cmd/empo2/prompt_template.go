@@ -45,7 +45,8 @@ func templateText(name string) (string, error) {
 				", recipe, or the path of a file; empo2 prompt --write DIR writes the built-in templates"}
 	}
 	if err != nil {
-		return "", &config.Error{Place: "prompt.template", Msg: err.Error(), Hint: "name a template file that you can read"}
+		return "", &config.Error{Place: "prompt.template", Msg: err.Error(),
+			Hint: "name a template file that you can read"}
 	}
 	return string(text), nil
 }

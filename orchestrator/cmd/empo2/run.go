@@ -93,10 +93,10 @@ func printSummary(out *console, s orchestrator.Summary, dir string) {
 
 type evalCmd struct {
 	common
-	Split       string  `default:"eval" enum:"train,eval,test" help:"Tasks: train, eval or test (held out)."`
-	Episodes    int     `default:"256" help:"Episodes, spread evenly over the tasks."`
-	Temperature float64 `default:"-1" help:"Sampling temperature. Default: eval.temperature."`
-	JSON        bool    `help:"Print JSON."`
+	Split       string   `default:"eval" enum:"train,eval,test" help:"Tasks: train, eval or test (held out)."`
+	Episodes    int      `default:"256" help:"Episodes, spread evenly over the tasks."`
+	Temperature *float64 `placeholder:"T" help:"Sampling temperature. Default: eval.temperature."`
+	JSON        bool     `help:"Print JSON."`
 }
 
 // Help is shown by empo2 eval --help.
@@ -118,8 +118,8 @@ func (cmd *evalCmd) Run(ctx context.Context, out *console) error {
 	if cmd.Episodes < 1 {
 		return fmt.Errorf("%w: --episodes %d\n  hint: at least 1", errUsage, cmd.Episodes)
 	}
-	if t := cmd.Temperature; t != -1 && !(t >= 0 && t <= 10) { // NaN too
-		return fmt.Errorf("%w: --temperature %g\n  hint: a number from 0 to 10", errUsage, t)
+	if t := cmd.Temperature; t != nil && !(*t >= 0 && *t <= 10) { // NaN too
+		return fmt.Errorf("%w: --temperature %g\n  hint: a number from 0 to 10", errUsage, *t)
 	}
 	log := out.logger(cmd.Verbose)
 	if c, err = storedConfig(ctx, c, cmd.Set); err != nil {
@@ -133,8 +133,8 @@ func (cmd *evalCmd) Run(ctx context.Context, out *console) error {
 	if err != nil {
 		return err
 	}
-	if cmd.Temperature >= 0 {
-		r.loop.Config.Eval.Temperature = cmd.Temperature
+	if cmd.Temperature != nil {
+		r.loop.Config.Eval.Temperature = *cmd.Temperature
 	}
 	e, err := r.loop.EvaluateNewest(ctx, envs.Split(cmd.Split), cmd.Episodes)
 	if err = errors.Join(err, r.Close()); err != nil {
@@ -176,16 +176,21 @@ func (cmd *configCmd) Run(out *console) error {
 type versionCmd struct{}
 
 func (versionCmd) Run(out *console) error {
-	version := "(unknown)"
-	if info, ok := debug.ReadBuildInfo(); ok {
-		version = info.Main.Version
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				version += " " + s.Value
-			}
-		}
-		version += " " + info.GoVersion
-	}
-	out.print("empo2 %s", version)
+	out.print("%s", version())
 	return nil
+}
+
+// version describes this build of empo2.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "empo2 (unknown version)"
+	}
+	text := "empo2 " + info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			text += " " + s.Value
+		}
+	}
+	return text + " " + info.GoVersion
 }
