@@ -212,16 +212,17 @@ func Differences(a, b Config) []string {
 }
 
 // nearest returns the valid key with the smallest edit distance. A key in the
-// wrong table counts as near.
-func nearest(key string) string {
+// wrong table counts as near. far means that the names have little in common.
+func nearest(key string) (valid string, far bool) {
 	last := key[strings.LastIndex(key, ".")+1:]
 	distance := func(valid string) int {
 		other := valid[strings.LastIndex(valid, ".")+1:]
 		return min(2*editDistance(key, valid), 2*editDistance(last, other)+1)
 	}
-	return slices.MinFunc(slices.Sorted(maps.Keys(keys())), func(a, b string) int {
+	valid = slices.MinFunc(slices.Sorted(maps.Keys(keys())), func(a, b string) int {
 		return cmp.Compare(distance(a), distance(b))
 	})
+	return valid, distance(valid) > len(last)+1
 }
 
 // editDistance returns the Levenshtein distance.
