@@ -142,7 +142,7 @@ func TestMissingFileHasAHint(t *testing.T) {
 	}
 }
 
-// What is no text file is refused with the remedy, and never read without end.
+// A path that is not a text file is an error with a hint. Reading it ends.
 func TestUnusualFiles(t *testing.T) {
 	dir := t.TempDir()
 	f := func(path, says string) {
@@ -168,7 +168,7 @@ func TestUnusualFiles(t *testing.T) {
 	f(socket, "is not a file")
 }
 
-// --set sets one key, whatever its value contains.
+// --set sets only one key, even if its value contains others.
 func TestSetOfOneKey(t *testing.T) {
 	for _, set := range []string{"run.steps=1\nrun.seed=3", "run.steps=1\n[run]\nseed=3", "run.name=\"a\"\nv2=1"} {
 		if _, err := load("", nil, []string{set}); err == nil || !strings.Contains(err.Error(), "sets more than one key") {
