@@ -80,8 +80,8 @@ func (s estimateStage) run(in Sampled) Batch {
 	return out
 }
 
-// episode chooses the rows of an episode. An off-policy episode loses its tips
-// here.
+// episode chooses the rows of an episode. For an off-policy episode these are
+// the rows that were rendered without tips.
 func (s estimateStage) episode(t rollout.Trajectory, e advantage.Episode, a float64) trainedEpisode {
 	out := trainedEpisode{
 		advantage: a, rows: t.Rows(e.Tips && !e.OffPolicy), sampled: t.Rows(true), sampledContext: !e.OffPolicy,

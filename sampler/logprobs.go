@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // Logprobs are log-probs in nats. NaN means unknown and is null in JSON.
@@ -44,3 +45,6 @@ func (l *Logprobs) UnmarshalJSON(data []byte) error {
 }
 
 func isFinite(x float32) bool { return !math.IsNaN(float64(x)) && !math.IsInf(float64(x), 0) }
+
+// UnknownLogprobs returns n unknown log-probs.
+func UnknownLogprobs(n int) []float32 { return slices.Repeat([]float32{float32(math.NaN())}, n) }

@@ -18,6 +18,15 @@ type Budget struct {
 	restarts []time.Time // those within Window
 }
 
+// ServerBudget allows an inference server this many restarts within half an
+// hour; 0: 3 restarts, negative: none.
+func ServerBudget(restarts int) Budget {
+	if restarts == 0 {
+		restarts = 3
+	}
+	return Budget{Restarts: restarts, Window: 30 * time.Minute, Pause: time.Second}
+}
+
 // maxPause bounds the time before a restart.
 const maxPause = time.Minute
 

@@ -61,8 +61,9 @@ type Command struct {
 	Log zerolog.Logger // the zero value is silent
 }
 
-// A Hint is a remedy for an error. It matches if the output contains Said.
-type Hint struct{ Said, Remedy string }
+// A Hint is a remedy for an error whose text, or for a process whose last output,
+// contains Contains.
+type Hint struct{ Contains, Remedy string }
 
 func (c Command) withDefaults() (Command, error) {
 	if len(c.Args) == 0 || c.Args[0] == "" {

@@ -9,13 +9,13 @@ import (
 // A [Hint] can match these texts when a process was ended by a signal and wrote
 // nothing.
 const (
-	SaidKilled  = "killed by the system"
-	SaidIllegal = "illegal instruction"
+	KilledBySystem     = "killed by the system"
+	IllegalInstruction = "illegal instruction"
 )
 
 var defaultHints = []Hint{
-	{SaidKilled, "the system killed it, most likely because memory ran out"},
-	{SaidIllegal, "the program needs instructions that this processor does not have"},
+	{KilledBySystem, "the system killed it, most likely because memory ran out"},
+	{IllegalInstruction, "the program needs instructions that this processor does not have"},
 }
 
 // An ExitError says how a process ended.
@@ -45,25 +45,25 @@ func (p *Process) exitError() *ExitError {
 		return e
 	}
 	e.State = p.cmd.ProcessState.String()
-	said := e.Output
+	text := e.Output
 	if s, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && s.Signaled() {
 		switch {
 		case s.Signal() == syscall.SIGILL:
-			said = append(said, SaidIllegal)
+			text = append(text, IllegalInstruction)
 		case s.Signal() == syscall.SIGKILL && !e.Stopped:
-			said = append(said, SaidKilled)
+			text = append(text, KilledBySystem)
 		}
 	}
-	e.Hint = HintFor(block(said), p.c.Hints, defaultHints)
+	e.Hint = HintFor(block(text), p.c.Hints, defaultHints)
 	return e
 }
 
 // HintFor returns the remedy of the first hint that matches the output, or ""
 // if none does.
-func HintFor(said string, lists ...[]Hint) string {
+func HintFor(text string, lists ...[]Hint) string {
 	for _, hints := range lists {
 		for _, h := range hints {
-			if strings.Contains(said, h.Said) {
+			if strings.Contains(text, h.Contains) {
 				return h.Remedy
 			}
 		}

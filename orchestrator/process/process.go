@@ -214,7 +214,7 @@ func begin(c Command) (*Process, error) {
 // returns must be called after the end of the process.
 func (p *Process) connectOutput() (flush func()) {
 	stdout := &lines{each: p.stdout}
-	stderr := &lines{each: func(line string) { p.said(line, p.c.Stderr) }}
+	stderr := &lines{each: func(line string) { p.handleOutput(line, p.c.Stderr) }}
 	p.cmd.Stdout, p.cmd.Stderr = stdout, stderr
 	if p.c.Merge {
 		p.cmd.Stderr = stdout
@@ -261,11 +261,11 @@ func (p *Process) stdout(line string) {
 			return
 		}
 	}
-	p.said(line, p.c.Stdout)
+	p.handleOutput(line, p.c.Stdout)
 }
 
-// said passes a line to each and keeps it if errors should quote it.
-func (p *Process) said(line string, each func(string) bool) {
+// handleOutput passes a line to each and keeps it if errors should quote it.
+func (p *Process) handleOutput(line string, each func(string) bool) {
 	line = p.c.redact(line)
 	if each(line) {
 		p.output.add(line)

@@ -151,7 +151,7 @@ func TestStartErrors(t *testing.T) {
 	f("hint", func(c *Command) { c.Hints = []Hint{{"luck", "none"}, {"others", "ask them"}} }, "\n  hint: ask them")
 	f("killed", func(c *Command) { c.Args[2] = "kill -KILL $$" }, "signal: killed", "hint: the system killed it", "memory")
 	f("killed, with a hint", func(c *Command) {
-		c.Args[2], c.Hints = "kill -KILL $$", []Hint{{SaidKilled, "a smaller model"}}
+		c.Args[2], c.Hints = "kill -KILL $$", []Hint{{KilledBySystem, "a smaller model"}}
 	}, "hint: a smaller model")
 	f("illegal instruction", func(c *Command) { c.Args[2] = "kill -ILL $$" },
 		"signal: illegal", "hint: the program needs instructions")

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// A Gate counts the requests in flight of one policy. A closed gate lets
-// nothing in. It is safe for concurrent use. Make one with [NewGate].
+// A Gate counts the requests in flight of one policy. A closed gate refuses new
+// requests. It is safe for concurrent use. Create it with [NewGate].
 type Gate struct {
 	drained chan struct{}
 
@@ -15,10 +15,11 @@ type Gate struct {
 	closed   bool
 }
 
-// NewGate makes an open gate.
+// NewGate returns an open gate.
 func NewGate() *Gate { return &Gate{drained: make(chan struct{})} }
 
-// Enter counts a request in. It is false if the gate is closed.
+// Enter admits a request, which must call Leave. It returns false if the gate is
+// closed.
 func (g *Gate) Enter() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -28,15 +29,16 @@ func (g *Gate) Enter() bool {
 	return !g.closed
 }
 
-// Leave counts a request out.
+// Leave ends a request.
 func (g *Gate) Leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.inFlight--
-	g.settle()
+	g.closeIfDrained()
 }
 
-// Close lets no further request in. It is false if the gate was closed before.
+// Close refuses all further requests. It returns false if the gate was closed
+// before.
 func (g *Gate) Close() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -44,11 +46,11 @@ func (g *Gate) Close() bool {
 		return false
 	}
 	g.closed = true
-	g.settle()
+	g.closeIfDrained()
 	return true
 }
 
-func (g *Gate) settle() {
+func (g *Gate) closeIfDrained() {
 	if g.closed && g.inFlight == 0 {
 		close(g.drained)
 	}
@@ -61,17 +63,17 @@ func (g *Gate) Closed() bool {
 	return g.closed
 }
 
-// InFlight is the number of requests that entered and did not leave.
+// InFlight returns the number of requests that entered and did not leave.
 func (g *Gate) InFlight() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.inFlight
 }
 
-// Drained is closed when the gate is closed and nothing is in flight.
+// Drained is closed when the gate is closed and no request is in flight.
 func (g *Gate) Drained() <-chan struct{} { return g.drained }
 
-// Drain waits until the gate is closed and nothing is in flight.
+// Drain waits until the gate is closed and no request is in flight.
 func (g *Gate) Drain(ctx context.Context) error {
 	select {
 	case <-g.drained:

@@ -6,8 +6,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// A Place is a server or a slot of a server. Its methods may be called
-// concurrently.
+// A Place is a server or a slot of a server. It is safe for concurrent use.
 type Place struct {
 	Index int // in Queue.Places
 
@@ -15,17 +14,17 @@ type Place struct {
 	limit    int
 	inFlight int
 	paused   bool
-	used     int64 // the queue's clock at the last release; 0: never
+	lastUsed int64 // the queue's clock at the last release; 0: never
 	sessions *simplelru.LRU[string, struct{}]
-	idle     chan struct{} // closed while nothing is in flight
+	idle     chan struct{} // closed while no request is in flight
 }
 
-// free says whether a request can be admitted. The mutex is held.
+// free says whether the place can admit a request. The mutex is held.
 func (p *Place) free() bool { return !p.paused && p.inFlight < p.limit }
 
-// better says whether a request should rather go to p than to q: to a place
-// where it was not lost, to the one with fewer requests in flight, to the one
-// that was idle for longer.
+// better says whether a request should go to p and not to q. It compares, in this
+// order: whether the request was lost there, the requests in flight, and the time
+// since the last request.
 func (p *Place) better(q *Place, avoid map[*Place]bool) bool {
 	switch {
 	case avoid[p] != avoid[q]:
@@ -33,10 +32,10 @@ func (p *Place) better(q *Place, avoid map[*Place]bool) bool {
 	case p.inFlight != q.inFlight:
 		return p.inFlight < q.inFlight
 	}
-	return p.inFlight == 0 && p.used < q.used
+	return p.inFlight == 0 && p.lastUsed < q.lastUsed
 }
 
-// Release gives the place back after Acquire.
+// Release ends a request that Acquire admitted.
 func (p *Place) Release() {
 	p.queue.mu.Lock()
 	defer p.queue.mu.Unlock()
@@ -44,15 +43,15 @@ func (p *Place) Release() {
 	p.queue.dispatch()
 }
 
-// Load is how many requests are in flight, and the limit.
+// Load returns the requests in flight and the limit.
 func (p *Place) Load() (inFlight, limit int) {
 	p.queue.mu.Lock()
 	defer p.queue.mu.Unlock()
 	return p.inFlight, p.limit
 }
 
-// SetLimit changes how many requests may be in flight. Those above a lower
-// limit are not ended.
+// SetLimit changes how many requests may be in flight. A lower limit does not
+// cancel requests.
 func (p *Place) SetLimit(limit int) {
 	p.queue.mu.Lock()
 	defer p.queue.mu.Unlock()
@@ -60,7 +59,7 @@ func (p *Place) SetLimit(limit int) {
 	p.queue.dispatch()
 }
 
-// Pause admits no request until Resume. Those in flight go on.
+// Pause admits no request until Resume. Requests in flight continue.
 func (p *Place) Pause() { p.setPaused(true) }
 
 // Resume admits requests again.
@@ -73,7 +72,7 @@ func (p *Place) setPaused(paused bool) {
 	p.queue.dispatch()
 }
 
-// Drain waits until nothing is in flight at the place. Pause it first.
+// Drain waits until no request is in flight at the place. Pause it first.
 func (p *Place) Drain(ctx context.Context) error {
 	p.queue.mu.Lock()
 	idle := p.idle

@@ -11,19 +11,19 @@ import (
 	"pgregory.net/rapid"
 )
 
-// A model of the queue: what the test admitted and released itself.
+// A model tracks which requests the test has waiting and admitted.
 type model struct {
 	*rapid.T
-	q      *Queue
-	held   []*Place
-	line   []*waiter
-	paused map[*Place]bool
+	q       *Queue
+	held    []*Place
+	waiting []*waiter
+	paused  map[*Place]bool
 }
 
 func (m *model) acquire() {
 	session := strconv.Itoa(rapid.IntRange(0, 3).Draw(m.T, "session"))
 	w := &waiter{Request{Session: session}, make(chan *Place, 1)}
-	m.line = append(m.line, w)
+	m.waiting = append(m.waiting, w)
 	m.q.waiting = append(m.q.waiting, w)
 	m.q.dispatch()
 }
@@ -41,12 +41,12 @@ func (m *model) pause() {
 	p.setPaused(m.paused[p])
 }
 
-// admitted takes the first waiters that were admitted out of the line.
+// admitted moves waiters that were admitted from waiting to held.
 func (m *model) admitted() {
-	for len(m.line) > 0 {
+	for len(m.waiting) > 0 {
 		select {
-		case p := <-m.line[0].got:
-			m.held, m.line = append(m.held, p), m.line[1:]
+		case p := <-m.waiting[0].got:
+			m.held, m.waiting = append(m.held, p), m.waiting[1:]
 		default:
 			return
 		}
@@ -63,46 +63,46 @@ func (m *model) check() {
 		if n != counts[p] || n > limit {
 			m.Fatalf("%d in flight of %d, counted %d", n, limit, counts[p])
 		}
-		if !m.paused[p] && n < limit && len(m.line) > 0 {
-			m.Fatalf("%d wait although a place is free", len(m.line))
+		if !m.paused[p] && n < limit && len(m.waiting) > 0 {
+			m.Fatalf("%d requests wait although a place is free", len(m.waiting))
 		}
 	}
 }
 
-// However requests come and go, no place gets more than its limit, none is
-// lost, and waiting requests are admitted in order.
+// For any sequence of requests, no place exceeds its limit, no place is lost, and
+// waiting requests are admitted in order.
 func TestLimitsAreNeverExceeded(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limits := rapid.SliceOfN(rapid.IntRange(1, 4), 3, 3).Draw(t, "limits")
 		m := &model{T: t, q: New(Config{Limits: limits, Sessions: 2, Stickiness: 1}), paused: map[*Place]bool{}}
 		for range rapid.IntRange(1, 80).Draw(t, "steps") {
-			rapid.SampledFrom([]func(){m.acquire, m.acquire, m.release, m.pause}).Draw(t, "what")()
+			rapid.SampledFrom([]func(){m.acquire, m.acquire, m.release, m.pause}).Draw(t, "action")()
 			m.admitted()
 			m.check()
 		}
 	})
 }
 
-// Whatever happens, one class is in flight at a time, never more than the
-// limit, and every request that has the patience is admitted.
-func TestClassesAreFair(t *testing.T) {
+// One class is in flight at a time, within the limit. Every request whose
+// context does not end is admitted.
+func TestClassesTakeTurns(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		synctest.Test(t, func(t *testing.T) {
 			limit := rapid.IntRange(1, 4).Draw(r, "limit")
 			q := New(Config{Limits: []int{limit}})
 			var mu sync.Mutex
-			inFlight, served, asked := map[string]int{}, 0, 0
+			inFlight, served, expected := map[string]int{}, 0, 0
 			change := func(f func()) { mu.Lock(); defer mu.Unlock(); f() }
 			for range rapid.IntRange(1, 40).Draw(r, "requests") {
 				class := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(r, "class")
-				patience := time.Duration(rapid.IntRange(1, 1000).Draw(r, "patience")) * time.Second
-				change(func() { asked++ })
+				timeout := time.Duration(rapid.IntRange(1, 1000).Draw(r, "timeout")) * time.Second
+				change(func() { expected++ })
 				go func() {
-					ctx, cancel := context.WithTimeout(t.Context(), patience)
+					ctx, cancel := context.WithTimeout(t.Context(), timeout)
 					defer cancel()
 					p, err := q.Acquire(ctx, Request{Class: class})
 					if err != nil {
-						change(func() { asked-- })
+						change(func() { expected-- })
 						return
 					}
 					change(func() {
@@ -124,8 +124,8 @@ func TestClassesAreFair(t *testing.T) {
 			}
 			time.Sleep(time.Hour)
 			synctest.Wait()
-			if served != asked || len(q.waiting) != 0 || q.inFlight != 0 {
-				t.Errorf("%d of %d served, %d wait, %d in flight", served, asked, len(q.waiting), q.inFlight)
+			if served != expected || len(q.waiting) != 0 || q.inFlight != 0 {
+				t.Errorf("%d of %d served, %d wait, %d in flight", served, expected, len(q.waiting), q.inFlight)
 			}
 		})
 	})

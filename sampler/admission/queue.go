@@ -1,8 +1,9 @@
-// Package admission decides when and where a request is sent.
+// Package admission decides when and where a request is sent. Start with
+// [Queue].
 //
-// A [Queue] admits requests to places: servers, or slots of a server, each of
-// which works on a limited number of requests at a time. Requests are admitted
-// in the order in which they arrived. A [Gate] counts the requests of one
+// A [Queue] admits requests to places in the order of their arrival. A [Place] is
+// a server or a slot of a server and works on a limited number of requests at a
+// time. A place can be paused and drained. A [Gate] counts the requests of one
 // policy, so that the policy can be retired after its last request.
 package admission
 
@@ -16,42 +17,43 @@ import (
 
 // Config describes the places of a queue.
 type Config struct {
-	Limits   []int // requests in flight at each place; the number of places is its length
+	Limits   []int // limit of requests in flight for each place
 	Sessions int   // recent sessions that a place remembers; 0: 1
-	// Stickiness is how many more requests than the best place the place of
-	// a session may have in flight and still get the session's next request.
+	// Stickiness applies to the place that served a session last. It may have this
+	// many more requests in flight than the best place and still gets the
+	// session's next request.
 	Stickiness int
-	// OnSwitch, if not nil, is called when requests of another class begin. It
-	// must not call the queue.
+	// OnSwitch, if not nil, is called when the class of the admitted requests
+	// changes. It must not call the queue.
 	OnSwitch func()
 }
 
 // A Request asks for a place. The zero value accepts any place.
 type Request struct {
-	// Session names requests that share a prefix. They go to the place that
-	// served the session last, if that place is free and still remembers it.
+	// Session identifies requests that share a prefix. They go to the place that
+	// served the session last, if it is free and remembers the session.
 	Session string
-	// Class names requests that can be in flight together. Requests of two
-	// classes never are.
+	// Class identifies requests that may be in flight together. Requests of
+	// different classes are never in flight at the same time.
 	Class string
-	// Avoid names places where the request was lost. They are the last choice.
+	// Avoid has the places where the request was lost. They are chosen last.
 	Avoid map[*Place]bool
-	// Gone, if not nil, ends the wait with GoneErr when it is closed.
+	// Gone, if not nil, makes Acquire return GoneErr when it is closed.
 	Gone    <-chan struct{}
 	GoneErr error
 }
 
-// A Queue admits requests to places, first come, first served. When no request
-// of the current class is in flight and the first waiting request is of
-// another class, all waiting requests of that class move to the front.
-// A Queue is safe for concurrent use.
+// A Queue admits requests to places in the order of their arrival. When the first
+// waiting request has another class than the requests in flight, the queue waits
+// for the end of those. Then all waiting requests of the new class move to the
+// front. A Queue is safe for concurrent use.
 type Queue struct {
 	cfg    Config
 	places []*Place
 
 	mu       sync.Mutex
 	waiting  []*waiter
-	homes    map[string]*Place // the place that each remembered session used last
+	homes    map[string]*Place // the place that served each remembered session last
 	class    string
 	inFlight int
 	clock    int64
@@ -62,7 +64,7 @@ type waiter struct {
 	got chan *Place // receives once
 }
 
-// New makes a queue whose places are all open.
+// New returns a queue. No place is paused.
 func New(cfg Config) *Queue {
 	q := &Queue{cfg: cfg, homes: map[string]*Place{}}
 	for i, limit := range cfg.Limits {
@@ -78,25 +80,25 @@ func New(cfg Config) *Queue {
 	return q
 }
 
-// Places are the queue's places in the order of Config.Limits.
+// Places returns the queue's places in the order of Config.Limits.
 func (q *Queue) Places() []*Place { return q.places }
 
-// Class is the class of the requests that were admitted last.
+// Class returns the class of the last admitted request.
 func (q *Queue) Class() string {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.class
 }
 
-// Acquire waits for a place, which the caller must release. The wait ends with
-// the cause of ctx or with r.GoneErr.
+// Acquire waits for a place, which the caller must release. It returns the cause
+// of ctx if ctx ends, and r.GoneErr if r.Gone is closed.
 func (q *Queue) Acquire(ctx context.Context, r Request) (*Place, error) {
 	w := &waiter{r, make(chan *Place, 1)}
 	q.mu.Lock()
 	q.waiting = append(q.waiting, w)
 	q.dispatch()
 	q.mu.Unlock()
-	select { // a free place is better than a deadline
+	select { // prefer a free place to a context that has ended
 	case p := <-w.got:
 		return p, nil
 	default:
@@ -105,16 +107,17 @@ func (q *Queue) Acquire(ctx context.Context, r Request) (*Place, error) {
 	case p := <-w.got:
 		return p, nil
 	case <-r.Gone:
-		q.giveUp(w)
+		q.leave(w)
 		return nil, r.GoneErr
 	case <-ctx.Done():
-		q.giveUp(w)
+		q.leave(w)
 		return nil, context.Cause(ctx)
 	}
 }
 
-// giveUp leaves the queue, or releases a place that was assigned meanwhile.
-func (q *Queue) giveUp(w *waiter) {
+// leave removes a waiter from the queue, or releases a place that it was assigned
+// in the meantime.
+func (q *Queue) leave(w *waiter) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if i := slices.Index(q.waiting, w); i >= 0 {
@@ -125,8 +128,8 @@ func (q *Queue) giveUp(w *waiter) {
 	q.dispatch()
 }
 
-// dispatch admits the first waiting requests while there are places. The mutex
-// is held.
+// dispatch admits the first waiting requests while places are free. The mutex is
+// held.
 func (q *Queue) dispatch() {
 	for len(q.waiting) > 0 {
 		q.switchClass()
@@ -144,8 +147,8 @@ func (q *Queue) dispatch() {
 	}
 }
 
-// switchClass begins the class of the first waiting request if nothing is in
-// flight.
+// switchClass changes the class to that of the first waiting request if no
+// request is in flight.
 func (q *Queue) switchClass() {
 	next := q.waiting[0].Class
 	if next == q.class || q.inFlight > 0 {
@@ -164,7 +167,7 @@ func (q *Queue) switchClass() {
 	slices.SortStableFunc(q.waiting, func(a, b *waiter) int { return rank(a) - rank(b) })
 }
 
-// pick is the place for a request, nil if none is free.
+// pick returns the place for a request, or nil if none is free.
 func (q *Queue) pick(r Request) *Place {
 	var best *Place
 	for _, p := range q.places {
@@ -172,14 +175,14 @@ func (q *Queue) pick(r Request) *Place {
 			best = p
 		}
 	}
-	own := q.homes[r.Session]
-	if best == nil || own == nil || !own.free() || r.Avoid[own] || own.inFlight > best.inFlight+q.cfg.Stickiness {
+	home := q.homes[r.Session]
+	if best == nil || home == nil || !home.free() || r.Avoid[home] || home.inFlight > best.inFlight+q.cfg.Stickiness {
 		return best
 	}
-	return own
+	return home
 }
 
-// take counts a request in and makes p the place of its session.
+// take adds a request to p and makes p the place of its session.
 func (q *Queue) take(p *Place, session string) {
 	if p.inFlight == 0 {
 		p.idle = make(chan struct{})
@@ -195,10 +198,10 @@ func (q *Queue) take(p *Place, session string) {
 	p.sessions.Add(session, struct{}{})
 }
 
-// release counts a request out. The mutex is held.
+// release removes a request from p. The mutex is held.
 func (q *Queue) release(p *Place) {
 	q.clock++
-	p.used = q.clock
+	p.lastUsed = q.clock
 	p.inFlight--
 	q.inFlight--
 	if p.inFlight == 0 {

@@ -19,34 +19,34 @@ func take(t *testing.T, q *Queue, r Request) *Place {
 	return p
 }
 
-func TestSessionGetsItsPlaceBack(t *testing.T) {
+func TestASessionReturnsToItsPlace(t *testing.T) {
 	q := New(Config{Limits: []int{1, 1, 1}})
-	own := map[string]*Place{}
+	home := map[string]*Place{}
 	for _, name := range []string{"a", "b", "c"} {
-		own[name] = take(t, q, Request{Session: name})
+		home[name] = take(t, q, Request{Session: name})
 	}
 	for _, name := range []string{"a", "b", "c"} {
-		own[name].Release()
+		home[name].Release()
 	}
 	for _, name := range []string{"b", "a", "c", "a"} {
 		p := take(t, q, Request{Session: name})
-		if p != own[name] {
-			t.Errorf("%s is at %d, was at %d", name, p.Index, own[name].Index)
+		if p != home[name] {
+			t.Errorf("%s is at %d, was at %d", name, p.Index, home[name].Index)
 		}
 		p.Release()
 	}
 	// A new session takes the place that has been idle for longest, b's, so
 	// that b takes the next one, c's.
-	if p := take(t, q, Request{Session: "d"}); p != own["b"] {
+	if p := take(t, q, Request{Session: "d"}); p != home["b"] {
 		t.Errorf("d is at %d", p.Index)
 	}
-	if p := take(t, q, Request{Session: "b"}); p != own["c"] {
+	if p := take(t, q, Request{Session: "b"}); p != home["c"] {
 		t.Errorf("b is at %d", p.Index)
 	}
 }
 
-// A request without a session overwrites the prefix that the place kept.
-func TestRequestWithoutSessionTakesThePrefixAway(t *testing.T) {
+// A request without a session overwrites the prefix in the cache of its place.
+func TestARequestWithoutSessionReplacesThePrefix(t *testing.T) {
 	q := New(Config{Limits: []int{1, 1}})
 	first, second := take(t, q, Request{Session: "a"}), take(t, q, Request{Session: "b"})
 	first.Release()
@@ -54,18 +54,18 @@ func TestRequestWithoutSessionTakesThePrefixAway(t *testing.T) {
 	second.Release()
 	first.Release()
 	if p := take(t, q, Request{Session: "a"}); p != second {
-		t.Errorf("a is at %d, which was idle for less long", p.Index)
+		t.Errorf("a is at %d, which was used more recently", p.Index)
 	}
 }
 
-func TestSameSessionTwiceAtOnce(t *testing.T) {
+func TestConcurrentRequestsOfASessionUseTwoPlaces(t *testing.T) {
 	q := New(Config{Limits: []int{1, 1}})
 	if p, other := take(t, q, Request{Session: "a"}), take(t, q, Request{Session: "a"}); p == other {
 		t.Errorf("both at %d", p.Index)
 	}
 }
 
-func TestWaitersAreServedInOrderAndMayLeave(t *testing.T) {
+func TestWaitersAreServedInOrderAndCanLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := New(Config{Limits: []int{1}})
 		held := take(t, q, Request{Session: "a"})
@@ -101,11 +101,11 @@ func TestWaitersAreServedInOrderAndMayLeave(t *testing.T) {
 	})
 }
 
-func TestFewestInFlightUnlessThePrefixIsElsewhere(t *testing.T) {
+func TestThePlaceWithThePrefixOrTheFewestRequestsIsPicked(t *testing.T) {
 	q := New(Config{Limits: []int{99, 99, 99}, Sessions: 10, Stickiness: 8})
-	own, middle, least := q.places[0], q.places[1], q.places[2]
-	q.take(own, "s")
-	q.take(own, "")
+	home, middle, least := q.places[0], q.places[1], q.places[2]
+	q.take(home, "s")
+	q.take(home, "")
 	q.take(middle, "")
 	f := func(name string, r Request, want *Place) {
 		t.Helper()
@@ -115,19 +115,19 @@ func TestFewestInFlightUnlessThePrefixIsElsewhere(t *testing.T) {
 	}
 	f("no session", Request{}, least)
 	f("another session", Request{Session: "t"}, least)
-	f("its session", Request{Session: "s"}, own)
-	f("lost there", Request{Session: "s", Avoid: map[*Place]bool{own: true}}, least)
-	f("lost at the least busy", Request{Avoid: map[*Place]bool{least: true}}, middle)
-	f("lost everywhere", Request{Avoid: map[*Place]bool{own: true, middle: true, least: true}}, least)
+	f("its session", Request{Session: "s"}, home)
+	f("lost there", Request{Session: "s", Avoid: map[*Place]bool{home: true}}, least)
+	f("lost at the least busy place", Request{Avoid: map[*Place]bool{least: true}}, middle)
+	f("lost everywhere", Request{Avoid: map[*Place]bool{home: true, middle: true, least: true}}, least)
 	for range 7 {
-		q.take(own, "")
+		q.take(home, "")
 	}
 	f("much busier", Request{Session: "s"}, least)
-	own.Pause()
-	own.inFlight = 0
+	home.Pause()
+	home.inFlight = 0
 	f("paused", Request{Session: "s"}, least)
-	own.Resume()
-	f("back again", Request{Session: "s"}, own)
+	home.Resume()
+	f("resumed", Request{Session: "s"}, home)
 }
 
 func TestSessionsAreForgotten(t *testing.T) {
@@ -174,7 +174,7 @@ func TestPausedPlacesDrainAndResume(t *testing.T) {
 	})
 }
 
-func TestLimitsMayChange(t *testing.T) {
+func TestLimitsCanChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := New(Config{Limits: []int{1}})
 		p := take(t, q, Request{})
@@ -201,8 +201,8 @@ func TestLimitsMayChange(t *testing.T) {
 	})
 }
 
-// Requests of two classes that alternate cost one switch, not one each, and the
-// order within a class stays.
+// Alternating requests of two classes are grouped: each class is in flight once.
+// The order within a class is kept.
 func TestClassesAlternateInBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		switches := 0
@@ -236,7 +236,7 @@ func TestClassesAlternateInBatches(t *testing.T) {
 	})
 }
 
-func TestClassOfAWaiterThatLeaves(t *testing.T) {
+func TestTheClassOfAWaiterThatLeavesIsSkipped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := New(Config{Limits: []int{1}})
 		first := take(t, q, Request{Class: "a"})
@@ -254,13 +254,13 @@ func TestGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewGate()
 		if !g.Enter() || !g.Enter() || g.InFlight() != 2 {
-			t.Fatal("an open gate must let requests in")
+			t.Fatal("an open gate must admit requests")
 		}
 		late := errors.New("late")
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, late)
 		defer cancel()
 		if !g.Close() || g.Close() || g.Enter() || !g.Closed() || !errors.Is(g.Drain(ctx), late) {
-			t.Error("a closed gate must let nothing in, and wait for those inside")
+			t.Error("a closed gate must refuse requests and wait for those in flight")
 		}
 		g.Leave()
 		g.Leave()

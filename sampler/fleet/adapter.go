@@ -15,16 +15,15 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// adapterDir is the checked directory of a version, empty for the base. Some
-// servers accept the weights of another base model and crash later, so that they
-// are checked here.
+// adapterDir returns the checked directory of a version, empty for the base
+// model. Some servers accept the weights of another base model and crash later.
 func (b *Backend) adapterDir(a sampler.Adapter) (string, error) {
 	c := b.probe.Capabilities
 	switch {
 	case a.Version == 0:
 		return "", nil
 	case a.Version < 0:
-		return "", errors.New("versions are not negative")
+		return "", fmt.Errorf("version %d is negative", a.Version)
 	case c.Adapters != "runtime":
 		return "", fmt.Errorf("the server cannot load adapters\n  hint: %s", c.Hints["adapters"])
 	case a.Dir == "":
@@ -50,12 +49,12 @@ func (b *Backend) adapterDir(a sampler.Adapter) (string, error) {
 	return dir, nil
 }
 
-func readJSON(path string, into any) error {
+func readJSON(path string, out any) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(text, into); err != nil {
+	if err := json.Unmarshal(text, out); err != nil {
 		return fmt.Errorf("%s: %w", filepath.Base(path), err)
 	}
 	return nil
@@ -67,11 +66,11 @@ type tensor struct {
 	Offsets [2]int64 `json:"data_offsets"`
 }
 
-// maxHeader bounds a safetensors header, in bytes; the format's own limit.
+// maxHeader is the format's limit of a safetensors header in bytes.
 const maxHeader = 100 << 20
 
-// readTensors reads the header of a safetensors file: eight bytes of length,
-// little endian, and JSON. The file must be as long as it says.
+// readTensors reads the header of a safetensors file: a length of eight bytes,
+// little endian, and JSON. The file must have the length that the header says.
 func readTensors(path string) (map[string]tensor, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -84,11 +83,11 @@ func readTensors(path string) (map[string]tensor, error) {
 	}
 	var length uint64
 	if err := binary.Read(f, binary.LittleEndian, &length); err != nil || length > maxHeader {
-		return nil, fmt.Errorf("%s is no safetensors file", filepath.Base(path))
+		return nil, fmt.Errorf("%s is not a safetensors file", filepath.Base(path))
 	}
 	if int64(length) > info.Size()-8 {
-		return nil, fmt.Errorf("%s is cut short: it has %d bytes, its header alone %d", filepath.Base(path), info.Size(),
-			length)
+		return nil, fmt.Errorf("%s is cut short: it has %d bytes, its header alone %d",
+			filepath.Base(path), info.Size(), length)
 	}
 	header := make([]byte, length)
 	if _, err := io.ReadFull(f, header); err != nil {
@@ -96,7 +95,7 @@ func readTensors(path string) (map[string]tensor, error) {
 	}
 	var entries map[string]json.RawMessage
 	if err := json.Unmarshal(header, &entries); err != nil {
-		return nil, fmt.Errorf("%s is no safetensors file: %w", filepath.Base(path), err)
+		return nil, fmt.Errorf("%s is not a safetensors file: %w", filepath.Base(path), err)
 	}
 	delete(entries, "__metadata__")
 	tensors, end := map[string]tensor{}, int64(0)
@@ -113,12 +112,12 @@ func readTensors(path string) (map[string]tensor, error) {
 	return tensors, nil
 }
 
-// fromHidden are modules whose input is the model's hidden state, by layer.
-var fromHidden = regexp.MustCompile(`layers\.(\d+)\.(?:self_attn\.[qkv]_proj|mlp\.(?:gate|up)_proj)\.lora_A\.weight$`)
+// hiddenInput matches the modules whose input is the model's hidden state.
+var hiddenInput = regexp.MustCompile(`layers\.(\d+)\.(?:self_attn\.[qkv]_proj|mlp\.(?:gate|up)_proj)\.lora_A\.weight$`)
 
-// checkWeights refuses a damaged file, and one of another base model where the
-// server's can be looked at from here. A missing file is the server's matter:
-// it knows more formats.
+// checkWeights refuses a damaged file. It also refuses weights of another base
+// model, if the server's model folder can be read from here. A missing file is
+// not an error, because servers know more formats.
 func checkWeights(path, root string) error {
 	tensors, err := readTensors(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -135,7 +134,7 @@ func checkWeights(path, root string) error {
 		return nil
 	}
 	for name, t := range tensors {
-		m := fromHidden.FindStringSubmatch(name)
+		m := hiddenInput.FindStringSubmatch(name)
 		if m == nil || len(t.Shape) != 2 {
 			continue
 		}

@@ -12,25 +12,25 @@ import (
 )
 
 const (
-	// rememberedSessions bounds the sessions that a replica is remembered for.
-	rememberedSessions = 8192
-	// stickiness is how many more requests in flight than elsewhere a prefix
-	// that need not be computed again is worth.
+	// maxSessions is how many sessions a replica remembers.
+	maxSessions = 8192
+	// stickiness is how many more requests may be in flight at the replica with
+	// a session's prefix than at the least busy one.
 	stickiness = 8
-	// waitingAtServer is how many requests may wait at a server.
-	waitingAtServer = 8
-	// leastLimit is the lowest limit of requests in flight at a replica.
-	leastLimit = 1
+	// maxWaitingAtServer is how many requests may wait in a server's own queue.
+	maxWaitingAtServer = 8
+	// minLimit is the smallest limit of requests in flight at a replica.
+	minLimit = 1
 )
 
 func newQueue(replicas, limit int) *admission.Queue {
 	return admission.New(admission.Config{
-		Limits: slices.Repeat([]int{limit}, replicas), Sessions: rememberedSessions, Stickiness: stickiness,
+		Limits: slices.Repeat([]int{limit}, replicas), Sessions: maxSessions, Stickiness: stickiness,
 	})
 }
 
-// acquire waits until a replica admits the request; its place must be
-// released. It fails if no replica is healthy during the patience.
+// acquire waits until a replica admits the request. The caller must release the
+// replica's place. acquire fails if no replica is healthy for Config.Patience.
 func (b *Backend) acquire(ctx context.Context, r admission.Request) (*replica, error) {
 	ctx, stop := b.whileHealthy(ctx)
 	defer stop()
@@ -41,7 +41,7 @@ func (b *Backend) acquire(ctx context.Context, r admission.Request) (*replica, e
 	return b.replicas[place.Index], nil
 }
 
-// whileHealthy ends ctx when no replica was healthy during the patience.
+// whileHealthy cancels ctx when no replica was healthy for Config.Patience.
 func (b *Backend) whileHealthy(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	b.mu.Lock()
@@ -59,46 +59,46 @@ func (b *Backend) whileHealthy(ctx context.Context) (context.Context, func()) {
 	return ctx, func() { timer.Stop(); cancel(nil) }
 }
 
-// patienceLeft is how long requests still wait if no replica becomes healthy.
-// The mutex is held.
+// patienceLeft returns how long requests still wait for a healthy replica. The
+// mutex is held.
 func (b *Backend) patienceLeft() time.Duration {
-	if b.noneSince.IsZero() {
+	if b.noneHealthySince.IsZero() {
 		return b.cfg.Patience
 	}
-	return b.cfg.Patience - time.Since(b.noneSince)
+	return b.cfg.Patience - time.Since(b.noneHealthySince)
 }
 
-// allDown names the replicas and what is wrong with each. The mutex is held.
+// allDown is an error with the reason of each replica. The mutex is held.
 func (b *Backend) allDown() error {
-	var why []string
+	var reasons []string
 	for _, r := range b.replicas {
 		reason := r.why
 		if r.state == asleep {
 			reason = errAsleep
 		}
-		why = append(why, fmt.Sprintf("%s: %v", r.server.URL(), reason))
+		reasons = append(reasons, fmt.Sprintf("%s: %v", r.server.URL(), reason))
 	}
 	return fmt.Errorf("%w: no server answers:\n    %s\n"+
-		"  hint: look at the servers' own logs, start them again and continue the run",
-		errAllDown, strings.Join(why, "\n    "))
+		"  hint: read the logs of the servers, start them again and continue the run",
+		errAllDown, strings.Join(reasons, "\n    "))
 }
 
 var (
 	errAllDown = errors.New("all replicas are down")
-	errAsleep  = errors.New("it sleeps until Wake")
+	errAsleep  = errors.New("the server sleeps until Wake")
 )
 
-// setLimit derives the replica's limit from what the server says of itself.
+// setLimit derives the replica's limit from the load that the server reports.
 func (r *replica) setLimit(l Load) {
 	inFlight, before := r.place.Load()
-	limit := min(before+waitingAtServer, r.b.cfg.MaxInFlight)
-	if l.Waiting > waitingAtServer {
-		limit = max(leastLimit, min(before, inFlight-l.Waiting+waitingAtServer))
+	limit := min(before+maxWaitingAtServer, r.b.cfg.MaxInFlight)
+	if l.Waiting > maxWaitingAtServer {
+		limit = max(minLimit, min(before, inFlight-l.Waiting+maxWaitingAtServer))
 	}
 	if limit == before {
 		return
 	}
 	r.b.cfg.Log.Debug().Str("server", r.server.URL()).Int("limit", limit).
-		Int("running", l.Running).Int("waiting", l.Waiting).Msg("admission")
+		Int("running", l.Running).Int("waiting", l.Waiting).Msg("limit of requests in flight")
 	r.place.SetLimit(limit)
 }

@@ -2,19 +2,34 @@ package fleet
 
 import (
 	"context"
+	"fmt"
+	"math"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
 )
 
-// A Client implements the methods of a [Server] that vLLM and SGLang have in
-// common: /health and OpenAI's list of models.
+// A Client implements the methods of a [Server] that are equal for vLLM and
+// SGLang: health and the list of models.
 type Client struct {
 	*HTTP
-	Child *process.Service // the process if we started it; else nil
+	Child *process.Service // the process if the backend started it; else nil
 }
 
-// Close also stops the process.
+// defaultMaxInFlight is the default of Config.MaxInFlight.
+const defaultMaxInFlight = 64
+
+// NewClient makes a client for maxInFlight requests, and health checks, at the
+// same time; 0: the default of Config.MaxInFlight.
+func NewClient(url, key string, maxInFlight int) *Client {
+	if maxInFlight == 0 {
+		maxInFlight = defaultMaxInFlight
+	}
+	return &Client{HTTP: NewHTTP(url, key, maxInFlight+8)}
+}
+
+// Close closes connections and stops the process.
 func (c *Client) Close() error {
 	c.HTTP.Close()
 	if c.Child != nil {
@@ -23,10 +38,10 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Ready is nil if the server says that it is healthy.
+// Ready returns nil if the server says that it is healthy.
 func (c *Client) Ready(ctx context.Context) error { return c.Call(ctx, "/health", nil, nil) }
 
-// Health checks the process, if we started it, and the server.
+// Health checks the process, if there is one, and the server.
 func (c *Client) Health(ctx context.Context) error {
 	if c.Child != nil {
 		if err := c.Child.Err(); err != nil {
@@ -44,7 +59,7 @@ type Model struct {
 	Context int     `json:"max_model_len"`
 }
 
-// Models are the base models and the adapters.
+// Models lists the base models and the adapters.
 func (c *Client) Models(ctx context.Context) ([]Model, error) {
 	var list struct {
 		Data []Model `json:"data"`
@@ -53,7 +68,7 @@ func (c *Client) Models(ctx context.Context) ([]Model, error) {
 	return list.Data, err
 }
 
-// Adapters are the listed models that have a parent.
+// Adapters lists the models that have a parent.
 func (c *Client) Adapters(ctx context.Context) (map[string]string, error) {
 	list, err := c.Models(ctx)
 	if err != nil {
@@ -68,7 +83,24 @@ func (c *Client) Adapters(ctx context.Context) (map[string]string, error) {
 	return adapters, nil
 }
 
-// Finish is the reason why a completion ended; empty for any other reason.
+// Logprob is a log-prob of an answer, NaN if the server gave none.
+func Logprob(value *float32) float32 {
+	if value == nil {
+		return float32(math.NaN())
+	}
+	return *value
+}
+
+// WithHint adds the remedy of the first hint that fits the server's message.
+func WithHint(err error, hints []process.Hint) error {
+	if remedy := process.HintFor(jsonhttp.ServerText(err), hints); remedy != "" {
+		return fmt.Errorf("%w\n  hint: %s", err, remedy)
+	}
+	return err
+}
+
+// Finish translates the finish_reason of a server. It is empty for other reasons
+// than stop and length.
 func Finish(reason string) sampler.FinishReason {
 	switch reason {
 	case "stop":

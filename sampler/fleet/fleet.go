@@ -1,21 +1,23 @@
-// Package fleet makes one sampler.Backend of several replicas of an inference
-// server that load LoRA adapters while they run.
+// Package fleet combines several replicas of an inference server into one
+// sampler.Backend. The servers load LoRA adapters while they run. The backends
+// vllm and sglang use it. Start with [Open]; a backend implements [Server].
 //
-// A version of the policy is an immutable directory with a name of its own. It
-// is loaded on every replica before it is used. A name is never used for other
-// content. A request goes to the replica with the fewest requests in flight,
-// the requests of one session to the replica that holds their prefix.
+// Versions: a version of the policy is a directory that never changes, under a
+// name of its own. [Backend.Publish] loads it on every replica and compares the
+// canary, a fixed prompt, with the trainer.
 //
-// A replica is healthy, suspect, down or asleep. A replica that dies, hangs,
-// loses its adapters or answers wrongly is down, and its requests are sent to
-// another one: requests change nothing in a server. It is readmitted when every
-// published version is loaded again and has answered a fixed prompt (the check)
-// as the version did first.
+// Replicas: a replica is healthy, suspect, down or asleep (replica.go). It is
+// declared down (markDown) if it dies, hangs, loses its adapters or answers
+// wrongly. Its requests are sent to other replicas. It is readmitted
+// (readmit.go) when it serves every published version again and passes the
+// canary.
 //
-// Admission: at most Config.MaxInFlight requests are in flight at a replica,
-// and fewer if the server says that more than a few of its requests wait. The
-// others wait here, where they can still go to another replica. The limit grows
-// again while no request waits at the server.
+// Requests: a request goes to the replica with the fewest requests in flight.
+// The requests of a session go to the replica that has their prefix in its
+// cache. At most Config.MaxInFlight requests are in flight at a replica, and
+// fewer while more than a few requests wait in the server's own queue
+// (admission.go). The others wait here, because they can still go to another
+// replica.
 package fleet
 
 import (
@@ -38,28 +40,31 @@ var (
 	_ sampler.Sleeper = (*Backend)(nil)
 )
 
-// Config says which servers and how. Servers and Check are required.
+// Config describes the replicas. Servers and CanaryPrompt are required.
 type Config struct {
 	Servers []Server // closed with the Backend, also when Open fails
-	Alias   string   // adapters are named <Alias>-v000012; must differ between runs on one server; empty: "policy"
-	// Section is the backend's part of the configuration, for example
-	// "sampler.vllm". Hints name it.
+	// Alias is the prefix of adapter names such as <Alias>-v000012. It must
+	// differ between runs on one server. Empty: "policy".
+	Alias string
+	// Section is the backend's section of the configuration, for example
+	// "sampler.vllm". Hints refer to it.
 	Section string
-	// Check is the prompt whose greedy answer must stay the same for a version,
-	// on every replica, also after a restart: a few tokens of ordinary text.
-	Check func(ctx context.Context) ([]int32, error)
-	// Tolerance is the largest difference of that answer's log-probs from the
-	// trainer's, or from the first answer's if there is no trainer, in nats; 0: 0.05.
+	// CanaryPrompt returns a few tokens of ordinary text. Each replica answers
+	// it greedily with each version, also after a restart.
+	CanaryPrompt func(ctx context.Context) ([]int32, error)
+	// Tolerance is the largest allowed difference of the answer's log-probs from
+	// the trainer's, or from the first answer's if there is no trainer, in nats.
+	// 0: 0.05.
 	Tolerance float64
 
 	RequestTimeout time.Duration // of one request at one replica, without waiting for admission; 0: 5 minutes
-	LoadTimeout    time.Duration // until a version is served everywhere, or a replica is readmitted; 0: 2 minutes
+	LoadTimeout    time.Duration // to serve a version everywhere, or to readmit a replica; 0: 2 minutes
 	HealthInterval time.Duration // between two health checks of a replica; 0: 5 seconds
 	Patience       time.Duration // how long requests wait while no replica is healthy; 0: 2 minutes
 	MaxInFlight    int           // requests at one replica; 0: 64
 
-	// Sleep says that servers may sleep. A server that sleeps when it is opened,
-	// as after a run that was killed, is woken. Without Sleep that is an error.
+	// Sleep says that servers may sleep. Open wakes servers that a killed run left
+	// asleep. Without Sleep, such a server is an error.
 	Sleep bool
 
 	// OnReturn, if not nil, is called with the URL of a replica that was
@@ -69,7 +74,7 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	after := func(v *time.Duration, d time.Duration) {
+	setDefault := func(v *time.Duration, d time.Duration) {
 		if *v == 0 {
 			*v = d
 		}
@@ -81,47 +86,47 @@ func (c Config) withDefaults() Config {
 		c.Tolerance = 0.05
 	}
 	if c.MaxInFlight == 0 {
-		c.MaxInFlight = 64
+		c.MaxInFlight = defaultMaxInFlight
 	}
-	after(&c.RequestTimeout, 5*time.Minute)
-	after(&c.LoadTimeout, 2*time.Minute)
-	after(&c.HealthInterval, 5*time.Second)
-	after(&c.Patience, 2*time.Minute)
+	setDefault(&c.RequestTimeout, 5*time.Minute)
+	setDefault(&c.LoadTimeout, 2*time.Minute)
+	setDefault(&c.HealthInterval, 5*time.Second)
+	setDefault(&c.Patience, 2*time.Minute)
 	return c
 }
 
 // Backend is the pool. It is safe for concurrent use.
 type Backend struct {
-	cfg   Config
-	probe Probe   // of the first replica; the others must be alike
-	check []int32 // the prompt of the check
+	cfg          Config
+	probe        Probe // of the first replica; the others must be equal
+	canaryPrompt []int32
 
-	alive  context.Context // ends with Close
-	cancel context.CancelCauseFunc
-	all    sync.WaitGroup // watchers and retirements
+	alive      context.Context // ends with Close
+	cancel     context.CancelCauseFunc
+	goroutines sync.WaitGroup // watchers and unloading of retired versions
 
 	queue      *admission.Queue // its places are the replicas
-	publishing *admission.Queue // its one place is taken while versions or replicas are changed as a whole
+	publishing *admission.Queue // has one place: Publish, Sleep and Wake run one at a time
 	counters   counters
 
-	mu        sync.Mutex
-	closed    bool
-	replicas  []*replica
-	versions  map[int]*version // pending, published and retiring
-	dirs      map[int]string   // every version's directory since Open
-	changed   chan struct{}    // closed when a replica's state or a version changes
-	noneSince time.Time        // since when no replica is healthy; zero: one is
-	sleeping  bool             // from Sleep to Wake: no replica is readmitted
+	mu               sync.Mutex
+	closed           bool
+	replicas         []*replica
+	versions         map[int]*version // pending, published and retiring
+	dirs             map[int]string   // every version's directory since Open
+	changed          chan struct{}    // closed when a replica's state or a version changes
+	noneHealthySince time.Time        // zero: a replica is healthy or asleep
+	sleeping         bool             // between Sleep and Wake: no replica is readmitted
 }
 
 var errClosed = errors.New("the backend is closed")
 
-// Open probes the servers and starts to watch them. All of them must be healthy
-// and alike. The context bounds the start only. No version is published yet.
+// Open probes the servers and starts to watch them. All servers must be healthy
+// and equal. The context bounds the start only. No version is published yet.
 func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	b := &Backend{
-		cfg: cfg.withDefaults(), publishing: admission.New(admission.Config{Limits: []int{1}}), versions: map[int]*version{},
-		dirs: map[int]string{}, changed: make(chan struct{}),
+		cfg: cfg.withDefaults(), publishing: admission.New(admission.Config{Limits: []int{1}}),
+		versions: map[int]*version{}, dirs: map[int]string{}, changed: make(chan struct{}),
 	}
 	b.alive, b.cancel = context.WithCancelCause(context.Background())
 	b.queue = newQueue(len(cfg.Servers), b.cfg.MaxInFlight)
@@ -140,16 +145,43 @@ func (b *Backend) start(ctx context.Context) error {
 	if len(b.replicas) == 0 || b.cfg.MaxInFlight < 1 {
 		return fmt.Errorf("%d servers with %d requests each: both must be positive", len(b.replicas), b.cfg.MaxInFlight)
 	}
-	named := map[string]bool{}
-	for _, r := range b.replicas {
-		url := r.server.URL()
-		if named[url] {
-			return fmt.Errorf("%s is named twice\n  hint: %s.urls must name each replica once", url, b.cfg.Section)
-		}
-		named[url] = true
+	if err := b.checkURLs(); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not ready within %v", b.cfg.LoadTimeout))
 	defer cancel()
+	if err := b.probeAll(ctx); err != nil {
+		return err
+	}
+	var err error
+	if b.canaryPrompt, err = b.cfg.CanaryPrompt(ctx); err != nil {
+		return err
+	}
+	canary := len(b.canaryPrompt) + canaryTokens
+	if n := b.probe.Capabilities.ContextLength; len(b.canaryPrompt) == 0 || canary > n {
+		return fmt.Errorf("a context of %d tokens is too small for the %d tokens of the canary", n, canary)
+	}
+	for _, r := range b.replicas {
+		b.goroutines.Go(r.watch)
+	}
+	return nil
+}
+
+// checkURLs returns an error if two replicas have the same URL.
+func (b *Backend) checkURLs() error {
+	seen := map[string]bool{}
+	for _, r := range b.replicas {
+		url := r.server.URL()
+		if seen[url] {
+			return fmt.Errorf("%s is named twice\n  hint: %s.urls must name each replica once", url, b.cfg.Section)
+		}
+		seen[url] = true
+	}
+	return nil
+}
+
+// probeAll probes the servers, which must be equal.
+func (b *Backend) probeAll(ctx context.Context) error {
 	probes := make([]Probe, len(b.replicas))
 	var group errgroup.Group
 	for i, r := range b.replicas {
@@ -165,45 +197,35 @@ func (b *Backend) start(ctx context.Context) error {
 	}
 	b.probe = probes[0]
 	for i, p := range probes {
-		if err := p.like(b.probe); err != nil {
+		if err := p.equal(b.probe); err != nil {
 			return fmt.Errorf("%s is not a replica of %s: %w", b.replicas[i].server.URL(), b.replicas[0].server.URL(), err)
 		}
-	}
-	var err error
-	if b.check, err = b.cfg.Check(ctx); err != nil {
-		return err
-	}
-	if n := b.probe.Capabilities.ContextLength; len(b.check) == 0 || len(b.check)+checkTokens > n {
-		return fmt.Errorf("a context of %d tokens is too small for the check's %d", n, len(b.check)+checkTokens)
-	}
-	for _, r := range b.replicas {
-		b.all.Go(r.watch)
 	}
 	return nil
 }
 
-// like returns an error if p and q are not replicas of each other.
-func (p Probe) like(q Probe) error {
+// equal returns an error if p and q are not replicas of each other.
+func (p Probe) equal(q Probe) error {
 	a, c := p.Capabilities, q.Capabilities
 	var differ []string
-	f := func(what string, is, was any) {
-		if is != was {
-			differ = append(differ, fmt.Sprintf("%s is %v, not %v", what, is, was))
+	compare := func(what string, got, want any) {
+		if got != want {
+			differ = append(differ, fmt.Sprintf("%s is %v, not %v", what, got, want))
 		}
 	}
-	f("the model's name", p.Model, q.Model)
-	f("the context", a.ContextLength, c.ContextLength)
-	f("the vocabulary", a.VocabSize, c.VocabSize)
-	f("the space of the log-probs", a.LogprobSpace, c.LogprobSpace)
-	f("adapters", a.Adapters, c.Adapters)
-	f("sleeping", p.Sleeps, q.Sleeps)
+	compare("the model's name", p.Model, q.Model)
+	compare("the context", a.ContextLength, c.ContextLength)
+	compare("the vocabulary", a.VocabSize, c.VocabSize)
+	compare("the space of the log-probs", a.LogprobSpace, c.LogprobSpace)
+	compare("support of adapters", a.Adapters, c.Adapters)
+	compare("support of sleeping", p.Sleeps, q.Sleeps)
 	if len(differ) == 0 {
 		return nil
 	}
 	return fmt.Errorf("%s\n  hint: start all replicas with the same command", strings.Join(differ, ", "))
 }
 
-// Capabilities are those that every replica had when it was opened.
+// Capabilities returns what each replica could do when it was opened.
 func (b *Backend) Capabilities(context.Context) (sampler.Capabilities, error) {
 	c := b.probe.Capabilities
 	c.Replicas = len(b.replicas)
@@ -211,7 +233,7 @@ func (b *Backend) Capabilities(context.Context) (sampler.Capabilities, error) {
 	return c, nil
 }
 
-// Servers are the replicas, in the order of the configuration.
+// Servers returns the replicas in the order of the configuration.
 func (b *Backend) Servers() []Server { return b.cfg.Servers }
 
 // Model returns the base model's name and the path or name that the servers loaded
@@ -224,13 +246,13 @@ func (b *Backend) Close() error {
 	b.mu.Lock()
 	if b.closed {
 		b.mu.Unlock()
-		b.all.Wait()
+		b.goroutines.Wait()
 		return nil
 	}
 	b.closed = true
 	b.mu.Unlock()
 	b.cancel(errClosed)
-	b.all.Wait()
+	b.goroutines.Wait()
 	var failed []error
 	for _, r := range b.replicas {
 		failed = append(failed, r.server.Close())

@@ -17,8 +17,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fake is a Server that has only what a test gives it; it is well and writes
-// the prompt's first id.
+// fake is a Server with the functions and adapters of a test. By default it is
+// healthy and answers with the first id of the prompt.
 type fake struct {
 	name     string
 	health   func(context.Context) error
@@ -51,22 +51,22 @@ func (f *fake) Complete(ctx context.Context, model string, r sampler.Request) (A
 	if f.complete != nil {
 		return f.complete(ctx, model, r)
 	}
-	return writes(model, r), nil
+	return firstID(model, r), nil
 }
 
-func writes(model string, r sampler.Request) Answer {
+func firstID(model string, r sampler.Request) Answer {
 	return Answer{Model: model, Prompt: len(r.Prompt), IDs: r.Prompt[:1], Logprobs: []float32{-1},
 		Finish: sampler.FinishStop}
 }
 
-func check(context.Context) ([]int32, error) { return []int32{3, 4}, nil }
+func canaryPrompt(context.Context) ([]int32, error) { return []int32{3, 4}, nil }
 
 func open(t *testing.T, cfg Config, fakes ...*fake) (*Backend, sampler.Policy) {
 	t.Helper()
 	for _, f := range fakes {
 		cfg.Servers = append(cfg.Servers, f)
 	}
-	cfg.Check = check
+	cfg.CanaryPrompt = canaryPrompt
 	b, err := Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -80,16 +80,16 @@ func open(t *testing.T, cfg Config, fakes ...*fake) (*Backend, sampler.Policy) {
 
 var request = sampler.Request{Prompt: []int32{5}, MaxTokens: 7, Temperature: 1}
 
-// A server that accepts and never answers costs its deadline, and the request
-// is answered by another.
-func TestAHangCostsItsDeadline(t *testing.T) {
+// A request to a server that never answers is sent to another server after its
+// deadline.
+func TestARequestThatHangsIsSentToAnotherReplica(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hangs := func(ctx context.Context, model string, r sampler.Request) (Answer, error) {
 			if r.MaxTokens == request.MaxTokens {
 				<-ctx.Done()
 				return Answer{}, context.Cause(ctx)
 			}
-			return writes(model, r), nil
+			return firstID(model, r), nil
 		}
 		b, p := open(t, Config{RequestTimeout: time.Minute}, &fake{name: "a", complete: hangs}, &fake{name: "b"})
 		began := time.Now()
@@ -103,8 +103,8 @@ func TestAHangCostsItsDeadline(t *testing.T) {
 	})
 }
 
-// A slow request at a server that answers others is its own error.
-func TestASlowRequestDoesNotDisgraceTheServer(t *testing.T) {
+// A slow request fails, but its server stays healthy if it answers others.
+func TestASlowRequestDoesNotMarkTheServerDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := make(chan struct{})
 		f := &fake{name: "a", complete: func(ctx context.Context, model string, r sampler.Request) (Answer, error) {
@@ -113,7 +113,7 @@ func TestASlowRequestDoesNotDisgraceTheServer(t *testing.T) {
 				<-ctx.Done()
 				return Answer{}, context.Cause(ctx)
 			}
-			return writes(model, r), nil
+			return firstID(model, r), nil
 		}}
 		b, p := open(t, Config{RequestTimeout: time.Minute}, f)
 		failed := make(chan error)
@@ -135,7 +135,7 @@ func TestASlowRequestDoesNotDisgraceTheServer(t *testing.T) {
 	})
 }
 
-func TestHealthMissedTwiceTakesAReplicaOut(t *testing.T) {
+func TestTwoFailedHealthChecksMarkAReplicaDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		misses := 3
 		f := &fake{name: "a", health: func(context.Context) error {
@@ -145,10 +145,10 @@ func TestHealthMissedTwiceTakesAReplicaOut(t *testing.T) {
 			}
 			return nil
 		}}
-		back := make(chan string)
-		b, p := open(t, Config{HealthInterval: time.Second, OnReturn: func(url string) { back <- url }}, f)
-		if url := <-back; url != "a" || misses != 0 {
-			t.Errorf("%s after %d misses were left", url, misses)
+		returned := make(chan string)
+		b, p := open(t, Config{HealthInterval: time.Second, OnReturn: func(url string) { returned <- url }}, f)
+		if url := <-returned; url != "a" || misses != 0 {
+			t.Errorf("%s returned with %d failures left", url, misses)
 		}
 		if _, err := b.Sample(t.Context(), p, request); err != nil {
 			t.Error(err)
@@ -157,7 +157,7 @@ func TestHealthMissedTwiceTakesAReplicaOut(t *testing.T) {
 	})
 }
 
-func TestAllDeadIsAnErrorWithinThePatience(t *testing.T) {
+func TestRequestsFailIfAllReplicasAreDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		alive := true
 		dead := func(context.Context) error {
@@ -168,7 +168,7 @@ func TestAllDeadIsAnErrorWithinThePatience(t *testing.T) {
 		}
 		lost := func(_ context.Context, model string, r sampler.Request) (Answer, error) {
 			if alive {
-				return writes(model, r), nil
+				return firstID(model, r), nil
 			}
 			return Answer{}, ErrLost
 		}
@@ -184,7 +184,7 @@ func TestAllDeadIsAnErrorWithinThePatience(t *testing.T) {
 	})
 }
 
-func TestAdmissionFollowsTheServersQueue(t *testing.T) {
+func TestTheLimitFollowsTheServersQueue(t *testing.T) {
 	b := &Backend{cfg: Config{MaxInFlight: 64}.withDefaults(), queue: newQueue(1, 64)}
 	r := &replica{b: b, server: &fake{}, place: b.queue.Places()[0]}
 	for range 64 {

@@ -9,8 +9,8 @@ import (
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
-// HTTP calls one inference server. Its connections are kept for as many
-// requests as are in flight, so that none is opened twice under load.
+// HTTP calls one inference server. It keeps as many idle connections as there
+// may be requests in flight.
 type HTTP struct {
 	url       string
 	web       *jsonhttp.Client
@@ -19,8 +19,8 @@ type HTTP struct {
 }
 
 // NewHTTP makes a client for the server at url, for example
-// http://127.0.0.1:8000. An empty key sends none. A malformed URL is an error of
-// the first call.
+// http://127.0.0.1:8000. Without a key, requests have no authorization. A
+// malformed URL is an error of the first call.
 func NewHTTP(url, key string, connections int) *HTTP {
 	h := &HTTP{url: strings.TrimRight(url, "/"), transport: jsonhttp.NewTransport(connections)}
 	h.web, h.err = jsonhttp.New(jsonhttp.Config{
@@ -29,22 +29,23 @@ func NewHTTP(url, key string, connections int) *HTTP {
 	return h
 }
 
-// URL is the server's, without a slash at its end.
+// URL returns the URL of the server without a slash at its end.
 func (h *HTTP) URL() string { return h.url }
 
-// Dials is how many connections were opened so far.
+// Dials returns how many connections were opened.
 func (h *HTTP) Dials() int64 { return h.transport.Dials() }
 
-// Close lets go of idle connections.
+// Close closes idle connections.
 func (h *HTTP) Close() { h.transport.CloseIdleConnections() }
 
-// Clean prepares a server's text for errors: without the key and without
-// control characters.
+// Clean removes the key and control characters from a server's text, for
+// errors.
 func (h *HTTP) Clean(text string) string { return h.web.Clean(text) }
 
-// Call posts body (gets if it is nil) and decodes the answer: as JSON, or as
-// it is into a *string; nil ignores it. It wraps [ErrLost] if there was no
-// whole answer, or one that says that the server is busy or gone.
+// Call sends body with POST, or a GET request if body is nil. It decodes the
+// answer as JSON. A *string receives the text of the answer, and nil ignores it.
+// The error wraps [ErrLost] if the answer is missing or incomplete, or if the
+// server is busy or unavailable.
 func (h *HTTP) Call(ctx context.Context, path string, body, out any) error {
 	if h.err != nil {
 		return h.err

@@ -14,12 +14,11 @@ import (
 )
 
 // Publish loads the adapter's PEFT directory on every replica under the
-// version's own name. It checks that each replica lists the adapter and that
-// its log-probs are the trainer's, or those of the other replicas if the
+// version's name. It checks that each replica lists the adapter. It compares the
+// log-probs of the canary with the trainer's, or with the other replicas' if the
 // adapter has no Score. If one replica fails, the version is unloaded
-// everywhere. Version 0 is the base model whatever the adapter says. A version
-// that was published without a Score is verified when it is published again
-// with one.
+// everywhere. Version 0 is always the base model. A version that was published
+// without a Score is verified when it is published again with one.
 func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Policy, error) {
 	p := b.Policy(a.Version)
 	if err := b.publish(ctx, p, a); err != nil {
@@ -31,11 +30,11 @@ func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Polic
 func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapter) error {
 	ctx, cancel := sampler.Within(ctx, b.alive)
 	defer cancel()
-	alone, err := b.publishing.Acquire(ctx, admission.Request{})
+	turn, err := b.publishing.Acquire(ctx, admission.Request{})
 	if err != nil {
 		return err
 	}
-	defer alone.Release()
+	defer turn.Release()
 	dir, err := b.adapterDir(a)
 	if err != nil {
 		return err
@@ -51,7 +50,7 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 	if served != nil {
 		return b.serveVerified(ctx, served, a)
 	}
-	if err := b.awaitRoom(ctx, p); err != nil {
+	if err := b.awaitCapacity(ctx, p); err != nil {
 		return err
 	}
 	v := newVersion(p, dir)
@@ -67,8 +66,8 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 	return nil
 }
 
-// published returns the version if it is served already, else nil. The
-// directory of a name never changes.
+// published returns the version if it is already served, else nil. The directory
+// of a version must not change.
 func (b *Backend) published(p sampler.Policy, dir string) (*version, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -76,7 +75,7 @@ func (b *Backend) published(p sampler.Policy, dir string) (*version, error) {
 		return nil, errClosed
 	}
 	if was, ok := b.dirs[p.Version]; ok && was != dir {
-		return nil, fmt.Errorf("the name belongs to %s already, not to %s\n"+
+		return nil, fmt.Errorf("the name already belongs to %s, not to %s\n"+
 			"  hint: every version needs a directory of its own, which must not change", was, dir)
 	}
 	if v := b.versions[p.Version]; v != nil && v.ready && !v.gate.Closed() {
@@ -85,8 +84,8 @@ func (b *Backend) published(p sampler.Policy, dir string) (*version, error) {
 	return nil, nil
 }
 
-// serveVerified serves v everywhere. Meanwhile its log-probs are compared with
-// the trainer's; afterwards the trainer has the weights of the next version.
+// serveVerified serves v everywhere and compares it with the trainer. The Score
+// is dropped afterwards, because the trainer then changes its weights.
 func (b *Backend) serveVerified(ctx context.Context, v *version, trainer sampler.Adapter) error {
 	setTrainer := func(a sampler.Adapter) {
 		b.mu.Lock()
@@ -98,9 +97,9 @@ func (b *Backend) serveVerified(ctx context.Context, v *version, trainer sampler
 	return b.serveEverywhere(ctx, v)
 }
 
-// awaitRoom waits until the servers can hold one more adapter, and until the
-// same version, if it was published before, is unloaded.
-func (b *Backend) awaitRoom(ctx context.Context, p sampler.Policy) error {
+// awaitCapacity waits until the servers can hold one more adapter. If the same
+// version was published before, it also waits until that is unloaded.
+func (b *Backend) awaitCapacity(ctx context.Context, p sampler.Policy) error {
 	limit := b.probe.Capabilities.MaxResident
 	for {
 		b.mu.Lock()
@@ -113,12 +112,12 @@ func (b *Backend) awaitRoom(ctx context.Context, p sampler.Policy) error {
 				retiring++
 			}
 		}
-		again := b.versions[p.Version] != nil
+		unloading := b.versions[p.Version] != nil
 		changed := b.changed
 		b.mu.Unlock()
 		full := p.Version > 0 && limit > 0 && adapters >= limit
 		switch {
-		case !full && !again:
+		case !full && !unloading:
 			return nil
 		case full && retiring == 0:
 			return fmt.Errorf("%d adapters are served and none is retired; the servers hold %d\n  hint: %s",
@@ -133,7 +132,7 @@ func (b *Backend) awaitRoom(ctx context.Context, p sampler.Policy) error {
 }
 
 // serveEverywhere serves v on every replica that is healthy or suspect, also
-// those that are readmitted meanwhile, and makes it ready.
+// those that are readmitted in the meantime, and makes it ready.
 func (b *Backend) serveEverywhere(ctx context.Context, v *version) error {
 	served := map[*replica]bool{}
 	for {
@@ -166,25 +165,25 @@ func (b *Backend) serveEverywhere(ctx context.Context, v *version) error {
 	}
 }
 
-// missing returns the healthy and suspect replicas that do not serve v. If all
-// of them do, and there is one, v is made ready.
+// missing returns the healthy and suspect replicas that do not serve v. If there
+// is at least one such replica and all serve v, v becomes ready.
 func (b *Backend) missing(v *version, served map[*replica]bool) (
 	missing []*replica, ready bool, changed <-chan struct{},
 ) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	able := 0
+	serving := 0
 	for _, r := range b.replicas {
 		switch {
 		case r.state == down || r.state == asleep:
-			delete(served, r) // it is readmitted with the versions that are ready then
+			delete(served, r) // readmit loads all versions again
 		case !served[r]:
 			missing = append(missing, r)
 		default:
-			able++
+			serving++
 		}
 	}
-	if ready = len(missing) == 0 && able > 0; ready {
+	if ready = len(missing) == 0 && serving > 0; ready {
 		v.ready = true
 		b.announce()
 	}
@@ -193,13 +192,12 @@ func (b *Backend) missing(v *version, served map[*replica]bool) (
 
 const firstPause = 20 * time.Millisecond
 
-// maxFailures is how often a load is repeated after the server says that it
-// failed.
+// maxFailures is how often a load may fail with an error of the server.
 const maxFailures = 6
 
 // serveWithRetries serves v on a replica. It retries after a lost connection,
-// and a few times after the server says that it failed. A replica that is down
-// meanwhile is no error.
+// and a few times after an error of the server. It returns nil if the replica is
+// down or asleep.
 func (r *replica) serveWithRetries(ctx context.Context, v *version) error {
 	failures := 0
 	retry := jsonhttp.Retry{
@@ -216,7 +214,7 @@ func (r *replica) serveWithRetries(ctx context.Context, v *version) error {
 	err := retry.Do(ctx, func(ctx context.Context) error {
 		err := r.serve(ctx, v)
 		switch {
-		case err == nil || r.out():
+		case err == nil || r.unavailable():
 			return nil
 		case failed(err):
 			failures++
@@ -227,21 +225,21 @@ func (r *replica) serveWithRetries(ctx context.Context, v *version) error {
 	case err == nil:
 		return nil
 	case failures == maxFailures:
-		return fmt.Errorf("%s, after %d tries: %w", r.server.URL(), failures, err)
+		return fmt.Errorf("%s, after %d attempts: %w", r.server.URL(), failures, err)
 	}
 	return fmt.Errorf("%s: %w", r.server.URL(), err)
 }
 
-// failed says that the server answered that it failed.
+// failed says whether the server answered with an error of its own.
 func failed(err error) bool { return jsonhttp.Status(err) >= http.StatusInternalServerError }
 
-func (r *replica) out() bool {
+func (r *replica) unavailable() bool {
 	r.b.mu.Lock()
 	defer r.b.mu.Unlock()
 	return r.state == down || r.state == asleep
 }
 
-// serve loads v and lets it answer the check.
+// serve loads v and verifies the canary.
 func (r *replica) serve(ctx context.Context, v *version) error {
 	if v.dir != "" {
 		if err := r.load(ctx, v); err != nil {
@@ -251,9 +249,10 @@ func (r *replica) serve(ctx context.Context, v *version) error {
 	return r.verify(ctx, v)
 }
 
-// load loads an adapter under its name. If the server lists the name and we did
-// not load it, the adapter is of an earlier run and is unloaded first. If the
-// name is taken after that, a load succeeded whose answer was lost.
+// load loads an adapter under its name. If the server lists a name that this
+// backend did not load, the adapter belongs to an earlier run and is unloaded
+// first. If the name is taken after that, an earlier attempt succeeded and its
+// answer was lost.
 func (r *replica) load(ctx context.Context, v *version) error {
 	name := v.policy.Name
 	listed, err := r.server.Adapters(ctx)
@@ -266,18 +265,18 @@ func (r *replica) load(ctx context.Context, v *version) error {
 		}
 		r.drop(ctx, name)
 	}
-	loaded := r.server.LoadAdapter(ctx, name, v.dir)
-	if loaded != nil && !errors.Is(loaded, ErrLoaded) {
-		return loaded
+	loadErr := r.server.LoadAdapter(ctx, name, v.dir)
+	if loadErr != nil && !errors.Is(loadErr, ErrLoaded) {
+		return loadErr
 	}
 	if listed, err = r.server.Adapters(ctx); err != nil {
 		return err
 	}
-	if loaded != nil && listed[name] != v.dir {
-		return loaded
+	if loadErr != nil && listed[name] != v.dir {
+		return loadErr
 	}
 	if dir, ok := listed[name]; !ok || dir != "" && dir != v.dir {
-		return fmt.Errorf("the server says that it loaded %s and lists %q for it", name, dir)
+		return fmt.Errorf("the server loaded %s but lists the directory %q for it", name, dir)
 	}
 	r.b.mu.Lock()
 	defer r.b.mu.Unlock()

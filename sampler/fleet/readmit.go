@@ -6,11 +6,12 @@ import (
 	"strings"
 )
 
-// readmit makes a replica healthy if it is the same server as before, serves
-// every version and answers the check as each version did first.
+// readmit makes a replica healthy if it has the same model and settings as
+// before, serves every version and passes the canary of each.
 func (r *replica) readmit(ctx context.Context) error {
 	b := r.b
-	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not back within %v", b.cfg.LoadTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout,
+		fmt.Errorf("not readmitted within %v", b.cfg.LoadTimeout))
 	defer cancel()
 	if err := r.server.Health(ctx); err != nil {
 		return err
@@ -19,10 +20,10 @@ func (r *replica) readmit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.like(b.probe); err != nil {
-		return fmt.Errorf("it is another server now: %w", err)
+	if err := p.equal(b.probe); err != nil {
+		return fmt.Errorf("it is now a different server: %w", err)
 	}
-	if err := r.dropStale(ctx); err != nil {
+	if err := r.dropUnwanted(ctx); err != nil {
 		return err
 	}
 	verified := map[*version]bool{}
@@ -32,7 +33,7 @@ func (r *replica) readmit(ctx context.Context) error {
 			return err
 		}
 		if v == nil {
-			return r.dropStale(ctx) // versions may have been retired meanwhile
+			return r.dropUnwanted(ctx) // versions may have been retired since
 		}
 		if err := r.serve(ctx, v); err != nil {
 			return err
@@ -41,8 +42,8 @@ func (r *replica) readmit(ctx context.Context) error {
 	}
 }
 
-// probe asks the server what it can do. It wakes a server that sleeps if
-// Config.Sleep allows that.
+// probe asks the server what it can do. It wakes a server that sleeps, if
+// Config.Sleep is set.
 func (r *replica) probe(ctx context.Context) (Probe, error) {
 	s, ok := r.server.(Sleeper)
 	if !ok {
@@ -53,7 +54,7 @@ func (r *replica) probe(ctx context.Context) (Probe, error) {
 	case err != nil:
 		return Probe{}, err
 	case asleep && !r.b.cfg.Sleep:
-		return Probe{}, fmt.Errorf("the server sleeps, as after a run that was killed\n"+
+		return Probe{}, fmt.Errorf("the server sleeps, probably since a run was killed\n"+
 			"  hint: set %s.sleep, or restart the server", r.b.cfg.Section)
 	case asleep:
 		r.b.cfg.Log.Info().Str("server", r.server.URL()).Msg("waking the server")
@@ -64,9 +65,9 @@ func (r *replica) probe(ctx context.Context) (Probe, error) {
 	return r.server.Probe(ctx)
 }
 
-// next returns a version that the replica does not serve yet. Without one it
-// makes the replica healthy and returns nil. It returns errAsleep if the
-// servers were put to sleep meanwhile.
+// next returns a version that the replica does not serve yet. If there is none,
+// it makes the replica healthy and returns nil. It returns errAsleep if Sleep was
+// called since.
 func (r *replica) next(verified map[*version]bool) (*version, error) {
 	b := r.b
 	b.mu.Lock()
@@ -88,9 +89,9 @@ func (r *replica) next(verified map[*version]bool) (*version, error) {
 	return nil, nil
 }
 
-// dropStale unloads adapters with names of ours that no version has any more.
-// It also forgets adapters that the server no longer lists.
-func (r *replica) dropStale(ctx context.Context) error {
+// dropUnwanted unloads adapters of this run that belong to no version. It also
+// forgets adapters that the server no longer lists.
+func (r *replica) dropUnwanted(ctx context.Context) error {
 	if !r.loadsAdapters() {
 		return nil
 	}
@@ -118,8 +119,8 @@ func (r *replica) dropStale(ctx context.Context) error {
 	return nil
 }
 
-// drop unloads an adapter. A failure is only logged: the adapter stays loaded
-// and is not used again.
+// drop unloads an adapter. A failure is only logged, because the adapter is not
+// used again.
 func (r *replica) drop(ctx context.Context, name string) {
 	r.b.mu.Lock()
 	delete(r.loaded, name)

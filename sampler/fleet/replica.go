@@ -11,14 +11,14 @@ import (
 	"github.com/empo2/empo2/sampler/admission"
 )
 
-// state says whether a replica gets requests.
+// state says whether requests are sent to a replica.
 type state int
 
 const (
 	healthy state = iota
-	suspect       // a request was lost; the replica gets none until its health is checked
-	down          // gets no requests until it is readmitted
-	asleep        // gave its memory back; gets no requests until Wake
+	suspect       // a request was lost: no requests until the next health check
+	down          // no requests until the replica is readmitted
+	asleep        // the server released its memory: no requests until Wake
 )
 
 // A replica is a server in the pool. The backend's mutex guards the fields from
@@ -27,14 +27,14 @@ type replica struct {
 	b         *Backend
 	server    Server
 	place     *admission.Place // paused while the replica is not healthy
-	checkSoon chan struct{}    // asks the watcher for a check at once
+	checkSoon chan struct{}    // makes the watcher check at once
 	answered  atomic.Int64     // completions
 
 	misses int // failed health checks in a row; only the watcher uses it
 
 	state  state
-	why    error           // the reason why it is not healthy
-	loaded map[string]bool // names of adapters that we loaded and the server listed
+	why    error           // reason why it is not healthy
+	loaded map[string]bool // names of adapters that this backend loaded and the server listed
 }
 
 // set changes the state. The mutex is held.
@@ -51,9 +51,9 @@ func (r *replica) set(s state, why error) {
 	}
 	switch {
 	case anyHealthy || anyAsleep:
-		b.noneSince = time.Time{}
-	case b.noneSince.IsZero():
-		b.noneSince = time.Now()
+		b.noneHealthySince = time.Time{}
+	case b.noneHealthySince.IsZero():
+		b.noneHealthySince = time.Now()
 	}
 	if s == healthy {
 		r.place.Resume()
@@ -63,8 +63,8 @@ func (r *replica) set(s state, why error) {
 	b.announce()
 }
 
-// move changes the state if it is from.
-func (r *replica) move(from, to state, why error) {
+// setIf changes the state from one to another. It does nothing in other states.
+func (r *replica) setIf(from, to state, why error) {
 	r.b.mu.Lock()
 	defer r.b.mu.Unlock()
 	if r.state == from {
@@ -72,13 +72,13 @@ func (r *replica) move(from, to state, why error) {
 	}
 }
 
-// markSuspect stops requests to a replica until its health was checked.
+// markSuspect stops requests to a replica until the next health check.
 func (r *replica) markSuspect(why error) {
-	r.move(healthy, suspect, why)
+	r.setIf(healthy, suspect, why)
 	r.requestCheck()
 }
 
-// markDown stops requests to a replica until it is readmitted.
+// markDown declares a replica down. It gets no requests until it is readmitted.
 func (r *replica) markDown(why error) {
 	r.b.mu.Lock()
 	if r.state != asleep {
@@ -95,7 +95,7 @@ func (r *replica) requestCheck() {
 	}
 }
 
-// watch checks the replica until the backend is closed.
+// watch checks the replica, or readmits it, until the backend is closed.
 func (r *replica) watch() {
 	tick := time.NewTicker(r.b.cfg.HealthInterval)
 	defer tick.Stop()
@@ -145,12 +145,12 @@ func (r *replica) remainDown(why error) {
 	r.b.announce()
 }
 
-// healthTimeout is the shortest deadline of a health check: a busy server
-// answers late.
+// healthTimeout is the shortest deadline of a health check. A busy server is
+// slow to answer.
 const healthTimeout = 5 * time.Second
 
-// checkHealth checks a healthy or suspect replica. A suspect replica is down
-// after one failed check, a healthy one after two in a row.
+// checkHealth checks a healthy or suspect replica. It declares a suspect replica
+// down after one failed check, and a healthy one after two in a row.
 func (r *replica) checkHealth(now state, why error) {
 	limit := max(r.b.cfg.HealthInterval, healthTimeout)
 	ctx, cancel := context.WithTimeoutCause(r.b.alive, limit, fmt.Errorf("no answer to a health check within %v", limit))
@@ -162,7 +162,7 @@ func (r *replica) checkHealth(now state, why error) {
 		r.markDown(err)
 	case err == nil:
 		r.misses = 0
-		r.move(suspect, healthy, nil)
+		r.setIf(suspect, healthy, nil)
 		if l, err := r.server.Load(ctx); err == nil {
 			r.setLimit(l)
 		}
@@ -178,7 +178,8 @@ func (r *replica) checkHealth(now state, why error) {
 }
 
 // askHealth returns nil if the server is healthy and lists every adapter that
-// we loaded. lostAdapter is true if it does not list one, as after a restart.
+// this backend loaded. lostAdapter is true if one is missing, for example after
+// a restart of the server.
 func (r *replica) askHealth(ctx context.Context) (lostAdapter bool, err error) {
 	if err := r.server.Health(ctx); err != nil {
 		return false, err
@@ -194,7 +195,7 @@ func (r *replica) askHealth(ctx context.Context) (lostAdapter bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	still := r.loadedAdapters() // some may have been unloaded meanwhile
+	still := r.loadedAdapters() // some may have been unloaded since
 	for name := range want {
 		if _, ok := listed[name]; !ok && still[name] {
 			return true, fmt.Errorf("%w %s that was loaded: the server was restarted, or another client unloaded it",
@@ -204,7 +205,7 @@ func (r *replica) askHealth(ctx context.Context) (lostAdapter bool, err error) {
 	return false, nil
 }
 
-// loadsAdapters says whether the servers can load adapters at all.
+// loadsAdapters says whether the servers can load adapters.
 func (r *replica) loadsAdapters() bool { return r.b.probe.Capabilities.Adapters == "runtime" }
 
 func (r *replica) loadedAdapters() map[string]bool {

@@ -8,14 +8,14 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// undo unloads a version that could not be published, also when ctx is done.
+// undo unloads a version that could not be published, also if ctx has ended.
 func (b *Backend) undo(ctx context.Context, v *version) {
 	v.gate.Close()
 	b.unload(context.WithoutCancel(ctx), v)
 }
 
-// unload unloads a version everywhere. Failures are only logged: the adapter is
-// not used again.
+// unload unloads a version everywhere. Failures are only logged, because the
+// adapter is not used again.
 func (b *Backend) unload(ctx context.Context, v *version) {
 	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout,
 		fmt.Errorf("not unloaded within %v", b.cfg.LoadTimeout))
@@ -36,8 +36,8 @@ func (b *Backend) unload(ctx context.Context, v *version) {
 	b.announce()
 }
 
-// Retire refuses new requests for p, waits for the last one and unloads the
-// version. If ctx ends before, the version is unloaded later.
+// Retire refuses new requests for p, waits for those in flight and unloads the
+// version. If ctx ends first, the version is unloaded later.
 func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 	b.mu.Lock()
 	v := b.versions[p.Version]
@@ -46,7 +46,7 @@ func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 		return nil
 	}
 	if v.gate.Close() {
-		b.all.Go(func() { b.retirement(v) })
+		b.goroutines.Go(func() { b.unloadWhenDrained(v) })
 	}
 	b.mu.Unlock()
 	select {
@@ -59,8 +59,8 @@ func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 	}
 }
 
-// retirement unloads a version after its last request.
-func (b *Backend) retirement(v *version) {
+// unloadWhenDrained unloads a version after its last request.
+func (b *Backend) unloadWhenDrained(v *version) {
 	select {
 	case <-v.gate.Drained():
 		b.unload(b.alive, v)

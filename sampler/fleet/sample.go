@@ -12,9 +12,9 @@ import (
 	"github.com/empo2/empo2/sampler/admission"
 )
 
-// Sample answers with the version asked for. If the servers' log-probs are
-// those after the temperature, top-p and top-k, and one of these changes the
-// distribution, the log-probs are NaN: they are not those of the policy.
+// Sample samples from the version p. The log-probs are NaN if the servers give
+// them after temperature, top-p and top-k and one of these changes the
+// distribution: they are then not the policy's.
 func (b *Backend) Sample(ctx context.Context, p sampler.Policy, r sampler.Request) (sampler.Completion, error) {
 	c, err := b.sample(ctx, p, r)
 	if err != nil {
@@ -30,7 +30,7 @@ func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 		return c, err
 	}
 	defer v.gate.Leave()
-	if err := b.checkRequest(r); err != nil {
+	if err := r.CheckIDs(b.probe.Capabilities); err != nil {
 		return c, err
 	}
 	ctx, cancel := sampler.Within(ctx, b.alive)
@@ -41,46 +41,20 @@ func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 	return b.try(ctx, v, r)
 }
 
-// checkRequest refuses requests that a server would silently change: some lower
-// max_tokens at the end of the context.
-func (b *Backend) checkRequest(r sampler.Request) error {
-	n := b.probe.Capabilities.ContextLength
-	switch {
-	case len(r.Prompt) == 0 || r.MaxTokens < 1:
-		return fmt.Errorf("%d prompt tokens and %d to sample: both must be positive", len(r.Prompt), r.MaxTokens)
-	case len(r.Prompt)+r.MaxTokens > n:
-		return fmt.Errorf("%w: %d tokens and %d to sample, %d in all", sampler.ErrContextFull, len(r.Prompt), r.MaxTokens, n)
-	}
-	if err := r.CheckSampling(b.probe.Capabilities); err != nil {
-		return err
-	}
-	return b.inVocabulary(r.Prompt)
-}
-
-func (b *Backend) inVocabulary(ids []int32) error {
-	n := b.probe.Capabilities.VocabSize
-	for i, id := range ids {
-		if id < 0 || n > 0 && int(id) >= n {
-			return fmt.Errorf("id %d at %d is outside the vocabulary of %d", id, i, n)
-		}
-	}
-	return nil
-}
-
 // maxTries is how often a request is sent, in addition to once per replica.
 const maxTries = 4
 
-// try sends a request to one replica after the other until one answers.
+// try sends a request to one replica after another until one answers.
 func (b *Backend) try(ctx context.Context, v *version, r sampler.Request) (c sampler.Completion, err error) {
-	tried, again := map[*admission.Place]bool{}, false
+	tried, retryable := map[*admission.Place]bool{}, false
 	retry := jsonhttp.Retry{
 		First: firstPause, Last: 128 * firstPause, Attempts: maxTries + len(b.replicas),
 		LongestAfter: 128 * firstPause, // another replica may be free
-		Again:        func(error) bool { return again },
+		Again:        func(error) bool { return retryable },
 		Before:       func(int, time.Duration, error) { b.counters.add(Stats{Retries: 1}) },
 	}
 	err = retry.Do(ctx, func(ctx context.Context) error {
-		again = false
+		retryable = false
 		rep, err := b.acquire(ctx, admission.Request{Session: r.Session, Avoid: tried})
 		if err != nil {
 			return err
@@ -91,7 +65,7 @@ func (b *Backend) try(ctx context.Context, v *version, r sampler.Request) (c sam
 			return nil
 		}
 		tried[rep.place] = true
-		again = errors.Is(err, ErrLost) || errors.Is(err, ErrUnknownModel)
+		retryable = errors.Is(err, ErrLost) || errors.Is(err, ErrUnknownModel)
 		return fmt.Errorf("%s: %w", rep.server.URL(), err)
 	})
 	return c, err
@@ -99,9 +73,9 @@ func (b *Backend) try(ctx context.Context, v *version, r sampler.Request) (c sam
 
 var errSlow = errors.New("the request took too long")
 
-// attempt asks a replica once, within the deadline of a request, and changes
-// the replica's state after an error. A replica that answered no request during
-// a whole deadline hangs.
+// attempt sends a request to one replica once. It marks the replica suspect or
+// down after an error. A replica hangs if it answers no request at all within
+// the deadline of a request.
 func (r *replica) attempt(ctx context.Context, v *version, q sampler.Request) (sampler.Completion, error) {
 	before, limit := r.answered.Load(), r.b.cfg.RequestTimeout
 	limited, cancel := context.WithTimeoutCause(ctx, limit, errSlow)
@@ -112,23 +86,23 @@ func (r *replica) attempt(ctx context.Context, v *version, q sampler.Request) (s
 		r.answered.Add(1)
 	case ctx.Err() != nil:
 	case errors.Is(err, errSlow) && r.answered.Load() != before:
-		return c, fmt.Errorf("%w: no answer within %v, although others were answered\n"+
+		return c, fmt.Errorf("%w: no answer within %v, although the server answered other requests\n"+
 			"  hint: raise sampler.timeout_seconds or lower sampler.concurrency", err, limit)
 	case errors.Is(err, errSlow):
 		err = fmt.Errorf("%w: no answer within %v", ErrLost, limit)
 		r.markDown(err)
 	case errors.Is(err, ErrLost):
 		r.markSuspect(err)
-	case errors.Is(err, ErrUnknownModel), errors.Is(err, errBad):
+	case errors.Is(err, ErrUnknownModel), errors.Is(err, errBadAnswer):
 		r.markDown(err)
 	}
 	return c, err
 }
 
-// errBad is wrapped when an answer does not fit the request.
-var errBad = errors.New("bad answer")
+// errBadAnswer is wrapped if an answer does not fit the request.
+var errBadAnswer = errors.New("bad answer")
 
-// complete asks the server and checks the answer.
+// complete sends a request to the server and checks the answer.
 func (r *replica) complete(ctx context.Context, v *version, q sampler.Request) (sampler.Completion, error) {
 	a, err := r.server.Complete(ctx, v.policy.Name, q)
 	if err != nil {
@@ -136,15 +110,15 @@ func (r *replica) complete(ctx context.Context, v *version, q sampler.Request) (
 	}
 	c, err := r.b.read(v, q, a)
 	if err != nil {
-		return c, fmt.Errorf("%w: %w", errBad, err)
+		return c, fmt.Errorf("%w: %w", errBadAnswer, err)
 	}
 	return c, nil
 }
 
-// slack is how far above 0 a log-prob may be by rounding.
-const slack = 1e-4
+// maxLogprob allows for rounding above 0.
+const maxLogprob = 1e-4
 
-// read checks an answer and turns it into a completion.
+// read checks an answer and converts it into a completion.
 func (b *Backend) read(v *version, q sampler.Request, a Answer) (sampler.Completion, error) {
 	c := sampler.Completion{IDs: a.IDs, Logprobs: a.Logprobs, Text: a.Text, Finish: a.Finish, Policy: v.policy}
 	n := len(a.IDs)
@@ -160,20 +134,18 @@ func (b *Backend) read(v *version, q sampler.Request, a Answer) (sampler.Complet
 	case a.Finish == "" || a.Finish == sampler.FinishLength && n != q.MaxTokens:
 		return c, fmt.Errorf("stopped by %q after %d of %d tokens", a.Finish, n, q.MaxTokens)
 	}
-	if err := b.inVocabulary(a.IDs); err != nil {
+	if err := b.probe.Capabilities.CheckVocabulary(a.IDs); err != nil {
 		return c, err
 	}
 	for i, l := range a.Logprobs {
-		if f := float64(l); math.IsNaN(f) || math.IsInf(f, 0) || f > slack {
+		if f := float64(l); math.IsNaN(f) || math.IsInf(f, 0) || f > maxLogprob {
 			return c, fmt.Errorf("log-prob %v of id %d", l, a.IDs[i])
 		}
 		c.Logprobs[i] = min(l, 0)
 	}
 	changed := q.Truncated() || q.Temperature != 0 && q.Temperature != 1
 	if b.probe.Capabilities.LogprobSpace == "processed" && changed {
-		for i := range c.Logprobs {
-			c.Logprobs[i] = float32(math.NaN())
-		}
+		c.Logprobs = sampler.UnknownLogprobs(n)
 	}
 	return c, nil
 }

@@ -7,39 +7,38 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// A Server is one replica: the client of one running inference server. Its
-// methods may be called concurrently and send one request each, once, unless
-// they say otherwise. An error after which the request may be sent again wraps
-// [ErrLost].
+// A Server is the client of one replica. Its methods are safe for concurrent
+// use. Each sends one request without retries, unless its comment says
+// otherwise. An error wraps [ErrLost] if the request may be sent again.
 type Server interface {
 	// URL names the server in errors and logs.
 	URL() string
-	// Probe finds out what the server can do; it may take several requests.
+	// Probe finds out what the server can do. It may send several requests.
 	Probe(ctx context.Context) (Probe, error)
-	// Health is nil if the server says that it is healthy.
+	// Health returns nil if the server says that it is healthy.
 	Health(ctx context.Context) error
-	// Load is the server's own count of requests; it wraps
-	// [errors.ErrUnsupported] where the server keeps none.
+	// Load returns the server's count of requests. The error wraps
+	// [errors.ErrUnsupported] if the server has none.
 	Load(ctx context.Context) (Load, error)
-	// Adapters are the directories of the loaded adapters by their names. The
-	// directory is empty if the server does not tell it.
+	// Adapters returns the directories of the loaded adapters by name. A
+	// directory is empty if the server does not list it.
 	Adapters(ctx context.Context) (map[string]string, error)
-	// LoadAdapter loads a PEFT directory under a new name. It wraps [ErrLoaded]
-	// if the server has the name already.
+	// LoadAdapter loads a PEFT directory under a new name. The error wraps
+	// [ErrLoaded] if the name is taken.
 	LoadAdapter(ctx context.Context, name, dir string) error
 	// UnloadAdapter unloads the adapter of a name.
 	UnloadAdapter(ctx context.Context, name string) error
-	// Complete answers a request with a model or an adapter. It wraps
-	// [ErrUnknownModel] if the server has neither under the name.
+	// Complete samples from the model or adapter of a name. The error wraps
+	// [ErrUnknownModel] if the server does not have it.
 	Complete(ctx context.Context, model string, r sampler.Request) (Answer, error)
-	// Close closes connections and stops what was started for the server.
+	// Close closes connections and stops the process, if there is one.
 	Close() error
 }
 
-// A Sleeper is a Server that can give the accelerator's memory back and take it
-// again. Adapters may be lost meanwhile.
+// A Sleeper is a Server that can release the accelerator's memory and allocate
+// it again. Adapters may be lost in between.
 type Sleeper interface {
-	// Asleep says whether the server sleeps, whoever put it to sleep.
+	// Asleep says whether the server sleeps, also if an earlier run caused it.
 	Asleep(ctx context.Context) (bool, error)
 	Sleep(ctx context.Context) error
 	Wake(ctx context.Context) error
@@ -49,34 +48,35 @@ type Sleeper interface {
 type Probe struct {
 	Model string // the base model's name in requests
 	Root  string // the path or name that the server loaded it from; empty: unknown
-	// Sleeps says that the server, as launched, can sleep. It is a Sleeper then.
+	// Sleeps says that the server, as launched, can sleep. The Server is then a
+	// Sleeper.
 	Sleeps       bool
 	Capabilities sampler.Capabilities
 }
 
-// Load is how many requests a server works on, those of other clients included.
+// Load counts the requests at a server, including those of other clients.
 type Load struct {
-	Running int // being computed
-	Waiting int // accepted but not begun
+	Running int // in computation
+	Waiting int // in the server's queue
 }
 
-// An Answer is a completion as a server gave it, before it is checked.
+// An Answer is the completion of a server before it is checked.
 type Answer struct {
 	Model    string // the model that answered, as the server names it
-	Prompt   int    // tokens of the prompt that were read
+	Prompt   int    // tokens of the prompt that the server read
 	IDs      []int32
-	Logprobs []float32 // one per id; NaN where the server gave none
+	Logprobs []float32 // one per id; NaN: the server gave none
 	Text     string
-	Finish   sampler.FinishReason // empty: the server gave another reason
+	Finish   sampler.FinishReason // empty: another reason
 }
 
 var (
-	// ErrLost is wrapped by errors after which a request may be sent again:
-	// nothing was answered.
+	// ErrLost is wrapped by errors without an answer. The request may be sent
+	// again.
 	ErrLost = errors.New("connection to the server lost")
-	// ErrUnknownModel is wrapped when a server does not have the model or
-	// adapter asked for: it was restarted since.
+	// ErrUnknownModel is wrapped if a server does not have the requested model or
+	// adapter, for example after a restart.
 	ErrUnknownModel = errors.New("the server does not have the model")
-	// ErrLoaded is wrapped when an adapter's name is taken.
+	// ErrLoaded is wrapped if the name of an adapter is taken.
 	ErrLoaded = errors.New("the server has an adapter of this name")
 )

@@ -11,27 +11,26 @@ import (
 	"github.com/empo2/empo2/sampler/admission"
 )
 
-// CanSleep says whether the servers, as launched, can give the accelerator's
-// memory back.
+// CanSleep says whether the servers, as launched, can release the accelerator's
+// memory.
 func (b *Backend) CanSleep() bool { return b.probe.Sleeps }
 
 // Sleep waits for the requests in flight and puts every healthy or suspect
-// server to sleep. If one refuses, Sleep wakes all of them again. A server that
-// cannot be reached counts as down. Replicas that are down stay down until
-// Wake.
+// server to sleep. If one refuses, Sleep wakes all servers again. A server that
+// cannot be reached is down. Replicas that are down stay down until Wake.
 func (b *Backend) Sleep(ctx context.Context) error {
 	if !b.probe.Sleeps {
-		return fmt.Errorf("sleep: %w by the servers as launched\n  hint: %s",
+		return fmt.Errorf("sleep: %w by the servers in their configuration\n  hint: %s",
 			errors.ErrUnsupported, b.probe.Capabilities.Hints["sleep"])
 	}
 	ctx, cancel := sampler.Within(ctx, b.alive)
 	defer cancel()
-	alone, err := b.publishing.Acquire(ctx, admission.Request{})
+	turn, err := b.publishing.Acquire(ctx, admission.Request{})
 	if err != nil {
 		return fmt.Errorf("sleep: %w", err)
 	}
-	defer alone.Release()
-	pool, err := b.pause()
+	defer turn.Release()
+	pool, err := b.pauseAll()
 	if err != nil {
 		return fmt.Errorf("sleep: %w", err)
 	}
@@ -39,18 +38,18 @@ func (b *Backend) Sleep(ctx context.Context) error {
 		b.resume()
 		return fmt.Errorf("sleep: requests in flight: %w", err)
 	}
-	if err := b.excludeFailed(pool, b.callAll(ctx, pool, Sleeper.Sleep), unreachable); err != nil {
+	if err := b.markFailedDown(pool, b.callAll(ctx, pool, Sleeper.Sleep), unreachable); err != nil {
 		err = errors.Join(append(b.callAll(context.WithoutCancel(ctx), pool, Sleeper.Wake), err)...)
 		b.resume()
 		return fmt.Errorf("sleep: %w", err)
 	}
-	b.cfg.Log.Info().Int("servers", len(pool)).Msg("servers sleep")
+	b.cfg.Log.Info().Int("servers", len(pool)).Msg("servers are asleep")
 	return nil
 }
 
-// pause admits no more requests and marks the replicas that are not down as
-// asleep; it returns those that were not asleep before.
-func (b *Backend) pause() (pool []*replica, err error) {
+// pauseAll stops requests and marks the healthy and suspect replicas as asleep.
+// It returns these replicas.
+func (b *Backend) pauseAll() (pool []*replica, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, r := range b.replicas {
@@ -68,7 +67,7 @@ func (b *Backend) pause() (pool []*replica, err error) {
 	return pool, nil
 }
 
-// drain waits for the last request of each replica, which must be paused.
+// drain waits for the requests in flight at replicas that are paused.
 func drain(ctx context.Context, pool []*replica) error {
 	for _, r := range pool {
 		if err := r.place.Drain(ctx); err != nil {
@@ -78,8 +77,8 @@ func drain(ctx context.Context, pool []*replica) error {
 	return nil
 }
 
-// callAll calls the servers of several replicas at once, within LoadTimeout.
-// The errors are in the order of the replicas.
+// callAll calls several servers at the same time, within LoadTimeout. The errors
+// are in the order of the replicas.
 func (b *Backend) callAll(ctx context.Context, pool []*replica, call func(Sleeper, context.Context) error) []error {
 	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("no answer within %v", b.cfg.LoadTimeout))
 	defer cancel()
@@ -99,11 +98,11 @@ func (b *Backend) callAll(ctx context.Context, pool []*replica, call func(Sleepe
 	return failed
 }
 
-// errWoken is the state of a replica that woke and was not readmitted yet.
+// errWoken is the reason of a replica that woke up and is not readmitted yet.
 var errWoken = errors.New("the server has just woken up")
 
-// resume lets every replica be readmitted. Adapters are loaded again: a server
-// may have lost them in its sleep and still list them.
+// resume lets every replica be readmitted. Adapters are loaded again, because a
+// server that slept may list adapters that it has lost.
 func (b *Backend) resume() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -117,19 +116,19 @@ func (b *Backend) resume() {
 	}
 }
 
-// Wake wakes the servers that sleep. It returns when each of them was checked
-// and at least one replica is healthy. The others are readmitted later.
+// Wake wakes the servers that sleep. It returns when readmission of each was
+// tried and at least one replica is healthy. The others are readmitted later.
 func (b *Backend) Wake(ctx context.Context) error {
 	if !b.probe.Sleeps {
-		return fmt.Errorf("wake: %w by the servers as launched", errors.ErrUnsupported)
+		return fmt.Errorf("wake: %w by the servers in their configuration", errors.ErrUnsupported)
 	}
 	ctx, cancel := sampler.Within(ctx, b.alive)
 	defer cancel()
-	alone, err := b.publishing.Acquire(ctx, admission.Request{})
+	turn, err := b.publishing.Acquire(ctx, admission.Request{})
 	if err != nil {
 		return fmt.Errorf("wake: %w", err)
 	}
-	defer alone.Release()
+	defer turn.Release()
 	if err := b.wakeServers(ctx); err != nil {
 		return fmt.Errorf("wake: %w", err)
 	}
@@ -140,20 +139,21 @@ func (b *Backend) Wake(ctx context.Context) error {
 	return nil
 }
 
-// awaitReadmission waits until a replica is healthy and none has just woken.
+// awaitReadmission waits until a replica is healthy and readmission of each was
+// tried.
 func (b *Backend) awaitReadmission(ctx context.Context) error {
 	ctx, stop := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not awake within %v", b.cfg.LoadTimeout))
 	defer stop()
 	for {
 		b.mu.Lock()
-		anyHealthy, anyUntried := false, false
+		anyHealthy, anyJustWoken := false, false
 		for _, r := range b.replicas {
 			anyHealthy = anyHealthy || r.state == healthy
-			anyUntried = anyUntried || r.state == down && errors.Is(r.why, errWoken)
+			anyJustWoken = anyJustWoken || r.state == down && errors.Is(r.why, errWoken)
 		}
 		changed := b.changed
 		b.mu.Unlock()
-		if anyHealthy && !anyUntried {
+		if anyHealthy && !anyJustWoken {
 			return nil
 		}
 		select {
@@ -166,7 +166,7 @@ func (b *Backend) awaitReadmission(ctx context.Context) error {
 	}
 }
 
-// wakeServers wakes the servers that sleep. A server that cannot be woken is
+// wakeServers wakes the servers that sleep. A server that does not wake up is
 // down.
 func (b *Backend) wakeServers(ctx context.Context) error {
 	b.mu.Lock()
@@ -177,15 +177,15 @@ func (b *Backend) wakeServers(ctx context.Context) error {
 		}
 	}
 	b.mu.Unlock()
-	return b.excludeFailed(pool, b.callAll(ctx, pool, Sleeper.Wake), func(error) bool { return true })
+	return b.markFailedDown(pool, b.callAll(ctx, pool, Sleeper.Wake), func(error) bool { return true })
 }
 
-// unreachable says that the server did not answer at all.
+// unreachable says whether the server did not answer at all.
 func unreachable(err error) bool { return errors.Is(err, ErrLost) && jsonhttp.Status(err) == 0 }
 
-// excludeFailed marks replicas as down whose failure is tolerated. Every other
-// failure is an error, and so is a failure of all replicas.
-func (b *Backend) excludeFailed(pool []*replica, failed []error, tolerated func(error) bool) error {
+// markFailedDown marks replicas as down if their error is tolerated. Other errors
+// are returned, and so are the errors if all replicas failed.
+func (b *Backend) markFailedDown(pool []*replica, failed []error, tolerated func(error) bool) error {
 	anyLeft := len(pool) == 0
 	for _, err := range failed {
 		if err != nil && !tolerated(err) {

@@ -11,7 +11,7 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// sleeper is a fake that can sleep, and be dead.
+// sleeper is a fake that can sleep and die.
 type sleeper struct {
 	fake
 	dead, asleep atomic.Bool
@@ -20,50 +20,50 @@ type sleeper struct {
 }
 
 func newSleeper(name string) *sleeper {
-	d := &sleeper{fake: fake{name: name}}
-	d.health = func(context.Context) error { return d.alive() }
-	d.complete = func(_ context.Context, model string, r sampler.Request) (Answer, error) {
+	s := &sleeper{fake: fake{name: name}}
+	s.health = func(context.Context) error { return s.alive() }
+	s.complete = func(_ context.Context, model string, r sampler.Request) (Answer, error) {
 		if r.MaxTokens == request.MaxTokens {
-			d.sampled.Add(1)
+			s.sampled.Add(1)
 		}
-		return writes(model, r), d.alive()
+		return firstID(model, r), s.alive()
 	}
-	return d
+	return s
 }
 
-func (d *sleeper) alive() error {
-	if d.dead.Load() {
+func (s *sleeper) alive() error {
+	if s.dead.Load() {
 		return ErrLost
 	}
 	return nil
 }
 
-func (d *sleeper) Probe(ctx context.Context) (Probe, error) {
-	p, _ := d.fake.Probe(ctx)
+func (s *sleeper) Probe(ctx context.Context) (Probe, error) {
+	p, _ := s.fake.Probe(ctx)
 	p.Sleeps = true
-	return p, d.alive()
+	return p, s.alive()
 }
 
-func (d *sleeper) Asleep(context.Context) (bool, error) { return d.asleep.Load(), d.alive() }
+func (s *sleeper) Asleep(context.Context) (bool, error) { return s.asleep.Load(), s.alive() }
 
-func (d *sleeper) Sleep(context.Context) error {
-	if d.dead.Load() {
+func (s *sleeper) Sleep(context.Context) error {
+	if s.dead.Load() {
 		return ErrLost
 	}
-	d.asleep.Store(true)
+	s.asleep.Store(true)
 	return nil
 }
 
-func (d *sleeper) Wake(context.Context) error {
-	if d.dead.Load() {
+func (s *sleeper) Wake(context.Context) error {
+	if s.dead.Load() {
 		return ErrLost
 	}
-	d.asleep.Store(false)
-	d.wakes.Add(1)
+	s.asleep.Store(false)
+	s.wakes.Add(1)
 	return nil
 }
 
-// withSleepers runs f with two replicas that can sleep, on a clock of its own.
+// withSleepers runs f with two replicas that can sleep, on a fake clock.
 func withSleepers(t *testing.T, f func(t *testing.T, b *Backend, p sampler.Policy, one, other *sleeper)) {
 	synctest.Test(t, func(t *testing.T) {
 		one, other := newSleeper("one"), newSleeper("other")
@@ -73,13 +73,13 @@ func withSleepers(t *testing.T, f func(t *testing.T, b *Backend, p sampler.Polic
 	})
 }
 
-// A server that is down takes no part in the sleep, and does not serve before
-// the others do when it is alive again.
-func TestTheDeadDoNotKeepTheOthersAwake(t *testing.T) {
+// Sleep ignores a server that is down. If it recovers, it gets no requests until
+// Wake.
+func TestSleepIgnoresServersThatAreDown(t *testing.T) {
 	withSleepers(t, func(t *testing.T, b *Backend, p sampler.Policy, dead, alive *sleeper) {
 		dead.dead.Store(true)
-		time.Sleep(time.Minute) // it is noticed
-		for range 2 {           // the second changes nothing
+		time.Sleep(time.Minute) // until it is down
+		for range 2 {           // the second Sleep changes nothing
 			if err := b.Sleep(t.Context()); err != nil || !alive.asleep.Load() {
 				t.Fatal(err)
 			}
@@ -99,15 +99,15 @@ func TestTheDeadDoNotKeepTheOthersAwake(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		for _, r := range b.replicas {
-			if r.out() {
-				t.Errorf("%s is not back after a minute", r.server.URL())
+			if r.unavailable() {
+				t.Errorf("%s is not healthy after a minute", r.server.URL())
 			}
 		}
 	})
 }
 
-// A request that hangs where a server is down is nobody's to wait for.
-func TestAHangAtADeadServerDoesNotKeepTheOthersAwake(t *testing.T) {
+// Sleep does not wait for requests at a server that is down.
+func TestSleepIgnoresRequestsAtServersThatAreDown(t *testing.T) {
 	withSleepers(t, func(t *testing.T, b *Backend, p sampler.Policy, hung, alive *sleeper) {
 		hung.complete = func(ctx context.Context, _ string, _ sampler.Request) (Answer, error) {
 			<-ctx.Done()
@@ -128,7 +128,7 @@ func TestAHangAtADeadServerDoesNotKeepTheOthersAwake(t *testing.T) {
 	})
 }
 
-func TestAServerThatDiesUnseenIsLeftBehind(t *testing.T) {
+func TestSleepAndWakeIgnoreAServerThatDies(t *testing.T) {
 	for name, when := range map[string]func(ctx context.Context, b *Backend, kill func()) error{
 		"before the sleep": func(ctx context.Context, b *Backend, kill func()) error {
 			kill()
@@ -151,7 +151,7 @@ func TestAServerThatDiesUnseenIsLeftBehind(t *testing.T) {
 	}
 }
 
-func TestNobodyLeftToSleepOrWakeIsAnError(t *testing.T) {
+func TestSleepAndWakeFailIfAllServersAreDead(t *testing.T) {
 	withSleepers(t, func(t *testing.T, b *Backend, _ sampler.Policy, one, other *sleeper) {
 		if err := b.Sleep(t.Context()); err != nil {
 			t.Fatal(err)

@@ -1,12 +1,8 @@
 package fleet
 
-import (
-	"sync"
+import "github.com/empo2/empo2/sampler"
 
-	"github.com/empo2/empo2/sampler"
-)
-
-// Stats is what a backend has done since it was opened, checks not counted.
+// Stats counts what a backend has done since it was opened, without canaries.
 type Stats struct {
 	Requests int64 `json:"requests"` // completions answered
 	Sampled  int64 `json:"sampled"`  // tokens
@@ -14,25 +10,18 @@ type Stats struct {
 	Returns  int64 `json:"returns"`  // replicas that were readmitted
 }
 
-type counters struct {
-	mu  sync.Mutex
-	now Stats
-}
+type counters struct{ sampler.Tally[Stats] }
 
-// Stats may be called at any time.
-func (b *Backend) Stats() Stats {
-	b.counters.mu.Lock()
-	defer b.counters.mu.Unlock()
-	return b.counters.now
-}
+// Stats returns the counts. It is safe for concurrent use.
+func (b *Backend) Stats() Stats { return b.counters.Counts() }
 
 func (c *counters) add(s Stats) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now.Requests += s.Requests
-	c.now.Sampled += s.Sampled
-	c.now.Retries += s.Retries
-	c.now.Returns += s.Returns
+	c.Update(func(counts *Stats) {
+		counts.Requests += s.Requests
+		counts.Sampled += s.Sampled
+		counts.Retries += s.Retries
+		counts.Returns += s.Returns
+	})
 }
 
 func (c *counters) answered(got sampler.Completion) {

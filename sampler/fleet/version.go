@@ -7,15 +7,15 @@ import (
 	"github.com/empo2/empo2/sampler/admission"
 )
 
-// A version is one policy. Its fields are guarded by the backend's mutex.
+// A version is one policy. The backend's mutex guards its fields.
 type version struct {
 	policy sampler.Policy
-	dir    string // PEFT directory; empty for the base
+	dir    string // PEFT directory; empty: the base model
 
-	ready    bool            // published: requests may come
-	trainer  sampler.Adapter // with a Score while the version is being published
-	first    *answer         // the first answer to the check; the trainer's log-probs if verified
-	verified bool            // against the trainer's log-probs
+	ready    bool            // published: requests are accepted
+	trainer  sampler.Adapter // has a Score while the version is being published
+	first    *answer         // first answer to the canary; has the trainer's log-probs if verified
+	verified bool            // the canary was compared with the trainer
 	gate     *admission.Gate // closed when the version is retired
 	done     chan struct{}   // closed when retired, drained and unloaded
 }
@@ -24,7 +24,7 @@ func newVersion(p sampler.Policy, dir string) *version {
 	return &version{policy: p, dir: dir, gate: admission.NewGate(), done: make(chan struct{})}
 }
 
-// Policy returns the policy of a version, whether it is served or not.
+// Policy returns the policy of a version, also if it is not served.
 func (b *Backend) Policy(version int) sampler.Policy {
 	if version == 0 {
 		return sampler.Policy{Name: b.probe.Model}
@@ -32,7 +32,7 @@ func (b *Backend) Policy(version int) sampler.Policy {
 	return sampler.Policy{Version: version, Name: fmt.Sprintf("%s-v%06d", b.cfg.Alias, version)}
 }
 
-// enter counts a request in.
+// enter returns a version for one request, which must leave its gate.
 func (b *Backend) enter(p sampler.Policy) (*version, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -3,31 +3,31 @@ package llamacpp
 import (
 	"errors"
 	"fmt"
-	"math"
-	"slices"
+
+	"github.com/empo2/empo2/sampler"
 )
 
 // An entry is the server's log-prob of one sampled token.
 type entry struct {
 	ID      int32    `json:"id"`
-	Logprob *float32 `json:"logprob"` // nats at temperature 1, whatever was asked for; null: not finite
+	Logprob *float32 `json:"logprob"` // nats at temperature 1; null: not finite
 }
 
 const (
-	// slack is how far above 0 a log-prob may be by rounding.
-	slack = 1e-4
-	// impossible is about the log-prob that the server gives for probability 0.
+	// maxLogprob allows for rounding above 0.
+	maxLogprob = 1e-4
+	// impossible is less than any log-prob except that of probability 0.
 	impossible = -1e30
-	// longestGap is how many tokens in a row may lack an entry at the end of
-	// an answer: the bytes of an unfinished UTF-8 character.
+	// longestGap is how many tokens at the end of an answer may have no entry: the
+	// bytes of an incomplete UTF-8 character.
 	longestGap = 3
 )
 
-// align gives every id its log-prob. The server leaves out tokens that end
-// within a UTF-8 character, and the last tokens of a reply that ended at a stop
-// string. Their log-probs are NaN. A token is also NaN if its entry could
-// belong to a neighbour: an entry is used only if it matches the same id from
-// the left and from the right.
+// align assigns a log-prob to every id. The server omits tokens that end within a
+// UTF-8 character, and the last tokens of a reply that ended at a stop string.
+// Their log-probs are NaN. A log-prob is also NaN if its entry could belong to
+// another id: an entry is used only if it matches the same id from the left and
+// from the right.
 func align(ids []int32, entries []entry) ([]float32, error) {
 	left, right := match(ids, entries, false), match(ids, entries, true)
 	if left == nil || right == nil {
@@ -37,21 +37,18 @@ func align(ids []int32, entries []entry) ([]float32, error) {
 		return nil, errors.New("no log-probs\n" +
 			"  hint: the server must not be built or set to sample on the device (backend sampling)")
 	}
-	out := gaps(len(ids))
+	out := sampler.UnknownLogprobs(len(ids))
 	for k, e := range entries {
 		if left[k] != right[k] || e.Logprob == nil || *e.Logprob < impossible {
 			continue
 		}
-		if *e.Logprob > slack {
+		if *e.Logprob > maxLogprob {
 			return nil, fmt.Errorf("log-prob %v of id %d is positive", *e.Logprob, e.ID)
 		}
 		out[left[k]] = min(*e.Logprob, 0)
 	}
 	return out, nil
 }
-
-// gaps are log-probs that are not known.
-func gaps(n int) []float32 { return slices.Repeat([]float32{float32(math.NaN())}, n) }
 
 // match assigns entries to ids, in order, as far left or as far right as
 // possible. It returns nil if that is impossible.

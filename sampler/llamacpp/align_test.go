@@ -32,7 +32,7 @@ func TestAlign(t *testing.T) {
 	f("complete", []int32{5, 6, 5}, entries([]int32{5, 6, 5}, -1, -2, -3), []float32{-1, -2, -3})
 	f("gap first", []int32{5, 6}, entries([]int32{6}, -2), []float32{nan, -2})
 	f("gap last", []int32{5, 6}, entries([]int32{5}, -2), []float32{-2, nan})
-	// E2 80 80 byte by byte: the entry is the last one's, but that can't be known.
+	// E2 80 80 byte by byte: the entry may belong to either 128.
 	f("ambiguous", []int32{226, 128, 128, 7}, entries([]int32{128, 7}, -2, -1), []float32{nan, nan, nan, -1})
 	f("unfinished character", []int32{226, 128}, nil, []float32{nan, nan})
 	f("rounded up", []int32{5}, entries([]int32{5}, 1e-6), []float32{0})
@@ -46,9 +46,8 @@ func TestAlign(t *testing.T) {
 
 func ptr(v float32) *float32 { return &v }
 
-// Whatever entries are missing, every log-prob that is given is that of its
-// own token.
-func TestAlignNeverMisplaces(t *testing.T) {
+// Every assigned log-prob belongs to its token, whichever entries are missing.
+func TestAlignAssignsLogprobsToTheirTokens(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		ids := rapid.SliceOfN(rapid.Int32Range(0, 2), 1, 12).Draw(t, "ids")
 		var given []entry

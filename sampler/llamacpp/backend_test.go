@@ -23,13 +23,14 @@ func TestFakeConforms(t *testing.T) {
 	})
 }
 
-var asking = sampler.Request{Prompt: []int32{samplertest.Start, 50, samplertest.End}, MaxTokens: 20, Temperature: 1,
-	Seed: 7}
+var testRequest = sampler.Request{
+	Prompt: []int32{samplertest.Start, 50, samplertest.End}, MaxTokens: 20, Temperature: 1, Seed: 7,
+}
 
-func TestEverythingIsAskedExplicitly(t *testing.T) {
+func TestEveryParameterIsSent(t *testing.T) {
 	f := newFakes()
 	b, p := f.serve(t, Config{})
-	r := asking
+	r := testRequest
 	r.Temperature, r.Seed, r.Session = 0.5, math.MaxUint32, "s"
 	if _, err := b.Sample(t.Context(), p, r); err != nil {
 		t.Fatal(err)
@@ -48,7 +49,7 @@ func TestEverythingIsAskedExplicitly(t *testing.T) {
 }
 
 func TestBadAnswersAreErrors(t *testing.T) {
-	for fault, says := range map[samplertest.Fault]string{
+	for fault, wantErr := range map[samplertest.Fault]string{
 		samplertest.FaultWrongModel: `"policy-v000001" answers in place of policy-v000000`,
 		samplertest.FaultWrongIDs:   "do not belong to",
 		samplertest.FaultBadID:      "outside the vocabulary",
@@ -59,18 +60,18 @@ func TestBadAnswersAreErrors(t *testing.T) {
 			f := newFakes()
 			f.prepare = faultAt(1, fault)
 			b, p := f.serve(t, Config{})
-			_, err := b.Sample(t.Context(), p, asking)
-			if err == nil || !strings.Contains(err.Error(), says) {
-				t.Errorf("%v, want %q", err, says)
+			_, err := b.Sample(t.Context(), p, testRequest)
+			if err == nil || !strings.Contains(err.Error(), wantErr) {
+				t.Errorf("%v, want %q", err, wantErr)
 			}
-			if _, err := b.Sample(t.Context(), p, asking); err != nil {
+			if _, err := b.Sample(t.Context(), p, testRequest); err != nil {
 				t.Errorf("the next request: %v", err)
 			}
 		})
 	}
 }
 
-func TestGapsAreNaN(t *testing.T) {
+func TestMissingLogprobsAreNaN(t *testing.T) {
 	for fault, at := range map[samplertest.Fault]func(n int) int{
 		samplertest.FaultGap: func(int) int { return 0 },
 		samplertest.FaultNaN: func(n int) int { return n - 1 },
@@ -78,7 +79,7 @@ func TestGapsAreNaN(t *testing.T) {
 		f := newFakes()
 		f.prepare = faultAt(1, fault)
 		b, p := f.serve(t, Config{})
-		c, err := b.Sample(t.Context(), p, asking)
+		c, err := b.Sample(t.Context(), p, testRequest)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,7 +108,7 @@ func TestRequestsThatCannotBeAnsweredAreNotSent(t *testing.T) {
 	sent := len(f.last().Requests())
 	for name, test := range map[string]struct {
 		change func(*sampler.Request)
-		is     error
+		want   error
 	}{
 		"context":    {func(r *sampler.Request) { r.MaxTokens = 62 }, sampler.ErrContextFull},
 		"empty":      {func(r *sampler.Request) { r.Prompt = nil }, nil},
@@ -116,10 +117,10 @@ func TestRequestsThatCannotBeAnsweredAreNotSent(t *testing.T) {
 		"NaN":        {func(r *sampler.Request) { r.Temperature = math.NaN() }, nil},
 		"vocabulary": {func(r *sampler.Request) { r.Prompt = []int32{1, 1 << 20} }, nil},
 	} {
-		r := asking
+		r := testRequest
 		test.change(&r)
 		_, err := b.Sample(t.Context(), p, r)
-		if err == nil || test.is != nil && !errors.Is(err, test.is) {
+		if err == nil || test.want != nil && !errors.Is(err, test.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -141,7 +142,7 @@ func TestAnAdapterOfAnotherBaseIsNotStarted(t *testing.T) {
 	}
 }
 
-func TestTokenizerOutlivesTheBase(t *testing.T) {
+func TestTokenizeWithoutTheBaseModel(t *testing.T) {
 	b, base := newFakes().serve(t, Config{})
 	if _, err := b.Publish(t.Context(), fakeAdapter(t, 1)); err != nil {
 		t.Fatal(err)

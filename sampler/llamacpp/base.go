@@ -13,9 +13,9 @@ import (
 	"strings"
 )
 
-const wrongBase = "\n  hint: name a model's GGUF file with a tokenizer, or its folder in Hugging Face format"
+const wrongBase = "\n  hint: use a GGUF file with a tokenizer, or a folder in Hugging Face format"
 
-// readBase reads the header of a file that should be a whole model.
+// readBase reads the header of a file that must be a complete model.
 func readBase(path string) (gguf, error) {
 	h, err := readGGUF(path)
 	switch {
@@ -33,7 +33,7 @@ func readBase(path string) (gguf, error) {
 	return h, nil
 }
 
-// checkAdapter refuses a file that is no LoRA adapter for the base.
+// checkAdapter refuses a file that is not a LoRA adapter for the base model.
 func checkAdapter(path string, base gguf) error {
 	h, err := readGGUF(path)
 	switch {
@@ -42,7 +42,7 @@ func checkAdapter(path string, base gguf) error {
 		err = fmt.Errorf("it is of type %q %q, not a LoRA adapter", h.Type, h.Adapter)
 	case h.Arch != base.Arch:
 		err = fmt.Errorf("it is for %s, the base model is %s\n"+
-			"  hint: the adapter belongs to another base model; name the model that it was trained on", h.Arch, base.Arch)
+			"  hint: set model.path to the model that the adapter was trained on", h.Arch, base.Arch)
 	}
 	if err != nil {
 		return fmt.Errorf("adapter %s: %w", path, err)
@@ -55,13 +55,13 @@ type Converter interface {
 	// Convert writes the model in a folder in Hugging Face format to the file
 	// out. The file must appear only when it is complete.
 	Convert(ctx context.Context, model, out string) error
-	// Fingerprint changes when models would be converted differently.
+	// Fingerprint identifies the result: if it changes, models are converted again.
 	Fingerprint() (string, error)
 }
 
-// EnsureBaseGGUF returns the GGUF file of a model. A *.gguf file is checked
-// and used as it is. A folder in Hugging Face format is converted once: the
-// file is kept in cacheDir under a hash of the model and the converter.
+// EnsureBaseGGUF returns the GGUF file of a model. A *.gguf file is only checked. A
+// folder in Hugging Face format is converted once. The file is stored in cacheDir
+// under a hash of the model and the converter.
 func EnsureBaseGGUF(ctx context.Context, c Converter, modelDir, cacheDir string) (string, error) {
 	model, err := filepath.Abs(modelDir)
 	if err != nil {
@@ -120,7 +120,7 @@ func conversionKey(ctx context.Context, c Converter, model string) (string, erro
 	}
 	fingerprint, err := c.Fingerprint()
 	if err != nil {
-		return "", fmt.Errorf("the converter: %w", err)
+		return "", fmt.Errorf("fingerprint of the converter: %w", err)
 	}
 	fmt.Fprintln(sum, fingerprint)
 	return hex.EncodeToString(sum.Sum(nil))[:12], nil

@@ -11,9 +11,8 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// BenchmarkSample plays episodes of eight turns, of some 25 new prompt tokens
-// and 8 sampled ones each, with one session per slot. One operation is one
-// request.
+// BenchmarkSample runs episodes of eight turns, each with about 25 new prompt tokens
+// and 8 sampled ones. There is one session per slot. One operation is one request.
 func BenchmarkSample(b *testing.B) {
 	r := newReal(b)
 	for _, sticky := range []bool{true, false} {
@@ -43,7 +42,7 @@ func BenchmarkSample(b *testing.B) {
 	}
 }
 
-// episodes makes every 16th of the benchmark's requests.
+// episodes sends every 16th request of the benchmark.
 func episodes(b *testing.B, backend *Backend, p sampler.Policy, text []int32, s int, sticky bool) error {
 	var prompt []int32
 	for k := s; k < b.N; k += 16 {
@@ -64,7 +63,7 @@ func episodes(b *testing.B, backend *Backend, p sampler.Policy, text []int32, s 
 	return nil
 }
 
-// cpuMillis is the processor time of a process, 0 where /proc is missing.
+// cpuMillis returns the processor time of a process, 0 without /proc.
 func cpuMillis(b *testing.B, pid int) float64 {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {

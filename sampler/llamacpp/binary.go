@@ -7,18 +7,17 @@ import (
 	"strings"
 	"time"
 
-	serverlaunch "github.com/empo2/empo2/sampler/launch"
+	"github.com/empo2/empo2/orchestrator/process"
 )
 
-// healthPoll is the pause between two looks at a binary that loads its model.
+// healthPoll is the pause between health checks while the model is loading.
 const healthPoll = 50 * time.Millisecond
 
-// arguments are the command line of a llama-server binary and the address at
-// which it will listen. The key travels in LLAMA_API_KEY, which other users
-// cannot read. The port is free now; if somebody takes it first, the process
-// ends and says so.
+// arguments returns the command line of a llama-server binary and its address. The
+// key is in LLAMA_API_KEY, because other users can read the command line. The port
+// is free now. If another program takes it first, the process ends with an error.
 func (l launch) arguments() (address string, arguments []string, err error) {
-	ports, err := serverlaunch.FreePorts(1)
+	ports, err := process.FreePorts(1)
 	if err != nil {
 		return "", nil, err
 	}
@@ -29,7 +28,7 @@ func (l launch) arguments() (address string, arguments []string, err error) {
 		"--parallel", strconv.Itoa(l.Slots), "--ctx-size", strconv.Itoa(l.Context),
 		"--threads", strconv.Itoa(l.Threads), "--threads-batch", strconv.Itoa(l.BatchThreads),
 		"--threads-http", strconv.Itoa(l.HTTPThreads), "--no-warmup",
-		// The host's prompt cache is keyed by tokens only and outlives a slot's adapter.
+		// The key of the host's prompt cache has tokens, but no adapter.
 		"--cache-ram", "0",
 	}
 	if len(l.Adapters) > 0 {
@@ -41,7 +40,7 @@ func (l launch) arguments() (address string, arguments []string, err error) {
 	return "http://" + net.JoinHostPort("127.0.0.1", port), append(arguments, l.args...), nil
 }
 
-// poll is nil when the binary has loaded its model.
+// poll returns nil if the binary has loaded its model.
 func (p *child) poll(ctx context.Context) error {
 	c := newClient(p.at, 1)
 	defer c.close()
@@ -52,7 +51,7 @@ func (p *child) poll(ctx context.Context) error {
 	return nil
 }
 
-// build is the version that the server says of itself, "unknown" if none.
+// build returns the version of the server, "unknown" if it gives none.
 func (c *client) build(ctx context.Context) string {
 	var props struct {
 		Build string `json:"build_info"`

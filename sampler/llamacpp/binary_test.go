@@ -10,7 +10,8 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// binary is a program with llama-server's command line that serves for real.
+// binary writes a script with the command line of llama-server that starts a real
+// server.
 func (r *real) binary(t *testing.T) string {
 	t.Helper()
 	script, err := filepath.Abs("testdata/llama-server.py")
@@ -24,18 +25,16 @@ func (r *real) binary(t *testing.T) string {
 	return path
 }
 
-// A llama-server of one's own keeps the same contract, with the same
-// log-probs, and ends when it is told to.
+// testBinary runs the conformance suite with a binary.
 func testBinary(t *testing.T, r *real) {
 	cfg := r.config()
 	cfg.Python, cfg.Binary, cfg.Args = "", r.binary(t), []string{"--n-gpu-layers", "0"}
 	samplertest.Run(t, func(t *testing.T) samplertest.Fixture {
 		b := r.open(t, cfg)
-		return samplertest.Fixture{Backend: b, Tokenizer: b, Control: b,
-			Adapter: func(t *testing.T, version int) sampler.Adapter {
-				return r.oracle.adapter(t,
-					version)
-			}, Tolerance: 1e-4, Prompt: "You are at a door."}
+		return samplertest.Fixture{
+			Backend: b, Tokenizer: b, Control: b, Tolerance: 1e-4, Prompt: "You are at a door.",
+			Adapter: func(t *testing.T, version int) sampler.Adapter { return r.adapter(t, version) },
+		}
 	})
 	cfg.Args = []string{"--no-such-flag"}
 	if _, err := Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "no-such-flag") {
@@ -43,7 +42,7 @@ func testBinary(t *testing.T, r *real) {
 	}
 }
 
-func TestBinaryIsNamedForItsArguments(t *testing.T) {
+func TestArgumentsNeedABinary(t *testing.T) {
 	_, err := newFakes().open(t, Config{Args: []string{"-ngl", "99"}})
 	if err == nil || !strings.Contains(err.Error(), "sampler.llamacpp.binary") {
 		t.Errorf("%v", err)

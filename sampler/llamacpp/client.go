@@ -27,11 +27,10 @@ func (c *client) close() {
 	}
 }
 
-// errLost is wrapped by errors without an answer: the request may be sent
-// again.
+// errLost is wrapped by errors without an answer. The request may be sent again.
 var errLost = errors.New("connection to llama-server lost")
 
-// call sends body (GET if nil) and decodes the answer into out.
+// call sends body, or a GET request if body is nil, and decodes the answer.
 func (c *client) call(ctx context.Context, path string, body, out any) error {
 	if c.err != nil {
 		return c.err
@@ -44,14 +43,14 @@ func (c *client) call(ctx context.Context, path string, body, out any) error {
 	return err
 }
 
-// health is nil if the server says that it is healthy.
+// health returns nil if the server says that it is healthy.
 func (c *client) health(ctx context.Context) error {
 	var answer struct{}
 	return c.call(ctx, "/health", nil, &answer)
 }
 
-// tokenize encodes text without adding anything. Only if special is true do
-// control tokens in it become their ids.
+// tokenize encodes text and adds no tokens. If special is true, control tokens in
+// the text become their ids.
 func (c *client) tokenize(ctx context.Context, text string, special bool) ([]int32, error) {
 	answer := struct {
 		Tokens []int32 `json:"tokens"`

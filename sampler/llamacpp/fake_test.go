@@ -14,7 +14,7 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
-// fake is a process that is none: a scripted server behind HTTP.
+// fake replaces a process by a fake server.
 type fake struct {
 	*fakeserver.Llama
 	once sync.Once
@@ -33,24 +33,24 @@ func (f *fake) kill() {
 	})
 }
 
-// fakes starts servers. Set its fields before Open.
+// fakes starts fake servers. Set its fields before Open.
 type fakes struct {
 	policy samplertest.Policy
-	// prepare changes the n-th server (from 0) before it is used; its error
-	// is that of the start.
+	// prepare changes the n-th server, counted from 0, before it is used. Its error
+	// is an error of the start.
 	prepare func(n int, s *fakeserver.Llama) error
 
 	mu      sync.Mutex
 	started []*fake
 }
 
-func tossing(version int, _ []int32) []samplertest.Choice {
+func script(version int, _ []int32) []samplertest.Choice {
 	return []samplertest.Choice{{Text: "pull jade", Weight: 3}, {Text: "pull amber", Weight: 1 + float64(version)},
 		{Text: "look around", Weight: 1}}
 }
 
 func newFakes() *fakes {
-	return &fakes{policy: samplertest.Policy{Tokenizer: samplertest.NewTokenizer(" jade", "pull"), Script: tossing}}
+	return &fakes{policy: samplertest.Policy{Tokenizer: samplertest.NewTokenizer(" jade", "pull"), Script: script}}
 }
 
 func (f *fakes) start(_ context.Context, l launch) (server, error) {
@@ -94,7 +94,7 @@ func (f *fakes) open(t *testing.T, cfg Config) (*Backend, error) {
 	return b, err
 }
 
-// serve is a backend that serves version 0.
+// serve returns a backend that serves version 0.
 func (f *fakes) serve(t *testing.T, cfg Config) (*Backend, sampler.Policy) {
 	t.Helper()
 	b, err := f.open(t, cfg)
@@ -112,8 +112,8 @@ func fakeAdapter(t *testing.T, version int) sampler.Adapter {
 	return sampler.Adapter{Version: version, GGUF: writeGGUF(t, adapterKeys("qwen2")...)}
 }
 
-// faultAt makes the n-th completion of every server go wrong; the first is
-// the backend's own check.
+// faultAt injects a fault into the n-th completion of every server, counted from 0.
+// Completion 0 is the backend's check.
 func faultAt(n int, fault samplertest.Fault) func(int, *fakeserver.Llama) error {
 	return func(_ int, s *fakeserver.Llama) error {
 		s.Fault = func(i int) samplertest.Fault {

@@ -9,7 +9,7 @@ import (
 	"os"
 )
 
-// gguf is the part of a GGUF file's header that is read.
+// gguf has the fields of a GGUF header that are used.
 type gguf struct {
 	Arch    string // general.architecture
 	Type    string // general.type: "model", "adapter"; empty in older files
@@ -33,11 +33,10 @@ var ggufSizes = map[uint32]int64{0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1,
 
 const (
 	maxGGUFKeys   = 1 << 16
-	maxGGUFString = 1 << 20 // of strings that are kept
+	maxGGUFString = 1 << 20 // bytes of a string whose value is used
 )
 
-// readGGUF reads a header. It stops at the first sign that the file is not
-// what it should be.
+// readGGUF reads a header.
 func readGGUF(path string) (gguf, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -61,7 +60,7 @@ func (d ggufReader) header() (h gguf, err error) {
 	return h, err
 }
 
-// start reads everything before the list of tensors, and how many there are.
+// start reads everything before the list of tensors. It returns their number.
 func (d ggufReader) start(h *gguf) (tensors uint64, err error) {
 	var start struct {
 		Magic         [4]byte
@@ -75,7 +74,7 @@ func (d ggufReader) start(h *gguf) (tensors uint64, err error) {
 	case string(start.Magic[:]) != "GGUF":
 		return 0, errors.New("not a GGUF file")
 	case start.Version != 2 && start.Version != 3:
-		return 0, fmt.Errorf("GGUF version %d, known are 2 and 3", start.Version)
+		return 0, fmt.Errorf("GGUF version %d: only 2 and 3 are supported", start.Version)
 	case start.Keys > maxGGUFKeys:
 		return 0, fmt.Errorf("%d keys", start.Keys)
 	}
@@ -90,7 +89,7 @@ func (d ggufReader) start(h *gguf) (tensors uint64, err error) {
 	return start.Tensors, nil
 }
 
-// pair reads one key and keeps its value if it is wanted.
+// pair reads one key and its value. It stores the values of gguf.
 func (d ggufReader) pair(h *gguf) error {
 	key, err := d.text()
 	if err != nil {
@@ -125,7 +124,7 @@ func (d ggufReader) pair(h *gguf) error {
 	return err
 }
 
-// skip reads over a value; the number is an array's length.
+// skip skips a value. It returns the length of an array.
 func (d ggufReader) skip(kind uint32) (uint64, error) {
 	switch kind {
 	case ggufString:

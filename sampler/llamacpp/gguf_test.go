@@ -63,11 +63,11 @@ func TestReadGGUF(t *testing.T) {
 	}
 }
 
-func TestWrongGGUF(t *testing.T) {
+func TestGGUFErrors(t *testing.T) {
 	good := encodeGGUF(3, baseKeys("qwen2")...)
 	for name, f := range map[string]struct {
 		content []byte
-		says    string
+		wantErr string
 	}{
 		"empty":        {nil, "cut short"},
 		"other format": {[]byte("PK\x03\x04 and what follows in such a file"), "not a GGUF file"},
@@ -86,9 +86,9 @@ func TestWrongGGUF(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err := EnsureBaseGGUF(t.Context(), nil, path, "")
-			if err == nil || !strings.Contains(err.Error(), f.says) || !strings.Contains(err.Error(), path) ||
+			if err == nil || !strings.Contains(err.Error(), f.wantErr) || !strings.Contains(err.Error(), path) ||
 				!strings.Contains(err.Error(), "hint: ") {
-				t.Errorf("%v, want %q, the file and a hint", err, f.says)
+				t.Errorf("%v, want %q, the file and a hint", err, f.wantErr)
 			}
 		})
 	}
@@ -123,7 +123,7 @@ func FuzzReadGGUF(f *testing.F) {
 	})
 }
 
-func TestModelFolderIsRefused(t *testing.T) {
+func TestAFolderWithoutAModelIsRefused(t *testing.T) {
 	for _, dir := range []string{t.TempDir(), filepath.Join(t.TempDir(), "missing")} {
 		_, err := EnsureBaseGGUF(t.Context(), &copier{}, dir, t.TempDir())
 		if err == nil || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "hint: ") {
@@ -132,7 +132,7 @@ func TestModelFolderIsRefused(t *testing.T) {
 	}
 }
 
-// copier is a converter that copies a file of its own.
+// copier is a converter that copies a file.
 type copier struct {
 	file        string
 	fingerprint string
@@ -153,8 +153,7 @@ func (c *copier) Convert(_ context.Context, _, out string) error {
 	return os.WriteFile(out, text, 0o644)
 }
 
-// A model is converted once, and again when the model or the converter is
-// another.
+// A model is converted again only if the model or the converter has changed.
 func TestModelsAreConvertedOnce(t *testing.T) {
 	c := &copier{file: writeGGUF(t, baseKeys("qwen2")...), fingerprint: "1"}
 	model, cache := t.TempDir(), t.TempDir()

@@ -9,7 +9,7 @@ import (
 	"os"
 )
 
-// Info is what the header of a GGUF model says.
+// Info is the content of a GGUF model's header.
 type Info struct {
 	Architecture string // for example "llama" or "qwen2"
 	Context      int    // tokens that the model was trained with
@@ -20,15 +20,15 @@ type Info struct {
 	ChatTemplate bool
 }
 
-// fileTypes are the values of general.file_type that are common, as
-// llama.cpp's enum llama_ftype numbers them.
+// fileTypes are the common values of general.file_type, llama.cpp's enum
+// llama_ftype.
 var fileTypes = map[uint32]string{
 	0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
 	13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 32: "BF16",
 }
 
-// Inspect reads the header of a GGUF file that should be a whole model, and
-// compares the size of the file with what the header announces.
+// Inspect reads the header of a GGUF file that must be a complete model. It compares
+// the size of the file with the header.
 func Inspect(path string) (Info, error) {
 	h, err := readBase(path)
 	if err != nil {
@@ -46,7 +46,7 @@ func Inspect(path string) (Info, error) {
 	return info, nil
 }
 
-// counter counts the bytes that were read.
+// counter counts the bytes that are read.
 type counter struct {
 	r io.Reader
 	n int64
@@ -58,8 +58,8 @@ func (c *counter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// countParameters adds up the tensors of a file. It refuses a file that ends
-// before its last tensor begins.
+// countParameters returns the number of values in all tensors. It refuses a file
+// that ends before its last tensor begins.
 func countParameters(path string) (int64, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -81,11 +81,11 @@ func countParameters(path string) (int64, error) {
 	return parameters, err
 }
 
-// maxGGUFTensors bounds what a header may announce.
+// maxGGUFTensors is the largest number of tensors in a header.
 const maxGGUFTensors = 1 << 20
 
-// tensors reads the header's list of tensors: how many values they hold, and
-// the largest offset.
+// tensors reads the header's list of tensors. It returns the number of their values
+// and the largest offset.
 func (d ggufReader) tensors() (parameters, last int64, err error) {
 	var h gguf
 	n, err := d.start(&h)

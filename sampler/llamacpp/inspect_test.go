@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// encodeModel is a GGUF file with one tensor of 2 × 3 values in float32.
+// encodeModel returns a GGUF file with one tensor of 2 × 3 values in float32.
 func encodeModel(pairs ...pair) []byte {
 	b := encodeGGUF(3, pairs...)
 	order.PutUint64(b[8:], 1)

@@ -1,13 +1,15 @@
-// Package llamacpp serves policies with llama-server processes of its own.
+// Package llamacpp is the backend that starts llama-server processes. Start with
+// [Open]; version.go supervises the process of a version, replica.go starts and
+// checks a process, and sample.go samples.
 //
-// Every version of the policy has its own process, so that no prompt cache and
-// no adapter scale can leak from one version into another. A new version is
-// started beside the old one, checked, and then used. A process that dies or
-// hangs is replaced, and its requests are sent again.
+// Every version of the policy has its own process, so that versions cannot share a
+// prompt cache or an adapter scale. The process of a new version is started and
+// checked while the old one still serves. A process that dies or hangs is
+// replaced, and its requests are sent again.
 //
-// The server comes with the Python package xllamacpp. A short script (serve.py)
-// starts it and ends it when we end. A llama-server binary can be used instead,
-// for example one that was built for a GPU.
+// The Python package xllamacpp contains the server. A short script (serve.py)
+// starts it and stops it when this process ends. A llama-server binary can be used
+// instead, for example one that was built for a GPU.
 package llamacpp
 
 import (
@@ -35,28 +37,28 @@ var (
 // Config describes the processes. BaseGGUF is required, and Python or Binary.
 type Config struct {
 	Python string // interpreter that has xllamacpp
-	// Binary is a llama-server to start instead; empty: xllamacpp's.
+	// Binary is a llama-server to start. Empty: xllamacpp's.
 	Binary   string
-	Args     []string // further arguments of Binary, for example "-ngl", "99"
+	Args     []string // additional arguments of Binary, for example "-ngl", "99"
 	BaseGGUF string   // base model, see [EnsureBaseGGUF]
-	Alias    string   // policies are named <Alias>-v000012; empty: "policy"
+	Alias    string   // prefix of policy names such as <Alias>-v000012; empty: "policy"
 
 	// TemplateArgs are arguments of the chat template in the model's file, for
 	// example enable_thinking. Nil: none.
 	TemplateArgs map[string]any
 
-	ContextPerSlot int // tokens of one conversation; 0: what the model was trained with
-	Slots          int // requests computed at once; 0: 16. One per concurrent episode is best
-	Threads        int // of generation; 0: 1, as more only spin on small models
+	ContextPerSlot int // tokens of one conversation; 0: the context that the model was trained with
+	Slots          int // requests in computation; 0: 16; best: one per concurrent episode
+	Threads        int // of generation; 0: 1, because small models gain nothing from more
 	BatchThreads   int // of prompts; 0: 1
-	// ExactLogprobs computes attention in float32 without flash attention:
-	// log-probs equal torch's to 1e-5 instead of 1e-2.
+	// ExactLogprobs computes attention in float32 without flash attention. Log-probs
+	// then differ from torch's by about 1e-5 instead of 1e-2.
 	ExactLogprobs bool
 
 	StartTimeout   time.Duration // until a process is ready and checked; 0: 2 minutes
 	RequestTimeout time.Duration // of one request, without waiting for a slot; 0: 5 minutes
 	HealthInterval time.Duration // between two health checks of a process; 0: 10 seconds
-	Grace          time.Duration // how long a process may take to end; 0: 3 seconds
+	Grace          time.Duration // for a process to end before it is killed; 0: 3 seconds
 
 	// Restarts is how often the process of one version may be replaced within
 	// RestartWindow before the version is given up; 0: 3 in 10 minutes.
@@ -65,21 +67,20 @@ type Config struct {
 	// RestartPause is the time before the second restart within
 	// RestartWindow; it doubles with each further one. 0: 1 second.
 	RestartPause time.Duration
-	// OnRestart, if not nil, is called when a version has a new process that
-	// answered the check as the first one did. It must not call Retire or
-	// Close.
+	// OnRestart, if not nil, is called when a version has a new process that passed
+	// the check. It must not call Retire or Close.
 	OnRestart func(sampler.Policy)
 
 	Log zerolog.Logger // the zero value is silent
 }
 
 func (c Config) withDefaults() Config {
-	def := func(v *int, d int) {
+	setInt := func(v *int, d int) {
 		if *v == 0 {
 			*v = d
 		}
 	}
-	after := func(v *time.Duration, d time.Duration) {
+	setDuration := func(v *time.Duration, d time.Duration) {
 		if *v == 0 {
 			*v = d
 		}
@@ -87,16 +88,16 @@ func (c Config) withDefaults() Config {
 	if c.Alias == "" {
 		c.Alias = "policy"
 	}
-	def(&c.Slots, 16)
-	def(&c.Threads, 1)
-	def(&c.BatchThreads, 1)
-	def(&c.Restarts, 3)
-	after(&c.StartTimeout, 2*time.Minute)
-	after(&c.RequestTimeout, 5*time.Minute)
-	after(&c.HealthInterval, 10*time.Second)
-	after(&c.Grace, 3*time.Second)
-	after(&c.RestartWindow, 10*time.Minute)
-	after(&c.RestartPause, time.Second)
+	setInt(&c.Slots, 16)
+	setInt(&c.Threads, 1)
+	setInt(&c.BatchThreads, 1)
+	setInt(&c.Restarts, 3)
+	setDuration(&c.StartTimeout, 2*time.Minute)
+	setDuration(&c.RequestTimeout, 5*time.Minute)
+	setDuration(&c.HealthInterval, 10*time.Second)
+	setDuration(&c.Grace, 3*time.Second)
+	setDuration(&c.RestartWindow, 10*time.Minute)
+	setDuration(&c.RestartPause, time.Second)
 	return c
 }
 
@@ -106,9 +107,9 @@ func (c Config) check() error {
 		return fmt.Errorf("slots %d, threads %d, batch threads %d, restarts %d and context %d must be positive",
 			c.Slots, c.Threads, c.BatchThreads, c.Restarts, c.ContextPerSlot)
 	case c.Python == "" && c.Binary == "" || c.BaseGGUF == "":
-		return errors.New("a base model and a Python interpreter or a llama-server are needed")
+		return errors.New("a base model and a Python interpreter or a llama-server are required")
 	case c.Binary == "" && len(c.Args) > 0:
-		return errors.New("arguments without a llama-server of one's own\n  hint: name it in sampler.llamacpp.binary")
+		return errors.New("arguments without a llama-server binary\n  hint: set sampler.llamacpp.binary")
 	}
 	return nil
 }
@@ -123,14 +124,14 @@ type Backend struct {
 	cancel context.CancelCauseFunc
 	caps   sampler.Capabilities // as probed from the first process
 
-	publishing *admission.Queue // its one place is taken while a version is published
+	publishing *admission.Queue // has one place: one Publish at a time
 	counters   counters
 
-	mu       sync.Mutex
-	closed   bool
-	base     *version         // started by Open, also while version 0 is not published
-	versions map[int]*version // published and not retired
-	all      sync.WaitGroup   // supervisors
+	mu          sync.Mutex
+	closed      bool
+	base        *version         // started by Open; version 0 may be unpublished
+	versions    map[int]*version // published and not retired
+	supervisors sync.WaitGroup
 }
 
 var errClosed = errors.New("the backend is closed")
@@ -163,7 +164,7 @@ func open(ctx context.Context, cfg Config, start func(context.Context, launch) (
 		b.cfg.ContextPerSlot = b.model.Context
 	}
 	b.alive, b.cancel = context.WithCancelCause(context.Background())
-	if b.base, err = b.begin(ctx, b.policy(0), ""); err != nil {
+	if b.base, err = b.startVersion(ctx, b.policy(0), ""); err != nil {
 		return nil, errors.Join(fmt.Errorf("serve %s: %w", cfg.BaseGGUF, err), b.Close())
 	}
 	return b, nil
@@ -173,12 +174,12 @@ func (b *Backend) policy(version int) sampler.Policy {
 	return sampler.Policy{Version: version, Name: fmt.Sprintf("%s-v%06d", b.cfg.Alias, version)}
 }
 
-// Capabilities are those of the process that Open started. All other processes
-// must have the same.
+// Capabilities returns those of the process that Open started. All processes must
+// have the same.
 func (b *Backend) Capabilities(context.Context) (sampler.Capabilities, error) { return b.caps, nil }
 
-// Publish starts a process for the adapter's GGUF file, checks it and makes
-// the version usable. Version 0 is the base model whatever the adapter says.
+// Publish starts a process for the adapter's GGUF file, checks it and makes the
+// version usable. Version 0 is always the base model.
 func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Policy, error) {
 	p := b.policy(a.Version)
 	if err := b.publish(ctx, p, a); err != nil {
@@ -188,11 +189,11 @@ func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Polic
 }
 
 func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapter) error {
-	alone, err := b.publishing.Acquire(ctx, admission.Request{})
+	turn, err := b.publishing.Acquire(ctx, admission.Request{})
 	if err != nil {
 		return err
 	}
-	defer alone.Release()
+	defer turn.Release()
 	file, err := b.adapterFile(a)
 	if err != nil {
 		return err
@@ -201,7 +202,7 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 		return err
 	}
 	started := time.Now()
-	v, err := b.begin(ctx, p, file)
+	v, err := b.startVersion(ctx, p, file)
 	if err != nil {
 		return err
 	}
@@ -218,13 +219,13 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 	return nil
 }
 
-// adapterFile is the checked adapter of a version, empty for the base.
+// adapterFile returns the checked adapter of a version, empty for the base model.
 func (b *Backend) adapterFile(a sampler.Adapter) (string, error) {
 	switch {
 	case a.Version == 0:
 		return "", nil
 	case a.Version < 0:
-		return "", errors.New("versions are not negative")
+		return "", fmt.Errorf("version %d is negative", a.Version)
 	case a.GGUF == "":
 		return "", errors.New("the adapter has no GGUF file\n  hint: the trainer must write adapters as GGUF")
 	}
@@ -235,8 +236,8 @@ func (b *Backend) adapterFile(a sampler.Adapter) (string, error) {
 	return file, checkAdapter(file, b.model)
 }
 
-// published says whether p is served already. It uses the process of Open for
-// version 0.
+// published says whether p is already served. Version 0 uses the process that Open
+// started.
 func (b *Backend) published(p sampler.Policy, file string) (bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -254,14 +255,14 @@ func (b *Backend) published(p sampler.Policy, file string) (bool, error) {
 		return false, nil
 	}
 	if v.adapter != file {
-		return false, fmt.Errorf("it is served from %s already, not from %s", v.adapter, file)
+		return false, fmt.Errorf("it is already served from %s, not from %s", v.adapter, file)
 	}
 	b.versions[p.Version] = v
 	return true, nil
 }
 
-// Retire refuses new requests for p, waits for the last one and stops the
-// process. If ctx ends before, the process is stopped later.
+// Retire refuses new requests for p, waits for those in flight and stops the
+// process. If ctx ends first, the process is stopped later.
 func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 	b.mu.Lock()
 	v := b.versions[p.Version]
@@ -287,6 +288,6 @@ func (b *Backend) Close() error {
 	b.closed = true
 	b.mu.Unlock()
 	b.cancel(errClosed)
-	b.all.Wait()
+	b.supervisors.Wait()
 	return nil
 }

@@ -9,14 +9,16 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// BenchmarkLogprobs reports the largest difference of a log-prob from torch's,
-// over the base and an adapter, with exact attention and with llama.cpp's own.
+// BenchmarkLogprobs reports the largest difference between the log-probs of
+// llama-server and torch, for the base model and an adapter, with exact attention
+// and with llama.cpp's default.
 func BenchmarkLogprobs(b *testing.B) {
 	r := newReal(b)
-	r.oracle = r.startOracle(b)
-	versions := []sampler.Adapter{{Score: r.oracle.score("")}, r.oracle.adapter(b, 1)}
+	r.startOracle(b)
+	versions := []sampler.Adapter{{Score: r.oracle.Score("")}, r.adapter(b, 1)}
 	for _, exact := range []bool{true, false} {
 		b.Run("exact="+strconv.FormatBool(exact), func(b *testing.B) {
 			cfg := r.config()
@@ -33,7 +35,8 @@ func BenchmarkLogprobs(b *testing.B) {
 	}
 }
 
-// difference is the largest one between 32 completions' log-probs and a's.
+// difference returns the largest difference between the log-probs of 32 completions
+// and the trainer's.
 func difference(b *testing.B, backend *Backend, a sampler.Adapter) (worst float64) {
 	p, err := backend.Publish(b.Context(), a)
 	if err != nil {
@@ -54,7 +57,7 @@ func difference(b *testing.B, backend *Backend, a sampler.Adapter) (worst float6
 		if err != nil {
 			b.Fatal(err)
 		}
-		worst = math.Max(worst, maxDiff(c.Logprobs, want[len(requests[i].Prompt)-1:]))
+		worst = math.Max(worst, samplertest.MaxDiff(c.Logprobs, want[len(requests[i].Prompt)-1:]))
 	}
 	return worst
 }

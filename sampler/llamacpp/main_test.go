@@ -9,8 +9,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// parentEnv makes the test binary a program that opens a backend and waits to
-// be killed.
+// parentEnv turns the test binary into a program that opens a backend and runs until
+// it is killed.
 const parentEnv = "EMPO2_TEST_PARENT"
 
 func TestMain(m *testing.M) {
@@ -32,7 +32,7 @@ func parent(gguf string) {
 	select {}
 }
 
-// pid is the version's process.
+// pid returns the process id of a version.
 func pid(v *version) int {
 	v.mu.Lock()
 	defer v.mu.Unlock()

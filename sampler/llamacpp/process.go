@@ -19,20 +19,20 @@ var serveScript string
 // A server is one llama-server process.
 type server interface {
 	endpoint() endpoint
-	exited() <-chan struct{} // closed when it has ended for whatever reason
-	err() error              // why it has ended
-	kill()                   // at once
-	stop()                   // in order; returns when it is gone
+	exited() <-chan struct{} // closed when the process has ended
+	err() error              // why the process has ended
+	kill()                   // kills the process
+	stop()                   // asks the process to end, and waits for it
 }
 
 // An endpoint says how to reach a server.
 type endpoint struct {
 	Address string `json:"address"` // http://127.0.0.1:PORT
-	Version string `json:"version"` // as it says itself
+	Version string `json:"version"` // as the server reports it
 	Key     string `json:"-"`
 }
 
-// A launch says what to start. Its JSON is serve.py's argument.
+// A launch describes a process to start. Its JSON is the argument of serve.py.
 type launch struct {
 	Model        string   `json:"model"`
 	Alias        string   `json:"alias"`
@@ -45,20 +45,20 @@ type launch struct {
 	Exact        bool     `json:"exact"`
 
 	python  string
-	binary  string        // instead of Python and serve.py
+	binary  string        // replaces Python and serve.py; may be empty
 	args    []string      // of the binary
 	timeout time.Duration // until it is ready
 	grace   time.Duration
 	log     zerolog.Logger
 }
 
-// A child is a server that runs as a process of ours.
+// A child is a server in a child process.
 type child struct {
 	*process.Process
 	at endpoint
 }
 
-// startProcess returns when the model is loaded.
+// startProcess starts a process and waits until the model is loaded.
 func startProcess(ctx context.Context, l launch) (server, error) {
 	p := &child{at: endpoint{Key: rand.Text()}}
 	c, err := p.command(l)
@@ -72,10 +72,11 @@ func startProcess(ctx context.Context, l launch) (server, error) {
 	return p, nil
 }
 
-// command is serve.py's, which ends when its stdin does, or the binary's.
+// command returns the command for the binary or for serve.py, which ends when its
+// stdin is closed.
 func (p *child) command(l launch) (process.Command, error) {
 	c := process.Command{
-		Name: "llama-server", Dir: filepath.Dir(l.Model), Secrets: []string{p.at.Key}, Grace: l.grace, Hints: hints,
+		Name: "llama-server", Dir: filepath.Dir(l.Model), Secrets: []string{p.at.Key}, Grace: l.grace, Hints: exitHints,
 		Log:          l.log,
 		Env:          []string{"OMP_WAIT_POLICY=passive", "GOMP_SPINCOUNT=0"}, // idle threads sleep instead of spinning
 		StartTimeout: l.timeout,
@@ -88,7 +89,7 @@ func (p *child) command(l launch) (process.Command, error) {
 		return c, err
 	}
 	argument, err := json.Marshal(l)
-	// Isolated: neither the working directory nor PYTHONPATH shadows a module.
+	// -I: modules in the working directory or PYTHONPATH are ignored.
 	c.Args, c.Ready, c.Stdin = []string{l.python, "-I", "-c", serveScript, string(argument)}, p.readReady, true
 	c.Env = append(c.Env, "EMPO2_SERVER_KEY="+p.at.Key)
 	return c, err

@@ -24,22 +24,22 @@ import (
 // TestReal needs a real llama-server: Python with the trainer's packages.
 func TestReal(t *testing.T) {
 	r := newReal(t)
-	r.oracle = r.startOracle(t)
+	r.startOracle(t)
 	for _, test := range []struct {
 		name string
 		f    func(*testing.T, *real)
 	}{
 		{"conformance", testConformance},
-		{"log-probs are torch's", testLogprobs},
+		{"log-probs equal torch's", testLogprobs},
 		{"a prefix is reused", testPrefix},
-		{"servers are killed in flight", testKilled},
+		{"killed servers are replaced", testKilled},
 		{"a hung server is replaced", testHung},
 		{"versions are swapped under load", testSwap},
-		{"a process ends with us", testProcessEnds},
-		{"start errors have hints", testStartErrors},
+		{"processes end with the backend and with the parent", testProcessEnds},
+		{"start errors have exitHints", testStartErrors},
 		{"a model is converted once", testConverted},
-		{"a binary of one's own", testBinary},
-		{"templates are the server's", testTemplates},
+		{"a llama-server binary", testBinary},
+		{"templates render like the server", testTemplates},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.f(t, r) })
 	}
@@ -50,7 +50,7 @@ func testConformance(t *testing.T, r *real) {
 		b := r.open(t, r.config())
 		return samplertest.Fixture{
 			Backend: b, Tokenizer: b, Control: b, Tolerance: 1e-4, Prompt: "You are at a door.",
-			Adapter: func(t *testing.T, version int) sampler.Adapter { return r.oracle.adapter(t, version) },
+			Adapter: func(t *testing.T, version int) sampler.Adapter { return r.adapter(t, version) },
 		}
 	})
 }
@@ -82,14 +82,7 @@ func sample(t testing.TB, b *Backend, p sampler.Policy, r sampler.Request) sampl
 	return c
 }
 
-func maxDiff(a, b []float32) (d float64) {
-	for i := range a {
-		d = math.Max(d, math.Abs(float64(a[i])-float64(b[i])))
-	}
-	return d
-}
-
-// Many requests at once get what each gets alone, and log-probs are torch's.
+// testLogprobs sends concurrent requests and compares their log-probs with torch.
 func testLogprobs(t *testing.T, r *real) {
 	b := r.open(t, r.config())
 	p := r.publish(t, b, sampler.Adapter{})
@@ -109,11 +102,11 @@ func testLogprobs(t *testing.T, r *real) {
 	}
 	worst, sampled := 0.0, 0
 	for i, c := range answers {
-		want, err := r.oracle.score("")(t.Context(), slices.Concat(requests[i].Prompt, c.IDs))
+		want, err := r.oracle.Score("")(t.Context(), slices.Concat(requests[i].Prompt, c.IDs))
 		if err != nil {
 			t.Fatal(err)
 		}
-		worst = math.Max(worst, maxDiff(c.Logprobs, want[len(requests[i].Prompt)-1:]))
+		worst = math.Max(worst, samplertest.MaxDiff(c.Logprobs, want[len(requests[i].Prompt)-1:]))
 		sampled += len(c.IDs)
 	}
 	t.Logf("%d tokens, largest difference %.2g", sampled, worst)
@@ -122,12 +115,12 @@ func testLogprobs(t *testing.T, r *real) {
 	}
 }
 
-// A conversation that grows finds its prefix in its slot, and says the same as
-// one that is computed anew.
+// testPrefix extends conversations turn by turn. Their prefix must come from the
+// cache of the slot, and the answers must equal those without a cache.
 func testPrefix(t *testing.T, r *real) {
-	forgetful := r.config()
-	forgetful.Slots = 1
-	b, fresh := r.open(t, r.config()), r.open(t, forgetful)
+	oneSlot := r.config()
+	oneSlot.Slots = 1
+	b, fresh := r.open(t, r.config()), r.open(t, oneSlot)
 	p, q := r.publish(t, b, sampler.Adapter{}), r.publish(t, fresh, sampler.Adapter{})
 	const sessions, turns = 4, 5
 	var prompts [sessions][]int32
@@ -144,9 +137,9 @@ func testPrefix(t *testing.T, r *real) {
 				t.Errorf("turn %d of session %d computed its whole prompt", turn, s)
 			}
 			request.Session = ""
-			anew := sample(t, fresh, q, request)
-			if !slices.Equal(cached.IDs, anew.IDs) || maxDiff(cached.Logprobs, anew.Logprobs) > 1e-5 {
-				t.Errorf("cached %v %v, computed anew %v %v", cached.IDs, cached.Logprobs, anew.IDs, anew.Logprobs)
+			recomputed := sample(t, fresh, q, request)
+			if !slices.Equal(cached.IDs, recomputed.IDs) || samplertest.MaxDiff(cached.Logprobs, recomputed.Logprobs) > 1e-5 {
+				t.Errorf("cached %v %v, computed again %v %v", cached.IDs, cached.Logprobs, recomputed.IDs, recomputed.Logprobs)
 			}
 			prompts[s] = append(prompts[s], cached.IDs...)
 		}
@@ -157,9 +150,17 @@ func testPrefix(t *testing.T, r *real) {
 	}
 }
 
-// load samples until stop is closed.
-func load(t *testing.T, b *Backend, group *errgroup.Group, stop <-chan struct{}, p sampler.Policy, r sampler.Request, n int) {
-	for i := range n {
+// A load is a sequence of requests from several clients.
+type load struct {
+	backend *Backend
+	policy  sampler.Policy
+	request sampler.Request
+	clients int
+}
+
+// start sends requests until stop is closed.
+func (l load) start(t *testing.T, group *errgroup.Group, stop <-chan struct{}) {
+	for i := range l.clients {
 		group.Go(func() error {
 			for k := 0; ; k++ {
 				select {
@@ -167,9 +168,9 @@ func load(t *testing.T, b *Backend, group *errgroup.Group, stop <-chan struct{},
 					return nil
 				default:
 				}
-				r := r
+				r := l.request
 				r.Seed, r.Session = uint64(1000*i+k), strconv.Itoa(i)
-				if _, err := b.Sample(t.Context(), p, r); err != nil {
+				if _, err := l.backend.Sample(t.Context(), l.policy, r); err != nil {
 					return err
 				}
 			}
@@ -185,7 +186,8 @@ func testKilled(t *testing.T, r *real) {
 	p := r.publish(t, b, sampler.Adapter{})
 	var group errgroup.Group
 	stop := make(chan struct{})
-	load(t, b, &group, stop, p, sampler.Request{Prompt: tokens(t, b, "The door"), MaxTokens: 60, Temperature: 1}, 8)
+	request := sampler.Request{Prompt: tokens(t, b, "The door"), MaxTokens: 60, Temperature: 1}
+	load{b, p, request, 8}.start(t, &group, stop)
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
 		syscall.Kill(pid(b.base), sig)
 		if got := <-restarted; got != p {
@@ -194,7 +196,7 @@ func testKilled(t *testing.T, r *real) {
 	}
 	close(stop)
 	if err := group.Wait(); err != nil {
-		t.Errorf("a request did not survive: %v", err)
+		t.Errorf("a request failed: %v", err)
 	}
 	if s := b.Stats(); s.Restarts != 2 || s.Retries == 0 {
 		t.Errorf("%+v", s)
@@ -215,8 +217,7 @@ func testHung(t *testing.T, r *real) {
 	}
 }
 
-// hang stops every thread of a process, and waits until none runs any more
-// where that can be seen.
+// hang stops all threads of a process. With /proc it waits until none runs.
 func hang(t *testing.T, pid int) {
 	t.Helper()
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
@@ -224,7 +225,7 @@ func hang(t *testing.T, pid int) {
 	}
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for unstopped(pid) {
+	for anyThreadRuns(pid) {
 		select {
 		case <-tick.C:
 		case <-t.Context().Done():
@@ -233,8 +234,8 @@ func hang(t *testing.T, pid int) {
 	}
 }
 
-// unstopped reports whether a thread is in another state than stopped (Linux).
-func unstopped(pid int) bool {
+// anyThreadRuns says whether a thread has another state than stopped (Linux).
+func anyThreadRuns(pid int) bool {
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
 	if err != nil {
 		return false
@@ -248,12 +249,12 @@ func unstopped(pid int) bool {
 	return false
 }
 
-// While requests run, version after version is published and the one before
-// is retired. Each request gets its own version or none.
+// testSwap publishes versions and retires the previous ones while requests are in
+// flight. Every request must be answered by its own version.
 func testSwap(t *testing.T, r *real) {
 	var adapters []sampler.Adapter
 	for version := 1; version <= 3; version++ {
-		adapters = append(adapters, r.oracle.adapter(t, version))
+		adapters = append(adapters, r.adapter(t, version))
 	}
 	b := r.open(t, r.config())
 	policy := r.publish(t, b, sampler.Adapter{})
@@ -261,7 +262,7 @@ func testSwap(t *testing.T, r *real) {
 	for _, a := range adapters {
 		var group errgroup.Group
 		stop := make(chan struct{})
-		load(t, b, &group, stop, policy, request, 6)
+		load{b, policy, request, 6}.start(t, &group, stop)
 		next := r.publish(t, b, a)
 		close(stop)
 		if err := b.Retire(t.Context(), policy); err != nil {
@@ -276,7 +277,7 @@ func testSwap(t *testing.T, r *real) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := maxDiff(c.Logprobs, want[len(request.Prompt)-1:]); d > 1e-4 {
+		if d := samplertest.MaxDiff(c.Logprobs, want[len(request.Prompt)-1:]); d > 1e-4 {
 			t.Errorf("version %d differs from torch by %g", a.Version, d)
 		}
 	}
@@ -310,12 +311,12 @@ func testProcessEnds(t *testing.T, r *real) {
 	parent.Process.Kill()
 	io.Copy(io.Discard, out)
 	parent.Wait()
-	for running(child) { // until the test binary's own time limit
-		time.Sleep(time.Millisecond) // another process's end can only be polled
+	for running(child) { // the test binary has a time limit
+		time.Sleep(time.Millisecond) // the end of another process can only be polled
 	}
 }
 
-// running is false also for a zombie, whom another process waits for.
+// running says whether a process runs. It is false for a zombie.
 func running(pid int) bool {
 	if syscall.Kill(pid, 0) != nil {
 		return false

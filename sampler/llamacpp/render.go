@@ -14,8 +14,8 @@ var (
 	_ chat.SpecialTokenizer = (*Backend)(nil)
 )
 
-// TokenizeSpecial encodes a template's text, in which control tokens are
-// written as text and become their ids. Any process may answer.
+// TokenizeSpecial encodes a rendered template. Control tokens in the text become
+// their ids.
 func (b *Backend) TokenizeSpecial(ctx context.Context, text string) ([]int32, error) {
 	if text == "" {
 		return nil, nil
@@ -27,22 +27,22 @@ func (b *Backend) TokenizeSpecial(ctx context.Context, text string) ([]int32, er
 	return ids, nil
 }
 
-// Render applies the chat template of the model's file. The last message must
-// be the user's, because the server leaves a last message of the assistant
-// open. The server removes a beginning-of-text token that its tokenizer would
-// add; Render puts it back.
+// Render applies the chat template of the model's file. The last message must be the
+// user's, because the server does not close a last message of the assistant. The
+// server removes a beginning-of-text token that its tokenizer would add. Render adds
+// it again.
 func (b *Backend) Render(ctx context.Context, messages []chat.Message, generation bool) (string, error) {
 	if len(messages) == 0 || messages[len(messages)-1].Role != chat.RoleUser {
 		return "", fmt.Errorf("render %d messages: the last one must be the user's", len(messages))
 	}
-	v, err := b.any()
+	v, err := b.anyVersion()
 	if err != nil {
 		return "", fmt.Errorf("render %d messages: %w", len(messages), err)
 	}
 	defer v.gate.Leave()
 	var text string
 	err = v.do(ctx, func(ctx context.Context, r *replica) error {
-		return v.limited(ctx, r, func(ctx context.Context) (err error) {
+		return v.withDeadline(ctx, r, func(ctx context.Context) (err error) {
 			text, err = r.client.render(ctx, messages, generation, b.cfg.TemplateArgs)
 			return err
 		})
@@ -56,8 +56,8 @@ func (b *Backend) Render(ctx context.Context, messages []chat.Message, generatio
 	return text, nil
 }
 
-// render asks the server for a rendering and adds the beginning-of-text token,
-// if there is one.
+// render requests a rendering and adds the beginning-of-text token, if there is
+// one.
 func (c *client) render(
 	ctx context.Context, messages []chat.Message, generation bool, args map[string]any,
 ) (string, error) {
@@ -79,16 +79,16 @@ func (c *client) render(
 	if err := c.call(ctx, "/apply-template", body, &answer); err != nil {
 		return "", err
 	}
-	bos, err := c.added(ctx)
+	bos, err := c.beginningOfText(ctx)
 	if strings.HasPrefix(answer.Prompt, bos) {
 		bos = ""
 	}
 	return bos + answer.Prompt, err
 }
 
-// added is the text of the token that the tokenizer puts before every text;
-// empty: none.
-func (c *client) added(ctx context.Context) (string, error) {
+// beginningOfText returns the text of the token that the tokenizer adds before
+// every text; empty: none.
+func (c *client) beginningOfText(ctx context.Context) (string, error) {
 	tokenized := struct {
 		Tokens []int32 `json:"tokens"`
 	}{}

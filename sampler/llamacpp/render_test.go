@@ -15,11 +15,11 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
-// rendering makes every fake answer /apply-template with prompt, or refuse it
-// if prompt is empty, and keeps what was asked. With bos its tokenizer adds
-// the token in front of every text.
-func rendering(f *fakes, prompt string, bos bool) *string {
-	asked := new(string)
+// fakeRendering makes every fake server answer /apply-template with prompt, or with
+// an error if prompt is empty. It returns the last body of such a request. With bos
+// the tokenizer adds a beginning-of-text token.
+func fakeRendering(f *fakes, prompt string, bos bool) *string {
+	sent := new(string)
 	f.prepare = func(_ int, s *fakeserver.Llama) error {
 		next := s.Config.Handler
 		s.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -28,96 +28,97 @@ func rendering(f *fakes, prompt string, bos bool) *string {
 			answer := func(status int, v any) { w.WriteHeader(status); _ = json.NewEncoder(w).Encode(v) }
 			switch {
 			case r.URL.Path == "/apply-template" && prompt == "":
-				answer(http.StatusInternalServerError,
-					map[string]any{"error": map[string]any{"type": "server_error", "message": "System role not supported"}})
+				refusal := map[string]any{"type": "server_error", "message": "System role not supported"}
+				answer(http.StatusInternalServerError, map[string]any{"error": refusal})
 			case r.URL.Path == "/apply-template":
-				*asked = string(body)
+				*sent = string(body)
 				answer(http.StatusOK, map[string]string{"prompt": prompt})
 			case bos && r.URL.Path == "/tokenize" && strings.Contains(string(body), `"add_special":true`):
 				answer(http.StatusOK, map[string]any{"tokens": []int32{samplertest.EndOfText}})
 			case bos && r.URL.Path == "/props":
 				props := httptest.NewRecorder()
 				next.ServeHTTP(props, r)
-				_, _ = io.WriteString(w, strings.Replace(props.Body.String(), `"bos_token":""`, `"bos_token":"<|endoftext|>"`, 1))
+				const without, with = `"bos_token":""`, `"bos_token":"<|endoftext|>"`
+				_, _ = io.WriteString(w, strings.Replace(props.Body.String(), without, with, 1))
 			default:
 				next.ServeHTTP(w, r)
 			}
 		})
 		return nil
 	}
-	return asked
+	return sent
 }
 
-func said(role, text string) chat.Message {
+func message(role, text string) chat.Message {
 	return chat.Message{Role: role, Spans: []chat.Span{{Kind: chat.StateSpan, Text: text}}}
 }
 
 func TestConversationsAreRenderedByTheServer(t *testing.T) {
 	f := newFakes()
-	asked := rendering(f, "<|im_start|>…", false)
+	sent := fakeRendering(f, "<|im_start|>…", false)
 	b, _ := f.serve(t, Config{})
-	talk := []chat.Message{said(chat.RoleSystem, " s\n"), said(chat.RoleUser, "ü")}
-	got, err := b.Render(t.Context(), talk, true)
+	messages := []chat.Message{message(chat.RoleSystem, " s\n"), message(chat.RoleUser, "ü")}
+	got, err := b.Render(t.Context(), messages, true)
 	if err != nil || got != "<|im_start|>…" {
 		t.Fatalf("%q, %v", got, err)
 	}
 	want := `{"messages":[{"role":"system","content":" s\n"},{"role":"user","content":"ü"}],"add_generation_prompt":true}`
-	if diff := cmp.Diff(want, *asked); diff != "" {
+	if diff := cmp.Diff(want, *sent); diff != "" {
 		t.Error(diff)
 	}
 	b.cfg.TemplateArgs = map[string]any{"enable_thinking": false}
-	if _, err := b.Render(t.Context(), talk, true); err != nil ||
-		!strings.Contains(*asked, `"chat_template_kwargs":{"enable_thinking":false}`) {
-		t.Errorf("%v, asked %s", err, *asked)
+	if _, err := b.Render(t.Context(), messages, true); err != nil ||
+		!strings.Contains(*sent, `"chat_template_kwargs":{"enable_thinking":false}`) {
+		t.Errorf("%v, sent %s", err, *sent)
 	}
-	if _, err := b.Render(t.Context(), talk, false); err != nil ||
-		!strings.Contains(*asked, `"add_generation_prompt":false`) {
-		t.Errorf("%v, asked %s", err, *asked)
+	if _, err := b.Render(t.Context(), messages, false); err != nil ||
+		!strings.Contains(*sent, `"add_generation_prompt":false`) {
+		t.Errorf("%v, sent %s", err, *sent)
 	}
 }
 
 func TestTemplateArgumentsReachTheServer(t *testing.T) {
 	f := newFakes()
-	asked := rendering(f, "<|im_start|>…", false)
+	sent := fakeRendering(f, "<|im_start|>…", false)
 	b, _ := f.serve(t, Config{TemplateArgs: map[string]any{"enable_thinking": false}})
-	if _, err := b.Render(t.Context(), []chat.Message{said(chat.RoleUser, "x")}, true); err != nil {
+	if _, err := b.Render(t.Context(), []chat.Message{message(chat.RoleUser, "x")}, true); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.HasSuffix(*asked, `"chat_template_kwargs":{"enable_thinking":false}}`) {
-		t.Error(*asked)
+	if !strings.HasSuffix(*sent, `"chat_template_kwargs":{"enable_thinking":false}}`) {
+		t.Error(*sent)
 	}
 }
 
-// The server takes out what its tokenizer would add; rows are made of ids, to
-// which nothing is added.
-func TestTheBeginningOfTextIsPutBack(t *testing.T) {
+// The server removes the token that its tokenizer would add. Rows need it, because
+// the backend sends ids.
+func TestTheBeginningOfTextIsAdded(t *testing.T) {
 	for _, prompt := range []string{"<|im_start|>…", "<|endoftext|><|im_start|>…"} {
 		f := newFakes()
-		rendering(f, prompt, true)
+		fakeRendering(f, prompt, true)
 		b, _ := f.serve(t, Config{})
-		if got, err := b.Render(t.Context(), []chat.Message{said(chat.RoleUser, "x")}, true); err != nil ||
+		if got, err := b.Render(t.Context(), []chat.Message{message(chat.RoleUser, "x")}, true); err != nil ||
 			got != "<|endoftext|><|im_start|>…" {
 			t.Errorf("%q became %q, %v", prompt, got, err)
 		}
 	}
 }
 
-func TestRefusedConversationsSaySo(t *testing.T) {
+func TestRefusedConversationsAreErrors(t *testing.T) {
 	f := newFakes()
-	rendering(f, "", false)
+	fakeRendering(f, "", false)
 	b, _ := f.serve(t, Config{})
-	refused := func(want string, talk ...chat.Message) {
+	refused := func(want string, messages ...chat.Message) {
 		t.Helper()
-		if _, err := b.Render(t.Context(), talk, true); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := b.Render(t.Context(), messages, true); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
 	refused("render 1 messages: "+chat.ErrRefused.Error()+": POST /apply-template: the server answers 500 Internal "+
-		"Server Error: System role not supported", said(chat.RoleUser, "x"))
-	refused("the last one must be the user's", said(chat.RoleUser, "x"), said(chat.RoleAssistant, "y"))
+		"Server Error: System role not supported", message(chat.RoleUser, "x"))
+	refused("the last one must be the user's", message(chat.RoleUser, "x"), message(chat.RoleAssistant, "y"))
 	refused("the last one must be the user's")
 	b.Close()
-	refused("the backend is closed", said(chat.RoleUser, "x"))
+	refused("the backend is closed", message(chat.RoleUser, "x"))
 }
 
 func TestControlTokensOfTemplatesBecomeIDs(t *testing.T) {

@@ -17,14 +17,14 @@ import (
 type replica struct {
 	server
 	client *client
-	// slots are the places of the server, each of which keeps the keys and
-	// values of the last conversation that it served.
+	// slots are the places of the server. Each has the keys and values of its last
+	// conversation in its cache.
 	slots    *admission.Queue
 	answered atomic.Int64 // completions
 }
 
-// newSlots makes a queue for n slots. Every request names its slot, so that
-// the server never chooses one.
+// newSlots returns a queue for n slots. Every request names its slot, so the server
+// does not choose one.
 func newSlots(n int) *admission.Queue {
 	return admission.New(admission.Config{Limits: slices.Repeat([]int{1}, n)})
 }
@@ -52,7 +52,7 @@ func (v *version) replica(ctx context.Context) (*replica, error) {
 	l := launch{
 		Model: cfg.BaseGGUF, Alias: v.policy.Name, Adapters: []string{},
 		Slots: cfg.Slots, Context: cfg.Slots * cfg.ContextPerSlot, Threads: cfg.Threads, BatchThreads: cfg.BatchThreads,
-		// An idle connection holds a thread of the server.
+		// Each connection needs a thread of the server, also while it is idle.
 		HTTPThreads: 2*cfg.Slots + 8, Exact: cfg.ExactLogprobs,
 		python: cfg.Python, binary: cfg.Binary, args: cfg.Args, grace: cfg.Grace, timeout: cfg.StartTimeout, log: v.log,
 	}
@@ -76,7 +76,8 @@ func (v *version) replica(ctx context.Context) (*replica, error) {
 	return r, nil
 }
 
-// check compares what the process says of itself with what was asked for.
+// check compares the settings, adapters and answers of the process with the
+// version's.
 func (v *version) check(ctx context.Context, r *replica) error {
 	caps, alias, err := probeCapabilities(ctx, r)
 	if err != nil {
@@ -90,7 +91,7 @@ func (v *version) check(ctx context.Context, r *replica) error {
 	}
 	switch {
 	case v.b.caps.Server == "":
-		v.b.caps = caps // the first process; Open has not returned
+		v.b.caps = caps // the first process, during Open
 	case !reflect.DeepEqual(v.b.caps, caps):
 		return fmt.Errorf("it differs from the first one: %+v, was %+v", caps, v.b.caps)
 	}
@@ -102,11 +103,11 @@ func (v *version) check(ctx context.Context, r *replica) error {
 		v.first = p
 		return nil
 	}
-	return p.like(v.first, v.b.cfg.ExactLogprobs)
+	return p.compare(v.first, v.b.cfg.ExactLogprobs)
 }
 
-// checkAdapters returns an error unless the base has no adapter and every other
-// version has one at scale 1.
+// checkAdapters checks that the process has no adapter for the base model, and one
+// at scale 1 for every other version.
 func (v *version) checkAdapters(ctx context.Context, r *replica) error {
 	var adapters []struct {
 		ID    int     `json:"id"`
@@ -156,16 +157,17 @@ func probeCapabilities(ctx context.Context, r *replica) (c sampler.Capabilities,
 		AdapterFormat: "gguf", Replicas: 1,
 		ContextLength: props.Settings.Context, Parallel: props.Slots, VocabSize: models.Data[0].Meta.Vocab,
 		Hints: map[string]string{
-			"adapter_format":         "llama-server loads GGUF adapters: the trainer must write them as GGUF",
-			"context_length":         "raise sampler.max_model_len",
-			sampler.HintStaleCache:   "empo2 starts it with --cache-ram 0: remove flags of the cache from sampler.llamacpp.args",
+			"adapter_format": "llama-server loads GGUF adapters: the trainer must write them as GGUF",
+			"context_length": "raise sampler.max_model_len",
+			sampler.HintStaleCache: "empo2 starts it with --cache-ram 0: " +
+				"remove flags about the cache from sampler.llamacpp.args",
 			sampler.HintLowPrecision: "set sampler.llamacpp.exact_logprobs, or compute in the trainer's dtype",
 		},
 	}, props.Alias, nil
 }
 
-// A probe is a greedy completion by which two processes of a version are
-// compared.
+// A probe is a greedy completion. It shows whether two processes of a version
+// compute the same.
 type probe struct {
 	ids      []int32
 	logprobs []float32
@@ -182,7 +184,7 @@ func (v *version) probe(ctx context.Context, r *replica) (*probe, error) {
 		return nil, err
 	}
 	if len(ids) == 0 || len(ids)+probeTokens > v.b.caps.ContextLength {
-		return nil, fmt.Errorf("%d tokens of context are too few\n"+
+		return nil, fmt.Errorf("a context of %d tokens is too small\n"+
 			"  hint: raise sampler.max_model_len", v.b.caps.ContextLength)
 	}
 	c, err := v.complete(ctx, r, sampler.Request{Prompt: ids, MaxTokens: probeTokens})
@@ -192,8 +194,8 @@ func (v *version) probe(ctx context.Context, r *replica) (*probe, error) {
 	return &probe{c.IDs, c.Logprobs}, nil
 }
 
-// like returns an error unless both processes computed the same.
-func (p *probe) like(q *probe, exact bool) error {
+// compare returns an error if the processes computed different log-probs.
+func (p *probe) compare(q *probe, exact bool) error {
 	tolerance := 0.05
 	if exact {
 		tolerance = 1e-3
@@ -203,8 +205,8 @@ func (p *probe) like(q *probe, exact bool) error {
 		switch {
 		case d > tolerance:
 			return fmt.Errorf("log-probs differ from the first process's by %.3g: a file was changed\n"+
-				"  hint: files of a published adapter must stay as they are", d)
-		case p.ids[i] != q.ids[i]: // a near tie: the ids after it answer different prompts
+				"  hint: do not change the files of a published adapter", d)
+		case p.ids[i] != q.ids[i]: // a near tie: the ids after it have different prompts
 			return nil
 		}
 	}

@@ -11,9 +11,8 @@ import (
 	"github.com/empo2/empo2/sampler/admission"
 )
 
-// Sample answers with the version asked for. The log-probs are those at
-// temperature 1 whatever the temperature of the request, as the server gives
-// them from the raw logits.
+// Sample samples from the version p. The server computes log-probs from the raw
+// logits, so they do not depend on the temperature of the request.
 func (b *Backend) Sample(ctx context.Context, p sampler.Policy, r sampler.Request) (sampler.Completion, error) {
 	c, err := b.sample(ctx, p, r)
 	if err != nil {
@@ -33,7 +32,7 @@ func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 		return c, sampler.ErrPolicyGone
 	}
 	defer v.gate.Leave()
-	if err := b.checkRequest(r); err != nil {
+	if err := r.CheckIDs(b.caps); err != nil {
 		return c, err
 	}
 	err = v.do(ctx, func(ctx context.Context, rep *replica) (err error) {
@@ -43,34 +42,9 @@ func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 	return c, err
 }
 
-// checkRequest refuses requests that the server would silently change: it ends
-// a completion at the end of the context.
-func (b *Backend) checkRequest(r sampler.Request) error {
-	switch {
-	case len(r.Prompt) == 0 || r.MaxTokens < 1:
-		return fmt.Errorf("%d prompt tokens and %d to sample: both must be positive", len(r.Prompt), r.MaxTokens)
-	case len(r.Prompt)+r.MaxTokens > b.caps.ContextLength:
-		return fmt.Errorf("%w: %d tokens and %d to sample, %d in all",
-			sampler.ErrContextFull, len(r.Prompt), r.MaxTokens, b.caps.ContextLength)
-	}
-	if err := r.CheckSampling(b.caps); err != nil {
-		return err
-	}
-	return b.inVocabulary(r.Prompt)
-}
-
-func (b *Backend) inVocabulary(ids []int32) error {
-	for i, id := range ids {
-		if id < 0 || int(id) >= b.caps.VocabSize {
-			return fmt.Errorf("id %d at %d is outside the vocabulary of %d", id, i, b.caps.VocabSize)
-		}
-	}
-	return nil
-}
-
-// question is the body of a /completion. It sets every parameter, because the
-// server's defaults are made for chatting.
-type question struct {
+// completionRequest is the body of a /completion. It sets every parameter, because the
+// server's defaults are for chatting.
+type completionRequest struct {
 	Prompt         []int32  `json:"prompt"`
 	NPredict       int      `json:"n_predict"`
 	Temperature    float64  `json:"temperature"`
@@ -95,7 +69,7 @@ type scale struct {
 	Scale float64 `json:"scale"`
 }
 
-// answer is the part of the server's answer that is read.
+// answer has the fields of the server's answer that are used.
 type answer struct {
 	Content   string  `json:"content"`
 	Tokens    []int32 `json:"tokens"`
@@ -107,17 +81,16 @@ type answer struct {
 	Processed int64   `json:"timings/prompt_n"`
 }
 
-// answerFields name the fields of answer, so that the server does not repeat
-// prompt and settings.
+// answerFields are the fields that the server sends. It would also send prompt and
+// settings.
 var answerFields = []string{"content", "tokens", "model", "stop_type", "tokens_evaluated",
 	"completion_probabilities", "timings/cache_n", "timings/prompt_n"}
 
-func (v *version) question(r sampler.Request, slot int) question {
-	q := question{
+func (v *version) newRequest(r sampler.Request, slot int) completionRequest {
+	q := completionRequest{
 		Prompt: r.Prompt, NPredict: r.MaxTokens, Temperature: r.Temperature, TopK: r.TopK, TopP: r.NucleusP(),
 		RepeatPenalty: 1, Samplers: samplers(r), Stop: r.Stop, Seed: seed(r.Seed), NProbs: 1, ReturnTokens: true,
-		CachePrompt: true,
-		IDSlot:      slot, ResponseFields: answerFields,
+		CachePrompt: true, IDSlot: slot, ResponseFields: answerFields,
 	}
 	if v.adapter != "" {
 		q.Lora = []scale{{0, 1}}
@@ -125,8 +98,8 @@ func (v *version) question(r sampler.Request, slot int) question {
 	return q
 }
 
-// samplers are the server's samplers in the order of other servers and of
-// Hugging Face: top-k and top-p see the distribution after the temperature.
+// samplers returns the server's samplers in the order of other servers and of
+// Hugging Face: temperature, top-k, top-p.
 func samplers(r sampler.Request) []string {
 	s := []string{"temperature"}
 	if r.TopK > 0 {
@@ -138,7 +111,7 @@ func samplers(r sampler.Request) []string {
 	return s
 }
 
-// seed folds a seed into the server's 32 bits; all ones would mean "any".
+// seed folds a seed into the server's 32 bits. All ones would mean a random seed.
 func seed(s uint64) uint32 {
 	folded := uint32(s) ^ uint32(s>>32)
 	if folded == math.MaxUint32 {
@@ -147,7 +120,7 @@ func seed(s uint64) uint32 {
 	return folded
 }
 
-// complete asks one process once.
+// complete sends a request to one process once.
 func (v *version) complete(ctx context.Context, rep *replica, r sampler.Request) (sampler.Completion, error) {
 	slot, err := rep.slots.Acquire(ctx, admission.Request{Session: r.Session, Gone: rep.exited(), GoneErr: errLost})
 	if err != nil {
@@ -155,7 +128,7 @@ func (v *version) complete(ctx context.Context, rep *replica, r sampler.Request)
 	}
 	defer slot.Release()
 	var a answer
-	if err := v.ask(ctx, rep, v.question(r, slot.Index), &a); err != nil {
+	if err := v.post(ctx, rep, v.newRequest(r, slot.Index), &a); err != nil {
 		return sampler.Completion{}, err
 	}
 	c, err := v.read(r, a)
@@ -167,9 +140,9 @@ func (v *version) complete(ctx context.Context, rep *replica, r sampler.Request)
 	return c, nil
 }
 
-// ask posts a question.
-func (v *version) ask(ctx context.Context, rep *replica, q question, a *answer) error {
-	err := v.limited(ctx, rep, func(ctx context.Context) error { return rep.client.call(ctx, "/completion", q, a) })
+// post sends a request and decodes the answer.
+func (v *version) post(ctx context.Context, rep *replica, q completionRequest, a *answer) error {
+	err := v.withDeadline(ctx, rep, func(ctx context.Context) error { return rep.client.call(ctx, "/completion", q, a) })
 	var refused *jsonhttp.Error
 	if errors.As(err, &refused) && refused.Type == "exceed_context_size_error" {
 		return fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
@@ -179,9 +152,10 @@ func (v *version) ask(ctx context.Context, rep *replica, q question, a *answer) 
 
 var errSlow = errors.New("the request took too long")
 
-// limited calls with a deadline. A process that completed no request during a
-// whole deadline hangs: it is killed, and the call goes to the next process.
-func (v *version) limited(ctx context.Context, rep *replica, call func(context.Context) error) error {
+// withDeadline calls a process with a deadline. A process hangs if it answers no
+// request at all within a deadline. It is then killed, and the next process gets
+// the request.
+func (v *version) withDeadline(ctx context.Context, rep *replica, call func(context.Context) error) error {
 	before, limit := rep.answered.Load(), v.b.cfg.RequestTimeout
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errSlow)
 	defer cancel()
@@ -190,15 +164,15 @@ func (v *version) limited(ctx context.Context, rep *replica, call func(context.C
 	case !errors.Is(err, errSlow):
 		return err
 	case rep.answered.Load() != before:
-		return fmt.Errorf("%w: no answer within %v, although others were answered\n"+
+		return fmt.Errorf("%w: no answer within %v, although the server answered other requests\n"+
 			"  hint: raise sampler.timeout_seconds or lower sampler.concurrency", err, limit)
 	}
-	v.log.Warn().Dur("limit", limit).Msg("llama-server answers nobody and is killed")
+	v.log.Warn().Dur("limit", limit).Msg("llama-server hangs and is killed")
 	rep.kill()
 	return fmt.Errorf("%w: no answer within %v", errLost, limit)
 }
 
-// read checks an answer and turns it into a completion.
+// read checks an answer and converts it into a completion.
 func (v *version) read(r sampler.Request, a answer) (sampler.Completion, error) {
 	c := sampler.Completion{IDs: a.Tokens, Text: a.Content, Policy: v.policy}
 	n := len(a.Tokens)
@@ -218,12 +192,12 @@ func (v *version) read(r sampler.Request, a answer) (sampler.Completion, error) 
 	default:
 		return c, fmt.Errorf("stopped by %q after %d of %d tokens", a.StopType, n, r.MaxTokens)
 	}
-	if err := v.b.inVocabulary(a.Tokens); err != nil {
+	if err := v.b.caps.CheckVocabulary(a.Tokens); err != nil {
 		return c, err
 	}
 	var err error
 	if a.StopType == "word" && len(a.Entries) == 0 {
-		c.Logprobs = gaps(n) // the server leaves out as many as the stop string has tokens
+		c.Logprobs = sampler.UnknownLogprobs(n) // the server omits the tokens of the stop string
 		return c, nil
 	}
 	c.Logprobs, err = align(a.Tokens, a.Entries)

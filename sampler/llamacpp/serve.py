@@ -1,7 +1,7 @@
-"""One llama-server in one process, for the Go program that started it.
+"""Run one llama-server for the Go program that started this script.
 
-The argument is one JSON object; the key of the API is in EMPO2_SERVER_KEY. When the server
-listens, one JSON line says where. The end of stdin means that the parent has gone.
+The argument is one JSON object. EMPO2_SERVER_KEY has the key of the API. When the server listens, it
+prints its address as one line of JSON. The script exits when stdin is closed.
 """
 
 import json
@@ -23,7 +23,7 @@ def parameters(want):
     p.n_parallel, p.n_ctx = want["slots"], want["context"]
     p.cpuparams.n_threads, p.cpuparams_batch.n_threads = want["threads"], want["batch_threads"]
     p.n_threads_http = want["http_threads"]
-    # The host's prompt cache is keyed by tokens only and outlives a slot's adapter.
+    # The key of the host's prompt cache has tokens, but no adapter.
     p.cache_ram_mib, p.cache_idle_slots = 0, False
     p.warmup, p.fit_params, p.verbosity = False, False, 1
     if want["exact"]:
@@ -34,7 +34,7 @@ def parameters(want):
 
 def main():
     out = os.dup(1)
-    os.dup2(2, 1)  # whatever else prints goes to stderr
+    os.dup2(2, 1)  # other output goes to stderr
     try:
         params, start = parameters(json.loads(sys.argv[1]))
         server = start(params)  # returns when the model is loaded and the socket bound

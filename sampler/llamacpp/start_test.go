@@ -11,7 +11,7 @@ import (
 )
 
 func testStartErrors(t *testing.T, r *real) {
-	f := func(name, says string, change func(*Config)) {
+	f := func(name, wantErr string, change func(*Config)) {
 		t.Helper()
 		cfg := r.config()
 		change(&cfg)
@@ -19,12 +19,12 @@ func testStartErrors(t *testing.T, r *real) {
 		if err == nil {
 			b.Close()
 		}
-		if err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%s: %v, want %q", name, err, says)
+		if err == nil || !strings.Contains(err.Error(), wantErr) {
+			t.Errorf("%s: %v, want %q", name, err, wantErr)
 		}
 	}
 	f("no interpreter", "no-such-python", func(c *Config) { c.Python = "/no-such-python" })
-	f("a program that is no Python", "llama-server ended: exit status", func(c *Config) { c.Python = "false" })
+	f("a program that is not Python", "llama-server ended: exit status", func(c *Config) { c.Python = "false" })
 	f("header without tensors", "hint: ", func(c *Config) { c.BaseGGUF = writeGGUF(t, baseKeys("qwen2")...) })
 	f("cut short", "hint: the file is cut short", func(c *Config) {
 		whole, err := os.ReadFile(r.gguf)
@@ -36,7 +36,7 @@ func testStartErrors(t *testing.T, r *real) {
 			t.Fatal(err)
 		}
 	})
-	f("no module", "hint: this Python has no xllamacpp", func(c *Config) { c.Python = bare(t) })
+	f("no module", "hint: this Python has no xllamacpp", func(c *Config) { c.Python = pythonWithoutPackages(t) })
 	f("no time", "not ready within", func(c *Config) { c.StartTimeout = time.Millisecond })
 }
 
@@ -51,8 +51,8 @@ func testConverted(t *testing.T, r *real) {
 	}
 }
 
-// bare is the interpreter without the installed packages.
-func bare(t *testing.T) string {
+// pythonWithoutPackages writes a script that runs Python without installed packages.
+func pythonWithoutPackages(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "python")
 	script := "#!/bin/sh\nexec " + os.Getenv("EMPO2_PYTHON") + " -S \"$@\"\n"
@@ -63,24 +63,24 @@ func bare(t *testing.T) string {
 }
 
 func TestHints(t *testing.T) {
-	for said, hint := range map[string]string{
+	for text, hint := range map[string]string{
 		"ImportError: libgomp.so.1: cannot open shared object file: No such file or directory": "apt install libgomp1",
 		"E llama_init: model arch and LoRA arch mismatch":                                      "another base model",
 		"E x: LoRA tensor 'y' does not exist in base model (hint: maybe wrong base model?)":    "another base model",
 		"E load: tensor 'blk.0.attn_q.weight' has incorrect shape":                             "another base model",
 		"E main: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 0":               "no free port",
 		"ggml_aligned_malloc: unable to allocate CPU buffer":                                   "not enough memory",
-		process.SaidIllegal: "AVX2",
-		process.SaidKilled:  "out of memory",
+		process.IllegalInstruction: "AVX2",
+		process.KilledBySystem:     "out of memory",
 	} {
-		if got := process.HintFor(said, hints); !strings.Contains(got, hint) {
-			t.Errorf("%s: hint %q, want %q", said, got, hint)
+		if got := process.HintFor(text, exitHints); !strings.Contains(got, hint) {
+			t.Errorf("%s: hint %q, want %q", text, got, hint)
 		}
 	}
 }
 
-// What Python and we were started with does not reach the server, except its
-// own key.
+// The server gets its own key, but neither other keys of this process nor Python's
+// variables.
 func TestTheServersEnvironment(t *testing.T) {
 	t.Setenv("EMPO2_ENV_KEY", "s3cret")
 	t.Setenv("PYTHONHOME", "/nowhere")

@@ -2,7 +2,6 @@ package llamacpp
 
 import (
 	"math"
-	"sync"
 
 	"github.com/empo2/empo2/sampler"
 )
@@ -19,28 +18,21 @@ type Stats struct {
 	Restarts        int64 `json:"restarts"`         // processes replaced
 }
 
-type counters struct {
-	mu  sync.Mutex
-	now Stats
-}
+type counters struct{ sampler.Tally[Stats] }
 
-// Stats may be called at any time.
-func (b *Backend) Stats() Stats {
-	b.counters.mu.Lock()
-	defer b.counters.mu.Unlock()
-	return b.counters.now
-}
+// Stats returns the counts. It is safe for concurrent use.
+func (b *Backend) Stats() Stats { return b.counters.Counts() }
 
 func (c *counters) add(s Stats) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now.Requests += s.Requests
-	c.now.PromptProcessed += s.PromptProcessed
-	c.now.PromptCached += s.PromptCached
-	c.now.Sampled += s.Sampled
-	c.now.Gaps += s.Gaps
-	c.now.Retries += s.Retries
-	c.now.Restarts += s.Restarts
+	c.Update(func(counts *Stats) {
+		counts.Requests += s.Requests
+		counts.PromptProcessed += s.PromptProcessed
+		counts.PromptCached += s.PromptCached
+		counts.Sampled += s.Sampled
+		counts.Gaps += s.Gaps
+		counts.Retries += s.Retries
+		counts.Restarts += s.Restarts
+	})
 }
 
 func (c *counters) count(a answer, got sampler.Completion) {

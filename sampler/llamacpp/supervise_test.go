@@ -17,7 +17,7 @@ func TestLostConnectionsAreRetried(t *testing.T) {
 		f := newFakes()
 		f.prepare = faultAt(1, fault)
 		b, p := f.serve(t, Config{})
-		c, err := b.Sample(t.Context(), p, asking)
+		c, err := b.Sample(t.Context(), p, testRequest)
 		if err != nil || c.Policy != p {
 			t.Errorf("%s: %v %v", fault, c, err)
 		}
@@ -27,7 +27,7 @@ func TestLostConnectionsAreRetried(t *testing.T) {
 	}
 }
 
-func TestAServerThatOnlyCutsIsAnError(t *testing.T) {
+func TestRetriesAreLimited(t *testing.T) {
 	f := newFakes()
 	f.prepare = func(_ int, s *fakeserver.Llama) error {
 		s.Fault = func(n int) samplertest.Fault {
@@ -39,7 +39,7 @@ func TestAServerThatOnlyCutsIsAnError(t *testing.T) {
 		return nil
 	}
 	b, p := f.serve(t, Config{})
-	if _, err := b.Sample(t.Context(), p, asking); !errors.Is(err, errLost) {
+	if _, err := b.Sample(t.Context(), p, testRequest); !errors.Is(err, errLost) {
 		t.Error(err)
 	}
 }
@@ -49,7 +49,7 @@ func TestADeadServerIsReplaced(t *testing.T) {
 	restarted := make(chan sampler.Policy, 1)
 	b, p := f.serve(t, Config{OnRestart: func(p sampler.Policy) { restarted <- p }})
 	f.last().kill()
-	if c, err := b.Sample(t.Context(), p, asking); err != nil || c.Policy != p {
+	if c, err := b.Sample(t.Context(), p, testRequest); err != nil || c.Policy != p {
 		t.Errorf("%v %v", c, err)
 	}
 	if got := <-restarted; got != p {
@@ -69,7 +69,7 @@ func TestAHungServerIsReplaced(t *testing.T) {
 		return nil
 	}
 	b, p := f.serve(t, Config{RequestTimeout: 100 * time.Millisecond})
-	if _, err := b.Sample(t.Context(), p, asking); err != nil {
+	if _, err := b.Sample(t.Context(), p, testRequest); err != nil {
 		t.Error(err)
 	}
 	if b.Stats().Restarts != 1 {
@@ -92,9 +92,9 @@ func TestASlowRequestDoesNotKillTheOthers(t *testing.T) {
 	}
 	b, p := f.serve(t, Config{RequestTimeout: 2 * time.Second})
 	slow := make(chan error)
-	go func() { _, err := b.Sample(t.Context(), p, asking); slow <- err }()
+	go func() { _, err := b.Sample(t.Context(), p, testRequest); slow <- err }()
 	<-hanging
-	if _, err := b.Sample(t.Context(), p, asking); err != nil {
+	if _, err := b.Sample(t.Context(), p, testRequest); err != nil {
 		t.Error(err)
 	}
 	if err := <-slow; !errors.Is(err, errSlow) || !strings.Contains(err.Error(), "hint: ") {
@@ -105,21 +105,21 @@ func TestASlowRequestDoesNotKillTheOthers(t *testing.T) {
 	}
 }
 
-func TestAHangingRequestEndsWithItsContext(t *testing.T) {
+func TestARequestThatHangsEndsWithItsContext(t *testing.T) {
 	f := newFakes()
 	f.prepare = faultAt(1, samplertest.FaultHang)
 	b, p := f.serve(t, Config{})
-	reason := errors.New("enough")
+	reason := errors.New("the test's deadline")
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Millisecond, reason)
 	defer cancel()
-	if _, err := b.Sample(ctx, p, asking); !errors.Is(err, reason) {
+	if _, err := b.Sample(ctx, p, testRequest); !errors.Is(err, reason) {
 		t.Error(err)
 	}
 }
 
-func TestAVersionIsGivenUp(t *testing.T) {
+func TestAVersionFailsAfterTooManyRestarts(t *testing.T) {
 	f := newFakes()
-	broken := errors.New("no such luck")
+	broken := errors.New("the start failed")
 	f.prepare = func(n int, _ *fakeserver.Llama) error {
 		if n > 0 {
 			return broken
@@ -128,7 +128,7 @@ func TestAVersionIsGivenUp(t *testing.T) {
 	}
 	b, p := f.serve(t, Config{Restarts: 2})
 	f.last().kill()
-	_, err := b.Sample(t.Context(), p, asking)
+	_, err := b.Sample(t.Context(), p, testRequest)
 	if !errors.Is(err, sampler.ErrPolicyGone) || !errors.Is(err, broken) {
 		t.Error(err)
 	}
@@ -136,12 +136,12 @@ func TestAVersionIsGivenUp(t *testing.T) {
 	if _, err := b.Publish(t.Context(), sampler.Adapter{}); err != nil {
 		t.Error(err)
 	}
-	if _, err := b.Sample(t.Context(), p, asking); err != nil {
+	if _, err := b.Sample(t.Context(), p, testRequest); err != nil {
 		t.Errorf("published again: %v", err)
 	}
 }
 
-func TestAReplacementMustAnswerAsTheFirst(t *testing.T) {
+func TestAReplacementMustAnswerLikeTheFirstProcess(t *testing.T) {
 	f := newFakes()
 	f.prepare = func(n int, s *fakeserver.Llama) error {
 		if n > 0 {
@@ -151,7 +151,7 @@ func TestAReplacementMustAnswerAsTheFirst(t *testing.T) {
 	}
 	b, p := f.serve(t, Config{})
 	f.last().kill()
-	_, err := b.Sample(t.Context(), p, asking)
+	_, err := b.Sample(t.Context(), p, testRequest)
 	if !errors.Is(err, sampler.ErrPolicyGone) || !strings.Contains(err.Error(), "a file was changed") {
 		t.Error(err)
 	}

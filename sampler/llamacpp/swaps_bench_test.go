@@ -11,15 +11,14 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// BenchmarkSwaps swaps the policy of real llama-servers 200 times, each time
-// with a new process, while 64 requests are always in flight. One operation is
-// all of it.
+// BenchmarkSwaps swaps the policy of real llama-servers 200 times, each time with a
+// new process, while 64 requests are in flight. One operation is the whole sequence.
 func BenchmarkSwaps(b *testing.B) {
 	r := newReal(b)
-	r.oracle = r.startOracle(b)
+	r.startOracle(b)
 	var made []sampler.Adapter
 	for content := range 4 {
-		made = append(made, r.oracle.adapter(b, content+1))
+		made = append(made, r.adapter(b, content+1))
 	}
 	cfg := r.config()
 	cfg.Slots = 16
@@ -28,7 +27,7 @@ func BenchmarkSwaps(b *testing.B) {
 	swaps := samplertest.SwapConfig{
 		Swaps: 200, InFlight: 64, MaxTokens: 4, Tolerance: 1e-3,
 		Adapter:  func(version int) (sampler.Adapter, int) { return made[version%len(made)], version % len(made) },
-		Resident: func() int { return children(b) - before - 1 }, // the base's
+		Resident: func() int { return children(b) - before - 1 }, // without the base model
 	}
 	for i := range 8 {
 		swaps.Prompts = append(swaps.Prompts,
@@ -37,7 +36,7 @@ func BenchmarkSwaps(b *testing.B) {
 	samplertest.BenchmarkSwaps(b, backend, swaps)
 }
 
-// children counts this process's own, 0 where /proc is missing.
+// children counts the children of this process, 0 without /proc.
 func children(b *testing.B) (n int) {
 	lists, err := filepath.Glob("/proc/self/task/*/children")
 	if err != nil {

@@ -14,15 +14,15 @@ import (
 	"github.com/empo2/empo2/sampler/chat"
 )
 
-// A dialect is a chat template with the control tokens that it needs, which
-// take the places of the vault policy's or follow its vocabulary.
+// A dialect is a chat template with its control tokens. They replace those of the
+// vault's policy or are added after its vocabulary.
 type dialect struct {
 	title    string
-	name     string            // of the template that renders the same; empty: none
+	name     string            // of the built-in template that renders the same; empty: none
 	renames  map[string]string // the policy's control tokens
-	adds     []string          // control tokens; those with "think" are plain added tokens
-	template string            // Jinja; empty: the model's own
-	unstable string            // why it is not stable; empty: it is
+	adds     []string          // more control tokens; those with "think" are ordinary added tokens
+	template string            // Jinja; empty: the model's template
+	unstable string            // why it is not stable; empty: it is stable
 }
 
 func dialects() []dialect {
@@ -33,9 +33,12 @@ func dialects() []dialect {
 			title:    "Qwen3",
 			adds:     []string{"<think>", "</think>"},
 			unstable: "it takes <think>…</think> out of earlier messages",
-			template: `{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}` +
-				`{% for m in messages %}{% set text = m.content %}{% if m.role == 'assistant' and loop.index0 < ns.last and '</think>' in text %}` +
-				`{% set text = text.split('</think>')[-1].lstrip('\n') %}{% endif %}{{ '<|im_start|>' + m.role + '\n' + text + '<|im_end|>\n' }}{% endfor %}` +
+			template: `{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}` +
+				`{% set ns.last = loop.index0 %}{% endif %}{% endfor %}` +
+				`{% for m in messages %}{% set text = m.content %}` +
+				`{% if m.role == 'assistant' and loop.index0 < ns.last and '</think>' in text %}` +
+				`{% set text = text.split('</think>')[-1].lstrip('\n') %}{% endif %}` +
+				`{{ '<|im_start|>' + m.role + '\n' + text + '<|im_end|>\n' }}{% endfor %}` +
 				`{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}`,
 		},
 		{
@@ -44,7 +47,9 @@ func dialects() []dialect {
 			renames: map[string]string{"<|endoftext|>": "<|begin_of_text|>", "<|im_start|>": "<|start_header_id|>",
 				"<|im_end|>": "<|eot_id|>"},
 			adds: []string{"<|end_header_id|>"},
-			template: open + `{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + (m.content | trim) + '<|eot_id|>' }}{% endfor %}` +
+			template: open + `{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + ` +
+				`(m.content | trim) + '<|eot_id|>' }}` +
+				`{% endfor %}` +
 				`{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}`,
 		},
 		{
@@ -52,16 +57,21 @@ func dialects() []dialect {
 			name:  "gemma",
 			renames: map[string]string{"<|endoftext|>": "<bos>", "<|im_start|>": "<start_of_turn>",
 				"<|im_end|>": "<end_of_turn>"},
-			template: `{{ bos_token }}{% set ns = namespace(first='') %}{% for m in messages %}{% if m.role == 'system' %}{% set ns.first = m.content + '\n\n' %}{% else %}` +
-				`{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else 'user') + '\n' + ns.first + (m.content | trim) + '<end_of_turn>\n' }}{% set ns.first = '' %}{% endif %}{% endfor %}` +
+			template: `{{ bos_token }}{% set ns = namespace(first='') %}{% for m in messages %}` +
+				`{% if m.role == 'system' %}{% set ns.first = m.content + '\n\n' %}{% else %}` +
+				`{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else 'user') + '\n' + ` +
+				`ns.first + (m.content | trim) + '<end_of_turn>\n' }}` +
+				`{% set ns.first = '' %}{% endif %}{% endfor %}` +
 				`{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}`,
 		},
 		{
-			title: "Gemma 2", // whose system the server itself gives to the user
+			title: "Gemma 2", // the server adds the system message to the user's
 			renames: map[string]string{"<|endoftext|>": "<bos>", "<|im_start|>": "<start_of_turn>",
 				"<|im_end|>": "<end_of_turn>"},
 			template: open + `{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}` +
-				`{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else 'user') + '\n' + (m.content | trim) + '<end_of_turn>\n' }}{% endfor %}` +
+				`{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else 'user') + '\n' + ` +
+				`(m.content | trim) + '<end_of_turn>\n' }}` +
+				`{% endfor %}` +
 				`{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}`,
 		},
 		{
@@ -69,14 +79,16 @@ func dialects() []dialect {
 			name:    "mistral",
 			renames: map[string]string{"<|endoftext|>": "<s>", "<|im_start|>": "[INST]", "<|im_end|>": "</s>"},
 			adds:    []string{"[/INST]"},
-			template: `{{ bos_token }}{% set ns = namespace(first='') %}{% for m in messages %}{% if m.role == 'system' %}{% set ns.first = m.content + '\n\n' %}` +
-				`{% elif m.role == 'user' %}{{ '[INST]' + ns.first + m.content + '[/INST]' }}{% set ns.first = '' %}{% else %}{{ m.content + '</s>' }}{% endif %}{% endfor %}`,
+			template: `{{ bos_token }}{% set ns = namespace(first='') %}{% for m in messages %}` +
+				`{% if m.role == 'system' %}{% set ns.first = m.content + '\n\n' %}` +
+				`{% elif m.role == 'user' %}{{ '[INST]' + ns.first + m.content + '[/INST]' }}{% set ns.first = '' %}` +
+				`{% else %}{{ m.content + '</s>' }}{% endif %}{% endfor %}`,
 		},
 	}
 }
 
-// speak makes the vault policy speak a dialect.
-func (r *real) speak(t *testing.T, d dialect) *Backend {
+// serveDialect serves the vault's policy with the template and tokens of a dialect.
+func (r *real) serveDialect(t *testing.T, d dialect) *Backend {
 	t.Helper()
 	cfg := r.config()
 	if d.template != "" {
@@ -84,13 +96,11 @@ func (r *real) speak(t *testing.T, d dialect) *Backend {
 		if err := os.CopyFS(dir, os.DirFS(r.model)); err != nil {
 			t.Fatal(err)
 		}
-		edit(t, filepath.Join(dir, "tokenizer.json"), func(k map[string]any) { d.retoken(k) })
+		edit(t, filepath.Join(dir, "tokenizer.json"), func(k map[string]any) { d.editTokens(k) })
 		edit(t, filepath.Join(dir, "tokenizer_config.json"), func(k map[string]any) { k["chat_template"] = d.template })
 		edit(t, filepath.Join(dir, "config.json"), func(k map[string]any) { k["bos_token_id"] = 0 })
 		cfg.BaseGGUF = filepath.Join(dir, "model.gguf")
-		if _, err := r.oracle.ask(map[string]any{"model": dir, "gguf": cfg.BaseGGUF}); err != nil {
-			t.Fatal(err)
-		}
+		r.oracle.Convert(t, dir, cfg.BaseGGUF)
 	}
 	return r.open(t, cfg)
 }
@@ -114,8 +124,8 @@ func edit(t *testing.T, path string, change func(map[string]any)) {
 	}
 }
 
-// retoken renames control tokens of a tokenizer.json and adds others.
-func (d dialect) retoken(k map[string]any) {
+// editTokens renames control tokens of a tokenizer.json and adds others.
+func (d dialect) editTokens(k map[string]any) {
 	vocab, added := k["model"].(map[string]any)["vocab"].(map[string]any), k["added_tokens"].([]any)
 	size := 0.0
 	for _, id := range vocab {
@@ -137,12 +147,12 @@ func (d dialect) retoken(k map[string]any) {
 	k["added_tokens"] = added
 }
 
-// Templates that are derived from a real llama-server are what it renders, and
-// no text becomes a control token.
+// testTemplates derives templates from a real llama-server. They must render like
+// the server, and text must not become a control token.
 func testTemplates(t *testing.T, r *real) {
 	for _, d := range dialects() {
 		t.Run(d.title, func(t *testing.T) {
-			b := r.speak(t, d)
+			b := r.serveDialect(t, d)
 			names := []string{chat.TemplateAuto}
 			if d.name != "" {
 				names = append(names, d.name)
@@ -164,12 +174,12 @@ func testTemplates(t *testing.T, r *real) {
 
 func checkRendering(t *testing.T, b *Backend, template *chat.Template) {
 	t.Helper()
-	talk := []chat.Message{
-		said(chat.RoleSystem, "You walk."), said(chat.RoleUser, "Levers: jade ☂,\n\nbone."), said(chat.RoleAssistant,
-			"pull jade"), said(chat.RoleUser, "  Door 2.\n"),
+	conversation := []chat.Message{
+		message(chat.RoleSystem, "You walk."), message(chat.RoleUser, "Levers: jade ☂,\n\nbone."),
+		message(chat.RoleAssistant, "pull jade"), message(chat.RoleUser, "  Door 2.\n"),
 	}
-	for _, talk := range [][]chat.Message{talk, talk[1:]} {
-		text, err := b.Render(t.Context(), talk, true)
+	for _, conversation := range [][]chat.Message{conversation, conversation[1:]} {
+		text, err := b.Render(t.Context(), conversation, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -177,7 +187,7 @@ func checkRendering(t *testing.T, b *Backend, template *chat.Template) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := template.Extend(t.Context(), nil, talk...)
+		got, err := template.Extend(t.Context(), nil, conversation...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -198,7 +208,7 @@ func checkForging(t *testing.T, b *Backend, template *chat.Template) {
 		ids = append(ids, id)
 	}
 	controls := func(text string) (n int) {
-		prompt, err := template.Extend(t.Context(), nil, said(chat.RoleSystem, text), said(chat.RoleUser, text))
+		prompt, err := template.Extend(t.Context(), nil, message(chat.RoleSystem, text), message(chat.RoleUser, text))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,8 +8,8 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// Tokenize encodes text with the model's own tokenizer and adds no tokens.
-// Control tokens written in it are plain text. Any process may answer.
+// Tokenize encodes text with the model's tokenizer and adds no tokens. Control
+// tokens in the text are plain text.
 func (b *Backend) Tokenize(ctx context.Context, text string) ([]int32, error) {
 	if text == "" {
 		return nil, nil
@@ -33,31 +33,31 @@ func (b *Backend) ControlToken(ctx context.Context, text string) (int32, error) 
 		return 0, fmt.Errorf("control token %.40q: %w", text, err)
 	}
 	if len(special) != 1 || len(plain) == 1 && plain[0] == special[0] {
-		return 0, fmt.Errorf("control token %.40q: the model has none such", text)
+		return 0, fmt.Errorf("control token %.40q: the model has no such token", text)
 	}
 	return special[0], nil
 }
 
 func (b *Backend) tokenize(ctx context.Context, text string, special bool) (ids []int32, err error) {
-	v, err := b.any()
+	v, err := b.anyVersion()
 	if err != nil {
 		return nil, err
 	}
 	defer v.gate.Leave()
 	err = v.do(ctx, func(ctx context.Context, r *replica) error {
-		return v.limited(ctx, r, func(ctx context.Context) (err error) {
+		return v.withDeadline(ctx, r, func(ctx context.Context) (err error) {
 			ids, err = r.client.tokenize(ctx, text, special)
 			return err
 		})
 	})
 	if err == nil {
-		err = b.inVocabulary(ids)
+		err = b.caps.CheckVocabulary(ids)
 	}
 	return ids, err
 }
 
-// any enters the gate of a version that is served, of the base if possible.
-func (b *Backend) any() (*version, error) {
+// anyVersion enters the gate of a served version, preferably of the base model.
+func (b *Backend) anyVersion() (*version, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {

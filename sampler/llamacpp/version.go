@@ -15,28 +15,28 @@ import (
 	"github.com/empo2/empo2/sampler/admission"
 )
 
-// A version is one policy and the process that serves it now. Its supervisor
-// replaces a process that ends, until the version is retired or given up.
+// A version is one policy and the process that serves it. Its supervisor replaces a
+// process that ends, until the version is retired or failed.
 type version struct {
 	b       *Backend
 	policy  sampler.Policy
 	adapter string // GGUF file; empty for the base
 	log     zerolog.Logger
 
-	first  *probe         // what the first process answered
+	first  *probe         // answer of the first process
 	budget process.Budget // the supervisor's
 
 	gate *admission.Gate // closed when the version is retired
-	done chan struct{}   // closed when the last process is gone
+	done chan struct{}   // closed when the last process has ended
 
 	mu      sync.Mutex
-	now     *replica      // nil while none is up
-	failed  error         // the version is given up
+	now     *replica      // nil while no process is ready
+	failed  error         // why the version is no longer served
 	changed chan struct{} // closed when now or failed changes
 }
 
-// begin starts and checks the first process of a version.
-func (b *Backend) begin(ctx context.Context, p sampler.Policy, adapter string) (*version, error) {
+// startVersion starts and checks the first process of a version.
+func (b *Backend) startVersion(ctx context.Context, p sampler.Policy, adapter string) (*version, error) {
 	v := &version{
 		b: b, policy: p, adapter: adapter, log: b.cfg.Log.With().Int("version", p.Version).Logger(),
 		budget: process.Budget{Restarts: b.cfg.Restarts, Window: b.cfg.RestartWindow, Pause: b.cfg.RestartPause},
@@ -55,7 +55,7 @@ func (b *Backend) begin(ctx context.Context, p sampler.Policy, adapter string) (
 		return nil, errClosed
 	}
 	v.now = r
-	b.all.Go(func() { v.supervise(r) })
+	b.supervisors.Go(func() { v.supervise(r) })
 	return v, nil
 }
 
@@ -79,14 +79,14 @@ func (v *version) supervise(r *replica) {
 			v.b.cfg.OnRestart(v.policy)
 		}
 	}
-	select { // given up, or about to be stopped
+	select { // failed, or about to be stopped
 	case <-v.gate.Drained():
 	case <-v.b.alive.Done():
 	}
 }
 
-// watch returns the reason when the process has ended, and nil when it is no
-// longer needed. It kills a process after two failed health checks in a row.
+// watch returns the reason when the process has ended, or nil when the version is
+// no longer needed. It kills a process after two failed health checks in a row.
 func (v *version) watch(r *replica) error {
 	tick := time.NewTicker(v.b.cfg.HealthInterval)
 	defer tick.Stop()
@@ -99,7 +99,7 @@ func (v *version) watch(r *replica) error {
 		case <-r.exited():
 			return r.err()
 		case <-tick.C:
-			if v.well(r) {
+			if v.isHealthy(r) {
 				misses = 0
 			} else if misses++; misses == 2 {
 				v.log.Warn().Msg("llama-server does not answer and is killed")
@@ -109,18 +109,18 @@ func (v *version) watch(r *replica) error {
 	}
 }
 
-func (v *version) well(r *replica) bool {
+func (v *version) isHealthy(r *replica) bool {
 	ctx, cancel := context.WithTimeoutCause(v.b.alive, v.b.cfg.HealthInterval, errors.New("no answer to a health check"))
 	defer cancel()
 	return r.client.health(ctx) == nil
 }
 
-// restart starts the next process, unless there were too many. Nil: no more.
+// restart starts the next process. It returns nil after too many restarts.
 func (v *version) restart(why error) *replica {
 	for {
 		if err := v.budget.Next(v.b.alive); err != nil {
 			if v.b.alive.Err() == nil {
-				v.log.Error().Err(why).Msg("policy is given up")
+				v.log.Error().Err(why).Msg("policy is no longer served: too many restarts")
 				v.set(nil, fmt.Errorf("%w: %s is %w: %w", sampler.ErrPolicyGone, v.policy.Name, err, why))
 			}
 			return nil
@@ -150,7 +150,7 @@ func (v *version) usable() bool {
 	return v.failed == nil && !v.gate.Closed()
 }
 
-// current waits for a process that runs.
+// current waits for a running process.
 func (v *version) current(ctx context.Context) (*replica, error) {
 	for {
 		v.mu.Lock()
@@ -176,8 +176,8 @@ const (
 	firstPause = 10 * time.Millisecond
 )
 
-// do calls the current process. After a lost connection it calls the same or
-// the next process again: requests change nothing in the server.
+// do calls the current process. It retries after a lost connection, with the same
+// or the next process. This is safe because requests change nothing in the server.
 func (v *version) do(ctx context.Context, call func(context.Context, *replica) error) error {
 	ctx, cancel := sampler.Within(ctx, v.b.alive)
 	defer cancel()

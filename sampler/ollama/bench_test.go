@@ -9,11 +9,11 @@ import (
 	"github.com/empo2/empo2/sampler"
 )
 
-// BenchmarkInFlight keeps 256 requests in flight against a server that answers
-// at once. One operation is one request, the fake server's work included.
+// BenchmarkInFlight keeps 256 requests in flight at a fake server that answers
+// immediately. One operation is one request, including the work of the server.
 func BenchmarkInFlight(b *testing.B) {
 	const inFlight = 256
-	s := newFake(b, tossing)
+	s := newFake(b, script)
 	backend := openFake(b, s, func(c *Config) { c.MaxInFlight = inFlight })
 	p := publish(b, backend, sampler.Adapter{})
 	r := sampler.Request{Prompt: prompt(b, s, "Levers: jade, bone. Door 1 of 2 is iron."), MaxTokens: 9, Temperature: 1}

@@ -10,11 +10,12 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/orchestrator/process"
 )
 
-// client speaks with the server in the types of Ollama's api package. That
-// package's own client takes a body that breaks off for a message of the
-// server and sets 8 MiB aside for every request (api/client.go, stream).
+// client sends requests with the types of Ollama's api package. It does not use
+// that package's client, which reads an incomplete body as a message of the server
+// and allocates 8 MiB for every request (api/client.go, stream).
 type client struct {
 	web       *jsonhttp.Client
 	transport *jsonhttp.Transport
@@ -28,36 +29,38 @@ func newClient(url string, connections int) (*client, error) {
 
 func (c *client) close() { c.transport.CloseIdleConnections() }
 
-// remedies are for what goes wrong on users' machines, by what the server says.
-var remedies = []struct{ said, hint string }{
-	{"loras are not yet implemented",
-		"Ollama before 0.30 applies no adapter to this architecture: update it, or choose sampler.backend llamacpp"},
-	{"unsupported architecture", "Ollama cannot convert this adapter: the trainer must write it as GGUF"},
-	{"runner process has terminated",
-		"the model or its adapter could not be loaded: an adapter of another base model, or not enough memory; the " +
-			"server's log says which"},
-	{"requires more system memory", "not enough memory: lower sampler.max_model_len or choose a smaller model"},
-	{"maximum pending requests", "the server's queue is full: raise OLLAMA_MAX_QUEUE or lower rollout.concurrency"},
+// hintsByMessage are remedies for messages of the server.
+var hintsByMessage = []process.Hint{
+	{Contains: "loras are not yet implemented",
+		Remedy: "Ollama before 0.30 applies no adapter to this architecture: update it, or choose sampler.backend llamacpp"},
+	{Contains: "unsupported architecture",
+		Remedy: "Ollama cannot convert this adapter: the trainer must write it as GGUF"},
+	{Contains: "runner process has terminated",
+		Remedy: "the model or its adapter could not be loaded: the adapter belongs to another base model, or there is " +
+			"not enough memory; read the reason in the server's log"},
+	{Contains: "requires more system memory",
+		Remedy: "not enough memory: lower sampler.max_model_len or choose a smaller model"},
+	{Contains: "maximum pending requests",
+		Remedy: "the server's queue is full: raise OLLAMA_MAX_QUEUE or lower rollout.concurrency"},
 }
 
-// errLost is wrapped by errors after which a request may be sent again.
+// errLost is wrapped by errors without an answer. The request may be sent again.
 var errLost = errors.New("no answer of the server")
 
-// call sends body (none if nil) and decodes the answer into out, unless that
-// is nil.
+// call sends body and decodes the answer into out. Both may be nil.
 func (c *client) call(ctx context.Context, method, path string, body, out any) error {
-	return explained(c.web.Call(ctx, jsonhttp.Request{Method: method, Path: path, Body: body}, out))
+	return classify(c.web.Call(ctx, jsonhttp.Request{Method: method, Path: path, Body: body}, out))
 }
 
 // upload sends a blob.
 func (c *client) upload(ctx context.Context, path string, content io.Reader) error {
 	header := map[string]string{"Content-Type": "application/octet-stream"}
-	return explained(c.web.Call(ctx, jsonhttp.Request{Path: path, Body: content, Header: header}, nil))
+	return classify(c.web.Call(ctx, jsonhttp.Request{Path: path, Body: content, Header: header}, nil))
 }
 
-// explained adds to an error what may be done about it. One that may pass is
-// also an errLost.
-func explained(err error) error {
+// classify adds a remedy to an error. The error wraps errLost if the request may
+// be sent again.
+func classify(err error) error {
 	var e *jsonhttp.Error
 	if !errors.As(err, &e) {
 		return err
@@ -66,26 +69,19 @@ func explained(err error) error {
 	case e.Kind == jsonhttp.Malformed && !e.Truncated:
 		return fmt.Errorf("%w\n  hint: sampler.ollama.url must be Ollama's own address", err)
 	case e.Status >= 300:
-		err = withRemedy(err, e.Message)
+		if remedy := process.HintFor(e.Message, hintsByMessage); remedy != "" {
+			err = fmt.Errorf("%w\n  hint: %s", err, remedy)
+		}
 	}
-	if e.Kind != jsonhttp.TimedOut && (e.Retryable() || crashed(e)) {
+	if e.Kind != jsonhttp.TimedOut && (e.Retryable() || runnerCrashed(e)) {
 		return fmt.Errorf("%w: %w", errLost, err)
 	}
 	return err
 }
 
-func withRemedy(err error, said string) error {
-	for _, h := range remedies {
-		if strings.Contains(said, h.said) {
-			return fmt.Errorf("%w\n  hint: %s", err, h.hint)
-		}
-	}
-	return err
-}
-
-// crashed: the runner died (llm/server.go, Completion); the next request starts
-// another.
-func crashed(e *jsonhttp.Error) bool {
+// runnerCrashed says whether the process with the model died (llm/server.go,
+// Completion). The next request starts another one.
+func runnerCrashed(e *jsonhttp.Error) bool {
 	return e.Status == http.StatusInternalServerError &&
 		(strings.Contains(e.Message, "unexpectedly stopped") || strings.Contains(e.Message, "while running the model"))
 }
@@ -95,15 +91,15 @@ const (
 	firstPause = 20 * time.Millisecond
 )
 
-// try repeats f, which must change nothing or the same again, after a lost
-// answer. again, if not nil, is called before each repeat.
-func (c *client) try(ctx context.Context, f func() error, again func(error)) error {
+// try calls f again after a lost answer. Calling f twice must have the effect of
+// calling it once. onRetry, if not nil, is called before each retry.
+func (c *client) try(ctx context.Context, f func() error, onRetry func(error)) error {
 	retry := jsonhttp.Retry{
 		First: firstPause, Last: 256 * firstPause, Factor: 4, Attempts: maxTries,
 		Again: func(err error) bool { return errors.Is(err, errLost) },
 	}
-	if again != nil {
-		retry.Before = func(_ int, _ time.Duration, err error) { again(err) }
+	if onRetry != nil {
+		retry.Before = func(_ int, _ time.Duration, err error) { onRetry(err) }
 	}
 	return retry.Do(ctx, func(context.Context) error { return f() })
 }

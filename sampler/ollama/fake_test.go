@@ -10,8 +10,8 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
-// tossing writes one of several texts; the version shifts the odds.
-func tossing(version int, _ []int32) []samplertest.Choice {
+// script has several texts, whose probabilities depend on the version.
+func script(version int, _ []int32) []samplertest.Choice {
 	return []samplertest.Choice{
 		{Text: "pull jade", Weight: 3}, {Text: "pull amber", Weight: 1 + 3*float64(version)},
 		{Text: "pull", Weight: 1}, {Text: "look at the corridor", Weight: 2},
@@ -26,12 +26,12 @@ func newFake(t testing.TB, script samplertest.Script) *fakeserver.Ollama {
 	return s
 }
 
-// failing makes the next n completions go wrong when it is told to.
+// failing injects faults into the next completions.
 type failing struct {
 	next chan samplertest.Fault
 }
 
-func failOn(s *fakeserver.Ollama) *failing {
+func faultsOf(s *fakeserver.Ollama) *failing {
 	f := &failing{make(chan samplertest.Fault, 16)}
 	s.Fault = func(int) samplertest.Fault {
 		select {
@@ -82,7 +82,7 @@ func sample(t testing.TB, b *Backend, p sampler.Policy, r sampler.Request) sampl
 	return c
 }
 
-// prompt is a conversation of one turn in ids.
+// prompt returns the ids of a conversation of one turn.
 func prompt(t testing.TB, s *fakeserver.Ollama, text string) []int32 {
 	t.Helper()
 	template, err := chat.NewChatML(t.Context(), s.Policy.Tokenizer, s.Policy.Tokenizer)

@@ -1,16 +1,18 @@
-// Package ollama samples from an Ollama server that is already running.
+// Package ollama is the backend for a running Ollama server. Start with [Open];
+// publish.go creates models, sample.go samples and retokenize.go converts between
+// ids and text.
 //
-// Ollama takes and gives text, no token ids. With a [Codec] the ids of a prompt
-// are decoded, and the text is checked to be encoded as the same ids. The ids
-// of the answer are those that the codec makes of its text; the trainer must
-// recompute their log-probs. Without a codec the server applies the model's own
-// chat template to the messages, and there are no ids.
+// Ollama's API has text and no token ids. With a [Codec] the backend decodes the
+// ids of a prompt and checks that the server will read the same control tokens.
+// The ids of an answer are the codec's encoding of its text. The trainer must
+// recompute their log-probs. Without a codec the server applies the model's chat
+// template to the messages, and there are no ids.
 //
-// A version is a model of its own, made from the base model and the version's
-// GGUF adapter. Ollama (0.17.4, server/sched.go) keeps one adapter per base
-// model loaded and reloads the model for a request with another adapter.
-// Requests of another version therefore wait here until those in flight have
-// ended: versions take turns in batches, with one reload between them.
+// A version is a model of its own, created from the base model and the version's
+// GGUF adapter. Ollama (0.17.4, server/sched.go) has one adapter per base model
+// loaded and reloads the model for another adapter. Requests of different
+// versions are therefore never in flight together: versions take turns, with one
+// reload between them.
 package ollama
 
 import (
@@ -33,35 +35,34 @@ var _ sampler.Backend = (*Backend)(nil)
 // Config describes the server. Model is required.
 type Config struct {
 	URL   string // empty: http://127.0.0.1:11434
-	Model string // the base model as `ollama list` names it; it must have no adapter
-	// Alias names the versions: <Alias>:v000012. Models of these names are
-	// overwritten and removed, so two runs on one server need two aliases.
-	// Empty: "empo2-policy".
+	Model string // the base model's name in `ollama list`; it must have no adapter
+	// Alias is the prefix of the versions' models, such as <Alias>:v000012. The
+	// backend overwrites and removes them, so it must differ between runs on one
+	// server. Empty: "empo2-policy".
 	Alias string
 
 	// TemplateArgs are arguments of the model's chat template, which is used
-	// without a Codec. Ollama has one: "think", a bool or "low", "medium",
-	// "high". "enable_thinking" is a bool with the same meaning.
+	// without a Codec. Ollama has one, "think": a bool or "low", "medium", "high".
+	// "enable_thinking" is a bool with the same meaning.
 	TemplateArgs map[string]any
 
-	NumCtx  int // tokens of one conversation; 0: the model's own, 4096 at most
-	Threads int // of the server's runner; 0: the server's default
-	// MaxInFlight bounds the requests sent at once; the server computes
-	// OLLAMA_NUM_PARALLEL of them. 0: 16.
+	NumCtx  int // tokens of one conversation; 0: the model's, up to 4096
+	Threads int // of the server; 0: the server's default
+	// MaxInFlight is the largest number of requests in flight. The server computes
+	// OLLAMA_NUM_PARALLEL of them at the same time. 0: 16.
 	MaxInFlight int
 
 	RequestTimeout time.Duration // of one answer, without waiting for a turn; 0: 5 minutes
-	PublishTimeout time.Duration // until a new version has answered; 0: 5 minutes
+	PublishTimeout time.Duration // of Publish; 0: 5 minutes
 
 	// Codec is the tokenizer of the base model; nil: messages only, no ids.
 	Codec Codec
-	// EndToken is the control token that ends a reply. It is appended to the
-	// ids of a finished reply, because the server does not send it. Empty:
+	// EndToken is the control token that ends a reply. The backend appends it to
+	// the ids of a finished reply, because the server does not send it. Empty:
 	// "<|im_end|>".
 	EndToken string
-	// Logprobs asks for log-probs of the raw logits, for a canary. A token has
-	// one if the server names exactly the text of the codec's id; else it is
-	// NaN.
+	// Logprobs requests log-probs of the raw logits, for a canary. The log-prob of a
+	// token is NaN if the server's token has another text than the codec's id.
 	Logprobs bool
 
 	Log zerolog.Logger // the zero value is silent
@@ -69,7 +70,7 @@ type Config struct {
 
 const (
 	defaultURL     = "http://127.0.0.1:11434"
-	defaultContext = 4096 // the largest context that is used by default, because a context costs memory
+	defaultContext = 4096 // the largest default, because a context uses memory
 )
 
 func (c Config) withDefaults() Config {
@@ -82,7 +83,7 @@ func (c Config) withDefaults() Config {
 	text(&c.Alias, "empo2-policy")
 	text(&c.EndToken, "<|im_end|>")
 	c.URL = strings.TrimRight(c.URL, "/")
-	c.Alias = strings.Map(inName, c.Alias)
+	c.Alias = strings.Map(nameRune, c.Alias)
 	if c.MaxInFlight == 0 {
 		c.MaxInFlight = 16
 	}
@@ -94,8 +95,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// inName replaces characters that Ollama does not allow in a model's name.
-func inName(r rune) rune {
+// nameRune replaces a character that Ollama does not allow in a model's name.
+func nameRune(r rune) rune {
 	switch {
 	case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_':
 		return r
@@ -124,13 +125,13 @@ type Backend struct {
 	cfg         Config
 	client      *client
 	caps        sampler.Capabilities
-	turns       *admission.Queue // its classes are the models
+	turns       *admission.Queue // its classes are the names of the models
 	retokenizer *retokenizer     // nil without a codec
 
 	alive  context.Context // ends with Close
 	cancel context.CancelCauseFunc
 
-	publishing *admission.Queue // its one place is taken while a version is published
+	publishing *admission.Queue // has one place: one Publish at a time
 	counters   counters
 
 	mu       sync.Mutex
@@ -180,17 +181,17 @@ func (b *Backend) Close() error {
 		return nil
 	}
 	b.closed = true
-	left := b.versions
+	remaining := b.versions
 	b.versions = map[int]*version{}
 	b.mu.Unlock()
 	b.cancel(errClosed)
-	ctx, cancel := context.WithTimeoutCause(context.Background(), cleanTimeout,
-		fmt.Errorf("no answer within %v", cleanTimeout))
+	ctx, cancel := context.WithTimeoutCause(context.Background(), cleanupTimeout,
+		fmt.Errorf("no answer within %v", cleanupTimeout))
 	defer cancel()
 	defer b.client.close()
 	b.unload(ctx)
 	var errs []error
-	for _, v := range left {
+	for _, v := range remaining {
 		if err := b.remove(ctx, v.policy); err != nil {
 			errs = append(errs, fmt.Errorf("remove %s: %w", v.policy.Name, err))
 		}

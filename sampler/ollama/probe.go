@@ -15,16 +15,16 @@ import (
 // oldest is the first version with log-probs.
 var oldest = [3]int{0, 12, 11}
 
-// probe fills in the capabilities, or says what is missing.
+// probe finds the server's capabilities. It fails if a required one is missing.
 func (b *Backend) probe(ctx context.Context) error {
 	var version struct {
 		Version string `json:"version"`
 	}
 	if err := b.client.call(ctx, "GET", "/api/version", nil, &version); err != nil {
 		return fmt.Errorf("%w\n"+
-			"  hint: is Ollama running there? `ollama serve` starts it; sampler.ollama.url names the address", err)
+			"  hint: start it with `ollama serve`, and check its address in sampler.ollama.url", err)
 	}
-	if old(version.Version) {
+	if tooOld(version.Version) {
 		return fmt.Errorf("version %s is too old\n"+
 			"  hint: update Ollama to %d.%d.%d or later", version.Version, oldest[0], oldest[1], oldest[2])
 	}
@@ -33,8 +33,8 @@ func (b *Backend) probe(ctx context.Context) error {
 		return b.explain(ctx, err)
 	}
 	if adapters(model.Modelfile) > 0 {
-		return fmt.Errorf("model %s has an adapter of its own, and a version made from it would have two\n"+
-			"  hint: name the model that it was made from", b.cfg.Model)
+		return fmt.Errorf("model %s has an adapter\n"+
+			"  hint: set sampler.served_model_name to the model that it was created from", b.cfg.Model)
 	}
 	trained := contextLength(model.ModelInfo)
 	switch {
@@ -43,7 +43,7 @@ func (b *Backend) probe(ctx context.Context) error {
 	case b.cfg.NumCtx == 0:
 		b.cfg.NumCtx = defaultContext
 	case trained > 0 && b.cfg.NumCtx > trained:
-		return fmt.Errorf("model %s was trained with a context of %d tokens, %d are asked for\n"+
+		return fmt.Errorf("model %s was trained with a context of %d tokens, %d are configured\n"+
 			"  hint: lower sampler.max_model_len", b.cfg.Model, trained, b.cfg.NumCtx)
 	}
 	b.caps = sampler.Capabilities{
@@ -57,27 +57,27 @@ func (b *Backend) probe(ctx context.Context) error {
 
 func hints() map[string]string {
 	return map[string]string{
-		"ids_in": "no version of Ollama takes ids; prompts are sent as text and checked with the " +
+		"ids_in": "Ollama does not accept ids; prompts are sent as text and checked with the " +
 			"trainer's tokenizer",
-		"ids_out": "no version of Ollama gives ids; with the trainer's tokenizer its text is tokenized " +
-			"again, or choose sampler.backend llamacpp, vllm or sglang",
-		"logprobs": "Ollama's belong to pieces of text, with gaps; let the trainer recompute them, or " +
+		"ids_out": "Ollama does not return ids; let the trainer's tokenizer encode its text, or " +
+			"choose sampler.backend llamacpp, vllm or sglang",
+		"logprobs": "Ollama's log-probs belong to pieces of text and are incomplete; let the trainer recompute them, or " +
 			"choose sampler.backend llamacpp, vllm or sglang",
 		"adapter_format": "the trainer must write adapters as GGUF",
-		"max_resident": "Ollama keeps one adapter of a base model loaded; requests of two versions take turns, " +
+		"max_resident": "Ollama has one adapter of a base model loaded; requests of two versions take turns, " +
 			"with a reload between them",
 		"stop_strings": "Ollama does not say whether a stop string or the end token ended a reply, which a " +
 			"trainer must know; choose sampler.backend llamacpp, vllm or sglang",
 		"context_length": "raise sampler.max_model_len",
 		sampler.HintLowPrecision: "serve a model that is not quantised, and start Ollama without OLLAMA_KV_CACHE_TYPE and " +
 			"OLLAMA_FLASH_ATTENTION",
-		sampler.HintStaleCache: "start Ollama again",
+		sampler.HintStaleCache: "restart Ollama",
 	}
 }
 
-// old says whether a version is below oldest. Text that is no version, and
-// 0.0.0, is a development build.
-func old(version string) bool {
+// tooOld says whether a version is below oldest. Development builds have version
+// 0.0.0 or another text.
+func tooOld(version string) bool {
 	var v [3]int
 	if _, err := fmt.Sscanf(strings.TrimPrefix(version, "v"), "%d.%d.%d", &v[0], &v[1], &v[2]); err != nil ||
 		v == [3]int{} {
@@ -119,7 +119,7 @@ func (b *Backend) explain(ctx context.Context, err error) error {
 		"  hint: `ollama pull %s`, or set sampler.served_model_name", b.cfg.Model, has, b.cfg.Model)
 }
 
-// contextLength is what the model was trained with; 0: unknown.
+// contextLength returns the context that the model was trained with; 0: unknown.
 func contextLength(info map[string]any) int {
 	arch, _ := info["general.architecture"].(string)
 	length, _ := info[arch+".context_length"].(float64)

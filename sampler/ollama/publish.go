@@ -19,10 +19,10 @@ import (
 	"github.com/empo2/empo2/sampler/admission"
 )
 
-// cleanTimeout bounds the requests of Close.
-const cleanTimeout = 10 * time.Second
+// cleanupTimeout is the deadline of the requests that Close sends.
+const cleanupTimeout = 10 * time.Second
 
-// version is one model of the server.
+// A version is one model of the server.
 type version struct {
 	policy sampler.Policy
 	digest string // of its adapter; empty for the base
@@ -30,7 +30,7 @@ type version struct {
 	gate *admission.Gate // closed when the version is retired
 }
 
-// policy names a version: the base model is served under its own name.
+// policy returns the policy of a version. The base model has its own name.
 func (b *Backend) policy(n int) sampler.Policy {
 	if n == 0 {
 		return sampler.Policy{Name: b.cfg.Model}
@@ -40,7 +40,7 @@ func (b *Backend) policy(n int) sampler.Policy {
 
 // Publish uploads the adapter, creates a model from it and the base, checks
 // that the model has exactly this adapter, and samples one token. Version 0 is
-// the base model whatever the adapter says.
+// always the base model.
 func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Policy, error) {
 	p := b.policy(a.Version)
 	started := time.Now()
@@ -60,11 +60,11 @@ func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Polic
 }
 
 func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapter) (fresh bool, err error) {
-	alone, err := b.publishing.Acquire(ctx, admission.Request{})
+	turn, err := b.publishing.Acquire(ctx, admission.Request{})
 	if err != nil {
 		return false, err
 	}
-	defer alone.Release()
+	defer turn.Release()
 	digest, err := adapterDigest(a)
 	if err != nil {
 		return false, err
@@ -76,7 +76,7 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 		err = b.create(ctx, p, a.GGUF, digest)
 	}
 	if err == nil {
-		err = b.warm(ctx, p)
+		err = b.load(ctx, p)
 	}
 	if err != nil {
 		return false, errors.Join(err, b.withdraw(ctx, p))
@@ -87,8 +87,7 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 	return true, nil
 }
 
-// serve makes a version usable. It is false if the backend was closed
-// meanwhile.
+// serve makes a version usable. It returns false if the backend is closed.
 func (b *Backend) serve(v *version) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -98,7 +97,7 @@ func (b *Backend) serve(v *version) bool {
 	return !b.closed
 }
 
-// published says whether p is served already.
+// published says whether p is already served.
 func (b *Backend) published(p sampler.Policy, digest string) (bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -111,18 +110,18 @@ func (b *Backend) published(p sampler.Policy, digest string) (bool, error) {
 	case v.gate.Closed():
 		return false, errors.New("it is being retired")
 	case v.digest != digest:
-		return false, fmt.Errorf("it is served with another adapter (%.19s) already", v.digest)
+		return false, fmt.Errorf("it is already served with another adapter (%.19s)", v.digest)
 	}
 	return true, nil
 }
 
-// adapterDigest is the name of the adapter's blob, empty for the base.
+// adapterDigest returns the name of the adapter's blob, empty for the base model.
 func adapterDigest(a sampler.Adapter) (string, error) {
 	switch {
 	case a.Version == 0:
 		return "", nil
 	case a.Version < 0:
-		return "", errors.New("versions are not negative")
+		return "", fmt.Errorf("version %d is negative", a.Version)
 	case a.GGUF == "":
 		return "", errors.New("the adapter has no GGUF file\n  hint: the trainer must write adapters as GGUF")
 	}
@@ -130,7 +129,7 @@ func adapterDigest(a sampler.Adapter) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("adapter: %w", err)
 	}
-	defer func() { _ = f.Close() }() // it was only read
+	defer func() { _ = f.Close() }() // read only
 	magic := make([]byte, 4)
 	if _, err := io.ReadFull(f, magic); err != nil || string(magic) != "GGUF" {
 		return "", fmt.Errorf("adapter %s is not a GGUF file", a.GGUF)
@@ -143,10 +142,11 @@ func adapterDigest(a sampler.Adapter) (string, error) {
 	return "sha256:" + hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// create creates the model and checks that it has this adapter and no other. A
-// model that is made from a model with an adapter has both (server/model.go).
+// create creates the model and checks that it has only this adapter. A model that
+// is created from a model with an adapter has both (server/model.go).
 func (b *Backend) create(ctx context.Context, p sampler.Policy, file, digest string) error {
-	if err := b.client.try(ctx, func() error { return b.upload(ctx, file, digest) }, b.again("upload", p)); err != nil {
+	upload := func() error { return b.upload(ctx, file, digest) }
+	if err := b.client.try(ctx, upload, b.countRetry("upload", p)); err != nil {
 		return fmt.Errorf("upload the adapter: %w", err)
 	}
 	stream := false
@@ -154,7 +154,7 @@ func (b *Backend) create(ctx context.Context, p sampler.Policy, file, digest str
 		Stream: &stream}
 	var answer api.ProgressResponse
 	err := b.client.try(ctx, func() error { return b.client.call(ctx, "POST", "/api/create", request, &answer) },
-		b.again("create", p))
+		b.countRetry("create", p))
 	switch {
 	case err != nil:
 		return fmt.Errorf("create: %w", err)
@@ -163,17 +163,17 @@ func (b *Backend) create(ctx context.Context, p sampler.Policy, file, digest str
 	}
 	shown, err := b.show(ctx, p.Name)
 	if err != nil {
-		return fmt.Errorf("look at what was created: %w", err)
+		return fmt.Errorf("show the new model: %w", err)
 	}
 	hash := strings.TrimPrefix(digest, "sha256:")
 	if n := adapters(shown.Modelfile); n != 1 || !strings.Contains(shown.Modelfile, hash) {
 		return fmt.Errorf("the server shows %d adapters, want one with hash %.12s\n"+
-			"  hint: is %s a model without an adapter?", n, hash, b.cfg.Model)
+			"  hint: check that %s is a model without an adapter", n, hash, b.cfg.Model)
 	}
 	return nil
 }
 
-// upload sends the adapter unless the server has it.
+// upload sends the adapter, unless the server has it.
 func (b *Backend) upload(ctx context.Context, file, digest string) error {
 	path := "/api/blobs/" + digest
 	err := b.client.call(ctx, "HEAD", path, nil, nil)
@@ -184,32 +184,33 @@ func (b *Backend) upload(ctx context.Context, file, digest string) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Close() }() // it was only read
+	defer func() { _ = f.Close() }() // read only
 	return b.client.upload(ctx, path, f)
 }
 
-// warm loads a model when the requests in flight of another have ended.
-func (b *Backend) warm(ctx context.Context, p sampler.Policy) error {
-	q := question{text: "\n"}
-	_, err := b.ask(ctx, p, sampler.Request{MaxTokens: 1}, q)
+// load makes the server load a model, after the requests of other models.
+func (b *Backend) load(ctx context.Context, p sampler.Policy) error {
+	q := input{text: "\n"}
+	_, err := b.send(ctx, p, sampler.Request{MaxTokens: 1}, q)
 	return err
 }
 
-func (b *Backend) again(op string, p sampler.Policy) func(error) {
+// countRetry returns a function that counts and logs a retry.
+func (b *Backend) countRetry(op string, p sampler.Policy) func(error) {
 	return func(err error) {
-		b.counters.update(func(s *Stats) { s.Retries++ })
+		b.counters.Update(func(s *Stats) { s.Retries++ })
 		b.cfg.Log.Warn().Err(err).Str("op", op).Str("policy", p.Name).Msg("ollama: sending the request again")
 	}
 }
 
-// withdraw removes a model that could not be used, also when ctx is done.
+// withdraw removes a model that could not be published, also if ctx has ended.
 func (b *Backend) withdraw(ctx context.Context, p sampler.Policy) error {
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), cleanTimeout, errors.New("remove took too long"))
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), cleanupTimeout, errors.New("remove took too long"))
 	defer cancel()
 	return b.remove(ctx, p)
 }
 
-// remove deletes the model of a version; the base stays.
+// remove deletes the model of a version, except the base model.
 func (b *Backend) remove(ctx context.Context, p sampler.Policy) error {
 	if p.Version == 0 {
 		return nil
@@ -223,7 +224,8 @@ func (b *Backend) remove(ctx context.Context, p sampler.Policy) error {
 	return err
 }
 
-// unload frees the server's memory: with keep_alive −1 the model stays loaded.
+// unload releases the server's memory. The model of the last request is loaded,
+// because requests have keep_alive −1.
 func (b *Backend) unload(ctx context.Context) {
 	model := b.turns.Class()
 	if model == "" {
@@ -236,8 +238,8 @@ func (b *Backend) unload(ctx context.Context) {
 	}
 }
 
-// Retire refuses new requests for p, waits for the last one and removes the
-// model. If ctx ends before, Close removes the model.
+// Retire refuses new requests for p, waits for those in flight and removes the
+// model. If ctx ends first, Close removes the model.
 func (b *Backend) Retire(ctx context.Context, p sampler.Policy) error {
 	b.mu.Lock()
 	v := b.versions[p.Version]

@@ -25,16 +25,17 @@ import (
 	templates "github.com/empo2/empo2/sampler/prompt"
 	"github.com/empo2/empo2/sampler/rollout"
 	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/samplertest/torch"
 )
 
-// tolerance is how far a real Ollama's log-probs may be from torch's, in nats:
-// its keys and values are half floats.
+// tolerance is the allowed difference between the log-probs of Ollama and torch in
+// nats. Ollama's keys and values are half floats.
 const tolerance = 0.02
 
-// real is a server of its own with the vault's base policy.
+// real is an Ollama server with the base policy of the vault.
 type real struct {
 	url    string
-	oracle oracle
+	oracle *torch.Oracle
 	codec  codec
 }
 
@@ -47,12 +48,12 @@ func TestReal(t *testing.T) {
 		f    func(*testing.T, *real)
 	}{
 		{"conformance", testConformance},
-		{"log-probs are torch's", testTorch},
-		{"episodes are torch's rows", testEpisodes},
+		{"log-probs equal torch's", testTorch},
+		{"rows of episodes have torch's log-probs", testEpisodes},
 		{"the canary", testCanary},
-		{"an adapter of nothing is refused", testBadAdapter},
+		{"a damaged adapter is refused", testBadAdapter},
 		{"versions take turns", testTurns},
-		{"a new version answers soon", testPublish},
+		{"versions are replaced", testPublish},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.f(t, r) })
 	}
@@ -60,20 +61,18 @@ func TestReal(t *testing.T) {
 
 func newReal(t *testing.T) *real {
 	t.Helper()
-	binary, py := os.Getenv("EMPO2_OLLAMA"), os.Getenv("EMPO2_PYTHON")
-	if binary == "" || py == "" {
+	binary, python := os.Getenv("EMPO2_OLLAMA"), os.Getenv("EMPO2_PYTHON")
+	if binary == "" || python == "" {
 		t.Skip("NOT TESTED with a real Ollama: EMPO2_OLLAMA names no binary, or EMPO2_PYTHON no interpreter " +
 			"(scripts/test-ollama)")
 	}
 	r := &real{url: startServer(t, binary)}
-	r.oracle = oracle{startPython(t, "../llamacpp/testdata/oracle.py")}
-	r.codec = codec{startPython(t, "testdata/codec.py")}
-	file := filepath.Join(t.TempDir(), "vault.gguf")
-	convert := exec.Command(py, "-m", "empo2_trainer", "gguf", "--model", weights, "--out", file)
-	convert.Env = append(os.Environ(), "PYTHONPATH="+sources+":"+os.Getenv("PYTHONPATH"))
-	if out, err := convert.CombinedOutput(); err != nil {
-		t.Fatalf("convert the model: %v\n%s", err, out)
+	model, err := filepath.Abs(torch.Weights)
+	if err != nil {
+		t.Fatal(err)
 	}
+	r.oracle, r.codec = torch.StartOracle(t, python, model), startCodec(t)
+	file := torch.ConvertVault(t, python)
 	digest, err := adapterDigest(sampler.Adapter{Version: 1, GGUF: file})
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +94,7 @@ func newReal(t *testing.T) *real {
 	return r
 }
 
-// startServer starts Ollama on a free port with a store of its own.
+// startServer starts Ollama on a free port with an empty store.
 func startServer(t *testing.T, binary string) (url string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -135,8 +134,8 @@ func startServer(t *testing.T, binary string) (url string) {
 			return "http://" + address
 		}
 		if time.Now().After(deadline) {
-			said, _ := os.ReadFile(log.Name())
-			t.Fatalf("%v\n%s", err, said)
+			text, _ := os.ReadFile(log.Name())
+			t.Fatalf("%v\n%s", err, text)
 		}
 	}
 }
@@ -178,7 +177,7 @@ func testConformance(t *testing.T, r *real) {
 		t.Run(fmt.Sprintf("codec %v", withCodec), func(t *testing.T) {
 			samplertest.RunText(t, func(t *testing.T) samplertest.TextFixture {
 				f := samplertest.TextFixture{
-					Adapter: func(t *testing.T, version int) sampler.Adapter { return r.oracle.adapter(t, version, version) },
+					Adapter: func(t *testing.T, version int) sampler.Adapter { return r.oracle.GGUF(t, version, version) },
 					Prompt:  "Levers: jade, bone. Door 1 of 2 is iron.",
 				}
 				f.Backend = r.open(t, func(c *Config) {
@@ -195,12 +194,12 @@ func testConformance(t *testing.T, r *real) {
 	}
 }
 
-// testTorch holds what base and adapter write against torch, token by token.
+// testTorch compares the log-probs of base model and adapter with torch.
 func testTorch(t *testing.T, r *real) {
 	b := r.open(t, nil)
-	a := r.oracle.adapter(t, 1, 1)
+	a := r.oracle.GGUF(t, 1, 1)
 	scores := map[sampler.Policy]func(context.Context, []int32) ([]float32, error){
-		publish(t, b, sampler.Adapter{}): r.oracle.score(""),
+		publish(t, b, sampler.Adapter{}): r.oracle.Score(""),
 		publish(t, b, a):                 a.Score,
 	}
 	for p, score := range scores {
@@ -222,7 +221,7 @@ func testTorch(t *testing.T, r *real) {
 		}
 		t.Logf("%s: %d of %d tokens have a log-prob, largest difference %.2g", p.Name, known, all, worst)
 		if worst > tolerance || known < all/2 {
-			t.Errorf("%s: %d of %d log-probs, off by %v", p.Name, known, all, worst)
+			t.Errorf("%s: %d of %d log-probs known, largest difference %v", p.Name, known, all, worst)
 		}
 	}
 	t.Logf("%+v", b.Stats())
@@ -231,8 +230,8 @@ func testTorch(t *testing.T, r *real) {
 	}
 }
 
-// testEpisodes plays the vault in text. The rows that come of it, tips
-// included, have torch's log-probs: every prompt was read as its ids.
+// testEpisodes runs episodes of the vault. The log-probs of their rows, with tips,
+// must equal torch's: the server then read every prompt as its ids.
 func testEpisodes(t *testing.T, r *real) {
 	b := r.open(t, nil)
 	p := publish(t, b, sampler.Adapter{})
@@ -265,7 +264,7 @@ func testEpisodes(t *testing.T, r *real) {
 			t.Fatal(got.Err)
 		}
 		for _, row := range got.RowsWithTips {
-			score, err := r.oracle.score("")(t.Context(), row.Tokens)
+			score, err := r.oracle.Score("")(t.Context(), row.Tokens)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -277,35 +276,34 @@ func testEpisodes(t *testing.T, r *real) {
 			}
 		}
 	}
-	t.Logf("%d tokens differ by %g at most, %+v", tokens, largest, b.Stats())
+	t.Logf("%d tokens, largest difference %g, %+v", tokens, largest, b.Stats())
 	if s := b.Stats(); tokens == 0 || largest > tolerance || s.Rejoined > 0 || s.Respelled > 0 || s.Longer > 0 {
-		t.Errorf("%d tokens differ by %g at most, %+v", tokens, largest, s)
+		t.Errorf("%d tokens, largest difference %g, %+v", tokens, largest, s)
 	}
 }
 
 func testCanary(t *testing.T, r *real) {
 	b := r.open(t, nil)
 	var outcomes []sampler.Canary
-	proved := sampler.WithCanary(b, r.prompt(t, "Levers: jade, bone. Door 1 of 2 is iron."), tolerance,
+	verified := sampler.WithCanary(b, r.prompt(t, "Levers: jade, bone. Door 1 of 2 is iron."), tolerance,
 		func(c sampler.Canary) { outcomes = append(outcomes, c) })
 	for version := 1; version <= 2; version++ {
-		if _, err := proved.Publish(t.Context(), r.oracle.adapter(t, version, version)); err != nil {
+		if _, err := verified.Publish(t.Context(), r.oracle.GGUF(t, version, version)); err != nil {
 			t.Error(err)
 		}
 	}
-	other := r.oracle.adapter(t, 3, 3)
-	other.Score = r.oracle.adapter(t, 3, 4).Score
-	if _, err := proved.Publish(t.Context(), other); !errors.Is(err, sampler.ErrCanary) {
-		t.Errorf("another adapter than the trainer's: %v", err)
+	other := r.oracle.GGUF(t, 3, 3)
+	other.Score = r.oracle.GGUF(t, 3, 4).Score
+	if _, err := verified.Publish(t.Context(), other); !errors.Is(err, sampler.ErrCanary) {
+		t.Errorf("an adapter with other weights than the trainer's: %v", err)
 	}
 	t.Logf("%+v", outcomes)
 }
 
-// testBadAdapter publishes a file that only begins like an adapter, and one
-// for another architecture.
+// testBadAdapter publishes incomplete adapters and one for another architecture.
 func testBadAdapter(t *testing.T, r *real) {
 	b := r.open(t, nil)
-	good, err := os.ReadFile(r.oracle.adapter(t, 1, 1).GGUF)
+	good, err := os.ReadFile(r.oracle.GGUF(t, 1, 1).GGUF)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,16 +324,17 @@ func testBadAdapter(t *testing.T, r *real) {
 	}
 	var list api.ListResponse
 	if err := b.client.call(t.Context(), "GET", "/api/tags", nil, &list); err != nil || len(list.Models) != 1 {
-		t.Errorf("left on the server: %+v, %v", list, err)
+		t.Errorf("remaining models: %+v, %v", list, err)
 	}
 	p := publish(t, b, sampler.Adapter{})
 	sample(t, b, p, sampler.Request{Prompt: r.prompt(t, "go"), MaxTokens: 4})
 }
 
-// testTurns asks two versions at once: nothing fails, and reloads are few.
+// testTurns sends requests for two versions at the same time. They must all
+// succeed, with few reloads.
 func testTurns(t *testing.T, r *real) {
 	b := r.open(t, nil)
-	policies := []sampler.Policy{publish(t, b, r.oracle.adapter(t, 1, 1)), publish(t, b, r.oracle.adapter(t, 2, 2))}
+	policies := []sampler.Policy{publish(t, b, r.oracle.GGUF(t, 1, 1)), publish(t, b, r.oracle.GGUF(t, 2, 2))}
 	ids := r.prompt(t, "Levers: jade, bone. Door 1 of 2 is iron.")
 	before, start := b.Stats().Swaps, time.Now()
 	var group errgroup.Group
@@ -357,14 +356,14 @@ func testTurns(t *testing.T, r *real) {
 	}
 }
 
-// testPublish replaces the version ten times and says how long that takes.
+// testPublish replaces the version ten times and logs the durations.
 func testPublish(t *testing.T, r *real) {
 	b := r.open(t, nil)
 	ids := r.prompt(t, "Levers: jade, bone. Door 1 of 2 is iron.")
 	var last sampler.Policy
 	var took []time.Duration
 	for version := 1; version <= 10; version++ {
-		a := r.oracle.adapter(t, version, version)
+		a := r.oracle.GGUF(t, version, version)
 		start := time.Now()
 		p := publish(t, b, a)
 		sample(t, b, p, sampler.Request{Prompt: ids, MaxTokens: 1})

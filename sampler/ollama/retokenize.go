@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"sync"
 
@@ -17,48 +16,48 @@ import (
 // A Codec is the base model's tokenizer.
 type Codec interface {
 	chat.Codec
-	// TokenizeSpecial encodes text and parses control tokens in it, as Ollama
-	// does.
+	// TokenizeSpecial encodes text. Like Ollama, it turns control tokens in the
+	// text into their ids.
 	TokenizeSpecial(ctx context.Context, text string) ([]int32, error)
 }
 
 // ErrForged is wrapped by Sample if a prompt contains the text of a control
-// token that its ids do not contain. Ollama would parse it as a control token.
-// The text is from an environment, a tip or the policy.
+// token that is not in its ids, because Ollama would read it as a control token.
+// Such text comes from an environment, a tip or the policy.
 var ErrForged = errors.New("text that would become a control token")
 
-// retokenizer turns ids into text and back. It is safe for concurrent use.
+// retokenizer converts between ids and text. It is safe for concurrent use.
 type retokenizer struct {
 	codec    Codec
 	endToken string
 
-	mu     sync.Mutex
-	end    int32
-	known  bool // end is set
-	pieces map[int32]string
+	mu       sync.Mutex
+	end      int32
+	endKnown bool // end is set
+	pieces   map[int32]string
 }
 
-// text decodes a prompt. same says whether the server will encode the text as
-// the same ids: a prompt that was tokenized in parts may have two tokens where
-// the server, which sees the whole text, finds one. If a control token differs,
-// the error is an ErrForged.
-func (s *retokenizer) text(ctx context.Context, ids []int32) (text string, same bool, err error) {
-	if text, err = s.codec.Detokenize(ctx, ids); err != nil {
+// decode returns the text of a prompt. same says whether the server will encode
+// the text as the same ids. A prompt that was tokenized in parts may have two
+// tokens where the server, which tokenizes the whole text, has one. The error
+// wraps ErrForged if the control tokens differ.
+func (r *retokenizer) decode(ctx context.Context, ids []int32) (text string, same bool, err error) {
+	if text, err = r.codec.Detokenize(ctx, ids); err != nil {
 		return "", false, fmt.Errorf("decode the prompt: %w", err)
 	}
-	read, err := s.codec.TokenizeSpecial(ctx, text)
+	read, err := r.codec.TokenizeSpecial(ctx, text)
 	if err != nil {
 		return "", false, fmt.Errorf("check the prompt's text: %w", err)
 	}
 	if slices.Equal(read, ids) {
 		return text, true, nil
 	}
-	return text, false, s.checkForged(ctx, ids, read)
+	return text, false, r.checkForged(ctx, ids, read)
 }
 
-// checkForged returns an error if the server reads a control token more often
-// than it was sent.
-func (s *retokenizer) checkForged(ctx context.Context, sent, read []int32) error {
+// checkForged returns an error if the server reads more control tokens than were
+// sent.
+func (r *retokenizer) checkForged(ctx context.Context, sent, read []int32) error {
 	extra := map[int32]int{}
 	for _, id := range read {
 		extra[id]++
@@ -70,33 +69,34 @@ func (s *retokenizer) checkForged(ctx context.Context, sent, read []int32) error
 		if n <= 0 {
 			continue
 		}
-		piece, err := s.piece(ctx, id)
+		piece, err := r.piece(ctx, id)
 		if err != nil {
 			return err
 		}
-		plain, err := s.codec.Tokenize(ctx, piece)
+		plain, err := r.codec.Tokenize(ctx, piece)
 		if err != nil {
 			return err
 		}
 		if !slices.Contains(plain, id) {
 			return fmt.Errorf("%w: %q, %d times\n"+
-				"  hint: choose a sampler.backend that takes ids, or keep such texts out of observations and "+
-				"tips", ErrForged, piece, n)
+				"  hint: choose a sampler.backend that accepts ids, or remove such texts from observations and tips",
+				ErrForged, piece, n)
 		}
 	}
 	return nil
 }
 
-// ids encodes an answer. Control tokens in the middle become their ids. The end
-// token is appended to a finished answer, because the server does not send it.
-func (s *retokenizer) ids(ctx context.Context, text string, finish sampler.FinishReason) ([]int32, error) {
-	end, err := s.endID(ctx)
+// encode returns the ids of an answer. Control tokens in the text become their
+// ids. encode appends the end token to a finished answer, because the server does
+// not send it.
+func (r *retokenizer) encode(ctx context.Context, text string, finish sampler.FinishReason) ([]int32, error) {
+	end, err := r.endID(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ids, err := s.codec.TokenizeSpecial(ctx, text)
-	if err == nil && slices.Contains(ids, end) { // written as text; a sampled end token would have ended the answer
-		ids, err = s.codec.Tokenize(ctx, text)
+	ids, err := r.codec.TokenizeSpecial(ctx, text)
+	if err == nil && slices.Contains(ids, end) { // plain text: a sampled end token ends the answer
+		ids, err = r.codec.Tokenize(ctx, text)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("tokenize the answer: %w", err)
@@ -107,66 +107,57 @@ func (s *retokenizer) ids(ctx context.Context, text string, finish sampler.Finis
 	return ids, nil
 }
 
-func (s *retokenizer) endID(ctx context.Context) (int32, error) {
-	s.mu.Lock()
-	end, known := s.end, s.known
-	s.mu.Unlock()
+func (r *retokenizer) endID(ctx context.Context) (int32, error) {
+	r.mu.Lock()
+	end, known := r.end, r.endKnown
+	r.mu.Unlock()
 	if known {
 		return end, nil
 	}
-	end, err := s.codec.ControlToken(ctx, s.endToken)
+	end, err := r.codec.ControlToken(ctx, r.endToken)
 	if err != nil {
 		return 0, fmt.Errorf("the token that ends an answer: %w", err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.end, s.known = end, true
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.end, r.endKnown = end, true
 	return end, nil
 }
 
-// piece is the text of one id.
-func (s *retokenizer) piece(ctx context.Context, id int32) (string, error) {
-	s.mu.Lock()
-	piece, ok := s.pieces[id]
-	s.mu.Unlock()
+// piece returns the text of one id.
+func (r *retokenizer) piece(ctx context.Context, id int32) (string, error) {
+	r.mu.Lock()
+	piece, ok := r.pieces[id]
+	r.mu.Unlock()
 	if ok {
 		return piece, nil
 	}
-	piece, err := s.codec.Detokenize(ctx, []int32{id})
+	piece, err := r.codec.Detokenize(ctx, []int32{id})
 	if err != nil {
 		return "", fmt.Errorf("decode token %d: %w", id, err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.pieces == nil {
-		s.pieces = map[int32]string{}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pieces == nil {
+		r.pieces = map[int32]string{}
 	}
-	s.pieces[id] = piece
+	r.pieces[id] = piece
 	return piece, nil
 }
 
-// gaps are log-probs that are not known.
-func gaps(n int) []float32 {
-	out := make([]float32, n)
-	for i := range out {
-		out[i] = float32(math.NaN())
-	}
-	return out
-}
-
-// logprobs returns the server's log-probs up to the first of its tokens whose
-// text is not that of the id. The others are NaN.
-func (s *retokenizer) logprobs(ctx context.Context, ids []int32, said []api.Logprob) ([]float32, error) {
-	out := gaps(len(ids))
-	for i := range min(len(ids), len(said)) {
-		piece, err := s.piece(ctx, ids[i])
+// logprobs returns the server's log-probs of the first ids, as long as the texts
+// of the server's tokens equal those of the ids. The others are NaN.
+func (r *retokenizer) logprobs(ctx context.Context, ids []int32, given []api.Logprob) ([]float32, error) {
+	out := sampler.UnknownLogprobs(len(ids))
+	for i := range min(len(ids), len(given)) {
+		piece, err := r.piece(ctx, ids[i])
 		if err != nil {
 			return nil, err
 		}
-		if said[i].Token != piece {
+		if given[i].Token != piece {
 			break
 		}
-		out[i] = float32(said[i].Logprob)
+		out[i] = float32(given[i].Logprob)
 	}
 	return out, nil
 }

@@ -14,9 +14,9 @@ import (
 	"github.com/empo2/empo2/sampler/chat"
 )
 
-// Sample answers with the version asked for. With a codec it sends the text of
-// the prompt's ids, and the ids of the completion are the codec's. Without one
-// it sends the messages, and there are no ids.
+// Sample samples from the version p. With a codec it sends the text of the
+// prompt's ids, and the completion has the codec's ids. Without a codec it sends
+// the messages, and the completion has no ids.
 func (b *Backend) Sample(ctx context.Context, p sampler.Policy, r sampler.Request) (sampler.Completion, error) {
 	c, err := b.sample(ctx, p, r)
 	if err != nil {
@@ -33,18 +33,18 @@ func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 	defer v.gate.Leave()
 	ctx, end := sampler.Within(ctx, b.alive)
 	defer end()
-	q, err := b.question(ctx, r)
+	q, err := b.input(ctx, r)
 	if err != nil {
 		return sampler.Completion{}, err
 	}
-	a, err := b.ask(ctx, p, r, q)
+	a, err := b.send(ctx, p, r, q)
 	if err != nil {
 		return sampler.Completion{}, err
 	}
 	return b.completion(ctx, p, q, a)
 }
 
-// enter counts a request in.
+// enter returns a version for one request, which must leave its gate.
 func (b *Backend) enter(p sampler.Policy) (*version, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -58,57 +58,57 @@ func (b *Backend) enter(p sampler.Policy) (*version, error) {
 	return v, nil
 }
 
-// question is what is sent to the server: a raw text, or messages for the
-// model's own chat template.
-type question struct {
+// input is the prompt for the server: a text, or messages for the model's chat
+// template.
+type input struct {
 	text     string
 	messages []api.Message
-	ids      int // of text; 0: unknown
+	ids      int // number of ids of text; 0: unknown
 }
 
-func (b *Backend) question(ctx context.Context, r sampler.Request) (question, error) {
+func (b *Backend) input(ctx context.Context, r sampler.Request) (input, error) {
 	if err := r.CheckSampling(b.caps); err != nil {
-		return question{}, err
+		return input{}, err
 	}
 	switch {
 	case r.MaxTokens < 1:
-		return question{}, fmt.Errorf("%d tokens to sample", r.MaxTokens)
+		return input{}, fmt.Errorf("%d tokens to sample", r.MaxTokens)
 	case b.retokenizer == nil || len(r.Prompt) == 0:
 		return messages(r.Messages)
 	case len(r.Prompt)+r.MaxTokens > b.cfg.NumCtx:
-		return question{}, fmt.Errorf("%w: %d tokens and %d to sample, %d in all",
+		return input{}, fmt.Errorf("%w: %d tokens and %d to sample, %d in all",
 			sampler.ErrContextFull, len(r.Prompt), r.MaxTokens, b.cfg.NumCtx)
 	}
-	text, same, err := b.retokenizer.text(ctx, r.Prompt)
+	text, same, err := b.retokenizer.decode(ctx, r.Prompt)
 	if err != nil {
-		return question{}, err
+		return input{}, err
 	}
 	if !same {
-		b.counters.update(func(s *Stats) { s.Rejoined++ })
+		b.counters.Update(func(s *Stats) { s.Rejoined++ })
 	}
-	return question{text: text, ids: len(r.Prompt)}, nil
+	return input{text: text, ids: len(r.Prompt)}, nil
 }
 
-func messages(given []chat.Message) (question, error) {
+func messages(given []chat.Message) (input, error) {
 	if len(given) == 0 {
-		return question{}, errors.New("no messages, and no tokenizer for ids")
+		return input{}, errors.New("no messages, and no tokenizer for ids")
 	}
-	var q question
+	var q input
 	for _, m := range given {
 		q.messages = append(q.messages, api.Message{Role: m.Role, Content: m.Text()})
 	}
 	return q, nil
 }
 
-// options set every parameter, because the defaults of server and model are
-// made for chatting. Context and threads are the same for all requests, because
-// the server would reload the model.
+// options sets every parameter, because the defaults of server and model are for
+// chatting. The server reloads the model when the context or the threads change,
+// so they are equal in all requests.
 func (b *Backend) options(r sampler.Request) map[string]any {
 	o := map[string]any{
 		"temperature": r.Temperature, "top_k": r.TopK, "top_p": r.NucleusP(), "min_p": 0, "typical_p": 1,
 		"repeat_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0,
-		"seed": sampler.ShortSeed(r.Seed), "num_predict": r.MaxTokens, "num_ctx": b.cfg.NumCtx, "stop": append([]string{},
-			r.Stop...),
+		"seed": sampler.ShortSeed(r.Seed), "num_predict": r.MaxTokens, "num_ctx": b.cfg.NumCtx,
+		"stop": append([]string{}, r.Stop...),
 	}
 	if b.cfg.Threads > 0 {
 		o["num_thread"] = b.cfg.Threads
@@ -116,11 +116,11 @@ func (b *Backend) options(r sampler.Request) map[string]any {
 	return o
 }
 
-// answer has the fields of both calls.
+// answer has the fields of both endpoints that are used.
 type answer struct {
 	Model      string        `json:"model"`
-	Response   string        `json:"response"` // of a text
-	Message    api.Message   `json:"message"`  // of messages
+	Response   string        `json:"response"` // of /api/generate
+	Message    api.Message   `json:"message"`  // of /api/chat
 	Done       bool          `json:"done"`
 	DoneReason string        `json:"done_reason"`
 	Prompt     int64         `json:"prompt_eval_count"`
@@ -128,9 +128,9 @@ type answer struct {
 	Logprobs   []api.Logprob `json:"logprobs"`
 }
 
-// ask waits for the model's turn and sends the request until there is an
-// answer.
-func (b *Backend) ask(ctx context.Context, p sampler.Policy, r sampler.Request, q question) (a answer, err error) {
+// send waits for the turn of the model's version. It sends the request and retries
+// until there is an answer.
+func (b *Backend) send(ctx context.Context, p sampler.Policy, r sampler.Request, q input) (a answer, err error) {
 	turn, err := b.turns.Acquire(ctx, admission.Request{Class: p.Name})
 	if err != nil {
 		return a, fmt.Errorf("waiting for a turn: %w", err)
@@ -143,29 +143,29 @@ func (b *Backend) ask(ctx context.Context, p sampler.Policy, r sampler.Request, 
 	err = b.client.try(ctx, func() error {
 		a = answer{}
 		return b.client.call(ctx, "POST", path, body, &a)
-	}, b.again("generate", p))
+	}, b.countRetry("generate", p))
 	switch {
-	case full(err):
+	case contextFull(err):
 		return a, fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
 	case err != nil:
 		return a, err
-	case a.Model != "" && a.Model != p.Name: // an answer that ended at once has no name
-		return a, fmt.Errorf("%q answered", a.Model)
+	case a.Model != "" && a.Model != p.Name: // an empty answer has no name
+		return a, fmt.Errorf("model %q answered", a.Model)
 	}
 	return a, nil
 }
 
-// full says whether the prompt did not fit the context. Parallel requests share
-// the context, so that it may be smaller than the one asked for.
-func full(err error) bool {
+// contextFull says whether the prompt did not fit the context. Parallel requests
+// share the context, so it may be smaller than configured.
+func contextFull(err error) bool {
 	if jsonhttp.Status(err) == 0 {
 		return false
 	}
-	said := jsonhttp.ServerText(err)
-	return strings.Contains(said, "exceeds the context length") || strings.Contains(said, "exceed_context_size")
+	text := jsonhttp.ServerText(err)
+	return strings.Contains(text, "exceeds the context length") || strings.Contains(text, "exceed_context_size")
 }
 
-func (b *Backend) body(p sampler.Policy, r sampler.Request, q question) (path string, body any) {
+func (b *Backend) body(p sampler.Policy, r sampler.Request, q input) (path string, body any) {
 	no, forever := false, api.Duration{Duration: -1}
 	if q.messages != nil {
 		return "/api/chat", api.ChatRequest{
@@ -175,13 +175,13 @@ func (b *Backend) body(p sampler.Policy, r sampler.Request, q question) (path st
 	}
 	return "/api/generate", api.GenerateRequest{
 		Model: p.Name, Prompt: q.text, Raw: true, Stream: &no, Truncate: &no, Shift: &no,
-		Think:     &api.ThinkValue{Value: false}, // else the server removes thoughts from the text
+		Think:     &api.ThinkValue{Value: false}, // otherwise the server removes thoughts from the text
 		KeepAlive: &forever, Options: b.options(r), Logprobs: b.cfg.Logprobs,
 	}
 }
 
-// completion reads an answer. An answer without an end counts as cut off.
-func (b *Backend) completion(ctx context.Context, p sampler.Policy, q question, a answer) (sampler.Completion, error) {
+// completion converts an answer. An incomplete answer counts as truncated.
+func (b *Backend) completion(ctx context.Context, p sampler.Policy, q input, a answer) (sampler.Completion, error) {
 	c := sampler.Completion{Text: a.Response + a.Message.Content, Finish: sampler.FinishLength, Policy: p}
 	if a.Done && a.DoneReason == "stop" {
 		c.Finish = sampler.FinishStop
@@ -189,10 +189,10 @@ func (b *Backend) completion(ctx context.Context, p sampler.Policy, q question, 
 	respelled := false
 	if b.retokenizer != nil {
 		var err error
-		if c.IDs, err = b.retokenizer.ids(ctx, c.Text, c.Finish); err != nil {
+		if c.IDs, err = b.retokenizer.encode(ctx, c.Text, c.Finish); err != nil {
 			return sampler.Completion{}, err
 		}
-		c.Logprobs = gaps(len(c.IDs))
+		c.Logprobs = sampler.UnknownLogprobs(len(c.IDs))
 		if b.cfg.Logprobs {
 			if c.Logprobs, err = b.retokenizer.logprobs(ctx, c.IDs, a.Logprobs); err != nil {
 				return sampler.Completion{}, err
@@ -205,7 +205,7 @@ func (b *Backend) completion(ctx context.Context, p sampler.Policy, q question, 
 			*n++
 		}
 	}
-	b.counters.update(func(s *Stats) {
+	b.counters.Update(func(s *Stats) {
 		s.Requests++
 		s.PromptTokens += a.Prompt
 		s.Sampled += a.Sampled

@@ -1,47 +1,32 @@
 package ollama
 
-import "sync"
+import "github.com/empo2/empo2/sampler"
 
 // Stats counts what a backend did since it was opened.
 type Stats struct {
 	Requests     int64 `json:"requests"`      // completions answered
 	PromptTokens int64 `json:"prompt_tokens"` // as the server counts them
 	Sampled      int64 `json:"sampled"`       // tokens, as the server counts them
-	// Truncated answers have no end: the server stops silently when a policy
-	// repeats itself.
+	// Truncated answers are incomplete: the server stops without an error if a
+	// policy repeats itself.
 	Truncated int64 `json:"truncated"`
-	// Rejoined prompts hold the same text and control tokens as their ids, but
-	// the server reads their text as other ids.
+	// Rejoined prompts have the text and control tokens of their ids, but the server
+	// encodes the text as other ids.
 	Rejoined int64 `json:"rejoined"`
-	// Respelled answers have another number of tokens than the codec makes of
+	// Respelled answers have another number of tokens than the codec's encoding of
 	// their text: the policy sampled other ids than those returned.
 	Respelled int64 `json:"respelled"`
-	// Longer prompts had more tokens for the server than were sent: it adds
-	// some of its own.
+	// Longer prompts have more tokens for the server than were sent, because it adds
+	// some.
 	Longer  int64 `json:"longer"`
 	Retries int64 `json:"retries"` // requests sent again
-	// Swaps is how often requests of one version followed those of another:
-	// each costs a reload of the model.
+	// Swaps counts changes of version, each with a reload of the model.
 	Swaps int64 `json:"swaps"`
 }
 
-type counters struct {
-	mu  sync.Mutex
-	now Stats
-}
+type counters struct{ sampler.Tally[Stats] }
 
-// Stats may be called at any time.
-func (b *Backend) Stats() Stats {
-	b.counters.mu.Lock()
-	defer b.counters.mu.Unlock()
-	return b.counters.now
-}
+// Stats returns the counts. It is safe for concurrent use.
+func (b *Backend) Stats() Stats { return b.counters.Counts() }
 
-// update lets f change the statistics.
-func (c *counters) update(f func(*Stats)) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	f(&c.now)
-}
-
-func (c *counters) swapped() { c.update(func(s *Stats) { s.Swaps++ }) }
+func (c *counters) swapped() { c.Update(func(s *Stats) { s.Swaps++ }) }

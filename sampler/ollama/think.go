@@ -6,15 +6,15 @@ import (
 	"github.com/ollama/ollama/api"
 )
 
-// think is what TemplateArgs say about thinking; nil: the model's default.
+// think returns the value for thinking in TemplateArgs; nil: the model's default.
 func (c Config) think() *api.ThinkValue {
-	for _, value := range c.TemplateArgs { // there is one at most
+	for _, value := range c.TemplateArgs { // at most one, see thinkError
 		return &api.ThinkValue{Value: value}
 	}
 	return nil
 }
 
-// thinkError refuses arguments that Ollama cannot hand to a template.
+// thinkError refuses arguments that Ollama does not pass to a template.
 func (c Config) thinkError() error {
 	const hint = "\n  hint: sampler.template_args may hold one of think and enable_thinking for Ollama"
 	if len(c.TemplateArgs) > 1 {

@@ -11,7 +11,7 @@ import (
 func TestThinkIsSentWithMessages(t *testing.T) {
 	f := func(args map[string]any, want any) {
 		t.Helper()
-		s := newFake(t, tossing)
+		s := newFake(t, script)
 		b := openFake(t, s, func(c *Config) { c.Codec, c.TemplateArgs = nil, args })
 		hello := chat.Message{Role: chat.RoleUser, Spans: []chat.Span{{Kind: chat.StateSpan, Text: "go"}}}
 		sample(t, b, publish(t, b, sampler.Adapter{}), sampler.Request{Messages: []chat.Message{hello}, MaxTokens: 9})
@@ -28,8 +28,8 @@ func TestThinkIsSentWithMessages(t *testing.T) {
 
 func TestOtherTemplateArgumentsAreRefused(t *testing.T) {
 	for _, args := range []map[string]any{
-		{"effort": "low"}, {"enable_thinking": "low"}, {"think": "much"}, {"think": 3}, {"think": true,
-			"enable_thinking": true},
+		{"effort": "low"}, {"enable_thinking": "low"}, {"think": "much"}, {"think": 3},
+		{"think": true, "enable_thinking": true},
 	} {
 		_, err := Open(t.Context(), Config{URL: "http://127.0.0.1:1", Model: "tiny", TemplateArgs: args})
 		if err == nil || !strings.Contains(err.Error(), "hint: sampler.template_args") {

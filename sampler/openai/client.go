@@ -14,14 +14,14 @@ import (
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
-// maxAnswer bounds an answer, in bytes.
+// maxAnswer is the largest answer in bytes.
 const maxAnswer = 16 << 20
 
 type client struct {
-	web   *jsonhttp.Client
-	log   zerolog.Logger
-	pause time.Duration // before the first repeat
-	again func()        // called before each repeat; may be nil
+	web     *jsonhttp.Client
+	log     zerolog.Logger
+	pause   time.Duration // before the first retry
+	onRetry func()        // called before each retry; may be nil
 }
 
 func newClient(base string, cfg Config) (*client, error) {
@@ -36,16 +36,16 @@ func (c *client) close() { c.web.Close() }
 
 const (
 	keyHint = "the API key is missing or wrong; it is taken from EMPO2_SERVER_KEY"
-	urlHint = "set sampler.openai.url to the server's base, with /v1 if its interface is there"
-	runHint = "is the server running there? sampler.openai.url names the address"
+	urlHint = "set sampler.openai.url to the base URL of the server's API, which often ends with /v1"
+	runHint = "check that the server is running at the address in sampler.openai.url"
 )
 
-// hint is what an operator may do about an error; empty: nothing is known.
+// hint returns the remedy for an error; empty: none is known.
 func hint(e *jsonhttp.Error) string {
 	switch {
 	case e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden:
 		return keyHint
-	case e.Status == http.StatusNotFound && e.Code == "" && e.Type == "": // not the interface's own answer
+	case e.Status == http.StatusNotFound && e.Code == "" && e.Type == "": // not an answer of the API
 		return urlHint
 	case e.Kind == jsonhttp.Malformed && !e.Truncated:
 		return urlHint
@@ -57,23 +57,23 @@ func hint(e *jsonhttp.Error) string {
 
 const maxTries = 8
 
-// call sends body (GET if nil) and decodes the answer into out. It repeats
-// after a lost connection, a broken answer and a status that may pass, as long
-// as ctx allows.
+// call sends body, or a GET request if body is nil, and decodes the answer into
+// out. It retries after a lost connection, an incomplete answer and a temporary
+// error of the server, until ctx ends.
 func (c *client) call(ctx context.Context, path string, body, out any) error {
 	retry := jsonhttp.Retry{
-		First: c.pause, Last: 10 * time.Second, LongestAfter: 24 * time.Hour, Factor: 3, Attempts: maxTries, Again: again,
+		First: c.pause, Last: 10 * time.Second, LongestAfter: 24 * time.Hour, Factor: 3, Attempts: maxTries, Again: retryable,
 		Before: func(_ int, pause time.Duration, err error) {
 			c.log.Warn().Err(err).Dur("pause", pause).Msg("openai: sending the request again")
-			if c.again != nil {
-				c.again()
+			if c.onRetry != nil {
+				c.onRetry()
 			}
 		},
 	}
 	return retry.Do(ctx, func(ctx context.Context) error { return c.once(ctx, path, body, out) })
 }
 
-func again(err error) bool {
+func retryable(err error) bool {
 	status := jsonhttp.Status(err)
 	return jsonhttp.Retryable(err) || status >= 500 && status != http.StatusNotImplemented
 }
@@ -91,7 +91,7 @@ func (c *client) once(ctx context.Context, path string, body, out any) error {
 type modelList struct {
 	Data []struct {
 		ID     string `json:"id"`
-		Length int    `json:"max_model_len"` // vLLM tells the context
+		Length int    `json:"max_model_len"` // the context, given by vLLM
 	} `json:"data"`
 }
 
@@ -113,8 +113,8 @@ func (m modelList) names() []string {
 	return names
 }
 
-// check refuses a model that the server does not list: some servers answer
-// with another one, whatever they are asked for.
+// check refuses a model that the server does not list, because some servers ignore
+// the name and answer with another model.
 func (m modelList) check(model string) error {
 	names := m.names()
 	if len(names) == 0 || slices.Contains(names, model) || slices.Contains(names, model+":latest") {
@@ -124,8 +124,9 @@ func (m modelList) check(model string) error {
 		"  hint: set sampler.served_model_name", model, strings.Join(names, ", "))
 }
 
-// models lists the served models. Not every server can; a busy server is not
-// asked again, because the next request shows whether it answers.
+// models lists the served models. The list is empty if the server has no such list
+// or is busy. models does not retry, because the next request shows whether the
+// server answers.
 func (c *client) models(ctx context.Context) (list modelList, err error) {
 	err = c.once(ctx, "/models", nil, &list)
 	switch jsonhttp.Status(err) {

@@ -8,8 +8,8 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// A model that the server does not list is refused before anything is asked of
-// it, as some servers answer with whichever model they have.
+// Open refuses a model that the server does not list, because some servers answer
+// with another model.
 func TestAModelThatIsNotListedIsRefused(t *testing.T) {
 	s := newFake(t, samplertest.Say("pull"))
 	f := func(model string, ok bool) {
@@ -25,6 +25,6 @@ func TestAModelThatIsNotListedIsRefused(t *testing.T) {
 	}
 	f("tiny", true)
 	f("other", false)
-	s.Model = "tiny:latest" // as Ollama lists what is asked for as tiny
+	s.Model = "tiny:latest" // Ollama's name for tiny
 	f("tiny", true)
 }

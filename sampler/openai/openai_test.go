@@ -19,7 +19,7 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
-func tossing(int, []int32) []samplertest.Choice {
+func script(int, []int32) []samplertest.Choice {
 	return []samplertest.Choice{{Text: "pull jade", Weight: 3}, {Text: "pull amber", Weight: 2},
 		{Text: "look at the corridor", Weight: 2}}
 }
@@ -32,8 +32,8 @@ func newFake(t testing.TB, script samplertest.Script) *fakeserver.OpenAI {
 	return s
 }
 
-// failOn makes the next n completions go wrong when it is told to.
-func failOn(s *fakeserver.OpenAI) func(n int, fault samplertest.Fault) {
+// faultsOf returns a function that injects a fault into the next n completions.
+func faultsOf(s *fakeserver.OpenAI) func(n int, fault samplertest.Fault) {
 	next := make(chan samplertest.Fault, 16)
 	s.Fault = func(int) samplertest.Fault {
 		select {
@@ -74,27 +74,29 @@ func publish(t testing.TB, b *Backend) sampler.Policy {
 	return p
 }
 
-func say(role, text string) chat.Message {
+func textMessage(role, text string) chat.Message {
 	return chat.Message{Role: role, Spans: []chat.Span{{Kind: chat.StateSpan, Text: text}}}
 }
 
 func request() sampler.Request {
-	return sampler.Request{Messages: []chat.Message{say("system", "Walk."), say("user", "go"), say("assistant", "pull"),
-		say("user", "on")}, MaxTokens: 9}
+	return sampler.Request{MaxTokens: 9, Messages: []chat.Message{
+		textMessage("system", "Walk."), textMessage("user", "go"), textMessage("assistant", "pull"),
+		textMessage("user", "on"),
+	}}
 }
 
 func TestOpenAIConforms(t *testing.T) {
 	samplertest.RunText(t, func(t *testing.T) samplertest.TextFixture {
-		s := newFake(t, tossing)
-		fail := failOn(s)
+		s := newFake(t, script)
+		fail := faultsOf(s)
 		return samplertest.TextFixture{Backend: openFake(t, s, nil), Fail: fail}
 	})
 }
 
-func TestEverythingIsSaidExplicitly(t *testing.T) {
+func TestEveryParameterIsSent(t *testing.T) {
 	f := func(completion bool, role string, roles ...string) {
 		t.Helper()
-		s := newFake(t, tossing)
+		s := newFake(t, script)
 		s.Completion = completion
 		b := openFake(t, s, func(c *Config) { c.SystemRole = role })
 		p := publish(t, b)
@@ -113,11 +115,11 @@ func TestEverythingIsSaidExplicitly(t *testing.T) {
 			got.Stream {
 			t.Errorf("%+v", got)
 		}
-		var said []string
+		var sent []string
 		for _, m := range got.Messages {
-			said = append(said, m.Role+": "+m.Content)
+			sent = append(sent, m.Role+": "+m.Content)
 		}
-		if diff := cmp.Diff(roles, said); diff != "" {
+		if diff := cmp.Diff(roles, sent); diff != "" {
 			t.Error(diff)
 		}
 	}
@@ -126,9 +128,9 @@ func TestEverythingIsSaidExplicitly(t *testing.T) {
 	f(false, "user", "user: Walk.\n\ngo", "assistant: pull", "user: on")
 }
 
-// The name of the limit is learned once.
-func TestANewerServerIsRecognised(t *testing.T) {
-	s := newFake(t, tossing)
+// The backend finds the name of the token limit once.
+func TestTheNameOfTheTokenLimitIsFoundOnce(t *testing.T) {
+	s := newFake(t, script)
 	s.Completion = true
 	b := openFake(t, s, nil)
 	p := publish(t, b)
@@ -142,10 +144,10 @@ func TestANewerServerIsRecognised(t *testing.T) {
 	}
 }
 
-func TestOnlyTheModelAsItIsIsServed(t *testing.T) {
-	b := openFake(t, newFake(t, tossing), nil)
+func TestOnlyTheBaseModelCanBePublished(t *testing.T) {
+	b := openFake(t, newFake(t, script), nil)
 	_, err := b.Publish(t.Context(), sampler.Adapter{Version: 1, Dir: "peft", GGUF: "adapter.gguf"})
-	if err == nil || !strings.Contains(err.Error(), "cannot be given new weights") ||
+	if err == nil || !strings.Contains(err.Error(), "cannot load new weights") ||
 		!strings.Contains(err.Error(), "hint: ") {
 		t.Errorf("got %v", err)
 	}
@@ -154,7 +156,7 @@ func TestOnlyTheModelAsItIsIsServed(t *testing.T) {
 		t.Errorf("%+v, %v", caps, err)
 	}
 	if err := (sampler.Requirements{Adapters: true}).Check(caps); err == nil || !strings.Contains(err.Error(), "vllm") {
-		t.Errorf("no other backend is named: %v", err)
+		t.Errorf("the error names no other backend: %v", err)
 	}
 }
 
@@ -162,7 +164,7 @@ func TestAnswersAreCounted(t *testing.T) {
 	f := func(fault samplertest.Fault, text string, finish sampler.FinishReason, change func(*Stats)) {
 		t.Helper()
 		s := newFake(t, samplertest.Say("pull jade"))
-		fail := failOn(s)
+		fail := faultsOf(s)
 		b := openFake(t, s, nil)
 		p := publish(t, b)
 		before := b.Stats()
@@ -188,8 +190,8 @@ func TestAnswersAreCounted(t *testing.T) {
 }
 
 func TestAnAnswerWithoutChoicesIsAnError(t *testing.T) {
-	s := newFake(t, tossing)
-	fail := failOn(s)
+	s := newFake(t, script)
+	fail := faultsOf(s)
 	b := openFake(t, s, nil)
 	p := publish(t, b)
 	fail(1, samplertest.FaultWrongIDs)
@@ -198,22 +200,22 @@ func TestAnAnswerWithoutChoicesIsAnError(t *testing.T) {
 	}
 }
 
-func TestAFullContextIsRecognised(t *testing.T) {
-	s := newFake(t, tossing)
+func TestAConversationThatDoesNotFitIsAnError(t *testing.T) {
+	s := newFake(t, script)
 	s.Context = 64
 	b := openFake(t, s, nil)
 	p := publish(t, b)
 	r := request()
-	r.Messages[3] = say("user", strings.Repeat("x", 99))
+	r.Messages[3] = textMessage("user", strings.Repeat("x", 99))
 	if _, err := b.Sample(t.Context(), p, r); !errors.Is(err, sampler.ErrContextFull) {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestPublishSaysWhatIsServed(t *testing.T) {
+func TestOpenAndPublishErrors(t *testing.T) {
 	f := func(want string, change func(*fakeserver.OpenAI, *Config)) {
 		t.Helper()
-		s := newFake(t, tossing)
+		s := newFake(t, script)
 		cfg := Config{URL: s.URL, Model: "tiny", APIKey: "sk-secret", RequestTimeout: time.Minute}
 		change(s, &cfg)
 		b, err := Open(t.Context(), cfg)
@@ -228,7 +230,7 @@ func TestPublishSaysWhatIsServed(t *testing.T) {
 	f("the server has: another, tiny", func(_ *fakeserver.OpenAI, c *Config) { c.Model = "tniy" })
 	f("does not exist", func(s *fakeserver.OpenAI, c *Config) { c.Model, s.NoModels = "tniy", true })
 	f("API key", func(s *fakeserver.OpenAI, c *Config) { s.APIKey = "sk-another" })
-	f("is the server running", func(s *fakeserver.OpenAI, _ *Config) { s.Server.Close() })
+	f("check that the server is running", func(s *fakeserver.OpenAI, _ *Config) { s.Server.Close() })
 	f("sampler.openai.url", func(_ *fakeserver.OpenAI, c *Config) { c.URL += "/v2" })
 	f("sampler.openai.url", func(_ *fakeserver.OpenAI, c *Config) { c.URL = "localhost:8000" })
 	f("sampler.served_model_name", func(_ *fakeserver.OpenAI, c *Config) { c.Model = "" })
@@ -236,7 +238,7 @@ func TestPublishSaysWhatIsServed(t *testing.T) {
 	f("requests in flight", func(_ *fakeserver.OpenAI, c *Config) { c.MaxInFlight = -1 })
 }
 
-func TestTheBaseIsWhatOtherClientsTake(t *testing.T) {
+func TestTheBaseURL(t *testing.T) {
 	for given, want := range map[string]string{
 		"http://h:8000": "http://h:8000/v1", "http://h:8000/": "http://h:8000/v1", "https://h/v1/": "https://h/v1",
 		"https://h/api/v1":         "https://h/api/v1",
@@ -248,18 +250,18 @@ func TestTheBaseIsWhatOtherClientsTake(t *testing.T) {
 	}
 }
 
-// A server without a list of models is used all the same.
-func TestAListOfModelsIsNotNeeded(t *testing.T) {
-	s := newFake(t, tossing)
+// A server without a list of models is accepted.
+func TestAListOfModelsIsOptional(t *testing.T) {
+	s := newFake(t, script)
 	s.NoModels, s.APIKey = true, "sk-secret"
 	b := openFake(t, s, func(c *Config) { c.APIKey = "sk-secret" })
 	publish(t, b)
 }
 
 func TestTheKeyIsNotLogged(t *testing.T) {
-	s := newFake(t, tossing)
+	s := newFake(t, script)
 	s.APIKey = "sk-secret"
-	fail := failOn(s)
+	fail := faultsOf(s)
 	var log bytes.Buffer
 	b := openFake(t, s, func(c *Config) { c.APIKey, c.Log = "sk-secret", zerolog.New(&log) })
 	p := publish(t, b)
@@ -270,18 +272,18 @@ func TestTheKeyIsNotLogged(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), "sending the request again"); n != 2 ||
 		strings.Contains(log.String(), "sk-secret") {
-		t.Errorf("%d repeats in the log: %s", n, log.String())
+		t.Errorf("%d retries in the log: %s", n, log.String())
 	}
 }
 
-// A pause that the server asks for and the deadline does not allow is not
-// waited for.
-func TestRetryAfterIsHeededWithinTheDeadline(t *testing.T) {
+// A request fails immediately if the server requests a pause that is longer than
+// the deadline.
+func TestRetryAfterIsObeyedWithinTheDeadline(t *testing.T) {
 	f := func(after time.Duration, answered bool) {
 		t.Helper()
-		s := newFake(t, tossing)
+		s := newFake(t, script)
 		s.RetryAfter = after
-		fail := failOn(s)
+		fail := faultsOf(s)
 		b := openFake(t, s, nil)
 		p := publish(t, b)
 		fail(1, samplertest.FaultBusy)
@@ -299,17 +301,17 @@ func TestRetryAfterIsHeededWithinTheDeadline(t *testing.T) {
 	f(time.Hour, false)
 }
 
-// What no repeat can cure is the server's word, at once.
-func TestRefusalsAreFinal(t *testing.T) {
+// Permanent errors are not retried.
+func TestPermanentErrorsAreNotRetried(t *testing.T) {
 	f := func(status int, body, want string, requests int) {
 		t.Helper()
-		asked := 0
+		requested := 0
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if strings.HasSuffix(r.URL.Path, "/models") {
 				http.NotFound(w, r)
 				return
 			}
-			asked++
+			requested++
 			w.WriteHeader(status)
 			_, _ = w.Write([]byte(body))
 		}))
@@ -321,8 +323,8 @@ func TestRefusalsAreFinal(t *testing.T) {
 		defer b.Close()
 		b.client.pause = time.Microsecond
 		_, err = b.Publish(t.Context(), sampler.Adapter{})
-		if err == nil || !strings.Contains(err.Error(), want) || asked != requests {
-			t.Errorf("%d: %v after %d requests", status, err, asked)
+		if err == nil || !strings.Contains(err.Error(), want) || requested != requests {
+			t.Errorf("%d: %v after %d requests", status, err, requested)
 		}
 	}
 	f(400, `{"error":{"message":"temperature is not supported","code":null}}`, "temperature is not supported", 1)
@@ -333,9 +335,9 @@ func TestRefusalsAreFinal(t *testing.T) {
 	f(500, `{"error":{"message":"out of memory","code":500}}`, "out of memory", maxTries)
 }
 
-func TestARequestHasItsOwnDeadline(t *testing.T) {
-	s := newFake(t, tossing)
-	fail := failOn(s)
+func TestARequestHasADeadline(t *testing.T) {
+	s := newFake(t, script)
+	fail := faultsOf(s)
 	b := openFake(t, s, nil)
 	p := publish(t, b)
 	b.cfg.RequestTimeout = 30 * time.Millisecond
@@ -346,11 +348,11 @@ func TestARequestHasItsOwnDeadline(t *testing.T) {
 	}
 }
 
-// A parameter that the server does not know is named, with the remedy.
-func TestUnknownParametersAreNamed(t *testing.T) {
+// The error names a parameter that the server does not have, with a remedy.
+func TestErrorsNameUnknownParameters(t *testing.T) {
 	f := func(parameter, hint string, change func(*Config), r sampler.Request) {
 		t.Helper()
-		s := newFake(t, tossing)
+		s := newFake(t, script)
 		s.Unknown = []string{parameter}
 		b := openFake(t, s, change)
 		p, err := b.Publish(t.Context(), sampler.Adapter{})
@@ -374,7 +376,7 @@ func TestUnknownParametersAreNamed(t *testing.T) {
 }
 
 func TestTemplateArgumentsAreSent(t *testing.T) {
-	s := newFake(t, tossing)
+	s := newFake(t, script)
 	args := map[string]any{"enable_thinking": false, "effort": "low"}
 	b := openFake(t, s, func(c *Config) { c.TemplateArgs = args })
 	if _, err := b.Sample(t.Context(), publish(t, b), request()); err != nil {
@@ -387,7 +389,7 @@ func TestTemplateArgumentsAreSent(t *testing.T) {
 	}
 }
 
-// A server that repeats the key in its refusal does not make us print it.
+// Errors do not contain the key, even if the server's answer does.
 func TestTheKeyIsNotInErrors(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusUnauthorized)

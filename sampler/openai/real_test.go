@@ -4,14 +4,14 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/samplertest/torch"
 )
 
-// TestRealLlamaServer holds the interface of a real llama-server with the
-// vault's base policy against the contract. It needs Python with the trainer's
+// TestRealLlamaServer runs the conformance suite with the OpenAI API of a real
+// llama-server and the base policy of the vault. It needs Python with the trainer's
 // packages (EMPO2_PYTHON).
 func TestRealLlamaServer(t *testing.T) {
 	python := os.Getenv("EMPO2_PYTHON")
@@ -21,14 +21,13 @@ func TestRealLlamaServer(t *testing.T) {
 	conforms(t, startLlamaServer(t, python))
 }
 
-// TestRealEndpoint holds any endpoint against the contract: EMPO2_OPENAI_URL
-// and EMPO2_OPENAI_MODEL name it, OPENAI_API_KEY is its key. It asks some 150
-// short questions.
+// TestRealEndpoint runs the conformance suite with the endpoint in EMPO2_OPENAI_URL,
+// EMPO2_OPENAI_MODEL and OPENAI_API_KEY. It sends about 150 short requests.
 func TestRealEndpoint(t *testing.T) {
 	cfg := Config{URL: os.Getenv("EMPO2_OPENAI_URL"), Model: os.Getenv("EMPO2_OPENAI_MODEL"),
 		APIKey: os.Getenv("OPENAI_API_KEY")}
 	if cfg.URL == "" || cfg.Model == "" {
-		t.Skip("NOT TESTED with an endpoint of yours: EMPO2_OPENAI_URL or EMPO2_OPENAI_MODEL is not set")
+		t.Skip("NOT TESTED with a real endpoint: EMPO2_OPENAI_URL or EMPO2_OPENAI_MODEL is not set")
 	}
 	conforms(t, cfg)
 }
@@ -47,14 +46,8 @@ func conforms(t *testing.T, cfg Config) {
 // startLlamaServer starts the server that comes with xllamacpp.
 func startLlamaServer(t *testing.T, python string) Config {
 	t.Helper()
-	const sources, key = "../../trainer_bridge/trainer", "sk-test"
-	file := filepath.Join(t.TempDir(), "vault.gguf")
-	convert := exec.Command(python, "-m", "empo2_trainer", "gguf", "--model", sources+"/vault_pretraining/weights",
-		"--out", file)
-	convert.Env = append(os.Environ(), "PYTHONPATH="+sources+":"+os.Getenv("PYTHONPATH"))
-	if out, err := convert.CombinedOutput(); err != nil {
-		t.Fatalf("convert the model: %v\n%s", err, out)
-	}
+	const key = "sk-test"
+	file := torch.ConvertVault(t, python)
 	settings, err := json.Marshal(map[string]any{
 		"model": file, "alias": "vault", "adapters": []string{}, "slots": 4, "context": 4096,
 		"threads": 1, "batch_threads": 1, "http_threads": 64, "exact": true,
@@ -64,24 +57,11 @@ func startLlamaServer(t *testing.T, python string) Config {
 	}
 	cmd := exec.Command(python, "../llamacpp/serve.py", string(settings))
 	cmd.Env = append(os.Environ(), "EMPO2_SERVER_KEY="+key)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { in.Close(); cmd.Wait() })
 	var ready struct {
 		Address string `json:"address"`
 	}
-	if err := json.NewDecoder(out).Decode(&ready); err != nil {
-		t.Fatalf("llama-server says nothing: %v", err)
+	if err := torch.Start(t, cmd).Read(&ready); err != nil {
+		t.Fatalf("read the address of llama-server: %v", err)
 	}
 	return Config{URL: ready.Address, Model: "vault", APIKey: key, MaxInFlight: 8}
 }

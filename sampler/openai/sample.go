@@ -14,12 +14,12 @@ import (
 
 const (
 	developer = "developer" // the role that newer models have for the system message
-	// probeTokens are enough for every model to answer; some demand 16.
+	// probeTokens is a limit with which every model answers: some require 16.
 	probeTokens = 16
 )
 
-// Sample answers the request's messages; its ids are not read. The completion
-// has text only, which may be empty.
+// Sample answers the request's messages and ignores its ids. The completion has
+// only text, which may be empty.
 func (b *Backend) Sample(ctx context.Context, p sampler.Policy, r sampler.Request) (sampler.Completion, error) {
 	c, err := b.sample(ctx, p, r)
 	if err != nil {
@@ -46,34 +46,34 @@ func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 	if err := r.CheckSampling(b.caps); err != nil {
 		return sampler.Completion{}, err
 	}
-	return b.ask(ctx, r)
+	return b.send(ctx, r)
 }
 
-// enter counts a request in.
+// enter admits a request, which must leave the gate.
 func (b *Backend) enter(p sampler.Policy) (*admission.Gate, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case b.closed:
 		return nil, errClosed
-	case b.now == nil, p != b.policy(), !b.now.Enter():
+	case b.gate == nil, p != b.policy(), !b.gate.Enter():
 		return nil, sampler.ErrPolicyGone
 	}
-	return b.now, nil
+	return b.gate, nil
 }
 
-// question is the body of a completion. Other parameters keep the server's
-// default: the interface cannot switch them off.
-type question struct {
+// completionRequest is the body of a completion. Other parameters have the server's
+// defaults, because the API cannot switch them off.
+type completionRequest struct {
 	Model       string    `json:"model"`
 	Messages    []message `json:"messages"`
 	Temperature float64   `json:"temperature"`
 	TopP        float64   `json:"top_p"`
 	MaxTokens   int       `json:"max_tokens,omitempty"`
-	// MaxCompletion replaces MaxTokens where the server demands it.
+	// MaxCompletion replaces MaxTokens if the server requires it.
 	MaxCompletion int            `json:"max_completion_tokens,omitempty"`
 	Seed          int64          `json:"seed"`
-	TopK          int            `json:"top_k,omitempty"` // not of OpenAI's interface; many servers know it
+	TopK          int            `json:"top_k,omitempty"` // not in OpenAI's API, but many servers have it
 	Stop          []string       `json:"stop,omitempty"`
 	TemplateArgs  map[string]any `json:"chat_template_kwargs,omitempty"`
 	Stream        bool           `json:"stream"`
@@ -98,8 +98,9 @@ type answer struct {
 	} `json:"usage"`
 }
 
-// ask waits for a place and sends the request until there is an answer.
-func (b *Backend) ask(ctx context.Context, r sampler.Request) (sampler.Completion, error) {
+// send waits for a place. It sends the request and retries until there is an
+// answer.
+func (b *Backend) send(ctx context.Context, r sampler.Request) (sampler.Completion, error) {
 	place, err := b.places.Acquire(ctx, admission.Request{})
 	if err != nil {
 		return sampler.Completion{}, fmt.Errorf("waiting for a place: %w", err)
@@ -111,7 +112,7 @@ func (b *Backend) ask(ctx context.Context, r sampler.Request) (sampler.Completio
 	a, err := b.exchange(ctx, r)
 	parameter := b.refusedParameter(r, err)
 	switch {
-	case full(err):
+	case contextFull(err):
 		return sampler.Completion{}, fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
 	case parameter != "":
 		return sampler.Completion{}, fmt.Errorf("%w: %w\n  hint: %s", sampler.ErrCapability, err, parameter)
@@ -129,25 +130,25 @@ func (b *Backend) ask(ctx context.Context, r sampler.Request) (sampler.Completio
 	return c, nil
 }
 
-// exchange sends the token limit under the name that the server demands.
+// exchange sends the token limit under the name that the server requires.
 func (b *Backend) exchange(ctx context.Context, r sampler.Request) (answer, error) {
 	for {
-		newer := b.newer.Load()
+		maxCompletion := b.maxCompletion.Load()
 		var a answer
-		err := b.client.call(ctx, "/chat/completions", b.question(r, newer), &a)
-		if newer || !demandsNewer(err) {
+		err := b.client.call(ctx, "/chat/completions", b.newRequest(r, maxCompletion), &a)
+		if maxCompletion || !needsMaxCompletion(err) {
 			return a, err
 		}
-		b.newer.Store(true)
+		b.maxCompletion.Store(true)
 	}
 }
 
-func demandsNewer(err error) bool {
+func needsMaxCompletion(err error) bool {
 	return jsonhttp.Status(err)/100 == 4 && strings.Contains(jsonhttp.ServerText(err), "max_completion_tokens")
 }
 
-// refusedParameter is the remedy if the server refused a parameter that not
-// every server knows; empty: it did not.
+// refusedParameter returns a remedy if the server refused a parameter that some
+// servers do not have. It is empty for other errors.
 func (b *Backend) refusedParameter(r sampler.Request, err error) string {
 	var refused *jsonhttp.Error
 	if !errors.As(err, &refused) || refused.Status/100 != 4 {
@@ -157,10 +158,10 @@ func (b *Backend) refusedParameter(r sampler.Request, err error) string {
 		sent       bool
 		name, hint string
 	}{
-		{r.TopK > 0, "top_k", "OpenAI's own interface has no top_k: leave rollout.top_k and eval.top_k at 0"},
+		{r.TopK > 0, "top_k", "OpenAI's API has no top_k: leave rollout.top_k and eval.top_k at 0"},
 		{len(b.cfg.TemplateArgs) > 0, "chat_template_kwargs",
-			"this server takes no arguments for the chat template: leave sampler.template_args empty"},
-		{len(r.Stop) > 0, "stop", "this model takes no stop strings, or fewer: change rollout.stop"},
+			"this server accepts no arguments of the chat template: leave sampler.template_args empty"},
+		{len(r.Stop) > 0, "stop", "this model accepts fewer stop strings or none: change rollout.stop"},
 	} {
 		if p.sent && strings.Contains(refused.Message, p.name) {
 			return p.hint
@@ -169,56 +170,56 @@ func (b *Backend) refusedParameter(r sampler.Request, err error) string {
 	return ""
 }
 
-// full says whether the conversation did not fit the context.
-func full(err error) bool {
+// contextFull says whether the conversation did not fit the context.
+func contextFull(err error) bool {
 	var refused *jsonhttp.Error
 	if !errors.As(err, &refused) || refused.Status < 300 {
 		return false
 	}
-	said := refused.Code + " " + refused.Type + " " + refused.Message
+	text := refused.Code + " " + refused.Type + " " + refused.Message
 	for _, words := range []string{"context_length_exceeded", "exceed_context_size", "maximum context length",
 		"exceeds the context length"} {
-		if strings.Contains(said, words) {
+		if strings.Contains(text, words) {
 			return true
 		}
 	}
 	return false
 }
 
-func (b *Backend) question(r sampler.Request, newer bool) question {
-	q := question{
+func (b *Backend) newRequest(r sampler.Request, maxCompletion bool) completionRequest {
+	q := completionRequest{
 		Model: b.cfg.Model, Messages: b.messages(r.Messages), Temperature: r.Temperature, TopP: r.NucleusP(), TopK: r.TopK,
 		Stop:      r.Stop,
 		MaxTokens: r.MaxTokens, Seed: sampler.ShortSeed(r.Seed), TemplateArgs: b.cfg.TemplateArgs,
 	}
-	if newer {
+	if maxCompletion {
 		q.MaxTokens, q.MaxCompletion = 0, r.MaxTokens
 	}
 	return q
 }
 
-// messages gives the system message the role that the model knows.
+// messages sends the system message with the role that the model accepts.
 func (b *Backend) messages(given []chat.Message) []message {
 	var out []message
-	var before string // text of a system message that goes to the user's
+	var system string // text of a system message that is added to the user's
 	for _, m := range given {
 		role, text := m.Role, m.Text()
 		switch {
 		case role == chat.RoleSystem && b.cfg.SystemRole == chat.RoleUser:
-			before += text + "\n\n"
+			system += text + "\n\n"
 			continue
 		case role == chat.RoleSystem:
 			role = b.cfg.SystemRole
 		case role == chat.RoleUser:
-			text, before = before+text, ""
+			text, system = system+text, ""
 		}
 		out = append(out, message{role, text})
 	}
 	return out
 }
 
-// explain adds the models of the server to a refusal of the model.
-func (b *Backend) explain(ctx context.Context, err error) error {
+// withModels adds the names of the server's models to an error.
+func (b *Backend) withModels(ctx context.Context, err error) error {
 	if jsonhttp.Status(err)/100 != 4 {
 		return err
 	}

@@ -4,16 +4,16 @@ package openai
 // Publish.
 type Stats struct {
 	Requests     int64  `json:"requests"`      // completions answered
-	PromptTokens int64  `json:"prompt_tokens"` // as the server counts and may bill them
-	Sampled      int64  `json:"sampled"`       // tokens, thoughts that are not shown included
-	Cut          int64  `json:"cut"`           // answers that the length ended
-	Odd          int64  `json:"odd"`           // answers that something else ended than stop or length
+	PromptTokens int64  `json:"prompt_tokens"` // as counted, and perhaps billed, by the server
+	Sampled      int64  `json:"sampled"`       // tokens, including hidden thoughts
+	Cut          int64  `json:"cut"`           // answers that ended at the token limit
+	Odd          int64  `json:"odd"`           // answers with another finish reason than stop and length
 	Empty        int64  `json:"empty"`         // answers without text
 	Retries      int64  `json:"retries"`       // requests sent again
-	Model        string `json:"model"`         // that the last answer named; it may differ from the one asked for
+	Model        string `json:"model"`         // named in the last answer; it may differ from the requested one
 }
 
-// Stats may be called at any time.
+// Stats returns the counts. It is safe for concurrent use.
 func (b *Backend) Stats() Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -40,7 +40,7 @@ func (b *Backend) count(a answer, finish string) {
 	}
 }
 
-func (b *Backend) repeated() {
+func (b *Backend) countRetry() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.stats.Retries++

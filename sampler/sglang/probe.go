@@ -14,7 +14,7 @@ import (
 	"github.com/empo2/empo2/sampler/fleet"
 )
 
-// Remedies for what a server, as launched, cannot do.
+// Remedies for missing capabilities of a server.
 const (
 	adaptersHint  = "start it with --enable-lora --lora-target-modules all --max-lora-rank of at least the adapter's rank"
 	rankHint      = "start it with a higher --max-lora-rank"
@@ -37,7 +37,7 @@ func hints() map[string]string {
 	}
 }
 
-// info is what is read of the server's arguments.
+// info has the server's arguments that are used.
 type info struct {
 	Version     string `json:"version"`
 	EnableLora  bool   `json:"enable_lora"`
@@ -47,7 +47,7 @@ type info struct {
 	MemorySaver bool   `json:"enable_memory_saver"`
 }
 
-// Probe reads the server's arguments and samples two tokens.
+// Probe reads the server's arguments and samples tokens.
 func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 	var i info
 	if err := s.Call(ctx, "/get_server_info", nil, &i); err != nil {
@@ -63,9 +63,9 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 	if err != nil {
 		return fleet.Probe{}, err
 	}
-	if len(list) == 0 || s.want != "" && list[0].ID != s.want || list[0].Context < 1 {
+	if len(list) == 0 || s.model != "" && list[0].ID != s.model || list[0].Context < 1 {
 		return fleet.Probe{}, fmt.Errorf("it serves %+v, not %q\n"+
-			"  hint: set sampler.served_model_name to the name that the server gives it (--served-model-name)", list, s.want)
+			"  hint: set sampler.served_model_name to the server's --served-model-name", list, s.model)
 	}
 	p := fleet.Probe{Model: list[0].ID, Root: about.Path, Sleeps: i.MemorySaver, Capabilities: sampler.Capabilities{
 		Server: "sglang", Version: i.Version, IDsIn: true, StopStrings: true, Adapters: "none", AdapterFormat: "peft",
@@ -78,26 +78,27 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 	if p.Capabilities.VocabSize, err = s.vocabulary(ctx); err != nil {
 		return p, err
 	}
-	if err := s.writes(ctx, &p.Capabilities); err != nil {
+	if err := s.probeSampling(ctx, &p.Capabilities); err != nil {
 		return p, err
 	}
-	is := &traits{base: p.Model}
-	if is.seeds, err = s.seeds(ctx); err != nil {
+	traits := &serverTraits{base: p.Model}
+	if traits.seeds, err = s.acceptsSeeds(ctx); err != nil {
 		return p, err
 	}
-	s.probed.Store(is)
+	s.probed.Store(traits)
 	return p, nil
 }
 
 func unreachable(err error) error {
 	return fmt.Errorf("%w\n"+
-		"  hint: is this an SGLang server, running, reachable from here at sampler.sglang.urls and with the key in "+
-		"EMPO2_SERVER_KEY?", err)
+		"  hint: check that an SGLang server is running at sampler.sglang.urls and that EMPO2_SERVER_KEY has its key",
+		err)
 }
 
-// seeds: servers before 0.5.4 or so refuse a seed.
-func (s *server) seeds(ctx context.Context) (bool, error) {
-	q := ask([]int32{0}, 1)
+// acceptsSeeds says whether the server accepts a seed. Servers before about 0.5.4
+// do not.
+func (s *server) acceptsSeeds(ctx context.Context) (bool, error) {
+	q := newRequest([]int32{0}, 1)
 	q.Params.Seed = new(int64)
 	_, err := s.generate(ctx, q)
 	if err != nil && jsonhttp.Status(err) != 0 && strings.Contains(jsonhttp.ServerText(err), "sampling_seed") {
@@ -108,9 +109,10 @@ func (s *server) seeds(ctx context.Context) (bool, error) {
 
 var vocabularySize = regexp.MustCompile(`vocab size \((\d+)\)`)
 
-// vocabulary asks with an id outside of it; the refusal says how large it is.
+// vocabulary sends an id outside the vocabulary. The error message contains the
+// size; 0: unknown.
 func (s *server) vocabulary(ctx context.Context) (int, error) {
-	_, err := s.generate(ctx, ask([]int32{math.MaxInt32}, 1))
+	_, err := s.generate(ctx, newRequest([]int32{math.MaxInt32}, 1))
 	if errors.Is(err, fleet.ErrLost) || ctx.Err() != nil || err == nil {
 		return 0, err
 	}
@@ -121,13 +123,12 @@ func (s *server) vocabulary(ctx context.Context) (int, error) {
 	return strconv.Atoi(m[1])
 }
 
-// writes samples one token greedily at two temperatures. SGLang's log-probs
-// are those after the temperature unless it was told otherwise; then the same
-// token has the same one.
-func (s *server) writes(ctx context.Context, c *sampler.Capabilities) error {
-	var seen []float32
+// probeSampling samples a greedy token at two temperatures. If both log-probs are
+// equal, the server gives them before the temperature.
+func (s *server) probeSampling(ctx context.Context, c *sampler.Capabilities) error {
+	var logprobs []float32
 	for _, temperature := range []float64{1, 4} {
-		q := ask([]int32{int32(max(c.VocabSize, 4) / 2)}, 1)
+		q := newRequest([]int32{int32(max(c.VocabSize, 4) / 2)}, 1)
 		q.Params.Temperature, q.Params.TopK = temperature, 1
 		a, err := s.generate(ctx, q)
 		if err != nil {
@@ -138,9 +139,9 @@ func (s *server) writes(ctx context.Context, c *sampler.Capabilities) error {
 		if !c.Logprobs {
 			return nil
 		}
-		seen = append(seen, a.Logprobs[0])
+		logprobs = append(logprobs, a.Logprobs[0])
 	}
-	if c.LogprobSpace = "processed"; math.Abs(float64(seen[0]-seen[1])) < 1e-3 {
+	if c.LogprobSpace = "processed"; math.Abs(float64(logprobs[0]-logprobs[1])) < 1e-3 {
 		c.LogprobSpace = "raw"
 	}
 	return nil

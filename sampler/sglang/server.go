@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"regexp"
 	"strings"
@@ -22,34 +21,34 @@ var (
 	_ fleet.Sleeper = (*server)(nil)
 )
 
-// server is one SGLang server. Requests follow its sources,
-// entrypoints/http_server.py and managers/io_struct.py of 0.5.
+// server is the client of one SGLang server. Requests follow the sources of
+// version 0.5, entrypoints/http_server.py and managers/io_struct.py.
 type server struct {
 	*fleet.Client
-	want string // the base model's name; empty: whichever it is
+	model string // the base model's name; empty: any name
 
-	probed atomic.Pointer[traits] // by the last Probe
+	probed atomic.Pointer[serverTraits] // set by Probe
 }
 
-// traits are what requests depend on.
-type traits struct {
+// serverTraits are the properties of a server that requests depend on.
+type serverTraits struct {
 	base  string // the base model's name
-	seeds bool   // sampling_seed is known
+	seeds bool   // the server accepts sampling_seed
 }
 
-// update is the answer to a load and an unload.
+// update is the answer to a load or an unload.
 type update struct {
 	Success bool   `json:"success"`
 	Message string `json:"error_message"`
 }
 
-// LoadAdapter loads a folder. The server gives every load a new id, which is
-// part of the key of its prefix cache.
+// LoadAdapter loads a folder. Each load has a new id, which is part of the key of
+// the server's prefix cache.
 func (s *server) LoadAdapter(ctx context.Context, name, dir string) error {
 	return s.update(ctx, "/load_lora_adapter", map[string]any{"lora_name": name, "lora_path": dir, "pinned": false})
 }
 
-// UnloadAdapter returns after the adapter's last request.
+// UnloadAdapter waits for the adapter's requests in flight.
 func (s *server) UnloadAdapter(ctx context.Context, name string) error {
 	return s.update(ctx, "/unload_lora_adapter", map[string]any{"lora_name": name})
 }
@@ -66,27 +65,22 @@ func (s *server) update(ctx context.Context, path string, body map[string]any) e
 	case strings.Contains(jsonhttp.ServerText(err), "already loaded"):
 		return fmt.Errorf("%w: %w", fleet.ErrLoaded, err)
 	}
-	for _, h := range loadHints {
-		if strings.Contains(jsonhttp.ServerText(err), h.Said) {
-			return fmt.Errorf("%w\n  hint: %s", err, h.Remedy)
-		}
-	}
-	return err
+	return fleet.WithHint(err, loadHints)
 }
 
-// loadHints are remedies by the server's answer to a load.
+const pathHint = "the server reads the directory itself: the same path must exist on its machine"
+
+// loadHints are remedies for the server's answers to a load.
 var loadHints = []process.Hint{
-	{Said: "rank", Remedy: rankHint},
-	{Said: "not enabled", Remedy: adaptersHint},
-	{Said: "max_loaded_loras", Remedy: residentHint},
-	{Said: "No such file", Remedy: "the server reads the directory itself: it must see the same path, on the same " +
-		"machine or a shared disk"},
-	{Said: "No adapter found",
-		Remedy: "the server reads the directory itself: it must see the same path, on the same machine or a shared disk"},
-	{Said: "incompatible", Remedy: rankHint + ", and with --lora-target-modules all"},
+	{Contains: "rank", Remedy: rankHint},
+	{Contains: "not enabled", Remedy: adaptersHint},
+	{Contains: "max_loaded_loras", Remedy: residentHint},
+	{Contains: "No such file", Remedy: pathHint},
+	{Contains: "No adapter found", Remedy: pathHint},
+	{Contains: "incompatible", Remedy: rankHint + ", and with --lora-target-modules all"},
 }
 
-// Load sums the schedulers' counts.
+// Load returns the sum of the schedulers' counts.
 func (s *server) Load(ctx context.Context) (fleet.Load, error) {
 	var ranks []struct {
 		All     int `json:"num_reqs"`
@@ -104,18 +98,18 @@ func (s *server) Load(ctx context.Context) (fleet.Load, error) {
 	return l, err
 }
 
-// question is the body of a /generate.
-type question struct {
+// generateRequest is the body of /generate.
+type generateRequest struct {
 	InputIDs       []int32  `json:"input_ids"`
 	Params         sampling `json:"sampling_params"`
 	ReturnLogprob  bool     `json:"return_logprob"`
 	LogprobStart   int      `json:"logprob_start_len"`
 	TextInLogprobs bool     `json:"return_text_in_logprobs"`
 	Stream         bool     `json:"stream"`
-	Adapter        string   `json:"lora_path,omitempty"` // its name
+	Adapter        string   `json:"lora_path,omitempty"` // the adapter's name
 }
 
-// sampling sets every parameter, so that no default of the server is used.
+// sampling sets every parameter, so that the server's defaults are not used.
 type sampling struct {
 	MaxNewTokens      int      `json:"max_new_tokens"`
 	Temperature       float64  `json:"temperature"`
@@ -130,14 +124,14 @@ type sampling struct {
 	Stop              []string `json:"stop,omitempty"`
 }
 
-func ask(prompt []int32, tokens int) question {
-	return question{
+func newRequest(prompt []int32, tokens int) generateRequest {
+	return generateRequest{
 		InputIDs: prompt, ReturnLogprob: true, LogprobStart: -1,
 		Params: sampling{MaxNewTokens: tokens, TopP: 1, TopK: -1, RepetitionPenalty: 1},
 	}
 }
 
-// generated is the part of the server's answer that is read.
+// generated has the fields of the server's answer that are used.
 type generated struct {
 	Text string  `json:"text"`
 	IDs  []int32 `json:"output_ids"`
@@ -158,35 +152,35 @@ type logprobRow struct {
 	id    int32
 }
 
-// UnmarshalJSON reads a row of two or three.
+// UnmarshalJSON reads a row of two or three elements.
 func (r *logprobRow) UnmarshalJSON(text []byte) error {
 	var row []json.RawMessage
 	if err := json.Unmarshal(text, &row); err != nil {
 		return err
 	}
 	if len(row) < 2 {
-		return fmt.Errorf("a log-prob of %d parts", len(row))
+		return fmt.Errorf("a log-prob with %d elements, want 2 or 3", len(row))
 	}
 	return errors.Join(json.Unmarshal(row[0], &r.value), json.Unmarshal(row[1], &r.id))
 }
 
-// Complete asks for one completion. The answer does not name the adapter; the
-// canary verifies it.
+// Complete samples one completion. The answer does not name the adapter, so only
+// the canary verifies it.
 func (s *server) Complete(ctx context.Context, name string, r sampler.Request) (fleet.Answer, error) {
-	q := ask(r.Prompt, r.MaxTokens)
+	q := newRequest(r.Prompt, r.MaxTokens)
 	q.Params.Temperature, q.Params.TopP, q.Params.Stop = r.Temperature, r.NucleusP(), r.Stop
 	if r.TopK > 0 {
 		q.Params.TopK = r.TopK
 	}
-	is := s.probed.Load()
-	if is == nil {
+	traits := s.probed.Load()
+	if traits == nil {
 		return fleet.Answer{}, errors.New("the server was not probed")
 	}
-	if r.Temperature > 0 && is.seeds {
+	if r.Temperature > 0 && traits.seeds {
 		seed := sampler.ShortSeed(r.Seed)
 		q.Params.Seed = &seed
 	}
-	if name != is.base {
+	if name != traits.base {
 		q.Adapter = name
 	}
 	a, err := s.generate(ctx, q)
@@ -194,7 +188,7 @@ func (s *server) Complete(ctx context.Context, name string, r sampler.Request) (
 	return a, err
 }
 
-func (s *server) generate(ctx context.Context, q question) (fleet.Answer, error) {
+func (s *server) generate(ctx context.Context, q generateRequest) (fleet.Answer, error) {
 	var g generated
 	if err := s.Call(ctx, "/generate", q, &g); err != nil {
 		return fleet.Answer{}, completionError(err)
@@ -204,7 +198,8 @@ func (s *server) generate(ctx context.Context, q question) (fleet.Answer, error)
 
 var unknownAdapter = regexp.MustCompile(`(?i)lora.*not (been )?loaded|not loaded.*lora`)
 
-// completionError classifies an error: whether the request may be sent again.
+// completionError wraps an error with its class, which says whether the request
+// may be sent again.
 func completionError(err error) error {
 	status := jsonhttp.Status(err)
 	switch {
@@ -220,19 +215,15 @@ func completionError(err error) error {
 	return err
 }
 
-// read checks that ids and log-probs are of the same tokens. The end token, if
-// it was sampled, is the last id.
+// read converts an answer. It checks that ids and log-probs belong together. An end
+// token that was sampled is the last id.
 func (g *generated) read() (fleet.Answer, error) {
 	a := fleet.Answer{Prompt: g.Meta.Prompt, IDs: g.IDs, Text: g.Text, Finish: fleet.Finish(g.Meta.Finish.Type)}
 	for i, row := range g.Meta.Logprobs {
 		if i < len(a.IDs) && row.id != a.IDs[i] {
 			return a, fmt.Errorf("log-prob %d is of id %d, the sampled id is %d", i, row.id, a.IDs[i])
 		}
-		if row.value == nil {
-			a.Logprobs = append(a.Logprobs, float32(math.NaN()))
-			continue
-		}
-		a.Logprobs = append(a.Logprobs, *row.value)
+		a.Logprobs = append(a.Logprobs, fleet.Logprob(row.value))
 	}
 	return a, nil
 }

@@ -1,9 +1,10 @@
-// Package sglang serves policies with one or several SGLang servers, which
-// load LoRA adapters while they run.
+// Package sglang is the backend for one or several SGLang servers. Start with
+// [Open]; server.go has the requests, probe.go finds out what a server can do, and
+// package fleet does the rest.
 //
-// It uses the native /generate with token ids in and out. SGLang does not run
-// without a GPU. Unlike the other backends, this one is only tested against a
-// fake, which was written after SGLang's sources.
+// It uses the native endpoint /generate with token ids in and out. SGLang needs a
+// GPU. This backend is tested only against a fake server that follows SGLang's
+// sources.
 package sglang
 
 import (
@@ -19,7 +20,6 @@ import (
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/fleet"
-	"github.com/empo2/empo2/sampler/launch"
 )
 
 var (
@@ -32,11 +32,13 @@ var (
 // Config describes the servers. URLs, or Launch.Command, and Codec are
 // required.
 type Config struct {
-	URLs   []string // one per replica, for example http://127.0.0.1:30000
-	Model  string   // the base model's served name; empty: whichever it is
-	Alias  string   // adapters are named <Alias>-v000012; must differ between runs on one server; empty: "policy"
-	APIKey string   // the server's --api-key; empty: none
-	// Codec is the trainer's tokenizer; SGLang's own is not used.
+	URLs  []string // one per replica, for example http://127.0.0.1:30000
+	Model string   // the base model's served name; empty: any name
+	// Alias is the prefix of adapter names such as <Alias>-v000012. It must
+	// differ between runs on one server. Empty: "policy".
+	Alias  string
+	APIKey string // the server's --api-key; empty: none
+	// Codec is the trainer's tokenizer. The server's tokenizer is not used.
 	Codec chat.Codec
 	// Tolerance is the largest difference of a replica's log-probs from the
 	// trainer's when a version is published, in nats; 0: 0.05.
@@ -47,8 +49,8 @@ type Config struct {
 	HealthInterval time.Duration // between two health checks of a replica; 0: 5 seconds
 	Patience       time.Duration // how long requests wait while no replica is healthy; 0: 2 minutes
 	MaxInFlight    int           // requests at one replica; 0: 64
-	// Sleep says that servers may sleep. A server that sleeps at the start is
-	// woken; without Sleep that is an error.
+	// Sleep says that servers may sleep. Open wakes a server that sleeps. Without
+	// Sleep, such a server is an error.
 	Sleep bool
 
 	Launch LaunchConfig // used if URLs is empty
@@ -58,16 +60,16 @@ type Config struct {
 	Log      zerolog.Logger // the zero value is silent
 }
 
-// LaunchConfig describes a server to start. It ends with us.
+// LaunchConfig describes a server to start. It ends with this process.
 type LaunchConfig struct {
-	Command      []string      // program and arguments; {port} is filled in
-	Env          []string      // KEY=VALUE, added to our own
+	Command      []string      // program and arguments, with the placeholder {port}
+	Env          []string      // KEY=VALUE, added to the environment of this process
 	StartTimeout time.Duration // until it is ready; 0: 10 minutes
 	Restarts     int           // within half an hour; 0: 3, negative: none
 }
 
-// LaunchLine is the command by which a user starts a server that can do all
-// that a run needs.
+// LaunchLine returns a command line for users. It starts a server that has
+// everything that a run needs.
 func LaunchLine(model string, rank, resident int) string {
 	return fmt.Sprintf("SGLANG_RETURN_ORIGINAL_LOGPROB=1 \\\n  python -m sglang.launch_server --model-path %s --host "+
 		"127.0.0.1 --port 30000 \\\n"+
@@ -76,7 +78,7 @@ func LaunchLine(model string, rank, resident int) string {
 		model, rank, resident, 2*resident)
 }
 
-// Backend serves from the replicas. It is safe for concurrent use.
+// Backend serves policies from the replicas. It is safe for concurrent use.
 type Backend struct {
 	*fleet.Backend
 	codec chat.Codec
@@ -103,11 +105,9 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	return b, nil
 }
 
-const checkText = "The quick brown fox opens a door."
-
 func open(ctx context.Context, cfg Config) (*Backend, error) {
 	if cfg.Codec == nil {
-		return nil, errors.New("no tokenizer: the trainer's is needed")
+		return nil, errors.New("no tokenizer: the trainer's tokenizer is required")
 	}
 	servers, err := cfg.servers(ctx)
 	if err != nil {
@@ -115,7 +115,7 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 	}
 	pool, err := fleet.Open(ctx, fleet.Config{
 		Servers: servers, Section: "sampler.sglang", Alias: cfg.Alias, Tolerance: cfg.Tolerance,
-		Check:          func(ctx context.Context) ([]int32, error) { return cfg.Codec.Tokenize(ctx, checkText) },
+		CanaryPrompt:   func(ctx context.Context) ([]int32, error) { return cfg.Codec.Tokenize(ctx, fleet.CanaryText) },
 		RequestTimeout: cfg.RequestTimeout, LoadTimeout: cfg.LoadTimeout, HealthInterval: cfg.HealthInterval,
 		Patience: cfg.Patience, MaxInFlight: cfg.MaxInFlight, Sleep: cfg.Sleep, OnReturn: cfg.OnReturn, Log: cfg.Log,
 	})
@@ -125,14 +125,10 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 	return &Backend{pool, cfg.Codec}, nil
 }
 
-// servers makes clients of the URLs, or launches a process.
+// servers returns clients for the URLs, or launches a server.
 func (c *Config) servers(ctx context.Context) ([]fleet.Server, error) {
-	connections := c.MaxInFlight
-	if connections == 0 {
-		connections = 64
-	}
 	client := func(url string) *server {
-		return &server{Client: &fleet.Client{HTTP: fleet.NewHTTP(url, c.APIKey, connections+8)}, want: c.Model}
+		return &server{Client: fleet.NewClient(url, c.APIKey, c.MaxInFlight), model: c.Model}
 	}
 	var servers []fleet.Server
 	for _, url := range c.URLs {
@@ -150,20 +146,20 @@ func (c *Config) servers(ctx context.Context) ([]fleet.Server, error) {
 }
 
 func (c *Config) launch(ctx context.Context, client func(url string) *server) (*server, error) {
-	ports, err := launch.FreePorts(1)
+	ports, err := process.FreePorts(1)
 	if err != nil {
 		return nil, err
 	}
-	text := fmt.Sprint(ports[0])
-	s := client("http://127.0.0.1:" + text)
+	port := fmt.Sprint(ports[0])
+	s := client("http://127.0.0.1:" + port)
 	l := c.Launch
-	if !launch.Has(l.Command, "port") {
+	if !process.HasPlaceholder(l.Command, "port") {
 		return nil, errors.New("the command has no {port}\n  hint: add --port {port} to sampler.sglang.launch")
 	}
 	s.Child, err = process.Keep(ctx, process.Command{
-		Name: "sglang", Args: launch.Fill(l.Command, map[string]string{"port": text}),
+		Name: "sglang", Args: process.FillPlaceholders(l.Command, map[string]string{"port": port}),
 		Env: append(slices.Clone(l.Env), "EMPO2_SERVER_KEY="+c.APIKey), Secrets: []string{c.APIKey},
 		Poll: s.Ready, StartTimeout: l.StartTimeout, Log: c.Log,
-	}, launch.Restarts(l.Restarts))
+	}, process.ServerBudget(l.Restarts))
 	return s, err
 }

@@ -1,7 +1,6 @@
 package sglang
 
 import (
-	"context"
 	"strings"
 	"testing"
 	"time"
@@ -16,23 +15,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// script has choices that share beginnings; the version shifts the odds.
-func script(version int, _ []int32) []samplertest.Choice {
-	return []samplertest.Choice{
-		{Text: "pull jade", Weight: 3}, {Text: "pull amber", Weight: 1 + float64(version)}, {Text: "look around", Weight: 1},
-	}
-}
-
-var policy = samplertest.Policy{Tokenizer: samplertest.NewTokenizer(" jade", "pull"), Script: script}
-
-// codec is the trainer's tokenizer.
-type codec struct{ *samplertest.Tokenizer }
-
-func (c codec) Detokenize(_ context.Context, ids []int32) (string, error) { return c.Decode(ids), nil }
+var policy = fleettest.Policy()
 
 func config(servers ...*fakeserver.SGLang) Config {
 	c := Config{
-		Codec: codec{policy.Tokenizer}, HealthInterval: 20 * time.Millisecond,
+		Codec: policy.Tokenizer, HealthInterval: 20 * time.Millisecond,
 		LoadTimeout: 10 * time.Second, RequestTimeout: 10 * time.Second, Patience: 10 * time.Second,
 	}
 	for _, s := range servers {
@@ -67,27 +54,19 @@ func TestFakeConforms(t *testing.T) {
 	})
 }
 
-func TestMisbehaviour(t *testing.T) {
+func TestFaultsOfServers(t *testing.T) {
 	fleettest.Run(t, func(t *testing.T, c fleettest.Config) fleettest.Fleet {
-		// An answer does not say who gave it; the canary is for that.
+		// An answer does not name its adapter. Only the canary can detect a wrong one.
 		f := fleettest.Fleet{Undetectable: []samplertest.Fault{samplertest.FaultWrongModel}}
 		var servers []*fakeserver.SGLang
-		for i := range c.Replicas {
+		for range c.Replicas {
 			s := newFake(t)
-			servers = append(servers, s)
-			f.Engines = append(f.Engines, &s.Engine)
-			if c.Prepare != nil {
-				c.Prepare(i, &s.Engine)
-			}
+			servers, f.Engines = append(servers, s), append(f.Engines, &s.Engine)
 		}
+		c.PrepareAll(f.Engines)
 		cfg := config(servers...)
 		cfg.OnReturn, cfg.Tolerance = c.OnReturn, c.Tolerance
-		if c.RequestTimeout > 0 {
-			cfg.RequestTimeout = c.RequestTimeout
-		}
-		if c.Patience > 0 {
-			cfg.Patience = c.Patience
-		}
+		c.SetDeadlines(&cfg.RequestTimeout, &cfg.Patience)
 		f.Backend = openFake(t, cfg)
 		return f
 	})
@@ -112,7 +91,7 @@ func TestCapabilitiesAreProbed(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	f("as it should be", func(*fakeserver.SGLang) {}, func(c sampler.Capabilities) bool {
+	f("all flags set", func(*fakeserver.SGLang) {}, func(c sampler.Capabilities) bool {
 		return c.Server == "sglang" && c.Version == "0.5.9" && c.IDsIn && c.IDsOut && c.Logprobs && c.LogprobSpace == "raw" &&
 			c.Adapters == "runtime" && c.MaxRank == 16 && c.MaxResident == 8 && c.ContextLength == 4096 &&
 			c.VocabSize == policy.Tokenizer.VocabSize()
@@ -145,9 +124,9 @@ func TestSleep(t *testing.T) {
 	}
 }
 
-// A run that was killed leaves its server asleep; the next one wakes it, or
-// says that it should.
-func TestAServerThatWasLeftAsleepIsWoken(t *testing.T) {
+// A killed run leaves its server asleep. The next run wakes it, or asks for the
+// setting.
+func TestOpenWakesAServerThatSleeps(t *testing.T) {
 	s := newFake(t)
 	s.MemorySaver = true
 	b := openFake(t, config(s))
@@ -160,7 +139,7 @@ func TestAServerThatWasLeftAsleepIsWoken(t *testing.T) {
 		t.Error(err)
 	}
 	cfg.Sleep = true
-	for range 2 { // the second finds it awake
+	for range 2 { // the second time the server is awake
 		b = openFake(t, cfg)
 		if _, err := b.Publish(t.Context(), sampler.Adapter{}); err != nil || s.Asleep() {
 			t.Error(err, s.Asleep())
@@ -170,19 +149,19 @@ func TestAServerThatWasLeftAsleepIsWoken(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
-	f := func(name, says string, change func(*fakeserver.SGLang, *Config)) {
+	f := func(name, wantErr string, change func(*fakeserver.SGLang, *Config)) {
 		t.Helper()
 		s := newFake(t)
 		c := config(s)
 		change(s, &c)
-		if _, err := Open(t.Context(), c); err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%s: %v, want %q", name, err, says)
+		if _, err := Open(t.Context(), c); err == nil || !strings.Contains(err.Error(), wantErr) {
+			t.Errorf("%s: %v, want %q", name, err, wantErr)
 		}
 	}
-	f("no tokenizer", "the trainer's is needed", func(_ *fakeserver.SGLang, c *Config) { c.Codec = nil })
+	f("no tokenizer", "the trainer's tokenizer is required", func(_ *fakeserver.SGLang, c *Config) { c.Codec = nil })
 	f("no server", "hint: set sampler.sglang.urls", func(_ *fakeserver.SGLang, c *Config) { c.URLs = nil })
 	f("another model", `not "big"`, func(_ *fakeserver.SGLang, c *Config) { c.Model = "big" })
-	f("twice the same", " is named twice", func(s *fakeserver.SGLang, c *Config) { c.URLs = []string{s.URL, s.URL + "/"} })
+	f("a URL twice", " is named twice", func(s *fakeserver.SGLang, c *Config) { c.URLs = []string{s.URL, s.URL + "/"} })
 	f("no port", "hint: add --port {port} to sampler.sglang.launch",
 		func(_ *fakeserver.SGLang, c *Config) { c.URLs, c.Launch.Command = nil, []string{"true"} })
 	f("no program", "hint: install the program", func(_ *fakeserver.SGLang, c *Config) {

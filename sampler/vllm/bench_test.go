@@ -16,16 +16,16 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest"
 )
 
-// BenchmarkSwaps swaps a real vLLM's adapter 200 times while 64 requests are
-// always in flight. One operation is all of it.
+// BenchmarkSwaps swaps the adapter of a real vLLM 200 times while 64 requests are
+// in flight. One operation is the whole sequence.
 func BenchmarkSwaps(b *testing.B) {
 	r := newReal(b)
 	backend := r.launch(b, func(*Config) {})
 	samplertest.BenchmarkSwaps(b, backend, r.swaps(b, backend, 200, 64))
 }
 
-// BenchmarkLogprobs reports the largest difference of a log-prob from torch's
-// for the exact flags and for vLLM's own type of numbers.
+// BenchmarkLogprobs reports the largest difference between the log-probs of vLLM
+// and torch, in float32 and in vLLM's default type.
 func BenchmarkLogprobs(b *testing.B) {
 	r := newReal(b)
 	for _, exact := range []bool{true, false} {
@@ -42,9 +42,9 @@ func BenchmarkLogprobs(b *testing.B) {
 	}
 }
 
-// BenchmarkOurSide keeps 256 requests in flight at a fake in another process,
+// BenchmarkClient keeps 256 requests in flight at a fake server in another process,
 // whose answers take 200 ms. One operation is one request of 200 prompt tokens.
-func BenchmarkOurSide(b *testing.B) {
+func BenchmarkClient(b *testing.B) {
 	backend := openFake(b, Config{URLs: []string{startFake(b, "200ms")}, MaxInFlight: 256})
 	p := publish(b, backend, sampler.Adapter{})
 	prompt := make([]int32, 200)
@@ -52,7 +52,7 @@ func BenchmarkOurSide(b *testing.B) {
 		prompt[i] = int32(10 + i)
 	}
 	const inFlight = 256
-	ask := func(n int) {
+	send := func(n int) {
 		var group errgroup.Group
 		for i := range inFlight {
 			group.Go(func() error {
@@ -69,11 +69,11 @@ func BenchmarkOurSide(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	ask(inFlight) // opens the connections
+	send(inFlight) // opens the connections
 	http := backend.Servers()[0].(*server).HTTP
 	dials, cpu := http.Dials(), cpuTime(b)
 	b.ResetTimer()
-	ask(b.N)
+	send(b.N)
 	b.StopTimer()
 	n := float64(b.N)
 	b.ReportMetric(float64((cpuTime(b)-cpu).Microseconds())/n, "cpu-µs/op")
@@ -83,7 +83,7 @@ func BenchmarkOurSide(b *testing.B) {
 	b.ReportMetric(n/b.Elapsed().Seconds(), "requests/s")
 }
 
-// startFake runs the test binary as a fake and returns its URL.
+// startFake runs the test binary as a fake server and returns its URL.
 func startFake(b *testing.B, delay string) string {
 	b.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -107,7 +107,7 @@ func startFake(b *testing.B, delay string) string {
 	return strings.TrimSpace(line)
 }
 
-// cpuTime is what this process has computed so far.
+// cpuTime returns the processor time of this process.
 func cpuTime(b *testing.B) time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
@@ -116,7 +116,7 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// residentMiB is the memory of this process, 0 where /proc is missing.
+// residentMiB returns the memory of this process, 0 without /proc.
 func residentMiB(b *testing.B) float64 {
 	text, err := os.ReadFile("/proc/self/status")
 	if err != nil {

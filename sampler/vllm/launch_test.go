@@ -23,14 +23,13 @@ func TestLaunchLine(t *testing.T) {
 	}
 }
 
-func TestTheRecipe(t *testing.T) {
+func TestTheRecipeSetsTheOptions(t *testing.T) {
 	l := LaunchConfig{Python: "python", Model: "/m", CPU: true, Exact: true, Sleep: true, Context: 512, MaxSeqs: 8,
 		Env: []string{"A=b"}}.withDefaults()
 	command := strings.Join(l.command(81, "k"), " ")
 	for _, words := range []string{
-		"python -m vllm.entrypoints.openai.api_server --model /m --host 127.0.0.1 --port 81", "--dtype " +
-			"float32", "--max-model-len 512",
-		"--max-num-seqs 8", "--enable-sleep-mode", "--no-enable-chunked-prefill",
+		"python -m vllm.entrypoints.openai.api_server --model /m --host 127.0.0.1 --port 81",
+		"--dtype float32", "--max-model-len 512", "--max-num-seqs 8", "--enable-sleep-mode", "--no-enable-chunked-prefill",
 	} {
 		if !strings.Contains(command, words) {
 			t.Errorf("%s: no %s", command, words)
@@ -41,14 +40,14 @@ func TestTheRecipe(t *testing.T) {
 			t.Errorf("%s: no %s", l.environment(), variable)
 		}
 	}
-	if command := strings.Join((LaunchConfig{Model: "m"}).withDefaults().command(1, "k"),
-		" "); !strings.HasPrefix(command, "vllm serve m --host") {
+	command = strings.Join((LaunchConfig{Model: "m"}).withDefaults().command(1, "k"), " ")
+	if !strings.HasPrefix(command, "vllm serve m --host") {
 		t.Error(command)
 	}
 }
 
-// The share of a GPU's memory is limited where there is a GPU.
-func TestMemoryShareOfAGPU(t *testing.T) {
+// The share of memory is limited only with a GPU.
+func TestTheRecipeLimitsTheMemoryOfAGPU(t *testing.T) {
 	f := func(l LaunchConfig, want bool) {
 		t.Helper()
 		command := strings.Join(l.withDefaults().command(1, "k"), " ")
@@ -62,12 +61,12 @@ func TestMemoryShareOfAGPU(t *testing.T) {
 	f(LaunchConfig{Model: "m"}, false)
 }
 
-// Nobody else on the machine may load adapters into a server of ours.
+// Other users of the machine cannot load adapters into a launched server.
 func TestALaunchedServerHasAKey(t *testing.T) {
 	f := func(name string, cfg Config, env, command string) {
 		t.Helper()
 		l := cfg.Launch
-		cfg.locked(&l)
+		cfg.setKey(&l)
 		fill := strings.NewReplacer("?", cfg.APIKey)
 		if got := strings.Join(l.environment(), " "); !strings.HasSuffix(got, fill.Replace(env)) || env == "" &&
 			strings.Contains(got, "VLLM_API_KEY") {
@@ -82,45 +81,45 @@ func TestALaunchedServerHasAKey(t *testing.T) {
 		}
 	}
 	f("recipe", Config{Launch: LaunchConfig{Model: "m"}}, " VLLM_API_KEY=?", "")
-	f("recipe, one's own key", Config{APIKey: "own", Launch: LaunchConfig{Model: "m"}}, " VLLM_API_KEY=own", "")
+	f("recipe with a given key", Config{APIKey: "own", Launch: LaunchConfig{Model: "m"}}, " VLLM_API_KEY=own", "")
 	f("command", Config{Launch: LaunchConfig{Command: []string{"serve", "{port}"}}}, "", "")
 	f("command with a key", Config{Launch: LaunchConfig{Command: []string{"serve", "--api-key={key}"}}}, "", "--api-key=?")
 }
 
-// The key that a command gets is the one that is sent.
-func TestTheKeyIsSent(t *testing.T) {
+// The command and the requests have the same key.
+func TestTheKeyOfTheCommandIsSent(t *testing.T) {
 	cfg := config(nil)
 	cfg.Launch = LaunchConfig{Model: "m", Command: []string{os.Args[0], "{port}", "{key}"}, Env: []string{fakeEnv + "=0s"}}
 	b := openFake(t, cfg)
 	publish(t, b, fakeserver.WriteAdapter(t, policy, 1))
 	s := b.Servers()[0].(*server)
-	stranger := fleet.NewHTTP(s.URL(), "", 1)
-	defer stranger.Close()
-	if err := stranger.Call(t.Context(), "/v1/models", nil, nil); s.key == "" ||
+	withoutKey := fleet.NewHTTP(s.URL(), "", 1)
+	defer withoutKey.Close()
+	if err := withoutKey.Call(t.Context(), "/v1/models", nil, nil); s.key == "" ||
 		jsonhttp.Status(err) != http.StatusUnauthorized {
-		t.Errorf("key %q, a stranger: %v", s.key, err)
+		t.Errorf("key %q, a request without it: %v", s.key, err)
 	}
 }
 
-func TestALaunchThatFailsSaysWhy(t *testing.T) {
-	for command, says := range map[string]string{
+func TestAFailedLaunchGivesTheReason(t *testing.T) {
+	for command, wantErr := range map[string]string{
 		"echo \"ModuleNotFoundError: No module named 'vllm'\"; exit 1": "hint: this Python has no vLLM",
 		"echo nothing to say; exit 0":                                  "vllm ended: exit status 0\n    nothing to say",
 	} {
 		_, err := Open(t.Context(),
 			Config{Launch: LaunchConfig{Model: "m", Replicas: 2, Command: []string{"/bin/sh", "-c", command, "{port}"}}})
-		if err == nil || !strings.Contains(err.Error(), says) {
+		if err == nil || !strings.Contains(err.Error(), wantErr) {
 			t.Errorf("%s: %v", command, err)
 		}
 	}
 }
 
-// Servers of our own are kept alive: one that is killed is started again, and
-// proves itself before it is used.
-func TestALaunchedServerIsStartedAgain(t *testing.T) {
-	back := make(chan string, 8)
+// A launched server that is killed is started again. It passes the canary before
+// it gets requests.
+func TestALaunchedServerIsRestarted(t *testing.T) {
+	returned := make(chan string, 8)
 	cfg := config(nil)
-	cfg.OnReturn = func(url string) { back <- url }
+	cfg.OnReturn = func(url string) { returned <- url }
 	cfg.Launch = LaunchConfig{Model: "m", Replicas: 2, Command: []string{os.Args[0], "{port}"},
 		Env: []string{fakeEnv + "=0s"}}
 	b := openFake(t, cfg)
@@ -129,16 +128,16 @@ func TestALaunchedServerIsStartedAgain(t *testing.T) {
 	if err := syscall.Kill(killed.Child.PID(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	want := policy.Sample(3, asking)
+	want := policy.Sample(3, testRequest)
 	for url := ""; url == ""; {
-		c, err := b.Sample(t.Context(), p, asking)
+		c, err := b.Sample(t.Context(), p, testRequest)
 		if err != nil || !slices.Equal(c.IDs, want.IDs) {
 			t.Fatalf("%+v %v", c, err)
 		}
 		select {
-		case url = <-back:
+		case url = <-returned:
 			if url != killed.URL() {
-				t.Errorf("%s is back, %s was killed", url, killed.URL())
+				t.Errorf("%s returned, %s was killed", url, killed.URL())
 			}
 		default:
 		}

@@ -1,7 +1,6 @@
 package vllm
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"io"
@@ -13,13 +12,14 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/fleet/fleettest"
 	"github.com/empo2/empo2/sampler/samplertest"
 	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
-// fakeEnv makes the test binary a fake in a process of its own, whose answers
-// take as long as the variable says; its arguments are a port and a key, or it
-// says where it listens.
+// fakeEnv turns the test binary into a fake server. The value is the duration of
+// each answer. The arguments are a port and a key. Without arguments, the server
+// prints its URL.
 const fakeEnv = "EMPO2_TEST_FAKE"
 
 func TestMain(m *testing.M) {
@@ -37,28 +37,16 @@ func TestMain(m *testing.M) {
 		io.Copy(io.Discard, os.Stdin)
 		return
 	}
-	// One case opens servers and waits for restarts; 25 take two seconds.
+	// Each case opens servers and waits for restarts.
 	if err := flag.Set("rapid.checks", "25"); err != nil {
 		panic(err)
 	}
 	goleak.VerifyTestMain(m)
 }
 
-// script has choices that share beginnings; the version shifts the odds.
-func script(version int, _ []int32) []samplertest.Choice {
-	return []samplertest.Choice{
-		{Text: "pull jade", Weight: 3}, {Text: "pull amber", Weight: 1 + float64(version)}, {Text: "look around", Weight: 1},
-	}
-}
+var policy = fleettest.Policy()
 
-var policy = samplertest.Policy{Tokenizer: samplertest.NewTokenizer(" jade", "pull"), Script: script}
-
-// codec is the trainer's tokenizer.
-type codec struct{ *samplertest.Tokenizer }
-
-func (c codec) Detokenize(_ context.Context, ids []int32) (string, error) { return c.Decode(ids), nil }
-
-// fakes are n replicas.
+// fakes starts n fake replicas.
 func fakes(t testing.TB, n int) (servers []*fakeserver.VLLM, urls []string) {
 	for range n {
 		s := fakeserver.NewVLLM(policy)
@@ -68,10 +56,10 @@ func fakes(t testing.TB, n int) (servers []*fakeserver.VLLM, urls []string) {
 	return servers, urls
 }
 
-// config looks at replicas often and waits for nothing long.
+// config has short intervals and deadlines.
 func config(urls []string) Config {
 	return Config{
-		URLs: urls, Codec: codec{policy.Tokenizer}, CacheSalt: true,
+		URLs: urls, Codec: policy.Tokenizer, CacheSalt: true,
 		HealthInterval: 20 * time.Millisecond, LoadTimeout: 10 * time.Second, RequestTimeout: 10 * time.Second,
 		Patience: 10 * time.Second,
 	}

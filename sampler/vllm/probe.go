@@ -17,7 +17,7 @@ import (
 	"github.com/empo2/empo2/sampler/fleet"
 )
 
-// Remedies for what a server, as launched, cannot do.
+// Remedies for missing capabilities of a server.
 const (
 	adaptersHint = "start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment and --enable-lora"
 	rankHint     = "start it with --max-lora-rank of at least the adapter's rank (allowed: 1, 8, 16, 32, 64, 128, " +
@@ -41,8 +41,8 @@ func hints() map[string]string {
 	}
 }
 
-// Probe asks for versions, models and limits and samples two tokens that it
-// chose itself. The first completion of a fresh server takes seconds.
+// Probe asks for versions, models and limits and samples two given tokens. The
+// first completion of a new server takes seconds.
 func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 	var version struct {
 		Version string `json:"version"`
@@ -66,10 +66,10 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 	if c.VocabSize, err = s.vocabulary(ctx, m.ID); err != nil {
 		return p, err
 	}
-	if err := s.writes(ctx, m.ID, c); err != nil {
+	if err := s.probeSampling(ctx, m.ID, c); err != nil {
 		return p, err
 	}
-	if err := s.adapts(ctx, c); err != nil {
+	if err := s.probeAdapters(ctx, c); err != nil {
 		return p, err
 	}
 	return p, nil
@@ -78,15 +78,16 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 func notVLLM(err error) error {
 	switch jsonhttp.Status(err) {
 	case http.StatusNotFound:
-		return fmt.Errorf("%w\n  hint: is this a vLLM server? sampler.vllm.urls are without a path such as /v1", err)
+		return fmt.Errorf("%w\n"+
+			"  hint: check that this is a vLLM server; sampler.vllm.urls must have no path such as /v1", err)
 	case http.StatusUnauthorized:
 		return fmt.Errorf("%w\n  hint: put the server's --api-key into EMPO2_SERVER_KEY", err)
 	}
 	return fmt.Errorf("%w\n"+
-		"  hint: is the server running, and reachable from here? sampler.vllm.urls names the address", err)
+		"  hint: check that the server is running and that sampler.vllm.urls has its address", err)
 }
 
-// base is the model to serve from.
+// base returns the base model.
 func (s *server) base(ctx context.Context) (fleet.Model, error) {
 	list, err := s.Models(ctx)
 	if err != nil {
@@ -99,27 +100,26 @@ func (s *server) base(ctx context.Context) (fleet.Model, error) {
 			continue
 		}
 		names = append(names, m.ID)
-		if s.want == "" || m.ID == s.want {
+		if s.model == "" || m.ID == s.model {
 			found = append(found, m)
 		}
 	}
 	switch {
-	case len(found) == 0 || s.want == "" && len(names) > 1:
+	case len(found) == 0 || s.model == "" && len(names) > 1:
 		return fleet.Model{}, fmt.Errorf("it serves %s, not %q\n"+
-			"  hint: set sampler.served_model_name to the name that the server gives it "+
-			"(--served-model-name)", strings.Join(names, ", "), s.want)
+			"  hint: set sampler.served_model_name to the server's --served-model-name", strings.Join(names, ", "), s.model)
 	case found[0].Context < 1:
-		return fleet.Model{}, fmt.Errorf("it gives %s a context of %d tokens", found[0].ID, found[0].Context)
+		return fleet.Model{}, fmt.Errorf("it serves %s with a context of %d tokens", found[0].ID, found[0].Context)
 	}
 	return found[0], nil
 }
 
 var vocabularySize = regexp.MustCompile(`Vocabulary size: (\d+)`)
 
-// vocabulary asks for a token outside of the vocabulary. The refusal tells its
-// size; 0: unknown.
+// vocabulary requests a token outside the vocabulary. The error message contains
+// the size; 0: unknown.
 func (s *server) vocabulary(ctx context.Context, name string) (int, error) {
-	q := ask(name, []int32{0}, 1)
+	q := newRequest(name, []int32{0}, 1)
 	q.LogitBias = map[string]float64{strconv.Itoa(math.MaxInt32): 1}
 	_, err := s.complete(ctx, q)
 	if errors.Is(err, fleet.ErrLost) || ctx.Err() != nil {
@@ -135,12 +135,12 @@ func (s *server) vocabulary(ctx context.Context, name string) (int, error) {
 	return strconv.Atoi(m[1])
 }
 
-// writes samples at temperature 0.5 where only one id is allowed. In processed
-// log-probs that id is certain; in raw ones two different ids cannot both be.
-func (s *server) writes(ctx context.Context, name string, c *sampler.Capabilities) error {
-	certain := true
+// probeSampling samples at temperature 0.5 with only one allowed id. Processed
+// log-probs of this id are 0. Raw log-probs of two ids cannot both be 0.
+func (s *server) probeSampling(ctx context.Context, name string, c *sampler.Capabilities) error {
+	processed := true
 	for _, id := range []int32{0, int32(max(c.VocabSize, 4) / 2)} {
-		q := ask(name, []int32{id}, 1)
+		q := newRequest(name, []int32{id}, 1)
 		q.Temperature, q.AllowedIDs = 0.5, []int32{id}
 		a, err := s.complete(ctx, q)
 		if err != nil {
@@ -151,9 +151,9 @@ func (s *server) writes(ctx context.Context, name string, c *sampler.Capabilitie
 		if !c.Logprobs {
 			return nil
 		}
-		certain = certain && a.Logprobs[0] > -1e-6
+		processed = processed && a.Logprobs[0] > -1e-6
 	}
-	if c.LogprobSpace = "raw"; certain {
+	if c.LogprobSpace = "raw"; processed {
 		c.LogprobSpace = "processed"
 	}
 	return nil
@@ -161,15 +161,15 @@ func (s *server) writes(ctx context.Context, name string, c *sampler.Capabilitie
 
 var maxLoras = regexp.MustCompile(`vllm:lora_requests_info\{[^}]*max_lora="(\d+)"`)
 
-// adapts probes the route that loads adapters. It exists only if the server may
-// load adapters, and demands a name.
-func (s *server) adapts(ctx context.Context, c *sampler.Capabilities) error {
+// probeAdapters calls the route that loads adapters, without a name. Without
+// permission to load adapters, the server does not have this route.
+func (s *server) probeAdapters(ctx context.Context, c *sampler.Capabilities) error {
 	err := s.Call(ctx, "/v1/load_lora_adapter", struct{}{}, nil)
 	switch status := jsonhttp.Status(err); {
 	case err != nil && status == 0, errors.Is(err, fleet.ErrLost):
 		return err
 	case status == http.StatusBadRequest || status == http.StatusUnprocessableEntity:
-		if c.Adapters, c.MaxRank, err = s.loads(ctx); err != nil {
+		if c.Adapters, c.MaxRank, err = s.probeRank(ctx); err != nil {
 			return err
 		}
 	}
@@ -178,29 +178,30 @@ func (s *server) adapts(ctx context.Context, c *sampler.Capabilities) error {
 		return nil
 	}
 	if m := maxLoras.FindStringSubmatch(text); m != nil {
-		c.MaxResident, _ = strconv.Atoi(m[1]) // digits
+		c.MaxResident, _ = strconv.Atoi(m[1]) // matched digits
 	}
 	return err
 }
 
-// absurd is an adapter of a rank that no server takes.
-const absurd = `{"peft_type": "LORA", "r": 100000, "lora_alpha": 1, "target_modules": ["q_proj"], "bias": "none", "task_type": "CAUSAL_LM"}`
+// tooHighRank is the configuration of an adapter that every server refuses.
+const tooHighRank = `{"peft_type": "LORA", "r": 100000, "lora_alpha": 1, "target_modules": ["q_proj"], ` +
+	`"bias": "none", "task_type": "CAUSAL_LM"}`
 
 const notEnabled = "LoRA is not enabled"
 
 var largestRank = regexp.MustCompile(`greater than max_lora_rank (\d+)`)
 
-// loads offers an adapter of an absurd rank. The refusal says that adapters are
-// not enabled, or how large a rank may be; 0: unknown, because the server
-// cannot read our files.
-func (s *server) loads(ctx context.Context) (adapters string, rank int, err error) {
+// probeRank loads an adapter of a rank that is too high. The error message says
+// that adapters are not enabled, or has the largest rank. The rank is 0, for
+// unknown, if the server cannot read files of this machine.
+func (s *server) probeRank(ctx context.Context) (adapters string, rank int, err error) {
 	dir, err := os.MkdirTemp("", "empo2-rank-")
 	if err != nil {
 		return "", 0, err
 	}
 	defer os.RemoveAll(dir)
 	if err := errors.Join(os.Chmod(dir, 0o755),
-		os.WriteFile(filepath.Join(dir, "adapter_config.json"), []byte(absurd), 0o644)); err != nil {
+		os.WriteFile(filepath.Join(dir, "adapter_config.json"), []byte(tooHighRank), 0o644)); err != nil {
 		return "", 0, err
 	}
 	err = s.LoadAdapter(ctx, filepath.Base(dir), dir)

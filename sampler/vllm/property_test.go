@@ -11,9 +11,10 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
-// Whatever is published, retired, killed and started again, in any order: a
-// version that is served answers as itself, and one that is not is gone.
-func TestVersionsAnswerAsThemselvesWhateverHappens(t *testing.T) {
+// Versions are published and retired and servers killed and restarted in any
+// order. A served version must give its own answers, and other versions must
+// give ErrPolicyGone.
+func TestVersionsGiveTheirOwnAnswers(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		var servers []*fakeserver.VLLM
 		var urls []string
@@ -30,14 +31,14 @@ func TestVersionsAnswerAsThemselvesWhateverHappens(t *testing.T) {
 		defer b.Close()
 		served, next, dead := map[int]sampler.Policy{}, 0, -1
 		sample := func(p sampler.Policy) {
-			c, err := b.Sample(t.Context(), p, asking)
+			c, err := b.Sample(t.Context(), p, testRequest)
 			if _, ok := served[p.Version]; !ok {
 				if !errors.Is(err, sampler.ErrPolicyGone) {
 					rt.Fatalf("%s is retired: %v", p.Name, err)
 				}
 				return
 			}
-			if want := policy.Sample(p.Version, asking); err != nil || !slices.Equal(c.IDs, want.IDs) || c.Policy != p {
+			if want := policy.Sample(p.Version, testRequest); err != nil || !slices.Equal(c.IDs, want.IDs) || c.Policy != p {
 				rt.Fatalf("%s: %+v %v, want %+v", p.Name, c, err, want)
 			}
 		}
@@ -76,7 +77,7 @@ func TestVersionsAnswerAsThemselvesWhateverHappens(t *testing.T) {
 					dead = -1
 				}
 			},
-			"start again": func(rt *rapid.T) {
+			"restart": func(rt *rapid.T) {
 				if dead < 0 {
 					servers[rapid.IntRange(0, 1).Draw(rt, "server")].Revive()
 				}

@@ -19,16 +19,17 @@ import (
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/fleet"
 	"github.com/empo2/empo2/sampler/samplertest"
+	"github.com/empo2/empo2/sampler/samplertest/torch"
 )
 
-// real is what the tests with a real vLLM share.
+// real is the model of the tests with a real vLLM.
 type real struct {
 	python, model string
-	oracle        *oracle
+	oracle        *torch.Oracle
 }
 
-// newReal needs EMPO2_VLLM, a Python with vLLM, and EMPO2_PYTHON, one with the
-// trainer's packages: scripts/test-vllm sets both.
+// newReal needs EMPO2_VLLM, a Python with vLLM, and EMPO2_PYTHON, a Python with the
+// trainer's packages. scripts/test-vllm sets both.
 func newReal(t testing.TB) *real {
 	t.Helper()
 	python := os.Getenv("EMPO2_VLLM")
@@ -39,11 +40,11 @@ func newReal(t testing.TB) *real {
 	if trainer == "" {
 		t.Fatal("EMPO2_PYTHON names no Python with the trainer's packages")
 	}
-	model, err := filepath.Abs(weights)
+	model, err := filepath.Abs(torch.Weights)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &real{python, model, startOracle(t, trainer, model)}
+	return &real{python, model, torch.StartOracle(t, trainer, model)}
 }
 
 // launch starts a vLLM on the CPU, which takes one to two minutes.
@@ -82,24 +83,24 @@ func TestReal(t *testing.T) {
 	b := r.launch(t, func(*Config) {})
 	own := b.Servers()[0].(*server)
 	t.Run("capabilities are probed", func(t *testing.T) { testCapabilities(t, b) })
-	t.Run("strangers load nothing", func(t *testing.T) { testStrangers(t, own) })
+	t.Run("requests without the key are refused", func(t *testing.T) { testWithoutKey(t, own) })
 	t.Run("conformance", func(t *testing.T) {
 		samplertest.Run(t, func(t *testing.T) samplertest.Fixture {
 			b := r.open(t, own)
 			return samplertest.Fixture{
 				Backend: b, Tokenizer: b, Control: b, Tolerance: 1e-4, Prompt: "You are at a door.",
-				Adapter: func(t *testing.T, version int) sampler.Adapter { return r.oracle.adapter(t, version) },
+				Adapter: func(t *testing.T, version int) sampler.Adapter { return r.oracle.PEFT(t, version) },
 			}
 		})
 	})
-	t.Run("log-probs are torch's", func(t *testing.T) {
+	t.Run("log-probs equal torch's", func(t *testing.T) {
 		if d := r.difference(t, r.open(t, own)); d > 1e-4 {
 			t.Errorf("log-probs differ from torch's by %g", d)
 		}
 	})
 	t.Run("the canary", func(t *testing.T) { testCanary(t, r, own) })
 	t.Run("versions are swapped under load", func(t *testing.T) { testSwap(t, r, own) })
-	t.Run("it is started again", func(t *testing.T) { testStartedAgain(t, r, b) })
+	t.Run("a killed server is restarted", func(t *testing.T) { testRestart(t, r, b) })
 }
 
 func testCapabilities(t *testing.T, b *Backend) {
@@ -111,32 +112,32 @@ func testCapabilities(t *testing.T, b *Backend) {
 	want := sampler.Capabilities{
 		Server: "vllm", Version: c.Version, IDsIn: true, IDsOut: true, Logprobs: true, LogprobSpace: "raw",
 		Adapters: "runtime", AdapterFormat: "peft",
-		MaxRank: 16, MaxResident: 4, ContextLength: 1024, Parallel: 64, VocabSize: 512, Replicas: 1,
+		MaxRank: 16, MaxResident: 4, ContextLength: 1024, Parallel: 64, VocabSize: 512, Replicas: 1, StopStrings: true,
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Error(diff)
 	}
 }
 
-// testStrangers: the key protects what loads and answers.
-func testStrangers(t *testing.T, own *server) {
-	stranger := fleet.NewHTTP(own.URL(), "", 1)
-	defer stranger.Close()
+// testWithoutKey checks that adapters and completions need the key.
+func testWithoutKey(t *testing.T, own *server) {
+	withoutKey := fleet.NewHTTP(own.URL(), "", 1)
+	defer withoutKey.Close()
 	for _, path := range []string{"/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/completions"} {
-		if err := stranger.Call(t.Context(), path, struct{}{}, nil); jsonhttp.Status(err) != http.StatusUnauthorized {
+		if err := withoutKey.Call(t.Context(), path, struct{}{}, nil); jsonhttp.Status(err) != http.StatusUnauthorized {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
 }
 
-// difference is the largest one between the server's log-probs and torch's,
-// over the base and an adapter.
+// difference returns the largest difference between the log-probs of the server
+// and torch, for the base model and an adapter.
 func (r *real) difference(t testing.TB, b *Backend) float64 {
 	t.Helper()
 	defer b.Close()
 	worst, sampled := 0.0, 0
-	base := sampler.Adapter{Score: r.oracle.score("")}
-	for _, a := range []sampler.Adapter{base, r.oracle.adapter(t, 1)} {
+	base := sampler.Adapter{Score: r.oracle.Score("")}
+	for _, a := range []sampler.Adapter{base, r.oracle.PEFT(t, 1)} {
 		p := publish(t, b, a)
 		requests, answers := make([]sampler.Request, 32), make([]sampler.Completion, 32)
 		for i := range requests {
@@ -175,26 +176,26 @@ func testCanary(t *testing.T, r *real, own *server) {
 		t.Fatal(err)
 	}
 	var seen []sampler.Canary
-	proved := sampler.WithCanary(b, prompt, 1e-4, func(c sampler.Canary) { seen = append(seen, c) })
-	defer proved.Close()
-	publish(t, proved, sampler.Adapter{Score: r.oracle.score("")})
-	publish(t, proved, r.oracle.adapter(t, 1))
-	publish(t, proved, r.oracle.adapter(t, 2))
+	verified := sampler.WithCanary(b, prompt, 1e-4, func(c sampler.Canary) { seen = append(seen, c) })
+	defer verified.Close()
+	publish(t, verified, sampler.Adapter{Score: r.oracle.Score("")})
+	publish(t, verified, r.oracle.PEFT(t, 1))
+	publish(t, verified, r.oracle.PEFT(t, 2))
 	t.Logf("%+v", seen)
-	wrong := r.oracle.adapter(t, 3)
-	wrong.Score = r.oracle.score("")
-	if _, err := proved.Publish(t.Context(), wrong); err == nil {
-		t.Error("an adapter that is not what the trainer has was proved")
+	wrong := r.oracle.PEFT(t, 3)
+	wrong.Score = r.oracle.Score("")
+	if _, err := verified.Publish(t.Context(), wrong); err == nil {
+		t.Error("an adapter with other weights than the trainer's was published")
 	}
 }
 
-// swaps are of versions whose weights are one of a few, each in a folder of
-// its own.
+// swaps publishes versions in folders of their own. They share a few sets of
+// weights.
 func (r *real) swaps(t testing.TB, b *Backend, n, inFlight int) samplertest.SwapConfig {
 	t.Helper()
 	var made []sampler.Adapter
 	for content := range 4 {
-		made = append(made, r.oracle.adapter(t, content+1))
+		made = append(made, r.oracle.PEFT(t, content+1))
 	}
 	root := t.TempDir()
 	cfg := samplertest.SwapConfig{
@@ -234,16 +235,16 @@ func testSwap(t *testing.T, r *real, own *server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d requests, first token %v, most resident %d, largest difference %.2g", got.Requests, got.First,
+	t.Logf("%d requests, first token %v, maximum resident %d, largest difference %.2g", got.Requests, got.First,
 		got.Resident, got.MaxDiff)
 	if got.Failed != 0 || got.Wrong != 0 || got.Requests == 0 || got.Resident > 4 {
 		t.Errorf("%d failed, %d wrong, %d resident: %v", got.Failed, got.Wrong, got.Resident, got.Err)
 	}
 }
 
-// testStartedAgain kills the whole server with requests in flight.
-func testStartedAgain(t *testing.T, r *real, b *Backend) {
-	a := r.oracle.adapter(t, 1)
+// testRestart kills the server between two requests.
+func testRestart(t *testing.T, r *real, b *Backend) {
+	a := r.oracle.PEFT(t, 1)
 	p := publish(t, b, a)
 	prompt, err := b.Tokenize(t.Context(), "You are at a door.")
 	if err != nil {

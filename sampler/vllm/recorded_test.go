@@ -42,7 +42,7 @@ type exchange struct {
 	} `json:"response"`
 }
 
-// body is what was sent, byte for byte up to white space.
+// body returns the body of the answer, with the original bytes except white space.
 func (e exchange) body() []byte {
 	if e.Response.Text != nil {
 		return []byte(*e.Response.Text)
@@ -75,7 +75,8 @@ func recorded(t *testing.T) map[string]exchange {
 	return all
 }
 
-// replay is a server that answers everything with one recorded answer.
+// replay returns the client of a server that gives one recorded answer to all
+// requests.
 func replay(t *testing.T, e exchange) *server {
 	t.Helper()
 	if e.Response.Status == 0 {
@@ -95,7 +96,7 @@ func TestRecordedCompletions(t *testing.T) {
 	all := recorded(t)
 	for _, name := range []string{"completion_base", "completion_v1", "completion_greedy", "completion_temp05",
 		"completion_cache_salt", "completion_force_eos"} {
-		var asked question
+		var asked completionRequest
 		if err := json.Unmarshal(all[name].Request.Body, &asked); err != nil {
 			t.Fatal(name, err)
 		}
@@ -109,7 +110,7 @@ func TestRecordedCompletions(t *testing.T) {
 	_, err := replay(t, all["completion_batch_prompts"]).Complete(t.Context(), "run-v000001",
 		sampler.Request{Prompt: []int32{1}, MaxTokens: 2})
 	if err == nil {
-		t.Error("two choices were taken for one")
+		t.Error("two choices were accepted as one")
 	}
 }
 
@@ -119,11 +120,11 @@ func TestRecordedRefusals(t *testing.T) {
 		_, err := replay(t, all[name]).Complete(t.Context(), "x", sampler.Request{Prompt: []int32{1}, MaxTokens: 1})
 		return err
 	}
-	for name, is := range map[string]error{
+	for name, want := range map[string]error{
 		"err_unknown_model": fleet.ErrUnknownModel, "completion_after_unload": fleet.ErrUnknownModel,
 		"err_prompt_too_long": sampler.ErrContextFull,
 	} {
-		if err := complete(name); !errors.Is(err, is) {
+		if err := complete(name); !errors.Is(err, want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -134,8 +135,8 @@ func TestRecordedRefusals(t *testing.T) {
 		}
 	}
 	for name, hint := range map[string]string{
-		"load_rank_too_large": "--max-lora-rank", "load_missing_path": "reads the directory " +
-			"itself", "load_duplicate": "", "err_unknown_route": "--enable-lora",
+		"load_rank_too_large": "--max-lora-rank", "load_missing_path": "reads the directory itself",
+		"load_duplicate": "", "err_unknown_route": "--enable-lora",
 	} {
 		err := replay(t, all[name]).LoadAdapter(t.Context(), "x", "/x")
 		if err == nil || !strings.Contains(err.Error(), hint) {
@@ -150,12 +151,10 @@ func TestRecordedRefusals(t *testing.T) {
 func TestRecordedSuccesses(t *testing.T) {
 	all := recorded(t)
 	for name, f := range map[string]func(*server) error{
-		"health":  func(s *server) error { return s.Health(t.Context()) },
-		"load_v1": func(s *server) error { return s.LoadAdapter(t.Context(), "x", "/x") },
-		"unload_v2": func(s *server) error {
-			return s.UnloadAdapter(t.Context(),
-				"x")
-		}, "sleep_l1": func(s *server) error { return s.Sleep(t.Context()) },
+		"health":    func(s *server) error { return s.Health(t.Context()) },
+		"load_v1":   func(s *server) error { return s.LoadAdapter(t.Context(), "x", "/x") },
+		"unload_v2": func(s *server) error { return s.UnloadAdapter(t.Context(), "x") },
+		"sleep_l1":  func(s *server) error { return s.Sleep(t.Context()) },
 	} {
 		if err := f(replay(t, all[name])); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -174,8 +173,8 @@ func TestRecordedSuccesses(t *testing.T) {
 	}
 }
 
-// The fake's answers have the fields of the real one's that are read.
-func TestTheFakeIsLikeTheRecording(t *testing.T) {
+// The fake server gives no fields that the real server does not give.
+func TestTheFakeHasTheFieldsOfTheRecording(t *testing.T) {
 	all := recorded(t)
 	fake := fakeserver.NewVLLM(policy)
 	defer fake.Close()
@@ -192,12 +191,12 @@ func TestTheFakeIsLikeTheRecording(t *testing.T) {
 	want, got := keys(t, all["completion_base"].body()), keys(t, text)
 	for _, key := range got {
 		if !slices.Contains(want, key) {
-			t.Errorf("the fake answers with %s, the real one does not", key)
+			t.Errorf("the fake answer has %s, the recorded answer does not", key)
 		}
 	}
 }
 
-// keys are the paths of an answer's fields.
+// keys returns the paths of an answer's fields.
 func keys(t *testing.T, text []byte) (paths []string) {
 	t.Helper()
 	var value any

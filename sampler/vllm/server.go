@@ -22,16 +22,16 @@ var (
 	_ fleet.Sleeper = (*server)(nil)
 )
 
-// server is one vLLM server. Requests follow recordings of version 0.32.0.
+// server is the client of one vLLM server, tested with recordings of version
+// 0.32.0.
 type server struct {
 	*fleet.Client
-	want string // the base model's name; empty: the only one
-	key  string // as sent; empty: none
-	salt string // of prefix caches; empty: none is sent
+	model string // the base model's name; empty: the only one
+	key   string // the API key; empty: none
+	salt  string // of prefix caches; empty: none is sent
 }
 
-// LoadAdapter returns when the engine has the adapter. The server says so in
-// plain text.
+// LoadAdapter returns when the engine has loaded the adapter.
 func (s *server) LoadAdapter(ctx context.Context, name, dir string) error {
 	err := s.Call(ctx, "/v1/load_lora_adapter", map[string]string{"lora_name": name, "lora_path": dir}, nil)
 	switch {
@@ -41,39 +41,36 @@ func (s *server) LoadAdapter(ctx context.Context, name, dir string) error {
 		strings.Contains(jsonhttp.ServerText(err), "has already been loaded"):
 		return fmt.Errorf("%w: %w", fleet.ErrLoaded, err)
 	}
-	return withHint(err, loadHints)
+	if jsonhttp.Status(err) == 0 {
+		return err
+	}
+	return fleet.WithHint(err, loadHints)
 }
 
-// UnloadAdapter removes the name. The engine keeps the adapter until it needs
-// the memory.
+// UnloadAdapter removes the name. The engine keeps the adapter in memory until it
+// needs the space.
 func (s *server) UnloadAdapter(ctx context.Context, name string) error {
 	return s.Call(ctx, "/v1/unload_lora_adapter", map[string]string{"lora_name": name}, nil)
 }
 
-// loadHints are remedies by the server's answer to a load.
+const otherBaseHint = "the adapter belongs to another base model: serve the model that the trainer trains"
+
+// loadHints are remedies for the server's answers to a load.
 var loadHints = []process.Hint{
-	{Said: "greater than max_lora_rank", Remedy: rankHint},
-	{Said: "No adapter found",
-		Remedy: "the server reads the directory itself: it must see the same path, on the same machine or a shared disk, " +
-			"and its user must be able to read the files"},
-	{Said: notEnabled, Remedy: adaptersHint},
-	{Said: "Not Found", Remedy: adaptersHint},
-	{Said: "size mismatch", Remedy: "the adapter belongs to another base model: serve the model that the trainer trains"},
-	{Said: "shape", Remedy: "the adapter belongs to another base model: serve the model that the trainer trains"},
-	{Said: "add_lora", Remedy: "the server's log has the reason; likely an adapter of another base model, or modules " +
-		"that vLLM does not adapt"},
+	{Contains: "greater than max_lora_rank", Remedy: rankHint},
+	{Contains: "No adapter found",
+		Remedy: "the server reads the directory itself: the same path must exist on its machine, and its user must be " +
+			"able to read the files"},
+	{Contains: notEnabled, Remedy: adaptersHint},
+	{Contains: "Not Found", Remedy: adaptersHint},
+	{Contains: "size mismatch", Remedy: otherBaseHint},
+	{Contains: "shape", Remedy: otherBaseHint},
+	{Contains: "add_lora",
+		Remedy: "read the reason in the server's log; the adapter may belong to another base model, or have modules " +
+			"that vLLM does not adapt"},
 }
 
-func withHint(err error, hints []process.Hint) error {
-	for _, h := range hints {
-		if jsonhttp.Status(err) != 0 && strings.Contains(jsonhttp.ServerText(err), h.Said) {
-			return fmt.Errorf("%w\n  hint: %s", err, h.Remedy)
-		}
-	}
-	return err
-}
-
-// Load sums the engine's gauges over all its parts.
+// Load returns the engine's gauges, summed over its parts.
 func (s *server) Load(ctx context.Context) (l fleet.Load, err error) {
 	text, err := s.metrics(ctx)
 	if err != nil {
@@ -96,7 +93,7 @@ func (s *server) metrics(ctx context.Context) (string, error) {
 	return text, err
 }
 
-// gauge sums the lines of a metric.
+// gauge sums the values of a metric.
 func gauge(text, name string) (sum float64, known bool) {
 	lines := bufio.NewScanner(strings.NewReader(text))
 	lines.Buffer(nil, 1<<20)
@@ -113,8 +110,8 @@ func gauge(text, name string) (sum float64, known bool) {
 	return sum, known
 }
 
-// sleeping fails if the server has no routes for sleeping: only development
-// mode has them.
+// sleeping says whether the server sleeps. It fails if the server cannot sleep:
+// only development mode has the route.
 func (s *server) sleeping(ctx context.Context) (bool, error) {
 	var is struct {
 		Sleeping bool `json:"is_sleeping"`
@@ -123,7 +120,7 @@ func (s *server) sleeping(ctx context.Context) (bool, error) {
 	return is.Sleeping, err
 }
 
-// Asleep is false if the server cannot sleep.
+// Asleep returns false if the server cannot sleep.
 func (s *server) Asleep(ctx context.Context) (bool, error) {
 	asleep, err := s.sleeping(ctx)
 	switch {
@@ -135,20 +132,20 @@ func (s *server) Asleep(ctx context.Context) (bool, error) {
 	return asleep, nil
 }
 
-// Sleep keeps the weights in the host's memory and drops the cache (level 1).
-// After level 2 the weights would have to be loaded by other means.
+// Sleep moves the weights to the host's memory and drops the cache (level 1).
+// Level 2 would also drop the weights.
 func (s *server) Sleep(ctx context.Context) error {
 	return s.Call(ctx, "/sleep?level=1", struct{}{}, nil)
 }
 
-// Wake takes weights and cache back.
+// Wake moves the weights back and allocates the cache.
 func (s *server) Wake(ctx context.Context) error {
 	return s.Call(ctx, "/wake_up", struct{}{}, nil)
 }
 
-// question is the body of a completion. It sets every parameter, because the
-// server's defaults may come from the model's generation_config.json.
-type question struct {
+// completionRequest is the body of a completion. It sets every parameter, because
+// the server's defaults may come from the model's generation_config.json.
+type completionRequest struct {
 	Model             string             `json:"model"`
 	Prompt            []int32            `json:"prompt"`
 	MaxTokens         int                `json:"max_tokens"`
@@ -171,14 +168,14 @@ type question struct {
 	Stop              []string           `json:"stop,omitempty"`
 }
 
-func ask(model string, prompt []int32, tokens int) question {
-	return question{
+func newRequest(model string, prompt []int32, tokens int) completionRequest {
+	return completionRequest{
 		Model: model, Prompt: prompt, MaxTokens: tokens, TopP: 1, RepetitionPenalty: 1, N: 1,
 		ReturnTokenIDs: true, TokensAsIDs: true,
 	}
 }
 
-// completion is the part of the server's answer that is read.
+// completion has the fields of the server's answer that are used.
 type completion struct {
 	Model   string `json:"model"`
 	Choices []struct {
@@ -193,10 +190,11 @@ type completion struct {
 	} `json:"choices"`
 }
 
-// Complete asks for one completion. A seed is sent only with sampling: greedy
-// requests do not need it, and it crashes vLLM on a CPU with chunked prefill.
+// Complete samples one completion. It sends a seed only with a temperature:
+// greedy requests do not need one, and it crashes vLLM on a CPU with chunked
+// prefill.
 func (s *server) Complete(ctx context.Context, name string, r sampler.Request) (fleet.Answer, error) {
-	q := ask(name, r.Prompt, r.MaxTokens)
+	q := newRequest(name, r.Prompt, r.MaxTokens)
 	q.Temperature, q.TopP, q.TopK, q.Stop = r.Temperature, r.NucleusP(), r.TopK, r.Stop
 	if r.Temperature > 0 {
 		seed := int64(r.Seed & math.MaxInt64)
@@ -207,19 +205,19 @@ func (s *server) Complete(ctx context.Context, name string, r sampler.Request) (
 	}
 	a, err := s.complete(ctx, q)
 	if err == nil && !slices.Equal(a.prompt, r.Prompt) {
-		return fleet.Answer{}, fmt.Errorf("the server read another prompt than was sent: %d ids, %d were sent",
+		return fleet.Answer{}, fmt.Errorf("the server read another prompt: %d ids, %d were sent",
 			len(a.prompt), len(r.Prompt))
 	}
 	return a.Answer, err
 }
 
-// answer keeps the prompt's ids as the server read them.
+// answer also has the ids of the prompt as the server read them.
 type answer struct {
 	fleet.Answer
 	prompt []int32
 }
 
-func (s *server) complete(ctx context.Context, q question) (answer, error) {
+func (s *server) complete(ctx context.Context, q completionRequest) (answer, error) {
 	var c completion
 	if err := s.Call(ctx, "/v1/completions", q, &c); err != nil {
 		return answer{}, completionError(err)
@@ -227,7 +225,8 @@ func (s *server) complete(ctx context.Context, q question) (answer, error) {
 	return c.read()
 }
 
-// completionError classifies an error: whether the request may be sent again.
+// completionError wraps an error with its class, which says whether the request
+// may be sent again.
 func completionError(err error) error {
 	status := jsonhttp.Status(err)
 	switch {
@@ -235,7 +234,7 @@ func completionError(err error) error {
 		return err
 	case status == http.StatusNotFound:
 		return fmt.Errorf("%w: %w", fleet.ErrUnknownModel, err)
-	case status >= http.StatusInternalServerError: // an engine that dies answers so before it refuses connections
+	case status >= http.StatusInternalServerError: // an engine that dies gives this answer first
 		return fmt.Errorf("%w: %w", fleet.ErrLost, err)
 	case status == http.StatusBadRequest && strings.Contains(jsonhttp.ServerText(err), "maximum context length"):
 		return fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
@@ -243,7 +242,7 @@ func completionError(err error) error {
 	return err
 }
 
-// read checks that ids and log-probs are of the same tokens.
+// read converts an answer. It checks that ids and log-probs belong together.
 func (c *completion) read() (answer, error) {
 	if len(c.Choices) != 1 {
 		return answer{}, fmt.Errorf("%d choices, one was asked for", len(c.Choices))
@@ -256,11 +255,7 @@ func (c *completion) read() (answer, error) {
 		return a, nil
 	}
 	for _, v := range l.Values {
-		if v == nil {
-			a.Logprobs = append(a.Logprobs, float32(math.NaN()))
-			continue
-		}
-		a.Logprobs = append(a.Logprobs, *v)
+		a.Logprobs = append(a.Logprobs, fleet.Logprob(v))
 	}
 	for i, token := range l.Tokens {
 		id, ok := strings.CutPrefix(token, "token_id:")

@@ -10,7 +10,7 @@ import (
 	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
 
-func TestServersThatSleepHaveToProveThemselves(t *testing.T) {
+func TestServersThatWakeUpAreVerified(t *testing.T) {
 	servers, urls := fakes(t, 2)
 	for _, s := range servers {
 		s.DevMode = true
@@ -18,20 +18,20 @@ func TestServersThatSleepHaveToProveThemselves(t *testing.T) {
 	b := openFake(t, config(urls))
 	p := publish(t, b, fakeserver.WriteAdapter(t, policy, 1))
 	if !b.CanSleep() {
-		t.Fatal("it cannot sleep")
+		t.Fatal("the servers cannot sleep")
 	}
 	if err := b.Sleep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	var sampler sampler.Sleeper = b
+	var sleeper sampler.Sleeper = b
 	answered := make(chan error, 1)
-	go func() { _, err := b.Sample(t.Context(), p, asking); answered <- err }()
+	go func() { _, err := b.Sample(t.Context(), p, testRequest); answered <- err }()
 	for _, s := range servers {
 		if !s.Asleep() {
 			t.Errorf("%s is awake", s.URL)
 		}
 	}
-	if err := sampler.Wake(t.Context()); err != nil {
+	if err := sleeper.Wake(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-answered; err != nil {
@@ -44,18 +44,18 @@ func TestServersThatSleepHaveToProveThemselves(t *testing.T) {
 	}
 }
 
-func TestAServerThatWakesUpWrongIsNotUsed(t *testing.T) {
+func TestAServerThatLosesItsAdapterInItsSleepIsNotUsed(t *testing.T) {
 	servers, urls := fakes(t, 1)
 	servers[0].DevMode = true
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	checks := 0
-	servers[0].Applied = func(version int) int { // its adapter is lost in its sleep
+	servers[0].Applied = func(version int) int { // the adapter is lost during the sleep
 		if loads, _ := servers[0].Loads(); loads == 1 || version == 0 {
 			return version
 		}
 		if checks++; checks == 2 {
-			cancel() // it has failed once
+			cancel() // the first canary has failed
 		}
 		return 0
 	}
@@ -69,7 +69,7 @@ func TestAServerThatWakesUpWrongIsNotUsed(t *testing.T) {
 	}
 }
 
-func TestSleepIsRefusedWhereItIsNotOffered(t *testing.T) {
+func TestSleepIsUnsupportedWithoutSleepMode(t *testing.T) {
 	_, urls := fakes(t, 1)
 	b := openFake(t, config(urls))
 	if err := b.Sleep(t.Context()); !errors.Is(err, errors.ErrUnsupported) ||
@@ -81,8 +81,8 @@ func TestSleepIsRefusedWhereItIsNotOffered(t *testing.T) {
 	}
 }
 
-// A run that was killed leaves its servers asleep; the next one wakes them.
-func TestServersThatWereLeftAsleepAreWoken(t *testing.T) {
+// A killed run leaves its servers asleep. The next run wakes them.
+func TestOpenWakesServersThatSleep(t *testing.T) {
 	servers, urls := fakes(t, 2)
 	for _, s := range servers {
 		s.DevMode = true
@@ -92,7 +92,7 @@ func TestServersThatWereLeftAsleepAreWoken(t *testing.T) {
 	cfg.Sleep = true
 	b := openFake(t, cfg)
 	p := publish(t, b, fakeserver.WriteAdapter(t, policy, 1))
-	if c, err := b.Sample(t.Context(), p, asking); err != nil || servers[1].Asleep() || !b.CanSleep() {
+	if c, err := b.Sample(t.Context(), p, testRequest); err != nil || servers[1].Asleep() || !b.CanSleep() {
 		t.Errorf("%+v %v, asleep %v", c, err, servers[1].Asleep())
 	}
 }

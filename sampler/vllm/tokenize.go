@@ -14,9 +14,6 @@ import (
 	"github.com/empo2/empo2/sampler/fleet"
 )
 
-// checkText is what versions answer to when replicas are compared.
-const checkText = "The quick brown fox opens a door."
-
 // Tokenize encodes text and adds no tokens. Control tokens written in it are
 // plain text.
 func (b *Backend) Tokenize(ctx context.Context, text string) ([]int32, error) {
@@ -33,7 +30,7 @@ func (c *Config) tokenizer(servers []fleet.Server) tokenizer {
 	if c.Codec != nil {
 		return c.Codec
 	}
-	t := &plain{timeout: c.RequestTimeout, single: map[string]int32{}}
+	t := &serverTokenizer{timeout: c.RequestTimeout, tokens: map[string]int32{}}
 	if t.timeout == 0 {
 		t.timeout = time.Minute
 	}
@@ -43,8 +40,7 @@ func (c *Config) tokenizer(servers []fleet.Server) tokenizer {
 	return t
 }
 
-// tokenize uses the server's tokenizer: control tokens in text become their
-// ids.
+// tokenize uses the server's tokenizer. Control tokens in text become their ids.
 func (s *server) tokenize(ctx context.Context, text string) ([]int32, error) {
 	var answer struct {
 		Tokens []int32 `json:"tokens"`
@@ -53,42 +49,41 @@ func (s *server) tokenize(ctx context.Context, text string) ([]int32, error) {
 	return answer.Tokens, err
 }
 
-// plain is the servers' tokenizer for text in which control tokens are plain
-// text. The servers parse control tokens, so that a text is split inside each
-// of them and its parts are tokenized separately.
-type plain struct {
+// serverTokenizer uses the servers' tokenizer and keeps control tokens in text as
+// plain text. The servers would parse them. The text is therefore split inside
+// each of them, and its parts are tokenized separately.
+type serverTokenizer struct {
 	servers []*server
 	timeout time.Duration
 
 	mu     sync.Mutex
-	single map[string]int32 // what looks like a control token: its id; −1: it is none
+	tokens map[string]int32 // text in the shape of a control token → its id; −1: it is not one token
 }
 
-const maxSingle = 4096
+const maxTokens = 4096
 
-// shapes match what may be a control token: <|im_end|>, <s>, <start_of_turn>,
+// controlShapes match possible control tokens: <|im_end|>, <s>, <start_of_turn>,
 // <｜User｜>, [INST].
-var shapes = []*regexp.Regexp{
+var controlShapes = []*regexp.Regexp{
 	regexp.MustCompile(`<[^<>\s]{1,64}>`),
 	regexp.MustCompile(`<\|[^|\n]{1,64}\|>`),
 	regexp.MustCompile(`\[[A-Za-z/_]{1,32}\]`),
 }
 
-// Tokenize encodes text. A control token in it is split after its first
-// character.
-func (p *plain) Tokenize(ctx context.Context, text string) ([]int32, error) {
-	ids, err := p.plainly(ctx, text)
+// Tokenize encodes text. It splits control tokens after their first character.
+func (p *serverTokenizer) Tokenize(ctx context.Context, text string) ([]int32, error) {
+	ids, err := p.encode(ctx, text)
 	if err != nil {
 		return nil, fmt.Errorf("tokenize %.40q: %w", text, err)
 	}
 	return ids, nil
 }
 
-func (p *plain) plainly(ctx context.Context, text string) (ids []int32, err error) {
+func (p *serverTokenizer) encode(ctx context.Context, text string) (ids []int32, err error) {
 	var cuts []int
-	for _, shape := range shapes {
+	for _, shape := range controlShapes {
 		for _, span := range shape.FindAllStringIndex(text, -1) {
-			id, err := p.lookUp(ctx, text[span[0]:span[1]])
+			id, err := p.singleToken(ctx, text[span[0]:span[1]])
 			if err != nil {
 				return nil, err
 			}
@@ -100,51 +95,51 @@ func (p *plain) plainly(ctx context.Context, text string) (ids []int32, err erro
 	slices.Sort(cuts)
 	from := 0
 	for _, cut := range append(slices.Compact(cuts), len(text)) {
-		piece, err := p.raw(ctx, text[from:cut])
+		piece, err := p.tokenize(ctx, text[from:cut])
 		if err != nil {
 			return nil, err
 		}
 		ids, from = append(ids, piece...), cut
 	}
-	return ids, p.unforged(ids)
+	return ids, p.checkNoControlTokens(ids)
 }
 
-// unforged returns an error if the ids contain a control token.
-func (p *plain) unforged(ids []int32) error {
+// checkNoControlTokens returns an error if the ids contain a control token.
+func (p *serverTokenizer) checkNoControlTokens(ids []int32) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for text, id := range p.single {
+	for text, id := range p.tokens {
 		if id >= 0 && slices.Contains(ids, id) {
-			return fmt.Errorf("the server makes the control token %q of it", text)
+			return fmt.Errorf("the server reads a part of it as the control token %q", text)
 		}
 	}
 	return nil
 }
 
-// ControlToken asks the server; only what looks like a control token is one.
-func (p *plain) ControlToken(ctx context.Context, text string) (int32, error) {
+// ControlToken asks the server if the text has the shape of a control token.
+func (p *serverTokenizer) ControlToken(ctx context.Context, text string) (int32, error) {
 	id, err := int32(-1), error(nil)
-	if slices.ContainsFunc(shapes, func(s *regexp.Regexp) bool { return s.FindString(text) == text }) {
-		id, err = p.lookUp(ctx, text)
+	if slices.ContainsFunc(controlShapes, func(s *regexp.Regexp) bool { return s.FindString(text) == text }) {
+		id, err = p.singleToken(ctx, text)
 	}
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("control token %.40q: %w", text, err)
 	case id < 0:
-		return 0, fmt.Errorf("control token %.40q: the model has none such", text)
+		return 0, fmt.Errorf("control token %.40q: the model has no such token", text)
 	}
 	return id, nil
 }
 
-// lookUp returns the id of a text that is one token, else −1.
-func (p *plain) lookUp(ctx context.Context, text string) (int32, error) {
+// singleToken returns the id of a text that is one token, otherwise −1.
+func (p *serverTokenizer) singleToken(ctx context.Context, text string) (int32, error) {
 	p.mu.Lock()
-	id, known := p.single[text]
+	id, known := p.tokens[text]
 	p.mu.Unlock()
 	if known {
 		return id, nil
 	}
-	ids, err := p.raw(ctx, text)
+	ids, err := p.tokenize(ctx, text)
 	if err != nil {
 		return 0, err
 	}
@@ -154,14 +149,15 @@ func (p *plain) lookUp(ctx context.Context, text string) (int32, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if id >= 0 || len(p.single) < maxSingle {
-		p.single[text] = id
+	if id >= 0 || len(p.tokens) < maxTokens {
+		p.tokens[text] = id
 	}
 	return id, nil
 }
 
-// raw asks one server after the other.
-func (p *plain) raw(ctx context.Context, text string) (ids []int32, err error) {
+// tokenize asks one server after another. Control tokens in text become their
+// ids.
+func (p *serverTokenizer) tokenize(ctx context.Context, text string) (ids []int32, err error) {
 	if text == "" {
 		return nil, nil
 	}
@@ -179,17 +175,17 @@ func (p *plain) raw(ctx context.Context, text string) (ids []int32, err error) {
 	return ids, err
 }
 
-// comparedTexts tell tokenizers of different models apart: letters, figures,
-// white space, other scripts and code.
+// comparedTexts show differences of tokenizers: letters, digits, white space,
+// other scripts and code.
 var comparedTexts = []string{
-	checkText, "x = [1, 22, 333];\n\treturn \"a_b\" != 'C'", "Größe 3,5 µm – naïve café",
+	fleet.CanaryText, "x = [1, 22, 333];\n\treturn \"a_b\" != 'C'", "Größe 3,5 µm – naïve café",
 	"日本語のテキスト и русский", "  two  spaces \n\n\nlines",
 }
 
 const compareTimeout = time.Minute
 
-// checkCodec is an error if the server has another tokenizer than the trainer,
-// which means another model.
+// checkCodec returns an error if the server and the trainer have different
+// tokenizers, and thus different models.
 func (b *Backend) checkCodec(ctx context.Context, codec chat.Codec, s *server) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, compareTimeout,
 		fmt.Errorf("tokenizers not compared within %v", compareTimeout))
@@ -205,8 +201,8 @@ func (b *Backend) checkCodec(ctx context.Context, codec chat.Codec, s *server) e
 		}
 		if !slices.Equal(own, theirs) {
 			name, root := b.Model()
-			return fmt.Errorf("wrong model on the server: it serves %s (%s), whose tokenizer makes %v of %q, the trainer's "+
-				"makes %v\n  hint: serve the model that model.path names",
+			return fmt.Errorf("wrong model on the server: it serves %s (%s), whose tokenizer gives %v for %q, the "+
+				"trainer's gives %v\n  hint: serve the model that model.path names",
 				name, root, theirs, text, own)
 		}
 	}

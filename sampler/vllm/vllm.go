@@ -1,12 +1,13 @@
-// Package vllm serves policies with one or several vLLM servers, running or
-// launched here, which load LoRA adapters while they run.
+// Package vllm is the backend for one or several vLLM servers. It connects to
+// running servers or launches them. Start with [Open]; server.go has the
+// requests, probe.go finds out what a server can do, and package fleet does the
+// rest.
 //
 // Prompts and answers are token ids. Every version has its own directory and
-// name, because vLLM's prefix cache is keyed by name and path: no version is
-// computed with the keys and values of another. A cache salt does the same
-// across runs. Adapters are never replaced under the same name: vLLM would
-// change the weights during a request and read the directory again at every
-// step. The tests use recordings of version 0.32.0.
+// name, because these are the key of vLLM's prefix cache: no version uses the
+// keys and values of another. A cache salt separates runs. An adapter is never
+// replaced under the same name, because vLLM would change the weights during a
+// request. The tests use recordings of version 0.32.0.
 package vllm
 
 import (
@@ -32,14 +33,15 @@ var (
 
 // Config describes the servers. Either URLs or Launch.Model is required.
 type Config struct {
-	// URLs are one per replica, for example http://127.0.0.1:8000. A load
-	// balancer does not work: an adapter is loaded by the server that gets the
-	// request.
+	// URLs has one URL per replica, for example http://127.0.0.1:8000. The URL of a
+	// load balancer does not work, because each server must load the adapters.
 	URLs  []string
-	Model string // the base model's served name; empty: the only one that the server has
-	Alias string // adapters are named <Alias>-v000012; must differ between runs on one server; empty: "policy"
-	// APIKey is the server's --api-key; empty: none, or a random one for servers
-	// launched here by the recipe or a command with {key}.
+	Model string // the base model's served name; empty: the server must have only one
+	// Alias is the prefix of adapter names such as <Alias>-v000012. It must
+	// differ between runs on one server. Empty: "policy".
+	Alias string
+	// APIKey is the server's --api-key. Empty: none, or a random one for servers
+	// that are launched with the built-in recipe or a command with {key}.
 	APIKey string
 	// CacheSalt separates this run's prefix caches from those of other clients
 	// and of earlier runs with the same names and directories.
@@ -47,8 +49,8 @@ type Config struct {
 	// Tolerance is the largest difference of a replica's log-probs from the
 	// trainer's when a version is published, in nats; 0: 0.05.
 	Tolerance float64
-	// Codec is the trainer's tokenizer. It is compared with the server's at the
-	// start and used instead of it. Nil: the server's tokenizer is used.
+	// Codec is the trainer's tokenizer. Open compares it with the server's. Nil:
+	// the server's tokenizer is used.
 	Codec chat.Codec
 
 	RequestTimeout time.Duration // of one request at one replica; 0: 5 minutes
@@ -58,8 +60,8 @@ type Config struct {
 	// minutes, or the start timeout of launched servers.
 	Patience    time.Duration
 	MaxInFlight int // requests at one replica; 0: 64
-	// Sleep says that servers may sleep. A server that sleeps at the start is
-	// woken; without Sleep that is an error.
+	// Sleep says that servers may sleep. Open wakes a server that sleeps. Without
+	// Sleep, such a server is an error.
 	Sleep bool
 
 	Launch LaunchConfig // used if URLs is empty
@@ -69,13 +71,13 @@ type Config struct {
 	Log      zerolog.Logger // the zero value is silent
 }
 
-// Backend serves from the replicas. It is safe for concurrent use.
+// Backend serves policies from the replicas. It is safe for concurrent use.
 type Backend struct {
 	*fleet.Backend
 	text tokenizer
 }
 
-// A tokenizer is the trainer's or that of the servers.
+// A tokenizer is the trainer's tokenizer or the servers'.
 type tokenizer interface {
 	chat.Tokenizer
 	chat.ControlTokens
@@ -100,7 +102,7 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 	text := cfg.tokenizer(servers)
 	pool, err := fleet.Open(ctx, fleet.Config{
 		Servers: servers, Section: "sampler.vllm", Alias: cfg.Alias, Tolerance: cfg.Tolerance,
-		Check:          func(ctx context.Context) ([]int32, error) { return text.Tokenize(ctx, checkText) },
+		CanaryPrompt:   func(ctx context.Context) ([]int32, error) { return text.Tokenize(ctx, fleet.CanaryText) },
 		RequestTimeout: cfg.RequestTimeout, LoadTimeout: cfg.LoadTimeout, HealthInterval: cfg.HealthInterval,
 		Patience: cfg.patience(), MaxInFlight: cfg.MaxInFlight, Sleep: cfg.Sleep, OnReturn: cfg.OnReturn, Log: cfg.Log,
 	})
@@ -116,19 +118,14 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 	return b, nil
 }
 
-// servers makes clients of the URLs, or launches processes.
+// servers returns clients for the URLs, or launches servers.
 func (c *Config) servers(ctx context.Context) ([]fleet.Server, error) {
 	salt := ""
 	if c.CacheSalt {
 		salt = "-" + rand.Text()
 	}
-	connections := c.MaxInFlight
-	if connections == 0 {
-		connections = 64
-	}
 	client := func(url string) *server {
-		return &server{Client: &fleet.Client{HTTP: fleet.NewHTTP(url, c.APIKey, connections+8)}, want: c.Model, salt: salt,
-			key: c.APIKey}
+		return &server{Client: fleet.NewClient(url, c.APIKey, c.MaxInFlight), model: c.Model, salt: salt, key: c.APIKey}
 	}
 	if len(c.URLs) == 0 {
 		return c.launch(ctx, client)

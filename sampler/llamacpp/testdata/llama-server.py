@@ -1,7 +1,7 @@
-"""The command line of a llama-server binary in front of the real server of xllamacpp.
+"""The command line of a llama-server binary for the real server of xllamacpp.
 
-It knows the flags that the backend may use, by their spelling in llama.cpp's own help, and refuses
-others as the binary does.
+It accepts the flags that the backend uses, with their names in llama.cpp, and refuses others as the
+binary does.
 """
 
 import argparse
@@ -14,7 +14,8 @@ import xllamacpp as xlc
 flags = argparse.ArgumentParser(allow_abbrev=False)
 for name in ("--host", "--model", "--alias", "--lora", "--flash-attn", "--cache-type-k", "--cache-type-v"):
     flags.add_argument(name)
-for name in ("--port", "--parallel", "--ctx-size", "--threads", "--threads-batch", "--threads-http", "--cache-ram", "--n-gpu-layers"):
+NUMBERS = ("--port", "--parallel", "--ctx-size", "--threads", "--threads-batch", "--threads-http", "--cache-ram")
+for name in (*NUMBERS, "--n-gpu-layers"):
     flags.add_argument(name, type=int)
 for name in ("--offline", "--no-warmup"):
     flags.add_argument(name, action="store_true")

@@ -1,4 +1,4 @@
-"""What torch says, for the tests of vllm: random LoRA adapters and log-probs.
+"""Random LoRA adapters, log-probs of torch, and models as GGUF, for tests of inference servers.
 
 Arguments: the trainer's sources and the model. One JSON object per line in and out.
 """
@@ -19,8 +19,8 @@ base = AutoModelForCausalLM.from_pretrained(sys.argv[2], dtype=torch.float32).ev
 models = {"": base}
 
 
-def adapter(path, seed):
-    """Write a random adapter as PEFT folder and remember the merged model."""
+def adapter(path, seed, format):
+    """Write a random adapter and keep the merged model."""
     noise = torch.Generator().manual_seed(seed)
     merged, weights = copy.deepcopy(base), {}
     for name, module in merged.named_modules():
@@ -32,8 +32,20 @@ def adapter(path, seed):
         weights[f"base_model.model.{name}.lora_A.weight"] = a
         weights[f"base_model.model.{name}.lora_B.weight"] = b
         module.weight.data += (ALPHA / RANK) * b @ a
-    write_peft(Path(path), peft_config(sys.argv[2], RANK, ALPHA, module_names(weights)), weights)
+    if format == "gguf":
+        from empo2_trainer.gguf_export import write_adapter
+
+        write_adapter(Path(path), sys.argv[2], peft_config(sys.argv[2], RANK, ALPHA, []), weights)
+    else:
+        write_peft(Path(path), peft_config(sys.argv[2], RANK, ALPHA, module_names(weights)), weights)
     models[path] = merged
+
+
+def convert(model, path):
+    """Write a model as GGUF."""
+    from empo2_trainer.gguf_export import write_model
+
+    write_model(model, Path(path))
 
 
 @torch.no_grad()
@@ -45,10 +57,12 @@ def score(path, tokens):
 
 
 for line in sys.stdin:
-    want = json.loads(line)
-    if "seed" in want:
-        adapter(want["adapter"], want["seed"])
-        answer = []
+    question = json.loads(line)
+    answer = []
+    if "seed" in question:
+        adapter(question["adapter"], question["seed"], question["format"])
+    elif "model" in question:
+        convert(question["model"], question["gguf"])
     else:
-        answer = score(want["adapter"], want["tokens"])
+        answer = score(question["adapter"], question["tokens"])
     print(json.dumps(answer), flush=True)
