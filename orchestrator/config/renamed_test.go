@@ -98,6 +98,7 @@ func TestSuggestions(t *testing.T) {
 	f("trainer.lora_alpha", "here it is trainer.alpha")
 	f("sampler.max-model-len", "max_model_len")
 	f("max_completion_length", "here it is loss.average_length or rollout.max_tokens")
+	f("optimizer.lr", "here it is optimizer.learning_rate")
 	f("run.stepz", `nearest valid key is "run.steps"`)
 	f("trainer.lora_rank", `nearest valid key is "trainer.rank"`)
 	f("vault.doors", `nearest valid key is "env.vault.doors"`)
