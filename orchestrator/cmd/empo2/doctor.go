@@ -55,7 +55,7 @@ func (cmd *doctorCmd) Run(ctx context.Context, out *console) error {
 			return &setupError{errors.New("a run would fail; see above")}
 		}
 	}
-	out.print("no problems found; next: empo2 run")
+	out.print("no problems found; next: empo2 run with the same flags")
 	return nil
 }
 

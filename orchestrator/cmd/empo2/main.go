@@ -1,8 +1,8 @@
 // Command empo2 trains LLM agents with memory-augmented reinforcement
 // learning (EMPO², arXiv 2602.23008) on the machine it runs on.
 //
-// Each command has a file: init.go, run.go, compare.go, doctor.go, memory.go,
-// prompt.go, env.go. This is the only package that imports implementations:
+// Each command has a file: init.go, run.go, eval.go, compare.go, doctor.go,
+// memory.go, prompt.go, env.go, config.go, version.go. This is the only package that imports implementations:
 //   - backends.go opens inference servers, by their name in config.toml;
 //   - environments.go opens environments, by their name in config.toml;
 //   - bank.go opens the memory of tips and its embedder;

@@ -11,9 +11,9 @@ import (
 	"github.com/empo2/empo2/sampler/prompt"
 )
 
-// readFormat reads the prompt template that the configuration names: a built-in
+// readPromptTemplate reads the prompt template that the configuration names: a built-in
 // one, the recipe's for the environment, or a file.
-func readFormat(c config.Config) (prompt.Template, error) {
+func readPromptTemplate(c config.Config) (prompt.Template, error) {
 	name := c.Prompt.Template
 	if name == "recipe" {
 		name = c.Env.Name
