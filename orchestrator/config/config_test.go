@@ -71,18 +71,25 @@ func TestShippedFileIsTheDemonstration(t *testing.T) {
 	}
 }
 
+
+// badFile loads a file, which must fail with a hint.
+func badFile(t *testing.T, text, wantPlace, wantMsg string) {
+	t.Helper()
+	_, err := load("", []string{writeFile(t, "c.toml", text)}, nil)
+	if err == nil {
+		t.Errorf("%q: accepted", text)
+		return
+	}
+	if msg := err.Error(); !strings.Contains(msg, wantPlace) || !strings.Contains(msg, wantMsg) ||
+		!strings.Contains(msg, "hint: ") {
+		t.Errorf("%q:\n%s\nwants %q, %q and a hint", text, msg, wantPlace, wantMsg)
+	}
+}
+
 func TestBadFiles(t *testing.T) {
 	f := func(text, wantPlace, wantMsg string) {
 		t.Helper()
-		_, err := load("", []string{writeFile(t, "c.toml", text)}, nil)
-		if err == nil {
-			t.Errorf("%q: accepted", text)
-			return
-		}
-		if msg := err.Error(); !strings.Contains(msg, wantPlace) || !strings.Contains(msg, wantMsg) ||
-			!strings.Contains(msg, "hint: ") {
-			t.Errorf("%q:\n%s\nwants %q, %q and a hint", text, msg, wantPlace, wantMsg)
-		}
+		badFile(t, text, wantPlace, wantMsg)
 	}
 	f("[run]\nstep = 3\n", "c.toml:2", `"run.steps"`)
 	f("[memroy]\nk = 3\n", "c.toml:1", `unknown key "memroy`)
@@ -102,20 +109,6 @@ func TestBadFiles(t *testing.T) {
 	f("[loss]\nkl_estimator = \"k3\"\n", "loss.kl_estimator", "has no effect")
 	f("[memory]\nurl = \"http://127.0.0.1:1\"\n", "memory.url", "has no effect")
 	f("[memory]\nembedder = \"ollama\"\n", "memory.url", "is empty")
-	f("[env.vault]\nlevers = 13\n", "env.vault.levers", "out of range")
-	f("[env.webshop]\nmode = \"text_rich\"\n", "env.webshop.mode", "has no effect")
-	f("[env]\nname = \"webshop\"\n", "env.webshop.data", "is empty")
-	f("[env]\nname = \"remote\"\n", "env.remote.url", "is empty")
-	f("[env]\nname = \"agentgym\"\n", "env.agentgym.url", "is empty")
-	f("[env]\nname = \"agentgym\"\n[env.agentgym]\nurl = \"http://h\"\n", "env.agentgym.dialect", "is empty")
-	f("[env]\nname = \"openenv\"\n", "env.openenv.url", "is empty")
-	f("[env.openenv]\nconcurrency = 2\n", "env.openenv.concurrency", "has no effect")
-	f("[env]\nname = \"ors\"\n", "env.ors.url", "is empty")
-	f("[env]\nname = \"ors\"\n[env.ors]\nurl = \"http://h\"\ninput = \"{}\"\n", "env.ors.input",
-		"no effect without env.ors.tool")
-	f("[prompt]\ntemplate = \"\"\n", "prompt.template", "is empty")
-	f("[env]\nname = \"scienceworld\"\n[env.scienceworld]\nreads = \"some\"\n", "env.scienceworld.reads",
-		"unknown value")
 	f("[rollout]\ntemperature = 0.7\n", "rollout.temperature", "temperature 1")
 	f("[rollout]\ntop_p = 0.9\n", "rollout.top_p", "whole distribution")
 	f("[rollout]\ntop_k = 40\n", "rollout.top_k", "whole distribution")
@@ -133,6 +126,27 @@ func TestBadFiles(t *testing.T) {
 	f("[run]\nname = \"a\\nb\"\n", "run.name", "not a folder name")
 	f("[sampler]\nbackend = \"openai\"\n", "sampler.backend", "nothing can be trained")
 	f("profile = \"a\xff\"\n", "c.toml:1", "save the file as UTF-8")
+}
+
+func TestBadEnvironmentKeys(t *testing.T) {
+	f := func(text, wantPlace, wantMsg string) {
+		t.Helper()
+		badFile(t, text, wantPlace, wantMsg)
+	}
+	f("[env.vault]\nlevers = 13\n", "env.vault.levers", "out of range")
+	f("[env.webshop]\nmode = \"text_rich\"\n", "env.webshop.mode", "has no effect")
+	f("[env]\nname = \"webshop\"\n", "env.webshop.data", "is empty")
+	f("[env]\nname = \"remote\"\n", "env.remote.url", "is empty")
+	f("[env]\nname = \"agentgym\"\n", "env.agentgym.url", "is empty")
+	f("[env]\nname = \"agentgym\"\n[env.agentgym]\nurl = \"http://h\"\n", "env.agentgym.dialect", "is empty")
+	f("[env]\nname = \"openenv\"\n", "env.openenv.url", "is empty")
+	f("[env.openenv]\nconcurrency = 2\n", "env.openenv.concurrency", "has no effect")
+	f("[env]\nname = \"ors\"\n", "env.ors.url", "is empty")
+	f("[env]\nname = \"ors\"\n[env.ors]\nurl = \"http://h\"\ninput = \"{}\"\n", "env.ors.input",
+		"no effect without env.ors.tool")
+	f("[prompt]\ntemplate = \"\"\n", "prompt.template", "is empty")
+	f("[env]\nname = \"scienceworld\"\n[env.scienceworld]\nreads = \"some\"\n", "env.scienceworld.reads",
+		"unknown value")
 }
 
 func TestMissingFileHasAHint(t *testing.T) {

@@ -150,12 +150,13 @@ type subject struct {
 	gguf    *llamacpp.Info // nil: the model is a folder
 	machine inspect.Machine
 	backend string
+	given   bool // the user chose the backend
 }
 
 // inspect examines model and machine, and chooses the backend.
 func (cmd *initCmd) inspect() (s subject, err error) {
 	s.machine = cmd.Probe.Machine()
-	s.backend = cmd.Backend
+	s.backend, s.given = cmd.Backend, cmd.Backend != ""
 	isFile := isGGUF(cmd.Model)
 	switch {
 	case s.backend != "":
@@ -242,8 +243,8 @@ func checkQuantised(s subject, algorithm string) error {
 }
 
 // checkConversion returns an error if the backend needs GGUF and the model
-// cannot be converted (empo2_trainer/model_dir.py, check_convertible). ownFile: the user
-// has converted it.
+// cannot be converted (empo2_trainer/model_dir.py, check_convertible). ownFile
+// means that the user has converted it.
 func checkConversion(s subject, ownFile bool) error {
 	if s.backend != "llamacpp" && s.backend != "ollama" {
 		return nil
@@ -274,7 +275,10 @@ func modelFault(place string, err error) error {
 // explain adds the hint how to set a key that is missing.
 func explain(err error) error {
 	var fault *config.Error
-	if !errors.As(err, &fault) || !strings.Contains(fault.Msg, "is empty") {
+	if !errors.As(err, &fault) {
+		return err
+	}
+	if !strings.Contains(fault.Msg, "is empty") && !strings.HasPrefix(fault.Msg, "no server") {
 		return err
 	}
 	key := fault.Place[strings.LastIndex(fault.Place, " ")+1:]
