@@ -71,7 +71,6 @@ func TestShippedFileIsTheDemonstration(t *testing.T) {
 	}
 }
 
-
 // badFile loads a file, which must fail with a hint.
 func badFile(t *testing.T, text, wantPlace, wantMsg string) {
 	t.Helper()
@@ -185,7 +184,8 @@ func TestUnusualFiles(t *testing.T) {
 // --set sets only one key, even if its value contains others.
 func TestSetOfOneKey(t *testing.T) {
 	for _, set := range []string{"run.steps=1\nrun.seed=3", "run.steps=1\n[run]\nseed=3", "run.name=\"a\"\nv2=1"} {
-		if _, err := load("", nil, []string{set}); err == nil || !strings.Contains(err.Error(), "sets more than one key") {
+		_, err := load("", nil, []string{set})
+		if err == nil || !strings.Contains(err.Error(), "sets more than one key") {
 			t.Errorf("%q: %v", set, err)
 		}
 	}

@@ -196,9 +196,9 @@ func (p *planner) noteMemory() {
 		p.notes = append(p.notes, fmt.Sprintf("the trainer needs %.0f GB for the weights in float32; "+
 			"this machine has %.0f GB", 4*n/gigabyte, memory/gigabyte))
 	case len(gpus) > 0 && p.backend == "vllm" && gpus[0].Memory > 0 && 2*n > float64(gpus[0].Memory)/2:
-		p.notes = append(p.notes, fmt.Sprintf("the weights need %.0f GB in bfloat16, and vLLM has half of the GPU's %.0f GB: "+
-			"choose a smaller model, or raise sampler.vllm.gpu_memory_utilization", 2*n/gigabyte,
-			float64(gpus[0].Memory)/gigabyte))
+		p.notes = append(p.notes, fmt.Sprintf("the weights need %.0f GB in bfloat16, "+
+			"and vLLM has half of the GPU's %.0f GB: choose a smaller model, "+
+			"or raise sampler.vllm.gpu_memory_utilization", 2*n/gigabyte, float64(gpus[0].Memory)/gigabyte))
 	}
 }
 

@@ -26,7 +26,8 @@ func modelFolder(t *testing.T, name, architecture string, parameters int64) stri
 	}
 	for file, text := range map[string]string{
 		"config.json": fmt.Sprintf(`{"model_type": %q, "dtype": "bfloat16", "max_position_embeddings": 32768,
-			"num_hidden_layers": 30, "hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3}`, architecture),
+			"num_hidden_layers": 30, "hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3}`,
+			architecture),
 		"tokenizer.json":        "{}",
 		"tokenizer_config.json": `{"chat_template": "{{ messages }}"}`,
 		"model.safetensors":     string(binary.LittleEndian.AppendUint64(nil, uint64(len(header)))) + header + "1234",
