@@ -268,7 +268,7 @@ func checkConversion(s subject, ownFile bool) error {
 // modelFault turns an error about the model into one about the flag or key that
 // names it.
 func modelFault(place string, err error) error {
-	msg, hint, _ := strings.Cut(err.Error(), "\n  hint: ")
+	msg, hint := splitHint(err)
 	return &config.Error{Place: place, Msg: msg, Hint: hint}
 }
 

@@ -147,22 +147,38 @@ func commandOf(err error) string {
 
 // conclude prints an error once and chooses the exit code.
 func conclude(ctx context.Context, err error, stderr io.Writer) int {
+	if err == nil {
+		return 0
+	}
 	var configError *config.Error
 	var setup *setupError
-	switch {
-	case err == nil:
-		return 0
-	case ctx.Err() != nil && (errors.Is(err, context.Cause(ctx)) || errors.Is(err, context.Canceled)):
+	if ctx.Err() != nil && (errors.Is(err, context.Cause(ctx)) || errors.Is(err, context.Canceled)) {
 		fmt.Fprintln(stderr, "empo2: interrupted; finished work is kept, and the same command continues")
 		return exitInterrupted
+	}
+	msg, hint := splitHint(err)
+	fmt.Fprintln(stderr, "empo2:", msg)
+	if hint != "" {
+		fmt.Fprintln(stderr, "  hint:", hint)
+	}
+	switch {
 	case errors.As(err, &configError), errors.Is(err, errUsage):
-		fmt.Fprintln(stderr, "empo2:", err)
 		return exitUsage
 	case errors.As(err, &setup):
-		fmt.Fprintln(stderr, "empo2:", err)
 		return exitSetup
-	default:
-		fmt.Fprintln(stderr, "empo2:", err)
-		return exitFailed
 	}
+	return exitFailed
+}
+
+// splitHint separates the remedy at the end of an error's text. Packages write
+// it on a line of its own or, as "(hint: …)", at the end of the line.
+func splitHint(err error) (msg, hint string) {
+	text := err.Error()
+	if msg, hint, ok := strings.Cut(text, "\n  hint: "); ok {
+		return msg, hint
+	}
+	if i := strings.LastIndex(text, " (hint: "); i >= 0 && strings.HasSuffix(text, ")") {
+		return text[:i], strings.TrimSuffix(text[i+len(" (hint: "):], ")")
+	}
+	return text, ""
 }

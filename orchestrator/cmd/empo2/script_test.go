@@ -63,7 +63,7 @@ func TestExitCodes(t *testing.T) {
 	f(exitSetup, "doctor", "--profile", "demo")
 }
 
-// A mistake in the command line names the help of its command.
+// A mistake in the command line names the help of its command or another remedy.
 func TestUsageHint(t *testing.T) {
 	f := func(hint string, args ...string) {
 		t.Helper()
@@ -77,6 +77,8 @@ func TestUsageHint(t *testing.T) {
 	f("empo2 eval --help", "eval", "--split", "none")
 	f("empo2 env serve --help", "env", "serve")
 	f("empo2 memory --help", "memory")
+	f("for example \"0-499, 700\"", "prompt", "--set", "env.name=agentgym", "--set", "env.agentgym.url=http://h",
+		"--set", "env.agentgym.dialect=webshop", "--set", "env.agentgym.train=abc")
 	f("at least 1", "compare", "--profile", "demo", "--jobs", "0")
 	f("for example --houses 1,2", "compare", "--profile", "demo", "--houses", "")
 }
