@@ -90,6 +90,7 @@ var importRules = []struct{ of, may, why string }{
 const backendKnows = "a backend knows the contract; it compiles without episodes, prompts and other backends"
 
 func TestImportsGoDownOnly(t *testing.T) {
+	used := make([]bool, len(importRules))
 	for _, p := range packages(t) {
 		path := strings.TrimPrefix(p.ImportPath, module)
 		rule := slices.IndexFunc(importRules, func(r struct{ of, may, why string }) bool {
@@ -99,12 +100,18 @@ func TestImportsGoDownOnly(t *testing.T) {
 			t.Errorf("%s: no rule says what it may import", path)
 			continue
 		}
+		used[rule] = true
 		for _, imported := range p.Imports {
 			in, ours := strings.CutPrefix(imported, module)
 			free := slices.Contains(leaves, in) && !slices.Contains(leaves, path)
 			if ours && !free && !allowed(in, importRules[rule].may) {
 				t.Errorf("%s imports %s: %s", path, in, importRules[rule].why)
 			}
+		}
+	}
+	for i, rule := range importRules {
+		if !used[i] {
+			t.Errorf("the rule for %s fits no package", rule.of)
 		}
 	}
 }
