@@ -76,7 +76,8 @@ func isTerminal(w io.Writer) bool {
 }
 
 // legend explains the abbreviations of stepLine.
-const legend = `free/tips: mean environment return of episodes sampled without/with tips ` +
+const legend = `on: episodes without tips · +tips: with tips · off: sampled with tips, trained without them
+free/tips: mean environment return of episodes sampled without/with tips ` +
 	`· flat: groups of equal returns (no gradient)
 mask: trained tokens below the log-prob floor · ratio: mean importance ratio · kl: mean KL to the base model
 mismatch: mean/largest difference of server's and trainer's log-probs in nats · v: version`
