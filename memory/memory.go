@@ -49,8 +49,8 @@ type Recollection struct {
 // Experience is one finished episode.
 type Experience struct {
 	Scope string
-	// States are the visited states, in order. Each becomes a key of the tip.
-	// (The reference implementation stores the last state only.)
+	// States are the visited states, in order. Each is a key of the tip. (The
+	// reference implementation uses only the last state.)
 	States []string
 	// Tip has no ID yet. With an empty Text only the visits of the states are
 	// stored.

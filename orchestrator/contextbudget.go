@@ -13,8 +13,8 @@ type contextBudget struct {
 	reflection int // longest answer to the request for a tip, in tokens
 }
 
-// maxPrompt is the longest prompt that leaves so many tokens for an answer;
-// 0 if the length of the context is unknown.
+// maxPrompt is the longest prompt that leaves room for an answer of the given
+// number of tokens; 0 if the length of the context is unknown.
 func (b contextBudget) maxPrompt(answer int) int {
 	if b.length == 0 {
 		return 0

@@ -21,6 +21,7 @@ func TestEpisodesThatFillTheContextHaveTheirTip(t *testing.T) {
 		t.Fatalf("stops %v, %d failed", m.Stops, m.Failed)
 	}
 	if want := m.Free.N + m.Tips.N; m.NewTips != want {
-		t.Errorf("%d tips of %d episodes, %d of which filled the context", m.NewTips, want, m.Stops[rollout.StopContextFull])
+		t.Errorf("%d tips of %d episodes, %d of which filled the context", m.NewTips, want,
+			m.Stops[rollout.StopContextFull])
 	}
 }

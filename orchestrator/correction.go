@@ -19,8 +19,8 @@ const (
 )
 
 // mismatchCorrection replaces the server's log-probs by the trainer's where
-// they differ too much. The tokens were drawn from the server's distribution
-// all the same, so each token is weighted with min(π_trainer/π_server, cap):
+// they differ too much. The tokens were still drawn from the server's
+// distribution, so each token is weighted with min(π_trainer/π_server, cap):
 // truncated importance sampling per token ("Your efficient RL framework
 // secretly brings you off-policy RL training", Yao et al. 2025).
 type mismatchCorrection struct {

@@ -83,7 +83,8 @@ func TestImportanceWeightsAreTruncated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w := got.importanceWeights[0]; w[1] != 2 || math.Abs(float64(w[3])-math.Exp(-0.5)) > 1e-6 || w[0] != 0 || w[2] != 0 {
+	w := got.importanceWeights[0]
+	if w[1] != 2 || math.Abs(float64(w[3])-math.Exp(-0.5)) > 1e-6 || w[0] != 0 || w[2] != 0 {
 		t.Errorf("weights %v", w)
 	}
 	if l := got.rows[0].Logprobs; l[1] != -1 || l[3] != -1.5 || bare.Logprobs[1] != -3 {
@@ -103,15 +104,16 @@ func TestImportanceWeightsAreTruncated(t *testing.T) {
 	}
 }
 
-// Rows without log-probs of the server get the trainer's, whatever the
-// configuration says about corrections.
+// Rows without log-probs of the server get the trainer's, even if corrections
+// are off.
 func TestRowsWithoutLogprobsAreScored(t *testing.T) {
 	row := rollout.Row{
 		Tokens: []int32{1, 2}, LossMask: []bool{false, true}, Logprobs: []float32{0, 0}, WithoutLogprobs: true,
 	}
 	e := trainedEpisode{rows: []rollout.Row{row}, sampled: []rollout.Row{row}}
 	got, err := e.rescored([][]float32{{-0.7}}, 2)
-	if err != nil || got.rows[0].Logprobs[1] != -0.7 || got.importanceWeights[0][1] != 1 || got.rows[0].WithoutLogprobs {
+	if err != nil || got.rows[0].Logprobs[1] != -0.7 || got.importanceWeights[0][1] != 1 ||
+		got.rows[0].WithoutLogprobs {
 		t.Errorf("%+v, %v", got, err)
 	}
 }

@@ -61,7 +61,7 @@ func (m *StepMetrics) describeEpisodes(in Sampled, noveltyWeight float64) {
 }
 
 // add adds one episode to the sums.
-func (r *Rollouts) add(t rollout.Trajectory, noveltyWeight float64) {
+func (r *EpisodeStats) add(t rollout.Trajectory, noveltyWeight float64) {
 	r.N++
 	r.Return += t.EnvReturn
 	r.Bonus += bonus(t, noveltyWeight)
@@ -76,7 +76,7 @@ func (r *Rollouts) add(t rollout.Trajectory, noveltyWeight float64) {
 }
 
 // divide turns the sums into means.
-func (r *Rollouts) divide() {
+func (r *EpisodeStats) divide() {
 	n := float64(max(r.N, 1))
 	for _, v := range []*float64{&r.Return, &r.Bonus, &r.Score, &r.Success, &r.Turns, &r.TipsShown} {
 		*v /= n

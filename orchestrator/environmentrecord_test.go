@@ -47,7 +47,8 @@ func TestScoresCarryTheEnvironmentsRecord(t *testing.T) {
 	if err != nil || n != 2 {
 		t.Errorf("%d records of the environment, %v; want one per version", n, err)
 	}
-	if last, err := l.Ledger.LastEvent(context.Background(), "environment"); err != nil || last != `{"version":"1.3.0"}` {
+	last, err := l.Ledger.LastEvent(context.Background(), "environment")
+	if err != nil || last != `{"version":"1.3.0"}` {
 		t.Errorf("last record %s, %v", last, err)
 	}
 }

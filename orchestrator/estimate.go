@@ -40,8 +40,8 @@ type estimateStage struct {
 }
 
 // run estimates the advantages of every group. Every episode that has a return
-// counts in its group's statistics, whether or not it is trained (defects 5
-// and 6 of the reference implementation).
+// counts in its group's statistics, whether or not it is trained. The reference
+// implementation drops some before.
 func (s estimateStage) run(in Sampled) Batch {
 	out := Batch{Step: in.Plan.Step}
 	if !s.enabled {

@@ -70,7 +70,8 @@ func tipAfter(messages []samplertest.ChatMessage) string {
 		if strings.HasPrefix(messages[i+2].Text, "It opens.") {
 			verdict = "pull"
 		}
-		said = append(said, fmt.Sprintf("at %s %s %s", state[2], verdict, strings.TrimPrefix(messages[i+1].Text, "pull ")))
+		lever := strings.TrimPrefix(messages[i+1].Text, "pull ")
+		said = append(said, fmt.Sprintf("at %s %s %s", state[2], verdict, lever))
 	}
 	return strings.Join(said, ", ") + "."
 }

@@ -102,8 +102,8 @@ func trained(w *world) []trainerbridge.Row {
 	return out
 }
 
-// Rows that are trained off-policy hold no token of a tip, whatever the
-// tokenizer did at the tip's borders (defect 3). KL rows are the rows as they
+// Rows that are trained off-policy hold no token of a tip, even where the
+// tokenizer merges the tip's border with other text. KL rows are the rows as they
 // were sampled.
 func TestOffPolicyRowsCarryNoTip(t *testing.T) {
 	w := newWorld(t, small())
@@ -231,12 +231,16 @@ func TestATrainerThatKeepsDyingStopsTheRun(t *testing.T) {
 // samples the failed episodes again.
 func TestAStepOfFailuresIsNotCommitted(t *testing.T) {
 	w := newWorld(t, small(func(c *config.Config) { c.Eval.Every = 0 }))
-	w.backend.BeforeSample = func(context.Context, sampler.Policy, sampler.Request) error { return sampler.ErrPolicyGone }
-	if _, err := w.run(context.Background()); err == nil || !strings.Contains(err.Error(), "episodes failed") || len(w.steps) != 0 {
+	w.backend.BeforeSample = func(context.Context, sampler.Policy, sampler.Request) error {
+		return sampler.ErrPolicyGone
+	}
+	_, err := w.run(context.Background())
+	if err == nil || !strings.Contains(err.Error(), "episodes failed") || len(w.steps) != 0 {
 		t.Fatalf("%d steps, %v", len(w.steps), err)
 	}
 	w.backend.BeforeSample = nil
-	if _, err := w.run(context.Background()); err != nil || len(w.steps) != w.config.Run.Steps || w.steps[0].Failed != 0 {
+	_, err = w.run(context.Background())
+	if err != nil || len(w.steps) != w.config.Run.Steps || w.steps[0].Failed != 0 {
 		t.Errorf("continued: %d steps, %v", len(w.steps), err)
 	}
 }
@@ -303,7 +307,7 @@ func outcome(t *testing.T, w *world) string {
 }
 
 // A run continues after a stop at any request: committed steps are not trained
-// again, the memory is the one of the last commit (defect 4), and the result
+// again, the memory is the one of the last commit, and the result
 // is the same as without the stop.
 func TestAStoppedRunContinues(t *testing.T) {
 	whole := newWorld(t, small())

@@ -17,8 +17,8 @@ type StepMetrics struct {
 	// Stops counts episodes by the reason why they ended.
 	Stops map[rollout.StopReason]int `json:"stops"`
 
-	Free Rollouts `json:"free"` // sampled without tips
-	Tips Rollouts `json:"tips"` // sampled with tips
+	Free EpisodeStats `json:"free"` // sampled without tips
+	Tips EpisodeStats `json:"tips"` // sampled with tips
 
 	Groups     int     `json:"groups"`
 	NoGradient int     `json:"no_gradient"` // groups of equal returns, which are not trained
@@ -32,7 +32,7 @@ type StepMetrics struct {
 	KLBase     float64 `json:"kl_base"`   // mean KL(π_θ‖π_base) where it is counted
 	Entropy    float64 `json:"entropy"`
 	GradNorm   float64 `json:"grad_norm"`
-	Canary     float64 `json:"canary"` // largest |Δ log-prob| of the newest version's canary
+	Canary     float64 `json:"canary"` // largest difference of log-probs in the newest canary
 
 	// Mismatch compares the server's log-probs of sampled tokens with the
 	// trainer's before the update, in the context that was sampled. It covers
@@ -48,8 +48,8 @@ type StepMetrics struct {
 	Seconds Seconds `json:"seconds"`
 }
 
-// Rollouts summarises episodes of one kind.
-type Rollouts struct {
+// EpisodeStats summarises episodes of one kind.
+type EpisodeStats struct {
 	N         int     `json:"n"`
 	Return    float64 `json:"return"`     // mean environment return
 	Bonus     float64 `json:"bonus"`      // mean λ·Σ intrinsic reward

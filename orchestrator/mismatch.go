@@ -11,8 +11,8 @@ import (
 // same tokens. The zero value means that no token was compared.
 type Mismatch struct {
 	Tokens int     `json:"tokens"` // trained tokens compared
-	Mean   float64 `json:"mean"`   // mean |Δ| in nats
-	Max    float64 `json:"max"`    // largest |Δ| in nats
+	Mean   float64 `json:"mean"`   // mean difference in nats
+	Max    float64 `json:"max"`    // largest difference in nats
 	// KL estimates KL(server‖trainer) per token with the k3 estimator
 	// r − 1 − log r, r = π_trainer/π_server (Schulman, "Approximating KL
 	// divergence"): never negative, low variance.

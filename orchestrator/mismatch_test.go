@@ -32,7 +32,8 @@ func TestMismatchOfTrainedTokens(t *testing.T) {
 
 func TestNoMismatch(t *testing.T) {
 	row := rollout.Row{Tokens: []int32{1, 2}, LossMask: []bool{false, true}, Logprobs: []float32{0, -2}}
-	if got, err := compareLogprobs([]rollout.Row{row}, [][]float32{{-2}}); err != nil || got != (Mismatch{Tokens: 1, ESS: 1}) {
+	got, err := compareLogprobs([]rollout.Row{row}, [][]float32{{-2}})
+	if err != nil || got != (Mismatch{Tokens: 1, ESS: 1}) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if got, err := compareLogprobs(nil, nil); err != nil || got != (Mismatch{}) {

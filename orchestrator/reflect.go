@@ -44,7 +44,7 @@ func (s reflectStage) with(p Planned, policy sampler.Policy) reflectFunc {
 			return context.Cause(ctx)
 		}
 		if err != nil {
-			s.log.Warn().Err(err).Int64("step", t.Step).Int("group", t.Group).Int("episode", t.Episode).Msg("no tip")
+			s.log.Warn().Err(err).Int64("step", t.Step).Int("group", t.Group).Int("episode", t.Episode).Msg("no tip was written")
 			return nil
 		}
 		text, err := json.Marshal(t)

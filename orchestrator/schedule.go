@@ -13,8 +13,8 @@ func learningRate(o config.Optimizer, step, steps int) float64 {
 	if step <= o.WarmupSteps {
 		return o.LearningRate * float64(step) / float64(o.WarmupSteps)
 	}
-	left := float64(max(1, steps-step+1)) / float64(max(1,
-		steps-o.WarmupSteps)) // 1 at the first step, above 0 at the last
+	// 1 at the first step after the warm-up, above 0 at the last one
+	left := float64(max(1, steps-step+1)) / float64(max(1, steps-o.WarmupSteps))
 	switch o.Schedule {
 	case "linear":
 		return o.LearningRate * left

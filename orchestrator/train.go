@@ -115,22 +115,22 @@ func (s trainStage) train(ctx context.Context, batch Batch) (*Update, error) {
 		return nil, err
 	}
 	update := &Update{Version: int(batch.Step), Mismatch: corrected.mismatch, Corrected: corrected.corrected}
-	adam := adam(c.Optimizer, learningRate(c.Optimizer, update.Version, c.Run.Steps))
+	settings := adam(c.Optimizer, learningRate(c.Optimizer, update.Version, c.Run.Steps))
 	var passes []trainerbridge.Stats
 	for epoch := range c.Loss.Epochs {
 		order := miniBatchOrder(c.Run.Seed, update.Version, epoch)
 		for _, mini := range miniBatches(corrected.episodes, c.Loss.MiniBatch, order) {
-			rows := rows(mini, c.Loss)
-			stats, _, err := s.trainer.ForwardBackward(ctx, rows, loss(c.Loss))
+			sent := rows(mini, c.Loss)
+			stats, _, err := s.trainer.ForwardBackward(ctx, sent, loss(c.Loss))
 			if err != nil {
 				return nil, err
 			}
-			optim, err := s.trainer.OptimStep(ctx, adam)
+			optim, err := s.trainer.OptimStep(ctx, settings)
 			if err != nil {
 				return nil, err
 			}
 			passes = append(passes, stats)
-			update.Rows += len(rows)
+			update.Rows += len(sent)
 			update.GradNorm += optim.GradNorm()
 		}
 	}

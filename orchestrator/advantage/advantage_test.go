@@ -21,8 +21,8 @@ func TestGRPO(t *testing.T) {
 	}
 }
 
-// The reference's shipped configuration computes the intrinsic reward and
-// leaves it out of the advantage (defect 1).
+// The intrinsic reward counts in the advantage. The reference implementation
+// computes it and leaves it out.
 func TestIntrinsicRewardReachesTheAdvantage(t *testing.T) {
 	f := func(b Baseline) {
 		t.Helper()
@@ -50,18 +50,19 @@ func TestEqualReturnsCarryNoGradient(t *testing.T) {
 	}
 }
 
-// All tip-guided episodes succeed and no tip-free one does: they tie among
-// themselves, but must still be pulled into the weights.
+// All episodes with tips succeed and no tip-free one does. The returns of those
+// with tips are equal, but the off-policy ones must still have an advantage.
 func TestTipFreeBaselineKeepsTheTransferAlive(t *testing.T) {
-	group := []Episode{{}, {}, {Env: 1, Tips: true, OffPolicy: true}, {Env: 1, Tips: true, OffPolicy: true}, {Env: 1, Tips: true}}
+	transferred := Episode{Env: 1, Tips: true, OffPolicy: true}
+	group := []Episode{{}, {}, transferred, transferred, {Env: 1, Tips: true}}
 	got, _ := Estimate(group, TipFree, true)
 	if got[2] <= 0 || got[3] <= 0 || got[0] != 0 {
 		t.Errorf("off-policy successes: got %v", got)
 	}
 	if got[4] != 0 {
-		t.Errorf("the on-policy episode with tips is compared with its like: got %v", got)
+		t.Errorf("the on-policy episode with tips is compared with the other episodes with tips: got %v", got)
 	}
-	// As soon as the policy succeeds alone nothing is left to transfer.
+	// If the policy succeeds without tips, nothing is left to transfer.
 	group[0].Env, group[1].Env = 1, 1
 	if got, ok := Estimate(group, TipFree, true); ok {
 		t.Errorf("got %v", got)
@@ -71,7 +72,8 @@ func TestTipFreeBaselineKeepsTheTransferAlive(t *testing.T) {
 // Returns that coincide across kinds (success without tips, bonus with them)
 // have no standard deviation to divide by.
 func TestCoincidingReturnsDoNotExplode(t *testing.T) {
-	group := []Episode{{Env: 1}, {Env: 1}, {Bonus: 1, Tips: true, OffPolicy: true}, {Bonus: 1, Tips: true, OffPolicy: true}}
+	guided := Episode{Bonus: 1, Tips: true, OffPolicy: true}
+	group := []Episode{{Env: 1}, {Env: 1}, guided, guided}
 	got, ok := Estimate(group, TipFree, true)
 	if !ok || got[2] != -1 || got[0] != 0 {
 		t.Errorf("got %v, %v", got, ok)
@@ -81,7 +83,8 @@ func TestCoincidingReturnsDoNotExplode(t *testing.T) {
 func TestGroupAdvantagesSumToZero(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		group := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Episode {
-			return Episode{Env: rapid.Float64Range(-100, 100).Draw(t, "env"), Bonus: rapid.Float64Range(0, 10).Draw(t, "bonus"), Tips: rapid.Bool().Draw(t, "tips")}
+			return Episode{Env: rapid.Float64Range(-100, 100).Draw(t, "env"),
+				Bonus: rapid.Float64Range(0, 10).Draw(t, "bonus"), Tips: rapid.Bool().Draw(t, "tips")}
 		}), 2, 32).Draw(t, "group")
 		got, _ := Estimate(group, Group, rapid.Bool().Draw(t, "normalize"))
 		sum, largest := 0.0, 1.0

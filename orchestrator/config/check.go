@@ -57,6 +57,14 @@ func oneOf(key, v string, valid ...string) rule {
 	return rule{key, slices.Contains(valid, v), fmt.Sprintf("unknown value %q", v), hint}
 }
 
+// oneOfOrAuto is oneOf for a derived key: auto is valid in a file, and replaced
+// before the check.
+func oneOfOrAuto(key, v string, valid ...string) rule {
+	r := oneOf(key, v, valid...)
+	r.hint = "auto, or " + r.hint
+	return r
+}
+
 func rules(c Config) []rule {
 	return slices.Concat(runRules(c), algorithmRules(c.Algorithm), lossRules(c.Loss), optimizerRules(c.Optimizer),
 		rolloutRules(c), memoryRules(c), evalRules(c.Eval), trainerRules(c.Trainer),
@@ -189,7 +197,7 @@ func trainerRules(t Trainer) []rule {
 		{"trainer.target_modules", named, "names no module", `["all-linear"], or names such as ["q_proj", "v_proj"]`},
 		{"trainer.target_modules", alone, "all-linear and attention cannot be combined with other names",
 			`["all-linear"], ["attention"], or only names`},
-		oneOf("trainer.dtype", t.Dtype, "float32", "bfloat16", "float16"),
+		oneOfOrAuto("trainer.dtype", t.Dtype, "float32", "bfloat16", "float16"),
 		oneOf("trainer.quantize", t.Quantize, "none", "nf4"),
 		between("trainer.micro_batch_tokens", float64(t.MicroBatch), 0, 1e9),
 		{"trainer.device", t.Device != "", "is empty", `"auto", "cpu", "cuda" or "cuda:0"`},

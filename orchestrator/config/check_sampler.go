@@ -19,7 +19,7 @@ func Environments() []string { return append([]string(nil), environments...) }
 func samplerRules(c Config) []rule {
 	s := c.Sampler
 	rules := []rule{
-		oneOf("sampler.backend", s.Backend, servers...),
+		oneOfOrAuto("sampler.backend", s.Backend, servers...),
 		oneOf("sampler.template", s.Template, "auto", "chatml", "llama3", "gemma", "mistral"),
 		oneOf("sampler.thinking", s.Thinking, "keep", "strip"),
 		between("sampler.max_model_len", float64(s.MaxModelLen), 0, 1e7),

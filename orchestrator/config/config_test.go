@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -34,12 +35,29 @@ func writeFile(t *testing.T, name, text string) string {
 	return path
 }
 
+const templateHeader = `# empo2: the demonstration. Each key below is commented out and shows its value ` +
+	`in this profile: remove the "#"
+# in front of a key to change it. For your own model: empo2 init --model DIR.
+# An unknown key, or one that has no effect under the other settings, is an error.
+
+`
+
+// writeTemplate writes a file that selects a profile. All other keys are
+// comments with their values in that profile.
+func writeTemplate(w io.Writer, profile string) error {
+	c, err := Source{Profile: profile}.Load()
+	if err != nil {
+		return err
+	}
+	return write(w, c, templateHeader, "#")
+}
+
 // config.toml at the top of the repository is the demonstration, with every key
 // in a comment.
 func TestShippedFileIsTheDemonstration(t *testing.T) {
 	const path = "../../config.toml"
 	var b strings.Builder
-	if err := WriteTemplate(&b, Demo); err != nil {
+	if err := writeTemplate(&b, Demo); err != nil {
 		t.Fatal(err)
 	}
 	if *update {
@@ -71,18 +89,24 @@ func TestShippedFileIsTheDemonstration(t *testing.T) {
 	}
 }
 
+// badFile loads a file, which must fail with a hint.
+func badFile(t *testing.T, text, wantPlace, wantMsg string) {
+	t.Helper()
+	_, err := load("", []string{writeFile(t, "c.toml", text)}, nil)
+	if err == nil {
+		t.Errorf("%q: accepted", text)
+		return
+	}
+	if msg := err.Error(); !strings.Contains(msg, wantPlace) || !strings.Contains(msg, wantMsg) ||
+		!strings.Contains(msg, "hint: ") {
+		t.Errorf("%q:\n%s\nwants %q, %q and a hint", text, msg, wantPlace, wantMsg)
+	}
+}
+
 func TestBadFiles(t *testing.T) {
 	f := func(text, wantPlace, wantMsg string) {
 		t.Helper()
-		_, err := load("", []string{writeFile(t, "c.toml", text)}, nil)
-		if err == nil {
-			t.Errorf("%q: accepted", text)
-			return
-		}
-		if msg := err.Error(); !strings.Contains(msg, wantPlace) || !strings.Contains(msg, wantMsg) ||
-			!strings.Contains(msg, "hint: ") {
-			t.Errorf("%q:\n%s\nwants %q, %q and a hint", text, msg, wantPlace, wantMsg)
-		}
+		badFile(t, text, wantPlace, wantMsg)
 	}
 	f("[run]\nstep = 3\n", "c.toml:2", `"run.steps"`)
 	f("[memroy]\nk = 3\n", "c.toml:1", `unknown key "memroy`)
@@ -102,20 +126,6 @@ func TestBadFiles(t *testing.T) {
 	f("[loss]\nkl_estimator = \"k3\"\n", "loss.kl_estimator", "has no effect")
 	f("[memory]\nurl = \"http://127.0.0.1:1\"\n", "memory.url", "has no effect")
 	f("[memory]\nembedder = \"ollama\"\n", "memory.url", "is empty")
-	f("[env.vault]\nlevers = 13\n", "env.vault.levers", "out of range")
-	f("[env.webshop]\nmode = \"text_rich\"\n", "env.webshop.mode", "has no effect")
-	f("[env]\nname = \"webshop\"\n", "env.webshop.data", "is empty")
-	f("[env]\nname = \"remote\"\n", "env.remote.url", "is empty")
-	f("[env]\nname = \"agentgym\"\n", "env.agentgym.url", "is empty")
-	f("[env]\nname = \"agentgym\"\n[env.agentgym]\nurl = \"http://h\"\n", "env.agentgym.dialect", "is empty")
-	f("[env]\nname = \"openenv\"\n", "env.openenv.url", "is empty")
-	f("[env.openenv]\nconcurrency = 2\n", "env.openenv.concurrency", "has no effect")
-	f("[env]\nname = \"ors\"\n", "env.ors.url", "is empty")
-	f("[env]\nname = \"ors\"\n[env.ors]\nurl = \"http://h\"\ninput = \"{}\"\n", "env.ors.input",
-		"no effect without env.ors.tool")
-	f("[prompt]\ntemplate = \"\"\n", "prompt.template", "is empty")
-	f("[env]\nname = \"scienceworld\"\n[env.scienceworld]\nreads = \"some\"\n", "env.scienceworld.reads",
-		"unknown value")
 	f("[rollout]\ntemperature = 0.7\n", "rollout.temperature", "temperature 1")
 	f("[rollout]\ntop_p = 0.9\n", "rollout.top_p", "whole distribution")
 	f("[rollout]\ntop_k = 40\n", "rollout.top_k", "whole distribution")
@@ -135,6 +145,27 @@ func TestBadFiles(t *testing.T) {
 	f("profile = \"a\xff\"\n", "c.toml:1", "save the file as UTF-8")
 }
 
+func TestBadEnvironmentKeys(t *testing.T) {
+	f := func(text, wantPlace, wantMsg string) {
+		t.Helper()
+		badFile(t, text, wantPlace, wantMsg)
+	}
+	f("[env.vault]\nlevers = 13\n", "env.vault.levers", "out of range")
+	f("[env.webshop]\nmode = \"text_rich\"\n", "env.webshop.mode", "has no effect")
+	f("[env]\nname = \"webshop\"\n", "env.webshop.data", "is empty")
+	f("[env]\nname = \"remote\"\n", "env.remote.url", "is empty")
+	f("[env]\nname = \"agentgym\"\n", "env.agentgym.url", "is empty")
+	f("[env]\nname = \"agentgym\"\n[env.agentgym]\nurl = \"http://h\"\n", "env.agentgym.dialect", "is empty")
+	f("[env]\nname = \"openenv\"\n", "env.openenv.url", "is empty")
+	f("[env.openenv]\nconcurrency = 2\n", "env.openenv.concurrency", "has no effect")
+	f("[env]\nname = \"ors\"\n", "env.ors.url", "is empty")
+	f("[env]\nname = \"ors\"\n[env.ors]\nurl = \"http://h\"\ninput = \"{}\"\n", "env.ors.input",
+		"no effect without env.ors.tool")
+	f("[prompt]\ntemplate = \"\"\n", "prompt.template", "is empty")
+	f("[env]\nname = \"scienceworld\"\n[env.scienceworld]\nreads = \"some\"\n", "env.scienceworld.reads",
+		"unknown value")
+}
+
 func TestMissingFileHasAHint(t *testing.T) {
 	_, err := load("", []string{filepath.Join(t.TempDir(), "none.toml")}, nil)
 	if err == nil || !strings.Contains(err.Error(), "empo2 init --model") {
@@ -142,7 +173,7 @@ func TestMissingFileHasAHint(t *testing.T) {
 	}
 }
 
-// What is no text file is refused with the remedy, and never read without end.
+// A path that is not a text file is an error with a hint. Reading it ends.
 func TestUnusualFiles(t *testing.T) {
 	dir := t.TempDir()
 	f := func(path, says string) {
@@ -168,10 +199,11 @@ func TestUnusualFiles(t *testing.T) {
 	f(socket, "is not a file")
 }
 
-// --set sets one key, whatever its value contains.
+// --set sets only one key, even if its value contains others.
 func TestSetOfOneKey(t *testing.T) {
 	for _, set := range []string{"run.steps=1\nrun.seed=3", "run.steps=1\n[run]\nseed=3", "run.name=\"a\"\nv2=1"} {
-		if _, err := load("", nil, []string{set}); err == nil || !strings.Contains(err.Error(), "sets more than one key") {
+		_, err := load("", nil, []string{set})
+		if err == nil || !strings.Contains(err.Error(), "sets more than one key") {
 			t.Errorf("%q: %v", set, err)
 		}
 	}

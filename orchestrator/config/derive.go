@@ -36,8 +36,12 @@ func derive(c *Config, m Machine) {
 	if c.Loss.AverageLength == 0 {
 		c.Loss.AverageLength = c.Rollout.MaxTurns * c.Rollout.MaxTokens
 	}
-	if v := &c.Sampler.VLLM; v.GPUMemoryUtilization == 0 && c.Algorithm.Name != "adapt" {
-		v.GPUMemoryUtilization = 0.5 // the trainer needs the other half
+	// The trainer needs the other half of the GPU. Without a trainer vLLM uses its
+	// own default. With another backend the key has no effect and one value, so
+	// that a file with all keys stays valid for every algorithm.
+	alone := c.Sampler.Backend == "vllm" && c.Algorithm.Name == "adapt"
+	if v := &c.Sampler.VLLM; v.GPUMemoryUtilization == 0 && !alone {
+		v.GPUMemoryUtilization = 0.5
 	}
 }
 

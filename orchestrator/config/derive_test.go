@@ -115,3 +115,24 @@ func TestModelPathIsEnough(t *testing.T) {
 		}
 	}
 }
+
+// What empo2 config prints is valid in a file, also with another
+// algorithm.
+func TestPrintedConfigurationIsValid(t *testing.T) {
+	for _, profile := range append(Profiles(), "") {
+		c, err := load(profile, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b strings.Builder
+		if err := Write(&b, c); err != nil {
+			t.Fatal(err)
+		}
+		file := writeFile(t, "all.toml", b.String())
+		for _, set := range []string{"run.steps=9", "algorithm.name=grpo", "algorithm.name=adapt"} {
+			if _, err := load("", []string{file}, []string{set}); err != nil {
+				t.Errorf("profile %q, %s: %v", profile, set, err)
+			}
+		}
+	}
+}

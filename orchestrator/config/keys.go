@@ -164,23 +164,6 @@ const header = `# empo2: every key with its value here. An unknown key, or one t
 // Write writes c as TOML, each key under its comment.
 func Write(w io.Writer, c Config) error { return write(w, c, header, "") }
 
-const templateHeader = `# empo2: the demonstration. Each key below is commented out and shows its value ` +
-	`in this profile: remove the "#"
-# in front of a key to change it. For your own model: empo2 init --model DIR.
-# An unknown key, or one that has no effect under the other settings, is an error.
-
-`
-
-// WriteTemplate writes a file that selects a profile. All other keys are
-// comments with their values in that profile.
-func WriteTemplate(w io.Writer, profile string) error {
-	c, err := Source{Profile: profile}.Load()
-	if err != nil {
-		return err
-	}
-	return write(w, c, templateHeader, "#")
-}
-
 func write(w io.Writer, c Config, header, mark string) error {
 	var b strings.Builder
 	b.WriteString(header)
@@ -212,16 +195,17 @@ func Differences(a, b Config) []string {
 }
 
 // nearest returns the valid key with the smallest edit distance. A key in the
-// wrong table counts as near.
-func nearest(key string) string {
+// wrong table counts as near. far means that the names have little in common.
+func nearest(key string) (valid string, far bool) {
 	last := key[strings.LastIndex(key, ".")+1:]
 	distance := func(valid string) int {
 		other := valid[strings.LastIndex(valid, ".")+1:]
 		return min(2*editDistance(key, valid), 2*editDistance(last, other)+1)
 	}
-	return slices.MinFunc(slices.Sorted(maps.Keys(keys())), func(a, b string) int {
+	valid = slices.MinFunc(slices.Sorted(maps.Keys(keys())), func(a, b string) int {
 		return cmp.Compare(distance(a), distance(b))
 	})
+	return valid, distance(valid) > len(last)+1
 }
 
 // editDistance returns the Levenshtein distance.

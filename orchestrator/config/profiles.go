@@ -25,8 +25,8 @@ func Profiles() []string {
 	return names
 }
 
-// withProfile returns the defaults, overridden by a profile. place says in
-// errors who named the profile.
+// withProfile returns the defaults, overridden by a profile. place is where the
+// profile is named, for errors.
 func withProfile(name, place string) (Config, error) {
 	c := Default()
 	if name == "" {

@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -37,8 +39,8 @@ var renamed = map[string]string{
 }
 
 // unknownKeys returns the error for keys that do not exist. It lists all keys of
-// earlier versions with their replacements. If there are none, it names the
-// nearest valid key.
+// earlier versions with their replacements. If there are none, it suggests keys
+// for the first one.
 func unknownKeys(unknown []string, place func(key string) string) error {
 	var old []string
 	for _, key := range unknown {
@@ -61,6 +63,37 @@ func unknownKeys(unknown []string, place func(key string) string) error {
 		return &Error{place(first), "keys of an earlier version:\n    " + strings.Join(old, "\n    "),
 			"change them; empo2 config prints every key with its meaning"}
 	}
-	return &Error{place(first), fmt.Sprintf("unknown key %q", first),
-		fmt.Sprintf("the nearest valid key is %q", nearest(first))}
+	return &Error{place(first), fmt.Sprintf("unknown key %q", first), suggest(first)}
+}
+
+// suggest names the key that the user may mean: the one that another program
+// calls so, or the nearest one.
+func suggest(key string) string {
+	last := key[strings.LastIndex(key, ".")+1:]
+	if same := familiar(last); len(same) > 0 {
+		return fmt.Sprintf("other programs use the name %s; here it is %s", last, strings.Join(same, " or "))
+	}
+	if valid, far := nearest(key); !far {
+		return fmt.Sprintf("the nearest valid key is %q", valid)
+	}
+	return "empo2 config prints every key with its meaning"
+}
+
+// otherNames matches what a comment in defaults.toml says about another program,
+// for example "verl: rollout.n" and "vLLM: --max-model-len".
+var otherNames = regexp.MustCompile(`(?:TRL|verl|vLLM|peft|ScienceWorld): (?:--)?([\w.-]*\w)`)
+
+// familiar returns the keys that other programs call name, sorted.
+func familiar(name string) []string {
+	var found []string
+	for key, info := range keys() {
+		for _, match := range otherNames.FindAllStringSubmatch(strings.Join(info.doc, " "), -1) {
+			other := strings.ReplaceAll(match[1][strings.LastIndex(match[1], ".")+1:], "-", "_")
+			if other == strings.ReplaceAll(name, "-", "_") && !slices.Contains(found, key) {
+				found = append(found, key)
+			}
+		}
+	}
+	slices.Sort(found)
+	return found
 }

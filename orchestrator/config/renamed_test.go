@@ -83,3 +83,25 @@ func TestFileOfAnEarlierVersion(t *testing.T) {
 		t.Errorf("%d of %d keys are named", n, len(renamed))
 	}
 }
+
+func TestSuggestions(t *testing.T) {
+	f := func(key, want string) {
+		t.Helper()
+		if _, err := load("", nil, []string{key + "=1"}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", key, err, want)
+		}
+	}
+	f("algorithm.num_generations", "here it is algorithm.group_size")
+	f("rollout.n", "here it is algorithm.group_size")
+	f("epsilon", "here it is loss.clip_low")
+	f("loss.beta", "here it is loss.kl")
+	f("trainer.lora_alpha", "here it is trainer.alpha")
+	f("sampler.max-model-len", "max_model_len")
+	f("max_completion_length", "here it is loss.average_length or rollout.max_tokens")
+	f("optimizer.lr", "here it is optimizer.learning_rate")
+	f("run.stepz", `nearest valid key is "run.steps"`)
+	f("trainer.lora_rank", `nearest valid key is "trainer.rank"`)
+	f("vault.doors", `nearest valid key is "env.vault.doors"`)
+	f("foo.quux", "empo2 config prints every key")
+	f("algorithm.nothing", "empo2 config prints every key")
+}

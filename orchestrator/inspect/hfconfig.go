@@ -68,7 +68,8 @@ func (m *Model) readConfig() error {
 // configHint is for a folder without config.json.
 func (m *Model) configHint() string {
 	if _, err := m.read("adapter_config.json"); err == nil {
-		return "\n  hint: it is an adapter: name the folder of its base model, or merge both with peft's merge_and_unload"
+		return "\n  hint: it is an adapter: name the folder of its base model, " +
+			"or merge both with peft's merge_and_unload"
 	}
 	return folderHint
 }

@@ -59,7 +59,8 @@ func (e *Error) Error() string {
 		parts = append(parts, e.Op)
 	}
 	if e.Status >= 300 {
-		parts = append(parts, strings.TrimSpace(fmt.Sprintf("the server answers %d %s", e.Status, http.StatusText(e.Status))))
+		answer := fmt.Sprintf("the server answers %d %s", e.Status, http.StatusText(e.Status))
+		parts = append(parts, strings.TrimSpace(answer))
 	}
 	if e.Message != "" {
 		parts = append(parts, Shorten(e.Message))

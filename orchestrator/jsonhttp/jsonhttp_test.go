@@ -216,7 +216,7 @@ func FuzzErrorBodies(f *testing.F) {
 		e := c.Refusal(status, http.Header{"Content-Type": {kind}}, []byte(body))
 		message := strings.NewReplacer("\n", "", "\t", "").Replace(e.Message)
 		if strings.Contains(message, key) || strings.ContainsFunc(message, unicode.IsControl) || len(e.Error()) > 700 {
-			t.Errorf("%q becomes %q", body, e)
+			t.Errorf("%q: got %q", body, e)
 		}
 	})
 }

@@ -14,8 +14,8 @@ import (
 
 const (
 	dialTimeout = 5 * time.Second
-	// idleTimeout is shorter than the 5 seconds after which uvicorn and llama-server close an idle connection. A request
-	// on a connection that the server closes would be lost.
+	// idleTimeout is shorter than the 5 seconds after which uvicorn and llama-server close an idle connection. A
+	// request on a connection that the server closes would be lost.
 	idleTimeout = 3 * time.Second
 )
 

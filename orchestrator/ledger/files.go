@@ -19,7 +19,8 @@ func versions(dir, prefix string) ([]int, error) {
 	}
 	var out []int
 	for _, e := range entries {
-		if n, err := strconv.Atoi(strings.TrimPrefix(e.Name(), prefix)); err == nil && strings.HasPrefix(e.Name(), prefix) {
+		digits, ok := strings.CutPrefix(e.Name(), prefix)
+		if n, err := strconv.Atoi(digits); ok && err == nil {
 			out = append(out, n)
 		}
 	}
@@ -41,8 +42,8 @@ func (l *Ledger) DiscardAfter(version int) error {
 	})
 }
 
-// Prune makes every commit durable on disk. Then it removes all adapters and
-// checkpoints except the newest, of which it keeps so many.
+// Prune makes every commit durable on disk. Then it removes old adapters and
+// checkpoints. The newest ones stay; keep is their number.
 func (l *Ledger) Prune(ctx context.Context, keep int) error {
 	if _, err := l.db.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
 		return fmt.Errorf("checkpoint run.db: %w", explain(err))
@@ -62,29 +63,4 @@ func (l *Ledger) remove(which func([]int) []int) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// Evaluations returns all recorded evaluations, by step.
-func (l *Ledger) Evaluations(ctx context.Context) ([][]byte, error) {
-	rows, err := l.db.QueryContext(ctx, "SELECT result FROM evaluations ORDER BY step, kind")
-	if err != nil {
-		return nil, explain(err)
-	}
-	defer rows.Close()
-	var out [][]byte
-	for rows.Next() {
-		var text []byte
-		if err := rows.Scan(&text); err != nil {
-			return nil, err
-		}
-		out = append(out, text)
-	}
-	return out, explain(rows.Err())
-}
-
-// DropEvaluation removes an evaluation, so that it can be repeated with more
-// episodes.
-func (l *Ledger) DropEvaluation(ctx context.Context, step int64, kind string) error {
-	_, err := l.db.ExecContext(ctx, "DELETE FROM evaluations WHERE step = ? AND kind = ?", step, kind)
-	return explain(err)
 }

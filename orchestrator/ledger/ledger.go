@@ -106,7 +106,8 @@ func explain(err error) error {
 		return fmt.Errorf("%w\n  hint: the disk is full; free some space and run the same command again; "+
 			"nothing that was committed is lost", err)
 	case strings.Contains(err.Error(), "not a database"), strings.Contains(err.Error(), "malformed"):
-		return fmt.Errorf("%w\n  hint: the file is damaged or is not the database of a run; choose another run.name", err)
+		return fmt.Errorf("%w\n  hint: the file is damaged or is not the database of a run; "+
+			"choose another run.name", err)
 	}
 	return err
 }

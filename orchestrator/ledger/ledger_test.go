@@ -25,11 +25,16 @@ func open(t *testing.T, dir string) *Ledger {
 func TestEverythingSurvivesReopening(t *testing.T) {
 	ctx, dir := context.Background(), t.TempDir()
 	l := open(t, dir)
-	episode := Episode{Step: 1, Group: 2, Episode: 3, Task: "house-1/variation-0", Mode: "off_policy", Version: 4, Stop: "terminated", EnvReturn: 1, Score: 100, Success: true,
-		Trajectory: json.RawMessage(`{"turns":[{"action":"pull jade","reward":1,"ids":[7,8],"logprobs":[-0.5,null],"tips":[{"id":9}]}]}`)}
+	episode := Episode{
+		Step: 1, Group: 2, Episode: 3, Task: "house-1/variation-0", Mode: "off_policy", Version: 4,
+		Stop: "terminated", EnvReturn: 1, Score: 100, Success: true,
+		Trajectory: json.RawMessage(`{"turns":[{"action":"pull jade","reward":1,"ids":[7,8],` +
+			`"logprobs":[-0.5,null],"tips":[{"id":9}]}]}`),
+	}
 	for _, err := range []error{
 		l.SaveConfig(ctx, "[run]\n"), l.SavePlan(ctx, 1, json.RawMessage(`{"step":1}`)), l.AddEpisode(ctx, episode),
-		l.Commit(ctx, Step{Step: 1, Version: 1, Metrics: json.RawMessage(`{"rows":5}`)}, &Version{Version: 1, Step: 1, Dir: "d"}, nil),
+		l.Commit(ctx, Step{Step: 1, Version: 1, Metrics: json.RawMessage(`{"rows":5}`)},
+			&Version{Version: 1, Step: 1, Dir: "d"}, nil),
 		l.SaveEvaluation(ctx, 1, "eval", 1, json.RawMessage(`{"score":50}`)), l.Event(ctx, 1, "restart", "why"),
 		l.SavePrompt(ctx, "abc", "a text"), l.SavePrompt(ctx, "abc", "a text"), l.Close(),
 	} {
@@ -62,7 +67,8 @@ func TestEverythingSurvivesReopening(t *testing.T) {
 		t.Errorf("evaluation %s, %v", e, err)
 	}
 	var action string
-	if err := l.DB().QueryRowContext(ctx, "SELECT action FROM turns WHERE step = 1 AND grp = 2 AND turn = 0").Scan(&action); err != nil || action != "pull jade" {
+	row := l.DB().QueryRowContext(ctx, "SELECT action FROM turns WHERE step = 1 AND grp = 2 AND turn = 0")
+	if err := row.Scan(&action); err != nil || action != "pull jade" {
 		t.Errorf("the view turns: %q, %v", action, err)
 	}
 }
@@ -73,7 +79,8 @@ func TestAStepIsCommittedWholeOrNotAtAll(t *testing.T) {
 	defer l.Close()
 	boom := errors.New("boom")
 	err := l.Commit(ctx, Step{Step: 1, Metrics: json.RawMessage(`{}`)}, &Version{Version: 1}, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, "INSERT INTO events(step, at, kind, detail) VALUES(1, '', 'tip', '')"); err != nil {
+		const insert = "INSERT INTO events(step, at, kind, detail) VALUES(1, '', 'tip', '')"
+		if _, err := tx.ExecContext(ctx, insert); err != nil {
 			return err
 		}
 		return boom
@@ -130,7 +137,9 @@ func TestForeignFilesAreRefused(t *testing.T) {
 			t.Errorf("%s: got %v, want %q and a hint", name, err, want)
 		}
 	}
-	f("not a database", func(path string) { os.WriteFile(path, []byte(strings.Repeat("not a database. ", 100)), 0o644) }, "not a database")
+	f("not a database", func(path string) {
+		os.WriteFile(path, []byte(strings.Repeat("not a database. ", 100)), 0o644)
+	}, "not a database")
 	f("a newer format", func(path string) {
 		db, err := sql.Open("sqlite", "file:"+path)
 		if err != nil {
@@ -146,7 +155,8 @@ func TestForeignFilesAreRefused(t *testing.T) {
 func TestDiscardAndPrune(t *testing.T) {
 	l := open(t, t.TempDir())
 	defer l.Close()
-	for _, name := range []string{"adapters/v000001", "adapters/v000002", "adapters/v000003", "adapters/notes", "checkpoints/000002", "checkpoints/000003"} {
+	for _, name := range []string{"adapters/v000001", "adapters/v000002", "adapters/v000003", "adapters/notes",
+		"checkpoints/000002", "checkpoints/000003"} {
 		if err := os.MkdirAll(filepath.Join(l.Dir, name), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -164,7 +174,8 @@ func TestDiscardAndPrune(t *testing.T) {
 	if err := l.DiscardAfter(2); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"adapters/notes", "adapters/v000001", "adapters/v000002", "checkpoints/000002"}, left()); diff != "" {
+	want := []string{"adapters/notes", "adapters/v000001", "adapters/v000002", "checkpoints/000002"}
+	if diff := cmp.Diff(want, left()); diff != "" {
 		t.Error(diff)
 	}
 	if err := l.Prune(context.Background(), 1); err != nil {

@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// lockFile takes an exclusive lock that the kernel releases when the process
-// ends, however it ends.
+// lockFile takes an exclusive lock. The kernel releases it when the process ends
+// or is killed.
 func lockFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 const sharingViolation = syscall.Errno(32)
 
 // lockFile opens a file that no other process can open until this one closes
-// it or ends, however it ends.
+// it, ends or is killed.
 func lockFile(path string) (*os.File, error) {
 	name, err := syscall.UTF16PtrFromString(path)
 	if err != nil {

@@ -28,7 +28,7 @@ type Version struct {
 	Step    int64   `json:"step"`
 	Dir     string  `json:"dir"`
 	SHA256  string  `json:"sha256"`
-	Canary  float64 `json:"canary"` // largest |Δ log-prob|, nats
+	Canary  float64 `json:"canary"` // largest difference of log-probs, nats
 }
 
 // Step is one committed step. Metrics is JSON.
@@ -171,24 +171,4 @@ func (l *Ledger) Commit(ctx context.Context, s Step, v *Version, with func(*sql.
 		return fail(err)
 	}
 	return nil
-}
-
-// SaveEvaluation records the evaluation of a step and kind, and replaces an
-// earlier one.
-func (l *Ledger) SaveEvaluation(ctx context.Context, step int64, kind string, version int, result json.RawMessage) error {
-	_, err := l.db.ExecContext(ctx, `INSERT INTO evaluations(step, kind, version, result) VALUES(?, ?, ?, ?)
-		ON CONFLICT(step, kind) DO UPDATE SET version = excluded.version, result = excluded.result`,
-		step, kind, version, string(result))
-	return explain(err)
-}
-
-// Evaluation returns a recorded evaluation, nil if there is none.
-func (l *Ledger) Evaluation(ctx context.Context, step int64, kind string) (json.RawMessage, error) {
-	var text []byte
-	row := l.db.QueryRowContext(ctx, "SELECT result FROM evaluations WHERE step = ? AND kind = ?", step, kind)
-	err := row.Scan(&text)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil
-	}
-	return text, explain(err)
 }

@@ -55,7 +55,8 @@ func Environ(without ...string) []string {
 	}
 	hosts := withLoopback(direct)
 	return append(env,
-		"LC_ALL="+utf8Locale(), "PYTHONUTF8=1", "PYTHONUNBUFFERED=1", "PIP_USER=0", "NO_PROXY="+hosts, "no_proxy="+hosts)
+		"LC_ALL="+utf8Locale(), "PYTHONUTF8=1", "PYTHONUNBUFFERED=1", "PIP_USER=0",
+		"NO_PROXY="+hosts, "no_proxy="+hosts)
 }
 
 // utf8Locale returns a locale that every such operating system has.

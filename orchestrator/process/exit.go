@@ -37,7 +37,7 @@ func (e *ExitError) Error() string {
 }
 
 // exitError describes the end of the process. The end of a server is an error
-// whatever its status: some servers end with status 0 after an internal error.
+// even with status 0: some servers end with status 0 after an internal error.
 func (p *Process) exitError() *ExitError {
 	e := &ExitError{Name: p.c.Name, Stopped: p.stopped.Load(), Output: p.Tail()}
 	if p.cmd.ProcessState == nil {

@@ -9,8 +9,8 @@ import (
 )
 
 // A guard is a shell that leads the child's process group. It kills the group
-// when its stdin ends. The kernel closes that pipe when empo2 ends, whatever the
-// reason. The guard starts before the child, so every child has one. On Linux
+// when its stdin ends. The kernel closes that pipe when empo2 ends or is
+// killed. The guard starts before the child, so every child has one. On Linux
 // the kernel also kills the child directly (attributes_linux.go).
 //
 // The guard ignores SIGTERM and SIGINT, which we send to the whole group. We

@@ -97,7 +97,7 @@ func (p *Process) explain(err error) error {
 // PID returns the id of the process. Its group has another number.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Done is closed when the process has ended, for whatever reason.
+// Done is closed when the process has ended for any reason.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Running reports whether the process has not ended.

@@ -14,7 +14,8 @@ func sample() Comparison {
 	return Comparison{
 		Title: "a <b> & c", Note: "note", Arms: []string{"empo2", "grpo"},
 		Curves: []Curve{
-			{Arm: "empo2", Label: "house 1", Steps: 2, Test: &test, Points: []Point{{0, 0, 0}, {100, 10, 40}, {200, 20, 60}}},
+			{Arm: "empo2", Label: "house 1", Steps: 2, Test: &test,
+				Points: []Point{{0, 0, 0}, {100, 10, 40}, {200, 20, 60}}},
 			{Arm: "empo2", Label: "house 2", Steps: 2, Points: []Point{{0, 0, 0}, {200, 25, 80}}},
 			{Arm: "grpo", Label: "house 1", Steps: 2, Points: []Point{{0, 0, 0}, {200, 5, 1}}},
 			{Arm: "grpo", TimeBudget: true, Label: "house 2", Steps: 9, Points: []Point{{0, 0, 0}, {9000, 25, 1}}},

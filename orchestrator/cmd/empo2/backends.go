@@ -145,8 +145,8 @@ type maybeSleeper interface {
 // server cannot sleep.
 func (s *served) mustSleep(b maybeSleeper, key, hint string) error {
 	if !b.CanSleep() {
-		return errors.Join(&config.Error{Place: key, Msg: "the server cannot sleep with the flags that it was started with",
-			Hint: hint}, b.Close())
+		const msg = "the server cannot sleep with the flags that it was started with"
+		return errors.Join(&config.Error{Place: key, Msg: msg, Hint: hint}, b.Close())
 	}
 	s.sleeper = b
 	return nil

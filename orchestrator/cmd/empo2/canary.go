@@ -34,7 +34,7 @@ func (r *run) addCanary(ctx context.Context, server served, template *chat.Templ
 
 // canaryPrompt returns the first prompt of the first training task.
 func canaryPrompt(
-	ctx context.Context, family envs.Family, template *chat.Template, format prompt.Template,
+	ctx context.Context, family envs.Family, template *chat.Template, texts prompt.Template,
 ) ([]int32, error) {
 	tasks, err := family.Tasks(envs.Train)
 	if err != nil || len(tasks) == 0 {
@@ -49,5 +49,5 @@ func canaryPrompt(
 	if err != nil {
 		return nil, err
 	}
-	return template.Extend(ctx, nil, append(format.Opening(tasks[0]), format.Turn(o, nil))...)
+	return template.Extend(ctx, nil, append(texts.Opening(tasks[0]), texts.Turn(o, nil))...)
 }

@@ -128,8 +128,13 @@ func (cmd *compareCmd) check() ([]arm, config.Config, error) {
 }
 
 func (cmd *compareCmd) checkFlags(c config.Config) error {
-	if cmd.Jobs < 1 || len(cmd.Houses) == 0 || len(cmd.Arms) == 0 {
-		return fmt.Errorf("%w: --jobs, --houses and --arms must not be empty\n  hint: empo2 compare --help", errUsage)
+	switch {
+	case cmd.Jobs < 1:
+		return fmt.Errorf("%w: --jobs %d\n  hint: at least 1", errUsage, cmd.Jobs)
+	case len(cmd.Houses) == 0:
+		return fmt.Errorf("%w: --houses is empty\n  hint: for example --houses 1,2", errUsage)
+	case len(cmd.Arms) == 0:
+		return fmt.Errorf("%w: --arms is empty\n  hint: for example --arms grpo,empo2", errUsage)
 	}
 	if c.Env.Name != "vault" {
 		return fmt.Errorf("%w: compare trains in houses of the vault, but env.name is %q\n"+
@@ -266,8 +271,8 @@ func (r *comparer) finish(ctx context.Context, jobs []job, c config.Config) erro
 	out := report.Comparison{
 		Title: fmt.Sprintf("vault, %d doors × %d levers: %s", v.Doors, v.Levers, strings.Join(r.Arms, " · ")),
 		Note: fmt.Sprintf("A demonstration with a tiny policy. It shows nothing about large language models. "+
-			"An episode with random actions succeeds with probability %s. "+
-			"Evaluated without tips at temperature %g on the %d training tasks of each house; houses %v, one seed each.",
+			"An episode with random actions succeeds with probability %s. Evaluated without tips at temperature %g "+
+			"on the %d training tasks of each house; houses %v, one seed each.",
 			odds(v.Levers, v.Doors), c.Eval.Temperature, v.TrainVariations, r.Houses),
 		Arms: r.Arms,
 	}

@@ -76,14 +76,15 @@ func isTerminal(w io.Writer) bool {
 }
 
 // legend explains the abbreviations of stepLine.
-const legend = `free/tips: mean environment return of episodes sampled without/with tips ` +
+const legend = `on: episodes without tips · +tips: with tips · off: sampled with tips, trained without them
+free/tips: mean environment return of episodes sampled without/with tips ` +
 	`· flat: groups of equal returns (no gradient)
 mask: trained tokens below the log-prob floor · ratio: mean importance ratio · kl: mean KL to the base model
-Δ: mismatch, the mean/largest difference of server's and trainer's log-probs in nats · v: version`
+mismatch: mean/largest difference of server's and trainer's log-probs in nats · v: version`
 
 // stepLine describes one training step in one line.
 func stepLine(m orchestrator.StepMetrics) string {
-	mean := func(r orchestrator.Rollouts) string {
+	mean := func(r orchestrator.EpisodeStats) string {
 		if r.N == 0 {
 			return "   – "
 		}
@@ -96,7 +97,7 @@ func stepLine(m orchestrator.StepMetrics) string {
 		if m.Mismatch.Tokens > 0 {
 			mismatch = fmt.Sprintf("%.0e/%.0e", m.Mismatch.Mean, m.Mismatch.Max)
 		}
-		line += fmt.Sprintf("  flat %d/%d  mask %4.1f%%  ratio %4.2f  kl %5.3f  Δ %s",
+		line += fmt.Sprintf("  flat %d/%d  mask %4.1f%%  ratio %4.2f  kl %5.3f  mismatch %s",
 			m.NoGradient, m.Groups, 100*m.MaskShare, m.Ratio, m.KLBase, mismatch)
 	}
 	line += fmt.Sprintf("  %4.1fs (sample %.1f train %.1f publish %.1f)  v%d",

@@ -55,7 +55,7 @@ func (cmd *doctorCmd) Run(ctx context.Context, out *console) error {
 			return &setupError{errors.New("a run would fail; see above")}
 		}
 	}
-	out.print("no problems found; next: empo2 run")
+	out.print("no problems found; next: empo2 run with the same flags")
 	return nil
 }
 
@@ -164,8 +164,8 @@ func describe(c sampler.Capabilities) string {
 		}
 		return "no"
 	}
-	out := fmt.Sprintf("ids in %s, ids out %s, log-probs %s, adapters %s",
-		yes(c.IDsIn), yes(c.IDsOut), cmp.Or(c.LogprobSpace, "no"), cmp.Or(c.Adapters, "none"))
+	out := fmt.Sprintf("token ids in prompts: %s, in answers: %s, log-probs: %s, %s",
+		yes(c.IDsIn), yes(c.IDsOut), cmp.Or(c.LogprobSpace, "no"), adapterLoading(c.Adapters))
 	if c.AdapterFormat != "" {
 		out += " (" + c.AdapterFormat + ")"
 	}
@@ -181,6 +181,20 @@ func describe(c sampler.Capabilities) string {
 		}
 	}
 	return out
+}
+
+// adapterLoading says how a server loads a new adapter, see
+// [sampler.Capabilities].
+func adapterLoading(how string) string {
+	switch how {
+	case "process":
+		return "a process for each adapter"
+	case "runtime":
+		return "adapters loaded at run time"
+	case "create":
+		return "a model for each adapter"
+	}
+	return "no adapters"
 }
 
 // launchLine prints the command that starts a suitable server of this kind.

@@ -110,7 +110,8 @@ type textKey struct {
 func readKeys(table string, keys ...textKey) error {
 	for _, key := range keys {
 		if wrong := key.to.UnmarshalText([]byte(key.text)); wrong != nil {
-			return &config.Error{Place: table + "." + key.name, Msg: wrong.Error()}
+			msg, hint := splitHint(wrong)
+			return &config.Error{Place: table + "." + key.name, Msg: msg, Hint: hint}
 		}
 	}
 	return nil

@@ -18,9 +18,9 @@ import (
 
 type initCmd struct {
 	Model     string   `required:"" placeholder:"DIR|GGUF" help:"Hugging Face folder, or a GGUF file (adapt only)."`
-	Env       string   `default:"vault" placeholder:"NAME" help:"Environment, as in env.name."`
-	Backend   string   `placeholder:"NAME" help:"Server, as in sampler.backend. Default: vllm with a GPU, else llamacpp."`
-	Algorithm string   `default:"empo2" placeholder:"NAME" help:"empo2, grpo (no memory) or adapt (no training)."`
+	Env       string   `default:"vault" placeholder:"NAME" help:"Environment, as in env.name. Default: vault."`
+	Backend   string   `placeholder:"NAME" help:"Server, as in sampler.backend. Default: vllm if there is a GPU."`
+	Algorithm string   `default:"empo2" placeholder:"NAME" help:"empo2 (default), grpo (no memory), adapt (no training)."`
 	Set       []string `sep:"none" placeholder:"KEY=VALUE" help:"Further key to write. Repeatable."`
 	Output    string   `short:"o" default:"config.toml" placeholder:"FILE" help:"File to write. Default: config.toml."`
 	Force     bool     `help:"Replace the file if it exists."`
@@ -150,12 +150,13 @@ type subject struct {
 	gguf    *llamacpp.Info // nil: the model is a folder
 	machine inspect.Machine
 	backend string
+	given   bool // the user chose the backend
 }
 
 // inspect examines model and machine, and chooses the backend.
 func (cmd *initCmd) inspect() (s subject, err error) {
 	s.machine = cmd.Probe.Machine()
-	s.backend = cmd.Backend
+	s.backend, s.given = cmd.Backend, cmd.Backend != ""
 	isFile := isGGUF(cmd.Model)
 	switch {
 	case s.backend != "":
@@ -237,12 +238,13 @@ func checkQuantised(s subject, algorithm string) error {
 	return &config.Error{Place: "--model " + s.model.Path,
 		Msg: fmt.Sprintf("the weights are quantised (%s), and the trainer needs them in bfloat16 or float32",
 			s.model.Quantisation),
-		Hint: "name the folder of the original model; --algorithm adapt with --backend vllm learns tips without training"}
+		Hint: "name the folder of the original model; " +
+			"--algorithm adapt with --backend vllm learns tips without training"}
 }
 
 // checkConversion returns an error if the backend needs GGUF and the model
-// cannot be converted (empo2_trainer/model_dir.py, check_convertible). ownFile: the user
-// has converted it.
+// cannot be converted (empo2_trainer/model_dir.py, check_convertible). ownFile
+// means that the user has converted it.
 func checkConversion(s subject, ownFile bool) error {
 	if s.backend != "llamacpp" && s.backend != "ollama" {
 		return nil
@@ -266,14 +268,17 @@ func checkConversion(s subject, ownFile bool) error {
 // modelFault turns an error about the model into one about the flag or key that
 // names it.
 func modelFault(place string, err error) error {
-	msg, hint, _ := strings.Cut(err.Error(), "\n  hint: ")
+	msg, hint := splitHint(err)
 	return &config.Error{Place: place, Msg: msg, Hint: hint}
 }
 
 // explain adds the hint how to set a key that is missing.
 func explain(err error) error {
 	var fault *config.Error
-	if !errors.As(err, &fault) || !strings.Contains(fault.Msg, "is empty") {
+	if !errors.As(err, &fault) {
+		return err
+	}
+	if !strings.Contains(fault.Msg, "is empty") && !strings.HasPrefix(fault.Msg, "no server") {
 		return err
 	}
 	key := fault.Place[strings.LastIndex(fault.Place, " ")+1:]

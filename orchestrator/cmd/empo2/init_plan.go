@@ -48,6 +48,7 @@ func (p *planner) choose() {
 	}
 	p.chooseOptimizer()
 	p.chooseSampler()
+	p.noteMemory()
 }
 
 // runName is, for example, "SmolLM2-135M-vault-empo2".
@@ -142,7 +143,7 @@ func (p *planner) chooseSampler() {
 		"llamacpp": "llama-server is installed with empo2's Python environment and needs no GPU",
 		"vllm":     "the fastest server on a GPU; empo2 starts it",
 	}[p.backend]
-	if why == "" {
+	if p.given || why == "" {
 		why = "given with --backend"
 	}
 	p.chooseConcurrency()
@@ -182,6 +183,22 @@ func (p *planner) chooseConcurrency() {
 	if p.cacheMemory() < perEpisode {
 		p.notes = append(p.notes, fmt.Sprintf("the model needs about %.0f GB of memory; this machine has %.0f GB",
 			float64(p.machine.Memory-p.cacheMemory()+perEpisode)/gigabyte, float64(p.machine.Memory)/gigabyte))
+	}
+}
+
+// noteMemory adds a note if the weights alone need too much memory. For
+// llama-server, chooseConcurrency does that.
+func (p *planner) noteMemory() {
+	n, memory, gpus := float64(p.model.Parameters), float64(p.machine.Memory), p.machine.GPUs
+	switch {
+	case !p.trains():
+	case len(gpus) == 0 && p.backend != "llamacpp" && memory > 0 && 4*n > memory:
+		p.notes = append(p.notes, fmt.Sprintf("the trainer needs %.0f GB for the weights in float32; "+
+			"this machine has %.0f GB", 4*n/gigabyte, memory/gigabyte))
+	case len(gpus) > 0 && p.backend == "vllm" && gpus[0].Memory > 0 && 2*n > float64(gpus[0].Memory)/2:
+		p.notes = append(p.notes, fmt.Sprintf("the weights need %.0f GB in bfloat16, "+
+			"and vLLM has half of the GPU's %.0f GB: choose a smaller model, "+
+			"or raise sampler.vllm.gpu_memory_utilization", 2*n/gigabyte, float64(gpus[0].Memory)/gigabyte))
 	}
 }
 

@@ -26,7 +26,8 @@ func modelFolder(t *testing.T, name, architecture string, parameters int64) stri
 	}
 	for file, text := range map[string]string{
 		"config.json": fmt.Sprintf(`{"model_type": %q, "dtype": "bfloat16", "max_position_embeddings": 32768,
-			"num_hidden_layers": 30, "hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3}`, architecture),
+			"num_hidden_layers": 30, "hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3}`,
+			architecture),
 		"tokenizer.json":        "{}",
 		"tokenizer_config.json": `{"chat_template": "{{ messages }}"}`,
 		"model.safetensors":     string(binary.LittleEndian.AppendUint64(nil, uint64(len(header)))) + header + "1234",
@@ -145,6 +146,16 @@ func TestInitNotes(t *testing.T) {
 		"GB of memory; this machine has 25 GB") {
 		t.Errorf("concurrency %d, %s\n%s", c.Rollout.Concurrency, c.Algorithm.Name, printed)
 	}
+	f := func(backend, smi, note string) {
+		t.Helper()
+		text, _, printed := initialize(t, initCmd{Model: large, Env: "vault", Algorithm: "empo2", Backend: backend,
+			Probe: probe(t, smi)}, smi != "")
+		if !strings.Contains(printed, note) || (backend != "") != strings.Contains(text, "given with --backend") {
+			t.Errorf("%q on %q: no %q in\n%s%s", backend, smi, note, text, printed)
+		}
+	}
+	f("", "NVIDIA L4, 23034\n", "vLLM has half of the GPU's 24 GB")
+	f("vllm", "", "the trainer needs 30 GB")
 	thinking := modelFolder(t, "Qwen3", "qwen3", 6e8)
 	for file, text := range map[string]string{"chat_template.jinja": "{% if enable_thinking %}",
 		"tokenizer_config.json": "{}"} {
@@ -181,41 +192,49 @@ func TestInitWithAFileAndKeys(t *testing.T) {
 	}
 }
 
+// initFails runs empo2 init, which must fail with a hint and write no file.
+func initFails(t *testing.T, cmd initCmd, says ...string) {
+	t.Helper()
+	if cmd.Env == "" {
+		cmd.Env = "vault"
+	}
+	if cmd.Algorithm == "" {
+		cmd.Algorithm = "empo2"
+	}
+	output := filepath.Join(t.TempDir(), "config.toml")
+	if cmd.Output == "" {
+		cmd.Output = output
+	}
+	cmd.Probe = probe(t, "")
+	err := cmd.Run(&console{out: &bytes.Buffer{}, err: &bytes.Buffer{}})
+	var fault *config.Error
+	if !errors.As(err, &fault) || fault.Hint == "" {
+		t.Errorf("%+v: %v", cmd, err)
+		return
+	}
+	for _, text := range says {
+		if !strings.Contains(err.Error(), text) {
+			t.Errorf("%v\nwants %q", err, text)
+		}
+	}
+	if fileExists(output) {
+		t.Errorf("%v, and a file", err)
+	}
+}
+
 // If init cannot write a configuration, the error has a hint.
-func TestInitErrors(t *testing.T) {
-	good, output := modelFolder(t, "m", "llama", 1e8), filepath.Join(t.TempDir(), "config.toml")
+func TestInitRefusesFlags(t *testing.T) {
+	good := modelFolder(t, "m", "llama", 1e8)
 	f := func(cmd initCmd, says ...string) {
 		t.Helper()
-		if cmd.Env == "" {
-			cmd.Env = "vault"
-		}
-		if cmd.Algorithm == "" {
-			cmd.Algorithm = "empo2"
-		}
-		if cmd.Output == "" {
-			cmd.Output = output
-		}
-		cmd.Probe = probe(t, "")
-		err := cmd.Run(&console{out: &bytes.Buffer{}, err: &bytes.Buffer{}})
-		var fault *config.Error
-		if !errors.As(err, &fault) || fault.Hint == "" {
-			t.Errorf("%+v: %v", cmd, err)
-			return
-		}
-		for _, text := range says {
-			if !strings.Contains(err.Error(), text) {
-				t.Errorf("%v\nwants %q", err, text)
-			}
-		}
-		if fileExists(output) {
-			t.Errorf("%v, and a file", err)
-		}
+		initFails(t, cmd, says...)
 	}
 	f(initCmd{Model: good, Env: "vaults"}, "--env vaults", "one of vault, scienceworld")
 	f(initCmd{Model: good, Backend: "sgl"}, "--backend sgl", "one of llamacpp, vllm, sglang, ollama, openai")
 	f(initCmd{Model: good, Algorithm: "ppo"}, "--algorithm ppo", "empo2, grpo, adapt")
 	f(initCmd{Model: good, Env: "remote"}, "env.remote.url", "--set env.remote.url=VALUE")
 	f(initCmd{Model: good, Env: "webshop"}, "env.webshop.data", "--set env.webshop.data=VALUE")
+	f(initCmd{Model: good, Backend: "sglang"}, "sampler.sglang.urls", "--set sampler.sglang.urls=VALUE")
 	f(initCmd{Model: good, Backend: "ollama"}, "sampler.served_model_name", "--set sampler.served_model_name=VALUE")
 	f(initCmd{Model: good, Backend: "openai", Set: []string{"sampler.served_model_name=m",
 		"sampler.openai.url=http://h/v1"}}, "takes no adapters", "adapt")
@@ -224,6 +243,14 @@ func TestInitErrors(t *testing.T) {
 	f(initCmd{Model: good, Set: []string{"profile=none"}}, `unknown profile "none"`)
 	f(initCmd{Model: good, Set: []string{"env.name=remote"}}, "give it as --env")
 	f(initCmd{Model: good, Backend: "openai"}, "--backend openai", "--algorithm adapt")
+}
+
+func TestInitRefusesModels(t *testing.T) {
+	good := modelFolder(t, "m", "llama", 1e8)
+	f := func(cmd initCmd, says ...string) {
+		t.Helper()
+		initFails(t, cmd, says...)
+	}
 	f(initCmd{Model: ""}, "--model: is empty")
 	f(initCmd{Model: "\xff"}, "is not UTF-8")
 	f(initCmd{Model: t.TempDir()}, "no config.json")

@@ -1,8 +1,8 @@
 // Command empo2 trains LLM agents with memory-augmented reinforcement
 // learning (EMPO², arXiv 2602.23008) on the machine it runs on.
 //
-// Each command has a file: init.go, run.go, compare.go, doctor.go, memory.go,
-// prompt.go, env.go. This is the only package that imports implementations:
+// Each command has a file: init.go, run.go, eval.go, compare.go, doctor.go,
+// memory.go, prompt.go, env.go, config.go, version.go. This is the only package that imports implementations:
 //   - backends.go opens inference servers, by their name in config.toml;
 //   - environments.go opens environments, by their name in config.toml;
 //   - bank.go opens the memory of tips and its embedder;
@@ -18,6 +18,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -56,6 +57,8 @@ Exit codes: 0 done · 1 the run failed · 2 wrong usage or configuration · 3 se
 (the same command continues)`
 
 type cli struct {
+	ShowVersion kong.VersionFlag `name:"version" help:"Print the version."`
+
 	Init    initCmd    `cmd:"" help:"Write a config.toml for your model on this machine."`
 	Run     runCmd     `cmd:"" help:"Train, or continue a run."`
 	Eval    evalCmd    `cmd:"" help:"Evaluate a run's newest version without tips."`
@@ -70,7 +73,7 @@ type cli struct {
 
 // common are the flags of every command that reads a configuration.
 type common struct {
-	Profile    string   `placeholder:"NAME" help:"Values for keys that no file sets: demo, cpu, gpu-24gb or gpu-80gb. Overrides the files' profile."`
+	Profile    string   `placeholder:"NAME" help:"Values for keys that no file sets: ${profiles}."`
 	ConfigFile []string `name:"config" short:"c" sep:"none" placeholder:"FILE" help:"Configuration file. Repeatable."`
 	Set        []string `sep:"none" placeholder:"KEY=VALUE" help:"Set a key, for example run.steps=20. Repeatable."`
 	Verbose    bool     `short:"v" help:"Log every event."`
@@ -106,6 +109,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	help := kong.HelpOptions{Compact: true, NoExpandSubcommands: true}
 	parser, err := kong.New(&c, kong.Name("empo2"), kong.Description(description), kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { exited = code }), kong.ConfigureHelp(help),
+		kong.Vars{"profiles": strings.Join(config.Profiles(), ", "), "version": version()},
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&console{out: stdout, err: stderr}))
 	if err != nil {
 		fmt.Fprintln(stderr, "empo2:", err)
@@ -115,34 +119,66 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		args = []string{"--help"}
 	}
 	command, err := parser.Parse(args)
-	if exited >= 0 { // --help
+	if exited >= 0 { // --help or --version
 		return exited
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "empo2: %v\n  hint: empo2 --help\n", err)
+		fmt.Fprintf(stderr, "empo2: %v\n  hint: %s --help\n", err, commandOf(err))
 		return exitUsage
 	}
 	return conclude(ctx, command.Run(), stderr)
 }
 
+// commandOf returns the command that a mistake in the command line is about, for
+// example "empo2 eval".
+func commandOf(err error) string {
+	name := "empo2"
+	var fault *kong.ParseError
+	if !errors.As(err, &fault) {
+		return name
+	}
+	for _, p := range fault.Context.Path {
+		if p.Command != nil {
+			name += " " + p.Command.Name
+		}
+	}
+	return name
+}
+
 // conclude prints an error once and chooses the exit code.
 func conclude(ctx context.Context, err error, stderr io.Writer) int {
+	if err == nil {
+		return 0
+	}
 	var configError *config.Error
 	var setup *setupError
-	switch {
-	case err == nil:
-		return 0
-	case ctx.Err() != nil && (errors.Is(err, context.Cause(ctx)) || errors.Is(err, context.Canceled)):
+	if ctx.Err() != nil && (errors.Is(err, context.Cause(ctx)) || errors.Is(err, context.Canceled)) {
 		fmt.Fprintln(stderr, "empo2: interrupted; finished work is kept, and the same command continues")
 		return exitInterrupted
+	}
+	msg, hint := splitHint(err)
+	fmt.Fprintln(stderr, "empo2:", msg)
+	if hint != "" {
+		fmt.Fprintln(stderr, "  hint:", hint)
+	}
+	switch {
 	case errors.As(err, &configError), errors.Is(err, errUsage):
-		fmt.Fprintln(stderr, "empo2:", err)
 		return exitUsage
 	case errors.As(err, &setup):
-		fmt.Fprintln(stderr, "empo2:", err)
 		return exitSetup
-	default:
-		fmt.Fprintln(stderr, "empo2:", err)
-		return exitFailed
 	}
+	return exitFailed
+}
+
+// splitHint separates the remedy at the end of an error's text. Packages write
+// it on a line of its own or, as "(hint: …)", at the end of the line.
+func splitHint(err error) (msg, hint string) {
+	text := err.Error()
+	if msg, hint, ok := strings.Cut(text, "\n  hint: "); ok {
+		return msg, hint
+	}
+	if i := strings.LastIndex(text, " (hint: "); i >= 0 && strings.HasSuffix(text, ")") {
+		return text[:i], strings.TrimSuffix(text[i+len(" (hint: "):], ")")
+	}
+	return text, ""
 }

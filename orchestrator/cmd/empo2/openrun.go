@@ -121,13 +121,13 @@ func (r *run) connect(ctx context.Context, server served) error {
 		l.Log.Warn().Str("template", template.Name()).Str("why", template.Unstable()).
 			Msg("the chat template rewrites earlier turns, so every turn is a separate training row")
 	}
-	l.ReadPrompt = func() (prompt.Template, error) { return readFormat(l.Config) }
-	format, err := l.ReadPrompt()
+	l.ReadPrompt = func() (prompt.Template, error) { return readPromptTemplate(l.Config) }
+	texts, err := l.ReadPrompt()
 	if err != nil {
 		return err
 	}
 	l.Driver = &rollout.Driver{
-		Family: l.Family, ChatTemplate: template, PromptTemplate: format, Log: l.Log,
+		Family: l.Family, ChatTemplate: template, PromptTemplate: texts, Log: l.Log,
 		Thinking: chat.Thinking(l.Config.Sampler.Thinking), Retokenized: server.retokenized,
 		SampleTimeout: sampleTimeout(l.Config), CleanTip: memory.CleanTip,
 	}

@@ -24,7 +24,7 @@ type promptCmd struct {
 	Task   string   `default:"0" placeholder:"N|ID" help:"Number of the task in the split, or its id."`
 	Split  string   `default:"train" enum:"train,eval,test" help:"Tasks to choose from: train, eval or test."`
 	Action []string `sep:"none" placeholder:"TEXT" help:"Reply of the policy, to see the next prompt. Repeatable."`
-	Tip    []string `sep:"none" placeholder:"TEXT" help:"Tip to show. Repeatable. Default: the memory's, or an example."`
+	Tip    []string `sep:"none" placeholder:"TEXT" help:"Tip to show. Repeatable. Default: the memory's tips."`
 	Tokens bool     `help:"Print the token ids too. Starts the server."`
 	Write  string   `placeholder:"DIR" help:"Write the built-in templates to a folder, and show nothing."`
 }
@@ -49,7 +49,7 @@ func (cmd *promptCmd) Run(ctx context.Context, out *console) error {
 	if err != nil {
 		return err
 	}
-	format, err := readFormat(c)
+	texts, err := readPromptTemplate(c)
 	if err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func (cmd *promptCmd) Run(ctx context.Context, out *console) error {
 	if err != nil {
 		return err
 	}
-	play, err := cmd.play(ctx, c, family, format)
+	play, err := cmd.play(ctx, c, family, texts)
 	if err = errors.Join(err, family.Close()); err != nil {
 		return err
 	}
@@ -73,11 +73,11 @@ func (cmd *promptCmd) Run(ctx context.Context, out *console) error {
 			out.note("no token ids: the server takes text and tokenizes it itself")
 		}
 	}
-	out.print("task %s of %s, template %s (sha256 %.12s)", play.task.ID, cmd.Split, format.Name(), format.SHA256())
+	out.print("task %s of %s, template %s (sha256 %.12s)", play.task.ID, cmd.Split, texts.Name(), texts.SHA256())
 	if err := play.print(ctx, out, "without tips", false, template); err != nil {
 		return err
 	}
-	return play.print(ctx, out, fmt.Sprintf("with %d tips (%s)", len(play.tips), play.source), true, template)
+	return play.print(ctx, out, fmt.Sprintf("with tips (%s)", play.source), true, template)
 }
 
 // writeTemplates writes every built-in template. It replaces no file.
@@ -113,7 +113,7 @@ type played struct {
 
 // play plays the task's first turns with the actions of --action.
 func (cmd *promptCmd) play(
-	ctx context.Context, c config.Config, family envs.Family, format prompt.Template,
+	ctx context.Context, c config.Config, family envs.Family, texts prompt.Template,
 ) (*played, error) {
 	task, err := cmd.task(family)
 	if err != nil {
@@ -137,9 +137,9 @@ func (cmd *promptCmd) play(
 			return nil, err
 		}
 	}
-	p.messages = append(format.Opening(task), format.Turn(o, p.tips))
+	p.messages = append(texts.Opening(task), texts.Turn(o, p.tips))
 	for _, written := range cmd.Action {
-		step, err := episode.Step(ctx, format.Action(chat.Answer(written)))
+		step, err := episode.Step(ctx, texts.Action(chat.Answer(written)))
 		if err != nil {
 			return nil, err
 		}
@@ -147,10 +147,10 @@ func (cmd *promptCmd) play(
 			Role: chat.RoleAssistant, Spans: []chat.Span{{Kind: chat.ActionSpan, Text: written}},
 		})
 		if step.Done() {
-			p.messages = append(p.messages, format.Request(task, step.Observation))
+			p.messages = append(p.messages, texts.Request(task, step.Observation))
 			break
 		}
-		p.messages = append(p.messages, format.Turn(step.Observation, nil))
+		p.messages = append(p.messages, texts.Turn(step.Observation, nil))
 	}
 	return p, nil
 }

@@ -11,9 +11,9 @@ import (
 	"github.com/empo2/empo2/sampler/prompt"
 )
 
-// readFormat reads the prompt template that the configuration names: a built-in
+// readPromptTemplate reads the prompt template that the configuration names: a built-in
 // one, the recipe's for the environment, or a file.
-func readFormat(c config.Config) (prompt.Template, error) {
+func readPromptTemplate(c config.Config) (prompt.Template, error) {
 	name := c.Prompt.Template
 	if name == "recipe" {
 		name = c.Env.Name
@@ -45,7 +45,8 @@ func templateText(name string) (string, error) {
 				", recipe, or the path of a file; empo2 prompt --write DIR writes the built-in templates"}
 	}
 	if err != nil {
-		return "", &config.Error{Place: "prompt.template", Msg: err.Error(), Hint: "name a template file that you can read"}
+		return "", &config.Error{Place: "prompt.template", Msg: err.Error(),
+			Hint: "name a template file that you can read"}
 	}
 	return string(text), nil
 }

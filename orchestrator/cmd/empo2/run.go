@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator"
-	"github.com/empo2/empo2/orchestrator/config"
 )
 
 type runCmd struct {
@@ -89,103 +87,4 @@ func printSummary(out *console, s orchestrator.Summary, dir string) {
 		out.print("%8d  %10d  %10.1f  %10.1f%s", e.Step, e.TrainEpisodes, 100*e.Success, e.Score, kind)
 	}
 	out.print("files: %s: run.db (SQLite: episodes, turns, steps, tips), adapters/, checkpoints/, config.toml", dir)
-}
-
-type evalCmd struct {
-	common
-	Split       string  `default:"eval" enum:"train,eval,test" help:"Tasks: train, eval or test (held out)."`
-	Episodes    int     `default:"256" help:"Episodes, spread evenly over the tasks."`
-	Temperature float64 `default:"-1" help:"Sampling temperature. Default: eval.temperature."`
-	JSON        bool    `help:"Print JSON."`
-}
-
-// Help is shown by empo2 eval --help.
-func (evalCmd) Help() string {
-	return `Evaluates the newest committed version of the run that run.name names. Tips are
-shown only if the run is an adaptation (algorithm.name = "adapt").
-
-Examples:
-  empo2 eval
-  empo2 eval --split test                  on held-out tasks
-  empo2 eval --set run.name=try2 --temperature 0.4 --json`
-}
-
-func (cmd *evalCmd) Run(ctx context.Context, out *console) error {
-	c, err := cmd.load()
-	if err != nil {
-		return err
-	}
-	if cmd.Episodes < 1 {
-		return fmt.Errorf("%w: --episodes %d\n  hint: at least 1", errUsage, cmd.Episodes)
-	}
-	if t := cmd.Temperature; t != -1 && !(t >= 0 && t <= 10) { // NaN too
-		return fmt.Errorf("%w: --temperature %g\n  hint: a number from 0 to 10", errUsage, t)
-	}
-	log := out.logger(cmd.Verbose)
-	if c, err = storedConfig(ctx, c, cmd.Set); err != nil {
-		return err
-	}
-	t, err := setUp(ctx, c, out, log)
-	if err != nil {
-		return err
-	}
-	r, err := openRun(ctx, c, t, log)
-	if err != nil {
-		return err
-	}
-	if cmd.Temperature >= 0 {
-		r.loop.Config.Eval.Temperature = cmd.Temperature
-	}
-	e, err := r.loop.EvaluateNewest(ctx, envs.Split(cmd.Split), cmd.Episodes)
-	if err = errors.Join(err, r.Close()); err != nil {
-		return err
-	}
-	if cmd.JSON {
-		out.json("evaluation", e)
-		return nil
-	}
-	out.print("%s", evaluationLine(e))
-	for _, task := range e.Tasks {
-		out.print("  %-28s success %5.1f %%  score %6.1f  (%d episodes)",
-			task.Task, 100*task.Success, task.Score, task.Episodes)
-	}
-	return nil
-}
-
-type configCmd struct{ common }
-
-// Help is shown by empo2 config --help.
-func (configCmd) Help() string {
-	return `Prints the configuration that a run with the same flags would use: every key, its
-value and its meaning.
-
-Examples:
-  empo2 config                             the defaults, or ./config.toml
-  empo2 config --profile cpu
-  empo2 config --set algorithm.group_size=32 > my.toml`
-}
-
-func (cmd *configCmd) Run(out *console) error {
-	c, err := cmd.load()
-	if err != nil {
-		return err
-	}
-	return config.Write(out.out, c)
-}
-
-type versionCmd struct{}
-
-func (versionCmd) Run(out *console) error {
-	version := "(unknown)"
-	if info, ok := debug.ReadBuildInfo(); ok {
-		version = info.Main.Version
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				version += " " + s.Value
-			}
-		}
-		version += " " + info.GoVersion
-	}
-	out.print("empo2 %s", version)
-	return nil
 }

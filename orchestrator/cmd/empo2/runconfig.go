@@ -88,7 +88,8 @@ func parseStored(text, dir string) (config.Config, error) {
 	stored, err := config.Parse(text, filepath.Join(dir, "run.db"))
 	var fault *config.Error
 	if errors.As(err, &fault) {
-		return stored, &config.Error{Place: fault.Place, Msg: "the run belongs to another version of empo2: " + fault.Msg,
+		return stored, &config.Error{Place: fault.Place,
+			Msg:  "the run belongs to another version of empo2: " + fault.Msg,
 			Hint: "continue it with that version, or choose another name (--set run.name=…)"}
 	}
 	return stored, err

@@ -38,6 +38,7 @@ func TestExitCodes(t *testing.T) {
 	t.Chdir(t.TempDir())
 	t.Setenv("EMPO2_CACHE", t.TempDir())
 	f(0, "version")
+	f(0, "--version")
 	f(0, "config")
 	f(0, "--help")
 	f(0, "run", "--help")
@@ -60,6 +61,26 @@ func TestExitCodes(t *testing.T) {
 	t.Setenv("EMPO2_PYTHON", "/no/such/python")
 	f(exitSetup, "run", "--profile", "demo")
 	f(exitSetup, "doctor", "--profile", "demo")
+}
+
+// A mistake in the command line names the help of its command or another remedy.
+func TestUsageHint(t *testing.T) {
+	f := func(hint string, args ...string) {
+		t.Helper()
+		var out, err bytes.Buffer
+		execute(context.Background(), args, &out, &err)
+		if !strings.HasSuffix(err.String(), "\n  hint: "+hint+"\n") {
+			t.Errorf("empo2 %s: %s", strings.Join(args, " "), err.String())
+		}
+	}
+	f("empo2 --help", "rum")
+	f("empo2 eval --help", "eval", "--split", "none")
+	f("empo2 env serve --help", "env", "serve")
+	f("empo2 memory --help", "memory")
+	f("for example \"0-499, 700\"", "prompt", "--set", "env.name=agentgym", "--set", "env.agentgym.url=http://h",
+		"--set", "env.agentgym.dialect=webshop", "--set", "env.agentgym.train=abc")
+	f("at least 1", "compare", "--profile", "demo", "--jobs", "0")
+	f("for example --houses 1,2", "compare", "--profile", "demo", "--houses", "")
 }
 
 // An interrupted command prints a message and has its own exit code.

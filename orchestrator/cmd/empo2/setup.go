@@ -41,7 +41,7 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 	if err := checkModels(c); err != nil { // before the installation of gigabytes
 		return tools{}, err
 	}
-	if _, err := readFormat(c); err != nil {
+	if _, err := readPromptTemplate(c); err != nil {
 		return tools{}, err
 	}
 	t, err := install(ctx, c, out, log)
