@@ -37,7 +37,8 @@ def compare(before: Path, after: Path) -> int:
     """Print the first differences of one run and return how many facts differ."""
     old, new = dict(facts(before)), dict(facts(after))
     differing = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    print(f"{before.parent.name}: {len(old)} facts, {len(differing)} differ")
+    first = f", the first: {differing[0]}" if differing else ""
+    print(f"{before.parent.name}: {len(old)} facts, {len(differing)} differ{first}")
     for name in differing[:3]:
         print(f"  {name}\n    before: {old.get(name)}\n    after:  {new.get(name)}")
     return len(differing)
