@@ -194,12 +194,17 @@ func (e *Engine) queue() (running, waiting int) {
 	return running, waiting
 }
 
-// hang waits until the client cancels or the server closes.
-func (e *Engine) hang(r *http.Request) {
-	select {
-	case <-r.Context().Done():
-	case <-e.closing:
+// listModels answers with the base model, whose path is root, and its adapters.
+func (e *Engine) listModels(w http.ResponseWriter, owner, root string) {
+	data := []any{map[string]any{"id": e.Model, "object": "model", "owned_by": owner, "root": root, "parent": nil,
+		"max_model_len": e.Context}}
+	for _, name := range e.Adapters() {
+		if a, ok := e.adapter(name); ok {
+			data = append(data, map[string]any{"id": name, "object": "model", "owned_by": owner, "root": a.dir,
+				"parent": e.Model, "max_model_len": nil})
+		}
 	}
+	reply(w, http.StatusOK, map[string]any{"object": "list", "data": data})
 }
 
 // spoil applies a fault to a completion.

@@ -40,20 +40,13 @@ func (s *Llama) serveCompletion(w http.ResponseWriter, r *http.Request) {
 	if !decode(w, r, &body) {
 		return
 	}
-	switch fault := s.next(body); fault {
-	case samplertest.FaultHang:
-		select {
-		case <-r.Context().Done():
-		case <-s.closing:
-		}
-	case samplertest.FaultBusy:
-		fail(w, http.StatusServiceUnavailable, "unavailable_error", "Loading model", nil)
-	case samplertest.FaultGarbage:
-		_, _ = w.Write([]byte("<html>proxy</html>"))
-	default:
-		if request, ok := s.request(w, body); ok {
-			s.complete(w, body, request, fault)
-		}
+	fault := s.next(body)
+	busy := func() { fail(w, http.StatusServiceUnavailable, "unavailable_error", "Loading model", nil) }
+	if replacesAnswer(w, r, fault, s.closing, busy) {
+		return
+	}
+	if request, ok := s.request(w, body); ok {
+		s.complete(w, body, request, fault)
 	}
 }
 

@@ -38,17 +38,10 @@ func (s *Ollama) serveGenerate(w http.ResponseWriter, r *http.Request) {
 	}
 	fault := s.begin(body)
 	defer s.end()
-	switch fault {
-	case samplertest.FaultHang:
-		select {
-		case <-r.Context().Done():
-		case <-s.closing:
-		}
-	case samplertest.FaultBusy:
+	busy := func() {
 		refuse(w, http.StatusServiceUnavailable, "server busy, please try again.  maximum pending requests exceeded")
-	case samplertest.FaultGarbage:
-		_, _ = w.Write([]byte("<html>proxy</html>"))
-	default:
+	}
+	if !replacesAnswer(w, r, fault, s.closing, busy) {
 		s.complete(w, body, digests, fault)
 	}
 }

@@ -109,22 +109,18 @@ func (s *OpenAI) serveChat(w http.ResponseWriter, r *http.Request) {
 	if !decode(w, r, &body) {
 		return
 	}
-	switch fault := s.next(body); fault {
-	case samplertest.FaultHang:
-		select {
-		case <-r.Context().Done():
-		case <-s.closing:
-		}
-	case samplertest.FaultBusy:
-		if s.RetryAfter > 0 {
-			w.Header().Set("Retry-After", fmt.Sprint(s.RetryAfter.Seconds()))
-		}
-		s.refuse(w, http.StatusTooManyRequests, "rate_limit_exceeded", "Rate limit reached")
-	case samplertest.FaultGarbage:
-		_, _ = w.Write([]byte("<html>proxy</html>"))
-	default:
+	fault := s.next(body)
+	if !replacesAnswer(w, r, fault, s.closing, func() { s.refuseBusy(w) }) {
 		s.chat(w, body, fault)
 	}
+}
+
+// refuseBusy answers that the rate limit is reached.
+func (s *OpenAI) refuseBusy(w http.ResponseWriter) {
+	if s.RetryAfter > 0 {
+		w.Header().Set("Retry-After", fmt.Sprint(s.RetryAfter.Seconds()))
+	}
+	s.refuse(w, http.StatusTooManyRequests, "rate_limit_exceeded", "Rate limit reached")
 }
 
 // next records a request and returns its fault.

@@ -103,17 +103,7 @@ func (s *SGLang) load(w http.ResponseWriter, _ *http.Request) {
 		"num_waiting_reqs": waiting, "num_tokens": 0}})
 }
 
-func (s *SGLang) models(w http.ResponseWriter, _ *http.Request) {
-	data := []any{map[string]any{"id": s.Model, "object": "model", "owned_by": "sglang", "root": s.Model, "parent": nil,
-		"max_model_len": s.Context}}
-	for _, name := range s.Adapters() {
-		if a, ok := s.adapter(name); ok {
-			data = append(data, map[string]any{"id": name, "object": "model", "owned_by": "sglang", "root": a.dir,
-				"parent": s.Model, "max_model_len": nil})
-		}
-	}
-	reply(w, http.StatusOK, map[string]any{"object": "list", "data": data})
-}
+func (s *SGLang) models(w http.ResponseWriter, _ *http.Request) { s.listModels(w, "sglang", s.Model) }
 
 // replyToLoad answers a load or an unload. An empty message is a success.
 func (s *SGLang) replyToLoad(w http.ResponseWriter, message string) {
@@ -187,23 +177,20 @@ func (s *SGLang) generate(w http.ResponseWriter, r *http.Request) {
 	q := body.request()
 	fault, end := s.begin(name, q)
 	defer end()
-	switch fault {
-	case samplertest.FaultHang:
-		s.hang(r)
-	case samplertest.FaultDie:
+	busy := func() { s.refuse(w, http.StatusServiceUnavailable, "The request queue is full.") }
+	if replacesAnswer(w, r, fault, s.closing, busy) {
+		return
+	}
+	if fault == samplertest.FaultDie {
 		s.Kill()
-	case samplertest.FaultBusy:
-		s.refuse(w, http.StatusServiceUnavailable, "The request queue is full.")
-	case samplertest.FaultGarbage:
-		_, _ = w.Write([]byte("<html>proxy</html>"))
-	default:
-		c := s.Policy.Sample(version, q)
-		s.spoil(&c, fault)
-		if a := s.answer(body, c, fault); fault == samplertest.FaultCut {
-			breakOff(w, a)
-		} else {
-			reply(w, http.StatusOK, a)
-		}
+		return
+	}
+	c := s.Policy.Sample(version, q)
+	s.spoil(&c, fault)
+	if a := s.answer(body, c, fault); fault == samplertest.FaultCut {
+		breakOff(w, a)
+	} else {
+		reply(w, http.StatusOK, a)
 	}
 }
 

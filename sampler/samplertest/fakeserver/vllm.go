@@ -95,17 +95,7 @@ func (v *VLLM) version(w http.ResponseWriter, _ *http.Request) {
 	reply(w, http.StatusOK, map[string]any{"version": v.Version})
 }
 
-func (v *VLLM) models(w http.ResponseWriter, _ *http.Request) {
-	data := []any{map[string]any{"id": v.Model, "object": "model", "owned_by": "vllm", "root": v.Root, "parent": nil,
-		"max_model_len": v.Context}}
-	for _, name := range v.Adapters() {
-		if a, ok := v.adapter(name); ok {
-			data = append(data, map[string]any{"id": name, "object": "model", "owned_by": "vllm", "root": a.dir,
-				"parent": v.Model, "max_model_len": nil})
-		}
-	}
-	reply(w, http.StatusOK, map[string]any{"object": "list", "data": data})
-}
+func (v *VLLM) models(w http.ResponseWriter, _ *http.Request) { v.listModels(w, "vllm", v.Root) }
 
 func (v *VLLM) metrics(w http.ResponseWriter, r *http.Request) {
 	if v.NoMetrics {

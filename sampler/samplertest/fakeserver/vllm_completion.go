@@ -23,23 +23,22 @@ func (v *VLLM) complete(w http.ResponseWriter, r *http.Request) {
 	}
 	fault, end := v.begin(body.Model, q)
 	defer end()
-	switch fault {
-	case samplertest.FaultHang:
-		v.hang(r)
-	case samplertest.FaultDie:
-		v.Kill()
-	case samplertest.FaultBusy:
+	busy := func() {
 		v.refuse(w, http.StatusServiceUnavailable, "ServiceUnavailable", "The server is overloaded")
-	case samplertest.FaultGarbage:
-		_, _ = w.Write([]byte("<html>proxy</html>"))
-	default:
-		c := v.sample(version, body, q)
-		v.spoil(&c, fault)
-		if a := v.answer(body, c, fault); fault == samplertest.FaultCut {
-			breakOff(w, a)
-		} else {
-			reply(w, http.StatusOK, a)
-		}
+	}
+	if replacesAnswer(w, r, fault, v.closing, busy) {
+		return
+	}
+	if fault == samplertest.FaultDie {
+		v.Kill()
+		return
+	}
+	c := v.sample(version, body, q)
+	v.spoil(&c, fault)
+	if a := v.answer(body, c, fault); fault == samplertest.FaultCut {
+		breakOff(w, a)
+	} else {
+		reply(w, http.StatusOK, a)
 	}
 }
 
