@@ -42,7 +42,9 @@ var (
 
 // Config describes the replicas. Servers and CanaryPrompt are required.
 type Config struct {
-	Servers []Server // closed with the Backend, also when Open fails
+	// Servers are the replicas. The Backend owns them: Close closes them, and
+	// so does Open if it fails.
+	Servers []Server
 	// Alias is the prefix of adapter names such as <Alias>-v000012. It must
 	// differ between runs on one server. Empty: "policy".
 	Alias string
