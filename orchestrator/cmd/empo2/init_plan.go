@@ -182,7 +182,7 @@ func (p *planner) chooseConcurrency() {
 			n, tokens, perToken/1000, llamaServers, float64(n*perEpisode)/gigabyte, float64(p.machine.Memory)/gigabyte))
 	if p.cacheMemory() < perEpisode {
 		p.notes = append(p.notes, fmt.Sprintf("the model needs about %.0f GB of memory; this machine has %.0f GB",
-			float64(p.machine.Memory-p.cacheMemory()+perEpisode)/gigabyte, float64(p.machine.Memory)/gigabyte))
+			float64(p.weightMemory()+2*perEpisode)/gigabyte, float64(p.machine.Memory)/gigabyte))
 	}
 }
 
@@ -213,14 +213,19 @@ func (p *planner) contextTokens() int {
 }
 
 // cacheMemory returns the bytes for the caches: half of the memory that the
-// weights leave. The other half is for the trainer's activations. The trainer has
-// 4 bytes of weights per parameter, and so have the servers together.
+// weights leave. The other half is for the trainer's activations.
 func (p *planner) cacheMemory() int64 {
+	return max(0, (p.machine.Memory-p.weightMemory())/2)
+}
+
+// weightMemory returns the bytes of the weights and of the programs. The trainer
+// has 4 bytes of weights per parameter, and so have the servers together.
+func (p *planner) weightMemory() int64 {
 	copies := int64(1)
 	if p.trains() {
 		copies = 2
 	}
-	return max(0, (p.machine.Memory-2*gigabyte-copies*4*p.model.Parameters)/2)
+	return 2*gigabyte + copies*4*p.model.Parameters
 }
 
 // add adds the user's own keys. They replace choices for the same key.
