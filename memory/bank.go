@@ -131,7 +131,7 @@ func checkEmbedder(ctx context.Context, db querier, name string) error {
 	case errors.Is(err, sql.ErrNoRows):
 		return nil
 	case err != nil:
-		return fmt.Errorf("read the embedder's name (hint: the tables of the memory must exist): %w", err)
+		return fmt.Errorf("read the embedder's name: %w\n  hint: the tables of the memory must exist", err)
 	case stored != name:
 		return fmt.Errorf("the bank was written with embedder %q, the configuration names %q: "+
 			"set the embedder back, or export the tips with `empo2 memory export` and import them with "+

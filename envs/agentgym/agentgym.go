@@ -105,10 +105,10 @@ func (f *Family) probe(ctx context.Context) error {
 		return err
 	}
 	if greeted {
-		return fmt.Errorf("%w (hint: it is a server of AgentGym, but perhaps of another version or dialect: %s)",
+		return fmt.Errorf("%w\n  hint: it is a server of AgentGym, but perhaps of another version or dialect: %s",
 			err, strings.Join(greeters(f.dialect.greeting), ", "))
 	}
-	return fmt.Errorf("%w (hint: %s)", err, f.client.Recognize(ctx))
+	return fmt.Errorf("%w\n  hint: %s", err, f.client.Recognize(ctx))
 }
 
 // greet compares the server's greeting with the dialect's and reports whether they
@@ -117,13 +117,13 @@ func (f *Family) greet(ctx context.Context) (same bool, err error) {
 	raw, err := f.client.Do(ctx, exchange.Request{Path: "/", Prompt: true})
 	var failure *jsonhttp.Error
 	if errors.As(err, &failure) && failure.Kind == jsonhttp.Unreached {
-		return false, fmt.Errorf("%w (hint: start AgentGym's server of %s, or correct the url)", err, f.config.Dialect)
+		return false, fmt.Errorf("%w\n  hint: start AgentGym's server of %s, or correct the url", err, f.config.Dialect)
 	}
 	if errors.As(err, &failure) && failure.Kind == jsonhttp.Refused {
 		return false, nil // the server has no greeting
 	}
 	if errors.As(err, &failure) && failure.Kind == jsonhttp.Malformed {
-		return false, fmt.Errorf("%w (hint: %s)", err, f.client.Recognize(ctx))
+		return false, fmt.Errorf("%w\n  hint: %s", err, f.client.Recognize(ctx))
 	}
 	if err != nil {
 		return false, err
@@ -133,7 +133,7 @@ func (f *Family) greet(ctx context.Context) (same bool, err error) {
 		return greeting == f.dialect.greeting, nil
 	}
 	if others := greeters(greeting); others != nil {
-		return false, fmt.Errorf("the server is not AgentGym's %s, its greeting is %q (hint: set the dialect to %s)",
+		return false, fmt.Errorf("the server is not AgentGym's %s, its greeting is %q\n  hint: set the dialect to %s",
 			f.config.Dialect, greeting, strings.Join(others, " or "))
 	}
 	return false, nil

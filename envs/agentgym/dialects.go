@@ -144,7 +144,7 @@ func greeters(greeting string) []string {
 func lookup(name string, s numbered.Splits) (dialect, numbered.Splits, error) {
 	d, ok := dialects[name]
 	if !ok {
-		return d, s, fmt.Errorf("unknown dialect %q (hint: one of %s)", name, strings.Join(Dialects(), ", "))
+		return d, s, fmt.Errorf("unknown dialect %q\n  hint: one of %s", name, strings.Join(Dialects(), ", "))
 	}
 	if len(s.Train) == 0 && len(s.Test) == 0 && d.splits != nil {
 		all := d.splits()
@@ -153,7 +153,7 @@ func lookup(name string, s numbered.Splits) (dialect, numbered.Splits, error) {
 	for _, set := range []numbered.Set{s.Train, s.Eval, s.Test} {
 		for _, n := range set {
 			if d.count > 0 && n >= d.count {
-				return d, s, fmt.Errorf("task %d does not exist (hint: %s has the tasks 0 to %d)", n, name, d.count-1)
+				return d, s, fmt.Errorf("task %d does not exist\n  hint: %s has the tasks 0 to %d", n, name, d.count-1)
 			}
 		}
 	}

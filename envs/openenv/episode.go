@@ -37,7 +37,7 @@ func (e *episode) Reset(ctx context.Context) (envs.Observation, error) {
 	text, found := show(first.Data.Observation, e.family.config.Observation)
 	if !found {
 		fields := strings.Join(slices.Sorted(maps.Keys(first.Data.Observation)), ", ")
-		return envs.Observation{}, fmt.Errorf("the observation has none of the paths %q (hint: it has the fields %s)",
+		return envs.Observation{}, fmt.Errorf("the observation has none of the paths %q\n  hint: it has the fields %s",
 			e.family.config.Observation, fields)
 	}
 	return e.turns.First(text), nil

@@ -165,7 +165,7 @@ func readAnswer(data []byte) (answer, error) {
 		return a, nil
 	case "CAPACITY_REACHED":
 		f.Kind = jsonhttp.Busy
-		f.Message += " (hint: start the server with a larger max_concurrent_envs, or lower env.openenv.concurrency)"
+		f.Message += "\n  hint: start the server with a larger max_concurrent_envs, or lower env.openenv.concurrency"
 	case "INVALID_JSON", "UNKNOWN_TYPE":
 		f.Kind = jsonhttp.Malformed
 	}

@@ -109,17 +109,17 @@ func (f *Family) choose(ctx context.Context) (string, error) {
 	switch {
 	case !errors.As(err, &failure):
 	case failure.Kind == jsonhttp.Unreached:
-		return "", fmt.Errorf("%w (hint: start the environment's server, or correct the url)", err)
+		return "", fmt.Errorf("%w\n  hint: start the environment's server, or correct the url", err)
 	case failure.Status == http.StatusUnauthorized || failure.Status == http.StatusForbidden:
-		return "", fmt.Errorf("%w (hint: check the key)", err)
+		return "", fmt.Errorf("%w\n  hint: check the key", err)
 	case failure.Kind == jsonhttp.Refused || failure.Kind == jsonhttp.Malformed:
-		return "", fmt.Errorf("%w (hint: %s)", err, f.client.Recognize(ctx))
+		return "", fmt.Errorf("%w\n  hint: %s", err, f.client.Recognize(ctx))
 	}
 	switch {
 	case err != nil:
 		return "", err
 	case json.Unmarshal(raw, &names) != nil || len(names) == 0:
-		return "", fmt.Errorf("the answer to GET /list_environments is not a list of names (hint: %s)",
+		return "", fmt.Errorf("the answer to GET /list_environments is not a list of names\n  hint: %s",
 			f.client.Recognize(ctx))
 	case f.config.Environment == "" && len(names) == 1:
 		return names[0], nil
@@ -129,7 +129,7 @@ func (f *Family) choose(ctx context.Context) (string, error) {
 			return name, nil
 		}
 	}
-	return "", fmt.Errorf("no environment %q (hint: environment = %q, or another of %q)",
+	return "", fmt.Errorf("no environment %q\n  hint: environment = %q, or another of %q",
 		f.config.Environment, names[0], names)
 }
 
@@ -180,7 +180,7 @@ func (f *Family) Tasks(split envs.Split) ([]envs.Task, error) {
 func (f *Family) Open(ctx context.Context, t envs.Task) (envs.Episode, error) {
 	at, ok := f.tasks.places[t.ID]
 	if !ok {
-		return nil, fmt.Errorf("ors: unknown task %q (hint: tasks are SPLIT-NUMBER)", t.ID)
+		return nil, fmt.Errorf("ors: unknown task %q\n  hint: tasks are SPLIT-NUMBER", t.ID)
 	}
 	if err := f.concurrency.Acquire(ctx, 1); err != nil {
 		return nil, fmt.Errorf("ors: open %s: %w", t.ID, context.Cause(ctx))

@@ -81,7 +81,7 @@ func (f *Family) readTasks(ctx context.Context) (tasks, error) {
 			use.set.Split = use.name
 		}
 		if !slices.Contains(names, use.set.Split) {
-			return t, fmt.Errorf("%s: the environment %s has no split %q (hint: it has %q; write \"SPLIT:0-99\")",
+			return t, fmt.Errorf("%s: the environment %s has no split %q\n  hint: it has %q; write \"SPLIT:0-99\"",
 				use.split, f.env, use.set.Split, names)
 		}
 		numbers, err := f.numbers(ctx, use.set)
@@ -112,13 +112,13 @@ func (f *Family) numbers(ctx context.Context, s Set) (numbered.Set, error) {
 	case *answer.Tasks == 0:
 		return nil, fmt.Errorf("the split %q has no tasks", s.Split)
 	case len(s.Numbers) == 0 && *answer.Tasks > maxTasks:
-		return nil, fmt.Errorf("the split %q has %d tasks (hint: select some, for example \"%s:0-999\")",
+		return nil, fmt.Errorf("the split %q has %d tasks\n  hint: select some, for example \"%s:0-999\"",
 			s.Split, *answer.Tasks, s.Split)
 	case len(s.Numbers) == 0:
 		return numbered.Range(0, *answer.Tasks-1), nil
 	}
 	if last := slices.Max(s.Numbers); last >= *answer.Tasks {
-		return nil, fmt.Errorf("the split %q has no task %d (hint: it has 0 to %d)", s.Split, last, *answer.Tasks-1)
+		return nil, fmt.Errorf("the split %q has no task %d\n  hint: it has 0 to %d", s.Split, last, *answer.Tasks-1)
 	}
 	return s.Numbers, nil
 }

@@ -37,7 +37,7 @@ func newActions(tools []tool, fixed string, input map[string]any) (actions, erro
 		return actions{}, errors.New("the environment lists no tools")
 	}
 	if fixed == "" && input != nil {
-		return actions{}, errors.New("input has no effect without a tool (hint: set tool)")
+		return actions{}, errors.New("input has no effect without a tool\n  hint: set tool")
 	}
 	if fixed == "" {
 		text := "Act by calling a tool. Answer with one JSON object: " + form + " The tools:" + list(tools)
@@ -50,8 +50,8 @@ func newActions(tools []tool, fixed string, input map[string]any) (actions, erro
 		}
 		var s *template.Schema
 		if json.Unmarshal(t.Schema, &s) != nil || s == nil {
-			return actions{}, fmt.Errorf("the tool %q takes no input "+
-				"(hint: leave tool empty; the policy then writes tool calls)", fixed)
+			return actions{}, fmt.Errorf("the tool %q takes no input"+
+				"\n  hint: leave tool empty; the policy then writes tool calls", fixed)
 		}
 		filled, err := s.Template("input", input)
 		if err != nil {
@@ -60,7 +60,7 @@ func newActions(tools []tool, fixed string, input map[string]any) (actions, erro
 		text := fmt.Sprintf("What you answer is given to the tool %s: %s", fixed, oneLine(t.Description))
 		return actions{fixed, filled, text}, nil
 	}
-	return actions{}, fmt.Errorf("no tool %q (hint: the tools are %q)", fixed, names)
+	return actions{}, fmt.Errorf("no tool %q\n  hint: the tools are %q", fixed, names)
 }
 
 const form = `{"name": "TOOL", "input": {…}}.`

@@ -36,11 +36,11 @@ func describe(ctx context.Context, c *exchange.Client) (description, error) {
 		return description{}, nil
 	}
 	if d.Protocol != protocol {
-		return d, fmt.Errorf("the server speaks %q, not %s (hint: %s)", d.Protocol, protocol, c.Recognize(ctx))
+		return d, fmt.Errorf("the server speaks %q, not %s\n  hint: %s", d.Protocol, protocol, c.Recognize(ctx))
 	}
 	if v := string(d.Version); v != fmt.Sprint(version) && v != "" {
-		return d, fmt.Errorf("the server speaks version %s of %s, and this program version %d "+
-			"(hint: upgrade empo2, or let the server speak the protocol in envs/remote with \"version\": %d)",
+		return d, fmt.Errorf("the server speaks version %s of %s, and this program version %d"+
+			"\n  hint: upgrade empo2, or let the server speak the protocol in envs/remote with \"version\": %d",
 			v, protocol, version, version)
 	}
 	return d, nil
@@ -53,9 +53,9 @@ func hinted(err error) error {
 	case !errors.As(err, &f):
 		return err
 	case f.Kind == jsonhttp.Unreached:
-		return fmt.Errorf("%w (hint: start the environment's server, or correct the url)", err)
+		return fmt.Errorf("%w\n  hint: start the environment's server, or correct the url", err)
 	case f.Status == http.StatusUnauthorized || f.Status == http.StatusForbidden:
-		return fmt.Errorf("%w (hint: set the server's token)", err)
+		return fmt.Errorf("%w\n  hint: set the server's token", err)
 	}
 	return err
 }

@@ -147,7 +147,7 @@ func oneOf[T ~string](key string, got T, allowed ...T) error {
 	if slices.Contains(allowed, got) {
 		return nil
 	}
-	return fmt.Errorf("env.scienceworld.%s = %q is unknown (hint: one of %q)", key, got, allowed)
+	return fmt.Errorf("env.scienceworld.%s = %q is unknown\n  hint: one of %q", key, got, allowed)
 }
 
 func atLeast(key string, got, least int) error {
@@ -180,8 +180,8 @@ func checkSimplifications(joined string) error {
 	}
 	for _, name := range strings.Split(joined, ",") {
 		if !slices.Contains(simplifications, name) {
-			return fmt.Errorf("env.scienceworld.simplifications: unknown name %q "+
-				"(hint: use %q, joined by commas without spaces)", name, simplifications)
+			return fmt.Errorf("env.scienceworld.simplifications: unknown name %q"+
+				"\n  hint: use %q, joined by commas without spaces", name, simplifications)
 		}
 	}
 	return nil

@@ -28,8 +28,8 @@ var knownJars = map[string]string{
 const typeIDsName = "object_type_ids.tsv"
 
 // setupHint ends every message about a missing or damaged jar.
-const setupHint = "(hint: run `scripts/setup scienceworld`, or set env.scienceworld.jar to a scienceworld.jar with " +
-	typeIDsName + " in the same folder)"
+const setupHint = "\n  hint: run `scripts/setup scienceworld`, or set env.scienceworld.jar to a scienceworld.jar with " +
+	typeIDsName + " in the same folder"
 
 // A jar is a checked simulator.
 type jar struct {
@@ -49,7 +49,7 @@ func findJar(ctx context.Context, configured, pinned string) (jar, error) {
 			return openJar(path, pinned)
 		}
 	}
-	return jar{}, fmt.Errorf("no scienceworld.jar in %s %s", strings.Join(tried, ", "), setupHint)
+	return jar{}, fmt.Errorf("no scienceworld.jar in %s%s", strings.Join(tried, ", "), setupHint)
 }
 
 func jarCandidates(ctx context.Context) []string {
@@ -103,18 +103,18 @@ func openJar(path, pinned string) (jar, error) {
 	}
 	sum, err := checksum(path)
 	if err != nil {
-		return jar{}, fmt.Errorf("read jar: %w %s", err, setupHint)
+		return jar{}, fmt.Errorf("read jar: %w%s", err, setupHint)
 	}
 	version, err := manifestVersion(path)
 	if err != nil {
-		return jar{}, fmt.Errorf("jar %s: %w %s", path, err, setupHint)
+		return jar{}, fmt.Errorf("jar %s: %w%s", path, err, setupHint)
 	}
 	if err := acceptJar(path, sum, version, pinned); err != nil {
 		return jar{}, err
 	}
 	j := jar{path: path, typeIDs: filepath.Join(filepath.Dir(path), typeIDsName), version: version, sha256: sum}
 	if _, err := os.Stat(j.typeIDs); err != nil {
-		return jar{}, fmt.Errorf("the jar's table of type ids: %w %s", err, setupHint)
+		return jar{}, fmt.Errorf("the jar's table of type ids: %w%s", err, setupHint)
 	}
 	return j, nil
 }
@@ -124,7 +124,7 @@ func openJar(path, pinned string) (jar, error) {
 func acceptJar(path, sum, version, pinned string) error {
 	if pinned != "" {
 		if !strings.EqualFold(pinned, sum) {
-			return fmt.Errorf("jar %s has sha256 %s, but env.scienceworld.jar_sha256 is %s %s",
+			return fmt.Errorf("jar %s has sha256 %s, but env.scienceworld.jar_sha256 is %s%s",
 				path, sum, pinned, setupHint)
 		}
 		return nil
@@ -135,7 +135,7 @@ func acceptJar(path, sum, version, pinned string) error {
 	for want, published := range knownJars {
 		if published == version {
 			return fmt.Errorf("jar %s has the version %s but sha256 %s, want %s: it is damaged or another build; "+
-				"to use it anyway, set env.scienceworld.jar_sha256 to its checksum %s", path, version, sum, want, setupHint)
+				"to use it anyway, set env.scienceworld.jar_sha256 to its checksum%s", path, version, sum, want, setupHint)
 		}
 	}
 	return nil

@@ -36,8 +36,8 @@ func findJava(ctx context.Context, configured string, deterministic bool) (java,
 	command := process.Command{Args: []string{path, "-version"}, Without: javaVariables, Merge: true}
 	out, err := process.Output(ctx, command)
 	if err != nil {
-		return java{}, fmt.Errorf("run %s -version: %w: %s "+
-			"(hint: set env.scienceworld.java to a working launcher of Java %d or newer)",
+		return java{}, fmt.Errorf("run %s -version: %w: %s"+
+			"\n  hint: set env.scienceworld.java to a working launcher of Java %d or newer",
 			path, err, shorten(string(out)), oldestJava)
 	}
 	return checkJava(path, string(out), deterministic)
@@ -46,7 +46,7 @@ func findJava(ctx context.Context, configured string, deterministic bool) (java,
 func javaPath(configured string) (string, error) {
 	if configured != "" {
 		if _, err := exec.LookPath(configured); err != nil {
-			return "", fmt.Errorf("java %s: %w (hint: set env.scienceworld.java to an executable, or remove it)",
+			return "", fmt.Errorf("java %s: %w\n  hint: set env.scienceworld.java to an executable, or remove it",
 				configured, err)
 		}
 		return configured, nil
@@ -58,9 +58,9 @@ func javaPath(configured string) (string, error) {
 	}
 	path, err := exec.LookPath("java")
 	if err != nil {
-		return "", fmt.Errorf("no java found in JAVA_HOME or on the PATH: %w "+
-			"(hint: install a Java runtime, for example `apt-get install default-jre-headless`, "+
-			"or set env.scienceworld.java)", err)
+		return "", fmt.Errorf("no java found in JAVA_HOME or on the PATH: %w"+
+			"\n  hint: install a Java runtime, for example `apt-get install default-jre-headless`, "+
+			"or set env.scienceworld.java", err)
 	}
 	return path, nil
 }
@@ -71,7 +71,7 @@ var javaVersion = regexp.MustCompile(`version "([0-9]+)(?:\.([0-9]+))?[^"]*"`)
 func checkJava(path, out string, deterministic bool) (java, error) {
 	m := javaVersion.FindStringSubmatch(out)
 	if m == nil {
-		return java{}, fmt.Errorf("%s -version: no version in %s (hint: set env.scienceworld.java to a Java launcher)",
+		return java{}, fmt.Errorf("%s -version: no version in %s\n  hint: set env.scienceworld.java to a Java launcher",
 			path, shorten(out))
 	}
 	feature, _ := strconv.Atoi(m[1]) // the expression allows digits only
@@ -81,12 +81,12 @@ func checkJava(path, out string, deterministic bool) (java, error) {
 	j := java{path: path, version: strings.Trim(strings.TrimPrefix(m[0], "version "), `"`)}
 	j.hotspot = !strings.Contains(out, "OpenJ9") && !strings.Contains(out, "GraalVM Native")
 	if feature < oldestJava {
-		return java{}, fmt.Errorf("%s is Java %s, but the simulator needs %d or newer "+
-			"(hint: install a newer runtime, or set env.scienceworld.java)", path, j.version, oldestJava)
+		return java{}, fmt.Errorf("%s is Java %s, but the simulator needs %d or newer"+
+			"\n  hint: install a newer runtime, or set env.scienceworld.java", path, j.version, oldestJava)
 	}
 	if deterministic && !j.hotspot {
-		return java{}, fmt.Errorf("%s is not a HotSpot JVM and cannot fix identity hashes "+
-			"(hint: use HotSpot, or set env.scienceworld.deterministic = false)", path)
+		return java{}, fmt.Errorf("%s is not a HotSpot JVM and cannot fix identity hashes"+
+			"\n  hint: use HotSpot, or set env.scienceworld.deterministic = false", path)
 	}
 	return j, nil
 }

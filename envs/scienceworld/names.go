@@ -66,7 +66,7 @@ func resolveTasks(configured, known []string) ([]string, error) {
 	for _, s := range configured {
 		name := inferTask(s)
 		if !slices.Contains(known, name) {
-			return nil, fmt.Errorf("env.scienceworld.tasks: unknown task %q (hint: one of %s)",
+			return nil, fmt.Errorf("env.scienceworld.tasks: unknown task %q\n  hint: one of %s",
 				s, strings.Join(known, ", "))
 		}
 		wanted[name] = true
@@ -85,8 +85,8 @@ func resolveTasks(configured, known []string) ([]string, error) {
 func checkElectrical(task, simplifications string) error {
 	electrical := strings.Contains(task, "power-component") || strings.Contains(task, "conductivity")
 	if electrical && strings.Contains(simplifications, "noElectricalAction") {
-		return fmt.Errorf("task %s needs electrical actions, which env.scienceworld.simplifications = %q removes "+
-			"(hint: remove noElectricalAction; easy keeps these actions in this task)", task, simplifications)
+		return fmt.Errorf("task %s needs electrical actions, which env.scienceworld.simplifications = %q removes"+
+			"\n  hint: remove noElectricalAction; easy keeps these actions in this task", task, simplifications)
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func splitMethod(split envs.Split) (string, error) {
 	case envs.Test:
 		return "getVariationsTest", nil
 	}
-	return "", fmt.Errorf("unknown split %q (hint: train, eval or test)", split)
+	return "", fmt.Errorf("unknown split %q\n  hint: train, eval or test", split)
 }
 
 // readCatalogue reads the tasks, variations and splits from the simulator.
@@ -82,7 +82,7 @@ func (cat *catalogue) readTask(ctx context.Context, sim *simulator, task string,
 	cat.variations[task] = n
 	for _, v := range c.Variations {
 		if v < 0 || v >= n {
-			return fmt.Errorf("env.scienceworld.variations: there is no variation %d (hint: 0 to %d)", v, n-1)
+			return fmt.Errorf("env.scienceworld.variations: there is no variation %d\n  hint: 0 to %d", v, n-1)
 		}
 	}
 	if err := sim.load(ctx, task, 0, c.Simplifications); err != nil {
@@ -126,10 +126,10 @@ func (cat *catalogue) readSplit(ctx context.Context, sim *simulator, task string
 func (cat *catalogue) check(v variant) error {
 	n, ok := cat.variations[v.task]
 	if !ok {
-		return fmt.Errorf("task %q is not configured (hint: add it to env.scienceworld.tasks)", v.task)
+		return fmt.Errorf("task %q is not configured\n  hint: add it to env.scienceworld.tasks", v.task)
 	}
 	if v.variation < 0 || v.variation >= n {
-		return fmt.Errorf("task %s has no variation %d (hint: 0 to %d)", v.task, v.variation, n-1)
+		return fmt.Errorf("task %s has no variation %d\n  hint: 0 to %d", v.task, v.variation, n-1)
 	}
 	return nil
 }

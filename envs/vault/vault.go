@@ -56,7 +56,7 @@ func (c Config) validate() error {
 	}
 	sorted := slices.Sorted(slices.Values(c.Houses))
 	for _, err := range []error{
-		f(len(c.Houses) > 0, "there is no house (hint: give one seed or more)"),
+		f(len(c.Houses) > 0, "there is no house\n  hint: give one seed or more"),
 		f(len(slices.Compact(sorted)) == len(c.Houses), "a house is given twice in %v", c.Houses),
 		f(c.Doors >= 1 && c.Doors <= houseDoors, "doors = %d, want 1 to %d", c.Doors, houseDoors),
 		f(c.Levers >= 2 && c.Levers <= houseLevers, "levers = %d, want 2 to %d", c.Levers, houseLevers),
@@ -173,7 +173,7 @@ func (f *Family) Solve(t envs.Task) ([]string, error) {
 func (f *Family) corridor(t envs.Task) (corridor, error) {
 	v, ok := f.tasks[t.ID]
 	if !ok {
-		return corridor{}, fmt.Errorf("vault: unknown task %q (hint: the houses are %s)",
+		return corridor{}, fmt.Errorf("vault: unknown task %q\n  hint: the houses are %s",
 			t.ID, strings.Trim(fmt.Sprint(f.config.Houses), "[]"))
 	}
 	return f.houses[v.house].corridor(v.number, f.config.Doors, f.config.Levers), nil

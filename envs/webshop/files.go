@@ -62,7 +62,7 @@ type source struct {
 func openSource(ctx context.Context, path string, own bool) (*source, error) {
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("webshop: no file %s (hint: %s)", path, remedy)
+		return nil, fmt.Errorf("webshop: no file %s\n  hint: %s", path, remedy)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("webshop: open data: %w", err)
@@ -84,12 +84,12 @@ func (s *source) start() error {
 		return fmt.Errorf("webshop: open data: %w", err)
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("webshop: %s is not a regular file (hint: %s)", s.path, remedy)
+		return fmt.Errorf("webshop: %s is not a regular file\n  hint: %s", s.path, remedy)
 	}
 	s.size = info.Size()
 	if want := s.known.bytes; want != 0 && want != s.size {
 		return fmt.Errorf("webshop: %s has %d bytes, the original has %d: the download is broken or another file"+
-			" (hint: fetch it again, or set env.webshop.own_data = true if it is your own catalogue)",
+			"\n  hint: fetch it again, or set env.webshop.own_data = true if it is your own catalogue",
 			s.path, s.size, want)
 	}
 	s.tee = io.TeeReader(s, s.sum)
@@ -126,8 +126,8 @@ func (s *source) finish(pinned string) (FileInfo, error) {
 	info.Known = s.known != dataFile{}
 	for _, want := range []string{s.known.sha256, pinned} {
 		if want != "" && want != info.SHA256 {
-			return info, fmt.Errorf("webshop: %s has the sha256 %s, want %s (hint: fetch the file again, "+
-				"or set env.webshop.own_data = true and correct the pinned checksum if it is your own catalogue)",
+			return info, fmt.Errorf("webshop: %s has the sha256 %s, want %s\n  hint: fetch the file again, "+
+				"or set env.webshop.own_data = true and correct the pinned checksum if it is your own catalogue",
 				s.path, info.SHA256, want)
 		}
 	}

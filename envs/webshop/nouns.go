@@ -40,7 +40,7 @@ func (l listedNouns) nouns(p *product) []string { return l[p.asin] }
 func (l listedNouns) covers(c *catalogue) error {
 	for i := range c.heads {
 		if _, ok := l[c.heads[i].asin]; !ok {
-			return fmt.Errorf("product %s is not in the list of nouns (hint: make the list from the same items file)",
+			return fmt.Errorf("product %s is not in the list of nouns\n  hint: make the list from the same items file",
 				c.heads[i].asin)
 		}
 	}

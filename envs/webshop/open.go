@@ -84,7 +84,7 @@ func (o *opener) parse(s *source, parse func(io.Reader) error) error {
 		return err // the wrong checksum explains more than the place of the syntax error
 	}
 	if parseErr != nil {
-		return fmt.Errorf("webshop: read %s: %w (hint: %s)", s.path, parseErr, remedy)
+		return fmt.Errorf("webshop: read %s: %w\n  hint: %s", s.path, parseErr, remedy)
 	}
 	o.info.Files = append(o.info.Files, info)
 	return nil
@@ -101,7 +101,7 @@ func (o *opener) readItems(l *loader) error {
 		return err
 	}
 	if len(l.c.heads) == 0 {
-		return fmt.Errorf("webshop: %s has no products (hint: %s)", o.config.Items, remedy)
+		return fmt.Errorf("webshop: %s has no products\n  hint: %s", o.config.Items, remedy)
 	}
 	if !l.resident {
 		if l.c.file, err = os.Open(o.config.Items); err != nil {
@@ -126,8 +126,8 @@ func (o *opener) assemble(l *loader, table *wordClasses, random *pyRandom) (*Fam
 		return nil, fmt.Errorf("webshop: goals of %s: %w", c.Attributes, err)
 	}
 	if len(goals.goals) == 0 {
-		return nil, fmt.Errorf("webshop: there is no %s goal for these products (hint: check that %s and the items belong "+
-			"together, or choose the other kind of goals)", c.Goals, c.Attributes)
+		return nil, fmt.Errorf("webshop: there is no %s goal for these products\n  hint: check that %s and the items belong "+
+			"together, or choose the other kind of goals", c.Goals, c.Attributes)
 	}
 	shuffled := newPyRandom(c.shuffleSeed())
 	shuffled.shuffle(len(goals.goals), func(i, j int) {

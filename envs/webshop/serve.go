@@ -39,7 +39,7 @@ func NewHandler(f *Family) http.Handler {
 // maxBody is the largest size of a request body in bytes.
 const maxBody = 1 << 20
 
-var errNoEnv = errors.New("there is no such env_idx (hint: POST /create returns one)")
+var errNoEnv = errors.New("there is no such env_idx: POST /create returns one")
 
 func (s *server) create(w http.ResponseWriter, _ *http.Request) {
 	id, err := s.add()

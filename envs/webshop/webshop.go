@@ -148,8 +148,8 @@ func (f *Family) Open(ctx context.Context, t envs.Task) (envs.Episode, error) {
 		}
 	}
 	if i < 0 || i >= len(f.goals.goals) || f.taskID(i) != t.ID {
-		return nil, fmt.Errorf("webshop: unknown task %q, want %s to %s "+
-			"(hint: an id has the kind of the goals and the seed)",
+		return nil, fmt.Errorf("webshop: unknown task %q, want %s to %s"+
+			"\n  hint: an id has the kind of the goals and the seed",
 			t.ID, f.taskID(0), f.taskID(len(f.goals.goals)-1))
 	}
 	s, err := f.session(i, strconv.Itoa(i), t.Seed)

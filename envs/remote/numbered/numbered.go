@@ -43,7 +43,7 @@ func (s *Set) UnmarshalText(text []byte) error {
 		last, err2 := strconv.ParseUint(strings.TrimSpace(to), 10, 63)
 		switch {
 		case err1 != nil || err2 != nil || last < first:
-			return fmt.Errorf("%q is not a range of numbers (hint: for example \"0-499, 700\")", part)
+			return fmt.Errorf("%q is not a range of numbers\n  hint: for example \"0-499, 700\"", part)
 		case last-first >= maxTasks || len(all) >= maxTasks:
 			return fmt.Errorf("%q: more than %d tasks", text, maxTasks)
 		}
@@ -77,7 +77,7 @@ func New(prefix string, s Splits, like envs.Task) (*Tasks, error) {
 		envs.Train: slices.Clone(s.Train), envs.Eval: slices.Clone(s.Eval), envs.Test: slices.Clone(s.Test),
 	}
 	if len(s.Train) == 0 {
-		return nil, errors.New(`there is no training task (hint: train = "0-99")`)
+		return nil, errors.New("there is no training task\n  hint: train = \"0-99\"")
 	}
 	for split, set := range t.splits {
 		seen := make(map[uint64]bool, len(set))
@@ -122,7 +122,7 @@ func (t *Tasks) Number(task envs.Task) (uint64, error) {
 	digits, ok := strings.CutPrefix(task.ID, t.prefix+"-")
 	n, err := strconv.ParseUint(digits, 10, 64)
 	if !ok || err != nil || !t.known[n] {
-		return 0, fmt.Errorf("unknown task %q (hint: tasks are %s-N with N of train, eval or test)", task.ID, t.prefix)
+		return 0, fmt.Errorf("unknown task %q\n  hint: tasks are %s-N with N of train, eval or test", task.ID, t.prefix)
 	}
 	return n, nil
 }

@@ -31,18 +31,17 @@ func (s Schema) Template(key string, given map[string]any) (map[string]any, erro
 		return s.only(key)
 	}
 	if !holdsAction(given) {
-		return nil, fmt.Errorf(`the %s has no {action} `+
-			`(hint: %s = {"field": "{action}"}, or "{action:json}" for other types)`,
+		return nil, fmt.Errorf("the %s has no {action}\n  hint: "+`%s = {"field": "{action}"}, or "{action:json}" for other types`,
 			key, key)
 	}
 	for name := range given {
 		if _, ok := s.Properties[name]; !ok && name != s.optional && s.Additional != nil && !*s.Additional {
-			return nil, fmt.Errorf("the server has no field %q of the %s (hint: it has %s)", name, key, s.fields())
+			return nil, fmt.Errorf("the server has no field %q of the %s\n  hint: it has %s", name, key, s.fields())
 		}
 	}
 	for _, name := range s.Required {
 		if _, ok := given[name]; !ok {
-			return nil, fmt.Errorf("the %s lacks the field %q (hint: the server has %s)", key, name, s.fields())
+			return nil, fmt.Errorf("the %s lacks the field %q\n  hint: the server has %s", key, name, s.fields())
 		}
 	}
 	return given, nil
@@ -55,8 +54,7 @@ func (s Schema) only(key string) (map[string]any, error) {
 		names = slices.Collect(maps.Keys(s.Properties))
 	}
 	if len(names) != 1 {
-		return nil, fmt.Errorf(`the server's %s has several fields: %s `+
-			`(hint: choose one by %s = {"field": "{action}"})`,
+		return nil, fmt.Errorf("the server's %s has several fields: %s\n  hint: "+`choose one by %s = {"field": "{action}"}`,
 			key, s.fields(), key)
 	}
 	if t := s.Properties[names[0]].Type; t != "string" {

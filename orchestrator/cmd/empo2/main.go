@@ -170,15 +170,9 @@ func conclude(ctx context.Context, err error, stderr io.Writer) int {
 	return exitFailed
 }
 
-// splitHint separates the remedy at the end of an error's text. Packages write
-// it on a line of its own or, as "(hint: …)", at the end of the line.
+// splitHint separates the remedy at the end of an error's text, which is on
+// a line of its own.
 func splitHint(err error) (msg, hint string) {
-	text := err.Error()
-	if msg, hint, ok := strings.Cut(text, "\n  hint: "); ok {
-		return msg, hint
-	}
-	if i := strings.LastIndex(text, " (hint: "); i >= 0 && strings.HasSuffix(text, ")") {
-		return text[:i], strings.TrimSuffix(text[i+len(" (hint: "):], ")")
-	}
-	return text, ""
+	msg, hint, _ = strings.Cut(err.Error(), "\n  hint: ")
+	return msg, hint
 }
