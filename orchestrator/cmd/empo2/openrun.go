@@ -153,8 +153,12 @@ func (r *run) connect(ctx context.Context, server served) error {
 	return nil
 }
 
-// seconds converts a number of seconds from the configuration.
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+// seconds converts a number of seconds from the configuration. Products of several
+// keys are bounded too: a time.Duration that overflows would be in the past.
+func seconds(s float64) time.Duration {
+	const longest = 1e9 // about 30 years
+	return time.Duration(min(s, longest) * float64(time.Second))
+}
 
 // readSummary reads the results of a run from its folder and starts nothing.
 func readSummary(ctx context.Context, dir string) (orchestrator.Summary, error) {
