@@ -95,6 +95,7 @@ func runRules(c Config) []rule {
 		{"run.seed", c.Run.Seed <= math.MaxInt64, "is out of range", "a whole number, 0 or more"},
 		between("run.steps", float64(c.Run.Steps), 0, 1e9),
 		between("run.max_seconds", c.Run.MaxSeconds, 0, 1e9),
+		between("run.stall_minutes", c.Run.StallMinutes, 0, 1e6),
 		between("run.keep_checkpoints", float64(c.Run.KeepCheckpoints), 1, 1e6),
 		{"prompt.template", c.Prompt.Template != "", "is empty", "plain, recipe, or the path of a template file"},
 	}

@@ -53,7 +53,7 @@ func (cmd *evalCmd) Run(ctx context.Context, out *console) error {
 	if cmd.Temperature != nil {
 		r.loop.Config.Eval.Temperature = *cmd.Temperature
 	}
-	e, err := r.loop.EvaluateNewest(ctx, envs.Split(cmd.Split), cmd.Episodes)
+	e, err := r.loop.EvaluateNewest(r.watched(ctx), envs.Split(cmd.Split), cmd.Episodes)
 	if err = errors.Join(err, r.Close()); err != nil {
 		return err
 	}
