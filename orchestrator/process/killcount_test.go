@@ -39,7 +39,8 @@ func TestControlGroupKills(t *testing.T) {
 			"proc/self/cgroup": group, "sys/fs/cgroup/user/a/memory.events": events,
 		} {
 			path = filepath.Join(root, path)
-			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+			err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644))
+			if err != nil {
 				t.Fatal(err)
 			}
 		}
