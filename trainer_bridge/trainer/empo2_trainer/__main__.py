@@ -23,6 +23,14 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def share(text: str) -> float:
+    """A number above 0 and at most 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError("a number above 0 and at most 1")
+    return value
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and flags."""
     top = argparse.ArgumentParser(prog="empo2_trainer", description=__doc__)
@@ -45,6 +53,12 @@ def parser() -> argparse.ArgumentParser:
         type=whole,
         default=0,
         help="limit of a micro-batch; longer rows train alone; 0: chosen from the free memory",
+    )
+    run.add_argument(
+        "--memory-share",
+        type=share,
+        default=1.0,
+        help="part of the usual memory of a micro-batch; less after the system killed a trainer",
     )
     run.add_argument(
         "--gap-wait", type=float, default=10.0, help="seconds to wait for a missing seq_id"
