@@ -27,6 +27,7 @@ class Optimizer:
     def __init__(self, parameters: dict[str, torch.nn.Parameter]) -> None:
         self.parameters = parameters
         self.pending: dict[str, Tensor] | None = None
+        self.incomplete = ""  # why a part of the pending gradient is missing
         self.reset()
 
     def reset(self) -> None:
@@ -34,6 +35,7 @@ class Optimizer:
         weights = list(self.parameters.values())
         self.adamw = torch.optim.AdamW(weights, foreach=weights[0].is_cuda)
         self.pending = None
+        self.incomplete = ""
         self.clear()
 
     def clear(self) -> None:
@@ -59,6 +61,12 @@ class Optimizer:
     def step(self, adam: AdamParams) -> dict[str, float]:
         """Apply and clear the pending gradient. Returns the metrics of the step."""
         check(adam)
+        if self.incomplete:
+            why, self.incomplete, self.pending = self.incomplete, "", None
+            raise UserError(
+                f"optim_step after a forward_backward that failed ({why}): the gradient was "
+                "incomplete and is cleared, send all of it again"
+            )
         if self.pending is None:
             raise UserError("optim_step without gradients: send forward_backward first")
         squares = torch.stack([g.double().square().sum() for g in self.pending.values()])
@@ -77,6 +85,11 @@ class Optimizer:
         self.adamw.step()
         self.pending = None
         self.clear()
+        if not bool(torch.stack([p.isfinite().all() for p in self.parameters.values()]).all()):
+            raise UserError(
+                f"the weights are not finite after a step of norm {norm:.3g}: load a checkpoint and "
+                "lower the learning rate"
+            )
         return {
             "grad_norm:mean": norm,
             "grad_scale:mean": scale,
