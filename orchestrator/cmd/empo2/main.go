@@ -2,7 +2,7 @@
 // learning (EMPO², arXiv 2602.23008) on the machine it runs on.
 //
 // Each command has a file: init.go, run.go, eval.go, compare.go, doctor.go,
-// memory.go, prompt.go, env.go, config.go, version.go. This is the only package that imports implementations:
+// check.go, backup.go, memory.go, prompt.go, env.go, config.go, version.go. This is the only package that imports implementations:
 //   - backends.go opens inference servers, by their name in config.toml;
 //   - environments.go opens environments, by their name in config.toml;
 //   - bank.go opens the memory of tips and its embedder;
@@ -64,6 +64,8 @@ type cli struct {
 	Eval    evalCmd    `cmd:"" help:"Evaluate a run's newest version without tips."`
 	Compare compareCmd `cmd:"" help:"Train several arms on the same budget, and draw their curves."`
 	Doctor  doctorCmd  `cmd:"" help:"Check what a run needs, and report what is missing."`
+	Check   checkCmd   `cmd:"" help:"Verify everything in the folder of a run."`
+	Backup  backupCmd  `cmd:"" help:"Copy a run to a file, also while it goes on."`
 	Memory  memoryCmd  `cmd:"" help:"Export a run's tips, or import tips into a run."`
 	Prompt  promptCmd  `cmd:"" help:"Show what the policy sees in a task, or write the prompt templates."`
 	Env     envCmd     `cmd:"" help:"Serve an environment to other programs."`
