@@ -18,8 +18,8 @@ import (
 // and removed the files that it was copying.
 const backupAttempts = 5
 
-// Backup writes a run to a tar file: the database, and the adapter and the
-// checkpoint of its last version. The run may go on meanwhile; the backup has the
+// Backup writes a run to a tar file: the database, the adapter and the checkpoint
+// of its last version, and the folder base of a warm-started model. The run may go on meanwhile; the backup has the
 // state of one moment. Backup verifies the copy before the file appears. It
 // returns the report of that check.
 func Backup(ctx context.Context, dir, file string) (*Report, error) {
@@ -37,6 +37,12 @@ func Backup(ctx context.Context, dir, file string) (*Report, error) {
 	defer os.RemoveAll(scratch)
 	if err := snapshot(ctx, dir, scratch); err != nil {
 		return fail(err)
+	}
+	base := filepath.Join(dir, "base") // never changes
+	if _, err := os.Stat(base); err == nil {
+		if err := os.CopyFS(filepath.Join(scratch, "base"), os.DirFS(base)); err != nil {
+			return fail(err)
+		}
 	}
 	r, err := Verify(ctx, scratch)
 	if err != nil {
