@@ -8,6 +8,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
@@ -67,6 +68,7 @@ func (s publishStage) restored(ctx context.Context, version int) (sampler.Policy
 // version has an exported version served and verified.
 func (s publishStage) version(ctx context.Context, version int, export trainerbridge.Exported) (
 	sampler.Policy, error) {
+	defer watchdog.Begin(ctx, "server", fmt.Sprintf("publish version %d", version), 0)()
 	adapter := sampler.Adapter{Version: version, Dir: export.Dir, GGUF: export.GGUF, Score: s.score(version),
 		Verify: export.Verify}
 	policy, err := s.backend.Publish(ctx, adapter)

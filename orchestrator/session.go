@@ -73,6 +73,7 @@ func (l *Loop) open(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	kept.step = last.Step
+	l.doing(ctx, last.Step+1, "restore trainer and server")
 	if now.environment, err = l.recordEnvironment(ctx, last.Step); err != nil {
 		return nil, err
 	}

@@ -163,7 +163,7 @@ func open(ctx context.Context, cfg Config, start func(context.Context, launch) (
 	if b.cfg.ContextPerSlot == 0 {
 		b.cfg.ContextPerSlot = b.model.Context
 	}
-	b.alive, b.cancel = context.WithCancelCause(context.Background())
+	b.alive, b.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if b.base, err = b.startVersion(ctx, b.policy(0), "", sampler.Adapter{}); err != nil {
 		return nil, errors.Join(fmt.Errorf("serve %s: %w", cfg.BaseGGUF, err), b.Close())
 	}

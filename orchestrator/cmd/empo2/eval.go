@@ -62,7 +62,7 @@ func (cmd *evalCmd) evaluate(ctx context.Context, c config.Config, out *console)
 	if cmd.Temperature != nil {
 		r.loop.Config.Eval.Temperature = *cmd.Temperature
 	}
-	e, err := r.loop.EvaluateNewest(ctx, envs.Split(cmd.Split), cmd.Episodes)
+	e, err := r.loop.EvaluateNewest(r.watched(ctx), envs.Split(cmd.Split), cmd.Episodes)
 	if err = errors.Join(err, r.Close()); err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) err
 	}
 	out.note("%s in %s: %s, started in %.1fs\n%s",
 		c.Algorithm.Name, r.ledger.Dir, describeEnv(c), time.Since(started).Seconds(), legend)
-	r.loop.OnStep = func(m orchestrator.StepMetrics) {
+	show := func(m orchestrator.StepMetrics) {
 		out.print("%s", stepLine(m))
 		if cmd.Verbose && m.Trainer.RowTokens > 0 {
 			out.print("%s", usageLine(m.Trainer))
@@ -72,10 +72,11 @@ func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) err
 	}
 	r.loop.OnEvaluation = func(e orchestrator.Evaluation) { out.print("%s", evaluationLine(e)) }
 	if cmd.JSON {
-		r.loop.OnStep = func(m orchestrator.StepMetrics) { out.json("step", m) }
+		show = func(m orchestrator.StepMetrics) { out.json("step", m) }
 		r.loop.OnEvaluation = func(e orchestrator.Evaluation) { out.json("evaluation", e) }
 	}
-	summary, err := r.loop.Run(ctx)
+	r.onStep(show)
+	summary, err := r.train(ctx)
 	if err = errors.Join(err, r.Close()); err != nil {
 		return err
 	}
