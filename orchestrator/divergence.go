@@ -52,7 +52,8 @@ func (g divergenceGuard) run(ctx context.Context, u *Update, before state) ([]st
 	}
 	return nil, fmt.Errorf("%w, for %d steps in a row: %s; the last good version is %d\n"+
 		"  hint: the step is not committed; continue with a lower optimizer.learning_rate or "+
-		"optimizer.grad_clip_norm, a higher loss.kl, or other values of [divergence]",
+		"optimizer.grad_clip_norm, a higher loss.kl, or other values of [divergence]; "+
+		"empo2 run --from-step N returns to an older version",
 		ErrDiverges, streak, text, before.lastGood())
 }
 

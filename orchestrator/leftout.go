@@ -151,9 +151,9 @@ func (s trainStage) search(ctx context.Context, committed int, pass *failedPass,
 	}
 	if err == nil || !refusesRows(err) {
 		// A gradient that is left over must not join the next one.
-		return nil, errors.Join(err, s.trainer.Restore(ctx, committed))
+		return nil, errors.Join(err, restoreTrainer(ctx, s.ledger, s.trainer, committed))
 	}
-	if err := s.trainer.Restore(ctx, committed); err != nil {
+	if err := restoreTrainer(ctx, s.ledger, s.trainer, committed); err != nil {
 		return nil, err
 	}
 	if len(rows) == 1 {
@@ -183,7 +183,7 @@ func (s trainStage) leaveOut(ctx context.Context, batch Batch, before state, pas
 			"  hint: the step is not committed; continue with other values of [optimizer], [loss], "+
 			"trainer.micro_batch_tokens or trainer.max_incomplete_steps", limit, withoutHint{pass.err})
 	}
-	if err := s.trainer.Restore(ctx, version); err != nil {
+	if err := restoreTrainer(ctx, s.ledger, s.trainer, version); err != nil {
 		return err
 	}
 	keys, err := s.culprits(ctx, version, pass)
@@ -204,7 +204,7 @@ func (s trainStage) leaveOut(ctx context.Context, batch Batch, before state, pas
 	if err := s.ledger.Event(ctx, batch.Step, eventLeftOut, text); err != nil {
 		return err
 	}
-	if err := s.trainer.Restore(ctx, version); err != nil {
+	if err := restoreTrainer(ctx, s.ledger, s.trainer, version); err != nil {
 		return err
 	}
 	return s.ledger.DiscardAfter(version)

@@ -22,6 +22,7 @@ type Published struct {
 
 // publishStage has versions served and verified.
 type publishStage struct {
+	ledger  *ledger.Ledger
 	backend sampler.Backend
 	canary  func() float64 // nil: no canary
 	trainer Trainer
@@ -32,7 +33,8 @@ type publishStage struct {
 }
 
 func (l *Loop) publishStage() publishStage {
-	return publishStage{backend: l.Backend, canary: l.Canary, trainer: l.Trainer, log: l.Log, recovery: l.recoverer()}
+	return publishStage{ledger: l.Ledger, backend: l.Backend, canary: l.Canary, trainer: l.Trainer, log: l.Log,
+		recovery: l.recoverer()}
 }
 
 // run publishes an update and retires the version before it. Without an update
@@ -46,7 +48,7 @@ func (s publishStage) run(ctx context.Context, u *Update, before sampler.Policy)
 	if err != nil {
 		return Published{}, err
 	}
-	v := &ledger.Version{Version: u.Version, Step: int64(u.Version), Dir: u.Export.Dir, SHA256: u.Export.SHA256}
+	v := &ledger.Version{Version: u.Version, Step: int64(u.Version), Dir: u.Export.Dir, Files: u.Export.Files}
 	if s.canary != nil {
 		v.Canary = s.canary()
 	}
@@ -65,6 +67,9 @@ func (s publishStage) restored(ctx context.Context, version int) (sampler.Policy
 	if err != nil {
 		return sampler.Policy{}, fmt.Errorf("export version %d: %w", version, err)
 	}
+	if err := s.ledger.VerifyAdapter(ctx, version, export.Files); err != nil {
+		return sampler.Policy{}, err
+	}
 	return s.version(ctx, version, export)
 }
 
@@ -72,7 +77,8 @@ func (s publishStage) restored(ctx context.Context, version int) (sampler.Policy
 func (s publishStage) version(ctx context.Context, version int, export trainerbridge.Exported) (
 	sampler.Policy, error) {
 	defer watchdog.Begin(ctx, "server", fmt.Sprintf("publish version %d", version), 0)()
-	adapter := sampler.Adapter{Version: version, Dir: export.Dir, GGUF: export.GGUF, Score: s.score(version)}
+	adapter := sampler.Adapter{Version: version, Dir: export.Dir, GGUF: export.GGUF, Score: s.score(version),
+		Verify: export.Verify}
 	policy, err := s.backend.Publish(ctx, adapter)
 	if err != nil {
 		return policy, fmt.Errorf("publish version %d: %w", version, err)

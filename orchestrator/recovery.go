@@ -64,7 +64,7 @@ func (r *recovery) do(ctx context.Context, what string, version int, f func() er
 			return restarts, err
 		}
 		// Restore waits for what the trainer may still be writing.
-		if err = r.trainer.Restore(ctx, version); err == nil {
+		if err = restoreTrainer(ctx, r.ledger, r.trainer, version); err == nil {
 			err = f()
 		}
 	}
@@ -84,6 +84,6 @@ func (r *recovery) report(ctx context.Context, what string, version int, err err
 
 // restore brings the trainer to a version.
 func (r *recovery) restore(ctx context.Context, what string, version int) error {
-	_, err := r.do(ctx, what, version, func() error { return r.trainer.Restore(ctx, version) })
+	_, err := r.do(ctx, what, version, func() error { return restoreTrainer(ctx, r.ledger, r.trainer, version) })
 	return err
 }

@@ -2,7 +2,8 @@
 // learning (EMPO², arXiv 2602.23008) on the machine it runs on.
 //
 // Each command has a file: init.go, run.go, eval.go, demos.go, warmstart.go,
-// compare.go, doctor.go, memory.go, prompt.go, env.go, config.go, version.go. This is the only package that imports implementations:
+// compare.go, doctor.go, check.go, backup.go, memory.go, prompt.go, env.go,
+// config.go, version.go. This is the only package that imports implementations:
 //   - backends.go opens inference servers, by their name in config.toml;
 //   - environments.go opens environments, by their name in config.toml;
 //   - bank.go opens the memory of tips and its embedder;
@@ -68,6 +69,8 @@ type cli struct {
 	Status  statusCmd    `cmd:"" help:"Show what a run does now and what it waits for."`
 	Compare compareCmd   `cmd:"" help:"Train several arms on the same budget, and draw their curves."`
 	Doctor  doctorCmd    `cmd:"" help:"Check what a run needs, and report what is missing."`
+	Check   checkCmd     `cmd:"" help:"Verify everything in the folder of a run."`
+	Backup  backupCmd    `cmd:"" help:"Copy a run to a file, also while it goes on."`
 	Memory  memoryCmd    `cmd:"" help:"Export a run's tips, or import tips into a run."`
 	Prompt  promptCmd    `cmd:"" help:"Show what the policy sees in a task, or write the prompt templates."`
 	Env     envCmd       `cmd:"" help:"Serve an environment to other programs."`

@@ -4,21 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator"
+	"github.com/empo2/empo2/orchestrator/config"
 )
 
 type runCmd struct {
 	common
-	JSON bool `help:"Print JSON lines instead of text."`
+	JSON     bool   `help:"Print JSON lines instead of text."`
+	FromStep *int64 `placeholder:"N" help:"Go back to step N first. Later steps are set aside, not deleted."`
 }
 
 // Help is shown by empo2 run --help.
 func (runCmd) Help() string {
 	return `Uses ./config.toml, or the files given with -c. Each step prints one line. After
 Ctrl-C or a crash the same command continues, and finished episodes are kept.
+--from-step N returns to any step whose checkpoint is kept (run.keep_checkpoints), and
+moves later steps to the folder aside/ of the run. empo2 check lists what is damaged.
 
 Examples:
   empo2 run                                as ./config.toml says
@@ -33,10 +38,21 @@ func (cmd *runCmd) Run(ctx context.Context, out *console) error {
 	if err != nil {
 		return err
 	}
+	dir := filepath.Join(c.Run.Dir, c.Run.Name)
+	return explainDamage(ctx, cmd.train(ctx, c, out), dir, cmd.command())
+}
+
+// train trains the run that c describes.
+func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) error {
 	log := out.logger(cmd.Verbose)
 	t, err := setUp(ctx, c, out, log)
 	if err != nil {
 		return err
+	}
+	if cmd.FromStep != nil {
+		if err := returnToStep(ctx, c, *cmd.FromStep, out); err != nil {
+			return err
+		}
 	}
 	started := time.Now()
 	r, err := openRun(ctx, c, t, log)
