@@ -7,6 +7,7 @@ from torch import Tensor
 
 from empo2_trainer.protocol import AdamParams, UserError
 
+MAX_VALUE = 1e30  # float32 holds it
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -14,8 +15,8 @@ def check(adam: AdamParams) -> None:
     """Refuse hyper-parameters outside of their ranges."""
     for name in AdamParams.__struct_fields__:
         value = getattr(adam, name)
-        if not math.isfinite(value) or value < 0:
-            raise UserError(f"adam_params {name} = {value}: must be finite and not negative")
+        if not 0 <= value <= MAX_VALUE:
+            raise UserError(f"adam_params {name} = {value}: must be from 0 to {MAX_VALUE:g}")
     for name in ("beta1", "beta2"):
         if getattr(adam, name) >= 1:
             raise UserError(f"adam_params {name} = {getattr(adam, name)}: must be below 1")
