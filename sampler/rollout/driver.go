@@ -57,7 +57,10 @@ func (d *Driver) Run(ctx context.Context, s EpisodeSpec) Trajectory {
 	start := time.Now()
 	t := newTrajectory(s)
 	t.Attempts = 1
+	ended := make(chan struct{})
+	defer close(ended)
 	e := &episode{
+		ended:  ended,
 		Driver: d, spec: s, t: &t, tipsShown: newTipsShown(s.Keep),
 		conversation: NewConversation(d.ChatTemplate, s.Keep, d.Thinking), opening: d.PromptTemplate.Opening(s.Task),
 	}
