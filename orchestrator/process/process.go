@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/empo2/empo2/orchestrator/watchdog"
 )
 
 // A Process is a running child. It is safe for concurrent use.
@@ -24,6 +26,7 @@ type Process struct {
 	decided bool          // Ready has decided; only the reader of stdout uses it
 	done    chan struct{} // closed when the process and its group have ended
 	stopped atomic.Bool   // by Stop, Kill or a context
+	kills   int           // of Command.Kills before the start; -1: unknown
 }
 
 // Start runs a command and returns when it is ready. The context bounds the
@@ -34,6 +37,7 @@ func Start(ctx context.Context, c Command) (*Process, error) {
 		return nil, fmt.Errorf("start %s: %w", p.c.Name, err)
 	}
 	started := time.Now()
+	defer watchdog.Begin(ctx, "start", p.c.Name, p.c.StartTimeout)()
 	p.c.Log.Info().Int("pid", p.PID()).Msg("starting " + p.c.Name)
 	p.c.Log.Debug().Int("pid", p.PID()).Str("command", p.c.line()).Msg(p.c.Name)
 	if err := p.awaitReady(ctx); err != nil {
@@ -189,6 +193,7 @@ func begin(c Command) (*Process, error) {
 	if err != nil {
 		return p, err
 	}
+	p.kills = p.countKills()
 	p.cmd = exec.Command(c.Args[0], c.Args[1:]...)
 	p.cmd.Dir, p.cmd.Env = c.Dir, append(Environ(c.Without...), c.Env...)
 	p.cmd.WaitDelay = pipeWait
