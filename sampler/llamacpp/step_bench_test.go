@@ -94,7 +94,8 @@ func (s *step) run(seed uint64) float64 {
 
 // episode plays one to three turns and has a tip written about them.
 func (s *step) episode(task int, seed uint64) (sent int, err error) {
-	levers := []string{"pearl, salt, horn", "onyx, jade, cork", "amber, iron, silk", "bone, coral, ash"}[task]
+	levers := []string{"pearl, salt, horn, onyx, jade, cork", "onyx, opal, lead, jade, cork, ash",
+		"moss, opal, onyx, ash, pearl, flint", "amber, iron, silk, bone, coral, salt"}[task]
 	opening := "You walk a corridor of locked doors. One lever opens each door. A wrong lever ends the walk.\n"
 	end := make(chan struct{})
 	session := strconv.FormatUint(seed, 16)
@@ -112,7 +113,8 @@ func (s *step) episode(task int, seed uint64) (sent int, err error) {
 		prompt = append(prompt, c.IDs...)
 	}
 	close(end)
-	prompt = append(prompt, tokens(s.b, s.reflect, "\nAn alarm rings. The walk is over. Write one tip for the next walk.\n")...)
+	request := "\nAn alarm rings. The walk is over. Write one tip for the next walk.\n"
+	prompt = append(prompt, tokens(s.b, s.reflect, request)...)
 	_, err = s.reflect.Sample(s.b.Context(), s.reviewer, sampler.Request{Prompt: prompt, MaxTokens: stepTip,
 		Temperature: 1, Seed: seed, Session: session})
 	return sent + len(prompt), err
@@ -141,10 +143,9 @@ func (s *step) fullBatches(b *Backend, p sampler.Policy, read, generated int) er
 		group.Go(func() error {
 			for left := read / stepEpisodes; left > 0; left -= longest {
 				n := min(left, longest)
-				// Unlike first tokens: nothing is found in the cache.
 				prompt := slices.Repeat(text, n/len(text)+1)[:n]
-				prompt[0] = int32(1000 + left%1000*stepEpisodes + slot)
-				prompt[0] %= int32(b.caps.VocabSize)
+				// Unlike first tokens: nothing is found in the cache.
+				prompt[0] = int32((1000 + left%1000*stepEpisodes + slot) % b.caps.VocabSize)
 				r := sampler.Request{Prompt: prompt, MaxTokens: 1, Temperature: 1, Seed: uint64(left)}
 				if left <= longest {
 					r.MaxTokens = max(1, generated/stepEpisodes)
