@@ -88,8 +88,8 @@ class Optimizer:
         self.clear()
         if not bool(torch.stack([p.isfinite().all() for p in self.parameters.values()]).all()):
             raise UserError(
-                f"the weights are not finite after a step of norm {norm:.3g}: load a checkpoint and "
-                "lower the learning rate"
+                f"the weights are not finite after a step of norm {norm:.3g}: load a checkpoint "
+                "and lower the learning rate"
             )
         return {
             "grad_norm:mean": norm,

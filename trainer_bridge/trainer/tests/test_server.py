@@ -222,7 +222,8 @@ def test_a_step_without_a_part_of_its_gradient_is_refused(client: Client, bad: s
     ]
     asked.append(client.ask("optim_step", 4))
     first, refused, last, step = [client.result(r) for r in asked]
-    assert "metrics" in first and "metrics" in last
+    assert "metrics" in first
+    assert "metrics" in last
     assert refused["category"] == "user"
     assert "optim_step after a forward_backward that failed" in step["error"]
     # The refusal cleared the gradient: the next step is that of its own gradient.
