@@ -97,7 +97,7 @@ func (f *fakeTrainer) Restore(_ context.Context, version int) error {
 }
 
 func (f *fakeTrainer) Export(_ context.Context, version int) (trainerbridge.Exported, error) {
-	return trainerbridge.Exported{Dir: fmt.Sprint(version), SHA256: fmt.Sprint(f.weight)}, nil
+	return trainerbridge.Exported{Dir: fmt.Sprint(version), Files: map[string]string{"adapter": fmt.Sprint(f.weight)}}, nil
 }
 
 // numbered returns n examples that differ in their trained token.
@@ -148,7 +148,7 @@ func TestAResumedTrainingEqualsAnUninterruptedOne(t *testing.T) {
 		if f.restored[0] != crash-1 || f.calls != 13-crash {
 			t.Errorf("crash at %d: continued from %v with %d updates", crash, f.restored, f.calls)
 		}
-		if again.Adapter != whole.Adapter || !sameHistory(again.History, whole.History) {
+		if again.Adapter.Files["adapter"] != whole.Adapter.Files["adapter"] || !sameHistory(again.History, whole.History) {
 			t.Errorf("crash at %d: adapter %+v, want %+v", crash, again.Adapter, whole.Adapter)
 		}
 		if left, _ := filepath.Glob(filepath.Join(dir, "checkpoints", "*")); len(left) != keptCheckpoints {
@@ -172,7 +172,7 @@ func TestAFailedTrainerIsRestored(t *testing.T) {
 	}
 	f := &fakeTrainer{failAt: 5, failure: trainerbridge.ErrUnavailable}
 	again, err := newTraining(t.TempDir(), f).Run(t.Context())
-	if err != nil || again.Adapter != whole.Adapter || !slices.Equal(f.restored, []int{0, 4}) {
+	if err != nil || again.Adapter.Files["adapter"] != whole.Adapter.Files["adapter"] || !slices.Equal(f.restored, []int{0, 4}) {
 		t.Errorf("restored %v, adapter %+v, want %+v, %v", f.restored, again.Adapter, whole.Adapter, err)
 	}
 	refused := &trainerbridge.RequestError{Category: trainerbridge.CategoryUser}
