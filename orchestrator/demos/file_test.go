@@ -30,7 +30,8 @@ func TestParse(t *testing.T) {
 	f(`{"prompt":[{"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"user","content":"a"}],`+
 		`"completion":[{"role":"assistant","content":"b"}]}`, user, untrained, user, answer)
 	f(`{"messages":[{"role":"user","content":"a","weight":0},{"role":"assistant","content":"b","weight":0},`+
-		`{"role":"user","content":"a"},{"role":"assistant","content":"b"}],"tools":null}`, user, untrained, user, answer)
+		`{"role":"user","content":"a"},{"role":"assistant","content":"b"}],"tools":null}`,
+		user, untrained, user, answer)
 }
 
 func TestParseRefuses(t *testing.T) {
@@ -51,17 +52,22 @@ func TestParseRefuses(t *testing.T) {
 	f(`{"messages":[]}`, "it has no message")
 	f(`{"messages":[{"role":"tool","content":"a"}]}`, `message 1 has the role "tool"`)
 	f(`{"messages":[{"role":"assistant","content":"a"}]}`, "message 1 has the role assistant, want user")
-	f(`{"messages":[{"role":"user","content":"a"},{"role":"user","content":"a"}]}`, "message 2 has the role user, want assistant")
+	f(`{"messages":[{"role":"user","content":"a"},{"role":"user","content":"a"}]}`,
+		"message 2 has the role user, want assistant")
 	f(`{"messages":[{"role":"user","content":"a"},{"role":"system","content":"a"}]}`, "message 2 has the role system")
 	f(`{"messages":[{"role":"user","content":"a"}]}`, "the last message has the role user, want assistant")
-	f(`{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":" "}]}`, "message 2 of the assistant has no text")
-	f(`{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":null}]}`, "message 2 of messages: content is no text")
+	f(`{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":" "}]}`,
+		"message 2 of the assistant has no text")
+	f(`{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":null}]}`,
+		"message 2 of messages: content is no text")
 	f(`{"messages":[{"role":"user","content":[{"type":"image_url"}]},{"role":"assistant","content":"b"}]}`,
 		`message 1 of messages: content has a part of type "image_url"`)
 	f(`{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b","weight":2}]}`, "weight is 2")
-	f(`{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b","weight":0}]}`, "every message of the assistant has weight 0")
+	f(`{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b","weight":0}]}`,
+		"every message of the assistant has weight 0")
 	f(`{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b","tool_calls":[]}]}`, "tool calls")
-	f(`{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],"tools":[]}`, "tools are not supported")
+	f(`{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],"tools":[]}`,
+		"tools are not supported")
 	f("{\"messages\":\"\xff\"}", "not UTF-8")
 	if _, err := Parse(strings.NewReader("\n \n")); err == nil || !strings.Contains(err.Error(), "no demonstration") {
 		t.Errorf("an empty file: %v", err)

@@ -20,7 +20,10 @@ var lesson = envs.Lesson{
 	Task: envs.Task{ID: "t", Instruction: "Play.", Reflection: "Write a tip."},
 	Turns: []envs.LessonTurn{
 		{Observation: envs.Observation{State: "Door 1."}, Tips: []string{"Pull a."}, Action: "a"},
-		{Observation: envs.Observation{Feedback: "Open.", State: "Door 2."}, Tips: []string{"Pull b.", "Wait."}, Action: "b"},
+		{
+			Observation: envs.Observation{Feedback: "Open.", State: "Door 2."},
+			Tips:        []string{"Pull b.", "Wait."}, Action: "b",
+		},
 	},
 	Final: envs.Observation{Feedback: "Out."}, Score: 100, Success: true, Tip: "A, then b.",
 }
@@ -80,7 +83,9 @@ func (s solved) Open(context.Context, envs.Task) (envs.Episode, error) {
 }
 
 func (s solved) Solve(_ context.Context, t envs.Task) ([]string, error) {
-	return map[string][]string{"good": {"go", "go", "go"}, "bad": {"go", "fail"}, "long": {"go", "go", "go", "go", "go"}}[t.ID], nil
+	return map[string][]string{
+		"good": {"go", "go", "go"}, "bad": {"go", "fail"}, "long": {"go", "go", "go", "go", "go"},
+	}[t.ID], nil
 }
 
 type counting struct{ left int }

@@ -20,7 +20,7 @@ type demosCmd struct {
 	Out         string   `required:"" placeholder:"FILE" help:"File to write, JSON lines."`
 	Count       int      `default:"1000" placeholder:"N" help:"Demonstrations, at most."`
 	Seed        uint64   `default:"0" placeholder:"N" help:"Seed of the teacher's episodes."`
-	MaxTurns    int      `default:"-1" placeholder:"N" help:"Longest solution. 0: no limit. Default: rollout.max_turns."`
+	MaxTurns    int      `default:"-1" placeholder:"N" help:"Longest solution; 0: any. Default: rollout.max_turns."`
 	FromRun     string   `name:"run" placeholder:"NAME" help:"Make them from the successful episodes of this run."`
 	MinReturn   *float64 `placeholder:"X" help:"With --run: episodes with at least this return, successful or not."`
 	WithoutTips bool     `help:"With --run: leave out the tips that the prompts had."`

@@ -130,9 +130,9 @@ func killWarmStart(t *testing.T, args []string, step int) {
 // llama-server does: an episode of a run, as a demonstration, is its training row.
 func TestRealDemonstrationsHaveTheTokensOfTheRun(t *testing.T) {
 	realScratch(t)
-	var c config.Config
 	ctx := t.Context()
-	c, err := config.Source{Profile: "demo", Sets: []string{"run.steps=1", "eval.every=0", "eval.final_episodes=4"}}.Load()
+	sets := []string{"run.steps=1", "eval.every=0", "eval.final_episodes=4"}
+	c, err := config.Source{Profile: "demo", Sets: sets}.Load()
 	if err != nil {
 		t.Fatal(err)
 	}

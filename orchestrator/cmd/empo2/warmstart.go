@@ -190,8 +190,8 @@ func (w *warmStart) examples(ctx context.Context, data []demos.Demonstration, tr
 		if t.context > 0 && e.Longest > t.context {
 			if !w.cmd.SkipLong {
 				return nil, fmt.Errorf("%w: --data %s: line %d has %d tokens, but the model's context has %d\n"+
-					"  hint: shorten it, or leave out such lines with --skip-long", errUsage, w.cmd.Data, d.Line, e.Longest,
-					t.context)
+					"  hint: shorten it, or leave out such lines with --skip-long",
+					errUsage, w.cmd.Data, d.Line, e.Longest, t.context)
 			}
 			skipped++
 			continue
@@ -200,7 +200,7 @@ func (w *warmStart) examples(ctx context.Context, data []demos.Demonstration, tr
 		tokens, trained = tokens+e.Tokens, trained+e.Trained
 	}
 	if skipped > 0 {
-		out.note("%d conversations are longer than the model's context of %d tokens and are left out", skipped, t.context)
+		out.note("%d conversations exceed the model's context of %d tokens and are left out", skipped, t.context)
 	}
 	if len(examples) == 0 {
 		return nil, fmt.Errorf("%w: --data %s: no conversation is left\n  hint: shorten them", errUsage, w.cmd.Data)
@@ -211,15 +211,17 @@ func (w *warmStart) examples(ctx context.Context, data []demos.Demonstration, tr
 }
 
 // finish writes the merged model and removes the work folder.
-func (w *warmStart) finish(ctx context.Context, result warmstart.Result, t tools, out *console, log zerolog.Logger) error {
+func (w *warmStart) finish(ctx context.Context, result warmstart.Result, t tools, out *console,
+	log zerolog.Logger) error {
 	folder, err := filepath.Abs(w.out)
 	if err != nil {
 		return err
 	}
 	first, last := result.History[0], result.History[len(result.History)-1]
 	about := map[string]any{
-		"settings": w.settings, "trained_on": result.Train, "held_out": result.Held, "adapter_sha256": result.Adapter.Files["adapter_model.safetensors"],
-		"loss": last.Loss, "held_out_loss": last.HeldOut, "held_out_loss_before": first.HeldOut,
+		"settings": w.settings, "trained_on": result.Train, "held_out": result.Held,
+		"adapter_sha256": result.Adapter.Files["adapter_model.safetensors"],
+		"loss":           last.Loss, "held_out_loss": last.HeldOut, "held_out_loss_before": first.HeldOut,
 	}
 	converter := trainerbridge.Converter{Python: t.python, SourceDir: t.sources, Log: log}
 	err = converter.Merge(ctx, trainerbridge.Merge{Model: t.model, Adapter: result.Adapter.Dir, Out: folder,

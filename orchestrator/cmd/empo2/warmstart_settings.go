@@ -54,7 +54,8 @@ func (cmd *warmstartCmd) plan(c config.Config, demonstrations int) (*warmStart, 
 	}
 	w.work = strings.TrimRight(w.out, "/") + ".work"
 	if cmd.Out == "" && fileExists(filepath.Join(filepath.Dir(w.out), "run.db")) {
-		return nil, &config.Error{Place: "run " + filepath.Dir(w.out), Msg: "it has begun; a warm start comes before it",
+		return nil, &config.Error{Place: "run " + filepath.Dir(w.out),
+			Msg:  "it has begun; a warm start comes before it",
 			Hint: "choose another name (--set run.name=…), or another folder (--out DIR)"}
 	}
 	data, err := fileSHA256(cmd.Data)
