@@ -19,7 +19,7 @@ from empo2_trainer.head import Metrics, Positions, score, taken_logprobs
 from empo2_trainer.losses import Loss
 from empo2_trainer.model import Policy
 from empo2_trainer.packing import in_order, shared_tokens
-from empo2_trainer.protocol import UserError
+from empo2_trainer.protocol import OutOfMemory, UserError
 from empo2_trainer.usage import Usage
 
 SMALLEST_LOSS_SCALE = 2.0**-8
@@ -38,7 +38,7 @@ def run(policy: Policy, sequences: list[Sequence], loss: Loss, backward: bool) -
     """Score the sequences under the active adapter; with backward, p.grad holds the gradient of
     the summed loss afterwards. On an error p.grad is undefined and the caller's to clear.
 
-    A backward computes only the log-probs that its loss needs; the others are 0.
+    A backward of a loss with a mask computes only the log-probs that it needs; the others are 0.
     """
     result = Pass([[] for _ in sequences])
     gradient = Gradient(policy.trained if backward else [])
@@ -67,6 +67,7 @@ def run(policy: Policy, sequences: list[Sequence], loss: Loss, backward: bool) -
             result.logprobs[row] = values.tolist()
         rows.drop(len(batch.rows))
     gradient.finish()
+    result.usage.limit = budget.tokens
     result.usage.finish(policy, time.perf_counter() - started, backward)
     finite = torch.isfinite(torch.tensor([result.metrics.loss, result.metrics.ratio_max]))
     if not bool(finite.all()):
@@ -171,14 +172,15 @@ def _shrink(policy: Policy, budget: Budget, batch: MicroBatch, smallest: bool) -
     if len(batch.rows) > 1 or not smallest:
         budget.halve(rows, longest)
         return
-    free = memory.free(policy.device)
-    needed = memory.gigabytes(budget.dropped.of(1, longest))
-    raise UserError(
-        f"out of memory: a row of {longest} tokens needs about {needed}, "
-        f"{memory.gigabytes(free)} are free on {policy.device}, enough for about "
-        f"{budget.dropped.longest(free)} tokens; the micro-batch limit is down to {budget.tokens} "
-        "tokens. Shorten the episodes, use a smaller base or bfloat16, or free memory"
+    free, needed = memory.free(policy.device), int(budget.dropped.of(1, longest))
+    possible = min(budget.dropped.longest(free), longest - 1)
+    message = (
+        f"out of memory: a row of {longest} tokens needs about {memory.gigabytes(needed)}, "
+        f"{memory.gigabytes(free)} are free on {policy.device}, enough for about {possible} "
+        f"tokens; the micro-batch limit is down to {budget.tokens} tokens. "
+        "Shorten the episodes, use a smaller base or bfloat16, or free memory"
     )
+    raise OutOfMemory(message, batch.rows[0], longest, possible, (needed, free))
 
 
 def _scale_down(policy: Policy) -> None:
@@ -204,7 +206,10 @@ def _micro_batch(
     logp = torch.zeros(len(batch.positions), dtype=torch.float64, device=flat.device)
     d_flat = torch.zeros_like(flat) if backward else None
     with torch.no_grad():
-        for n in [] if backward else _chunks(most, ~batch.needs_gradient):
+        others = ~batch.needs_gradient
+        if backward and loss.has_mask:
+            others[:] = False
+        for n in _chunks(most, others):
             logits = policy.head(flat[batch.positions[n]])
             logp[n] = taken_logprobs(logits, batch.targets[n])
         for n in _chunks(most, batch.needs_gradient):
