@@ -21,6 +21,7 @@ from empo2_trainer.model_dir import LoadError, check_directory
 from empo2_trainer.packing import Packing
 from empo2_trainer.protocol import LoraSpec
 from empo2_trainer.targets import Targets, check_support, peft_targets, select
+from empo2_trainer.threads import Threads
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FIRST_LOSS_SCALE = 2.0**16  # of a float16 base
@@ -64,6 +65,7 @@ class Policy:
         self.plain_head = self._has_plain_head(text_config)
         self.checkpointing = Checkpointing(hf)
         self.packing = Packing(text_config)
+        self.threads: Threads | None = None  # None: the operator chose them
         self._budgets: dict[bool, Budget] = {}
         self._active = ""
         self._lora_layers: list[Any] = []

@@ -46,6 +46,8 @@ def run(policy: Policy, sequences: list[Sequence], loss: Loss, backward: bool) -
     memory.reset_peak(policy.device)
     started = time.perf_counter()
     rows = _Rows(policy, sequences, budget.packs)
+    if policy.threads is not None:
+        policy.threads.choose(policy.matrix_weights * sum(rows.lengths))
     while rows.remaining:
         batch = rows.next(budget, backward)
         checkpoint = backward and budget.checkpoints(*batch.ids.shape)

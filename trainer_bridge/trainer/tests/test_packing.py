@@ -88,8 +88,8 @@ def test_attention_that_packs_cannot_compute_is_padded(tmp_path: Path) -> None:
     qwen.policy.budget(True).enough = 1.0
     got, metrics = gradient(qwen, wire_batch(1, config=OFF))
     assert metrics["shared_tokens:sum"] == 0
-    assert metrics["padding_tokens:sum"] > 0
-    assert_close(got, want, 1e-6)
+    assert metrics["micro_batches:sum"] == 5
+    assert_close(got, want, 2e-5)
 
 
 def rows(*texts: str) -> list[Any]:
@@ -104,8 +104,8 @@ def test_a_pack_holds_each_shared_token_once() -> None:
     assert packed.position_ids[0].tolist() == [*range(12), 10, 11, 8, 0, 1, 2]
     assert packed.pieces == [8, 2, 2, 2, 1, 3]
     assert [p.pieces for p in packed.parts] == [[0, 1, 2], [0, 1, 3], [0, 4], [5]]
-    for where, want in zip(packed.where, ("abcdefghij12", "abcdefghij34", "abcdefghz"), strict=False):
-        assert "".join(text[i] for i in where) == want
+    read = ["".join(text[i] for i in where) for where in packed.where]
+    assert read == ["abcdefghij12", "abcdefghij34", "abcdefghz", "xyz"]
     assert packed.parts[1].mask is not None
     assert (packed.parts[1].mask[0] == 0).tolist() == [True] * 11 + [False]
 
