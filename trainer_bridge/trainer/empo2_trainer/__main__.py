@@ -40,7 +40,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--root", required=True, help="run directory for adapters and checkpoints")
     run.add_argument("--host", default="127.0.0.1")
     run.add_argument("--port", type=int, default=0, help="0: any free one")
-    run.add_argument("--threads", type=int, default=0, help="0: one per physical core")
+    run.add_argument(
+        "--threads", type=int, default=0, help="0: one, or all cores where they are faster"
+    )
     run.add_argument("--seed", type=int, default=0, help="of adapters created without a seed")
     run.add_argument("--formats", type=formats, default=("peft", "gguf"))
     run.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
