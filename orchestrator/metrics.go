@@ -44,6 +44,9 @@ type StepMetrics struct {
 
 	// Trainer is what the step's passes cost; zero if nothing was trained.
 	Trainer TrainerUsage `json:"trainer"`
+	// ServerMemory is that of the inference servers that empo2 started, in bytes,
+	// while two versions were served; 0: unknown.
+	ServerMemory int64 `json:"server_memory_bytes"`
 
 	NewTips  int `json:"new_tips"`
 	Restarts int `json:"restarts"` // of the trainer, in this step

@@ -8,6 +8,7 @@ import (
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator"
+	"github.com/empo2/empo2/orchestrator/inspect"
 )
 
 type runCmd struct {
@@ -34,6 +35,7 @@ func (cmd *runCmd) Run(ctx context.Context, out *console) error {
 		return err
 	}
 	log := out.logger(cmd.Verbose)
+	warnOfMemory(c, inspect.Probe{}, log)
 	t, err := setUp(ctx, c, out, log)
 	if err != nil {
 		return err
@@ -63,11 +65,22 @@ func (cmd *runCmd) Run(ctx context.Context, out *console) error {
 	if err = errors.Join(err, r.Close()); err != nil {
 		return err
 	}
+	plan, err := readPlan(r.ledger.Dir)
+	if err != nil {
+		out.note("%v", err) // the run itself is done
+	}
 	if cmd.JSON {
+		if plan != nil {
+			out.json("plan_check", plan.Check(outcome(summary, r.ledger.Dir)))
+		}
 		out.json("summary", summary)
 		return nil
 	}
 	printSummary(out, summary, r.ledger.Dir)
+	if plan != nil {
+		out.print("\nwhat empo2 plan predicted, and what the run needed:")
+		printCheck(out, plan.Check(outcome(summary, r.ledger.Dir)), len(summary.History))
+	}
 	return nil
 }
 
