@@ -12,15 +12,15 @@ func GB(n int64) string { return fmt.Sprintf("%.1f GB", float64(n)/1e9) }
 // problems compares what a run needs with what the machine has. Unknown sizes
 // are no problem.
 func (f Forecast) problems(c config.Config) []Problem {
-	var out []Problem
-	room, what := f.Memory, "has"
+	out := []Problem{}
+	room, word := f.Memory, ""
 	if f.FreeMemory > 0 {
-		room, what = f.FreeMemory, "has free"
+		room, word = f.FreeMemory, " free"
 	}
 	if least := f.least(); room > 0 && least > room {
 		out = append(out, Problem{
-			What: fmt.Sprintf("trainer and server need at least %s of memory, this machine %s %s",
-				GB(least), what, GB(room)),
+			What: fmt.Sprintf("trainer and server need at least %s of memory, this machine has %s%s",
+				GB(least), GB(room), word),
 			Remedy: f.memoryRemedy(),
 		})
 	}

@@ -42,6 +42,15 @@ type Server struct {
 // Total is the memory of all processes in bytes.
 func (s Server) Total() int64 { return s.Shared + int64(s.Processes)*(s.Program+s.Cache) }
 
+// corrected changes Program so that the total is what was measured; 0: nothing
+// was.
+func (s Server) corrected(total int64) Server {
+	if total > 0 && s.Processes > 0 && !s.OnGPU {
+		s.Program = max(0, (total-s.Shared)/int64(s.Processes)-s.Cache)
+	}
+	return s
+}
+
 // Calibration has values that were measured with the model, the server and the
 // environment of the run. Times are in seconds.
 type Calibration struct {
@@ -91,7 +100,7 @@ type Forecast struct {
 	// training.
 	NeededGPU int64 `json:"needed_gpu_bytes"`
 	// Problems say why it does not fit, each with the keys that help.
-	Problems []Problem    `json:"problems"`
+	Problems []Problem    `json:"problems"` // empty: it fits
 	Measured *Calibration `json:"measured,omitempty"`
 }
 
@@ -127,6 +136,7 @@ func Of(in Input) Forecast {
 	if m := in.Measured; m != nil {
 		tokens = m.EpisodeTokens
 		f.Time = times(c, *m)
+		f.Server = f.Server.corrected(m.ServerMemory)
 	}
 	if c.Algorithm.Name != "adapt" {
 		f.StepTokens = float64(f.Episodes) * tokens

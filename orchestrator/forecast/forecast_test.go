@@ -143,6 +143,11 @@ func TestAMeasuredPeakCorrectsTheEstimate(t *testing.T) {
 	before := Of(in)
 	in.Measured = &Calibration{TrainerPeak: before.Trainer.Total() + 1e9, TrainedRow: before.LongestRow}
 	near(t, "total", Of(in).Trainer.Total(), float64(before.Trainer.Total()+1e9), 1e-9)
+	in.Server = Server{Processes: 3, Shared: 1e9, Cache: 2e9, Program: 9e9}
+	in.Measured.ServerMemory = 8.5e9
+	if s := Of(in).Server; s.Program != 5e8 || s.Total() != 8.5e9 {
+		t.Errorf("%+v", s)
+	}
 	in.Measured.TrainedRow = 16 // most of that peak was not activations
 	if after := Of(in).Trainer.Total(); after <= before.Trainer.Total()+1e9 {
 		t.Errorf("%d", after)

@@ -24,6 +24,7 @@ import (
 type planCmd struct {
 	common
 	NoCalibrate bool    `help:"Start nothing: only arithmetic. The model's weights need not exist, only its config.json."`
+	GPUMemory   float64 `name:"gpu-gb" placeholder:"GB" help:"Predict for a machine with such a GPU (with --no-calibrate)."`
 	Seconds     float64 `default:"45" help:"Limit of each of the two bursts of episodes that are timed."`
 	Check       bool    `help:"Compare the run's last plan with what the run needed."`
 	JSON        bool    `help:"Print JSON."`
@@ -42,7 +43,7 @@ compares it with what happened. The exit code is 3 if the run does not fit.
 
 Examples:
   empo2 plan                               for ./config.toml
-  empo2 plan --no-calibrate --set model.path=DIR --profile gpu-80gb
+  empo2 plan --no-calibrate --gpu-gb 80 --profile gpu-80gb --set model.path=DIR
   empo2 plan --check                       after empo2 run: what was predicted and what happened`
 }
 
@@ -52,6 +53,9 @@ const planFile = "plan.json"
 func (cmd *planCmd) Run(ctx context.Context, out *console) error {
 	if !(cmd.Seconds > 0 && cmd.Seconds <= 3600) { // NaN too
 		return fmt.Errorf("%w: --seconds %g\n  hint: a number above 0 and at most 3600", errUsage, cmd.Seconds)
+	}
+	if cmd.GPUMemory < 0 || cmd.GPUMemory > 0 && !cmd.NoCalibrate {
+		return fmt.Errorf("%w: --gpu-gb %g\n  hint: a size above 0, together with --no-calibrate", errUsage, cmd.GPUMemory)
 	}
 	c, err := cmd.load()
 	if err != nil {
@@ -64,7 +68,12 @@ func (cmd *planCmd) Run(ctx context.Context, out *console) error {
 	if err := config.RequireModel(c); err != nil {
 		return err
 	}
-	in, err := forecastInput(c, cmd.Probe)
+	machine := cmd.Probe.Machine()
+	if cmd.GPUMemory > 0 {
+		gpu := inspect.GPU{Name: "a GPU", Memory: int64(cmd.GPUMemory * gigabyte)}
+		machine = inspect.Machine{Cores: machine.Cores, GPUs: []inspect.GPU{gpu}}
+	}
+	in, err := forecastInput(c, machine)
 	if err != nil {
 		return err
 	}
@@ -117,8 +126,8 @@ func (cmd *planCmd) check(ctx context.Context, out *console, dir string) error {
 }
 
 // forecastInput is everything that a prediction needs, apart from a calibration.
-func forecastInput(c config.Config, probe inspect.Probe) (forecast.Input, error) {
-	in := forecast.Input{Config: c, Machine: probe.Machine(), FreeDisk: inspect.FreeDisk(existing(c.Run.Dir))}
+func forecastInput(c config.Config, machine inspect.Machine) (forecast.Input, error) {
+	in := forecast.Input{Config: c, Machine: machine, FreeDisk: inspect.FreeDisk(existing(c.Run.Dir))}
 	path, err := modelFolderOf(c)
 	if err != nil {
 		return in, err

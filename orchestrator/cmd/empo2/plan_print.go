@@ -59,7 +59,7 @@ func printMemory(out *console, f forecast.Forecast) {
 			device = "gpu"
 		}
 		out.print("         %s (%s)  %s: weights %s, %d × (cache %s + program %s); cache: %s", s.Name, device,
-			size(s.Total()), size(s.Shared), s.Processes, size(s.Cache), size(s.Program), s.CacheText)
+			size(s.Total()), size(s.Shared), s.Processes, size(max(0, s.Cache)), size(s.Program), s.CacheText)
 	}
 	out.print("         together  %s of main memory%s", size(f.Needed), of(f.FreeMemory, " free"))
 	if f.NeededGPU > 0 {

@@ -95,7 +95,7 @@ func predictVLLM(c config.Config, m inspect.Model, machine inspect.Machine) fore
 
 // warnOfMemory warns before a run that will most likely not fit.
 func warnOfMemory(c config.Config, probe inspect.Probe, log zerolog.Logger) {
-	in, err := forecastInput(c, probe)
+	in, err := forecastInput(c, probe.Machine())
 	if err != nil {
 		return // what is wrong with the model is reported where it is used
 	}
