@@ -80,7 +80,7 @@ func (s *session) calibrateStep(ctx context.Context, limit time.Duration, timed 
 	c, batch := s.describeSample(sampled)
 	if c.Turns == 0 {
 		return c, errors.New("no episode made a turn in the time of the calibration" +
-			"\n  hint: give more time with --seconds, or leave it out with --no-calibrate")
+			"\n  hint: give it more time, or plan without a calibration")
 	}
 	var update *Update
 	if s.loop.Trainer != nil {
@@ -129,10 +129,8 @@ func (s *session) playFor(ctx context.Context, p Planned, limit time.Duration) (
 	after := errgroup.Group{}
 	s.sample.runner.run(bounded, p.prompt, specs, func(t rollout.Trajectory) {
 		after.Go(func() error {
-			if !t.Failed() {
-				if err := reflect(bounded, &t); err != nil && bounded.Err() == nil {
-					return err
-				}
+			if err := s.sample.finish(bounded, p.Plan, &t, reflect); err != nil && bounded.Err() == nil {
+				return err
 			}
 			mu.Lock()
 			defer mu.Unlock()

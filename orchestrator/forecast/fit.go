@@ -1,17 +1,13 @@
 package forecast
 
-import (
-	"fmt"
-
-	"github.com/empo2/empo2/orchestrator/config"
-)
+import "fmt"
 
 // GB formats a size.
 func GB(n int64) string { return fmt.Sprintf("%.1f GB", float64(n)/1e9) }
 
 // problems compares what a run needs with what the machine has. Unknown sizes
 // are no problem.
-func (f Forecast) problems(c config.Config) []Problem {
+func (f Forecast) problems() []Problem {
 	out := []Problem{}
 	room, word := f.Memory, ""
 	if f.FreeMemory > 0 {
@@ -24,7 +20,7 @@ func (f Forecast) problems(c config.Config) []Problem {
 			Remedy: f.memoryRemedy(),
 		})
 	}
-	if p, ok := f.gpuProblem(c); ok {
+	if p, ok := f.gpuProblem(); ok {
 		out = append(out, p)
 	}
 	if f.FreeDisk > 0 && f.Disk.Total > f.FreeDisk {
@@ -59,7 +55,7 @@ func (f Forecast) memoryRemedy() string {
 
 // gpuProblem checks both phases: while the server samples the trainer keeps its
 // weights, and while the trainer works the server sleeps, if it can.
-func (f Forecast) gpuProblem(c config.Config) (Problem, bool) {
+func (f Forecast) gpuProblem() (Problem, bool) {
 	if f.GPUMemory == 0 {
 		return Problem{}, false
 	}
@@ -80,7 +76,7 @@ func (f Forecast) gpuProblem(c config.Config) (Problem, bool) {
 		if resident := f.Trainer.resident(); resident > 0 && server+resident > f.GPUMemory {
 			p.What = fmt.Sprintf("while the server samples it needs %s and the trainer %s; the GPU has %s",
 				GB(server), GB(resident), GB(f.GPUMemory))
-			p.Remedy = "lower sampler.vllm.gpu_memory_utilization, or " + p.Remedy
+			p.Remedy = "give the server less of the GPU, or " + p.Remedy
 			return p, true
 		}
 		if f.Server.Sleeps {
@@ -92,8 +88,8 @@ func (f Forecast) gpuProblem(c config.Config) (Problem, bool) {
 	}
 	p.What = fmt.Sprintf("the trainer needs at least %s and the server %s; the GPU has %s",
 		GB(trainer), GB(server), GB(f.GPUMemory))
-	if server > 0 && c.Sampler.Backend == "vllm" {
-		p.Remedy = "set sampler.vllm.sleep = true, or " + p.Remedy
+	if server > 0 && f.Server.SleepRemedy != "" {
+		p.Remedy = f.Server.SleepRemedy + ", or " + p.Remedy
 	}
 	return p, true
 }

@@ -22,7 +22,7 @@ type Input struct {
 // Server is what a backend predicts of the inference servers that empo2 starts.
 // The zero value means that empo2 starts none.
 type Server struct {
-	Name  string `json:"name"` // for example "llama-server"
+	Name  string `json:"name"` // of the program
 	OnGPU bool   `json:"on_gpu"`
 	// Processes run at the same time while a version replaces another.
 	Processes int `json:"processes"`
@@ -33,8 +33,10 @@ type Server struct {
 	Cache   int64 `json:"cache_bytes"` // keys and values
 	// CacheText says how Cache follows from the configuration.
 	CacheText string `json:"cache_text"`
-	// Remedy names the keys that make it smaller.
-	Remedy string `json:"remedy"`
+	// Remedy names the keys that make it smaller or give it more of a GPU,
+	// SleepRemedy those with which it gives memory to the trainer.
+	Remedy      string `json:"remedy"`
+	SleepRemedy string `json:"-"`
 	// Sleeps: it gives its GPU memory back while the trainer works.
 	Sleeps bool `json:"sleeps"`
 }
@@ -144,7 +146,7 @@ func Of(in Input) Forecast {
 	}
 	f.Disk = disk(in, f)
 	f.add()
-	f.Problems = f.problems(c)
+	f.Problems = f.problems()
 	return f
 }
 

@@ -125,6 +125,21 @@ func (cmd *planCmd) check(ctx context.Context, out *console, dir string) error {
 	return nil
 }
 
+// reportPlan compares a run that has ended with its plan, if it has one.
+func reportPlan(out *console, s orchestrator.Summary, dir string, asJSON bool) {
+	f, err := readPlan(dir)
+	switch {
+	case err != nil:
+		out.note("%v", err) // the run itself is done
+	case f == nil:
+	case asJSON:
+		out.json("plan_check", f.Check(outcome(s, dir)))
+	default:
+		out.print("\nwhat empo2 plan predicted, and what the run needed:")
+		printCheck(out, f.Check(outcome(s, dir)), len(s.History))
+	}
+}
+
 // forecastInput is everything that a prediction needs, apart from a calibration.
 func forecastInput(c config.Config, machine inspect.Machine) (forecast.Input, error) {
 	in := forecast.Input{Config: c, Machine: machine, FreeDisk: inspect.FreeDisk(existing(c.Run.Dir))}

@@ -4,22 +4,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator"
+	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/inspect"
 )
 
 type runCmd struct {
 	common
-	JSON bool `help:"Print JSON lines instead of text."`
+	JSON     bool   `help:"Print JSON lines instead of text."`
+	FromStep *int64 `placeholder:"N" help:"Go back to step N first. Later steps are set aside, not deleted."`
 }
 
 // Help is shown by empo2 run --help.
 func (runCmd) Help() string {
 	return `Uses ./config.toml, or the files given with -c. Each step prints one line. After
 Ctrl-C or a crash the same command continues, and finished episodes are kept.
+--from-step N returns to any step whose checkpoint is kept (run.keep_checkpoints), and
+moves later steps to the folder aside/ of the run. empo2 check lists what is damaged.
 
 Examples:
   empo2 run                                as ./config.toml says
@@ -34,11 +39,22 @@ func (cmd *runCmd) Run(ctx context.Context, out *console) error {
 	if err != nil {
 		return err
 	}
+	dir := filepath.Join(c.Run.Dir, c.Run.Name)
+	return explainDamage(ctx, cmd.train(ctx, c, out), dir, cmd.command())
+}
+
+// train trains the run that c describes.
+func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) error {
 	log := out.logger(cmd.Verbose)
 	warnOfMemory(c, inspect.Probe{}, log)
 	t, err := setUp(ctx, c, out, log)
 	if err != nil {
 		return err
+	}
+	if cmd.FromStep != nil {
+		if err := returnToStep(ctx, c, *cmd.FromStep, out); err != nil {
+			return err
+		}
 	}
 	started := time.Now()
 	r, err := openRun(ctx, c, t, log)
@@ -50,7 +66,7 @@ func (cmd *runCmd) Run(ctx context.Context, out *console) error {
 	}
 	out.note("%s in %s: %s, started in %.1fs\n%s",
 		c.Algorithm.Name, r.ledger.Dir, describeEnv(c), time.Since(started).Seconds(), legend)
-	r.loop.OnStep = func(m orchestrator.StepMetrics) {
+	show := func(m orchestrator.StepMetrics) {
 		out.print("%s", stepLine(m))
 		if cmd.Verbose && m.Trainer.RowTokens > 0 {
 			out.print("%s", usageLine(m.Trainer))
@@ -58,29 +74,21 @@ func (cmd *runCmd) Run(ctx context.Context, out *console) error {
 	}
 	r.loop.OnEvaluation = func(e orchestrator.Evaluation) { out.print("%s", evaluationLine(e)) }
 	if cmd.JSON {
-		r.loop.OnStep = func(m orchestrator.StepMetrics) { out.json("step", m) }
+		show = func(m orchestrator.StepMetrics) { out.json("step", m) }
 		r.loop.OnEvaluation = func(e orchestrator.Evaluation) { out.json("evaluation", e) }
 	}
-	summary, err := r.loop.Run(ctx)
+	r.onStep(show)
+	summary, err := r.train(ctx)
 	if err = errors.Join(err, r.Close()); err != nil {
 		return err
 	}
-	plan, err := readPlan(r.ledger.Dir)
-	if err != nil {
-		out.note("%v", err) // the run itself is done
-	}
 	if cmd.JSON {
-		if plan != nil {
-			out.json("plan_check", plan.Check(outcome(summary, r.ledger.Dir)))
-		}
+		reportPlan(out, summary, r.ledger.Dir, true)
 		out.json("summary", summary)
 		return nil
 	}
 	printSummary(out, summary, r.ledger.Dir)
-	if plan != nil {
-		out.print("\nwhat empo2 plan predicted, and what the run needed:")
-		printCheck(out, plan.Check(outcome(summary, r.ledger.Dir)), len(summary.History))
-	}
+	reportPlan(out, summary, r.ledger.Dir, false)
 	return nil
 }
 

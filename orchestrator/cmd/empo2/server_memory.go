@@ -73,7 +73,8 @@ func predictVLLM(c config.Config, m inspect.Model, machine inspect.Machine) fore
 	}
 	out := forecast.Server{
 		Name: "vLLM", OnGPU: len(machine.GPUs) > 0, Processes: 1, Shared: item * m.Parameters, Sleeps: s.Sleep,
-		Remedy: "choose a smaller model, or raise sampler.vllm.gpu_memory_utilization",
+		Remedy:      "choose a smaller model, or raise sampler.vllm.gpu_memory_utilization",
+		SleepRemedy: "set sampler.vllm.sleep = true",
 	}
 	perEpisode := tokens * item * m.CacheValues
 	if !out.OnGPU || machine.GPUs[0].Memory == 0 {
