@@ -63,7 +63,7 @@ var importRules = []struct{ of, may, why string }{
 	{"orchestrator/forecast", "orchestrator/config orchestrator/inspect",
 		"a forecast is computed from what others have measured or know"},
 	{"orchestrator/report", "orchestrator/ledger", "a report shows what is in the ledger"},
-	{"orchestrator/demos", "envs sampler/chat sampler/prompt sampler/rollout",
+	{"orchestrator/demos", "orchestrator/ledger envs sampler/chat sampler/prompt sampler/rollout",
 		"demonstrations are conversations, whatever is trained on them"},
 	{"orchestrator/warmstart", "orchestrator/demos sampler/chat sampler/rollout trainer_bridge",
 		"a warm start knows conversations and a trainer; the command knows the run"},

@@ -66,6 +66,7 @@ func sameRun(text, dir string, c config.Config) error {
 	if err != nil {
 		return err
 	}
+	before = withMovedBase(before, c)
 	var differ []string
 	for _, d := range config.Differences(before, c) {
 		key, _, _ := strings.Cut(d, ":")
@@ -116,6 +117,7 @@ func storedConfig(ctx context.Context, c config.Config, sets []string) (config.C
 	if err != nil {
 		return c, err
 	}
+	stored = withMovedBase(stored, c)
 	stored.Run.Dir, stored.Run.Name = c.Run.Dir, c.Run.Name // users may move the folder
 	given := map[string]bool{}
 	for _, s := range sets {
