@@ -84,8 +84,11 @@ func (s *session) calibrateStep(ctx context.Context, limit time.Duration, timed 
 	}
 	var update *Update
 	if s.loop.Trainer != nil {
-		if update, err = s.train.run(ctx, batch, before.policy.Version); err != nil {
+		if update, _, err = s.train.run(ctx, batch, before); err != nil {
 			return c, err
+		}
+		if update == nil {
+			return c, errors.New("the trainer refused all rows of the calibration")
 		}
 		c.describeTraining(*update, batch, timed)
 	}

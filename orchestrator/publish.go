@@ -31,11 +31,14 @@ type publishStage struct {
 	memory  func() int64   // of the servers; nil: unknown
 	trainer Trainer
 	log     zerolog.Logger
+	// recovery restores the trainer if it fails. It is also the lock of the
+	// trainer: servers of several replicas ask for scores at the same time.
+	recovery *recovery
 }
 
 func (l *Loop) publishStage() publishStage {
 	return publishStage{ledger: l.Ledger, backend: l.Backend, canary: l.Canary, memory: l.ServerMemory,
-		trainer: l.Trainer, log: l.Log}
+		trainer: l.Trainer, log: l.Log, recovery: l.recoverer()}
 }
 
 // run publishes an update and retires the version before it. Without an update
@@ -63,7 +66,11 @@ func (s publishStage) run(ctx context.Context, u *Update, before sampler.Policy)
 
 // restored publishes a committed version from the trainer's checkpoint.
 func (s publishStage) restored(ctx context.Context, version int) (sampler.Policy, error) {
-	export, err := s.trainer.Export(ctx, version)
+	var export trainerbridge.Exported
+	_, err := s.recovery.do(ctx, "export", version, func() (err error) {
+		export, err = s.trainer.Export(ctx, version)
+		return err
+	})
 	if err != nil {
 		return sampler.Policy{}, fmt.Errorf("export version %d: %w", version, err)
 	}
@@ -87,18 +94,14 @@ func (s publishStage) version(ctx context.Context, version int, export trainerbr
 }
 
 // score is the trainer's side of the canary. The version's checkpoint is on
-// disk, so a trainer that has died is restored to it once.
+// disk, so a trainer that has died is restored to it.
 func (s publishStage) score(version int) func(context.Context, []int32) ([]float32, error) {
-	return func(ctx context.Context, tokens []int32) ([]float32, error) {
-		out, err := score(ctx, s.trainer, tokens)
-		if err == nil || ctx.Err() != nil || !trainerbridge.Restartable(err) {
-			return out, err
-		}
-		s.log.Warn().Err(err).Int("version", version).Msg("the trainer failed during the canary; restoring it")
-		if err := restoreTrainer(ctx, s.ledger, s.trainer, version); err != nil {
-			return nil, err
-		}
-		return score(ctx, s.trainer, tokens)
+	return func(ctx context.Context, tokens []int32) (out []float32, err error) {
+		_, err = s.recovery.do(ctx, "canary", version, func() (err error) {
+			out, err = score(ctx, s.trainer, tokens)
+			return err
+		})
+		return out, err
 	}
 }
 
