@@ -21,6 +21,7 @@ func newStepMetrics(f finishedStep, noveltyWeight float64) StepMetrics {
 	if f.published.Version != nil {
 		m.Canary = f.published.Version.Canary
 	}
+	m.ServerMemory = f.published.ServerMemory
 	m.Seconds.Sample, m.Seconds.Publish = f.sampled.Seconds, f.published.Seconds
 	m.Seconds.Total = time.Since(f.begun).Seconds()
 	return m

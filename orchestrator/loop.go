@@ -69,6 +69,9 @@ type Loop struct {
 	// returns the largest log-prob difference of the newest check, in nats.
 	Backend sampler.Backend
 	Canary  func() float64 // nil: no canary
+	// ServerMemory returns the memory of the servers that the backend has
+	// started, in bytes. Nil: it is unknown.
+	ServerMemory func() int64
 	// Driver plays episodes. Its PromptTemplate is used until ReadPrompt
 	// returns another one.
 	Driver *rollout.Driver

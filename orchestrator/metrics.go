@@ -46,6 +46,9 @@ type StepMetrics struct {
 
 	// Trainer is what the step's passes cost; zero if nothing was trained.
 	Trainer TrainerUsage `json:"trainer"`
+	// ServerMemory is that of the inference servers that empo2 started, in bytes,
+	// while two versions were served; 0: unknown.
+	ServerMemory int64 `json:"server_memory_bytes"`
 
 	LeftOut   int      `json:"left_out,omitempty"`  // rows and episodes that the trainer refused
 	Diverging []string `json:"diverging,omitempty"` // signs that the training diverges

@@ -18,6 +18,9 @@ type Published struct {
 	Policy  sampler.Policy
 	Version *ledger.Version // nil: the step trained nothing, the policy is unchanged
 	Seconds float64
+	// ServerMemory is that of the servers while both versions are served, in
+	// bytes; 0: unknown.
+	ServerMemory int64
 }
 
 // publishStage has versions served and verified.
@@ -25,6 +28,7 @@ type publishStage struct {
 	ledger  *ledger.Ledger
 	backend sampler.Backend
 	canary  func() float64 // nil: no canary
+	memory  func() int64   // of the servers; nil: unknown
 	trainer Trainer
 	log     zerolog.Logger
 	// recovery restores the trainer if it fails. It is also the lock of the
@@ -33,8 +37,8 @@ type publishStage struct {
 }
 
 func (l *Loop) publishStage() publishStage {
-	return publishStage{ledger: l.Ledger, backend: l.Backend, canary: l.Canary, trainer: l.Trainer, log: l.Log,
-		recovery: l.recoverer()}
+	return publishStage{ledger: l.Ledger, backend: l.Backend, canary: l.Canary, memory: l.ServerMemory,
+		trainer: l.Trainer, log: l.Log, recovery: l.recoverer()}
 }
 
 // run publishes an update and retires the version before it. Without an update
@@ -53,6 +57,9 @@ func (s publishStage) run(ctx context.Context, u *Update, before sampler.Policy)
 		v.Canary = s.canary()
 	}
 	out := Published{Policy: policy, Version: v, Seconds: time.Since(begun).Seconds()}
+	if s.memory != nil {
+		out.ServerMemory = s.memory()
+	}
 	s.retire(ctx, before) // if the commit fails, a continued run publishes it again
 	return out, nil
 }
