@@ -1,4 +1,4 @@
-"""The command line: `serve` the trainer, convert a base to `gguf`, or `merge` an adapter into it."""
+"""The command line: `serve` the trainer, convert a base to `gguf`, `merge` an adapter into it."""
 
 import argparse
 import json
@@ -112,9 +112,8 @@ def merge(args: argparse.Namespace) -> None:
         try:
             merge.merge(paths[0], paths[1], paths[2], args.dtype, args.about)
         except UserError as e:
-            raise Fatal(
-                f"model {args.model}: {e}", "merge into a base that is not quantised"
-            ) from e
+            hint = "merge into the base that the adapter was trained on, not quantised"
+            raise Fatal(f"model {args.model}: {e}", hint) from e
         except SafetensorError as e:
             hint = "its weights are damaged: repair or re-download them"
             raise Fatal(f"model {args.model}: {e}", hint) from e
