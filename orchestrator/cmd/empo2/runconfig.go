@@ -15,6 +15,9 @@ import (
 // saveConfig then replaces the stored configuration, when everything that c
 // names was found.
 func openLedger(ctx context.Context, c config.Config) (*ledger.Ledger, error) {
+	if err := checkWarmStart(c); err != nil {
+		return nil, err
+	}
 	l, err := ledger.Open(ctx, filepath.Join(c.Run.Dir, c.Run.Name))
 	if err != nil {
 		return nil, err
