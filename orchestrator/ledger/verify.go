@@ -54,12 +54,15 @@ type Problem struct {
 
 // A Report is the result of a check of a run's folder.
 type Report struct {
-	Dir      string    `json:"dir"`
-	Steps    int64     `json:"steps"`    // committed steps, as far as they can be counted
-	Version  int       `json:"version"`  // after the last of them
-	Rows     int       `json:"rows"`     // rows of run.db whose checksum is right
-	Files    int       `json:"files"`    // files of adapters and checkpoints whose checksum is right
-	Problems []Problem `json:"problems"` // empty: everything is right
+	Dir   string `json:"dir"`
+	Steps int64  `json:"steps"` // committed steps, as far as they can be counted
+	// Unreadable says that run.db is missing, empty or no database. No step can be
+	// counted or returned to then, whatever Steps and Kept say.
+	Unreadable bool      `json:"unreadable,omitempty"`
+	Version    int       `json:"version"`  // after the last of them
+	Rows       int       `json:"rows"`     // rows of run.db whose checksum is right
+	Files      int       `json:"files"`    // files of adapters and checkpoints whose checksum is right
+	Problems   []Problem `json:"problems"` // empty: everything is right
 	// Kept are the steps that a run can return to, in order: their rows and those
 	// before them are right, and so is the checkpoint of their version. Step 0 is
 	// always one of them.
@@ -131,6 +134,7 @@ func verifyFolder(ctx context.Context, dir string) (*Report, error) {
 		err = errors.New("it is empty")
 	}
 	if err != nil {
+		r.Unreadable = true
 		r.Add(path, err)
 		return r, nil
 	}
@@ -142,6 +146,7 @@ func verifyFolder(ctx context.Context, dir string) (*Report, error) {
 		return v.run()
 	})
 	if errors.Is(err, ErrDamaged) {
+		r.Unreadable = true
 		r.Add(path, err)
 		return r, nil
 	}
