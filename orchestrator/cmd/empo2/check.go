@@ -108,6 +108,9 @@ func damageError(err error, r *ledger.Report, command string) error {
 	cost := "nothing that was committed is lost"
 	if lost := r.Steps - n; lost > 0 {
 		cost = fmt.Sprintf("steps %d to %d are set aside", n+1, r.Steps)
+		if lost == 1 {
+			cost = fmt.Sprintf("step %d is set aside", r.Steps)
+		}
 	}
 	return &damaged{fmt.Errorf("%s\n  the newest good state is step %d: %s\n  hint: %s --from-step %d",
 		text, n, cost, command, n)}
