@@ -6,6 +6,7 @@ differs from torch by less than 1e-5. Supported architectures: qwen2, qwen3, lla
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -140,10 +141,16 @@ def _add_config(writer: Any, shape: Shape, name: str) -> None:
 
 
 def _names(shape: Shape) -> Any:
+    return _name_map(shape.arch, shape.layers)
+
+
+@cache
+def _name_map(arch_name: str, layers: int) -> Any:
+    """The map takes milliseconds to build, as long as the rest of a small export."""
     import gguf
 
-    arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == shape.arch)
-    return gguf.get_tensor_name_map(arch, shape.layers)
+    arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == arch_name)
+    return gguf.get_tensor_name_map(arch, layers)
 
 
 def _gguf_name(names: Any, name: str) -> str:
