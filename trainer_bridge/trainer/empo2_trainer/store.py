@@ -77,7 +77,7 @@ class Store:
     def read(self, name: str) -> Manifest | None:
         """The manifest of a directory, or None if it cannot be read."""
         try:
-            manifest = json.loads((self.root / name / self.manifest).read_text())
+            manifest = json.loads((self.root / name / self.manifest).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return manifest if isinstance(manifest, dict) else None
@@ -149,7 +149,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     path.chmod(0o644)
     _sync(path)
 
