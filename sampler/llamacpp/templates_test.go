@@ -23,7 +23,7 @@ type dialect struct {
 	adds     []string          // more control tokens; those with "think" are ordinary added tokens
 	template string            // Jinja; empty: the model's template
 	unstable string            // why it is not stable; empty: it is stable
-	strips   bool              // control tokens, except <|endoftext|>, take the white space after them away
+	strips   bool              // control tokens take the white space after them away, as Phi-3's do
 }
 
 func dialects() []dialect {
@@ -45,7 +45,7 @@ func dialects() []dialect {
 		{
 			title:   "Phi-3",
 			renames: map[string]string{"<|im_start|>": "<|user|>", "<|im_end|>": "<|end|>"},
-			adds:    []string{"<|system|>", "<|assistant|>"},
+			adds:    []string{"<|system|>", "<|assistant|>", "</s>", "<s>", "<unk>"},
 			strips:  true,
 			template: `{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}` +
 				`{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}`,
@@ -155,7 +155,7 @@ func (d dialect) editTokens(k map[string]any) {
 	}
 	for _, a := range added {
 		entry := a.(map[string]any)
-		entry["rstrip"] = d.strips && entry["content"] != "<|endoftext|>"
+		entry["rstrip"] = d.strips && !slices.Contains([]any{"<|endoftext|>", "<s>", "<unk>"}, entry["content"])
 	}
 	k["added_tokens"] = added
 }

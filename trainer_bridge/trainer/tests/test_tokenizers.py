@@ -136,10 +136,10 @@ def test_gpt2_and_smollm_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stripping", "want"), [([], False), (["<|end|>", "<|user|>"], True), (["<|user|>"], None)]
+    ("stripping", "want"), [([], False), (["</s>", "<|user|>"], True), (["<|user|>"], None)]
 )
 def test_tokens_that_strip(tmp_path: Path, stripping: list[str], want: bool | None) -> None:
-    names = ["<|endoftext|>", "<|user|>", "<|end|>"]
+    names = ["<|endoftext|>", "<unk>", "<s>", "</s>", "<|user|>"]
     added = [{"content": n, "special": True, "rstrip": n in stripping} for n in names]
     (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added}), encoding="utf-8")
     if want is None:
