@@ -20,6 +20,7 @@ type replica struct {
 	// slots are the places of the server. Each has the keys and values of its last
 	// conversation in its cache.
 	slots    *admission.Queue
+	cache    slotCache
 	answered atomic.Int64 // completions
 }
 
@@ -58,12 +59,16 @@ func (v *version) replica(ctx context.Context) (*replica, error) {
 	}
 	if v.adapter != "" {
 		l.Adapters = append(l.Adapters, v.adapter)
+		if err := v.verify(); err != nil {
+			return nil, err
+		}
 	}
 	s, err := v.b.start(ctx, l)
 	if err != nil {
 		return nil, err
 	}
-	r := &replica{server: s, client: newClient(s.endpoint(), cfg.Slots+4), slots: newSlots(cfg.Slots)}
+	r := &replica{server: s, client: newClient(s.endpoint(), cfg.Slots+4), slots: newSlots(cfg.Slots),
+		cache: make(slotCache, cfg.Slots)}
 	if err := v.check(ctx, r); err != nil {
 		select {
 		case <-s.exited():

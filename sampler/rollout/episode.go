@@ -21,6 +21,7 @@ type episode struct {
 	conversation *Conversation
 	tipsShown    *tipsShown
 	opening      []chat.Message // the messages before the first turn; nil after it
+	ended        chan struct{}  // closed after the last turn
 }
 
 // run opens the environment, plays the episode and closes the environment.
@@ -28,7 +29,7 @@ func (e *episode) run(ctx context.Context) (StopReason, error) {
 	if err := e.checkThinking(); err != nil {
 		return StopFailed, err
 	}
-	err := sampler.WithDeadline(ctx, e.EnvTimeout, "open "+e.spec.Task.ID, func(ctx context.Context) (err error) {
+	err := await(ctx, "environment", "open "+e.spec.Task.ID, e.EnvTimeout, func(ctx context.Context) (err error) {
 		e.env, err = e.Family.Open(ctx, e.spec.Task)
 		return err
 	})
@@ -36,7 +37,7 @@ func (e *episode) run(ctx context.Context) (StopReason, error) {
 		return StopFailed, err
 	}
 	defer e.close()
-	err = sampler.WithDeadline(ctx, e.EnvTimeout, "reset "+e.spec.Task.ID, func(ctx context.Context) error {
+	err = await(ctx, "environment", "reset "+e.spec.Task.ID, e.EnvTimeout, func(ctx context.Context) error {
 		o, err := e.env.Reset(ctx)
 		e.t.Final = validObservation(o)
 		return err
@@ -117,7 +118,7 @@ func (e *episode) recallTips(ctx context.Context, turn *Turn) error {
 	if e.spec.Recall == nil {
 		return nil
 	}
-	return sampler.WithDeadline(ctx, e.RecallTimeout, "recall tips", func(ctx context.Context) error {
+	return await(ctx, "memory", "recall tips", e.RecallTimeout, func(ctx context.Context) error {
 		recalled, err := e.spec.Recall(ctx, e.spec.Task.Scope, turn.Observation.State)
 		if err != nil {
 			return err
@@ -139,7 +140,7 @@ func (e *episode) sample(ctx context.Context, turn *Turn) error {
 	c, err := e.complete(ctx, e.spec.Policy, sampler.Request{
 		Prompt: prompt, MaxTokens: e.spec.MaxTokens, Temperature: e.spec.Temperature,
 		TopP: e.spec.TopP, TopK: e.spec.TopK, Stop: e.spec.Stop,
-		Seed: sampler.Seed(e.spec.Seed, uint64(len(e.t.Turns))), Session: e.t.session(),
+		Seed: sampler.Seed(e.spec.Seed, uint64(len(e.t.Turns))), Session: e.t.session(), SessionEnd: e.ended,
 		Messages: e.conversation.Messages(),
 	})
 	if err != nil {
@@ -163,7 +164,7 @@ func (e *episode) prompt(ctx context.Context, turn *Turn) (prompt []int32, err e
 	messages := append(e.opening, e.PromptTemplate.Turn(turn.Observation, turn.Tips))
 	messages = chat.NeutralizeMessages(messages, e.Neutralize)
 	turn.Prompt = messages
-	err = sampler.WithDeadline(ctx, e.SampleTimeout, "render the prompt", func(ctx context.Context) (err error) {
+	err = await(ctx, "server", "render the prompt", e.SampleTimeout, func(ctx context.Context) (err error) {
 		prompt, err = e.conversation.Prompt(ctx, messages...)
 		return err
 	})
@@ -176,7 +177,7 @@ func (e *episode) prompt(ctx context.Context, turn *Turn) (prompt []int32, err e
 // act sends the action to the environment.
 func (e *episode) act(ctx context.Context, action string) (envs.Step, error) {
 	var s envs.Step
-	err := sampler.WithDeadline(ctx, e.EnvTimeout, "step", func(ctx context.Context) (err error) {
+	err := await(ctx, "environment", "step", e.EnvTimeout, func(ctx context.Context) (err error) {
 		s, err = e.env.Step(ctx, action)
 		return err
 	})

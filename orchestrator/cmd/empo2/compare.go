@@ -234,16 +234,20 @@ func (r *comparer) one(ctx context.Context, j job) error {
 	if err != nil {
 		return err
 	}
-	if err := saveConfig(ctx, opened.ledger, c); err != nil {
+	err = opened.checkPins(ctx, r.tools, false)
+	if err == nil {
+		err = saveConfig(ctx, opened.ledger, c)
+	}
+	if err != nil {
 		return errors.Join(err, opened.Close())
 	}
-	opened.loop.OnStep = func(m orchestrator.StepMetrics) {
+	opened.onStep(func(m orchestrator.StepMetrics) {
 		if r.JSON {
 			r.console.json("step", map[string]any{"arm": j.arm.name, "house": j.house, "metrics": m})
 		} else {
 			r.console.print("%-18s %s", j.name(), stepLine(m))
 		}
-	}
+	})
 	opened.loop.OnEvaluation = func(e orchestrator.Evaluation) {
 		if r.JSON {
 			r.console.json("evaluation", map[string]any{"arm": j.arm.name, "house": j.house, "evaluation": e})
@@ -251,7 +255,7 @@ func (r *comparer) one(ctx context.Context, j job) error {
 			r.console.print("%-18s %s", j.name(), evaluationLine(e))
 		}
 	}
-	_, err = opened.loop.Run(ctx)
+	_, err = opened.train(ctx)
 	return errors.Join(err, opened.Close())
 }
 

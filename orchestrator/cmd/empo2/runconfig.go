@@ -47,7 +47,7 @@ func saveConfig(ctx context.Context, l *ledger.Ledger, c config.Config) error {
 // run, but not what it computes. The canary verifies that another server computes
 // the same.
 var mayChange = []string{
-	"profile", "run.steps", "run.max_seconds", "run.dir", "run.keep_checkpoints", "eval.every", "eval.episodes",
+	"profile", "run.steps", "run.max_seconds", "run.dir", "run.keep_checkpoints", "run.stall_minutes", "eval.every", "eval.episodes",
 	"eval.final_episodes", "sampler.", "trainer.threads", "trainer.device", "trainer.timeout_seconds",
 	"trainer.micro_batch_tokens", "trainer.restarts", "rollout.concurrency", "memory.url",
 	"env.remote.url", "env.agentgym.url", "env.agentgym.timeout_seconds",
@@ -66,6 +66,7 @@ func sameRun(text, dir string, c config.Config) error {
 	if err != nil {
 		return err
 	}
+	before = withMovedBase(before, c)
 	var differ []string
 	for _, d := range config.Differences(before, c) {
 		key, _, _ := strings.Cut(d, ":")
@@ -116,6 +117,7 @@ func storedConfig(ctx context.Context, c config.Config, sets []string) (config.C
 	if err != nil {
 		return c, err
 	}
+	stored = withMovedBase(stored, c)
 	stored.Run.Dir, stored.Run.Name = c.Run.Dir, c.Run.Name // users may move the folder
 	given := map[string]bool{}
 	for _, s := range sets {
