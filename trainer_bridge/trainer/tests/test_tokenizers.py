@@ -1,4 +1,4 @@
-"""Real tokenizers of well-known models, converted to GGUF: a real llama-server encodes as they do."""
+"""Real tokenizers of well-known models as GGUF: a real llama-server encodes as they do."""
 
 import json
 import os
@@ -21,12 +21,11 @@ SPLITS = {
     "qwen3": "qwen2",
     "llama3_1": "llama-bpe",
     "deepseek_v3": "deepseek-v3",
-    "gptoss": "gpt-4o",
 }
 TEXTS = [
     "The quick brown fox jumps over the lazy dog.",
     "It's a test, don't worry. We'll see; they've IT'S and DON'T.",
-    'x = [1, 22, 333];\n\treturn "a_b" != \'C\'',
+    "x = [1, 22, 333];\n\treturn \"a_b\" != 'C'",
     "In 2024, 1234567 people paid 3.14159.",
     "Größe 3,5 µm – naïve café",
     "日本語のテキスト、漢字とカナ。 русский",
@@ -70,7 +69,7 @@ def write_tiny_model(directory: Path, tokenizer: Path) -> Path:
 
 
 @real
-@pytest.mark.parametrize("name", [*SPLITS, "gemma3", "llama2"])
+@pytest.mark.parametrize("name", [*SPLITS, "llama2"])
 def test_llama_server_encodes_as_the_model_does(name: str, tmp_path: Path) -> None:
     source = Path(FOLDER) / name
     if name in SPLITS:
@@ -84,7 +83,7 @@ def test_llama_server_encodes_as_the_model_does(name: str, tmp_path: Path) -> No
 
 
 @real
-@pytest.mark.parametrize(("name", "has"), [("qwen3", True), ("gemma3", True), ("llama2", False)])
+@pytest.mark.parametrize(("name", "has"), [("qwen3", True), ("llama2", False)])
 def test_real_templates(name: str, has: bool) -> None:
     assert (chat_template(Path(FOLDER) / name) is not None) == has
 
@@ -143,7 +142,7 @@ def test_tokens_that_strip(tmp_path: Path, stripping: list[str], want: bool | No
     added = [{"content": n, "special": True, "rstrip": n in stripping} for n in names]
     (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added}), encoding="utf-8")
     if want is None:
-        with pytest.raises(UserError, match="only <|user|> strip"):
+        with pytest.raises(UserError, match=r"only <\|user\|> strip"):
             strips_after_controls(tmp_path)
     else:
         assert strips_after_controls(tmp_path) == want
