@@ -60,6 +60,8 @@ var importRules = []struct{ of, may, why string }{
 	{"orchestrator/ledger", "", "the ledger stores values and does not interpret them"},
 	{"orchestrator/config", "", "configuration is data; the command interprets it"},
 	{"orchestrator/inspect", "", "it looks at files and hardware, and the command draws the conclusions"},
+	{"orchestrator/forecast", "orchestrator/config orchestrator/inspect",
+		"a forecast is computed from what others have measured or know"},
 	{"orchestrator/report", "orchestrator/ledger", "a report shows what is in the ledger"},
 	{"orchestrator/demos", "orchestrator/ledger envs sampler/chat sampler/prompt sampler/rollout",
 		"demonstrations are conversations, whatever is trained on them"},

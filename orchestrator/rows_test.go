@@ -10,6 +10,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/rollout"
+	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
 // trainedRow is a row with n trained tokens after one prompt token.
@@ -31,7 +32,7 @@ func TestAverages(t *testing.T) {
 		t.Helper()
 		c := demo()
 		c.Loss.Average, c.Loss.AverageLength = average, 10
-		rows := rows(batch, c.Loss)
+		rows, _ := rows(batch, c.Loss, nil)
 		if rows[0].Advantages[1] != first || rows[1].Advantages[1] != second || rows[1].Advantages[4] != second {
 			t.Errorf("%s: %v and %v", average, rows[0].Advantages, rows[1].Advantages)
 		}
@@ -47,11 +48,15 @@ func TestEntropyBonus(t *testing.T) {
 	c := demo()
 	c.Loss.Entropy, c.Loss.Average = 0.1, "token"
 	batch := []trainedEpisode{{advantage: 1, rows: []rollout.Row{trainedRow(2)}, tokens: 2}}
-	if diff := cmp.Diff([]float32{0, 0.05, 0.05}, rows(batch, c.Loss)[0].Entropy); diff != "" {
+	first := func() trainerbridge.Row {
+		rows, _ := rows(batch, c.Loss, nil)
+		return rows[0]
+	}
+	if diff := cmp.Diff([]float32{0, 0.05, 0.05}, first().Entropy); diff != "" {
 		t.Error(diff)
 	}
 	c.Loss.Entropy = 0
-	if e := rows(batch, c.Loss)[0].Entropy; e != nil {
+	if e := first().Entropy; e != nil {
 		t.Errorf("without a bonus: %v", e)
 	}
 }

@@ -240,7 +240,16 @@ def test_a_loss_that_overflows_is_refused(trainer: Any) -> None:
     batch["data"][0]["loss_fn_inputs"]["advantages"]["data"] = [1e30] * 5
     with pytest.raises(UserError, match="not finite"):
         trainer.run("m", *checked(batch), backward=True)
+    with pytest.raises(UserError, match="after a forward_backward that failed"):
+        trainer.optim_step("m", ADAM)
     with pytest.raises(UserError, match="without gradients"):
+        trainer.optim_step("m", ADAM)
+
+
+def test_a_step_that_destroys_the_weights_is_refused(trainer: Any) -> None:
+    trainer.run("m", *checked(wire_batch(6)), backward=True)
+    next(iter(trainer.models["m"].optimizer.parameters.values())).data.fill_(float("inf"))
+    with pytest.raises(UserError, match="weights are not finite"):
         trainer.optim_step("m", ADAM)
 
 
