@@ -6,6 +6,7 @@ differs from torch by less than 1e-5. `gguf_arch` has the supported architecture
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -152,10 +153,16 @@ def _check_adapter(config: dict[str, Any]) -> None:
 
 
 def _names(shape: Shape) -> Any:
+    return _name_map(shape.arch.name, shape.layers)
+
+
+@cache
+def _name_map(arch_name: str, layers: int) -> Any:
+    """The map takes milliseconds to build, as long as the rest of a small export."""
     import gguf
 
-    found = (key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == shape.arch.name)
-    return gguf.get_tensor_name_map(next(found), shape.layers)
+    arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == arch_name)
+    return gguf.get_tensor_name_map(arch, layers)
 
 
 def _gguf_name(names: Any, name: str) -> str:
