@@ -98,7 +98,11 @@ func (i *Item) describe(now time.Time) string {
 	if i.Limit > 0 {
 		text += fmt.Sprintf(" (deadline %s)", i.Limit.Round(time.Second))
 	}
-	if i.Others > 0 {
+	switch i.Others {
+	case 0:
+	case 1:
+		text += "; 1 other waits too"
+	default:
 		text += fmt.Sprintf("; %d others wait too", i.Others)
 	}
 	return text

@@ -65,13 +65,13 @@ func TestStallHasAName(t *testing.T) {
 		}
 		time.Sleep(6 * time.Second)
 		const want = "still waiting for the server: sample v000002 (step 3, episode 0/5), for 10s " +
-			"(deadline 5m0s); 1 others wait too"
+			"(deadline 5m0s); 1 other waits too"
 		if text := log.lines(); strings.Count(text, "still waiting") != 1 || !strings.Contains(text, want) {
 			t.Errorf("after 15 s: %q, want %q", text, want)
 		}
-		time.Sleep(25 * time.Second) // again at 20 s, then at 40 s
+		time.Sleep(26 * time.Second) // again at 20 s, then at 40 s
 		if text := log.lines(); strings.Count(text, "still waiting") != 2 {
-			t.Errorf("after 40 s: %s", text)
+			t.Errorf("after 41 s: %s", text)
 		}
 		end()
 		other()
