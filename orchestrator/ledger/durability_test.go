@@ -4,10 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/empo2/empo2/orchestrator/manifest"
 )
 
 // The database is in the run's folder, whatever the characters of its path mean
@@ -232,5 +235,35 @@ func TestADamagedLogIsReported(t *testing.T) {
 		if !lost(bad) {
 			t.Errorf("a flip at %d is not reported", at)
 		}
+	}
+}
+
+// The warm-started model of a run is verified with the rest, and a damaged one is
+// not copied to a backup.
+func TestADamagedWarmStartIsFound(t *testing.T) {
+	ctx := context.Background()
+	l := open(t, t.TempDir())
+	base := filepath.Join(l.Dir, "base")
+	weights := filepath.Join(base, "model.safetensors")
+	err := errors.Join(l.SaveConfig(ctx, "[run]\n"), l.Close(), os.Mkdir(base, 0o755),
+		os.WriteFile(weights, []byte("weights"), 0o644), manifest.Write(base, manifest.WarmStart, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := Verify(ctx, l.Dir)
+	if err != nil || before.BaseDamaged || before.Files != 1 {
+		t.Errorf("before: %+v, %v", before, err)
+	}
+	if _, err := Backup(ctx, l.Dir, filepath.Join(t.TempDir(), "good.tar")); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(weights, []byte("weightz"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := Verify(ctx, l.Dir); err != nil || !r.BaseDamaged || !r.Damaged() {
+		t.Errorf("got %+v, %v", r, err)
+	}
+	if _, err := Backup(ctx, l.Dir, filepath.Join(t.TempDir(), "bad.tar")); !errors.Is(err, ErrDamaged) {
+		t.Errorf("back up: got %v", err)
 	}
 }

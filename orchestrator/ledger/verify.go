@@ -58,11 +58,14 @@ type Report struct {
 	Steps int64  `json:"steps"` // committed steps, as far as they can be counted
 	// Unreadable says that run.db is missing, empty or no database, or that its
 	// steps cannot be read. Steps and Kept then say nothing.
-	Unreadable bool      `json:"unreadable,omitempty"`
-	Version    int       `json:"version"`  // after the last of them
-	Rows       int       `json:"rows"`     // rows of run.db whose checksum is right
-	Files      int       `json:"files"`    // files of adapters and checkpoints whose checksum is right
-	Problems   []Problem `json:"problems"` // empty: everything is right
+	Unreadable bool `json:"unreadable,omitempty"`
+	// BaseDamaged says that the run's warm-started model is damaged. No step can be
+	// trained further then, and going back does not help.
+	BaseDamaged bool      `json:"base_damaged,omitempty"`
+	Version     int       `json:"version"`  // after the last of them
+	Rows        int       `json:"rows"`     // rows of run.db whose checksum is right
+	Files       int       `json:"files"`    // files of adapters and checkpoints whose checksum is right
+	Problems    []Problem `json:"problems"` // empty: everything is right
 	// Kept are the steps that a run can return to, in order: their rows and those
 	// before them are right, and so is the checkpoint of their version. Step 0 is
 	// always one of them.
@@ -323,6 +326,7 @@ func (v *verifier) files(good []Step) {
 			v.folder(f, version, records[version])
 		}
 	}
+	v.base(filepath.Join(dir, "base"))
 	for _, s := range good {
 		if s.Version == 0 || v.hasCheckpoint(records[s.Version]) {
 			v.report.Kept = append(v.report.Kept, s.Step)
@@ -334,6 +338,20 @@ func (v *verifier) files(good []Step) {
 			v.report.Add(path, errors.New("the checkpoint of the last step is missing"))
 		}
 	}
+}
+
+// base verifies the run's warm-started model, if it has one.
+func (v *verifier) base(dir string) {
+	if _, err := os.Stat(dir); err != nil {
+		return
+	}
+	made, err := manifest.Verify(dir, manifest.WarmStart)
+	if err != nil {
+		v.report.BaseDamaged = true
+		v.report.Add(dir, err)
+		return
+	}
+	v.report.Files += len(made.Files)
 }
 
 // hasCheckpoint reports whether the checkpoint of a version is there and right.

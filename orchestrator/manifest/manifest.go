@@ -1,5 +1,5 @@
-// Package manifest verifies folders that the trainer wrote: adapters and
-// checkpoints. The manifest of a folder is a JSON file in it, which lists the
+// Package manifest verifies folders that the trainer wrote: adapters, checkpoints
+// and warm-started models. The manifest of a folder is a JSON file in it, which lists the
 // SHA-256 and the size of every other file.
 package manifest
 
@@ -21,6 +21,7 @@ import (
 const (
 	Adapter    = "manifest.json"
 	Checkpoint = "meta.json"
+	WarmStart  = "warmstart.json"
 )
 
 // ErrDamaged is wrapped by the error for a file that is missing or differs from

@@ -117,6 +117,11 @@ func damageError(err error, r *ledger.Report, command string) error {
 		return &damaged{fmt.Errorf("%s\n  no step can be read from its run.db\n"+
 			"  hint: restore run.db from a backup, or start a new run with another name (--set run.name=…)", text)}
 	}
+	if r.BaseDamaged {
+		return &damaged{fmt.Errorf("%s\n  its warm-started model is damaged: no step can go on without it\n"+
+			"  hint: restore %s from a backup, or remove it and repeat empo2 warmstart with the same data and settings",
+			text, filepath.Join(r.Dir, "base"))}
+	}
 	n := r.Newest()
 	cost := "nothing that was committed is lost"
 	switch r.Steps - n {
