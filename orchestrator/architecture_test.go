@@ -59,6 +59,10 @@ var importRules = []struct{ of, may, why string }{
 	{"orchestrator/config", "", "configuration is data; the command interprets it"},
 	{"orchestrator/inspect", "", "it looks at files and hardware, and the command draws the conclusions"},
 	{"orchestrator/report", "orchestrator/ledger", "a report shows what is in the ledger"},
+	{"orchestrator/demos", "envs sampler/chat sampler/prompt sampler/rollout",
+		"demonstrations are conversations, whatever is trained on them"},
+	{"orchestrator/warmstart", "orchestrator/demos sampler/chat sampler/rollout trainer_bridge",
+		"a warm start knows conversations and a trainer; the command knows the run"},
 	{"orchestrator", "orchestrator/advantage orchestrator/config orchestrator/ledger envs memory trainer_bridge " +
 		"sampler sampler/chat sampler/prompt sampler/rollout",
 		"the loop knows interfaces, never a backend, an environment, a strategy or a trainer"},

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/sampler/rollout"
+	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
 // newStepMetrics describes a step that is about to be committed.
@@ -32,8 +33,16 @@ func (m *StepMetrics) describeUpdate(u Update) {
 	m.ApproxKL, m.Entropy, m.KLBase = u.Stats.ApproxKL(), u.Stats.Entropy(), u.Stats.KLBase()
 	m.GradNorm = u.GradNorm
 	m.Mismatch, m.Corrected = u.Mismatch, u.Corrected
-	m.Restarts = u.Restarts
+	m.Restarts, m.Trainer = u.Restarts, trainerUsage(u.Stats)
 	m.Seconds.Train = u.Seconds
+}
+
+func trainerUsage(s trainerbridge.Stats) TrainerUsage {
+	return TrainerUsage{
+		RowTokens: int(s.RowTokens()), Seconds: s.Seconds(), TokensPerSecond: s.TokensPerSecond(),
+		PeakMemory: s.PeakMemory(), MFU: s.MFU(), PaddingShare: s.PaddingShare(), MicroBatches: s.MicroBatches(),
+		Checkpointed: s.Checkpointed(), MicroBatchTokens: s.MicroBatchTokens(), OutOfMemory: s.OutOfMemory(),
+	}
 }
 
 func (m *StepMetrics) describeEpisodes(in Sampled, noveltyWeight float64) {

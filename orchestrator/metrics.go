@@ -42,10 +42,28 @@ type StepMetrics struct {
 	// truncated importance weights.
 	Corrected bool `json:"corrected"`
 
+	// Trainer is what the step's passes cost; zero if nothing was trained.
+	Trainer TrainerUsage `json:"trainer"`
+
 	NewTips  int `json:"new_tips"`
 	Restarts int `json:"restarts"` // of the trainer, in this step
 
 	Seconds Seconds `json:"seconds"`
+}
+
+// TrainerUsage is what the passes of a step cost. A value is 0 if the trainer
+// does not report it.
+type TrainerUsage struct {
+	RowTokens        int     `json:"row_tokens"`        // of all rows, trained or not
+	Seconds          float64 `json:"seconds"`           // of the passes alone
+	TokensPerSecond  float64 `json:"tokens_per_second"` // row tokens
+	PeakMemory       int64   `json:"peak_memory_bytes"` // of the GPU; on a CPU of the process
+	MFU              float64 `json:"mfu"`               // model FLOP utilisation, 0 to 1; 0: not on a known GPU
+	PaddingShare     float64 `json:"padding_share"`     // of the tokens computed
+	MicroBatches     int     `json:"micro_batches"`
+	Checkpointed     int     `json:"checkpointed"`       // micro-batches that computed their layers twice
+	MicroBatchTokens int     `json:"micro_batch_tokens"` // limit of one at the end
+	OutOfMemory      int     `json:"out_of_memory"`      // how often the limit was halved
 }
 
 // EpisodeStats summarises episodes of one kind.

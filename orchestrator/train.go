@@ -96,6 +96,9 @@ func (s trainStage) trainUntilDone(ctx context.Context, batch Batch, committed i
 		if err := s.ledger.Event(ctx, batch.Step, "trainer restart", err.Error()); err != nil {
 			return nil, err
 		}
+		if err := s.reportKill(ctx, batch.Step, err); err != nil {
+			return nil, err
+		}
 		// Restore waits for what the trainer may still be writing.
 		if err := s.trainer.Restore(ctx, committed); err != nil {
 			return nil, err
@@ -125,6 +128,9 @@ func (s trainStage) train(ctx context.Context, batch Batch) (*Update, error) {
 			if err != nil {
 				return nil, err
 			}
+			if err := s.reportShortage(ctx, batch.Step, stats); err != nil {
+				return nil, err
+			}
 			optim, err := s.trainer.OptimStep(ctx, settings)
 			if err != nil {
 				return nil, err
@@ -134,13 +140,25 @@ func (s trainStage) train(ctx context.Context, batch Batch) (*Update, error) {
 			update.GradNorm += optim.GradNorm()
 		}
 	}
-	update.Stats = trainerbridge.MergeStats(passes, nil)
+	update.Stats = trainerbridge.MergeStats(passes, seconds(passes))
 	update.GradNorm /= float64(len(passes))
 	if err := s.trainer.Save(ctx, update.Version); err != nil {
 		return nil, err
 	}
 	update.Export, err = s.trainer.Export(ctx, update.Version)
 	return update, err
+}
+
+// seconds are the times of passes, by which their rates are averaged; nil if the
+// trainer does not report them.
+func seconds(passes []trainerbridge.Stats) []float64 {
+	out := make([]float64, len(passes))
+	for i, p := range passes {
+		if out[i] = p.Seconds(); out[i] <= 0 {
+			return nil
+		}
+	}
+	return out
 }
 
 // loss is the trainer's loss with its configuration.

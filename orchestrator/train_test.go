@@ -1,12 +1,18 @@
 package orchestrator
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/rs/zerolog"
+
 	"github.com/empo2/empo2/orchestrator/config"
+	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
 // sleepRecorder records sleep and wake-up among the trainer's calls.
@@ -60,5 +66,54 @@ func TestServerIsWokenAfterAFailure(t *testing.T) {
 	_, err := l.Run(context.Background())
 	if last := w.trainer.calls[len(w.trainer.calls)-1]; !errors.Is(err, broken) || last != "wake" {
 		t.Errorf("%v after %v", err, w.trainer.calls)
+	}
+}
+
+// Out of memory within a pass is an event and a warning that names the key. So
+// is a trainer that the system killed.
+func TestOutOfMemoryIsRecorded(t *testing.T) {
+	led := newLedger(t)
+	var log bytes.Buffer
+	stage := trainStage{ledger: led, log: zerolog.New(&log)}
+	ctx := context.Background()
+	f := func(err error, events int, lines ...string) {
+		t.Helper()
+		var n int
+		query := led.DB().QueryRow("SELECT count(*) FROM events WHERE kind = 'out of memory' AND step = 4")
+		if err = errors.Join(err, query.Scan(&n)); err != nil || n != events {
+			t.Errorf("%d events, want %d, %v", n, events, err)
+		}
+		for _, line := range lines {
+			if !strings.Contains(log.String(), line) {
+				t.Errorf("%q lacks %q", log.String(), line)
+			}
+		}
+	}
+	f(stage.reportShortage(ctx, 4, trainerbridge.Stats{"row_tokens:sum": 9000}), 0)
+	f(stage.reportShortage(ctx, 4, trainerbridge.Stats{
+		"row_tokens:sum": 9000, "oom_retries:sum": 2, "micro_batch_tokens:min": 1024, "peak_memory_bytes:max": 3.2e9,
+	}), 1, "2 times", "9000 tokens", "3.20 GB", "trainer.micro_batch_tokens = 1024")
+	killed := fmt.Errorf("forward_backward: %w", &trainerbridge.ExitError{State: "signal: killed", OutOfMemory: true})
+	f(stage.reportKill(ctx, 4, killed), 2, "half the memory", "trainer.micro_batch_tokens")
+	f(stage.reportKill(ctx, 4, &trainerbridge.ExitError{State: "signal: killed"}), 2)
+	detail, err := led.LastEvent(ctx, eventOutOfMemory)
+	if err != nil || !strings.Contains(detail, "killed the trainer") {
+		t.Errorf("%q, %v", detail, err)
+	}
+}
+
+// A step's rates are those of all its passes, not means of their rates.
+func TestStepMetricsHaveTheTrainersUsage(t *testing.T) {
+	passes := []trainerbridge.Stats{
+		{"row_tokens:sum": 100, "seconds:sum": 1, "mfu:mean": 0.1, "peak_memory_bytes:max": 5},
+		{"row_tokens:sum": 900, "seconds:sum": 3, "mfu:mean": 0.5, "peak_memory_bytes:max": 7, "oom_retries:sum": 1},
+	}
+	got := trainerUsage(trainerbridge.MergeStats(passes, seconds(passes)))
+	want := TrainerUsage{RowTokens: 1000, Seconds: 4, TokensPerSecond: 250, PeakMemory: 7, MFU: 0.4, OutOfMemory: 1}
+	if got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if seconds([]trainerbridge.Stats{{"loss:sum": 1}}) != nil {
+		t.Error("times of a trainer that reports none")
 	}
 }

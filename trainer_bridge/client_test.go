@@ -190,13 +190,13 @@ func TestRefusals(t *testing.T) {
 		})
 	}
 	f("user", fakeserver.Fault{Category: "user", Message: "bad name"},
-		RequestError{"save_weights", CategoryUser, "bad name", 0})
+		RequestError{Op: "save_weights", Category: CategoryUser, Message: "bad name"})
 	f("server", fakeserver.Fault{Category: "server", Message: "no space"},
-		RequestError{"save_weights", CategoryServer, "no space", 0})
+		RequestError{Op: "save_weights", Category: CategoryServer, Message: "no space"})
 	f("unknown", fakeserver.Fault{Category: "other", Message: "?"},
-		RequestError{"save_weights", CategoryUnknown, "?", 0})
+		RequestError{Op: "save_weights", Category: CategoryUnknown, Message: "?"})
 	f("before it was accepted", fakeserver.Fault{Status: 422, Message: "no path"},
-		RequestError{"save_weights", CategoryUser, "no path", 422})
+		RequestError{Op: "save_weights", Category: CategoryUser, Message: "no path", Status: 422})
 }
 
 func TestWrongTokenHasAHint(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -18,7 +19,7 @@ import (
 // convertTimeout bounds a conversion; it writes some 100 MB a second.
 const convertTimeout = 30 * time.Minute
 
-// A Converter converts models to GGUF with the trainer's sources.
+// A Converter makes model files with the trainer's sources.
 type Converter struct {
 	Python    string         // interpreter that has the trainer's requirements
 	SourceDir string         // holds the package empo2_trainer, see [ExtractSources]
@@ -28,6 +29,31 @@ type Converter struct {
 // Convert writes the model in a folder in Hugging Face format as float32 to the
 // file out. The file appears only when it is complete.
 func (c Converter) Convert(ctx context.Context, model, out string) error {
+	return c.run(ctx, "converter", "gguf", "--model", model, "--out", out)
+}
+
+// Merge names a model, an adapter and the merged model.
+type Merge struct {
+	Model   string // folder in Hugging Face format
+	Adapter string // folder in PEFT's format
+	Out     string // new folder in Hugging Face format; it must not exist
+	Dtype   string // of the new weights: float32, bfloat16 or float16
+	About   any    // stored in the new folder's warmstart.json, which lists its files too
+}
+
+// Merge adds an adapter to the weights of its base and writes a new model folder.
+// The folder appears only when it is complete. Memory for one tensor suffices.
+func (c Converter) Merge(ctx context.Context, m Merge) error {
+	about, err := json.Marshal(m.About)
+	if err != nil {
+		return fmt.Errorf("merge into %s: %w", m.Out, err)
+	}
+	return c.run(ctx, "merge", "merge", "--model", m.Model, "--adapter", m.Adapter, "--out", m.Out,
+		"--dtype", m.Dtype, "--about", string(about))
+}
+
+// run runs a command of the trainer's package.
+func (c Converter) run(ctx context.Context, name string, args ...string) error {
 	source, err := filepath.Abs(c.SourceDir)
 	if err != nil {
 		return err
@@ -36,7 +62,7 @@ func (c Converter) Convert(ctx context.Context, model, out string) error {
 	defer cancel()
 	said := output{log: c.Log}
 	err = process.Run(ctx, process.Command{
-		Name: "converter", Args: []string{c.Python, "-m", "empo2_trainer", "gguf", "--model", model, "--out", out},
+		Name: name, Args: append([]string{c.Python, "-m", "empo2_trainer"}, args...),
 		Dir:   source, // Python looks for modules there first
 		Env:   []string{"PYTHONPATH=" + source, "PYTHONDONTWRITEBYTECODE=1"},
 		Merge: true, Stdout: said.line, Log: c.Log,

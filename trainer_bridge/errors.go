@@ -36,10 +36,35 @@ type RequestError struct {
 	Category Category // never empty
 	Message  string   // the trainer's text
 	Status   int      // HTTP status if it is not 200, else 0
+	// OutOfMemory has the figures if a row does not fit into the trainer's
+	// memory; nil: the error is another one.
+	OutOfMemory *OutOfMemory
+}
+
+// OutOfMemory says which row does not fit into the trainer's memory, even alone
+// and with the least memory per token.
+type OutOfMemory struct {
+	Row      int   `json:"row"`             // index among the rows of the call
+	Tokens   int   `json:"row_tokens"`      // of the row
+	Possible int   `json:"possible_tokens"` // of the longest row that would fit
+	Needed   int64 `json:"needed_bytes"`
+	Free     int64 `json:"free_bytes"`
+
+	part int // the request of the call that was refused
+}
+
+func (o *OutOfMemory) String() string {
+	return fmt.Sprintf("out of memory: row %d has %d tokens and needs about %.2f GB; %.2f GB are free, enough for "+
+		"about %d tokens\n  hint: shorten the episodes (rollout.max_turns, rollout.max_tokens, sampler.max_model_len), "+
+		"use a smaller model or trainer.dtype = \"bfloat16\", or free memory",
+		o.Row, o.Tokens, float64(o.Needed)/1e9, float64(o.Free)/1e9, o.Possible)
 }
 
 // Error names the call, the category and the trainer's message.
 func (e *RequestError) Error() string {
+	if e.OutOfMemory != nil {
+		return fmt.Sprintf("%s: %s", e.Op, e.OutOfMemory)
+	}
 	text := fmt.Sprintf("%s: refused by the trainer (%s): %s", e.Op, e.Category, e.Message)
 	switch e.Status {
 	case 401, 403:
@@ -57,6 +82,8 @@ type ExitError struct {
 	Fatal  string   // the error that the trainer reported, if any
 	Hint   string   // the remedy that the trainer reported, if any
 	Output []string // the last lines of its output
+	// OutOfMemory: the system killed it, most likely because memory ran out.
+	OutOfMemory bool
 
 	stopped bool // by Close
 }
@@ -74,8 +101,9 @@ func (e *ExitError) Error() string {
 	switch {
 	case e.Hint != "":
 		fmt.Fprintf(&b, "\n  hint: %s", e.Hint)
-	case e.State == "signal: killed":
-		b.WriteString("\n  hint: the kernel kills a process when memory runs out; use a smaller batch, rank or model")
+	case e.OutOfMemory:
+		b.WriteString("\n  hint: memory ran out, most likely: lower trainer.micro_batch_tokens or the length of " +
+			"episodes, or use a smaller model")
 	}
 	return b.String()
 }

@@ -45,9 +45,21 @@ func (c *Client) train(ctx context.Context, op string, rows []Row, loss Loss) (S
 		return err
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, inCall(err, parts)
 	}
 	return MergeStats(stats, weights), logprobs, nil
+}
+
+// inCall numbers the row of an out-of-memory error among all rows of the call.
+func inCall(err error, parts [][]datum) error {
+	var refused *RequestError
+	if errors.As(err, &refused) && refused.OutOfMemory != nil {
+		for _, part := range parts[:refused.OutOfMemory.part] {
+			refused.OutOfMemory.Row += len(part)
+		}
+		refused.OutOfMemory.part = 0
+	}
+	return err
 }
 
 // logprobs returns the log-probs of a result, after a check of their number and
@@ -107,6 +119,10 @@ func (c *Client) exchange(
 	}
 	for i, id := range ids {
 		raw, resultErr := c.await(ctx, op, id)
+		var refused *RequestError
+		if errors.As(resultErr, &refused) && refused.OutOfMemory != nil {
+			refused.OutOfMemory.part = i
+		}
 		if resultErr == nil && err == nil {
 			resultErr = collect(i, raw)
 			if resultErr != nil {

@@ -162,6 +162,7 @@ func (l *Local) alive() bool {
 
 func (l *Local) restart(ctx context.Context) error {
 	l.now.expect()
+	l.halveMemory()
 	if err := l.stop(); err != nil {
 		l.now.lost(err)
 		return err
@@ -175,6 +176,23 @@ func (l *Local) restart(ctx context.Context) error {
 	l.process = process
 	l.now.set(process)
 	return l.dial(ctx)
+}
+
+// smallestShare bounds the halving of the memory of a micro-batch.
+const smallestShare = 1.0 / 64
+
+// halveMemory lets the next process use half the memory for a micro-batch if the
+// system killed the present one for lack of memory. To repeat the same work
+// unchanged would end in the same way.
+func (l *Local) halveMemory() {
+	var exit *ExitError
+	if l.process == nil || !errors.As(l.process.Err(), &exit) || !exit.OutOfMemory {
+		return
+	}
+	if l.Process.MemoryShare == 0 {
+		l.Process.MemoryShare = 1
+	}
+	l.Process.MemoryShare = max(l.Process.MemoryShare/2, smallestShare)
 }
 
 // dial creates a new adapter, which is version 0.

@@ -89,5 +89,6 @@ func (o *output) exitError(err error) *ExitError {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return &ExitError{State: exit.State, Fatal: o.fatal, Hint: o.hint, Output: exit.Output, stopped: exit.Stopped}
+	return &ExitError{State: exit.State, Fatal: o.fatal, Hint: o.hint, Output: exit.Output,
+		OutOfMemory: exit.OutOfMemory, stopped: exit.Stopped}
 }

@@ -30,12 +30,17 @@ type ProcessConfig struct {
 	// MicroBatchTokens bounds one pass of the model; 0: the trainer chooses it
 	// from the free memory.
 	MicroBatchTokens int
+	// MemoryShare is the part of the usual memory that a micro-batch may take; 0
+	// is 1.
+	MemoryShare float64
 
 	// StartTimeout bounds the time until the trainer is ready; 0 is 3 minutes,
 	// because the first import of torch from a slow disk takes long.
 	StartTimeout time.Duration
 	// Grace is how long the trainer may take to end after its stdin ended; 0 is 5 seconds.
 	Grace time.Duration
+	// Kills counts kills for lack of memory; nil: see [process.Command].
+	Kills func() int
 	// Log gets what the trainer logs; the zero value is silent.
 	Log zerolog.Logger
 }
@@ -131,6 +136,9 @@ func (p *Process) command(cfg ProcessConfig) (process.Command, error) {
 	if cfg.MicroBatchTokens > 0 {
 		args = append(args, "--micro-batch-tokens", strconv.Itoa(cfg.MicroBatchTokens))
 	}
+	if cfg.MemoryShare > 0 && cfg.MemoryShare < 1 {
+		args = append(args, "--memory-share", strconv.FormatFloat(cfg.MemoryShare, 'g', -1, 64))
+	}
 	flags := map[string]string{"--dtype": cfg.Dtype, "--quantize": cfg.Quantize, "--device": cfg.Device}
 	for flag, value := range flags {
 		if value != "" {
@@ -149,7 +157,7 @@ func (p *Process) command(cfg ProcessConfig) (process.Command, error) {
 		Secrets: []string{p.token},
 		Ready:   p.readReady, StartTimeout: cfg.StartTimeout,
 		Stdin: true, Grace: cfg.Grace,
-		Stdout: p.output.line, Stderr: p.output.line, Log: cfg.Log,
+		Stdout: p.output.line, Stderr: p.output.line, Kills: cfg.Kills, Log: cfg.Log,
 	}, nil
 }
 

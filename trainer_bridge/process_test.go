@@ -59,7 +59,9 @@ func TestProcessThatDoesNotStart(t *testing.T) {
 		t.Helper()
 		t.Run(name, func(t *testing.T) {
 			t.Helper()
-			_, err := Start(t.Context(), script(t, body))
+			cfg := script(t, body)
+			cfg.Kills = func() int { return -1 }
+			_, err := Start(t.Context(), cfg)
 			for _, w := range want {
 				if err == nil || !strings.Contains(err.Error(), w) {
 					t.Errorf("error %q lacks %q", err, w)

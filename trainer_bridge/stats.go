@@ -44,6 +44,43 @@ func (s Stats) ApproxKL() float64 { return ratio(s["approx_kl:sum"], s.Tokens())
 // Entropy is the mean entropy in nats over trained tokens.
 func (s Stats) Entropy() float64 { return ratio(s["entropy:sum"], s.Tokens()) }
 
+// RowTokens is the number of tokens of all rows, trained or not.
+func (s Stats) RowTokens() float64 { return s["row_tokens:sum"] }
+
+// Seconds is the time that the trainer needed for its passes.
+func (s Stats) Seconds() float64 { return s["seconds:sum"] }
+
+// TokensPerSecond is the speed of the trainer's passes in tokens of rows.
+func (s Stats) TokensPerSecond() float64 { return ratio(s.RowTokens(), s.Seconds()) }
+
+// PaddingShare is the share of padding among the tokens that the trainer
+// computed.
+func (s Stats) PaddingShare() float64 {
+	return ratio(s["padding_tokens:sum"], s.RowTokens()+s["padding_tokens:sum"])
+}
+
+// PeakMemory is the most memory that the trainer used in a pass, in bytes: of
+// the GPU, or of the whole process on a CPU.
+func (s Stats) PeakMemory() int64 { return int64(s["peak_memory_bytes:max"]) }
+
+// MFU is the model FLOP utilisation of a GPU, from 0 to 1. It is 0 on a CPU and
+// on a GPU of unknown speed.
+func (s Stats) MFU() float64 { return s["mfu:mean"] }
+
+// MicroBatches is the number of micro-batches.
+func (s Stats) MicroBatches() int { return int(s["micro_batches:sum"]) }
+
+// Checkpointed is the number of micro-batches whose layers were checkpointed.
+func (s Stats) Checkpointed() int { return int(s["checkpointed_micro_batches:sum"]) }
+
+// MicroBatchTokens is the trainer's limit of tokens in a micro-batch after the
+// passes.
+func (s Stats) MicroBatchTokens() int { return int(s["micro_batch_tokens:min"]) }
+
+// OutOfMemory is how often the trainer halved its micro-batches because memory
+// ran out.
+func (s Stats) OutOfMemory() int { return int(s["oom_retries:sum"]) }
+
 // GradNorm is the gradient's norm before clipping, of an optimizer step.
 func (s Stats) GradNorm() float64 { return s["grad_norm:mean"] }
 

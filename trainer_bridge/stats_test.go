@@ -58,6 +58,22 @@ func TestAccessors(t *testing.T) {
 	}
 }
 
+func TestUsage(t *testing.T) {
+	s := Stats{
+		"row_tokens:sum": 900, "padding_tokens:sum": 100, "seconds:sum": 3, "peak_memory_bytes:max": 5e9, "mfu:mean": 0.4,
+		"micro_batches:sum": 7, "checkpointed_micro_batches:sum": 2, "micro_batch_tokens:min": 512, "oom_retries:sum": 1,
+	}
+	got := []any{s.RowTokens(), s.TokensPerSecond(), s.PaddingShare(), s.PeakMemory(), s.MFU(), s.MicroBatches(),
+		s.Checkpointed(), s.MicroBatchTokens(), s.OutOfMemory()}
+	if diff := cmp.Diff([]any{900.0, 300.0, 0.1, int64(5e9), 0.4, 7, 2, 512, 1}, got); diff != "" {
+		t.Error(diff)
+	}
+	none := Stats{}
+	if none.TokensPerSecond() != 0 || none.PaddingShare() != 0 || none.PeakMemory() != 0 || none.OutOfMemory() != 0 {
+		t.Error("a trainer that reports nothing has a usage")
+	}
+}
+
 func TestSplitKeepsOrderAndLimits(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		lengths := rapid.SliceOfN(rapid.OneOf(rapid.IntRange(1, 3), rapid.IntRange(1, 120_000)), 1,

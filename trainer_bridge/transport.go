@@ -74,7 +74,8 @@ func (c *Client) await(ctx context.Context, op, id string) (json.RawMessage, err
 			if f.Category != CategoryUser && f.Category != CategoryServer {
 				f.Category = CategoryUnknown
 			}
-			return nil, &RequestError{Op: op, Category: f.Category, Message: c.http.Clean(*f.Error)}
+			return nil, &RequestError{Op: op, Category: f.Category, Message: c.http.Clean(*f.Error),
+				OutOfMemory: f.OutOfMemory}
 		case f.Type != "try_again":
 			return raw, nil
 		}

@@ -113,6 +113,8 @@ type future struct {
 	Type     string   `json:"type"` // try_again
 	Error    *string  `json:"error"`
 	Category Category `json:"category"`
+	// OutOfMemory extends the protocol; other trainers do not send it.
+	OutOfMemory *OutOfMemory `json:"out_of_memory"`
 }
 
 // metrics of a result. NaN is null in JSON.

@@ -15,6 +15,7 @@ const (
 	// for pre-training the base policy, 2 is for checking the pre-training, and
 	// 3 is for reinforcement learning. So the classes never share a house.
 	houseClasses = 4
+	gateClass    = 2
 	rlClass      = 3
 )
 
@@ -23,6 +24,7 @@ const (
 	houseStream uint64 = iota + 1
 	deckStream
 	listStream
+	lessonStream // of a seed of lessons, not of a house
 )
 
 // A house has eight doors, twelve levers and a hidden rule.

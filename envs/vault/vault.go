@@ -155,10 +155,10 @@ func (f *Family) Open(ctx context.Context, t envs.Task) (envs.Episode, error) {
 // Close implements [envs.Family].
 func (f *Family) Close() error { return nil }
 
-// Solve returns the K actions that solve t. The policy never sees them. The exact
+// Solve implements [envs.Solver]: it returns the K actions that solve t. The exact
 // success probability of a policy is the product of the probabilities of these
 // actions, each given the actions before it.
-func (f *Family) Solve(t envs.Task) ([]string, error) {
+func (f *Family) Solve(_ context.Context, t envs.Task) ([]string, error) {
 	c, err := f.corridor(t)
 	if err != nil {
 		return nil, err

@@ -38,7 +38,7 @@ func TestConformance(t *testing.T) {
 		f := mustOpen(t, testConfig())
 		envstest.Run(t, func(t *testing.T) envs.Family { return f },
 			envstest.WithPolicy(func(task envs.Task, step int, _ envs.Observation) string {
-				actions, err := f.Solve(task)
+				actions, err := f.Solve(t.Context(), task)
 				if err != nil {
 					return err.Error()
 				}
@@ -82,7 +82,7 @@ func TestHouse701IsFixed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	actions, err := f.Solve(tasks[2])
+	actions, err := f.Solve(t.Context(), tasks[2])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestEndings(t *testing.T) {
 	c.Doors, c.Score = 3, Partial
 	f := mustOpen(t, c)
 	task := f.train[0]
-	actions, err := f.Solve(task)
+	actions, err := f.Solve(t.Context(), task)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +145,7 @@ func TestEndings(t *testing.T) {
 
 func TestSparseRewardsOnlyTheExit(t *testing.T) {
 	f := mustOpen(t, testConfig())
-	actions, err := f.Solve(f.train[0])
+	actions, err := f.Solve(t.Context(), f.train[0])
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ func corridorStates(t *testing.T, f *vault.Family, task envs.Task) (states []str
 	if err != nil {
 		t.Fatal(err)
 	}
-	actions, err := f.Solve(task)
+	actions, err := f.Solve(t.Context(), task)
 	if err != nil {
 		t.Fatal(err)
 	}

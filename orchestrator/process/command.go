@@ -57,6 +57,9 @@ type Command struct {
 	Stderr func(line string) bool
 	Merge  bool   // stderr is treated as stdout, in the order of writing
 	Hints  []Hint // errors show the first one that matches the quoted lines
+	// Kills counts the processes of this control group that the kernel has
+	// killed because memory ran out; -1: unknown. Nil: memory.events is read.
+	Kills func() int
 
 	Log zerolog.Logger // the zero value is silent
 }

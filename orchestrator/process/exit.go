@@ -25,6 +25,9 @@ type ExitError struct {
 	Stopped bool     // by Stop, Kill or a context
 	Output  []string // the last lines that it wrote
 	Hint    string   // a remedy; empty: none is known
+	// OutOfMemory: the system killed it, and nothing says that memory did not
+	// run out.
+	OutOfMemory bool
 }
 
 // Error returns the state, the output and the hint on several lines.
@@ -50,8 +53,8 @@ func (p *Process) exitError() *ExitError {
 		switch {
 		case s.Signal() == syscall.SIGILL:
 			text = append(text, IllegalInstruction)
-		case s.Signal() == syscall.SIGKILL && !e.Stopped:
-			text = append(text, KilledBySystem)
+		case s.Signal() == syscall.SIGKILL && !e.Stopped && p.mayHaveRunOut():
+			text, e.OutOfMemory = append(text, KilledBySystem), true
 		}
 	}
 	e.Hint = HintFor(block(text), p.c.Hints, defaultHints)

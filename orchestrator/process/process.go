@@ -24,6 +24,7 @@ type Process struct {
 	decided bool          // Ready has decided; only the reader of stdout uses it
 	done    chan struct{} // closed when the process and its group have ended
 	stopped atomic.Bool   // by Stop, Kill or a context
+	kills   int           // of Command.Kills before the start; -1: unknown
 }
 
 // Start runs a command and returns when it is ready. The context bounds the
@@ -189,6 +190,7 @@ func begin(c Command) (*Process, error) {
 	if err != nil {
 		return p, err
 	}
+	p.kills = p.countKills()
 	p.cmd = exec.Command(c.Args[0], c.Args[1:]...)
 	p.cmd.Dir, p.cmd.Env = c.Dir, append(Environ(c.Without...), c.Env...)
 	p.cmd.WaitDelay = pipeWait

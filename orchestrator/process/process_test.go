@@ -149,10 +149,11 @@ func TestStartErrors(t *testing.T) {
 		c.Ready = func(line string) (bool, error) { return false, fmt.Errorf("no port in %q", line) }
 	}, `no port in "welcome"`)
 	f("hint", func(c *Command) { c.Hints = []Hint{{"luck", "none"}, {"others", "ask them"}} }, "\n  hint: ask them")
-	f("killed", func(c *Command) { c.Args[2] = "kill -KILL $$" }, "signal: killed", "hint: the system killed it",
-		"memory")
+	unknown := func() int { return -1 }
+	f("killed", func(c *Command) { c.Args[2], c.Kills = "kill -KILL $$", unknown }, "signal: killed",
+		"hint: the system killed it", "memory")
 	f("killed, with a hint", func(c *Command) {
-		c.Args[2], c.Hints = "kill -KILL $$", []Hint{{KilledBySystem, "a smaller model"}}
+		c.Args[2], c.Kills, c.Hints = "kill -KILL $$", unknown, []Hint{{KilledBySystem, "a smaller model"}}
 	}, "hint: a smaller model")
 	f("illegal instruction", func(c *Command) { c.Args[2] = "kill -ILL $$" },
 		"signal: illegal", "hint: the program needs instructions")

@@ -1,6 +1,9 @@
 package prompt
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // actionRule says which part of a reply is the action.
 type actionRule string
@@ -32,6 +35,19 @@ func (f Template) Action(reply string) string {
 		reply = strings.ToLower(reply)
 	}
 	return strings.TrimSpace(reply)
+}
+
+// Reply returns the shortest reply whose action is the given one. Demonstrations are made of such replies. It fails if
+// no reply has this action, for example because actions are lower-cased.
+func (f Template) Reply(action string) (string, error) {
+	reply := action
+	if f.rule == insideTag {
+		reply = "<action>" + action + "</action>"
+	}
+	if got := f.Action(reply); got != action {
+		return "", fmt.Errorf("the template %s reads the action %q as %q", f.name, action, got)
+	}
+	return reply, nil
 }
 
 func finalLine(s string) string {

@@ -111,8 +111,23 @@ func stepLine(m orchestrator.StepMetrics) string {
 	if m.Failed > 0 {
 		line += fmt.Sprintf("  %d episodes FAILED", m.Failed)
 	}
+	if n := m.Trainer.OutOfMemory; n > 0 {
+		line += fmt.Sprintf("  trainer out of memory %d×", n)
+	}
 	if m.Restarts > 0 {
 		line += fmt.Sprintf("  trainer restarted %d×", m.Restarts)
+	}
+	return line
+}
+
+// usageLine describes what the trainer needed in a step.
+func usageLine(u orchestrator.TrainerUsage) string {
+	line := fmt.Sprintf("          trainer: %d tokens, %.0f tokens/s, peak %.2f GB, padding %.0f %%, "+
+		"%d micro-batches of up to %d tokens, %d checkpointed",
+		u.RowTokens, u.TokensPerSecond, float64(u.PeakMemory)/gigabyte, 100*u.PaddingShare, u.MicroBatches,
+		u.MicroBatchTokens, u.Checkpointed)
+	if u.MFU > 0 {
+		line += fmt.Sprintf(", MFU %.0f %%", 100*u.MFU)
 	}
 	return line
 }

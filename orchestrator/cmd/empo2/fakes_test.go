@@ -111,7 +111,7 @@ func serveFakeTrainer(args []string) error {
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
 	root, model := flags.String("root", "", ""), flags.String("model", "", "")
 	for _, ignored := range []string{"host", "port", "seed", "threads", "dtype", "quantize", "device", "formats",
-		"micro-batch-tokens"} {
+		"micro-batch-tokens", "memory-share"} {
 		flags.String(ignored, "", "")
 	}
 	if err := flags.Parse(args); err != nil {

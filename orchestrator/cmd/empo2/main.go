@@ -1,8 +1,8 @@
 // Command empo2 trains LLM agents with memory-augmented reinforcement
 // learning (EMPO², arXiv 2602.23008) on the machine it runs on.
 //
-// Each command has a file: init.go, run.go, eval.go, compare.go, doctor.go,
-// memory.go, prompt.go, env.go, config.go, version.go. This is the only package that imports implementations:
+// Each command has a file: init.go, run.go, eval.go, demos.go, warmstart.go,
+// compare.go, doctor.go, memory.go, prompt.go, env.go, config.go, version.go. This is the only package that imports implementations:
 //   - backends.go opens inference servers, by their name in config.toml;
 //   - environments.go opens environments, by their name in config.toml;
 //   - bank.go opens the memory of tips and its embedder;
@@ -59,16 +59,18 @@ Exit codes: 0 done · 1 the run failed · 2 wrong usage or configuration · 3 se
 type cli struct {
 	ShowVersion kong.VersionFlag `name:"version" help:"Print the version."`
 
-	Init    initCmd    `cmd:"" help:"Write a config.toml for your model on this machine."`
-	Run     runCmd     `cmd:"" help:"Train, or continue a run."`
-	Eval    evalCmd    `cmd:"" help:"Evaluate a run's newest version without tips."`
-	Compare compareCmd `cmd:"" help:"Train several arms on the same budget, and draw their curves."`
-	Doctor  doctorCmd  `cmd:"" help:"Check what a run needs, and report what is missing."`
-	Memory  memoryCmd  `cmd:"" help:"Export a run's tips, or import tips into a run."`
-	Prompt  promptCmd  `cmd:"" help:"Show what the policy sees in a task, or write the prompt templates."`
-	Env     envCmd     `cmd:"" help:"Serve an environment to other programs."`
-	Config  configCmd  `cmd:"" help:"Print all keys with their values and meaning."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Init    initCmd      `cmd:"" help:"Write a config.toml for your model on this machine."`
+	Run     runCmd       `cmd:"" help:"Train, or continue a run."`
+	Eval    evalCmd      `cmd:"" help:"Evaluate a run's newest version without tips."`
+	Demos   demosCmd     `cmd:"" help:"Write demonstrations of an environment for a warm start."`
+	Warm    warmstartCmd `cmd:"" name:"warmstart" help:"Train version 0 of a run on demonstrations."`
+	Compare compareCmd   `cmd:"" help:"Train several arms on the same budget, and draw their curves."`
+	Doctor  doctorCmd    `cmd:"" help:"Check what a run needs, and report what is missing."`
+	Memory  memoryCmd    `cmd:"" help:"Export a run's tips, or import tips into a run."`
+	Prompt  promptCmd    `cmd:"" help:"Show what the policy sees in a task, or write the prompt templates."`
+	Env     envCmd       `cmd:"" help:"Serve an environment to other programs."`
+	Config  configCmd    `cmd:"" help:"Print all keys with their values and meaning."`
+	Version versionCmd   `cmd:"" help:"Print the version."`
 }
 
 // common are the flags of every command that reads a configuration.
@@ -79,9 +81,18 @@ type common struct {
 	Verbose    bool     `short:"v" help:"Log every event."`
 }
 
-// load reads the configuration. The user's --set flags override the values in
-// first.
+// load reads the configuration and applies the warm start of its run. The user's
+// --set flags override the values in first.
 func (c common) load(first ...string) (config.Config, error) {
+	loaded, err := c.loadBare(first...)
+	if err != nil {
+		return loaded, err
+	}
+	return withWarmBase(loaded)
+}
+
+// loadBare reads the configuration only.
+func (c common) loadBare(first ...string) (config.Config, error) {
 	paths := c.ConfigFile
 	if len(paths) == 0 && fileExists("config.toml") {
 		paths = []string{"config.toml"}

@@ -48,7 +48,12 @@ func (cmd *runCmd) Run(ctx context.Context, out *console) error {
 	}
 	out.note("%s in %s: %s, started in %.1fs\n%s",
 		c.Algorithm.Name, r.ledger.Dir, describeEnv(c), time.Since(started).Seconds(), legend)
-	r.loop.OnStep = func(m orchestrator.StepMetrics) { out.print("%s", stepLine(m)) }
+	r.loop.OnStep = func(m orchestrator.StepMetrics) {
+		out.print("%s", stepLine(m))
+		if cmd.Verbose && m.Trainer.RowTokens > 0 {
+			out.print("%s", usageLine(m.Trainer))
+		}
+	}
 	r.loop.OnEvaluation = func(e orchestrator.Evaluation) { out.print("%s", evaluationLine(e)) }
 	if cmd.JSON {
 		r.loop.OnStep = func(m orchestrator.StepMetrics) { out.json("step", m) }

@@ -49,7 +49,7 @@ func saveConfig(ctx context.Context, l *ledger.Ledger, c config.Config) error {
 var mayChange = []string{
 	"profile", "run.steps", "run.max_seconds", "run.dir", "run.keep_checkpoints", "eval.every", "eval.episodes",
 	"eval.final_episodes", "sampler.", "trainer.threads", "trainer.device", "trainer.timeout_seconds",
-	"trainer.restarts", "rollout.concurrency", "memory.url",
+	"trainer.micro_batch_tokens", "trainer.restarts", "rollout.concurrency", "memory.url",
 	"env.remote.url", "env.agentgym.url", "env.agentgym.timeout_seconds",
 	"env.openenv.url", "env.openenv.timeout_seconds", "env.openenv.concurrency",
 	"env.ors.url", "env.ors.timeout_seconds",

@@ -1,4 +1,4 @@
-"""The command line: `serve` the trainer, or convert a base model to `gguf`."""
+"""The command line: `serve` the trainer, convert a base to `gguf`, or `merge` an adapter into it."""
 
 import argparse
 import json
@@ -21,6 +21,14 @@ def whole(text: str) -> int:
     if not text.isdigit() or len(text) > 9:
         raise argparse.ArgumentTypeError("a whole number, 0 or more")
     return int(text)
+
+
+def share(text: str) -> float:
+    """A number above 0 and at most 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError("a number above 0 and at most 1")
+    return value
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,11 +55,23 @@ def parser() -> argparse.ArgumentParser:
         help="limit of a micro-batch; longer rows train alone; 0: chosen from the free memory",
     )
     run.add_argument(
+        "--memory-share",
+        type=share,
+        default=1.0,
+        help="part of the usual memory of a micro-batch; less after the system killed a trainer",
+    )
+    run.add_argument(
         "--gap-wait", type=float, default=10.0, help="seconds to wait for a missing seq_id"
     )
     convert = commands.add_parser("gguf", help="convert a model directory to one GGUF file")
     convert.add_argument("--model", required=True)
     convert.add_argument("--out", required=True)
+    merged = commands.add_parser("merge", help="merge a LoRA adapter into a new model directory")
+    merged.add_argument("--model", required=True)
+    merged.add_argument("--adapter", required=True)
+    merged.add_argument("--out", required=True)
+    merged.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    merged.add_argument("--about", type=json.loads, default={}, help="JSON for warmstart.json")
     return top
 
 
@@ -75,12 +95,35 @@ def convert(model: str, out: str) -> None:
             raise Fatal(f"model {model}: {e}", hint) from e
 
 
+def merge(args: argparse.Namespace) -> None:
+    """Merge an adapter into its base, whole or not at all."""
+    with explained():
+        from empo2_trainer.model_dir import check_directory
+
+        check_directory(args.model)
+        from safetensors import SafetensorError
+
+        from empo2_trainer import merge
+        from empo2_trainer.protocol import UserError
+
+        paths = [Path(p) for p in (args.model, args.adapter, args.out)]
+        try:
+            merge.merge(paths[0], paths[1], paths[2], args.dtype, args.about)
+        except UserError as e:
+            raise Fatal(f"model {args.model}: {e}", "merge into a base that is not quantised") from e
+        except SafetensorError as e:
+            hint = "its weights are damaged: repair or re-download them"
+            raise Fatal(f"model {args.model}: {e}", hint) from e
+
+
 def main() -> int:
     """Run a command; a start that fails is one JSON line on stderr and exit code 1."""
     args = parser().parse_args()
     try:
         if args.command == "serve":
             serve(args)
+        elif args.command == "merge":
+            merge(args)
         else:
             convert(args.model, args.out)
     except Fatal as e:

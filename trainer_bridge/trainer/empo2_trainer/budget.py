@@ -78,7 +78,7 @@ class Budget:
         """Make room after a micro-batch that did not fit."""
         self.size = min(self.size, self.kept.of(rows, longest)) / 2
         self.tokens = max(1, min(self.tokens, rows * longest) // 2)
-        log.warning("out of memory: micro-batches of %d tokens from now on", self.tokens)
+        log.info("out of memory: micro-batches of %d tokens from now on", self.tokens)
 
 
 def measure(
@@ -86,8 +86,12 @@ def measure(
     scope: Callable[[bool], AbstractContextManager[Any]],
     shape: "Shape",
     tokens: int = 0,
+    share: float = 1.0,
 ) -> Budget:
-    """The budget of a model. tokens is the operator's limit of a micro-batch; 0 chooses one."""
+    """The budget of a model. tokens is the operator's limit of a micro-batch; 0 chooses one.
+
+    share is the part of the usual limits that may be used.
+    """
     with scope(False):
         short, long = (_saved_bytes(features, n, shape) for n in (SHORT, LONG))
     square = max(0.0, (long / LONG - short / SHORT) / (LONG - SHORT))
@@ -109,7 +113,8 @@ def measure(
     logits = MAX_LOGITS[kind]
     if kind == "cuda":
         logits = max(MAX_LOGITS["cpu"], min(logits, int(size / LOGIT_BYTES)))
-    return Budget(kept, dropped, size, tokens or MAX_TOKENS[kind], logits, enough)
+    limit = max(1, int(share * (tokens or MAX_TOKENS[kind])))
+    return Budget(kept, dropped, share * size, limit, logits, enough)
 
 
 @dataclass(frozen=True)

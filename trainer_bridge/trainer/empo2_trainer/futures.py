@@ -161,7 +161,7 @@ def outcome(request_id: str, work: Work) -> bytes:
         return body
     except UserError as e:
         log.warning("%s refused: %s", request_id, e)
-        return encode({"error": str(e), "category": "user"})
+        return encode({"error": str(e), "category": "user", **e.details()})
     except Exception as e:
         log.exception("%s failed", request_id)
         return encode({"error": f"{type(e).__name__}: {e}", "category": "server"})

@@ -35,12 +35,13 @@ class Policy:
         device: str = "auto",
         quantize: str = "none",
         micro_batch_tokens: int = 0,
+        memory_share: float = 1.0,
     ) -> None:
         check_directory(directory)
         where = _device(device)
         self._wrap(_load(directory, DTYPES[dtype], where, quantize), where)
         self.directory = directory
-        self.micro_batch_tokens = micro_batch_tokens
+        self.micro_batch_tokens, self.memory_share = micro_batch_tokens, memory_share
 
     @classmethod
     def around(cls, hf: Any, device: torch.device) -> "Policy":
@@ -51,7 +52,7 @@ class Policy:
 
     def _wrap(self, hf: Any, device: torch.device) -> None:
         self.hf, self.device, self.directory = hf, device, ""
-        self.micro_batch_tokens = 0
+        self.micro_batch_tokens, self.memory_share = 0, 1.0
         text_config = hf.config.get_text_config()
         self.vocab_size = int(text_config.vocab_size)
         self.context = int(getattr(text_config, "max_position_embeddings", 0) or 1 << 20)
@@ -201,7 +202,11 @@ class Policy:
                 own=frozenset(t.untyped_storage().data_ptr() for t in own),
             )
             self._budgets[backward] = budget.measure(
-                self.features, self.checkpointing.scope, shape, self.micro_batch_tokens
+                self.features,
+                self.checkpointing.scope,
+                shape,
+                self.micro_batch_tokens,
+                self.memory_share,
             )
         return self._budgets[backward]
 

@@ -225,5 +225,6 @@ def _load(args: Namespace) -> Any:
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    policy = Policy(args.model, args.dtype, args.device, args.quantize, args.micro_batch_tokens)
+    limits = (args.micro_batch_tokens, args.memory_share)
+    policy = Policy(args.model, args.dtype, args.device, args.quantize, *limits)
     return Trainer(policy, Path(args.root), args.seed, args.formats)

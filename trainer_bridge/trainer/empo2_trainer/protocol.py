@@ -12,6 +12,33 @@ from msgspec import Struct, field
 class UserError(ValueError):
     """The request is invalid: reported with category `user`. A retry never helps."""
 
+    def details(self) -> dict[str, Any]:
+        """Further fields of the answer, for programs."""
+        return {}
+
+
+class OutOfMemory(UserError):
+    """A row does not fit into the memory, even alone and with checkpointed layers.
+
+    The field out_of_memory of the answer extends the protocol. row is an index into the request's
+    data; possible_tokens is the longest row that would fit.
+    """
+
+    def __init__(self, message: str, row: int, tokens: int, possible: int, sizes: tuple[int, int]):
+        super().__init__(message)
+        self.row, self.tokens, self.possible, self.sizes = row, tokens, possible, sizes
+
+    def details(self) -> dict[str, Any]:
+        """The figures."""
+        figures = {
+            "row": self.row,
+            "row_tokens": self.tokens,
+            "possible_tokens": self.possible,
+            "needed_bytes": self.sizes[0],
+            "free_bytes": self.sizes[1],
+        }
+        return {"out_of_memory": figures}
+
 
 class Conflict(UserError):
     """A seq_id was used before for something else: answered with HTTP 409."""

@@ -18,7 +18,7 @@ from empo2_trainer.datums import Sequence
 from empo2_trainer.head import Metrics, Positions, score, taken_logprobs
 from empo2_trainer.losses import Loss
 from empo2_trainer.model import Policy
-from empo2_trainer.protocol import UserError
+from empo2_trainer.protocol import OutOfMemory, UserError
 from empo2_trainer.usage import Usage
 
 SMALLEST_LOSS_SCALE = 2.0**-8
@@ -63,6 +63,7 @@ def run(policy: Policy, sequences: list[Sequence], loss: Loss, backward: bool) -
             result.logprobs[row] = values.tolist()
         remaining = remaining[len(rows) :]
     gradient.finish()
+    result.usage.limit = budget.tokens
     result.usage.finish(policy, time.perf_counter() - started, backward)
     finite = torch.isfinite(torch.tensor([result.metrics.loss, result.metrics.ratio_max]))
     if not bool(finite.all()):
@@ -149,14 +150,15 @@ def _shrink(policy: Policy, budget: Budget, batch: MicroBatch, smallest: bool) -
     if rows > 1 or not smallest:
         budget.halve(rows, longest)
         return
-    free = memory.free(policy.device)
-    needed = memory.gigabytes(budget.dropped.of(1, longest))
-    raise UserError(
-        f"out of memory: a row of {longest} tokens needs about {needed}, "
-        f"{memory.gigabytes(free)} are free on {policy.device}, enough for about "
-        f"{budget.dropped.longest(free)} tokens; the micro-batch limit is down to {budget.tokens} "
-        "tokens. Shorten the episodes, use a smaller base or bfloat16, or free memory"
+    free, needed = memory.free(policy.device), int(budget.dropped.of(1, longest))
+    possible = min(budget.dropped.longest(free), longest - 1)
+    message = (
+        f"out of memory: a row of {longest} tokens needs about {memory.gigabytes(needed)}, "
+        f"{memory.gigabytes(free)} are free on {policy.device}, enough for about {possible} "
+        f"tokens; the micro-batch limit is down to {budget.tokens} tokens. "
+        "Shorten the episodes, use a smaller base or bfloat16, or free memory"
     )
+    raise OutOfMemory(message, batch.rows[0], longest, possible, (needed, free))
 
 
 def _scale_down(policy: Policy) -> None:

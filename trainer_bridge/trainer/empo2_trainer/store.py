@@ -97,6 +97,26 @@ class Store:
         return manifest
 
 
+def new_directory(
+    target: Path, manifest: str, about: Manifest, fill: Callable[[Path], None]
+) -> None:
+    """Create a directory outside a store, with a manifest, whole or not at all."""
+    target = target.absolute()
+    scratch = target.with_name(f"{PREFIX}{target.name}")
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+        scratch.mkdir(parents=True)
+        fill(scratch)
+        _write_json(scratch / manifest, {**about, "files": _seal(scratch)})
+        _sync(scratch)
+        scratch.rename(target)
+        _sync(target.parent)
+    except OSError as e:
+        raise StoreError(f"write {target}: {reason(e)}") from e
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def check_name(name: str) -> None:
     """Refuse names that are not plain file names."""
     if not NAME.fullmatch(name):

@@ -46,6 +46,7 @@ class Usage:
     micro_batches: int = 0
     checkpointed: int = 0
     oom_retries: int = 0
+    limit: int = 0  # tokens of a micro-batch after the pass
     seconds: float = 0.0
     peak_memory: int = 0
     mfu: float | None = None
@@ -88,6 +89,7 @@ class Usage:
             "micro_batches:sum": self.micro_batches,
             "checkpointed_micro_batches:sum": self.checkpointed,
             "oom_retries:sum": self.oom_retries,
+            "micro_batch_tokens:min": self.limit,
             "seconds:sum": self.seconds,
             "tokens_per_second:mean": self.row_tokens / max(self.seconds, 1e-9),
             "peak_memory_bytes:max": self.peak_memory,

@@ -4,16 +4,18 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
 from empo2_trainer import allocator, fused, memory, step
 from empo2_trainer.batching import take
 from empo2_trainer.budget import Budget, Cost
+from empo2_trainer.futures import outcome
 from empo2_trainer.model import Policy
 from empo2_trainer.model_dir import LoadError
-from empo2_trainer.protocol import UserError
-from tests.conftest import checked, computed, make_model, make_trainer, wire_batch
+from empo2_trainer.protocol import OutOfMemory, UserError
+from tests.conftest import SPEC, checked, computed, make_model, make_trainer, wire_batch
 from tests.test_training import nudge, plain_gradient
 
 OFF = {"logprob_floor": -1e30}
@@ -154,7 +156,7 @@ def test_out_of_memory_halves_the_budget_and_is_remembered(
     got, metrics = gradient(trainer, batch)
     assert_close(got, want, 1e-4)
     assert metrics["oom_retries:sum"] == sum(n > 40 for n in tried) > 0
-    drop = ("oom_retries",)
+    drop = ("oom_retries", "micro_batch_tokens")
     assert {k: v for k, v in computed(metrics).items() if not k.startswith(drop)} == pytest.approx(
         {k: v for k, v in computed(plain).items() if not k.startswith(drop)}, rel=1e-4
     )
@@ -164,13 +166,27 @@ def test_out_of_memory_halves_the_budget_and_is_remembered(
     assert max(tried) <= 40
 
 
+def raise_(error: Exception) -> Any:
+    raise error
+
+
 def test_one_row_that_does_not_fit_is_refused_with_figures(
     trainer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_above(monkeypatch, 10, torch.OutOfMemoryError("out of memory"))
     optimizer = trainer.models["m"].optimizer
-    with pytest.raises(UserError, match=r"a row of 30 tokens needs about .* GB, .* GB are free"):
-        gradient(trainer, wire_batch(3))
+    batch = wire_batch(3)
+    lengths = [len(s.tokens) for s in checked(batch)[0]]
+    with pytest.raises(
+        OutOfMemory, match=r"a row of 30 tokens needs about .* GB, .* GB are free"
+    ) as e:
+        gradient(trainer, batch)
+    figures = e.value.details()["out_of_memory"]
+    assert (figures["row"], figures["row_tokens"]) == (lengths.index(30), 30)
+    assert 0 <= figures["possible_tokens"] < 30
+    assert figures["needed_bytes"] == int(trainer.policy.budget(True).dropped.of(1, 30))
+    answer = msgspec.json.decode(outcome("r", lambda: raise_(e.value)))
+    assert answer == {"error": str(e.value), "category": "user", "out_of_memory": figures}
     assert optimizer.pending is None
     assert all(p.grad is None for p in optimizer.parameters.values())
 
@@ -251,12 +267,19 @@ def test_an_operators_limit_holds(model_dir: Path, tmp_path: Path) -> None:
     policy = Policy(str(model_dir), device="cpu", micro_batch_tokens=40)
     assert policy.micro_batch_tokens == 40
     from empo2_trainer.trainer import Trainer
-    from tests.conftest import SPEC
 
     trainer = Trainer(policy, tmp_path, 0, ("peft",))
     trainer.create("m", SPEC)
     _, metrics = gradient(trainer, wire_batch(5))
     assert metrics["micro_batches:sum"] == 3  # 30 | 17, 9 padded to 34 | 5, 2
+
+
+def test_a_share_of_the_memory(model_dir: Path, tmp_path: Path) -> None:
+    whole = make_trainer(model_dir, tmp_path / "a", formats=("peft",)).policy.budget(True)
+    half = Policy(str(model_dir), device="cpu", micro_batch_tokens=40, memory_share=0.5)
+    half.add_adapter("m", SPEC, 1)
+    assert half.budget(True).tokens == 20
+    assert half.budget(True).size <= whole.size * 0.75  # half of what is free then
 
 
 def test_padding_ends_a_batch_that_has_enough() -> None:

@@ -46,16 +46,18 @@ type Call struct {
 }
 
 // Fault is a failure of one request. At most one field is set, apart from
-// Message, and RetryAfter with Status.
+// Message and Details with Category, and RetryAfter with Status.
 type Fault struct {
 	Status     int           // answer with this HTTP status, without doing the work
 	RetryAfter time.Duration // value of the answer's header Retry-After
 	Category   string        // accept the request, then fail with this category
 	Message    string        // text of the failure
-	Delay      time.Duration // do the work after this time
-	Hang       bool          // never answer
-	Lose       bool          // do the work, then drop the connection
-	Die        bool          // drop all connections and never answer again
+	// Details are further fields of the failure, for example out_of_memory.
+	Details map[string]any
+	Delay   time.Duration // do the work after this time
+	Hang    bool          // never answer
+	Lose    bool          // do the work, then drop the connection
+	Die     bool          // drop all connections and never answer again
 }
 
 // Server is a fake trainer. Its methods are safe for concurrent use.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -75,7 +76,9 @@ func (m *model) accept(c Call, fault Fault) (int, any) {
 // run executes a request and returns the result.
 func (m *model) run(j *job) any {
 	if j.fault.Category != "" {
-		return map[string]string{"error": j.fault.Message, "category": j.fault.Category}
+		failure := map[string]any{"error": j.fault.Message, "category": j.fault.Category}
+		maps.Copy(failure, j.fault.Details)
+		return failure
 	}
 	m.done++
 	result, err := m.execute(j.call)

@@ -1,0 +1,28 @@
+package main
+
+import (
+	"path/filepath"
+
+	"github.com/empo2/empo2/orchestrator/config"
+)
+
+// warmBase is the folder of a run's warm-started model. If it exists, the run
+// begins with this model instead of model.path.
+func warmBase(c config.Config) string { return filepath.Join(c.Run.Dir, c.Run.Name, "base") }
+
+// withWarmBase names the run's warm-started model in model.path, if there is one.
+// So the stored configuration has it too, and a run whose warm-started model was
+// removed cannot continue with another base.
+func withWarmBase(c config.Config) (config.Config, error) {
+	base := warmBase(c)
+	if !fileExists(filepath.Join(base, "warmstart.json")) || c.Model.Path == base {
+		return c, nil
+	}
+	if gguf := c.Sampler.LlamaCPP.GGUF; gguf != "" {
+		return c, &config.Error{Place: "sampler.llamacpp.gguf",
+			Msg:  gguf + " is the model before the warm start in " + base,
+			Hint: "leave the key out: empo2 converts the warm-started model"}
+	}
+	c.Model.Path = base
+	return c, nil
+}

@@ -1,0 +1,431 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/demos"
+	"github.com/empo2/empo2/orchestrator/warmstart"
+	"github.com/empo2/empo2/sampler/chat"
+	trainerbridge "github.com/empo2/empo2/trainer_bridge"
+)
+
+type warmstartCmd struct {
+	common
+	Data         string  `required:"" placeholder:"FILE" help:"Demonstrations, JSON lines."`
+	Out          string  `placeholder:"DIR" help:"New model folder. Default: the run's own, which empo2 run finds."`
+	Steps        int     `placeholder:"N" help:"Optimizer steps. Default: one epoch."`
+	Epochs       float64 `placeholder:"N" help:"Passes over the data, instead of --steps."`
+	Batch        int     `default:"8" placeholder:"N" help:"Conversations of a step."`
+	LearningRate float64 `default:"0.0005" placeholder:"X" help:"Highest learning rate."`
+	Schedule     string  `default:"cosine" enum:"cosine,linear,constant" help:"Decay: cosine, linear or constant."`
+	WarmupSteps  int     `default:"-1" placeholder:"N" help:"Steps until the highest rate. Default: 5 % of the steps."`
+	Rank         int     `default:"32" placeholder:"N" help:"Rank of the adapter, which is merged at the end."`
+	Holdout      float64 `default:"0.05" placeholder:"X" help:"Share of the data for the held-out loss."`
+	SkipLong     bool    `help:"Leave out conversations that are longer than the model's context."`
+	JSON         bool    `help:"Print JSON lines instead of text."`
+}
+
+// Help is shown by empo2 warmstart --help.
+func (warmstartCmd) Help() string {
+	return `Trains version 0 of a run on demonstrations, by supervised learning: the loss is the
+cross-entropy of the assistant's messages. A message with "weight": 0 is not trained.
+The adapter is then merged into the model, and the result is a new model folder. empo2
+run begins with it, and the KL anchor is this model too. With --out name the folder in
+model.path yourself, for example to start several runs from it.
+
+A line of the data is a conversation as in TRL:
+  {"messages": [{"role": "system", "content": "…"}, {"role": "user", "content": "…"},
+                {"role": "assistant", "content": "…"}]}
+or {"prompt": [messages], "completion": [messages]}, where the loss counts the completion.
+
+After Ctrl-C or a crash the same command continues; at most a minute of work is repeated.
+
+Examples:
+  empo2 demos --env vault --count 2000 --out demos.jsonl
+  empo2 warmstart --data demos.jsonl
+  empo2 run
+  empo2 warmstart --data demos.jsonl --epochs 2 --learning-rate 0.001 --out models/warm
+  empo2 run --set model.path=models/warm`
+}
+
+// saveEvery is how much work a crash may cost.
+const saveEvery = time.Minute
+
+func (cmd *warmstartCmd) Run(ctx context.Context, out *console) error {
+	c, err := cmd.loadBare()
+	if err != nil {
+		return err
+	}
+	if err := cmd.check(c); err != nil {
+		return err
+	}
+	data, err := demos.Read(cmd.Data)
+	if err != nil {
+		return fmt.Errorf("%w: --data %w", errUsage, err)
+	}
+	w, err := cmd.plan(c, len(data))
+	if err != nil {
+		return err
+	}
+	if done, err := w.finished(); done || err != nil {
+		if done {
+			out.print("%s is finished already; %s", w.out, w.next())
+		}
+		return err
+	}
+	log := out.logger(cmd.Verbose)
+	t, err := setUp(ctx, c, out, log)
+	if err != nil {
+		return err
+	}
+	return w.train(ctx, data, t, out, log)
+}
+
+// check refuses flags that cannot work.
+func (cmd *warmstartCmd) check(c config.Config) error {
+	if !trains(c) {
+		return &config.Error{Place: "algorithm.name", Msg: c.Algorithm.Name + " trains no weights",
+			Hint: "leave the warm start out, or choose empo2 or grpo"}
+	}
+	for _, f := range []struct {
+		bad        bool
+		flag, hint string
+	}{
+		{cmd.Steps < 0, "--steps", "at least 1"},
+		{cmd.Epochs < 0 || cmd.Epochs > 1e6 || cmd.Epochs != cmd.Epochs, "--epochs", "a number above 0"},
+		{cmd.Steps > 0 && cmd.Epochs > 0, "--steps and --epochs", "give one of them"},
+		{cmd.Batch < 1, "--batch", "at least 1"},
+		{!(cmd.LearningRate > 0 && cmd.LearningRate < 1), "--learning-rate", "above 0 and below 1, for example 0.0005"},
+		{cmd.WarmupSteps < -1, "--warmup-steps", "0 or more"},
+		{cmd.Rank < 1 || cmd.Rank > 1024, "--rank", "1 to 1024"},
+		{!(cmd.Holdout >= 0 && cmd.Holdout <= 0.5), "--holdout", "0 to 0.5"},
+	} {
+		if f.bad {
+			return fmt.Errorf("%w: %s cannot be used with this value\n  hint: %s", errUsage, f.flag, f.hint)
+		}
+	}
+	if c.Trainer.Quantize != "none" {
+		return &config.Error{Place: "trainer.quantize", Msg: "an adapter cannot be merged into a 4-bit base",
+			Hint: "run the warm start with --set trainer.quantize=none"}
+	}
+	return nil
+}
+
+// A warmStart is what one command trains: from which model and data, and where to.
+type warmStart struct {
+	cmd      *warmstartCmd
+	config   config.Config
+	out      string // the new model folder
+	work     string // checkpoints, until the folder is complete
+	training warmstart.Config
+	settings settings
+}
+
+// settings are recorded with the model. A training continues only with the same.
+type settings struct {
+	Base           string           `json:"base"`
+	BaseConfig     string           `json:"base_config_sha256"`
+	Data           string           `json:"data"`
+	DataSHA256     string           `json:"data_sha256"`
+	Demonstrations int              `json:"demonstrations"`
+	Rank           int              `json:"rank"`
+	Alpha          float64          `json:"alpha"`
+	TargetModules  []string         `json:"target_modules"`
+	Dtype          string           `json:"dtype"`
+	Template       string           `json:"template"`
+	TemplateArgs   map[string]any   `json:"template_args"`
+	Thinking       string           `json:"thinking"`
+	SkipLong       bool             `json:"skip_long"`
+	Training       warmstart.Config `json:"training"`
+}
+
+// plan fixes all settings.
+func (cmd *warmstartCmd) plan(c config.Config, demonstrations int) (*warmStart, error) {
+	w := &warmStart{cmd: cmd, config: c, out: cmd.Out}
+	if w.out == "" {
+		w.out = warmBase(c)
+	}
+	w.work = strings.TrimRight(w.out, "/") + ".work"
+	if cmd.Out == "" && fileExists(filepath.Join(filepath.Dir(w.out), "run.db")) {
+		return nil, &config.Error{Place: "run " + filepath.Dir(w.out), Msg: "it has begun; a warm start comes before it",
+			Hint: "choose another name (--set run.name=…), or another folder (--out DIR)"}
+	}
+	data, err := fileSHA256(cmd.Data)
+	if err != nil {
+		return nil, err
+	}
+	w.training = cmd.training(c, demonstrations)
+	model, base := c.Model.Path, ""
+	if model != config.Embedded {
+		if err := checkModels(c); err != nil {
+			return nil, err
+		}
+		if base, err = fileSHA256(filepath.Join(model, "config.json")); err != nil {
+			return nil, err
+		}
+		if model, err = filepath.Abs(model); err != nil {
+			return nil, err
+		}
+	}
+	w.settings = settings{
+		Base: model, BaseConfig: base, Data: cmd.Data, DataSHA256: data, Demonstrations: demonstrations,
+		Rank: cmd.Rank, Alpha: float64(2 * cmd.Rank), TargetModules: c.Trainer.TargetModules, Dtype: c.Trainer.Dtype,
+		Template: c.Sampler.Template, TemplateArgs: c.Sampler.TemplateArgs, Thinking: c.Sampler.Thinking,
+		SkipLong: cmd.SkipLong, Training: w.training,
+	}
+	return w, nil
+}
+
+// training derives the number of steps and the schedule.
+func (cmd *warmstartCmd) training(c config.Config, demonstrations int) warmstart.Config {
+	o := c.Optimizer
+	t := warmstart.Config{
+		Steps: cmd.Steps, Batch: cmd.Batch, LearningRate: cmd.LearningRate, Schedule: cmd.Schedule,
+		WarmupSteps: cmd.WarmupSteps, Holdout: cmd.Holdout, Seed: c.Run.Seed,
+		Adam: trainerbridge.Adam{Beta1: o.Beta1, Beta2: o.Beta2, Eps: o.Eps, WeightDecay: o.WeightDecay,
+			GradClipNorm: o.GradClipNorm},
+	}
+	if t.Steps == 0 {
+		epochs := cmd.Epochs
+		if epochs == 0 {
+			epochs = 1
+		}
+		trained := float64(demonstrations) * (1 - cmd.Holdout)
+		t.Steps = max(1, int(epochs*trained/float64(cmd.Batch)+0.5))
+	}
+	if t.WarmupSteps < 0 {
+		t.WarmupSteps = t.Steps / 20
+	}
+	return t
+}
+
+// finished reports whether the folder was made with the same settings. Other
+// content is an error.
+func (w *warmStart) finished() (bool, error) {
+	if !fileExists(w.out) {
+		return false, nil
+	}
+	hint := "remove the folder, or choose another one with --out"
+	text, err := os.ReadFile(filepath.Join(w.out, "warmstart.json"))
+	if err != nil {
+		return false, &config.Error{Place: w.out, Msg: "it exists and is not the result of a warm start", Hint: hint}
+	}
+	var about struct {
+		Settings json.RawMessage `json:"settings"`
+	}
+	if err := json.Unmarshal(text, &about); err != nil {
+		return false, fmt.Errorf("%s: %w", filepath.Join(w.out, "warmstart.json"), err)
+	}
+	if differ := differences(about.Settings, w.settings); differ != "" {
+		return false, &config.Error{Place: w.out, Msg: "it was made with other settings: " + differ, Hint: hint}
+	}
+	return true, nil
+}
+
+// next says how a run begins with the model.
+func (w *warmStart) next() string {
+	if w.cmd.Out == "" {
+		return "next: empo2 run with the same configuration begins with it"
+	}
+	return "next: empo2 run --set model.path=" + w.out
+}
+
+// begin creates the work folder, or checks that the training in it has the same
+// settings.
+func (w *warmStart) begin() error {
+	path := filepath.Join(w.work, "settings.json")
+	text, err := os.ReadFile(path)
+	if err == nil {
+		if differ := differences(text, w.settings); differ != "" {
+			return &config.Error{Place: w.work, Msg: "the unfinished training in it has other settings: " + differ,
+				Hint: "repeat its command to continue it, or remove the folder to begin anew"}
+		}
+		return nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(w.work, 0o755); err != nil {
+		return err
+	}
+	if text, err = json.MarshalIndent(w.settings, "", "  "); err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(text, '\n'), 0o644)
+}
+
+// differences names the settings that differ from stored ones, with both values.
+func differences(stored []byte, now settings) string {
+	var before, after map[string]any
+	text, err := json.Marshal(now)
+	if err == nil {
+		err = json.Unmarshal(text, &after)
+	}
+	if err != nil || json.Unmarshal(stored, &before) != nil {
+		return "they cannot be read"
+	}
+	delete(before, "data") // the checksum counts
+	delete(after, "data")
+	var differ []string
+	flatten("", before, after, &differ)
+	return strings.Join(differ, ", ")
+}
+
+// flatten appends "key: before → after" for each value of after that differs.
+func flatten(prefix string, before, after map[string]any, differ *[]string) {
+	for _, key := range slices.Sorted(maps.Keys(after)) {
+		old, isMap := before[key].(map[string]any)
+		if now, ok := after[key].(map[string]any); ok && isMap {
+			flatten(prefix+key+".", old, now, differ)
+			continue
+		}
+		if a, b := fmt.Sprint(before[key]), fmt.Sprint(after[key]); a != b {
+			*differ = append(*differ, fmt.Sprintf("%s%s: %s → %s", prefix, key, a, b))
+		}
+	}
+}
+
+// train trains, merges and reports.
+func (w *warmStart) train(ctx context.Context, data []demos.Demonstration, t tools, out *console, log zerolog.Logger) (
+	err error) {
+	if err := w.begin(); err != nil {
+		return err
+	}
+	root, err := filepath.Abs(w.work)
+	if err != nil {
+		return err
+	}
+	trainer := w.trainer(t, root, log)
+	defer func() { err = errors.Join(err, trainer.Close()) }()
+	if err := trainer.Restore(ctx, 0); err != nil {
+		return err
+	}
+	examples, err := w.examples(ctx, data, trainer, t, out)
+	if err != nil {
+		return err
+	}
+	training := &warmstart.Training{
+		Config: w.training, Trainer: trainer, Examples: examples, Dir: root, SaveEvery: saveEvery,
+		Restarts: w.config.Trainer.Restarts, Log: log,
+	}
+	progress := newWarmProgress(w.training, out)
+	training.OnStep = progress.print
+	if w.cmd.JSON {
+		training.OnStep = func(s warmstart.Step) { out.json("step", s) }
+	}
+	result, err := training.Run(ctx)
+	if err != nil {
+		return err
+	}
+	if err := trainer.Close(); err != nil { // its memory is free before the merge
+		return err
+	}
+	return w.finish(ctx, result, t, out, log)
+}
+
+// trainer is the run's own trainer with the adapter of the warm start.
+func (w *warmStart) trainer(t tools, root string, log zerolog.Logger) *trainerbridge.Local {
+	trainer := newTrainer(w.config, t, root, log)
+	trainer.Process.Formats = []string{"peft"}
+	trainer.Client.Rank, trainer.Client.Alpha = w.settings.Rank, w.settings.Alpha
+	return trainer
+}
+
+// examples tokenizes the data with the trainer's tokenizer and the model's chat
+// template.
+func (w *warmStart) examples(ctx context.Context, data []demos.Demonstration, trainer *trainerbridge.Local, t tools,
+	out *console) ([]warmstart.Example, error) {
+	codec := trainerCodec{trainer.Codec()}
+	defer codec.Close()
+	codec.TemplateArgs = w.config.Sampler.TemplateArgs
+	template, err := served{tokenizer: codec, control: codec, renderer: codec}.newTemplate(ctx, w.config)
+	if err != nil {
+		return nil, err
+	}
+	tokenizer := warmstart.Tokenizer{Template: template, Thinking: chat.Thinking(w.config.Sampler.Thinking)}
+	var examples []warmstart.Example
+	tokens, trained, skipped := 0, 0, 0
+	for _, d := range data {
+		e, err := tokenizer.Example(ctx, d)
+		if err != nil {
+			return nil, fmt.Errorf("%s: line %d: %w", w.cmd.Data, d.Line, err)
+		}
+		if t.context > 0 && e.Longest > t.context {
+			if !w.cmd.SkipLong {
+				return nil, fmt.Errorf("%w: --data %s: line %d has %d tokens, but the model's context has %d\n"+
+					"  hint: shorten it, or leave out such lines with --skip-long", errUsage, w.cmd.Data, d.Line, e.Longest,
+					t.context)
+			}
+			skipped++
+			continue
+		}
+		examples = append(examples, e)
+		tokens, trained = tokens+e.Tokens, trained+e.Trained
+	}
+	if skipped > 0 {
+		out.note("%d conversations are longer than the model's context of %d tokens and are left out", skipped, t.context)
+	}
+	if len(examples) == 0 {
+		return nil, fmt.Errorf("%w: --data %s: no conversation is left\n  hint: shorten them", errUsage, w.cmd.Data)
+	}
+	out.note("%d demonstrations, %d tokens, %d of them trained; %d steps of %d conversations", len(examples), tokens,
+		trained, w.training.Steps, w.training.Batch)
+	return examples, nil
+}
+
+// finish writes the merged model and removes the work folder.
+func (w *warmStart) finish(ctx context.Context, result warmstart.Result, t tools, out *console, log zerolog.Logger) error {
+	folder, err := filepath.Abs(w.out)
+	if err != nil {
+		return err
+	}
+	first, last := result.History[0], result.History[len(result.History)-1]
+	about := map[string]any{
+		"settings": w.settings, "trained_on": result.Train, "held_out": result.Held, "adapter_sha256": result.Adapter.SHA256,
+		"loss": last.Loss, "held_out_loss": last.HeldOut, "held_out_loss_before": first.HeldOut,
+	}
+	converter := trainerbridge.Converter{Python: t.python, SourceDir: t.sources, Log: log}
+	err = converter.Merge(ctx, trainerbridge.Merge{Model: t.model, Adapter: result.Adapter.Dir, Out: folder,
+		Dtype: w.config.Trainer.Dtype, About: about})
+	if err != nil {
+		return fmt.Errorf("merge the adapter: %w", err)
+	}
+	if err := os.RemoveAll(w.work); err != nil {
+		return err
+	}
+	if w.cmd.JSON {
+		about["out"] = w.out
+		out.json("warmstart", about)
+		return nil
+	}
+	out.print("%s is the warm-started model; %s", w.out, w.next())
+	return nil
+}
+
+func fileSHA256(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return "", fmt.Errorf("read %s: %w", path, err)
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
