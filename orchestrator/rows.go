@@ -41,7 +41,11 @@ func rows(batch []trainedEpisode, c config.Loss) []trainerbridge.Row {
 		if e.sampledContext {
 			kl += c.KLSampled
 		}
-		for i, s := range e.rows {
+		trained := e.rows
+		if e.advantage == 0 && kl == 0 && c.Entropy == 0 {
+			trained = nil
+		}
+		for i, s := range trained {
 			r := row(s, e.advantage*scale, kl*scale)
 			if e.importanceWeights != nil {
 				r.ImportanceWeights = e.importanceWeights[i]

@@ -124,6 +124,9 @@ func (s trainStage) train(ctx context.Context, batch Batch) (*Update, error) {
 		order := miniBatchOrder(c.Run.Seed, update.Version, epoch)
 		for _, mini := range miniBatches(corrected.episodes, c.Loss.MiniBatch, order) {
 			sent := rows(mini, c.Loss)
+			if len(sent) == 0 {
+				continue
+			}
 			stats, _, err := s.trainer.ForwardBackward(ctx, sent, loss(c.Loss))
 			if err != nil {
 				return nil, err
@@ -141,7 +144,7 @@ func (s trainStage) train(ctx context.Context, batch Batch) (*Update, error) {
 		}
 	}
 	update.Stats = trainerbridge.MergeStats(passes, seconds(passes))
-	update.GradNorm /= float64(len(passes))
+	update.GradNorm /= float64(max(1, len(passes)))
 	if err := s.trainer.Save(ctx, update.Version); err != nil {
 		return nil, err
 	}
