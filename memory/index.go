@@ -114,7 +114,7 @@ func loadIndex(ctx context.Context, db *sql.DB, scope string) (*index, error) {
 // loadStates returns the row number of each state by the state's id.
 func (x *index) loadStates(ctx context.Context, tx *sql.Tx, scope string) (map[int64]int, error) {
 	rows, err := tx.QueryContext(ctx,
-		`SELECT id, vector, visits FROM memory_states WHERE scope = ? ORDER BY id`, scope)
+		`SELECT id, text, vector, visits, checksum FROM memory_states WHERE scope = ? ORDER BY id`, scope)
 	if err != nil {
 		return nil, err
 	}
@@ -125,8 +125,12 @@ func (x *index) loadStates(ctx context.Context, tx *sql.Tx, scope string) (map[i
 		var id int64
 		var blob []byte
 		var r row
-		if err := rows.Scan(&id, &blob, &r.visits); err != nil {
+		var text, sum string
+		if err := rows.Scan(&id, &text, &blob, &r.visits, &sum); err != nil {
 			return nil, err
+		}
+		if sum != "" && sum != stateChecksum(scope, text, blob) {
+			return nil, fmt.Errorf("%w: state %d differs from its checksum", ErrDamaged, id)
 		}
 		if m.Rows > 0 && len(blob) != 4*m.Cols {
 			return nil, fmt.Errorf("the vector of state %d has %d bytes, others have %d", id, len(blob), 4*m.Cols)
@@ -140,7 +144,7 @@ func (x *index) loadStates(ctx context.Context, tx *sql.Tx, scope string) (map[i
 }
 
 func (x *index) loadEntries(ctx context.Context, tx *sql.Tx, scope string, rowOf map[int64]int) error {
-	rows, err := tx.QueryContext(ctx, `SELECT e.id, e.state, `+tipColumns+`
+	rows, err := tx.QueryContext(ctx, `SELECT e.id, e.state, t.checksum, `+tipColumns+`
 		FROM memory_entries e JOIN memory_tips t ON t.id = e.tip WHERE e.scope = ? ORDER BY e.id`, scope)
 	if err != nil {
 		return err
@@ -151,8 +155,12 @@ func (x *index) loadEntries(ctx context.Context, tx *sql.Tx, scope string, rowOf
 		var e entry
 		var state int64
 		var tip Tip
-		if err := rows.Scan(append([]any{&e.id, &state}, tipFields(&tip)...)...); err != nil {
+		var sum string
+		if err := rows.Scan(append([]any{&e.id, &state, &sum}, tipFields(&tip)...)...); err != nil {
 			return err
+		}
+		if sum != "" && sum != tip.checksum() {
+			return fmt.Errorf("%w: tip %d differs from its checksum", ErrDamaged, tip.ID)
 		}
 		if tips[tip.ID] == nil {
 			tips[tip.ID] = &tip

@@ -6,9 +6,11 @@ import (
 	"fmt"
 )
 
-// An Execer is a *sql.DB or a *sql.Tx.
-type Execer interface {
+// A Database is a *sql.DB or a *sql.Tx.
+type Database interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
 // schema has these tables:
@@ -18,6 +20,9 @@ type Execer interface {
 //   - memory_tips: the texts with their provenance.
 //   - memory_entries: pairs of a state and a tip.
 //   - memory_meta: the name of the embedder.
+//
+// The column checksum of a tip and of a state is the SHA-256 of what never changes
+// in the row. It is empty in rows that an earlier version wrote.
 //
 // Ids increase and are never reused, so they order entries by recency.
 var schema = []string{
@@ -58,11 +63,28 @@ var schema = []string{
 
 // Migrate creates the missing tables of a [Bank]. Their names begin with memory_.
 // A second call changes nothing.
-func Migrate(ctx context.Context, db Execer) error {
+func Migrate(ctx context.Context, db Database) error {
 	for _, statement := range schema {
 		if _, err := db.ExecContext(ctx, statement); err != nil {
 			return fmt.Errorf("create the tables of the memory: %w", err)
 		}
 	}
+	for _, table := range []string{"memory_states", "memory_tips"} {
+		if err := addChecksum(ctx, db, table); err != nil {
+			return fmt.Errorf("add checksums to the memory: %w", err)
+		}
+	}
 	return nil
+}
+
+// addChecksum adds the column that the first versions of the tables did not have.
+func addChecksum(ctx context.Context, db Database, table string) error {
+	var n int
+	err := db.QueryRowContext(ctx,
+		"SELECT count(*) FROM pragma_table_info(?) WHERE name = 'checksum'", table).Scan(&n)
+	if err != nil || n > 0 {
+		return err
+	}
+	_, err = db.ExecContext(ctx, "ALTER TABLE "+table+" ADD COLUMN checksum TEXT NOT NULL DEFAULT ''")
+	return err
 }

@@ -112,8 +112,9 @@ func exportVisits(ctx context.Context, tx *sql.Tx, lines *json.Encoder) error {
 //
 // Tips get new ids and keep their provenance. An imported tip replaces a tip of
 // the bank with the same state and text, and the capacity is enforced. The caller
-// must have no open transaction.
-func (b *Bank) Import(ctx context.Context, r io.Reader) (tips int, err error) {
+// must have no open transaction. with, if not nil, writes more in the same
+// transaction.
+func (b *Bank) Import(ctx context.Context, r io.Reader, with func(*sql.Tx) error) (tips int, err error) {
 	tx, err := b.db.BeginTx(ctx, nil)
 	if err != nil {
 		return 0, fmt.Errorf("import memory: %w", err)
@@ -131,6 +132,11 @@ func (b *Bank) Import(ctx context.Context, r io.Reader) (tips int, err error) {
 	scopes, err := w.finish(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("import memory: %w", err)
+	}
+	if with != nil {
+		if err := with(tx); err != nil {
+			return 0, fmt.Errorf("import memory: %w", err)
+		}
 	}
 	if err := tx.Commit(); err != nil {
 		return 0, fmt.Errorf("import memory: %w", err)

@@ -29,7 +29,7 @@ func TestExportAndImport(t *testing.T) {
 
 	into := openBank(t, memorytest.DB(t), counting)
 	recall(t, into, "s", "a hall") // loads the scope before the import
-	tips, err := into.Import(t.Context(), bytes.NewReader(lines.Bytes()))
+	tips, err := into.Import(t.Context(), bytes.NewReader(lines.Bytes()), nil)
 	if err != nil || tips != 3 {
 		t.Fatalf("imported %d tips, error %v; want 3", tips, err)
 	}
@@ -53,7 +53,7 @@ func TestAFailedImportChangesNothing(t *testing.T) {
 	f := func(lines, want string) {
 		t.Helper()
 		b := openBank(t, memorytest.DB(t))
-		_, err := b.Import(t.Context(), strings.NewReader(lines))
+		_, err := b.Import(t.Context(), strings.NewReader(lines), nil)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one with %q", err, want)
 		}

@@ -23,13 +23,14 @@ func (b *Bank) newWriter(ctx context.Context, tx *sql.Tx) (*writer, error) {
 		return nil, err
 	}
 	for statement, query := range map[**sql.Stmt]string{
-		&w.addState: `INSERT INTO memory_states (scope, text, vector, visits, visited) VALUES (?, ?, ?, ?, ?)
+		&w.addState: `INSERT INTO memory_states (scope, text, vector, visits, visited, checksum)
+			VALUES (?, ?, ?, ?, ?, ?)
 			ON CONFLICT (scope, text) DO UPDATE SET
 				visits = visits + excluded.visits,
 				visited = iif(excluded.visits > 0, excluded.visited, visited)
 			RETURNING id`,
-		&w.addTip: `INSERT INTO memory_tips (scope, text, score, step, group_index, episode, version)
-			VALUES (?, ?, ?, ?, ?, ?, ?)`,
+		&w.addTip: `INSERT INTO memory_tips (scope, text, score, step, group_index, episode, version, checksum)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
 		&w.deleteEntry: `DELETE FROM memory_entries WHERE state = ? AND tip IN
 			(SELECT id FROM memory_tips WHERE scope = ? AND text = ?)`,
 		&w.addEntry: `INSERT INTO memory_entries (scope, state, tip) VALUES (?, ?, ?)`,
@@ -72,7 +73,8 @@ func (w *writer) write(ctx context.Context, l lesson) error {
 	}
 	states := make([]int64, len(l.states))
 	for i, s := range l.states {
-		row := w.addState.QueryRowContext(ctx, l.scope, s.text, vectorBlob(s.vector), s.visits, clock)
+		blob := vectorBlob(s.vector)
+		row := w.addState.QueryRowContext(ctx, l.scope, s.text, blob, s.visits, clock, stateChecksum(l.scope, s.text, blob))
 		if err := row.Scan(&states[i]); err != nil {
 			return fmt.Errorf("write state: %w", err)
 		}
@@ -90,7 +92,8 @@ func (w *writer) writeTip(ctx context.Context, t Tip, states []int64) error {
 			return fmt.Errorf("replace entry: %w", err)
 		}
 	}
-	added, err := w.addTip.ExecContext(ctx, t.Scope, t.Text, t.Score, t.Step, t.Group, t.Episode, t.Version)
+	added, err := w.addTip.ExecContext(ctx, t.Scope, t.Text, t.Score, t.Step, t.Group, t.Episode, t.Version,
+		t.checksum())
 	if err != nil {
 		return fmt.Errorf("write tip: %w", err)
 	}

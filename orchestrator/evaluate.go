@@ -10,6 +10,7 @@ import (
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
@@ -85,6 +86,7 @@ func (e evaluator) final(ctx context.Context, now state, split envs.Split) error
 // run's seed and the episode only, so that all evaluations use the same seeds.
 func (e evaluator) run(ctx context.Context, now state, t evaluationTask) (Evaluation, error) {
 	begun := time.Now()
+	watchdog.From(ctx).Doing(fmt.Sprintf("evaluation after step %d", now.step))
 	specs := make([]rollout.EpisodeSpec, t.episodes)
 	for i := range specs {
 		specs[i] = e.spec(now, t, i)

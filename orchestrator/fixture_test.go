@@ -19,6 +19,7 @@ import (
 	"github.com/empo2/empo2/memory/embed"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/orchestrator/manifest"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/prompt"
@@ -142,12 +143,27 @@ func (f *fakeTrainer) Save(_ context.Context, version int) error {
 		return err
 	}
 	f.version = version
-	return os.MkdirAll(filepath.Join(f.root, "checkpoints", fmt.Sprintf("%06d", version)), 0o755)
+	return writeFiles(filepath.Join(f.root, "checkpoints", fmt.Sprintf("%06d", version)), manifest.Checkpoint, version)
+}
+
+// writeFiles writes a folder as the trainer does: one file and the manifest.
+func writeFiles(dir, list string, version int) error {
+	return errors.Join(os.MkdirAll(dir, 0o755),
+		os.WriteFile(filepath.Join(dir, "adapter.safetensors"), fmt.Appendf(nil, "version %d", version), 0o644),
+		manifest.Write(dir, list, nil))
 }
 
 func (f *fakeTrainer) Export(_ context.Context, version int) (trainerbridge.Exported, error) {
 	dir := filepath.Join(f.root, "adapters", fmt.Sprintf("v%06d", version))
-	return trainerbridge.Exported{Dir: dir}, errors.Join(f.call("export", version), os.MkdirAll(dir, 0o755))
+	if err := errors.Join(f.call("export", version), writeFiles(dir, manifest.Adapter, version)); err != nil {
+		return trainerbridge.Exported{}, err
+	}
+	m, err := manifest.Verify(dir, manifest.Adapter)
+	files := map[string]string{}
+	for name, file := range m.Files {
+		files[name] = file.SHA256
+	}
+	return trainerbridge.Exported{Dir: dir, Files: files}, err
 }
 
 func (f *fakeTrainer) Restore(_ context.Context, version int) error {

@@ -19,6 +19,7 @@ package orchestrator
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/rs/zerolog"
 
@@ -26,6 +27,7 @@ import (
 	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/prompt"
 	"github.com/empo2/empo2/sampler/rollout"
@@ -77,6 +79,18 @@ type Loop struct {
 	// OnStep and OnEvaluation are called after the commit, in order.
 	OnStep       func(StepMetrics) // nil: not called
 	OnEvaluation func(Evaluation)  // nil: not called
+
+	now atomic.Int64 // the step that runs
+}
+
+// Step returns the step that runs, or that is about to run. It may be called at
+// any time: events of a server belong to it.
+func (l *Loop) Step() int64 { return l.now.Load() }
+
+// doing tells the watchdog what a run does now.
+func (l *Loop) doing(ctx context.Context, step int64, stage string) {
+	l.now.Store(step)
+	watchdog.From(ctx).Doing(fmt.Sprintf("step %d: %s", step, stage))
 }
 
 // Run trains until the configured number of steps (or seconds) is reached,

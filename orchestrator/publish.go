@@ -8,6 +8,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
@@ -21,6 +22,7 @@ type Published struct {
 
 // publishStage has versions served and verified.
 type publishStage struct {
+	ledger  *ledger.Ledger
 	backend sampler.Backend
 	canary  func() float64 // nil: no canary
 	trainer Trainer
@@ -28,7 +30,7 @@ type publishStage struct {
 }
 
 func (l *Loop) publishStage() publishStage {
-	return publishStage{backend: l.Backend, canary: l.Canary, trainer: l.Trainer, log: l.Log}
+	return publishStage{ledger: l.Ledger, backend: l.Backend, canary: l.Canary, trainer: l.Trainer, log: l.Log}
 }
 
 // run publishes an update and retires the version before it. Without an update
@@ -42,7 +44,7 @@ func (s publishStage) run(ctx context.Context, u *Update, before sampler.Policy)
 	if err != nil {
 		return Published{}, err
 	}
-	v := &ledger.Version{Version: u.Version, Step: int64(u.Version), Dir: u.Export.Dir, SHA256: u.Export.SHA256}
+	v := &ledger.Version{Version: u.Version, Step: int64(u.Version), Dir: u.Export.Dir, Files: u.Export.Files}
 	if s.canary != nil {
 		v.Canary = s.canary()
 	}
@@ -57,13 +59,18 @@ func (s publishStage) restored(ctx context.Context, version int) (sampler.Policy
 	if err != nil {
 		return sampler.Policy{}, fmt.Errorf("export version %d: %w", version, err)
 	}
+	if err := s.ledger.VerifyAdapter(ctx, version, export.Files); err != nil {
+		return sampler.Policy{}, err
+	}
 	return s.version(ctx, version, export)
 }
 
 // version has an exported version served and verified.
 func (s publishStage) version(ctx context.Context, version int, export trainerbridge.Exported) (
 	sampler.Policy, error) {
-	adapter := sampler.Adapter{Version: version, Dir: export.Dir, GGUF: export.GGUF, Score: s.score(version)}
+	defer watchdog.Begin(ctx, "server", fmt.Sprintf("publish version %d", version), 0)()
+	adapter := sampler.Adapter{Version: version, Dir: export.Dir, GGUF: export.GGUF, Score: s.score(version),
+		Verify: export.Verify}
 	policy, err := s.backend.Publish(ctx, adapter)
 	if err != nil {
 		return policy, fmt.Errorf("publish version %d: %w", version, err)
@@ -80,7 +87,7 @@ func (s publishStage) score(version int) func(context.Context, []int32) ([]float
 			return out, err
 		}
 		s.log.Warn().Err(err).Int("version", version).Msg("the trainer failed during the canary; restoring it")
-		if err := s.trainer.Restore(ctx, version); err != nil {
+		if err := restoreTrainer(ctx, s.ledger, s.trainer, version); err != nil {
 			return nil, err
 		}
 		return score(ctx, s.trainer, tokens)

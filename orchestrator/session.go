@@ -57,6 +57,9 @@ func (l *Loop) open(ctx context.Context) (*session, error) {
 	if len(now.tasks) == 0 {
 		return nil, fmt.Errorf("environment %s has no training task", l.Family.Name())
 	}
+	if err := l.checkFolder(ctx); err != nil {
+		return nil, err
+	}
 	history, err := History(ctx, l.Ledger)
 	if err != nil {
 		return nil, err
@@ -70,6 +73,7 @@ func (l *Loop) open(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	kept.step = last.Step
+	l.doing(ctx, last.Step+1, "restore trainer and server")
 	if now.environment, err = l.recordEnvironment(ctx, last.Step); err != nil {
 		return nil, err
 	}
@@ -96,10 +100,36 @@ func (l *Loop) restore(ctx context.Context, version int) error {
 	if l.Trainer == nil {
 		return nil
 	}
-	if err := l.Trainer.Restore(ctx, version); err != nil {
+	if err := restoreTrainer(ctx, l.Ledger, l.Trainer, version); err != nil {
 		return err
 	}
 	return l.Ledger.DiscardAfter(version)
+}
+
+// restoreTrainer brings the trainer to a version, after the version's checkpoint
+// has been compared with what was committed.
+func restoreTrainer(ctx context.Context, run *ledger.Ledger, trainer Trainer, version int) error {
+	if err := run.VerifyCheckpoint(ctx, version); err != nil {
+		return err
+	}
+	return trainer.Restore(ctx, version)
+}
+
+// checkFolder verifies what the start depends on, and records what the last end
+// has cost.
+func (l *Loop) checkFolder(ctx context.Context) error {
+	complete, err := l.Ledger.QuickCheck(ctx)
+	if err != nil {
+		return err
+	}
+	if !complete {
+		l.Log.Info().Msg("run.db is too large to check all of its pages at every start; empo2 check does")
+	}
+	if l.Ledger.Lost == "" {
+		return nil
+	}
+	l.Log.Warn().Msg(l.Ledger.Lost)
+	return l.Ledger.Event(ctx, 0, "damage", l.Ledger.Lost)
 }
 
 // serveBase publishes the base model and asks what the server can do.

@@ -127,6 +127,12 @@ func TestTheTrainStageStartsAgainFromTheCommittedVersion(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(led.Dir, "checkpoints", "000004"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	for step := range int64(4) {
+		s := ledger.Step{Step: step + 1, Metrics: []byte("{}")}
+		if err := led.Commit(context.Background(), s, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
 	row := rollout.Row{
 		Tokens: []int32{1, 2}, LossMask: []bool{false, true}, Logprobs: []float32{0, -1}, WithoutLogprobs: true,
 	}
@@ -160,12 +166,13 @@ func TestThePublishStage(t *testing.T) {
 	if got, err := stage.run(ctx, nil, base); err != nil || got.Policy != base || got.Version != nil {
 		t.Errorf("without an update: %+v, %v", got, err)
 	}
+	sums := map[string]string{"adapter_model.safetensors": "sum"}
 	update := func(version int) *Update {
-		return &Update{Version: version, Export: trainerbridge.Exported{Dir: "dir", SHA256: "sum"}}
+		return &Update{Version: version, Export: trainerbridge.Exported{Dir: "dir", Files: sums}}
 	}
 	one, err := stage.run(ctx, update(1), base)
-	want := ledger.Version{Version: 1, Step: 1, Dir: "dir", SHA256: "sum", Canary: 0.25}
-	if err != nil || *one.Version != want {
+	want := ledger.Version{Version: 1, Step: 1, Dir: "dir", Files: sums, Canary: 0.25}
+	if err != nil || !cmp.Equal(*one.Version, want) {
 		t.Errorf("%+v, %v", one, err)
 	}
 	two, err := stage.run(ctx, update(2), one.Policy)

@@ -9,12 +9,15 @@ import (
 // that the step began with; only the commit makes a new one.
 func (s *session) step(ctx context.Context) error {
 	begun, before := time.Now(), s.state
+	doing := func(stage string) { s.loop.doing(ctx, before.step+1, stage) }
 
+	doing("plan")
 	planned, err := s.plan.run(ctx, before)
 	if err != nil {
 		return err
 	}
 	// Every episode is reflected upon as soon as it has ended.
+	doing("sample")
 	reflect := s.reflect.with(planned, before.policy)
 	sampled, err := s.sample.run(ctx, planned, before.policy, reflect)
 	if err != nil {
@@ -23,6 +26,7 @@ func (s *session) step(ctx context.Context) error {
 	sampled.Seconds = time.Since(begun).Seconds()
 
 	batch := s.estimate.run(sampled)
+	doing("train")
 	update, err := s.train.run(ctx, batch, before.policy.Version)
 	if err != nil {
 		return err
@@ -31,10 +35,12 @@ func (s *session) step(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	doing("publish")
 	published, err := s.publish.run(ctx, update, before.policy)
 	if err != nil {
 		return err
 	}
+	doing("commit")
 	committed, err := s.commit.run(ctx, finishedStep{
 		begun: begun, before: before,
 		planned: planned, sampled: sampled, batch: batch, update: update, published: published,

@@ -100,7 +100,7 @@ func (s trainStage) trainUntilDone(ctx context.Context, batch Batch, committed i
 			return nil, err
 		}
 		// Restore waits for what the trainer may still be writing.
-		if err := s.trainer.Restore(ctx, committed); err != nil {
+		if err := restoreTrainer(ctx, s.ledger, s.trainer, committed); err != nil {
 			return nil, err
 		}
 		if err := s.ledger.DiscardAfter(committed); err != nil {

@@ -42,6 +42,17 @@ type Adapter struct {
 	// values in nats. The canary compares them with the server's. Nil: the version is not verified (tests, backends
 	// without log-probs).
 	Score func(ctx context.Context, tokens []int32) ([]float32, error)
+	// Verify compares the files with the checksums of their manifest. A backend calls it before each time that a
+	// server loads the files, also when a server is restarted. Nil: they are not verified (tests).
+	Verify func() error
+}
+
+// Check calls Verify.
+func (a Adapter) Check() error {
+	if a.Verify == nil {
+		return nil
+	}
+	return a.Verify()
 }
 
 // ScoreAfter returns the trainer's log-probs of ids after prompt: one finite value in nats per id.

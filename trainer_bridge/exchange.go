@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 )
 
 // train runs a forward or forward_backward over rows and merges the results. It
@@ -168,8 +169,10 @@ func (c *Client) begin(ctx context.Context, op string) (context.Context, func(),
 		release = context.AfterFunc(p.alive, func() { cancel(context.Cause(p.alive)) })
 	}
 	late := fmt.Errorf("%s: no result within %v", op, c.cfg.Timeout)
+	ended := watchdog.Begin(ctx, "trainer", op, c.cfg.Timeout)
 	timed, cancelTimer := context.WithTimeoutCause(ctx, c.cfg.Timeout, late)
 	return timed, func() {
+		ended()
 		cancelTimer()
 		release()
 		cancel(nil)
@@ -202,23 +205,44 @@ func (c *Client) submit(ctx context.Context, op string, build request) (string, 
 	}
 }
 
-// beat keeps the session alive. Trainers that do not need it ignore it.
+// beatInterval is the time between two heartbeats, and the time that each may
+// take. A trainer that hangs is reported after twice that time.
+const beatInterval = 5 * time.Second
+
+// beat keeps the session alive and warns when the trainer does not answer,
+// whatever it is asked to do. Trainers that do not need it ignore it.
 func (c *Client) beat(ctx context.Context, session string) {
 	defer close(c.beating)
-	tick := time.NewTicker(10 * time.Second)
+	tick := time.NewTicker(beatInterval)
 	defer tick.Stop()
 	body := map[string]string{"session_id": session, "type": "session_heartbeat"}
+	answered, silent := time.Now(), false
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		beat, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("session_heartbeat: no answer within 5s"))
+		beat, cancel := context.WithTimeoutCause(ctx, beatInterval,
+			fmt.Errorf("session_heartbeat: no answer within %v", beatInterval))
 		err := c.http.Call(beat, jsonhttp.Request{Path: "/api/v1/session_heartbeat", Body: body}, nil)
 		cancel()
-		if err != nil && ctx.Err() == nil {
+		late := err != nil && jsonhttp.Status(err) == 0
+		switch p := c.cfg.Process; {
+		case ctx.Err() != nil, p != nil && p.Err() != nil: // its end is reported elsewhere
+			return
+		case late && !silent:
+			silent = true
+			c.cfg.Log.Warn().Dur("silent", time.Since(answered)).
+				Msg("the trainer does not answer: its process hangs, is stopped or has ended")
+		case !late && silent:
+			silent = false
+			c.cfg.Log.Warn().Dur("silent", time.Since(answered)).Msg("the trainer answers again")
+		case err != nil:
 			c.cfg.Log.Debug().Err(err).Msg("heartbeat of the trainer's session")
+		}
+		if !late {
+			answered = time.Now()
 		}
 	}
 }

@@ -2,11 +2,11 @@ package trainerbridge
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
+
+	"github.com/empo2/empo2/orchestrator/manifest"
 )
 
 // Local trains one adapter with a trainer process of its own. It names the
@@ -26,9 +26,15 @@ type Local struct {
 
 // Exported is an adapter on disk.
 type Exported struct {
-	Dir    string // absolute; PEFT files and, if asked for, adapter.gguf
-	GGUF   string // path of adapter.gguf; empty if there is none
-	SHA256 string // of the safetensors file
+	Dir   string            // absolute; PEFT files and, if asked for, adapter.gguf
+	GGUF  string            // path of adapter.gguf; empty if there is none
+	Files map[string]string // SHA-256 of each file by its name, verified
+}
+
+// Verify compares the files with their manifest again.
+func (e Exported) Verify() error {
+	_, err := readExport(e.Dir)
+	return err
 }
 
 // Restartable reports whether a restart of the trainer from a checkpoint may
@@ -69,40 +75,22 @@ func (l *Local) Export(ctx context.Context, version int) (Exported, error) {
 	if err != nil {
 		return Exported{}, err
 	}
-	return readManifest(export.Dir)
+	return readExport(export.Dir)
 }
 
-// readManifest checks that an exported adapter is complete and describes it.
-func readManifest(dir string) (Exported, error) {
-	text, err := os.ReadFile(filepath.Join(dir, "manifest.json"))
+// readExport verifies an exported adapter by the checksums in its manifest and
+// describes it.
+func readExport(dir string) (Exported, error) {
+	m, err := manifest.Verify(dir, manifest.Adapter)
 	if err != nil {
-		return Exported{}, fmt.Errorf("exported adapter: %w", err)
+		return Exported{}, fmt.Errorf("exported adapter: %w\n"+
+			"  hint: remove the folder %s; the trainer writes it again", err, dir)
 	}
-	var manifest struct {
-		Files map[string]struct {
-			SHA256 string `json:"sha256"`
-			Bytes  int64  `json:"bytes"`
-		} `json:"files"`
-	}
-	if err := json.Unmarshal(text, &manifest); err != nil {
-		return Exported{}, fmt.Errorf("exported adapter %s: manifest: %w", dir, err)
-	}
-	out := Exported{Dir: dir}
-	for name, file := range manifest.Files {
-		path := filepath.Join(dir, name)
-		info, err := os.Stat(path)
-		if err != nil {
-			return Exported{}, fmt.Errorf("exported adapter: %w", err)
-		}
-		if info.Size() != file.Bytes {
-			return Exported{}, fmt.Errorf("exported adapter %s: %s has %d bytes, but its manifest says %d\n"+
-				"  hint: remove the folder; the trainer writes it again", dir, name, info.Size(), file.Bytes)
-		}
-		switch filepath.Ext(name) {
-		case ".gguf":
-			out.GGUF = path
-		case ".safetensors":
-			out.SHA256 = file.SHA256
+	out := Exported{Dir: dir, Files: map[string]string{}}
+	for name, file := range m.Files {
+		out.Files[name] = file.SHA256
+		if filepath.Ext(name) == ".gguf" {
+			out.GGUF = filepath.Join(dir, name)
 		}
 	}
 	return out, nil

@@ -32,6 +32,13 @@ func check(c, base Config, given map[string]string, m Machine) error {
 	return checkIneffective(c, base, given, place, m)
 }
 
+// maxFactor bounds the factors of the loss, so that no product of them overflows
+// float32, in which the trainer computes.
+const maxFactor = 1e6
+
+// maxAlpha is the largest alpha that the trainer accepts.
+const maxAlpha = 999999
+
 // A rule is a condition on one key, and the error if it does not hold.
 type rule struct {
 	key       string
@@ -40,16 +47,22 @@ type rule struct {
 }
 
 func between(key string, v, lo, hi float64) rule {
-	hint := fmt.Sprintf("a number from %g to %g", lo, hi)
-	if math.IsInf(hi, 1) {
-		hint = fmt.Sprintf("%g or more", lo)
-	}
-	ok := v >= lo && v <= hi && !math.IsInf(v, 0) // false for NaN
-	return rule{key, ok, fmt.Sprintf("%g is out of range", v), hint}
+	ok := v >= lo && v <= hi // false for NaN
+	return rule{key, ok, fmt.Sprintf("%g is out of range", v), fmt.Sprintf("a number from %g to %g", lo, hi)}
 }
 
-func above(key string, v float64) rule {
-	return rule{key, v > 0 && !math.IsInf(v, 0), fmt.Sprintf("%g is out of range", v), "a number above 0"}
+// positive requires a number above 0, up to hi.
+func positive(key string, v, hi float64) rule {
+	return rule{key, v > 0 && v <= hi, fmt.Sprintf("%g is out of range", v),
+		fmt.Sprintf("a number above 0, up to %g", hi)}
+}
+
+// duration requires a deadline in seconds. A millisecond is the shortest one
+// that can be kept. The longest one, eleven days, cannot overflow.
+func duration(key string, v float64) rule {
+	r := between(key, v, 0.001, 1e6)
+	r.hint = "a number of seconds from 0.001 to 1000000"
+	return r
 }
 
 func oneOf(key, v string, valid ...string) rule {
@@ -66,8 +79,8 @@ func oneOfOrAuto(key, v string, valid ...string) rule {
 }
 
 func rules(c Config) []rule {
-	return slices.Concat(runRules(c), algorithmRules(c.Algorithm), lossRules(c.Loss), optimizerRules(c.Optimizer),
-		rolloutRules(c), memoryRules(c), evalRules(c.Eval), trainerRules(c.Trainer),
+	return slices.Concat(runRules(c), algorithmRules(c.Algorithm), rolloutRules(c), lossRules(c.Loss),
+		optimizerRules(c.Optimizer), memoryRules(c), evalRules(c.Eval), trainerRules(c.Trainer),
 		environmentRules(c), samplerRules(c), contradictions(c))
 }
 
@@ -78,8 +91,11 @@ func runRules(c Config) []rule {
 	return []rule{
 		{"run.name", isName, fmt.Sprintf("%q is not a folder name", name), "letters, digits, '-' and '_'"},
 		{"run.dir", c.Run.Dir != "", "is empty", `for example dir = "runs"`},
+		// TOML has no larger number, and a negative one becomes one that is larger.
+		{"run.seed", c.Run.Seed <= math.MaxInt64, "is out of range", "a whole number, 0 or more"},
 		between("run.steps", float64(c.Run.Steps), 0, 1e9),
-		between("run.max_seconds", c.Run.MaxSeconds, 0, math.Inf(1)),
+		between("run.max_seconds", c.Run.MaxSeconds, 0, 1e9),
+		between("run.stall_minutes", c.Run.StallMinutes, 0, 1e6),
 		between("run.keep_checkpoints", float64(c.Run.KeepCheckpoints), 1, 1e6),
 		{"prompt.template", c.Prompt.Template != "", "is empty", "plain, recipe, or the path of a template file"},
 	}
@@ -98,21 +114,21 @@ func algorithmRules(a Algorithm) []rule {
 }
 
 func lossRules(l Loss) []rule {
-	inf := math.Inf(1)
 	return []rule{
 		between("loss.clip_low", l.ClipLow, 0, 1),
-		between("loss.clip_high", l.ClipHigh, 0, inf),
-		{"loss.dual_clip", l.DualClip == 0 || l.DualClip > 1 && !math.IsInf(l.DualClip, 0),
-			fmt.Sprintf("%g is out of range", l.DualClip), "0 (off) or a number above 1"},
-		{"loss.logprob_floor", l.LogprobFloor <= 0 && !math.IsInf(l.LogprobFloor, 0),
+		between("loss.clip_high", l.ClipHigh, 0, maxFactor),
+		{"loss.dual_clip", l.DualClip == 0 || l.DualClip > 1 && l.DualClip <= maxFactor,
+			fmt.Sprintf("%g is out of range", l.DualClip), fmt.Sprintf("0 (off) or a number above 1, up to %g", maxFactor)},
+		{"loss.logprob_floor", l.LogprobFloor <= 0 && l.LogprobFloor >= -1e30,
 			fmt.Sprintf("%g is not a log-prob", l.LogprobFloor), "0 or below; -1e30 switches the mask off"},
-		between("loss.kl", l.KL, 0, inf),
-		between("loss.kl_sampled", l.KLSampled, 0, inf),
+		between("loss.kl", l.KL, 0, maxFactor),
+		between("loss.kl_sampled", l.KLSampled, 0, maxFactor),
 		oneOf("loss.kl_estimator", l.KLEstimator, "exact", "k3"),
-		between("loss.entropy", l.Entropy, 0, inf),
-		{"loss.mismatch_cap", l.MismatchCap == 0 || l.MismatchCap >= 1 && !math.IsInf(l.MismatchCap, 0),
-			fmt.Sprintf("%g would reduce the weight of every token", l.MismatchCap), "0 (off) or a number from 1"},
-		above("loss.mismatch_tolerance", l.MismatchTolerance),
+		between("loss.entropy", l.Entropy, 0, maxFactor),
+		{"loss.mismatch_cap", l.MismatchCap == 0 || l.MismatchCap >= 1 && l.MismatchCap <= maxFactor,
+			fmt.Sprintf("%g is out of range: below 1 it would reduce the weight of every token", l.MismatchCap),
+			fmt.Sprintf("0 (off) or a number from 1 to %g", maxFactor)},
+		positive("loss.mismatch_tolerance", l.MismatchTolerance, 1e3),
 		oneOf("loss.average", l.Average, "episode", "token", "constant"),
 		between("loss.average_length", float64(l.AverageLength), 1, 1e9),
 		between("loss.minibatch", float64(l.MiniBatch), 1, 1e6),
@@ -122,14 +138,14 @@ func lossRules(l Loss) []rule {
 
 func optimizerRules(o Optimizer) []rule {
 	return []rule{
-		above("optimizer.learning_rate", o.LearningRate),
+		positive("optimizer.learning_rate", o.LearningRate, 1),
 		oneOf("optimizer.schedule", o.Schedule, "constant", "linear", "cosine"),
 		between("optimizer.warmup_steps", float64(o.WarmupSteps), 0, 1e9),
 		between("optimizer.beta1", o.Beta1, 0, 0.999999),
 		between("optimizer.beta2", o.Beta2, 0, 0.999999),
-		above("optimizer.eps", o.Eps),
-		between("optimizer.weight_decay", o.WeightDecay, 0, math.Inf(1)),
-		between("optimizer.grad_clip_norm", o.GradClipNorm, 0, math.Inf(1)),
+		positive("optimizer.eps", o.Eps, 1),
+		between("optimizer.weight_decay", o.WeightDecay, 0, 1e3),
+		between("optimizer.grad_clip_norm", o.GradClipNorm, 0, maxFactor),
 	}
 }
 
@@ -163,7 +179,7 @@ func memoryRules(c Config) []rule {
 		between("memory.capacity", float64(c.Memory.Capacity), 1, 1e7),
 		oneOf("memory.keep", c.Memory.Keep, "all", "latest"),
 		oneOf("memory.embedder", c.Memory.Embedder, "ngram", "openai", "ollama"),
-		between("novelty.weight", c.Novelty.Weight, 0, math.Inf(1)),
+		between("novelty.weight", c.Novelty.Weight, 0, maxFactor),
 		oneOf("novelty.source", c.Novelty.Source, "tips", "states"),
 		between("novelty.cap", float64(c.Novelty.Cap), 0, 1e9),
 		oneOf("reflection.by", c.Reflection.By, "policy", "base"),
@@ -192,8 +208,8 @@ func trainerRules(t Trainer) []rule {
 	named := len(t.TargetModules) > 0 && !slices.Contains(t.TargetModules, "")
 	alone := len(t.TargetModules) == 1 || !slices.ContainsFunc(t.TargetModules, isModuleKeyword)
 	return []rule{
-		between("trainer.rank", float64(t.Rank), 1, 4096),
-		above("trainer.alpha", t.Alpha),
+		between("trainer.rank", float64(t.Rank), 1, 1024),
+		positive("trainer.alpha", t.Alpha, maxAlpha),
 		{"trainer.target_modules", named, "names no module", `["all-linear"], or names such as ["q_proj", "v_proj"]`},
 		{"trainer.target_modules", alone, "all-linear and attention cannot be combined with other names",
 			`["all-linear"], ["attention"], or only names`},
@@ -202,7 +218,7 @@ func trainerRules(t Trainer) []rule {
 		between("trainer.micro_batch_tokens", float64(t.MicroBatch), 0, 1e9),
 		{"trainer.device", t.Device != "", "is empty", `"auto", "cpu", "cuda" or "cuda:0"`},
 		between("trainer.threads", float64(t.Threads), 0, 1024),
-		above("trainer.timeout_seconds", t.TimeoutSeconds),
+		duration("trainer.timeout_seconds", t.TimeoutSeconds),
 		between("trainer.restarts", float64(t.Restarts), 0, 1000),
 	}
 }

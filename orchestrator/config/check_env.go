@@ -29,10 +29,10 @@ func environmentRules(c Config) []rule {
 		oneOf("env.vault.score", v.Score, "sparse", "partial"),
 		between("env.vault.train_variations", float64(v.TrainVariations), 1, 1e6),
 		between("env.vault.test_variations", float64(v.TestVariations), 0, 1e6),
-		above("env.agentgym.timeout_seconds", c.Env.AgentGym.TimeoutSeconds),
+		duration("env.agentgym.timeout_seconds", c.Env.AgentGym.TimeoutSeconds),
 		between("env.openenv.concurrency", float64(c.Env.OpenEnv.Concurrency), 1, 1e5),
-		above("env.openenv.timeout_seconds", c.Env.OpenEnv.TimeoutSeconds),
-		above("env.ors.timeout_seconds", c.Env.ORS.TimeoutSeconds),
+		duration("env.openenv.timeout_seconds", c.Env.OpenEnv.TimeoutSeconds),
+		duration("env.ors.timeout_seconds", c.Env.ORS.TimeoutSeconds),
 		{"env.ors.input", c.Env.ORS.Input == "" || c.Env.ORS.Tool != "", "has no effect without env.ors.tool",
 			"set env.ors.tool too"},
 	}, missing(c)...)

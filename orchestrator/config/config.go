@@ -49,6 +49,7 @@ type Run struct {
 	Steps           int     `toml:"steps"`
 	MaxSeconds      float64 `toml:"max_seconds"`
 	KeepCheckpoints int     `toml:"keep_checkpoints"`
+	StallMinutes    float64 `toml:"stall_minutes"`
 }
 
 // Env chooses the environment; each has its own table.

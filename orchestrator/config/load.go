@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/BurntSushi/toml"
 )
@@ -91,32 +93,53 @@ func (s Source) read() ([]string, error) {
 // maxFile is the largest configuration file in bytes.
 const maxFile = 1 << 20
 
-// readFile reads a configuration file. It refuses what could block or is no
-// text; only a pipe below /dev is read, which a shell makes for -c <(command).
+// pipeTimeout bounds how long the text of a pipe may take to arrive.
+const pipeTimeout = 10 * time.Second
+
+// readFile reads a configuration file.
 func readFile(path string) (string, error) {
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return "", &Error{path, "no such file", "empo2 init --model DIR writes one; empo2 config > " + path +
 			" writes the defaults there"}
-	case err != nil:
-		return "", unreadable(path, err)
-	case info.IsDir():
-		return "", &Error{path, "is a folder", "name the file in it, for example " + filepath.Join(path, "config.toml")}
-	case !info.Mode().IsRegular() && !strings.HasPrefix(path, "/dev/"):
-		return "", &Error{path, "is not a file", "name a configuration file"}
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return "", unreadable(path, err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	return ReadText(path, path)
+}
+
+// ReadText reads a text file that the user named. It refuses what could block, is
+// no text or is larger than 1 MB. Only a pipe below /dev is read, which a shell
+// makes for -c <(command). Errors call the file place.
+func ReadText(path, place string) (string, error) { return readWithin(path, place, pipeTimeout) }
+
+func readWithin(path, place string, limit time.Duration) (string, error) {
+	info, err := os.Stat(path)
 	switch {
 	case err != nil:
-		return "", unreadable(path, err)
+		return "", unreadable(place, err)
+	case info.IsDir():
+		return "", &Error{place, "is a folder", "name the file in it, for example " +
+			filepath.Join(path, "config.toml")}
+	case !info.Mode().IsRegular() && !strings.HasPrefix(path, "/dev/"):
+		return "", &Error{place, "is not a file", "name a text file"}
+	}
+	mode := os.O_RDONLY
+	if info.Mode()&fs.ModeNamedPipe != 0 {
+		mode |= syscall.O_NONBLOCK // else opening it waits for a writer
+	}
+	f, err := os.OpenFile(path, mode, 0)
+	if err != nil {
+		return "", unreadable(place, err)
+	}
+	defer f.Close()
+	_ = f.SetReadDeadline(time.Now().Add(limit)) // files and terminals have none
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "", &Error{place, fmt.Sprintf("the pipe has no end after %v", limit),
+			"the program that writes to it must end"}
+	case err != nil:
+		return "", unreadable(place, err)
 	case len(text) > maxFile:
-		return "", &Error{path, "is larger than 1 MB", "name a configuration file; empo2 config shows what one holds"}
+		return "", &Error{place, "is larger than 1 MB", "name a configuration file or a template"}
 	}
 	return string(text), nil
 }

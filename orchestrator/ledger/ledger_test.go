@@ -5,12 +5,15 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/empo2/empo2/orchestrator/manifest"
 )
 
 func open(t *testing.T, dir string) *Ledger {
@@ -22,6 +25,26 @@ func open(t *testing.T, dir string) *Ledger {
 	return l
 }
 
+// writeVersion writes the adapter and the checkpoint of a version.
+func writeVersion(t *testing.T, dir string, version int) map[string]string {
+	t.Helper()
+	for _, f := range folders(dir) {
+		entry := f.entry(version)
+		file := filepath.Join(entry, "adapter_model.safetensors")
+		err := errors.Join(os.MkdirAll(entry, 0o755),
+			os.WriteFile(file, fmt.Appendf(nil, "weights of version %d", version), 0o644),
+			manifest.Write(entry, f.manifest, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := manifest.Read(adapters(dir).entry(version), manifest.Adapter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string]string{"adapter_model.safetensors": m.Files["adapter_model.safetensors"].SHA256}
+}
+
 func TestEverythingSurvivesReopening(t *testing.T) {
 	ctx, dir := context.Background(), t.TempDir()
 	l := open(t, dir)
@@ -31,10 +54,11 @@ func TestEverythingSurvivesReopening(t *testing.T) {
 		Trajectory: json.RawMessage(`{"turns":[{"action":"pull jade","reward":1,"ids":[7,8],` +
 			`"logprobs":[-0.5,null],"tips":[{"id":9}]}]}`),
 	}
+	files := writeVersion(t, dir, 1)
 	for _, err := range []error{
 		l.SaveConfig(ctx, "[run]\n"), l.SavePlan(ctx, 1, json.RawMessage(`{"step":1}`)), l.AddEpisode(ctx, episode),
 		l.Commit(ctx, Step{Step: 1, Version: 1, Metrics: json.RawMessage(`{"rows":5}`)},
-			&Version{Version: 1, Step: 1, Dir: "d"}, nil),
+			&Version{Version: 1, Step: 1, Dir: "d", Files: files}, nil),
 		l.SaveEvaluation(ctx, 1, "eval", 1, json.RawMessage(`{"score":50}`)), l.Event(ctx, 1, "restart", "why"),
 		l.SavePrompt(ctx, "abc", "a text"), l.SavePrompt(ctx, "abc", "a text"), l.Close(),
 	} {
@@ -77,9 +101,10 @@ func TestAStepIsCommittedWholeOrNotAtAll(t *testing.T) {
 	ctx := context.Background()
 	l := open(t, t.TempDir())
 	defer l.Close()
+	writeVersion(t, l.Dir, 1)
 	boom := errors.New("boom")
 	err := l.Commit(ctx, Step{Step: 1, Metrics: json.RawMessage(`{}`)}, &Version{Version: 1}, func(tx *sql.Tx) error {
-		const insert = "INSERT INTO events(step, at, kind, detail) VALUES(1, '', 'tip', '')"
+		const insert = "INSERT INTO events(step, at, kind, detail, checksum) VALUES(1, '', 'tip', '', '')"
 		if _, err := tx.ExecContext(ctx, insert); err != nil {
 			return err
 		}
@@ -170,6 +195,11 @@ func TestDiscardAndPrune(t *testing.T) {
 			all[i], _ = filepath.Rel(l.Dir, all[i])
 		}
 		return all
+	}
+	for step := range int64(2) {
+		if err := l.Commit(context.Background(), Step{Step: step + 1, Metrics: json.RawMessage(`{}`)}, nil, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := l.DiscardAfter(2); err != nil {
 		t.Fatal(err)

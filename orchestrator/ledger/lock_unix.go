@@ -12,7 +12,7 @@ import (
 // lockFile takes an exclusive lock. The kernel releases it when the process ends
 // or is killed.
 func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}

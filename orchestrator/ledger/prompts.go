@@ -2,14 +2,14 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
 // SavePrompt stores the text of a prompt template under its checksum. Saving it
 // again changes nothing.
 func (l *Ledger) SavePrompt(ctx context.Context, sha256, text string) error {
-	_, err := l.db.ExecContext(ctx, `INSERT INTO meta(key, value) VALUES(?, ?)
-		ON CONFLICT(key) DO NOTHING`, "prompt "+sha256, text)
+	err := insert(ctx, l.db, "meta", "ON CONFLICT(key) DO NOTHING", "prompt "+sha256, text)
 	if err != nil {
 		return fmt.Errorf("save the prompt template: %w", explain(err))
 	}
@@ -19,10 +19,12 @@ func (l *Ledger) SavePrompt(ctx context.Context, sha256, text string) error {
 // Prompt returns the prompt template with a checksum. An unknown checksum is an
 // error.
 func (l *Ledger) Prompt(ctx context.Context, sha256 string) (string, error) {
-	var text string
-	err := l.db.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = ?", "prompt "+sha256).Scan(&text)
+	text, err := l.meta(ctx, "prompt "+sha256)
+	if err == nil && text == "" {
+		err = errors.New("it was never saved")
+	}
 	if err != nil {
-		return "", fmt.Errorf("prompt template %.12s: %w", sha256, explain(err))
+		return "", fmt.Errorf("prompt template %.12s: %w", sha256, err)
 	}
 	return text, nil
 }

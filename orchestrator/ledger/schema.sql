@@ -1,11 +1,14 @@
+-- Every table has a column checksum: the SHA-256 of the other columns of a row.
 CREATE TABLE meta(
-  key   TEXT PRIMARY KEY,
-  value TEXT NOT NULL
+  key      TEXT PRIMARY KEY,
+  value    TEXT NOT NULL,
+  checksum TEXT NOT NULL
 );
 -- The random draws of a step, made before anything is sampled.
 CREATE TABLE plans(
-  step INTEGER PRIMARY KEY,
-  plan TEXT NOT NULL                      -- JSON
+  step     INTEGER PRIMARY KEY,
+  plan     TEXT NOT NULL,                 -- JSON
+  checksum TEXT NOT NULL
 );
 -- Finished training episodes. The trajectory holds the turns (spans of their
 -- prompts, ids, log-probs, tips shown), the rendered rows and the tip that was
@@ -21,6 +24,7 @@ CREATE TABLE episodes(
   env_return REAL NOT NULL,               -- sum of the environment's rewards
   score      REAL NOT NULL,
   success    INTEGER NOT NULL,
+  checksum   TEXT NOT NULL,
   trajectory TEXT NOT NULL,               -- JSON
   PRIMARY KEY(step, grp, episode)
 ) WITHOUT ROWID;
@@ -32,29 +36,51 @@ CREATE VIEW turns AS
   FROM episodes e, json_each(e.trajectory, '$.turns') t;
 -- Committed steps. version is the version of the policy after the step.
 CREATE TABLE steps(
-  step    INTEGER PRIMARY KEY,
-  version INTEGER NOT NULL,
-  at      TEXT NOT NULL,
-  metrics TEXT NOT NULL                   -- JSON
+  step     INTEGER PRIMARY KEY,
+  version  INTEGER NOT NULL,
+  at       TEXT NOT NULL,
+  metrics  TEXT NOT NULL,                 -- JSON
+  content  TEXT NOT NULL,                 -- SHA-256 of the checksums of its plan and its episodes
+  checksum TEXT NOT NULL
 );
 CREATE TABLE versions(
-  version INTEGER PRIMARY KEY,
-  step    INTEGER NOT NULL,
-  dir     TEXT NOT NULL,
-  sha256  TEXT NOT NULL,
-  canary  REAL NOT NULL                   -- largest difference of log-probs, server against trainer
+  version    INTEGER PRIMARY KEY,
+  step       INTEGER NOT NULL,
+  dir        TEXT NOT NULL,
+  sha256     TEXT NOT NULL,               -- of the adapter's safetensors file
+  canary     REAL NOT NULL,               -- largest difference of log-probs, server against trainer
+  files      TEXT NOT NULL,               -- JSON: SHA-256 of each file of the adapter by its name
+  checkpoint TEXT NOT NULL,               -- SHA-256 of the checkpoint's manifest; empty: unknown
+  checksum   TEXT NOT NULL
 );
 CREATE TABLE evaluations(
-  step    INTEGER NOT NULL,
-  kind    TEXT NOT NULL,                  -- the split: eval or test
-  version INTEGER NOT NULL,
-  result  TEXT NOT NULL,                  -- JSON
+  step     INTEGER NOT NULL,
+  kind     TEXT NOT NULL,                 -- the split: eval or test
+  version  INTEGER NOT NULL,
+  result   TEXT NOT NULL,                 -- JSON
+  checksum TEXT NOT NULL,
   PRIMARY KEY(step, kind)
 );
 CREATE TABLE events(
-  id     INTEGER PRIMARY KEY,
-  step   INTEGER NOT NULL,
-  at     TEXT NOT NULL,
-  kind   TEXT NOT NULL,
-  detail TEXT NOT NULL
+  id       INTEGER PRIMARY KEY,
+  step     INTEGER NOT NULL,
+  at       TEXT NOT NULL,
+  kind     TEXT NOT NULL,
+  detail   TEXT NOT NULL,
+  checksum TEXT NOT NULL
+);
+-- What the run's results depend on, by checksum: files of the model, the effect
+-- of its chat template and of its tokenizer.
+CREATE TABLE pins(
+  name     TEXT PRIMARY KEY,
+  value    TEXT NOT NULL,                 -- SHA-256
+  step     INTEGER NOT NULL,              -- after which it was recorded
+  checksum TEXT NOT NULL
+);
+-- Tips that were imported into the memory, as they were read.
+CREATE TABLE imports(
+  id       INTEGER PRIMARY KEY,
+  step     INTEGER NOT NULL,              -- after which they were imported
+  records  TEXT NOT NULL,                 -- JSON lines
+  checksum TEXT NOT NULL
 );

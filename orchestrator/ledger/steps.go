@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"github.com/empo2/empo2/orchestrator/manifest"
 )
 
 // Episode is one finished training episode. Trajectory is JSON; the other
@@ -27,8 +29,12 @@ type Version struct {
 	Version int     `json:"version"`
 	Step    int64   `json:"step"`
 	Dir     string  `json:"dir"`
-	SHA256  string  `json:"sha256"`
 	Canary  float64 `json:"canary"` // largest difference of log-probs, nats
+	// Files are the SHA-256 of the adapter's files by their names.
+	Files map[string]string `json:"files"`
+	// Checkpoint is the SHA-256 of the checkpoint's manifest, set by
+	// [Ledger.Commit]. Empty: the version was committed before it was recorded.
+	Checkpoint string `json:"checkpoint"`
 }
 
 // Step is one committed step. Metrics is JSON.
@@ -37,34 +43,41 @@ type Step struct {
 	Version int             `json:"version"` // of the policy after the step
 	At      string          `json:"at"`
 	Metrics json.RawMessage `json:"metrics"`
+
+	content string // see contentOf
 }
 
 // Plan returns the plan of a step, nil if none was written.
 func (l *Ledger) Plan(ctx context.Context, step int64) (json.RawMessage, error) {
-	var text []byte
-	err := l.db.QueryRowContext(ctx, "SELECT plan FROM plans WHERE step = ?", step).Scan(&text)
+	var text, sum string
+	err := l.db.QueryRowContext(ctx, "SELECT plan, checksum FROM plans WHERE step = ?", step).Scan(&text, &sum)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
-	return text, explain(err)
+	if err != nil {
+		return nil, explain(err)
+	}
+	return json.RawMessage(text), verify(fmt.Sprintf("the plan of step %d", step), sum, step, text)
 }
 
 // SavePlan writes the plan of a step that has none.
 func (l *Ledger) SavePlan(ctx context.Context, step int64, plan json.RawMessage) error {
-	_, err := l.db.ExecContext(ctx, "INSERT INTO plans(step, plan) VALUES(?, ?)", step, string(plan))
+	err := insert(ctx, l.db, "plans", "", step, plan)
 	if err != nil {
 		return fmt.Errorf("save plan of step %d: %w", step, explain(err))
 	}
 	return nil
 }
 
+// values are the columns of the episode.
+func (e Episode) values() []any {
+	return []any{e.Step, e.Group, e.Episode, e.Task, e.Mode, e.Version, e.Stop, e.EnvReturn, e.Score, e.Success,
+		e.Trajectory}
+}
+
 // AddEpisode makes one finished episode durable. Adding it twice is an error.
 func (l *Ledger) AddEpisode(ctx context.Context, e Episode) error {
-	_, err := l.db.ExecContext(ctx, `INSERT INTO episodes
-		(step, grp, episode, task, mode, version, stop, env_return, score, success, trajectory)
-		VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		e.Step, e.Group, e.Episode, e.Task, e.Mode, e.Version, e.Stop, e.EnvReturn, e.Score, e.Success,
-		string(e.Trajectory))
+	err := insert(ctx, l.db, "episodes", "", e.values()...)
 	if err != nil {
 		return fmt.Errorf("save episode %d/%d/%d: %w", e.Step, e.Group, e.Episode, explain(err))
 	}
@@ -73,20 +86,45 @@ func (l *Ledger) AddEpisode(ctx context.Context, e Episode) error {
 
 // UpdateEpisode replaces the trajectory of an episode by one that holds its tip.
 func (l *Ledger) UpdateEpisode(ctx context.Context, step int64, group, episode int, trajectory json.RawMessage) error {
-	_, err := l.db.ExecContext(ctx, "UPDATE episodes SET trajectory = ? WHERE step = ? AND grp = ? AND episode = ?",
-		string(trajectory), step, group, episode)
+	err := l.updateEpisode(ctx, step, group, episode, trajectory)
 	if err != nil {
 		return fmt.Errorf("save the tip of episode %d/%d/%d: %w", step, group, episode, explain(err))
 	}
 	return nil
 }
 
+func (l *Ledger) updateEpisode(ctx context.Context, step int64, group, episode int, trajectory json.RawMessage) error {
+	tx, err := l.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() // no effect after Commit
+	const which = "WHERE step = ? AND grp = ? AND episode = ?"
+	rows, err := episodes(ctx, tx, which, step, group, episode)
+	if err != nil {
+		return err
+	}
+	if len(rows) != 1 {
+		return errors.New("it was never added")
+	}
+	rows[0].Trajectory = trajectory
+	_, err = tx.ExecContext(ctx, "UPDATE episodes SET trajectory = ?, checksum = ? "+which,
+		string(trajectory), checksum(rows[0].values()...), step, group, episode)
+	if err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
 // Episodes returns the finished episodes of a step, ordered by group and
 // number.
 func (l *Ledger) Episodes(ctx context.Context, step int64) ([]Episode, error) {
-	rows, err := l.db.QueryContext(ctx, `SELECT
-		step, grp, episode, task, mode, version, stop, env_return, score, success, trajectory
-		FROM episodes WHERE step = ? ORDER BY grp, episode`, step)
+	return episodes(ctx, l.db, "WHERE step = ? ORDER BY grp, episode", step)
+}
+
+// episodes reads and verifies episodes. tail is the end of the query.
+func episodes(ctx context.Context, from queryer, tail string, args ...any) ([]Episode, error) {
+	rows, err := from.QueryContext(ctx, "SELECT "+tableNamed("episodes").list()+" FROM episodes "+tail, args...)
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -95,15 +133,25 @@ func (l *Ledger) Episodes(ctx context.Context, step int64) ([]Episode, error) {
 	for rows.Next() {
 		var e Episode
 		var text []byte
+		var sum string
 		err := rows.Scan(&e.Step, &e.Group, &e.Episode, &e.Task, &e.Mode, &e.Version, &e.Stop, &e.EnvReturn,
-			&e.Score, &e.Success, &text)
+			&e.Score, &e.Success, &text, &sum)
 		if err != nil {
-			return nil, err
+			return nil, unreadable("episodes", err)
 		}
 		e.Trajectory = text
+		if err := verify(fmt.Sprintf("episode %d/%d/%d", e.Step, e.Group, e.Episode), sum, e.values()...); err != nil {
+			return nil, err
+		}
 		out = append(out, e)
 	}
 	return out, explain(rows.Err())
+}
+
+// unreadable explains the error of a row whose values have other types than they
+// were written with.
+func unreadable(table string, err error) error {
+	return fmt.Errorf("%w: a row of %s in run.db cannot be read: %w%s", ErrDamaged, table, err, checkHint)
 }
 
 // Last returns the newest committed step; Step 0 with version 0 if there is
@@ -122,7 +170,12 @@ func (l *Ledger) Steps(ctx context.Context) ([]Step, error) {
 }
 
 func (l *Ledger) steps(ctx context.Context, tail string) ([]Step, error) {
-	rows, err := l.db.QueryContext(ctx, "SELECT step, version, at, metrics FROM steps "+tail)
+	return readSteps(ctx, l.db, tail)
+}
+
+// readSteps reads and verifies steps. tail is the end of the query.
+func readSteps(ctx context.Context, from queryer, tail string, args ...any) ([]Step, error) {
+	rows, err := from.QueryContext(ctx, "SELECT "+tableNamed("steps").list()+" FROM steps "+tail, args...)
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -131,13 +184,67 @@ func (l *Ledger) steps(ctx context.Context, tail string) ([]Step, error) {
 	for rows.Next() {
 		var s Step
 		var text []byte
-		if err := rows.Scan(&s.Step, &s.Version, &s.At, &text); err != nil {
-			return nil, err
+		var sum string
+		if err := rows.Scan(&s.Step, &s.Version, &s.At, &text, &s.content, &sum); err != nil {
+			return nil, unreadable("steps", err)
 		}
 		s.Metrics = text
+		if err := verify(fmt.Sprintf("step %d", s.Step), sum, s.Step, s.Version, s.At, s.Metrics, s.content); err != nil {
+			return nil, err
+		}
 		out = append(out, s)
 	}
 	return out, explain(rows.Err())
+}
+
+// version returns the record of a version. A version that was never committed has
+// only its number.
+func (l *Ledger) version(ctx context.Context, version int) (Version, error) {
+	all, err := readVersions(ctx, l.db, "WHERE version = ?", version)
+	if err != nil || len(all) == 0 {
+		return Version{Version: version}, err
+	}
+	return all[0], nil
+}
+
+func readVersions(ctx context.Context, from queryer, tail string, args ...any) ([]Version, error) {
+	rows, err := from.QueryContext(ctx, "SELECT "+tableNamed("versions").list()+" FROM versions "+tail, args...)
+	if err != nil {
+		return nil, explain(err)
+	}
+	defer rows.Close()
+	var out []Version
+	for rows.Next() {
+		var v Version
+		var sha256, files, sum string
+		if err := rows.Scan(&v.Version, &v.Step, &v.Dir, &sha256, &v.Canary, &files, &v.Checkpoint, &sum); err != nil {
+			return nil, unreadable("versions", err)
+		}
+		err := verify(fmt.Sprintf("version %d", v.Version), sum,
+			v.Version, v.Step, v.Dir, sha256, v.Canary, files, v.Checkpoint)
+		if err == nil {
+			err = json.Unmarshal([]byte(files), &v.Files)
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, explain(rows.Err())
+}
+
+// saveVersion records a version with the checksums of its files.
+func saveVersion(ctx context.Context, tx execer, v Version) error {
+	files := v.Files
+	if files == nil {
+		files = map[string]string{}
+	}
+	text, err := json.Marshal(files)
+	if err != nil {
+		return err
+	}
+	return insert(ctx, tx, "versions", "", v.Version, v.Step, v.Dir, files["adapter_model.safetensors"], v.Canary,
+		text, v.Checkpoint)
 }
 
 // Commit commits a step in one transaction: its metrics, the version it produced
@@ -150,15 +257,22 @@ func (l *Ledger) Commit(ctx context.Context, s Step, v *Version, with func(*sql.
 		return fail(err)
 	}
 	defer tx.Rollback() // no effect after Commit
-	_, err = tx.ExecContext(ctx, "INSERT INTO steps(step, version, at, metrics) VALUES(?, ?, ?, ?)",
-		s.Step, s.Version, now(), string(s.Metrics))
+	content, err := contentOf(ctx, tx, s.Step)
+	if err != nil {
+		return fail(err)
+	}
+	err = insert(ctx, tx, "steps", "", s.Step, s.Version, now(), s.Metrics, content)
 	if err != nil {
 		return fail(err)
 	}
 	if v != nil {
-		_, err = tx.ExecContext(ctx, "INSERT INTO versions(version, step, dir, sha256, canary) VALUES(?, ?, ?, ?, ?)",
-			v.Version, v.Step, v.Dir, v.SHA256, v.Canary)
+		record := *v
+		m, err := manifest.Read(checkpoints(l.Dir).entry(v.Version), manifest.Checkpoint)
 		if err != nil {
+			return fail(err)
+		}
+		record.Checkpoint = m.SHA256
+		if err := saveVersion(ctx, tx, record); err != nil {
 			return fail(err)
 		}
 	}

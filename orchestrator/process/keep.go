@@ -29,7 +29,7 @@ func Keep(ctx context.Context, c Command, b Budget) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{c: p.c, budget: b, now: p, done: make(chan struct{})}
-	s.alive, s.cancel = context.WithCancel(context.Background())
+	s.alive, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	go s.supervise(p)
 	return s, nil
 }

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/empo2/empo2/orchestrator/watchdog"
 )
 
 // A Process is a running child. It is safe for concurrent use.
@@ -35,6 +37,7 @@ func Start(ctx context.Context, c Command) (*Process, error) {
 		return nil, fmt.Errorf("start %s: %w", p.c.Name, err)
 	}
 	started := time.Now()
+	defer watchdog.Begin(ctx, "start", p.c.Name, p.c.StartTimeout)()
 	p.c.Log.Info().Int("pid", p.PID()).Msg("starting " + p.c.Name)
 	p.c.Log.Debug().Int("pid", p.PID()).Str("command", p.c.line()).Msg(p.c.Name)
 	if err := p.awaitReady(ctx); err != nil {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"syscall"
+
+	"github.com/empo2/empo2/orchestrator/watchdog"
 )
 
 // Run runs a tool until it ends. If the status is not 0, the error is an
@@ -20,6 +22,7 @@ func Run(ctx context.Context, c Command) error {
 	if err != nil {
 		return fmt.Errorf("run %s: %w", p.c.Name, err)
 	}
+	defer watchdog.Begin(ctx, "tool", p.c.Name, 0)()
 	select {
 	case <-p.done:
 	case <-ctx.Done():

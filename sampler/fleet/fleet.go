@@ -130,7 +130,7 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 		cfg: cfg.withDefaults(), publishing: admission.New(admission.Config{Limits: []int{1}}),
 		versions: map[int]*version{}, dirs: map[int]string{}, changed: make(chan struct{}),
 	}
-	b.alive, b.cancel = context.WithCancelCause(context.Background())
+	b.alive, b.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	b.queue = newQueue(len(cfg.Servers), b.cfg.MaxInFlight)
 	for i, s := range cfg.Servers {
 		b.replicas = append(b.replicas, &replica{

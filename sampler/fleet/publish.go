@@ -53,7 +53,7 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 	if err := b.awaitCapacity(ctx, p); err != nil {
 		return err
 	}
-	v := newVersion(p, dir)
+	v := newVersion(p, dir, a)
 	b.mu.Lock()
 	b.versions[p.Version] = v
 	b.dirs[p.Version] = dir
@@ -264,6 +264,9 @@ func (r *replica) load(ctx context.Context, v *version) error {
 			return nil
 		}
 		r.drop(ctx, name)
+	}
+	if err := v.verify(); err != nil {
+		return err
 	}
 	loadErr := r.server.LoadAdapter(ctx, name, v.dir)
 	if loadErr != nil && !errors.Is(loadErr, ErrLoaded) {

@@ -10,7 +10,8 @@ import (
 // A version is one policy. The backend's mutex guards its fields.
 type version struct {
 	policy sampler.Policy
-	dir    string // PEFT directory; empty: the base model
+	dir    string       // PEFT directory; empty: the base model
+	verify func() error // compares the directory with its manifest
 
 	ready    bool            // published: requests are accepted
 	trainer  sampler.Adapter // has a Score while the version is being published
@@ -20,8 +21,8 @@ type version struct {
 	done     chan struct{}   // closed when retired, drained and unloaded
 }
 
-func newVersion(p sampler.Policy, dir string) *version {
-	return &version{policy: p, dir: dir, gate: admission.NewGate(), done: make(chan struct{})}
+func newVersion(p sampler.Policy, dir string, a sampler.Adapter) *version {
+	return &version{policy: p, dir: dir, verify: a.Check, gate: admission.NewGate(), done: make(chan struct{})}
 }
 
 // Policy returns the policy of a version, also if it is not served.

@@ -3,6 +3,7 @@ package llamacpp
 import (
 	"context"
 	"net"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -31,13 +32,28 @@ func (l launch) arguments() (address string, arguments []string, err error) {
 		// The key of the host's prompt cache has tokens, but no adapter.
 		"--cache-ram", "0",
 	}
-	if len(l.Adapters) > 0 {
-		arguments = append(arguments, "--lora", strings.Join(l.Adapters, ","))
+	for _, adapter := range l.Adapters {
+		if strings.Contains(adapter, ",") {
+			adapter = filepath.Base(adapter) // see workingDir
+		}
+		arguments = append(arguments, "--lora", adapter)
 	}
 	if l.Exact {
 		arguments = append(arguments, "--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32")
 	}
 	return "http://" + net.JoinHostPort("127.0.0.1", port), append(arguments, l.args...), nil
+}
+
+// workingDir returns the working directory of a process. llama-server takes a
+// comma in --lora for the end of a file's name. A file in a folder with a comma is
+// therefore named without its folder.
+func (l launch) workingDir() string {
+	for _, adapter := range l.Adapters {
+		if strings.Contains(adapter, ",") {
+			return filepath.Dir(adapter)
+		}
+	}
+	return filepath.Dir(l.Model)
 }
 
 // poll returns nil if the binary has loaded its model.

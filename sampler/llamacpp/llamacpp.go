@@ -163,8 +163,8 @@ func open(ctx context.Context, cfg Config, start func(context.Context, launch) (
 	if b.cfg.ContextPerSlot == 0 {
 		b.cfg.ContextPerSlot = b.model.Context
 	}
-	b.alive, b.cancel = context.WithCancelCause(context.Background())
-	if b.base, err = b.startVersion(ctx, b.policy(0), ""); err != nil {
+	b.alive, b.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	if b.base, err = b.startVersion(ctx, b.policy(0), "", sampler.Adapter{}); err != nil {
 		return nil, errors.Join(fmt.Errorf("serve %s: %w", cfg.BaseGGUF, err), b.Close())
 	}
 	return b, nil
@@ -202,7 +202,7 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 		return err
 	}
 	started := time.Now()
-	v, err := b.startVersion(ctx, p, file)
+	v, err := b.startVersion(ctx, p, file, a)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	_ "embed"
 	"encoding/json"
-	"path/filepath"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -76,7 +75,7 @@ func startProcess(ctx context.Context, l launch) (server, error) {
 // stdin is closed.
 func (p *child) command(l launch) (process.Command, error) {
 	c := process.Command{
-		Name: "llama-server", Dir: filepath.Dir(l.Model), Secrets: []string{p.at.Key}, Grace: l.grace, Hints: exitHints,
+		Name: "llama-server", Dir: l.workingDir(), Secrets: []string{p.at.Key}, Grace: l.grace, Hints: exitHints,
 		Log:          l.log,
 		Env:          []string{"OMP_WAIT_POLICY=passive", "GOMP_SPINCOUNT=0"}, // idle threads sleep instead of spinning
 		StartTimeout: l.timeout,

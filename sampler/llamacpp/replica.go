@@ -58,6 +58,9 @@ func (v *version) replica(ctx context.Context) (*replica, error) {
 	}
 	if v.adapter != "" {
 		l.Adapters = append(l.Adapters, v.adapter)
+		if err := v.verify(); err != nil {
+			return nil, err
+		}
 	}
 	s, err := v.b.start(ctx, l)
 	if err != nil {

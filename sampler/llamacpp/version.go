@@ -20,7 +20,8 @@ import (
 type version struct {
 	b       *Backend
 	policy  sampler.Policy
-	adapter string // GGUF file; empty for the base
+	adapter string       // GGUF file; empty for the base
+	verify  func() error // compares the file with its manifest
 	log     zerolog.Logger
 
 	first  *probe         // answer of the first process
@@ -36,9 +37,10 @@ type version struct {
 }
 
 // startVersion starts and checks the first process of a version.
-func (b *Backend) startVersion(ctx context.Context, p sampler.Policy, adapter string) (*version, error) {
+func (b *Backend) startVersion(ctx context.Context, p sampler.Policy, adapter string, a sampler.Adapter) (
+	*version, error) {
 	v := &version{
-		b: b, policy: p, adapter: adapter, log: b.cfg.Log.With().Int("version", p.Version).Logger(),
+		b: b, policy: p, adapter: adapter, verify: a.Check, log: b.cfg.Log.With().Int("version", p.Version).Logger(),
 		budget: process.Budget{Restarts: b.cfg.Restarts, Window: b.cfg.RestartWindow, Pause: b.cfg.RestartPause},
 		gate:   admission.NewGate(), done: make(chan struct{}), changed: make(chan struct{}),
 	}

@@ -156,7 +156,7 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 		publishing: admission.New(admission.Config{Limits: []int{1}}), versions: map[int]*version{},
 	}
 	b.turns = admission.New(admission.Config{Limits: []int{cfg.MaxInFlight}, OnSwitch: b.counters.swapped})
-	b.alive, b.cancel = context.WithCancelCause(context.Background())
+	b.alive, b.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if cfg.Codec != nil {
 		b.retokenizer = &retokenizer{codec: cfg.Codec, endToken: cfg.EndToken}
 	}

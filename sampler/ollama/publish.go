@@ -73,7 +73,9 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 		return false, err
 	}
 	if p.Version > 0 {
-		err = b.create(ctx, p, a.GGUF, digest)
+		if err = a.Check(); err == nil {
+			err = b.create(ctx, p, a.GGUF, digest)
+		}
 	}
 	if err == nil {
 		err = b.load(ctx, p)

@@ -112,7 +112,7 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	}
 	b := &Backend{cfg: cfg, client: web, places: admission.New(admission.Config{Limits: []int{cfg.MaxInFlight}})}
 	b.client.onRetry = b.countRetry
-	b.alive, b.cancel = context.WithCancelCause(context.Background())
+	b.alive, b.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.RequestTimeout, fmt.Errorf("no answer within %v", cfg.RequestTimeout))
 	defer cancel()
 	served, err := b.client.models(ctx)

@@ -22,6 +22,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/prompt"
@@ -56,6 +57,7 @@ type Driver struct {
 func (d *Driver) Run(ctx context.Context, s EpisodeSpec) Trajectory {
 	start := time.Now()
 	t := newTrajectory(s)
+	ctx = watchdog.Label(ctx, fmt.Sprintf("step %d, episode %d/%d", s.Step, s.Group, s.Episode))
 	t.Attempts = 1
 	e := &episode{
 		Driver: d, spec: s, t: &t, tipsShown: newTipsShown(s.Keep),
@@ -81,10 +83,19 @@ func (d *Driver) Run(ctx context.Context, s EpisodeSpec) Trajectory {
 	return t
 }
 
+// await calls f with a deadline (0: two minutes). Until f returns, the watchdog knows what is waited for.
+func await(ctx context.Context, subsystem, op string, limit time.Duration, f func(context.Context) error) error {
+	if limit <= 0 {
+		limit = 2 * time.Minute
+	}
+	defer watchdog.Begin(ctx, subsystem, op, limit)()
+	return sampler.WithDeadline(ctx, limit, op, f)
+}
+
 // complete samples once and checks the completion. It must have ids unless there is no chat template.
 func (d *Driver) complete(ctx context.Context, p sampler.Policy, r sampler.Request) (sampler.Completion, error) {
 	var c sampler.Completion
-	err := sampler.WithDeadline(ctx, d.SampleTimeout, "sample "+p.Name, func(ctx context.Context) (err error) {
+	err := await(ctx, "server", "sample "+p.Name, d.SampleTimeout, func(ctx context.Context) (err error) {
 		c, err = d.Backend.Sample(ctx, p, r)
 		return err
 	})

@@ -28,7 +28,7 @@ func (e *episode) run(ctx context.Context) (StopReason, error) {
 	if err := e.checkThinking(); err != nil {
 		return StopFailed, err
 	}
-	err := sampler.WithDeadline(ctx, e.EnvTimeout, "open "+e.spec.Task.ID, func(ctx context.Context) (err error) {
+	err := await(ctx, "environment", "open "+e.spec.Task.ID, e.EnvTimeout, func(ctx context.Context) (err error) {
 		e.env, err = e.Family.Open(ctx, e.spec.Task)
 		return err
 	})
@@ -36,7 +36,7 @@ func (e *episode) run(ctx context.Context) (StopReason, error) {
 		return StopFailed, err
 	}
 	defer e.close()
-	err = sampler.WithDeadline(ctx, e.EnvTimeout, "reset "+e.spec.Task.ID, func(ctx context.Context) error {
+	err = await(ctx, "environment", "reset "+e.spec.Task.ID, e.EnvTimeout, func(ctx context.Context) error {
 		o, err := e.env.Reset(ctx)
 		e.t.Final = validObservation(o)
 		return err
@@ -117,7 +117,7 @@ func (e *episode) recallTips(ctx context.Context, turn *Turn) error {
 	if e.spec.Recall == nil {
 		return nil
 	}
-	return sampler.WithDeadline(ctx, e.RecallTimeout, "recall tips", func(ctx context.Context) error {
+	return await(ctx, "memory", "recall tips", e.RecallTimeout, func(ctx context.Context) error {
 		recalled, err := e.spec.Recall(ctx, e.spec.Task.Scope, turn.Observation.State)
 		if err != nil {
 			return err
@@ -163,7 +163,7 @@ func (e *episode) prompt(ctx context.Context, turn *Turn) (prompt []int32, err e
 	messages := append(e.opening, e.PromptTemplate.Turn(turn.Observation, turn.Tips))
 	messages = chat.NeutralizeMessages(messages, e.Neutralize)
 	turn.Prompt = messages
-	err = sampler.WithDeadline(ctx, e.SampleTimeout, "render the prompt", func(ctx context.Context) (err error) {
+	err = await(ctx, "server", "render the prompt", e.SampleTimeout, func(ctx context.Context) (err error) {
 		prompt, err = e.conversation.Prompt(ctx, messages...)
 		return err
 	})
@@ -176,7 +176,7 @@ func (e *episode) prompt(ctx context.Context, turn *Turn) (prompt []int32, err e
 // act sends the action to the environment.
 func (e *episode) act(ctx context.Context, action string) (envs.Step, error) {
 	var s envs.Step
-	err := sampler.WithDeadline(ctx, e.EnvTimeout, "step", func(ctx context.Context) (err error) {
+	err := await(ctx, "environment", "step", e.EnvTimeout, func(ctx context.Context) (err error) {
 		s, err = e.env.Step(ctx, action)
 		return err
 	})

@@ -27,7 +27,7 @@ func (d *Driver) Reflect(ctx context.Context, t *Trajectory, p sampler.Policy, s
 	}
 	messages := d.reflectionMessages(t)
 	var prompt []int32
-	err := sampler.WithDeadline(ctx, d.SampleTimeout, "render the reflection", func(ctx context.Context) (err error) {
+	err := await(ctx, "server", "render the reflection", d.SampleTimeout, func(ctx context.Context) (err error) {
 		prompt, err = d.reflectionPrompt(ctx, t, messages)
 		return err
 	})

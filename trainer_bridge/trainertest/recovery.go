@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/google/go-cmp/cmp"
+
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
@@ -61,7 +63,7 @@ func (c *trial) export() {
 	}
 	c.restore(1)
 	again, err := c.Trainer.Export(c.Context(), 1)
-	if err != nil || again != first {
+	if err != nil || !cmp.Equal(again, first) {
 		c.Errorf("the same version exported again is %+v (%v); it was %+v", again, err, first)
 	}
 }

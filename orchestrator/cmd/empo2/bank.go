@@ -35,11 +35,8 @@ func (r *run) openMemory(ctx context.Context, c config.Config) (*memory.Bank, er
 	if server, ok := embedder.(io.Closer); ok {
 		r.closes = append(r.closes, server.Close)
 	}
-	m := memory.DefaultConfig(embedder)
-	m.K, m.Threshold, m.Capacity = c.Memory.K, c.Memory.Threshold, c.Memory.Capacity
-	m.Novelty, m.NoveltyCap = memory.Novelty(c.Novelty.Source), c.Novelty.Cap
 	if err := memory.Migrate(ctx, r.ledger.DB()); err != nil {
 		return nil, err
 	}
-	return memory.OpenBank(ctx, r.ledger.DB(), m)
+	return memory.OpenBank(ctx, r.ledger.DB(), memoryConfig(c, embedder))
 }

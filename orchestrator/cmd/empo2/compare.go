@@ -237,13 +237,13 @@ func (r *comparer) one(ctx context.Context, j job) error {
 	if err := saveConfig(ctx, opened.ledger, c); err != nil {
 		return errors.Join(err, opened.Close())
 	}
-	opened.loop.OnStep = func(m orchestrator.StepMetrics) {
+	opened.onStep(func(m orchestrator.StepMetrics) {
 		if r.JSON {
 			r.console.json("step", map[string]any{"arm": j.arm.name, "house": j.house, "metrics": m})
 		} else {
 			r.console.print("%-18s %s", j.name(), stepLine(m))
 		}
-	}
+	})
 	opened.loop.OnEvaluation = func(e orchestrator.Evaluation) {
 		if r.JSON {
 			r.console.json("evaluation", map[string]any{"arm": j.arm.name, "house": j.house, "evaluation": e})
@@ -251,7 +251,7 @@ func (r *comparer) one(ctx context.Context, j job) error {
 			r.console.print("%-18s %s", j.name(), evaluationLine(e))
 		}
 	}
-	_, err = opened.loop.Run(ctx)
+	_, err = opened.train(ctx)
 	return errors.Join(err, opened.Close())
 }
 

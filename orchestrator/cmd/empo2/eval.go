@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/orchestrator/config"
 )
 
 type evalCmd struct {
@@ -38,8 +40,15 @@ func (cmd *evalCmd) Run(ctx context.Context, out *console) error {
 	if t := cmd.Temperature; t != nil && !(*t >= 0 && *t <= 10) { // NaN too
 		return fmt.Errorf("%w: --temperature %g\n  hint: a number from 0 to 10", errUsage, *t)
 	}
+	dir := filepath.Join(c.Run.Dir, c.Run.Name)
+	return explainDamage(ctx, cmd.evaluate(ctx, c, out), dir, cmd.command())
+}
+
+// evaluate evaluates the run that c names.
+func (cmd *evalCmd) evaluate(ctx context.Context, c config.Config, out *console) error {
 	log := out.logger(cmd.Verbose)
-	if c, err = storedConfig(ctx, c, cmd.Set); err != nil {
+	c, err := storedConfig(ctx, c, cmd.Set)
+	if err != nil {
 		return err
 	}
 	t, err := setUp(ctx, c, out, log)
@@ -53,7 +62,7 @@ func (cmd *evalCmd) Run(ctx context.Context, out *console) error {
 	if cmd.Temperature != nil {
 		r.loop.Config.Eval.Temperature = *cmd.Temperature
 	}
-	e, err := r.loop.EvaluateNewest(ctx, envs.Split(cmd.Split), cmd.Episodes)
+	e, err := r.loop.EvaluateNewest(r.watched(ctx), envs.Split(cmd.Split), cmd.Episodes)
 	if err = errors.Join(err, r.Close()); err != nil {
 		return err
 	}

@@ -2,11 +2,13 @@
 // learning (EMPO², arXiv 2602.23008) on the machine it runs on.
 //
 // Each command has a file: init.go, run.go, eval.go, demos.go, warmstart.go,
-// compare.go, doctor.go, memory.go, prompt.go, env.go, config.go, version.go. This is the only package that imports implementations:
+// compare.go, doctor.go, check.go, backup.go, memory.go, prompt.go, env.go,
+// config.go, version.go. This is the only package that imports implementations:
 //   - backends.go opens inference servers, by their name in config.toml;
 //   - environments.go opens environments, by their name in config.toml;
 //   - bank.go opens the memory of tips and its embedder;
 //   - trainer.go describes the trainer process;
+//   - status.go reports what a run waits for; signals.go says how signals end it;
 //   - setup.go finds or installs what these need;
 //   - openrun.go starts all of them and connects them to the training loop.
 package main
@@ -17,14 +19,14 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
+	"sync"
 
 	"github.com/alecthomas/kong"
 
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/inspect"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 )
 
 // The exit codes. The help text explains them.
@@ -64,8 +66,11 @@ type cli struct {
 	Eval    evalCmd      `cmd:"" help:"Evaluate a run's newest version without tips."`
 	Demos   demosCmd     `cmd:"" help:"Write demonstrations of an environment for a warm start."`
 	Warm    warmstartCmd `cmd:"" name:"warmstart" help:"Train version 0 of a run on demonstrations."`
+	Status  statusCmd    `cmd:"" help:"Show what a run does now and what it waits for."`
 	Compare compareCmd   `cmd:"" help:"Train several arms on the same budget, and draw their curves."`
 	Doctor  doctorCmd    `cmd:"" help:"Check what a run needs, and report what is missing."`
+	Check   checkCmd     `cmd:"" help:"Verify everything in the folder of a run."`
+	Backup  backupCmd    `cmd:"" help:"Copy a run to a file, also while it goes on."`
 	Memory  memoryCmd    `cmd:"" help:"Export a run's tips, or import tips into a run."`
 	Prompt  promptCmd    `cmd:"" help:"Show what the policy sees in a task, or write the prompt templates."`
 	Env     envCmd       `cmd:"" help:"Serve an environment to other programs."`
@@ -103,10 +108,8 @@ func (c common) loadBare(first ...string) (config.Config, error) {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilSignal(context.Background())
 	defer stop()
-	// A second Ctrl-C ends the program at once.
-	context.AfterFunc(ctx, stop)
 	os.Exit(execute(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -117,11 +120,14 @@ var errUsage = errors.New("usage")
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var c cli
 	exited := -1
+	out := &console{out: stdout, err: stderr}
+	ctx, stop := watched(ctx, out)
+	defer stop()
 	help := kong.HelpOptions{Compact: true, NoExpandSubcommands: true}
 	parser, err := kong.New(&c, kong.Name("empo2"), kong.Description(description), kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { exited = code }), kong.ConfigureHelp(help),
 		kong.Vars{"profiles": strings.Join(config.Profiles(), ", "), "version": version()},
-		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&console{out: stdout, err: stderr}))
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(out))
 	if err != nil {
 		fmt.Fprintln(stderr, "empo2:", err)
 		return exitFailed
@@ -138,6 +144,21 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	return conclude(ctx, command.Run(), stderr)
+}
+
+// watched returns a context with a watchdog that reports what takes long and
+// answers SIGUSR1, until stop is called.
+func watched(ctx context.Context, out *console) (_ context.Context, stop func()) {
+	watch := watchdog.New()
+	undump := dumpOnSignal(lockedWriter{out}, watch)
+	reporting, cancel := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	group.Go(func() { watch.Run(reporting, watchdog.Options{Log: out.logger(false)}) })
+	return watchdog.With(ctx, watch), func() {
+		undump()
+		cancel()
+		group.Wait()
+	}
 }
 
 // commandOf returns the command that a mistake in the command line is about, for
@@ -163,8 +184,13 @@ func conclude(ctx context.Context, err error, stderr io.Writer) int {
 	}
 	var configError *config.Error
 	var setup *setupError
-	if ctx.Err() != nil && (errors.Is(err, context.Cause(ctx)) || errors.Is(err, context.Canceled)) {
-		fmt.Fprintln(stderr, "empo2: interrupted; finished work is kept, and the same command continues")
+	if ctx.Err() != nil && !errors.As(err, &configError) { // what fails now fails because of the signal
+		by := ""
+		var signal errInterrupted
+		if errors.As(context.Cause(ctx), &signal) && signal.signal != os.Interrupt {
+			by = " by " + signal.signal.String()
+		}
+		fmt.Fprintf(stderr, "empo2: interrupted%s; finished work is kept, and the same command continues\n", by)
 		return exitInterrupted
 	}
 	msg, hint := splitHint(err)

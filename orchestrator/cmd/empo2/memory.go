@@ -1,8 +1,9 @@
 package main
 
 import (
-	"bufio"
+	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/ledger"
 )
 
 type memoryCmd struct {
@@ -40,7 +42,7 @@ func (cmd *exportCmd) Run(ctx context.Context, out *console) error {
 	if c, err = storedConfig(ctx, c, cmd.Set); err != nil {
 		return err
 	}
-	return withMemory(ctx, c, func(b bank) error { return b.Export(ctx, out.out) })
+	return withMemory(ctx, c, func(_ *ledger.Ledger, b bank) error { return b.Export(ctx, out.out) })
 }
 
 type importCmd struct{ common }
@@ -58,35 +60,58 @@ func (cmd *importCmd) Run(ctx context.Context, out *console) error {
 	if err != nil {
 		return err
 	}
-	in := bufio.NewReader(os.Stdin)
-	if _, err := in.Peek(1); errors.Is(err, io.EOF) {
+	records, err := io.ReadAll(io.LimitReader(os.Stdin, maxImport+1))
+	switch {
+	case err != nil:
+		return fmt.Errorf("read standard input: %w", err)
+	case len(records) == 0:
 		return fmt.Errorf("%w: standard input is empty\n  hint: empo2 memory import < tips.jsonl", errUsage)
+	case len(records) > maxImport:
+		return fmt.Errorf("%w: standard input is larger than 512 MB\n  hint: import the tips in parts", errUsage)
 	}
 	dir := filepath.Join(c.Run.Dir, c.Run.Name)
-	isNew, refused := !fileExists(dir), false
-	err = withMemory(ctx, c, func(b bank) error {
-		n, err := b.Import(ctx, in)
+	made := firstMissing(dir)
+	err = withMemory(ctx, c, func(l *ledger.Ledger, b bank) error {
+		n, err := b.Import(ctx, bytes.NewReader(records), func(tx *sql.Tx) error {
+			return l.SaveImport(ctx, tx, string(records))
+		})
 		if err == nil {
 			out.note("%d tips added to %s", n, dir)
 		}
-		refused = err != nil
 		return err
 	})
-	if refused && isNew { // the folder was made for this import
-		return errors.Join(err, os.RemoveAll(dir))
+	if err != nil && made != "" { // the folder was made for this import
+		return errors.Join(err, os.RemoveAll(made))
 	}
 	return err
+}
+
+// maxImport is the largest file of tips in bytes. It is stored in run.db.
+const maxImport = 512 << 20
+
+// firstMissing returns the first folder on the way to dir that does not exist, ""
+// if dir exists.
+func firstMissing(dir string) string {
+	missing := ""
+	for !fileExists(dir) {
+		missing = dir
+		if filepath.Dir(dir) == dir {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	return missing
 }
 
 // bank has the methods of the memory that the commands call.
 type bank interface {
 	Export(ctx context.Context, w io.Writer) error
-	Import(ctx context.Context, r io.Reader) (tips int, err error)
+	Import(ctx context.Context, r io.Reader, with func(*sql.Tx) error) (tips int, err error)
 	Recall(ctx context.Context, s memory.State) (memory.Recollection, error)
 }
 
 // withMemory opens only the run's folder and its bank, and calls f.
-func withMemory(ctx context.Context, c config.Config, f func(bank) error) (err error) {
+func withMemory(ctx context.Context, c config.Config, f func(*ledger.Ledger, bank) error) (err error) {
 	r := &run{}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	if r.ledger, err = openLedger(ctx, c); err != nil {
@@ -97,5 +122,5 @@ func withMemory(ctx context.Context, c config.Config, f func(bank) error) (err e
 	if err != nil {
 		return err
 	}
-	return f(b)
+	return f(r.ledger, b)
 }

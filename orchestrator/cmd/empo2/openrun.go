@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/prompt"
@@ -25,8 +27,35 @@ import (
 type run struct {
 	loop   *orchestrator.Loop
 	ledger *ledger.Ledger
+	watch  *watcher
+	ended  string // how the run ended; empty: it was closed before
 	closes []func() error
 }
+
+// train runs the training loop.
+func (r *run) train(ctx context.Context) (orchestrator.Summary, error) {
+	summary, err := r.loop.Run(r.watched(ctx))
+	switch {
+	case err == nil:
+		r.ended = "done"
+	case ctx.Err() != nil:
+		r.ended = context.Cause(ctx).Error()
+	default:
+		r.ended, _ = splitHint(err)
+	}
+	return summary, err
+}
+
+// onStep calls show after each step.
+func (r *run) onStep(show func(orchestrator.StepMetrics)) {
+	r.loop.OnStep = func(m orchestrator.StepMetrics) {
+		r.watch.watch.Last(stepLine(m))
+		show(m)
+	}
+}
+
+// watched returns a context with the run's watchdog.
+func (r *run) watched(ctx context.Context) context.Context { return watchdog.With(ctx, r.watch.watch) }
 
 // Close stops what openRun started, in reverse order: backend, trainer, ledger,
 // environment.
@@ -56,6 +85,9 @@ func openRun(ctx context.Context, c config.Config, t tools, log zerolog.Logger) 
 		return nil, err
 	}
 	r.closes = append(r.closes, r.ledger.Close)
+	r.watch = startWatcher(ctx, c, r.ledger.Dir, log, func(text string) { r.event(ctx)("stall", text) })
+	r.closes = append(r.closes, func() error { r.watch.close(cmp.Or(r.ended, "it was closed")); return nil })
+	ctx = r.watched(ctx)
 	root, err := filepath.Abs(r.ledger.Dir)
 	if err != nil {
 		return nil, err
@@ -102,7 +134,7 @@ func (r *run) start(ctx context.Context, o opening, root string) (served, error)
 // event returns a function that records an event of a server in the ledger.
 func (r *run) event(ctx context.Context) func(kind, detail string) {
 	return func(kind, detail string) {
-		_ = r.ledger.Event(context.WithoutCancel(ctx), 0, kind, detail) // the log has it too
+		_ = r.ledger.Event(context.WithoutCancel(ctx), r.loop.Step(), kind, detail) // the log has it too
 	}
 }
 
@@ -153,8 +185,12 @@ func (r *run) connect(ctx context.Context, server served) error {
 	return nil
 }
 
-// seconds converts a number of seconds from the configuration.
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+// seconds converts a number of seconds from the configuration. Products of several
+// keys are bounded too: a time.Duration that overflows would be in the past.
+func seconds(s float64) time.Duration {
+	const longest = 1e9 // about 30 years
+	return time.Duration(min(s, longest) * float64(time.Second))
+}
 
 // readSummary reads the results of a run from its folder and starts nothing.
 func readSummary(ctx context.Context, dir string) (orchestrator.Summary, error) {

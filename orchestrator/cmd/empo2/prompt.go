@@ -203,7 +203,7 @@ func recallFrom(ctx context.Context, c config.Config, state memory.State) (known
 	if err != nil {
 		return known, err
 	}
-	err = withMemory(ctx, stored, func(b bank) (err error) {
+	err = withMemory(ctx, stored, func(_ *ledger.Ledger, b bank) (err error) {
 		known, err = b.Recall(ctx, state)
 		return err
 	})

@@ -1,9 +1,6 @@
 package main
 
 import (
-	"errors"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
 
@@ -38,15 +35,10 @@ func templateText(name string) (string, error) {
 	if slices.Contains(prompt.Names(), name) {
 		return prompt.Source(name)
 	}
-	text, err := os.ReadFile(name)
-	if errors.Is(err, fs.ErrNotExist) {
+	if !fileExists(name) {
 		return "", &config.Error{Place: "prompt.template", Msg: "there is no file " + name,
 			Hint: "one of " + strings.Join(prompt.Names(), ", ") +
 				", recipe, or the path of a file; empo2 prompt --write DIR writes the built-in templates"}
 	}
-	if err != nil {
-		return "", &config.Error{Place: "prompt.template", Msg: err.Error(),
-			Hint: "name a template file that you can read"}
-	}
-	return string(text), nil
+	return config.ReadText(name, "prompt.template: "+name)
 }

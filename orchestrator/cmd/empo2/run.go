@@ -4,21 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator"
+	"github.com/empo2/empo2/orchestrator/config"
 )
 
 type runCmd struct {
 	common
-	JSON bool `help:"Print JSON lines instead of text."`
+	JSON     bool   `help:"Print JSON lines instead of text."`
+	FromStep *int64 `placeholder:"N" help:"Go back to step N first. Later steps are set aside, not deleted."`
 }
 
 // Help is shown by empo2 run --help.
 func (runCmd) Help() string {
 	return `Uses ./config.toml, or the files given with -c. Each step prints one line. After
 Ctrl-C or a crash the same command continues, and finished episodes are kept.
+--from-step N returns to any step whose checkpoint is kept (run.keep_checkpoints), and
+moves later steps to the folder aside/ of the run. empo2 check lists what is damaged.
 
 Examples:
   empo2 run                                as ./config.toml says
@@ -33,10 +38,21 @@ func (cmd *runCmd) Run(ctx context.Context, out *console) error {
 	if err != nil {
 		return err
 	}
+	dir := filepath.Join(c.Run.Dir, c.Run.Name)
+	return explainDamage(ctx, cmd.train(ctx, c, out), dir, cmd.command())
+}
+
+// train trains the run that c describes.
+func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) error {
 	log := out.logger(cmd.Verbose)
 	t, err := setUp(ctx, c, out, log)
 	if err != nil {
 		return err
+	}
+	if cmd.FromStep != nil {
+		if err := returnToStep(ctx, c, *cmd.FromStep, out); err != nil {
+			return err
+		}
 	}
 	started := time.Now()
 	r, err := openRun(ctx, c, t, log)
@@ -48,7 +64,7 @@ func (cmd *runCmd) Run(ctx context.Context, out *console) error {
 	}
 	out.note("%s in %s: %s, started in %.1fs\n%s",
 		c.Algorithm.Name, r.ledger.Dir, describeEnv(c), time.Since(started).Seconds(), legend)
-	r.loop.OnStep = func(m orchestrator.StepMetrics) {
+	show := func(m orchestrator.StepMetrics) {
 		out.print("%s", stepLine(m))
 		if cmd.Verbose && m.Trainer.RowTokens > 0 {
 			out.print("%s", usageLine(m.Trainer))
@@ -56,10 +72,11 @@ func (cmd *runCmd) Run(ctx context.Context, out *console) error {
 	}
 	r.loop.OnEvaluation = func(e orchestrator.Evaluation) { out.print("%s", evaluationLine(e)) }
 	if cmd.JSON {
-		r.loop.OnStep = func(m orchestrator.StepMetrics) { out.json("step", m) }
+		show = func(m orchestrator.StepMetrics) { out.json("step", m) }
 		r.loop.OnEvaluation = func(e orchestrator.Evaluation) { out.json("evaluation", e) }
 	}
-	summary, err := r.loop.Run(ctx)
+	r.onStep(show)
+	summary, err := r.train(ctx)
 	if err = errors.Join(err, r.Close()); err != nil {
 		return err
 	}

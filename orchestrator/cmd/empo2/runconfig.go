@@ -47,7 +47,7 @@ func saveConfig(ctx context.Context, l *ledger.Ledger, c config.Config) error {
 // run, but not what it computes. The canary verifies that another server computes
 // the same.
 var mayChange = []string{
-	"profile", "run.steps", "run.max_seconds", "run.dir", "run.keep_checkpoints", "eval.every", "eval.episodes",
+	"profile", "run.steps", "run.max_seconds", "run.dir", "run.keep_checkpoints", "run.stall_minutes", "eval.every", "eval.episodes",
 	"eval.final_episodes", "sampler.", "trainer.threads", "trainer.device", "trainer.timeout_seconds",
 	"trainer.micro_batch_tokens", "trainer.restarts", "rollout.concurrency", "memory.url",
 	"env.remote.url", "env.agentgym.url", "env.agentgym.timeout_seconds",

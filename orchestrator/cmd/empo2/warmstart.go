@@ -396,7 +396,7 @@ func (w *warmStart) finish(ctx context.Context, result warmstart.Result, t tools
 	}
 	first, last := result.History[0], result.History[len(result.History)-1]
 	about := map[string]any{
-		"settings": w.settings, "trained_on": result.Train, "held_out": result.Held, "adapter_sha256": result.Adapter.SHA256,
+		"settings": w.settings, "trained_on": result.Train, "held_out": result.Held, "adapter_sha256": result.Adapter.Files["adapter_model.safetensors"],
 		"loss": last.Loss, "held_out_loss": last.HeldOut, "held_out_loss_before": first.HeldOut,
 	}
 	converter := trainerbridge.Converter{Python: t.python, SourceDir: t.sources, Log: log}

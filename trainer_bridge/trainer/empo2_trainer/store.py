@@ -33,7 +33,7 @@ class Store:
         self.root = root
         self.manifest = manifest
         try:
-            root.mkdir(parents=True, exist_ok=True)
+            _make_shared(root)
             for left in root.glob(f"{PREFIX}*"):
                 shutil.rmtree(left)
             probe = root / f"{PREFIX}probe"
@@ -47,22 +47,25 @@ class Store:
     ) -> Path:
         """Create the directory `name`, let fill write its files, and return its absolute path.
 
-        Writing the same content again changes nothing. Other content under a used name is a
-        UserError, unless overwrite is set, which replaces the directory atomically.
+        Writing the same content again changes nothing, unless the files there are damaged: they
+        are replaced. Other content under a used name is a UserError, unless overwrite is set,
+        which replaces the directory atomically.
         """
         check_name(name)
         target = self.root / name
         scratch = self.root / f"{PREFIX}{name}-{os.getpid()}"
         try:
             scratch.mkdir()
+            scratch.chmod(0o755)
             fill(scratch)
             manifest = {**about, "files": _seal(scratch)}
             _write_json(scratch / self.manifest, manifest)
             _sync(scratch)
             if target.exists():
                 if self.read(name) == manifest:
-                    return target.absolute()
-                if not overwrite:
+                    if self._intact(name):
+                        return target.absolute()
+                elif not overwrite:
                     raise UserError(f"{name} exists with other content: choose another path")
                 _exchange(scratch, target)
             else:
@@ -77,10 +80,17 @@ class Store:
     def read(self, name: str) -> Manifest | None:
         """The manifest of a directory, or None if it cannot be read."""
         try:
-            manifest = json.loads((self.root / name / self.manifest).read_text())
+            manifest = json.loads((self.root / name / self.manifest).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return manifest if isinstance(manifest, dict) else None
+
+    def _intact(self, name: str) -> bool:
+        try:
+            self.verify(name)
+        except (StoreError, OSError):
+            return False
+        return True
 
     def verify(self, name: str) -> Manifest:
         """The manifest of a directory, after a check of all its files against it."""
@@ -95,6 +105,13 @@ class Store:
             if not path.is_file() or _facts(path) != facts:
                 raise StoreError(f"read {path}: the file is missing or differs from its manifest")
         return manifest
+
+
+def _make_shared(root: Path) -> None:
+    """Create a folder that servers under other users can enter, whatever the umask."""
+    if not root.is_dir():
+        root.mkdir(parents=True)
+        root.chmod(0o755)
 
 
 def new_directory(
@@ -169,7 +186,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     path.chmod(0o644)
     _sync(path)
 

@@ -84,6 +84,27 @@ def test_equal_content_is_idempotent_other_content_is_not(trainer: Any) -> None:
     assert modes == {0o644}
 
 
+def test_a_damaged_export_is_written_again(trainer: Any) -> None:
+    exported = Path(trainer.export("m", "v000001", overwrite=False)["dir"])
+    file = exported / "adapter_model.safetensors"
+    good = file.read_bytes()
+    file.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    trainer.export("m", "v000001", overwrite=False)
+    assert file.read_bytes() == good
+
+
+def test_other_users_can_enter_an_export_under_any_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        store = Store(tmp_path / "adapters")
+        written = store.write("v000001", {}, lambda d: (d / "a").touch())
+    finally:
+        os.umask(before)
+    for folder in (written, written.parent):
+        assert folder.stat().st_mode & 0o777 == 0o755
+    assert (written / "a").stat().st_mode & 0o777 == 0o644
+
+
 @pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "no space left"), (errno.EIO, "I/O")])
 def test_a_failing_disk_leaves_nothing_incomplete(
     trainer: Any, monkeypatch: pytest.MonkeyPatch, number: int, words: str

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/empo2/empo2/orchestrator/manifest"
 )
 
 // model is one adapter: its queue of requests and its state. The server's
@@ -160,7 +162,7 @@ func (m *model) save(folder, kind, name string, overwrite bool) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := writeDir(dir, filesOf[folder], state); err != nil {
+	if err := writeDir(dir, filesOf[folder], state, map[string]any{"version": version, "steps": m.steps}); err != nil {
 		return nil, err
 	}
 	m.version, m.dirty = version, false
@@ -177,6 +179,7 @@ type saved struct {
 	Policy  int `json:"empo2_version"` // the same as Version
 }
 
+// filesOf lists the files of a folder. The last one is the manifest.
 var filesOf = map[string][]string{
 	"checkpoints": {"adapter.safetensors", "optimizer.safetensors", "meta.json"},
 	"adapters":    {"adapter_config.json", "adapter_model.safetensors", "adapter.gguf", "manifest.json"},
@@ -186,7 +189,7 @@ var filesOf = map[string][]string{
 // endian, and the header.
 var safetensors = []byte("\x02\x00\x00\x00\x00\x00\x00\x00{}")
 
-func writeDir(dir string, names []string, content []byte) error {
+func writeDir(dir string, names []string, content []byte, about map[string]any) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
 	}
@@ -194,7 +197,8 @@ func writeDir(dir string, names []string, content []byte) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
+	list := names[len(names)-1]
+	for _, name := range names[:len(names)-1] {
 		text := content
 		if name == "adapter_model.safetensors" {
 			text = safetensors
@@ -203,7 +207,7 @@ func writeDir(dir string, names []string, content []byte) error {
 			return err
 		}
 	}
-	return errors.Join(os.RemoveAll(dir), os.Rename(tmp, dir))
+	return errors.Join(manifest.Write(tmp, list, about), os.RemoveAll(dir), os.Rename(tmp, dir))
 }
 
 func (m *model) load(path string) (any, error) {

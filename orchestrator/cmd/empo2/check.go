@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/empo2/empo2/memory"
+	"github.com/empo2/empo2/memory/embed"
+	"github.com/empo2/empo2/orchestrator"
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/ledger"
+)
+
+// runArgument is the argument of commands that are about the folder of a run.
+type runArgument struct {
+	Run string `arg:"" help:"The run: its folder, or its name in ./runs."`
+}
+
+// dir returns the run's folder.
+func (a runArgument) dir() (string, error) {
+	for _, dir := range []string{a.Run, filepath.Join(config.Default().Run.Dir, a.Run)} {
+		if fileExists(filepath.Join(dir, "run.db")) || fileExists(filepath.Join(dir, "checkpoints")) {
+			return dir, nil
+		}
+	}
+	return "", &config.Error{Place: a.Run, Msg: "no such run", Hint: "name the folder of a run, for example runs/vault"}
+}
+
+type checkCmd struct {
+	runArgument
+	JSON bool `help:"Print JSON."`
+}
+
+// Help is shown by empo2 check --help.
+func (checkCmd) Help() string {
+	return `Verifies everything in the folder of a run and changes nothing: the pages of the
+database, a checksum of every row, the order of steps and versions, the files of
+adapters and checkpoints by SHA-256, and that the memory equals a replay of the
+episodes. The exit code is 1 if anything is damaged. A start verifies a part of it.
+
+Examples:
+  empo2 check vault
+  empo2 check /data/runs/try1 --json`
+}
+
+func (cmd *checkCmd) Run(ctx context.Context, out *console) error {
+	dir, err := cmd.dir()
+	if err != nil {
+		return err
+	}
+	report, err := checkRun(ctx, dir)
+	if err != nil {
+		return err
+	}
+	if cmd.JSON {
+		out.json("check", report)
+	} else {
+		printReport(out, report)
+	}
+	if report.Damaged() {
+		return damageError(errors.New(dir+" is damaged"), report, "empo2 run --set run.dir="+
+			quoteArgument(filepath.Dir(dir))+" --set run.name="+quoteArgument(filepath.Base(dir))+" …")
+	}
+	return nil
+}
+
+// checkRun verifies a run with the memory's configuration that is stored in it.
+func checkRun(ctx context.Context, dir string) (*ledger.Report, error) {
+	m := memory.DefaultConfig(embed.NGram{})
+	err := ledger.View(ctx, dir, func(l *ledger.Ledger) error {
+		text, err := l.Config(ctx)
+		if err != nil || text == "" {
+			return err
+		}
+		c, err := parseStored(text, dir)
+		m = memoryConfig(c, m.Embedder)
+		return err
+	})
+	var fault *config.Error
+	if errors.Is(err, ledger.ErrInUse) || errors.As(err, &fault) {
+		return nil, err
+	}
+	return orchestrator.Check(ctx, dir, m) // other faults of the database are in its report
+}
+
+func printReport(out *console, r *ledger.Report) {
+	out.print("%s: %d steps, version %d; %d rows and %d files are right", r.Dir, r.Steps, r.Version, r.Rows, r.Files)
+	for _, p := range r.Problems {
+		kind := "DAMAGED"
+		if p.Harmless {
+			kind = "harmless"
+		}
+		out.print("%s  %s: %s", kind, p.Place, p.Detail)
+	}
+	if len(r.Problems) == 0 {
+		out.print("nothing is damaged")
+	}
+}
+
+// damageError adds to err the newest good state of a run, what going back to it
+// costs, and the command for it. command is how the user starts the run.
+func damageError(err error, r *ledger.Report, command string) error {
+	text, _, _ := strings.Cut(err.Error(), "\n  hint: ")
+	n := r.Newest()
+	cost := "nothing that was committed is lost"
+	if lost := r.Steps - n; lost > 0 {
+		cost = fmt.Sprintf("steps %d to %d are set aside", n+1, r.Steps)
+	}
+	return &damaged{fmt.Errorf("%s\n  the newest good state is step %d: %s\n  hint: %s --from-step %d",
+		text, n, cost, command, n)}
+}
+
+// damaged is an error that already says how to go on.
+type damaged struct{ error }
+
+// explainDamage checks the whole run if err says that it is damaged, and adds how
+// to go on.
+func explainDamage(ctx context.Context, err error, dir, command string) error {
+	var done *damaged
+	if !errors.Is(err, ledger.ErrDamaged) && !errors.Is(err, memory.ErrDamaged) || errors.As(err, &done) {
+		return err
+	}
+	report, checkErr := checkRun(ctx, dir)
+	if checkErr != nil || !fileExists(filepath.Join(dir, "run.db")) {
+		return err
+	}
+	return damageError(err, report, command)
+}
+
+// command is the command line of empo2 run with the user's flags.
+func (c common) command() string {
+	words := []string{"empo2", "run"}
+	add := func(flag, value string) { words = append(words, flag, quoteArgument(value)) }
+	if c.Profile != "" {
+		add("--profile", c.Profile)
+	}
+	for _, f := range c.ConfigFile {
+		add("-c", f)
+	}
+	for _, s := range c.Set {
+		add("--set", s)
+	}
+	return strings.Join(words, " ")
+}
+
+// quoteArgument quotes a word for a shell if it needs quotes.
+func quoteArgument(word string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./=:,@%+", r)
+	}
+	if word != "" && strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0 {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}

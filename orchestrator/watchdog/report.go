@@ -1,0 +1,184 @@
+package watchdog
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// Interval is the time between two looks at what is in flight.
+const Interval = 2 * time.Second
+
+// Options configure [Watch.Run].
+type Options struct {
+	Log zerolog.Logger // the zero value is silent
+	// Status is called at every look. Nil: not called.
+	Status func()
+}
+
+// Run reports items that take too long as warnings, until ctx ends. Each item is
+// reported again whenever its age has doubled.
+func (w *Watch) Run(ctx context.Context, o Options) {
+	tick := time.NewTicker(Interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, line := range w.due() {
+			o.Log.Warn().Msg(line)
+		}
+		if o.Status != nil {
+			o.Status()
+		}
+	}
+}
+
+// due returns a line for the oldest item of each subsystem that takes too long.
+func (w *Watch) due() []string {
+	w.mu.Lock()
+	now := time.Now()
+	var lines []string
+	for _, i := range w.oldest() {
+		age := now.Sub(i.Since)
+		if age < i.reportAt {
+			continue
+		}
+		i.reportAt = 2 * age
+		lines = append(lines, w.prefix()+"still waiting for "+i.describe(now))
+	}
+	children := slices.Clone(w.children)
+	w.mu.Unlock()
+	for _, c := range children {
+		lines = append(lines, c.due()...)
+	}
+	return lines
+}
+
+func (w *Watch) prefix() string {
+	if w.name == "" {
+		return ""
+	}
+	return w.name + ": "
+}
+
+// oldest returns the oldest item of each subsystem, the oldest first.
+func (w *Watch) oldest() []*Item {
+	of := map[string]*Item{}
+	count := map[string]int{}
+	for i := range w.flying {
+		count[i.Subsystem]++
+		if o := of[i.Subsystem]; o == nil || i.Since.Before(o.Since) {
+			of[i.Subsystem] = i
+		}
+	}
+	items := slices.SortedFunc(maps.Values(of), func(a, b *Item) int {
+		return cmp.Or(a.Since.Compare(b.Since), strings.Compare(a.Subsystem, b.Subsystem))
+	})
+	for _, i := range items {
+		i.Others = count[i.Subsystem] - 1
+	}
+	return items
+}
+
+// describe says what an item is and since when it is in flight.
+func (i *Item) describe(now time.Time) string {
+	text := fmt.Sprintf("the %s: %s, for %s", i.Subsystem, i.What, now.Sub(i.Since).Round(time.Second))
+	if i.Subsystem == "start" {
+		text = fmt.Sprintf("the start of %s, for %s", i.What, now.Sub(i.Since).Round(time.Second))
+	}
+	if i.Limit > 0 {
+		text += fmt.Sprintf(" (deadline %s)", i.Limit.Round(time.Second))
+	}
+	if i.Others > 0 {
+		text += fmt.Sprintf("; %d others wait too", i.Others)
+	}
+	return text
+}
+
+// Idle returns how long nothing has finished, and reports a stall once: the
+// first call after limit returns text.
+func (w *Watch) Idle(limit time.Duration) (text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	idle := now.Sub(w.progress)
+	if limit <= 0 || idle < limit || w.stalled {
+		return ""
+	}
+	w.stalled = true
+	text = fmt.Sprintf("nothing has finished for %s", idle.Round(time.Second))
+	if w.doing != "" {
+		text += " in " + w.doing
+	}
+	for _, i := range w.oldest() {
+		text += "; waiting for " + i.describe(now)
+	}
+	return text
+}
+
+// Status is a snapshot of a run.
+type Status struct {
+	PID      int       `json:"pid"`
+	Started  time.Time `json:"started"`
+	Updated  time.Time `json:"updated"` // when the snapshot was made
+	Doing    string    `json:"doing"`
+	Last     string    `json:"last,omitempty"`  // the newest result
+	Finished int64     `json:"finished"`        // requests, calls and starts that ended
+	Progress time.Time `json:"progress"`        // when the last one ended
+	Waiting  []Item    `json:"waiting"`         // the oldest of each subsystem
+	Ended    string    `json:"ended,omitempty"` // how the run ended; empty: it runs
+}
+
+// Status returns a snapshot. PID, Started and Ended are the caller's.
+func (w *Watch) Status() Status {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := Status{Updated: time.Now(), Doing: w.doing, Last: w.last, Finished: w.finished, Progress: w.progress,
+		Waiting: []Item{}}
+	for _, i := range w.oldest() {
+		s.Waiting = append(s.Waiting, *i)
+	}
+	return s
+}
+
+// Lines describes the snapshot as it was when it was made.
+func (s Status) Lines() []string {
+	lines := []string{"doing: " + cmp.Or(s.Doing, "starting")}
+	if s.Last != "" {
+		lines = append(lines, "last: "+s.Last)
+	}
+	lines = append(lines, fmt.Sprintf("progress: %d calls have ended, the last one %s before",
+		s.Finished, s.Updated.Sub(s.Progress).Round(time.Second)))
+	for _, i := range s.Waiting {
+		lines = append(lines, "waiting for "+i.describe(s.Updated))
+	}
+	return lines
+}
+
+// Text describes all that is in flight, children included.
+func (w *Watch) Text() string {
+	lines := w.Status().Lines()
+	w.mu.Lock()
+	children := slices.Clone(w.children)
+	name := w.prefix()
+	w.mu.Unlock()
+	if len(children) > 0 { // the program itself does nothing beside its runs
+		lines = nil
+	}
+	for i := range lines {
+		lines[i] = name + lines[i]
+	}
+	for _, c := range children {
+		lines = append(lines, c.Text())
+	}
+	return strings.Join(lines, "\n")
+}

@@ -1,0 +1,176 @@
+package watchdog
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// buffer is a log that goroutines share.
+type buffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+// lines returns the messages so far and forgets them.
+func (b *buffer) lines() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	defer b.text.Reset()
+	return b.text.String()
+}
+
+// watching runs f with a Watch that reports to a log.
+func watching(t *testing.T, f func(ctx context.Context, w *Watch, log *buffer)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		log, w := &buffer{}, New()
+		ctx, cancel := context.WithCancel(With(context.Background(), w))
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			w.Run(ctx, Options{Log: zerolog.New(log)})
+		}()
+		f(ctx, w, log)
+		cancel()
+		<-done
+	})
+}
+
+// A stall is named at most 15 seconds after it has begun, with its deadline and
+// with the number of those that wait too.
+func TestStallHasAName(t *testing.T) {
+	watching(t, func(ctx context.Context, _ *Watch, log *buffer) {
+		end := Begin(Label(ctx, "step 3, episode 0/5"), "server", "sample v000002", 5*time.Minute)
+		time.Sleep(time.Second)
+		other := Begin(ctx, "server", "sample v000002", 5*time.Minute)
+		time.Sleep(8 * time.Second)
+		if text := log.lines(); text != "" {
+			t.Errorf("after 9 s: %s", text)
+		}
+		time.Sleep(6 * time.Second)
+		const want = "still waiting for the server: sample v000002 (step 3, episode 0/5), for 10s " +
+			"(deadline 5m0s); 1 others wait too"
+		if text := log.lines(); strings.Count(text, "still waiting") != 1 || !strings.Contains(text, want) {
+			t.Errorf("after 15 s: %q, want %q", text, want)
+		}
+		time.Sleep(25 * time.Second) // again at 20 s, then at 40 s
+		if text := log.lines(); strings.Count(text, "still waiting") != 2 {
+			t.Errorf("after 40 s: %s", text)
+		}
+		end()
+		other()
+		end() // a second call has no effect
+		time.Sleep(time.Minute)
+		if text := log.lines(); text != "" {
+			t.Errorf("after the end: %s", text)
+		}
+	})
+}
+
+// What usually takes long is reported later, but before its deadline.
+func TestPatienceIsLearnt(t *testing.T) {
+	watching(t, func(ctx context.Context, _ *Watch, log *buffer) {
+		end := Begin(ctx, "trainer", "forward_backward", 30*time.Minute)
+		time.Sleep(time.Minute)
+		end()
+		log.lines()
+		end = Begin(ctx, "trainer", "forward_backward", 30*time.Minute)
+		time.Sleep(178 * time.Second)
+		if text := log.lines(); text != "" {
+			t.Errorf("a call that usually takes a minute was reported before three: %s", text)
+		}
+		time.Sleep(4 * time.Second)
+		if text := log.lines(); !strings.Contains(text, "the trainer: forward_backward, for 3m0s") {
+			t.Errorf("after 182 s: %q", text)
+		}
+		end()
+		end = Begin(ctx, "trainer", "forward_backward", 2*time.Minute)
+		time.Sleep(62 * time.Second)
+		if text := log.lines(); !strings.Contains(text, "for 1m0s (deadline 2m0s)") {
+			t.Errorf("at half of the deadline: %q", text)
+		}
+		end()
+	})
+}
+
+func TestRunsAreNamed(t *testing.T) {
+	watching(t, func(ctx context.Context, w *Watch, log *buffer) {
+		child, remove := w.Child("vault")
+		end := Begin(With(ctx, child), "start", "llama-server", 0)
+		time.Sleep(12 * time.Second)
+		if text := log.lines(); !strings.Contains(text, "vault: still waiting for the start of llama-server, for 10s") {
+			t.Errorf("got %q", text)
+		}
+		child.Doing("step 2: train")
+		child.Last("step 1 done")
+		for _, want := range []string{"vault: doing: step 2: train", "last: step 1 done",
+			"waiting for the start of llama-server, for 12s"} {
+			if text := w.Text(); !strings.Contains(text, want) {
+				t.Errorf("%q is not in\n%s", want, text)
+			}
+		}
+		remove()
+		time.Sleep(time.Hour)
+		if text := log.lines(); text != "" {
+			t.Errorf("after remove: %q", text)
+		}
+		end()
+	})
+}
+
+// A run in which nothing ends is reported once for each stall.
+func TestIdleRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := New()
+		w.Doing("step 4: sample")
+		end := Begin(With(context.Background(), w), "environment", "step", time.Hour)
+		time.Sleep(10 * time.Minute)
+		if text := w.Idle(11 * time.Minute); text != "" {
+			t.Errorf("too early: %q", text)
+		}
+		if text := w.Idle(0); text != "" {
+			t.Errorf("switched off: %q", text)
+		}
+		const want = "nothing has finished for 10m0s in step 4: sample; " +
+			"waiting for the environment: step, for 10m0s (deadline 1h0m0s)"
+		if text := w.Idle(10 * time.Minute); text != want {
+			t.Errorf("got %q, want %q", text, want)
+		}
+		if text := w.Idle(10 * time.Minute); text != "" {
+			t.Errorf("reported again: %q", text)
+		}
+		end()
+		time.Sleep(10 * time.Minute)
+		if text := w.Idle(10 * time.Minute); text == "" {
+			t.Error("a second stall was not reported")
+		}
+	})
+}
+
+func TestWithoutAWatch(t *testing.T) {
+	ctx := context.Background()
+	if Label(ctx, "x") != ctx {
+		t.Error("a label without a Watch")
+	}
+	Begin(ctx, "server", "sample", 0)()
+	From(ctx).Doing("nothing")
+	child, remove := From(ctx).Child("run")
+	child.Doing("something")
+	remove()
+}
