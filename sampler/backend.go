@@ -100,6 +100,9 @@ type Request struct {
 	// Session is shared by all requests of one episode, so that a backend can send them to the slot or replica that
 	// has their prefix in its cache.
 	Session string
+	// SessionEnd is closed after the last request of the session. The cache of an ended session may be replaced first.
+	// Nil: the session may end with this request.
+	SessionEnd <-chan struct{}
 }
 
 // Truncated reports whether TopP or TopK restrict sampling to a part of the vocabulary.

@@ -79,10 +79,14 @@ func oneOfOrAuto(key, v string, valid ...string) rule {
 }
 
 func rules(c Config) []rule {
-	return slices.Concat(runRules(c), algorithmRules(c.Algorithm), rolloutRules(c), lossRules(c.Loss),
+	return slices.Concat(runRules(c), pathRules(c), algorithmRules(c.Algorithm), rolloutRules(c), lossRules(c.Loss),
 		optimizerRules(c.Optimizer), memoryRules(c), evalRules(c.Eval), trainerRules(c.Trainer),
 		environmentRules(c), samplerRules(c), contradictions(c))
 }
+
+// maxName is the largest run.name in bytes. Servers get it with a prefix and the
+// version.
+const maxName = 200
 
 func runRules(c Config) []rule {
 	name := c.Run.Name
@@ -90,6 +94,8 @@ func runRules(c Config) []rule {
 		!strings.ContainsFunc(name, unicode.IsControl)
 	return []rule{
 		{"run.name", isName, fmt.Sprintf("%q is not a folder name", name), "letters, digits, '-' and '_'"},
+		{"run.name", len(name) <= maxName, fmt.Sprintf("%.20s… is too long for a folder name", name),
+			fmt.Sprintf("at most %d bytes", maxName)},
 		{"run.dir", c.Run.Dir != "", "is empty", `for example dir = "runs"`},
 		// TOML has no larger number, and a negative one becomes one that is larger.
 		{"run.seed", c.Run.Seed <= math.MaxInt64, "is out of range", "a whole number, 0 or more"},

@@ -10,6 +10,7 @@ type Machine struct {
 // derive fills in the values that follow from others, if they are empty, 0 or
 // "auto".
 func derive(c *Config, m Machine) {
+	expandHome(c)
 	if c.Run.Name == "" {
 		c.Run.Name = c.Env.Name
 	}

@@ -23,14 +23,19 @@ type Place struct {
 func (p *Place) free() bool { return !p.paused && p.inFlight < p.limit }
 
 // better says whether a request should go to p and not to q. It compares, in this
-// order: whether the request was lost there, the requests in flight, and the time
-// since the last request.
-func (p *Place) better(q *Place, avoid map[*Place]bool) bool {
+// order: whether the request was lost there, the requests in flight, the gain, and
+// the time since the last request.
+func (p *Place) better(q *Place, r Request) bool {
 	switch {
-	case avoid[p] != avoid[q]:
-		return avoid[q]
+	case r.Avoid[p] != r.Avoid[q]:
+		return r.Avoid[q]
 	case p.inFlight != q.inFlight:
 		return p.inFlight < q.inFlight
+	}
+	if r.Gain != nil {
+		if a, b := r.Gain(p), r.Gain(q); a != b {
+			return a > b
+		}
 	}
 	return p.inFlight == 0 && p.lastUsed < q.lastUsed
 }

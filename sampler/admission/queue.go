@@ -36,6 +36,10 @@ type Request struct {
 	// Class identifies requests that may be in flight together. Requests of
 	// different classes are never in flight at the same time.
 	Class string
+	// Gain, if not nil, says what a free place would save for this request. Of the
+	// free places with the fewest requests in flight, the one with the largest gain
+	// is chosen. The queue is locked during the call.
+	Gain func(*Place) int
 	// Avoid has the places where the request was lost. They are chosen last.
 	Avoid map[*Place]bool
 	// Gone, if not nil, makes Acquire return GoneErr when it is closed.
@@ -171,7 +175,7 @@ func (q *Queue) switchClass() {
 func (q *Queue) pick(r Request) *Place {
 	var best *Place
 	for _, p := range q.places {
-		if p.free() && (best == nil || p.better(best, r.Avoid)) {
+		if p.free() && (best == nil || p.better(best, r)) {
 			best = p
 		}
 	}

@@ -277,3 +277,22 @@ func TestGate(t *testing.T) {
 		<-idle.Drained()
 	})
 }
+
+// A request without a place of its own takes the free place with the largest gain.
+func TestTheLargestGainDecides(t *testing.T) {
+	q := New(Config{Limits: []int{1, 1, 1}})
+	home := take(t, q, Request{Session: "a"})
+	home.Release()
+	gains := []int{-5, 3, 0}
+	r := Request{Session: "b", Gain: func(p *Place) int { return gains[p.Index] }}
+	for _, want := range []int{1, 2, 0} {
+		if p := take(t, q, r); p.Index != want {
+			t.Errorf("place %d, want %d", p.Index, want)
+		}
+	}
+	home.Release()
+	r.Session = "a"
+	if p := take(t, q, r); p != home {
+		t.Errorf("the session is at %d, was at %d", p.Index, home.Index)
+	}
+}

@@ -144,6 +144,11 @@ func testPrefix(t *testing.T, r *real) {
 			prompts[s] = append(prompts[s], cached.IDs...)
 		}
 	}
+	before := b.Stats().PromptCached
+	sample(t, b, p, sampler.Request{Prompt: prompts[2], MaxTokens: 1, Session: "another with the same prompt"})
+	if n := b.Stats().PromptCached - before; n < int64(len(prompts[2])/2) {
+		t.Errorf("another session found %d of %d tokens in the cache", n, len(prompts[2]))
+	}
 	t.Logf("one slot per session: %+v\none slot for all: %+v", b.Stats(), fresh.Stats())
 	if b.Stats().PromptProcessed*2 > fresh.Stats().PromptProcessed {
 		t.Error("most of the prompts was computed again")

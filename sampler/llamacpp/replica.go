@@ -20,6 +20,7 @@ type replica struct {
 	// slots are the places of the server. Each has the keys and values of its last
 	// conversation in its cache.
 	slots    *admission.Queue
+	cache    slotCache
 	answered atomic.Int64 // completions
 }
 
@@ -66,7 +67,8 @@ func (v *version) replica(ctx context.Context) (*replica, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &replica{server: s, client: newClient(s.endpoint(), cfg.Slots+4), slots: newSlots(cfg.Slots)}
+	r := &replica{server: s, client: newClient(s.endpoint(), cfg.Slots+4), slots: newSlots(cfg.Slots),
+		cache: make(slotCache, cfg.Slots)}
 	if err := v.check(ctx, r); err != nil {
 		select {
 		case <-s.exited():

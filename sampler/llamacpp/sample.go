@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
@@ -122,15 +123,19 @@ func seed(s uint64) uint32 {
 
 // complete sends a request to one process once.
 func (v *version) complete(ctx context.Context, rep *replica, r sampler.Request) (sampler.Completion, error) {
-	slot, err := rep.slots.Acquire(ctx, admission.Request{Session: r.Session, Gone: rep.exited(), GoneErr: errLost})
+	slot, err := rep.slots.Acquire(ctx, admission.Request{
+		Session: r.Session, Gain: rep.cache.gain(r.Prompt), Gone: rep.exited(), GoneErr: errLost,
+	})
 	if err != nil {
 		return sampler.Completion{}, err
 	}
 	defer slot.Release()
 	var a answer
+	rep.cache[slot.Index] = cached{} // unknown if the request fails
 	if err := v.post(ctx, rep, v.newRequest(r, slot.Index), &a); err != nil {
 		return sampler.Completion{}, err
 	}
+	rep.cache[slot.Index] = cached{slices.Concat(r.Prompt, a.Tokens), r.SessionEnd}
 	c, err := v.read(r, a)
 	if err != nil {
 		return c, fmt.Errorf("bad answer: %w", err)

@@ -59,7 +59,10 @@ func (d *Driver) Run(ctx context.Context, s EpisodeSpec) Trajectory {
 	t := newTrajectory(s)
 	ctx = watchdog.Label(ctx, fmt.Sprintf("step %d, episode %d/%d", s.Step, s.Group, s.Episode))
 	t.Attempts = 1
+	ended := make(chan struct{})
+	defer close(ended)
 	e := &episode{
+		ended:  ended,
 		Driver: d, spec: s, t: &t, tipsShown: newTipsShown(s.Keep),
 		conversation: NewConversation(d.ChatTemplate, s.Keep, d.Thinking), opening: d.PromptTemplate.Opening(s.Task),
 	}

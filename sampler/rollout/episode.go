@@ -21,6 +21,7 @@ type episode struct {
 	conversation *Conversation
 	tipsShown    *tipsShown
 	opening      []chat.Message // the messages before the first turn; nil after it
+	ended        chan struct{}  // closed after the last turn
 }
 
 // run opens the environment, plays the episode and closes the environment.
@@ -139,7 +140,7 @@ func (e *episode) sample(ctx context.Context, turn *Turn) error {
 	c, err := e.complete(ctx, e.spec.Policy, sampler.Request{
 		Prompt: prompt, MaxTokens: e.spec.MaxTokens, Temperature: e.spec.Temperature,
 		TopP: e.spec.TopP, TopK: e.spec.TopK, Stop: e.spec.Stop,
-		Seed: sampler.Seed(e.spec.Seed, uint64(len(e.t.Turns))), Session: e.t.session(),
+		Seed: sampler.Seed(e.spec.Seed, uint64(len(e.t.Turns))), Session: e.t.session(), SessionEnd: e.ended,
 		Messages: e.conversation.Messages(),
 	})
 	if err != nil {

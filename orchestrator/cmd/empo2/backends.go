@@ -3,10 +3,13 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
+	"unicode"
 
 	"github.com/rs/zerolog"
 
@@ -32,7 +35,23 @@ type opening struct {
 
 // alias is the prefix of this run's versions on a server. Other runs may use the
 // same server.
-func (o opening) alias() string { return "empo2-" + o.config.Run.Name }
+func (o opening) alias() string { return "empo2-" + serverName(o.config.Run.Name) }
+
+// serverName returns the name of a run for servers, which allow fewer characters
+// than folders. Different names stay different.
+func serverName(run string) string {
+	name := strings.Map(func(r rune) rune {
+		if r < 128 && (unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("._-", r)) {
+			return r
+		}
+		return '-'
+	}, run)
+	if name == run && len(run) <= 64 {
+		return run
+	}
+	sum := sha256.Sum256([]byte(run))
+	return fmt.Sprintf("%.48s-%x", name, sum[:4])
+}
 
 // serverKey returns the API key of the server, or "" if it needs none.
 func serverKey() string { return os.Getenv("EMPO2_SERVER_KEY") }

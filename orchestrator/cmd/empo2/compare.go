@@ -234,7 +234,11 @@ func (r *comparer) one(ctx context.Context, j job) error {
 	if err != nil {
 		return err
 	}
-	if err := saveConfig(ctx, opened.ledger, c); err != nil {
+	err = opened.checkPins(ctx, r.tools, false)
+	if err == nil {
+		err = saveConfig(ctx, opened.ledger, c)
+	}
+	if err != nil {
 		return errors.Join(err, opened.Close())
 	}
 	opened.onStep(func(m orchestrator.StepMetrics) {

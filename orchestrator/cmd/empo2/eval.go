@@ -59,6 +59,9 @@ func (cmd *evalCmd) evaluate(ctx context.Context, c config.Config, out *console)
 	if err != nil {
 		return err
 	}
+	if err := r.checkPins(ctx, t, false); err != nil {
+		return errors.Join(err, r.Close())
+	}
 	if cmd.Temperature != nil {
 		r.loop.Config.Eval.Temperature = *cmd.Temperature
 	}

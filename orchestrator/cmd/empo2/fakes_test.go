@@ -207,6 +207,16 @@ var scenarioCommands = map[string]func(ts *testscript.TestScript, neg bool, args
 		ts.Check(err)
 		serverOf(ts).hold(n, args[1])
 	},
+	// flip FILE: flip a bit in every 1,000th byte of a file, and in its last one.
+	"flip": func(ts *testscript.TestScript, _ bool, args []string) {
+		path := ts.MkAbs(args[0])
+		text, err := os.ReadFile(path)
+		ts.Check(err)
+		for i := len(text) - 1; i >= 0; i -= 1000 {
+			text[i] ^= 1
+		}
+		ts.Check(os.WriteFile(path, text, 0o600))
+	},
 	// held: wait until the server holds a request.
 	"held": func(ts *testscript.TestScript, _ bool, _ []string) { <-serverOf(ts).held },
 	// release: the server answers all further requests.

@@ -27,9 +27,12 @@ import (
 type run struct {
 	loop   *orchestrator.Loop
 	ledger *ledger.Ledger
-	watch  *watcher
-	ended  string // how the run ended; empty: it was closed before
-	closes []func() error
+	server served
+	// template is nil if the server takes messages.
+	template *chat.Template
+	watch    *watcher
+	ended    string // how the run ended; empty: it was closed before
+	closes   []func() error
 }
 
 // train runs the training loop.
@@ -149,6 +152,7 @@ func (r *run) connect(ctx context.Context, server served) error {
 	if err != nil {
 		return err
 	}
+	r.server, r.template = server, template
 	if template != nil && template.Unstable() != "" {
 		l.Log.Warn().Str("template", template.Name()).Str("why", template.Unstable()).
 			Msg("the chat template rewrites earlier turns, so every turn is a separate training row")

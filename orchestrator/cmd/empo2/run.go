@@ -14,7 +14,10 @@ import (
 
 type runCmd struct {
 	common
-	JSON     bool   `help:"Print JSON lines instead of text."`
+	JSON bool `help:"Print JSON lines instead of text."`
+	// AcceptChanges continues although what the run depends on has changed.
+	AcceptChanges bool `help:"Continue although files of the model, its chat template or its tokenizer have changed."`
+
 	FromStep *int64 `placeholder:"N" help:"Go back to step N first. Later steps are set aside, not deleted."`
 }
 
@@ -59,7 +62,11 @@ func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) err
 	if err != nil {
 		return err
 	}
-	if err := saveConfig(ctx, r.ledger, c); err != nil {
+	err = r.checkPins(ctx, t, cmd.AcceptChanges)
+	if err == nil {
+		err = saveConfig(ctx, r.ledger, c)
+	}
+	if err != nil {
 		return errors.Join(err, r.Close())
 	}
 	out.note("%s in %s: %s, started in %.1fs\n%s",

@@ -1,0 +1,197 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The database is in the run's folder, whatever the characters of its path mean
+// in a URI.
+func TestThePathIsNotASyntax(t *testing.T) {
+	root := t.TempDir()
+	names := []string{"exp#1", "exp#2", "a?b", "a?mode=memory", "50%", "%41", "a b", "a&b=c", "a+b", "ä", "a\nb", ";", "'",
+		":memory:", "file:x"}
+	for _, name := range names {
+		dir := filepath.Join(root, name)
+		l := open(t, dir)
+		if err := l.Event(context.Background(), 0, "name", name); err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		if info, err := os.Stat(filepath.Join(dir, "run.db")); err != nil || info.Size() == 0 {
+			t.Errorf("%q: run.db: %v", name, err)
+		}
+	}
+	for _, name := range names {
+		l := open(t, filepath.Join(root, name))
+		if got, err := l.LastEvent(context.Background(), "name"); got != name || err != nil {
+			t.Errorf("%q has the events of %q (%v)", name, got, err)
+		}
+		l.Close()
+		if r, err := Verify(context.Background(), filepath.Join(root, name)); err != nil || r.Damaged() {
+			t.Errorf("%q: %+v, %v", name, r, err)
+		}
+	}
+	if entries, err := os.ReadDir(root); err != nil || len(entries) != len(names) {
+		t.Errorf("%d entries for %d runs: %v (%v)", len(entries), len(names), entries, err)
+	}
+}
+
+// Nothing is begun over the files of an earlier run.
+func TestNoStartOverBesideFilesOfARun(t *testing.T) {
+	f := func(what string, change func(dir string)) {
+		t.Helper()
+		dir := t.TempDir()
+		l := open(t, dir)
+		l.Close()
+		change(dir)
+		for _, damage := range []func(string) error{os.Remove, func(p string) error { return os.WriteFile(p, nil, 0o600) }} {
+			if err := damage(filepath.Join(dir, "run.db")); err != nil {
+				t.Fatal(err)
+			}
+			l, err := Open(context.Background(), dir)
+			if err == nil {
+				l.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), "of an earlier run") || !strings.Contains(err.Error(), "hint:") {
+				t.Errorf("%s: got %v", what, err)
+			}
+		}
+	}
+	f("adapters", func(dir string) { writeVersion(t, dir, 1); os.RemoveAll(checkpoints(dir).entry(1)) })
+	f("checkpoints", func(dir string) { writeVersion(t, dir, 1); os.RemoveAll(adapters(dir).entry(1)) })
+	f("configuration", func(dir string) { os.WriteFile(filepath.Join(dir, "config.toml"), []byte("[run]\n"), 0o600) })
+	f("write-ahead log", func(dir string) { os.WriteFile(filepath.Join(dir, "run.db-wal"), []byte("x"), 0o600) })
+}
+
+// A database that ends before the files do is not continued: the step after it
+// would replace them.
+func TestFilesOfUnknownStepsStay(t *testing.T) {
+	l := open(t, t.TempDir())
+	defer l.Close()
+	writeVersion(t, l.Dir, 2)
+	if err := l.DiscardAfter(0); err == nil || !strings.Contains(err.Error(), "run.db ends at step 0") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(checkpoints(l.Dir).entry(2)); err != nil {
+		t.Error(err)
+	}
+}
+
+// While a reader keeps the commits out of the database file, older checkpoints
+// stay.
+func TestPruneWaitsForTheCheckpointOfTheLog(t *testing.T) {
+	ctx := context.Background()
+	l := open(t, t.TempDir())
+	defer l.Close()
+	if _, err := l.DB().Exec("PRAGMA busy_timeout = 1"); err != nil {
+		t.Fatal(err)
+	}
+	for v := 1; v <= 3; v++ {
+		writeVersion(t, l.Dir, v)
+	}
+	reader, err := sql.Open("sqlite", dataSource(filepath.Join(l.Dir, "run.db"), reading))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	reading, err := reader.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	if err := reading.QueryRow("SELECT count(*) FROM steps").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Event(ctx, 0, "a", "write"); err != nil {
+		t.Fatal(err)
+	}
+	left := func() int {
+		all, err := versions(checkpoints(l.Dir).path, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	if err := l.Prune(ctx, 1); err != nil || left() != 3 {
+		t.Errorf("while it is read: %v, %d checkpoints", err, left())
+	}
+	if err := reading.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Prune(ctx, 1); err != nil || left() != 1 {
+		t.Errorf("afterwards: %v, %d checkpoints", err, left())
+	}
+}
+
+// A database of the first format gets checksums, and everything in it is kept.
+func TestTheFirstFormatIsBroughtUpToDate(t *testing.T) {
+	ctx, dir := context.Background(), t.TempDir()
+	text, err := os.ReadFile("testdata/format1.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", dataSource(filepath.Join(dir, "run.db"), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(string(text)); err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	l := open(t, dir)
+	if text, err := l.Config(ctx); text != "[run]" || err != nil {
+		t.Errorf("config %q, %v", text, err)
+	}
+	if e, err := l.Episodes(ctx, 1); len(e) != 2 || e[1].Score != 0.5 || err != nil {
+		t.Errorf("episodes %+v, %v", e, err)
+	}
+	if _, all, err := l.Imports(ctx); all || err != nil {
+		t.Errorf("imports are known: %t, %v", all, err)
+	}
+	if err := l.AddEpisode(ctx, Episode{Step: 2, Trajectory: json.RawMessage(`{}`)}); err != nil {
+		t.Error(err)
+	}
+	l.Close()
+	if r, err := Verify(ctx, dir); err != nil || r.Steps != 1 || len(r.Problems) != 1 { // config.toml was never written
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// Frames of the write-ahead log that SQLite would ignore are reported.
+func TestADamagedLogIsReported(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	for range 5 {
+		if err := l.Event(context.Background(), 0, "a", strings.Repeat("x", 3000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log, err := os.ReadFile(filepath.Join(dir, "run.db-wal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	path := filepath.Join(t.TempDir(), "wal")
+	lost := func(text []byte) bool {
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return damagedWAL(path) != ""
+	}
+	if lost(log) || lost(log[:len(log)-1000]) || lost(log[:walHeader]) || lost(nil) {
+		t.Error("a log that is whole, or that ends early, is reported")
+	}
+	for at := 0; at < len(log)-4096; at += 777 {
+		bad := append([]byte(nil), log...)
+		bad[at] ^= 4
+		if !lost(bad) {
+			t.Errorf("a flip at %d is not reported", at)
+		}
+	}
+}
