@@ -23,6 +23,8 @@ type finishedStep struct {
 	sampled   Sampled
 	batch     Batch
 	update    *Update // nil: nothing was trained
+	leftOut   int     // rows that the trainer refused
+	diverging []string
 	published Published
 }
 
@@ -74,8 +76,10 @@ func (s commitStage) run(ctx context.Context, f finishedStep) (Committed, error)
 	next := state{
 		step: m.Step, policy: f.published.Policy, episodes: m.Episodes,
 		trainSeconds: f.before.trainSeconds + m.Seconds.Total, prompt: f.planned.prompt,
+		recent: f.before.with(m),
 	}
-	return Committed{Metrics: m, state: next}, s.ledger.Prune(ctx, s.keep)
+	// The last good version stays while the training may diverge.
+	return Committed{Metrics: m, state: next}, s.ledger.Prune(ctx, s.keep+next.diverging())
 }
 
 // learn hands the step's episodes to the memory, in the plan's order, so that

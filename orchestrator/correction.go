@@ -60,7 +60,8 @@ func (c mismatchCorrection) run(ctx context.Context, episodes []trainedEpisode) 
 	out.episodes = make([]trainedEpisode, len(episodes))
 	for i, e := range episodes {
 		if out.episodes[i], err = e.rescored(scores[i], c.cap); err != nil {
-			return out, err
+			key := rowKey{group: e.group, episode: e.number, row: wholeEpisode}
+			return out, &failedPass{err: err, keys: []rowKey{key}}
 		}
 	}
 	return out, nil
@@ -101,20 +102,20 @@ func (c mismatchCorrection) measure(ctx context.Context, episodes []trainedEpiso
 // score asks the trainer for log-probs of the rows as they were sampled: per
 // episode and row, one value less than tokens.
 func (c mismatchCorrection) score(ctx context.Context, episodes []trainedEpisode) ([][][]float32, error) {
-	var rows []trainerbridge.Row
-	for _, e := range episodes {
-		for _, s := range e.sampled {
-			rows = append(rows, trainerbridge.Row{Tokens: s.Tokens})
-		}
-	}
+	keys, lengths, rows := scoredEpisodes(episodes)
 	var flat [][]float32
-	for batch := range slices.Chunk(rows, rowsPerScoring) {
+	for from := 0; from < len(rows); from += rowsPerScoring {
+		to := min(from+rowsPerScoring, len(rows))
+		batch := rows[from:to]
 		scores, err := c.trainer.Forward(ctx, batch)
+		if err == nil && len(scores) != len(batch) {
+			return nil, fmt.Errorf("score %d rows: the trainer answered for %d", len(batch), len(scores))
+		}
+		if err != nil && ctx.Err() == nil && refusesRows(err) {
+			err = &failedPass{err: err, keys: keys[from:to], lengths: lengths[from:to], try: c.scoring(batch)}
+		}
 		if err != nil {
 			return nil, fmt.Errorf("score %d rows: %w", len(rows), err)
-		}
-		if len(scores) != len(batch) {
-			return nil, fmt.Errorf("score %d rows: the trainer answered for %d", len(batch), len(scores))
 		}
 		flat = append(flat, scores...)
 	}
@@ -123,6 +124,18 @@ func (c mismatchCorrection) score(ctx context.Context, episodes []trainedEpisode
 		out[i], flat = flat[:len(e.sampled)], flat[len(e.sampled):]
 	}
 	return out, nil
+}
+
+// scoring scores some of the rows again.
+func (c mismatchCorrection) scoring(rows []trainerbridge.Row) func(context.Context, []int) error {
+	return func(ctx context.Context, which []int) error {
+		part := make([]trainerbridge.Row, len(which))
+		for i, row := range which {
+			part[i] = rows[row]
+		}
+		_, err := c.trainer.Forward(ctx, part)
+		return err
+	}
 }
 
 // scoredToken is a sampled token with the trainer's log-prob.

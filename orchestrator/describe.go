@@ -12,7 +12,7 @@ func newStepMetrics(f finishedStep, noveltyWeight float64) StepMetrics {
 	m := StepMetrics{
 		Step: f.planned.Step, Version: f.published.Policy.Version, Episodes: f.before.episodes + f.planned.Episodes(),
 		Modes: map[Mode]int{}, Stops: map[rollout.StopReason]int{},
-		Groups: f.batch.Groups, NoGradient: f.batch.NoGradient,
+		Groups: f.batch.Groups, NoGradient: f.batch.NoGradient, LeftOut: f.leftOut, Diverging: f.diverging,
 	}
 	m.describeEpisodes(f.sampled, noveltyWeight)
 	if f.update != nil {
@@ -21,6 +21,7 @@ func newStepMetrics(f finishedStep, noveltyWeight float64) StepMetrics {
 	if f.published.Version != nil {
 		m.Canary = f.published.Version.Canary
 	}
+	m.ServerMemory = f.published.ServerMemory
 	m.Seconds.Sample, m.Seconds.Publish = f.sampled.Seconds, f.published.Seconds
 	m.Seconds.Total = time.Since(f.begun).Seconds()
 	return m
@@ -55,6 +56,7 @@ func (m *StepMetrics) describeEpisodes(in Sampled, noveltyWeight float64) {
 				m.Failed++
 				continue
 			}
+			m.Replies.add(t)
 			if t.Tip != "" {
 				m.NewTips++
 			}

@@ -16,7 +16,8 @@ type Batch struct {
 
 // trainedEpisode is one episode as it is trained.
 type trainedEpisode struct {
-	advantage float64
+	group, number int // of the plan
+	advantage     float64
 	// rows are trained: rendered with tips or, off-policy, without them; the
 	// log-probs are always those of the context that was sampled.
 	rows []rollout.Row
@@ -55,7 +56,7 @@ func (s estimateStage) run(in Sampled) Batch {
 		var scored []rollout.Trajectory
 		var episodes []advantage.Episode
 		for e, t := range group {
-			if t.Failed() {
+			if t.Failed() || !fits(t) {
 				continue
 			}
 			mode := in.Plan.Groups[g].Episodes[e].Mode
@@ -72,7 +73,8 @@ func (s estimateStage) run(in Sampled) Batch {
 			continue
 		}
 		for i, t := range scored {
-			if e := s.episode(t, episodes[i], advantages[i]); e.tokens > 0 {
+			e := s.episode(t, episodes[i], advantages[i])
+			if e.group, e.number = t.Group, t.Episode; e.tokens > 0 {
 				out.Episodes = append(out.Episodes, e)
 			}
 		}

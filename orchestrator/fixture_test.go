@@ -256,7 +256,7 @@ func (w *world) open() (*Loop, func()) {
 	template, err := chat.NewChatML(ctx, w.backend, w.backend)
 	must(err)
 	l := &Loop{
-		Config: w.config, Family: family, Ledger: led, Backend: w.backend,
+		RestartPause: 1, Config: w.config, Family: family, Ledger: led, Backend: w.backend,
 		Driver: &rollout.Driver{
 			Backend: w.backend, Family: family, ChatTemplate: template, PromptTemplate: prompt.Default(),
 			CleanTip: memory.CleanTip,

@@ -19,7 +19,9 @@ package orchestrator
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -67,6 +69,9 @@ type Loop struct {
 	// returns the largest log-prob difference of the newest check, in nats.
 	Backend sampler.Backend
 	Canary  func() float64 // nil: no canary
+	// ServerMemory returns the memory of the servers that the backend has
+	// started, in bytes. Nil: it is unknown.
+	ServerMemory func() int64
 	// Driver plays episodes. Its PromptTemplate is used until ReadPrompt
 	// returns another one.
 	Driver *rollout.Driver
@@ -80,8 +85,24 @@ type Loop struct {
 	OnStep       func(StepMetrics) // nil: not called
 	OnEvaluation func(Evaluation)  // nil: not called
 
-	now atomic.Int64 // the step that runs
+	// RestartPause is the pause before the second restart of the trainer; it
+	// doubles with each further one. 0: a second.
+	RestartPause time.Duration
+
+	now       atomic.Int64 // the step that runs
+	once      sync.Once
+	recovered *recovery // see recoverer
 }
+
+// recoverer restores the trainer, at every moment of the run.
+func (l *Loop) recoverer() *recovery {
+	l.once.Do(func() { l.recovered = newRecovery(l) })
+	return l.recovered
+}
+
+// StartTrainer starts the trainer with the untrained adapter. Run does it too; a
+// caller may start the server at the same time.
+func (l *Loop) StartTrainer(ctx context.Context) error { return l.recoverer().restore(ctx, "start", 0) }
 
 // Step returns the step that runs, or that is about to run. It may be called at
 // any time: events of a server belong to it.

@@ -169,7 +169,8 @@ func TestRowsCarryTheNormalisation(t *testing.T) {
 	f := func(average string, advantages, kl []float64) {
 		t.Helper()
 		c.Average = average
-		for i, r := range rows(batch, c) {
+		rows, _ := rows(batch, c, nil)
+		for i, r := range rows {
 			if math.Abs(sum(r.Advantages)-advantages[i]) > 1e-6 || math.Abs(sum(r.KL)-kl[i]) > 1e-6 {
 				t.Errorf("%s, row %d: advantages sum to %g, kl to %g; want %g, %g",
 					average, i, sum(r.Advantages), sum(r.KL), advantages[i], kl[i])
@@ -271,7 +272,7 @@ func TestALateReflection(t *testing.T) {
 }
 
 func TestARefusedRequestIsNotRepeated(t *testing.T) {
-	w := newWorld(t, small())
+	w := newWorld(t, small(func(c *config.Config) { c.Trainer.MaxIncompleteSteps = 0 }))
 	w.trainer.fail = func(c string) error {
 		if c == "forward_backward" {
 			return &trainerbridge.RequestError{Op: c, Category: trainerbridge.CategoryUser, Message: "no"}

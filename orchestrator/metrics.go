@@ -17,6 +17,8 @@ type StepMetrics struct {
 	// Stops counts episodes by the reason why they ended.
 	Stops map[rollout.StopReason]int `json:"stops"`
 
+	Replies Replies `json:"replies"`
+
 	Free EpisodeStats `json:"free"` // sampled without tips
 	Tips EpisodeStats `json:"tips"` // sampled with tips
 
@@ -44,6 +46,12 @@ type StepMetrics struct {
 
 	// Trainer is what the step's passes cost; zero if nothing was trained.
 	Trainer TrainerUsage `json:"trainer"`
+	// ServerMemory is that of the inference servers that empo2 started, in bytes,
+	// while two versions were served; 0: unknown.
+	ServerMemory int64 `json:"server_memory_bytes"`
+
+	LeftOut   int      `json:"left_out,omitempty"`  // rows and episodes that the trainer refused
+	Diverging []string `json:"diverging,omitempty"` // signs that the training diverges
 
 	NewTips  int `json:"new_tips"`
 	Restarts int `json:"restarts"` // of the trainer, in this step

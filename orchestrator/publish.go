@@ -18,6 +18,9 @@ type Published struct {
 	Policy  sampler.Policy
 	Version *ledger.Version // nil: the step trained nothing, the policy is unchanged
 	Seconds float64
+	// ServerMemory is that of the servers while both versions are served, in
+	// bytes; 0: unknown.
+	ServerMemory int64
 }
 
 // publishStage has versions served and verified.
@@ -25,12 +28,17 @@ type publishStage struct {
 	ledger  *ledger.Ledger
 	backend sampler.Backend
 	canary  func() float64 // nil: no canary
+	memory  func() int64   // of the servers; nil: unknown
 	trainer Trainer
 	log     zerolog.Logger
+	// recovery restores the trainer if it fails. It is also the lock of the
+	// trainer: servers of several replicas ask for scores at the same time.
+	recovery *recovery
 }
 
 func (l *Loop) publishStage() publishStage {
-	return publishStage{ledger: l.Ledger, backend: l.Backend, canary: l.Canary, trainer: l.Trainer, log: l.Log}
+	return publishStage{ledger: l.Ledger, backend: l.Backend, canary: l.Canary, memory: l.ServerMemory,
+		trainer: l.Trainer, log: l.Log, recovery: l.recoverer()}
 }
 
 // run publishes an update and retires the version before it. Without an update
@@ -49,13 +57,20 @@ func (s publishStage) run(ctx context.Context, u *Update, before sampler.Policy)
 		v.Canary = s.canary()
 	}
 	out := Published{Policy: policy, Version: v, Seconds: time.Since(begun).Seconds()}
+	if s.memory != nil {
+		out.ServerMemory = s.memory()
+	}
 	s.retire(ctx, before) // if the commit fails, a continued run publishes it again
 	return out, nil
 }
 
 // restored publishes a committed version from the trainer's checkpoint.
 func (s publishStage) restored(ctx context.Context, version int) (sampler.Policy, error) {
-	export, err := s.trainer.Export(ctx, version)
+	var export trainerbridge.Exported
+	_, err := s.recovery.do(ctx, "export", version, func() (err error) {
+		export, err = s.trainer.Export(ctx, version)
+		return err
+	})
 	if err != nil {
 		return sampler.Policy{}, fmt.Errorf("export version %d: %w", version, err)
 	}
@@ -79,18 +94,14 @@ func (s publishStage) version(ctx context.Context, version int, export trainerbr
 }
 
 // score is the trainer's side of the canary. The version's checkpoint is on
-// disk, so a trainer that has died is restored to it once.
+// disk, so a trainer that has died is restored to it.
 func (s publishStage) score(version int) func(context.Context, []int32) ([]float32, error) {
-	return func(ctx context.Context, tokens []int32) ([]float32, error) {
-		out, err := score(ctx, s.trainer, tokens)
-		if err == nil || ctx.Err() != nil || !trainerbridge.Restartable(err) {
-			return out, err
-		}
-		s.log.Warn().Err(err).Int("version", version).Msg("the trainer failed during the canary; restoring it")
-		if err := restoreTrainer(ctx, s.ledger, s.trainer, version); err != nil {
-			return nil, err
-		}
-		return score(ctx, s.trainer, tokens)
+	return func(ctx context.Context, tokens []int32) (out []float32, err error) {
+		_, err = s.recovery.do(ctx, "canary", version, func() (err error) {
+			out, err = score(ctx, s.trainer, tokens)
+			return err
+		})
+		return out, err
 	}
 }
 

@@ -27,14 +27,15 @@ func miniBatchOrder(seed uint64, version, epoch int) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, childSeed(seed, "minibatch", uint64(version), uint64(epoch))))
 }
 
-// rows renders one mini-batch. Losses are sums, so that every mean is folded
-// into the coefficients here (loss.average).
-func rows(batch []trainedEpisode, c config.Loss) []trainerbridge.Row {
+// rows renders one mini-batch without the rows that are left out, and names each
+// row. Losses are sums, so that every mean is folded into the coefficients here
+// (loss.average). Rows that carry neither an advantage nor a KL nor an entropy
+// bonus have no gradient. They count in the averages and are not sent.
+func rows(batch []trainedEpisode, c config.Loss, left leftOut) (out []trainerbridge.Row, keys []rowKey) {
 	total := 0
 	for _, e := range batch {
 		total += e.tokens
 	}
-	var out []trainerbridge.Row
 	for _, e := range batch {
 		scale := tokenScale(c, e.tokens, total, len(batch))
 		kl := c.KL
@@ -43,21 +44,27 @@ func rows(batch []trainedEpisode, c config.Loss) []trainerbridge.Row {
 		}
 		trained := e.rows
 		if e.advantage == 0 && kl == 0 && c.Entropy == 0 {
-			trained = nil
+			trained = nil // no gradient
 		}
 		for i, s := range trained {
+			k := rowKey{group: e.group, episode: e.number, row: i}
+			if left.has(k) {
+				continue
+			}
 			r := row(s, e.advantage*scale, kl*scale)
 			if e.importanceWeights != nil {
 				r.ImportanceWeights = e.importanceWeights[i]
 			}
 			r.Entropy = perToken(s, c.Entropy*scale)
-			out = append(out, r)
+			out, keys = append(out, r), append(keys, k)
 		}
-		for _, s := range e.klRows {
-			out = append(out, klRow(s, c.KLSampled*scale))
+		for i, s := range e.klRows {
+			if k := (rowKey{group: e.group, episode: e.number, row: i, kl: true}); !left.has(k) {
+				out, keys = append(out, klRow(s, c.KLSampled*scale)), append(keys, k)
+			}
 		}
 	}
-	return out
+	return out, keys
 }
 
 // tokenScale is what each token of an episode is multiplied with, so that the

@@ -10,6 +10,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/rollout"
+	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
 // trainedRow is a row with n trained tokens after one prompt token.
@@ -31,7 +32,7 @@ func TestAverages(t *testing.T) {
 		t.Helper()
 		c := demo()
 		c.Loss.Average, c.Loss.AverageLength = average, 10
-		rows := rows(batch, c.Loss)
+		rows, _ := rows(batch, c.Loss, nil)
 		if rows[0].Advantages[1] != first || rows[1].Advantages[1] != second || rows[1].Advantages[4] != second {
 			t.Errorf("%s: %v and %v", average, rows[0].Advantages, rows[1].Advantages)
 		}
@@ -49,12 +50,12 @@ func TestRowsWithoutGradientAreNotSent(t *testing.T) {
 		{advantage: 0, rows: []rollout.Row{trainedRow(2)}, tokens: 2},
 	}
 	l := config.Loss{Average: "episode"}
-	if sent := rows(batch, l); len(sent) != 1 || sent[0].Advantages[1] != 1.0/4 {
+	if sent, _ := rows(batch, l, nil); len(sent) != 1 || sent[0].Advantages[1] != 1.0/4 {
 		t.Errorf("%d rows, the first with %v", len(sent), sent[0].Advantages)
 	}
 	for _, l := range []config.Loss{{KL: 0.1}, {KLSampled: 0.1}, {Entropy: 0.1}} {
 		batch[1].sampledContext = true
-		if sent := rows(batch, l); len(sent) != 2 {
+		if sent, _ := rows(batch, l, nil); len(sent) != 2 {
 			t.Errorf("%+v: %d rows", l, len(sent))
 		}
 	}
@@ -66,11 +67,15 @@ func TestEntropyBonus(t *testing.T) {
 	c := demo()
 	c.Loss.Entropy, c.Loss.Average = 0.1, "token"
 	batch := []trainedEpisode{{advantage: 1, rows: []rollout.Row{trainedRow(2)}, tokens: 2}}
-	if diff := cmp.Diff([]float32{0, 0.05, 0.05}, rows(batch, c.Loss)[0].Entropy); diff != "" {
+	first := func() trainerbridge.Row {
+		rows, _ := rows(batch, c.Loss, nil)
+		return rows[0]
+	}
+	if diff := cmp.Diff([]float32{0, 0.05, 0.05}, first().Entropy); diff != "" {
 		t.Error(diff)
 	}
 	c.Loss.Entropy = 0
-	if e := rows(batch, c.Loss)[0].Entropy; e != nil {
+	if e := first().Entropy; e != nil {
 		t.Errorf("without a bonus: %v", e)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -63,7 +64,11 @@ func (s sampleStage) run(ctx context.Context, p Planned, policy sampler.Policy, 
 	if err == nil && 2*failed.n > p.Episodes() {
 		err = fmt.Errorf("%d of %d episodes failed, for example: %s\n"+
 			"  hint: the step is not committed; remove the cause and run the same command again",
-			failed.n, p.Episodes(), failed.why)
+			failed.n, p.Episodes(), withoutHint{errors.New(failed.why)})
+	}
+	if err == nil && failed.n > 0 {
+		err = s.ledger.Event(ctx, p.Step, "episodes failed", fmt.Sprintf("%d of %d, for example: %s",
+			failed.n, p.Episodes(), failed.why))
 	}
 	return sampled, err
 }

@@ -18,6 +18,7 @@ type state struct {
 	episodes     int            // training episodes committed
 	trainSeconds float64        // of committed steps, without evaluations
 	prompt       promptState
+	recent       []StepMetrics // the newest steps, at most recentSteps
 	// mismatchReported: a warning was logged and the mismatch is still large.
 	mismatchReported bool
 }
@@ -33,6 +34,8 @@ type session struct {
 	reflect  reflectStage
 	estimate estimateStage
 	train    trainStage
+	guard    divergenceGuard
+	replies  replyReporter
 	mismatch mismatchReporter
 	publish  publishStage
 	commit   commitStage
@@ -67,6 +70,7 @@ func (l *Loop) open(ctx context.Context) (*session, error) {
 	kept := state{prompt: promptState{template: l.Driver.PromptTemplate}}
 	for _, m := range history {
 		kept.episodes, kept.trainSeconds = m.Episodes, kept.trainSeconds+m.Seconds.Total
+		kept.recent = kept.with(m)
 	}
 	last, err := l.Ledger.Last(ctx)
 	if err != nil {
@@ -100,7 +104,7 @@ func (l *Loop) restore(ctx context.Context, version int) error {
 	if l.Trainer == nil {
 		return nil
 	}
-	if err := restoreTrainer(ctx, l.Ledger, l.Trainer, version); err != nil {
+	if err := l.recoverer().restore(ctx, "restore", version); err != nil {
 		return err
 	}
 	return l.Ledger.DiscardAfter(version)
@@ -161,7 +165,10 @@ func (l *Loop) newSession(now start) *session {
 	s.reflect = reflectStage{config: c.Reflection, enabled: l.Memory != nil, driver: l.Driver, base: now.base,
 		budget: budget, ledger: l.Ledger, log: l.Log}
 	s.estimate = estimateStage{config: c, enabled: l.Trainer != nil, memory: l.Memory != nil}
-	s.train = trainStage{config: c, trainer: l.Trainer, sleeper: l.Sleeper, ledger: l.Ledger, log: l.Log}
+	s.train = trainStage{config: c, trainer: l.Trainer, sleeper: l.Sleeper, ledger: l.Ledger, log: l.Log,
+		recovery: l.recoverer()}
+	s.replies = replyReporter{ledger: l.Ledger, log: l.Log}
+	s.guard = divergenceGuard{config: c.Divergence, ledger: l.Ledger, log: l.Log}
 	s.mismatch = mismatchReporter{tolerance: c.Loss.MismatchTolerance, hints: now.server.Hints,
 		ledger: l.Ledger, log: l.Log}
 	s.commit = commitStage{ledger: l.Ledger, memory: l.Memory, keep: c.Run.KeepCheckpoints,

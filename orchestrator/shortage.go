@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/orchestrator/ledger"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
@@ -28,13 +31,13 @@ func (s trainStage) reportShortage(ctx context.Context, step int64, stats traine
 // reportKill records that the system killed the trainer, most likely because
 // memory ran out. The trainer's next process uses half the memory for a
 // micro-batch.
-func (s trainStage) reportKill(ctx context.Context, step int64, err error) error {
+func reportKill(ctx context.Context, led *ledger.Ledger, log zerolog.Logger, step int64, err error) error {
 	var exit *trainerbridge.ExitError
 	if !errors.As(err, &exit) || !exit.OutOfMemory {
 		return nil
 	}
 	const text = "the system killed the trainer, most likely because memory ran out; " +
 		"the next attempt uses half the memory for a micro-batch"
-	s.log.Warn().Int64("step", step).Msg(text + "; a lower trainer.micro_batch_tokens may avoid this")
-	return s.ledger.Event(ctx, step, eventOutOfMemory, text)
+	log.Warn().Int64("step", step).Msg(text + "; a lower trainer.micro_batch_tokens may avoid this")
+	return led.Event(ctx, step, eventOutOfMemory, text)
 }

@@ -137,19 +137,21 @@ func TestTheTrainStageStartsAgainFromTheCommittedVersion(t *testing.T) {
 		Tokens: []int32{1, 2}, LossMask: []bool{false, true}, Logprobs: []float32{0, -1}, WithoutLogprobs: true,
 	}
 	e := trainedEpisode{advantage: 1, rows: []rollout.Row{row}, sampled: []rollout.Row{row}, tokens: 1}
-	stage := trainStage{config: w.config, trainer: w.trainer, ledger: led}
-	update, err := stage.run(context.Background(), Batch{Step: 5, Episodes: []trainedEpisode{e}}, 0)
+	loop := &Loop{Config: w.config, Trainer: w.trainer, Ledger: led}
+	stage := trainStage{config: w.config, trainer: w.trainer, ledger: led, recovery: newRecovery(loop)}
+	update, left, err := stage.run(context.Background(), Batch{Step: 5, Episodes: []trainedEpisode{e}}, state{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if update.Version != 5 || update.Restarts != 1 || update.Rows != w.config.Loss.Epochs || !update.Corrected {
+	if update.Version != 5 || update.Restarts != 1 || update.Rows != w.config.Loss.Epochs || !update.Corrected ||
+		len(left) > 0 {
 		t.Errorf("%+v", update)
 	}
 	at := slices.Index(w.trainer.calls, "restore 0")
 	if at < 0 || !slices.Contains(w.trainer.calls[at:], "forward_backward") {
 		t.Errorf("calls %v", w.trainer.calls)
 	}
-	if none, err := stage.run(context.Background(), Batch{Step: 6}, 5); none != nil || err != nil {
+	if none, _, err := stage.run(context.Background(), Batch{Step: 6}, state{}); none != nil || err != nil {
 		t.Errorf("an empty batch: %+v, %v", none, err)
 	}
 }
@@ -162,7 +164,9 @@ func TestThePublishStage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stage := publishStage{backend: w.backend, trainer: w.trainer, canary: func() float64 { return 0.25 }}
+	recovery := newRecovery(&Loop{Config: w.config, Trainer: w.trainer, Ledger: newLedger(t)})
+	stage := publishStage{backend: w.backend, trainer: w.trainer, recovery: recovery,
+		canary: func() float64 { return 0.25 }}
 	if got, err := stage.run(ctx, nil, base); err != nil || got.Policy != base || got.Version != nil {
 		t.Errorf("without an update: %+v, %v", got, err)
 	}

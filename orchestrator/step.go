@@ -25,9 +25,16 @@ func (s *session) step(ctx context.Context) error {
 	}
 	sampled.Seconds = time.Since(begun).Seconds()
 
+	if err := s.replies.report(ctx, sampled, before); err != nil {
+		return err
+	}
 	batch := s.estimate.run(sampled)
 	doing("train")
-	update, err := s.train.run(ctx, batch, before.policy.Version)
+	update, left, err := s.train.run(ctx, batch, before)
+	if err != nil {
+		return err
+	}
+	signs, err := s.guard.run(ctx, update, before)
 	if err != nil {
 		return err
 	}
@@ -44,6 +51,7 @@ func (s *session) step(ctx context.Context) error {
 	committed, err := s.commit.run(ctx, finishedStep{
 		begun: begun, before: before,
 		planned: planned, sampled: sampled, batch: batch, update: update, published: published,
+		leftOut: len(left), diverging: signs,
 	})
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
@@ -38,30 +39,37 @@ type trainStage struct {
 	sleeper sampler.Sleeper // nil: the server stays awake
 	ledger  *ledger.Ledger
 	log     zerolog.Logger
+	// recovery restores the trainer if it fails.
+	recovery *recovery
 }
 
-// run trains the batch, starting from the committed version. It returns nil if
-// no episode carries a gradient. While the trainer works the server sleeps, if
-// it can; run wakes it in any case.
-func (s trainStage) run(ctx context.Context, batch Batch, committed int) (update *Update, err error) {
+// run trains the batch, starting from the committed version. The update is nil if
+// no episode carries a gradient that can be trained. left are the rows that the
+// trainer refused. While the trainer works the server sleeps, if it can; run wakes
+// it in any case.
+func (s trainStage) run(ctx context.Context, batch Batch, before state) (update *Update, left leftOut, err error) {
 	if len(batch.Episodes) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
 	begun := time.Now()
 	if s.sleeper != nil {
-		if err := s.sleeper.Sleep(ctx); err != nil {
-			return nil, fmt.Errorf("put the server to sleep: %w", err)
+		end := watchdog.Begin(ctx, "server", "sleep", 0)
+		err := s.sleeper.Sleep(ctx)
+		if end(); err != nil {
+			return nil, nil, fmt.Errorf("put the server to sleep: %w", err)
 		}
 	}
-	update, err = s.trainUntilDone(ctx, batch, committed)
+	update, left, err = s.trainUntilDone(ctx, batch, before)
 	if s.sleeper != nil {
 		err = errors.Join(err, s.wake(ctx))
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	update.Seconds = time.Since(begun).Seconds()
-	return update, nil
+	if update != nil {
+		update.Seconds = time.Since(begun).Seconds()
+	}
+	return update, left, nil
 }
 
 // wake wakes the server, also after ctx has ended.
@@ -69,6 +77,7 @@ func (s trainStage) wake(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), wakeTimeout,
 		errors.New("the server did not wake in time"))
 	defer cancel()
+	defer watchdog.Begin(ctx, "server", "wake", wakeTimeout)()
 	if err := s.sleeper.Wake(ctx); err != nil {
 		return fmt.Errorf("wake the server: %w", err)
 	}
@@ -77,43 +86,51 @@ func (s trainStage) wake(ctx context.Context) error {
 
 // trainUntilDone trains the batch. If the trainer fails, it is restored to the
 // committed version and trains the whole batch again, so that nothing is
-// trained twice.
-func (s trainStage) trainUntilDone(ctx context.Context, batch Batch, committed int) (*Update, error) {
-	for restarts := 0; ; restarts++ {
-		update, err := s.train(ctx, batch)
-		if err == nil {
+// trained twice. Rows that the trainer refuses are left out.
+func (s trainStage) trainUntilDone(ctx context.Context, batch Batch, before state) (*Update, leftOut, error) {
+	committed, left, restarts := before.policy.Version, leftOut{}, 0
+	for first := true; ; first = false {
+		var update *Update
+		n, err := s.recovery.do(ctx, "train", committed, func() (err error) {
+			if !first { // what an attempt before left behind
+				if err := s.ledger.DiscardAfter(committed); err != nil {
+					return err
+				}
+			}
+			first = false
+			update, err = s.train(ctx, batch, left)
+			return err
+		})
+		restarts += n
+		var pass *failedPass
+		switch {
+		case err == nil && update == nil: // nothing is left: the weights are those of the committed version
+			return nil, left, nil
+		case err == nil:
 			update.Restarts = restarts
-			return update, nil
+			return update, left, nil
+		case !errors.As(err, &pass) || ctx.Err() != nil:
+			return nil, left, err
 		}
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		if restarts >= s.config.Trainer.Restarts || !trainerbridge.Restartable(err) {
-			return nil, err
-		}
-		s.log.Warn().Err(err).Int64("step", batch.Step).Int("version", committed).
-			Msg("the trainer failed; restoring it and training the step again")
-		if err := s.ledger.Event(ctx, batch.Step, "trainer restart", err.Error()); err != nil {
-			return nil, err
-		}
-		if err := s.reportKill(ctx, batch.Step, err); err != nil {
-			return nil, err
-		}
-		// Restore waits for what the trainer may still be writing.
-		if err := restoreTrainer(ctx, s.ledger, s.trainer, committed); err != nil {
-			return nil, err
-		}
-		if err := s.ledger.DiscardAfter(committed); err != nil {
-			return nil, err
+		n, err = s.recovery.do(ctx, "leave out rows", committed, func() error {
+			return s.leaveOut(ctx, batch, before, pass, left)
+		})
+		if restarts += n; err != nil {
+			return nil, left, err
 		}
 	}
 }
 
-// train makes the step's optimizer steps and writes checkpoint and adapter.
-func (s trainStage) train(ctx context.Context, batch Batch) (*Update, error) {
+// train makes the step's optimizer steps and writes checkpoint and adapter. It
+// returns nil if every row is left out.
+func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Update, error) {
 	c := s.config
 	correction := mismatchCorrection{trainer: s.trainer, tolerance: c.Loss.MismatchTolerance, cap: c.Loss.MismatchCap}
-	corrected, err := correction.run(ctx, batch.Episodes)
+	episodes := left.from(batch.Episodes)
+	if len(episodes) == 0 {
+		return nil, nil
+	}
+	corrected, err := correction.run(ctx, episodes)
 	if err != nil {
 		return nil, err
 	}
@@ -123,24 +140,24 @@ func (s trainStage) train(ctx context.Context, batch Batch) (*Update, error) {
 	for epoch := range c.Loss.Epochs {
 		order := miniBatchOrder(c.Run.Seed, update.Version, epoch)
 		for _, mini := range miniBatches(corrected.episodes, c.Loss.MiniBatch, order) {
-			sent := rows(mini, c.Loss)
+			sent, keys := rows(mini, c.Loss, left)
 			if len(sent) == 0 {
 				continue
 			}
-			stats, _, err := s.trainer.ForwardBackward(ctx, sent, loss(c.Loss))
+			stats, err := s.pass(ctx, sent, keys)
 			if err != nil {
 				return nil, err
 			}
 			if err := s.reportShortage(ctx, batch.Step, stats); err != nil {
 				return nil, err
 			}
-			optim, err := s.trainer.OptimStep(ctx, settings)
+			norm, err := s.optimStep(ctx, settings, keys)
 			if err != nil {
 				return nil, err
 			}
+			update.GradNorm += norm
 			passes = append(passes, stats)
 			update.Rows += len(sent)
-			update.GradNorm += optim.GradNorm()
 		}
 	}
 	update.Stats = trainerbridge.MergeStats(passes, seconds(passes))

@@ -94,8 +94,8 @@ func TestOutOfMemoryIsRecorded(t *testing.T) {
 		"row_tokens:sum": 9000, "oom_retries:sum": 2, "micro_batch_tokens:min": 1024, "peak_memory_bytes:max": 3.2e9,
 	}), 1, "2 times", "9000 tokens", "3.20 GB", "trainer.micro_batch_tokens = 1024")
 	killed := fmt.Errorf("forward_backward: %w", &trainerbridge.ExitError{State: "signal: killed", OutOfMemory: true})
-	f(stage.reportKill(ctx, 4, killed), 2, "half the memory", "trainer.micro_batch_tokens")
-	f(stage.reportKill(ctx, 4, &trainerbridge.ExitError{State: "signal: killed"}), 2)
+	f(reportKill(ctx, led, stage.log, 4, killed), 2, "half the memory", "trainer.micro_batch_tokens")
+	f(reportKill(ctx, led, stage.log, 4, &trainerbridge.ExitError{State: "signal: killed"}), 2)
 	detail, err := led.LastEvent(ctx, eventOutOfMemory)
 	if err != nil || !strings.Contains(detail, "killed the trainer") {
 		t.Errorf("%q, %v", detail, err)

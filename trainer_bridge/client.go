@@ -193,7 +193,8 @@ func (c *Client) Forward(ctx context.Context, rows []Row) ([][]float32, error) {
 
 // ForwardBackward adds the gradient of the loss over all rows to the gradient
 // accumulated since the last OptimStep. It returns the metrics, and the
-// log-probs that Forward would return.
+// log-probs that Forward would return for the trained tokens; a trainer may
+// return 0 for the others.
 func (c *Client) ForwardBackward(ctx context.Context, rows []Row, loss Loss) (Stats, [][]float32, error) {
 	return c.train(ctx, "forward_backward", rows, loss)
 }

@@ -233,11 +233,11 @@ func (c *Client) beat(ctx context.Context, session string) {
 			return
 		case late && !silent:
 			silent = true
-			c.cfg.Log.Warn().Dur("silent", time.Since(answered)).
+			c.cfg.Log.Warn().Str("for", time.Since(answered).Round(time.Second).String()).
 				Msg("the trainer does not answer: its process hangs, is stopped or has ended")
 		case !late && silent:
 			silent = false
-			c.cfg.Log.Warn().Dur("silent", time.Since(answered)).Msg("the trainer answers again")
+			c.cfg.Log.Warn().Str("for", time.Since(answered).Round(time.Second).String()).Msg("the trainer answers again")
 		case err != nil:
 			c.cfg.Log.Debug().Err(err).Msg("heartbeat of the trainer's session")
 		}

@@ -27,6 +27,7 @@ type fakeWorld struct {
 	history  []string
 	score    float64
 	complete bool
+	gold     bool // the gold path was asked for
 }
 
 var fakeValid = []string{"go kitchen", "good", "move apple to jar", "move jar to apple", "open door"}
@@ -161,7 +162,7 @@ func (g *fakeGateway) call(method string, args []string) (string, bool) {
 	w := &g.world
 	switch method {
 	case "load":
-		*w = fakeWorld{task: unescape(args[0][1:])}
+		*w = fakeWorld{task: unescape(args[0][1:]), gold: args[3] == "bTrue"}
 		return text(""), true
 	case "reset":
 		*w = fakeWorld{task: w.task}
@@ -179,6 +180,11 @@ func (g *fakeGateway) call(method string, args []string) (string, bool) {
 	case "getValidActionObjectCombinations":
 		w.history = append(w.history, "drew")
 		return g.list(fakeValid...), true
+	case "getGoldActionSequence":
+		if !w.gold {
+			return g.list("ERROR: Gold path was not generated."), true
+		}
+		return g.list(slices.Repeat([]string{"good"}, 10)...), true
 	case "getValidActionObjectCombinationsJSON":
 		return text(fakeJSON()), true
 	}

@@ -34,7 +34,16 @@ func (s *simulator) broken() bool { return s.gw.err != nil }
 
 // load loads a task. A non-empty answer of the simulator is an error text.
 func (s *simulator) load(ctx context.Context, task string, variation int, simplifications string) error {
-	answer, err := callAs[string](ctx, s, "load", task, variation, simplifications, false)
+	return s.loadTask(ctx, task, variation, simplifications, false)
+}
+
+// loadWithGold loads a task and computes its gold path.
+func (s *simulator) loadWithGold(ctx context.Context, task string, variation int, simplifications string) error {
+	return s.loadTask(ctx, task, variation, simplifications, true)
+}
+
+func (s *simulator) loadTask(ctx context.Context, task string, variation int, simplifications string, gold bool) error {
+	answer, err := callAs[string](ctx, s, "load", task, variation, simplifications, gold)
 	if err == nil && answer != "" {
 		err = errors.New(answer)
 	}

@@ -80,7 +80,8 @@ func oneOfOrAuto(key, v string, valid ...string) rule {
 
 func rules(c Config) []rule {
 	return slices.Concat(runRules(c), pathRules(c), algorithmRules(c.Algorithm), rolloutRules(c), lossRules(c.Loss),
-		optimizerRules(c.Optimizer), memoryRules(c), evalRules(c.Eval), trainerRules(c.Trainer),
+		optimizerRules(c.Optimizer), divergenceRules(c.Divergence), memoryRules(c), evalRules(c.Eval),
+		trainerRules(c.Trainer),
 		environmentRules(c), samplerRules(c), contradictions(c))
 }
 
@@ -155,6 +156,16 @@ func optimizerRules(o Optimizer) []rule {
 	}
 }
 
+func divergenceRules(d Divergence) []rule {
+	return []rule{
+		{"divergence.grad_norm", d.GradNorm == 0 || d.GradNorm > 1 && d.GradNorm <= 1e9,
+			fmt.Sprintf("%g is out of range", d.GradNorm), "0 (off) or a number above 1, up to 1e+09"},
+		between("divergence.kl", d.KL, 0, maxFactor),
+		between("divergence.entropy", d.Entropy, 0, 100),
+		between("divergence.patience", float64(d.Patience), 0, 1e9),
+	}
+}
+
 // rolloutRules are the rules of [rollout]. Training needs samples from the
 // policy's own distribution, which temperature, top_p and top_k change.
 func rolloutRules(c Config) []rule {
@@ -226,6 +237,7 @@ func trainerRules(t Trainer) []rule {
 		between("trainer.threads", float64(t.Threads), 0, 1024),
 		duration("trainer.timeout_seconds", t.TimeoutSeconds),
 		between("trainer.restarts", float64(t.Restarts), 0, 1000),
+		between("trainer.max_incomplete_steps", float64(t.MaxIncompleteSteps), 0, 1e9),
 	}
 }
 
@@ -274,7 +286,7 @@ func ineffective(c Config) []idle {
 		"loss.", "optimizer.", "novelty.", "algorithm.mode_draw", "algorithm.memory_probability",
 		"algorithm.off_policy_probability", "algorithm.baseline", "algorithm.normalize_std",
 		"rollout.mask_truncated", "sampler.canary_tolerance", "sampler.vllm.sleep", "sampler.sglang.sleep",
-		"run.keep_checkpoints", "trainer.")
+		"run.keep_checkpoints", "divergence.", "trainer.")
 	when(c.Algorithm.MemoryProbability == 0, "algorithm.memory_probability is 0: no episode is shown tips",
 		"memory.", "novelty.", "reflection.", "algorithm.off_policy_probability")
 	when(c.Eval.Every == 0, "eval.every is 0: only the final evaluation is made", "eval.episodes")

@@ -30,6 +30,7 @@ type Config struct {
 	Reflection Reflection `toml:"reflection"`
 	Eval       Eval       `toml:"eval"`
 	Sampler    Sampler    `toml:"sampler"`
+	Divergence Divergence `toml:"divergence"`
 	Trainer    Trainer    `toml:"trainer"`
 }
 
@@ -199,6 +200,14 @@ type Optimizer struct {
 	GradClipNorm float64 `toml:"grad_clip_norm"`
 }
 
+// Divergence says when the training diverges, and what happens then.
+type Divergence struct {
+	GradNorm float64 `toml:"grad_norm"`
+	KL       float64 `toml:"kl"`
+	Entropy  float64 `toml:"entropy"`
+	Patience int     `toml:"patience"`
+}
+
 // Rollout sets how episodes are sampled.
 type Rollout struct {
 	Temperature   float64  `toml:"temperature"`
@@ -263,4 +272,6 @@ type Trainer struct {
 	Threads        int      `toml:"threads"`
 	TimeoutSeconds float64  `toml:"timeout_seconds"`
 	Restarts       int      `toml:"restarts"`
+	// MaxIncompleteSteps bounds the steps in a row in which rows were left out.
+	MaxIncompleteSteps int `toml:"max_incomplete_steps"`
 }

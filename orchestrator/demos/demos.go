@@ -2,7 +2,7 @@
 // the policy acts as it should. The package warmstart trains on them.
 //
 // A file of demonstrations has one JSON object on each line, in the
-// conversational form that TRL and OpenAI's fine-tuning use:
+// conversational form that TRL and other fine-tuning programs use:
 //
 //	{"messages": [{"role": "system", "content": "…"}, {"role": "user", "content": "…"},
 //	              {"role": "assistant", "content": "…"}]}

@@ -173,7 +173,8 @@ func plainText(content json.RawMessage) (string, error) {
 	}
 	var parts []struct{ Type, Text string }
 	if !given(content) || json.Unmarshal(content, &parts) != nil {
-		return "", errors.New("content is no text\n  hint: a string, or a list of {\"type\": \"text\", \"text\": \"…\"}")
+		return "", errors.New("content is no text\n" +
+			"  hint: a string, or a list of {\"type\": \"text\", \"text\": \"…\"}")
 	}
 	var b strings.Builder
 	for _, part := range parts {
@@ -208,7 +209,8 @@ func (d Demonstration) check() error {
 				"  hint: an optional system message, then user and assistant in turn", place, m.Role, want)
 		}
 		if m.Role == chat.RoleAssistant && strings.TrimSpace(m.Content) == "" {
-			return fmt.Errorf("%s of the assistant has no text\n  hint: remove the conversation, or give the text", place)
+			return fmt.Errorf("%s of the assistant has no text\n"+
+				"  hint: remove the conversation, or give the text", place)
 		}
 		want = map[string]string{chat.RoleUser: chat.RoleAssistant, chat.RoleAssistant: chat.RoleUser}[m.Role]
 	}

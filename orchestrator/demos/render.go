@@ -68,9 +68,10 @@ func (r Renderer) begin(l envs.Lesson) Demonstration {
 // addTurns appends turns, with their tips or without them.
 func (r Renderer) addTurns(d *Demonstration, turns []envs.LessonTurn, tips bool) error {
 	for _, turn := range turns {
-		reply, err := r.Template.Reply(turn.Action)
-		if err != nil {
-			return fmt.Errorf("%s: %w", d.Source.Task, err)
+		reply := r.Template.Reply(turn.Action)
+		if read := r.Template.Action(reply); read != turn.Action {
+			return fmt.Errorf("%s: the prompt template %s reads the action %q as %q", d.Source.Task, r.Template.Name(),
+				turn.Action, read)
 		}
 		var shown []prompt.Tip
 		if tips {

@@ -22,6 +22,9 @@ type hfConfig struct {
 	Heads         float64   `json:"num_attention_heads"`
 	KVHeads       float64   `json:"num_key_value_heads"`
 	HeadDim       float64   `json:"head_dim"`
+	Intermediate  float64   `json:"intermediate_size"`
+	Vocabulary    float64   `json:"vocab_size"`
+	Tied          bool      `json:"tie_word_embeddings"`
 	Rope          *hfRope   `json:"rope_parameters"`
 	RopeScaling   *hfRope   `json:"rope_scaling"`
 	Quantisation  *hfQuant  `json:"quantization_config"`
@@ -83,6 +86,7 @@ func (m *Model) readShape(c hfConfig) error {
 	}{
 		{"max_position_embeddings", c.Context}, {"num_hidden_layers", c.Layers}, {"hidden_size", c.Hidden},
 		{"num_attention_heads", c.Heads}, {"num_key_value_heads", c.KVHeads}, {"head_dim", c.HeadDim},
+		{"intermediate_size", c.Intermediate}, {"vocab_size", c.Vocabulary},
 	} {
 		if n.value < 0 || n.value > 1e9 || n.value != float64(int64(n.value)) {
 			return fmt.Errorf("config.json: %s = %g is not possible\n  hint: download the file again", n.key, n.value)
@@ -98,6 +102,10 @@ func (m *Model) readShape(c hfConfig) error {
 	if values > 1e9 {
 		return fmt.Errorf("config.json: a cache of %g numbers per token is not possible\n"+
 			"  hint: download the file again", values)
+	}
+	m.Shape = Shape{
+		Layers: int64(c.Layers), Hidden: int64(c.Hidden), Intermediate: int64(c.Intermediate), Heads: int64(c.Heads),
+		KVHeads: int64(c.KVHeads), HeadDim: int64(c.HeadDim), Vocabulary: int64(c.Vocabulary), Tied: c.Tied,
 	}
 	m.Dtype, m.Context, m.CacheValues, m.RopeScaling = c.Dtype, int(c.Context), int64(values), c.scaling()
 	if m.Dtype == "" {

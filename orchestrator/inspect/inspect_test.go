@@ -51,6 +51,7 @@ func TestFolder(t *testing.T) {
 	got, err := Folder(dir)
 	want := Model{
 		Path: dir, Architecture: "qwen2", Dtype: "bfloat16", Context: 2048, Parameters: 6,
+		Shape:       Shape{Layers: 4, Hidden: 64, Heads: 4, KVHeads: 2, HeadDim: 16},
 		CacheValues: 2 * 4 * 2 * 16, ChatTemplate: true, Thinking: true,
 	}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {

@@ -14,7 +14,8 @@ import (
 // Machine is the hardware that a run would use.
 type Machine struct {
 	Cores  int
-	Memory int64 // bytes of main memory; 0: unknown
+	Memory int64 // bytes of main memory that this process may use; 0: unknown
+	Free   int64 // bytes of it that are not in use, file caches included; 0: unknown
 	GPUs   []GPU
 }
 
@@ -34,32 +35,39 @@ type Probe struct {
 
 // Machine examines the machine. Unknown values are 0.
 func (p Probe) Machine() Machine {
-	return Machine{Cores: runtime.NumCPU(), Memory: p.memory(), GPUs: p.gpus()}
+	m := Machine{Cores: runtime.NumCPU(), GPUs: p.gpus()}
+	m.Memory, m.Free = p.memory()
+	return m
 }
 
 const mebibyte = 1 << 20
 
-// memory reads /proc/meminfo and the limit of a container. On macOS it asks
-// sysctl.
-func (p Probe) memory() int64 {
+// memory reads /proc/meminfo and the limits of the control groups. On macOS it
+// asks sysctl, and does not know what is free.
+func (p Probe) memory() (total, free int64) {
 	text, err := os.ReadFile(p.path("/proc/meminfo"))
 	if err != nil {
 		out, _ := p.run("sysctl", "-n", "hw.memsize")
-		n, _ := strconv.ParseInt(strings.TrimSpace(out), 10, 64)
-		return n
+		total, _ = strconv.ParseInt(strings.TrimSpace(out), 10, 64)
+		return total, 0
 	}
-	total := int64(0)
 	for line := range strings.Lines(string(text)) {
-		if f := strings.Fields(line); len(f) > 1 && f[0] == "MemTotal:" {
-			kib, _ := strconv.ParseInt(f[1], 10, 64)
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		kib, _ := strconv.ParseInt(f[1], 10, 64) // 0 for a line of another form
+		switch f[0] {
+		case "MemTotal:":
 			total = kib << 10
+		case "MemAvailable:":
+			free = kib << 10
 		}
 	}
-	limit, err := os.ReadFile(p.path("/sys/fs/cgroup/memory.max"))
-	if n, bad := strconv.ParseInt(strings.TrimSpace(string(limit)), 10, 64); err == nil && bad == nil {
-		total = min(total, n)
+	for _, group := range p.controlGroups() {
+		total, free = min(total, group.limit), min(free, group.free)
 	}
-	return total
+	return total, free
 }
 
 // gpus asks nvidia-smi. If that fails, it looks at the driver's files.

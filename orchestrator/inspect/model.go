@@ -1,4 +1,4 @@
-// Package inspect examines a model folder and a machine for empo2 init. It does
+// Package inspect examines a model folder and a machine for empo2 init and empo2 plan. It does
 // not load the model and installs nothing. Start with [Folder], which returns a
 // [Model], and with [Probe], which returns a [Machine].
 package inspect
@@ -22,6 +22,7 @@ type Model struct {
 	Parameters   int64  // 0: unknown
 	// CacheValues is how many numbers a key-value cache holds for one token.
 	CacheValues  int64
+	Shape        Shape
 	ChatTemplate bool // the tokenizer has a chat template
 	Thinking     bool // the template has the argument enable_thinking
 	// Quantisation is the method of config.json, for example "gptq"; empty: the

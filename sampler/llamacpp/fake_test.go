@@ -25,6 +25,7 @@ func (f *fake) endpoint() endpoint      { return endpoint{Address: f.URL, Versio
 func (f *fake) exited() <-chan struct{} { return f.gone }
 func (f *fake) err() error              { return errors.New("the fake was killed") }
 func (f *fake) stop()                   { f.kill() }
+func (f *fake) memory() int64           { return 1000 }
 func (f *fake) kill() {
 	f.once.Do(func() {
 		close(f.gone)

@@ -22,6 +22,7 @@ type server interface {
 	err() error              // why the process has ended
 	kill()                   // kills the process
 	stop()                   // asks the process to end, and waits for it
+	memory() int64           // resident bytes; 0: unknown
 }
 
 // An endpoint says how to reach a server.
@@ -108,3 +109,4 @@ func (p *child) exited() <-chan struct{} { return p.Done() }
 func (p *child) err() error              { return p.Err() }
 func (p *child) kill()                   { p.Kill() }
 func (p *child) stop()                   { p.Stop() }
+func (p *child) memory() int64           { return p.Memory() }

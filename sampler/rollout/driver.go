@@ -95,6 +95,10 @@ func await(ctx context.Context, subsystem, op string, limit time.Duration, f fun
 	return sampler.WithDeadline(ctx, limit, op, f)
 }
 
+// maxTokenBytes bounds the text of a token: the longest ones of today's vocabularies are runs of spaces of a few hundred
+// bytes.
+const maxTokenBytes = 1 << 10
+
 // complete samples once and checks the completion. It must have ids unless there is no chat template.
 func (d *Driver) complete(ctx context.Context, p sampler.Policy, r sampler.Request) (sampler.Completion, error) {
 	var c sampler.Completion
@@ -105,6 +109,9 @@ func (d *Driver) complete(ctx context.Context, p sampler.Policy, r sampler.Reque
 	switch {
 	case err != nil:
 		return c, err
+	case len(c.IDs) > r.MaxTokens || len(c.Text) > maxTokenBytes*(r.MaxTokens+1):
+		return c, fmt.Errorf("sample %s: an answer of %d tokens and %d bytes, but %d tokens were asked for", p.Name,
+			len(c.IDs), len(c.Text), r.MaxTokens)
 	case c.Policy.Version != p.Version:
 		return c, fmt.Errorf("sample %s: version %d answered", p.Name, c.Policy.Version)
 	case len(c.IDs) == 0 && d.ChatTemplate == nil:

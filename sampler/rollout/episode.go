@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -39,6 +40,9 @@ func (e *episode) run(ctx context.Context) (StopReason, error) {
 	defer e.close()
 	err = await(ctx, "environment", "reset "+e.spec.Task.ID, e.EnvTimeout, func(ctx context.Context) error {
 		o, err := e.env.Reset(ctx)
+		if n := len(o.Feedback) + len(o.State); err == nil && n > maxObservation {
+			return fmt.Errorf("an observation of %d bytes, %d allowed", n, maxObservation)
+		}
 		e.t.Final = validObservation(o)
 		return err
 	})
@@ -88,8 +92,11 @@ func (e *episode) turn(ctx context.Context) (StopReason, error) {
 		return StopFailed, err
 	}
 	err := e.sample(ctx, &turn)
-	if errors.Is(err, sampler.ErrContextFull) {
+	if errors.Is(err, sampler.ErrContextFull) && len(e.t.Turns) > 0 {
 		return StopContextFull, nil
+	}
+	if errors.Is(err, sampler.ErrContextFull) {
+		err = fmt.Errorf("the first prompt does not fit into the context: %w", err)
 	}
 	if err != nil {
 		return StopFailed, err
@@ -174,6 +181,13 @@ func (e *episode) prompt(ctx context.Context, turn *Turn) (prompt []int32, err e
 	return prompt, err
 }
 
+// MaxReturn bounds the sum of an episode's rewards, and its score. Sums of squares stay finite, and float32, in which
+// the trainer computes, holds the values.
+const MaxReturn = 1e30
+
+// maxObservation bounds the text of an observation in bytes. It is far above what fits into a context.
+const maxObservation = 4 << 20
+
 // act sends the action to the environment.
 func (e *episode) act(ctx context.Context, action string) (envs.Step, error) {
 	var s envs.Step
@@ -181,8 +195,15 @@ func (e *episode) act(ctx context.Context, action string) (envs.Step, error) {
 		s, err = e.env.Step(ctx, action)
 		return err
 	})
-	if err == nil && (!finite(s.Reward) || !finite(s.Score)) {
+	switch sum := e.t.EnvReturn + s.Reward; {
+	case err != nil:
+	case !finite(s.Reward) || !finite(s.Score):
 		err = fmt.Errorf("step: reward %v and score %v are not finite", s.Reward, s.Score)
+	case math.Abs(sum) > MaxReturn || math.Abs(s.Score) > MaxReturn:
+		err = fmt.Errorf("step: the sum of rewards is %g and the score %g, beyond ±%g", sum, s.Score, MaxReturn)
+	case len(s.Observation.Feedback)+len(s.Observation.State) > maxObservation:
+		err = fmt.Errorf("step: an observation of %d bytes, %d allowed",
+			len(s.Observation.Feedback)+len(s.Observation.State), maxObservation)
 	}
 	return s, err
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/forecast"
 	"github.com/empo2/empo2/orchestrator/inspect"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
@@ -79,12 +80,15 @@ type backend struct {
 	// launch returns the command with which users start such a server. Nil:
 	// empo2 always starts the server itself, or it is a remote service.
 	launch func(c config.Config, model string) string
+	// memory predicts what the servers need. Nil: empo2 starts none, or does not
+	// know.
+	memory func(c config.Config, m inspect.Model, machine inspect.Machine) forecast.Server
 }
 
 // backends are the inference servers by their name in sampler.backend.
 var backends = map[string]backend{
-	"llamacpp": {open: openLlamaCPP},
-	"vllm": {open: openVLLM, codec: true,
+	"llamacpp": {open: openLlamaCPP, memory: predictLlamaCPP},
+	"vllm": {open: openVLLM, codec: true, memory: predictVLLM,
 		launch: func(c config.Config, model string) string { return vllm.LaunchLine(vllmLaunch(c, model)) }},
 	"sglang": {open: openSGLang, codec: true,
 		launch: func(c config.Config, model string) string {

@@ -14,6 +14,9 @@ import (
 // compared its log-probs with the trainer's. Without a trainer there is no canary.
 func (r *run) addCanary(ctx context.Context, server served, template *chat.Template) error {
 	l := r.loop
+	if m, ok := server.Backend.(interface{ MemoryInUse() int64 }); ok {
+		l.ServerMemory = m.MemoryInUse
+	}
 	if l.Trainer == nil {
 		l.Backend = server.Backend
 		return nil

@@ -111,6 +111,18 @@ func stepLine(m orchestrator.StepMetrics) string {
 	if m.Failed > 0 {
 		line += fmt.Sprintf("  %d episodes FAILED", m.Failed)
 	}
+	if r := m.Replies; 2*r.Empty >= max(r.N, 1) {
+		line += fmt.Sprintf("  %d of %d replies EMPTY", r.Empty, r.N)
+	}
+	if r := m.Replies; 10*r.Cut >= max(r.N, 1) {
+		line += fmt.Sprintf("  %d of %d replies cut at rollout.max_tokens", r.Cut, r.N)
+	}
+	if m.LeftOut > 0 {
+		line += fmt.Sprintf("  %d rows left out", m.LeftOut)
+	}
+	if len(m.Diverging) > 0 {
+		line += "  may DIVERGE"
+	}
 	if n := m.Trainer.OutOfMemory; n > 0 {
 		line += fmt.Sprintf("  trainer out of memory %d×", n)
 	}

@@ -5,30 +5,42 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/demos"
+	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
 type demosCmd struct {
 	common
-	Env   string `placeholder:"NAME" help:"Environment. Default: env.name."`
-	Out   string `required:"" placeholder:"FILE" help:"File to write, JSON lines."`
-	Count int    `default:"1000" placeholder:"N" help:"Episodes of the teacher."`
-	Seed  uint64 `default:"0" placeholder:"N" help:"Seed of the teacher's episodes."`
+	Env         string   `placeholder:"NAME" help:"Environment. Default: env.name."`
+	Out         string   `required:"" placeholder:"FILE" help:"File to write, JSON lines."`
+	Count       int      `default:"1000" placeholder:"N" help:"Demonstrations, at most."`
+	Seed        uint64   `default:"0" placeholder:"N" help:"Seed of the teacher's episodes."`
+	MaxTurns    int      `default:"-1" placeholder:"N" help:"Longest solution; 0: any. Default: rollout.max_turns."`
+	FromRun     string   `name:"run" placeholder:"NAME" help:"Make them from the successful episodes of this run."`
+	MinReturn   *float64 `placeholder:"X" help:"With --run: episodes with at least this return, successful or not."`
+	WithoutTips bool     `help:"With --run: leave out the tips that the prompts had."`
 }
 
 // Help is shown by empo2 demos --help.
 func (demosCmd) Help() string {
-	return `Writes demonstrations for empo2 warmstart: episodes of an environment that has a
-teacher. The prompts are those that the policy sees in training, tips included.
-vault's teacher plays houses that no run trains on, with 2 to env.vault.doors doors
-and 3 to env.vault.levers levers.
+	return `Writes demonstrations for empo2 warmstart. The prompts are those that the policy sees in
+training. They come from one of three sources:
+- an environment with a teacher. vault's teacher plays houses for pre-training, which no
+  run trains on, with 2 to env.vault.doors doors and 3 to env.vault.levers levers. Some
+  episodes show tips, and others end with writing a tip;
+- an environment that solves its own tasks. For scienceworld these are the simulator's
+  gold paths, of training tasks only;
+- the episodes of a run.
 
 Examples:
   empo2 demos --env vault --count 2000 --out demos.jsonl
+  empo2 demos --env scienceworld --set prompt.template=recipe --out demos.jsonl
+  empo2 demos --run try1 --min-return 0.5 --out demos.jsonl
   empo2 warmstart --data demos.jsonl`
 }
 
@@ -41,19 +53,21 @@ func (cmd *demosCmd) Run(ctx context.Context, out *console) error {
 	if err != nil {
 		return err
 	}
-	if cmd.Count < 1 {
-		return fmt.Errorf("%w: --count %d\n  hint: at least 1", errUsage, cmd.Count)
+	if err := cmd.check(); err != nil {
+		return err
 	}
-	if dir := filepath.Dir(cmd.Out); !fileExists(dir) {
-		return fmt.Errorf("%w: --out %s: the folder %s does not exist\n  hint: create it first", errUsage, cmd.Out, dir)
+	var all []demos.Demonstration
+	if cmd.FromRun != "" {
+		all, err = cmd.ofRun(ctx, c)
+	} else {
+		all, err = cmd.ofEnvironment(ctx, c, out)
 	}
-	family, err := openFamily(ctx, c, out.logger(cmd.Verbose))
 	if err != nil {
 		return err
 	}
-	all, err := cmd.demonstrations(ctx, c, family)
-	if err = errors.Join(err, family.Close()); err != nil {
-		return err
+	if len(all) == 0 {
+		return errors.New("there is no demonstration, so no file was written\n" +
+			"  hint: raise --max-turns, or lower --min-return")
 	}
 	if err := demos.Write(cmd.Out, all); err != nil {
 		return err
@@ -63,17 +77,91 @@ func (cmd *demosCmd) Run(ctx context.Context, out *console) error {
 	return nil
 }
 
-func (cmd *demosCmd) demonstrations(ctx context.Context, c config.Config, family envs.Family) (
-	[]demos.Demonstration, error) {
+func (cmd *demosCmd) check() error {
+	dir := filepath.Dir(cmd.Out)
+	switch {
+	case cmd.Count < 1:
+		return fmt.Errorf("%w: --count %d\n  hint: at least 1", errUsage, cmd.Count)
+	case cmd.MaxTurns < -1:
+		return fmt.Errorf("%w: --max-turns %d\n  hint: 0 or more", errUsage, cmd.MaxTurns)
+	case !fileExists(dir):
+		return fmt.Errorf("%w: --out %s: the folder %s does not exist\n  hint: create it first", errUsage, cmd.Out, dir)
+	case cmd.FromRun == "" && (cmd.MinReturn != nil || cmd.WithoutTips):
+		return fmt.Errorf("%w: --min-return and --without-tips choose episodes of a run\n  hint: name it with --run",
+			errUsage)
+	}
+	return nil
+}
+
+// ofRun collects episodes of a run.
+func (cmd *demosCmd) ofRun(ctx context.Context, c config.Config) (all []demos.Demonstration, err error) {
+	c.Run.Name = cmd.FromRun
+	if c, err = storedConfig(ctx, c, nil); err != nil {
+		return nil, err
+	}
+	l, err := ledger.Open(ctx, filepath.Join(c.Run.Dir, c.Run.Name))
+	if err != nil {
+		return nil, err
+	}
+	all, err = demos.Episodes{
+		Env: c.Env.Name, Ledger: l, MinReturn: cmd.MinReturn, WithoutTips: cmd.WithoutTips,
+	}.Collect(ctx)
+	return all[:min(len(all), cmd.Count)], errors.Join(err, l.Close())
+}
+
+// ofEnvironment makes demonstrations with the environment's teacher or solver.
+func (cmd *demosCmd) ofEnvironment(ctx context.Context, c config.Config, out *console) (
+	all []demos.Demonstration, err error) {
 	template, err := readPromptTemplate(c)
 	if err != nil {
 		return nil, err
 	}
-	render := demos.Renderer{Env: c.Env.Name, Template: template, Keep: rollout.Keep(c.Memory.Keep)}
-	teacher, ok := family.(envs.Teacher)
-	if !ok {
-		return nil, fmt.Errorf("%w: environment %s has no teacher\n  hint: write a file of your own; "+
-			"empo2 warmstart --help shows its form", errUsage, c.Env.Name)
+	family, err := openFamily(ctx, c, out.logger(cmd.Verbose))
+	if err != nil {
+		return nil, err
 	}
-	return render.Lessons(ctx, teacher, cmd.Seed, cmd.Count)
+	defer func() { err = errors.Join(err, family.Close()) }()
+	render := demos.Renderer{Env: c.Env.Name, Template: template, Keep: rollout.Keep(c.Memory.Keep)}
+	if teacher, ok := family.(envs.Teacher); ok {
+		all, err := render.Lessons(ctx, teacher, cmd.Seed, cmd.Count)
+		return all[:min(len(all), cmd.Count)], err
+	}
+	if _, ok := family.(envs.Solver); ok {
+		return cmd.solutions(ctx, c, family, render, out)
+	}
+	return nil, fmt.Errorf("%w: environment %s has neither a teacher nor solutions\n"+
+		"  hint: write a file of your own (empo2 warmstart --help shows its form), or use --run", errUsage, c.Env.Name)
+}
+
+// solutions plays solutions of training tasks, spread evenly over the split.
+func (cmd *demosCmd) solutions(ctx context.Context, c config.Config, family envs.Family, render demos.Renderer,
+	out *console) ([]demos.Demonstration, error) {
+	tasks, err := family.Tasks(envs.Train)
+	if err != nil {
+		return nil, err
+	}
+	n := min(len(tasks), cmd.Count)
+	chosen := make([]envs.Task, n)
+	for i := range chosen {
+		chosen[i] = tasks[i*len(tasks)/n]
+	}
+	most := cmd.MaxTurns
+	if most < 0 {
+		most = c.Rollout.MaxTurns
+	}
+	shown := time.Now()
+	all, left, err := render.Solutions(ctx, demos.Solutions{Family: family, Tasks: chosen, MaxTurns: most,
+		Progress: func(done int) {
+			if time.Since(shown) > printEvery {
+				shown = time.Now()
+				out.note("%d of %d tasks", done, n)
+			}
+		}})
+	if left.Long > 0 {
+		out.note("%d solutions have more than %d turns and are left out (--max-turns)", left.Long, most)
+	}
+	if left.Unsolved > 0 {
+		out.note("%d solutions did not succeed and are left out", left.Unsolved)
+	}
+	return all, err
 }

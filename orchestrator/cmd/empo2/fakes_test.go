@@ -102,6 +102,8 @@ func runFakePython(args []string) error {
 		return json.NewEncoder(os.Stdout).Encode(map[string]any{"missing": []string{}})
 	case len(args) > 3 && args[1] == "empo2_trainer" && args[2] == "serve":
 		return serveFakeTrainer(args[3:])
+	case len(args) > 3 && args[1] == "empo2_trainer" && args[2] == "merge":
+		return fakeMerge(args[3:])
 	}
 	return fmt.Errorf("unexpected arguments %q", args)
 }
@@ -138,6 +140,24 @@ func serveFakeTrainer(args []string) error {
 		f()
 	}
 	return errors.Join(err, eof)
+}
+
+// fakeMerge writes a model folder like the trainer's command, with the base's files.
+func fakeMerge(args []string) error {
+	flags := flag.NewFlagSet("merge", flag.ContinueOnError)
+	model, out, about := flags.String("model", "", ""), flags.String("out", "", ""), flags.String("about", "", "")
+	adapter := flags.String("adapter", "", "")
+	flags.String("dtype", "", "")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(*adapter, "manifest.json")); err != nil {
+		return err
+	}
+	if err := os.CopyFS(*out, os.DirFS(*model)); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(*out, "warmstart.json"), []byte(*about), 0o644)
 }
 
 // heldServer is a fake vLLM server that can hold requests.

@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/forecast"
 )
 
 // A choice is one key of the new file with the reason for its value.
@@ -163,69 +164,61 @@ func (p *planner) chooseSampler() {
 	}
 }
 
-// llamaServers is how many llama-servers run while a version replaces another:
-// those of the base model, the old version and the new one.
-const llamaServers = 3
+// mostEpisodes is the concurrency of llama-server that init chooses if memory
+// suffices.
+const mostEpisodes = 8
 
-// chooseConcurrency chooses a concurrency for which the caches of llama-server
-// fit into the memory.
+// chooseConcurrency chooses a concurrency for which trainer and llama-server fit
+// into three quarters of the memory.
 func (p *planner) chooseConcurrency() {
-	perToken := 4 * p.model.CacheValues // float32
-	if p.backend != "llamacpp" || perToken == 0 || p.machine.Memory == 0 {
+	if p.backend != "llamacpp" || p.model.CacheValues == 0 || p.machine.Memory == 0 {
 		return
 	}
-	tokens := p.contextTokens()
-	perEpisode := int64(tokens) * perToken * llamaServers
-	n := max(1, min(8, p.cacheMemory()/perEpisode))
-	p.set("rollout.concurrency", strconv.FormatInt(n, 10),
-		fmt.Sprintf("%d episodes × %d tokens × %d kB of float32 cache × %d servers = %.1f GB of %.1f GB",
-			n, tokens, perToken/1000, llamaServers, float64(n*perEpisode)/gigabyte, float64(p.machine.Memory)/gigabyte))
-	if p.cacheMemory() < perEpisode {
-		p.notes = append(p.notes, fmt.Sprintf("the model needs about %.0f GB of memory; this machine has %.0f GB",
-			float64(p.weightMemory()+2*perEpisode)/gigabyte, float64(p.machine.Memory)/gigabyte))
+	var f forecast.Forecast
+	n := mostEpisodes
+	for ; n > 0; n-- {
+		f = p.forecast(n)
+		if n == 1 || f.Needed <= p.machine.Memory*3/4 {
+			break
+		}
+	}
+	p.set("rollout.concurrency", strconv.Itoa(n), fmt.Sprintf("%d × a cache of %s (%s) and %.1f GB for the rest, "+
+		"of %.1f GB", f.Server.Processes, forecast.GB(f.Server.Cache), f.Server.CacheText,
+		float64(f.Needed-int64(f.Server.Processes)*f.Server.Cache)/gigabyte, float64(p.machine.Memory)/gigabyte))
+	for _, problem := range f.Problems {
+		p.notes = append(p.notes, problem.What+": "+problem.Remedy)
 	}
 }
 
-// noteMemory adds a note if the weights alone need too much memory. For
-// llama-server, chooseConcurrency does that.
-func (p *planner) noteMemory() {
-	n, memory, gpus := float64(p.model.Parameters), float64(p.machine.Memory), p.machine.GPUs
-	switch {
-	case !p.trains():
-	case len(gpus) == 0 && p.backend != "llamacpp" && memory > 0 && 4*n > memory:
-		p.notes = append(p.notes, fmt.Sprintf("the trainer needs %.0f GB for the weights in float32; "+
-			"this machine has %.0f GB", 4*n/gigabyte, memory/gigabyte))
-	case len(gpus) > 0 && p.backend == "vllm" && gpus[0].Memory > 0 && 2*n > float64(gpus[0].Memory)/2:
-		p.notes = append(p.notes, fmt.Sprintf("the weights need %.0f GB in bfloat16, "+
-			"and vLLM has half of the GPU's %.0f GB: choose a smaller model, "+
-			"or raise sampler.vllm.gpu_memory_utilization", 2*n/gigabyte, float64(gpus[0].Memory)/gigabyte))
+// forecast predicts the run under the profile with so many episodes at the same
+// time; 0: the profile's. What is free at the moment does not count. It is zero
+// if keys are missing that the user must set.
+func (p *planner) forecast(concurrency int) forecast.Forecast {
+	sets := []string{"sampler.backend=" + p.backend, "algorithm.name=" + p.algorithm,
+		"model.path=" + config.Quote(p.model.Path)}
+	if concurrency > 0 {
+		sets = append(sets, "rollout.concurrency="+strconv.Itoa(concurrency))
 	}
-}
-
-// contextTokens returns the length of an episode under the profile, limited by
-// the model's context.
-func (p *planner) contextTokens() int {
-	c, err := config.Source{Profile: p.profile}.Load()
+	hardware := config.Machine{GPU: len(p.machine.GPUs) > 0}
+	c, err := config.Source{Profile: p.profile, Sets: sets, Machine: hardware}.Load()
 	if err != nil {
-		return p.model.Context
+		return forecast.Forecast{}
 	}
-	return c.ContextTokens(p.model.Context)
+	machine := p.machine
+	machine.Free = 0
+	return forecast.Of(forecast.Input{Config: c, Model: p.model, Machine: machine,
+		Server: predictServer(c, p.model, machine)})
 }
 
-// cacheMemory returns the bytes for the caches: half of the memory that the
-// weights leave. The other half is for the trainer's activations.
-func (p *planner) cacheMemory() int64 {
-	return max(0, (p.machine.Memory-p.weightMemory())/2)
-}
-
-// weightMemory returns the bytes of the weights and of the programs. The trainer
-// has 4 bytes of weights per parameter, and so have the servers together.
-func (p *planner) weightMemory() int64 {
-	copies := int64(1)
-	if p.trains() {
-		copies = 2
+// noteMemory adds a note if the run does not fit. For llama-server,
+// chooseConcurrency does that.
+func (p *planner) noteMemory() {
+	if p.backend == "llamacpp" {
+		return
 	}
-	return 2*gigabyte + copies*4*p.model.Parameters
+	for _, problem := range p.forecast(0).Problems {
+		p.notes = append(p.notes, problem.What+": "+problem.Remedy)
+	}
 }
 
 // add adds the user's own keys. They replace choices for the same key.

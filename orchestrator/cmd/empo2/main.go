@@ -1,9 +1,10 @@
 // Command empo2 trains LLM agents with memory-augmented reinforcement
 // learning (EMPO², arXiv 2602.23008) on the machine it runs on.
 //
-// Each command has a file: init.go, run.go, eval.go, demos.go, warmstart.go,
-// compare.go, doctor.go, check.go, backup.go, memory.go, prompt.go, env.go,
-// config.go, version.go. This is the only package that imports implementations:
+// Each command has a file: init.go, plan.go, run.go, eval.go, demos.go,
+// warmstart.go, compare.go, doctor.go, check.go, backup.go, memory.go, prompt.go,
+// env.go, config.go, version.go. This is the only package that imports
+// implementations:
 //   - backends.go opens inference servers, by their name in config.toml;
 //   - environments.go opens environments, by their name in config.toml;
 //   - bank.go opens the memory of tips and its embedder;
@@ -46,6 +47,7 @@ The demonstration, without a model of your own:
 Your own model:
   empo2 init --model DIR                 write ./config.toml for the model and this machine
   empo2 doctor                           check model, server and trainer
+  empo2 plan                             predict memory, time and disk of the run
   empo2 run                              train as ./config.toml says, or continue
   empo2 eval --split test                evaluate the newest version without tips
   empo2 run --set algorithm.name=grpo --set run.name=grpo
@@ -62,6 +64,7 @@ type cli struct {
 	ShowVersion kong.VersionFlag `name:"version" help:"Print the version."`
 
 	Init    initCmd      `cmd:"" help:"Write a config.toml for your model on this machine."`
+	Plan    planCmd      `cmd:"" help:"Predict memory, time and disk of a run, and whether it fits."`
 	Run     runCmd       `cmd:"" help:"Train, or continue a run."`
 	Eval    evalCmd      `cmd:"" help:"Evaluate a run's newest version without tips."`
 	Demos   demosCmd     `cmd:"" help:"Write demonstrations of an environment for a warm start."`

@@ -112,14 +112,14 @@ func (r *run) start(ctx context.Context, o opening, root string) (served, error)
 		r.closes = append(r.closes, trainer.Close)
 		r.loop.Trainer = trainer
 		if backends[o.config.Sampler.Backend].codec {
-			if err := trainer.Restore(ctx, 0); err != nil {
+			if err := r.loop.StartTrainer(ctx); err != nil {
 				return served{}, err
 			}
 			o.codec = &trainerCodec{trainer.Codec()}
 			o.codec.TemplateArgs = o.config.Sampler.TemplateArgs
 			r.closes = append(r.closes, o.codec.Close)
 		} else {
-			group.Go(func() error { return trainer.Restore(startCtx, 0) })
+			group.Go(func() error { return r.loop.StartTrainer(startCtx) })
 		}
 	}
 	var server served

@@ -10,6 +10,7 @@ import (
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/inspect"
 )
 
 type runCmd struct {
@@ -48,6 +49,7 @@ func (cmd *runCmd) Run(ctx context.Context, out *console) error {
 // train trains the run that c describes.
 func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) error {
 	log := out.logger(cmd.Verbose)
+	warnOfMemory(c, inspect.Probe{}, log)
 	t, err := setUp(ctx, c, out, log)
 	if err != nil {
 		return err
@@ -88,10 +90,12 @@ func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) err
 		return err
 	}
 	if cmd.JSON {
+		reportPlan(out, summary, r.ledger.Dir, true)
 		out.json("summary", summary)
 		return nil
 	}
 	printSummary(out, summary, r.ledger.Dir)
+	reportPlan(out, summary, r.ledger.Dir, false)
 	return nil
 }
 

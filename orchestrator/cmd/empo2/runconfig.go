@@ -33,8 +33,12 @@ func openLedger(ctx context.Context, c config.Config) (*ledger.Ledger, error) {
 	return l, nil
 }
 
-// saveConfig records c as the run's configuration.
+// saveConfig records c as the run's configuration, and as an event what differs
+// from the recorded one.
 func saveConfig(ctx context.Context, l *ledger.Ledger, c config.Config) error {
+	if err := recordChanges(ctx, l, c); err != nil {
+		return err
+	}
 	var b strings.Builder
 	if err := config.Write(&b, c); err != nil {
 		return err
@@ -42,14 +46,34 @@ func saveConfig(ctx context.Context, l *ledger.Ledger, c config.Config) error {
 	return l.SaveConfig(ctx, b.String())
 }
 
+// recordChanges records the keys that change in a run with at least one step.
+func recordChanges(ctx context.Context, l *ledger.Ledger, c config.Config) error {
+	text, err := l.Config(ctx)
+	if err != nil || text == "" {
+		return err
+	}
+	before, err := parseStored(text, l.Dir)
+	if err != nil {
+		return err
+	}
+	changes := config.Differences(before, c)
+	last, err := l.Last(ctx)
+	if err != nil || len(changes) == 0 {
+		return err
+	}
+	return l.Event(ctx, last.Step+1, "configuration changed", strings.Join(changes, "\n"))
+}
+
 // mayChange are the keys that may change when a run continues. A name that ends
-// in a dot is a table. These keys set the length, the place and the hardware of a
-// run, but not what it computes. The canary verifies that another server computes
-// the same.
+// in a dot is a table. Most of these keys set the length, the place and the
+// hardware of a run, but not what it computes. The canary verifies that another
+// server computes the same. The keys of the optimization apply from the next
+// step. Each change is an event.
 var mayChange = []string{
-	"profile", "run.steps", "run.max_seconds", "run.dir", "run.keep_checkpoints", "run.stall_minutes", "eval.every", "eval.episodes",
-	"eval.final_episodes", "sampler.", "trainer.threads", "trainer.device", "trainer.timeout_seconds",
-	"trainer.micro_batch_tokens", "trainer.restarts", "rollout.concurrency", "memory.url",
+	"profile", "run.steps", "run.max_seconds", "run.dir", "run.keep_checkpoints", "run.stall_minutes",
+	"eval.every", "eval.episodes", "eval.final_episodes", "sampler.", "trainer.threads", "trainer.device", "trainer.timeout_seconds",
+	"trainer.micro_batch_tokens", "trainer.restarts", "trainer.max_incomplete_steps", "optimizer.", "loss.",
+	"divergence.", "rollout.retries", "rollout.concurrency", "memory.url",
 	"env.remote.url", "env.agentgym.url", "env.agentgym.timeout_seconds",
 	"env.openenv.url", "env.openenv.timeout_seconds", "env.openenv.concurrency",
 	"env.ors.url", "env.ors.timeout_seconds",
@@ -66,6 +90,7 @@ func sameRun(text, dir string, c config.Config) error {
 	if err != nil {
 		return err
 	}
+	before = withMovedBase(before, c)
 	var differ []string
 	for _, d := range config.Differences(before, c) {
 		key, _, _ := strings.Cut(d, ":")
@@ -116,6 +141,7 @@ func storedConfig(ctx context.Context, c config.Config, sets []string) (config.C
 	if err != nil {
 		return c, err
 	}
+	stored = withMovedBase(stored, c)
 	stored.Run.Dir, stored.Run.Name = c.Run.Dir, c.Run.Name // users may move the folder
 	given := map[string]bool{}
 	for _, s := range sets {

@@ -26,3 +26,12 @@ func withWarmBase(c config.Config) (config.Config, error) {
 	c.Model.Path = base
 	return c, nil
 }
+
+// withMovedBase returns a run's stored configuration with the warm-started model
+// where it is now: users may move the run's folder. now names the run.
+func withMovedBase(stored, now config.Config) config.Config {
+	if stored.Model.Path == warmBase(stored) {
+		stored.Model.Path = warmBase(now)
+	}
+	return stored
+}

@@ -2,18 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
-	"time"
 
 	"github.com/rs/zerolog"
 
@@ -36,6 +28,7 @@ type warmstartCmd struct {
 	WarmupSteps  int     `default:"-1" placeholder:"N" help:"Steps until the highest rate. Default: 5 % of the steps."`
 	Rank         int     `default:"32" placeholder:"N" help:"Rank of the adapter, which is merged at the end."`
 	Holdout      float64 `default:"0.05" placeholder:"X" help:"Share of the data for the held-out loss."`
+	SaveSeconds  float64 `default:"60" placeholder:"S" help:"Seconds between checkpoints: the work that a crash costs."`
 	SkipLong     bool    `help:"Leave out conversations that are longer than the model's context."`
 	JSON         bool    `help:"Print JSON lines instead of text."`
 }
@@ -53,7 +46,7 @@ A line of the data is a conversation as in TRL:
                 {"role": "assistant", "content": "…"}]}
 or {"prompt": [messages], "completion": [messages]}, where the loss counts the completion.
 
-After Ctrl-C or a crash the same command continues; at most a minute of work is repeated.
+After Ctrl-C or a crash the same command continues from the newest checkpoint.
 
 Examples:
   empo2 demos --env vault --count 2000 --out demos.jsonl
@@ -62,9 +55,6 @@ Examples:
   empo2 warmstart --data demos.jsonl --epochs 2 --learning-rate 0.001 --out models/warm
   empo2 run --set model.path=models/warm`
 }
-
-// saveEvery is how much work a crash may cost.
-const saveEvery = time.Minute
 
 func (cmd *warmstartCmd) Run(ctx context.Context, out *console) error {
 	c, err := cmd.loadBare()
@@ -113,6 +103,7 @@ func (cmd *warmstartCmd) check(c config.Config) error {
 		{!(cmd.LearningRate > 0 && cmd.LearningRate < 1), "--learning-rate", "above 0 and below 1, for example 0.0005"},
 		{cmd.WarmupSteps < -1, "--warmup-steps", "0 or more"},
 		{cmd.Rank < 1 || cmd.Rank > 1024, "--rank", "1 to 1024"},
+		{!(cmd.SaveSeconds >= 0 && cmd.SaveSeconds < 1e6), "--save-seconds", "0 or more"},
 		{!(cmd.Holdout >= 0 && cmd.Holdout <= 0.5), "--holdout", "0 to 0.5"},
 	} {
 		if f.bad {
@@ -126,183 +117,14 @@ func (cmd *warmstartCmd) check(c config.Config) error {
 	return nil
 }
 
-// A warmStart is what one command trains: from which model and data, and where to.
-type warmStart struct {
-	cmd      *warmstartCmd
-	config   config.Config
-	out      string // the new model folder
-	work     string // checkpoints, until the folder is complete
-	training warmstart.Config
-	settings settings
-}
-
-// settings are recorded with the model. A training continues only with the same.
-type settings struct {
-	Base           string           `json:"base"`
-	BaseConfig     string           `json:"base_config_sha256"`
-	Data           string           `json:"data"`
-	DataSHA256     string           `json:"data_sha256"`
-	Demonstrations int              `json:"demonstrations"`
-	Rank           int              `json:"rank"`
-	Alpha          float64          `json:"alpha"`
-	TargetModules  []string         `json:"target_modules"`
-	Dtype          string           `json:"dtype"`
-	Template       string           `json:"template"`
-	TemplateArgs   map[string]any   `json:"template_args"`
-	Thinking       string           `json:"thinking"`
-	SkipLong       bool             `json:"skip_long"`
-	Training       warmstart.Config `json:"training"`
-}
-
-// plan fixes all settings.
-func (cmd *warmstartCmd) plan(c config.Config, demonstrations int) (*warmStart, error) {
-	w := &warmStart{cmd: cmd, config: c, out: cmd.Out}
-	if w.out == "" {
-		w.out = warmBase(c)
-	}
-	w.work = strings.TrimRight(w.out, "/") + ".work"
-	if cmd.Out == "" && fileExists(filepath.Join(filepath.Dir(w.out), "run.db")) {
-		return nil, &config.Error{Place: "run " + filepath.Dir(w.out), Msg: "it has begun; a warm start comes before it",
-			Hint: "choose another name (--set run.name=…), or another folder (--out DIR)"}
-	}
-	data, err := fileSHA256(cmd.Data)
-	if err != nil {
-		return nil, err
-	}
-	w.training = cmd.training(c, demonstrations)
-	model, base := c.Model.Path, ""
-	if model != config.Embedded {
-		if err := checkModels(c); err != nil {
-			return nil, err
-		}
-		if base, err = fileSHA256(filepath.Join(model, "config.json")); err != nil {
-			return nil, err
-		}
-		if model, err = filepath.Abs(model); err != nil {
-			return nil, err
-		}
-	}
-	w.settings = settings{
-		Base: model, BaseConfig: base, Data: cmd.Data, DataSHA256: data, Demonstrations: demonstrations,
-		Rank: cmd.Rank, Alpha: float64(2 * cmd.Rank), TargetModules: c.Trainer.TargetModules, Dtype: c.Trainer.Dtype,
-		Template: c.Sampler.Template, TemplateArgs: c.Sampler.TemplateArgs, Thinking: c.Sampler.Thinking,
-		SkipLong: cmd.SkipLong, Training: w.training,
-	}
-	return w, nil
-}
-
-// training derives the number of steps and the schedule.
-func (cmd *warmstartCmd) training(c config.Config, demonstrations int) warmstart.Config {
-	o := c.Optimizer
-	t := warmstart.Config{
-		Steps: cmd.Steps, Batch: cmd.Batch, LearningRate: cmd.LearningRate, Schedule: cmd.Schedule,
-		WarmupSteps: cmd.WarmupSteps, Holdout: cmd.Holdout, Seed: c.Run.Seed,
-		Adam: trainerbridge.Adam{Beta1: o.Beta1, Beta2: o.Beta2, Eps: o.Eps, WeightDecay: o.WeightDecay,
-			GradClipNorm: o.GradClipNorm},
-	}
-	if t.Steps == 0 {
-		epochs := cmd.Epochs
-		if epochs == 0 {
-			epochs = 1
-		}
-		trained := float64(demonstrations) * (1 - cmd.Holdout)
-		t.Steps = max(1, int(epochs*trained/float64(cmd.Batch)+0.5))
-	}
-	if t.WarmupSteps < 0 {
-		t.WarmupSteps = t.Steps / 20
-	}
-	return t
-}
-
-// finished reports whether the folder was made with the same settings. Other
-// content is an error.
-func (w *warmStart) finished() (bool, error) {
-	if !fileExists(w.out) {
-		return false, nil
-	}
-	hint := "remove the folder, or choose another one with --out"
-	text, err := os.ReadFile(filepath.Join(w.out, "warmstart.json"))
-	if err != nil {
-		return false, &config.Error{Place: w.out, Msg: "it exists and is not the result of a warm start", Hint: hint}
-	}
-	var about struct {
-		Settings json.RawMessage `json:"settings"`
-	}
-	if err := json.Unmarshal(text, &about); err != nil {
-		return false, fmt.Errorf("%s: %w", filepath.Join(w.out, "warmstart.json"), err)
-	}
-	if differ := differences(about.Settings, w.settings); differ != "" {
-		return false, &config.Error{Place: w.out, Msg: "it was made with other settings: " + differ, Hint: hint}
-	}
-	return true, nil
-}
-
-// next says how a run begins with the model.
-func (w *warmStart) next() string {
-	if w.cmd.Out == "" {
-		return "next: empo2 run with the same configuration begins with it"
-	}
-	return "next: empo2 run --set model.path=" + w.out
-}
-
-// begin creates the work folder, or checks that the training in it has the same
-// settings.
-func (w *warmStart) begin() error {
-	path := filepath.Join(w.work, "settings.json")
-	text, err := os.ReadFile(path)
-	if err == nil {
-		if differ := differences(text, w.settings); differ != "" {
-			return &config.Error{Place: w.work, Msg: "the unfinished training in it has other settings: " + differ,
-				Hint: "repeat its command to continue it, or remove the folder to begin anew"}
-		}
-		return nil
-	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	if err := os.MkdirAll(w.work, 0o755); err != nil {
-		return err
-	}
-	if text, err = json.MarshalIndent(w.settings, "", "  "); err != nil {
-		return err
-	}
-	return os.WriteFile(path, append(text, '\n'), 0o644)
-}
-
-// differences names the settings that differ from stored ones, with both values.
-func differences(stored []byte, now settings) string {
-	var before, after map[string]any
-	text, err := json.Marshal(now)
-	if err == nil {
-		err = json.Unmarshal(text, &after)
-	}
-	if err != nil || json.Unmarshal(stored, &before) != nil {
-		return "they cannot be read"
-	}
-	delete(before, "data") // the checksum counts
-	delete(after, "data")
-	var differ []string
-	flatten("", before, after, &differ)
-	return strings.Join(differ, ", ")
-}
-
-// flatten appends "key: before → after" for each value of after that differs.
-func flatten(prefix string, before, after map[string]any, differ *[]string) {
-	for _, key := range slices.Sorted(maps.Keys(after)) {
-		old, isMap := before[key].(map[string]any)
-		if now, ok := after[key].(map[string]any); ok && isMap {
-			flatten(prefix+key+".", old, now, differ)
-			continue
-		}
-		if a, b := fmt.Sprint(before[key]), fmt.Sprint(after[key]); a != b {
-			*differ = append(*differ, fmt.Sprintf("%s%s: %s → %s", prefix, key, a, b))
-		}
-	}
-}
-
 // train trains, merges and reports.
 func (w *warmStart) train(ctx context.Context, data []demos.Demonstration, t tools, out *console, log zerolog.Logger) (
 	err error) {
+	lock, err := w.lock()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
 	if err := w.begin(); err != nil {
 		return err
 	}
@@ -320,7 +142,7 @@ func (w *warmStart) train(ctx context.Context, data []demos.Demonstration, t too
 		return err
 	}
 	training := &warmstart.Training{
-		Config: w.training, Trainer: trainer, Examples: examples, Dir: root, SaveEvery: saveEvery,
+		Config: w.training, Trainer: trainer, Examples: examples, Dir: root, SaveEvery: seconds(w.cmd.SaveSeconds),
 		Restarts: w.config.Trainer.Restarts, Log: log,
 	}
 	progress := newWarmProgress(w.training, out)
@@ -368,8 +190,8 @@ func (w *warmStart) examples(ctx context.Context, data []demos.Demonstration, tr
 		if t.context > 0 && e.Longest > t.context {
 			if !w.cmd.SkipLong {
 				return nil, fmt.Errorf("%w: --data %s: line %d has %d tokens, but the model's context has %d\n"+
-					"  hint: shorten it, or leave out such lines with --skip-long", errUsage, w.cmd.Data, d.Line, e.Longest,
-					t.context)
+					"  hint: shorten it, or leave out such lines with --skip-long",
+					errUsage, w.cmd.Data, d.Line, e.Longest, t.context)
 			}
 			skipped++
 			continue
@@ -378,7 +200,7 @@ func (w *warmStart) examples(ctx context.Context, data []demos.Demonstration, tr
 		tokens, trained = tokens+e.Tokens, trained+e.Trained
 	}
 	if skipped > 0 {
-		out.note("%d conversations are longer than the model's context of %d tokens and are left out", skipped, t.context)
+		out.note("%d conversations exceed the model's context of %d tokens and are left out", skipped, t.context)
 	}
 	if len(examples) == 0 {
 		return nil, fmt.Errorf("%w: --data %s: no conversation is left\n  hint: shorten them", errUsage, w.cmd.Data)
@@ -389,15 +211,17 @@ func (w *warmStart) examples(ctx context.Context, data []demos.Demonstration, tr
 }
 
 // finish writes the merged model and removes the work folder.
-func (w *warmStart) finish(ctx context.Context, result warmstart.Result, t tools, out *console, log zerolog.Logger) error {
+func (w *warmStart) finish(ctx context.Context, result warmstart.Result, t tools, out *console,
+	log zerolog.Logger) error {
 	folder, err := filepath.Abs(w.out)
 	if err != nil {
 		return err
 	}
 	first, last := result.History[0], result.History[len(result.History)-1]
 	about := map[string]any{
-		"settings": w.settings, "trained_on": result.Train, "held_out": result.Held, "adapter_sha256": result.Adapter.Files["adapter_model.safetensors"],
-		"loss": last.Loss, "held_out_loss": last.HeldOut, "held_out_loss_before": first.HeldOut,
+		"settings": w.settings, "trained_on": result.Train, "held_out": result.Held,
+		"adapter_sha256": result.Adapter.Files["adapter_model.safetensors"],
+		"loss":           last.Loss, "held_out_loss": last.HeldOut, "held_out_loss_before": first.HeldOut,
 	}
 	converter := trainerbridge.Converter{Python: t.python, SourceDir: t.sources, Log: log}
 	err = converter.Merge(ctx, trainerbridge.Merge{Model: t.model, Adapter: result.Adapter.Dir, Out: folder,
@@ -415,17 +239,4 @@ func (w *warmStart) finish(ctx context.Context, result warmstart.Result, t tools
 	}
 	out.print("%s is the warm-started model; %s", w.out, w.next())
 	return nil
-}
-
-func fileSHA256(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, f); err != nil {
-		return "", fmt.Errorf("read %s: %w", path, err)
-	}
-	return hex.EncodeToString(sum.Sum(nil)), nil
 }

@@ -1,4 +1,4 @@
-"""The command line: `serve` the trainer, convert a base to `gguf`, or `merge` an adapter into it."""
+"""The command line: `serve` the trainer, convert a base to `gguf`, `merge` an adapter into it."""
 
 import argparse
 import json
@@ -40,7 +40,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--root", required=True, help="run directory for adapters and checkpoints")
     run.add_argument("--host", default="127.0.0.1")
     run.add_argument("--port", type=int, default=0, help="0: any free one")
-    run.add_argument("--threads", type=int, default=0, help="0: one per physical core")
+    run.add_argument(
+        "--threads", type=int, default=0, help="0: one, or all cores where they are faster"
+    )
     run.add_argument("--seed", type=int, default=0, help="of adapters created without a seed")
     run.add_argument("--formats", type=formats, default=("peft", "gguf"))
     run.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
@@ -110,7 +112,8 @@ def merge(args: argparse.Namespace) -> None:
         try:
             merge.merge(paths[0], paths[1], paths[2], args.dtype, args.about)
         except UserError as e:
-            raise Fatal(f"model {args.model}: {e}", "merge into a base that is not quantised") from e
+            hint = "merge into the base that the adapter was trained on, not quantised"
+            raise Fatal(f"model {args.model}: {e}", hint) from e
         except SafetensorError as e:
             hint = "its weights are damaged: repair or re-download them"
             raise Fatal(f"model {args.model}: {e}", hint) from e

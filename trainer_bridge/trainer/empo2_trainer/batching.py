@@ -1,4 +1,4 @@
-"""Rows of unlike length → padded micro-batches of bounded size.
+"""Rows of unlike length → micro-batches of bounded size, packed or padded.
 
 Padding stands on the right: under a causal mask no real position sees it, so the model needs no
 attention mask and the fast attention kernels stay usable.
@@ -10,20 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from empo2_trainer.datums import Sequence
+from empo2_trainer.datums import Ints, Sequence
+from empo2_trainer.packing import Pack, pack
 
 WASTE = 1 / 8  # share of padding that is worth avoiding
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """B sequences padded to T. Positions are flat indices into B·T; per-token arrays are float64
-    of length N = number of real positions, sequence after sequence."""
+    """B sequences padded to T, or a pack (B = 1). Positions are flat indices into B·T; per-token
+    arrays are float64 of length N = number of real positions, sequence after sequence."""
 
     rows: list[int]  # index of each sequence in the request
     lengths: list[int]
     ids: Tensor  # (B, T)
-    positions: Tensor  # (N,)
+    pack: Pack | None
+    positions: Tensor  # (N,); those of tokens that rows share stand there several times
     targets: Tensor  # (N,)
     loss_mask: Tensor  # (N,) bool
     importance_weights: Tensor  # (N,)
@@ -62,16 +64,35 @@ def collate(all_sequences: list[Sequence], rows: list[int], device: torch.device
     for row, s in enumerate(sequences):
         ids[row, : len(s.tokens)] = s.tokens
     positions = [row * longest + np.arange(len(s.tokens)) for row, s in enumerate(sequences)]
+    return _micro_batch(sequences, rows, torch.from_numpy(ids).to(device), None, positions)
 
+
+def collate_packed(
+    all_sequences: list[Sequence], rows: list[int], device: torch.device, dtype: torch.dtype
+) -> MicroBatch:
+    """The micro-batch of some rows as a pack. The rows are sorted as by packing.in_order."""
+    sequences = [all_sequences[i] for i in rows]
+    packed = pack([s.tokens for s in sequences], device, dtype)
+    return _micro_batch(sequences, rows, packed.ids, packed, packed.where)
+
+
+def _micro_batch(
+    sequences: list[Sequence],
+    rows: list[int],
+    ids: Tensor,
+    packed: Pack | None,
+    positions: list[Ints],
+) -> MicroBatch:
     def flat(name: str, dtype: torch.dtype) -> Tensor:
         values = np.concatenate([getattr(s, name) for s in sequences])
-        return torch.from_numpy(values).to(device=device, dtype=dtype)
+        return torch.from_numpy(values).to(device=ids.device, dtype=dtype)
 
     return MicroBatch(
         rows=rows,
         lengths=[len(s.tokens) for s in sequences],
-        ids=torch.from_numpy(ids).to(device),
-        positions=torch.from_numpy(np.concatenate(positions)).to(device),
+        ids=ids,
+        pack=packed,
+        positions=torch.from_numpy(np.concatenate(positions)).to(ids.device),
         targets=flat("targets", torch.int64),
         loss_mask=flat("loss_mask", torch.bool),
         importance_weights=flat("importance_weights", torch.float64),

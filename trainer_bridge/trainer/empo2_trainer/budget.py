@@ -7,9 +7,11 @@ memory halves it.
 """
 
 import logging
+from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -23,6 +25,8 @@ LOGIT_BYTES = 64  # of the allowance that one element of them may take
 ALLOWANCE = {"cpu": 0.5, "cuda": 0.75}  # share of the free memory
 CPU_ALLOWANCE = 600 << 20  # bytes; more makes a CPU no faster
 SHORT, LONG = 64, 128  # tokens of the measured rows
+SMALL_PACK = 512  # a model whose micro-batches need more tokens than this is small
+RECOMPUTE = 1.35  # time of a pass that checkpoints its layers, over one that does not
 WORK = {"cpu": 2e9, "cuda": 5e12}  # multiply-adds from which one more micro-batch costs nothing
 
 log = logging.getLogger(__name__)
@@ -58,6 +62,31 @@ class Budget:
     tokens: int
     logits: int  # elements of the head's output held at a time
     enough: float  # tokens from which a micro-batch needs no further row
+
+    @property
+    def packs(self) -> bool:
+        """Whether packing pays: not for a small model, whose operations are mostly overhead."""
+        return self.kept.square == 0 and self.enough < SMALL_PACK
+
+    def packed_rows(self, lengths: list[int], shared: list[int], backward: bool) -> int:
+        """How many of the first rows make a pack: at least one. lengths and shared count tokens.
+
+        Without checkpointing fewer rows fit, which share less.
+        """
+        own = [n - s for n, s in zip(lengths, [0, *shared[1:]], strict=True)]
+        totals, tokens = list(accumulate(own)), list(accumulate(lengths))
+
+        def fit(cost: Cost) -> int:
+            return max(1, bisect_right(totals, min(int(self.size / cost.linear), self.tokens)))
+
+        count = fit(self.dropped)
+        if not backward:
+            return count
+        kept = fit(self.kept)
+        if self.checkpoints(1, totals[kept - 1]):
+            return count
+        gain = totals[kept - 1] / tokens[kept - 1] * tokens[count - 1] / totals[count - 1]
+        return count if gain > RECOMPUTE else kept
 
     def rows(self, longest: int, backward: bool) -> int:
         """How many rows of a length make a micro-batch: at least one."""

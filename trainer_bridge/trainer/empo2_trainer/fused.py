@@ -8,7 +8,7 @@ base's type. Two forms replace it:
 - All others: one autograd function that adds s·B(Ax) in place, computes in the base's type and
   keeps x and Ax. The adapter's weights and gradients stay float32.
 
-A gated MLP, act(gate)·up with SiLU, keeps gate and up and computes the rest again in the backward.
+A gated MLP, down(silu(gate)·up), keeps gate and up and computes the product again in the backward.
 In a checkpointed layer it keeps its input alone and works on a part of the tokens at a time.
 On a GPU an RMSNorm is one kernel that keeps its input in the base's type.
 """
@@ -69,6 +69,7 @@ def fuse(model: nn.Module) -> None:
         if type(module) is Linear and type(module.base_layer) is nn.Linear:
             weight = module.base_layer.weight
             small = weight.numel() <= SMALL and weight.dtype == float32
+            module.one_function = not small
             module.forward = types.MethodType(_small_forward if small else _forward, module)
         elif type(module) in gated:
             module.forward = types.MethodType(_gated_forward, module)
@@ -129,14 +130,21 @@ class _Lora(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
         x, low, a, b = ctx.saved_tensors
-        flat, dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
-        d_low = (dy @ b.to(dy.dtype)).mul_(ctx.scale)  # (N, R)
-        d_a = (d_low.t() @ flat).to(a.dtype)
-        d_b = (dy.t() @ low).to(b.dtype).mul_(ctx.scale)
-        dx = None
-        if ctx.needs_input_grad[0]:
-            dx = (dy @ ctx.weight).addmm_(d_low, a.to(dy.dtype)).view(x.shape)
-        return dx, d_a, d_b, None, None, None, None
+        flat = x.reshape(-1, x.shape[-1])
+        dx, d_a, d_b = _lora_gradients(ctx, dy, flat, low, a, b, ctx.needs_input_grad[0])
+        return None if dx is None else dx.view(x.shape), d_a, d_b, None, None, None, None
+
+
+def _lora_gradients(
+    ctx: Any, dy: Tensor, x: Tensor, low: Tensor, a: Tensor, b: Tensor, wanted: bool = True
+) -> Any:
+    """Gradients by x (N, I), which None replaces if it is not wanted, by a and by b."""
+    dy = dy.reshape(-1, dy.shape[-1])
+    d_low = (dy @ b.to(dy.dtype)).mul_(ctx.scale)  # (N, R)
+    d_a = (d_low.t() @ x).to(a.dtype)
+    d_b = (low.t() @ dy).t().to(b.dtype).mul_(ctx.scale)  # faster than dyᵀ·low
+    dx = (dy @ ctx.weight).addmm_(d_low, a.to(dy.dtype)) if wanted else None
+    return dx, d_a, d_b
 
 
 def _gated_types(model: nn.Module) -> set[type]:
@@ -204,7 +212,14 @@ def _gated_forward(self: Any, x: Tensor) -> Tensor:
 
 
 def _gated(self: Any, x: Tensor) -> Tensor:
-    out: Tensor = self.down_proj(_Gate.apply(self.gate_proj(x), self.up_proj(x)))
+    gate, up, down = self.gate_proj(x), self.up_proj(x), self.down_proj
+    name = _active(down) if getattr(down, "one_function", False) else None
+    if name is None or not torch.is_grad_enabled():
+        plain: Tensor = down(_Gate.apply(gate, up))
+        return plain
+    base, skip = down.base_layer, Replay.active and getattr(down, "skipped_in_replay", False)
+    a, b = down.lora_A[name].weight, down.lora_B[name].weight
+    out: Tensor = _GatedDown.apply(gate, up, a, b, base.weight, base.bias, down.scaling[name], skip)
     return out
 
 
@@ -240,6 +255,43 @@ class _Tiles(torch.autograd.Function):
             assert leaf.grad is not None
             out.copy_(leaf.grad)
         return dx.view(x.shape), None, None, None
+
+
+class _GatedDown(torch.autograd.Function):
+    """_Lora of silu(gate)·up; it keeps gate and up, but not their product."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        gate: Tensor,  # (…, I)
+        up: Tensor,
+        a: Tensor,  # (R, I)
+        b: Tensor,  # (O, R)
+        weight: Tensor,  # (O, I)
+        bias: Tensor | None,
+        scale: float,
+        skip: bool,
+    ) -> Tensor:
+        product = F.silu(gate).mul_(up).reshape(-1, gate.shape[-1])
+        low = product @ a.to(gate.dtype).t()  # (N, R)
+        ctx.save_for_backward(gate, up, low, a, b)
+        ctx.weight, ctx.scale = weight, scale
+        shape = (*gate.shape[:-1], weight.shape[0])
+        if skip:
+            return skipped(shape, gate)
+        y = F.linear(product, weight, bias)
+        return y.addmm_(low, b.to(gate.dtype).t(), alpha=scale).view(shape)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        gate, up, low, a, b = ctx.saved_tensors
+        silu = F.silu(gate)
+        product = (silu * up).reshape(-1, gate.shape[-1])
+        d_product, d_a, d_b = _lora_gradients(ctx, dy, product, low, a, b)
+        d_product = d_product.view(gate.shape)
+        d_up = silu.mul_(d_product)
+        d_gate = torch.ops.aten.silu_backward(d_product.mul_(up), gate)
+        return d_gate, d_up, d_a, d_b, None, None, None, None
 
 
 class _Gate(torch.autograd.Function):

@@ -58,6 +58,11 @@ class Loss:
     config: Mapping[str, float]
 
     @property
+    def has_mask(self) -> bool:
+        """Whether a token that does not train is of no interest, as opposed to advantage 0."""
+        return self.name in ("cross_entropy", "empo2")
+
+    @property
     def exact_kl(self) -> bool:
         """Whether KL sums over the whole vocabulary (else the k3 estimate on the taken token)."""
         return self.config.get("kl_estimator", 0.0) == 0.0

@@ -26,7 +26,7 @@ DTYPES = {
 FLOATS = ("F64", "F32", "F16", "BF16")
 WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "I8": 1, "BOOL": 1}
 INDEX = "model.safetensors.index.json"
-NOT_COPIED = ("*.safetensors", "*.index.json", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack")
+NOT_COPIED = ("*.safetensors", "*.index.json", "*.bin", "*.pt", "*.pth", "*.gguf", "*.msgpack")
 
 
 class Deltas:
@@ -90,7 +90,7 @@ def _merge_file(source: Path, target: Path, deltas: Deltas, dtype: str) -> int:
             view = tensors.get_slice(name)
             kind = DTYPES[dtype][1] if view.get_dtype() in FLOATS else view.get_dtype()
             if kind not in WIDTHS:
-                raise UserError(f"{source.name}: {name} is {kind}: quantised weights cannot be merged")
+                raise UserError(f"{source.name}: {name} is {kind}; quantised weights do not merge")
             size = WIDTHS[kind] * int(torch.Size(view.get_shape()).numel())
             spot = {"dtype": kind, "shape": view.get_shape(), "data_offsets": [at, at + size]}
             header[name] = spot

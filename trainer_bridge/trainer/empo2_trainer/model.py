@@ -18,8 +18,10 @@ from empo2_trainer.budget import Budget
 from empo2_trainer.checkpointing import Checkpointing
 from empo2_trainer.fused import fuse
 from empo2_trainer.model_dir import LoadError, check_directory
+from empo2_trainer.packing import Packing
 from empo2_trainer.protocol import LoraSpec
 from empo2_trainer.targets import Targets, check_support, peft_targets, select
+from empo2_trainer.threads import Threads
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FIRST_LOSS_SCALE = 2.0**16  # of a float16 base
@@ -62,6 +64,8 @@ class Policy:
         self.scale, self.cap = 1.0, 0.0
         self.plain_head = self._has_plain_head(text_config)
         self.checkpointing = Checkpointing(hf)
+        self.packing = Packing(text_config)
+        self.threads: Threads | None = None  # None: the operator chose them
         self._budgets: dict[bool, Budget] = {}
         self._active = ""
         self._lora_layers: list[Any] = []
@@ -93,6 +97,8 @@ class Policy:
         self._lora_layers = [m for m in self.hf.modules() if isinstance(m, BaseTunerLayer)]
         self.activate(name)
         self.checkpointing.skip_last_products(lambda: self._small_gradients(name))
+        if self.device.type == "cpu":
+            self.packing.trial(self.features, self.device, self.hf.dtype)
         return targets
 
     def remove_adapter(self, name: str) -> None:
@@ -138,12 +144,14 @@ class Policy:
 
     # Forward
 
-    def features(self, ids: Tensor) -> Tensor:
+    def features(self, ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
         """What the head reads: (B, T, F), differentiable by the active adapter."""
+        inputs = {"input_ids": ids, "use_cache": False}
+        if position_ids is not None:
+            inputs["position_ids"] = position_ids
         if self.plain_head:
-            out = self.hf.get_decoder()(input_ids=ids, use_cache=False)
-            return out.last_hidden_state
-        return self.hf(input_ids=ids, use_cache=False).logits
+            return self.hf.get_decoder()(**inputs).last_hidden_state
+        return self.hf(**inputs).logits
 
     def head(self, features: Tensor) -> Tensor:
         """Logits (N, V) in float32 of features (N, F)."""

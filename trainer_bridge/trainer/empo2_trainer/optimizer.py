@@ -7,6 +7,7 @@ from torch import Tensor
 
 from empo2_trainer.protocol import AdamParams, UserError
 
+MAX_VALUE = 1e30  # float32 holds it
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -14,8 +15,8 @@ def check(adam: AdamParams) -> None:
     """Refuse hyper-parameters outside of their ranges."""
     for name in AdamParams.__struct_fields__:
         value = getattr(adam, name)
-        if not math.isfinite(value) or value < 0:
-            raise UserError(f"adam_params {name} = {value}: must be finite and not negative")
+        if not 0 <= value <= MAX_VALUE:
+            raise UserError(f"adam_params {name} = {value}: must be from 0 to {MAX_VALUE:g}")
     for name in ("beta1", "beta2"):
         if getattr(adam, name) >= 1:
             raise UserError(f"adam_params {name} = {getattr(adam, name)}: must be below 1")
@@ -27,6 +28,7 @@ class Optimizer:
     def __init__(self, parameters: dict[str, torch.nn.Parameter]) -> None:
         self.parameters = parameters
         self.pending: dict[str, Tensor] | None = None
+        self.incomplete = ""  # why a part of the pending gradient is missing
         self.reset()
 
     def reset(self) -> None:
@@ -34,6 +36,7 @@ class Optimizer:
         weights = list(self.parameters.values())
         self.adamw = torch.optim.AdamW(weights, foreach=weights[0].is_cuda)
         self.pending = None
+        self.incomplete = ""
         self.clear()
 
     def clear(self) -> None:
@@ -59,6 +62,12 @@ class Optimizer:
     def step(self, adam: AdamParams) -> dict[str, float]:
         """Apply and clear the pending gradient. Returns the metrics of the step."""
         check(adam)
+        if self.incomplete:
+            why, self.incomplete, self.pending = self.incomplete, "", None
+            raise UserError(
+                f"optim_step after a forward_backward that failed ({why}): the gradient was "
+                "incomplete and is cleared, send all of it again"
+            )
         if self.pending is None:
             raise UserError("optim_step without gradients: send forward_backward first")
         squares = torch.stack([g.double().square().sum() for g in self.pending.values()])
@@ -77,6 +86,11 @@ class Optimizer:
         self.adamw.step()
         self.pending = None
         self.clear()
+        if not bool(torch.stack([p.isfinite().all() for p in self.parameters.values()]).all()):
+            raise UserError(
+                f"the weights are not finite after a step of norm {norm:.3g}: load a checkpoint "
+                "and lower the learning rate"
+            )
         return {
             "grad_norm:mean": norm,
             "grad_scale:mean": scale,

@@ -221,10 +221,13 @@ def _load(args: Namespace) -> Any:
     import torch
 
     from empo2_trainer.model import Policy
+    from empo2_trainer.threads import Threads
     from empo2_trainer.trainer import Trainer
 
     if args.threads:
         torch.set_num_threads(args.threads)
     limits = (args.micro_batch_tokens, args.memory_share)
     policy = Policy(args.model, args.dtype, args.device, args.quantize, *limits)
+    if not args.threads and policy.device.type == "cpu":
+        policy.threads = Threads(torch.get_num_threads())
     return Trainer(policy, Path(args.root), args.seed, args.formats)

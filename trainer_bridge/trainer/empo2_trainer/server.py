@@ -235,9 +235,14 @@ class Api:
         try:
             work = prepare(_decode(body, shape))
         except (UserError, msgspec.ValidationError) as e:
-            work = _refuse(str(e))
+            work = self._refuse(str(e), kind, order.model_id)
         key = (order.model_id, order.seq_id, kind, _digest(kind, body))
         return _ack(self.futures.ordered(*key, work, kind == "load_weights"), order.model_id)
+
+    def _refuse(self, message: str, kind: str, model_id: str) -> Work:
+        if kind == "forward_backward":
+            return lambda: self.trainer.refuse(model_id, message)
+        return _refuse(message)
 
     def _pass(self, model_id: str, batch: LossInput, backward: bool) -> Work:
         policy = self.trainer.policy

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from empo2_trainer import memory
-from empo2_trainer.batching import MicroBatch, by_length, collate, take
+from empo2_trainer.batching import MicroBatch, by_length, collate, collate_packed, take
 from empo2_trainer.budget import LONG, Budget
 from empo2_trainer.datums import Sequence
 from empo2_trainer.head import Metrics, Positions, score, taken_logprobs
 from empo2_trainer.losses import Loss
 from empo2_trainer.model import Policy
+from empo2_trainer.packing import in_order, shared_tokens
 from empo2_trainer.protocol import OutOfMemory, UserError
 from empo2_trainer.usage import Usage
 
@@ -35,18 +36,23 @@ class Pass:
 
 def run(policy: Policy, sequences: list[Sequence], loss: Loss, backward: bool) -> Pass:
     """Score the sequences under the active adapter; with backward, p.grad holds the gradient of
-    the summed loss afterwards. On an error p.grad is undefined and the caller's to clear."""
+    the summed loss afterwards. On an error p.grad is undefined and the caller's to clear.
+
+    A backward of a loss with a mask computes only the log-probs that it needs; the others are 0.
+    """
     result = Pass([[] for _ in sequences])
     gradient = Gradient(policy.trained if backward else [])
     budget = _budget(policy, backward)
     memory.reset_peak(policy.device)
     started = time.perf_counter()
-    remaining = by_length(sequences)
-    while remaining:
-        rows, checkpoint = _next(sequences, remaining, budget, backward)
-        batch = collate(sequences, rows, policy.device)
+    rows = _Rows(policy, sequences, budget.packs)
+    if policy.threads is not None:
+        policy.threads.choose(policy.matrix_weights * sum(rows.lengths))
+    while rows.remaining:
+        batch = rows.next(budget, backward)
+        checkpoint = backward and budget.checkpoints(*batch.ids.shape)
         metrics = Metrics()
-        with policy.checkpointing.scope(checkpoint):
+        with policy.checkpointing.scope(checkpoint), policy.packing.scope(batch.pack):
             logp = _attempt(policy, batch, loss, metrics, budget if backward else None)
         if logp is None:
             gradient.drop()
@@ -61,7 +67,7 @@ def run(policy: Policy, sequences: list[Sequence], loss: Loss, backward: bool) -
         result.usage.count(batch, checkpoint)
         for row, values in zip(batch.rows, logp.float().split(batch.lengths), strict=True):
             result.logprobs[row] = values.tolist()
-        remaining = remaining[len(rows) :]
+        rows.drop(len(batch.rows))
     gradient.finish()
     result.usage.limit = budget.tokens
     result.usage.finish(policy, time.perf_counter() - started, backward)
@@ -121,13 +127,31 @@ class Gradient:
         return not grads or bool(torch.stack([g.isfinite().all() for g in grads]).all())
 
 
-def _next(
-    sequences: list[Sequence], remaining: list[int], budget: Budget, backward: bool
-) -> tuple[list[int], bool]:
-    """The rows of the next micro-batch, and whether its layers are checkpointed."""
-    lengths = [len(sequences[i].tokens) for i in remaining]
-    count = take(lengths, budget.rows(lengths[0], backward), budget.enough)
-    return remaining[:count], backward and budget.checkpoints(count, lengths[0])
+class _Rows:
+    """The rows that a pass has still to do, in the order in which micro-batches take them."""
+
+    def __init__(self, policy: Policy, sequences: list[Sequence], pack: bool) -> None:
+        self.policy, self.sequences = policy, sequences
+        self.packed = pack and policy.packing.takes(sequences)
+        self.remaining = in_order(sequences) if self.packed else by_length(sequences)
+        tokens = [sequences[i].tokens for i in self.remaining]
+        self.lengths = [len(t) for t in tokens]
+        self.shared = shared_tokens(tokens) if self.packed else []
+
+    def next(self, budget: Budget, backward: bool) -> MicroBatch:
+        """The next micro-batch; it remains until drop."""
+        device, dtype = self.policy.device, self.policy.hf.dtype
+        if self.packed:
+            count = budget.packed_rows(self.lengths, self.shared, backward)
+            return collate_packed(self.sequences, self.remaining[:count], device, dtype)
+        most = budget.rows(self.lengths[0], backward)
+        count = take(self.lengths, most, budget.enough)
+        return collate(self.sequences, self.remaining[:count], device)
+
+    def drop(self, count: int) -> None:
+        """The first rows are done."""
+        self.remaining, self.lengths = self.remaining[count:], self.lengths[count:]
+        self.shared = self.shared[count:]
 
 
 def _attempt(
@@ -147,7 +171,7 @@ def _attempt(
 def _shrink(policy: Policy, budget: Budget, batch: MicroBatch, smallest: bool) -> None:
     """Halve the budget after a failure; one row that needs the least already is refused."""
     rows, longest = batch.ids.shape
-    if rows > 1 or not smallest:
+    if len(batch.rows) > 1 or not smallest:
         budget.halve(rows, longest)
         return
     free, needed = memory.free(policy.device), int(budget.dropped.of(1, longest))
@@ -173,17 +197,21 @@ def _micro_batch(
 ) -> Tensor:
     """Log-probs (N,), float64; adds to the metrics and, with backward, to p.grad."""
     most = max(1, policy.budget(backward).logits // policy.vocab_size)
+    position_ids = None if batch.pack is None else batch.pack.position_ids
     base_features = None
     if bool((batch.kl != 0).any()):
         with policy.base():
-            base_features = policy.features(batch.ids).flatten(0, 1)
+            base_features = policy.features(batch.ids, position_ids).flatten(0, 1)
     with torch.set_grad_enabled(backward):
-        features = policy.features(batch.ids)
+        features = policy.features(batch.ids, position_ids)
     flat = features.detach().flatten(0, 1)  # (B·T, F)
-    logp = torch.empty(len(batch.positions), dtype=torch.float64, device=flat.device)
+    logp = torch.zeros(len(batch.positions), dtype=torch.float64, device=flat.device)
     d_flat = torch.zeros_like(flat) if backward else None
     with torch.no_grad():
-        for n in _chunks(most, ~batch.needs_gradient):
+        others = ~batch.needs_gradient
+        if backward and loss.has_mask:
+            others[:] = False
+        for n in _chunks(most, others):
             logits = policy.head(flat[batch.positions[n]])
             logp[n] = taken_logprobs(logits, batch.targets[n])
         for n in _chunks(most, batch.needs_gradient):
@@ -192,7 +220,11 @@ def _micro_batch(
             logits = policy.head(flat[where])
             logp[n], d_logits = score(logits, at, loss, base, metrics)
             if d_flat is not None:
-                d_flat[where] = policy.head_backward(d_logits, logits, flat.dtype)
+                d_features = policy.head_backward(d_logits, logits, flat.dtype)
+                if batch.pack is None:
+                    d_flat[where] = d_features
+                else:
+                    d_flat.index_add_(0, where, d_features)
     del base_features
     if d_flat is not None:
         features.backward(d_flat.view_as(features))

@@ -96,6 +96,10 @@ class Trainer:
                 model.optimizer.accept()
             elif self.policy.device.type == "cuda":
                 memory.release(self.policy.device)  # a server may share the GPU
+        except Exception as e:
+            if backward:
+                model.optimizer.incomplete = str(e)
+            raise
         finally:
             model.optimizer.clear()
         return {
@@ -103,6 +107,12 @@ class Trainer:
             "loss_fn_outputs": [{"logprobs": tensor(values)} for values in result.logprobs],
             "metrics": result.metrics.wire() | result.usage.wire(),
         }
+
+    def refuse(self, model_id: str, message: str) -> dict[str, Any]:
+        """Fail a forward_backward that is invalid: a gradient without it is incomplete."""
+        if model_id in self.models:
+            self.models[model_id].optimizer.incomplete = message
+        raise UserError(message)
 
     def optim_step(self, model_id: str, adam: AdamParams) -> dict[str, Any]:
         """Apply the pending gradient."""

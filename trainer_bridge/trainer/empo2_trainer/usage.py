@@ -41,6 +41,7 @@ class Usage:
 
     row_tokens: int = 0
     padding_tokens: int = 0
+    shared_tokens: int = 0  # of rows, computed once for several
     squared_tokens: int = 0  # Σ T² over rows
     base_tokens: int = 0  # of the second forward without the adapter
     micro_batches: int = 0
@@ -55,7 +56,10 @@ class Usage:
         """Add a micro-batch that is done."""
         tokens = sum(batch.lengths)
         self.row_tokens += tokens
-        self.padding_tokens += batch.ids.numel() - tokens
+        if batch.pack is None:
+            self.padding_tokens += batch.ids.numel() - tokens
+        else:
+            self.shared_tokens += tokens - batch.ids.numel()
         self.squared_tokens += sum(n * n for n in batch.lengths)
         self.micro_batches += 1
         self.checkpointed += checkpoint
@@ -86,6 +90,7 @@ class Usage:
         values = {
             "row_tokens:sum": self.row_tokens,
             "padding_tokens:sum": self.padding_tokens,
+            "shared_tokens:sum": self.shared_tokens,
             "micro_batches:sum": self.micro_batches,
             "checkpointed_micro_batches:sum": self.checkpointed,
             "oom_retries:sum": self.oom_retries,

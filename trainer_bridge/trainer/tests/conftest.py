@@ -117,7 +117,7 @@ def make_trainer(
 
 
 # Metrics that say what a pass cost rather than what it computed.
-COSTS = ("seconds", "tokens_per_second", "peak_memory", "micro_batches", "padding", "checkpointed")
+COSTS = ("seconds", "tokens_per_second", "peak_memory", "micro_batch", "padding", "checkpointed")
 
 
 def computed(metrics: dict[str, float]) -> dict[str, float]:

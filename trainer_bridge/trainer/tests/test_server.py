@@ -207,6 +207,40 @@ def test_bad_data_fails_as_a_future(client: Client, batch: dict[str, Any], messa
     assert "metrics" not in client.result(client.ask("optim_step", 2))  # no gradient, no gap
 
 
+@pytest.mark.parametrize("bad", ["invalid", "not finite"])
+def test_a_step_without_a_part_of_its_gradient_is_refused(client: Client, bad: str) -> None:
+    good, part = wire_batch(1), wire_batch(2)
+    if bad == "invalid":
+        part["loss_fn"] = "grpo"
+    else:
+        inputs = part["data"][0]["loss_fn_inputs"]
+        inputs["logprobs"]["data"] = [-1e4] * len(inputs["logprobs"]["data"])
+    batches = [good, part, good]
+    asked = [
+        client.ask("forward_backward", 1 + i, forward_backward_input=b)
+        for i, b in enumerate(batches)
+    ]
+    asked.append(client.ask("optim_step", 4))
+    first, refused, last, step = [client.result(r) for r in asked]
+    assert "metrics" in first
+    assert "metrics" in last
+    assert refused["category"] == "user"
+    assert "optim_step after a forward_backward that failed" in step["error"]
+    # The refusal cleared the gradient: the next step is that of its own gradient.
+    again = [
+        client.ask("forward_backward", 5, forward_backward_input=good),
+        client.ask("optim_step", 6),
+    ]
+    metrics = [client.result(r)["metrics"] for r in again]
+    client.create()
+    alone = [
+        client.ask("forward_backward", 1, forward_backward_input=good),
+        client.ask("optim_step", 2),
+    ]
+    expected = [client.result(r)["metrics"] for r in alone]
+    assert metrics[1]["grad_norm:mean"] == pytest.approx(expected[1]["grad_norm:mean"], rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("path", "fields", "message"),
     [

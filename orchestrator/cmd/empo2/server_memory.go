@@ -1,0 +1,106 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/forecast"
+	"github.com/empo2/empo2/orchestrator/inspect"
+	"github.com/empo2/empo2/sampler/llamacpp"
+)
+
+// readShape examines the model of a run, a folder or a GGUF file.
+func readShape(path string) (inspect.Model, error) {
+	if !isGGUF(path) {
+		return inspect.Config(path)
+	}
+	info, err := llamacpp.Inspect(path)
+	return inspect.Model{Path: path, Architecture: info.Architecture, Context: info.Context,
+		Parameters: info.Parameters, Dtype: info.Quantisation}, err
+}
+
+// predictServer predicts the memory of the servers that empo2 starts.
+func predictServer(c config.Config, m inspect.Model, machine inspect.Machine) forecast.Server {
+	if predict := backends[c.Sampler.Backend].memory; predict != nil {
+		return predict(c, m, machine)
+	}
+	return forecast.Server{}
+}
+
+// predictLlamaCPP predicts the memory of llama-server's processes.
+func predictLlamaCPP(c config.Config, m inspect.Model, machine inspect.Machine) forecast.Server {
+	s, tokens := c.Sampler.LlamaCPP, c.ContextTokens(m.Context)
+	one := llamacpp.EstimateMemory(
+		llamacpp.Config{Slots: c.Sampler.Concurrency, ContextPerSlot: tokens, ExactLogprobs: s.ExactLogprobs},
+		llamacpp.Shape{CacheValues: m.CacheValues, Heads: m.Shape.Heads, Vocabulary: m.Shape.Vocabulary})
+	out := forecast.Server{
+		Name: "llama-server", Processes: 1, Shared: 4 * m.Parameters, Program: one.Program, Cache: one.Cache,
+		CacheText: fmt.Sprintf("%d slots × %d tokens × %d kB", c.Sampler.Concurrency, tokens,
+			one.Cache/int64(c.Sampler.Concurrency*tokens)/1000),
+		Remedy: "lower rollout.concurrency, or the context: rollout.max_turns, rollout.max_tokens, sampler.max_model_len",
+	}
+	if trains(c) {
+		out.Processes = llamacpp.ProcessesPerSwap
+	}
+	for _, file := range []string{s.GGUF, m.Path} {
+		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() {
+			out.Shared = info.Size()
+			break
+		}
+	}
+	out.OnGPU = len(machine.GPUs) > 0 && slices.ContainsFunc(s.Args, func(a string) bool {
+		return strings.HasPrefix(a, "-ngl") || strings.HasPrefix(a, "--n-gpu-layers") ||
+			strings.HasPrefix(a, "--gpu-layers")
+	})
+	return out
+}
+
+// predictVLLM predicts the memory of a vLLM server that empo2 starts: its share of
+// the GPU, or without a GPU what weights and cache need.
+func predictVLLM(c config.Config, m inspect.Model, machine inspect.Machine) forecast.Server {
+	s, tokens := c.Sampler.VLLM, int64(c.ContextTokens(m.Context))
+	if len(s.URLs) > 0 {
+		return forecast.Server{}
+	}
+	item := int64(2)
+	if s.ExactLogprobs || len(machine.GPUs) == 0 {
+		item = 4
+	}
+	out := forecast.Server{
+		Name: "vLLM", OnGPU: len(machine.GPUs) > 0, Processes: 1, Shared: item * m.Parameters, Sleeps: s.Sleep,
+		Remedy:      "choose a smaller model, or raise sampler.vllm.gpu_memory_utilization",
+		SleepRemedy: "set sampler.vllm.sleep = true",
+	}
+	perEpisode := tokens * item * m.CacheValues
+	if !out.OnGPU || machine.GPUs[0].Memory == 0 {
+		out.Processes, out.Cache = s.Replicas, int64(c.Sampler.Concurrency)*perEpisode
+		out.CacheText = fmt.Sprintf("%d episodes × %d tokens", c.Sampler.Concurrency, tokens)
+		return out
+	}
+	share := s.GPUMemoryUtilization
+	if share == 0 {
+		share = 0.9 // vLLM's own default
+	}
+	out.Cache = int64(share*float64(machine.GPUs[0].Memory)) - out.Shared
+	out.CacheText = fmt.Sprintf("%.0f %% of the GPU", 100*share)
+	if perEpisode > 0 && out.Cache > 0 {
+		out.CacheText += fmt.Sprintf(", room for %d episodes of %d tokens", out.Cache/perEpisode, tokens)
+	}
+	return out
+}
+
+// warnOfMemory warns before a run that will most likely not fit.
+func warnOfMemory(c config.Config, probe inspect.Probe, log zerolog.Logger) {
+	in, err := forecastInput(c, probe.Machine())
+	if err != nil {
+		return // what is wrong with the model is reported where it is used
+	}
+	for _, p := range forecast.Of(in).Problems {
+		log.Warn().Msgf("%s; %s (empo2 plan shows the parts)", p.What, p.Remedy)
+	}
+}

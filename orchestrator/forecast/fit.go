@@ -1,0 +1,95 @@
+package forecast
+
+import "fmt"
+
+// GB formats a size.
+func GB(n int64) string { return fmt.Sprintf("%.1f GB", float64(n)/1e9) }
+
+// problems compares what a run needs with what the machine has. Unknown sizes
+// are no problem.
+func (f Forecast) problems() []Problem {
+	out := []Problem{}
+	room, word := f.Memory, ""
+	if f.FreeMemory > 0 {
+		room, word = f.FreeMemory, " free"
+	}
+	if least := f.least(); room > 0 && least > room {
+		out = append(out, Problem{
+			What: fmt.Sprintf("trainer and server need at least %s of memory, this machine has %s%s",
+				GB(least), GB(room), word),
+			Remedy: f.memoryRemedy(),
+		})
+	}
+	if p, ok := f.gpuProblem(); ok {
+		out = append(out, p)
+	}
+	if f.FreeDisk > 0 && f.Disk.Total > f.FreeDisk {
+		out = append(out, Problem{
+			What:   fmt.Sprintf("the run's folder grows to %s, the disk has %s", GB(f.Disk.Total), GB(f.FreeDisk)),
+			Remedy: "lower run.steps or run.keep_checkpoints, or set run.dir to another disk",
+		})
+	}
+	return out
+}
+
+// least is the main memory that is needed even if the trainer takes only what its
+// longest row needs.
+func (f Forecast) least() int64 {
+	if f.Device == "gpu" {
+		return f.Needed
+	}
+	return f.Needed - max(0, f.Trainer.Activations-f.Trainer.LongestRow)
+}
+
+func (f Forecast) memoryRemedy() string {
+	server := f.Server.Total()
+	if f.Server.OnGPU {
+		server = 0
+	}
+	if server > f.Trainer.Total() && f.Server.Remedy != "" {
+		return f.Server.Remedy
+	}
+	return "choose a smaller model, a shorter context (rollout.max_turns, rollout.max_tokens, " +
+		"sampler.max_model_len) or a lower trainer.rank"
+}
+
+// gpuProblem checks both phases: while the server samples the trainer keeps its
+// weights, and while the trainer works the server sleeps, if it can.
+func (f Forecast) gpuProblem() (Problem, bool) {
+	if f.GPUMemory == 0 {
+		return Problem{}, false
+	}
+	p := Problem{Remedy: "choose a smaller model, trainer.quantize = \"nf4\", or a shorter context " +
+		"(rollout.max_turns, rollout.max_tokens, sampler.max_model_len)"}
+	server := int64(0)
+	if f.Server.OnGPU {
+		server = f.Server.Total()
+		if f.Server.Cache < 0 { // the weights leave no room for it
+			p.What = fmt.Sprintf("the weights take %s of the %s that the server may use", GB(f.Server.Shared), GB(server))
+			p.Remedy = f.Server.Remedy
+			return p, true
+		}
+	}
+	trainer := int64(0)
+	if f.Device == "gpu" {
+		trainer = f.Trainer.resident() + f.Trainer.LongestRow
+		if resident := f.Trainer.resident(); resident > 0 && server+resident > f.GPUMemory {
+			p.What = fmt.Sprintf("while the server samples it needs %s and the trainer %s; the GPU has %s",
+				GB(server), GB(resident), GB(f.GPUMemory))
+			p.Remedy = "give the server less of the GPU, or " + p.Remedy
+			return p, true
+		}
+		if f.Server.Sleeps {
+			server = 0
+		}
+	}
+	if trainer+server <= f.GPUMemory {
+		return p, false
+	}
+	p.What = fmt.Sprintf("the trainer needs at least %s and the server %s; the GPU has %s",
+		GB(trainer), GB(server), GB(f.GPUMemory))
+	if server > 0 && f.Server.SleepRemedy != "" {
+		p.Remedy = f.Server.SleepRemedy + ", or " + p.Remedy
+	}
+	return p, true
+}

@@ -1,0 +1,155 @@
+package forecast
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/inspect"
+)
+
+// smol is SmolLM2-135M, qwen has the shape of Qwen2.5-7B.
+var (
+	smol = inspect.Model{Parameters: 134_515_008, Context: 8192, CacheValues: 2 * 30 * 3 * 64, Shape: inspect.Shape{
+		Layers: 30, Hidden: 576, Intermediate: 1536, Heads: 9, KVHeads: 3, HeadDim: 64, Vocabulary: 49152, Tied: true}}
+	qwen = inspect.Model{Parameters: 7_615_616_512, Context: 32768, CacheValues: 2 * 28 * 4 * 128, Shape: inspect.Shape{
+		Layers: 28, Hidden: 3584, Intermediate: 18944, Heads: 28, KVHeads: 4, HeadDim: 128, Vocabulary: 152064}}
+)
+
+func load(t *testing.T, profile string, gpu bool, sets ...string) config.Config {
+	t.Helper()
+	sets = append(sets, `model.path="m"`)
+	c, err := config.Source{Profile: profile, Sets: sets, Machine: config.Machine{GPU: gpu}}.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func near(t *testing.T, what string, got int64, want, share float64) {
+	t.Helper()
+	if math.Abs(float64(got)-want) > share*want {
+		t.Errorf("%s: %.3g, want %.3g within %.0f %%", what, float64(got), want, 100*share)
+	}
+}
+
+func TestTheTrainersMemoryOnACPU(t *testing.T) {
+	c := load(t, "cpu", false)
+	f := Of(Input{Config: c, Model: smol, Machine: inspect.Machine{Memory: 24e9, Free: 20e9}})
+	// rank 16 · 30 layers · (4·576 + 2·576·2 + 2·(576+192) … + 3·(576+1536))
+	if got, want := f.Trainer.AdapterN, int64(16*30*(2*(576+576)+2*(576+192)+3*(576+1536))); got != want {
+		t.Errorf("%d values in the adapter, want %d", got, want)
+	}
+	if f.Trainer.Weights != 4*134_515_008 || f.Trainer.Adapter != 16*f.Trainer.AdapterN {
+		t.Errorf("%+v", f.Trainer)
+	}
+	// The longest row needs more with checkpointed layers than the allowance of a CPU.
+	per := 4 * (30*576 + 2*(3*1536+2*192+7*16+6*576) + 4*576)
+	want := float64(f.LongestRow*per + 64*(1<<21))
+	near(t, "activations", f.Trainer.Activations, want, 1e-9)
+	short := Of(Input{Config: load(t, "cpu", false, "sampler.max_model_len=1024"), Model: smol,
+		Machine: inspect.Machine{Memory: 24e9}})
+	near(t, "short rows", short.Trainer.Activations, 600<<20+64*(1<<21), 1e-9)
+	if f.Device != "cpu" || f.NeededGPU != 0 || len(f.Problems) != 0 || f.Time.Step != 0 {
+		t.Errorf("%+v", f)
+	}
+}
+
+func TestAnAdaptationHasNoTrainer(t *testing.T) {
+	c := load(t, "cpu", false, "algorithm.name=adapt")
+	f := Of(Input{Config: c, Model: smol, Machine: inspect.Machine{Memory: 24e9}, Server: Server{Processes: 1, Cache: 1e9}})
+	if f.Trainer != (Trainer{}) || f.Disk.Adapter != 0 || f.Needed != 1e9 {
+		t.Errorf("%+v", f)
+	}
+}
+
+// The weights and the row of a 7 B model fit a GPU of 80 GB and not one of 24 GB.
+func TestALargeModelOnGPUs(t *testing.T) {
+	f := func(profile, says string, memory int64, sets ...string) {
+		t.Helper()
+		c := load(t, profile, true, sets...)
+		utilization := c.Sampler.VLLM.GPUMemoryUtilization
+		weights := 2 * qwen.Parameters
+		server := Server{Name: "vLLM", OnGPU: true, Processes: 1, Shared: weights, Sleeps: c.Sampler.VLLM.Sleep,
+			Cache: int64(utilization*float64(memory)) - weights, Remedy: "raise the utilization"}
+		got := Of(Input{Config: c, Model: qwen, Server: server,
+			Machine: inspect.Machine{Memory: 200e9, GPUs: []inspect.GPU{{Name: "GPU", Memory: memory}}}})
+		if got.Trainer.Weights != weights || got.Device != "gpu" {
+			t.Errorf("%+v", got.Trainer)
+		}
+		if says == "" {
+			if len(got.Problems) > 0 || got.NeededGPU > memory {
+				t.Errorf("%s on %s: %+v", profile, GB(memory), got.Problems)
+			}
+			return
+		}
+		if len(got.Problems) != 1 || !strings.Contains(got.Problems[0].What, says) || got.Problems[0].Remedy == "" {
+			t.Errorf("%s on %s: %+v, want %q", profile, GB(memory), got.Problems, says)
+		}
+	}
+	f("gpu-80gb", "", 85e9)
+	f("gpu-24gb", "the weights take 15.2 GB of the 12.0 GB", 24e9)
+	f("gpu-24gb", "while the server samples it needs 18.0 GB and the trainer", 24e9,
+		"sampler.vllm.gpu_memory_utilization=0.75")
+	f("gpu-80gb", "the trainer needs at least", 52e9, "sampler.vllm.sleep=false",
+		"sampler.vllm.gpu_memory_utilization=0.6")
+}
+
+func TestWhatDoesNotFitAMachine(t *testing.T) {
+	c := load(t, "cpu", false)
+	f := func(memory, disk int64, server Server, what, remedy string) {
+		t.Helper()
+		got := Of(Input{Config: c, Model: smol, Machine: inspect.Machine{Memory: memory}, FreeDisk: disk, Server: server})
+		if len(got.Problems) != 1 || !strings.Contains(got.Problems[0].What, what) ||
+			!strings.Contains(got.Problems[0].Remedy, remedy) {
+			t.Errorf("%+v, want %q, %q", got.Problems, what, remedy)
+		}
+	}
+	f(1e9, 1e12, Server{}, "this machine has 1.0 GB", "choose a smaller model")
+	f(8e9, 1e12, Server{Processes: 3, Cache: 3e9, Remedy: "lower rollout.concurrency"}, "of memory, this machine has 8.0 GB",
+		"lower rollout.concurrency")
+	f(24e9, 1e8, Server{}, "the disk has 0.1 GB", "run.steps")
+}
+
+func TestTimeAndDiskFromACalibration(t *testing.T) {
+	c := load(t, "cpu", false, "run.steps=10", "eval.every=5", "eval.episodes=8", "eval.final_episodes=16",
+		"run.keep_checkpoints=2", "loss.minibatch=16")
+	m := Calibration{
+		Turns: 4, TurnsPerSec: 2, EpisodeTokens: 500, RowTokens: 400, LongestRow: 600, EpisodeBytes: 1000,
+		TrainTokensPerSec: 250, ScoreTokensPerSec: 800, OptimSeconds: 0.5, ExportSeconds: 1, PublishSeconds: 3,
+		AdapterBytes: 10e6, CheckpointBytes: 20e6,
+	}
+	f := Of(Input{Config: c, Model: smol, Machine: inspect.Machine{Memory: 24e9}, Measured: &m})
+	// 32 episodes: 64 s of sampling; 16000 tokens at 250, 8 · 400 tokens scored at 800, two optimizer steps, an export.
+	want := Time{Sample: 64, Train: 64 + 4 + 1 + 1, Publish: 3, Step: 137, Eval: (2*8 + 16) * 2, Total: 1370 + 64}
+	if f.Time != want {
+		t.Errorf("%+v, want %+v", f.Time, want)
+	}
+	if f.StepTokens != 16000 || f.Disk.Total != 2*30e6+10*32*1000 {
+		t.Errorf("%v tokens, %+v", f.StepTokens, f.Disk)
+	}
+	c.Run.MaxSeconds = 300
+	if got := Of(Input{Config: c, Model: smol, Measured: &m}).Time.Total; got != 300+137+64 {
+		t.Errorf("%v seconds with a limit of 300", got)
+	}
+}
+
+// What a trainer used in a calibration replaces the estimate of everything but
+// the activations.
+func TestAMeasuredPeakCorrectsTheEstimate(t *testing.T) {
+	c := load(t, "cpu", false)
+	in := Input{Config: c, Model: smol, Machine: inspect.Machine{Memory: 24e9, Free: 20e9}}
+	before := Of(in)
+	in.Measured = &Calibration{TrainerPeak: before.Trainer.Total() + 1e9, TrainedRow: before.LongestRow}
+	near(t, "total", Of(in).Trainer.Total(), float64(before.Trainer.Total()+1e9), 1e-9)
+	in.Server = Server{Processes: 3, Shared: 1e9, Cache: 2e9, Program: 9e9}
+	in.Measured.ServerMemory = 8.5e9
+	if s := Of(in).Server; s.Program != 5e8 || s.Total() != 8.5e9 {
+		t.Errorf("%+v", s)
+	}
+	in.Measured.TrainedRow = 16 // most of that peak was not activations
+	if after := Of(in).Trainer.Total(); after <= before.Trainer.Total()+1e9 {
+		t.Errorf("%d", after)
+	}
+}

@@ -1,0 +1,133 @@
+package forecast
+
+import (
+	"slices"
+
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/inspect"
+)
+
+// Trainer is the memory of the trainer in bytes, on its device. Zero: nothing is
+// trained.
+type Trainer struct {
+	Program int64 `json:"program_bytes"` // torch itself
+	Weights int64 `json:"weights_bytes"` // of the base model
+	Adapter int64 `json:"adapter_bytes"` // weights, gradients and both moments
+	// Activations of a micro-batch: what the trainer allows itself, or what the
+	// longest row needs at least.
+	Activations int64 `json:"activations_bytes"`
+	// LongestRow is what the longest row needs at least, a part of Activations.
+	LongestRow int64 `json:"longest_row_bytes"`
+	AdapterN   int64 `json:"adapter_parameters"`
+}
+
+// Total is the most that the trainer uses at the same time.
+func (t Trainer) Total() int64 { return t.resident() + t.Activations }
+
+// resident is what the trainer keeps between steps.
+func (t Trainer) resident() int64 { return t.Program + t.Weights + t.Adapter }
+
+// These are the trainer's own limits (empo2_trainer/budget.py) and sizes that
+// were measured with torch 2.11.
+const (
+	programCPU   = 800e6 // resident memory of Python and torch
+	programGPU   = 600e6 // CUDA context
+	cpuAllowance = 600 << 20
+	cpuTokens    = 4096
+	gpuTokens    = 65536
+	cpuLogits    = 1 << 21 // elements of the head's output held at a time
+	gpuLogits    = 1 << 27
+	logitBytes   = 64  // of one element, with its gradient and the base's
+	shareCPU     = 0.5 // of the free memory that a micro-batch may take
+	shareGPU     = 0.75
+)
+
+// trainerMemory predicts the memory of the trainer.
+func trainerMemory(in Input, f Forecast) Trainer {
+	c, s := in.Config, in.Model.Shape
+	t := Trainer{Program: programCPU, AdapterN: adapterValues(c, s)}
+	item, rank := itemSize(c.Trainer.Dtype), int64(c.Trainer.Rank)
+	t.Weights = item * in.Model.Parameters
+	if c.Trainer.Quantize == "nf4" {
+		embeddings := 2 * s.Vocabulary * s.Hidden
+		t.Weights = int64(0.56*float64(max(0, in.Model.Parameters-embeddings))) + item*embeddings
+	}
+	t.Adapter = 4 * 4 * t.AdapterN
+	if f.Device == "gpu" {
+		t.Program = programGPU
+	}
+	if m := in.Measured; m != nil && m.TrainerPeak > 0 { // all but the activations is known
+		base := m.TrainerPeak - activations(in, f, t, m.TrainedRow)
+		t.Program = max(0, base-t.Weights-t.Adapter)
+	}
+	t.LongestRow = dropped(s, item, rank, int64(f.LongestRow)) + logitBytes*cpuLogits
+	t.Activations = activations(in, f, t, f.LongestRow)
+	return t
+}
+
+// activations are the most that a micro-batch takes if no row is longer than
+// longest.
+func activations(in Input, f Forecast, t Trainer, longest int) int64 {
+	s, item, n := in.Model.Shape, itemSize(in.Config.Trainer.Dtype), int64(longest)
+	rank := int64(in.Config.Trainer.Rank)
+	share, free, tokens, logits := shareCPU, in.Machine.Memory, int64(cpuTokens), int64(cpuLogits)
+	if in.Machine.Free > 0 {
+		free = in.Machine.Free
+	}
+	if f.Device == "gpu" {
+		share, tokens, logits = shareGPU, gpuTokens, gpuLogits
+		free = max(0, f.GPUMemory-t.resident())
+	}
+	allowance := int64(share * float64(free))
+	if f.Device == "cpu" {
+		allowance = min(allowance, cpuAllowance)
+	}
+	if limit := in.Config.Trainer.MicroBatch; limit > 0 {
+		tokens = int64(limit)
+	}
+	batch := min(allowance, kept(s, item, rank, max(tokens, n)))
+	head := logitBytes * min(logits, max(cpuLogits, allowance/logitBytes), n*max(1, s.Vocabulary))
+	if f.Device == "gpu" { // its logits are part of the allowance
+		return max(min(allowance, batch+head), dropped(s, item, rank, n)+logitBytes*cpuLogits)
+	}
+	return max(batch, dropped(s, item, rank, n)) + head
+}
+
+// layerBytes are what one layer keeps of a token for the backward pass: three
+// rows of the MLP, keys and values, seven of LoRA, and hidden states. The
+// coefficients were measured with autograd's saved tensors for several shapes.
+func layerBytes(s inspect.Shape, item, rank int64) int64 {
+	hidden := int64(6)
+	if item < 4 { // norms are computed in float32
+		hidden = 8
+	}
+	return item * (3*s.Intermediate + 2*s.KVHeads*s.HeadDim + 7*rank + hidden*s.Hidden)
+}
+
+// ends are the activations before the first and after the last layer.
+func ends(s inspect.Shape, item int64) int64 { return 4 * s.Hidden * item }
+
+// kept are the activations of n tokens if none is dropped. Two more layers are
+// counted for gradients.
+func kept(s inspect.Shape, item, rank, n int64) int64 {
+	return n * ((s.Layers+2)*layerBytes(s, item, rank) + ends(s, item))
+}
+
+// dropped are the activations of n tokens with checkpointed layers.
+func dropped(s inspect.Shape, item, rank, n int64) int64 {
+	return n * (s.Layers*s.Hidden*item + 2*layerBytes(s, item, rank) + ends(s, item))
+}
+
+// adapterValues counts the values of a LoRA adapter.
+func adapterValues(c config.Config, s inspect.Shape) int64 {
+	attention := slices.Contains(c.Trainer.TargetModules, "attention")
+	return int64(c.Trainer.Rank) * s.Layers * s.Linear(attention)
+}
+
+// itemSize is the size of a number in bytes.
+func itemSize(dtype string) int64 {
+	if dtype == "float32" {
+		return 4
+	}
+	return 2
+}

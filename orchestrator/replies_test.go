@@ -1,0 +1,52 @@
+package orchestrator
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/rollout"
+)
+
+// Replies that are mostly empty or cut off are an event of each step and one
+// warning.
+func TestEmptyAndCutReplies(t *testing.T) {
+	led := newLedger(t)
+	var log bytes.Buffer
+	r := replyReporter{ledger: led, log: zerolog.New(&log)}
+	turn := func(action string, finish sampler.FinishReason) rollout.Turn {
+		return rollout.Turn{Action: action, Finish: finish}
+	}
+	good, empty := turn("north", sampler.FinishStop), turn("", sampler.FinishStop)
+	cut := turn("nor", sampler.FinishLength)
+	f := func(before state, events, warnings int, turns ...rollout.Turn) state {
+		t.Helper()
+		episode := rollout.Trajectory{Turns: turns}
+		in := Sampled{Plan: Plan{Step: 3}, Groups: [][]rollout.Trajectory{{episode, {Stop: rollout.StopFailed}}}}
+		if err := r.report(context.Background(), in, before); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(eventsOf(t, led, "replies")); got != events {
+			t.Errorf("%d events, want %d", got, events)
+		}
+		if got := strings.Count(log.String(), "replies are"); got != warnings {
+			t.Errorf("%d warnings, want %d: %s", got, warnings, log.String())
+		}
+		var m StepMetrics
+		m.Replies.add(episode)
+		return state{recent: before.with(m)}
+	}
+	now := f(state{}, 0, 0)
+	now = f(now, 0, 0, good, good, empty)
+	now = f(now, 1, 1, good, empty)
+	now = f(now, 2, 1, empty, empty)
+	now = f(now, 3, 2, good, cut)
+	f(now, 4, 2, cut, cut)
+	if !strings.Contains(log.String(), "1 of 2 replies are empty: a model that thinks") {
+		t.Error(log.String())
+	}
+}
