@@ -20,7 +20,7 @@ func (m Mismatch) large(tolerance float64) bool {
 // mismatchReporter warns when server and trainer disagree.
 type mismatchReporter struct {
 	tolerance float64
-	hints     map[string]string // of the server, see [sampler.Capabilities]
+	can       sampler.Capabilities // of the server
 	ledger    *ledger.Ledger
 	log       zerolog.Logger
 }
@@ -38,7 +38,7 @@ func (r mismatchReporter) report(ctx context.Context, u *Update, reported bool) 
 	m := u.Mismatch
 	text := fmt.Sprintf("the server's log-probs differ from the trainer's by %.2g nats on average and by up to %.2g "+
 		"(KL %.2g, effective sample size %.0f %%): %s",
-		m.Mean, m.Max, m.KL, 100*m.ESS, sampler.MismatchCause(m.Mean, m.Max, r.hints))
+		m.Mean, m.Max, m.KL, 100*m.ESS, sampler.MismatchCause(m.Mean, m.Max, r.can))
 	if !reported { // the lines of later steps show the difference
 		correction := "the rows are not corrected"
 		if u.Corrected {

@@ -169,7 +169,7 @@ func (l *Loop) newSession(now start) *session {
 		recovery: l.recoverer()}
 	s.replies = replyReporter{ledger: l.Ledger, log: l.Log}
 	s.guard = divergenceGuard{config: c.Divergence, ledger: l.Ledger, log: l.Log}
-	s.mismatch = mismatchReporter{tolerance: c.Loss.MismatchTolerance, hints: now.server.Hints,
+	s.mismatch = mismatchReporter{tolerance: c.Loss.MismatchTolerance, can: now.server,
 		ledger: l.Ledger, log: l.Log}
 	s.commit = commitStage{ledger: l.Ledger, memory: l.Memory, keep: c.Run.KeepCheckpoints,
 		noveltyWeight: c.Novelty.Weight}

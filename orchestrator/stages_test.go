@@ -196,8 +196,8 @@ func TestThePublishStage(t *testing.T) {
 func TestMismatchesAreReported(t *testing.T) {
 	led := newLedger(t)
 	var log bytes.Buffer
-	r := mismatchReporter{tolerance: 0.001, ledger: led, log: zerolog.New(&log), hints: map[string]string{
-		sampler.HintLowPrecision: "compute with float32",
+	r := mismatchReporter{tolerance: 0.001, ledger: led, log: zerolog.New(&log), can: sampler.Capabilities{
+		Hints: map[string]string{sampler.HintLowPrecision: "compute with float32"},
 	}}
 	reported := false
 	f := func(u *Update, want bool, lines, events int) {

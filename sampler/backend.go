@@ -169,8 +169,11 @@ type Capabilities struct {
 	VocabSize     int    `json:"vocab_size"`     // 0: unknown
 	Replicas      int    `json:"replicas"`       // servers behind the backend
 	StopStrings   bool   `json:"stop_strings"`   // the server supports Request.Stop
+	// Rounding says why the server's weights are not exactly the model's, for example "the served base is quantised:
+	// Q4_1". Empty: they are, or the server does not say.
+	Rounding string `json:"rounding,omitempty"`
 	// Hints name the flags and versions of this server that solve a problem. The keys are the JSON names of
-	// capabilities that are missing or too small, and the keys of [MismatchCause].
+	// capabilities that are missing or too small, "tokenizer", and the keys of [MismatchCause].
 	Hints map[string]string `json:"hints,omitempty"`
 }
 

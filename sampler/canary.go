@@ -122,7 +122,7 @@ func (b *canaryBackend) judge(ctx context.Context, c Canary, unchanged bool) err
 			ErrCanary, c.Version, b.last.version, c.Moved)
 	case c.MaxDiff > b.tolerance:
 		capabilities, err := b.Capabilities(ctx)
-		cause := MismatchCause(c.MeanDiff, c.MaxDiff, capabilities.Hints)
+		cause := MismatchCause(c.MeanDiff, c.MaxDiff, capabilities)
 		return errors.Join(fmt.Errorf("%w: version %d: log-probs differ from the trainer's by up to %.3g, on average %.3g "+
 			"(tolerance %.3g); %s\n  hint: if model and adapter are right, sampler.canary_tolerance may be raised",
 			ErrCanary, c.Version, c.MaxDiff, c.MeanDiff, b.tolerance, cause), err)

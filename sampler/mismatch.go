@@ -16,7 +16,7 @@ const (
 
 // MismatchCause returns the likely cause of a difference between the log-probs of server and trainer. mean and largest
 // are |server − trainer| in nats. It adds the server's hint, if there is one.
-func MismatchCause(mean, largest float64, hints map[string]string) string {
+func MismatchCause(mean, largest float64, c Capabilities) string {
 	cause, key := "all tokens differ slightly: low precision of the server or of the trainer", HintLowPrecision
 	switch {
 	case mean > otherModel:
@@ -24,8 +24,10 @@ func MismatchCause(mean, largest float64, hints map[string]string) string {
 			"that is not applied"
 	case largest > 100*mean && largest > LargeMismatch:
 		cause, key = "a few tokens differ by a lot: a stale prompt cache, or a replica with old weights", HintStaleCache
+	case c.Rounding != "":
+		return c.Rounding
 	}
-	if hint := hints[key]; hint != "" {
+	if hint := c.Hints[key]; hint != "" {
 		cause += "\n  hint: " + hint
 	}
 	return cause

@@ -86,6 +86,9 @@ type ExitError struct {
 	OutOfMemory bool
 
 	stopped bool // by Close
+	// refused: it ended by itself before it was ready. It would end again.
+	refused bool
+	killed  bool // by a signal from outside
 }
 
 // Error returns the trainer's error with its hint. If the trainer reported no

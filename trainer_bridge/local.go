@@ -38,11 +38,16 @@ func (e Exported) Verify() error {
 }
 
 // Restartable reports whether a restart of the trainer from a checkpoint may
-// help against err. It does not help if the trainer refuses the request itself.
+// help against err. It does not help if the trainer refuses the request itself, or
+// if it refuses to start.
 func Restartable(err error) bool {
 	var refused *RequestError
 	if errors.As(err, &refused) {
 		return refused.Category != CategoryUser
+	}
+	var exit *ExitError
+	if errors.As(err, &exit) && exit.refused {
+		return false
 	}
 	return errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUncertain)
 }

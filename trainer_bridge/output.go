@@ -74,10 +74,25 @@ func logEvent(log zerolog.Logger, event map[string]any) {
 	if text, ok := event["message"].(string); ok {
 		message = "trainer: " + text
 	}
-	for _, key := range []string{"level", "event", "message", zerolog.TimestampFieldName} {
+	if trace, ok := event["traceback"].(string); ok { // for those who look for a mistake in the trainer
+		log.Debug().Str("traceback", trace).Msg(message)
+	}
+	for _, key := range []string{"level", "event", "message", "traceback", zerolog.TimestampFieldName} {
 		delete(event, key)
 	}
 	log.WithLevel(level).Fields(event).Msg(message)
+}
+
+// messages replaces the trainer's events by their texts.
+func messages(lines []string) []string {
+	out := make([]string, len(lines))
+	for i, line := range lines {
+		var event struct{ Level, Message string }
+		if out[i] = line; json.Unmarshal([]byte(line), &event) == nil && event.Message != "" {
+			out[i] = strings.TrimPrefix(event.Level+": ", ": ") + event.Message
+		}
+	}
+	return out
 }
 
 // exitError adds the trainer's fatal error to the exit of its process. It
@@ -89,6 +104,6 @@ func (o *output) exitError(err error) *ExitError {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return &ExitError{State: exit.State, Fatal: o.fatal, Hint: o.hint, Output: exit.Output,
-		OutOfMemory: exit.OutOfMemory, stopped: exit.Stopped}
+	return &ExitError{State: exit.State, Fatal: o.fatal, Hint: o.hint, Output: messages(exit.Output),
+		OutOfMemory: exit.OutOfMemory, stopped: exit.Stopped, killed: exit.Killed}
 }

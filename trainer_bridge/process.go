@@ -80,6 +80,7 @@ func Start(ctx context.Context, cfg ProcessConfig) (*Process, error) {
 	}
 	if p.child, err = process.Start(ctx, c); err != nil {
 		if exit := p.output.exitError(err); exit != nil {
+			exit.refused = !exit.killed
 			err = fmt.Errorf("start trainer: %w", exit)
 		}
 		return nil, err

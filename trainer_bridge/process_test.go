@@ -3,6 +3,7 @@ package trainerbridge
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -181,5 +182,26 @@ func TestEnvironmentOfTheTrainer(t *testing.T) {
 	_, err := Start(t.Context(), cfg)
 	if err == nil || !strings.Contains(err.Error(), "[][]["+cfg.SourceDir+"]") {
 		t.Error(err)
+	}
+}
+
+// A trainer that refuses to start would refuse again. One that is killed while it
+// starts may start the next time.
+func TestWhichStartsAreRepeated(t *testing.T) {
+	f := func(want bool, e *ExitError) {
+		t.Helper()
+		if err := fmt.Errorf("start trainer: %w", e); Restartable(err) != want {
+			t.Errorf("%v: Restartable is %t", err, !want)
+		}
+	}
+	f(false, &ExitError{State: "exit status 1", Fatal: "no such model", refused: true})
+	f(true, &ExitError{State: "signal: killed", killed: true})
+	f(true, &ExitError{State: "exit status 1", Fatal: "RuntimeError: CUDA error"}) // while it trained
+}
+
+func TestOutputIsReadable(t *testing.T) {
+	got := messages([]string{`{"level": "error", "message": "forward failed", "traceback": "File x"}`, "plain text"})
+	if strings.Join(got, "|") != "error: forward failed|plain text" {
+		t.Errorf("got %q", got)
 	}
 }

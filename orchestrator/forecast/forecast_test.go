@@ -58,7 +58,8 @@ func TestTheTrainersMemoryOnACPU(t *testing.T) {
 
 func TestAnAdaptationHasNoTrainer(t *testing.T) {
 	c := load(t, "cpu", false, "algorithm.name=adapt")
-	f := Of(Input{Config: c, Model: smol, Machine: inspect.Machine{Memory: 24e9}, Server: Server{Processes: 1, Cache: 1e9}})
+	f := Of(Input{Config: c, Model: smol, Machine: inspect.Machine{Memory: 24e9},
+		Server: Server{Processes: 1, Cache: 1e9}})
 	if f.Trainer != (Trainer{}) || f.Disk.Adapter != 0 || f.Needed != 1e9 {
 		t.Errorf("%+v", f)
 	}
@@ -107,8 +108,8 @@ func TestWhatDoesNotFitAMachine(t *testing.T) {
 		}
 	}
 	f(1e9, 1e12, Server{}, "this machine has 1.0 GB", "choose a smaller model")
-	f(8e9, 1e12, Server{Processes: 3, Cache: 3e9, Remedy: "lower rollout.concurrency"}, "of memory, this machine has 8.0 GB",
-		"lower rollout.concurrency")
+	f(8e9, 1e12, Server{Processes: 3, Cache: 3e9, Remedy: "lower rollout.concurrency"},
+		"of memory, this machine has 8.0 GB", "lower rollout.concurrency")
 	f(24e9, 1e8, Server{}, "the disk has 0.1 GB", "run.steps")
 }
 

@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -48,6 +49,24 @@ func (b *Budget) Next(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+// Start calls start. If the process that it starts is killed by a signal from
+// outside, Start calls it again, within the budget. again is called before each
+// repetition with the error. A process that ends by itself is not started again:
+// it would end again.
+func (b *Budget) Start(ctx context.Context, start func() error, again func(why error)) error {
+	for {
+		err := start()
+		var exit *ExitError
+		if err == nil || ctx.Err() != nil || !errors.As(err, &exit) || !exit.Killed {
+			return err
+		}
+		if spent := b.Next(ctx); spent != nil {
+			return fmt.Errorf("%w: %w", spent, err)
+		}
+		again(err)
 	}
 }
 

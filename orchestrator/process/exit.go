@@ -25,6 +25,9 @@ type ExitError struct {
 	Stopped bool     // by Stop, Kill or a context
 	Output  []string // the last lines that it wrote
 	Hint    string   // a remedy; empty: none is known
+	// Killed: a signal from outside ended it, SIGKILL or SIGTERM. The same command
+	// may succeed.
+	Killed bool
 	// OutOfMemory: the system killed it, and nothing says that memory did not
 	// run out.
 	OutOfMemory bool
@@ -42,7 +45,7 @@ func (e *ExitError) Error() string {
 // exitError describes the end of the process. The end of a server is an error
 // even with status 0: some servers end with status 0 after an internal error.
 func (p *Process) exitError() *ExitError {
-	e := &ExitError{Name: p.c.Name, Stopped: p.stopped.Load(), Output: p.Tail()}
+	e := &ExitError{Name: p.c.Name, Stopped: p.stopped.Load(), Output: withoutTraceback(p.Tail())}
 	if p.cmd.ProcessState == nil {
 		e.State = "its end was not observed"
 		return e
@@ -50,6 +53,7 @@ func (p *Process) exitError() *ExitError {
 	e.State = p.cmd.ProcessState.String()
 	text := e.Output
 	if s, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && s.Signaled() {
+		e.Killed = !e.Stopped && (s.Signal() == syscall.SIGKILL || s.Signal() == syscall.SIGTERM)
 		switch {
 		case s.Signal() == syscall.SIGILL:
 			text = append(text, IllegalInstruction)
@@ -59,6 +63,21 @@ func (p *Process) exitError() *ExitError {
 	}
 	e.Hint = HintFor(block(text), p.c.Hints, defaultHints)
 	return e
+}
+
+// withoutTraceback leaves out the frames of Python's tracebacks. The line that
+// names the error stays. The log at level debug has everything.
+func withoutTraceback(lines []string) []string {
+	var out []string
+	inside := false
+	for _, line := range lines {
+		isFrame := strings.HasPrefix(line, " ") || strings.HasPrefix(line, "Traceback (most recent call last)")
+		inside = isFrame && (inside || !strings.HasPrefix(line, " "))
+		if !inside {
+			out = append(out, line)
+		}
+	}
+	return out
 }
 
 // HintFor returns the remedy of the first hint that matches the output, or ""

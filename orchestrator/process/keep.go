@@ -21,10 +21,14 @@ type Service struct {
 }
 
 // Keep starts a command and returns when it is ready. Until Close, it restarts
-// the command whenever it ends, within the budget. The context bounds the first
-// start only.
+// the command whenever it ends, within the budget. A command that is killed while
+// it starts is started again too. The context bounds the first start only.
 func Keep(ctx context.Context, c Command, b Budget) (*Service, error) {
-	p, err := Start(ctx, c)
+	var p *Process
+	err := b.Start(ctx, func() (err error) {
+		p, err = Start(ctx, c)
+		return err
+	}, func(why error) { c.Log.Warn().Err(why).Msg(c.Name + " was killed and is started again") })
 	if err != nil {
 		return nil, err
 	}

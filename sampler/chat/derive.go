@@ -107,6 +107,13 @@ func (d deriver) deriveSeparators(ctx context.Context) error {
 // user, assistant, user, assistant, user; system has the five pieces around system, user, assistant, user. If that is
 // not possible, it returns the reason.
 func (d deriver) setSeparators(user, system []string) string {
+	var afterReply []part
+	if user != nil { // an unstable template may have an end token, too
+		afterReply = splitAtControls(user[2], d.controls)
+		if len(afterReply) > 0 && afterReply[0].control {
+			d.endID = afterReply[0].id
+		}
+	}
 	switch {
 	case user == nil || system == nil && !d.mergesSystem:
 		return "it does not show every text once and in order"
@@ -115,11 +122,9 @@ func (d deriver) setSeparators(user, system []string) string {
 	case user[5] != user[1]:
 		return fmt.Sprintf("the policy's message begins after %q and later prompts show it after %q", user[5], user[1])
 	}
-	afterReply := splitAtControls(user[2], d.controls)
-	if len(afterReply) == 0 || !afterReply[0].control {
+	if d.endID == noToken {
 		return fmt.Sprintf("no control token ends the policy's message, but %q", user[2])
 	}
-	d.endID = afterReply[0].id
 	first, between := user[0], "\n\n"
 	if !d.mergesSystem {
 		first, between = system[0], system[1]
@@ -168,11 +173,24 @@ func (d deriver) resolveControls(ctx context.Context, pieces []string) error {
 		if err != nil {
 			return err
 		}
-		if ok {
-			d.controls[c] = id
+		if !ok {
+			continue
+		}
+		d.controls[c] = id
+		if d.stripping[id], err = d.stripsAfter(ctx, c, id); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// stripsAfter reports whether a control token takes the white space after it away, as Phi-3's tokens do.
+func (d deriver) stripsAfter(ctx context.Context, text string, id int32) (bool, error) {
+	if d.special == nil {
+		return false, nil
+	}
+	ids, err := d.special.TokenizeSpecial(ctx, text+" \n")
+	return slices.Equal(ids, []int32{id}), err
 }
 
 // controlID returns the id of a control token; ok is false if text is not one. A token that plain text can produce,

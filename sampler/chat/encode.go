@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // A part of a rendering is a control token or plain text.
@@ -40,8 +41,10 @@ func splitAtControls(text string, controls map[string]int32) []part {
 // between two control tokens.
 func (t *Template) encode(ctx context.Context, parts []part) ([]int32, error) {
 	var ids []int32
+	strips := false
 	for len(parts) > 0 {
 		if parts[0].control {
+			strips = t.stripping[parts[0].id]
 			ids, parts = append(ids, parts[0].id), parts[1:]
 			continue
 		}
@@ -50,7 +53,11 @@ func (t *Template) encode(ctx context.Context, parts []part) ([]int32, error) {
 			run.WriteString(parts[0].text)
 			parts = parts[1:]
 		}
-		plain, err := t.tokenize(ctx, run.String())
+		text := run.String()
+		if strips {
+			text, strips = strings.TrimLeftFunc(text, unicode.IsSpace), false
+		}
+		plain, err := t.tokenize(ctx, text)
 		if err != nil {
 			return nil, err
 		}

@@ -36,7 +36,8 @@ type Template struct {
 	endID        int32           // the control token that ends the policy's message, or noToken
 	trimmedRoles map[string]bool // roles whose text loses the white space around it
 	controls     map[string]int32
-	thoughtEndID int32 // the id of </think>, or noToken
+	stripping    map[int32]bool // control tokens after which the model's tokenizer drops white space
+	thoughtEndID int32          // the id of </think>, or noToken
 
 	unstable string // the reason; empty: the template is stable
 	renderer Renderer
@@ -57,6 +58,7 @@ func NewTemplate(
 	t := &Template{
 		name: name, tokenizer: tokenizer, renderer: renderer,
 		thoughtEndID: noToken, endID: noToken, controls: map[string]int32{},
+		stripping: map[int32]bool{},
 	}
 	err := t.build(ctx, control)
 	if err == nil {
@@ -93,7 +95,7 @@ func (t *Template) resolve(ctx context.Context, f namedTemplate, control Control
 	for _, text := range f.controls {
 		id, err := control.ControlToken(ctx, text)
 		if err != nil {
-			return fmt.Errorf("%w\n  hint: the model has another template; sampler.template = \"auto\" asks the server", err)
+			return fmt.Errorf("%w\n  hint: %s", err, fittingTemplates(ctx, control))
 		}
 		t.controls[text] = id
 	}
@@ -103,6 +105,26 @@ func (t *Template) resolve(ctx context.Context, f namedTemplate, control Control
 		t.separators[b] = splitAtControls(text, t.controls)
 	}
 	return nil
+}
+
+// fittingTemplates is the remedy for a named template whose control tokens the model lacks.
+func fittingTemplates(ctx context.Context, control ControlTokens) string {
+	var fit []string
+	for name, f := range namedTemplates() {
+		missing := slices.ContainsFunc(f.controls, func(text string) bool {
+			_, err := control.ControlToken(ctx, text)
+			return err != nil
+		})
+		if !missing {
+			fit = append(fit, fmt.Sprintf("%q", name))
+		}
+	}
+	slices.Sort(fit)
+	const auto = "sampler.template = \"auto\" uses the model's own; if it has none, add chat_template.jinja to its folder"
+	if len(fit) == 0 {
+		return "none of the named templates fits the model's control tokens: " + auto
+	}
+	return fmt.Sprintf("of the named templates, %s fits the model's control tokens; %s", strings.Join(fit, ", "), auto)
 }
 
 // Name returns the template's name.

@@ -117,6 +117,15 @@ func TestUnstableTemplatesRenderFromScratch(t *testing.T) {
 		text, err := chattest.RenderChatML(m, generation)
 		return text + "<think>\n", err
 	}, `begins after "<|im_end|>\n<|im_start|>assistant\n<think>\n"`)
+	opensThought := chattest.Rendering(func(m []chat.Message, generation bool) (string, error) {
+		text, err := chattest.RenderChatML(m, generation)
+		return text + "<think>\n", err
+	})
+	k := chattest.ChatML.Tokenizer()
+	template, err := chat.NewTemplate(t.Context(), chat.TemplateAuto, k, k, opensThought)
+	if end, _ := k.ControlToken(t.Context(), "<|im_end|>"); err != nil || template.EOS() != end {
+		t.Errorf("the end token of an unstable template: %v, %v", template, err)
+	}
 	f(chattest.ChatML, func(m []chat.Message, _ bool) (string, error) {
 		text := ""
 		for _, m := range m {
@@ -177,7 +186,7 @@ func TestTemplateErrorsHaveHints(t *testing.T) {
 	f("vicuna", chattest.ChatML, nil, "template vicuna",
 		"hint: sampler.template is one of auto, chatml, gemma, llama3, mistral")
 	f("gemma", chattest.ChatML, nil, "no control token <bos>",
-		`hint: the model has another template; sampler.template = "auto"`)
+		`hint: of the named templates, "chatml" fits the model's control tokens; sampler.template = "auto"`)
 	f("auto", chattest.ChatML, nil, "does not return its rendering", `hint: name the model's template`)
 	broken := chattest.Rendering(func([]chat.Message, bool) (string, error) { return "", errors.New("no template") })
 	f("auto", chattest.ChatML, broken, "template auto: render a conversation: no template")

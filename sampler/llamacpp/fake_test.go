@@ -40,6 +40,7 @@ type fakes struct {
 	// prepare changes the n-th server, counted from 0, before it is used. Its error
 	// is an error of the start.
 	prepare func(n int, s *fakeserver.Llama) error
+	keys    []pair // of the base model's file; nil: a model with a chat template
 
 	mu      sync.Mutex
 	started []*fake
@@ -83,7 +84,11 @@ func (f *fakes) last() *fake {
 // open opens a backend over the fakes.
 func (f *fakes) open(t *testing.T, cfg Config) (*Backend, error) {
 	t.Helper()
-	cfg.Python, cfg.BaseGGUF = "python3", writeGGUF(t, baseKeys("qwen2")...)
+	keys := f.keys
+	if keys == nil {
+		keys = append(baseKeys("qwen2"), pair{"tokenizer.chat_template", text("{{ messages }}")})
+	}
+	cfg.Python, cfg.BaseGGUF = "python3", writeGGUF(t, keys...)
 	cfg.RestartPause = time.Nanosecond
 	if cfg.Slots == 0 {
 		cfg.Slots = 3

@@ -17,9 +17,10 @@ type gguf struct {
 	Context int    // tokens that the model was trained with; 0: unknown
 	Vocab   int    // tokens of the tokenizer; 0: none
 
-	FileType  uint32 // general.file_type: the quantisation of most weights
-	Tokenizer string // tokenizer.ggml.model
-	Template  bool   // it has a chat template
+	FileType  *uint32 // general.file_type: the quantisation of most weights; nil: absent
+	Tokenizer string  // tokenizer.ggml.model
+	Split     string  // tokenizer.ggml.pre: how text is split before byte-pair encoding
+	Template  bool    // it has a chat template
 }
 
 // The types of GGUF values, as ggml/include/gguf.h numbers them.
@@ -101,7 +102,7 @@ func (d ggufReader) pair(h *gguf) error {
 	}
 	strings := map[string]*string{
 		"general.architecture": &h.Arch, "general.type": &h.Type, "adapter.type": &h.Adapter,
-		"tokenizer.ggml.model": &h.Tokenizer,
+		"tokenizer.ggml.model": &h.Tokenizer, "tokenizer.ggml.pre": &h.Split,
 	}
 	switch {
 	case kind == ggufString && strings[key] != nil:
@@ -112,7 +113,8 @@ func (d ggufReader) pair(h *gguf) error {
 		h.Context = int(n)
 		return err
 	case kind == 4 && key == "general.file_type":
-		h.FileType, err = d.uint32()
+		n, err := d.uint32()
+		h.FileType = &n
 		return err
 	case key == "tokenizer.chat_template":
 		h.Template = true

@@ -36,3 +36,13 @@ var exitHints = []process.Hint{
 		Remedy: "the file is damaged, or the installed xllamacpp does not support it: convert the model again"},
 	{Contains: "couldn't bind", Remedy: "no free port on 127.0.0.1, or the loopback interface is down"},
 }
+
+// tokenizerHint is the remedy if the file's tokenizer is not the model's.
+func (h gguf) tokenizerHint() string {
+	if h.Tokenizer == "gpt2" && h.Split == "" {
+		return "the GGUF file has no tokenizer.ggml.pre, so llama.cpp guesses how to split text: convert the model again " +
+			"with a recent llama.cpp, or leave sampler.llamacpp.gguf empty"
+	}
+	return "name a GGUF file of the model in model.path in sampler.llamacpp.gguf, or leave the key empty; if it is " +
+		"empty, use sampler.backend = \"vllm\""
+}

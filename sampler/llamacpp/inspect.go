@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 )
 
 // Info is the content of a GGUF model's header.
@@ -27,6 +28,13 @@ var fileTypes = map[uint32]string{
 	13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 32: "BF16",
 }
 
+// tensorTypes are the values of ggml's enum ggml_type.
+var tensorTypes = map[uint32]string{
+	0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K",
+	12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL",
+	21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 29: "IQ1_M", 30: "BF16", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4",
+}
+
 // Inspect reads the header of a GGUF file that must be a complete model. It compares
 // the size of the file with the header.
 func Inspect(path string) (Info, error) {
@@ -36,14 +44,72 @@ func Inspect(path string) (Info, error) {
 	}
 	info := Info{Architecture: h.Arch, Context: h.Context, Vocabulary: h.Vocab, Tokenizer: h.Tokenizer,
 		ChatTemplate: h.Template}
-	info.Quantisation = fileTypes[h.FileType]
-	if info.Quantisation == "" {
-		info.Quantisation = fmt.Sprintf("file type %d", h.FileType)
-	}
-	if info.Parameters, err = countParameters(path); err != nil {
+	count, err := countParameters(path)
+	if err != nil {
 		return Info{}, fmt.Errorf("base model %s: %w%s", path, err, wrongBase)
 	}
+	info.Parameters, info.Quantisation = count.all, h.quantisation(count)
 	return info, nil
+}
+
+// quantisation names the type of most weights. The header's name is finer than
+// the tensors' types, but may be absent or wrong.
+func (h gguf) quantisation(p parameters) string {
+	most := p.most()
+	if h.FileType == nil {
+		return most
+	}
+	name := fileTypes[*h.FileType]
+	if most != "" && baseType(most) != baseType(name) {
+		return most
+	}
+	if name == "" {
+		return fmt.Sprintf("file type %d", *h.FileType)
+	}
+	return name
+}
+
+// baseType is the part of a type's name that a tensor's type and a file's type
+// share, for example "Q4" of "Q4_K_M".
+func baseType(name string) string {
+	name, _, _ = strings.Cut(name, "_")
+	return name
+}
+
+// rounded says how weights of a type differ from a trainer's, for a message;
+// empty: they do not.
+func rounded(quantisation string) string {
+	switch quantisation {
+	case "", "F32":
+		return ""
+	case "F16", "BF16":
+		return "the served base is in half precision: " + quantisation
+	}
+	return "the served base is quantised: " + quantisation
+}
+
+// parameters counts the values of a file's tensors.
+type parameters struct {
+	all    int64
+	byType map[uint32]int64 // by ggml's type
+}
+
+// most returns the name of the type that most values have, empty if there are
+// none.
+func (p parameters) most() string {
+	var best uint32
+	for kind, n := range p.byType {
+		if n > p.byType[best] || n == p.byType[best] && kind < best {
+			best = kind
+		}
+	}
+	if p.byType[best] == 0 {
+		return ""
+	}
+	if name := tensorTypes[best]; name != "" {
+		return name
+	}
+	return fmt.Sprintf("type %d", best)
 }
 
 // counter counts the bytes that are read.
@@ -58,70 +124,71 @@ func (c *counter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// countParameters returns the number of values in all tensors. It refuses a file
-// that ends before its last tensor begins.
-func countParameters(path string) (int64, error) {
+// countParameters counts the values in all tensors. It refuses a file that ends
+// before its last tensor begins.
+func countParameters(path string) (parameters, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return 0, err
+		return parameters{}, err
 	}
 	defer f.Close()
 	size, err := f.Stat()
 	if err != nil {
-		return 0, err
+		return parameters{}, err
 	}
 	count := &counter{r: f}
 	d := ggufReader{r: bufio.NewReaderSize(count, 1<<16)}
-	parameters, last, err := d.tensors()
+	found, last, err := d.tensors()
 	end := count.n - int64(d.r.Buffered())
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || err == nil && parameters > 0 &&
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || err == nil && found.all > 0 &&
 		end+last >= size.Size() {
-		return 0, errors.New("the file is cut short")
+		return parameters{}, errors.New("the file is cut short")
 	}
-	return parameters, err
+	return found, err
 }
 
 // maxGGUFTensors is the largest number of tensors in a header.
 const maxGGUFTensors = 1 << 20
 
-// tensors reads the header's list of tensors. It returns the number of their values
-// and the largest offset.
-func (d ggufReader) tensors() (parameters, last int64, err error) {
+// tensors reads the header's list of tensors. It returns their values and the
+// largest offset.
+func (d ggufReader) tensors() (found parameters, last int64, err error) {
 	var h gguf
 	n, err := d.start(&h)
 	if err != nil {
-		return 0, 0, err
+		return found, 0, err
 	}
 	if n > maxGGUFTensors {
-		return 0, 0, fmt.Errorf("%d tensors", n)
+		return found, 0, fmt.Errorf("%d tensors", n)
 	}
+	found.byType = map[uint32]int64{}
 	for range n {
-		values, offset, err := d.tensor()
+		offset, err := d.tensor(&found)
 		if err != nil {
-			return 0, 0, err
+			return found, 0, err
 		}
-		parameters, last = parameters+values, max(last, offset)
+		last = max(last, offset)
 	}
-	return parameters, last, nil
+	return found, last, nil
 }
 
-// tensor reads one entry: name, shape, type, offset.
-func (d ggufReader) tensor() (values, offset int64, err error) {
+// tensor reads one entry: name, shape, type, offset. It adds the values to found.
+func (d ggufReader) tensor(found *parameters) (offset int64, err error) {
 	if _, err := d.text(); err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	dimensions, err := d.uint32()
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	if dimensions > 8 {
-		return 0, 0, fmt.Errorf("a tensor of %d dimensions", dimensions)
+		return 0, fmt.Errorf("a tensor of %d dimensions", dimensions)
 	}
-	values = 1
+	values := int64(1)
 	for range dimensions {
 		n, err := d.uint64()
 		if err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 		values *= int64(n)
 	}
@@ -130,5 +197,7 @@ func (d ggufReader) tensor() (values, offset int64, err error) {
 		Offset uint64
 	}
 	err = binary.Read(d.r, binary.LittleEndian, &tail)
-	return values, int64(tail.Offset), err
+	found.all += values
+	found.byType[tail.Type] += values
+	return int64(tail.Offset), err
 }

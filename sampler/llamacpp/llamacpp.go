@@ -118,6 +118,7 @@ func (c Config) check() error {
 type Backend struct {
 	cfg   Config
 	model gguf // the base model's header
+	info  Info // more about the same file
 	start func(ctx context.Context, l launch) (server, error)
 
 	alive  context.Context // ends with Close
@@ -158,6 +159,9 @@ func open(ctx context.Context, cfg Config, start func(context.Context, launch) (
 	b := &Backend{cfg: cfg, start: start, publishing: admission.New(admission.Config{Limits: []int{1}}),
 		versions: map[int]*version{}}
 	if b.model, err = readBase(cfg.BaseGGUF); err != nil {
+		return nil, err
+	}
+	if b.info, err = Inspect(cfg.BaseGGUF); err != nil {
 		return nil, err
 	}
 	if b.cfg.ContextPerSlot == 0 {

@@ -35,6 +35,11 @@ func (b *Backend) Render(ctx context.Context, messages []chat.Message, generatio
 	if len(messages) == 0 || messages[len(messages)-1].Role != chat.RoleUser {
 		return "", fmt.Errorf("render %d messages: the last one must be the user's", len(messages))
 	}
+	if !b.model.Template { // the server would use ChatML
+		return "", fmt.Errorf("%s has no chat template\n"+
+			"  hint: name the template that the model was trained with in sampler.template, "+
+			"or add chat_template.jinja to the folder in model.path", b.cfg.BaseGGUF)
+	}
 	v, err := b.anyVersion()
 	if err != nil {
 		return "", fmt.Errorf("render %d messages: %w", len(messages), err)

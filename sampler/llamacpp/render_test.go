@@ -131,3 +131,34 @@ func TestControlTokensOfTemplatesBecomeIDs(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 }
+
+// llama-server would use ChatML for a file without a chat template.
+func TestAMissingTemplateIsNotReplaced(t *testing.T) {
+	f := newFakes()
+	f.keys = baseKeys("qwen2")
+	fakeRendering(f, "<|im_start|>…", false)
+	b, _ := f.serve(t, Config{})
+	_, err := b.Render(t.Context(), []chat.Message{message(chat.RoleUser, "x")}, true)
+	if err == nil || !strings.Contains(err.Error(), "has no chat template") ||
+		!strings.Contains(err.Error(), "sampler.template") {
+		t.Error(err)
+	}
+}
+
+// The canary and doctor name the type of a served base that is not in float32. The
+// hint about the tokenizer names a key that the file lacks.
+func TestCapabilitiesOfTheFile(t *testing.T) {
+	f := newFakes()
+	f.keys = append(baseKeys("qwen2"), pair{"general.file_type", number(3)}, pair{"tokenizer.ggml.model", text("gpt2")})
+	b, _ := f.serve(t, Config{})
+	c, err := b.Capabilities(t.Context())
+	if err != nil || c.Rounding != "the served base is quantised: Q4_1" ||
+		!strings.Contains(c.Hints["tokenizer"], "no tokenizer.ggml.pre") {
+		t.Errorf("%q, %q, %v", c.Rounding, c.Hints["tokenizer"], err)
+	}
+	f.keys = append(f.keys, pair{"tokenizer.ggml.pre", text("qwen2")})
+	b, _ = f.serve(t, Config{})
+	if c, err = b.Capabilities(t.Context()); err != nil || !strings.Contains(c.Hints["tokenizer"], "model.path") {
+		t.Errorf("%q, %v", c.Hints["tokenizer"], err)
+	}
+}

@@ -23,6 +23,7 @@ type dialect struct {
 	adds     []string          // more control tokens; those with "think" are ordinary added tokens
 	template string            // Jinja; empty: the model's template
 	unstable string            // why it is not stable; empty: it is stable
+	strips   bool              // control tokens take the white space after them away, as Phi-3's do
 }
 
 func dialects() []dialect {
@@ -40,6 +41,14 @@ func dialects() []dialect {
 				`{% set text = text.split('</think>')[-1].lstrip('\n') %}{% endif %}` +
 				`{{ '<|im_start|>' + m.role + '\n' + text + '<|im_end|>\n' }}{% endfor %}` +
 				`{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}`,
+		},
+		{
+			title:   "Phi-3",
+			renames: map[string]string{"<|im_start|>": "<|user|>", "<|im_end|>": "<|end|>"},
+			adds:    []string{"<|system|>", "<|assistant|>", "</s>", "<s>", "<unk>"},
+			strips:  true,
+			template: `{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}` +
+				`{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}`,
 		},
 		{
 			title: "Llama 3",
@@ -143,6 +152,10 @@ func (d dialect) editTokens(k map[string]any) {
 		entry := maps.Clone(added[0].(map[string]any))
 		entry["id"], entry["content"], entry["special"] = size+float64(i), text, !strings.Contains(text, "think")
 		added = append(added, entry)
+	}
+	for _, a := range added {
+		entry := a.(map[string]any)
+		entry["rstrip"] = d.strips && !slices.Contains([]any{"<|endoftext|>", "<s>", "<unk>"}, entry["content"])
 	}
 	k["added_tokens"] = added
 }

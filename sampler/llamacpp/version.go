@@ -46,7 +46,14 @@ func (b *Backend) startVersion(ctx context.Context, p sampler.Policy, adapter st
 	}
 	ctx, cancel := sampler.Within(ctx, b.alive)
 	defer cancel()
-	r, err := v.replica(ctx)
+	var r *replica
+	err := v.budget.Start(ctx, func() (err error) {
+		r, err = v.replica(ctx)
+		return err
+	}, func(why error) {
+		v.log.Warn().Err(why).Msg("llama-server was killed and is started again")
+		v.restarted()
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -75,15 +82,20 @@ func (v *version) supervise(r *replica) {
 		if r = v.restart(why); r == nil {
 			break
 		}
-		v.b.counters.add(Stats{Restarts: 1})
 		v.set(r, nil)
-		if v.b.cfg.OnRestart != nil {
-			v.b.cfg.OnRestart(v.policy)
-		}
+		v.restarted()
 	}
 	select { // failed, or about to be stopped
 	case <-v.gate.Drained():
 	case <-v.b.alive.Done():
+	}
+}
+
+// restarted counts a restart and reports it.
+func (v *version) restarted() {
+	v.b.counters.add(Stats{Restarts: 1})
+	if v.b.cfg.OnRestart != nil {
+		v.b.cfg.OnRestart(v.policy)
 	}
 }
 

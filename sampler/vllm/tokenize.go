@@ -175,13 +175,6 @@ func (p *serverTokenizer) tokenize(ctx context.Context, text string) (ids []int3
 	return ids, err
 }
 
-// comparedTexts show differences of tokenizers: letters, digits, white space,
-// other scripts and code.
-var comparedTexts = []string{
-	fleet.CanaryText, "x = [1, 22, 333];\n\treturn \"a_b\" != 'C'", "Größe 3,5 µm – naïve café",
-	"日本語のテキスト и русский", "  two  spaces \n\n\nlines",
-}
-
 const compareTimeout = time.Minute
 
 // checkCodec returns an error if the server and the trainer have different
@@ -190,21 +183,18 @@ func (b *Backend) checkCodec(ctx context.Context, codec chat.Codec, s *server) e
 	ctx, cancel := context.WithTimeoutCause(ctx, compareTimeout,
 		fmt.Errorf("tokenizers not compared within %v", compareTimeout))
 	defer cancel()
-	for _, text := range comparedTexts {
-		own, err := codec.Tokenize(ctx, text)
-		if err != nil {
-			return fmt.Errorf("the trainer's tokenizer: %w", err)
-		}
-		theirs, err := s.tokenize(ctx, text)
-		if err != nil {
-			return fmt.Errorf("the server's tokenizer: %w", err)
-		}
-		if !slices.Equal(own, theirs) {
-			name, root := b.Model()
-			return fmt.Errorf("wrong model on the server: it serves %s (%s), whose tokenizer gives %v for %q, the "+
-				"trainer's gives %v\n  hint: serve the model that model.path names",
-				name, root, theirs, text, own)
-		}
+	d, err := chat.CompareTokenizers(ctx, codec, parsing{s})
+	if err != nil || d == nil {
+		return err
 	}
-	return nil
+	name, root := b.Model()
+	return fmt.Errorf("wrong model on the server: it serves %s (%s): %v\n"+
+		"  hint: serve the model that model.path names", name, root, d)
+}
+
+// parsing is a server's tokenizer as it is.
+type parsing struct{ *server }
+
+func (p parsing) Tokenize(ctx context.Context, text string) ([]int32, error) {
+	return p.tokenize(ctx, text)
 }

@@ -220,6 +220,11 @@ func openOllama(ctx context.Context, o opening) (served, error) {
 		if err != nil {
 			return served{}, err
 		}
+		if template.EOS() < 0 {
+			return served{}, &config.Error{Place: "sampler.template",
+				Msg:  "no control token ends the policy's message in the model's chat template",
+				Hint: "ollama needs one: name a template that has one, or use another sampler.backend"}
+		}
 		if cfg.EndToken, err = o.codec.Detokenize(ctx, []int32{template.EOS()}); err != nil {
 			return served{}, err
 		}

@@ -153,6 +153,9 @@ func (d *doctor) processes() error {
 	}
 	d.ok("trainer and server agree on log-probs: largest difference %.2g (allowed %.2g); both started in %.1fs",
 		r.loop.Canary(), c.Sampler.CanaryTolerance, time.Since(start).Seconds())
+	if can.Rounding != "" {
+		d.ok("%s; the difference is measured in each step and corrected above loss.mismatch_tolerance", can.Rounding)
+	}
 	return nil
 }
 

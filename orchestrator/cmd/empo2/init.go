@@ -171,13 +171,11 @@ func (cmd *initCmd) inspect() (s subject, err error) {
 	if s.model, err = inspect.Folder(cmd.Model); err != nil {
 		return s, modelFault("--model", err)
 	}
-	if err := checkQuantised(s, cmd.Algorithm); err != nil {
-		return s, err
-	}
 	ownFile := slices.ContainsFunc(cmd.Set, func(set string) bool {
 		return strings.HasPrefix(set, "sampler.llamacpp.gguf=")
 	})
-	return s, checkConversion(s, ownFile)
+	use := modelUse{backend: s.backend, trains: cmd.Algorithm != "adapt", ownFile: ownFile, flags: true}
+	return s, use.check(s.model, "--model "+s.model.Path)
 }
 
 // inspectGGUF reads a GGUF file. It can be served but not trained.
@@ -224,45 +222,6 @@ func isGGUF(path string) bool {
 	magic := make([]byte, 4)
 	_, err = io.ReadFull(f, magic)
 	return err == nil && string(magic) == "GGUF"
-}
-
-// convertible are the architectures that the trainer can write as GGUF
-// (empo2_trainer/model_dir.py).
-var convertible = []string{"qwen2", "qwen3", "llama"}
-
-// checkQuantised refuses to train quantised weights.
-func checkQuantised(s subject, algorithm string) error {
-	if s.model.Quantisation == "" || algorithm == "adapt" {
-		return nil
-	}
-	return &config.Error{Place: "--model " + s.model.Path,
-		Msg: fmt.Sprintf("the weights are quantised (%s), and the trainer needs them in bfloat16 or float32",
-			s.model.Quantisation),
-		Hint: "name the folder of the original model; " +
-			"--algorithm adapt with --backend vllm learns tips without training"}
-}
-
-// checkConversion returns an error if the backend needs GGUF and the model
-// cannot be converted (empo2_trainer/model_dir.py, check_convertible). ownFile
-// means that the user has converted it.
-func checkConversion(s subject, ownFile bool) error {
-	if s.backend != "llamacpp" && s.backend != "ollama" {
-		return nil
-	}
-	m, why, hint := s.model, "", "use --backend vllm or --backend sglang"
-	switch {
-	case !slices.Contains(convertible, m.Architecture):
-		why = fmt.Sprintf("%q cannot be converted (%s can)", m.Architecture, strings.Join(convertible, ", "))
-	case m.Quantisation != "":
-		why = fmt.Sprintf("quantised weights (%s) cannot be converted", m.Quantisation)
-	case m.RopeScaling != "" && !ownFile:
-		why = fmt.Sprintf("rope scaling of type %q cannot be converted", m.RopeScaling)
-		hint += ", or name a converted file: --set sampler.llamacpp.gguf=FILE"
-	default:
-		return nil
-	}
-	return &config.Error{Place: "--model " + m.Path, Hint: hint,
-		Msg: fmt.Sprintf("%s needs the model as GGUF, and %s", s.backend, why)}
 }
 
 // modelFault turns an error about the model into one about the flag or key that

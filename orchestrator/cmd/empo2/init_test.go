@@ -257,7 +257,9 @@ func TestInitRefusesModels(t *testing.T) {
 	f(initCmd{Model: t.TempDir()}, "no config.json")
 	f(initCmd{Model: filepath.Join(good, "none")}, "no such file or folder")
 	f(initCmd{Model: filepath.Join(good, "config.json")}, "neither a folder nor a GGUF file")
-	f(initCmd{Model: modelFolder(t, "g", "gemma3", 1e8)}, "gemma3", "--backend vllm")
+	f(initCmd{Model: modelFolder(t, "g", "gpt2", 1e8)}, `adapters as GGUF, and those of "gpt2"`, "--backend vllm")
+	f(initCmd{Model: modelFolder(t, "g", "gpt_oss", 1e8)}, `"gpt_oss" cannot be converted`,
+		"--set sampler.llamacpp.gguf=FILE")
 	f(initCmd{Model: ggufFile(t, 3, 0)}, "the trainer cannot load it", "Hugging Face format", "--algorithm adapt")
 	f(initCmd{Model: ggufFile(t, 3, 0), Algorithm: "adapt", Backend: "vllm"}, "only llamacpp serves a GGUF file")
 	f(initCmd{Model: ggufFile(t, 1, 0), Algorithm: "adapt"}, "GGUF version 1")
@@ -295,9 +297,10 @@ func TestInitRefusesModelsThatCannotRun(t *testing.T) {
 	f(quantised, "vllm", "empo2", "the weights are quantised (gptq)")
 	f(quantised, "vllm", "adapt", "")
 	f(quantised, "llamacpp", "adapt", "quantised weights (gptq) cannot be converted")
-	scaled := `{"model_type": "llama", "rope_scaling": {"rope_type": "llama3"}}`
+	scaled := `{"model_type": "phi3", "rope_scaling": {"rope_type": "longrope"}}`
 	f(scaled, "llamacpp", "empo2", "--set sampler.llamacpp.gguf=FILE")
 	f(scaled, "vllm", "empo2", "")
+	f(`{"model_type": "llama", "rope_scaling": {"rope_type": "llama3"}}`, "llamacpp", "empo2", "")
 	f(`{"model_type": "bert", "architectures": ["BertForMaskedLM"]}`, "vllm", "empo2", "not a language model")
 }
 
@@ -311,10 +314,33 @@ func TestRunChecksTheModel(t *testing.T) {
 	if err := checkModels(c); err != nil {
 		t.Error(err)
 	}
+	var fault *config.Error
+	refused := func(config string, says ...string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		err := checkModels(c)
+		for _, text := range says {
+			if !errors.As(err, &fault) || fault.Place != "model.path" || !strings.Contains(err.Error(), text) {
+				t.Errorf("%v, want %q", err, text)
+			}
+		}
+		if len(says) == 0 && err != nil {
+			t.Errorf("%s: %v", config, err)
+		}
+	}
+	refused(`{"model_type": "llama", "quantization_config": {"quant_method": "awq"}}`, "quantised (awq)",
+		`algorithm.name = "adapt"`)
+	refused(`{"model_type": "gpt2"}`, `those of "gpt2"`, `sampler.backend = "vllm"`)
+	longrope := `{"model_type": "phi3", "rope_scaling": {"type": "longrope"}}`
+	refused(longrope, `"longrope" in phi3`, "sampler.llamacpp.gguf")
+	c.Sampler.LlamaCPP.GGUF = ggufFile(t, 3, 0)
+	refused(longrope) // the base is the user's own file
+	c.Sampler.LlamaCPP.GGUF = ""
 	if err := os.Remove(filepath.Join(dir, "tokenizer.json")); err != nil {
 		t.Fatal(err)
 	}
-	var fault *config.Error
 	if err := checkModels(c); !errors.As(err, &fault) || fault.Place != "model.path" ||
 		!strings.Contains(err.Error(), "it has no tokenizer.json") {
 		t.Errorf("%v", err)

@@ -20,6 +20,7 @@ import (
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/prompt"
 	"github.com/empo2/empo2/sampler/rollout"
+	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
 // run has everything that a training run has open. Close it after the loop has
@@ -147,6 +148,11 @@ func (r *run) connect(ctx context.Context, server served) error {
 	// The tokenizer may be the server's, so the base model must be served first.
 	if _, err := server.Publish(ctx, sampler.Adapter{}); err != nil {
 		return fmt.Errorf("serve the base model: %w", err)
+	}
+	if trainer, ok := l.Trainer.(*trainerbridge.Local); ok {
+		if err := compareTokenizers(ctx, l.Config, trainer, server); err != nil {
+			return err
+		}
 	}
 	template, err := server.newTemplate(ctx, l.Config)
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -23,7 +22,7 @@ import (
 
 type planCmd struct {
 	common
-	NoCalibrate bool    `help:"Start nothing: only arithmetic. The model's weights need not exist, only its config.json."`
+	NoCalibrate bool    `help:"Start nothing, only compute. The model needs no weights, only its config.json."`
 	GPUMemory   float64 `name:"gpu-gb" placeholder:"GB" help:"Predict for a machine with such a GPU (with --no-calibrate)."`
 	Seconds     float64 `default:"45" help:"Limit of each of the two bursts of episodes that are timed."`
 	Check       bool    `help:"Compare the run's last plan with what the run needed."`
@@ -254,11 +253,12 @@ func savePlan(dir string, f forecast.Forecast) error {
 	if err != nil {
 		return err
 	}
+	path := filepath.Join(dir, planFile)
 	if err = os.MkdirAll(dir, 0o755); err == nil {
-		err = writeFile(filepath.Join(dir, planFile), func(w io.Writer) error {
-			_, err := w.Write(text)
-			return err
-		})
+		err = os.WriteFile(path+".new", text, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
 	}
 	if err != nil {
 		return fmt.Errorf("store the plan: %w\n  hint: choose a writable folder with run.dir", err)

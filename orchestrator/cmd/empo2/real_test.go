@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/orchestrator"
+	"github.com/empo2/empo2/orchestrator/forecast"
 )
 
 // A run of the embedded policy with torch, llama-server and SQLite. The test
@@ -189,5 +190,43 @@ func eventually(t *testing.T, what string, ok func() bool) {
 			t.Errorf("not true when the test ended: %s", what)
 			return
 		}
+	}
+}
+
+// A plan of the demonstration with the real trainer and llama-server: what was
+// measured is there, and memory is predicted as the parts reported it.
+func TestRealPlan(t *testing.T) {
+	if os.Getenv("EMPO2_PYTHON") == "" {
+		t.Skip("NOT RUN: EMPO2_PYTHON names no Python with the trainer's packages; scripts/test sets it")
+	}
+	dir := t.TempDir()
+	t.Setenv("EMPO2_CACHE", filepath.Join(dir, "cache"))
+	t.Chdir(dir)
+	cmd := exec.CommandContext(t.Context(), "empo2", "plan", "--profile", "demo", "--json", "--seconds", "60")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s\n%s", err, out, stderr.String())
+	}
+	var line struct{ Data forecast.Forecast }
+	if err := json.Unmarshal(out, &line); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	f := line.Data
+	m := f.Measured
+	if m == nil || m.Episodes != 16 || m.TurnsPerSec <= 0 || m.TrainTokensPerSec <= 0 || m.ScoreTokensPerSec <= 0 ||
+		m.PublishSeconds <= 0 || m.OptimSeconds <= 0 || m.AdapterBytes == 0 || m.CheckpointBytes == 0 {
+		t.Fatalf("measured %+v", m)
+	}
+	if f.Time.Step <= 0 || f.Episodes != 64 || f.StepTokens != 64*m.EpisodeTokens || len(f.Problems) != 0 {
+		t.Errorf("%+v", f)
+	}
+	if f.Trainer.Total() < m.TrainerPeak || m.ServerMemory > 0 && f.Server.Total() < m.ServerMemory*9/10 {
+		t.Errorf("trainer %d and server %d bytes, measured %d and %d", f.Trainer.Total(), f.Server.Total(),
+			m.TrainerPeak, m.ServerMemory)
+	}
+	if _, err := os.Stat(filepath.Join("runs", "vault", planFile)); err != nil {
+		t.Error(err)
 	}
 }

@@ -115,8 +115,13 @@ func checkModels(c config.Config) error {
 	path, gguf := c.Model.Path, c.Sampler.LlamaCPP.GGUF
 	isFile := strings.HasSuffix(path, ".gguf")
 	if trains(c) && path != config.Embedded {
-		if _, err := inspect.Folder(path); err != nil {
+		m, err := inspect.Folder(path)
+		if err != nil {
 			return modelFault("model.path", err)
+		}
+		use := modelUse{backend: c.Sampler.Backend, trains: true, ownFile: gguf != ""}
+		if err := use.check(m, "model.path"); err != nil {
+			return err
 		}
 	}
 	switch {

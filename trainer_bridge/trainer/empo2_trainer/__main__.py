@@ -91,7 +91,11 @@ def convert(model: str, out: str) -> None:
         try:
             write_model(model, Path(out))
         except UserError as e:
-            raise Fatal(f"model {model}: {e}", "use a backend that reads PEFT adapters") from e
+            hint = (
+                "name a GGUF file of this model in sampler.llamacpp.gguf, "
+                'or use sampler.backend = "vllm" or "sglang"'
+            )
+            raise Fatal(f"model {model}: {e}", hint) from e
         except SafetensorError as e:
             hint = "its weights are damaged: repair or re-download them"
             raise Fatal(f"model {model}: {e}", hint) from e

@@ -13,10 +13,13 @@ from empo2_trainer.protocol import UserError
 Tensors = dict[str, Tensor]
 
 
-def peft_config(base_model: str, rank: int, alpha: float, targets: list[str]) -> dict[str, Any]:
+def peft_config(
+    base_model: str, rank: int, alpha: float, targets: list[str], excluded: list[str]
+) -> dict[str, Any]:
     """The content of adapter_config.json. PEFT's own file lists the targets in random order, and
     sometimes lacks the names, which servers need."""
     return {
+        "exclude_modules": excluded or None,
         "base_model_name_or_path": base_model,
         "bias": "none",
         "fan_in_fan_out": False,
@@ -37,13 +40,19 @@ def peft_config(base_model: str, rank: int, alpha: float, targets: list[str]) ->
 def write_peft(directory: Path, config: dict[str, Any], weights: Tensors) -> None:
     """Write adapter_config.json and adapter_model.safetensors (float32)."""
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-    (directory / "adapter_config.json").write_text(text)
+    (directory / "adapter_config.json").write_text(text, encoding="utf-8")
     save_file(_cpu(weights), directory / "adapter_model.safetensors", {"format": "pt"})
 
 
 def module_names(weights: Tensors) -> list[str]:
-    """The last part of every adapted module's name, sorted. Servers match targets by it."""
-    return sorted({name.split(".lora_")[0].rsplit(".", 1)[-1] for name in weights})
+    """The names of the adapted modules."""
+    names = (name.removeprefix("base_model.model.").split(".lora_")[0] for name in weights)
+    return list(dict.fromkeys(names))
+
+
+def last_names(modules: list[str]) -> list[str]:
+    """The last part of every module's name, sorted. Servers match targets by it."""
+    return sorted({name.rsplit(".", 1)[-1] for name in modules})
 
 
 def write_checkpoint(directory: Path, weights: Tensors, optimizer: Tensors) -> None:

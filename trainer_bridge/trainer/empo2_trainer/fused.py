@@ -77,6 +77,28 @@ def fuse(model: nn.Module) -> None:
             module.forward = types.MethodType(_norm_forward, module)
 
 
+def keep_attention_small() -> None:
+    """On a GPU, float32 attention must not ask for grouped queries.
+
+    Only the flash kernel and the plain one know them (documentation of
+    scaled_dot_product_attention, enable_gqa), and flash has no float32. The plain one keeps T²
+    scores. With repeated keys and values the memory-efficient kernel is chosen.
+    """
+    from transformers.integrations import sdpa_attention
+
+    inner = sdpa_attention.use_gqa_in_sdpa
+    if getattr(inner, "keeps_attention_small", False):
+        return
+
+    def use_gqa_in_sdpa(attention_mask: Any, key: Tensor, value: Tensor) -> bool:
+        if key.is_cuda and key.dtype == float32:
+            return False
+        return bool(inner(attention_mask, key, value))
+
+    use_gqa_in_sdpa.keeps_attention_small = True  # type: ignore[attr-defined]
+    sdpa_attention.use_gqa_in_sdpa = use_gqa_in_sdpa
+
+
 def _active(module: Any) -> str | None:
     """The adapter that applies to a layer."""
     if module.disable_adapters:

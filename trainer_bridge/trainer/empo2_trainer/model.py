@@ -16,7 +16,7 @@ from torch import Tensor
 from empo2_trainer import budget, memory
 from empo2_trainer.budget import Budget
 from empo2_trainer.checkpointing import Checkpointing
-from empo2_trainer.fused import fuse
+from empo2_trainer.fused import fuse, keep_attention_small
 from empo2_trainer.model_dir import LoadError, check_directory
 from empo2_trainer.packing import Packing
 from empo2_trainer.protocol import LoraSpec
@@ -54,6 +54,7 @@ class Policy:
 
     def _wrap(self, hf: Any, device: torch.device) -> None:
         self.hf, self.device, self.directory = hf, device, ""
+        keep_attention_small()
         self.micro_batch_tokens, self.memory_share = 0, 1.0
         text_config = hf.config.get_text_config()
         self.vocab_size = int(text_config.vocab_size)

@@ -4,10 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from empo2_trainer.protocol import UserError
-
-GGUF_ARCHITECTURES = ("qwen2", "qwen3", "llama")
-
 
 class LoadError(Exception):
     """The model cannot be loaded. hint is the remedy."""
@@ -23,7 +19,7 @@ def check_directory(directory: str) -> dict[str, Any]:
     if not path.is_dir():
         raise LoadError(f"model {directory}: no such directory", "give --model a local directory")
     try:
-        config: dict[str, Any] = json.loads((path / "config.json").read_text())
+        config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except OSError:
         raise LoadError(
             f"model {directory}: no config.json",
@@ -31,27 +27,49 @@ def check_directory(directory: str) -> dict[str, Any]:
         ) from None
     except ValueError as e:
         raise LoadError(f"model {directory}: config.json: {e}", "repair or re-download it") from e
-    if not any(path.glob("*.safetensors")):
-        raise LoadError(
-            f"model {directory}: no *.safetensors", "download the weights or convert them"
-        )
+    _refuse_quantized(directory, config)
+    weight_files(directory)
     return config
 
 
-def check_convertible(config: dict[str, Any]) -> None:
-    """Refuse models that the conversion to GGUF does not support."""
-    arch = config.get("model_type")
-    if arch not in GGUF_ARCHITECTURES:
-        raise UserError(
-            f"no GGUF conversion for {arch!r}: known are {', '.join(GGUF_ARCHITECTURES)}"
+ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def weight_files(directory: str) -> list[Path]:
+    """The files of the model's weights, as transformers chooses them: one file, or those that the
+    index lists. Others in the folder do not belong to the model."""
+    path = Path(directory)
+    if (path / ONE_FILE).exists():
+        return [path / ONE_FILE]
+    if not (path / INDEX).exists():
+        others = ", ".join(sorted(p.name for p in path.glob("*.safetensors"))[:3])
+        there = f" (there is {others})" if others else ""
+        raise LoadError(
+            f"model {directory}: no {ONE_FILE} and no {INDEX}{there}",
+            "download the weights in the format of transformers, or convert them: "
+            "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)",
         )
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    if kind != "default":
-        raise UserError(f"no GGUF conversion for rope scaling of type {kind!r}")
-    if config.get("use_sliding_window"):
-        raise UserError("no GGUF conversion for sliding-window attention")
-    if arch == "llama" and (config.get("attention_bias") or config.get("mlp_bias")):
-        raise UserError("no GGUF conversion for llama with biases")
-    if "quantization_config" in config:
-        raise UserError("no GGUF conversion for quantized weights")
+    try:
+        listed = json.loads((path / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+    except (ValueError, KeyError, AttributeError) as e:
+        raise LoadError(f"model {directory}: {INDEX}: {e}", "download it again") from e
+    files = [path / name for name in sorted(set(listed))]
+    missing = next((f.name for f in files if not f.exists()), "")
+    if missing:
+        hint = f"{INDEX} lists it: download it into the folder"
+        raise LoadError(f"model {directory}: {missing} is missing", hint)
+    return files
+
+
+def _refuse_quantized(directory: str, config: dict[str, Any]) -> None:
+    """Weights in 4 or 8 bits cannot be trained further, and log-probs would be compared with
+    another rounding."""
+    nested = config.get("text_config") or {}
+    block = config.get("quantization_config") or nested.get("quantization_config")
+    if block:
+        method = block.get("quant_method", "unknown method")
+        raise LoadError(
+            f"model {directory}: its weights are quantised ({method})",
+            "name the folder of the original model, in bfloat16 or float32; "
+            'trainer.quantize = "nf4" quantises it while it is loaded',
+        )

@@ -207,16 +207,18 @@ def explained() -> Iterator[None]:
 
 def _load(args: Namespace) -> Any:
     """Everything heavy, on the thread that owns torch; what is light and may fail comes first."""
-    from empo2_trainer.model_dir import LoadError, check_convertible, check_directory
+    from empo2_trainer.gguf_arch import check_adapter
+    from empo2_trainer.model_dir import LoadError, check_directory
     from empo2_trainer.protocol import UserError
     from empo2_trainer.store import Store
 
     config = check_directory(args.model)
     if "gguf" in args.formats:
         try:
-            check_convertible(config)
+            check_adapter(config)
         except UserError as e:
-            raise LoadError(f"model {args.model}: {e}", "start with --formats peft") from e
+            hint = 'use sampler.backend = "vllm" or "sglang", which load adapters in PEFT\'s format'
+            raise LoadError(f"model {args.model}: {e}", hint) from e
     Store(Path(args.root) / "adapters")
     import torch
 

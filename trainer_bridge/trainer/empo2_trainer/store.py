@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class Store:
             fill(scratch)
             manifest = {**about, "files": _seal(scratch)}
             _write_json(scratch / self.manifest, manifest)
-            _sync(scratch)
+            _sync_directory(scratch)
             if target.exists():
                 if self.read(name) == manifest:
                     if self._intact(name):
@@ -125,7 +126,7 @@ def new_directory(
         scratch.mkdir(parents=True)
         fill(scratch)
         _write_json(scratch / manifest, {**about, "files": _seal(scratch)})
-        _sync(scratch)
+        _sync_directory(scratch)
         scratch.rename(target)
         _sync(target.parent)
     except OSError as e:
@@ -168,11 +169,10 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def _seal(directory: Path) -> dict[str, dict[str, Any]]:
-    """Flush every file, make it readable for servers under other users, and describe it."""
+    """Make every file readable for servers under other users, and describe it."""
     files = {}
     for path in sorted(directory.iterdir()):
         path.chmod(0o644)
-        _sync(path)
         files[path.name] = _facts(path)
     return files
 
@@ -188,7 +188,13 @@ def _facts(path: Path) -> dict[str, Any]:
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     path.chmod(0o644)
-    _sync(path)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Flush a directory and its files, all at once: the file system commits them together."""
+    paths = [*directory.iterdir(), directory]
+    with ThreadPoolExecutor(len(paths)) as pool:
+        list(pool.map(_sync, paths))
 
 
 def _sync(path: Path) -> None:

@@ -81,6 +81,14 @@ def peft_targets(model: Any, modules: list[str]) -> list[str] | str:
     return "|".join(re.escape(name) for name in modules)
 
 
+def peft_excluded(model: Any, adapted: list[str]) -> list[str]:
+    """The modules that have the last name of an adapted one, but no adapter. PEFT matches by last
+    names when it loads an export, and servers read no other form."""
+    last, chosen = {name.rsplit(".", 1)[-1] for name in adapted}, set(adapted)
+    names = (name for name, _ in original_modules(model))
+    return [n for n in names if n.rsplit(".", 1)[-1] in last and n not in chosen]
+
+
 def check_support(model: Any, modules: list[str], rank: int) -> None:
     """Refuse kinds of linear layers that PEFT cannot adapt, before it changes the model."""
     from peft import LoraConfig, inject_adapter_in_model
@@ -107,12 +115,15 @@ def _reason(name: str, module: nn.Module, inside: str) -> str:
 
     parts = name.split(".")
     linear = isinstance(module, nn.Linear | Conv1D)
-    if not linear and not _holds_experts(module):
+    convolution = isinstance(module, nn.Conv1d)  # of linear attention
+    if not linear and not convolution and not _holds_experts(module):
         return NOT_LINEAR
     if any(TOWER.search(part) for part in parts) or not name.startswith(inside):
         return "outside the language model"
     if any(part in ROUTERS for part in parts):
         return "a router"
+    if convolution:
+        return "a convolution"
     return "" if linear else "experts in one tensor"
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from empo2_trainer.chat_template import chat_template
 from empo2_trainer.protocol import UserError
 
 MAX_TEXT = 16 << 20  # characters, or tokens, of one request
@@ -105,13 +106,17 @@ class Codec:
         if not r.messages:
             raise UserError("messages is empty")
         with self._lock:
-            chat = self._chat
-        if not chat.chat_template:
-            raise UserError(f"model {self.directory} has no chat template: choose one by name")
+            chat, template = self._chat, self._template
+        if not template:
+            raise UserError(
+                f"model {self.directory} has no chat template: add chat_template.jinja to its "
+                "folder, or name the template that it was trained with in sampler.template"
+            )
         messages = [{"role": m.role, "content": m.content} for m in r.messages]
         try:
             text = chat.apply_chat_template(
                 messages,
+                chat_template=template,
                 tokenize=False,
                 add_generation_prompt=r.add_generation_prompt,
                 **r.template_args,
@@ -143,6 +148,13 @@ class Codec:
             tokenizer.encode_special_tokens = plain
             both.append(tokenizer)
         return both[0], both[1]
+
+    @cached_property
+    def _template(self) -> str | None:
+        try:
+            return chat_template(self.directory)
+        except ValueError as e:  # not JSON, or not UTF-8
+            raise UserError(f"chat template of model {self.directory}: {e}") from e
 
     @cached_property
     def _chat(self) -> Any:

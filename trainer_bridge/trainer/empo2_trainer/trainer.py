@@ -14,7 +14,7 @@ from empo2_trainer.model import Policy, alpha_of
 from empo2_trainer.optimizer import Optimizer
 from empo2_trainer.protocol import AdamParams, LoraSpec, UserError, tensor
 from empo2_trainer.store import Store
-from empo2_trainer.targets import select
+from empo2_trainer.targets import peft_excluded, select
 
 OUTPUT_TYPES = {"cross_entropy": "CrossEntropyLossReturn"}
 FORMATS = ("peft", "gguf")
@@ -157,8 +157,13 @@ class Trainer:
         """Write the adapter for inference servers, in every format of the run."""
         model = self.get(model_id)
         weights = {n: p.detach() for n, p in model.optimizer.parameters.items()}
+        modules = export.module_names(weights)
         config = export.peft_config(
-            self.policy.directory, model.rank, model.alpha, export.module_names(weights)
+            self.policy.directory,
+            model.rank,
+            model.alpha,
+            export.last_names(modules),
+            peft_excluded(self.policy.hf, modules),
         )
 
         def fill(directory: Path) -> None:

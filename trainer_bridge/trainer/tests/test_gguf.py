@@ -15,9 +15,8 @@ import torch
 
 from empo2_trainer import gguf_export
 from empo2_trainer.gguf_tokenizer import split_name
-from empo2_trainer.model_dir import check_convertible
 from empo2_trainer.protocol import UserError
-from tests.conftest import make_model, make_trainer
+from tests.conftest import make_trainer
 from tests.test_training import nudge
 
 VAULT = Path(__file__).parents[1] / "vault_pretraining" / "weights"
@@ -68,13 +67,15 @@ def llama_server(model: Path, adapter: Path | None) -> Iterator[Any]:
         child.wait(timeout=30)
 
 
-def next_logprobs(post: Any, prompt: list[int], vocab: int) -> dict[int, float]:
+def next_logprobs(
+    post: Any, prompt: list[int], vocab: int, more: dict[str, Any] | None = None
+) -> dict[int, float]:
     """Log-probs of the next token over the vocabulary. A sampled token that is not complete UTF-8
     has no entry; then another seed is tried."""
     for seed in range(50):
         body = {"prompt": prompt, "n_predict": 1, "n_probs": vocab, "seed": seed, "top_k": 0}
         flat = {"temperature": 1.0, "top_p": 1.0, "min_p": 0.0, "return_tokens": True}
-        answer = post("/completion", body | flat)
+        answer = post("/completion", body | flat | (more or {}))
         if answer.get("completion_probabilities"):
             top = answer["completion_probabilities"][0]["top_logprobs"]
             return {e["id"]: e["logprob"] for e in top}
@@ -99,20 +100,6 @@ def assert_parity(policy: Any, gguf: Path, adapter: Path | None, prompts: list[l
 PROMPTS = [[5, 9, 200, 40, 41], [(7 * i * i + 3) % 250 for i in range(120)]]
 
 
-@pytest.mark.parametrize("arch", ["qwen2", "qwen3", "llama"])
-def test_llama_server_agrees_with_the_trainer(arch: str, tmp_path: Path) -> None:
-    model = make_model(tmp_path / "model", arch)
-    t = make_trainer(model, tmp_path / "run")
-    gguf_export.write_model(str(model), tmp_path / "base.gguf")
-    base = trainers(t.policy, PROMPTS[0])
-    nudge(t)
-    adapter = Path(t.export("m", "v1", overwrite=False)["dir"])
-    assert float((trainers(t.policy, PROMPTS[0]) - base).abs().max()) > 0.1
-    assert_parity(t.policy, tmp_path / "base.gguf", adapter / "adapter.gguf", PROMPTS)
-    with t.policy.base():
-        assert_parity(t.policy, tmp_path / "base.gguf", None, PROMPTS)
-
-
 @pytest.mark.skipif(not (VAULT / "model.safetensors").exists(), reason="no vault weights here")
 def test_the_embedded_policy_agrees_with_llama_server(tmp_path: Path) -> None:
     t = make_trainer(VAULT, tmp_path / "run")
@@ -127,39 +114,6 @@ def test_the_embedded_policy_agrees_with_llama_server(tmp_path: Path) -> None:
     with llama_server(tmp_path / "base.gguf", None) as post:
         body = {"content": text, "add_special": False, "parse_special": True}
         assert post("/tokenize", body)["tokens"] == ids
-
-
-def test_peft_loads_the_export(trainer: Any, model_dir: Path) -> None:
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    nudge(trainer)
-    directory = trainer.export("m", "v1", overwrite=False)["dir"]
-    fresh = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
-    loaded = PeftModel.from_pretrained(fresh, directory).eval()
-    for prompt in PROMPTS:
-        with torch.no_grad():
-            want = loaded(input_ids=torch.tensor([prompt])).logits[0, -1].log_softmax(-1)
-        torch.testing.assert_close(trainers(trainer.policy, prompt), want, atol=2e-5, rtol=0)
-
-
-QWEN = {"model_type": "qwen2"}
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"model_type": "gpt2"}, "known are qwen2, qwen3, llama"),
-        (QWEN | {"rope_parameters": {"rope_type": "yarn"}}, "rope scaling of type 'yarn'"),
-        (QWEN | {"use_sliding_window": True}, "sliding-window"),
-        (QWEN | {"quantization_config": {}}, "quantized"),
-        ({"model_type": "llama", "attention_bias": True}, "biases"),
-    ],
-)
-def test_unsupported_models_are_not_converted(config: Any, message: str) -> None:
-    with pytest.raises(UserError) as e:
-        check_convertible(config)
-    assert message in str(e.value)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ def adapter_of(policy: Policy, directory: Path) -> Path:
             p.copy_(torch.randn(p.shape, generator=generator) * 0.1)
             weights[name] = p.detach()
     directory.mkdir()
-    config = export.peft_config("base", SPEC.rank, 8.0, export.module_names(weights))
+    modules = export.module_names(weights)
+    config = export.peft_config("base", SPEC.rank, 8.0, export.last_names(modules), [])
     export.write_peft(directory, config, weights)
     return directory
 
