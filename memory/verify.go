@@ -27,8 +27,13 @@ func (t Tip) checksum() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Verify compares every row with its checksum.
+// Verify compares every row with its checksum. A bank of an earlier version has
+// none until [Migrate] has added them.
 func Verify(ctx context.Context, db *sql.DB) error {
+	columns, err := texts(ctx, db, "SELECT name FROM pragma_table_info('memory_tips') WHERE name = 'checksum'")
+	if err != nil || len(columns) == 0 {
+		return err
+	}
 	scopes, err := texts(ctx, db, `SELECT scope FROM memory_states UNION SELECT scope FROM memory_tips
 		UNION SELECT scope FROM memory_entries`)
 	if err != nil {

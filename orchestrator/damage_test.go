@@ -189,3 +189,30 @@ func TestDamageIsFoundOrHarmless(t *testing.T) {
 	}
 	t.Logf("%d cases: %d found, %d harmless", found+harmless, found, harmless)
 }
+
+// A start does not go on with a database that was overwritten, wherever that was.
+func TestAStartFindsAnOverwrittenDatabase(t *testing.T) {
+	dir, random := finishedRun(t), rand.New(rand.NewPCG(3, 4))
+	ctx, found := context.Background(), 0
+	for range 20 {
+		at := random.IntN(1 << 30)
+		copied := filepath.Join(t.TempDir(), "run")
+		err := errors.Join(os.CopyFS(copied, os.DirFS(dir)), edit("run.db", overwrite(at))(copied))
+		if err != nil {
+			t.Fatal(err)
+		}
+		damaged := check(t, copied).Damaged()
+		l, err := ledger.Open(ctx, copied)
+		if err == nil {
+			_, err = l.QuickCheck(ctx)
+			l.Close()
+		}
+		if damaged != errors.Is(err, ledger.ErrDamaged) {
+			t.Errorf("4 KB at %d: damaged is %t, the start says %v", at, damaged, err)
+		}
+		if damaged {
+			found++
+		}
+	}
+	t.Logf("found %d of 20", found)
+}

@@ -19,8 +19,8 @@ import (
 const backupAttempts = 5
 
 // Backup writes a run to a tar file: the database, the adapter and the checkpoint
-// of its last version, and the folder base of a warm-started model. The run may go on meanwhile; the backup has the
-// state of one moment. Backup verifies the copy before the file appears. It
+// of its last version, and the folder base of a warm-started model. The run may go
+// on meanwhile; the backup has the state of one moment. Backup verifies the copy before the file appears. It
 // returns the report of that check.
 func Backup(ctx context.Context, dir, file string) (*Report, error) {
 	fail := func(err error) (*Report, error) { return nil, fmt.Errorf("back up %s: %w", dir, err) }
@@ -32,7 +32,7 @@ func Backup(ctx context.Context, dir, file string) (*Report, error) {
 	}
 	scratch, err := os.MkdirTemp(filepath.Dir(file), ".empo2-backup-*")
 	if err != nil {
-		return fail(err)
+		return fail(fmt.Errorf("%w\n  hint: the folder of %s must exist and be writable", err, file))
 	}
 	defer os.RemoveAll(scratch)
 	if err := snapshot(ctx, dir, scratch); err != nil {
@@ -62,8 +62,10 @@ func Backup(ctx context.Context, dir, file string) (*Report, error) {
 func snapshot(ctx context.Context, dir, to string) error {
 	path := filepath.Join(to, databaseName)
 	for attempt := 1; ; attempt++ {
-		if err := os.RemoveAll(path); err != nil {
-			return err
+		for _, old := range []string{path, adapters(to).path, checkpoints(to).path} { // of the attempt before
+			if err := os.RemoveAll(old); err != nil {
+				return err
+			}
 		}
 		err := readDatabase(ctx, filepath.Join(dir, databaseName), func(db *sql.DB) error {
 			_, err := db.ExecContext(ctx, "VACUUM INTO ?", path)
@@ -91,8 +93,11 @@ func snapshot(ctx context.Context, dir, to string) error {
 			return nil
 		}
 		err = copyVersion(dir, to, last[0].Version)
-		if !errors.Is(err, fs.ErrNotExist) || attempt == backupAttempts {
+		if !errors.Is(err, fs.ErrNotExist) {
 			return err
+		}
+		if attempt == backupAttempts {
+			return fmt.Errorf("%w\n  hint: empo2 check %s shows what is missing and how to go on", err, dir)
 		}
 	}
 }

@@ -83,6 +83,45 @@ func TestFilesOfUnknownStepsStay(t *testing.T) {
 	}
 }
 
+// A backup that begins again has nothing of the attempt before: the run may have
+// removed a version while it was copied.
+func TestABackupLeavesNoVersionOfAnEarlierAttempt(t *testing.T) {
+	l := open(t, t.TempDir())
+	defer l.Close()
+	to := t.TempDir()
+	if err := makeDir(checkpoints(to).entry(1), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := snapshot(context.Background(), l.Dir, to); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Verify(context.Background(), to)
+	if err != nil || len(r.Problems) > 0 {
+		t.Errorf("%v, %v", r, err)
+	}
+}
+
+// If no step can be read, the report does not say that nothing is lost.
+func TestAnUnreadableDatabaseIsNotStepZero(t *testing.T) {
+	f := func(what string, damage func(path string) error) {
+		t.Helper()
+		dir := t.TempDir()
+		open(t, dir).Close()
+		if r, err := Verify(context.Background(), dir); err != nil || r.Unreadable {
+			t.Fatalf("before: %v, %v", r, err)
+		}
+		if err := damage(filepath.Join(dir, databaseName)); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := Verify(context.Background(), dir); err != nil || !r.Unreadable || !r.Damaged() {
+			t.Errorf("%s: %v, %v", what, r, err)
+		}
+	}
+	f("missing", os.Remove)
+	f("empty", func(p string) error { return os.WriteFile(p, nil, 0o600) })
+	f("no database", func(p string) error { return os.WriteFile(p, []byte(strings.Repeat("x", 8192)), 0o600) })
+}
+
 // While a reader keeps the commits out of the database file, older checkpoints
 // stay.
 func TestPruneWaitsForTheCheckpointOfTheLog(t *testing.T) {

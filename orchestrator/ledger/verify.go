@@ -54,12 +54,15 @@ type Problem struct {
 
 // A Report is the result of a check of a run's folder.
 type Report struct {
-	Dir      string    `json:"dir"`
-	Steps    int64     `json:"steps"`    // committed steps, as far as they can be counted
-	Version  int       `json:"version"`  // after the last of them
-	Rows     int       `json:"rows"`     // rows of run.db whose checksum is right
-	Files    int       `json:"files"`    // files of adapters and checkpoints whose checksum is right
-	Problems []Problem `json:"problems"` // empty: everything is right
+	Dir   string `json:"dir"`
+	Steps int64  `json:"steps"` // committed steps, as far as they can be counted
+	// Unreadable says that run.db is missing, empty or no database, or that its
+	// steps cannot be read. Steps and Kept then say nothing.
+	Unreadable bool      `json:"unreadable,omitempty"`
+	Version    int       `json:"version"`  // after the last of them
+	Rows       int       `json:"rows"`     // rows of run.db whose checksum is right
+	Files      int       `json:"files"`    // files of adapters and checkpoints whose checksum is right
+	Problems   []Problem `json:"problems"` // empty: everything is right
 	// Kept are the steps that a run can return to, in order: their rows and those
 	// before them are right, and so is the checkpoint of their version. Step 0 is
 	// always one of them.
@@ -131,6 +134,7 @@ func verifyFolder(ctx context.Context, dir string) (*Report, error) {
 		err = errors.New("it is empty")
 	}
 	if err != nil {
+		r.Unreadable = true
 		r.Add(path, err)
 		return r, nil
 	}
@@ -142,6 +146,7 @@ func verifyFolder(ctx context.Context, dir string) (*Report, error) {
 		return v.run()
 	})
 	if errors.Is(err, ErrDamaged) {
+		r.Unreadable = true
 		r.Add(path, err)
 		return r, nil
 	}
@@ -178,14 +183,14 @@ func (v *verifier) run() error {
 // up to the first that is not.
 func (v *verifier) steps() []Step {
 	var good []Step
-	broken := false
-	last := v.lastStep()
+	last, broken, bad := v.lastStep(), false, 0
 	v.report.Steps = last
-	for n := int64(1); n <= last && v.ctx.Err() == nil; n++ {
+	for n := int64(1); n <= last && bad < maxFindings && v.ctx.Err() == nil; n++ {
 		s, err := v.step(n)
 		if err != nil {
 			v.report.Add(fmt.Sprintf("step %d", n), err)
 			broken = true
+			bad++
 			continue
 		}
 		v.report.Version = s.Version
@@ -196,16 +201,16 @@ func (v *verifier) steps() []Step {
 	return good
 }
 
-// lastStep is 0 if even that cannot be read; the check of the pages says so.
+// lastStep is 0 if even that cannot be read; the check of the pages says so. In a
+// damaged database the largest number may be any.
 func (v *verifier) lastStep() (last int64) {
-	if v.db.QueryRowContext(v.ctx, "SELECT coalesce(max(step), 0) FROM steps").Scan(&last) != nil {
+	const query = "SELECT min(coalesce(max(step), 0), count(*)) FROM steps"
+	if v.db.QueryRowContext(v.ctx, query).Scan(&last) != nil {
+		v.report.Unreadable = true
 		return 0
 	}
-	return min(last, maxSteps)
+	return last
 }
-
-// maxSteps bounds the number of a step in a damaged database.
-const maxSteps = 1e9
 
 // step verifies the rows of one step.
 func (v *verifier) step(n int64) (Step, error) {

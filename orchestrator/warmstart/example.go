@@ -107,10 +107,9 @@ func rows(batch []Example) []trainerbridge.Row {
 	return out
 }
 
-// meanLoss is the mean cross-entropy of the trained tokens, in nats. logprobs are
-// those of each row's tokens[1:].
-func meanLoss(rows []trainerbridge.Row, logprobs [][]float32) float64 {
-	sum, n := 0.0, 0
+// sumLoss is the sum of the cross-entropies of the trained tokens, in nats, and
+// their number. logprobs are those of each row's tokens[1:].
+func sumLoss(rows []trainerbridge.Row, logprobs [][]float32) (sum float64, n int) {
 	for i, row := range rows {
 		for j, logprob := range logprobs[i] {
 			if row.LossMask[j+1] {
@@ -119,5 +118,5 @@ func meanLoss(rows []trainerbridge.Row, logprobs [][]float32) float64 {
 			}
 		}
 	}
-	return sum / float64(n)
+	return sum, n
 }

@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -195,16 +196,22 @@ func (t *Training) update(ctx context.Context, number int) (Step, error) {
 }
 
 // heldOut is the mean cross-entropy of the held-out examples; 0 if there are none.
+// It sends them in batches, because the time limit of a call holds for a batch.
 func (t *Training) heldOut(ctx context.Context) (float64, error) {
 	if len(t.held) == 0 {
 		return 0, nil
 	}
-	sent := rows(t.held)
-	logprobs, err := t.Trainer.Forward(ctx, sent)
-	if err != nil {
-		return 0, fmt.Errorf("held-out loss: %w", err)
+	sum, n := 0.0, 0
+	for batch := range slices.Chunk(t.held, t.Config.Batch) {
+		sent := rows(batch)
+		logprobs, err := t.Trainer.Forward(ctx, sent)
+		if err != nil {
+			return 0, fmt.Errorf("held-out loss: %w", err)
+		}
+		loss, trained := sumLoss(sent, logprobs)
+		sum, n = sum+loss, n+trained
 	}
-	return meanLoss(sent, logprobs), nil
+	return sum / float64(n), nil
 }
 
 // recover restores a trainer that failed to the newest checkpoint. It returns the

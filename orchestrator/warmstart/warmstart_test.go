@@ -28,6 +28,7 @@ type fakeTrainer struct {
 	failAt   int // number of the forward_backward that fails; 0: none
 	failure  error
 	restored []int
+	forwards []int // rows of each Forward
 }
 
 func (f *fakeTrainer) ForwardBackward(_ context.Context, rows []trainerbridge.Row, loss trainerbridge.Loss) (
@@ -61,6 +62,7 @@ func (f *fakeTrainer) OptimStep(_ context.Context, adam trainerbridge.Adam) (tra
 }
 
 func (f *fakeTrainer) Forward(_ context.Context, rows []trainerbridge.Row) ([][]float32, error) {
+	f.forwards = append(f.forwards, len(rows))
 	var out [][]float32
 	for _, r := range rows {
 		out = append(out, slices.Repeat([]float32{-2}, len(r.Tokens)-1))
@@ -298,7 +300,21 @@ func TestRowsAverageOverTrainedTokens(t *testing.T) {
 			t.Errorf("weights %v, %v", r.ImportanceWeights, err)
 		}
 	}
-	if loss := meanLoss(sent, [][]float32{{-1}, {-2}, {-3}, {-6}}); loss != 3 {
-		t.Errorf("mean loss %v, want 3", loss)
+	if loss, n := sumLoss(sent, [][]float32{{-1}, {-2}, {-3}, {-6}}); loss != 12 || n != 4 {
+		t.Errorf("loss %v of %d tokens, want 12 of 4", loss, n)
+	}
+}
+
+// The held-out examples are sent in batches, and every token counts the same.
+func TestHeldOutLossIsSentInBatches(t *testing.T) {
+	f := &fakeTrainer{}
+	training := newTraining(t.TempDir(), f)
+	training.held = numbered(7)
+	loss, err := training.heldOut(t.Context())
+	if err != nil || loss != 2 {
+		t.Errorf("held-out loss %v, %v; want 2", loss, err)
+	}
+	if want := []int{3, 3, 1}; !slices.Equal(f.forwards, want) {
+		t.Errorf("%v rows in the calls, want %v", f.forwards, want)
 	}
 }

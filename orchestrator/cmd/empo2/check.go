@@ -61,10 +61,19 @@ func (cmd *checkCmd) Run(ctx context.Context, out *console) error {
 		printReport(out, report)
 	}
 	if report.Damaged() {
-		return damageError(errors.New(dir+" is damaged"), report, "empo2 run --set run.dir="+
-			quoteArgument(filepath.Dir(dir))+" --set run.name="+quoteArgument(filepath.Base(dir))+" …")
+		return damageError(errors.New(dir+" is damaged"), report, continueCommand(dir))
 	}
 	return nil
+}
+
+// continueCommand is the command that continues a run as its own configuration says.
+func continueCommand(dir string) string {
+	words := []string{"empo2", "run"}
+	if file := filepath.Join(dir, "config.toml"); fileExists(file) {
+		words = append(words, "-c", quoteArgument(file))
+	}
+	return strings.Join(append(words, "--set", quoteArgument("run.dir="+filepath.Dir(dir)),
+		"--set", quoteArgument("run.name="+filepath.Base(dir))), " ")
 }
 
 // checkRun verifies a run with the memory's configuration that is stored in it.
@@ -104,9 +113,17 @@ func printReport(out *console, r *ledger.Report) {
 // costs, and the command for it. command is how the user starts the run.
 func damageError(err error, r *ledger.Report, command string) error {
 	text, _, _ := strings.Cut(err.Error(), "\n  hint: ")
+	if r.Unreadable {
+		return &damaged{fmt.Errorf("%s\n  no step can be read from its run.db\n"+
+			"  hint: restore run.db from a backup, or start a new run with another name (--set run.name=…)", text)}
+	}
 	n := r.Newest()
 	cost := "nothing that was committed is lost"
-	if lost := r.Steps - n; lost > 0 {
+	switch r.Steps - n {
+	case 0:
+	case 1:
+		cost = fmt.Sprintf("step %d is set aside", r.Steps)
+	default:
 		cost = fmt.Sprintf("steps %d to %d are set aside", n+1, r.Steps)
 	}
 	return &damaged{fmt.Errorf("%s\n  the newest good state is step %d: %s\n  hint: %s --from-step %d",

@@ -15,6 +15,9 @@ import (
 // saveConfig then replaces the stored configuration, when everything that c
 // names was found.
 func openLedger(ctx context.Context, c config.Config) (*ledger.Ledger, error) {
+	if err := checkWarmStart(c); err != nil {
+		return nil, err
+	}
 	l, err := ledger.Open(ctx, filepath.Join(c.Run.Dir, c.Run.Name))
 	if err != nil {
 		return nil, err
@@ -70,7 +73,8 @@ func recordChanges(ctx context.Context, l *ledger.Ledger, c config.Config) error
 // server computes the same. The keys of the optimization apply from the next
 // step. Each change is an event.
 var mayChange = []string{
-	"profile", "run.steps", "run.max_seconds", "run.dir", "run.keep_checkpoints", "run.stall_minutes",
+	"profile", "run.steps", "run.max_seconds", "run.name",
+	"run.dir", "run.keep_checkpoints", "run.stall_minutes",
 	"eval.every", "eval.episodes", "eval.final_episodes", "sampler.", "trainer.threads", "trainer.device", "trainer.timeout_seconds",
 	"trainer.micro_batch_tokens", "trainer.restarts", "trainer.max_incomplete_steps", "optimizer.", "loss.",
 	"divergence.", "rollout.retries", "rollout.concurrency", "memory.url",

@@ -92,7 +92,8 @@ func readStatus(dir string) (runStatus, error) {
 	}
 	var s runStatus
 	if err := json.Unmarshal([]byte(text), &s.Status); err != nil {
-		return s, fmt.Errorf("read %s: %w", path, err)
+		return s, &config.Error{Place: path, Msg: "it cannot be read: " + err.Error(),
+			Hint: "empo2 run writes it again every few seconds; empo2 check verifies the run"}
 	}
 	return s, nil
 }

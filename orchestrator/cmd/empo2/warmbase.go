@@ -27,6 +27,18 @@ func withWarmBase(c config.Config) (config.Config, error) {
 	return c, nil
 }
 
+// checkWarmStart refuses to begin a run whose warm start is not finished: it would
+// begin with model.path, and the warm start could not follow.
+func checkWarmStart(c config.Config) error {
+	base := warmBase(c)
+	begun := fileExists(filepath.Join(filepath.Dir(base), "run.db"))
+	if begun || fileExists(filepath.Join(base, "warmstart.json")) || !fileExists(base+".work") {
+		return nil
+	}
+	return &config.Error{Place: base + ".work", Msg: "the warm start of this run is not finished",
+		Hint: "repeat its empo2 warmstart command, or remove the folder to begin without it"}
+}
+
 // withMovedBase returns a run's stored configuration with the warm-started model
 // where it is now: users may move the run's folder. now names the run.
 func withMovedBase(stored, now config.Config) config.Config {

@@ -18,19 +18,19 @@ import (
 
 type warmstartCmd struct {
 	common
-	Data         string  `required:"" placeholder:"FILE" help:"Demonstrations, JSON lines."`
-	Out          string  `placeholder:"DIR" help:"New model folder. Default: the run's own, which empo2 run finds."`
-	Steps        int     `placeholder:"N" help:"Optimizer steps. Default: one epoch."`
-	Epochs       float64 `placeholder:"N" help:"Passes over the data, instead of --steps."`
-	Batch        int     `default:"8" placeholder:"N" help:"Conversations of a step."`
-	LearningRate float64 `default:"0.0005" placeholder:"X" help:"Highest learning rate."`
-	Schedule     string  `default:"cosine" enum:"cosine,linear,constant" help:"Decay: cosine, linear or constant."`
-	WarmupSteps  int     `default:"-1" placeholder:"N" help:"Steps until the highest rate. Default: 5 % of the steps."`
-	Rank         int     `default:"32" placeholder:"N" help:"Rank of the adapter, which is merged at the end."`
-	Holdout      float64 `default:"0.05" placeholder:"X" help:"Share of the data for the held-out loss."`
-	SaveSeconds  float64 `default:"60" placeholder:"S" help:"Seconds between checkpoints: the work that a crash costs."`
-	SkipLong     bool    `help:"Leave out conversations that are longer than the model's context."`
-	JSON         bool    `help:"Print JSON lines instead of text."`
+	Data         string   `required:"" placeholder:"FILE" help:"Demonstrations, JSON lines."`
+	Out          string   `placeholder:"DIR" help:"New model folder. Default: the run's own, which empo2 run finds."`
+	Steps        *int     `placeholder:"N" help:"Optimizer steps. Default: one epoch."`
+	Epochs       *float64 `placeholder:"N" help:"Passes over the data, instead of --steps."`
+	Batch        int      `default:"8" placeholder:"N" help:"Conversations of a step."`
+	LearningRate float64  `default:"0.0005" placeholder:"X" help:"Highest learning rate."`
+	Schedule     string   `default:"cosine" enum:"cosine,linear,constant" help:"Decay: cosine, linear or constant."`
+	WarmupSteps  int      `default:"-1" placeholder:"N" help:"Steps until the highest rate. Default: 5 % of the steps."`
+	Rank         int      `default:"32" placeholder:"N" help:"Rank of the adapter, which is merged at the end."`
+	Holdout      float64  `default:"0.05" placeholder:"X" help:"Share of the data for the held-out loss."`
+	SaveSeconds  float64  `default:"60" placeholder:"S" help:"Seconds between checkpoints: the work that a crash costs."`
+	SkipLong     bool     `help:"Leave out conversations that are longer than the model's context."`
+	JSON         bool     `help:"Print JSON lines instead of text."`
 }
 
 // Help is shown by empo2 warmstart --help.
@@ -96,9 +96,9 @@ func (cmd *warmstartCmd) check(c config.Config) error {
 		bad        bool
 		flag, hint string
 	}{
-		{cmd.Steps < 0, "--steps", "at least 1"},
-		{cmd.Epochs < 0 || cmd.Epochs > 1e6 || cmd.Epochs != cmd.Epochs, "--epochs", "a number above 0"},
-		{cmd.Steps > 0 && cmd.Epochs > 0, "--steps and --epochs", "give one of them"},
+		{cmd.Steps != nil && *cmd.Steps < 1, "--steps", "at least 1"},
+		{cmd.Epochs != nil && !(*cmd.Epochs > 0 && *cmd.Epochs <= 1e6), "--epochs", "a number above 0, at most 1e6"},
+		{cmd.Steps != nil && cmd.Epochs != nil, "--steps and --epochs", "give one of them"},
 		{cmd.Batch < 1, "--batch", "at least 1"},
 		{!(cmd.LearningRate > 0 && cmd.LearningRate < 1), "--learning-rate", "above 0 and below 1, for example 0.0005"},
 		{cmd.WarmupSteps < -1, "--warmup-steps", "0 or more"},

@@ -88,15 +88,17 @@ func (cmd *warmstartCmd) plan(c config.Config, demonstrations int) (*warmStart, 
 func (cmd *warmstartCmd) training(c config.Config, demonstrations int) warmstart.Config {
 	o := c.Optimizer
 	t := warmstart.Config{
-		Steps: cmd.Steps, Batch: cmd.Batch, LearningRate: cmd.LearningRate, Schedule: cmd.Schedule,
+		Batch: cmd.Batch, LearningRate: cmd.LearningRate, Schedule: cmd.Schedule,
 		WarmupSteps: cmd.WarmupSteps, Holdout: cmd.Holdout, Seed: c.Run.Seed,
 		Adam: trainerbridge.Adam{Beta1: o.Beta1, Beta2: o.Beta2, Eps: o.Eps, WeightDecay: o.WeightDecay,
 			GradClipNorm: o.GradClipNorm},
 	}
-	if t.Steps == 0 {
-		epochs := cmd.Epochs
-		if epochs == 0 {
-			epochs = 1
+	if cmd.Steps != nil {
+		t.Steps = *cmd.Steps
+	} else {
+		epochs := 1.0
+		if cmd.Epochs != nil {
+			epochs = *cmd.Epochs
 		}
 		trained := float64(demonstrations) * (1 - cmd.Holdout)
 		t.Steps = max(1, int(epochs*trained/float64(cmd.Batch)+0.5))
