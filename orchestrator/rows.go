@@ -29,7 +29,8 @@ func miniBatchOrder(seed uint64, version, epoch int) *rand.Rand {
 
 // rows renders one mini-batch without the rows that are left out, and names each
 // row. Losses are sums, so that every mean is folded into the coefficients here
-// (loss.average).
+// (loss.average). Rows that carry neither an advantage nor a KL nor an entropy
+// bonus have no gradient. They count in the averages and are not sent.
 func rows(batch []trainedEpisode, c config.Loss, left leftOut) (out []trainerbridge.Row, keys []rowKey) {
 	total := 0
 	for _, e := range batch {
@@ -41,7 +42,11 @@ func rows(batch []trainedEpisode, c config.Loss, left leftOut) (out []trainerbri
 		if e.sampledContext {
 			kl += c.KLSampled
 		}
-		for i, s := range e.rows {
+		trained := e.rows
+		if e.advantage == 0 && kl == 0 && c.Entropy == 0 {
+			trained = nil // no gradient
+		}
+		for i, s := range trained {
 			k := rowKey{group: e.group, episode: e.number, row: i}
 			if left.has(k) {
 				continue

@@ -42,6 +42,25 @@ func TestAverages(t *testing.T) {
 	f("constant", 1.0/20, -1.0/20) // 1/(10 · 2): the same for short and long replies
 }
 
+// An episode without an advantage is sent only for its KL or entropy bonus, and
+// counts in the averages in any case.
+func TestRowsWithoutGradientAreNotSent(t *testing.T) {
+	batch := []trainedEpisode{
+		{advantage: 1, rows: []rollout.Row{trainedRow(2)}, tokens: 2},
+		{advantage: 0, rows: []rollout.Row{trainedRow(2)}, tokens: 2},
+	}
+	l := config.Loss{Average: "episode"}
+	if sent, _ := rows(batch, l, nil); len(sent) != 1 || sent[0].Advantages[1] != 1.0/4 {
+		t.Errorf("%d rows, the first with %v", len(sent), sent[0].Advantages)
+	}
+	for _, l := range []config.Loss{{KL: 0.1}, {KLSampled: 0.1}, {Entropy: 0.1}} {
+		batch[1].sampledContext = true
+		if sent, _ := rows(batch, l, nil); len(sent) != 2 {
+			t.Errorf("%+v: %d rows", l, len(sent))
+		}
+	}
+}
+
 // The entropy bonus is averaged as the policy gradient is, over trained tokens
 // only; without one no row carries it.
 func TestEntropyBonus(t *testing.T) {

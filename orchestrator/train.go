@@ -141,6 +141,9 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Upda
 		order := miniBatchOrder(c.Run.Seed, update.Version, epoch)
 		for _, mini := range miniBatches(corrected.episodes, c.Loss.MiniBatch, order) {
 			sent, keys := rows(mini, c.Loss, left)
+			if len(sent) == 0 {
+				continue
+			}
 			stats, err := s.pass(ctx, sent, keys)
 			if err != nil {
 				return nil, err
@@ -158,7 +161,7 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Upda
 		}
 	}
 	update.Stats = trainerbridge.MergeStats(passes, seconds(passes))
-	update.GradNorm /= float64(len(passes))
+	update.GradNorm /= float64(max(1, len(passes)))
 	if err := s.trainer.Save(ctx, update.Version); err != nil {
 		return nil, err
 	}

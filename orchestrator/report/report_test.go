@@ -85,14 +85,38 @@ func TestHTMLNeedsNoOtherFile(t *testing.T) {
 		t.Error("the figure over episodes has a run with a time budget")
 	}
 	for _, svg := range strings.SplitAfter(page, "</svg>")[:2] {
-		svg = svg[strings.Index(svg, "<svg"):]
-		for d := xml.NewDecoder(strings.NewReader(svg)); ; {
-			if _, err := d.Token(); errors.Is(err, io.EOF) {
-				break
-			} else if err != nil {
-				t.Fatalf("%v in %s", err, svg)
-			}
+		checkXML(t, svg[strings.Index(svg, "<svg"):])
+	}
+}
+
+func checkXML(t *testing.T, text string) {
+	t.Helper()
+	for d := xml.NewDecoder(strings.NewReader(text)); ; {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
+			return
+		} else if err != nil {
+			t.Fatalf("%v in %s", err, text)
 		}
+	}
+}
+
+func TestSVGIsAPictureOfItsOwn(t *testing.T) {
+	var b strings.Builder
+	if err := sample().SVG(&b); err != nil {
+		t.Fatal(err)
+	}
+	picture := b.String()
+	checkXML(t, picture)
+	for _, want := range []string{
+		`xmlns="http://www.w3.org/2000/svg"`, "a &lt;b&gt; &amp; c", ">empo2<", ">grpo<",
+		"training episodes", "seconds of training",
+	} {
+		if !strings.Contains(picture, want) {
+			t.Errorf("no %q in\n%s", want, picture)
+		}
+	}
+	if n := strings.Count(picture, "<polyline"); n != 3+2+4+2 { // runs and means over episodes, then over seconds
+		t.Errorf("%d curves", n)
 	}
 }
 

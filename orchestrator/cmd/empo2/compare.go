@@ -268,16 +268,15 @@ func (r *comparer) summary(ctx context.Context, j job) (orchestrator.Summary, er
 	return readSummary(ctx, filepath.Join(c.Run.Dir, c.Run.Name))
 }
 
-// finish writes compare.json, compare.html and compare.txt and prints the
-// table.
+// finish writes compare.json, compare.html, compare.svg and compare.txt and
+// prints the table.
 func (r *comparer) finish(ctx context.Context, jobs []job, c config.Config) error {
 	v := c.Env.Vault
 	out := report.Comparison{
 		Title: fmt.Sprintf("vault, %d doors × %d levers: %s", v.Doors, v.Levers, strings.Join(r.Arms, " · ")),
-		Note: fmt.Sprintf("A demonstration with a tiny policy. It shows nothing about large language models. "+
-			"An episode with random actions succeeds with probability %s. Evaluated without tips at temperature %g "+
-			"on the %d training tasks of each house; houses %v, one seed each.",
-			odds(v.Levers, v.Doors), c.Eval.Temperature, v.TrainVariations, r.Houses),
+		Note: fmt.Sprintf("%s An episode with random actions succeeds with probability %s. "+
+			"Evaluated without tips at temperature %g on the %d training tasks of each house; houses %v, one seed each.",
+			describeModel(c), odds(v.Levers, v.Doors), c.Eval.Temperature, v.TrainVariations, r.Houses),
 		Arms: r.Arms,
 	}
 	for _, j := range jobs {
@@ -289,6 +288,7 @@ func (r *comparer) finish(ctx context.Context, jobs []job, c config.Config) erro
 	}
 	files := map[string]func(io.Writer) error{
 		"compare.html": out.HTML,
+		"compare.svg":  out.SVG,
 		"compare.txt":  out.Table,
 		"compare.json": func(w io.Writer) error {
 			e := json.NewEncoder(w)
@@ -312,6 +312,14 @@ func (r *comparer) finish(ctx context.Context, jobs []job, c config.Config) erro
 	r.console.print("\n%s\npicture: %s\ndata:    %s", table.String(),
 		filepath.Join(r.Out, "compare.html"), filepath.Join(r.Out, "compare.json"))
 	return nil
+}
+
+// describeModel names the trained model in the report.
+func describeModel(c config.Config) string {
+	if c.Model.Path == config.Embedded {
+		return "A demonstration with a tiny policy. It shows nothing about large language models."
+	}
+	return fmt.Sprintf("The model is %s.", filepath.Base(c.Model.Path))
 }
 
 // curve returns the learning curve of one run for the report.
