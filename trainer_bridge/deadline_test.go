@@ -134,11 +134,13 @@ func TestSilentTrainerIsNamed(t *testing.T) {
 		}
 		_, c := inMemory(t, fakeserver.Options{Fault: silence}, ClientConfig{Log: zerolog.New(&log)})
 		time.Sleep(15 * time.Second)
+		synctest.Wait()
 		if text := log.String(); strings.Count(text, "the trainer does not answer") != 1 {
 			t.Errorf("after 15 s: %q", text)
 		}
 		time.Sleep(15 * time.Second)
 		c.Close()
+		synctest.Wait()
 		if text := log.String(); strings.Count(text, "does not answer") != 1 ||
 			strings.Count(text, "the trainer answers again") != 1 {
 			t.Errorf("after 30 s: %q", text)

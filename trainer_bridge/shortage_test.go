@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -72,15 +73,16 @@ cat > /dev/null
 // After a kill for lack of memory the next process has half the memory, then a
 // quarter. Another end does not change it.
 func TestAKilledTrainerStartsWithHalfTheMemory(t *testing.T) {
-	kills := -1
-	l := &Local{Process: ProcessConfig{Kills: func() int { return kills }}}
+	var kills atomic.Int64
+	kills.Store(-1)
+	l := &Local{Process: ProcessConfig{Kills: func() int { return int(kills.Load()) }}}
 	pretend(t, l, fakeserver.New(t, fakeserver.Options{}))
 	f := func(signal syscall.Signal, count int, want float64) {
 		t.Helper()
 		if err := l.Restore(t.Context(), 0); err != nil {
 			t.Fatal(err)
 		}
-		kills = count
+		kills.Store(int64(count))
 		syscall.Kill(l.process.Ready().PID, signal)
 		<-l.process.Exited()
 		if err := l.Restore(t.Context(), 0); err != nil {
@@ -93,7 +95,7 @@ func TestAKilledTrainerStartsWithHalfTheMemory(t *testing.T) {
 	f(syscall.SIGSEGV, -1, 0)
 	f(syscall.SIGKILL, -1, 0.5)
 	f(syscall.SIGKILL, -1, 0.25)
-	kills = 5
+	kills.Store(5)
 	if err := l.Close(); err != nil { // the next process counts from 5
 		t.Fatal(err)
 	}

@@ -28,9 +28,18 @@ func readBase(path string) (gguf, error) {
 		err = fmt.Errorf("it does not say %s.context_length", h.Arch)
 	}
 	if err != nil {
-		return h, fmt.Errorf("base model %s: %w%s", path, err, wrongBase)
+		return h, baseError(path, err)
 	}
 	return h, nil
+}
+
+// baseError says what is wrong with a base model, and the remedy.
+func baseError(path string, err error) error {
+	hint := wrongBase
+	if errors.Is(err, errCutShort) {
+		hint = "\n  hint: delete the file, so that it is written or downloaded again"
+	}
+	return fmt.Errorf("base model %s: %w%s", path, err, hint)
 }
 
 // checkAdapter refuses a file that is not a LoRA adapter for the base model.

@@ -37,6 +37,9 @@ const (
 	maxGGUFString = 1 << 20 // bytes of a string whose value is used
 )
 
+// errCutShort means that a file ends before its content does.
+var errCutShort = errors.New("the file is cut short")
+
 // readGGUF reads a header.
 func readGGUF(path string) (gguf, error) {
 	f, err := os.Open(path)
@@ -47,7 +50,7 @@ func readGGUF(path string) (gguf, error) {
 	d := ggufReader{r: bufio.NewReaderSize(f, 1<<16)}
 	h, err := d.header()
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = errors.New("the file is cut short")
+		err = errCutShort
 	}
 	return h, err
 }

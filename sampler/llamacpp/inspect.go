@@ -46,7 +46,7 @@ func Inspect(path string) (Info, error) {
 		ChatTemplate: h.Template}
 	count, err := countParameters(path)
 	if err != nil {
-		return Info{}, fmt.Errorf("base model %s: %w%s", path, err, wrongBase)
+		return Info{}, baseError(path, err)
 	}
 	info.Parameters, info.Quantisation = count.all, h.quantisation(count)
 	return info, nil
@@ -142,7 +142,7 @@ func countParameters(path string) (parameters, error) {
 	end := count.n - int64(d.r.Buffered())
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || err == nil && found.all > 0 &&
 		end+last >= size.Size() {
-		return parameters{}, errors.New("the file is cut short")
+		return parameters{}, errCutShort
 	}
 	return found, err
 }

@@ -26,7 +26,7 @@ func testStartErrors(t *testing.T, r *real) {
 	f("no interpreter", "no-such-python", func(c *Config) { c.Python = "/no-such-python" })
 	f("a program that is not Python", "llama-server ended: exit status", func(c *Config) { c.Python = "false" })
 	f("header without tensors", "hint: ", func(c *Config) { c.BaseGGUF = writeGGUF(t, baseKeys("qwen2")...) })
-	f("cut short", "hint: the file is cut short", func(c *Config) {
+	f("cut short", "the file is cut short\n  hint: delete the file", func(c *Config) {
 		whole, err := os.ReadFile(r.gguf)
 		if err != nil {
 			t.Fatal(err)

@@ -35,9 +35,10 @@ def adapter(path, seed, format):
     if format == "gguf":
         from empo2_trainer.gguf_export import write_adapter
 
-        write_adapter(Path(path), sys.argv[2], peft_config(sys.argv[2], RANK, ALPHA, []), weights)
+        write_adapter(Path(path), sys.argv[2], peft_config(sys.argv[2], RANK, ALPHA, [], []), weights)
     else:
-        write_peft(Path(path), peft_config(sys.argv[2], RANK, ALPHA, module_names(weights)), weights)
+        config = peft_config(sys.argv[2], RANK, ALPHA, module_names(weights), [])
+        write_peft(Path(path), config, weights)
     models[path] = merged
 
 
