@@ -86,9 +86,9 @@ def refusals(tmp: Path) -> list[tuple[list[str], str, str]]:
     return [
         (["--model", str(tmp / "none")], "no such directory", "local directory"),
         (["--model", directory(tmp / "a")], "no config.json", "Hugging Face"),
-        (["--model", directory(tmp / "b", config_json="{}")], "no *.safetensors", "download"),
+        (["--model", directory(tmp / "b", config_json="{}")], "no model.safetensors", "download"),
         (["--model", directory(tmp / "c", config_json="{")], "config.json:", "repair"),
-        (["--model", directory(tmp / "d", **gpt2)], "no GGUF conversion", "--formats peft"),
+        (["--model", directory(tmp / "d", **gpt2)], "no GGUF conversion", '"vllm" or "sglang"'),
     ]
 
 
