@@ -15,9 +15,15 @@ func TestRecipesLoad(t *testing.T) {
 	}
 	var recipes, servers []string
 	for _, f := range files {
-		if strings.HasPrefix(filepath.Base(f), "on-") {
+		switch name := filepath.Base(f); {
+		case strings.HasPrefix(name, "on-"):
 			servers = append(servers, f)
-		} else {
+		case name == "vault-smollm2.toml": // its own, not the paper's, and only for llamacpp
+			c, err := load("", []string{f}, nil)
+			if err != nil || c.Env.Name != "vault" || c.Env.Vault.Doors != 4 || c.Sampler.Backend != "llamacpp" {
+				t.Errorf("%s: environment %s, backend %s, %v", f, c.Env.Name, c.Sampler.Backend, err)
+			}
+		default:
 			recipes = append(recipes, f)
 		}
 	}
