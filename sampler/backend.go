@@ -43,7 +43,8 @@ type Adapter struct {
 	// without log-probs).
 	Score func(ctx context.Context, tokens []int32) ([]float32, error)
 	// Verify compares the files with the checksums of their manifest. A backend calls it before each time that a
-	// server loads the files, also when a server is restarted. Nil: they are not verified (tests).
+	// server loads the files, also when a server is restarted. Nil
+	// means that they are not verified, as in tests.
 	Verify func() error
 }
 

@@ -22,7 +22,9 @@ func Run(ctx context.Context, c Command) error {
 	if err != nil {
 		return fmt.Errorf("run %s: %w", p.c.Name, err)
 	}
-	defer watchdog.Begin(ctx, "tool", p.c.Name, 0)()
+	if !c.Merge { // otherwise the caller reads the whole output and shows its progress
+		defer watchdog.Begin(ctx, "tool", p.c.Name, 0)()
+	}
 	select {
 	case <-p.done:
 	case <-ctx.Done():

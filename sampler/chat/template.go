@@ -178,8 +178,8 @@ func (t *Template) Extend(ctx context.Context, tokens []int32, messages ...Messa
 	return t.encode(ctx, append(parts, t.separators[boundary{RoleUser, RoleAssistant}]...))
 }
 
-// Reply returns the ids that the policy samples to write a reply: the text and the token that ends the policy's message.
-// Training on demonstrations needs them. It fails if the template has no such token.
+// Reply returns the ids that the policy samples to write a reply: the text and the token that ends
+// the policy's message. Training on demonstrations needs them. It fails if the template has no such token.
 func (t *Template) Reply(ctx context.Context, text string) ([]int32, error) {
 	if t.endID == noToken {
 		return nil, fmt.Errorf("template %s: no control token ends the policy's message: %s", t.name, t.unstable)

@@ -95,8 +95,8 @@ func await(ctx context.Context, subsystem, op string, limit time.Duration, f fun
 	return sampler.WithDeadline(ctx, limit, op, f)
 }
 
-// maxTokenBytes bounds the text of a token: the longest ones of today's vocabularies are runs of spaces of a few hundred
-// bytes.
+// maxTokenBytes bounds the text of a token: the longest ones of today's vocabularies are runs of
+// a few hundred spaces.
 const maxTokenBytes = 1 << 10
 
 // complete samples once and checks the completion. It must have ids unless there is no chat template.

@@ -100,7 +100,8 @@ func changedPins(before, now map[string]string) []string {
 func isModelPin(name string) bool { return strings.HasPrefix(name, modelPin) }
 
 // pinned are the files of a model that its outputs depend on.
-var pinned = []string{"config.json", "generation_config.json", "tokenizer*", "vocab*", "merges*", "special_tokens_map.json",
+var pinned = []string{"config.json", "generation_config.json", "tokenizer*", "vocab*", "merges*",
+	"special_tokens_map.json",
 	"added_tokens.json", "chat_template*", "*.safetensors", "*.safetensors.index.json"}
 
 // filePins returns the checksums of the model's files and of the user's GGUF file.
@@ -158,7 +159,8 @@ var (
 		chat.NewMessage(chat.RoleSystem, "You play a game."), chat.NewMessage(chat.RoleUser, "Where are you?"),
 		chat.NewMessage(chat.RoleAssistant, "In a room."), chat.NewMessage(chat.RoleUser, "Open the door."),
 	}
-	pinTexts = []string{"It's the 3rd door; don't open 12,345 doors!", "Ünïcode: naïve Straße 日本語 🚪", "\tif x >= 10:\n\n    y"}
+	pinTexts = []string{"It's the 3rd door; don't open 12,345 doors!", "Ünïcode: naïve Straße 日本語 🚪",
+		"\tif x >= 10:\n\n    y"}
 )
 
 // templatePins adds what the chat template and the tokenizer make of fixed texts.

@@ -17,6 +17,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/demos"
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/orchestrator/manifest"
 	"github.com/empo2/empo2/orchestrator/warmstart"
 	"github.com/empo2/empo2/sampler/rollout"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
@@ -67,8 +68,8 @@ func TestRealWarmStartSurvivesAKill(t *testing.T) {
 	if !(before > 2) || !(after < 0.3*before) {
 		t.Errorf("held-out loss from %v to %v", before, after)
 	}
-	a, err := fileSHA256(filepath.Join("killed", "model.safetensors"))
-	b, err2 := fileSHA256(filepath.Join("whole", "model.safetensors"))
+	a, err := manifest.Sum(filepath.Join("killed", "model.safetensors"))
+	b, err2 := manifest.Sum(filepath.Join("whole", "model.safetensors"))
 	if a != b || err != nil || err2 != nil {
 		t.Errorf("the models differ (%v, %v)", err, err2)
 	}

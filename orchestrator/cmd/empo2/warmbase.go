@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/manifest"
 )
 
 // warmBase is the folder of a run's warm-started model. If it exists, the run
@@ -15,7 +16,7 @@ func warmBase(c config.Config) string { return filepath.Join(c.Run.Dir, c.Run.Na
 // removed cannot continue with another base.
 func withWarmBase(c config.Config) (config.Config, error) {
 	base := warmBase(c)
-	if !fileExists(filepath.Join(base, "warmstart.json")) || c.Model.Path == base {
+	if !fileExists(filepath.Join(base, manifest.WarmStart)) || c.Model.Path == base {
 		return c, nil
 	}
 	if gguf := c.Sampler.LlamaCPP.GGUF; gguf != "" {
@@ -32,7 +33,7 @@ func withWarmBase(c config.Config) (config.Config, error) {
 func checkWarmStart(c config.Config) error {
 	base := warmBase(c)
 	begun := fileExists(filepath.Join(filepath.Dir(base), "run.db"))
-	if begun || fileExists(filepath.Join(base, "warmstart.json")) || !fileExists(base+".work") {
+	if begun || fileExists(filepath.Join(base, manifest.WarmStart)) || !fileExists(base+".work") {
 		return nil
 	}
 	return &config.Error{Place: base + ".work", Msg: "the warm start of this run is not finished",

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,6 +12,7 @@ import (
 
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/orchestrator/manifest"
 	"github.com/empo2/empo2/orchestrator/warmstart"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
@@ -58,7 +57,7 @@ func (cmd *warmstartCmd) plan(c config.Config, demonstrations int) (*warmStart, 
 			Msg:  "it has begun; a warm start comes before it",
 			Hint: "choose another name (--set run.name=…), or another folder (--out DIR)"}
 	}
-	data, err := fileSHA256(cmd.Data)
+	data, err := manifest.Sum(cmd.Data)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +67,7 @@ func (cmd *warmstartCmd) plan(c config.Config, demonstrations int) (*warmStart, 
 		if err := checkModels(c); err != nil {
 			return nil, err
 		}
-		if base, err = fileSHA256(filepath.Join(model, "config.json")); err != nil {
+		if base, err = manifest.Sum(filepath.Join(model, "config.json")); err != nil {
 			return nil, err
 		}
 		if model, err = filepath.Abs(model); err != nil {
@@ -116,7 +115,7 @@ func (w *warmStart) finished() (bool, error) {
 		return false, nil
 	}
 	hint := "remove the folder, or choose another one with --out"
-	text, err := os.ReadFile(filepath.Join(w.out, "warmstart.json"))
+	text, err := os.ReadFile(filepath.Join(w.out, manifest.WarmStart))
 	if err != nil {
 		return false, &config.Error{Place: w.out, Msg: "it exists and is not the result of a warm start", Hint: hint}
 	}
@@ -206,17 +205,4 @@ func flatten(prefix string, before, after map[string]any, differ *[]string) {
 			*differ = append(*differ, fmt.Sprintf("%s%s: %s → %s", prefix, key, a, b))
 		}
 	}
-}
-
-func fileSHA256(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, f); err != nil {
-		return "", fmt.Errorf("read %s: %w", path, err)
-	}
-	return hex.EncodeToString(sum.Sum(nil)), nil
 }
