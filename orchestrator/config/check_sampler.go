@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // servers are the values of sampler.backend. Each has a table of the same name.
@@ -78,7 +80,7 @@ func servedName(s Sampler) rule {
 func address(key, text string) rule {
 	u, err := url.Parse(text)
 	ok := err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
-	return rule{key, ok, fmt.Sprintf("%q is not the address of a server", text), `for example "http://127.0.0.1:8000"`}
+	return rule{key, ok, fmt.Sprintf("%q is not the address of a server", safetext.URL(text)), `for example "http://127.0.0.1:8000"`}
 }
 
 // idleSampler lists the keys of [sampler] that have no effect under the other
