@@ -66,6 +66,8 @@ type Config struct {
 	Jar       string // path of scienceworld.jar; default: where scripts/setup or pip has installed it
 	JarSHA256 string // the required checksum; default: a published one
 	Java      string // launcher; default: JAVA_HOME, then PATH
+	// Inherit are environment variables of the JVM in addition to those of the system: NAME or NAME=VALUE.
+	Inherit []string
 
 	// Tasks are names ("boil"), numbers in the paper ("1-1"), or other spellings
 	// that the Python package accepts. Default: all 30.

@@ -224,21 +224,21 @@ func isModuleKeyword(name string) bool { return name == AllLinear || name == "at
 func trainerRules(t Trainer) []rule {
 	named := len(t.TargetModules) > 0 && !slices.Contains(t.TargetModules, "")
 	alone := len(t.TargetModules) == 1 || !slices.ContainsFunc(t.TargetModules, isModuleKeyword)
-	return []rule{
+	return append(environmentVariables("trainer.env", t.Env),
 		between("trainer.rank", float64(t.Rank), 1, 1024),
 		positive("trainer.alpha", t.Alpha, maxAlpha),
-		{"trainer.target_modules", named, "names no module", `["all-linear"], or names such as ["q_proj", "v_proj"]`},
-		{"trainer.target_modules", alone, "all-linear and attention cannot be combined with other names",
+		rule{"trainer.target_modules", named, "names no module", `["all-linear"], or names such as ["q_proj", "v_proj"]`},
+		rule{"trainer.target_modules", alone, "all-linear and attention cannot be combined with other names",
 			`["all-linear"], ["attention"], or only names`},
 		oneOfOrAuto("trainer.dtype", t.Dtype, "float32", "bfloat16", "float16"),
 		oneOf("trainer.quantize", t.Quantize, "none", "nf4"),
 		between("trainer.micro_batch_tokens", float64(t.MicroBatch), 0, 1e9),
-		{"trainer.device", t.Device != "", "is empty", `"auto", "cpu", "cuda" or "cuda:0"`},
+		rule{"trainer.device", t.Device != "", "is empty", `"auto", "cpu", "cuda" or "cuda:0"`},
 		between("trainer.threads", float64(t.Threads), 0, 1024),
 		duration("trainer.timeout_seconds", t.TimeoutSeconds),
 		between("trainer.restarts", float64(t.Restarts), 0, 1000),
 		between("trainer.max_incomplete_steps", float64(t.MaxIncompleteSteps), 0, 1e9),
-	}
+	)
 }
 
 // contradictions are the rules that relate several keys.

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/orchestrator/process/processtest"
 	"github.com/empo2/empo2/sampler/fleet"
 	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
@@ -98,6 +99,22 @@ func TestTheKeyOfTheCommandIsSent(t *testing.T) {
 	if err := withoutKey.Call(t.Context(), "/v1/models", nil, nil); s.key == "" ||
 		jsonhttp.Status(err) != http.StatusUnauthorized {
 		t.Errorf("key %q, a request without it: %v", s.key, err)
+	}
+}
+
+// A launched server inherits the settings of vLLM, and proxies, but no keys.
+func TestEnvironmentOfALaunchedServer(t *testing.T) {
+	t.Setenv("VLLM_USE_V1", "1")
+	t.Setenv("HTTPS_PROXY", "http://proxy")
+	t.Setenv("NAMED", "by the user")
+	program, check := processtest.Spy(t, "VLLM_USE_V1=1", "HTTPS_PROXY=http://proxy", "NAMED=by the user",
+		"VLLM_ALLOW_RUNTIME_LORA_UPDATING=1")
+	for _, l := range []LaunchConfig{{Model: "m", Python: program}, {Model: "m", Command: []string{program, "{port}"}}} {
+		l.Inherit = []string{"NAMED"}
+		if _, err := Open(t.Context(), Config{Launch: l}); err == nil {
+			t.Error("the server started")
+		}
+		check()
 	}
 }
 
