@@ -23,7 +23,7 @@ import (
 // uninterrupted run leaves.
 var (
 	crashKills  = flag.Int("crash.kills", 15, "random SIGKILLs with a scripted policy")
-	crashPoints = flag.Int("crash.points", 10, "fail points with a scripted policy, evenly spread; 0: every write")
+	crashPoints = flag.Int("crash.points", 12, "fail points with a scripted policy; 0: every write")
 	crashReal   = flag.Int("crash.real", 0, "random SIGKILLs with the real trainer and llama-server")
 	crashSeed   = flag.Uint64("crash.seed", 1, "seed of victims and times")
 )
@@ -114,9 +114,7 @@ func (c *crasher) process(name string, n int) (complete bool) {
 		}
 		select {
 		case err := <-p.done:
-			if err != nil {
-				c.t.Errorf("%s ended: %v\n%s", name, err, p.stderr.String())
-			}
+			c.ended(name, p, err)
 			return true
 		case <-tick:
 		}
@@ -132,13 +130,19 @@ func (c *crasher) process(name string, n int) (complete bool) {
 			continue
 		}
 		if err := p.wait(); !wasKilled(err) { // it ended before the signal arrived
-			if err != nil {
-				c.t.Errorf("%s ended: %v\n%s", name, err, p.stderr.String())
-			}
+			c.ended(name, p, err)
 			return true
 		}
 		c.noneLeft(name, left)
 		return false
+	}
+}
+
+// ended reports a process that ended by itself with an error.
+func (c *crasher) ended(name string, p *crashRun, err error) {
+	c.t.Helper()
+	if err != nil {
+		c.t.Errorf("%s ended: %v\n%s", name, err, p.stderr.String())
 	}
 }
 
@@ -179,7 +183,10 @@ func (c *crasher) failPoints(n, writes int) {
 		n = writes
 	}
 	for i := range n {
-		at := 1 + i*writes/n
+		at := 1 + i
+		if n < writes { // more of them at the beginning, where one write differs from the next
+			at += i*i*writes/(n*n) - i
+		}
 		name := "point" + strconv.Itoa(at)
 		p := c.start(name, failAt+"="+strconv.Itoa(at))
 		if err := p.wait(); !wasKilled(err) {
@@ -242,12 +249,16 @@ func (c *crasher) noneLeft(name string, pids []int) {
 }
 
 func (c *crasher) report(what string) {
-	fmt.Printf("%s: %d kills %v in %d runs, each equal to the uninterrupted run (%d facts); lost or repeated: 0\n",
-		what, c.kills, c.victims, c.runs, len(c.whole))
+	if c.t.Failed() {
+		fmt.Printf("%s: FAILED after %d kills %v\n", what, c.kills, c.victims)
+		return
+	}
+	fmt.Printf("%s: %d kills %v, %d runs, each equal to the uninterrupted run in %d facts; losses = 0, repeated = 0, "+
+		"processes left = 0\n", what, c.kills, c.victims, c.runs, len(c.whole))
 }
 
-// Two steps and more of a scripted policy, with a fake trainer and a fake server
-// as processes.
+// crashConfig is for a scripted policy, with a fake trainer and a fake server as
+// processes.
 const crashConfig = `
 [run]
 steps = 4
