@@ -197,5 +197,5 @@ func (b *Bank) importRecord(ctx context.Context, rec record) (l lesson, err erro
 		}
 		return l, err
 	}
-	return lesson{}, fmt.Errorf("it is of kind %q and incomplete, or of an unknown kind", rec.Kind)
+	return lesson{}, fmt.Errorf("it is of kind %q and is not a record of a bank", rec.Kind)
 }

@@ -11,7 +11,7 @@ import (
 // An accepted answer has an observation, or is an error about the action. Each path
 // into an observation is followed or not found.
 func FuzzAnswer(f *testing.F) {
-	f.Add([]byte(`{"type": "observation", "data": {"observation": {"a": [1, "b"]}, "reward": true, "done": false}}`), "a.-1")
+	f.Add([]byte(`{"type": "observation", "data": {"observation": {"a": [1, "b"]}, "reward": true}}`), "a.-1")
 	f.Add([]byte(`{"type": "error", "data": {"code": "VALIDATION_ERROR", "errors": [{"loc": ["a", 1], "msg": "x"}]}}`), "")
 	f.Add([]byte(`{"type": "observation", "data": {"reward": "x"}}`), "a.b")
 	f.Fuzz(func(t *testing.T, text []byte, path string) {

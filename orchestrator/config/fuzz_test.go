@@ -44,7 +44,8 @@ func FuzzFile(f *testing.F) {
 
 // A --set changes its own key only.
 func FuzzSet(f *testing.F) {
-	for _, s := range []string{"run.steps=3", "run.name=a b", "env.vault.houses=[1,2]", "run.name='''a", "run.name=\"a\" #",
+	for _, s := range []string{"run.steps=3", "run.name=a b", "env.vault.houses=[1,2]", "run.name='''a",
+		"run.name=\"a\" #",
 		"run.steps=1\nrun.seed=3", "sampler.template_args={a=1}", "profile=demo", "run.dir=]"} {
 		f.Add(s)
 	}

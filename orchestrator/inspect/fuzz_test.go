@@ -24,7 +24,8 @@ func writeFiles(t *testing.T, dir string, files map[string][]byte) {
 func FuzzFolder(f *testing.F) {
 	const config = `{"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 8, "num_attention_heads": 2}`
 	weights := string(safetensorsFile(`{"a": {"shape": [2, 2], "data_offsets": [0, 16]}}`, 16))
-	f.Add([]byte(config), []byte(`{"chat_template": "x"}`), []byte(`{"weight_map": {"a": "m.safetensors"}}`), []byte(weights))
+	f.Add([]byte(config), []byte(`{"chat_template": "x"}`), []byte(`{"weight_map": {"a": "m.safetensors"}}`),
+		[]byte(weights))
 	f.Add([]byte(`{"model_type": "x", "text_config": {"hidden_size": 1e9, "head_dim": 1e9}}`), []byte("[]"),
 		[]byte(`{"weight_map": {"a": "../../etc/passwd"}}`), []byte(""))
 	f.Add([]byte(`{"model_type": 3}`), []byte(`{"chat_template": [{"name": "default"}]}`), []byte("{}"), []byte("x"))

@@ -9,7 +9,8 @@ import (
 
 // A pause that a server asks for is never negative and never longer than a day.
 func FuzzRetryAfter(f *testing.F) {
-	for _, s := range []string{"1", "0.5", "-1", "inf", "-Inf", "NaN", "1e400", "0x1p40", "1_0", "Wed, 21 Oct 2065 07:28:00 GMT",
+	for _, s := range []string{"1", "0.5", "-1", "inf", "-Inf", "NaN", "1e400", "0x1p40", "1_0",
+		"Wed, 21 Oct 2065 07:28:00 GMT",
 		"Mon, 01 Jan 0001 00:00:00 GMT", "", " 3"} {
 		f.Add(s)
 	}

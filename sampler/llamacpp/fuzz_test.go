@@ -1,6 +1,7 @@
 package llamacpp
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"math"
 	"os"
@@ -44,9 +45,9 @@ func FuzzAnswer(f *testing.F) {
 // The number of parameters in a header is not negative, also if the header is damaged.
 func FuzzCountParameters(f *testing.F) {
 	f.Add([]byte("GGUF\x03\x00\x00\x00"))
-	f.Add(append([]byte("GGUF\x03\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x14\x00\x00\x00\x00\x00\x00\x00"+
-		"general.architecture\x08\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00llama\x01\x00\x00\x00\x00\x00\x00\x00a\x02\x00\x00\x00"),
-		0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
+	header := "GGUF\x03\x00\x00\x00" + long(1) + long(1) + long(20) + "general.architecture" + "\x08\x00\x00\x00" +
+		long(5) + "llama" + long(1) + "a" + "\x02\x00\x00\x00" + long(1<<32) + long(1<<31) + long(0) + long(0)
+	f.Add([]byte(header))
 	path := filepath.Join(f.TempDir(), "m.gguf")
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if err := os.WriteFile(path, text, 0o600); err != nil {
@@ -57,3 +58,6 @@ func FuzzCountParameters(f *testing.F) {
 		}
 	})
 }
+
+// long is a number of eight bytes.
+func long(n uint64) string { return string(binary.LittleEndian.AppendUint64(nil, n)) }

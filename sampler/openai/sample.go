@@ -134,6 +134,10 @@ func (a answer) completion() (sampler.Completion, error) {
 	if text := string(a.Error); text != "" && text != "null" {
 		return sampler.Completion{}, fmt.Errorf("the answer is an error: %s", jsonhttp.Shorten(text))
 	}
+	if len(a.Choices) == 0 {
+		return sampler.Completion{}, errors.New("the answer has no choices\n" +
+			"  hint: check that sampler.openai.url is the address of an OpenAI-compatible API")
+	}
 	if n := len(a.Choices); n != 1 {
 		return sampler.Completion{}, fmt.Errorf("the answer has %d choices, one was asked for\n"+
 			"  hint: check that sampler.openai.url is the address of an OpenAI-compatible API", n)

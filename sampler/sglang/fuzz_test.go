@@ -7,7 +7,8 @@ import (
 
 // In an accepted answer each log-prob belongs to the id at its place.
 func FuzzGenerated(f *testing.F) {
-	f.Add([]byte(`{"text": "a", "output_ids": [1, 2], "meta_info": {"prompt_tokens": 1, "finish_reason": {"type": "length"},
+	f.Add([]byte(`{"text": "a", "output_ids": [1, 2], "meta_info": {"prompt_tokens": 1, 
+"finish_reason": {"type": "length"},
 "output_token_logprobs": [[-0.5, 1, null], [-1, 2]]}}`))
 	f.Add([]byte(`{"output_ids": [1], "meta_info": {"output_token_logprobs": [[null, 2, "a"], [1], [], null]}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {

@@ -9,9 +9,11 @@ import (
 
 // An accepted answer has one choice and the ids of that choice.
 func FuzzCompletion(f *testing.F) {
-	f.Add([]byte(`{"model": "m", "choices": [{"text": "a", "finish_reason": "stop", "token_ids": [1], "prompt_token_ids": [2],
+	f.Add([]byte(`{"model": "m", "choices": [{"text": "a", "finish_reason": "stop", "token_ids": [1], 
+"prompt_token_ids": [2],
 "logprobs": {"tokens": ["token_id:1"], "token_logprobs": [-0.5]}}]}`))
-	f.Add([]byte(`{"choices": [{"token_ids": [1], "logprobs": {"tokens": ["token_id:2"], "token_logprobs": [null]}}, {}]}`))
+	f.Add([]byte(`{"choices": [{"token_ids": [1],
+"logprobs": {"tokens": ["token_id:2"], "token_logprobs": [null]}}, {}]}`))
 	f.Add([]byte(`{"choices": [{"logprobs": {"token_logprobs": [1e39]}}]}`))
 	f.Add([]byte(`{"error": {"message": "x"}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
