@@ -137,6 +137,7 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Upda
 	update := &Update{Version: int(batch.Step), Mismatch: corrected.mismatch, Corrected: corrected.corrected}
 	settings := adam(c.Optimizer, learningRate(c.Optimizer, update.Version, c.Run.Steps))
 	var passes []trainerbridge.Stats
+	var done []miniBatch
 	for epoch := range c.Loss.Epochs {
 		order := miniBatchOrder(c.Run.Seed, update.Version, epoch)
 		for _, mini := range miniBatches(corrected.episodes, c.Loss.MiniBatch, order) {
@@ -144,19 +145,15 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Upda
 			if len(sent) == 0 {
 				continue
 			}
-			stats, err := s.pass(ctx, sent, keys)
+			stats, norm, err := s.optimize(ctx, sent, settings)
 			if err != nil {
-				return nil, err
+				return nil, s.blame(ctx, err, miniBatch{sent, keys}, done, settings)
 			}
 			if err := s.reportShortage(ctx, batch.Step, stats); err != nil {
 				return nil, err
 			}
-			norm, err := s.optimStep(ctx, settings, keys)
-			if err != nil {
-				return nil, err
-			}
 			update.GradNorm += norm
-			passes = append(passes, stats)
+			passes, done = append(passes, stats), append(done, miniBatch{sent, keys})
 			update.Rows += len(sent)
 		}
 	}
