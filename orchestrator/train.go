@@ -157,25 +157,13 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Upda
 			update.Rows += len(sent)
 		}
 	}
-	update.Stats = trainerbridge.MergeStats(passes, seconds(passes))
+	update.Stats = trainerbridge.MergeStats(passes, nil)
 	update.GradNorm /= float64(max(1, len(passes)))
 	if err := s.trainer.Save(ctx, update.Version); err != nil {
 		return nil, err
 	}
 	update.Export, err = s.trainer.Export(ctx, update.Version)
 	return update, err
-}
-
-// seconds are the times of passes, by which their rates are averaged; nil if the
-// trainer does not report them.
-func seconds(passes []trainerbridge.Stats) []float64 {
-	out := make([]float64, len(passes))
-	for i, p := range passes {
-		if out[i] = p.Seconds(); out[i] <= 0 {
-			return nil
-		}
-	}
-	return out
 }
 
 // loss is the trainer's loss with its configuration.
