@@ -76,6 +76,16 @@ func Context(path string) int {
 	return m.Context
 }
 
+// Architecture returns the model_type of a model folder, or "" if its config.json
+// does not say.
+func Architecture(path string) string {
+	m := Model{Path: path}
+	if err := m.readConfig(); err != nil {
+		return ""
+	}
+	return m.Architecture
+}
+
 // readTokenizer looks for the tokenizer and its chat template.
 func (m *Model) readTokenizer() error {
 	text, err := m.read("tokenizer.json")
