@@ -21,6 +21,7 @@ func derive(c *Config, m Machine) {
 		c.Run.Name = c.Env.Name
 	}
 	deriveSampler(&c.Sampler, m)
+	deriveRepeatable(c)
 	if c.Trainer.Dtype == "auto" {
 		c.Trainer.Dtype = "float32"
 		if m.GPU && c.Trainer.Device != "cpu" {
@@ -49,6 +50,26 @@ func derive(c *Config, m Machine) {
 	alone := c.Sampler.Backend == "vllm" && c.Algorithm.Name == "adapt"
 	if v := &c.Sampler.VLLM; v.GPUMemoryUtilization == 0 && !alone {
 		v.GPUMemoryUtilization = 0.5
+	}
+}
+
+// repeatableTokens are those of a micro-batch of a repeatable run, where the free
+// memory must not choose them.
+const repeatableTokens = 4096
+
+// deriveRepeatable sets what a repeatable run needs: no request shares a batch with
+// another one, and no measurement chooses threads or micro-batches.
+func deriveRepeatable(c *Config) {
+	if !c.Run.Repeatable {
+		return
+	}
+	c.Rollout.Concurrency, c.Sampler.Concurrency = 1, 1
+	for key, value := range map[*int]int{
+		&c.Sampler.LlamaCPP.Threads: 1, &c.Trainer.Threads: 1, &c.Trainer.MicroBatch: repeatableTokens,
+	} {
+		if *key == 0 {
+			*key = value
+		}
 	}
 }
 
@@ -105,7 +126,8 @@ func (m Machine) usesGELU(folder string) bool {
 // derivedKeys are the keys that derive may fill in.
 var derivedKeys = []string{
 	"run.name", "loss.average_length", "rollout.concurrency", "env.scienceworld.concurrency", "trainer.dtype",
-	"sampler.backend", "sampler.concurrency", "sampler.canary_tolerance", "sampler.vllm.gpu_memory_utilization",
+	"sampler.backend", "sampler.concurrency", "trainer.threads", "trainer.micro_batch_tokens", "sampler.llamacpp.threads",
+	"sampler.canary_tolerance", "sampler.vllm.gpu_memory_utilization",
 }
 
 // underived returns the value that a derived key of c would have if the user had
