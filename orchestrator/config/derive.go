@@ -1,10 +1,16 @@
 package config
 
-import "reflect"
+import (
+	"reflect"
+	"strings"
+)
 
 // Machine is the hardware that derived values depend on.
 type Machine struct {
 	GPU bool // a GPU that torch and vLLM can use
+	// Architecture returns the model_type of a model folder, or "" if it is unknown;
+	// nil: unknown.
+	Architecture func(folder string) string
 }
 
 // derive fills in the values that follow from others, if they are empty, 0 or
@@ -33,7 +39,7 @@ func derive(c *Config, m Machine) {
 		c.Sampler.Concurrency = (c.Rollout.Concurrency + n - 1) / n
 	}
 	if c.Sampler.CanaryTolerance == 0 {
-		c.Sampler.CanaryTolerance = canaryTolerance(*c)
+		c.Sampler.CanaryTolerance = canaryTolerance(*c, m)
 	}
 	if c.Loss.AverageLength == 0 {
 		c.Loss.AverageLength = c.Rollout.MaxTurns * c.Rollout.MaxTokens
@@ -92,12 +98,16 @@ func episodeConcurrency(s Sampler) int {
 //   - up to 3e-5 if both compute in float32;
 //   - 0.03 to 0.06 if the server computes in its default precision;
 //   - 0.007 with Ollama;
+//   - 0.0013 with llama-server in float32, if the model's activation is GELU: on a
+//     CPU llama.cpp reads GELU from a table in half precision, and no flag changes that;
 //   - 0.17 with a GGUF file in Q4_1.
-func canaryTolerance(c Config) float64 {
+func canaryTolerance(c Config, m Machine) float64 {
 	s, float32Trainer := c.Sampler, c.Trainer.Dtype == "float32"
 	switch {
 	case s.Backend == "llamacpp" && s.LlamaCPP.GGUF != "":
 		return 0.3
+	case s.Backend == "llamacpp" && s.LlamaCPP.ExactLogprobs && float32Trainer && m.usesGELU(c.Model.Path):
+		return 0.02 // a value in half precision errs 8 times less than one in bfloat16
 	case s.Backend == "llamacpp" && s.LlamaCPP.ExactLogprobs && float32Trainer:
 		return 1e-3
 	case s.Backend == "vllm" && s.VLLM.ExactLogprobs && len(s.VLLM.URLs) == 0 && float32Trainer:
@@ -106,6 +116,11 @@ func canaryTolerance(c Config) float64 {
 		return 0.05
 	}
 	return 0.1
+}
+
+// usesGELU reports whether llama.cpp computes GELU for the model of a folder.
+func (m Machine) usesGELU(folder string) bool {
+	return m.Architecture != nil && folder != "" && strings.HasPrefix(m.Architecture(folder), "gemma")
 }
 
 // derivedKeys are the keys that derive may fill in.
