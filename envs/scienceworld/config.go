@@ -180,11 +180,16 @@ func checkSimplifications(joined string) error {
 	if joined == "" {
 		return nil
 	}
-	for _, name := range strings.Split(joined, ",") {
+	names := strings.Split(strings.TrimRight(joined, ","), ",") // the simulator ignores commas at the end
+	for _, name := range names {
 		if !slices.Contains(simplifications, name) {
 			return fmt.Errorf("env.scienceworld.simplifications: unknown name %q"+
-				"\n  hint: use %q, joined by commas without spaces", name, simplifications)
+				"\n  hint: %s, joined by commas without spaces", name, strings.Join(simplifications, ", "))
 		}
+	}
+	if len(names) > 1 && slices.Contains(names, "easy") {
+		return errors.New("env.scienceworld.simplifications: the simulator knows easy only alone" +
+			"\n  hint: easy, or other names without easy")
 	}
 	return nil
 }

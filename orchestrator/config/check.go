@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -221,6 +222,9 @@ func evalRules(e Eval) []rule {
 // name.
 func isModuleKeyword(name string) bool { return name == AllLinear || name == "attention" }
 
+// device matches the devices that the trainer is written for.
+var device = regexp.MustCompile(`^(auto|cpu|cuda(:\d{1,4})?)$`)
+
 func trainerRules(t Trainer) []rule {
 	named := len(t.TargetModules) > 0 && !slices.Contains(t.TargetModules, "")
 	alone := len(t.TargetModules) == 1 || !slices.ContainsFunc(t.TargetModules, isModuleKeyword)
@@ -233,7 +237,8 @@ func trainerRules(t Trainer) []rule {
 		oneOfOrAuto("trainer.dtype", t.Dtype, "float32", "bfloat16", "float16"),
 		oneOf("trainer.quantize", t.Quantize, "none", "nf4"),
 		between("trainer.micro_batch_tokens", float64(t.MicroBatch), 0, 1e9),
-		rule{"trainer.device", t.Device != "", "is empty", `"auto", "cpu", "cuda" or "cuda:0"`},
+		rule{"trainer.device", device.MatchString(t.Device), fmt.Sprintf("unknown value %q", t.Device),
+			`"auto", "cpu", "cuda" or "cuda:0"`},
 		between("trainer.threads", float64(t.Threads), 0, 1024),
 		duration("trainer.timeout_seconds", t.TimeoutSeconds),
 		between("trainer.restarts", float64(t.Restarts), 0, 1000),
@@ -255,6 +260,9 @@ func contradictions(c Config) []rule {
 			"leaves no episode without tips for the tip-free baseline", "lower memory_probability or raise group_size"},
 		{"algorithm.memory_probability", !mixed || a.MemoryProbability == 0 || withTips >= 1,
 			"gives no episode of a group tips", "raise memory_probability or group_size"},
+		{"run.repeatable", !c.Run.Repeatable || c.Sampler.Backend == "llamacpp",
+			fmt.Sprintf("%s computes the requests that it has at a time together, which changes the last bits of log-probs",
+				c.Sampler.Backend), `sampler.backend = "llamacpp", or leave it at false`},
 		{"memory.url", !server || c.Memory.URL != "", "is empty, but the embedder is a server",
 			`for example url = "http://127.0.0.1:11434"`},
 		{"memory.model", !server || c.Memory.Model != "", "is empty, but the embedder is a server",

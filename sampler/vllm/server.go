@@ -103,7 +103,7 @@ func gauge(text, name string) (sum float64, known bool) {
 			continue
 		}
 		value, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
-		if err == nil && !math.IsNaN(value) {
+		if err == nil && value >= 0 && value < 1e9 {
 			sum, known = sum+value, true
 		}
 	}
