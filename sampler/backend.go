@@ -106,6 +106,10 @@ type Request struct {
 	SessionEnd <-chan struct{}
 }
 
+// MaxAnswer bounds a server's answer with a completion of so many tokens, in bytes. A token needs a few hundred with its
+// log-prob and its text as a list of bytes. Servers add what they like: their settings, the ids of the prompt.
+func MaxAnswer(tokens int) int64 { return 1<<20 + 4<<10*int64(tokens) }
+
 // Truncated reports whether TopP or TopK restrict sampling to a part of the vocabulary.
 func (r Request) Truncated() bool { return r.TopP > 0 && r.TopP < 1 || r.TopK > 0 }
 

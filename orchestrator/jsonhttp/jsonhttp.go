@@ -124,9 +124,12 @@ type Request struct {
 	// the Content-Type.
 	Body   any
 	Header map[string]string // additional headers; may be nil
-	// MaxAnswer bounds the body of the answer in bytes; 0: the client's bound.
+	// MaxAnswer bounds the body of the answer in bytes; 0: the bound of a [Bounded] body, else the client's.
 	MaxAnswer int64
 }
+
+// A Bounded body of a request knows the bound of its answer in bytes.
+type Bounded interface{ MaxAnswer() int64 }
 
 // Op returns the name of the request in errors, for example "POST /v1/completions".
 func (r Request) Op() string {
@@ -187,6 +190,9 @@ func (c *Client) do(ctx context.Context, r Request) ([]byte, http.Header, error)
 
 // bound returns the largest body of an answer to r in bytes. The body of an error may always have 64 KiB.
 func (c *Client) bound(r Request) int64 {
+	if body, ok := r.Body.(Bounded); ok && r.MaxAnswer == 0 {
+		r.MaxAnswer = body.MaxAnswer()
+	}
 	if r.MaxAnswer > 0 {
 		return min(max(r.MaxAnswer, 64<<10), c.cfg.MaxAnswer)
 	}

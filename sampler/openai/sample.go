@@ -80,6 +80,9 @@ type completionRequest struct {
 	Stream        bool           `json:"stream"`
 }
 
+// MaxAnswer implements [jsonhttp.Bounded].
+func (q completionRequest) MaxAnswer() int64 { return sampler.MaxAnswer(q.MaxTokens + q.MaxCompletion) }
+
 type message struct {
 	Role    string `json:"role"`
 	Content string `json:"content"`

@@ -168,6 +168,9 @@ type completionRequest struct {
 	Stop              []string           `json:"stop,omitempty"`
 }
 
+// MaxAnswer implements [jsonhttp.Bounded].
+func (q completionRequest) MaxAnswer() int64 { return sampler.MaxAnswer(q.MaxTokens) }
+
 func newRequest(model string, prompt []int32, tokens int) completionRequest {
 	return completionRequest{
 		Model: model, Prompt: prompt, MaxTokens: tokens, TopP: 1, RepetitionPenalty: 1, N: 1,
