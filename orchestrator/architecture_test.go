@@ -53,7 +53,8 @@ var leaves = []string{"orchestrator/process", "orchestrator/jsonhttp", "orchestr
 var importRules = []struct{ of, may, why string }{
 	{"orchestrator/cmd", "*",
 		"the command wires everything, so that nothing else has to know an implementation"},
-	{"orchestrator/process", "orchestrator/watchdog orchestrator/safetext", "child processes are started everywhere, and a start may stall"},
+	{"orchestrator/process", "orchestrator/watchdog orchestrator/safetext",
+		"child processes are started everywhere, and a start may stall"},
 	{"orchestrator/watchdog", "", "everything may stall, so this package imports nothing of ours"},
 	{"orchestrator/jsonhttp", "orchestrator/safetext", "HTTP is spoken everywhere, and servers' texts are shown"},
 	{"orchestrator/safetext", "", "every package shows texts from outside, so this package imports nothing of ours"},

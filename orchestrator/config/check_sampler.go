@@ -84,7 +84,8 @@ func servedName(s Sampler) rule {
 func address(key, text string) rule {
 	u, err := url.Parse(text)
 	ok := err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
-	return rule{key, ok, fmt.Sprintf("%q is not the address of a server", safetext.URL(text)), `for example "http://127.0.0.1:8000"`}
+	says := fmt.Sprintf("%q is not the address of a server", safetext.URL(text))
+	return rule{key, ok, says, `for example "http://127.0.0.1:8000"`}
 }
 
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)

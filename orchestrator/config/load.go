@@ -271,7 +271,8 @@ var typeError = regexp.MustCompile(`^toml: line (\d+) \(last key "([^"]+)"\): (.
 var wrongTable = regexp.MustCompile(`^type mismatch for \S+: `)
 
 // plainTypes replaces the names of Go's types in the decoder's messages.
-var plainTypes = strings.NewReplacer("[]map[string]any", "a list of tables", "map[string]any", "a table", "[]any", "a list",
+var plainTypes = strings.NewReplacer(
+	"[]map[string]any", "a list of tables", "map[string]any", "a table", "[]any", "a list",
 	"[]map[string]interface {}", "a list of tables", "map[string]interface {}", "a table", "[]interface {}", "a list")
 
 func decodeError(err error, place string) error {

@@ -148,7 +148,7 @@ func (c *Client) Clean(text string) string {
 	return truncate(safetext.Escape(c.secrets.Text(text)), maxMessageBytes)
 }
 
-// Redact replaces the key and the URL's password in a content with "[key]", for protocols that do not use [Client.Call].
+// Redact replaces the key and the URL's password in content with "[key]", for protocols that do not use [Client.Call].
 func (c *Client) Redact(content []byte) []byte { return c.secrets.Content(content) }
 
 // shortCode cleans a code or a name in an error body.

@@ -2,7 +2,7 @@
 //
 // Start with [Client]. [Client.Call] sends a [Request] with a deadline, bounds the size of the answer and decodes it.
 // If the exchange fails, it returns an [*Error], whose [Kind] says what the caller may do. [Retry] repeats a call with
-// growing pauses. Server texts in errors cannot control a terminal, and the client's key is in neither errors nor answers.
+// growing pauses. Server texts in errors cannot control a terminal. The client's key is in neither errors nor answers.
 package jsonhttp
 
 import (

@@ -50,10 +50,11 @@ func TestNoTextHasTheKey(t *testing.T) {
 	}
 	for _, status := range []int{200, 400, 401, 404, 429, 500, 503} {
 		f("raw", write(status, "unknown key "+secret))
-		f("JSON", write(status, `{"error":{"message":`+string(quoted)+`,"code":`+string(quoted)+`,"type":`+string(quoted)+`}}`))
+		f("JSON", write(status, strings.ReplaceAll(`{"error":{"message":KEY,"code":KEY,"type":KEY}}`, "KEY", string(quoted))))
 		f("detail", write(status, `{"detail":[{"loc":["header",`+string(quoted)+`],"msg":"bad"}]}`))
 		f("URL", write(status, `{"message":"/login?key=`+url.QueryEscape(secret)+`"}`))
-		f("lower", write(status, `{"message":"/login?key=`+lowerHex.ReplaceAllStringFunc(url.QueryEscape(secret), strings.ToLower)+`"}`))
+		lower := lowerHex.ReplaceAllStringFunc(url.QueryEscape(secret), strings.ToLower)
+		f("lower", write(status, `{"message":"/login?key=`+lower+`"}`))
 		f("base64", write(status, `{"error":"`+base64.StdEncoding.EncodeToString([]byte(secret))+`"}`))
 		f("HTML", write(status, "<html><title>"+secret+"</title>"))
 		f("content", write(status, `{"choices":[{"message":{"content":`+string(quoted)+`}}]}`))
