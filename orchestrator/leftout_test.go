@@ -165,9 +165,9 @@ func unique(batches [][]trainerbridge.Row, n int) (out []trainerbridge.Row) {
 	return out
 }
 
-// A gradient that is not finite costs the fewest rows without which it is: rows
-// that are bad alone, or some of those that are bad together, also if they are so
-// only after the step's first update.
+// If a gradient is not finite, the step loses the fewest rows without which it is
+// finite: rows that are bad alone, or some of those that are bad together. They may
+// be bad only after the step's first update.
 func TestRowsOfAGradientThatIsNotFinite(t *testing.T) {
 	c := small(func(c *config.Config) { c.Run.Steps, c.Eval.Every, c.Loss.KLSampled = 1, 0, 0 })
 	probe := newWorld(t, c)

@@ -2,7 +2,7 @@
 // or stored. Environments, models, servers and child processes write such texts.
 //   - [Escape] replaces characters that control a terminal.
 //   - [Writer] does the same with everything that is written through it.
-//   - [Redactor] replaces secrets, also in encoded forms.
+//   - [Redactor] replaces secrets, plain or encoded.
 //   - [URL] removes the user and the password of a URL.
 //
 // The package imports no other package of this project, so every package may use it.

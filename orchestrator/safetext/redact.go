@@ -22,9 +22,9 @@ const (
 	minInContent = 6
 )
 
-// A Redactor replaces secrets in texts. It finds a secret also if it is encoded as
-// JSON, in a URL, in HTML or in base64. The zero value has no secrets. It is safe for
-// concurrent use.
+// A Redactor replaces secrets in texts. A secret may be encoded as JSON, as a part of
+// a URL, as HTML or in base64. The zero value has no secrets. It is safe for concurrent
+// use.
 type Redactor struct{ forms, content [][]byte }
 
 // NewRedactor returns a Redactor for secrets. Secrets below four bytes are ignored.
@@ -54,7 +54,7 @@ func (r Redactor) Text(text string) string {
 	return text
 }
 
-// Content replaces the secrets in a content, for example an observation or an
+// Content replaces the secrets in content, for example an observation or an
 // answer. Secrets that are short or a number are left in it.
 func (r Redactor) Content(content []byte) []byte {
 	for _, form := range r.content {

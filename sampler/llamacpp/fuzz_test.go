@@ -42,7 +42,7 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
-// The number of parameters in a header is not negative, also if the header is damaged.
+// Even a damaged header never gives a negative number of parameters.
 func FuzzCountParameters(f *testing.F) {
 	f.Add([]byte("GGUF\x03\x00\x00\x00"))
 	header := "GGUF\x03\x00\x00\x00" + long(1) + long(1) + long(20) + "general.architecture" + "\x08\x00\x00\x00" +
