@@ -1,9 +1,12 @@
 package vllm
 
 import (
+	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -129,6 +132,33 @@ func TestAFailedLaunchGivesTheReason(t *testing.T) {
 			t.Errorf("%s: %v", command, err)
 		}
 	}
+}
+
+// A launched server that dies while it is probed is started again and probed
+// again, but not without end.
+func TestALaunchedServerMayDieAtItsFirstAnswer(t *testing.T) {
+	f := func(deaths int, want string) {
+		t.Helper()
+		folder := t.TempDir()
+		for i := range deaths {
+			if err := os.WriteFile(filepath.Join(folder, strconv.Itoa(i)), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cfg := config(nil)
+		cfg.Launch = LaunchConfig{Model: "m", Command: []string{os.Args[0], "{port}"},
+			Env: []string{fakeEnv + "=0s", diesEnv + "=" + folder}}
+		b, err := Open(t.Context(), cfg)
+		if err == nil {
+			b.Close()
+		}
+		if got := fmt.Sprint(err); !strings.Contains(got, want) {
+			t.Errorf("%d deaths: %s, want %q", deaths, got, want)
+		}
+	}
+	f(1, "<nil>")
+	f(2, "<nil>")
+	f(9, "connection to the server lost")
 }
 
 // A launched server that is killed is started again. It passes the canary before
