@@ -285,6 +285,38 @@ func TestRestartsAtEveryMoment(t *testing.T) {
 	}
 }
 
+// A trainer that dies while a server is opened with its tokenizer is started
+// again, and the server is opened again.
+func TestTheTrainerMayDieBeforeTheRun(t *testing.T) {
+	w, led := newWorld(t, small()), newLedger(t)
+	loop := &Loop{Config: w.config, Trainer: w.trainer, Ledger: led, RestartPause: 1}
+	refused := errors.New("another model")
+	for _, c := range []struct {
+		first    error
+		want     error
+		restores int
+	}{{trainerbridge.ErrUnavailable, nil, 1}, {refused, refused, 1}} {
+		answers := []error{c.first, nil}
+		err := loop.WithTrainer(t.Context(), "start of the server", func() error {
+			err := answers[0]
+			answers = answers[1:]
+			return err
+		})
+		if !errors.Is(err, c.want) || w.trainer.count("restore") != c.restores {
+			t.Errorf("%v: %v, restored %d times", c.first, err, w.trainer.count("restore"))
+		}
+	}
+	events := eventsOf(t, led, "trainer restart")
+	if len(events) != 1 || !strings.Contains(events[0], "start of the server: trainer is not available") {
+		t.Errorf("events %q", events)
+	}
+	loop = &Loop{Config: w.config, Ledger: led} // nothing is trained
+	err := loop.WithTrainer(t.Context(), "", func() error { return trainerbridge.ErrUnavailable })
+	if !errors.Is(err, trainerbridge.ErrUnavailable) {
+		t.Error(err)
+	}
+}
+
 // Servers of several replicas ask for scores at the same time. A trainer that
 // died meanwhile is restored once.
 func TestCanaryOfSeveralReplicas(t *testing.T) {
