@@ -230,30 +230,31 @@ func (s state) incomplete() int {
 	return n
 }
 
-// pass sends the rows of a mini-batch. An error that is about the rows is a
-// [*failedPass].
-func (s trainStage) pass(ctx context.Context, rows []trainerbridge.Row, keys []rowKey) (trainerbridge.Stats, error) {
-	send := func(ctx context.Context, rows []trainerbridge.Row) (trainerbridge.Stats, error) {
-		stats, _, err := s.trainer.ForwardBackward(ctx, rows, loss(s.config.Loss))
+// pass sends the rows of a mini-batch and returns the trainer's log-probs of each
+// row's tokens[1:] too. An error that is about the rows is a [*failedPass].
+func (s trainStage) pass(ctx context.Context, rows []trainerbridge.Row, keys []rowKey) (
+	trainerbridge.Stats, [][]float32, error) {
+	send := func(ctx context.Context, rows []trainerbridge.Row) (trainerbridge.Stats, [][]float32, error) {
+		stats, logprobs, err := s.trainer.ForwardBackward(ctx, rows, loss(s.config.Loss))
 		if err == nil && !finite(stats.Loss(), stats.MaxRatio(), stats.KLBase(), stats.ApproxKL(), stats.Entropy()) {
 			err = errNotFinite
 		}
-		return stats, err
+		return stats, logprobs, err
 	}
-	stats, err := send(ctx, rows)
+	stats, logprobs, err := send(ctx, rows)
 	if err == nil || ctx.Err() != nil || !refusesRows(err) {
-		return stats, err
+		return stats, logprobs, err
 	}
 	lengths := make([]int, len(rows))
 	for i, r := range rows {
 		lengths[i] = len(r.Tokens)
 	}
-	return nil, &failedPass{err: err, keys: keys, lengths: lengths, try: func(ctx context.Context, which []int) error {
+	return nil, nil, &failedPass{err: err, keys: keys, lengths: lengths, try: func(ctx context.Context, which []int) error {
 		part := make([]trainerbridge.Row, len(which))
 		for i, row := range which {
 			part[i] = rows[row]
 		}
-		_, err := send(ctx, part)
+		_, _, err := send(ctx, part)
 		return err
 	}}
 }
