@@ -7,9 +7,13 @@ import (
 	"github.com/empo2/empo2/envs"
 )
 
-// Lessons returns the demonstrations of n lessons. Every second lesson that shows
-// tips is rendered with them. All others are rendered without tips and end with
-// the tip that the policy should write.
+// withoutTipsEvery is the share of lessons that are rendered without the tips that
+// they have: one in so many.
+const withoutTipsEvery = 4
+
+// Lessons returns the demonstrations of n lessons. A lesson that shows tips is
+// rendered with them, except every fourth. All others are rendered without tips
+// and end with the tip that the policy should write.
 func (r Renderer) Lessons(ctx context.Context, teacher envs.Teacher, seed uint64, n int) ([]Demonstration, error) {
 	var all []Demonstration
 	for i := range n {
@@ -17,7 +21,7 @@ func (r Renderer) Lessons(ctx context.Context, teacher envs.Teacher, seed uint64
 		if err != nil {
 			return nil, fmt.Errorf("lesson %d of seed %d: %w", i, seed, err)
 		}
-		if i%2 == 0 && hasTips(lesson) {
+		if i%withoutTipsEvery != withoutTipsEvery-1 && hasTips(lesson) {
 			with, err := r.withTips(lesson)
 			if err != nil {
 				return nil, err

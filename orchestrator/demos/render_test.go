@@ -28,9 +28,9 @@ var lesson = envs.Lesson{
 	Final: envs.Observation{Feedback: "Out."}, Score: 100, Success: true, Tip: "A, then b.",
 }
 
-func TestLessonsAlternateTipsAndReflection(t *testing.T) {
+func TestEveryFourthLessonHidesItsTips(t *testing.T) {
 	r := Renderer{Env: "e", Template: prompt.Default()}
-	got, err := r.Lessons(t.Context(), lessons{lesson}, 0, 2)
+	got, err := r.Lessons(t.Context(), lessons{lesson}, 0, 4)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,6 +50,7 @@ func TestLessonsAlternateTipsAndReflection(t *testing.T) {
 			{Role: "user", Content: "Out.\nWrite a tip."}, {Role: "assistant", Content: "A, then b."},
 		}},
 	}
+	want = []Demonstration{want[0], want[0], want[0], want[1]}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

@@ -229,13 +229,82 @@ func TestADamagedLogIsReported(t *testing.T) {
 	if lost(log) || lost(log[:len(log)-1000]) || lost(log[:walHeader]) || lost(nil) {
 		t.Error("a log that is whole, or that ends early, is reported")
 	}
-	for at := 0; at < len(log)-4096; at += 777 {
+	// A fault in the last frame, or in the checksum of the one before, looks like
+	// a frame that a killed process has not finished.
+	const frame = frameHeader + 4096
+	for at := 0; at < len(log)-2*frame; at += 777 {
 		bad := append([]byte(nil), log...)
 		bad[at] ^= 4
 		if !lost(bad) {
 			t.Errorf("a flip at %d is not reported", at)
 		}
 	}
+	for at := len(log) - frame; at < len(log); at += 500 {
+		torn := append([]byte(nil), log...)
+		clear(torn[at:])
+		if lost(torn) {
+			t.Errorf("a last frame that ends at %d is reported", at)
+		}
+	}
+}
+
+// What a process leaves that is killed in a transaction is not reported as
+// damage, also when later transactions have overwritten a part of it.
+func TestAnUnfinishedTransactionIsNoDamage(t *testing.T) {
+	ctx := context.Background()
+	l := open(t, t.TempDir())
+	defer l.Close()
+	event := func(l *Ledger) {
+		t.Helper()
+		if err := l.Event(ctx, 0, "a", "b"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	event(l)
+	if _, err := l.db.Exec("PRAGMA cache_size = 1"); err != nil { // pages leave RAM before the commit
+		t.Fatal(err)
+	}
+	tx, err := l.db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	for range 50 {
+		if err := insert(ctx, tx, "events", "", 0, "c", "d", strings.Repeat("x", 3000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// asKilled copies a run as a SIGKILL would leave it.
+	asKilled := func(l *Ledger, events int) *Ledger {
+		t.Helper()
+		dir := t.TempDir()
+		for _, name := range []string{"run.db", "run.db-wal"} {
+			text, err := os.ReadFile(filepath.Join(l.Dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		log, err := os.ReadFile(filepath.Join(dir, "run.db-wal"))
+		if err != nil || len(log) < 20*4096 {
+			t.Fatalf("the log has %d bytes, %v", len(log), err)
+		}
+		next := open(t, dir)
+		t.Cleanup(func() { next.Close() })
+		var n int
+		if err := next.db.QueryRow("SELECT count(*) FROM events").Scan(&n); err != nil || n != events {
+			t.Errorf("%d events, want %d; %v", n, events, err)
+		}
+		if next.Lost != "" {
+			t.Errorf("after %d events: %s", events, next.Lost)
+		}
+		return next
+	}
+	second := asKilled(l, 1)
+	event(second)
+	asKilled(second, 2)
 }
 
 // The warm-started model of a run is verified with the rest, and a damaged one is

@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
+	"slices"
 )
 
 // Pins returns what the run's results depend on: SHA-256 by name.
@@ -23,12 +25,28 @@ func (l *Ledger) Pins(ctx context.Context) (map[string]string, error) {
 	return out, nil
 }
 
-// SavePin records what the run depends on after a step, and replaces an earlier
-// record of that name.
-func (l *Ledger) SavePin(ctx context.Context, step int64, name, sha256 string) error {
-	err := insert(ctx, l.db, "pins", tableNamed("pins").upsert(), name, sha256, step)
+// SavePins records what the run depends on after a step, in one transaction: a part
+// of the record would look like a change. It replaces earlier records of the same
+// names. changed becomes an event; empty: none.
+func (l *Ledger) SavePins(ctx context.Context, step int64, pins map[string]string, changed string) error {
+	fail := func(err error) error { return fmt.Errorf("record what the run depends on: %w", explain(err)) }
+	tx, err := l.db.BeginTx(ctx, nil)
 	if err != nil {
-		return fmt.Errorf("record %s: %w", name, explain(err))
+		return fail(err)
+	}
+	defer tx.Rollback() // no effect after Commit
+	if changed != "" {
+		if err := insert(ctx, tx, "events", "", step, now(), "changed", changed); err != nil {
+			return fail(err)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(pins)) {
+		if err := insert(ctx, tx, "pins", tableNamed("pins").upsert(), name, pins[name], step); err != nil {
+			return fail(err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return fail(err)
 	}
 	return nil
 }

@@ -13,8 +13,15 @@ const (
 )
 
 // damagedWAL says what is lost because a write-ahead log is damaged, "" if
-// nothing is. SQLite ignores everything after the first bad frame, so the
-// transactions in it are lost without an error.
+// nothing is.
+//
+// SQLite reads frames as long as their salt is that of the header and their
+// checksum continues that of the frame before. It ignores everything after the
+// first frame that does not follow. Such a frame is no damage in itself: a process
+// that was killed leaves a torn one, or frames of a transaction that was never
+// committed, of which later transactions overwrite a part. But the frame that ends
+// a transaction is written last. If it is complete and SQLite does not reach it,
+// then a frame before it was damaged, and the transaction is lost without an error.
 func damagedWAL(path string) string {
 	text, err := os.ReadFile(path)
 	if err != nil || len(text) <= walHeader { // a log that was just begun has no transaction
@@ -27,26 +34,26 @@ func damagedWAL(path string) string {
 	if magic&^1 != walMagic || page < 512 || page > 1<<16 {
 		return lost
 	}
-	w := walSum{order: binary.LittleEndian}
+	sum := walSum{order: binary.LittleEndian}
 	if magic&1 == 1 {
-		w.order = binary.BigEndian
+		sum.order = binary.BigEndian
 	}
-	w.add(text[:24])
-	if w.s0 != binary.BigEndian.Uint32(text[24:]) || w.s1 != binary.BigEndian.Uint32(text[28:]) {
+	sum.add(text[:24])
+	if !sum.is(text[24:]) {
 		return lost
 	}
-	salt, broken := string(text[16:24]), false
+	salt, reached := string(text[16:24]), true
 	for at := walHeader; at+frameHeader+page <= len(text); at += frameHeader + page {
 		frame := text[at : at+frameHeader+page]
-		if string(frame[8:16]) != salt { // of the log before this one, unless valid frames follow
-			broken = true
-			continue
-		}
-		w.add(frame[:8])
-		w.add(frame[frameHeader:])
-		if broken || w.s0 != binary.BigEndian.Uint32(frame[16:]) || w.s1 != binary.BigEndian.Uint32(frame[20:]) {
+		sum.add(frame[:8])
+		sum.add(frame[frameHeader:])
+		follows := string(frame[8:16]) == salt && sum.is(frame[16:])
+		reached = reached && follows
+		ends := binary.BigEndian.Uint32(frame[4:]) != 0 // a transaction
+		if follows && ends && !reached {
 			return lost
 		}
+		sum.set(frame[16:])
 	}
 	return ""
 }
@@ -62,4 +69,14 @@ func (w *walSum) add(text []byte) {
 		w.s0 += w.order.Uint32(text) + w.s1
 		w.s1 += w.order.Uint32(text[4:]) + w.s0
 	}
+}
+
+// is compares the sum with one in a header.
+func (w *walSum) is(stored []byte) bool {
+	return w.s0 == binary.BigEndian.Uint32(stored) && w.s1 == binary.BigEndian.Uint32(stored[4:])
+}
+
+// set continues from the sum in a header.
+func (w *walSum) set(stored []byte) {
+	w.s0, w.s1 = binary.BigEndian.Uint32(stored), binary.BigEndian.Uint32(stored[4:])
 }

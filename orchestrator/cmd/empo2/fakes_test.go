@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -140,6 +141,15 @@ func serveFakeTrainer(args []string) error {
 		f()
 	}
 	return errors.Join(err, eof)
+}
+
+// fakeVLLM is a fake vLLM server as a process: fakevllm PORT. It serves until it
+// is killed.
+func fakeVLLM() {
+	v := fakeserver.NewVLLM(scripted())
+	err := http.ListenAndServe("127.0.0.1:"+os.Args[1], v.Config.Handler)
+	fmt.Fprintln(os.Stderr, "fake vllm:", err)
+	os.Exit(1)
 }
 
 // fakeMerge writes a model folder like the trainer's command, with the base's files.

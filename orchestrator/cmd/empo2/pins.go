@@ -49,20 +49,11 @@ func (r *run) checkPins(ctx context.Context, t tools, accept bool) error {
 			Msg:  "what it depends on has changed: " + strings.Join(changed, ", "),
 			Hint: "restore what was there, or continue with empo2 run --accept-changes, which records the change"}
 	}
-	if len(changed) > 0 {
-		if err := r.ledger.Event(ctx, last.Step, "changed", strings.Join(changed, ", ")); err != nil {
-			return err
-		}
+	maps.DeleteFunc(now, func(name, sum string) bool { return before[name] == sum })
+	if len(now) == 0 {
+		return nil
 	}
-	for _, name := range slices.Sorted(maps.Keys(now)) {
-		if before[name] == now[name] {
-			continue
-		}
-		if err := r.ledger.SavePin(ctx, last.Step, name, now[name]); err != nil {
-			return err
-		}
-	}
-	return nil
+	return r.ledger.SavePins(ctx, last.Step, now, strings.Join(changed, ", "))
 }
 
 const (

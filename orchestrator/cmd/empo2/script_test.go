@@ -11,7 +11,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"empo2": main, "fakepython": fakePython})
+	testscript.Main(m, map[string]func(){"empo2": mainWithFailPoints, "fakepython": fakePython, "fakevllm": fakeVLLM})
 }
 
 func TestScripts(t *testing.T) {
