@@ -127,13 +127,9 @@ func (c mismatchCorrection) score(ctx context.Context, episodes []trainedEpisode
 }
 
 // scoring scores some of the rows again.
-func (c mismatchCorrection) scoring(rows []trainerbridge.Row) func(context.Context, []int) error {
+func (c mismatchCorrection) scoring(rows []trainerbridge.Row) attempt {
 	return func(ctx context.Context, which []int) error {
-		part := make([]trainerbridge.Row, len(which))
-		for i, row := range which {
-			part[i] = rows[row]
-		}
-		_, err := c.trainer.Forward(ctx, part)
+		_, err := c.trainer.Forward(ctx, pick(rows, which))
 		return err
 	}
 }

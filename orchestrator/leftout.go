@@ -63,21 +63,13 @@ func (l leftOut) from(episodes []trainedEpisode) []trainedEpisode {
 	return out
 }
 
-// A failedPass is a pass that the trainer refuses: to repeat it would fail again.
-type failedPass struct {
-	err     error
-	keys    []rowKey // of the pass's rows
-	lengths []int    // of the rows, in tokens
-	// try repeats the pass with some of the rows. Nil: all rows are to blame.
-	try func(ctx context.Context, rows []int) error
-}
-
-func (f *failedPass) Error() string { return f.err.Error() }
-func (f *failedPass) Unwrap() error { return f.err }
-
 // refusesRows reports whether an error is about the rows of a pass, not about
 // the trainer or the connection to it.
 func refusesRows(err error) bool {
+	var other *notAboutRows
+	if errors.As(err, &other) {
+		return false
+	}
 	var refused *trainerbridge.RequestError
 	if errors.As(err, &refused) {
 		isAboutContent := refused.Status == 0 || refused.Status == 400 || refused.Status == 413 || refused.Status == 422
@@ -85,6 +77,11 @@ func refusesRows(err error) bool {
 	}
 	return !trainerbridge.Restartable(err)
 }
+
+// notAboutRows is an error that other rows would not avoid.
+type notAboutRows struct{ error }
+
+func (n *notAboutRows) Unwrap() error { return n.error }
 
 // errNotFinite is the error of a pass whose loss or gradient is not finite.
 var errNotFinite = errors.New("the loss or the gradient is not finite")
@@ -96,82 +93,6 @@ func finite(values ...float64) bool {
 		}
 	}
 	return true
-}
-
-// culprits returns the rows because of which a pass fails. It repeats the pass
-// with halves of the rows, with the weights of the committed version. If none of
-// its parts fails alone, the whole pass is left out.
-func (s trainStage) culprits(ctx context.Context, committed int, pass *failedPass) ([]rowKey, error) {
-	if pass.try == nil {
-		return pass.keys, nil
-	}
-	if keys := pass.tooLong(); len(keys) > 0 {
-		return keys, nil
-	}
-	all := make([]int, len(pass.keys))
-	for i := range all {
-		all[i] = i
-	}
-	found, err := s.search(ctx, committed, pass, all)
-	if err != nil {
-		return nil, err
-	}
-	if len(found) == 0 { // it fails only with the weights that the step had then
-		return pass.keys, nil
-	}
-	keys := make([]rowKey, len(found))
-	for i, row := range found {
-		keys[i] = pass.keys[row]
-	}
-	return keys, nil
-}
-
-// tooLong returns the rows that do not fit into the trainer's memory, if the
-// error says which these are.
-func (f *failedPass) tooLong() []rowKey {
-	var refused *trainerbridge.RequestError
-	if !errors.As(f.err, &refused) || refused.OutOfMemory == nil {
-		return nil
-	}
-	var keys []rowKey
-	for i, n := range f.lengths {
-		if n >= refused.OutOfMemory.Tokens {
-			keys = append(keys, f.keys[i])
-		}
-	}
-	return keys
-}
-
-// search returns those of the rows that fail alone, or all of them if they fail
-// only together.
-func (s trainStage) search(ctx context.Context, committed int, pass *failedPass, rows []int) ([]int, error) {
-	err := pass.try(ctx, rows)
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	if err == nil || !refusesRows(err) {
-		// A gradient that is left over must not join the next one.
-		return nil, errors.Join(err, restoreTrainer(ctx, s.ledger, s.trainer, committed))
-	}
-	if err := restoreTrainer(ctx, s.ledger, s.trainer, committed); err != nil {
-		return nil, err
-	}
-	if len(rows) == 1 {
-		return rows, nil
-	}
-	half := len(rows) / 2
-	first, err := s.search(ctx, committed, pass, rows[:half])
-	if err != nil {
-		return nil, err
-	}
-	second, err := s.search(ctx, committed, pass, rows[half:])
-	if err != nil {
-		return nil, err
-	}
-	if found := append(first, second...); len(found) > 0 {
-		return found, nil
-	}
-	return rows, nil
 }
 
 // leaveOut finds the rows because of which a pass fails and adds them to left. It
@@ -230,48 +151,62 @@ func (s state) incomplete() int {
 	return n
 }
 
-// pass sends the rows of a mini-batch and returns the trainer's log-probs of each
-// row's tokens[1:] too. An error that is about the rows is a [*failedPass].
-func (s trainStage) pass(ctx context.Context, rows []trainerbridge.Row, keys []rowKey) (
-	trainerbridge.Stats, [][]float32, error) {
-	send := func(ctx context.Context, rows []trainerbridge.Row) (trainerbridge.Stats, [][]float32, error) {
-		stats, logprobs, err := s.trainer.ForwardBackward(ctx, rows, loss(s.config.Loss))
-		if err == nil && !finite(stats.Loss(), stats.MaxRatio(), stats.KLBase(), stats.ApproxKL(), stats.Entropy()) {
-			err = errNotFinite
-		}
-		return stats, logprobs, err
-	}
-	stats, logprobs, err := send(ctx, rows)
-	if err == nil || ctx.Err() != nil || !refusesRows(err) {
-		return stats, logprobs, err
-	}
-	lengths := make([]int, len(rows))
-	for i, r := range rows {
-		lengths[i] = len(r.Tokens)
-	}
-	return nil, nil, &failedPass{err: err, keys: keys, lengths: lengths, try: func(ctx context.Context, which []int) error {
-		part := make([]trainerbridge.Row, len(which))
-		for i, row := range which {
-			part[i] = rows[row]
-		}
-		_, _, err := send(ctx, part)
-		return err
-	}}
+// A miniBatch is what one optimizer step trains on.
+type miniBatch struct {
+	rows []trainerbridge.Row
+	keys []rowKey
 }
 
-// optimStep applies the gradient of a mini-batch. A step that cannot be applied,
-// or whose gradient is not finite, is the fault of the whole mini-batch.
-func (s trainStage) optimStep(ctx context.Context, settings trainerbridge.Adam, keys []rowKey) (float64, error) {
-	stats, err := s.trainer.OptimStep(ctx, settings)
-	if err == nil && !finite(stats.GradNorm()) {
+// optimize makes an optimizer step. It returns the norm of the gradient, and the
+// trainer's log-probs of each row's tokens[1:] from before the step. If what it
+// computes is not finite, that is an error, too.
+func (s trainStage) optimize(ctx context.Context, rows []trainerbridge.Row, settings trainerbridge.Adam) (
+	trainerbridge.Stats, float64, [][]float32, error) {
+	stats, logprobs, err := s.trainer.ForwardBackward(ctx, rows, loss(s.config.Loss))
+	if err == nil && !finite(stats.Loss(), stats.MaxRatio(), stats.KLBase(), stats.ApproxKL(), stats.Entropy()) {
 		err = errNotFinite
 	}
-	var refused *trainerbridge.RequestError
-	isAnswer := errors.As(err, &refused) || errors.Is(err, errNotFinite)
-	if err != nil && ctx.Err() == nil && isAnswer && refusesRows(err) {
-		err = &failedPass{err: err, keys: keys}
+	if err != nil {
+		return nil, 0, nil, err
 	}
-	return stats.GradNorm(), err
+	applied, err := s.trainer.OptimStep(ctx, settings)
+	var refused *trainerbridge.RequestError
+	switch {
+	case err == nil && !finite(applied.GradNorm()):
+		err = errNotFinite
+	case err != nil && !errors.As(err, &refused):
+		err = &notAboutRows{err}
+	}
+	return stats, applied.GradNorm(), logprobs, err
+}
+
+// blame makes an error of a mini-batch a [*failedPass] if it is about the rows.
+// earlier are the mini-batches of the step before it.
+func (s trainStage) blame(ctx context.Context, err error, batch miniBatch, earlier []miniBatch,
+	settings trainerbridge.Adam) error {
+	if ctx.Err() != nil || !refusesRows(err) {
+		return err
+	}
+	pass := &failedPass{err: err, keys: batch.keys, lengths: make([]int, len(batch.rows))}
+	for i, r := range batch.rows {
+		pass.lengths[i] = len(r.Tokens)
+	}
+	pass.try = func(ctx context.Context, which []int) error {
+		_, _, _, err := s.optimize(ctx, pick(batch.rows, which), settings)
+		return err
+	}
+	if len(earlier) == 0 {
+		return pass
+	}
+	pass.replay = func(ctx context.Context, which []int) error {
+		for _, b := range earlier {
+			if _, _, _, err := s.optimize(ctx, b.rows, settings); err != nil {
+				return &notAboutRows{fmt.Errorf("repeat an earlier mini-batch: %w", err)}
+			}
+		}
+		return pass.try(ctx, which)
+	}
+	return pass
 }
 
 // scoredEpisodes names the episodes of rows that were to be scored.

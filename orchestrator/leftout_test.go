@@ -21,6 +21,11 @@ type refusingTrainer struct {
 	refuse func(rows []trainerbridge.Row) error
 	norm   func(step int) float64 // nil: 1
 	steps  int
+	// notFinite reports whether the gradient of some rows is not finite. done
+	// counts the optimizer steps since the trainer was restored. Nil: never.
+	notFinite func(rows []trainerbridge.Row, done int) bool
+	gradient  []trainerbridge.Row
+	done      int
 }
 
 func (r *refusingTrainer) ForwardBackward(ctx context.Context, rows []trainerbridge.Row, loss trainerbridge.Loss) (
@@ -30,7 +35,13 @@ func (r *refusingTrainer) ForwardBackward(ctx context.Context, rows []trainerbri
 			return nil, nil, errors.Join(err, r.call("refused"))
 		}
 	}
+	r.gradient = append(r.gradient, rows...)
 	return r.fakeTrainer.ForwardBackward(ctx, rows, loss)
+}
+
+func (r *refusingTrainer) Restore(ctx context.Context, version int) error {
+	r.gradient, r.done = nil, 0
+	return r.fakeTrainer.Restore(ctx, version)
 }
 
 func (r *refusingTrainer) OptimStep(ctx context.Context, a trainerbridge.Adam) (trainerbridge.Stats, error) {
@@ -38,6 +49,10 @@ func (r *refusingTrainer) OptimStep(ctx context.Context, a trainerbridge.Adam) (
 	if r.steps++; r.norm != nil {
 		stats["grad_norm:mean"] = r.norm(r.steps)
 	}
+	if r.notFinite != nil && r.notFinite(r.gradient, r.done) {
+		stats["grad_norm:mean"] = math.Inf(1)
+	}
+	r.gradient, r.done = nil, r.done+1
 	return stats, err
 }
 
@@ -133,7 +148,64 @@ func TestRefusedRowsAreLeftOut(t *testing.T) {
 	})
 }
 
-// A gradient that is not finite after the pass costs the mini-batch.
+// unique returns the rows of a mini-batch that no other row of the step equals.
+func unique(batches [][]trainerbridge.Row, n int) (out []trainerbridge.Row) {
+	all := slices.Concat(batches...)
+	for _, r := range batches[n] {
+		is, found := hasTokens([][]int32{r.Tokens}), 0
+		for _, other := range all {
+			if is(other) {
+				found++
+			}
+		}
+		if found == 1 {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// A gradient that is not finite costs the fewest rows without which it is: rows
+// that are bad alone, or some of those that are bad together, also if they are so
+// only after the step's first update.
+func TestRowsOfAGradientThatIsNotFinite(t *testing.T) {
+	c := small(func(c *config.Config) { c.Run.Steps, c.Eval.Every, c.Loss.KLSampled = 1, 0, 0 })
+	probe := newWorld(t, c)
+	if _, err := probe.run(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	f := func(name string, batch int, bad []int, together bool, after, want int) {
+		t.Helper()
+		rows := unique(probe.trainer.batches, batch)
+		isBad := make([]func(trainerbridge.Row) bool, len(bad))
+		for i, k := range bad {
+			isBad[i] = hasTokens([][]int32{rows[k].Tokens})
+		}
+		w := newWorld(t, c)
+		trainer := &refusingTrainer{fakeTrainer: w.trainer}
+		trainer.notFinite = func(rows []trainerbridge.Row, done int) bool {
+			n := 0
+			for _, is := range isBad {
+				if slices.ContainsFunc(rows, is) {
+					n++
+				}
+			}
+			return done >= after && (n == len(isBad) || n > 0 && !together)
+		}
+		events, err := runWith(t, w, trainer, eventLeftOut)
+		if err != nil || w.steps[0].LeftOut != want || w.steps[0].Version != 1 || len(events) == 0 {
+			t.Errorf("%s: %v, events %q, %+v", name, err, events, w.steps)
+		}
+	}
+	f("one row", 0, []int{2}, false, 0, 1)
+	f("two rows", 0, []int{0, 3}, false, 0, 2)
+	f("two rows together", 0, []int{0, 3}, true, 0, 1)
+	f("three rows together, which are neighbours", 0, []int{0, 1, 2}, true, 0, 1)
+	f("one row after an update", 1, []int{1}, false, 1, 1)
+}
+
+// A gradient that is not finite once, and never again, costs the mini-batch: the
+// run goes on.
 func TestGradientThatIsNotFinite(t *testing.T) {
 	w := newWorld(t, small(func(c *config.Config) { c.Run.Steps, c.Eval.Every = 1, 0 }))
 	trainer := &refusingTrainer{fakeTrainer: w.trainer}

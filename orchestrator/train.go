@@ -141,6 +141,7 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Upda
 		Logprobs: map[rowKey][]float32{}}
 	settings := adam(c.Optimizer, learningRate(c.Optimizer, update.Version, c.Run.Steps))
 	var passes []trainerbridge.Stats
+	var done []miniBatch
 	for epoch := range c.Loss.Epochs {
 		order := miniBatchOrder(c.Run.Seed, update.Version, epoch)
 		for _, mini := range miniBatches(corrected.episodes, c.Loss.MiniBatch, order) {
@@ -148,9 +149,9 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Upda
 			if len(sent) == 0 {
 				continue
 			}
-			stats, logprobs, err := s.pass(ctx, sent, keys)
+			stats, norm, logprobs, err := s.optimize(ctx, sent, settings)
 			if err != nil {
-				return nil, err
+				return nil, s.blame(ctx, err, miniBatch{sent, keys}, done, settings)
 			}
 			if epoch == 0 && len(logprobs) == len(keys) {
 				for i, k := range keys {
@@ -160,34 +161,18 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Upda
 			if err := s.reportShortage(ctx, batch.Step, stats); err != nil {
 				return nil, err
 			}
-			norm, err := s.optimStep(ctx, settings, keys)
-			if err != nil {
-				return nil, err
-			}
 			update.GradNorm += norm
-			passes = append(passes, stats)
+			passes, done = append(passes, stats), append(done, miniBatch{sent, keys})
 			update.Rows += len(sent)
 		}
 	}
-	update.Stats = trainerbridge.MergeStats(passes, seconds(passes))
+	update.Stats = trainerbridge.MergeStats(passes, nil)
 	update.GradNorm /= float64(max(1, len(passes)))
 	if err := s.trainer.Save(ctx, update.Version); err != nil {
 		return nil, err
 	}
 	update.Export, err = s.trainer.Export(ctx, update.Version)
 	return update, err
-}
-
-// seconds are the times of passes, by which their rates are averaged; nil if the
-// trainer does not report them.
-func seconds(passes []trainerbridge.Stats) []float64 {
-	out := make([]float64, len(passes))
-	for i, p := range passes {
-		if out[i] = p.Seconds(); out[i] <= 0 {
-			return nil
-		}
-	}
-	return out
 }
 
 // loss is the trainer's loss with its configuration.

@@ -17,16 +17,19 @@ import (
 
 // ProcessConfig says how to start the Python trainer.
 type ProcessConfig struct {
-	Python    string   // interpreter that has the trainer's requirements
-	SourceDir string   // holds the package empo2_trainer, see [ExtractSources]
-	Model     string   // base model: folder in Hugging Face format
-	Root      string   // run directory that adapters/ and checkpoints/ are written to
-	Threads   int      // of torch; 0 is torch's own choice
-	Seed      int64    // of torch
-	Dtype     string   // of the base model: float32, bfloat16 or float16; empty: the trainer's default
-	Quantize  string   // none or nf4 (4-bit base model, needs a CUDA GPU); empty: the trainer's default
-	Device    string   // auto, cpu, cuda or cuda:N; empty: the trainer's default
-	Formats   []string // what adapters are exported as: peft, gguf; none: the trainer's default
+	Python    string // interpreter that has the trainer's requirements
+	SourceDir string // holds the package empo2_trainer, see [ExtractSources]
+	Model     string // base model: folder in Hugging Face format
+	Root      string // run directory that adapters/ and checkpoints/ are written to
+	Threads   int    // of torch; 0 is torch's own choice
+	// Deterministic makes torch use only algorithms whose results are equal in every
+	// run.
+	Deterministic bool
+	Seed          int64    // of torch
+	Dtype         string   // of the base model: float32, bfloat16 or float16; empty: the trainer's default
+	Quantize      string   // none or nf4 (4-bit base model, needs a CUDA GPU); empty: the trainer's default
+	Device        string   // auto, cpu, cuda or cuda:N; empty: the trainer's default
+	Formats       []string // what adapters are exported as: peft, gguf; none: the trainer's default
 	// MicroBatchTokens bounds one pass of the model; 0: the trainer chooses it
 	// from the free memory.
 	MicroBatchTokens int
@@ -133,6 +136,9 @@ func (p *Process) command(cfg ProcessConfig) (process.Command, error) {
 		"--host", "127.0.0.1", "--port", "0", "--seed", strconv.FormatInt(cfg.Seed, 10)}
 	if cfg.Threads > 0 {
 		args = append(args, "--threads", strconv.Itoa(cfg.Threads))
+	}
+	if cfg.Deterministic {
+		args = append(args, "--deterministic")
 	}
 	if cfg.MicroBatchTokens > 0 {
 		args = append(args, "--micro-batch-tokens", strconv.Itoa(cfg.MicroBatchTokens))

@@ -91,20 +91,38 @@ func ratio(a, n float64) float64 {
 	return a / n
 }
 
+// rates are the means per time.
+var rates = []string{"mfu:mean", "tokens_per_second:mean"}
+
+// seconds are the times of the parts; nil if the trainer does not report them.
+func seconds(parts []Stats) []float64 {
+	out := make([]float64, len(parts))
+	for i, p := range parts {
+		if out[i] = p.Seconds(); !(out[i] > 0) {
+			return nil
+		}
+	}
+	return out
+}
+
 // MergeStats combines the metrics of several requests. The suffix of a key says
 // how: sum, min, max or mean. A mean is weighted by weights, for example the
-// numbers of rows; nil means equal weights. Keys with another suffix are
+// numbers of rows; nil means equal weights. Rates are weighted by the seconds of
+// the parts, if all of them report these. Keys with another suffix are
 // dropped. A part without a key does not count for that key.
 func MergeStats(parts []Stats, weights []float64) Stats {
 	merged := Stats{}
 	total := map[string]float64{}
+	times := seconds(parts)
 	for i, part := range parts {
-		w := 1.0
-		if weights != nil {
-			w = weights[i]
-		}
 		for _, key := range slices.Sorted(maps.Keys(part)) {
-			v := part[key]
+			w, v := 1.0, part[key]
+			switch {
+			case times != nil && slices.Contains(rates, key):
+				w = times[i]
+			case weights != nil:
+				w = weights[i]
+			}
 			_, suffix, _ := strings.Cut(key, ":")
 			old, seen := merged[key]
 			switch suffix {

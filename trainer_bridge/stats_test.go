@@ -26,6 +26,19 @@ func TestMergeStats(t *testing.T) {
 	}
 }
 
+// A rate of several requests is that of their whole time.
+func TestMergeStatsWeightsRatesByTime(t *testing.T) {
+	parts := []Stats{{"mfu:mean": 0.4, "seconds:sum": 3, "lr:mean": 1}, {"mfu:mean": 0.2, "seconds:sum": 1, "lr:mean": 4}}
+	got := MergeStats(parts, []float64{1, 2})
+	if math.Abs(got.MFU()-0.35) > 1e-12 || got["lr:mean"] != 3 {
+		t.Errorf("%v", got)
+	}
+	delete(parts[1], "seconds:sum")
+	if got := MergeStats(parts, []float64{1, 3}); math.Abs(got.MFU()-0.25) > 1e-12 {
+		t.Errorf("without times: %v", got)
+	}
+}
+
 func TestMergeStatsShowsNaN(t *testing.T) {
 	for _, key := range []string{"a:sum", "a:mean", "a:min", "a:max"} {
 		got := MergeStats([]Stats{{key: 1}, {key: math.NaN()}, {key: 2}}, nil)[key]

@@ -255,6 +255,9 @@ func contradictions(c Config) []rule {
 			"leaves no episode without tips for the tip-free baseline", "lower memory_probability or raise group_size"},
 		{"algorithm.memory_probability", !mixed || a.MemoryProbability == 0 || withTips >= 1,
 			"gives no episode of a group tips", "raise memory_probability or group_size"},
+		{"run.repeatable", !c.Run.Repeatable || c.Sampler.Backend == "llamacpp",
+			fmt.Sprintf("%s computes the requests that it has at a time together, which changes the last bits of log-probs",
+				c.Sampler.Backend), `sampler.backend = "llamacpp", or leave it at false`},
 		{"memory.url", !server || c.Memory.URL != "", "is empty, but the embedder is a server",
 			`for example url = "http://127.0.0.1:11434"`},
 		{"memory.model", !server || c.Memory.Model != "", "is empty, but the embedder is a server",
@@ -289,6 +292,8 @@ func ineffective(c Config) []idle {
 		"run.keep_checkpoints", "divergence.", "trainer.")
 	when(c.Algorithm.MemoryProbability == 0, "algorithm.memory_probability is 0: no episode is shown tips",
 		"memory.", "novelty.", "reflection.", "algorithm.off_policy_probability")
+	when(c.Run.Repeatable, "run.repeatable is true: one request is computed at a time",
+		"rollout.concurrency", "sampler.concurrency")
 	when(c.Eval.Every == 0, "eval.every is 0: only the final evaluation is made", "eval.episodes")
 	for _, name := range environments {
 		when(c.Env.Name != name, fmt.Sprintf("env.name is %q, not %q", c.Env.Name, name), "env."+name+".")

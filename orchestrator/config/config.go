@@ -51,6 +51,7 @@ type Run struct {
 	MaxSeconds      float64 `toml:"max_seconds"`
 	KeepCheckpoints int     `toml:"keep_checkpoints"`
 	StallMinutes    float64 `toml:"stall_minutes"`
+	Repeatable      bool    `toml:"repeatable"`
 }
 
 // Env chooses the environment; each has its own table.

@@ -1,10 +1,16 @@
 package config
 
-import "reflect"
+import (
+	"reflect"
+	"strings"
+)
 
 // Machine is the hardware that derived values depend on.
 type Machine struct {
 	GPU bool // a GPU that torch and vLLM can use
+	// Architecture returns the model_type of a model folder, or "" if it is unknown;
+	// nil: unknown.
+	Architecture func(folder string) string
 }
 
 // derive fills in the values that follow from others, if they are empty, 0 or
@@ -15,6 +21,7 @@ func derive(c *Config, m Machine) {
 		c.Run.Name = c.Env.Name
 	}
 	deriveSampler(&c.Sampler, m)
+	deriveRepeatable(c)
 	if c.Trainer.Dtype == "auto" {
 		c.Trainer.Dtype = "float32"
 		if m.GPU && c.Trainer.Device != "cpu" {
@@ -32,7 +39,7 @@ func derive(c *Config, m Machine) {
 		c.Sampler.Concurrency = (c.Rollout.Concurrency + n - 1) / n
 	}
 	if c.Sampler.CanaryTolerance == 0 {
-		c.Sampler.CanaryTolerance = canaryTolerance(*c)
+		c.Sampler.CanaryTolerance = canaryTolerance(*c, m)
 	}
 	if c.Loss.AverageLength == 0 {
 		c.Loss.AverageLength = c.Rollout.MaxTurns * c.Rollout.MaxTokens
@@ -43,6 +50,26 @@ func derive(c *Config, m Machine) {
 	alone := c.Sampler.Backend == "vllm" && c.Algorithm.Name == "adapt"
 	if v := &c.Sampler.VLLM; v.GPUMemoryUtilization == 0 && !alone {
 		v.GPUMemoryUtilization = 0.5
+	}
+}
+
+// repeatableTokens are those of a micro-batch of a repeatable run, where the free
+// memory must not choose them.
+const repeatableTokens = 4096
+
+// deriveRepeatable sets what a repeatable run needs: no request shares a batch with
+// another one, and no measurement chooses threads or micro-batches.
+func deriveRepeatable(c *Config) {
+	if !c.Run.Repeatable {
+		return
+	}
+	c.Rollout.Concurrency, c.Sampler.Concurrency = 1, 1
+	for key, value := range map[*int]int{
+		&c.Sampler.LlamaCPP.Threads: 1, &c.Trainer.Threads: 1, &c.Trainer.MicroBatch: repeatableTokens,
+	} {
+		if *key == 0 {
+			*key = value
+		}
 	}
 }
 
@@ -71,12 +98,16 @@ func episodeConcurrency(s Sampler) int {
 //   - up to 3e-5 if both compute in float32;
 //   - 0.03 to 0.06 if the server computes in its default precision;
 //   - 0.007 with Ollama;
+//   - 0.0013 with llama-server in float32, if the model's activation is GELU: on a
+//     CPU llama.cpp reads GELU from a table in half precision, and no flag changes that;
 //   - 0.17 with a GGUF file in Q4_1.
-func canaryTolerance(c Config) float64 {
+func canaryTolerance(c Config, m Machine) float64 {
 	s, float32Trainer := c.Sampler, c.Trainer.Dtype == "float32"
 	switch {
 	case s.Backend == "llamacpp" && s.LlamaCPP.GGUF != "":
 		return 0.3
+	case s.Backend == "llamacpp" && s.LlamaCPP.ExactLogprobs && float32Trainer && m.usesGELU(c.Model.Path):
+		return 0.02 // a value in half precision errs 8 times less than one in bfloat16
 	case s.Backend == "llamacpp" && s.LlamaCPP.ExactLogprobs && float32Trainer:
 		return 1e-3
 	case s.Backend == "vllm" && s.VLLM.ExactLogprobs && len(s.VLLM.URLs) == 0 && float32Trainer:
@@ -87,10 +118,16 @@ func canaryTolerance(c Config) float64 {
 	return 0.1
 }
 
+// usesGELU reports whether llama.cpp computes GELU for the model of a folder.
+func (m Machine) usesGELU(folder string) bool {
+	return m.Architecture != nil && folder != "" && strings.HasPrefix(m.Architecture(folder), "gemma")
+}
+
 // derivedKeys are the keys that derive may fill in.
 var derivedKeys = []string{
 	"run.name", "loss.average_length", "rollout.concurrency", "env.scienceworld.concurrency", "trainer.dtype",
-	"sampler.backend", "sampler.concurrency", "sampler.canary_tolerance", "sampler.vllm.gpu_memory_utilization",
+	"sampler.backend", "sampler.concurrency", "trainer.threads", "trainer.micro_batch_tokens", "sampler.llamacpp.threads",
+	"sampler.canary_tolerance", "sampler.vllm.gpu_memory_utilization",
 }
 
 // underived returns the value that a derived key of c would have if the user had

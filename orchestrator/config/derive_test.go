@@ -40,6 +40,30 @@ func TestDerivedValues(t *testing.T) {
 	f(false, "rollout.max_turns=5 rollout.max_tokens=20", "loss.average_length", "100")
 }
 
+// llama.cpp computes GELU in half precision.
+func TestToleranceOfArchitectures(t *testing.T) {
+	f := func(architecture, sets string, want float64) {
+		t.Helper()
+		machine := Machine{Architecture: func(folder string) string {
+			if folder != "/m" {
+				t.Errorf("the architecture of %q is asked for", folder)
+			}
+			return architecture
+		}}
+		c, err := Source{Sets: strings.Fields("model.path=/m " + sets), Machine: machine}.Load()
+		if err != nil || c.Sampler.CanaryTolerance != want {
+			t.Errorf("%s, %s: %g, want %g (%v)", architecture, sets, c.Sampler.CanaryTolerance, want, err)
+		}
+	}
+	f("qwen2", "", 0.001)
+	f("", "", 0.001)
+	f("gemma2", "", 0.02)
+	f("gemma3_text", "", 0.02)
+	f("gemma3", "sampler.llamacpp.gguf=m.gguf", 0.3)
+	f("gemma3", "sampler.backend=vllm trainer.dtype=float32 sampler.vllm.exact_logprobs=true", 0.001)
+	f("gemma3", "sampler.canary_tolerance=0.002", 0.002)
+}
+
 // A server's context is what an episode needs, within the model's limit.
 func TestContextTokens(t *testing.T) {
 	c, err := load("", nil, []string{"rollout.max_turns=10", "rollout.max_tokens=100", "reflection.max_tokens=100"})

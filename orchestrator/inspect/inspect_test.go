@@ -67,6 +67,46 @@ func TestFolder(t *testing.T) {
 	}
 }
 
+// A chat template is in one of three files, as text or as a list.
+func TestChatTemplates(t *testing.T) {
+	f := func(has, thinking bool, file, text string) {
+		t.Helper()
+		m, err := Folder(write(t, map[string]string{"tokenizer_config.json": "{}", file: text}))
+		if err != nil || m.ChatTemplate != has || m.Thinking != thinking {
+			t.Errorf("%s %s: template %v, thinking %v, %v", file, text, m.ChatTemplate, m.Thinking, err)
+		}
+	}
+	f(false, false, "tokenizer_config.json", "{}")
+	f(true, true, "chat_template.jinja", "{{ enable_thinking }}")
+	f(true, true, "chat_template.json", `{"chat_template": "{{ enable_thinking }}"}`)
+	f(true, false, "tokenizer_config.json", `{"chat_template": [{"name": "default", "template": "x"}]}`)
+	f(false, false, "chat_template.json", `{"chat_template": null}`)
+}
+
+// A snapshot of the hub's cache has links to files in another folder.
+func TestLinkedSnapshot(t *testing.T) {
+	hub := t.TempDir()
+	snapshot := filepath.Join(hub, "models--org--name", "snapshots", "0123")
+	if err := os.MkdirAll(snapshot, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	blobs := write(t, nil)
+	for _, name := range []string{"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"} {
+		if err := os.Symlink(filepath.Join(blobs, name), filepath.Join(snapshot, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m, err := Folder(snapshot); err != nil || m.Parameters != 6 || !m.ChatTemplate {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if err := os.Remove(filepath.Join(blobs, "model.safetensors")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Folder(snapshot); err == nil || !strings.Contains(err.Error(), "hint: ") {
+		t.Errorf("a link to nothing: %v", err)
+	}
+}
+
 // The error for an incomplete folder names what is missing.
 func TestIncompleteFolders(t *testing.T) {
 	f := func(says, file, text string) {

@@ -76,6 +76,16 @@ func Context(path string) int {
 	return m.Context
 }
 
+// Architecture returns the model_type of a model folder, or "" if its config.json
+// does not say.
+func Architecture(path string) string {
+	m := Model{Path: path}
+	if err := m.readConfig(); err != nil {
+		return ""
+	}
+	return m.Architecture
+}
+
 // readTokenizer looks for the tokenizer and its chat template.
 func (m *Model) readTokenizer() error {
 	text, err := m.read("tokenizer.json")
@@ -88,18 +98,20 @@ func (m *Model) readTokenizer() error {
 		return fmt.Errorf("tokenizer.json is not JSON%s", m.downloadHint(text))
 	}
 	template, err := m.read("chat_template.jinja")
-	if err != nil {
-		template = m.configuredTemplate()
+	for _, name := range []string{"chat_template.json", "tokenizer_config.json"} {
+		if err != nil && len(template) == 0 {
+			template = m.configuredTemplate(name)
+		}
 	}
 	m.ChatTemplate = len(template) > 0
 	m.Thinking = strings.Contains(string(template), "enable_thinking")
 	return nil
 }
 
-// configuredTemplate is the chat template of tokenizer_config.json, one or a
-// list of them, as JSON; empty: there is none.
-func (m *Model) configuredTemplate() []byte {
-	text, err := m.read("tokenizer_config.json")
+// configuredTemplate is the chat template in a JSON file, one or a list of them,
+// as JSON; empty: there is none.
+func (m *Model) configuredTemplate(name string) []byte {
+	text, err := m.read(name)
 	if err != nil {
 		return nil // the file may be missing
 	}

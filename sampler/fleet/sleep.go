@@ -17,7 +17,8 @@ func (b *Backend) CanSleep() bool { return b.probe.Sleeps }
 
 // Sleep waits for the requests in flight and puts every healthy or suspect
 // server to sleep. If one refuses, Sleep wakes all servers again. A server that
-// cannot be reached is down. Replicas that are down stay down until Wake.
+// cannot be reached is down and uses no memory; it may be the only one. Replicas
+// that are down stay down until Wake.
 func (b *Backend) Sleep(ctx context.Context) error {
 	if !b.probe.Sleeps {
 		return fmt.Errorf("sleep: %w by the servers in their configuration\n  hint: %s",
@@ -30,10 +31,7 @@ func (b *Backend) Sleep(ctx context.Context) error {
 		return fmt.Errorf("sleep: %w", err)
 	}
 	defer turn.Release()
-	pool, err := b.pauseAll()
-	if err != nil {
-		return fmt.Errorf("sleep: %w", err)
-	}
+	pool := b.pauseAll()
 	if err := drain(ctx, pool); err != nil {
 		b.resume()
 		return fmt.Errorf("sleep: requests in flight: %w", err)
@@ -49,7 +47,7 @@ func (b *Backend) Sleep(ctx context.Context) error {
 
 // pauseAll stops requests and marks the healthy and suspect replicas as asleep.
 // It returns these replicas.
-func (b *Backend) pauseAll() (pool []*replica, err error) {
+func (b *Backend) pauseAll() (pool []*replica) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, r := range b.replicas {
@@ -57,14 +55,11 @@ func (b *Backend) pauseAll() (pool []*replica, err error) {
 			pool = append(pool, r)
 		}
 	}
-	if len(pool) == 0 && !b.sleeping {
-		return nil, b.allDown()
-	}
 	b.sleeping = true
 	for _, r := range pool {
 		r.set(asleep, nil)
 	}
-	return pool, nil
+	return pool
 }
 
 // drain waits for the requests in flight at replicas that are paused.
@@ -117,7 +112,8 @@ func (b *Backend) resume() {
 }
 
 // Wake wakes the servers that sleep. It returns when readmission of each was
-// tried and at least one replica is healthy. The others are readmitted later.
+// tried and at least one replica is healthy. The others are readmitted later. If
+// no server wakes up, Wake waits until one is restarted, as long as requests do.
 func (b *Backend) Wake(ctx context.Context) error {
 	if !b.probe.Sleeps {
 		return fmt.Errorf("wake: %w by the servers in their configuration", errors.ErrUnsupported)
@@ -142,7 +138,8 @@ func (b *Backend) Wake(ctx context.Context) error {
 // awaitReadmission waits until a replica is healthy and readmission of each was
 // tried.
 func (b *Backend) awaitReadmission(ctx context.Context) error {
-	ctx, stop := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not awake within %v", b.cfg.LoadTimeout))
+	limit := max(b.cfg.LoadTimeout, b.cfg.Patience)
+	ctx, stop := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not awake within %v", limit))
 	defer stop()
 	for {
 		b.mu.Lock()
@@ -183,18 +180,13 @@ func (b *Backend) wakeServers(ctx context.Context) error {
 // unreachable says whether the server did not answer at all.
 func unreachable(err error) bool { return errors.Is(err, ErrLost) && jsonhttp.Status(err) == 0 }
 
-// markFailedDown marks replicas as down if their error is tolerated. Other errors
-// are returned, and so are the errors if all replicas failed.
+// markFailedDown marks replicas as down if their error is tolerated. It returns
+// all errors if one is not.
 func (b *Backend) markFailedDown(pool []*replica, failed []error, tolerated func(error) bool) error {
-	anyLeft := len(pool) == 0
 	for _, err := range failed {
 		if err != nil && !tolerated(err) {
 			return errors.Join(failed...)
 		}
-		anyLeft = anyLeft || err == nil
-	}
-	if !anyLeft {
-		return errors.Join(failed...)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

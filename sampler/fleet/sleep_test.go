@@ -151,23 +151,41 @@ func TestSleepAndWakeIgnoreAServerThatDies(t *testing.T) {
 	}
 }
 
-func TestSleepAndWakeFailIfAllServersAreDead(t *testing.T) {
-	withSleepers(t, func(t *testing.T, b *Backend, _ sampler.Policy, one, other *sleeper) {
-		if err := b.Sleep(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		one.dead.Store(true)
-		other.dead.Store(true)
-		if err := b.Wake(t.Context()); !errors.Is(err, ErrLost) {
-			t.Errorf("wake: %v", err)
-		}
-	})
-	withSleepers(t, func(t *testing.T, b *Backend, _ sampler.Policy, one, other *sleeper) {
-		one.dead.Store(true)
-		other.dead.Store(true)
-		time.Sleep(time.Minute)
-		if err := b.Sleep(t.Context()); !errors.Is(err, errAllDown) {
-			t.Errorf("sleep: %v", err)
-		}
-	})
+// If every server dies, before its sleep or in it, Wake waits for one that is
+// restarted. It gives up when requests would.
+func TestWakeWaitsForAServerThatIsRestarted(t *testing.T) {
+	f := func(what string, before, restarted bool) {
+		t.Helper()
+		withSleepers(t, func(t *testing.T, b *Backend, p sampler.Policy, one, other *sleeper) {
+			die := func() { one.dead.Store(true); other.dead.Store(true) }
+			if before {
+				die()
+				time.Sleep(time.Minute) // until both are down
+			}
+			if err := b.Sleep(t.Context()); err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			die()
+			if restarted {
+				time.AfterFunc(time.Minute, func() { one.asleep.Store(false); one.dead.Store(false) })
+			}
+			err := b.Wake(t.Context())
+			if !restarted {
+				if !errors.Is(err, errAllDown) {
+					t.Errorf("%s: %v", what, err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			if _, err := b.Sample(t.Context(), p, request); err != nil || one.sampled.Load() != 1 {
+				t.Errorf("%s: %v", what, err)
+			}
+		})
+	}
+	f("before the sleep, restarted", true, true)
+	f("asleep, restarted", false, true)
+	f("before the sleep, gone", true, false)
+	f("asleep, gone", false, false)
 }

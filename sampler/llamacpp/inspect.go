@@ -88,6 +88,15 @@ func rounded(quantisation string) string {
 	return "the served base is quantised: " + quantisation
 }
 
+// rounding says how the values that the server computes with differ from a
+// trainer's, for a message; empty: they do not.
+func (i Info) rounding() string {
+	if text := rounded(i.Quantisation); text != "" || !strings.HasPrefix(i.Architecture, "gemma") {
+		return text
+	}
+	return "llama.cpp reads the activation of " + i.Architecture + " (GELU) from a table in half precision"
+}
+
 // parameters counts the values of a file's tensors.
 type parameters struct {
 	all    int64

@@ -74,4 +74,13 @@ func TestRounded(t *testing.T) {
 			t.Errorf("%s: %q", quantisation, got)
 		}
 	}
+	for info, want := range map[Info]string{
+		{Architecture: "qwen2", Quantisation: "F32"}:  "",
+		{Architecture: "gemma2", Quantisation: "F32"}: "the activation of gemma2 (GELU) from a table in half precision",
+		{Architecture: "gemma3", Quantisation: "F16"}: "the served base is in half precision: F16",
+	} {
+		if got := info.rounding(); (want == "") != (got == "") || !strings.HasSuffix(got, want) {
+			t.Errorf("%v: %q", info, got)
+		}
+	}
 }

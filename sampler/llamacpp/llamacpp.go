@@ -54,6 +54,9 @@ type Config struct {
 	// ExactLogprobs computes attention in float32 without flash attention. Log-probs
 	// then differ from torch's by about 1e-5 instead of 1e-2.
 	ExactLogprobs bool
+	// NoPromptCache computes every prompt from its beginning. With one slot the
+	// answer to a request then does not depend on the requests before it.
+	NoPromptCache bool
 
 	StartTimeout   time.Duration // until a process is ready and checked; 0: 2 minutes
 	RequestTimeout time.Duration // of one request, without waiting for a slot; 0: 5 minutes

@@ -88,7 +88,7 @@ func (v *version) check(ctx context.Context, r *replica) error {
 	if err != nil {
 		return err
 	}
-	caps.Rounding, caps.Hints["tokenizer"] = rounded(v.b.info.Quantisation), v.b.model.tokenizerHint()
+	caps.Rounding, caps.Hints["tokenizer"] = v.b.info.rounding(), v.b.model.tokenizerHint()
 	if alias != v.policy.Name {
 		return fmt.Errorf("it serves %s", alias)
 	}

@@ -91,7 +91,7 @@ func (v *version) newRequest(r sampler.Request, slot int) completionRequest {
 	q := completionRequest{
 		Prompt: r.Prompt, NPredict: r.MaxTokens, Temperature: r.Temperature, TopK: r.TopK, TopP: r.NucleusP(),
 		RepeatPenalty: 1, Samplers: samplers(r), Stop: r.Stop, Seed: seed(r.Seed), NProbs: 1, ReturnTokens: true,
-		CachePrompt: true, IDSlot: slot, ResponseFields: answerFields,
+		CachePrompt: !v.b.cfg.NoPromptCache, IDSlot: slot, ResponseFields: answerFields,
 	}
 	if v.adapter != "" {
 		q.Lora = []scale{{0, 1}}

@@ -112,7 +112,8 @@ func openLlamaCPP(ctx context.Context, o opening) (served, error) {
 		Python: o.tools.python, Binary: s.Binary, Args: s.Args, BaseGGUF: o.tools.gguf,
 		ContextPerSlot: o.config.ContextTokens(o.tools.context), Slots: all.Concurrency,
 		Threads: threads, BatchThreads: threads, TemplateArgs: all.TemplateArgs,
-		ExactLogprobs: s.ExactLogprobs, RequestTimeout: seconds(all.TimeoutSeconds), Log: o.log,
+		ExactLogprobs: s.ExactLogprobs, NoPromptCache: o.config.Run.Repeatable,
+		RequestTimeout: seconds(all.TimeoutSeconds), Log: o.log,
 		OnRestart: func(p sampler.Policy) { o.event("server restart", p.Name) },
 	})
 	if err != nil {

@@ -292,9 +292,9 @@ func inCrashFolder(t *testing.T) {
 	t.Setenv("EMPO2_CACHE", filepath.Join(dir, "cache"))
 }
 
-// A scripted policy: whatever is killed, the run ends as if nothing had happened.
-func TestCrashScripted(t *testing.T) {
-	inCrashFolder(t)
+// withScriptedParts writes crash.toml and lets empo2 start the fake trainer.
+func withScriptedParts(t *testing.T) {
+	t.Helper()
 	python, err := exec.LookPath("fakepython")
 	if err != nil {
 		t.Fatal(err)
@@ -303,6 +303,12 @@ func TestCrashScripted(t *testing.T) {
 	if err := os.WriteFile("crash.toml", []byte(crashConfig), 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A scripted policy: whatever is killed, the run ends as if nothing had happened.
+func TestCrashScripted(t *testing.T) {
+	inCrashFolder(t)
+	withScriptedParts(t)
 	c := newCrasher(t, []string{countWrites + "=writes"}, "--profile", "demo", "-c", "crash.toml")
 	text, err := os.ReadFile("writes")
 	if err != nil {

@@ -55,7 +55,7 @@ func (cmd *initCmd) Run(out *console) error {
 	}
 	var text strings.Builder
 	p.write(&text)
-	c, err := config.LoadText(text.String(), cmd.Output, config.Machine{GPU: len(subject.machine.GPUs) > 0})
+	c, err := config.LoadText(text.String(), cmd.Output, p.hardware())
 	if err != nil {
 		return explain(err)
 	}

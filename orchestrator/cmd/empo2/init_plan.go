@@ -190,6 +190,12 @@ func (p *planner) chooseConcurrency() {
 	}
 }
 
+// hardware is the machine for derived values.
+func (p *planner) hardware() config.Machine {
+	return config.Machine{GPU: len(p.machine.GPUs) > 0,
+		Architecture: func(string) string { return p.model.Architecture }}
+}
+
 // forecast predicts the run under the profile with so many episodes at the same
 // time; 0: the profile's. What is free at the moment does not count. It is zero
 // if keys are missing that the user must set.
@@ -199,7 +205,7 @@ func (p *planner) forecast(concurrency int) forecast.Forecast {
 	if concurrency > 0 {
 		sets = append(sets, "rollout.concurrency="+strconv.Itoa(concurrency))
 	}
-	hardware := config.Machine{GPU: len(p.machine.GPUs) > 0}
+	hardware := p.hardware()
 	c, err := config.Source{Profile: p.profile, Sets: sets, Machine: hardware}.Load()
 	if err != nil {
 		return forecast.Forecast{}

@@ -106,7 +106,7 @@ func (c common) loadBare(first ...string) (config.Config, error) {
 		paths = []string{"config.toml"}
 	}
 	sets := append(first, c.Set...)
-	machine := config.Machine{GPU: inspect.Probe{}.HasGPU()}
+	machine := config.Machine{GPU: inspect.Probe{}.HasGPU(), Architecture: inspect.Architecture}
 	return config.Source{Profile: c.Profile, Files: paths, Sets: sets, Machine: machine}.Load()
 }
 

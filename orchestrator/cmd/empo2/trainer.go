@@ -22,7 +22,8 @@ func newTrainer(c config.Config, t tools, root string, log zerolog.Logger) *trai
 			Python: t.python, SourceDir: t.sources, Model: t.model, Root: root,
 			Threads: c.Trainer.Threads, Dtype: c.Trainer.Dtype, Device: c.Trainer.Device,
 			Quantize: c.Trainer.Quantize, MicroBatchTokens: c.Trainer.MicroBatch,
-			Formats: c.Sampler.AdapterFormats(), Log: log,
+			Deterministic: c.Run.Repeatable,
+			Formats:       c.Sampler.AdapterFormats(), Log: log,
 		},
 		Client: trainerbridge.ClientConfig{
 			Rank: c.Trainer.Rank, Alpha: c.Trainer.Alpha, Seed: int64(c.Run.Seed & (1<<31 - 1)),

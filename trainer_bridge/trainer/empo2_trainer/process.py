@@ -226,6 +226,9 @@ def _load(args: Namespace) -> Any:
     from empo2_trainer.threads import Threads
     from empo2_trainer.trainer import Trainer
 
+    if args.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
+        torch.use_deterministic_algorithms(True)
     if args.threads:
         torch.set_num_threads(args.threads)
     limits = (args.micro_batch_tokens, args.memory_share)

@@ -48,7 +48,8 @@ LINEAR = {
     "layer_types": ["linear_attention"] * 3 + ["full_attention"],
 }
 TIED = {"tie_word_embeddings": True}
-EXACT, GELU = 1e-4, 5e-3  # llama.cpp reads GELU from a table of half precision
+EXACT = 1e-4
+ROUNDED = 4e-4  # a value near the middle of two in half precision is rounded to either
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,6 @@ class Case:
     skipped: dict[str, str] = field(default_factory=dict)  # beginnings of names, with the reason
     base: str = ""  # why the base cannot be converted; empty: it can
     adapter: str = ""
-    tolerance: float = EXACT
 
 
 CASES = [
@@ -86,15 +86,13 @@ CASES = [
         "Gemma2",
         GEMMA
         | {"num_hidden_layers": 4, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0},
-        tolerance=GELU,
     ),
-    Case("gemma3_text", "Gemma3Text", GEMMA | {"num_hidden_layers": 6}, tolerance=GELU),
+    Case("gemma3_text", "Gemma3Text", GEMMA | {"num_hidden_layers": 6}),
     Case(
         "gemma3 (with images)",
         "Gemma3",
         GEMMA | {"num_hidden_layers": 6},
         {"model.vision_tower": "outside the language model"},
-        tolerance=GELU,
     ),
     Case("phi3", "Phi3", {"sliding_window": None}),
     Case("smollm3", "SmolLM3", {"num_hidden_layers": 4}),
@@ -238,14 +236,36 @@ def assert_gguf(case: Case, trainer: Any, exported: Path, base: Path) -> None:
             gguf_export.write_model(model, base)
         return
     gguf_export.write_model(model, base)
+    tolerance = ROUNDED if compute_gelu_as_llama_cpp(trainer.policy.hf) else EXACT
     with llama_server(base, exported / "adapter.gguf") as post:
         for prompt in PROMPTS:
             with_adapter = next_logprobs(post, prompt, VOCAB)
-            assert_close(with_adapter, trainers(trainer.policy, prompt), case.tolerance)
+            assert_close(with_adapter, trainers(trainer.policy, prompt), tolerance)
             with trainer.policy.base():
                 want = trainers(trainer.policy, prompt)
             off = {"lora": [{"id": 0, "scale": 0.0}]}
-            assert_close(next_logprobs(post, prompt, VOCAB, off), want, case.tolerance)
+            assert_close(next_logprobs(post, prompt, VOCAB, off), want, tolerance)
+
+
+class HalfPrecisionGELU(torch.nn.Module):
+    """llama.cpp's GELU on a CPU: argument and value are rounded to half precision. This is the
+    whole reason why gemma differs by 1e-3 nats."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inner = torch.nn.functional.gelu(x.half().float(), approximate="tanh").half().float()
+        return torch.where(x <= -10, 0.0, torch.where(x >= 10, x, inner))
+
+
+def compute_gelu_as_llama_cpp(hf: Any) -> bool:
+    """Replace the activations; False if the model has no GELU."""
+    found = [
+        module
+        for module in hf.modules()
+        if type(getattr(module, "act_fn", None)).__name__.startswith("GELU")
+    ]
+    for module in found:
+        module.act_fn = HalfPrecisionGELU()
+    return bool(found)
 
 
 def assert_close(got: dict[int, float], want: torch.Tensor, tolerance: float) -> None:
