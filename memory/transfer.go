@@ -197,5 +197,5 @@ func (b *Bank) importRecord(ctx context.Context, rec record) (l lesson, err erro
 		}
 		return l, err
 	}
-	return lesson{}, fmt.Errorf("%+v is not a record of a bank", rec)
+	return lesson{}, fmt.Errorf("it is of kind %q and is not a record of a bank", rec.Kind)
 }

@@ -165,9 +165,9 @@ func unique(batches [][]trainerbridge.Row, n int) (out []trainerbridge.Row) {
 	return out
 }
 
-// A gradient that is not finite costs the fewest rows without which it is: rows
-// that are bad alone, or some of those that are bad together, also if they are so
-// only after the step's first update.
+// If a gradient is not finite, the step loses the fewest rows without which it is
+// finite: rows that are bad alone, or some of those that are bad together. They may
+// be bad only after the step's first update.
 func TestRowsOfAGradientThatIsNotFinite(t *testing.T) {
 	c := small(func(c *config.Config) { c.Run.Steps, c.Eval.Every, c.Loss.KLSampled = 1, 0, 0 })
 	probe := newWorld(t, c)
@@ -282,6 +282,38 @@ func TestRestartsAtEveryMoment(t *testing.T) {
 	if err == nil || len(events) != w.config.Trainer.Restarts ||
 		!strings.Contains(err.Error(), "restore: the trainer was given up after 3 restarts within 30m0s") {
 		t.Errorf("%v, events %q", err, events)
+	}
+}
+
+// A trainer that dies while a server is opened with its tokenizer is started
+// again, and the server is opened again.
+func TestTheTrainerMayDieBeforeTheRun(t *testing.T) {
+	w, led := newWorld(t, small()), newLedger(t)
+	loop := &Loop{Config: w.config, Trainer: w.trainer, Ledger: led, RestartPause: 1}
+	refused := errors.New("another model")
+	for _, c := range []struct {
+		first    error
+		want     error
+		restores int
+	}{{trainerbridge.ErrUnavailable, nil, 1}, {refused, refused, 1}} {
+		answers := []error{c.first, nil}
+		err := loop.WithTrainer(t.Context(), "start of the server", func() error {
+			err := answers[0]
+			answers = answers[1:]
+			return err
+		})
+		if !errors.Is(err, c.want) || w.trainer.count("restore") != c.restores {
+			t.Errorf("%v: %v, restored %d times", c.first, err, w.trainer.count("restore"))
+		}
+	}
+	events := eventsOf(t, led, "trainer restart")
+	if len(events) != 1 || !strings.Contains(events[0], "start of the server: trainer is not available") {
+		t.Errorf("events %q", events)
+	}
+	loop = &Loop{Config: w.config, Ledger: led} // nothing is trained
+	err := loop.WithTrainer(t.Context(), "", func() error { return trainerbridge.ErrUnavailable })
+	if !errors.Is(err, trainerbridge.ErrUnavailable) {
+		t.Error(err)
 	}
 }
 

@@ -104,6 +104,17 @@ func (l *Loop) recoverer() *recovery {
 // caller may start the server at the same time.
 func (l *Loop) StartTrainer(ctx context.Context) error { return l.recoverer().restore(ctx, "start", 0) }
 
+// WithTrainer calls f, which uses the trainer before Run does, for example its
+// tokenizer. If the trainer fails, it is started again, and f is called again. f
+// must not train.
+func (l *Loop) WithTrainer(ctx context.Context, what string, f func() error) error {
+	if l.Trainer == nil {
+		return f()
+	}
+	_, err := l.recoverer().do(ctx, what, 0, f)
+	return err
+}
+
 // Step returns the step that runs, or that is about to run. It may be called at
 // any time: events of a server belong to it.
 func (l *Loop) Step() int64 { return l.now.Load() }

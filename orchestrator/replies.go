@@ -57,8 +57,8 @@ func (r replyReporter) report(ctx context.Context, in Sampled, before state) err
 		now, last int
 		text      string
 	}{
-		{now.Empty, last.Empty, "are empty: a model that thinks may have written only its thought; raise rollout.max_tokens, " +
-			"or switch thinking off with sampler.template_args in a new run"},
+		{now.Empty, last.Empty, "are empty: a model that thinks may have written only its thought; " +
+			"raise rollout.max_tokens, or switch thinking off with sampler.template_args in a new run"},
 		{now.Cut, last.Cut, "are cut off at rollout.max_tokens: raise it in a new run"},
 	}
 	for _, p := range problems {

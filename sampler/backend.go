@@ -42,9 +42,8 @@ type Adapter struct {
 	// values in nats. The canary compares them with the server's. Nil: the version is not verified (tests, backends
 	// without log-probs).
 	Score func(ctx context.Context, tokens []int32) ([]float32, error)
-	// Verify compares the files with the checksums of their manifest. A backend calls it before each time that a
-	// server loads the files, also when a server is restarted. Nil
-	// means that they are not verified, as in tests.
+	// Verify compares the files with the checksums of their manifest. A backend calls it before a server loads the
+	// files, at a restart too. Nil: the files are not verified (tests).
 	Verify func() error
 }
 
@@ -105,6 +104,10 @@ type Request struct {
 	// Nil: the session may end with this request.
 	SessionEnd <-chan struct{}
 }
+
+// MaxAnswer bounds a server's answer with a completion of so many tokens, in bytes. A token needs a few hundred bytes
+// with its log-prob and its text. Servers add what they like: their settings, the ids of the prompt.
+func MaxAnswer(tokens int) int64 { return 1<<20 + 4<<10*int64(tokens) }
 
 // Truncated reports whether TopP or TopK restrict sampling to a part of the vocabulary.
 func (r Request) Truncated() bool { return r.TopP > 0 && r.TopP < 1 || r.TopK > 0 }

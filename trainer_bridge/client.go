@@ -124,6 +124,9 @@ func (c *Client) open(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if session.ID == "" {
+		return "", errors.New("create_session: the answer has no session_id")
+	}
 	var ack submitted
 	err = c.call(ctx, "create_model", modelRequest{
 		SessionID: session.ID, BaseModel: c.cfg.BaseModel, Type: "create_model",
@@ -134,6 +137,9 @@ func (c *Client) open(ctx context.Context) (string, error) {
 	}, &ack)
 	if err != nil {
 		return "", err
+	}
+	if ack.RequestID == "" {
+		return "", errors.New("create_model: the answer has no request_id")
 	}
 	var created createdModel
 	if err := c.result(ctx, "create_model", ack.RequestID, &created); err != nil {

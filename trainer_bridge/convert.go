@@ -23,6 +23,7 @@ const convertTimeout = 30 * time.Minute
 type Converter struct {
 	Python    string         // interpreter that has the trainer's requirements
 	SourceDir string         // holds the package empo2_trainer, see [ExtractSources]
+	Inherit   []string       // environment variables, as in [ProcessConfig]
 	Log       zerolog.Logger // the zero value is silent
 }
 
@@ -64,6 +65,7 @@ func (c Converter) run(ctx context.Context, name string, args ...string) error {
 	err = process.Run(ctx, process.Command{
 		Name: name, Args: append([]string{c.Python, "-m", "empo2_trainer"}, args...),
 		Dir:   source, // Python looks for modules there first
+		Needs: process.Libraries | process.Models, Inherit: c.Inherit,
 		Env:   []string{"PYTHONPATH=" + source, "PYTHONDONTWRITEBYTECODE=1"},
 		Merge: true, Stdout: said.line, Log: c.Log,
 	})

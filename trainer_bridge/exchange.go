@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
@@ -63,6 +65,9 @@ func inCall(err error, parts [][]datum) error {
 	return err
 }
 
+// maxLogprob allows for rounding above 0 in low precision.
+const maxLogprob = 0.1
+
 // logprobs returns the log-probs of a result, after a check of their number and
 // values.
 func (o lossOutput) logprobs(asked []datum) ([][]float32, error) {
@@ -77,8 +82,11 @@ func (o lossOutput) logprobs(asked []datum) ([][]float32, error) {
 		}
 		all[i] = make([]float32, want)
 		for t, v := range data {
-			if v == nil {
+			if v == nil || math.IsInf(float64(*v), 0) {
 				return nil, fmt.Errorf("row %d: log-prob %d is not a number", i, t)
+			}
+			if *v > maxLogprob {
+				return nil, fmt.Errorf("row %d: log-prob %d is %v, which is positive", i, t, *v)
 			}
 			all[i][t] = *v
 		}
@@ -114,6 +122,10 @@ func (c *Client) exchange(
 		id, submitErr := c.submit(ctx, op, build)
 		if submitErr != nil {
 			err = submitErr
+			break
+		}
+		if slices.Contains(ids, id) {
+			err = fmt.Errorf("%s: the trainer gives two requests the request_id %q", op, id)
 			break
 		}
 		ids = append(ids, id)

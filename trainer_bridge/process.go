@@ -37,6 +37,9 @@ type ProcessConfig struct {
 	// is 1.
 	MemoryShare float64
 
+	// Inherit are environment variables that the trainer gets in addition to those
+	// of the system and its libraries: NAME or NAME=VALUE.
+	Inherit []string
 	// StartTimeout bounds the time until the trainer is ready; 0 is 3 minutes,
 	// because the first import of torch from a slow disk takes long.
 	StartTimeout time.Duration
@@ -160,6 +163,8 @@ func (p *Process) command(cfg ProcessConfig) (process.Command, error) {
 		// Python looks for modules in its working directory first. This must not
 		// be the user's directory.
 		Dir:     source,
+		Needs:   process.Libraries | process.Models,
+		Inherit: cfg.Inherit,
 		Env:     []string{"PYTHONPATH=" + source, "PYTHONDONTWRITEBYTECODE=1", "EMPO2_TRAINER_TOKEN=" + p.token},
 		Secrets: []string{p.token},
 		Ready:   p.readReady, StartTimeout: cfg.StartTimeout,

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/empo2/empo2/orchestrator/process/processtest"
 )
 
 // script is a shell script in place of Python. It gets the trainer's arguments
@@ -173,16 +175,26 @@ exit 3
 	}
 }
 
-// The trainer inherits no modules of another Python and no API keys.
+// The trainer and the converter inherit no modules of another Python and no keys.
 func TestEnvironmentOfTheTrainer(t *testing.T) {
-	t.Setenv("PYTHONHOME", "/nowhere")
 	t.Setenv("PYTHONPATH", "/nowhere")
-	t.Setenv("EMPO2_SERVER_KEY", "s3cret")
-	cfg := script(t, `echo "[$PYTHONHOME][$EMPO2_SERVER_KEY][$PYTHONPATH]"; exit 1`)
-	_, err := Start(t.Context(), cfg)
-	if err == nil || !strings.Contains(err.Error(), "[][]["+cfg.SourceDir+"]") {
-		t.Error(err)
+	t.Setenv("CUDA_VISIBLE_DEVICES", "1")
+	t.Setenv("HF_HOME", "/models")
+	t.Setenv("HTTPS_PROXY", "http://proxy")
+	t.Setenv("NAMED", "by the user")
+	cfg := script(t, "exit 1")
+	program, check := processtest.Spy(t, "CUDA_VISIBLE_DEVICES=1", "HF_HOME=/models", "NAMED=by the user",
+		"PYTHONPATH="+cfg.SourceDir)
+	cfg.Python, cfg.Inherit = program, []string{"NAMED"}
+	if _, err := Start(t.Context(), cfg); err == nil {
+		t.Error("the trainer started")
 	}
+	check("HTTPS_PROXY")
+	c := Converter{Python: program, SourceDir: cfg.SourceDir, Inherit: cfg.Inherit}
+	if err := c.Convert(t.Context(), "model", "out"); err == nil {
+		t.Error("the converter succeeded")
+	}
+	check("HTTPS_PROXY", "EMPO2_TRAINER_TOKEN")
 }
 
 // A trainer that refuses to start would refuse again. One that is killed while it

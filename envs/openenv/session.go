@@ -44,7 +44,7 @@ func (f *Family) dial(ctx context.Context) (*session, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, late)
 	defer cancel()
 	options := &websocket.DialOptions{HTTPClient: f.http, HTTPHeader: f.client.Header()}
-	conn, response, err := websocket.Dial(ctx, f.client.URL()+"/ws", options)
+	conn, response, err := websocket.Dial(ctx, f.client.Endpoint("/ws"), options)
 	if err != nil {
 		failure := f.client.Failure(ctx, err)
 		if response != nil && failure.Kind == jsonhttp.Lost {

@@ -66,6 +66,8 @@ type Config struct {
 	Jar       string // path of scienceworld.jar; default: where scripts/setup or pip has installed it
 	JarSHA256 string // the required checksum; default: a published one
 	Java      string // launcher; default: JAVA_HOME, then PATH
+	// Inherit are environment variables of the JVM in addition to those of the system: NAME or NAME=VALUE.
+	Inherit []string
 
 	// Tasks are names ("boil"), numbers in the paper ("1-1"), or other spellings
 	// that the Python package accepts. Default: all 30.
@@ -178,11 +180,16 @@ func checkSimplifications(joined string) error {
 	if joined == "" {
 		return nil
 	}
-	for _, name := range strings.Split(joined, ",") {
+	names := strings.Split(strings.TrimRight(joined, ","), ",") // the simulator ignores commas at the end
+	for _, name := range names {
 		if !slices.Contains(simplifications, name) {
 			return fmt.Errorf("env.scienceworld.simplifications: unknown name %q"+
-				"\n  hint: use %q, joined by commas without spaces", name, simplifications)
+				"\n  hint: %s, joined by commas without spaces", name, strings.Join(simplifications, ", "))
 		}
+	}
+	if len(names) > 1 && slices.Contains(names, "easy") {
+		return errors.New("env.scienceworld.simplifications: the simulator knows easy only alone" +
+			"\n  hint: easy, or other names without easy")
 	}
 	return nil
 }

@@ -52,7 +52,8 @@ func Open(ctx context.Context, c Config) (*Family, error) {
 	if err := f.find(ctx); err != nil {
 		return nil, fmt.Errorf("scienceworld: %w", err)
 	}
-	l := launcher{java: f.java, jar: f.jar, flags: f.flags, timeout: c.Deadlines.Start, log: c.Log}
+	l := launcher{java: f.java, jar: f.jar, flags: f.flags, inherit: c.Inherit, timeout: c.Deadlines.Start,
+		log: c.Log}
 	f.pool = newPool(c.Concurrency, c.PerJVM, func(ctx context.Context) (host, error) {
 		return launchHost(ctx, l, c.PerJVM > 1, c.Reads, c.Deadlines)
 	})

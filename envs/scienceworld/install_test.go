@@ -151,6 +151,10 @@ func TestConfigIsRefused(t *testing.T) {
 	f(Config{Isolation: "none"}, "env.scienceworld.isolation", "loader")
 	f(Config{Actions: "best"}, "env.scienceworld.actions", "closest-recipe")
 	f(Config{Simplifications: "easy, openDoors"}, "without spaces")
+	f(Config{Simplifications: "easy,openContainers"}, "knows easy only alone")
+	if err := checkSimplifications("openDoors,"); err != nil {
+		t.Errorf("a comma at the end: %v", err)
+	}
 	f(Config{StepLimit: -5}, "env.scienceworld.step_limit = -5")
 	f(Config{Concurrency: -1}, "env.scienceworld.concurrency")
 	f(Config{HeapMB: 8}, "env.scienceworld.heap_mb")

@@ -28,8 +28,8 @@ var knownJars = map[string]string{
 const typeIDsName = "object_type_ids.tsv"
 
 // setupHint ends every message about a missing or damaged jar.
-const setupHint = "\n  hint: run `scripts/setup scienceworld`, or set env.scienceworld.jar to a scienceworld.jar with " +
-	typeIDsName + " in the same folder"
+const setupHint = "\n  hint: run `scripts/setup scienceworld`, or set env.scienceworld.jar to a scienceworld.jar " +
+	"with " + typeIDsName + " in the same folder"
 
 // A jar is a checked simulator.
 type jar struct {

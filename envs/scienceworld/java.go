@@ -33,7 +33,7 @@ func findJava(ctx context.Context, configured string, deterministic bool) (java,
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, fmt.Errorf("%s -version does not return", path))
 	defer cancel()
-	command := process.Command{Args: []string{path, "-version"}, Without: javaVariables, Merge: true}
+	command := process.Command{Args: []string{path, "-version"}, Merge: true}
 	out, err := process.Output(ctx, command)
 	if err != nil {
 		return java{}, fmt.Errorf("run %s -version: %w: %s"+
@@ -91,10 +91,8 @@ func checkJava(path, out string, deterministic bool) (java, error) {
 	return j, nil
 }
 
-// javaVariables would add JVM flags which no score would record.
-var javaVariables = []string{"JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH"}
-
-// jvmFlags are the flags of every JVM. The hash flags make all identity hashes equal,
+// jvmFlags are the flags of every JVM. A JVM does not inherit JAVA_TOOL_OPTIONS and the like, which would add flags
+// that no score records. The hash flags make all identity hashes equal,
 // so the simulator's hash sets keep the order of insertion. The locale determines how
 // the simulator prints numbers.
 func jvmFlags(deterministic bool, heapMB int) []string {

@@ -24,6 +24,7 @@ type launcher struct {
 	java    java
 	jar     jar
 	flags   []string
+	inherit []string      // environment variables
 	timeout time.Duration // until the port is known
 	log     zerolog.Logger
 }
@@ -58,7 +59,7 @@ func (j *jvm) start(ctx context.Context, l launcher) error {
 		[]string{"-classpath", l.jar.path, "py4j.GatewayServer", "--die-on-broken-pipe", "0"})
 	var err error
 	j.Process, err = process.Start(ctx, process.Command{
-		Name: "jvm", Args: args, Dir: j.scratch, Without: javaVariables, StartTimeout: l.timeout,
+		Name: "jvm", Args: args, Dir: j.scratch, Inherit: l.inherit, StartTimeout: l.timeout,
 		Ready:  j.readPort,
 		Stdin:  true, // the gateway exits when its stdin ends
 		Stdout: func(string) bool { return false },

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/orchestrator/process/processtest"
 )
 
 // fakeLauncher starts a shell script in place of a JVM.
@@ -62,10 +64,16 @@ func TestJVMLifeCycle(t *testing.T) {
 // The JVM inherits no JVM flags, which would change scores without a trace, and
 // no API keys.
 func TestEnvironmentOfTheJVM(t *testing.T) {
-	t.Setenv("JAVA_TOOL_OPTIONS", "-XX:hashCode=5")
-	t.Setenv("EMPO2_ENV_KEY", "s3cret")
-	t.Setenv("SOME_VARIABLE", "kept")
-	l := fakeLauncher(t, `echo "[$JAVA_TOOL_OPTIONS][$EMPO2_ENV_KEY][$SOME_VARIABLE]" >&2; exit 1`)
+	t.Setenv("NAMED", "by the user")
+	t.Setenv("HTTPS_PROXY", "http://proxy")
+	l := fakeLauncher(t, "exit 1")
+	program, check := processtest.Spy(t, "NAMED=by the user")
+	l.java.path, l.inherit = program, []string{"NAMED"}
 	_, err := l.launch(t.Context())
-	fails(t, err, "[][][kept]")
+	fails(t, err, "no port in the JVM")
+	check("HTTPS_PROXY")
+	program, check = processtest.Spy(t)
+	_, err = findJava(t.Context(), program, true)
+	fails(t, err, "-version")
+	check("HTTPS_PROXY")
 }

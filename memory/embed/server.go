@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // Server has the address and the limits of an embedding server.
@@ -109,7 +110,7 @@ func (c *client) Embed(ctx context.Context, texts ...string) ([][]float32, error
 		}
 		answer, err := c.retry(ctx, batch)
 		if err != nil {
-			return nil, fmt.Errorf("embed %d texts at %s with %s: %w", n, c.server.URL, c.server.Model, err)
+			return nil, fmt.Errorf("embed %d texts at %s with %s: %w", n, safetext.URL(c.server.URL), c.server.Model, err)
 		}
 		for i, place := range filled[:n] {
 			vectors[place] = answer[i]

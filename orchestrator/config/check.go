@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -221,24 +222,28 @@ func evalRules(e Eval) []rule {
 // name.
 func isModuleKeyword(name string) bool { return name == AllLinear || name == "attention" }
 
+// device matches the devices that the trainer is written for.
+var device = regexp.MustCompile(`^(auto|cpu|cuda(:\d{1,4})?)$`)
+
 func trainerRules(t Trainer) []rule {
 	named := len(t.TargetModules) > 0 && !slices.Contains(t.TargetModules, "")
 	alone := len(t.TargetModules) == 1 || !slices.ContainsFunc(t.TargetModules, isModuleKeyword)
-	return []rule{
+	return append(environmentVariables("trainer.env", t.Env),
 		between("trainer.rank", float64(t.Rank), 1, 1024),
 		positive("trainer.alpha", t.Alpha, maxAlpha),
-		{"trainer.target_modules", named, "names no module", `["all-linear"], or names such as ["q_proj", "v_proj"]`},
-		{"trainer.target_modules", alone, "all-linear and attention cannot be combined with other names",
+		rule{"trainer.target_modules", named, "names no module", `["all-linear"], or names such as ["q_proj", "v_proj"]`},
+		rule{"trainer.target_modules", alone, "all-linear and attention cannot be combined with other names",
 			`["all-linear"], ["attention"], or only names`},
 		oneOfOrAuto("trainer.dtype", t.Dtype, "float32", "bfloat16", "float16"),
 		oneOf("trainer.quantize", t.Quantize, "none", "nf4"),
 		between("trainer.micro_batch_tokens", float64(t.MicroBatch), 0, 1e9),
-		{"trainer.device", t.Device != "", "is empty", `"auto", "cpu", "cuda" or "cuda:0"`},
+		rule{"trainer.device", device.MatchString(t.Device), fmt.Sprintf("unknown value %q", t.Device),
+			`"auto", "cpu", "cuda" or "cuda:0"`},
 		between("trainer.threads", float64(t.Threads), 0, 1024),
 		duration("trainer.timeout_seconds", t.TimeoutSeconds),
 		between("trainer.restarts", float64(t.Restarts), 0, 1000),
 		between("trainer.max_incomplete_steps", float64(t.MaxIncompleteSteps), 0, 1e9),
-	}
+	)
 }
 
 // contradictions are the rules that relate several keys.
@@ -292,8 +297,6 @@ func ineffective(c Config) []idle {
 		"run.keep_checkpoints", "divergence.", "trainer.")
 	when(c.Algorithm.MemoryProbability == 0, "algorithm.memory_probability is 0: no episode is shown tips",
 		"memory.", "novelty.", "reflection.", "algorithm.off_policy_probability")
-	when(c.Run.Repeatable, "run.repeatable is true: one request is computed at a time",
-		"rollout.concurrency", "sampler.concurrency")
 	when(c.Eval.Every == 0, "eval.every is 0: only the final evaluation is made", "eval.episodes")
 	for _, name := range environments {
 		when(c.Env.Name != name, fmt.Sprintf("env.name is %q, not %q", c.Env.Name, name), "env."+name+".")

@@ -1,5 +1,10 @@
 package config
 
+import (
+	"cmp"
+	"slices"
+)
+
 // environments are the values of env.name. Each has a table of the same name.
 var environments = []string{"vault", "scienceworld", "webshop", "remote", "agentgym", "openenv", "ors"}
 
@@ -24,6 +29,7 @@ func environmentRules(c Config) []rule {
 		between("env.remote.train_tasks", float64(c.Env.Remote.TrainTasks), 1, 1e7),
 		between("env.remote.test_tasks", float64(c.Env.Remote.TestTasks), 0, 1e7),
 		{"env.vault.houses", len(v.Houses) > 0, "no house", "for example houses = [1]"},
+		{"env.vault.houses", !repeats(v.Houses), "a house is given twice", "different numbers, for example houses = [1, 2]"},
 		between("env.vault.doors", float64(v.Doors), 2, 8),
 		between("env.vault.levers", float64(v.Levers), 2, 12),
 		oneOf("env.vault.score", v.Score, "sparse", "partial"),
@@ -36,6 +42,11 @@ func environmentRules(c Config) []rule {
 		{"env.ors.input", c.Env.ORS.Input == "" || c.Env.ORS.Tool != "", "has no effect without env.ors.tool",
 			"set env.ors.tool too"},
 	}, missing(c)...)
+}
+
+// repeats reports whether a value occurs twice.
+func repeats[T cmp.Ordered](values []T) bool {
+	return len(slices.Compact(slices.Sorted(slices.Values(values)))) < len(values)
 }
 
 // missing are the rules for keys that an environment cannot do without.

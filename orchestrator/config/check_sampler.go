@@ -3,7 +3,11 @@ package config
 import (
 	"fmt"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
+
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // servers are the values of sampler.backend. Each has a table of the same name.
@@ -39,7 +43,9 @@ func samplerRules(c Config) []rule {
 	for _, u := range s.SGLang.URLs {
 		rules = append(rules, address("sampler.sglang.urls", u))
 	}
-	return append(rules, backendRules(c)...)
+	return slices.Concat(rules, environmentVariables("sampler.llamacpp.env", s.LlamaCPP.Env),
+		environmentVariables("sampler.vllm.env", s.VLLM.Env), environmentVariables("sampler.sglang.env", s.SGLang.Env),
+		backendRules(c))
 }
 
 // backendRules are the rules of the chosen backend.
@@ -78,7 +84,24 @@ func servedName(s Sampler) rule {
 func address(key, text string) rule {
 	u, err := url.Parse(text)
 	ok := err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
-	return rule{key, ok, fmt.Sprintf("%q is not the address of a server", text), `for example "http://127.0.0.1:8000"`}
+	says := fmt.Sprintf("%q is not the address of a server", safetext.URL(text))
+	return rule{key, ok, says, `for example "http://127.0.0.1:8000"`}
+}
+
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// environmentVariables requires entries NAME or NAME=VALUE. Errors do not show the value.
+func environmentVariables(key string, entries []string) []rule {
+	var rules []rule
+	for _, entry := range entries {
+		name, _, _ := strings.Cut(entry, "=")
+		ok := variableName.MatchString(name) && !strings.ContainsRune(entry, 0)
+		rules = append(rules,
+			rule{key, ok, fmt.Sprintf("%.80q is not the name of an environment variable", name),
+				`"NAME", or "NAME=VALUE"`},
+			rule{key, !strings.HasPrefix(name, "EMPO2_"), name + " is empo2's own", "leave it out"})
+	}
+	return rules
 }
 
 // idleSampler lists the keys of [sampler] that have no effect under the other
@@ -94,10 +117,11 @@ func idleSampler(c Config, when func(cond bool, why string, keys ...string)) {
 		"sampler.load_timeout_seconds")
 	when(s.LlamaCPP.Binary == "", "sampler.llamacpp.binary is empty", "sampler.llamacpp.args")
 	when(len(s.VLLM.URLs) > 0, "sampler.vllm.urls names running servers", "sampler.vllm.launch", "sampler.vllm.python",
-		"sampler.vllm.replicas", "sampler.vllm.gpu_memory_utilization", "sampler.vllm.exact_logprobs")
+		"sampler.vllm.replicas", "sampler.vllm.gpu_memory_utilization", "sampler.vllm.exact_logprobs", "sampler.vllm.env")
 	when(len(s.VLLM.Launch) > 0, "sampler.vllm.launch is the whole command", "sampler.vllm.python",
 		"sampler.vllm.gpu_memory_utilization", "sampler.vllm.exact_logprobs")
-	when(len(s.SGLang.URLs) > 0, "sampler.sglang.urls names running servers", "sampler.sglang.launch")
+	when(len(s.SGLang.URLs) > 0, "sampler.sglang.urls names running servers", "sampler.sglang.launch",
+		"sampler.sglang.env")
 	running := s.Backend == "sglang" || s.Backend == "openai" || s.Backend == "vllm" &&
 		len(s.VLLM.URLs)+len(s.VLLM.Launch) > 0
 	when(running, "empo2 does not start the server", "sampler.max_model_len")

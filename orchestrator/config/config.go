@@ -86,6 +86,7 @@ type ScienceWorld struct {
 	JarSHA256       string   `toml:"jar_sha256"`
 	Deterministic   bool     `toml:"deterministic"`
 	Java            string   `toml:"java"`
+	Env             []string `toml:"env"`
 }
 
 // WebShop configures the native engine of WebShop.
@@ -273,6 +274,7 @@ type Trainer struct {
 	Threads        int      `toml:"threads"`
 	TimeoutSeconds float64  `toml:"timeout_seconds"`
 	Restarts       int      `toml:"restarts"`
+	Env            []string `toml:"env"`
 	// MaxIncompleteSteps bounds the steps in a row in which rows were left out.
 	MaxIncompleteSteps int `toml:"max_incomplete_steps"`
 }

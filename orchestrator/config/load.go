@@ -267,6 +267,14 @@ func decode(text, place string, c *Config, given map[string]string) error {
 // typeError matches the decoder's message about a value of the wrong type.
 var typeError = regexp.MustCompile(`^toml: line (\d+) \(last key "([^"]+)"\): (.*)$`)
 
+// wrongTable matches the decoder's message about a value in place of a table.
+var wrongTable = regexp.MustCompile(`^type mismatch for \S+: `)
+
+// plainTypes replaces the names of Go's types in the decoder's messages.
+var plainTypes = strings.NewReplacer(
+	"[]map[string]any", "a list of tables", "map[string]any", "a table", "[]any", "a list",
+	"[]map[string]interface {}", "a list of tables", "map[string]interface {}", "a table", "[]interface {}", "a list")
+
 func decodeError(err error, place string) error {
 	line, last, msg := "", "", err.Error()
 	var pe toml.ParseError
@@ -279,6 +287,7 @@ func decodeError(err error, place string) error {
 		place += ":" + line
 	}
 	hint := "TOML needs key = value, strings in quotes, and tables as [name]"
+	msg = plainTypes.Replace(wrongTable.ReplaceAllString(msg, ""))
 	if strings.Contains(msg, "UTF-8") {
 		return &Error{place, msg, "save the file as UTF-8"}
 	}

@@ -31,6 +31,7 @@ type LlamaCPP struct {
 	Args          []string `toml:"args"`
 	Threads       int      `toml:"threads"`
 	ExactLogprobs bool     `toml:"exact_logprobs"`
+	Env           []string `toml:"env"`
 }
 
 // VLLM configures vLLM servers. They run already, or empo2 starts them.
@@ -43,6 +44,7 @@ type VLLM struct {
 	ExactLogprobs        bool     `toml:"exact_logprobs"`
 	Sleep                bool     `toml:"sleep"`
 	CacheSalt            bool     `toml:"cache_salt"`
+	Env                  []string `toml:"env"`
 }
 
 // SGLang configures SGLang servers. They run already, or empo2 starts them.
@@ -50,6 +52,7 @@ type SGLang struct {
 	URLs   []string `toml:"urls"`
 	Launch []string `toml:"launch"`
 	Sleep  bool     `toml:"sleep"`
+	Env    []string `toml:"env"`
 }
 
 // Ollama configures an Ollama server that runs already.

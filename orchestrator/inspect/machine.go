@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/empo2/empo2/orchestrator/process"
 )
 
 // Machine is the hardware that a run would use.
@@ -149,6 +151,8 @@ func (p Probe) run(name string, args ...string) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, name, args...).Output()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = process.Environ(process.Libraries)
+	out, err := cmd.Output()
 	return string(out), err
 }

@@ -81,7 +81,11 @@ func (m *Model) indexed(text []byte) ([]string, error) {
 		return nil, fmt.Errorf("%s: %w%s", weightsIndex, jsonFault(err), m.downloadHint(text))
 	}
 	var files []string
-	for _, name := range index.Files {
+	for tensor, name := range index.Files {
+		if !filepath.IsLocal(name) {
+			return nil, fmt.Errorf("%s: tensor %s is in %q, outside of the folder%s", weightsIndex, tensor, name,
+				m.downloadHint(text))
+		}
 		files = append(files, name)
 	}
 	slices.Sort(files)
@@ -129,6 +133,9 @@ func readSafetensors(f *os.File) (int64, error) {
 	case err != nil || length > maxSafetensorsHeader:
 		return 0, errors.New("not a safetensors file")
 	}
+	if size, err := f.Stat(); err == nil && int64(length) > size.Size()-8 {
+		return 0, errors.New("the file is cut short")
+	}
 	text := make([]byte, length)
 	if _, err := io.ReadFull(f, text); err != nil {
 		return 0, errors.New("the file is cut short")
@@ -155,16 +162,29 @@ func addTensors(f *os.File, header int64, tensors map[string]json.RawMessage) (i
 			Offsets [2]int64 `json:"data_offsets"`
 		}
 		if err := json.Unmarshal(text, &tensor); err != nil {
-			return 0, fmt.Errorf("tensor %s: %w", name, err)
+			return 0, fmt.Errorf("tensor %s: %w", name, jsonFault(err))
 		}
-		n := int64(1)
-		for _, d := range tensor.Shape {
-			n *= d
+		n, err := values(tensor.Shape, 8*size.Size())
+		if err != nil || tensor.Offsets[0] < 0 || tensor.Offsets[1] < tensor.Offsets[0] {
+			return 0, fmt.Errorf("tensor %s has the shape %d and the offsets %d, which are not possible",
+				name, tensor.Shape, tensor.Offsets)
 		}
 		total, end = total+n, max(end, tensor.Offsets[1])
 	}
-	if 8+header+end > size.Size() {
+	if end > size.Size()-8-header {
 		return 0, errors.New("the file is cut short")
 	}
 	return total, nil
+}
+
+// values is the number of values of a shape, which must not exceed most.
+func values(shape []int64, most int64) (int64, error) {
+	n := int64(1)
+	for _, d := range shape {
+		if d < 0 || d > 0 && n > most/d {
+			return 0, errors.New("too many values")
+		}
+		n *= d
+	}
+	return n, nil
 }

@@ -11,8 +11,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/go-resty/resty/v2"
 )
 
 // Kind classifies failures by what the caller may do about them.
@@ -127,6 +125,7 @@ func (c *Client) Failure(ctx context.Context, err error) *Error {
 	var dial *net.OpError
 	var certificate *tls.CertificateVerificationError
 	var redirected *redirectError
+	var long *tooLongError
 	var syntax *json.SyntaxError
 	var wrongType *json.UnmarshalTypeError
 	switch {
@@ -142,8 +141,8 @@ func (c *Client) Failure(ctx context.Context, err error) *Error {
 		e.Kind, e.Message = Malformed, "not an answer of "+c.cfg.Server
 	case errors.Is(err, http.ErrSchemeMismatch):
 		e.Kind, e.Message = Malformed, "the server speaks http, not https"
-	case errors.Is(err, resty.ErrResponseBodyTooLarge), errors.Is(err, errTooLong):
-		e.Kind, e.Message, e.Err = Malformed, "the answer is longer than "+size(c.cfg.MaxAnswer), nil
+	case errors.As(err, &long):
+		return tooLong(long.bound)
 	case errors.As(err, &dial) && (dial.Op == "dial" || dial.Op == "proxyconnect"):
 		e.Kind, e.Message = Unreached, "the server cannot be reached"
 	}

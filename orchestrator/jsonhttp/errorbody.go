@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
-	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
+
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // errorBody has the fields of all known error bodies:
@@ -30,7 +30,12 @@ type errorBody struct {
 
 // readErrorBody fills an Error with the server's message and codes.
 func (c *Client) readErrorBody(e *Error, header http.Header, body []byte) {
-	defer func() { e.Message = c.Clean(e.Message) }()
+	defer func() {
+		e.Message, e.Code, e.Type = c.Clean(e.Message), c.shortCode(e.Code), c.shortCode(e.Type)
+		for i, field := range e.Fields {
+			e.Fields[i] = c.shortCode(field)
+		}
+	}()
 	var parsed errorBody
 	if json.Unmarshal(body, &parsed) != nil {
 		e.Message = string(body)
@@ -89,7 +94,7 @@ func ErrorIn(answer []byte) (message string, found bool) {
 	if json.Unmarshal(answer, &body) != nil || !present(body.Error) {
 		return "", false
 	}
-	return Shorten(printable(jsonText(body.Error))), true
+	return Shorten(safetext.Escape(strings.TrimSpace(jsonText(body.Error)))), true
 }
 
 // present reports whether a JSON value is set and not null or an empty string.
@@ -136,40 +141,18 @@ const (
 	maxMessageBytes = 8 << 10 // of a server's text in Error.Message
 )
 
-// Clean prepares a server's text for errors and logs. It removes the key and control characters except line ends and
-// tabs, and cuts the text after 8 KiB.
+// Clean prepares a server's text for errors and logs. It replaces the key and what controls a terminal, and cuts the
+// text after 8 KiB.
 func (c *Client) Clean(text string) string {
-	return truncate(string(c.Redact([]byte(printable(text)))), maxMessageBytes)
+	text = truncate(strings.TrimSpace(text), 4*maxMessageBytes) // no more work than needed
+	return truncate(safetext.Escape(c.secrets.Text(text)), maxMessageBytes)
 }
 
-// Redact replaces the key and the URL's password in a server's text with "[key]".
-func (c *Client) Redact(text []byte) []byte {
-	for _, secret := range c.secrets {
-		text = bytes.ReplaceAll(text, secret, []byte("[key]"))
-	}
-	return text
-}
+// Redact replaces the key and the URL's password in content with "[key]", for protocols that do not use [Client.Call].
+func (c *Client) Redact(content []byte) []byte { return c.secrets.Content(content) }
 
-// secrets returns the secrets to redact. Secrets below four bytes are left out, because they occur in ordinary words.
-func secrets(key string, base *url.URL) (found [][]byte) {
-	password, _ := base.User.Password()
-	for _, secret := range []string{key, password} {
-		if len(secret) > 3 {
-			found = append(found, []byte(secret))
-		}
-	}
-	return found
-}
-
-// printable removes control characters except line ends and tabs.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) && r != '\n' && r != '\t' {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(strings.TrimSpace(text), "\uFFFD"))
-}
+// shortCode cleans a code or a name in an error body.
+func (c *Client) shortCode(code string) string { return truncate(c.Clean(code), 200) }
 
 // Shorten cuts a server's text after 500 bytes, for operators.
 func Shorten(text string) string { return truncate(text, maxShownBytes) }
@@ -211,7 +194,7 @@ const maxRetryAfter = 24 * time.Hour
 
 // retryAfter parses the header Retry-After, in seconds or as a date. It returns 0 for an invalid header.
 func retryAfter(header string) time.Duration {
-	if seconds, err := strconv.ParseFloat(header, 64); err == nil && seconds > 0 {
+	if seconds, err := strconv.ParseFloat(header, 64); err == nil && seconds > 0 { // NaN is not above 0
 		return time.Duration(min(seconds, maxRetryAfter.Seconds()) * float64(time.Second))
 	}
 	if at, err := http.ParseTime(header); err == nil {

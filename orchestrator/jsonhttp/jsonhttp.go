@@ -2,9 +2,7 @@
 //
 // Start with [Client]. [Client.Call] sends a [Request] with a deadline, bounds the size of the answer and decodes it.
 // If the exchange fails, it returns an [*Error], whose [Kind] says what the caller may do. [Retry] repeats a call with
-// growing pauses. Server texts in errors have no control characters and not the client's key.
-//
-// The package imports no other package of this project, so every package may use it.
+// growing pauses. Server texts in errors cannot control a terminal. The client's key is in neither errors nor answers.
 package jsonhttp
 
 import (
@@ -20,6 +18,8 @@ import (
 	"time"
 
 	"github.com/go-resty/resty/v2"
+
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // Config describes a server. Only URL is required.
@@ -32,7 +32,7 @@ type Config struct {
 	KeyHeaders []string
 	// Timeout bounds one exchange; 0: only the caller's context bounds it.
 	Timeout time.Duration
-	// MaxAnswer bounds the body of an answer in bytes; default 64 MiB.
+	// MaxAnswer bounds the body of an answer in bytes, if the request has no bound of its own; default 64 MiB.
 	MaxAnswer int64
 	// Transport sends the requests; default NewTransport(64). Clients may share one.
 	Transport http.RoundTripper
@@ -43,14 +43,15 @@ type Client struct {
 	cfg     Config
 	base    *url.URL
 	resty   *resty.Client
-	secrets [][]byte // the key and the URL's password, if they are long enough to be redacted
+	secrets safetext.Redactor // the key, and the user and the password of the URL
 }
 
 // New returns a client, or an error if the configuration is invalid. It does not connect.
 func New(cfg Config) (*Client, error) {
 	base, err := url.Parse(strings.TrimRight(cfg.URL, "/"))
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, fmt.Errorf("%q is not the URL of a server\n  hint: http://host:port or https://host", cfg.URL)
+		return nil, fmt.Errorf("%q is not the URL of a server\n  hint: http://host:port or https://host",
+			safetext.URL(cfg.URL))
 	}
 	if cfg.Timeout < 0 {
 		return nil, fmt.Errorf("timeout %v is negative", cfg.Timeout)
@@ -64,7 +65,8 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Transport == nil {
 		cfg.Transport = NewTransport(64)
 	}
-	c := &Client{cfg: cfg, base: base, secrets: secrets(cfg.Key, base)}
+	c := &Client{cfg: cfg, base: base,
+		secrets: safetext.NewRedactor(append(safetext.UserSecrets(base), cfg.Key)...)}
 	c.resty = resty.NewWithClient(&http.Client{Transport: cfg.Transport}).
 		SetBaseURL(base.String()).
 		SetHeader("Accept", "application/json").
@@ -83,8 +85,11 @@ func New(cfg Config) (*Client, error) {
 
 const userAgent = "empo2"
 
-// URL returns the server's URL without a slash at the end.
-func (c *Client) URL() string { return c.base.String() }
+// URL returns the server's URL without user, password and a slash at the end, for errors, logs and events.
+func (c *Client) URL() string { return safetext.URL(c.base.String()) }
+
+// Endpoint returns the full URL of a path, user and password included. It must not be shown.
+func (c *Client) Endpoint(path string) string { return c.base.String() + path }
 
 // Close closes idle connections. The client remains usable.
 func (c *Client) Close() {
@@ -119,7 +124,12 @@ type Request struct {
 	// the Content-Type.
 	Body   any
 	Header map[string]string // additional headers; may be nil
+	// MaxAnswer bounds the body of the answer in bytes; 0: the bound of a [Bounded] body, else the client's.
+	MaxAnswer int64
 }
+
+// A Bounded body of a request knows the bound of its answer in bytes.
+type Bounded interface{ MaxAnswer() int64 }
 
 // Op returns the name of the request in errors, for example "POST /v1/completions".
 func (r Request) Op() string {
@@ -165,14 +175,33 @@ func (c *Client) do(ctx context.Context, r Request) ([]byte, http.Header, error)
 	if err != nil {
 		return nil, nil, err
 	}
-	answer, err := request.Send()
+	bound := c.bound(r)
+	answer, err := request.SetResponseBodyLimit(int(bound)).Send()
 	switch {
+	case errors.Is(err, resty.ErrResponseBodyTooLarge):
+		return nil, nil, c.withOp(r, tooLong(bound))
 	case err != nil:
 		return nil, nil, c.withOp(r, c.Failure(ctx, err))
 	case !answer.IsSuccess():
 		return nil, nil, c.withOp(r, c.Refusal(answer.StatusCode(), answer.Header(), answer.Body()))
 	}
-	return answer.Body(), answer.Header(), nil
+	return c.Redact(answer.Body()), answer.Header(), nil
+}
+
+// bound returns the largest body of an answer to r in bytes. The body of an error may always have 64 KiB.
+func (c *Client) bound(r Request) int64 {
+	if body, ok := r.Body.(Bounded); ok && r.MaxAnswer == 0 {
+		r.MaxAnswer = body.MaxAnswer()
+	}
+	if r.MaxAnswer > 0 {
+		return min(max(r.MaxAnswer, 64<<10), c.cfg.MaxAnswer)
+	}
+	return c.cfg.MaxAnswer
+}
+
+// tooLong is the error of an answer beyond its bound.
+func tooLong(bound int64) *Error {
+	return &Error{Kind: Malformed, Message: "the answer is longer than " + size(bound)}
 }
 
 // Stream makes one exchange and calls read with the body of a 2xx answer. Timeout and MaxAnswer bound the whole stream.
@@ -188,7 +217,7 @@ func (c *Client) Stream(ctx context.Context, r Request, read func(http.Header, i
 	if err != nil {
 		return c.withOp(r, c.Failure(ctx, err))
 	}
-	stream := limit(answer.RawBody(), c.cfg.MaxAnswer)
+	stream := limit(answer.RawBody(), c.bound(r))
 	defer stream.Close()
 	if !answer.IsSuccess() {
 		body, err := io.ReadAll(io.LimitReader(stream, 1<<16))
@@ -208,7 +237,7 @@ func (c *Client) withTimeout(ctx context.Context) (context.Context, context.Canc
 	if c.cfg.Timeout == 0 {
 		return ctx, func() {}
 	}
-	late := fmt.Errorf("no answer from %s within %v", c.base.Redacted(), c.cfg.Timeout)
+	late := fmt.Errorf("no answer from %s within %v", c.URL(), c.cfg.Timeout)
 	return context.WithTimeoutCause(ctx, c.cfg.Timeout, late)
 }
 

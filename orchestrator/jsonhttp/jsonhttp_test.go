@@ -167,6 +167,11 @@ func TestMalformedAnswers(t *testing.T) {
 	f(j, `{"n":`, `the answer breaks off: "{\"n\":"`, true)
 }
 
+// boundedBody is a body that bounds its answer.
+type boundedBody struct{ bytes int64 }
+
+func (b boundedBody) MaxAnswer() int64 { return b.bytes }
+
 func TestAnswersAreBounded(t *testing.T) {
 	sends := func(n int) http.HandlerFunc {
 		return answers(200, "application/json", `"`+strings.Repeat("x", n-2)+`"`)
@@ -178,6 +183,14 @@ func TestAnswersAreBounded(t *testing.T) {
 	}
 	e := failure(t, open(t, Config{MaxAnswer: 100}, sends(101)).Call(t.Context(), Request{Path: "/a"}, &out))
 	if e.Kind != Malformed || e.Retryable() || e.Error() != "GET /a: the answer is longer than 100 bytes" {
+		t.Errorf("got %+v", e)
+	}
+	small := Request{Path: "/a", Body: boundedBody{100 << 10}}
+	if err := open(t, Config{}, sends(100<<10)).Call(t.Context(), small, &out); err != nil {
+		t.Error(err)
+	}
+	e = failure(t, open(t, Config{}, sends(100<<10+1)).Call(t.Context(), small, &out))
+	if e.Kind != Malformed || e.Error() != "POST /a: the answer is longer than 102400 bytes" {
 		t.Errorf("got %+v", e)
 	}
 	c := open(t, Config{MaxAnswer: 2 << 20}, sends(3<<20))

@@ -2,7 +2,6 @@ package jsonhttp
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +9,8 @@ import (
 	"net/url"
 	"sync/atomic"
 	"time"
+
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 const (
@@ -49,8 +50,10 @@ func NewTransportOver(dial Dial, connections int) *Transport {
 		MaxIdleConnsPerHost: connections,
 		IdleConnTimeout:     idleTimeout,
 		DisableCompression:  true, // answers are small, and most servers are on the same network
-		WriteBufferSize:     16 << 10,
-		ReadBufferSize:      16 << 10,
+		// Servers send a few short headers.
+		MaxResponseHeaderBytes: 64 << 10,
+		WriteBufferSize:        16 << 10,
+		ReadBufferSize:         16 << 10,
 	}
 	return t
 }
@@ -79,13 +82,15 @@ func redirect(r *http.Request, via []*http.Request) error {
 	switch {
 	case len(via) > 5, r.Method != first.Method, r.URL.Hostname() != first.URL.Hostname(),
 		first.URL.Scheme == "https" && r.URL.Scheme != "https":
-		return &redirectError{r.URL.Redacted()}
+		return &redirectError{safetext.URL(r.URL.String())}
 	}
 	return nil
 }
 
-// errTooLong is returned for a body that exceeds the bound on answers.
-var errTooLong = errors.New("the answer is too long")
+// tooLongError is returned for a body that exceeds the bound on answers.
+type tooLongError struct{ bound int64 }
+
+func (e *tooLongError) Error() string { return "the answer is longer than " + size(e.bound) }
 
 // bounded bounds the bodies of answers.
 type bounded struct {
@@ -112,24 +117,24 @@ func (b bounded) CloseIdleConnections() {
 
 type limited struct {
 	io.ReadCloser
-	left int64
+	left, bound int64
 }
 
 // limit bounds the bytes that can be read from body.
-func limit(body io.ReadCloser, maxBytes int64) *limited { return &limited{body, maxBytes} }
+func limit(body io.ReadCloser, maxBytes int64) *limited { return &limited{body, maxBytes, maxBytes} }
 
 // Read implements [io.Reader]. It reads up to one byte more than allowed, so that a body of exactly the limit ends with
 // io.EOF.
 func (l *limited) Read(p []byte) (int, error) {
 	if l.left < 0 {
-		return 0, errTooLong
+		return 0, &tooLongError{l.bound}
 	}
 	if int64(len(p)) > l.left+1 {
 		p = p[:l.left+1]
 	}
 	n, err := l.ReadCloser.Read(p)
 	if l.left -= int64(n); l.left < 0 {
-		return n - 1, errTooLong
+		return n - 1, &tooLongError{l.bound}
 	}
 	return n, err
 }

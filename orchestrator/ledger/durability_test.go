@@ -248,8 +248,8 @@ func TestADamagedLogIsReported(t *testing.T) {
 	}
 }
 
-// What a process leaves that is killed in a transaction is not reported as
-// damage, also when later transactions have overwritten a part of it.
+// If a process is killed in a transaction, the rest of that transaction in the
+// log is no damage, even after later transactions have overwritten a part of it.
 func TestAnUnfinishedTransactionIsNoDamage(t *testing.T) {
 	ctx := context.Background()
 	l := open(t, t.TempDir())

@@ -61,8 +61,11 @@ func Read(dir, name string) (Manifest, error) {
 	if len(m.Files) == 0 {
 		return Manifest{}, fmt.Errorf("%w: %s lists no files", ErrDamaged, path)
 	}
-	for file := range m.Files {
-		if !filepath.IsLocal(file) || filepath.Base(file) != file {
+	for file, about := range m.Files {
+		if about.Bytes < 0 {
+			return Manifest{}, fmt.Errorf("%w: %s lists %q with %d bytes", ErrDamaged, path, file, about.Bytes)
+		}
+		if !filepath.IsLocal(file) || filepath.Base(file) != file || file == name || file == "." {
 			return Manifest{}, fmt.Errorf("%w: %s lists %q, which is not the name of a file", ErrDamaged, path, file)
 		}
 	}

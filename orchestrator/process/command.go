@@ -10,7 +10,7 @@
 //   - has its own process group: Ctrl-C in the terminal reaches only empo2,
 //     and a signal from empo2 reaches the whole group;
 //   - ends when empo2 ends, even by SIGKILL (see guard_unix.go);
-//   - gets a cleaned environment (see [Environ]);
+//   - gets only the environment variables that it needs (see [Environ]);
 //   - ends with an [ExitError], which has the last lines of output and a hint.
 package process
 
@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // A Command says what to run. Only Args is required.
@@ -30,9 +32,10 @@ type Command struct {
 	Args []string // program and arguments
 	Dir  string   // working directory; empty: that of empo2
 
-	Env     []string // KEY=VALUE, added to [Environ]; pass secrets here
-	Without []string // names of further variables that the child must not inherit
-	Secrets []string // replaced in logs and errors; empty strings are ignored
+	Needs   Needs    // groups of variables that the child inherits
+	Inherit []string // further variables: NAME, NAME=VALUE, or a prefix such as VLLM_*; see [Environ]
+	Env     []string // KEY=VALUE, added to the inherited ones; pass secrets here
+	Secrets []string // replaced in logs and errors
 
 	// Ready is called with each line of stdout until it returns true or an
 	// error. An error makes Start fail. Nil: stdout has no ready line.
@@ -95,23 +98,13 @@ func (c Command) logLine(line string) bool {
 	return true
 }
 
-// redact replaces the secrets in a text.
-func (c Command) redact(text string) string {
-	for _, secret := range c.Secrets {
-		if secret != "" {
-			text = strings.ReplaceAll(text, secret, "…")
-		}
-	}
-	return text
-}
-
 // line returns the command as one line for logs. Long arguments are shortened:
 // some are whole scripts.
-func (c Command) line() string {
+func (c Command) line(secrets safetext.Redactor) string {
 	const maxWord = 200 // bytes
 	words := make([]string, len(c.Args))
 	for i, word := range c.Args {
-		word, _, cut := strings.Cut(c.redact(word), "\n")
+		word, _, cut := strings.Cut(secrets.Text(word), "\n")
 		if len(word) > maxWord {
 			word, cut = word[:maxWord], true
 		}

@@ -46,6 +46,9 @@ func (s *Service) Err() error {
 	return s.err
 }
 
+// Done is closed when the last process has ended and none is started again.
+func (s *Service) Done() <-chan struct{} { return s.done }
+
 // PID returns the id of the running process, or 0 if none runs.
 func (s *Service) PID() int {
 	s.mu.Lock()

@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/orchestrator/watchdog"
 )
 
@@ -20,6 +23,7 @@ type Process struct {
 	c       Command
 	cmd     *exec.Cmd
 	guard   *guard
+	secrets safetext.Redactor
 	stdin   io.Closer // nil: /dev/null
 	output  output
 	ready   chan error    // receives the decision of Ready, once
@@ -39,7 +43,7 @@ func Start(ctx context.Context, c Command) (*Process, error) {
 	started := time.Now()
 	defer watchdog.Begin(ctx, "start", p.c.Name, p.c.StartTimeout)()
 	p.c.Log.Info().Int("pid", p.PID()).Msg("starting " + p.c.Name)
-	p.c.Log.Debug().Int("pid", p.PID()).Str("command", p.c.line()).Msg(p.c.Name)
+	p.c.Log.Debug().Int("pid", p.PID()).Str("command", p.c.line(p.secrets)).Msg(p.c.Name)
 	if err := p.awaitReady(ctx); err != nil {
 		p.Kill()
 		<-p.done
@@ -195,7 +199,7 @@ func begin(c Command) (*Process, error) {
 	}
 	p.kills = p.countKills()
 	p.cmd = exec.Command(c.Args[0], c.Args[1:]...)
-	p.cmd.Dir, p.cmd.Env = c.Dir, append(Environ(c.Without...), c.Env...)
+	p.setEnvironment()
 	p.cmd.WaitDelay = pipeWait
 	if c.Stdin {
 		if p.stdin, err = p.cmd.StdinPipe(); err != nil {
@@ -213,6 +217,19 @@ func begin(c Command) (*Process, error) {
 		<-p.done
 	}
 	return p, withProgramHint(err)
+}
+
+// setEnvironment chooses the child's variables, and the secrets that its output must not
+// show.
+func (p *Process) setEnvironment() {
+	env := Environ(p.c.Needs, p.c.Inherit...)
+	p.secrets = safetext.NewRedactor(append(secretsOf(env, p.c.Inherit), p.c.Secrets...)...)
+	p.cmd.Dir, p.cmd.Env = p.c.Dir, append(env, p.c.Env...)
+	for _, name := range p.c.Inherit {
+		if _, set := os.LookupEnv(name); !set && !strings.ContainsAny(name, "=*") {
+			p.c.Log.Warn().Str("name", name).Msg(p.c.Name + " should inherit an environment variable that is not set")
+		}
+	}
 }
 
 // connectOutput splits stdout and stderr into lines. The function that it
@@ -271,7 +288,7 @@ func (p *Process) stdout(line string) {
 
 // handleOutput passes a line to each and keeps it if errors should quote it.
 func (p *Process) handleOutput(line string, each func(string) bool) {
-	line = p.c.redact(line)
+	line = p.secrets.Text(line)
 	if each(line) {
 		p.output.add(line)
 	}

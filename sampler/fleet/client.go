@@ -2,8 +2,10 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/orchestrator/process"
@@ -49,6 +51,25 @@ func (c *Client) Health(ctx context.Context) error {
 		}
 	}
 	return c.Ready(ctx)
+}
+
+// Restarted implements [Restarter].
+func (c *Client) Restarted(ctx context.Context) error {
+	if c.Child == nil {
+		return errors.ErrUnsupported
+	}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for c.Health(ctx) != nil {
+		select {
+		case <-tick.C:
+		case <-c.Child.Done():
+			return c.Child.Err()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
 }
 
 // A Model is an entry of the list of models.

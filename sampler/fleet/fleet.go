@@ -150,13 +150,17 @@ func (b *Backend) start(ctx context.Context) error {
 	if err := b.checkURLs(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.LoadTimeout, fmt.Errorf("not ready within %v", b.cfg.LoadTimeout))
+	limit := max(b.cfg.LoadTimeout, b.cfg.Patience) // a server may be restarted meanwhile
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not ready within %v", limit))
 	defer cancel()
 	if err := b.probeAll(ctx); err != nil {
 		return err
 	}
-	var err error
-	if b.canaryPrompt, err = b.cfg.CanaryPrompt(ctx); err != nil {
+	err := Insist(ctx, b.replicas[0].server, func() (err error) {
+		b.canaryPrompt, err = b.cfg.CanaryPrompt(ctx)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	canary := len(b.canaryPrompt) + canaryTokens
@@ -188,7 +192,8 @@ func (b *Backend) probeAll(ctx context.Context) error {
 	var group errgroup.Group
 	for i, r := range b.replicas {
 		group.Go(func() (err error) {
-			if probes[i], err = r.probe(ctx); err != nil {
+			err = Insist(ctx, r.server, func() (err error) { probes[i], err = r.probe(ctx); return err })
+			if err != nil {
 				return fmt.Errorf("probe %s: %w", r.server.URL(), err)
 			}
 			return nil

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // HTTP calls one inference server. It keeps as many idle connections as there
@@ -22,14 +23,14 @@ type HTTP struct {
 // http://127.0.0.1:8000. Without a key, requests have no authorization. A
 // malformed URL is an error of the first call.
 func NewHTTP(url, key string, connections int) *HTTP {
-	h := &HTTP{url: strings.TrimRight(url, "/"), transport: jsonhttp.NewTransport(connections)}
+	h := &HTTP{url: strings.TrimRight(safetext.URL(url), "/"), transport: jsonhttp.NewTransport(connections)}
 	h.web, h.err = jsonhttp.New(jsonhttp.Config{
 		URL: url, Server: "an inference server", Key: key, Transport: h.transport,
 	})
 	return h
 }
 
-// URL returns the URL of the server without a slash at its end.
+// URL returns the URL of the server without user, password and a slash at its end.
 func (h *HTTP) URL() string { return h.url }
 
 // Dials returns how many connections were opened.
@@ -38,7 +39,7 @@ func (h *HTTP) Dials() int64 { return h.transport.Dials() }
 // Close closes idle connections.
 func (h *HTTP) Close() { h.transport.CloseIdleConnections() }
 
-// Clean removes the key and control characters from a server's text, for
+// Clean replaces the key and what controls a terminal in a server's text, for
 // errors.
 func (h *HTTP) Clean(text string) string { return h.web.Clean(text) }
 

@@ -44,6 +44,34 @@ type Sleeper interface {
 	Wake(ctx context.Context) error
 }
 
+// A Restarter is a Server that may be started again when it dies.
+type Restarter interface {
+	// Restarted waits until a server that may have died is healthy again. The error
+	// wraps [errors.ErrUnsupported] if nobody starts it again.
+	Restarted(ctx context.Context) error
+}
+
+// startTries is how often Insist calls its function at most.
+const startTries = 4
+
+// Insist calls f, and again if the connection to s is lost and s is restarted. The
+// backends use it at their start, before the replicas are watched.
+func Insist(ctx context.Context, s Server, f func() error) error {
+	for try := 1; ; try++ {
+		err := f()
+		r, ok := s.(Restarter)
+		if !ok || !errors.Is(err, ErrLost) || try == startTries {
+			return err
+		}
+		switch gone := r.Restarted(ctx); {
+		case errors.Is(gone, errors.ErrUnsupported):
+			return err
+		case gone != nil:
+			return errors.Join(err, gone)
+		}
+	}
+}
+
 // A Probe is what a server says about itself.
 type Probe struct {
 	Model string // the base model's name in requests

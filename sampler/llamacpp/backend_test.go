@@ -55,6 +55,7 @@ func TestBadAnswersAreErrors(t *testing.T) {
 		samplertest.FaultBadID:      "outside the vocabulary",
 		samplertest.FaultEmpty:      "0 tokens",
 		samplertest.FaultGarbage:    "not an answer of llama-server",
+		samplertest.FaultFlood:      "the answer is longer than 1 MiB",
 	} {
 		t.Run(string(fault), func(t *testing.T) {
 			f := newFakes()

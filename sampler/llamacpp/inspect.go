@@ -156,8 +156,12 @@ func countParameters(path string) (parameters, error) {
 	return found, err
 }
 
-// maxGGUFTensors is the largest number of tensors in a header.
-const maxGGUFTensors = 1 << 20
+// maxGGUFTensors is the largest number of tensors in a header, and maxGGUFValues of
+// the values in one tensor.
+const (
+	maxGGUFTensors = 1 << 20
+	maxGGUFValues  = 1 << 42
+)
 
 // tensors reads the header's list of tensors. It returns their values and the
 // largest offset.
@@ -199,13 +203,18 @@ func (d ggufReader) tensor(found *parameters) (offset int64, err error) {
 		if err != nil {
 			return 0, err
 		}
+		if n > maxGGUFValues || n > 0 && values > maxGGUFValues/int64(n) {
+			return 0, fmt.Errorf("a tensor of more than %d values", int64(maxGGUFValues))
+		}
 		values *= int64(n)
 	}
 	var tail struct {
 		Type   uint32
 		Offset uint64
 	}
-	err = binary.Read(d.r, binary.LittleEndian, &tail)
+	if err = binary.Read(d.r, binary.LittleEndian, &tail); err == nil && tail.Offset > 1<<50 {
+		return 0, fmt.Errorf("a tensor at the offset %d", tail.Offset)
+	}
 	found.all += values
 	found.byType[tail.Type] += values
 	return int64(tail.Offset), err

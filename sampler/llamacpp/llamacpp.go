@@ -40,6 +40,7 @@ type Config struct {
 	// Binary is a llama-server to start. Empty: xllamacpp's.
 	Binary   string
 	Args     []string // additional arguments of Binary, for example "-ngl", "99"
+	Inherit  []string // environment variables of the processes in addition to the usual ones: NAME or NAME=VALUE
 	BaseGGUF string   // base model, see [EnsureBaseGGUF]
 	Alias    string   // prefix of policy names such as <Alias>-v000012; empty: "policy"
 

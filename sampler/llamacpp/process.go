@@ -47,6 +47,7 @@ type launch struct {
 	python  string
 	binary  string        // replaces Python and serve.py; may be empty
 	args    []string      // of the binary
+	inherit []string      // environment variables: NAME or NAME=VALUE
 	timeout time.Duration // until it is ready
 	grace   time.Duration
 	log     zerolog.Logger
@@ -77,6 +78,8 @@ func startProcess(ctx context.Context, l launch) (server, error) {
 func (p *child) command(l launch) (process.Command, error) {
 	c := process.Command{
 		Name: "llama-server", Dir: l.workingDir(), Secrets: []string{p.at.Key}, Grace: l.grace, Hints: exitHints,
+		Needs:        process.Libraries,
+		Inherit:      l.inherit,
 		Log:          l.log,
 		Env:          []string{"OMP_WAIT_POLICY=passive", "GOMP_SPINCOUNT=0"}, // idle threads sleep instead of spinning
 		StartTimeout: l.timeout,

@@ -19,7 +19,8 @@ type real struct {
 }
 
 // newReal finds Python and converts the model. EMPO2_TEST_MODEL is the folder of
-// the model; the default is the base policy of the vault.
+// the model; the default is the base policy of the vault. EMPO2_TEST_LLAMA_SERVER
+// replaces the packaged llama-server.
 func newReal(t testing.TB) *real {
 	t.Helper()
 	r := &real{python: os.Getenv("EMPO2_PYTHON"), model: os.Getenv("EMPO2_TEST_MODEL")}
@@ -59,8 +60,8 @@ func (r *real) adapter(t testing.TB, version int) sampler.Adapter {
 }
 
 func (r *real) config() Config {
-	return Config{Python: r.python, BaseGGUF: r.gguf, Slots: 4, ContextPerSlot: 1024, ExactLogprobs: true,
-		RequestTimeout: time.Minute}
+	return Config{Python: r.python, Binary: os.Getenv("EMPO2_TEST_LLAMA_SERVER"), BaseGGUF: r.gguf, Slots: 4,
+		ContextPerSlot: 1024, ExactLogprobs: true, RequestTimeout: time.Minute}
 }
 
 func (r *real) open(t testing.TB, cfg Config) *Backend {

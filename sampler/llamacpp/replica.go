@@ -55,7 +55,8 @@ func (v *version) replica(ctx context.Context) (*replica, error) {
 		Slots: cfg.Slots, Context: cfg.Slots * cfg.ContextPerSlot, Threads: cfg.Threads, BatchThreads: cfg.BatchThreads,
 		// Each connection needs a thread of the server, also while it is idle.
 		HTTPThreads: 2*cfg.Slots + 8, Exact: cfg.ExactLogprobs,
-		python: cfg.Python, binary: cfg.Binary, args: cfg.Args, grace: cfg.Grace, timeout: cfg.StartTimeout, log: v.log,
+		python: cfg.Python, binary: cfg.Binary, args: cfg.Args, inherit: cfg.Inherit, grace: cfg.Grace,
+		timeout: cfg.StartTimeout, log: v.log,
 	}
 	if v.adapter != "" {
 		l.Adapters = append(l.Adapters, v.adapter)

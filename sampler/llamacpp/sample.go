@@ -65,6 +65,9 @@ type completionRequest struct {
 	ResponseFields []string `json:"response_fields"`
 }
 
+// MaxAnswer implements [jsonhttp.Bounded].
+func (q completionRequest) MaxAnswer() int64 { return sampler.MaxAnswer(q.NPredict) }
+
 type scale struct {
 	ID    int     `json:"id"`
 	Scale float64 `json:"scale"`

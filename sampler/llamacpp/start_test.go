@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/orchestrator/process"
+	"github.com/empo2/empo2/orchestrator/process/processtest"
 )
 
 func testStartErrors(t *testing.T, r *real) {
@@ -82,23 +83,16 @@ func TestHints(t *testing.T) {
 // The server gets its own key, but neither other keys of this process nor Python's
 // variables.
 func TestTheServersEnvironment(t *testing.T) {
-	t.Setenv("EMPO2_ENV_KEY", "s3cret")
-	t.Setenv("PYTHONHOME", "/nowhere")
-	python := filepath.Join(t.TempDir(), "python")
-	script := `#!/bin/sh
-echo '{"address": "http://127.0.0.1:1", "version": "'"[$EMPO2_ENV_KEY][$PYTHONHOME]"'"}'
-read -r line
-`
-	if err := os.WriteFile(python, []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	s, err := startProcess(t.Context(),
-		launch{python: python, Model: filepath.Join(t.TempDir(), "m.gguf"), grace: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.stop()
-	if at := s.endpoint(); at.Version != "[][]" || at.Address != "http://127.0.0.1:1" || at.Key == "" {
-		t.Errorf("%+v", at)
+	t.Setenv("GGML_SCHED_DEBUG", "0")
+	t.Setenv("NAMED", "by the user")
+	program, check := processtest.Spy(t, "GGML_SCHED_DEBUG=0", "NAMED=by the user", "OMP_WAIT_POLICY=passive")
+	l := launch{Model: filepath.Join(t.TempDir(), "m.gguf"), inherit: []string{"NAMED"}, timeout: time.Minute}
+	python, binary := l, l
+	python.python, binary.binary = program, program
+	for _, l := range []launch{python, binary} {
+		if _, err := startProcess(t.Context(), l); err == nil {
+			t.Error("the server started")
+		}
+		check("HTTPS_PROXY")
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/orchestrator/process"
+	"github.com/empo2/empo2/sampler"
 )
 
 // client sends requests with the types of Ollama's api package. It does not use
@@ -50,6 +51,12 @@ var errLost = errors.New("no answer of the server")
 // call sends body and decodes the answer into out. Both may be nil.
 func (c *client) call(ctx context.Context, method, path string, body, out any) error {
 	return classify(c.web.Call(ctx, jsonhttp.Request{Method: method, Path: path, Body: body}, out))
+}
+
+// generate sends the request for a completion of so many tokens.
+func (c *client) generate(ctx context.Context, path string, body any, tokens int, out any) error {
+	request := jsonhttp.Request{Path: path, Body: body, MaxAnswer: sampler.MaxAnswer(tokens)}
+	return classify(c.web.Call(ctx, request, out))
 }
 
 // upload sends a blob.

@@ -145,6 +145,9 @@ func (r *retokenizer) piece(ctx context.Context, id int32) (string, error) {
 	return piece, nil
 }
 
+// maxLogprob allows for rounding above 0.
+const maxLogprob = 1e-4
+
 // logprobs returns the server's log-probs of the first ids, as long as the texts
 // of the server's tokens equal those of the ids. The others are NaN.
 func (r *retokenizer) logprobs(ctx context.Context, ids []int32, given []api.Logprob) ([]float32, error) {
@@ -157,7 +160,10 @@ func (r *retokenizer) logprobs(ctx context.Context, ids []int32, given []api.Log
 		if given[i].Token != piece {
 			break
 		}
-		out[i] = float32(given[i].Logprob)
+		if given[i].Logprob > maxLogprob {
+			return nil, fmt.Errorf("log-prob %v of id %d is positive", given[i].Logprob, ids[i])
+		}
+		out[i] = float32(min(given[i].Logprob, 0))
 	}
 	return out, nil
 }

@@ -142,7 +142,7 @@ func (b *Backend) send(ctx context.Context, p sampler.Policy, r sampler.Request,
 	path, body := b.body(p, r, q)
 	err = b.client.try(ctx, func() error {
 		a = answer{}
-		return b.client.call(ctx, "POST", path, body, &a)
+		return b.client.generate(ctx, path, body, r.MaxTokens, &a)
 	}, b.countRetry("generate", p))
 	switch {
 	case contextFull(err):

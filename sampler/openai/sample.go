@@ -2,6 +2,7 @@ package openai
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -79,13 +80,17 @@ type completionRequest struct {
 	Stream        bool           `json:"stream"`
 }
 
+// MaxAnswer implements [jsonhttp.Bounded].
+func (q completionRequest) MaxAnswer() int64 { return sampler.MaxAnswer(q.MaxTokens + q.MaxCompletion) }
+
 type message struct {
 	Role    string `json:"role"`
 	Content string `json:"content"`
 }
 
 type answer struct {
-	Model   string `json:"model"`
+	Error   json.RawMessage `json:"error"` // some servers report errors with status 200
+	Model   string          `json:"model"`
 	Choices []struct {
 		Finish  string `json:"finish_reason"`
 		Message struct {
@@ -118,15 +123,33 @@ func (b *Backend) send(ctx context.Context, r sampler.Request) (sampler.Completi
 		return sampler.Completion{}, fmt.Errorf("%w: %w\n  hint: %s", sampler.ErrCapability, err, parameter)
 	case err != nil:
 		return sampler.Completion{}, err
-	case len(a.Choices) == 0:
-		return sampler.Completion{}, errors.New("the answer has no choices")
+	}
+	c, err := a.completion()
+	if err != nil {
+		return c, fmt.Errorf("POST %s/chat/completions: %w", b.client.web.URL(), err)
+	}
+	b.count(a, a.Choices[0].Finish)
+	return c, nil
+}
+
+// completion checks an answer and converts it.
+func (a answer) completion() (sampler.Completion, error) {
+	if text := string(a.Error); text != "" && text != "null" {
+		return sampler.Completion{}, fmt.Errorf("the answer is an error: %s", jsonhttp.Shorten(text))
+	}
+	if len(a.Choices) == 0 {
+		return sampler.Completion{}, errors.New("the answer has no choices\n" +
+			"  hint: check that sampler.openai.url is the address of an OpenAI-compatible API")
+	}
+	if n := len(a.Choices); n != 1 {
+		return sampler.Completion{}, fmt.Errorf("the answer has %d choices, one was asked for\n"+
+			"  hint: check that sampler.openai.url is the address of an OpenAI-compatible API", n)
 	}
 	choice := a.Choices[0]
 	c := sampler.Completion{Text: choice.Message.Content, Finish: sampler.FinishStop}
 	if choice.Finish == "length" || choice.Finish == "" {
 		c.Finish = sampler.FinishLength
 	}
-	b.count(a, choice.Finish)
 	return c, nil
 }
 

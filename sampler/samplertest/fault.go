@@ -9,6 +9,7 @@ const (
 	FaultBusy       Fault = "busy"         // status 503, or 429 of an OpenAI server
 	FaultCut        Fault = "cut"          // the connection breaks in the middle of the body
 	FaultGarbage    Fault = "garbage"      // 200 with a body that is not JSON
+	FaultFlood      Fault = "flood"        // 2 MiB more than the completion needs
 	FaultWrongIDs   Fault = "wrong ids"    // the log-probs belong to other ids
 	FaultBadID      Fault = "bad id"       // an id outside the vocabulary
 	FaultNoLogprobs Fault = "no log-probs" // the log-probs are missing

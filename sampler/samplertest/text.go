@@ -53,6 +53,7 @@ func RunText(t *testing.T, open func(t *testing.T) TextFixture) {
 		{"a busy server is retried", textBusy},
 		{"a broken answer is retried", textCut},
 		{"an answer that is not JSON is an error", textGarbage},
+		{"an answer much longer than its completion is an error", textFlood},
 		{"a closed backend returns errors", textClose},
 	}
 	for _, test := range tests {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -157,6 +158,16 @@ func textGarbage(s *textSubject) {
 	s.fail(1, FaultGarbage)
 	if c, err := s.Backend.Sample(s.ctx, p, s.request(1, 1)); err == nil {
 		s.Errorf("an answer that is not JSON gave %+v", c)
+	}
+	s.sample(p, s.request(1, 1))
+}
+
+func textFlood(s *textSubject) {
+	p := s.publish(sampler.Adapter{})
+	s.fail(1, FaultFlood)
+	_, err := s.Backend.Sample(s.ctx, p, s.request(1, 1))
+	if err == nil || !strings.Contains(err.Error(), "the answer is longer than 1 MiB") {
+		s.Errorf("an answer of 2 MiB: %v", err)
 	}
 	s.sample(p, s.request(1, 1))
 }

@@ -64,8 +64,8 @@ func (s *server) Probe(ctx context.Context) (fleet.Probe, error) {
 		return fleet.Probe{}, err
 	}
 	if len(list) == 0 || s.model != "" && list[0].ID != s.model || list[0].Context < 1 {
-		return fleet.Probe{}, fmt.Errorf("it serves %+v, not %q\n"+
-			"  hint: set sampler.served_model_name to the server's --served-model-name", list, s.model)
+		return fleet.Probe{}, fmt.Errorf("it serves %s, not %q\n"+
+			"  hint: set sampler.served_model_name to the server's --served-model-name", names(list), s.model)
 	}
 	p := fleet.Probe{Model: list[0].ID, Root: about.Path, Sleeps: i.MemorySaver, Capabilities: sampler.Capabilities{
 		Server: "sglang", Version: i.Version, IDsIn: true, StopStrings: true, Adapters: "none", AdapterFormat: "peft",
@@ -145,4 +145,16 @@ func (s *server) probeSampling(ctx context.Context, c *sampler.Capabilities) err
 		c.LogprobSpace = "raw"
 	}
 	return nil
+}
+
+// names lists the models of a server with their contexts.
+func names(list []fleet.Model) string {
+	var all []string
+	for _, m := range list {
+		all = append(all, fmt.Sprintf("%s (context %d)", m.ID, m.Context))
+	}
+	if all == nil {
+		return "no model"
+	}
+	return strings.Join(all, ", ")
 }

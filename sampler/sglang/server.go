@@ -124,6 +124,9 @@ type sampling struct {
 	Stop              []string `json:"stop,omitempty"`
 }
 
+// MaxAnswer implements [jsonhttp.Bounded].
+func (q generateRequest) MaxAnswer() int64 { return sampler.MaxAnswer(q.Params.MaxNewTokens) }
+
 func newRequest(prompt []int32, tokens int) generateRequest {
 	return generateRequest{
 		InputIDs: prompt, ReturnLogprob: true, LogprobStart: -1,

@@ -63,7 +63,8 @@ type Config struct {
 // LaunchConfig describes a server to start. It ends with this process.
 type LaunchConfig struct {
 	Command      []string      // program and arguments, with the placeholder {port}
-	Env          []string      // KEY=VALUE, added to the environment of this process
+	Env          []string      // KEY=VALUE
+	Inherit      []string      // NAME or NAME=VALUE, in addition to variables of the system, the libraries and SGLang
 	StartTimeout time.Duration // until it is ready; 0: 10 minutes
 	Restarts     int           // within half an hour; 0: 3, negative: none
 }
@@ -158,7 +159,9 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) (*
 	}
 	s.Child, err = process.Keep(ctx, process.Command{
 		Name: "sglang", Args: process.FillPlaceholders(l.Command, map[string]string{"port": port}),
-		Env: append(slices.Clone(l.Env), "EMPO2_SERVER_KEY="+c.APIKey), Secrets: []string{c.APIKey},
+		Needs:   process.Network | process.Libraries | process.Models,
+		Inherit: append([]string{"SGLANG_*", "SGL_*", "FLASHINFER_*"}, l.Inherit...),
+		Env:     append(slices.Clone(l.Env), "EMPO2_SERVER_KEY="+c.APIKey), Secrets: []string{c.APIKey},
 		Poll: s.Ready, StartTimeout: l.StartTimeout, Log: c.Log,
 	}, process.ServerBudget(l.Restarts))
 	return s, err

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/empo2/empo2/orchestrator/process/processtest"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/fleet/fleettest"
 	"github.com/empo2/empo2/sampler/samplertest"
@@ -167,4 +168,17 @@ func TestOpenRefuses(t *testing.T) {
 	f("no program", "hint: install the program", func(_ *fakeserver.SGLang, c *Config) {
 		c.URLs, c.Launch.Command = nil, []string{"/no-such-program", "--port", "{port}"}
 	})
+}
+
+// A launched server inherits the settings of SGLang, and proxies, but no keys.
+func TestEnvironmentOfALaunchedServer(t *testing.T) {
+	t.Setenv("SGLANG_X", "1")
+	t.Setenv("NAMED", "by the user")
+	program, check := processtest.Spy(t, "SGLANG_X=1", "NAMED=by the user")
+	cfg := config()
+	cfg.Launch = LaunchConfig{Command: []string{program, "{port}"}, Inherit: []string{"NAMED"}}
+	if _, err := Open(t.Context(), cfg); err == nil {
+		t.Error("the server started")
+	}
+	check()
 }

@@ -44,6 +44,9 @@ type LaunchConfig struct {
 	// Sleep lets the server release its memory. It needs a GPU.
 	Sleep bool
 	Env   []string // KEY=VALUE, added to the recipe's
+	// Inherit are environment variables that the server gets in addition to those of
+	// the system, of its libraries and of vLLM: NAME or NAME=VALUE.
+	Inherit []string
 
 	StartTimeout time.Duration // until a server is ready; 0: 10 minutes
 	Restarts     int           // of one server within half an hour; 0: 3, negative: none
@@ -203,7 +206,9 @@ func (c *Config) start(ctx context.Context, l LaunchConfig, client func(url stri
 		group.Go(func() (err error) {
 			s.Child, err = process.Keep(ctx, process.Command{
 				Name: "vllm", Args: l.command(port, c.APIKey), Poll: s.Ready, StartTimeout: l.StartTimeout,
-				Env: append(l.environment(), "EMPO2_SERVER_KEY="+c.APIKey), Secrets: []string{c.APIKey},
+				Needs:   process.Network | process.Libraries | process.Models,
+				Inherit: append([]string{"VLLM_*", "RAY_*", "FLASHINFER_*"}, l.Inherit...),
+				Env:     append(l.environment(), "EMPO2_SERVER_KEY="+c.APIKey), Secrets: []string{c.APIKey},
 				Hints: exitHints, Log: c.Log,
 			}, process.ServerBudget(l.Restarts))
 			return err

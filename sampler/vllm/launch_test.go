@@ -1,14 +1,18 @@
 package vllm
 
 import (
+	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/orchestrator/process/processtest"
 	"github.com/empo2/empo2/sampler/fleet"
 	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
 )
@@ -101,6 +105,22 @@ func TestTheKeyOfTheCommandIsSent(t *testing.T) {
 	}
 }
 
+// A launched server inherits the settings of vLLM, and proxies, but no keys.
+func TestEnvironmentOfALaunchedServer(t *testing.T) {
+	t.Setenv("VLLM_USE_V1", "1")
+	t.Setenv("HTTPS_PROXY", "http://proxy")
+	t.Setenv("NAMED", "by the user")
+	program, check := processtest.Spy(t, "VLLM_USE_V1=1", "HTTPS_PROXY=http://proxy", "NAMED=by the user",
+		"VLLM_ALLOW_RUNTIME_LORA_UPDATING=1")
+	for _, l := range []LaunchConfig{{Model: "m", Python: program}, {Model: "m", Command: []string{program, "{port}"}}} {
+		l.Inherit = []string{"NAMED"}
+		if _, err := Open(t.Context(), Config{Launch: l}); err == nil {
+			t.Error("the server started")
+		}
+		check()
+	}
+}
+
 func TestAFailedLaunchGivesTheReason(t *testing.T) {
 	for command, wantErr := range map[string]string{
 		"echo \"ModuleNotFoundError: No module named 'vllm'\"; exit 1": "hint: this Python has no vLLM",
@@ -112,6 +132,33 @@ func TestAFailedLaunchGivesTheReason(t *testing.T) {
 			t.Errorf("%s: %v", command, err)
 		}
 	}
+}
+
+// A launched server that dies while it is probed is started again and probed
+// again, but not without end.
+func TestALaunchedServerMayDieAtItsFirstAnswer(t *testing.T) {
+	f := func(deaths int, want string) {
+		t.Helper()
+		folder := t.TempDir()
+		for i := range deaths {
+			if err := os.WriteFile(filepath.Join(folder, strconv.Itoa(i)), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cfg := config(nil)
+		cfg.Launch = LaunchConfig{Model: "m", Command: []string{os.Args[0], "{port}"},
+			Env: []string{fakeEnv + "=0s", diesEnv + "=" + folder}}
+		b, err := Open(t.Context(), cfg)
+		if err == nil {
+			b.Close()
+		}
+		if got := fmt.Sprint(err); !strings.Contains(got, want) {
+			t.Errorf("%d deaths: %s, want %q", deaths, got, want)
+		}
+	}
+	f(1, "<nil>")
+	f(2, "<nil>")
+	f(9, "connection to the server lost")
 }
 
 // A launched server that is killed is started again. It passes the canary before

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -22,10 +23,26 @@ import (
 // prints its URL.
 const fakeEnv = "EMPO2_TEST_FAKE"
 
+// diesEnv names a folder. Each fake server takes a file from it at its first
+// completion, if there is one, and dies.
+const diesEnv = "EMPO2_TEST_DIES"
+
+// dies reports whether a fake server has taken a file of the folder.
+func dies(folder string) bool {
+	files, _ := os.ReadDir(folder)
+	return len(files) > 0 && os.Remove(filepath.Join(folder, files[0].Name())) == nil
+}
+
 func TestMain(m *testing.M) {
 	if delay, err := time.ParseDuration(os.Getenv(fakeEnv)); err == nil {
 		s := fakeserver.NewVLLM(policy)
-		s.Fault = func(fakeserver.CompletionRequest) samplertest.Fault { time.Sleep(delay); return "" }
+		s.Fault = func(fakeserver.CompletionRequest) samplertest.Fault {
+			if dies(os.Getenv(diesEnv)) {
+				os.Exit(1)
+			}
+			time.Sleep(delay)
+			return ""
+		}
 		if len(os.Args) > 2 {
 			s.APIKey = os.Args[2]
 		}

@@ -103,7 +103,7 @@ func gauge(text, name string) (sum float64, known bool) {
 			continue
 		}
 		value, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
-		if err == nil && !math.IsNaN(value) {
+		if err == nil && value >= 0 && value < 1e9 {
 			sum, known = sum+value, true
 		}
 	}
@@ -167,6 +167,9 @@ type completionRequest struct {
 	LogitBias         map[string]float64 `json:"logit_bias,omitempty"`
 	Stop              []string           `json:"stop,omitempty"`
 }
+
+// MaxAnswer implements [jsonhttp.Bounded].
+func (q completionRequest) MaxAnswer() int64 { return sampler.MaxAnswer(q.MaxTokens) }
 
 func newRequest(model string, prompt []int32, tokens int) completionRequest {
 	return completionRequest{

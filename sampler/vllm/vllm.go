@@ -111,7 +111,9 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 	}
 	b := &Backend{Backend: pool, text: text}
 	if cfg.Codec != nil {
-		if err := b.checkCodec(ctx, cfg.Codec, servers[0].(*server)); err != nil {
+		first := servers[0].(*server)
+		err := fleet.Insist(ctx, first, func() error { return b.checkCodec(ctx, cfg.Codec, first) })
+		if err != nil {
 			return nil, errors.Join(err, b.Close())
 		}
 	}

@@ -9,9 +9,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+
+	"github.com/empo2/empo2/orchestrator/process/processtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -32,20 +35,43 @@ elif [ "$2" = pip ]; then
 fi
 `
 
+// stubProgram is the stub with its settings, because it inherits no variables of their
+// names.
+func stubProgram() string {
+	return strings.Replace(stub, "#!/bin/sh\n", "#!/bin/sh\n. '"+os.Getenv("STUB_SETTINGS")+"'\n", 1)
+}
+
+// set changes a setting of the stub.
+func set(t *testing.T, name, value string) {
+	t.Helper()
+	f, err := os.OpenFile(os.Getenv("STUB_SETTINGS"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(name + "='" + value + "'\n"); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // stubbed puts the stub on PATH as python3. It returns options that use it, a
 // function for the events so far, and one for the number of calls of pip.
 func stubbed(t *testing.T, environ ...string) (opts Options, events func() []Event, pips func() int) {
 	t.Helper()
 	bin, logFile := t.TempDir(), filepath.Join(t.TempDir(), "log")
-	if err := os.WriteFile(filepath.Join(bin, "python3"), []byte(stub), 0o755); err != nil {
-		t.Fatal(err)
-	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 	t.Setenv("EMPO2_PYTHON", "")
-	t.Setenv("STUB_LOG", logFile)
-	for _, v := range environ {
+	t.Setenv("STUB_SETTINGS", filepath.Join(t.TempDir(), "settings"))
+	for _, v := range append(environ, "STUB_LOG="+logFile) {
 		name, value, _ := strings.Cut(v, "=")
-		t.Setenv(name, value)
+		if strings.HasPrefix(name, "STUB_") {
+			set(t, name, value)
+		} else {
+			t.Setenv(name, value)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(bin, "python3"), []byte(stubProgram()), 0o755); err != nil {
+		t.Fatal(err)
 	}
 	var mu sync.Mutex
 	var told []Event
@@ -103,7 +129,7 @@ func TestOtherRequirementsGetAnotherEnvironment(t *testing.T) {
 	if second, err := Ensure(t.Context(), opts); err != nil || second.Dir == first.Dir {
 		t.Errorf("second: %+v, %v", second, err)
 	}
-	t.Setenv("STUB_VERSION", "3.12.1")
+	set(t, "STUB_VERSION", "3.12.1")
 	if third, err := Ensure(t.Context(), opts); err != nil || third.Dir == first.Dir {
 		t.Errorf("with another Python: %+v, %v", third, err)
 	}
@@ -190,7 +216,7 @@ func TestNoPythonAtAll(t *testing.T) {
 func TestReadyInterpreterIsUsedUnchanged(t *testing.T) {
 	opts, events, pips := stubbed(t, `STUB_STATE={"different": [{"have": "demo 0.9", "want": "==1.0"}]}`)
 	python := filepath.Join(t.TempDir(), "mine")
-	if err := os.WriteFile(python, []byte(stub), 0o755); err != nil {
+	if err := os.WriteFile(python, []byte(stubProgram()), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("EMPO2_PYTHON", python)
@@ -204,7 +230,7 @@ func TestReadyInterpreterIsUsedUnchanged(t *testing.T) {
 	if r := Find(t.Context(), opts); r.Problem != nil || r.Ready != python {
 		t.Errorf("report: %+v", r)
 	}
-	t.Setenv("STUB_STATE", `{"missing": ["demo==1.0"]}`)
+	set(t, "STUB_STATE", `{"missing": ["demo==1.0"]}`)
 	if _, err := Ensure(t.Context(), opts); err == nil ||
 		!strings.Contains(err.Error(), "-m pip install 'demo==1.0'") {
 		t.Errorf("without its packages: %v", err)
@@ -230,7 +256,7 @@ func TestInterruptedInstallationIsRepaired(t *testing.T) {
 	if _, err := Ensure(ctx, opts); !errors.Is(err, stop) {
 		t.Fatalf("got %v", err)
 	}
-	t.Setenv("STUB_PIP", "")
+	set(t, "STUB_PIP", "")
 	if env, err := Ensure(t.Context(), opts); err != nil || !env.Created {
 		t.Errorf("afterwards: %+v, %v", env, err)
 	}
@@ -276,6 +302,21 @@ func TestToolsGetACleanEnvironment(t *testing.T) {
 	if _, err := Ensure(t.Context(), opts); err == nil || !strings.Contains(err.Error(), "[][][]") {
 		t.Error(err)
 	}
+}
+
+// pip inherits its own settings, and no keys; neither does a script that only looks.
+func TestEnvironmentOfTools(t *testing.T) {
+	t.Setenv("PIP_INDEX_URL", "https://index")
+	program, check := processtest.Spy(t, "PIP_INDEX_URL=https://index")
+	if _, err := stream(t.Context(), time.Minute, nil, program, "-m", "pip"); err == nil {
+		t.Error("pip succeeded")
+	}
+	check()
+	program, check = processtest.Spy(t)
+	if _, err := ask(t.Context(), time.Minute, program, "pass"); err == nil {
+		t.Error("the script succeeded")
+	}
+	check("PIP_INDEX_URL")
 }
 
 func TestInterpretersPrintAsText(t *testing.T) {

@@ -12,9 +12,10 @@ import (
 // stream runs a tool, calls each with every line of output, and returns the last
 // lines. each may be nil.
 func stream(ctx context.Context, timeout time.Duration, each func(string), args ...string) ([]string, error) {
+	const needs = process.Network | process.Libraries | process.Pip
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not done within %v", timeout))
 	defer cancel()
-	err := process.Run(ctx, process.Command{Args: args, Merge: true, Stdout: func(line string) bool {
+	err := process.Run(ctx, process.Command{Args: args, Needs: needs, Merge: true, Stdout: func(line string) bool {
 		if each != nil {
 			each(line)
 		}
@@ -37,7 +38,9 @@ func split(err error) (output []string, short error) {
 func ask(ctx context.Context, timeout time.Duration, python, script string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
 	defer cancel()
-	answer, err := process.Output(ctx, process.Command{Args: append([]string{python, "-c", script}, args...)})
+	answer, err := process.Output(ctx, process.Command{
+		Args: append([]string{python, "-c", script}, args...), Needs: process.Libraries | process.Models,
+	})
 	if output, short := split(err); len(output) > 0 {
 		return nil, fmt.Errorf("%w: %s", short, mainLine(output))
 	}

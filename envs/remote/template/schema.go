@@ -31,8 +31,8 @@ func (s Schema) Template(key string, given map[string]any) (map[string]any, erro
 		return s.only(key)
 	}
 	if !holdsAction(given) {
-		return nil, fmt.Errorf("the %s has no {action}\n  hint: "+`%s = {"field": "{action}"}, or "{action:json}" for other types`,
-			key, key)
+		return nil, fmt.Errorf("the %s has no {action}\n"+
+			`  hint: %s = {"field": "{action}"}, or "{action:json}" for other types`, key, key)
 	}
 	for name := range given {
 		if _, ok := s.Properties[name]; !ok && name != s.optional && s.Additional != nil && !*s.Additional {

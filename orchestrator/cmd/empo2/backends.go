@@ -109,7 +109,7 @@ func openLlamaCPP(ctx context.Context, o opening) (served, error) {
 	all := o.config.Sampler
 	s, threads := all.LlamaCPP, cmp.Or(all.LlamaCPP.Threads, runtime.NumCPU())
 	b, err := llamacpp.Open(ctx, llamacpp.Config{
-		Python: o.tools.python, Binary: s.Binary, Args: s.Args, BaseGGUF: o.tools.gguf,
+		Python: o.tools.python, Binary: s.Binary, Args: s.Args, Inherit: s.Env, BaseGGUF: o.tools.gguf,
 		ContextPerSlot: o.config.ContextTokens(o.tools.context), Slots: all.Concurrency,
 		Threads: threads, BatchThreads: threads, TemplateArgs: all.TemplateArgs,
 		ExactLogprobs: s.ExactLogprobs, NoPromptCache: o.config.Run.Repeatable,
@@ -128,6 +128,7 @@ func vllmLaunch(c config.Config, model string) vllm.LaunchConfig {
 		Command: s.Launch, Python: s.Python, CPU: !inspect.Probe{}.HasGPU(), Model: model, Replicas: s.Replicas,
 		Context: c.ContextTokens(inspect.Context(model)), MaxRank: c.Trainer.Rank, MaxResident: residentAdapters,
 		GPUMemoryUtilization: s.GPUMemoryUtilization, Exact: s.ExactLogprobs, Sleep: s.Sleep,
+		Inherit: s.Env,
 	}
 }
 
@@ -189,7 +190,7 @@ func openSGLang(ctx context.Context, o opening) (served, error) {
 		RequestTimeout: seconds(all.TimeoutSeconds), LoadTimeout: seconds(all.LoadTimeoutSeconds),
 		MaxInFlight: all.Concurrency,
 		OnReturn:    func(url string) { o.event("replica returned", url) }, Log: o.log,
-		Launch: sglang.LaunchConfig{Command: s.Launch},
+		Launch: sglang.LaunchConfig{Command: s.Launch, Inherit: s.Env},
 	})
 	if err != nil {
 		return served{}, err

@@ -12,14 +12,21 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/orchestrator"
+	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
-// console prints results to out, and progress and logs to err. It is safe for
+// console prints results to out, and progress and logs to err. Texts of
+// environments, models and servers cannot control the terminal. It is safe for
 // concurrent use.
 type console struct {
-	out, err io.Writer
+	out, err io.Writer // they escape what controls a terminal
+	raw      io.Writer // err without escapes, for logs: their colours are escapes too
 	mu       sync.Mutex
+}
+
+func newConsole(stdout, stderr io.Writer) *console {
+	return &console{out: safetext.Writer{W: stdout}, err: safetext.Writer{W: stderr}, raw: stderr}
 }
 
 // note prints one line of progress to standard error.
@@ -53,17 +60,33 @@ func (c *console) logger(verbose bool) zerolog.Logger {
 		level = zerolog.DebugLevel
 	}
 	w := zerolog.ConsoleWriter{
-		Out: lockedWriter{c}, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != "" || !isTerminal(c.err),
+		Out: lockedWriter{c, c.raw}, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != "" || !isTerminal(c.raw),
+		FormatPrepare: inertMessage, FormatFieldValue: inertValue,
 	}
 	return zerolog.New(w).Level(level).With().Timestamp().Logger()
 }
 
-type lockedWriter struct{ c *console }
+// inertMessage escapes the message of a log entry. The writer quotes texts in fields.
+func inertMessage(entry map[string]any) error {
+	if text, ok := entry[zerolog.MessageFieldName].(string); ok {
+		entry[zerolog.MessageFieldName] = safetext.Line(text)
+	}
+	return nil
+}
+
+// inertValue formats a field that is no error. Lists are not quoted by the writer.
+func inertValue(value any) string { return safetext.Escape(fmt.Sprintf("%s", value)) }
+
+// lockedWriter writes to a writer of the console, one line at a time.
+type lockedWriter struct {
+	c  *console
+	to io.Writer
+}
 
 func (w lockedWriter) Write(p []byte) (int, error) {
 	w.c.mu.Lock()
 	defer w.c.mu.Unlock()
-	return w.c.err.Write(p)
+	return w.to.Write(p)
 }
 
 func isTerminal(w io.Writer) bool {

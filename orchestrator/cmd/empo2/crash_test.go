@@ -318,11 +318,19 @@ func TestCrashScripted(t *testing.T) {
 	if err != nil || writes < 50 {
 		t.Fatalf("%d writes, %v", writes, err)
 	}
-	c.randomKills(*crashKills)
-	c.report("scripted policy, SIGKILL at random times")
-	c.runs, c.kills, c.victims = 0, 0, map[string]int{}
-	c.failPoints(*crashPoints, writes)
-	c.report(fmt.Sprintf("scripted policy, SIGKILL at writes to run.db (of %d)", writes))
+	whole := *c
+	t.Run("random", func(t *testing.T) {
+		c := whole
+		c.t = t
+		c.randomKills(*crashKills)
+		c.report("scripted policy, SIGKILL at random times")
+	})
+	t.Run("writes", func(t *testing.T) {
+		c := whole
+		c.t, c.victims = t, map[string]int{}
+		c.failPoints(*crashPoints, writes)
+		c.report(fmt.Sprintf("scripted policy, SIGKILL at writes to run.db (of %d)", writes))
+	})
 }
 
 // The embedded policy with torch and llama-server.

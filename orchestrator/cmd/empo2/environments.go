@@ -66,7 +66,7 @@ func openScienceWorld(ctx context.Context, c config.Config, log zerolog.Logger) 
 		Reads: scienceworld.Reads(v.Reads), Isolation: scienceworld.Isolation(v.Isolation),
 		Actions:     scienceworld.Actions(v.Actions),
 		Concurrency: v.Concurrency, Jar: v.Jar, JarSHA256: v.JarSHA256, Nondeterministic: !v.Deterministic,
-		Java: v.Java, Log: log,
+		Java: v.Java, Inherit: v.Env, Log: log,
 	})
 }
 

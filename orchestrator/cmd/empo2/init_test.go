@@ -16,10 +16,11 @@ import (
 )
 
 // modelFolder writes a model folder like that of a download. The header of its
-// weights file states the number of parameters. The weights are missing.
+// weights file states the number of parameters. The weights are a hole in the file.
 func modelFolder(t *testing.T, name, architecture string, parameters int64) string {
 	t.Helper()
-	header := fmt.Sprintf(`{"w": {"dtype": "BF16", "shape": [%d], "data_offsets": [0, 4]}}`, parameters)
+	header := fmt.Sprintf(`{"w": {"dtype": "BF16", "shape": [%d], "data_offsets": [0, %d]}}`, parameters, 2*parameters)
+	weights := string(binary.LittleEndian.AppendUint64(nil, uint64(len(header)))) + header
 	dir := filepath.Join(t.TempDir(), name)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -30,11 +31,14 @@ func modelFolder(t *testing.T, name, architecture string, parameters int64) stri
 			architecture),
 		"tokenizer.json":        "{}",
 		"tokenizer_config.json": `{"chat_template": "{{ messages }}"}`,
-		"model.safetensors":     string(binary.LittleEndian.AppendUint64(nil, uint64(len(header)))) + header + "1234",
+		"model.safetensors":     weights,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := os.Truncate(filepath.Join(dir, "model.safetensors"), int64(len(weights))+2*parameters); err != nil {
+		t.Fatal(err)
 	}
 	return dir
 }

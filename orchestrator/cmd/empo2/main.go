@@ -123,7 +123,8 @@ var errUsage = errors.New("usage")
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var c cli
 	exited := -1
-	out := &console{out: stdout, err: stderr}
+	out := newConsole(stdout, stderr)
+	stdout, stderr = out.out, out.err
 	ctx, stop := watched(ctx, out)
 	defer stop()
 	help := kong.HelpOptions{Compact: true, NoExpandSubcommands: true}
@@ -153,7 +154,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // answers SIGUSR1, until stop is called.
 func watched(ctx context.Context, out *console) (_ context.Context, stop func()) {
 	watch := watchdog.New()
-	undump := dumpOnSignal(lockedWriter{out}, watch)
+	undump := dumpOnSignal(lockedWriter{out, out.err}, watch)
 	reporting, cancel := context.WithCancel(ctx)
 	var group sync.WaitGroup
 	group.Go(func() { watch.Run(reporting, watchdog.Options{Log: out.logger(false)}) })

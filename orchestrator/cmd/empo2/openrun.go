@@ -124,10 +124,15 @@ func (r *run) start(ctx context.Context, o opening, root string) (served, error)
 		}
 	}
 	var server served
-	group.Go(func() (err error) {
+	open := func() (err error) {
 		server, err = openServer(startCtx, o)
 		return err
-	})
+	}
+	if o.codec != nil { // the trainer runs already, and the server needs it
+		group.Go(func() error { return r.loop.WithTrainer(startCtx, "start of the server", open) })
+	} else {
+		group.Go(open)
+	}
 	err := group.Wait()
 	if server.Backend != nil {
 		r.closes = append(r.closes, server.Close)
@@ -149,12 +154,16 @@ func (r *run) connect(ctx context.Context, server served) error {
 	if _, err := server.Publish(ctx, sampler.Adapter{}); err != nil {
 		return fmt.Errorf("serve the base model: %w", err)
 	}
-	if trainer, ok := l.Trainer.(*trainerbridge.Local); ok {
-		if err := compareTokenizers(ctx, l.Config, trainer, server); err != nil {
-			return err
+	var template *chat.Template
+	err := l.WithTrainer(ctx, "chat template", func() (err error) {
+		if trainer, ok := l.Trainer.(*trainerbridge.Local); ok {
+			if err := compareTokenizers(ctx, l.Config, trainer, server); err != nil {
+				return err
+			}
 		}
-	}
-	template, err := server.newTemplate(ctx, l.Config)
+		template, err = server.newTemplate(ctx, l.Config)
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -88,12 +88,7 @@ func TestRealStepOnTheExampleEnvironment(t *testing.T) {
 // novelty bonus of the episodes with tips gives a gradient.
 func realStep(t *testing.T, env string, sets ...string) orchestrator.StepMetrics {
 	t.Helper()
-	if os.Getenv("EMPO2_PYTHON") == "" {
-		t.Skip("NOT RUN: EMPO2_PYTHON names no Python with the trainer's packages; scripts/test sets it")
-	}
-	dir := t.TempDir()
-	t.Setenv("EMPO2_CACHE", filepath.Join(dir, "cache"))
-	t.Chdir(dir)
+	realScratch(t)
 	args := []string{"run", "--profile", "demo", "--json"}
 	for _, set := range append([]string{"env.name=" + env, "run.name=" + env, "run.steps=1", "algorithm.groups=2",
 		"algorithm.group_size=4", "algorithm.baseline=group", "eval.every=0", "eval.final_episodes=2"}, sets...) {

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -20,12 +19,7 @@ import (
 // token ids, log-probs, tips and adapters, bit by bit. The second run is
 // interrupted by the limit of its steps and continued.
 func TestRealRunsAreRepeatable(t *testing.T) {
-	if os.Getenv("EMPO2_PYTHON") == "" {
-		t.Skip("NOT RUN: EMPO2_PYTHON names no Python with the trainer's packages; scripts/test sets it")
-	}
-	dir := t.TempDir()
-	t.Setenv("EMPO2_CACHE", filepath.Join(dir, "cache"))
-	t.Chdir(dir)
+	realScratch(t)
 	run := func(name string, steps int) {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), "empo2", "run", "--profile", "demo", "--set", "run.name="+name,

@@ -18,16 +18,23 @@ import (
 	"github.com/empo2/empo2/orchestrator/forecast"
 )
 
-// A run of the embedded policy with torch, llama-server and SQLite. The test
-// kills the trainer, then a server, then empo2 itself. The second command
-// continues. No step is missing or repeated.
-func TestRealRunSurvivesKills(t *testing.T) {
+// realScratch changes to an empty folder with a cache of its own. It skips the test
+// if there is no Python with torch.
+func realScratch(t *testing.T) {
+	t.Helper()
 	if os.Getenv("EMPO2_PYTHON") == "" {
 		t.Skip("NOT RUN: EMPO2_PYTHON names no Python with the trainer's packages; scripts/test sets it")
 	}
 	dir := t.TempDir()
 	t.Setenv("EMPO2_CACHE", filepath.Join(dir, "cache"))
 	t.Chdir(dir)
+}
+
+// A run of the embedded policy with torch, llama-server and SQLite. The test
+// kills the trainer, then a server, then empo2 itself. The second command
+// continues. No step is missing or repeated.
+func TestRealRunSurvivesKills(t *testing.T) {
+	realScratch(t)
 	args := []string{"run", "--profile", "demo", "--json", "--set", "run.steps=6", "--set", "algorithm.group_size=6",
 		"--set", "eval.every=3", "--set", "eval.episodes=8", "--set", "eval.final_episodes=16"}
 
@@ -196,12 +203,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 // A plan of the demonstration with the real trainer and llama-server: what was
 // measured is there, and memory is predicted as the parts reported it.
 func TestRealPlan(t *testing.T) {
-	if os.Getenv("EMPO2_PYTHON") == "" {
-		t.Skip("NOT RUN: EMPO2_PYTHON names no Python with the trainer's packages; scripts/test sets it")
-	}
-	dir := t.TempDir()
-	t.Setenv("EMPO2_CACHE", filepath.Join(dir, "cache"))
-	t.Chdir(dir)
+	realScratch(t)
 	cmd := exec.CommandContext(t.Context(), "empo2", "plan", "--profile", "demo", "--json", "--seconds", "60")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

@@ -24,17 +24,6 @@ import (
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
-// realScratch is a folder with a cache of its own, for tests with torch.
-func realScratch(t *testing.T) {
-	t.Helper()
-	if os.Getenv("EMPO2_PYTHON") == "" {
-		t.Skip("NOT RUN: EMPO2_PYTHON names no Python with the trainer's packages; scripts/test sets it")
-	}
-	dir := t.TempDir()
-	t.Setenv("EMPO2_CACHE", filepath.Join(dir, "cache"))
-	t.Chdir(dir)
-}
-
 // strangeAnswers are demonstrations of answers that the embedded policy never
 // gives, so that its loss begins high.
 func strangeAnswers(t *testing.T, path string, n int) {

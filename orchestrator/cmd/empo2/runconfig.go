@@ -75,8 +75,9 @@ func recordChanges(ctx context.Context, l *ledger.Ledger, c config.Config) error
 var mayChange = []string{
 	"profile", "run.steps", "run.max_seconds", "run.name",
 	"run.dir", "run.keep_checkpoints", "run.stall_minutes",
-	"eval.every", "eval.episodes", "eval.final_episodes", "sampler.", "trainer.threads", "trainer.device", "trainer.timeout_seconds",
-	"trainer.micro_batch_tokens", "trainer.restarts", "trainer.max_incomplete_steps", "optimizer.", "loss.",
+	"eval.every", "eval.episodes", "eval.final_episodes", "sampler.", "trainer.threads", "trainer.device",
+	"trainer.timeout_seconds",
+	"trainer.micro_batch_tokens", "trainer.restarts", "trainer.env", "trainer.max_incomplete_steps", "optimizer.", "loss.",
 	"divergence.", "rollout.retries", "rollout.concurrency", "memory.url",
 	"env.remote.url", "env.agentgym.url", "env.agentgym.timeout_seconds",
 	"env.openenv.url", "env.openenv.timeout_seconds", "env.openenv.concurrency",

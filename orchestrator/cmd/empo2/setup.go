@@ -94,7 +94,7 @@ func install(ctx context.Context, c config.Config, out *console, log zerolog.Log
 // convert makes the model's GGUF file for llama-server, in the folder dir.
 func (t *tools) convert(ctx context.Context, c config.Config, dir string, log zerolog.Logger) (err error) {
 	base := cmp.Or(c.Sampler.LlamaCPP.GGUF, t.model)
-	converter := trainerbridge.Converter{Python: t.python, SourceDir: t.sources, Log: log}
+	converter := trainerbridge.Converter{Python: t.python, SourceDir: t.sources, Inherit: c.Trainer.Env, Log: log}
 	if t.gguf, err = llamacpp.EnsureBaseGGUF(ctx, converter, base, dir); err != nil {
 		return err
 	}

@@ -123,7 +123,9 @@ type watcher struct {
 
 // startWatcher begins to watch a run in a folder. It calls stall with each stall
 // of the whole run: nothing has finished for run.stall_minutes.
-func startWatcher(ctx context.Context, c config.Config, dir string, log zerolog.Logger, stall func(text string)) *watcher {
+func startWatcher(
+	ctx context.Context, c config.Config, dir string, log zerolog.Logger, stall func(text string),
+) *watcher {
 	w := &watcher{path: filepath.Join(dir, statusFile), started: time.Now(), log: log}
 	w.watch, w.remove = watchdog.From(ctx).Child(c.Run.Name)
 	ctx, w.stop = context.WithCancel(context.WithoutCancel(ctx))

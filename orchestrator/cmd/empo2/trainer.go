@@ -23,7 +23,7 @@ func newTrainer(c config.Config, t tools, root string, log zerolog.Logger) *trai
 			Threads: c.Trainer.Threads, Dtype: c.Trainer.Dtype, Device: c.Trainer.Device,
 			Quantize: c.Trainer.Quantize, MicroBatchTokens: c.Trainer.MicroBatch,
 			Deterministic: c.Run.Repeatable,
-			Formats:       c.Sampler.AdapterFormats(), Log: log,
+			Formats:       c.Sampler.AdapterFormats(), Inherit: c.Trainer.Env, Log: log,
 		},
 		Client: trainerbridge.ClientConfig{
 			Rank: c.Trainer.Rank, Alpha: c.Trainer.Alpha, Seed: int64(c.Run.Seed & (1<<31 - 1)),

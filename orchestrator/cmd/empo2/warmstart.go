@@ -223,7 +223,7 @@ func (w *warmStart) finish(ctx context.Context, result warmstart.Result, t tools
 		"adapter_sha256": result.Adapter.Files["adapter_model.safetensors"],
 		"loss":           last.Loss, "held_out_loss": last.HeldOut, "held_out_loss_before": first.HeldOut,
 	}
-	converter := trainerbridge.Converter{Python: t.python, SourceDir: t.sources, Log: log}
+	converter := trainerbridge.Converter{Python: t.python, SourceDir: t.sources, Inherit: w.config.Trainer.Env, Log: log}
 	err = converter.Merge(ctx, trainerbridge.Merge{Model: t.model, Adapter: result.Adapter.Dir, Out: folder,
 		Dtype: w.config.Trainer.Dtype, About: about})
 	if err != nil {

@@ -133,6 +133,7 @@ func (m *suite) badAnswers() {
 		samplertest.FaultTooMany:    "21 were asked for",
 		samplertest.FaultEmpty:      "0 tokens",
 		samplertest.FaultGarbage:    "not an answer of an inference server",
+		samplertest.FaultFlood:      "the answer is longer than 1 MiB",
 	} {
 		m.Run(string(fault), func(t *testing.T) {
 			m := &suite{t, m.open}

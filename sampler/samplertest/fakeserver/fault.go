@@ -1,7 +1,9 @@
 package fakeserver
 
 import (
+	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/empo2/empo2/sampler/samplertest"
 )
@@ -20,6 +22,8 @@ func replacesAnswer(w http.ResponseWriter, r *http.Request, fault samplertest.Fa
 		busy()
 	case samplertest.FaultGarbage:
 		_, _ = w.Write([]byte("<html>proxy</html>"))
+	case samplertest.FaultFlood:
+		_, _ = fmt.Fprintf(w, `{"padding":"%s"}`, strings.Repeat("x", 2<<20))
 	default:
 		return false
 	}

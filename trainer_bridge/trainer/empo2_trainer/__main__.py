@@ -44,7 +44,9 @@ def parser() -> argparse.ArgumentParser:
         "--threads", type=int, default=0, help="0: one, or all cores where they are faster"
     )
     run.add_argument(
-        "--deterministic", action="store_true", help="only algorithms with equal results in every run"
+        "--deterministic",
+        action="store_true",
+        help="only algorithms with equal results in every run",
     )
     run.add_argument("--seed", type=int, default=0, help="of adapters created without a seed")
     run.add_argument("--formats", type=formats, default=("peft", "gguf"))
