@@ -73,6 +73,24 @@ func (e Episode) pack() ([]any, error) {
 	return values, nil
 }
 
+// Size is what the episode takes in the database, in bytes, apart from the overhead
+// of a row.
+func (e Episode) Size() (int, error) {
+	values, err := e.pack()
+	size := 0
+	for _, v := range values {
+		switch v := plainValue(v).(type) {
+		case string:
+			size += len(v)
+		case []byte:
+			size += len(v)
+		default:
+			size += 8 // an integer or a float
+		}
+	}
+	return size, err
+}
+
 // table is the name of the table that holds the episode.
 func (e Episode) table() string {
 	if e.Kind != "" {
