@@ -14,7 +14,8 @@ CREATE TABLE plans(
 -- prompts, tips shown) and the tip that was written afterwards; tokens and
 -- logprobs hold the arrays of numbers (rollout.Pack). trajectory and tokens are
 -- compressed with raw DEFLATE. A row that an earlier format wrote has all of it
--- in trajectory, as text.
+-- in trajectory, as text. The table has row ids: without them, SQLite would move
+-- what is larger than 1 KB to a page of its own.
 CREATE TABLE episodes(
   step       INTEGER NOT NULL,            -- training step
   grp        INTEGER NOT NULL,            -- group within the step
@@ -32,7 +33,7 @@ CREATE TABLE episodes(
   logprobs   BLOB NOT NULL,               -- float32, little-endian
   checksum   TEXT NOT NULL,
   PRIMARY KEY(step, grp, episode)
-) WITHOUT ROWID;
+);
 -- Episodes that are not trained: those of evaluations (kind is the split, or
 -- "command" for empo2 eval) and those that failed (kind "failed"). The other
 -- columns are those of episodes.
@@ -54,7 +55,7 @@ CREATE TABLE untrained(
   logprobs   BLOB NOT NULL,
   checksum   TEXT NOT NULL,
   PRIMARY KEY(kind, step, grp, episode)
-) WITHOUT ROWID;
+);
 -- What a committed step made of its episodes. logprobs are the trainer's of the
 -- trained tokens in the trained context, before the step's update, one float32
 -- per token in the order of the turns; empty: not computed.

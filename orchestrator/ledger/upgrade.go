@@ -22,12 +22,12 @@ func newTables() ([]string, error) {
 	var out []string
 	for _, name := range []string{"untrained", "estimates"} {
 		_, rest, _ := strings.Cut(string(text), "CREATE TABLE "+name+"(")
-		const end = ") WITHOUT ROWID;"
-		body, _, ok := strings.Cut(rest, end)
+		body, rest, ok := strings.Cut(rest, "\n)")
 		if !ok {
 			return nil, fmt.Errorf("the schema has no table %s", name)
 		}
-		out = append(out, "CREATE TABLE "+name+"("+body+end)
+		options, _, _ := strings.Cut(rest, ";")
+		out = append(out, "CREATE TABLE "+name+"("+body+"\n)"+options)
 	}
 	return out, nil
 }
