@@ -52,8 +52,9 @@ func (l *Ledger) OfKind(ctx context.Context, kind string, step int64) ([]Episode
 func (l *Ledger) Outlines(ctx context.Context, kind string, yield func(Episode)) error {
 	where, args := ofKind(kind)
 	name := tableOf(kind)
-	rows, err := l.db.QueryContext(ctx, "SELECT step, grp, episode, task, mode, version, stop, env_return, score, success, at FROM "+
-		name+" WHERE "+where+" ORDER BY step, grp, episode", args...)
+	const list = "step, grp, episode, task, mode, version, stop, env_return, score, success, at"
+	rows, err := l.db.QueryContext(ctx,
+		"SELECT "+list+" FROM "+name+" WHERE "+where+" ORDER BY step, grp, episode", args...)
 	if err != nil {
 		return explain(err)
 	}

@@ -3,9 +3,11 @@ package view
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/empo2/empo2/memory"
+	"github.com/empo2/empo2/sampler/prompt"
 )
 
 // Tip is a text that episodes wrote or saw as a tip, within a scope of the memory.
@@ -118,15 +120,24 @@ func (r *Run) Tips(ctx context.Context) ([]Tip, error) {
 	return out, nil
 }
 
-// Authors returns the episodes that wrote the tips of the memory, by the tips' ids.
-// Tips that the memory has deleted, or that were imported, are not among them.
-func (r *Run) Authors(ctx context.Context) (map[int64]Place, error) {
-	stored, err := memory.Stored(ctx, r.DB(), "")
-	out := make(map[int64]Place, len(stored))
-	for _, t := range stored {
-		if t.Step > 0 {
-			out[t.ID] = Place{t.Step, t.Group, t.Episode}
+// Authors returns the episodes that wrote the tips that an episode saw. A tip that was
+// imported has no author.
+func (r *Run) Authors(ctx context.Context, e Episode) (map[prompt.Tip]Place, error) {
+	out := map[prompt.Tip]Place{}
+	for _, turn := range e.Trajectory.Turns {
+		for _, tip := range turn.Tips {
+			place, err := ParsePlace(tip.Author)
+			if err != nil || !place.One() {
+				continue
+			}
+			author, err := r.first(ctx, Query{In: place})
+			if err != nil && !errors.Is(err, ErrNone) {
+				return nil, err
+			}
+			if err == nil && author.Tip == tip.Text { // else another run has this place
+				out[tip] = place
+			}
 		}
 	}
-	return out, err
+	return out, nil
 }

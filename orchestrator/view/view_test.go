@@ -37,7 +37,9 @@ func record(t *testing.T, dir string) recording {
 }
 
 // add stores an episode with one turn, which saw tips.
-func (r recording) add(kind string, at Place, task string, result float64, change func(*rollout.Trajectory), tips ...string) {
+func (r recording) add(
+	kind string, at Place, task string, result float64, change func(*rollout.Trajectory), tips ...string,
+) {
 	r.t.Helper()
 	turn := rollout.Turn{Action: "go", IDs: []int32{1}, Logprobs: sampler.Logprobs{-1}, Finish: sampler.FinishStop}
 	for _, tip := range tips {
@@ -177,7 +179,8 @@ func TestListShowsRunsThatCannotBeRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	bad := filepath.Join(root, "bad")
-	if err := errors.Join(os.Mkdir(bad, 0o700), os.WriteFile(filepath.Join(bad, "run.db"), []byte("no database"), 0o600)); err != nil {
+	file := filepath.Join(bad, "run.db")
+	if err := errors.Join(os.Mkdir(bad, 0o700), os.WriteFile(file, []byte("no database"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	all, err := List(t.Context(), root)
@@ -265,7 +268,8 @@ func TestIntervalsOfRates(t *testing.T) {
 	// Two equal tasks: half of the squared margins of one.
 	one := associationOf([]stratum{{values(56, 70), values(48, 80)}}, map[float64]bool{0: true, 1: true})
 	d, s := one.Difference, math.Sqrt(2)
-	f(d-(d-*one.Low)/s, d+(*one.High-d)/s, stratum{values(56, 70), values(48, 80)}, stratum{values(56, 70), values(48, 80)})
+	task := stratum{values(56, 70), values(48, 80)}
+	f(d-(d-*one.Low)/s, d+(*one.High-d)/s, task, task)
 }
 
 func TestIntervalsOfMeans(t *testing.T) {
@@ -280,7 +284,8 @@ func TestIntervalsOfMeans(t *testing.T) {
 		t.Errorf("%v standard errors", ratio)
 	}
 	// A task that differs as a whole does not widen the interval.
-	b := associationOf([]stratum{{[]float64{1, 2, 3}, []float64{2, 4, 9}}, {[]float64{101, 102, 103}, []float64{102, 104, 109}}}, many)
+	b := associationOf([]stratum{{[]float64{1, 2, 3}, []float64{2, 4, 9}},
+		{[]float64{101, 102, 103}, []float64{102, 104, 109}}}, many)
 	near(t, "difference of two tasks", b.Difference, -3)
 	if b.Difference-*b.Low > margin {
 		t.Errorf("%v, wider than %v", b.Difference-*b.Low, margin)
