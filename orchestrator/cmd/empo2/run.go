@@ -123,5 +123,5 @@ func printSummary(out *console, s orchestrator.Summary, dir string) {
 		}
 		out.print("%8d  %10d  %10.1f  %10.1f%s", e.Step, e.TrainEpisodes, 100*e.Success, e.Score, kind)
 	}
-	out.print("files: %s: run.db (SQLite: episodes, turns, steps, tips), adapters/, checkpoints/, config.toml", dir)
+	out.print("files: %s: run.db (SQLite: episodes, steps, tips), adapters/, checkpoints/, config.toml", dir)
 }
