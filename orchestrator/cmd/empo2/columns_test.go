@@ -107,7 +107,8 @@ func hostileEpisode(t *testing.T) view.Episode {
 		t.Fatal(err)
 	}
 	err = l.AddEpisode(t.Context(), ledger.Episode{Step: 1, Task: text, Mode: string(orchestrator.OffPolicy),
-		Stop: "context_full", EnvReturn: -1.23456789e29, Score: -1.23456789e29, Trajectory: p.JSON, Tokens: p.Tokens, Logprobs: p.Logprobs})
+		Stop: "context_full", EnvReturn: -1.23456789e29, Score: -1.23456789e29, Trajectory: p.JSON,
+		Tokens: p.Tokens, Logprobs: p.Logprobs})
 	if err != nil {
 		t.Fatal(err)
 	}
