@@ -66,6 +66,9 @@ var importRules = []struct{ of, may, why string }{
 	{"orchestrator/forecast", "orchestrator/config orchestrator/inspect",
 		"a forecast is computed from what others have measured or know"},
 	{"orchestrator/report", "orchestrator/ledger", "a report shows what is in the ledger"},
+	{"orchestrator/view", "orchestrator orchestrator/ledger orchestrator/report memory " +
+		"sampler sampler/prompt sampler/rollout",
+		"a view interprets what the loop has stored, and does not know how it is shown"},
 	{"orchestrator/demos", "orchestrator/ledger envs sampler/chat sampler/prompt sampler/rollout",
 		"demonstrations are conversations, whatever is trained on them"},
 	{"orchestrator/warmstart", "orchestrator/demos sampler/chat sampler/rollout trainer_bridge",

@@ -16,6 +16,7 @@ import (
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/inspect"
 	"github.com/empo2/empo2/orchestrator/report"
 )
 
@@ -77,6 +78,9 @@ func (cmd *compareCmd) Run(ctx context.Context, out *console) error {
 		return err
 	}
 	log := out.logger(cmd.Verbose)
+	if err := checkFit(c, min(cmd.Jobs, len(cmd.Houses)*len(chosen)), inspect.Probe{}, log); err != nil {
+		return err
+	}
 	t, err := setUp(ctx, c, out, log)
 	if err != nil {
 		return err

@@ -20,6 +20,8 @@ type runCmd struct {
 	AcceptChanges bool `help:"Continue although files of the model, its chat template or its tokenizer have changed."`
 
 	FromStep *int64 `placeholder:"N" help:"Go back to step N first. Later steps are set aside, not deleted."`
+
+	Probe inspect.Probe `kong:"-"` // tests replace it
 }
 
 // Help is shown by empo2 run --help.
@@ -53,7 +55,9 @@ func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) err
 			Hint: "name the run with --set run.name=…, or leave the flag out to start it"}
 	}
 	log := out.logger(cmd.Verbose)
-	warnOfMemory(c, inspect.Probe{}, log)
+	if err := checkFit(c, 1, cmd.Probe, log); err != nil {
+		return err
+	}
 	t, err := setUp(ctx, c, out, log)
 	if err != nil {
 		return err
