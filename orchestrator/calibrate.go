@@ -3,7 +3,6 @@ package orchestrator
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"slices"
 	"sync"
@@ -197,8 +196,21 @@ func (c *Calibration) add(t rollout.Trajectory, e trainedEpisode, maxTurns int) 
 		c.SampledTokens += float64(len(r.Tokens)) * expected / played
 		c.LongestRow = max(c.LongestRow, int(float64(len(r.Tokens))*expected/played))
 	}
-	text, _ := json.Marshal(t) // it was unmarshalled from values that JSON has
-	c.EpisodeBytes += float64(len(text)) * expected / played
+	c.EpisodeBytes += float64(storedBytes(t)+4*e.tokens) * expected / played
+}
+
+// storedBytes is the size of an episode in run.db, without the trainer's log-probs;
+// 0 for values that cannot be stored.
+func storedBytes(t rollout.Trajectory) int {
+	record, err := storedEpisode(t, OnPolicy)
+	if err != nil {
+		return 0
+	}
+	size, err := record.Size()
+	if err != nil {
+		return 0
+	}
+	return size
 }
 
 // size counts the tokens of all rows that are sent for an episode.

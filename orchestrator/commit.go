@@ -58,7 +58,8 @@ func (s commitStage) run(ctx context.Context, f finishedStep) (Committed, error)
 		return Committed{}, err
 	}
 	finish := func(bool) {} // ends the memory's part
-	step := ledger.Step{Step: f.planned.Step, Version: m.Version, Metrics: text}
+	step := ledger.Step{Step: f.planned.Step, Version: m.Version, Metrics: text,
+		Estimates: f.batch.estimates(f.update)}
 	err = s.ledger.Commit(ctx, step, f.published.Version, func(tx *sql.Tx) error {
 		if s.memory == nil {
 			return nil

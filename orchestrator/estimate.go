@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"github.com/empo2/empo2/orchestrator/advantage"
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
@@ -12,6 +13,8 @@ type Batch struct {
 	Episodes   []trainedEpisode
 	Groups     int // groups estimated
 	NoGradient int // of them, groups of equal returns
+	// Estimated are all episodes that have a return, in the plan's order.
+	Estimated []ledger.Estimate
 }
 
 // trainedEpisode is one episode as it is trained.
@@ -70,13 +73,17 @@ func (s estimateStage) run(in Sampled) Batch {
 		advantages, ok := advantage.Estimate(episodes, baseline, s.config.Algorithm.NormalizeStd)
 		if !ok {
 			out.NoGradient++
-			continue
 		}
 		for i, t := range scored {
-			e := s.episode(t, episodes[i], advantages[i])
-			if e.group, e.number = t.Group, t.Episode; e.tokens > 0 {
-				out.Episodes = append(out.Episodes, e)
+			estimate := ledger.Estimate{Group: t.Group, Episode: t.Episode, Bonus: episodes[i].Bonus}
+			if ok {
+				e := s.episode(t, episodes[i], advantages[i])
+				if e.group, e.number = t.Group, t.Episode; e.tokens > 0 {
+					out.Episodes = append(out.Episodes, e)
+				}
+				estimate.Advantage, estimate.Tokens = e.advantage, e.tokens
 			}
+			out.Estimated = append(out.Estimated, estimate)
 		}
 	}
 	return out
@@ -97,6 +104,42 @@ func (s estimateStage) episode(t rollout.Trajectory, e advantage.Episode, a floa
 	}
 	for _, r := range out.rows {
 		out.tokens += countTrained(r)
+	}
+	return out
+}
+
+// estimates returns what is recorded of the step's episodes: the estimates, and the
+// trainer's log-probs of the rows that were trained.
+func (b Batch) estimates(u *Update) []ledger.Estimate {
+	if u == nil {
+		return b.Estimated
+	}
+	type place struct{ group, number int }
+	of := map[place][]float32{}
+	for _, e := range b.Episodes {
+		of[place{e.group, e.number}] = u.trainedLogprobs(e)
+	}
+	for i := range b.Estimated {
+		e := &b.Estimated[i]
+		e.Logprobs = of[place{e.Group, e.Episode}]
+	}
+	return b.Estimated
+}
+
+// trainedLogprobs returns the trainer's log-probs of an episode's trained tokens;
+// nil if a row has none.
+func (u *Update) trainedLogprobs(e trainedEpisode) []float32 {
+	var out []float32
+	for i, r := range e.rows {
+		logprobs := u.Logprobs[rowKey{group: e.group, episode: e.number, row: i}]
+		if len(logprobs) != len(r.Tokens)-1 {
+			return nil
+		}
+		for k, trained := range r.LossMask {
+			if trained && k > 0 {
+				out = append(out, logprobs[k-1])
+			}
+		}
 	}
 	return out
 }

@@ -1,10 +1,12 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/empo2/empo2/envs"
@@ -30,6 +32,8 @@ type evaluationTask struct {
 	split    envs.Split
 	tasks    []envs.Task
 	episodes int // spread evenly over tasks
+	// kind is that of the stored episodes; empty: the split.
+	kind string
 }
 
 // once evaluates the committed step unless the ledger holds the result.
@@ -91,10 +95,9 @@ func (e evaluator) run(ctx context.Context, now state, t evaluationTask) (Evalua
 	for i := range specs {
 		specs[i] = e.spec(now, t, i)
 	}
-	done := make([]rollout.Trajectory, len(specs)) // as specs, so that sums are reproducible
-	e.runner.run(ctx, now.prompt, specs, func(d rollout.Trajectory) { done[d.Episode*len(t.tasks)+d.Group] = d })
-	if ctx.Err() != nil {
-		return Evaluation{}, context.Cause(ctx)
+	done, err := e.play(ctx, now, t, specs)
+	if err != nil {
+		return Evaluation{}, err
 	}
 	out := Evaluation{
 		Kind: string(t.split), Step: now.step, Version: now.policy.Version, Temperature: e.config.Eval.Temperature,
@@ -105,6 +108,44 @@ func (e evaluator) run(ctx context.Context, now state, t evaluationTask) (Evalua
 	}
 	out.Seconds = time.Since(begun).Seconds()
 	return out, nil
+}
+
+// play runs the episodes, stores each when it has ended, and returns them in the
+// order of specs, so that sums are reproducible.
+func (e evaluator) play(ctx context.Context, now state, t evaluationTask, specs []rollout.EpisodeSpec) (
+	[]rollout.Trajectory, error) {
+	ctx, cancel := context.WithCancelCause(ctx) // an error of the ledger ends the evaluation
+	defer cancel(nil)
+	done := make([]rollout.Trajectory, len(specs))
+	var mu sync.Mutex
+	e.runner.run(ctx, now.prompt, specs, func(d rollout.Trajectory) {
+		mu.Lock()
+		defer mu.Unlock()
+		done[d.Episode*len(t.tasks)+d.Group] = d
+		if d.Failed() && ctx.Err() != nil { // it failed because the run ends
+			return
+		}
+		if err := e.store(context.WithoutCancel(ctx), d, cmp.Or(t.kind, string(t.split))); err != nil {
+			cancel(err)
+		}
+	})
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return done, nil
+}
+
+func (e evaluator) store(ctx context.Context, t rollout.Trajectory, kind string) error {
+	mode := OnPolicy
+	if t.Memory {
+		mode = OnPolicyTips
+	}
+	record, err := storedEpisode(t, mode)
+	if err != nil {
+		return err
+	}
+	record.Kind = kind
+	return e.ledger.AddEpisode(ctx, record)
 }
 
 func (e evaluator) spec(now state, t evaluationTask, i int) rollout.EpisodeSpec {

@@ -157,16 +157,17 @@ type miniBatch struct {
 	keys []rowKey
 }
 
-// optimize makes an optimizer step. If what it computes is not finite, that is an
-// error, too.
+// optimize makes an optimizer step. It returns the norm of the gradient, and the
+// trainer's log-probs of each row's tokens[1:] from before the step. If what it
+// computes is not finite, that is an error, too.
 func (s trainStage) optimize(ctx context.Context, rows []trainerbridge.Row, settings trainerbridge.Adam) (
-	trainerbridge.Stats, float64, error) {
-	stats, _, err := s.trainer.ForwardBackward(ctx, rows, loss(s.config.Loss))
+	trainerbridge.Stats, float64, [][]float32, error) {
+	stats, logprobs, err := s.trainer.ForwardBackward(ctx, rows, loss(s.config.Loss))
 	if err == nil && !finite(stats.Loss(), stats.MaxRatio(), stats.KLBase(), stats.ApproxKL(), stats.Entropy()) {
 		err = errNotFinite
 	}
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, nil, err
 	}
 	applied, err := s.trainer.OptimStep(ctx, settings)
 	var refused *trainerbridge.RequestError
@@ -176,7 +177,7 @@ func (s trainStage) optimize(ctx context.Context, rows []trainerbridge.Row, sett
 	case err != nil && !errors.As(err, &refused):
 		err = &notAboutRows{err}
 	}
-	return stats, applied.GradNorm(), err
+	return stats, applied.GradNorm(), logprobs, err
 }
 
 // blame makes an error of a mini-batch a [*failedPass] if it is about the rows.
@@ -191,7 +192,7 @@ func (s trainStage) blame(ctx context.Context, err error, batch miniBatch, earli
 		pass.lengths[i] = len(r.Tokens)
 	}
 	pass.try = func(ctx context.Context, which []int) error {
-		_, _, err := s.optimize(ctx, pick(batch.rows, which), settings)
+		_, _, _, err := s.optimize(ctx, pick(batch.rows, which), settings)
 		return err
 	}
 	if len(earlier) == 0 {
@@ -199,7 +200,7 @@ func (s trainStage) blame(ctx context.Context, err error, batch miniBatch, earli
 	}
 	pass.replay = func(ctx context.Context, which []int) error {
 		for _, b := range earlier {
-			if _, _, err := s.optimize(ctx, b.rows, settings); err != nil {
+			if _, _, _, err := s.optimize(ctx, b.rows, settings); err != nil {
 				return &notAboutRows{fmt.Errorf("repeat an earlier mini-batch: %w", err)}
 			}
 		}

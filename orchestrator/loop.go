@@ -154,6 +154,9 @@ func (l *Loop) Run(ctx context.Context) (Summary, error) {
 	return Summarize(ctx, l.Ledger)
 }
 
+// KindCommand is the kind of the stored episodes of [Loop.EvaluateNewest].
+const KindCommand = "command"
+
 // EvaluateNewest evaluates the newest committed policy without training.
 func (l *Loop) EvaluateNewest(ctx context.Context, split envs.Split, episodes int) (Evaluation, error) {
 	s, err := l.open(ctx)
@@ -167,7 +170,8 @@ func (l *Loop) EvaluateNewest(ctx context.Context, split envs.Split, episodes in
 	if len(tasks) == 0 {
 		return Evaluation{}, fmt.Errorf("environment %s has no task in split %q", l.Family.Name(), split)
 	}
-	return s.evaluate.run(ctx, s.state, evaluationTask{split: split, tasks: tasks, episodes: episodes})
+	return s.evaluate.run(ctx, s.state, evaluationTask{split: split, tasks: tasks, episodes: episodes,
+		kind: KindCommand})
 }
 
 // Score returns log π of tokens[1:] under the trainer's present adapter, in

@@ -10,7 +10,6 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/prompt"
-	"github.com/empo2/empo2/sampler/rollout"
 )
 
 // edited is the template plain with a word before every state.
@@ -45,8 +44,8 @@ func promptOf(t *testing.T, w *world, step int64) (text string, states []string)
 		t.Fatal(err)
 	}
 	for _, e := range episodes {
-		var trajectory rollout.Trajectory
-		if err := json.Unmarshal(e.Trajectory, &trajectory); err != nil {
+		trajectory, err := EpisodeOf(e)
+		if err != nil {
 			t.Fatal(err)
 		}
 		for _, turn := range trajectory.Turns {

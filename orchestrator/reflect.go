@@ -2,9 +2,7 @@ package orchestrator
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 
 	"github.com/rs/zerolog"
 
@@ -47,11 +45,11 @@ func (s reflectStage) with(p Planned, policy sampler.Policy) reflectFunc {
 			s.log.Warn().Err(err).Int64("step", t.Step).Int("group", t.Group).Int("episode", t.Episode).Msg("no tip was written")
 			return nil
 		}
-		text, err := json.Marshal(t)
+		record, err := storedEpisode(*t, p.Groups[t.Group].Episodes[t.Episode].Mode)
 		if err != nil {
-			return fmt.Errorf("encode episode %d/%d: %w", t.Group, t.Episode, err)
+			return err
 		}
-		return s.ledger.UpdateEpisode(context.WithoutCancel(ctx), t.Step, t.Group, t.Episode, text)
+		return s.ledger.UpdateEpisode(context.WithoutCancel(ctx), record)
 	}
 }
 

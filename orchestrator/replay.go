@@ -69,7 +69,7 @@ func replayStep(ctx context.Context, run *ledger.Ledger, bank *memory.Bank, db *
 }
 
 // storedStep returns the plan and the episodes of a committed step. Episodes that
-// failed were not stored.
+// failed are not among them.
 func storedStep(ctx context.Context, run *ledger.Ledger, step int64) (Sampled, error) {
 	var out Sampled
 	text, err := run.Plan(ctx, step)

@@ -3,10 +3,10 @@ package orchestrator
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
@@ -111,7 +111,7 @@ type failures struct {
 }
 
 // play samples specs into groups. A finished episode is stored before it is
-// reflected upon, even while ctx ends. A failed episode is not stored: a
+// reflected upon, even while ctx ends. A failed episode is stored apart: a
 // continued run samples it again.
 func (s sampleStage) play(ctx context.Context, p Planned, specs []rollout.EpisodeSpec, groups [][]rollout.Trajectory,
 	reflect reflectFunc) (failures, error) {
@@ -142,10 +142,10 @@ func (s sampleStage) play(ctx context.Context, p Planned, specs []rollout.Episod
 
 // finish stores an episode and has it reflected upon.
 func (s sampleStage) finish(ctx context.Context, plan Plan, t *rollout.Trajectory, reflect reflectFunc) error {
-	if t.Failed() {
+	if t.Failed() && ctx.Err() != nil { // it failed because the run ends
 		return nil
 	}
-	if err := s.store(context.WithoutCancel(ctx), plan, *t); err != nil {
+	if err := s.store(context.WithoutCancel(ctx), plan, *t); err != nil || t.Failed() {
 		return err
 	}
 	return reflect(ctx, t)
@@ -167,8 +167,8 @@ func (s sampleStage) finished(ctx context.Context, plan Plan) ([][]rollout.Traje
 			return nil, fmt.Errorf("run.db holds episode %d/%d of step %d, which is not in its plan",
 				e.Group, e.Episode, e.Step)
 		}
-		if err := json.Unmarshal(e.Trajectory, &groups[e.Group][e.Episode]); err != nil {
-			return nil, fmt.Errorf("episode %d/%d of step %d in run.db: %w", e.Group, e.Episode, e.Step, err)
+		if groups[e.Group][e.Episode], err = EpisodeOf(e); err != nil {
+			return nil, err
 		}
 	}
 	return groups, nil
@@ -190,15 +190,36 @@ func (s sampleStage) reflectLate(ctx context.Context, groups [][]rollout.Traject
 }
 
 func (s sampleStage) store(ctx context.Context, plan Plan, t rollout.Trajectory) error {
-	text, err := json.Marshal(t)
+	record, err := storedEpisode(t, plan.Groups[t.Group].Episodes[t.Episode].Mode)
 	if err != nil {
-		return fmt.Errorf("encode episode %d/%d: %w", t.Group, t.Episode, err)
+		return err
 	}
-	return s.ledger.AddEpisode(ctx, ledger.Episode{
-		Step: plan.Step, Group: t.Group, Episode: t.Episode, Task: t.Task.ID,
-		Mode: string(plan.Groups[t.Group].Episodes[t.Episode].Mode), Version: t.Policy.Version,
-		Stop: string(t.Stop), EnvReturn: t.EnvReturn, Score: t.Score, Success: t.Success, Trajectory: text,
-	})
+	if t.Failed() {
+		record.Kind = ledger.KindFailed
+	}
+	return s.ledger.AddEpisode(ctx, record)
+}
+
+// storedEpisode returns an episode as the ledger stores it.
+func storedEpisode(t rollout.Trajectory, mode Mode) (ledger.Episode, error) {
+	p, err := rollout.Pack(t)
+	if err != nil {
+		return ledger.Episode{}, fmt.Errorf("encode episode %d/%d: %w", t.Group, t.Episode, err)
+	}
+	return ledger.Episode{
+		Step: t.Step, Group: t.Group, Episode: t.Episode, Task: t.Task.ID, Mode: string(mode),
+		Version: t.Policy.Version, Stop: string(t.Stop), EnvReturn: t.EnvReturn, Score: t.Score, Success: t.Success,
+		At: time.Now().UTC().Format(time.RFC3339Nano), Trajectory: p.JSON, Tokens: p.Tokens, Logprobs: p.Logprobs,
+	}, nil
+}
+
+// EpisodeOf returns a stored episode.
+func EpisodeOf(e ledger.Episode) (rollout.Trajectory, error) {
+	t, err := rollout.Unpack(rollout.Packed{JSON: e.Trajectory, Tokens: e.Tokens, Logprobs: e.Logprobs})
+	if err != nil {
+		return t, fmt.Errorf("episode %d/%d of step %d in run.db: %w", e.Group, e.Episode, e.Step, err)
+	}
+	return t, nil
 }
 
 // An episodeRunner runs many episodes.
@@ -235,7 +256,8 @@ func recallFrom(m memory.Strategy) rollout.RecallFunc {
 		}
 		out := rollout.Recalled{Similar: r.Similar}
 		for _, tip := range r.Tips {
-			out.Tips = append(out.Tips, prompt.Tip{ID: tip.ID, Text: tip.Text})
+			author := fmt.Sprintf("%d/%d/%d", tip.Step, tip.Group, tip.Episode)
+			out.Tips = append(out.Tips, prompt.Tip{ID: tip.ID, Text: tip.Text, Author: author})
 		}
 		return out, nil
 	}

@@ -30,6 +30,9 @@ type Update struct {
 	Corrected bool // the rows carry importance weights
 	Restarts  int  // of the trainer
 	Seconds   float64
+	// Logprobs are the trainer's of each row's tokens[1:], from before the update of
+	// the row's first pass.
+	Logprobs map[rowKey][]float32
 }
 
 // trainStage trains a batch and writes the new version's files.
@@ -134,7 +137,8 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Upda
 	if err != nil {
 		return nil, err
 	}
-	update := &Update{Version: int(batch.Step), Mismatch: corrected.mismatch, Corrected: corrected.corrected}
+	update := &Update{Version: int(batch.Step), Mismatch: corrected.mismatch, Corrected: corrected.corrected,
+		Logprobs: map[rowKey][]float32{}}
 	settings := adam(c.Optimizer, learningRate(c.Optimizer, update.Version, c.Run.Steps))
 	var passes []trainerbridge.Stats
 	var done []miniBatch
@@ -145,9 +149,14 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Upda
 			if len(sent) == 0 {
 				continue
 			}
-			stats, norm, err := s.optimize(ctx, sent, settings)
+			stats, norm, logprobs, err := s.optimize(ctx, sent, settings)
 			if err != nil {
 				return nil, s.blame(ctx, err, miniBatch{sent, keys}, done, settings)
+			}
+			if epoch == 0 && len(logprobs) == len(keys) {
+				for i, k := range keys {
+					update.Logprobs[k] = logprobs[i]
+				}
 			}
 			if err := s.reportShortage(ctx, batch.Step, stats); err != nil {
 				return nil, err

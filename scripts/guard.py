@@ -7,8 +7,30 @@ seed. Everything else must be equal.
 import json
 import sqlite3
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def unpack(packed: bytes) -> list[list[int]]:
+    """Return the token ids of each turn (sampler/rollout/pack.go)."""
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        value, shift = 0, 0
+        while True:
+            byte = packed[at]
+            at, value, shift = at + 1, value | (byte & 127) << shift, shift + 7
+            if byte < 128:
+                return value
+
+    assert number() == 1, "another format of the numbers"
+    turns = []
+    for _ in range(number()):
+        turns.append([number() for _ in range(max(0, number() - 1))])
+        number()  # of log-probs
+    return turns
 
 
 def facts(path: Path) -> Iterator[tuple[str, object]]:
@@ -19,13 +41,16 @@ def facts(path: Path) -> Iterator[tuple[str, object]]:
         for g, group in enumerate(plan["groups"]):
             drawn = [(e["mode"], e["seed"]) for e in group["episodes"]]
             yield f"step {step} group {g}: plan", [group["task"]["id"], drawn]
-    episodes = "SELECT step, grp, episode, mode, stop, score, trajectory FROM episodes ORDER BY 1, 2, 3"
-    for step, group, episode, mode, stop, score, text in db.execute(episodes):
-        name = f"step {step} group {group} episode {episode}"
-        trajectory = json.loads(text)
+    episodes = "SELECT * FROM episodes ORDER BY step, grp, episode"
+    db.row_factory = sqlite3.Row
+    for row in db.execute(episodes):
+        name = f"step {row['step']} group {row['grp']} episode {row['episode']}"
+        text, packed = row["trajectory"], "tokens" in row.keys() and row["tokens"]
+        trajectory = json.loads(text if isinstance(text, str) else zlib.decompress(text, -15))
         turns = trajectory["turns"] or []
-        yield f"{name}: outcome", [mode, stop, score]
-        yield f"{name}: token ids", [turn["ids"] for turn in turns]
+        ids = unpack(zlib.decompress(packed, -15)) if packed else [turn["ids"] for turn in turns]
+        yield f"{name}: outcome", [row["mode"], row["stop"], row["score"]]
+        yield f"{name}: token ids", ids
         yield f"{name}: tips shown", [[tip["text"] for tip in turn.get("tips", [])] for turn in turns]
         yield f"{name}: tip written", trajectory["tip"]
     for step, kind, text in db.execute("SELECT step, kind, result FROM evaluations ORDER BY 1, 2"):

@@ -297,6 +297,7 @@ func ineffective(c Config) []idle {
 		"run.keep_checkpoints", "divergence.", "trainer.")
 	when(c.Algorithm.MemoryProbability == 0, "algorithm.memory_probability is 0: no episode is shown tips",
 		"memory.", "novelty.", "reflection.", "algorithm.off_policy_probability")
+	when(!c.NeedsModel(), "empo2 starts neither a trainer nor a server", "run.must_fit")
 	when(c.Eval.Every == 0, "eval.every is 0: only the final evaluation is made", "eval.episodes")
 	for _, name := range environments {
 		when(c.Env.Name != name, fmt.Sprintf("env.name is %q, not %q", c.Env.Name, name), "env."+name+".")

@@ -52,6 +52,8 @@ type Run struct {
 	KeepCheckpoints int     `toml:"keep_checkpoints"`
 	StallMinutes    float64 `toml:"stall_minutes"`
 	Repeatable      bool    `toml:"repeatable"`
+	// MustFit refuses a run that needs more memory than there is.
+	MustFit bool `toml:"must_fit"`
 }
 
 // Env chooses the environment; each has its own table.

@@ -39,8 +39,8 @@ func (e Episodes) Collect(ctx context.Context) ([]Demonstration, error) {
 			if !e.wanted(s) {
 				continue
 			}
-			var t rollout.Trajectory
-			if err := json.Unmarshal(s.Trajectory, &t); err != nil {
+			t, err := rollout.Unpack(rollout.Packed{JSON: s.Trajectory, Tokens: s.Tokens, Logprobs: s.Logprobs})
+			if err != nil {
 				return nil, fmt.Errorf("episode %d/%d of step %d in run.db: %w", s.Group, s.Episode, step, err)
 			}
 			d := e.demonstration(t)

@@ -1,6 +1,10 @@
 package forecast
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/empo2/empo2/orchestrator/config"
+)
 
 // Disk is what a run writes, in bytes.
 type Disk struct {
@@ -35,6 +39,17 @@ func disk(in Input, f Forecast) Disk {
 	}
 	d.Episodes = int64(perEpisode * float64(f.Episodes))
 	versions := int64(min(c.Run.KeepCheckpoints, c.Run.Steps))
-	d.Total = versions*(d.Adapter+d.Checkpoint) + int64(c.Run.Steps)*d.Episodes
+	d.Total = versions*(d.Adapter+d.Checkpoint) + int64(c.Run.Steps)*d.Episodes +
+		int64(perEpisode*float64(evaluated(c)))
 	return d
+}
+
+// evaluated counts the episodes of all evaluations. The last step is evaluated on
+// both splits.
+func evaluated(c config.Config) int {
+	n := 2 * c.Eval.FinalEpisodes
+	if c.Eval.Every > 0 {
+		n += c.Run.Steps / c.Eval.Every * c.Eval.Episodes
+	}
+	return n
 }

@@ -5,19 +5,22 @@ import "fmt"
 // GB formats a size.
 func GB(n int64) string { return fmt.Sprintf("%.1f GB", float64(n)/1e9) }
 
-// problems compares what a run needs with what the machine has. Unknown sizes
-// are no problem.
-func (f Forecast) problems() []Problem {
+// problems compares what so many runs at the same time need with what the machine
+// has. Unknown sizes are no problem.
+func (f Forecast) problems(runs int) []Problem {
 	out := []Problem{}
 	room, word := f.Memory, ""
 	if f.FreeMemory > 0 {
 		room, word = f.FreeMemory, " free"
 	}
-	if least := f.least(); room > 0 && least > room {
+	who := "trainer and server"
+	if runs > 1 {
+		who = fmt.Sprintf("%d runs at the same time", runs)
+	}
+	if least := int64(runs) * f.least(); room > 0 && least > room {
 		out = append(out, Problem{
-			What: fmt.Sprintf("trainer and server need at least %s of memory, this machine has %s%s",
-				GB(least), GB(room), word),
-			Remedy: f.memoryRemedy(),
+			What:   fmt.Sprintf("%s need at least %s of memory, this machine has %s%s", who, GB(least), GB(room), word),
+			Remedy: f.memoryRemedy(room), Fatal: true,
 		})
 	}
 	if p, ok := f.gpuProblem(); ok {
@@ -41,12 +44,20 @@ func (f Forecast) least() int64 {
 	return f.Needed - max(0, f.Trainer.Activations-f.Trainer.LongestRow)
 }
 
-func (f Forecast) memoryRemedy() string {
-	server := f.Server.Total()
+// memoryRemedy names what makes the largest part smaller: the weights, the server
+// or the trainer.
+func (f Forecast) memoryRemedy(room int64) string {
+	server, weights := f.Server.Total(), f.Server.Shared
 	if f.Server.OnGPU {
-		server = 0
+		server, weights = 0, 0
 	}
-	if server > f.Trainer.Total() && f.Server.Remedy != "" {
+	if f.Device == "cpu" {
+		weights += f.Trainer.Weights
+	}
+	switch {
+	case weights > room:
+		return fmt.Sprintf("choose a smaller model (the weights alone take %s), or a machine with more memory", GB(weights))
+	case server > f.Trainer.Total() && f.Server.Remedy != "":
 		return f.Server.Remedy
 	}
 	return "choose a smaller model, a shorter context (rollout.max_turns, rollout.max_tokens, " +
@@ -59,7 +70,7 @@ func (f Forecast) gpuProblem() (Problem, bool) {
 	if f.GPUMemory == 0 {
 		return Problem{}, false
 	}
-	p := Problem{Remedy: "choose a smaller model, trainer.quantize = \"nf4\", or a shorter context " +
+	p := Problem{Fatal: f.oneGPU, Remedy: "choose a smaller model, trainer.quantize = \"nf4\", or a shorter context " +
 		"(rollout.max_turns, rollout.max_tokens, sampler.max_model_len)"}
 	server := int64(0)
 	if f.Server.OnGPU {

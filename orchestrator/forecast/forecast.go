@@ -16,6 +16,7 @@ type Input struct {
 	Machine  inspect.Machine
 	FreeDisk int64 // bytes, where the run's folder is; 0: unknown
 	Server   Server
+	Runs     int          // such runs at the same time; 0: one
 	Measured *Calibration // nil: nothing was measured, times are unknown
 }
 
@@ -94,7 +95,8 @@ type Forecast struct {
 
 	Memory     int64 `json:"machine_memory_bytes"`
 	FreeMemory int64 `json:"machine_free_bytes"`
-	GPUMemory  int64 `json:"gpu_memory_bytes"`
+	GPUMemory  int64 `json:"gpu_memory_bytes"` // of the first GPU
+	oneGPU     bool  // there are no others
 	FreeDisk   int64 `json:"free_disk_bytes"`
 	// Needed is the main memory of trainer and servers together.
 	Needed int64 `json:"needed_bytes"`
@@ -110,6 +112,10 @@ type Forecast struct {
 type Problem struct {
 	What   string `json:"what"`
 	Remedy string `json:"remedy"`
+	// Fatal: the run cannot work on this machine as it is now. Otherwise it may:
+	// the need grows with the steps, or the prediction does not know which GPU
+	// holds what.
+	Fatal bool `json:"fatal"`
 }
 
 // Time of a step and of the run in seconds.
@@ -132,7 +138,7 @@ func Of(in Input) Forecast {
 		Memory: in.Machine.Memory, FreeMemory: in.Machine.Free, FreeDisk: in.FreeDisk,
 	}
 	if len(in.Machine.GPUs) > 0 {
-		f.GPUMemory = in.Machine.GPUs[0].Memory
+		f.GPUMemory, f.oneGPU = in.Machine.GPUs[0].Memory, len(in.Machine.GPUs) == 1
 	}
 	tokens := float64(f.LongestRow) // of an episode, at most
 	if m := in.Measured; m != nil {
@@ -146,7 +152,7 @@ func Of(in Input) Forecast {
 	}
 	f.Disk = disk(in, f)
 	f.add()
-	f.Problems = f.problems()
+	f.Problems = f.problems(max(1, in.Runs))
 	return f
 }
 

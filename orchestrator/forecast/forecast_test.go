@@ -127,7 +127,7 @@ func TestTimeAndDiskFromACalibration(t *testing.T) {
 	if f.Time != want {
 		t.Errorf("%+v, want %+v", f.Time, want)
 	}
-	if f.StepTokens != 16000 || f.Disk.Total != 2*30e6+10*32*1000 {
+	if f.StepTokens != 16000 || f.Disk.Total != 2*30e6+(10*32+2*8+2*16)*1000 {
 		t.Errorf("%v tokens, %+v", f.StepTokens, f.Disk)
 	}
 	c.Run.MaxSeconds = 300

@@ -29,7 +29,10 @@ var tables = []table{
 	{"meta", []string{"key", "value"}, 1},
 	{"plans", []string{"step", "plan"}, 1},
 	{"episodes", []string{"step", "grp", "episode", "task", "mode", "version", "stop", "env_return", "score", "success",
-		"trajectory"}, 3},
+		"at", "trajectory", "tokens", "logprobs"}, 3},
+	{"untrained", []string{"kind", "step", "grp", "episode", "task", "mode", "version", "stop", "env_return", "score",
+		"success", "at", "trajectory", "tokens", "logprobs"}, 4},
+	{"estimates", []string{"step", "grp", "episode", "advantage", "bonus", "tokens", "logprobs"}, 3},
 	{"steps", []string{"step", "version", "at", "metrics", "content"}, 1},
 	{"versions", []string{"version", "step", "dir", "sha256", "canary", "files", "checkpoint"}, 1},
 	{"evaluations", []string{"step", "kind", "version", "result"}, 2},
@@ -78,7 +81,8 @@ func (t table) upsert() string {
 	return fmt.Sprintf("ON CONFLICT(%s) DO UPDATE SET %s", strings.Join(t.columns[:t.key], ", "), strings.Join(set, ", "))
 }
 
-// plainValue returns a value as SQLite stores it: an integer, a float or a text.
+// plainValue returns a value as SQLite stores it: an integer, a float, a text or a
+// blob, which is a []byte.
 func plainValue(v any) any {
 	switch v := v.(type) {
 	case int:
@@ -91,7 +95,9 @@ func plainValue(v any) any {
 	case json.RawMessage:
 		return string(v)
 	case []byte:
-		return string(v)
+		if v == nil { // the driver would store NULL
+			return []byte{}
+		}
 	case float64:
 		return v + 0 // SQLite has no negative zero
 	}
@@ -110,6 +116,8 @@ func checksum(values ...any) string {
 			_ = binary.Write(sum, binary.BigEndian, math.Float64bits(v)) // a hash never fails
 		case string:
 			fmt.Fprintf(sum, "t%d:%s;", len(v), v)
+		case []byte:
+			fmt.Fprintf(sum, "b%d:%s;", len(v), v)
 		default: // NULL, or a type that no column has
 			fmt.Fprintf(sum, "?%T;", v)
 		}

@@ -18,8 +18,14 @@ import (
 var schema embed.FS
 
 // schemaVersion is stored in the database. Open brings version 1, which had no
-// checksums, to this one and rejects any other.
-const schemaVersion = 2
+// checksums, and version 2, which stored every episode as one JSON text, to this
+// one and rejects any other.
+const schemaVersion = 3
+
+// errEarlierFormat is the error of commands that only read a run of an earlier
+// format.
+var errEarlierFormat = errors.New("it was written by an earlier version of empo2\n" +
+	"  hint: empo2 run or empo2 memory export opens the run and brings it up to date")
 
 // The pragmas of a run's database. synchronous=NORMAL makes commits durable at a
 // checkpoint of the WAL, which [Ledger.Prune] makes after every step.
@@ -62,6 +68,9 @@ func createPrivate(path string) error {
 
 // connect opens the database in a file and checks that it is this file.
 func connect(ctx context.Context, path, options string) (*sql.DB, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: %s is not a file\n  hint: restore run.db from a backup", ErrDamaged, path)
+	}
 	db, err := sql.Open("sqlite", dataSource(path, options))
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
@@ -104,6 +113,8 @@ func migrate(ctx context.Context, db *sql.DB) error {
 		return nil
 	case version == 1:
 		return addChecksums(ctx, db)
+	case version == 2:
+		return addColumns(ctx, db)
 	case version != 0:
 		return fmt.Errorf("its format is %d, this empo2 reads %d\n"+
 			"  hint: use the empo2 that wrote it, or another run.name", version, schemaVersion)

@@ -336,3 +336,72 @@ func TestADamagedWarmStartIsFound(t *testing.T) {
 		t.Errorf("back up: got %v", err)
 	}
 }
+
+// A database of the second format keeps its episodes, whose numbers are in their
+// JSON.
+func TestTheSecondFormatIsBroughtUpToDate(t *testing.T) {
+	f := func(spoil string, damaged bool) {
+		t.Helper()
+		ctx, dir := context.Background(), t.TempDir()
+		writeFormat2(t, dir, spoil)
+		if _, err := Verify(ctx, dir); err == nil || !strings.Contains(err.Error(), "hint: empo2 run") {
+			t.Errorf("before: %v", err)
+		}
+		l, err := Open(ctx, dir)
+		if damaged {
+			if !errors.Is(err, ErrDamaged) {
+				t.Errorf("a damaged row: %v", err)
+			}
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := l.Episodes(ctx, 1)
+		if err != nil || len(e) != 1 || string(e[0].Trajectory) != `{"turns":[{"ids":[1]}]}` || e[0].Tokens != nil {
+			t.Errorf("%+v, %v", e, err)
+		}
+		if err := l.AddEpisode(ctx, Episode{Step: 2, Trajectory: json.RawMessage(`{}`), Tokens: []byte{1}}); err != nil {
+			t.Error(err)
+		}
+		l.Close()
+		if r, err := Verify(ctx, dir); err != nil || r.Steps != 1 || r.Damaged() {
+			t.Errorf("%+v, %v", r, err)
+		}
+	}
+	f("", false)
+	f("UPDATE episodes SET score = 3", true)
+	f("UPDATE steps SET metrics = '{}'", true)
+}
+
+func writeFormat2(t *testing.T, dir, spoil string) {
+	t.Helper()
+	text, err := os.ReadFile("testdata/format2.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", dataSource(filepath.Join(dir, "run.db"), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	trajectory := `{"turns":[{"ids":[1]}]}`
+	values := []any{1, 0, 0, "task", "on_policy", 0, "terminated", 1.0, 100.0, true, trajectory}
+	content := checksum(checksum(1, "{}"), checksum(values...))
+	for _, s := range []struct {
+		query string
+		args  []any
+	}{
+		{string(text), nil}, {"PRAGMA user_version = 2", nil},
+		{"INSERT INTO plans VALUES(1, '{}', ?)", []any{checksum(1, "{}")}},
+		{"INSERT INTO episodes(step, grp, episode, task, mode, version, stop, env_return, score, success, trajectory, " +
+			"checksum) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", append(values, checksum(values...))},
+		{"INSERT INTO steps VALUES(1, 0, 'at', '{\"rows\":1}', ?, ?)",
+			[]any{content, checksum(1, 0, "at", `{"rows":1}`, content)}},
+		{spoil, nil},
+	} {
+		if _, err := db.Exec(s.query, s.args...); err != nil {
+			t.Fatalf("%s: %v", s.query, err)
+		}
+	}
+}

@@ -89,7 +89,11 @@ func (l *Ledger) DB() *sql.DB { return l.db }
 
 // Close closes the database and releases the run.
 func (l *Ledger) Close() error {
-	return errors.Join(l.db.Close(), l.lock.Close())
+	err := l.db.Close()
+	if l.lock != nil { // a reader has none
+		err = errors.Join(err, l.lock.Close())
+	}
+	return err
 }
 
 // Config returns the recorded configuration of the run, "" if the run is new.

@@ -51,13 +51,18 @@ func TestEverythingSurvivesReopening(t *testing.T) {
 	episode := Episode{
 		Step: 1, Group: 2, Episode: 3, Task: "house-1/variation-0", Mode: "off_policy", Version: 4,
 		Stop: "terminated", EnvReturn: 1, Score: 100, Success: true,
-		Trajectory: json.RawMessage(`{"turns":[{"action":"pull jade","reward":1,"ids":[7,8],` +
-			`"logprobs":[-0.5,null],"tips":[{"id":9}]}]}`),
+		At: "2026-01-02T03:04:05Z", Trajectory: json.RawMessage(`{"turns":[{"action":"pull jade","reward":1}]}`),
+		Tokens: []byte{1, 1, 3, 7, 8}, Logprobs: []byte{0, 0, 0, 63},
 	}
+	evaluated, failed := episode, episode
+	evaluated.Kind, failed.Kind, failed.Tokens, failed.Logprobs = "eval", KindFailed, nil, nil
+	estimates := []Estimate{{Group: 2, Episode: 3, Advantage: 0.5, Bonus: 0.25, Tokens: 2, Logprobs: []float32{-1, -0.5}},
+		{Group: 2, Episode: 4}}
 	files := writeVersion(t, dir, 1)
 	for _, err := range []error{
 		l.SaveConfig(ctx, "[run]\n"), l.SavePlan(ctx, 1, json.RawMessage(`{"step":1}`)), l.AddEpisode(ctx, episode),
-		l.Commit(ctx, Step{Step: 1, Version: 1, Metrics: json.RawMessage(`{"rows":5}`)},
+		l.AddEpisode(ctx, evaluated), l.AddEpisode(ctx, evaluated), l.AddEpisode(ctx, failed), l.UpdateEpisode(ctx, episode),
+		l.Commit(ctx, Step{Step: 1, Version: 1, Metrics: json.RawMessage(`{"rows":5}`), Estimates: estimates},
 			&Version{Version: 1, Step: 1, Dir: "d", Files: files}, nil),
 		l.SaveEvaluation(ctx, 1, "eval", 1, json.RawMessage(`{"score":50}`)), l.Event(ctx, 1, "restart", "why"),
 		l.SavePrompt(ctx, "abc", "a text"), l.SavePrompt(ctx, "abc", "a text"), l.Close(),
@@ -67,7 +72,6 @@ func TestEverythingSurvivesReopening(t *testing.T) {
 		}
 	}
 	l = open(t, dir)
-	defer l.Close()
 	episodes, err := l.Episodes(ctx, 1)
 	if diff := cmp.Diff([]Episode{episode}, episodes); err != nil || diff != "" {
 		t.Errorf("%v\n%s", err, diff)
@@ -90,10 +94,19 @@ func TestEverythingSurvivesReopening(t *testing.T) {
 	if e, err := l.Evaluation(ctx, 1, "eval"); string(e) != `{"score":50}` || err != nil {
 		t.Errorf("evaluation %s, %v", e, err)
 	}
-	var action string
-	row := l.DB().QueryRowContext(ctx, "SELECT action FROM turns WHERE step = 1 AND grp = 2 AND turn = 0")
-	if err := row.Scan(&action); err != nil || action != "pull jade" {
-		t.Errorf("the view turns: %q, %v", action, err)
+	for _, want := range []Episode{evaluated, failed} {
+		got, err := l.Untrained(ctx, want.Kind, 1)
+		if diff := cmp.Diff([]Episode{want}, got); err != nil || diff != "" {
+			t.Errorf("%v\n%s", err, diff)
+		}
+	}
+	got, err := l.Estimates(ctx, 1)
+	if diff := cmp.Diff(estimates, got); err != nil || diff != "" {
+		t.Errorf("%v\n%s", err, diff)
+	}
+	l.Close()
+	if r, err := Verify(ctx, dir); err != nil || r.Damaged() || r.Rows < 9 {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 

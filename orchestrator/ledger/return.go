@@ -161,7 +161,7 @@ func copyGood(ctx context.Context, db *sql.DB, t table, step int64) error {
 		return ctx.Err()
 	}
 	for _, row := range rows {
-		if checksum(row[:n]...) != fmt.Sprint(plainValue(row[n])) {
+		if checksum(row[:n]...) != fmt.Sprint(row[n]) {
 			continue
 		}
 		if err := insert(ctx, db, t.name, "", row[:n]...); err != nil {

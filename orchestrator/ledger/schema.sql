@@ -11,8 +11,11 @@ CREATE TABLE plans(
   checksum TEXT NOT NULL
 );
 -- Finished training episodes. The trajectory holds the turns (spans of their
--- prompts, ids, log-probs, tips shown), the rendered rows and the tip that was
--- written afterwards.
+-- prompts, tips shown) and the tip that was written afterwards; tokens and
+-- logprobs hold the arrays of numbers (rollout.Pack). trajectory and tokens are
+-- compressed with raw DEFLATE. A row that an earlier format wrote has all of it
+-- in trajectory, as text. The table has row ids: without them, SQLite would move
+-- what is larger than 1 KB to a page of its own.
 CREATE TABLE episodes(
   step       INTEGER NOT NULL,            -- training step
   grp        INTEGER NOT NULL,            -- group within the step
@@ -24,16 +27,49 @@ CREATE TABLE episodes(
   env_return REAL NOT NULL,               -- sum of the environment's rewards
   score      REAL NOT NULL,
   success    INTEGER NOT NULL,
+  at         TEXT NOT NULL,               -- when it ended; empty: unknown
+  trajectory BLOB NOT NULL,               -- JSON, compressed
+  tokens     BLOB NOT NULL,               -- token ids, compressed
+  logprobs   BLOB NOT NULL,               -- float32, little-endian
   checksum   TEXT NOT NULL,
-  trajectory TEXT NOT NULL,               -- JSON
+  PRIMARY KEY(step, grp, episode)
+);
+-- Episodes that are not trained: those of evaluations (kind is the split, or
+-- "command" for empo2 eval) and those that failed (kind "failed"). The other
+-- columns are those of episodes.
+CREATE TABLE untrained(
+  kind       TEXT NOT NULL,
+  step       INTEGER NOT NULL,
+  grp        INTEGER NOT NULL,
+  episode    INTEGER NOT NULL,
+  task       TEXT NOT NULL,
+  mode       TEXT NOT NULL,
+  version    INTEGER NOT NULL,
+  stop       TEXT NOT NULL,
+  env_return REAL NOT NULL,
+  score      REAL NOT NULL,
+  success    INTEGER NOT NULL,
+  at         TEXT NOT NULL,
+  trajectory BLOB NOT NULL,
+  tokens     BLOB NOT NULL,
+  logprobs   BLOB NOT NULL,
+  checksum   TEXT NOT NULL,
+  PRIMARY KEY(kind, step, grp, episode)
+);
+-- What a committed step made of its episodes. logprobs are the trainer's of the
+-- trained tokens in the trained context, before the step's update, one float32
+-- per token in the order of the turns; empty: not computed.
+CREATE TABLE estimates(
+  step       INTEGER NOT NULL,
+  grp        INTEGER NOT NULL,
+  episode    INTEGER NOT NULL,
+  advantage  REAL NOT NULL,
+  bonus      REAL NOT NULL,               -- intrinsic reward
+  tokens     INTEGER NOT NULL,            -- trained; 0: not trained
+  logprobs   BLOB NOT NULL,
+  checksum   TEXT NOT NULL,
   PRIMARY KEY(step, grp, episode)
 ) WITHOUT ROWID;
-CREATE VIEW turns AS
-  SELECT e.step, e.grp, e.episode, t.key AS turn,
-         t.value ->> '$.action' AS action, t.value ->> '$.reward' AS reward,
-         t.value -> '$.tips' AS tips, t.value -> '$.ids' AS ids,
-         t.value -> '$.logprobs' AS logprobs
-  FROM episodes e, json_each(e.trajectory, '$.turns') t;
 -- Committed steps. version is the version of the policy after the step.
 CREATE TABLE steps(
   step     INTEGER PRIMARY KEY,

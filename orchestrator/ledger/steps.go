@@ -10,20 +10,6 @@ import (
 	"github.com/empo2/empo2/orchestrator/manifest"
 )
 
-// Episode is one finished training episode. Trajectory is JSON; the other
-// fields repeat parts of it for queries.
-type Episode struct {
-	Step           int64
-	Group, Episode int
-	Task, Mode     string
-	Version        int
-	Stop           string
-	EnvReturn      float64
-	Score          float64
-	Success        bool
-	Trajectory     json.RawMessage
-}
-
 // Version is an adapter that was published and passed its canary.
 type Version struct {
 	Version int     `json:"version"`
@@ -43,6 +29,8 @@ type Step struct {
 	Version int             `json:"version"` // of the policy after the step
 	At      string          `json:"at"`
 	Metrics json.RawMessage `json:"metrics"`
+	// Estimates are written by [Ledger.Commit]; those that read steps leave it nil.
+	Estimates []Estimate `json:"-"`
 
 	content string // see contentOf
 }
@@ -67,85 +55,6 @@ func (l *Ledger) SavePlan(ctx context.Context, step int64, plan json.RawMessage)
 		return fmt.Errorf("save plan of step %d: %w", step, explain(err))
 	}
 	return nil
-}
-
-// values are the columns of the episode.
-func (e Episode) values() []any {
-	return []any{e.Step, e.Group, e.Episode, e.Task, e.Mode, e.Version, e.Stop, e.EnvReturn, e.Score, e.Success,
-		e.Trajectory}
-}
-
-// AddEpisode makes one finished episode durable. Adding it twice is an error.
-func (l *Ledger) AddEpisode(ctx context.Context, e Episode) error {
-	err := insert(ctx, l.db, "episodes", "", e.values()...)
-	if err != nil {
-		return fmt.Errorf("save episode %d/%d/%d: %w", e.Step, e.Group, e.Episode, explain(err))
-	}
-	return nil
-}
-
-// UpdateEpisode replaces the trajectory of an episode by one that holds its tip.
-func (l *Ledger) UpdateEpisode(ctx context.Context, step int64, group, episode int, trajectory json.RawMessage) error {
-	err := l.updateEpisode(ctx, step, group, episode, trajectory)
-	if err != nil {
-		return fmt.Errorf("save the tip of episode %d/%d/%d: %w", step, group, episode, explain(err))
-	}
-	return nil
-}
-
-func (l *Ledger) updateEpisode(ctx context.Context, step int64, group, episode int, trajectory json.RawMessage) error {
-	tx, err := l.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() // no effect after Commit
-	const which = "WHERE step = ? AND grp = ? AND episode = ?"
-	rows, err := episodes(ctx, tx, which, step, group, episode)
-	if err != nil {
-		return err
-	}
-	if len(rows) != 1 {
-		return errors.New("it was never added")
-	}
-	rows[0].Trajectory = trajectory
-	_, err = tx.ExecContext(ctx, "UPDATE episodes SET trajectory = ?, checksum = ? "+which,
-		string(trajectory), checksum(rows[0].values()...), step, group, episode)
-	if err != nil {
-		return err
-	}
-	return tx.Commit()
-}
-
-// Episodes returns the finished episodes of a step, ordered by group and
-// number.
-func (l *Ledger) Episodes(ctx context.Context, step int64) ([]Episode, error) {
-	return episodes(ctx, l.db, "WHERE step = ? ORDER BY grp, episode", step)
-}
-
-// episodes reads and verifies episodes. tail is the end of the query.
-func episodes(ctx context.Context, from queryer, tail string, args ...any) ([]Episode, error) {
-	rows, err := from.QueryContext(ctx, "SELECT "+tableNamed("episodes").list()+" FROM episodes "+tail, args...)
-	if err != nil {
-		return nil, explain(err)
-	}
-	defer rows.Close()
-	var out []Episode
-	for rows.Next() {
-		var e Episode
-		var text []byte
-		var sum string
-		err := rows.Scan(&e.Step, &e.Group, &e.Episode, &e.Task, &e.Mode, &e.Version, &e.Stop, &e.EnvReturn,
-			&e.Score, &e.Success, &text, &sum)
-		if err != nil {
-			return nil, unreadable("episodes", err)
-		}
-		e.Trajectory = text
-		if err := verify(fmt.Sprintf("episode %d/%d/%d", e.Step, e.Group, e.Episode), sum, e.values()...); err != nil {
-			return nil, err
-		}
-		out = append(out, e)
-	}
-	return out, explain(rows.Err())
 }
 
 // unreadable explains the error of a row whose values have other types than they
@@ -244,7 +153,7 @@ func saveVersion(ctx context.Context, tx execer, v Version) error {
 		return err
 	}
 	return insert(ctx, tx, "versions", "", v.Version, v.Step, v.Dir, files["adapter_model.safetensors"], v.Canary,
-		text, v.Checkpoint)
+		string(text), v.Checkpoint)
 }
 
 // Commit commits a step in one transaction: its metrics, the version it produced
@@ -264,6 +173,11 @@ func (l *Ledger) Commit(ctx context.Context, s Step, v *Version, with func(*sql.
 	err = insert(ctx, tx, "steps", "", s.Step, s.Version, now(), s.Metrics, content)
 	if err != nil {
 		return fail(err)
+	}
+	for _, e := range s.Estimates {
+		if err := insert(ctx, tx, "estimates", "", e.values(s.Step)...); err != nil {
+			return fail(err)
+		}
 	}
 	if v != nil {
 		record := *v

@@ -168,9 +168,8 @@ func (v *verifier) run() error {
 	if err != nil {
 		return explain(err)
 	}
-	if format == 1 {
-		return errors.New("it was written by an earlier version of empo2, which stored no checksums\n" +
-			"  hint: empo2 run or empo2 memory export opens the run and adds them")
+	if format > 0 && format < schemaVersion {
+		return errEarlierFormat
 	}
 	if err := checkPages(v.ctx, v.db, "integrity_check"); err != nil {
 		v.report.Add(databaseName, err)
@@ -274,7 +273,7 @@ func (v *verifier) unfinished() {
 
 // rest verifies the tables that no step depends on.
 func (v *verifier) rest() {
-	for _, name := range []string{"meta", "evaluations", "events", "imports", "pins"} {
+	for _, name := range []string{"meta", "evaluations", "untrained", "estimates", "events", "imports", "pins"} {
 		n, err := readTable(v.ctx, v.db, name, "")
 		v.report.Rows += n
 		if err != nil {

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
+	"github.com/empo2/empo2/sampler/prompt"
 )
 
 // An episode is the state of one running episode. One goroutine uses it.
@@ -132,6 +134,11 @@ func (e *episode) recallTips(ctx context.Context, turn *Turn) error {
 		}
 		turn.Similar = recalled.Similar
 		turn.Tips = e.tipsShown.pick(recalled.Tips, e.PromptTemplate.MaxTipsPerTurn)
+		for _, tip := range recalled.Tips {
+			if !slices.ContainsFunc(turn.Tips, func(shown prompt.Tip) bool { return shown.ID == tip.ID }) {
+				turn.Dropped = append(turn.Dropped, tip.ID)
+			}
+		}
 		return nil
 	})
 }
@@ -139,13 +146,13 @@ func (e *episode) recallTips(ctx context.Context, turn *Turn) error {
 // sample samples the policy's reply and stores it in the turn. If the prompt is too long, it returns
 // [sampler.ErrContextFull] and does not change the conversation.
 func (e *episode) sample(ctx context.Context, turn *Turn) error {
-	prompt, err := e.prompt(ctx, turn)
+	ids, err := e.prompt(ctx, turn)
 	if err != nil {
 		return err
 	}
 	start := time.Now()
 	c, err := e.complete(ctx, e.spec.Policy, sampler.Request{
-		Prompt: prompt, MaxTokens: e.spec.MaxTokens, Temperature: e.spec.Temperature,
+		Prompt: ids, MaxTokens: e.spec.MaxTokens, Temperature: e.spec.Temperature,
 		TopP: e.spec.TopP, TopK: e.spec.TopK, Stop: e.spec.Stop,
 		Seed: sampler.Seed(e.spec.Seed, uint64(len(e.t.Turns))), Session: e.t.session(), SessionEnd: e.ended,
 		Messages: e.conversation.Messages(),
@@ -153,7 +160,7 @@ func (e *episode) sample(ctx context.Context, turn *Turn) error {
 	if err != nil {
 		return err
 	}
-	turn.PromptLen, turn.Sample = len(prompt), time.Since(start)
+	turn.PromptLen, turn.Sample = len(ids), time.Since(start)
 	turn.IDs, turn.Logprobs = c.IDs, c.Logprobs
 	turn.Finish, turn.Version = c.Finish, c.Policy.Version
 	text := validText(c.Text)

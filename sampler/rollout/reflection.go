@@ -44,7 +44,9 @@ func (d *Driver) Reflect(ctx context.Context, t *Trajectory, p sampler.Policy, s
 	if err != nil {
 		return fmt.Errorf("reflect: %w", err)
 	}
-	t.Tip = d.cleanTip(chat.AfterThought(c.Text))
+	reply := chat.AfterThought(c.Text)
+	t.Tip = d.cleanTip(reply, d.PromptTemplate.MaxTipCharacters)
+	t.TipCut = c.Finish == sampler.FinishLength || t.Tip != d.cleanTip(reply, 0)
 	t.TipIDs, t.TipLogprobs, t.TipVersion = c.IDs, c.Logprobs, c.Policy.Version
 	if t.TipIDs == nil {
 		t.TipIDs = []int32{} // nil would mean that the policy was not asked
@@ -52,12 +54,12 @@ func (d *Driver) Reflect(ctx context.Context, t *Trajectory, p sampler.Policy, s
 	return nil
 }
 
-// cleanTip extracts the tip from a reply without its thought.
-func (d *Driver) cleanTip(reply string) string {
+// cleanTip extracts the tip from a reply without its thought, of at most limit characters (0: no limit).
+func (d *Driver) cleanTip(reply string, limit int) string {
 	if d.CleanTip == nil {
 		return strings.TrimSpace(reply)
 	}
-	return d.CleanTip(reply, d.PromptTemplate.MaxTipCharacters)
+	return d.CleanTip(reply, limit)
 }
 
 // reflectionMessages returns the conversation without tips, and the request for a tip.

@@ -63,6 +63,9 @@ type Turn struct {
 	Observation envs.Observation `json:"observation"`
 	// Tips are the tips that this turn added to the prompt.
 	Tips []prompt.Tip `json:"tips,omitempty"`
+	// Dropped are the ids of tips that the memory returned and the prompt does not show, because it shows them already or
+	// has enough.
+	Dropped []int64 `json:"dropped,omitempty"`
 	// Prompt are the messages that this turn added to the conversation. The first turn has the system message too.
 	Prompt []chat.Message `json:"prompt"`
 	// Similar is the memory's count ([Recalled]); -1: the memory was not asked.
@@ -118,6 +121,9 @@ type Trajectory struct {
 	TipIDs      []int32          `json:"tip_ids"`
 	TipLogprobs sampler.Logprobs `json:"tip_logprobs,omitempty"` // in nats, one per id
 	TipVersion  int              `json:"tip_version"`            // of the policy that wrote the tip
+	// TipCut says that the tip ends early: the reply was cut at its limit of tokens, or the tip at its limit of
+	// characters.
+	TipCut bool `json:"tip_cut,omitempty"`
 
 	Took time.Duration `json:"took"`
 }

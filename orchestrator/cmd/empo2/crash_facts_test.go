@@ -15,7 +15,6 @@ import (
 
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/ledger"
-	"github.com/empo2/empo2/sampler/rollout"
 )
 
 // facts are what two runs with one seed have in common: steps, plans, episodes
@@ -77,8 +76,8 @@ func (f facts) addStep(ctx context.Context, l *ledger.Ledger, step int64) error 
 		return err
 	}
 	for _, e := range episodes {
-		var t rollout.Trajectory
-		if err := json.Unmarshal(e.Trajectory, &t); err != nil {
+		t, err := orchestrator.EpisodeOf(e)
+		if err != nil {
 			return err
 		}
 		said := []any{e.Task, e.Mode, e.Version, e.Stop, e.EnvReturn, e.Score, e.Success, t.Tip, t.TipIDs, t.TipVersion}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/forecast"
+	"github.com/empo2/empo2/orchestrator/inspect"
 	"github.com/empo2/empo2/sampler"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 	"github.com/empo2/empo2/trainer_bridge/pyenv"
@@ -49,7 +51,7 @@ func (cmd *doctorCmd) Run(ctx context.Context, out *console) error {
 		return err
 	}
 	d := &doctor{console: out, ctx: ctx, config: c, install: cmd.Install}
-	for _, check := range []func() error{d.machine, d.python, d.setUp, d.processes} {
+	for _, check := range []func() error{d.machine, d.fit, d.python, d.setUp, d.processes} {
 		if err := check(); err != nil {
 			out.print("✗ %v", err)
 			return &setupError{errors.New("a run would fail; see above")}
@@ -80,6 +82,22 @@ func (d *doctor) machine() (err error) {
 	d.ok("%s/%s, %d cores; cache %s; runs %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), d.cache,
 		filepath.Join(c.Run.Dir, c.Run.Name))
 	return os.MkdirAll(d.cache, 0o755)
+}
+
+// fit predicts the memory of the run and compares it with the machine's.
+func (d *doctor) fit() error {
+	in, err := forecastInput(d.config, inspect.Probe{}.Machine())
+	if err != nil {
+		return nil // setUp reports what is wrong with the model
+	}
+	f := forecast.Of(in)
+	if err := refuseProblems(f, d.config.Run.MustFit, d.logger(false)); err != nil {
+		return err
+	}
+	if len(f.Problems) == 0 && f.Needed > 0 {
+		d.ok("memory: the run needs about %s%s", size(f.Needed), of(f.FreeMemory, " free"))
+	}
+	return nil
 }
 
 func (d *doctor) python() error {

@@ -2,8 +2,6 @@ package main
 
 import (
 	"crypto/sha256"
-	"database/sql"
-	"encoding/json"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -11,8 +9,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/empo2/empo2/orchestrator"
+	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/orchestrator/manifest"
-	"github.com/empo2/empo2/sampler/rollout"
 )
 
 // Two runs of a repeatable configuration, with torch and llama-server, have equal
@@ -47,27 +46,24 @@ func TestRealRunsAreRepeatable(t *testing.T) {
 func contents(t *testing.T, name string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
-	db, err := sql.Open("sqlite", filepath.Join("runs", name, "run.db"))
+	l, err := ledger.OpenReader(t.Context(), filepath.Join("runs", name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
-	rows, err := db.Query("SELECT trajectory FROM episodes")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var text []byte
-		var e rollout.Trajectory
-		if err := rows.Scan(&text); err != nil {
+	defer l.Close()
+	for step := int64(1); step <= 2; step++ {
+		stored, err := l.Episodes(t.Context(), step)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if err := json.Unmarshal(text, &e); err != nil {
-			t.Fatal(err)
+		for _, s := range stored {
+			e, err := orchestrator.EpisodeOf(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sampled := fmt.Sprint(e.RowsWithTips, e.RowsWithoutTips, e.TipIDs, e.TipLogprobs, e.Tip, e.EnvReturn)
+			out[fmt.Sprintf("episode %d/%d/%d", e.Step, e.Group, e.Episode)] = fmt.Sprintf("%x", sha256.Sum256([]byte(sampled)))
 		}
-		sampled := fmt.Sprint(e.RowsWithTips, e.RowsWithoutTips, e.TipIDs, e.TipLogprobs, e.Tip, e.EnvReturn)
-		out[fmt.Sprintf("episode %d/%d/%d", e.Step, e.Group, e.Episode)] = fmt.Sprintf("%x", sha256.Sum256([]byte(sampled)))
 	}
 	for version := 1; version <= 2; version++ {
 		adapter := fmt.Sprintf("v%06d", version)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/demos"
 	"github.com/empo2/empo2/orchestrator/ledger"
@@ -156,8 +157,8 @@ func storedTrajectories(t *testing.T) (all []rollout.Trajectory) {
 		t.Fatal(err)
 	}
 	for _, s := range stored {
-		var trajectory rollout.Trajectory
-		if err := json.Unmarshal(s.Trajectory, &trajectory); err != nil {
+		trajectory, err := orchestrator.EpisodeOf(s)
+		if err != nil {
 			t.Fatal(err)
 		}
 		all = append(all, trajectory)

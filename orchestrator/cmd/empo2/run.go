@@ -20,6 +20,8 @@ type runCmd struct {
 	AcceptChanges bool `help:"Continue although files of the model, its chat template or its tokenizer have changed."`
 
 	FromStep *int64 `placeholder:"N" help:"Go back to step N first. Later steps are set aside, not deleted."`
+
+	Probe inspect.Probe `kong:"-"` // tests replace it
 }
 
 // Help is shown by empo2 run --help.
@@ -48,8 +50,14 @@ func (cmd *runCmd) Run(ctx context.Context, out *console) error {
 
 // train trains the run that c describes.
 func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) error {
+	if dir := filepath.Join(c.Run.Dir, c.Run.Name); cmd.FromStep != nil && !fileExists(dir) {
+		return &config.Error{Place: "--from-step", Msg: "there is no run " + dir,
+			Hint: "name the run with --set run.name=…, or leave the flag out to start it"}
+	}
 	log := out.logger(cmd.Verbose)
-	warnOfMemory(c, inspect.Probe{}, log)
+	if err := checkFit(c, 1, cmd.Probe, log); err != nil {
+		return err
+	}
 	t, err := setUp(ctx, c, out, log)
 	if err != nil {
 		return err
@@ -119,5 +127,5 @@ func printSummary(out *console, s orchestrator.Summary, dir string) {
 		}
 		out.print("%8d  %10d  %10.1f  %10.1f%s", e.Step, e.TrainEpisodes, 100*e.Success, e.Score, kind)
 	}
-	out.print("files: %s: run.db (SQLite: episodes, turns, steps, tips), adapters/, checkpoints/, config.toml", dir)
+	out.print("files: %s: run.db (SQLite: episodes, steps, tips), adapters/, checkpoints/, config.toml", dir)
 }

@@ -94,13 +94,27 @@ func predictVLLM(c config.Config, m inspect.Model, machine inspect.Machine) fore
 	return out
 }
 
-// warnOfMemory warns before a run that will most likely not fit.
-func warnOfMemory(c config.Config, probe inspect.Probe, log zerolog.Logger) {
+// checkFit refuses runs that need more memory than there is, before anything is
+// installed or started. runs are started at the same time. What only may be too
+// much is a warning.
+func checkFit(c config.Config, runs int, probe inspect.Probe, log zerolog.Logger) error {
 	in, err := forecastInput(c, probe.Machine())
 	if err != nil {
-		return // what is wrong with the model is reported where it is used
+		return nil // what is wrong with the model is reported where it is used
 	}
-	for _, p := range forecast.Of(in).Problems {
+	in.Runs = runs
+	return refuseProblems(forecast.Of(in), c.Run.MustFit, log)
+}
+
+// refuseProblems returns the first fatal problem of a prediction as an error. With
+// mustFit = false, each problem is a warning.
+func refuseProblems(f forecast.Forecast, mustFit bool, log zerolog.Logger) error {
+	for _, p := range f.Problems {
+		if p.Fatal && mustFit {
+			return &setupError{fmt.Errorf("the model does not fit: %s\n  hint: %s; empo2 plan shows the parts, and "+
+				"--set run.must_fit=false begins anyway", p.What, p.Remedy)}
+		}
 		log.Warn().Msgf("%s; %s (empo2 plan shows the parts)", p.What, p.Remedy)
 	}
+	return nil
 }

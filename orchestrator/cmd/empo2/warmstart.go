@@ -11,6 +11,8 @@ import (
 
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/demos"
+	"github.com/empo2/empo2/orchestrator/forecast"
+	"github.com/empo2/empo2/orchestrator/inspect"
 	"github.com/empo2/empo2/orchestrator/warmstart"
 	"github.com/empo2/empo2/sampler/chat"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
@@ -31,6 +33,8 @@ type warmstartCmd struct {
 	SaveSeconds  float64  `default:"60" placeholder:"S" help:"Seconds between checkpoints: the work that a crash costs."`
 	SkipLong     bool     `help:"Leave out conversations that are longer than the model's context."`
 	JSON         bool     `help:"Print JSON lines instead of text."`
+
+	Probe inspect.Probe `kong:"-"` // tests replace it
 }
 
 // Help is shown by empo2 warmstart --help.
@@ -79,11 +83,34 @@ func (cmd *warmstartCmd) Run(ctx context.Context, out *console) error {
 		return err
 	}
 	log := out.logger(cmd.Verbose)
+	if err := w.checkFit(data, log); err != nil {
+		return err
+	}
 	t, err := setUp(ctx, c, out, log)
 	if err != nil {
 		return err
 	}
 	return w.train(ctx, data, t, out, log)
+}
+
+// checkFit refuses a warm start whose trainer needs more memory than there is. No
+// server runs beside it. The longest conversation is estimated at four bytes a token.
+func (w *warmStart) checkFit(data []demos.Demonstration, log zerolog.Logger) error {
+	c, longest := w.config, 0
+	for _, d := range data {
+		n := 0
+		for _, m := range d.Messages {
+			n += len(m.Content)
+		}
+		longest = max(longest, n)
+	}
+	c.Trainer.Rank, c.Sampler.MaxModelLen = w.settings.Rank, longest/4+1
+	in, err := forecastInput(c, w.cmd.Probe.Machine())
+	if err != nil {
+		return nil // what is wrong with the model is reported where it is used
+	}
+	in.Server = forecast.Server{}
+	return refuseProblems(forecast.Of(in), c.Run.MustFit, log)
 }
 
 // check refuses flags that cannot work.
