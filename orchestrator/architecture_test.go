@@ -58,7 +58,7 @@ var importRules = []struct{ of, may, why string }{
 	{"orchestrator/watchdog", "", "everything may stall, so this package imports nothing of ours"},
 	{"orchestrator/jsonhttp", "orchestrator/safetext", "HTTP is spoken everywhere, and servers' texts are shown"},
 	{"orchestrator/safetext", "", "every package shows texts from outside, so this package imports nothing of ours"},
-	{"orchestrator/manifest", "", "files are verified by the trainer's client and by the ledger"},
+	{"orchestrator/manifest", "orchestrator/safetext", "files are verified by the trainer's client and by the ledger"},
 	{"orchestrator/advantage", "", "estimators are pure functions"},
 	{"orchestrator/ledger", "", "the ledger stores values and does not interpret them"},
 	{"orchestrator/config", "", "configuration is data; the command interprets it"},
