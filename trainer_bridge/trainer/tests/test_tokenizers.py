@@ -69,7 +69,7 @@ def write_tiny_model(directory: Path, tokenizer: Path) -> Path:
 
 
 @real
-@pytest.mark.parametrize("name", [*SPLITS, "llama2"])
+@pytest.mark.parametrize("name", [*SPLITS, "llama2", "gemma3", "gptoss"])
 def test_llama_server_encodes_as_the_model_does(name: str, tmp_path: Path) -> None:
     source = Path(FOLDER) / name
     if name in SPLITS:
