@@ -37,8 +37,17 @@ func (b *Bank) Stats(ctx context.Context) (Stats, error) {
 // Tips lists the tips of a scope as of the last commit, best score first, then
 // newest. An empty scope lists the tips of all scopes, scope by scope. Tips with
 // the same text from different episodes are all listed.
-func (b *Bank) Tips(ctx context.Context, scope string) ([]Tip, error) {
-	rows, err := b.db.QueryContext(ctx, `SELECT `+tipColumns+` FROM memory_tips t
+func (b *Bank) Tips(ctx context.Context, scope string) ([]Tip, error) { return Stored(ctx, b.db, scope) }
+
+// Stored is [Bank.Tips] for a database, without an embedder. A database without the
+// tables of a bank has no tips.
+func Stored(ctx context.Context, db Database, scope string) ([]Tip, error) {
+	var tables int
+	err := db.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema WHERE name = 'memory_tips'`).Scan(&tables)
+	if err != nil || tables == 0 {
+		return nil, err
+	}
+	rows, err := db.QueryContext(ctx, `SELECT `+tipColumns+` FROM memory_tips t
 		WHERE ?1 IN ('', t.scope) ORDER BY t.scope, t.score DESC, t.id DESC`, scope)
 	if err != nil {
 		return nil, fmt.Errorf("list tips: %w", err)

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // transferFormat is the version of the file format (JSON lines).
@@ -145,6 +147,9 @@ func (b *Bank) Import(ctx context.Context, r io.Reader, with func(*sql.Tx) error
 	return tips, nil
 }
 
+// tipsHint is the remedy for a file that is not one of tips.
+const tipsHint = "\n  hint: a file of tips has a JSON object in each line; empo2 memory export writes one"
+
 func (b *Bank) importRecords(ctx context.Context, w *writer, r io.Reader) (tips int, err error) {
 	lines := json.NewDecoder(r)
 	for n := 1; ; n++ {
@@ -154,11 +159,11 @@ func (b *Bank) importRecords(ctx context.Context, w *writer, r io.Reader) (tips 
 			return tips, nil
 		}
 		if err != nil {
-			return 0, fmt.Errorf("record %d: %w", n, err)
+			return 0, fmt.Errorf("record %d: %w%s", n, safetext.JSONError(err), tipsHint)
 		}
 		if (n == 1) != (rec.Kind == "bank") {
-			return 0, fmt.Errorf("record %d is of kind %q; the first record, and no other, must be of kind \"bank\"",
-				n, rec.Kind)
+			return 0, fmt.Errorf("record %d is of kind %q; the first record, and no other, must be of kind \"bank\"%s",
+				n, rec.Kind, tipsHint)
 		}
 		l, err := b.importRecord(ctx, rec)
 		if err != nil {
@@ -183,7 +188,8 @@ func (b *Bank) importRecord(ctx context.Context, rec record) (l lesson, err erro
 	case rec.Kind == "bank" && rec.Format == transferFormat:
 		return lesson{}, nil
 	case rec.Kind == "bank":
-		return lesson{}, fmt.Errorf("the format is %d, but this program reads %d", rec.Format, transferFormat)
+		return lesson{}, fmt.Errorf("the format is %d, but this program reads %d%s", rec.Format,
+			transferFormat, tipsHint)
 	case rec.Kind == "tip" && rec.Tip != nil:
 		l, err = b.lesson(ctx, Experience{Scope: rec.Tip.Scope, States: rec.States, Tip: *rec.Tip})
 		for i := range l.states {
@@ -197,5 +203,5 @@ func (b *Bank) importRecord(ctx context.Context, rec record) (l lesson, err erro
 		}
 		return l, err
 	}
-	return lesson{}, fmt.Errorf("it is of kind %q and is not a record of a bank", rec.Kind)
+	return lesson{}, fmt.Errorf("it is of kind %q and is not a record of a bank%s", rec.Kind, tipsHint)
 }

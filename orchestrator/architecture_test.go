@@ -58,7 +58,7 @@ var importRules = []struct{ of, may, why string }{
 	{"orchestrator/watchdog", "", "everything may stall, so this package imports nothing of ours"},
 	{"orchestrator/jsonhttp", "orchestrator/safetext", "HTTP is spoken everywhere, and servers' texts are shown"},
 	{"orchestrator/safetext", "", "every package shows texts from outside, so this package imports nothing of ours"},
-	{"orchestrator/manifest", "", "files are verified by the trainer's client and by the ledger"},
+	{"orchestrator/manifest", "orchestrator/safetext", "files are verified by the trainer's client and by the ledger"},
 	{"orchestrator/advantage", "", "estimators are pure functions"},
 	{"orchestrator/ledger", "", "the ledger stores values and does not interpret them"},
 	{"orchestrator/config", "", "configuration is data; the command interprets it"},
@@ -66,6 +66,9 @@ var importRules = []struct{ of, may, why string }{
 	{"orchestrator/forecast", "orchestrator/config orchestrator/inspect",
 		"a forecast is computed from what others have measured or know"},
 	{"orchestrator/report", "orchestrator/ledger", "a report shows what is in the ledger"},
+	{"orchestrator/view", "orchestrator orchestrator/ledger orchestrator/report memory " +
+		"sampler sampler/prompt sampler/rollout",
+		"a view interprets what the loop has stored, and does not know how it is shown"},
 	{"orchestrator/demos", "orchestrator/ledger envs sampler/chat sampler/prompt sampler/rollout",
 		"demonstrations are conversations, whatever is trained on them"},
 	{"orchestrator/warmstart", "orchestrator/demos sampler/chat sampler/rollout trainer_bridge",

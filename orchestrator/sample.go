@@ -256,7 +256,8 @@ func recallFrom(m memory.Strategy) rollout.RecallFunc {
 		}
 		out := rollout.Recalled{Similar: r.Similar}
 		for _, tip := range r.Tips {
-			out.Tips = append(out.Tips, prompt.Tip{ID: tip.ID, Text: tip.Text})
+			author := fmt.Sprintf("%d/%d/%d", tip.Step, tip.Group, tip.Episode)
+			out.Tips = append(out.Tips, prompt.Tip{ID: tip.ID, Text: tip.Text, Author: author})
 		}
 		return out, nil
 	}

@@ -21,9 +21,9 @@ func (d dialect) first(raw json.RawMessage) (string, error) {
 	if json.Unmarshal(raw, &pair) == nil && len(pair) > 0 {
 		raw = pair[0]
 	}
-	var text string
-	if d.bare && json.Unmarshal(raw, &text) == nil {
-		return text, nil
+	var bare *string
+	if d.bare && json.Unmarshal(raw, &bare) == nil && bare != nil {
+		return *bare, nil
 	}
 	var f fields
 	if d.bare || json.Unmarshal(raw, &f) != nil {
@@ -71,9 +71,11 @@ func (d dialect) answer(raw json.RawMessage) (turns.Answer, error) {
 	if err := errors.Join(textErr, rewardErr, scoreErr); err != nil {
 		return a, err
 	}
-	if raw, ok := f["done"]; !ok || json.Unmarshal(raw, &a.Terminated) != nil {
+	var done *bool
+	if raw, ok := f["done"]; !ok || json.Unmarshal(raw, &done) != nil || done == nil {
 		return a, notInDialect("the answer lacks done, true or false")
 	}
+	a.Terminated = *done
 	judged := a.Reward
 	if d.judge == "score" {
 		judged = *a.Score

@@ -130,10 +130,11 @@ func (d dialect) created(raw json.RawMessage) (id int64, err error) {
 		return 0, &jsonhttp.Error{Kind: jsonhttp.Failed, Status: http.StatusOK, Message: message}
 	}
 	if d.bare {
-		if json.Unmarshal(raw, &id) != nil {
+		var number *int64
+		if json.Unmarshal(raw, &number) != nil || number == nil {
 			return 0, notInDialect("the answer is not a number: %.120s", raw)
 		}
-		return id, nil
+		return *number, nil
 	}
 	var answer struct{ ID *int64 }
 	if json.Unmarshal(raw, &answer) != nil || answer.ID == nil {

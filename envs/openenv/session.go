@@ -11,6 +11,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 const (
@@ -150,7 +151,7 @@ func readAnswer(data []byte) (answer, error) {
 	var a answer
 	if err := json.Unmarshal(data, &a); err != nil {
 		message := fmt.Sprintf("the answer is not one of OpenEnv: %.120q", data)
-		return a, &jsonhttp.Error{Kind: jsonhttp.Malformed, Message: message, Err: err}
+		return a, &jsonhttp.Error{Kind: jsonhttp.Malformed, Message: message, Err: safetext.JSONError(err)}
 	}
 	if a.Type == "observation" && a.Data.Observation != nil {
 		return a, nil

@@ -22,6 +22,7 @@ import (
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/remote/exchange"
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // Config describes a family.
@@ -159,7 +160,7 @@ func (f *Family) ask(ctx context.Context, path string, body, answer any) error {
 		return err
 	}
 	if err := json.Unmarshal(raw, answer); err != nil {
-		return fmt.Errorf("%s: the answer is not in the format of ORS: %w", path, err)
+		return fmt.Errorf("%s: the answer is not in the format of ORS: %w", path, safetext.JSONError(err))
 	}
 	return nil
 }

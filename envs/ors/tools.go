@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/empo2/empo2/envs/remote/template"
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // A tool is a ToolSpec (types.py). Without input its schema is null.
@@ -100,7 +101,8 @@ func (a actions) call(action string) (c call, reason string) {
 		Input, Arguments map[string]json.RawMessage
 	}
 	if err := json.Unmarshal([]byte(text[first:last+1]), &written); err != nil {
-		return c, fmt.Sprintf("The action is no tool call: %v. Answer with one JSON object: %s", err, form)
+		return c, fmt.Sprintf("The action is no tool call: %v. Answer with one JSON object: %s",
+			safetext.JSONError(err), form)
 	}
 	if written.Input == nil {
 		written.Input = written.Arguments

@@ -10,6 +10,7 @@ import (
 	"github.com/empo2/empo2/envs/remote/exchange"
 	"github.com/empo2/empo2/envs/remote/turns"
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // description is the answer to GET /.
@@ -141,7 +142,7 @@ func read(raw json.RawMessage, path string, answer interface{ lacks() string }) 
 		return fmt.Errorf("POST %s: %w", path, failed)
 	}
 	if err := json.Unmarshal(raw, answer); err != nil {
-		return invalid("the answer is not one of %s: %v", protocol, err)
+		return invalid("the answer is not one of %s: %v", protocol, safetext.JSONError(err))
 	}
 	if missing := answer.lacks(); missing != "" {
 		return invalid("the answer lacks %q", missing)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // entryPoint is the name of the object that the gateway serves.
@@ -168,7 +170,7 @@ func (s *simulator) ints(ctx context.Context, method string) ([]int, error) {
 	}
 	var numbers []int
 	if err := json.Unmarshal([]byte(text), &numbers); err != nil { // "[0, 1]" is valid JSON
-		return nil, fmt.Errorf("%s: %w", method, err)
+		return nil, fmt.Errorf("%s: %w", method, safetext.JSONError(err))
 	}
 	return numbers, nil
 }
@@ -187,7 +189,7 @@ func (s *simulator) validInOrder(ctx context.Context) ([]string, error) {
 		} `json:"validActions"`
 	}
 	if err := json.Unmarshal([]byte(text), &list); err != nil {
-		return nil, fmt.Errorf("%s: %w", method, err)
+		return nil, fmt.Errorf("%s: %w", method, safetext.JSONError(err))
 	}
 	actions := make([]string, len(list.ValidActions))
 	for i, v := range list.ValidActions {

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // A product is an item as the shop shows it.
@@ -47,7 +49,7 @@ type item struct {
 func parseProduct(raw []byte) (*product, []float64, error) {
 	var it item
 	if err := json.Unmarshal(raw, &it); err != nil {
-		return nil, nil, fmt.Errorf("item: %w", err)
+		return nil, nil, fmt.Errorf("item: %w", safetext.JSONError(err))
 	}
 	p := &product{
 		asin:            it.ASIN,

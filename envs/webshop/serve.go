@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // NewHandler serves sessions in the shop of f. The protocol is that of AgentGym's
@@ -138,7 +140,7 @@ func (s *server) decode(w http.ResponseWriter, r *http.Request, q any, env **int
 
 func readBody(w http.ResponseWriter, r *http.Request, q any) bool {
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(q); err != nil {
-		refuse(w, http.StatusUnprocessableEntity, fmt.Errorf("the body is not a JSON object of this request: %w", err))
+		refuse(w, http.StatusUnprocessableEntity, fmt.Errorf("the body is not a JSON object of this request: %w", safetext.JSONError(err)))
 		return false
 	}
 	return true

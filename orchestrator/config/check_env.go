@@ -41,6 +41,10 @@ func environmentRules(c Config) []rule {
 		duration("env.ors.timeout_seconds", c.Env.ORS.TimeoutSeconds),
 		{"env.ors.input", c.Env.ORS.Input == "" || c.Env.ORS.Tool != "", "has no effect without env.ors.tool",
 			"set env.ors.tool too"},
+		optionalAddress("env.remote.url", c.Env.Remote.URL),
+		optionalAddress("env.agentgym.url", c.Env.AgentGym.URL),
+		optionalAddress("env.openenv.url", c.Env.OpenEnv.URL),
+		optionalAddress("env.ors.url", c.Env.ORS.URL),
 	}, missing(c)...)
 }
 

@@ -37,6 +37,11 @@ func samplerRules(c Config) []rule {
 		between("sampler.ollama.threads", float64(s.Ollama.Threads), 0, 1024),
 		oneOf("sampler.openai.system_role", s.OpenAI.SystemRole, "system", "developer", "user"),
 	}
+	const once = "name each server once"
+	rules = append(rules, rule{"sampler.vllm.urls", !repeats(s.VLLM.URLs), "a server is given twice", once},
+		rule{"sampler.sglang.urls", !repeats(s.SGLang.URLs), "a server is given twice", once},
+		optionalAddress("sampler.ollama.url", s.Ollama.URL), optionalAddress("sampler.openai.url", s.OpenAI.URL),
+		optionalAddress("memory.url", c.Memory.URL))
 	for _, u := range s.VLLM.URLs {
 		rules = append(rules, address("sampler.vllm.urls", u))
 	}
@@ -93,6 +98,14 @@ func address(key, text string) rule {
 	ok := err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
 	says := fmt.Sprintf("%q is not the address of a server", safetext.URL(text))
 	return rule{key, ok, says, `for example "http://127.0.0.1:8000"`}
+}
+
+// optionalAddress requires the URL of a server, or nothing.
+func optionalAddress(key, text string) rule {
+	if text == "" {
+		return rule{key, true, "", ""}
+	}
+	return address(key, text)
 }
 
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)

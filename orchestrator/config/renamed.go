@@ -63,6 +63,9 @@ func unknownKeys(unknown []string, place func(key string) string) error {
 		return &Error{place(first), "keys of an earlier version:\n    " + strings.Join(old, "\n    "),
 			"change them; empo2 config prints every key with its meaning"}
 	}
+	if len(first) > longestShown {
+		return &Error{place(first), fmt.Sprintf("unknown key %q…", first[:longestShown]), noSuchKey}
+	}
 	return &Error{place(first), fmt.Sprintf("unknown key %q", first), suggest(first)}
 }
 
@@ -76,8 +79,13 @@ func suggest(key string) string {
 	if valid, far := nearest(key); !far {
 		return fmt.Sprintf("the nearest valid key is %q", valid)
 	}
-	return "empo2 config prints every key with its meaning"
+	return noSuchKey
 }
+
+const (
+	noSuchKey    = "empo2 config prints every key with its meaning"
+	longestShown = 100 // bytes of a key in an error
+)
 
 // otherNames matches what a comment in defaults.toml says about another program,
 // for example "verl: rollout.n" and "vLLM: --max-model-len".

@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/sampler/chat"
 )
 
@@ -39,9 +41,16 @@ func Write(path string, all []Demonstration) (err error) {
 
 // Read reads a file and checks every line. Empty lines are skipped.
 func Read(path string) ([]Demonstration, error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%s: no such file\n  hint: empo2 demos --out %s writes one", path, path)
+	case err == nil && !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a file\n  hint: %s", path, form)
+	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w\n  hint: check its owner and permissions", err)
 	}
 	defer f.Close()
 	all, err := Parse(f)
@@ -54,12 +63,11 @@ func Read(path string) ([]Demonstration, error) {
 // Parse reads demonstrations like [Read].
 func Parse(from io.Reader) ([]Demonstration, error) {
 	var all []Demonstration
-	in := bufio.NewReader(from)
-	for n := 1; ; n++ {
-		line, err := in.ReadBytes('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, err
-		}
+	in := bufio.NewScanner(from)
+	in.Buffer(nil, maxLine)
+	n := 1
+	for ; in.Scan(); n++ {
+		line := in.Bytes()
 		if n == 1 {
 			line = bytes.TrimPrefix(line, []byte("\ufeff")) // a byte-order mark
 		}
@@ -71,15 +79,21 @@ func Parse(from io.Reader) ([]Demonstration, error) {
 			d.Line = n
 			all = append(all, d)
 		}
-		if err != nil {
-			break
-		}
+	}
+	switch err := in.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		return nil, fmt.Errorf("line %d is longer than 16 MB\n  hint: %s", n, form)
+	case err != nil:
+		return nil, err
 	}
 	if len(all) == 0 {
 		return nil, fmt.Errorf("it has no demonstration\n  hint: %s", form)
 	}
 	return all, nil
 }
+
+// maxLine is the longest line in bytes.
+const maxLine = 16 << 20
 
 // form describes a line in hints.
 const form = `each line is one JSON object, ` +
@@ -107,7 +121,7 @@ func parse(text []byte) (Demonstration, error) {
 		return Demonstration{}, errors.New("it is not UTF-8\n  hint: save the file as UTF-8")
 	}
 	if err := json.Unmarshal(text, &line); err != nil {
-		return Demonstration{}, fmt.Errorf("no valid JSON: %w\n  hint: %s", err, form)
+		return Demonstration{}, fmt.Errorf("no valid JSON: %w\n  hint: %s", safetext.JSONError(err), form)
 	}
 	if given(line.Tools) {
 		return Demonstration{}, errors.New("tools are not supported\n  hint: write them into the system message")
@@ -140,7 +154,7 @@ func given(value json.RawMessage) bool { return len(value) > 0 && string(value) 
 func messages(key string, text json.RawMessage) ([]Message, error) {
 	var list []wireMessage
 	if err := json.Unmarshal(text, &list); err != nil {
-		return nil, fmt.Errorf("%s is no list of messages: %w\n  hint: %s", key, err, form)
+		return nil, fmt.Errorf("%s is no list of messages: %w\n  hint: %s", key, safetext.JSONError(err), form)
 	}
 	out := make([]Message, len(list))
 	for i, m := range list {

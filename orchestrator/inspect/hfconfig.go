@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // hfConfig has the fields of config.json that are used here. Numbers are float64, because
@@ -51,7 +53,7 @@ func (m *Model) readConfig() error {
 	}
 	var c hfConfig
 	if err := json.Unmarshal(text, &c); err != nil {
-		return fmt.Errorf("config.json: %w%s", jsonFault(err), m.downloadHint(text))
+		return fmt.Errorf("config.json: %w%s", safetext.JSONError(err), m.downloadHint(text))
 	}
 	if c.Type == "" {
 		return fmt.Errorf("config.json has no model_type%s", folderHint)
@@ -146,16 +148,4 @@ func (c hfConfig) scaling() string {
 		}
 	}
 	return ""
-}
-
-// jsonFault says which key has the wrong type, without the names of Go's types.
-func jsonFault(err error) error {
-	var wrong *json.UnmarshalTypeError
-	if !errors.As(err, &wrong) {
-		return err
-	}
-	if wrong.Field == "" {
-		return fmt.Errorf("it is not a JSON object but a JSON %s", wrong.Value)
-	}
-	return fmt.Errorf("%s has the wrong type: it is a JSON %s", wrong.Field, wrong.Value)
 }

@@ -123,8 +123,8 @@ func TestIncompleteFolders(t *testing.T) {
 	f("no config.json", "config.json", "")
 	f("config.json: ", "config.json", "{")
 	f("no model_type", "config.json", "{}")
-	f("config.json: it is not a JSON object but a JSON array", "config.json", "[]")
-	f("hidden_size has the wrong type: it is a JSON string", "config.json",
+	f("config.json: the value must be an object, but it is a list", "config.json", "[]")
+	f("hidden_size must be a number, but it is a string", "config.json",
 		`{"model_type": "llama", "hidden_size": "8"}`)
 	f("num_hidden_layers = -2 is not possible", "config.json", `{"model_type": "llama", "num_hidden_layers": -2}`)
 	f("head_dim = 1e+12 is not possible", "config.json", `{"model_type": "llama", "head_dim": 1e12}`)

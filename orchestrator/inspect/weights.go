@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // readWeights counts the parameters in the headers of the safetensors files.
@@ -78,7 +80,7 @@ func (m *Model) indexed(text []byte) ([]string, error) {
 		Files map[string]string `json:"weight_map"` // tensor → file
 	}
 	if err := json.Unmarshal(text, &index); err != nil {
-		return nil, fmt.Errorf("%s: %w%s", weightsIndex, jsonFault(err), m.downloadHint(text))
+		return nil, fmt.Errorf("%s: %w%s", weightsIndex, safetext.JSONError(err), m.downloadHint(text))
 	}
 	var files []string
 	for tensor, name := range index.Files {
@@ -162,7 +164,7 @@ func addTensors(f *os.File, header int64, tensors map[string]json.RawMessage) (i
 			Offsets [2]int64 `json:"data_offsets"`
 		}
 		if err := json.Unmarshal(text, &tensor); err != nil {
-			return 0, fmt.Errorf("tensor %s: %w", name, jsonFault(err))
+			return 0, fmt.Errorf("tensor %s: %w", name, safetext.JSONError(err))
 		}
 		n, err := values(tensor.Shape, 8*size.Size())
 		if err != nil || tensor.Offsets[0] < 0 || tensor.Offsets[1] < tensor.Offsets[0] {

@@ -285,7 +285,7 @@ func (c *Client) malformed(r Request, header http.Header, body []byte, err error
 	case syntax != nil:
 		e.Message = prefix + ": it is not JSON: " + c.quote(body)
 	default:
-		e.Message, e.Err = prefix+": "+c.quote(body), c.cleanError(err)
+		e.Message, e.Err = prefix+": "+c.quote(body), c.cleanError(safetext.JSONError(err))
 	}
 	return e
 }

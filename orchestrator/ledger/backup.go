@@ -24,6 +24,9 @@ const backupAttempts = 5
 // returns the report of that check.
 func Backup(ctx context.Context, dir, file string) (*Report, error) {
 	fail := func(err error) (*Report, error) { return nil, fmt.Errorf("back up %s: %w", dir, err) }
+	if file == "" {
+		return fail(errors.New("the backup has no name\n  hint: name a file, for example run.tar"))
+	}
 	if _, err := os.Lstat(file); err == nil {
 		return fail(fmt.Errorf("%s exists\n  hint: choose another name for the backup", file))
 	}

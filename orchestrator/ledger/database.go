@@ -68,6 +68,9 @@ func createPrivate(path string) error {
 
 // connect opens the database in a file and checks that it is this file.
 func connect(ctx context.Context, path, options string) (*sql.DB, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: %s is not a file\n  hint: restore run.db from a backup", ErrDamaged, path)
+	}
 	db, err := sql.Open("sqlite", dataSource(path, options))
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)

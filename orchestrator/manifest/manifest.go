@@ -15,6 +15,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // The names of the manifests.
@@ -56,7 +58,7 @@ func Read(dir, name string) (Manifest, error) {
 		Files map[string]File `json:"files"`
 	}
 	if err := json.Unmarshal(text, &m); err != nil {
-		return Manifest{}, fmt.Errorf("%w: %s: %w", ErrDamaged, path, err)
+		return Manifest{}, fmt.Errorf("%w: %s: %w", ErrDamaged, path, safetext.JSONError(err))
 	}
 	if len(m.Files) == 0 {
 		return Manifest{}, fmt.Errorf("%w: %s lists no files", ErrDamaged, path)

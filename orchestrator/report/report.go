@@ -88,6 +88,22 @@ func Interval95(values []float64) Interval {
 	return out
 }
 
+// z95 is the 97.5 % quantile of the normal distribution.
+const z95 = 1.959963984540054
+
+// Wilson95 returns the 95 % interval of a rate of hits out of n (Wilson, "Probable
+// inference", 1927). It never leaves 0 to 1. Without observations it is all of it.
+func Wilson95(hits, n int) (low, high float64) {
+	if n == 0 {
+		return 0, 1
+	}
+	count, p := float64(n), float64(hits)/float64(n)
+	centre := p + z95*z95/(2*count)
+	margin := z95 * math.Sqrt(p*(1-p)/count+z95*z95/(4*count*count))
+	scale := 1 + z95*z95/count
+	return max(0, (centre-margin)/scale), min(1, (centre+margin)/scale)
+}
+
 // resampledMeans returns the means of resamples of values with replacement:
 // of all of them if there are few values, else of random ones.
 func resampledMeans(values []float64) []float64 {

@@ -54,6 +54,22 @@ func TestInterval95(t *testing.T) {
 	}
 }
 
+func TestWilson95(t *testing.T) {
+	f := func(hits, n int, low, high float64) {
+		t.Helper()
+		l, h := Wilson95(hits, n)
+		if math.Abs(l-low) > 5e-5 || math.Abs(h-high) > 5e-5 {
+			t.Errorf("%d of %d: %.4f to %.4f, want %.4f to %.4f", hits, n, l, h, low, high)
+		}
+	}
+	f(81, 263, 0.2553, 0.3662) // Newcombe, "Two-sided confidence intervals for the single proportion", table I
+	f(15, 148, 0.0624, 0.1605)
+	f(0, 20, 0, 0.1611)
+	f(1, 29, 0.0061, 0.1718)
+	f(20, 20, 0.8389, 1)
+	f(0, 0, 0, 1)
+}
+
 func TestTable(t *testing.T) {
 	var b strings.Builder
 	if err := sample().Table(&b); err != nil {

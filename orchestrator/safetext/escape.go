@@ -3,6 +3,7 @@
 //   - [Escape] replaces characters that control a terminal.
 //   - [Writer] does the same with everything that is written through it.
 //   - [Redactor] replaces secrets, plain or encoded.
+//   - [JSONError] says what is wrong with a JSON text without the types of Go.
 //   - [URL] removes the user and the password of a URL.
 //
 // The package imports no other package of this project, so every package may use it.

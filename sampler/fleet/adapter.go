@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 
+	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/sampler"
 )
 
@@ -55,7 +56,7 @@ func readJSON(path string, out any) error {
 		return err
 	}
 	if err := json.Unmarshal(text, out); err != nil {
-		return fmt.Errorf("%s: %w", filepath.Base(path), err)
+		return fmt.Errorf("%s: %w", filepath.Base(path), safetext.JSONError(err))
 	}
 	return nil
 }
@@ -95,14 +96,14 @@ func readTensors(path string) (map[string]tensor, error) {
 	}
 	var entries map[string]json.RawMessage
 	if err := json.Unmarshal(header, &entries); err != nil {
-		return nil, fmt.Errorf("%s is not a safetensors file: %w", filepath.Base(path), err)
+		return nil, fmt.Errorf("%s is not a safetensors file: %w", filepath.Base(path), safetext.JSONError(err))
 	}
 	delete(entries, "__metadata__")
 	tensors, end := map[string]tensor{}, int64(0)
 	for name, text := range entries {
 		var t tensor
 		if err := json.Unmarshal(text, &t); err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", filepath.Base(path), name, err)
+			return nil, fmt.Errorf("%s: %s: %w", filepath.Base(path), name, safetext.JSONError(err))
 		}
 		tensors[name], end = t, max(end, t.Offsets[1])
 	}

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/ollama/ollama/api"
 
-	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/admission"
 	"github.com/empo2/empo2/sampler/chat"
@@ -145,7 +143,7 @@ func (b *Backend) send(ctx context.Context, p sampler.Policy, r sampler.Request,
 		return b.client.generate(ctx, path, body, r.MaxTokens, &a)
 	}, b.countRetry("generate", p))
 	switch {
-	case contextFull(err):
+	case sampler.ContextFull(err): // parallel requests share the context, so it may be smaller than configured
 		return a, fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
 	case err != nil:
 		return a, err
@@ -153,16 +151,6 @@ func (b *Backend) send(ctx context.Context, p sampler.Policy, r sampler.Request,
 		return a, fmt.Errorf("model %q answered", a.Model)
 	}
 	return a, nil
-}
-
-// contextFull says whether the prompt did not fit the context. Parallel requests
-// share the context, so it may be smaller than configured.
-func contextFull(err error) bool {
-	if jsonhttp.Status(err) == 0 {
-		return false
-	}
-	text := jsonhttp.ServerText(err)
-	return strings.Contains(text, "exceeds the context length") || strings.Contains(text, "exceed_context_size")
 }
 
 func (b *Backend) body(p sampler.Policy, r sampler.Request, q input) (path string, body any) {

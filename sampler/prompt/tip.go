@@ -4,4 +4,7 @@ package prompt
 type Tip struct {
 	ID   int64  `json:"id"` // in the memory
 	Text string `json:"text"`
+	// Author is the episode that wrote it, as STEP/GROUP/EPISODE. An imported tip names
+	// an episode of another run. Empty: unknown.
+	Author string `json:"author,omitempty"`
 }

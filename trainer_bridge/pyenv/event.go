@@ -65,7 +65,11 @@ type Error struct {
 // Error returns operation, cause, output and hint on several lines.
 func (e *Error) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "python environment: %s: %v", e.Op, e.Err)
+	what := e.Err.Error()
+	if e.Hint != "" { // it replaces the hint of Err
+		what, _, _ = strings.Cut(what, "\n  hint: ")
+	}
+	fmt.Fprintf(&b, "python environment: %s: %s", e.Op, what)
 	if len(e.Output) > 0 {
 		fmt.Fprintf(&b, "\n    %s", strings.Join(e.Output, "\n    "))
 	}

@@ -144,6 +144,11 @@ func (cmd *compareCmd) checkFlags(c config.Config) error {
 		return fmt.Errorf("%w: compare trains in houses of the vault, but env.name is %q\n"+
 			"  hint: --set env.name=vault", errUsage, c.Env.Name)
 	}
+	for i, name := range cmd.Arms {
+		if slices.Contains(cmd.Arms[:i], name) {
+			return fmt.Errorf("%w: --arms has %s twice\n  hint: different arms", errUsage, name)
+		}
+	}
 	for i, house := range cmd.Houses {
 		if house < 0 || slices.Contains(cmd.Houses[:i], house) {
 			return fmt.Errorf("%w: --houses %d\n  hint: different numbers, 0 or more", errUsage, house)
@@ -160,7 +165,7 @@ func (cmd *compareCmd) arm(name string) (arm, error) {
 	}
 	i := slices.Index(names, name)
 	if i < 0 {
-		return arm{}, fmt.Errorf("%w: unknown arm %q\n  hint: one of %s", errUsage, name, strings.Join(names, ", "))
+		return arm{}, fmt.Errorf("%w: --arms: unknown arm %q\n  hint: one of %s", errUsage, name, strings.Join(names, ", "))
 	}
 	if after := arms[i].after; after != "" && !slices.Contains(cmd.Arms, after) {
 		return arm{}, fmt.Errorf("%w: arm %s takes its budget from %s\n  hint: add %s to --arms",

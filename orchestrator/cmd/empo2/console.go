@@ -43,9 +43,13 @@ func (c *console) print(format string, args ...any) {
 	fmt.Fprintf(c.out, format+"\n", args...)
 }
 
+// jsonSchema is the version of the JSON lines. It changes if a field is renamed,
+// removed or gets another meaning.
+const jsonSchema = 1
+
 // json prints one JSON line to standard output.
 func (c *console) json(event string, v any) {
-	text, err := json.Marshal(map[string]any{"event": event, "data": v})
+	text, err := json.Marshal(map[string]any{"event": event, "schema": jsonSchema, "data": v})
 	if err != nil {
 		c.note("%s: %v", event, err)
 		return

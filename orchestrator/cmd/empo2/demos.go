@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -78,17 +80,34 @@ func (cmd *demosCmd) Run(ctx context.Context, out *console) error {
 }
 
 func (cmd *demosCmd) check() error {
-	dir := filepath.Dir(cmd.Out)
 	switch {
+	case checkOut(cmd.Out) != nil:
+		return checkOut(cmd.Out)
 	case cmd.Count < 1:
 		return fmt.Errorf("%w: --count %d\n  hint: at least 1", errUsage, cmd.Count)
+	case cmd.MinReturn != nil && math.IsNaN(*cmd.MinReturn):
+		return fmt.Errorf("%w: --min-return NaN\n  hint: a number", errUsage)
 	case cmd.MaxTurns < -1:
 		return fmt.Errorf("%w: --max-turns %d\n  hint: 0 or more", errUsage, cmd.MaxTurns)
-	case !fileExists(dir):
-		return fmt.Errorf("%w: --out %s: the folder %s does not exist\n  hint: create it first", errUsage, cmd.Out, dir)
 	case cmd.FromRun == "" && (cmd.MinReturn != nil || cmd.WithoutTips):
 		return fmt.Errorf("%w: --min-return and --without-tips choose episodes of a run\n  hint: name it with --run",
 			errUsage)
+	}
+	return nil
+}
+
+// checkOut refuses a place where no file can be written.
+func checkOut(path string) error {
+	const other = "\n  hint: name a file, for example --out demos.jsonl"
+	dir := filepath.Dir(path)
+	if path == "" {
+		return fmt.Errorf("%w: --out is empty%s", errUsage, other)
+	}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%w: --out %s is not a file%s", errUsage, path, other)
+	}
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return fmt.Errorf("%w: --out %s: the folder %s does not exist\n  hint: create it first", errUsage, path, dir)
 	}
 	return nil
 }

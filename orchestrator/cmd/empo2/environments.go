@@ -31,7 +31,12 @@ func openFamily(ctx context.Context, c config.Config, log zerolog.Logger) (envs.
 	family, err := families[c.Env.Name](ctx, c, log)
 	var fault *config.Error
 	if err != nil && !errors.As(err, &fault) {
-		err = &setupError{fmt.Errorf("environment %w", err)}
+		err = fmt.Errorf("environment %w", err)
+		if _, hint := splitHint(err); hint == "" {
+			err = fmt.Errorf("%w\n  hint: the log of the environment's server may say why; "+
+				"empo2 prompt tries it again", err)
+		}
+		err = &setupError{err}
 	}
 	return family, err
 }

@@ -2,9 +2,9 @@
 // learning (EMPO², arXiv 2602.23008) on the machine it runs on.
 //
 // Each command has a file: init.go, plan.go, run.go, eval.go, demos.go,
-// warmstart.go, compare.go, doctor.go, check.go, backup.go, memory.go, prompt.go,
-// env.go, config.go, version.go. This is the only package that imports
-// implementations:
+// warmstart.go, ls.go, show.go, tips.go, compare.go, doctor.go, check.go,
+// backup.go, memory.go, prompt.go, env.go, config.go, version.go. This is the only
+// package that imports implementations:
 //   - backends.go opens inference servers, by their name in config.toml;
 //   - environments.go opens environments, by their name in config.toml;
 //   - bank.go opens the memory of tips and its embedder;
@@ -50,6 +50,7 @@ Your own model:
   empo2 plan                             predict memory, time and disk of the run
   empo2 run                              train as ./config.toml says, or continue
   empo2 eval --split test                evaluate the newest version without tips
+  empo2 show RUN                         the steps of a run, its episodes and their conversations
   empo2 run --set algorithm.name=grpo --set run.name=grpo
                                          the same without memory
   empo2 config --profile cpu             every key with its value in a profile
@@ -70,6 +71,9 @@ type cli struct {
 	Demos   demosCmd     `cmd:"" help:"Write demonstrations of an environment for a warm start."`
 	Warm    warmstartCmd `cmd:"" name:"warmstart" help:"Train version 0 of a run on demonstrations."`
 	Status  statusCmd    `cmd:"" help:"Show what a run does now and what it waits for."`
+	Ls      lsCmd        `cmd:"" help:"List the runs below a folder."`
+	Show    showCmd      `cmd:"" help:"Show the steps of a run, its episodes, or a conversation."`
+	Tips    tipsCmd      `cmd:"" help:"Show the tips of a run, and the returns of episodes that saw them."`
 	Compare compareCmd   `cmd:"" help:"Train several arms on the same budget, and draw their curves."`
 	Doctor  doctorCmd    `cmd:"" help:"Check what a run needs, and report what is missing."`
 	Check   checkCmd     `cmd:"" help:"Verify everything in the folder of a run."`

@@ -16,6 +16,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/forecast"
 	"github.com/empo2/empo2/orchestrator/inspect"
+	"github.com/empo2/empo2/orchestrator/safetext"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 	"github.com/empo2/empo2/trainer_bridge/pyenv"
 )
@@ -53,8 +54,8 @@ func (cmd *planCmd) Run(ctx context.Context, out *console) error {
 	if !(cmd.Seconds > 0 && cmd.Seconds <= 3600) { // NaN too
 		return fmt.Errorf("%w: --seconds %g\n  hint: a number above 0 and at most 3600", errUsage, cmd.Seconds)
 	}
-	if cmd.GPUMemory < 0 || cmd.GPUMemory > 0 && !cmd.NoCalibrate {
-		return fmt.Errorf("%w: --gpu-gb %g\n  hint: a size above 0, together with --no-calibrate", errUsage, cmd.GPUMemory)
+	if !(cmd.GPUMemory >= 0 && cmd.GPUMemory <= 1e6) || cmd.GPUMemory > 0 && !cmd.NoCalibrate { // NaN too
+		return fmt.Errorf("%w: --gpu-gb %g\n  hint: a size from 0 to 1000000, together with --no-calibrate", errUsage, cmd.GPUMemory)
 	}
 	c, err := cmd.load()
 	if err != nil {
@@ -278,7 +279,7 @@ func readPlan(dir string) (*forecast.Forecast, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the plan in %s: %w\n  hint: make a new one with empo2 plan",
-			filepath.Join(dir, planFile), err)
+			filepath.Join(dir, planFile), safetext.JSONError(err))
 	}
 	return &f, nil
 }

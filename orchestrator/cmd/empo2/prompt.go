@@ -83,7 +83,8 @@ func (cmd *promptCmd) Run(ctx context.Context, out *console) error {
 // writeTemplates writes every built-in template. It replaces no file.
 func writeTemplates(dir string, out *console) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+		return &config.Error{Place: "--write " + dir, Msg: "the folder cannot be made: " + err.Error(),
+			Hint: "choose another folder"}
 	}
 	for _, name := range prompt.Names() {
 		text, err := prompt.Source(name)

@@ -50,6 +50,10 @@ func (cmd *runCmd) Run(ctx context.Context, out *console) error {
 
 // train trains the run that c describes.
 func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) error {
+	if dir := filepath.Join(c.Run.Dir, c.Run.Name); cmd.FromStep != nil && !fileExists(dir) {
+		return &config.Error{Place: "--from-step", Msg: "there is no run " + dir,
+			Hint: "name the run with --set run.name=…, or leave the flag out to start it"}
+	}
 	log := out.logger(cmd.Verbose)
 	if err := checkFit(c, 1, cmd.Probe, log); err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/orchestrator/watchdog"
 )
 
@@ -91,8 +92,12 @@ func readStatus(dir string) (runStatus, error) {
 		return runStatus{}, err
 	}
 	var s runStatus
-	if err := json.Unmarshal([]byte(text), &s.Status); err != nil {
-		return s, &config.Error{Place: path, Msg: "it cannot be read: " + err.Error(),
+	err = json.Unmarshal([]byte(text), &s.Status)
+	if err == nil && (s.PID <= 0 || s.Updated.IsZero()) {
+		err = errors.New("it has no process or no time")
+	}
+	if err != nil {
+		return s, &config.Error{Place: path, Msg: "it cannot be read: " + safetext.JSONError(err).Error(),
 			Hint: "empo2 run writes it again every few seconds; empo2 check verifies the run"}
 	}
 	return s, nil

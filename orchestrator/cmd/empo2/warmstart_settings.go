@@ -13,6 +13,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/orchestrator/manifest"
+	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/orchestrator/warmstart"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
@@ -123,7 +124,8 @@ func (w *warmStart) finished() (bool, error) {
 		Settings json.RawMessage `json:"settings"`
 	}
 	if err := json.Unmarshal(text, &about); err != nil {
-		return false, fmt.Errorf("%s: %w", filepath.Join(w.out, "warmstart.json"), err)
+		return false, fmt.Errorf("%s: %w\n  hint: %s", filepath.Join(w.out, "warmstart.json"),
+			safetext.JSONError(err), hint)
 	}
 	if differ := differences(about.Settings, w.settings); differ != "" {
 		return false, &config.Error{Place: w.out, Msg: "it was made with other settings: " + differ, Hint: hint}

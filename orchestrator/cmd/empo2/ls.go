@@ -1,0 +1,98 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/view"
+	"github.com/empo2/empo2/orchestrator/watchdog"
+)
+
+type lsCmd struct {
+	Dir  string `arg:"" optional:"" help:"Folder of runs. Default: ./runs."`
+	JSON bool   `help:"Print JSON, one line per run."`
+}
+
+// Help is shown by empo2 ls --help.
+func (lsCmd) Help() string {
+	return `Lists the runs in a folder and below it. They may be running. Success is that of the
+newest evaluation. "no news" means that the process was killed, is stopped or hangs.
+
+Examples:
+  empo2 ls
+  empo2 ls /data/runs
+  empo2 ls --json | jq -r 'select(.data.steps > 0) | .data.dir'`
+}
+
+// listedRun is a run as ls --json prints it.
+type listedRun struct {
+	view.Overview
+	State string `json:"state"` // running, ended, no news, or empty: unknown
+}
+
+func (cmd *lsCmd) Run(ctx context.Context, out *console) error {
+	dir := cmp.Or(cmd.Dir, config.Default().Run.Dir)
+	runs, err := view.List(ctx, dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &config.Error{Place: dir, Msg: "no such folder",
+			Hint: "name a folder of runs, for example empo2 ls /data/runs"}
+	}
+	if err != nil {
+		return fmt.Errorf("list the runs in %s: %w", dir, err)
+	}
+	if cmd.JSON {
+		for _, r := range runs {
+			out.json("run", listedRun{r, runState(r.Dir)})
+		}
+		return nil
+	}
+	if len(runs) == 0 {
+		out.print("no runs in %s", dir)
+		return nil
+	}
+	out.print("%-27s %-8s %6s %9s %8s %8s %8s", "run", "state", "steps", "episodes", "success", "size", "changed")
+	for _, r := range runs {
+		printListed(out, dir, r)
+	}
+	return nil
+}
+
+func printListed(out *console, dir string, r view.Overview) {
+	name, err := filepath.Rel(dir, r.Dir)
+	if err != nil {
+		name = r.Dir
+	}
+	success := "–"
+	if r.Evaluation != nil {
+		success = fmt.Sprintf("%.1f %%", 100*r.Evaluation.Success)
+	}
+	out.print("%s %-8s %6d %9d %8s %8s %8s", pad(tail(name, 27), 27), cmp.Or(runState(r.Dir), "–"), r.Steps, r.Episodes,
+		success, size(r.Bytes), age(time.Since(r.Changed)))
+	if r.Problem != "" {
+		text, hint := splitHint(errors.New(r.Problem))
+		out.block("cannot be read: " + text)
+		if hint != "" {
+			out.block("hint: " + hint)
+		}
+	}
+}
+
+// runState says what the status file of a run says; empty: it has none.
+func runState(dir string) string {
+	s, err := readStatus(dir)
+	switch {
+	case err != nil:
+		return ""
+	case s.Ended != "":
+		return "ended"
+	case time.Since(s.Updated) > 5*watchdog.Interval:
+		return "no news"
+	}
+	return "running"
+}

@@ -1,0 +1,228 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/empo2/empo2/memory"
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/view"
+)
+
+type tipsCmd struct {
+	runArgument
+	Effect bool   `help:"Compare the returns of episodes that saw a tip with those that did not."`
+	Recall string `placeholder:"TEXT" help:"Show the tips that the memory recalls for this state."`
+	Scope  string `placeholder:"NAME" help:"Only tips of this scope, for example of a task."`
+	Limit  int    `default:"20" help:"Number of tips to show; 0: all."`
+	JSON   bool   `help:"Print JSON, one line per tip."`
+}
+
+// Help is shown by empo2 tips --help.
+func (tipsCmd) Help() string {
+	return `Lists the tips of a run: how many training episodes saw each, which episode wrote it
+first, and whether it is in the memory. The run may be running. Nothing is changed.
+
+--effect compares the mean return of episodes that saw a tip with that of episodes of
+the same task that did not, between the first and the last step that showed the tip in
+this task. This is an association: the memory chooses who sees a tip. With many tips,
+1 of 20 intervals excludes 0 by chance.
+
+Examples:
+  empo2 tips vault
+  empo2 tips vault --effect
+  empo2 tips vault --recall "Levers: jade, ruby. Door 1 of 3 is red."
+  empo2 tips vault --effect --limit 0 --json`
+}
+
+func (cmd *tipsCmd) Run(ctx context.Context, out *console) error {
+	if cmd.Limit < 0 {
+		return fmt.Errorf("%w: --limit %d is negative\n  hint: --limit 0 shows all tips", errUsage, cmd.Limit)
+	}
+	if cmd.Effect && cmd.Recall != "" {
+		return fmt.Errorf("%w: --effect and --recall exclude each other", errUsage)
+	}
+	dir, err := cmd.dir()
+	if err != nil {
+		return err
+	}
+	r, err := view.Open(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if cmd.Recall != "" {
+		return cmd.recall(ctx, out, r)
+	}
+	tips, err := r.Tips(ctx)
+	if err != nil {
+		return err
+	}
+	tips = slices.DeleteFunc(tips, func(t view.Tip) bool { return cmd.Scope != "" && t.Scope != cmd.Scope })
+	if cmd.Effect {
+		byDifference(tips)
+	}
+	all := len(tips)
+	if cmd.Limit > 0 && all > cmd.Limit {
+		tips = tips[:cmd.Limit]
+	}
+	if cmd.JSON {
+		for _, t := range tips {
+			out.json("tip", t)
+		}
+		return nil
+	}
+	cmd.print(out, tips, all)
+	return nil
+}
+
+// byDifference puts the largest differences first, and tips without a comparison last.
+func byDifference(tips []view.Tip) {
+	slices.SortStableFunc(tips, func(a, b view.Tip) int {
+		switch {
+		case a.Association == nil && b.Association == nil:
+			return 0
+		case a.Association == nil:
+			return 1
+		case b.Association == nil:
+			return -1
+		}
+		return cmp.Compare(b.Association.Difference, a.Association.Difference)
+	})
+}
+
+func (cmd *tipsCmd) print(out *console, tips []view.Tip, all int) {
+	switch {
+	case all == 0:
+		out.print("no tips")
+		return
+	case cmd.Effect:
+		out.print("%9s %6s  %9s %6s  %10s  %-21s %s", "seen", "n", "others", "n", "difference", "95 %", "written by")
+	default:
+		out.print("%8s %8s %7s %9s  %-11s %s", "seen by", "written", "stored", "score", "written by", "scope")
+	}
+	for _, t := range tips {
+		author := "–"
+		if t.Author != nil {
+			author = t.Author.String()
+		}
+		score := "–"
+		if t.Stored > 0 {
+			score = number(t.Score)
+		}
+		if cmd.Effect {
+			out.print("%s %s", effectRow(t.Association), author)
+		} else {
+			out.print("%8d %8d %7d %9s  %-11s %s", t.Seen, t.Written, t.Stored, score, author, tail(t.Scope, 31))
+		}
+		out.block(t.Text)
+	}
+	if n := len(tips); n < all {
+		out.print("%d of %d tips; --limit 0 shows all", n, all)
+	}
+	if cmd.Effect {
+		out.print("Mean returns of episodes that saw the tip and of others of the same task and")
+		out.print("steps. This is an association: the memory chooses who sees a tip.")
+	}
+}
+
+// effectRow is an association in one line.
+func effectRow(a *view.Association) string {
+	if a == nil {
+		return fmt.Sprintf("%9s %6s  %9s %6s  %10s  %-21s", "–", "–", "–", "–", "–", "nothing to compare")
+	}
+	interval := "no interval"
+	if a.Low != nil {
+		interval = fmt.Sprintf("%s to %s", number(*a.Low), number(*a.High))
+	}
+	return fmt.Sprintf("%9s %6d  %9s %6d  %10s  %-21s", number(a.Seen.Mean), a.Seen.N, number(a.Others.Mean), a.Others.N,
+		fmt.Sprintf("%+.4g", a.Difference), interval)
+}
+
+// recalled is what tips --recall --json prints.
+type recalled struct {
+	Scope   string       `json:"scope"`
+	Similar int          `json:"similar"`
+	Tips    []memory.Tip `json:"tips"`
+}
+
+// recall shows what the memory recalls for a state.
+func (cmd *tipsCmd) recall(ctx context.Context, out *console, r *view.Run) (err error) {
+	c, err := cmd.config(ctx, r)
+	if err != nil {
+		return err
+	}
+	stored, err := memory.Stored(ctx, r.DB(), "")
+	if err != nil {
+		return err
+	}
+	scope, err := cmd.scopeOf(stored)
+	if err != nil {
+		return err
+	}
+	embedder, err := embedders[c.Memory.Embedder](ctx, c.Memory)
+	if err != nil {
+		return err
+	}
+	if server, ok := embedder.(io.Closer); ok {
+		defer func() { err = errors.Join(err, server.Close()) }()
+	}
+	bank, err := memory.OpenBank(ctx, r.DB(), memoryConfig(c, embedder))
+	if err != nil {
+		return err
+	}
+	found, err := bank.Recall(ctx, memory.State{Scope: scope, Text: cmd.Recall})
+	if err != nil {
+		return err
+	}
+	if cmd.JSON {
+		out.json("recalled", recalled{scope, found.Similar, found.Tips})
+		return nil
+	}
+	out.print("%d similar in scope %s; %d tips are recalled", found.Similar, tail(scope, 40), len(found.Tips))
+	for i, t := range found.Tips {
+		out.print("%d. score %s, written by %s, version %d", i+1, number(t.Score), view.Place{Step: t.Step, Group: t.Group,
+			Episode: t.Episode}, t.Version)
+		out.block(t.Text)
+	}
+	return nil
+}
+
+// config returns the run's own configuration.
+func (cmd *tipsCmd) config(ctx context.Context, r *view.Run) (config.Config, error) {
+	text, err := r.Config(ctx)
+	if err != nil {
+		return config.Config{}, err
+	}
+	return parseStored(text, r.Dir)
+}
+
+// scopeOf returns the scope to recall from: the one that the user named, or the only
+// one.
+func (cmd *tipsCmd) scopeOf(stored []memory.Tip) (string, error) {
+	var scopes []string
+	for _, t := range stored {
+		if n := len(scopes); n == 0 || scopes[n-1] != t.Scope {
+			scopes = append(scopes, t.Scope)
+		}
+	}
+	switch {
+	case cmd.Scope != "" && slices.Contains(scopes, cmd.Scope):
+		return cmd.Scope, nil
+	case len(scopes) == 0:
+		return "", &config.Error{Place: "--recall", Msg: "the memory of the run has no tips",
+			Hint: "empo2 show RUN shows its steps"}
+	case len(scopes) == 1 && cmd.Scope == "":
+		return scopes[0], nil
+	}
+	msg := fmt.Sprintf("the memory has %d scopes", len(scopes))
+	if cmd.Scope != "" {
+		msg = fmt.Sprintf("the memory has no scope %q", cmd.Scope)
+	}
+	return "", &config.Error{Place: "--scope", Msg: msg,
+		Hint: fmt.Sprintf("name one of them, for example --scope %s", quoteArgument(scopes[0]))}
+}

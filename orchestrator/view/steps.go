@@ -1,0 +1,71 @@
+package view
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/empo2/empo2/orchestrator"
+)
+
+// Step is a step with the evaluations after it.
+type Step struct {
+	orchestrator.StepMetrics
+	Evaluations []orchestrator.Evaluation `json:"evaluations,omitempty"`
+}
+
+// Steps returns the committed steps in order. If the version before the first step
+// was evaluated, the first element is step 0.
+func (r *Run) Steps(ctx context.Context) ([]Step, error) {
+	history, err := orchestrator.History(ctx, r.ledger)
+	if err != nil {
+		return nil, err
+	}
+	evaluations, err := r.evaluations(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Step, 0, len(history)+1)
+	if len(evaluations) > 0 && evaluations[0].Step == 0 {
+		out = append(out, Step{})
+	}
+	for _, m := range history {
+		out = append(out, Step{StepMetrics: m})
+	}
+	at := map[int64]*Step{}
+	for i := range out {
+		at[out[i].Step] = &out[i]
+	}
+	for _, e := range evaluations {
+		if s := at[e.Step]; s != nil {
+			s.Evaluations = append(s.Evaluations, e)
+		}
+	}
+	return out, nil
+}
+
+// Unfinished is a step that is planned and not committed.
+type Unfinished struct {
+	Step     int64 `json:"step"`
+	Episodes int   `json:"episodes"` // finished
+	Planned  int   `json:"planned"`
+}
+
+// Unfinished returns the step after the last committed one; nil if it is not
+// planned.
+func (r *Run) Unfinished(ctx context.Context) (*Unfinished, error) {
+	last, err := r.ledger.Last(ctx)
+	if err != nil {
+		return nil, err
+	}
+	text, err := r.ledger.Plan(ctx, last.Step+1)
+	if err != nil || text == nil {
+		return nil, err
+	}
+	var plan orchestrator.Plan
+	if err := json.Unmarshal(text, &plan); err != nil {
+		return nil, fmt.Errorf("the plan of step %d in run.db: %w", last.Step+1, err)
+	}
+	done, err := r.ledger.Episodes(ctx, plan.Step)
+	return &Unfinished{Step: plan.Step, Episodes: len(done), Planned: plan.Episodes()}, err
+}
