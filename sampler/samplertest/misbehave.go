@@ -80,6 +80,8 @@ func checkOutcome(
 	switch {
 	case err == nil && !sameCompletion(got, want):
 		t.Errorf("the faulty answer was accepted: %+v, want %+v", got, want)
+	case err == nil && fault.Refused:
+		t.Error("the error in the answer was not seen")
 	case err == nil:
 	case fault.Hangs:
 		if !errors.Is(err, late) {

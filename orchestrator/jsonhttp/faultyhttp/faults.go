@@ -84,7 +84,9 @@ func bodies() []Fault {
 	for _, text := range []string{"", " ", "null", "3", "[]", `"x"`, "{}", "true", `{"a":`, `{"error":"no"}`,
 		`{"error":{"message":"no","code":500}}`, `{"error":{"message":3}}`, `{"error":["no"]}`, `{"detail":"no"}`,
 		"\xff\xfe{\x00}\x00", "\x00\x00", `{"model":"\ud800"}`, `{"choices":3}`, `{"message":"no"}`} {
-		all = append(all, Fault{Name: fmt.Sprintf("the text %q", text), Serve: body("application/json", text)})
+		says := strings.Contains(text, `"no"`) || text == "null"
+		all = append(all, Fault{Name: fmt.Sprintf("the text %q", text), Refused: says,
+			Serve: body("application/json", text)})
 	}
 	return all
 }

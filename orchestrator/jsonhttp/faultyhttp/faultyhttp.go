@@ -20,6 +20,8 @@ type Fault struct {
 	Name string
 	// Hangs: the exchange ends only with the client's deadline.
 	Hangs bool
+	// Refused: the answer must be an error, and is not worth another try.
+	Refused bool
 	// Hinted: the client's error must have a remedy.
 	Hinted bool
 	// Serve answers a request. right is the answer of the server itself.
