@@ -8,6 +8,7 @@ import (
 
 	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
@@ -16,6 +17,10 @@ type Replies struct {
 	N     int `json:"n"`
 	Empty int `json:"empty"` // without an action, for example only a thought
 	Cut   int `json:"cut"`   // cut off at rollout.max_tokens
+	// Unfinished are those of the empty ones that hold only a thought without its end.
+	Unfinished int `json:"unfinished,omitempty"`
+	Tips       int `json:"tips,omitempty"`    // replies to the request for a tip
+	NoTips     int `json:"no_tips,omitempty"` // of those, without a tip
 }
 
 func (r *Replies) add(t rollout.Trajectory) {
@@ -23,17 +28,26 @@ func (r *Replies) add(t rollout.Trajectory) {
 		r.N++
 		if turn.Action == "" {
 			r.Empty++
+			if _, unfinished := chat.SplitThought(turn.Text); unfinished {
+				r.Unfinished++
+			}
 		}
 		if turn.Finish == sampler.FinishLength {
 			r.Cut++
 		}
 	}
+	if t.TipIDs != nil {
+		r.Tips++
+		if t.Tip == "" {
+			r.NoTips++
+		}
+	}
 }
 
-// few reports whether less than half of the replies are of a kind.
-func (r Replies) few(n int) bool { return 2*n < max(r.N, 1) }
+// few reports whether n is less than half of all.
+func few(n, all int) bool { return 2*n < max(all, 1) }
 
-// replyReporter warns if most replies of a step are empty or cut off.
+// replyReporter warns if most replies of a step are empty or cut off, or hold no tip.
 type replyReporter struct {
 	ledger *ledger.Ledger
 	log    zerolog.Logger
@@ -53,25 +67,36 @@ func (r replyReporter) report(ctx context.Context, in Sampled, before state) err
 	if n := len(before.recent); n > 0 {
 		last = before.recent[n-1].Replies
 	}
-	problems := []struct {
-		now, last int
-		text      string
+	for _, p := range []struct {
+		few, fewBefore bool
+		text           string
 	}{
-		{now.Empty, last.Empty, "are empty: a model that thinks may have written only its thought; " +
-			"raise rollout.max_tokens, or switch thinking off with sampler.template_args in a new run"},
-		{now.Cut, last.Cut, "are cut off at rollout.max_tokens: raise it in a new run"},
-	}
-	for _, p := range problems {
-		if now.few(p.now) {
+		{few(now.Empty, now.N), few(last.Empty, last.N), now.emptyText()},
+		{few(now.Cut, now.N), few(last.Cut, last.N), fmt.Sprintf(
+			"%d of %d replies are cut off at rollout.max_tokens: raise it in a new run", now.Cut, now.N)},
+		{few(now.NoTips, now.Tips), few(last.NoTips, last.Tips), fmt.Sprintf(
+			"%d of %d replies to the request for a tip hold none: a model that thinks may have written only its thought; "+
+				"raise reflection.max_tokens in a new run", now.NoTips, now.Tips)},
+	} {
+		if p.few {
 			continue
 		}
-		text := fmt.Sprintf("%d of %d replies %s", p.now, now.N, p.text)
-		if last.few(p.last) {
-			r.log.Warn().Int64("step", in.Plan.Step).Msg(text)
+		if p.fewBefore {
+			r.log.Warn().Int64("step", in.Plan.Step).Msg(p.text)
 		}
-		if err := r.ledger.Event(ctx, in.Plan.Step, "replies", text); err != nil {
+		if err := r.ledger.Event(ctx, in.Plan.Step, "replies", p.text); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// emptyText says how many replies have no action, and what may help.
+func (r Replies) emptyText() string {
+	if r.Unfinished > 0 {
+		return fmt.Sprintf("%d of %d replies are empty, and %d of them hold only a thought that was cut off: raise "+
+			"rollout.max_tokens, or switch thinking off with sampler.template_args in a new run", r.Empty, r.N, r.Unfinished)
+	}
+	return fmt.Sprintf("%d of %d replies are empty: a model that thinks may have written only its thought; raise "+
+		"rollout.max_tokens, or switch thinking off with sampler.template_args in a new run", r.Empty, r.N)
 }

@@ -50,3 +50,26 @@ func TestEmptyAndCutReplies(t *testing.T) {
 		t.Error(log.String())
 	}
 }
+
+// A thought that was cut off is no action and no tip. It is counted, and the warnings name the keys.
+func TestUnfinishedThoughtsAreCounted(t *testing.T) {
+	var log bytes.Buffer
+	r := replyReporter{ledger: newLedger(t), log: zerolog.New(&log)}
+	thought := rollout.Turn{Text: "<think>north or", Finish: sampler.FinishLength}
+	in := Sampled{Plan: Plan{Step: 3}, Groups: [][]rollout.Trajectory{{
+		{Turns: []rollout.Turn{thought, thought}, TipIDs: []int32{4}},
+		{Turns: []rollout.Turn{{Action: "north"}}, TipIDs: []int32{4}, Tip: "Go north."},
+		{Turns: []rollout.Turn{{Action: "north"}}}, // no tip was asked for
+	}}}
+	if err := r.report(t.Context(), in, state{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"2 of 4 replies are empty, and 2 of them hold only a thought that was cut off: raise rollout.max_tokens",
+		"1 of 2 replies to the request for a tip hold none", "raise reflection.max_tokens",
+	} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("%q is not in %s", want, log.String())
+		}
+	}
+}

@@ -27,7 +27,7 @@ func realTrainer(t testing.TB) ProcessConfig {
 	return ProcessConfig{Python: python, SourceDir: dir, Model: VaultModel(dir), Root: t.TempDir(), Threads: 1}
 }
 
-func startReal(t *testing.T, cfg ProcessConfig) (*Process, *Client) {
+func startReal(t testing.TB, cfg ProcessConfig) (*Process, *Client) {
 	t.Helper()
 	p, err := Start(t.Context(), cfg)
 	if err != nil {

@@ -48,10 +48,14 @@ func (c *Client) readErrorBody(e *Error, header http.Header, body []byte) {
 		Message string `json:"message"`
 		Code    any    `json:"code"` // a string, a number or null
 		Type    any    `json:"type"`
+		Param   any    `json:"param"` // the wrong field, as OpenAI names it
 	}
 	switch {
 	case json.Unmarshal(parsed.Error, &inner) == nil && inner.Message != "":
 		e.Message, e.Code, e.Type = inner.Message, scalarText(inner.Code), scalarText(inner.Type)
+		if param := scalarText(inner.Param); param != "" {
+			e.Fields = []string{param}
+		}
 	case present(parsed.Error):
 		e.Message = jsonText(parsed.Error)
 	case parsed.ErrorMessage != "":

@@ -11,6 +11,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Episode is one finished episode. Trajectory is JSON; Tokens and Logprobs hold
@@ -105,16 +106,24 @@ func deflate(text []byte) ([]byte, error) {
 	if len(text) == 0 {
 		return []byte{}, nil
 	}
-	w, err := flate.NewWriter(&out, flate.BestCompression)
-	if err != nil {
-		return nil, err
-	}
+	w := writers.Get().(*flate.Writer)
+	defer writers.Put(w)
+	w.Reset(&out)
 	if _, err := w.Write(text); err != nil {
 		return nil, err
 	}
-	err = w.Close()
+	err := w.Close()
 	return out.Bytes(), err
 }
+
+// writers and readers are used again: each allocates up to a megabyte.
+var (
+	writers = sync.Pool{New: func() any {
+		w, _ := flate.NewWriter(nil, flate.BestCompression) // the level is valid
+		return w
+	}}
+	readers = sync.Pool{New: func() any { return flate.NewReader(nil) }}
+)
 
 // maxInflated bounds what a column of a damaged database may become.
 const maxInflated = 1 << 30
@@ -129,7 +138,12 @@ func inflate(stored any) ([]byte, error) {
 		if len(v) == 0 {
 			return nil, nil
 		}
-		out, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(v)), maxInflated))
+		r := readers.Get().(io.ReadCloser)
+		defer readers.Put(r)
+		if err := r.(flate.Resetter).Reset(bytes.NewReader(v), nil); err != nil {
+			return nil, err
+		}
+		out, err := io.ReadAll(io.LimitReader(r, maxInflated))
 		if err == nil && len(out) == maxInflated {
 			err = errors.New("a column is too large")
 		}

@@ -7,7 +7,7 @@ import (
 )
 
 // Thinking says whether later prompts show the policy's thoughts, <think>…</think>. In both modes the action is the
-// part of the reply after the thought.
+// part of the reply after the thought; an unfinished thought is no action.
 type Thinking string
 
 const (
@@ -23,16 +23,70 @@ const (
 	thoughtEnd   = "</think>"
 )
 
-// AfterThought returns the text after the first </think>, or the whole text if there is none.
+// thoughtMarks are the marks around a thought: those of Qwen3 and DeepSeek-R1, of Magistral, of Kimi, of Seed-OSS, of
+// gpt-oss with its channels, of LLaMA-o1 and its kind, and those that models write because prompts ask for them.
+var thoughtMarks = [][2]string{
+	{thoughtStart, thoughtEnd},
+	{"[THINK]", "[/THINK]"},
+	{"◁think▷", "◁/think▷"},
+	{"<seed:think>", "</seed:think>"},
+	{"<|channel|>analysis<|message|>", "<|channel|>final<|message|>"},
+	{"<|begin_of_thought|>", "<|end_of_thought|>"},
+	{"<thinking>", "</thinking>"},
+	{"<thought>", "</thought>"},
+	{"<reasoning>", "</reasoning>"},
+}
+
+// SplitThought returns the part of a reply after its thoughts. A thought stands at the beginning of the reply. Of
+// <think> the opening mark may be missing, because some templates write it before the reply. unfinished says that the
+// last thought has no end, because the reply was cut off. The answer is then empty.
+func SplitThought(text string) (answer string, unfinished bool) {
+	start, end := leadingMarks(text)
+	for {
+		_, after, ended := strings.Cut(text, end)
+		if !ended {
+			unfinished = start != ""
+			break
+		}
+		text = after
+		if start, end = leadingMarks(text); start == "" {
+			break
+		}
+	}
+	if unfinished || strings.Contains(text, thoughtStart) && !strings.Contains(text, thoughtEnd) {
+		return "", true
+	}
+	return text, false
+}
+
+// leadingMarks returns the marks of the thought that text begins with. Without one, start is empty and end is that of
+// a thought whose beginning is missing.
+func leadingMarks(text string) (start, end string) {
+	text = strings.TrimSpace(text)
+	for _, marks := range thoughtMarks {
+		if strings.HasPrefix(text, marks[0]) {
+			return marks[0], marks[1]
+		}
+	}
+	return "", thoughtEnd
+}
+
+// AfterThought returns the text after the thoughts. It is empty if a thought is unfinished.
 func AfterThought(text string) string {
+	answer, _ := SplitThought(text)
+	return answer
+}
+
+// Answer returns the reply after its thoughts, without surrounding white space. It is empty if a thought is unfinished.
+func Answer(text string) string { return strings.TrimSpace(AfterThought(text)) }
+
+// afterThoughtEnd returns the text after the first </think>, or the whole text if there is none.
+func afterThoughtEnd(text string) string {
 	if _, after, ok := strings.Cut(text, thoughtEnd); ok {
 		return after
 	}
 	return text
 }
-
-// Answer returns the reply after the thought, without surrounding white space.
-func Answer(text string) string { return strings.TrimSpace(AfterThought(text)) }
 
 // CanStrip returns an error if the template does not support [ThinkingStrip]. A nil template supports it, because there
 // are no tokens to keep exact.
@@ -51,10 +105,10 @@ func (t *Template) WithoutThought(mode Thinking, ids []int32, text string) (cut 
 	case mode != ThinkingStrip:
 		return 0, text
 	case t == nil || t.unstable != "":
-		return 0, AfterThought(text)
+		return 0, afterThoughtEnd(text)
 	}
 	if cut = slices.Index(ids, t.thoughtEndID) + 1; cut == 0 {
 		return 0, text
 	}
-	return cut, AfterThought(text)
+	return cut, afterThoughtEnd(text)
 }

@@ -161,8 +161,7 @@ func (v *version) post(ctx context.Context, rep *replica, q completionRequest, a
 	err := v.withDeadline(ctx, rep, func(ctx context.Context) error {
 		return rep.client.call(ctx, "/completion", q, a)
 	})
-	var refused *jsonhttp.Error
-	if errors.As(err, &refused) && refused.Type == "exceed_context_size_error" {
+	if sampler.ContextFull(err) {
 		return fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
 	}
 	return err

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/ollama/ollama/api"
 
@@ -142,13 +141,13 @@ type tokenLogprob struct {
 
 // text returns the text of an answer; ok is false if there is none.
 func (a answer) text() (text string, ok bool) {
-	switch {
-	case a.Response != nil:
-		return *a.Response, true
-	case a.Message != nil:
-		return a.Message.Content, true
+	if a.Response != nil {
+		text = *a.Response
 	}
-	return "", false
+	if a.Message != nil {
+		text += a.Message.Content
+	}
+	return text, a.Response != nil || a.Message != nil
 }
 
 // check returns an error if the answer is not one of the model.
@@ -182,22 +181,12 @@ func (b *Backend) send(ctx context.Context, p sampler.Policy, r sampler.Request,
 		return b.client.generate(ctx, path, body, r.MaxTokens, &a)
 	}, b.countRetry("generate", p))
 	switch {
-	case contextFull(err):
+	case sampler.ContextFull(err): // parallel requests share the context, so it may be smaller than configured
 		return a, fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
 	case err != nil:
 		return a, err
 	}
 	return a, a.check(p.Name)
-}
-
-// contextFull says whether the prompt did not fit the context. Parallel requests
-// share the context, so it may be smaller than configured.
-func contextFull(err error) bool {
-	if jsonhttp.Status(err) == 0 {
-		return false
-	}
-	text := jsonhttp.ServerText(err)
-	return strings.Contains(text, "exceeds the context length") || strings.Contains(text, "exceed_context_size")
 }
 
 func (b *Backend) body(p sampler.Policy, r sampler.Request, q input) (path string, body any) {

@@ -116,15 +116,25 @@ func (m modelList) names() []string {
 	return names
 }
 
-// check refuses a model that the server does not list, because some servers ignore
-// the name and answer with another model.
-func (m modelList) check(model string) error {
+// has reports whether the list has a model, or is empty.
+func (m modelList) has(model string) bool {
 	names := m.names()
-	if len(names) == 0 || slices.Contains(names, model) || slices.Contains(names, model+":latest") {
+	return len(names) == 0 || slices.Contains(names, model) || slices.Contains(names, model+":latest")
+}
+
+// checkAnswering refuses a server that ignores the name of a model which it does not list, and answers with one that it
+// lists. If it answers with any other name than was asked for, checkAnswering warns: proxies and dated versions do so.
+func (b *Backend) checkAnswering() error {
+	answered, asked := b.Stats().Model, b.cfg.Model
+	if answered == "" || strings.Contains(answered, asked) || strings.Contains(asked, answered) {
 		return nil
 	}
-	return fmt.Errorf("the server has no model %q\n  the server has: %s\n"+
-		"  hint: set sampler.served_model_name", model, strings.Join(names, ", "))
+	if !b.listed.has(asked) && b.listed.has(answered) {
+		return fmt.Errorf("the server has no model %q and answers with %q\n  the server has: %s\n"+
+			"  hint: set sampler.served_model_name", asked, answered, strings.Join(b.listed.names(), ", "))
+	}
+	b.cfg.Log.Warn().Msgf("openai: the model %q answers, %q was asked for", answered, asked)
+	return nil
 }
 
 // models lists the served models. The list is empty if the server has no such list

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -81,11 +80,11 @@ func (c Config) base() (string, error) {
 
 // Backend samples from one server. It is safe for concurrent use.
 type Backend struct {
-	cfg           Config
-	client        *client
-	caps          sampler.Capabilities
-	places        *admission.Queue
-	maxCompletion atomic.Bool // the server requires max_completion_tokens
+	cfg    Config
+	client *client
+	caps   sampler.Capabilities
+	places *admission.Queue
+	listed modelList // what the server has; empty: it does not say
 
 	alive  context.Context // ends with Close
 	cancel context.CancelCauseFunc
@@ -98,8 +97,7 @@ type Backend struct {
 
 var errClosed = errors.New("the backend is closed")
 
-// Open checks that the server has the model, if it lists its models. No version is
-// published yet.
+// Open checks that the server answers, and warns if it lists its models without this one. No version is published yet.
 func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	cfg = cfg.withDefaults()
 	base, err := cfg.base()
@@ -116,12 +114,13 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.RequestTimeout, fmt.Errorf("no answer within %v", cfg.RequestTimeout))
 	defer cancel()
 	served, err := b.client.models(ctx)
-	if err == nil {
-		err = served.check(cfg.Model)
-	}
 	if err != nil {
 		b.client.close()
 		return nil, fmt.Errorf("openai: %w", err)
+	}
+	b.listed = served
+	if !served.has(cfg.Model) {
+		cfg.Log.Warn().Msgf("openai: the server does not list the model %q; it is tried all the same", cfg.Model)
 	}
 	b.caps = sampler.Capabilities{
 		Server: "openai", Version: "unknown", Adapters: "none", ContextLength: served.context(cfg.Model),
@@ -174,11 +173,16 @@ func (b *Backend) publish(ctx context.Context) error {
 		return nil
 	}
 	probe := chat.Message{Role: chat.RoleUser, Spans: []chat.Span{{Kind: chat.StateSpan, Text: "Say yes."}}}
-	if _, err := b.send(ctx, sampler.Request{Messages: []chat.Message{probe}, MaxTokens: probeTokens}); err != nil {
+	// Some models have no other temperature than 1.
+	request := sampler.Request{Messages: []chat.Message{probe}, MaxTokens: probeTokens, Temperature: 1}
+	if _, err := b.send(ctx, request); err != nil {
 		if errors.Is(err, sampler.ErrCapability) {
 			return err
 		}
 		return b.withModels(ctx, err)
+	}
+	if err := b.checkAnswering(); err != nil {
+		return err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

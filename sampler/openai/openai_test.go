@@ -327,7 +327,7 @@ func TestPermanentErrorsAreNotRetried(t *testing.T) {
 			t.Errorf("%d: %v after %d requests", status, err, requested)
 		}
 	}
-	f(400, `{"error":{"message":"temperature is not supported","code":null}}`, "temperature is not supported", 1)
+	f(400, `{"error":{"message":"temperature is not supported","code":null}}`, "temperature is not supported", 2)
 	f(422, `{"detail":[{"loc":["body","seed"],"msg":"bad seed"}]}`, "bad seed", 1)
 	f(400, `{"message":"no credit"}`, "no credit", 1)
 	f(403, `<html>`, "API key", 1)

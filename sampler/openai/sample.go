@@ -68,24 +68,27 @@ func (b *Backend) enter(p sampler.Policy) (*admission.Gate, error) {
 }
 
 // completionRequest is the body of a completion. Other parameters have the server's
-// defaults, because the API cannot switch them off.
+// defaults, because the API cannot switch them off. What a server may refuse is a
+// pointer; nil: it is not sent.
 type completionRequest struct {
 	Model       string    `json:"model"`
 	Messages    []message `json:"messages"`
-	Temperature float64   `json:"temperature"`
-	TopP        float64   `json:"top_p"`
+	Temperature *float64  `json:"temperature,omitempty"`
+	TopP        *float64  `json:"top_p,omitempty"`
 	MaxTokens   int       `json:"max_tokens,omitempty"`
 	// MaxCompletion replaces MaxTokens if the server requires it.
 	MaxCompletion int            `json:"max_completion_tokens,omitempty"`
-	Seed          int64          `json:"seed"`
+	Seed          *int64         `json:"seed,omitempty"`
 	TopK          int            `json:"top_k,omitempty"` // not in OpenAI's API, but many servers have it
 	Stop          []string       `json:"stop,omitempty"`
 	TemplateArgs  map[string]any `json:"chat_template_kwargs,omitempty"`
 	Stream        bool           `json:"stream"`
+
+	limit int // tokens that were asked for, also if no limit is sent
 }
 
 // MaxAnswer implements [jsonhttp.Bounded].
-func (q completionRequest) MaxAnswer() int64 { return sampler.MaxAnswer(q.MaxTokens + q.MaxCompletion) }
+func (q completionRequest) MaxAnswer() int64 { return sampler.MaxAnswer(q.limit) }
 
 type message struct {
 	Role    string `json:"role"`
@@ -98,7 +101,7 @@ type answer struct {
 	Choices []struct {
 		Finish  string `json:"finish_reason"`
 		Message *struct {
-			Content string `json:"content"` // null is empty
+			Content content `json:"content"`
 		} `json:"message"`
 	} `json:"choices"`
 	Usage struct {
@@ -121,7 +124,7 @@ func (b *Backend) send(ctx context.Context, r sampler.Request) (sampler.Completi
 	a, err := b.exchange(ctx, r)
 	parameter := b.refusedParameter(r, err)
 	switch {
-	case contextFull(err):
+	case sampler.ContextFull(err):
 		return sampler.Completion{}, fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
 	case parameter != "":
 		return sampler.Completion{}, fmt.Errorf("%w: %w\n  hint: %s", sampler.ErrCapability, err, parameter)
@@ -154,28 +157,11 @@ func (a answer) completion() (sampler.Completion, error) {
 		return sampler.Completion{}, errors.New("the answer has no message\n" +
 			"  hint: check that sampler.openai.url is the address of an OpenAI-compatible API")
 	}
-	c := sampler.Completion{Text: choice.Message.Content, Finish: sampler.FinishStop}
+	c := sampler.Completion{Text: string(choice.Message.Content), Finish: sampler.FinishStop}
 	if choice.Finish == "length" || choice.Finish == "" {
 		c.Finish = sampler.FinishLength
 	}
 	return c, nil
-}
-
-// exchange sends the token limit under the name that the server requires.
-func (b *Backend) exchange(ctx context.Context, r sampler.Request) (answer, error) {
-	for {
-		maxCompletion := b.maxCompletion.Load()
-		var a answer
-		err := b.client.call(ctx, "/chat/completions", b.newRequest(r, maxCompletion), &a)
-		if maxCompletion || !needsMaxCompletion(err) {
-			return a, err
-		}
-		b.maxCompletion.Store(true)
-	}
-}
-
-func needsMaxCompletion(err error) bool {
-	return jsonhttp.Status(err)/100 == 4 && strings.Contains(jsonhttp.ServerText(err), "max_completion_tokens")
 }
 
 // refusedParameter returns a remedy if the server refused a parameter that some
@@ -199,35 +185,6 @@ func (b *Backend) refusedParameter(r sampler.Request, err error) string {
 		}
 	}
 	return ""
-}
-
-// contextFull says whether the conversation did not fit the context.
-func contextFull(err error) bool {
-	var refused *jsonhttp.Error
-	if !errors.As(err, &refused) || refused.Status < 300 {
-		return false
-	}
-	text := refused.Code + " " + refused.Type + " " + refused.Message
-	for _, words := range []string{"context_length_exceeded", "exceed_context_size", "maximum context length",
-		"exceeds the context length"} {
-		if strings.Contains(text, words) {
-			return true
-		}
-	}
-	return false
-}
-
-func (b *Backend) newRequest(r sampler.Request, maxCompletion bool) completionRequest {
-	q := completionRequest{
-		Model: b.cfg.Model, Messages: b.messages(r.Messages),
-		Temperature: r.Temperature, TopP: r.NucleusP(), TopK: r.TopK,
-		Stop:      r.Stop,
-		MaxTokens: r.MaxTokens, Seed: sampler.ShortSeed(r.Seed), TemplateArgs: b.cfg.TemplateArgs,
-	}
-	if maxCompletion {
-		q.MaxTokens, q.MaxCompletion = 0, r.MaxTokens
-	}
-	return q
 }
 
 // messages sends the system message with the role that the model accepts.

@@ -1,5 +1,7 @@
 package openai
 
+import "slices"
+
 // Stats counts what a backend did since it was opened, including the request of
 // Publish.
 type Stats struct {
@@ -11,13 +13,17 @@ type Stats struct {
 	Empty        int64  `json:"empty"`         // answers without text
 	Retries      int64  `json:"retries"`       // requests sent again
 	Model        string `json:"model"`         // named in the last answer; it may differ from the requested one
+	// LeftOut are the parameters that the server refuses and that are no longer sent, such as "seed".
+	LeftOut []string `json:"left_out,omitempty"`
 }
 
 // Stats returns the counts. It is safe for concurrent use.
 func (b *Backend) Stats() Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.stats
+	s := b.stats
+	s.LeftOut = slices.Clone(s.LeftOut)
+	return s
 }
 
 func (b *Backend) count(a answer, finish string) {

@@ -82,6 +82,18 @@ func TestFailedReflectionDoesNotFailTheEpisode(t *testing.T) {
 	}
 }
 
+// A thought that was cut off is no tip, and it is kept with the episode only as token ids.
+func TestAnUnfinishedThoughtIsNoTip(t *testing.T) {
+	d, _ := newDriver(t, corridors(2), actsAndWritesTip("<think>pull jade"))
+	got := d.Run(t.Context(), spec())
+	if err := d.Reflect(t.Context(), &got, spec().Policy, rollout.ReflectSpec{MaxTokens: 64}); err != nil {
+		t.Fatal(err)
+	}
+	if got.Tip != "" || len(got.TipIDs) == 0 {
+		t.Errorf("tip %q of %d ids", got.Tip, len(got.TipIDs))
+	}
+}
+
 func TestCleanTipGetsTheReplyWithoutItsThought(t *testing.T) {
 	d, _ := newDriver(t, corridors(2), actsAndWritesTip("<think>hm</think> pull jade "))
 	d.PromptTemplate.MaxTipCharacters = 5

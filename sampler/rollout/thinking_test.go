@@ -45,7 +45,7 @@ func TestActionIsTheReplyAfterTheThought(t *testing.T) {
 	f("pull jade", "pull jade", "")
 	f("<think>\nhm\n</think>\n\npull jade", "pull jade", "<think>\nhm\n</think>\n\npull jade")
 	f("hm</think>pull </think>", "pull </think>", "hm</think>pull </think>")
-	f("<think>hm", "<think>hm", "") // an unfinished thought is kept
+	f("<think>hm", "", "<think>hm") // an unfinished thought is no action
 	f("<think></think>", "", "<think></think>")
 }
 

@@ -73,7 +73,8 @@ type Turn struct {
 	PromptLen int              `json:"prompt_len"` // in tokens; 0 without a chat template
 	IDs       []int32          `json:"ids"`        // sampled ids
 	Logprobs  sampler.Logprobs `json:"logprobs"`   // in nats, one per id, as returned by the server
-	// Action is the policy's reply without a thought and without surrounding white space.
+	// Action is the policy's reply without a thought and without surrounding white space. It is empty if a thought is
+	// unfinished.
 	Action string `json:"action"`
 	// Text is the complete reply; empty: it is equal to Action.
 	Text    string               `json:"text,omitempty"`

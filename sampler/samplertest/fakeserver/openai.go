@@ -19,6 +19,7 @@ type OpenAI struct {
 	Policy  samplertest.Policy
 	Model   string
 	Answers string // the name of the model in answers
+	Listed  string // the name of the model in /v1/models; empty: Model
 	APIKey  string // empty: no key is required
 	Context int    // context length in tokens, reported as max_model_len
 	// NoModels says that the server has no /v1/models, like some proxies.
@@ -98,9 +99,13 @@ func (s *OpenAI) serveModels(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
+	listed := s.Model
+	if s.Listed != "" {
+		listed = s.Listed
+	}
 	reply(w, http.StatusOK, map[string]any{"object": "list", "data": []any{
 		map[string]any{"id": "another", "object": "model"},
-		map[string]any{"id": s.Model, "object": "model", "max_model_len": s.Context},
+		map[string]any{"id": listed, "object": "model", "max_model_len": s.Context},
 	}})
 }
 

@@ -4,7 +4,8 @@ The rows are those of two groups: a prompt per group, completions of different l
 no KL. TRL gets them as its GRPOTrainer would after generation, padded, in batches of --batch rows,
 and computes its loss and the gradient. Ours gets the same tokens. Neither updates the weights, so
 that every pass costs the same. Each trainer runs in a process of its own: one pass to warm up, then
-the fastest of the measured passes in CPU seconds of one thread.
+the fastest of the measured passes in CPU seconds of one thread. The adapters begin with different
+random matrices, so that the norms of the gradients are close but not equal.
 
     python trainer_bridge/trainer/bench/trl_step.py [--prompt 256] [--completion 64,192]
 """
@@ -107,6 +108,9 @@ def trl(
     )
     trainer.current_gradient_accumulation_steps = len(rows) // args.batch
     trainer.model.train()
+    if checkpointed:  # the trainer itself does so at the start of its own loop only
+        trainer.model.gradient_checkpointing_enable({"use_reentrant": False})
+        trainer.model.enable_input_require_grads()
     batches = [trl_inputs(rows[i : i + args.batch]) for i in range(0, len(rows), args.batch)]
 
     def work() -> None:

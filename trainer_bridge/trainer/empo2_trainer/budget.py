@@ -20,10 +20,11 @@ from torch import Tensor
 from empo2_trainer import memory
 
 MAX_TOKENS = {"cpu": 4096, "cuda": 65536}  # a CPU's caches like them small
-MAX_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27}  # elements held at a time
+MAX_LOGITS = {"cpu": 6 << 20, "cuda": 1 << 27}  # elements held at a time
 LOGIT_BYTES = 64  # of the allowance that one element of them may take
 ALLOWANCE = {"cpu": 0.5, "cuda": 0.75}  # share of the free memory
 CPU_ALLOWANCE = 600 << 20  # bytes; more makes a CPU no faster
+SPARE = 1.15  # a checkpointed micro-batch on a CPU may fill so many times the allowance
 SHORT, LONG = 64, 128  # tokens of the measured rows
 SMALL_PACK = 512  # a model whose micro-batches need more tokens than this is small
 RECOMPUTE = 1.35  # time of a pass that checkpoints its layers, over one that does not
@@ -62,6 +63,7 @@ class Budget:
     tokens: int
     logits: int  # elements of the head's output held at a time
     enough: float  # tokens from which a micro-batch needs no further row
+    full: float = 0.0  # bytes that a checkpointed micro-batch may fill with what it can recall
 
     @property
     def packs(self) -> bool:
@@ -98,10 +100,15 @@ class Budget:
         """Whether a micro-batch checkpoints its layers."""
         return self.kept.of(rows, longest) > self.size
 
+    def spare(self, rows: int, longest: int) -> float:
+        """Bytes that the layers of a checkpointed micro-batch may keep together."""
+        return max(0.0, self.full - self.dropped.of(rows, longest))
+
     def needs(self, rows: int, longest: int) -> int:
         """Bytes that a micro-batch takes."""
-        cost = self.dropped if self.checkpoints(rows, longest) else self.kept
-        return int(cost.of(rows, longest))
+        if not self.checkpoints(rows, longest):
+            return int(self.kept.of(rows, longest))
+        return int(max(self.full, self.dropped.of(rows, longest)))
 
     def halve(self, rows: int, longest: int) -> None:
         """Make room after a micro-batch that did not fit."""
@@ -143,7 +150,8 @@ def measure(
     if kind == "cuda":
         logits = max(MAX_LOGITS["cpu"], min(logits, int(size / LOGIT_BYTES)))
     limit = max(1, int(share * (tokens or MAX_TOKENS[kind])))
-    return Budget(kept, dropped, share * size, limit, logits, enough)
+    full = share * size * SPARE if kind == "cpu" else 0.0
+    return Budget(kept, dropped, share * size, limit, logits, enough, full)
 
 
 @dataclass(frozen=True)

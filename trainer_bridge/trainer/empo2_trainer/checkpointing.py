@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from empo2_trainer.fused import Replay
+from empo2_trainer.replay import Kept, Replay
 
 
 class Checkpointing:
@@ -23,18 +23,27 @@ class Checkpointing:
 
     def __init__(self, model: nn.Module) -> None:
         self.enabled = False
+        self.allowance = 0  # bytes that a layer may keep for its second computation
         self.layers = _decoder_layers(model)
         for layer in self.layers:
             _patch(layer, self)
 
     @contextmanager
-    def scope(self, enabled: bool) -> Iterator[None]:
-        """Forwards inside checkpoint their layers, or do not."""
-        before, self.enabled = self.enabled, enabled
+    def scope(self, enabled: bool, spare: float = 0) -> Iterator[None]:
+        """Forwards inside checkpoint their layers, or do not. Together the layers may keep so many
+        spare bytes for their second computation.
+        """
+        before = self.enabled, self.allowance
+        self.enabled, self.allowance = enabled, int(spare / max(1, len(self.layers)))
         try:
             yield
         finally:
-            self.enabled = before
+            self.enabled, self.allowance = before
+
+    def contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        """Scopes of a layer's two computations."""
+        kept = Kept(self.allowance) if self.allowance else None
+        return Replay.scope(False, kept), Replay.scope(True, kept)
 
     def skip_last_products(self, gradients: Callable[[], list[Tensor]]) -> None:
         """Find out whether the second computation can leave out each layer's last product.
@@ -77,12 +86,8 @@ def _patch(layer: Any, owner: Checkpointing) -> None:
             use_reentrant=False,
             preserve_rng_state=False,
             determinism_check="none",
-            context_fn=_contexts,
+            context_fn=owner.contexts,
             **kwargs,
         )
 
     layer.forward = types.MethodType(forward, layer)
-
-
-def _contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    return Replay.scope(False), Replay.scope(True)

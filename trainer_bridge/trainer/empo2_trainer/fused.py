@@ -9,55 +9,22 @@ base's type. Two forms replace it:
   keeps x and Ax. The adapter's weights and gradients stay float32.
 
 A gated MLP, down(silu(gate)·up), keeps gate and up and computes the product again in the backward.
-In a checkpointed layer it keeps its input alone and works on a part of the tokens at a time.
-On a GPU an RMSNorm is one kernel that keeps its input in the base's type.
+In a checkpointed layer it keeps its input, works on a part of the tokens at a time, and recalls
+gate and up where `replay` kept them.
+An RMSNorm keeps its input, in the base's type, and nothing else; on a GPU it is one kernel.
 """
 
 import types
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, float32, nn
 
+from empo2_trainer.replay import Replay, skipped
+
 TILE = {"cpu": 1024, "cuda": 8192}  # tokens of an MLP at a time in a checkpointed layer
 SMALL = 256 * 256  # elements of W up to which the extra weight gradient pays
-
-
-class Replay:
-    """What checkpointing tells the layers inside it."""
-
-    inside = False  # a checkpointed layer computes
-    active = False  # it computes for the second time, for its backward alone
-    poison = False  # skipped products are NaN rather than left as they are
-
-    @classmethod
-    @contextmanager
-    def scope(cls, active: bool) -> Iterator[None]:
-        """The first or the second computation of a checkpointed layer."""
-        before = cls.inside, cls.active
-        cls.inside, cls.active = True, active
-        try:
-            yield
-        finally:
-            cls.inside, cls.active = before
-
-    @classmethod
-    @contextmanager
-    def poisoned(cls) -> Iterator[None]:
-        """Skipped products become visible."""
-        cls.poison = True
-        try:
-            yield
-        finally:
-            cls.poison = False
-
-
-def skipped(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """The output of a product that is left out: any values."""
-    return like.new_full(shape, torch.nan) if Replay.poison else like.new_empty(shape)
 
 
 def fuse(model: nn.Module) -> None:
@@ -73,6 +40,7 @@ def fuse(model: nn.Module) -> None:
             module.forward = types.MethodType(_small_forward if small else _forward, module)
         elif type(module) in gated:
             module.forward = types.MethodType(_gated_forward, module)
+            module.gate_proj.kept_for_replay = module.up_proj.kept_for_replay = True
         elif type(module) in norms:
             module.forward = types.MethodType(_norm_forward, module)
 
@@ -121,8 +89,21 @@ def _forward(self: Any, x: Tensor) -> Tensor:
     if name is None:
         return F.linear(x, base.weight, base.bias)
     a, b = self.lora_A[name].weight, self.lora_B[name].weight
-    skip = Replay.active and getattr(self, "skipped_in_replay", False)
-    return _Lora.apply(x, a, b, base.weight, base.bias, self.scaling[name], skip)
+    known = _known_product(self, x)
+    y: Tensor = _Lora.apply(x, a, b, base.weight, base.bias, self.scaling[name], known)
+    if getattr(self, "kept_for_replay", False):
+        Replay.keep(self, y)
+    return y
+
+
+def _known_product(module: Any, x: Tensor) -> Tensor | None:
+    """The module's output in a replay, if it was kept or if nothing needs it."""
+    if not Replay.active:
+        return None
+    if getattr(module, "skipped_in_replay", False):
+        return skipped((*x.shape[:-1], module.base_layer.weight.shape[0]), x)
+    found = Replay.recall(module) if getattr(module, "kept_for_replay", False) else None
+    return None if found is None else found[0].detach()
 
 
 class _Lora(torch.autograd.Function):
@@ -137,17 +118,17 @@ class _Lora(torch.autograd.Function):
         weight: Tensor,  # (O, I)
         bias: Tensor | None,
         scale: float,
-        skip: bool,
+        known: Tensor | None,
     ) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         low = flat @ a.to(x.dtype).t()  # (N, R)
         ctx.save_for_backward(x, low, a, b)
         ctx.weight, ctx.scale = weight, scale
-        shape = (*x.shape[:-1], weight.shape[0])
-        if skip:
-            return skipped(shape, x)
+        if known is not None:
+            return known
         y = F.linear(flat, weight, bias)
-        return y.addmm_(low, b.to(x.dtype).t(), alpha=scale).view(shape)
+        y.addmm_(low, b.to(x.dtype).t(), alpha=scale)
+        return y.view(*x.shape[:-1], weight.shape[0])
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
@@ -190,14 +171,15 @@ def _computes_a_gate(module: Any, weight: Tensor) -> bool:
 
 
 def _norm_types(model: nn.Module) -> set[type]:
-    """The classes of modules on a GPU that F.rms_norm can replace; each class is tried."""
+    """The classes of modules that _norm_forward can replace; each class is tried."""
     tried: dict[type, bool] = {}
     for module in model.modules():
         kind = type(module)
         weight = getattr(module, "weight", None)
         if kind in tried or not kind.__name__.endswith("RMSNorm") or weight is None:
             continue
-        if weight.is_cuda and hasattr(module, "variance_epsilon"):
+        large = weight.is_cuda or (weight.dtype == float32 and weight.numel() ** 2 > SMALL)
+        if large and hasattr(module, "variance_epsilon"):
             with torch.no_grad():
                 x = _sample(weight.shape[0], weight.dtype, weight.device)
                 tried[kind] = _close(kind.forward(module, x), _norm_forward(module, x))
@@ -205,7 +187,29 @@ def _norm_types(model: nn.Module) -> set[type]:
 
 
 def _norm_forward(self: Any, x: Tensor) -> Tensor:
-    return F.rms_norm(x, self.weight.shape, self.weight, self.variance_epsilon)
+    if x.is_cuda:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.variance_epsilon)
+    y: Tensor = _Norm.apply(x, self.weight, self.variance_epsilon)
+    return y
+
+
+class _Norm(torch.autograd.Function):
+    """y = w·x/rms(x), where w is frozen; keeps x and 1/rms(x)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+        scale = squares.div_(x.shape[-1]).add_(epsilon).rsqrt_()  # (…, 1)
+        ctx.save_for_backward(x, scale)
+        ctx.weight = weight
+        return (x * scale).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        x, scale = ctx.saved_tensors
+        dx = dy * ctx.weight
+        along = (dx * x).sum(-1, keepdim=True).mul_(scale**3).div_(x.shape[-1])
+        return dx.mul_(scale).sub_(x * along), None, None
 
 
 def _sample(width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -239,9 +243,9 @@ def _gated(self: Any, x: Tensor) -> Tensor:
     if name is None or not torch.is_grad_enabled():
         plain: Tensor = down(_Gate.apply(gate, up))
         return plain
-    base, skip = down.base_layer, Replay.active and getattr(down, "skipped_in_replay", False)
-    a, b = down.lora_A[name].weight, down.lora_B[name].weight
-    out: Tensor = _GatedDown.apply(gate, up, a, b, base.weight, base.bias, down.scaling[name], skip)
+    base, known = down.base_layer, _known_product(down, gate)
+    a, b, scale = down.lora_A[name].weight, down.lora_B[name].weight, down.scaling[name]
+    out: Tensor = _GatedDown.apply(gate, up, a, b, base.weight, base.bias, scale, known)
     return out
 
 
@@ -254,7 +258,7 @@ class _Tiles(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, anchor: Tensor, module: Any, tile: int) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.module, ctx.tile = module, tile
+        ctx.module, ctx.tile, ctx.kept = module, tile, Replay.kept
         if Replay.active and getattr(module.down_proj, "skipped_in_replay", False):
             return skipped(x.shape, x)
         flat = x.reshape(-1, x.shape[-1])
@@ -269,13 +273,14 @@ class _Tiles(torch.autograd.Function):
         flat, dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, x.shape[-1])
         dx = torch.empty_like(flat)
         parts = zip(flat.split(ctx.tile), dy.split(ctx.tile), dx.split(ctx.tile), strict=True)
-        for part, d_part, out in parts:
-            leaf = part.detach().requires_grad_()
-            with torch.enable_grad(), Replay.scope(True):
-                y = _gated(ctx.module, leaf)
-            torch.autograd.backward(y, d_part)
-            assert leaf.grad is not None
-            out.copy_(leaf.grad)
+        with Replay.scope(True, ctx.kept):
+            for part, d_part, out in parts:
+                leaf = part.detach().requires_grad_()
+                with torch.enable_grad():
+                    y = _gated(ctx.module, leaf)
+                torch.autograd.backward(y, d_part)
+                assert leaf.grad is not None
+                out.copy_(leaf.grad)
         return dx.view(x.shape), None, None, None
 
 
@@ -292,17 +297,17 @@ class _GatedDown(torch.autograd.Function):
         weight: Tensor,  # (O, I)
         bias: Tensor | None,
         scale: float,
-        skip: bool,
+        known: Tensor | None,
     ) -> Tensor:
         product = F.silu(gate).mul_(up).reshape(-1, gate.shape[-1])
         low = product @ a.to(gate.dtype).t()  # (N, R)
         ctx.save_for_backward(gate, up, low, a, b)
         ctx.weight, ctx.scale = weight, scale
-        shape = (*gate.shape[:-1], weight.shape[0])
-        if skip:
-            return skipped(shape, gate)
+        if known is not None:
+            return known
         y = F.linear(product, weight, bias)
-        return y.addmm_(low, b.to(gate.dtype).t(), alpha=scale).view(shape)
+        y.addmm_(low, b.to(gate.dtype).t(), alpha=scale)
+        return y.view(*gate.shape[:-1], weight.shape[0])
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:

@@ -6,6 +6,7 @@ arrays of a step, and lets the head run in chunks of positions whatever the voca
 
 from dataclasses import asdict, dataclass
 
+import torch
 from torch import Tensor
 
 from empo2_trainer.losses import Loss, TokenLoss, k3, token_loss
@@ -71,7 +72,7 @@ def score(
     weights = at.loss_mask * at.importance_weights
     policy = token_loss(loss, logp, weights, at.logprobs, at.advantages, at.floor_mask)
     _count(metrics, loss, policy, at, logp)
-    entropy = -(p * all_logp).sum(-1)  # (N,)
+    entropy = -torch.linalg.vecdot(p, all_logp)  # (N,)
     metrics.entropy += float(entropy.double()[at.loss_mask].sum())
     d_entropy = None
     if bool((at.entropy != 0).any()):

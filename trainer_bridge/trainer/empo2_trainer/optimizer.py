@@ -1,6 +1,7 @@
 """AdamW of one adapter, with a state that can be saved exactly."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -20,6 +21,12 @@ def check(adam: AdamParams) -> None:
     for name in ("beta1", "beta2"):
         if getattr(adam, name) >= 1:
             raise UserError(f"adam_params {name} = {getattr(adam, name)}: must be below 1")
+
+
+def _finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether all elements are finite: the largest magnitude is, and NaN is the largest."""
+    largest = [torch.linalg.vector_norm(t.detach(), torch.inf) for t in tensors]
+    return bool(torch.stack(largest).isfinite().all())  # one wait for the device
 
 
 class Optimizer:
@@ -51,7 +58,7 @@ class Optimizer:
             for name, p in self.parameters.items()
         }
         self.clear()
-        if not bool(torch.stack([g.isfinite().all() for g in fresh.values()]).all()):
+        if not _finite(fresh.values()):
             raise UserError("the gradient is not finite: are the log-probs or advantages extreme?")
         if self.pending is None:
             self.pending = fresh
@@ -86,7 +93,7 @@ class Optimizer:
         self.adamw.step()
         self.pending = None
         self.clear()
-        if not bool(torch.stack([p.isfinite().all() for p in self.parameters.values()]).all()):
+        if not _finite(self.parameters.values()):
             raise UserError(
                 f"the weights are not finite after a step of norm {norm:.3g}: load a checkpoint "
                 "and lower the learning rate"

@@ -51,14 +51,16 @@ def run(policy: Policy, sequences: list[Sequence], loss: Loss, backward: bool) -
     while rows.remaining:
         batch = rows.next(budget, backward)
         checkpoint = backward and budget.checkpoints(*batch.ids.shape)
+        spare = budget.spare(*batch.ids.shape) if checkpoint else 0
         metrics = Metrics()
-        with policy.checkpointing.scope(checkpoint), policy.packing.scope(batch.pack):
+        with policy.checkpointing.scope(checkpoint, spare), policy.packing.scope(batch.pack):
             logp = _attempt(policy, batch, loss, metrics, budget if backward else None)
         if logp is None:
             gradient.drop()
             memory.collect(policy.device)
             result.usage.oom_retries += 1
-            _shrink(policy, budget, batch, checkpoint or not backward)
+            smallest = not backward or (checkpoint and not spare)
+            _shrink(policy, budget, batch, smallest)
             continue
         if not gradient.join(policy.loss_scale):
             _scale_down(policy)
@@ -171,6 +173,7 @@ def _attempt(
 def _shrink(policy: Policy, budget: Budget, batch: MicroBatch, smallest: bool) -> None:
     """Halve the budget after a failure; one row that needs the least already is refused."""
     rows, longest = batch.ids.shape
+    budget.full = 0
     if len(batch.rows) > 1 or not smallest:
         budget.halve(rows, longest)
         return

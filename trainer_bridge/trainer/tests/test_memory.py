@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import torch
 
-from empo2_trainer import allocator, fused, memory, step
+from empo2_trainer import allocator, fused, memory, replay, step
 from empo2_trainer.batching import take
 from empo2_trainer.budget import Budget, Cost
 from empo2_trainer.futures import outcome
@@ -85,6 +85,55 @@ def test_long_rows_split_their_mlps(
     tiled, _ = gradient(trainer, batch)
     assert_close(tiled, whole, 1e-5)
     assert len(calls) == (0 if real_dir.name == "gemma2" else 3)  # it has GELU
+
+
+@pytest.mark.parametrize("tile", [32, 1024])
+@pytest.mark.parametrize("spare", [1e9, 650e3])
+def test_layers_recall_what_they_kept(
+    real_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tile: int, spare: float
+) -> None:
+    """The gradient is the same bit for bit, however much of a layer is kept."""
+    monkeypatch.setitem(fused.TILE, "cpu", tile)
+    trainer = make_trainer(real_dir, tmp_path, formats=("peft",))
+    nudge(trainer)
+    batch = wire_batch(1, kl=0.2, config=OFF)
+    budget = trainer.policy.budget(True)
+    budget.kept, budget.full = NEVER, 0
+    want, _ = gradient(trainer, batch)
+    recalled: list[Any] = []
+    inner = replay.Kept.recall
+
+    def recall(self: Any, caller: Any) -> Any:
+        found = inner(self, caller)
+        recalled.append(("attention" if caller == "attention" else "product", found is not None))
+        return found
+
+    monkeypatch.setattr(replay.Kept, "recall", recall)
+    monkeypatch.setattr(type(budget), "spare", lambda *a: spare)
+    got, _ = gradient(trainer, batch)
+    assert all(torch.equal(got[name], w) for name, w in want.items())
+    if real_dir.name == "gemma2":  # its attention caps the scores, its MLP has GELU
+        assert not recalled
+        return
+    assert {caller for caller, _ in recalled} == {"attention", "product"}
+    assert ("attention", True) in recalled
+    assert all(found for _, found in recalled) == (spare == 1e9)
+
+
+def test_a_shortage_first_gives_up_what_can_be_computed_again(
+    trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = trainer.policy.budget(True)
+    budget.kept = NEVER
+    monkeypatch.setattr(memory, "SMALL", 0)
+    monkeypatch.setattr(memory, "RESERVE", 0)
+    batch = wire_batch(3)
+    room = int(budget.dropped.of(1, 30)) + 1
+    budget.full, budget.tokens = room + 1, 30
+    monkeypatch.setattr(memory, "free", lambda device: room)
+    _, metrics = gradient(trainer, batch)
+    assert budget.full == 0
+    assert metrics["oom_retries:sum"] == 1
 
 
 def test_heads_that_scale_or_cap_run_in_chunks(real_dir: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def extend(beginning: list[int], datum: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("arch", ["qwen2", "llama", "granite"])
 def test_packs_have_the_gradient_of_padded_rows(arch: str, tmp_path: Path) -> None:
-    """Kept or checkpointed, in one pack or in several: 2e-5 of the largest value."""
+    """Kept or checkpointed, in one pack or in several: 5e-5 of the largest value."""
     trainer = make_trainer(make_model(tmp_path / "m", arch, **REAL), tmp_path, formats=("peft",))
     nudge(trainer)
     batch = shared_batch()
@@ -48,7 +48,7 @@ def test_packs_have_the_gradient_of_padded_rows(arch: str, tmp_path: Path) -> No
     for kept, tokens in ((limits.kept, 4096), (NEVER, 4096), (limits.kept, 60), (NEVER, 1)):
         limits.kept, limits.tokens = kept, tokens
         got, metrics = gradient(trainer, batch)
-        assert_close(got, want, 2e-5)
+        assert_close(got, want, 5e-5)
         assert metrics["loss:sum"] == pytest.approx(padded["loss:sum"], rel=1e-6)
         assert metrics["padding_tokens:sum"] == 0
         assert (metrics["shared_tokens:sum"] > 100) == (tokens == 4096)
