@@ -170,6 +170,10 @@ func (l *Loop) EvaluateNewest(ctx context.Context, split envs.Split, episodes in
 	if len(tasks) == 0 {
 		return Evaluation{}, fmt.Errorf("environment %s has no task in split %q", l.Family.Name(), split)
 	}
+	// Those of an earlier command may be of another split, or more.
+	if err := l.Ledger.DropUntrained(ctx, KindCommand, s.state.step); err != nil {
+		return Evaluation{}, err
+	}
 	return s.evaluate.run(ctx, s.state, evaluationTask{split: split, tasks: tasks, episodes: episodes,
 		kind: KindCommand})
 }

@@ -21,6 +21,8 @@ type Replies struct {
 	Unfinished int `json:"unfinished,omitempty"`
 	Tips       int `json:"tips,omitempty"`    // replies to the request for a tip
 	NoTips     int `json:"no_tips,omitempty"` // of those, without a tip
+	// CutTips are those whose tip ends early, at the limit of tokens or of characters.
+	CutTips int `json:"cut_tips,omitempty"`
 }
 
 func (r *Replies) add(t rollout.Trajectory) {
@@ -40,6 +42,8 @@ func (r *Replies) add(t rollout.Trajectory) {
 		r.Tips++
 		if t.Tip == "" {
 			r.NoTips++
+		} else if t.TipCut {
+			r.CutTips++
 		}
 	}
 }
@@ -47,7 +51,8 @@ func (r *Replies) add(t rollout.Trajectory) {
 // few reports whether n is less than half of all.
 func few(n, all int) bool { return 2*n < max(all, 1) }
 
-// replyReporter warns if most replies of a step are empty or cut off, or hold no tip.
+// replyReporter warns if most replies of a step are empty or cut off, hold no tip or
+// a tip that was cut, or if most episodes fill the context.
 type replyReporter struct {
 	ledger *ledger.Ledger
 	log    zerolog.Logger
@@ -57,15 +62,23 @@ type replyReporter struct {
 // only what was not wrong in the step before.
 func (r replyReporter) report(ctx context.Context, in Sampled, before state) error {
 	var now, last Replies
+	var episodes, full, episodesBefore, fullBefore int
 	for _, group := range in.Groups {
 		for _, t := range group {
 			if !t.Failed() {
 				now.add(t)
+				episodes++
+			}
+			if t.Stop == rollout.StopContextFull {
+				full++
 			}
 		}
 	}
 	if n := len(before.recent); n > 0 {
-		last = before.recent[n-1].Replies
+		last, fullBefore = before.recent[n-1].Replies, before.recent[n-1].Stops[rollout.StopContextFull]
+		for _, stopped := range before.recent[n-1].Stops {
+			episodesBefore += stopped
+		}
 	}
 	for _, p := range []struct {
 		few, fewBefore bool
@@ -77,6 +90,12 @@ func (r replyReporter) report(ctx context.Context, in Sampled, before state) err
 		{few(now.NoTips, now.Tips), few(last.NoTips, last.Tips), fmt.Sprintf(
 			"%d of %d replies to the request for a tip hold none: a model that thinks may have written only its thought; "+
 				"raise reflection.max_tokens in a new run", now.NoTips, now.Tips)},
+		{few(now.CutTips, now.Tips), few(last.CutTips, last.Tips), fmt.Sprintf(
+			"%d of %d tips are cut off: raise reflection.max_tokens in a new run, or max_tip_characters in the "+
+				"prompt template", now.CutTips, now.Tips)},
+		{few(full, episodes), few(fullBefore, episodesBefore), fmt.Sprintf(
+			"%d of %d episodes ended with a full context: raise sampler.max_model_len, or lower rollout.max_turns, "+
+				"in a new run", full, episodes)},
 	} {
 		if p.few {
 			continue

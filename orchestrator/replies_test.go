@@ -51,6 +51,43 @@ func TestEmptyAndCutReplies(t *testing.T) {
 	}
 }
 
+// Tips that are mostly cut off and episodes that mostly fill the context are an event of
+// each step and one warning, which names the keys.
+func TestCutTipsAndFullContexts(t *testing.T) {
+	led := newLedger(t)
+	var log bytes.Buffer
+	r := replyReporter{ledger: led, log: zerolog.New(&log)}
+	full := rollout.Trajectory{Stop: rollout.StopContextFull, TipIDs: []int32{4}, Tip: "Go", TipCut: true}
+	good := rollout.Trajectory{Stop: rollout.StopTerminated, TipIDs: []int32{4}, Tip: "Go north."}
+	f := func(before state, events int, episodes ...rollout.Trajectory) state {
+		t.Helper()
+		in := Sampled{Plan: Plan{Step: 3}, Groups: [][]rollout.Trajectory{episodes}}
+		if err := r.report(t.Context(), in, before); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(eventsOf(t, led, "replies")); got != events {
+			t.Errorf("%d events, want %d: %s", got, events, log.String())
+		}
+		m := StepMetrics{Stops: map[rollout.StopReason]int{}}
+		for _, e := range episodes {
+			m.Replies.add(e)
+			m.Stops[e.Stop]++
+		}
+		return state{recent: before.with(m)}
+	}
+	now := f(state{}, 0, full, good, good)
+	now = f(now, 2, full, good)
+	f(now, 4, full, full)
+	for _, want := range []string{
+		"1 of 2 tips are cut off: raise reflection.max_tokens",
+		"1 of 2 episodes ended with a full context: raise sampler.max_model_len, or lower rollout.max_turns",
+	} {
+		if strings.Count(log.String(), want) != 1 || strings.Contains(log.String(), "2 of 2") {
+			t.Errorf("want one warning %q: %s", want, log.String())
+		}
+	}
+}
+
 // A thought that was cut off is no action and no tip. It is counted, and the warnings name the keys.
 func TestUnfinishedThoughtsAreCounted(t *testing.T) {
 	var log bytes.Buffer

@@ -29,7 +29,7 @@ const (
 	// minVisibleChange is a change of log-probs in nats that a server of float32 shows.
 	minVisibleChange = 1e-5
 	canarySeed       = 20_010_911
-	canaryTimeout    = 2 * time.Minute
+	withdrawTimeout  = 2 * time.Minute
 )
 
 // WithCanary returns a backend that verifies every version before Publish returns it. The server samples after prompt,
@@ -68,9 +68,8 @@ func (b *canaryBackend) Publish(ctx context.Context, a Adapter) (Policy, error) 
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	op := fmt.Sprintf("verify version %d", a.Version)
-	err = WithDeadline(ctx, canaryTimeout, op, func(ctx context.Context) error { return b.verify(ctx, a, policy) })
-	if err != nil {
+	if err := b.verify(ctx, a, policy); err != nil {
+		err = fmt.Errorf("verify version %d: %w", a.Version, err)
 		return Policy{}, errors.Join(err, b.withdraw(ctx, policy))
 	}
 	return policy, nil
@@ -79,12 +78,13 @@ func (b *canaryBackend) Publish(ctx context.Context, a Adapter) (Policy, error) 
 // withdraw retires a version that failed its verification, even if ctx is done.
 func (b *canaryBackend) withdraw(ctx context.Context, policy Policy) error {
 	late := errors.New("retire took too long")
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), canaryTimeout, late)
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), withdrawTimeout, late)
 	defer cancel()
 	return b.Retire(ctx, policy)
 }
 
 // verify samples from the new version, reports the comparison with the trainer and returns an error if they disagree.
+// Each call has the deadline of the server or of the trainer: a large model on a busy machine takes minutes.
 func (b *canaryBackend) verify(ctx context.Context, a Adapter, policy Policy) error {
 	start := time.Now()
 	run := &canaryRun{version: a.Version}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/samplertest"
@@ -141,6 +143,30 @@ func TestCancelledCanaryRetiresTheVersion(t *testing.T) {
 	if _, err := p.Publish(ctx, adapterWithScore(b, 1)); !errors.Is(err, context.Canceled) || len(b.Served()) != 0 {
 		t.Errorf("%v, served %v", err, b.Served())
 	}
+}
+
+// The trainer of a large model on a busy machine takes its time: its own deadline counts.
+func TestCanaryWaitsForASlowTrainer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := samplertest.NewScripted(samplertest.NewTokenizer(), learning)
+		p, reports := withCanary(b)
+		adapter := adapterWithScore(b, 1)
+		score := adapter.Score
+		adapter.Score = func(ctx context.Context, tokens []int32) ([]float32, error) {
+			select {
+			case <-time.After(10 * time.Minute):
+				return score(ctx, tokens)
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			}
+		}
+		if _, err := p.Publish(t.Context(), adapter); err != nil {
+			t.Fatal(err)
+		}
+		if got := (*reports)[0].Took; got != 20*time.Minute {
+			t.Errorf("verified in %v, want two scores of 10 minutes", got)
+		}
+	})
 }
 
 // A wide tolerance, for servers of low precision, does not hide an adapter that the server never applies.

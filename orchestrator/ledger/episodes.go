@@ -205,6 +205,12 @@ func (l *Ledger) Episodes(ctx context.Context, step int64) ([]Episode, error) {
 	return episodes(ctx, l.db, "WHERE step = ? ORDER BY grp, episode", step)
 }
 
+// DropUntrained removes the episodes of a kind and a step that are not trained.
+func (l *Ledger) DropUntrained(ctx context.Context, kind string, step int64) error {
+	_, err := l.db.ExecContext(ctx, "DELETE FROM untrained WHERE kind = ? AND step = ?", kind, step)
+	return explain(err)
+}
+
 // Untrained returns the episodes of a kind and a step that are not trained.
 func (l *Ledger) Untrained(ctx context.Context, kind string, step int64) ([]Episode, error) {
 	return readEpisodes(ctx, l.db, "untrained", "WHERE kind = ? AND step = ? ORDER BY grp, episode", kind, step)

@@ -144,6 +144,9 @@ func stepLine(m orchestrator.StepMetrics) string {
 	if r := m.Replies; 10*r.Cut >= max(r.N, 1) {
 		line += fmt.Sprintf("  %d of %d replies cut at rollout.max_tokens", r.Cut, r.N)
 	}
+	if r := m.Replies; 10*r.CutTips >= max(r.Tips, 1) {
+		line += fmt.Sprintf("  %d of %d tips cut", r.CutTips, r.Tips)
+	}
 	if m.LeftOut > 0 {
 		line += fmt.Sprintf("  %d rows left out", m.LeftOut)
 	}
