@@ -13,6 +13,14 @@ package envs
 
 import "context"
 
+// A SettingError says that a value in the configuration of a family is wrong. Its text names the key and has a hint.
+type SettingError struct{ Err error }
+
+func (e *SettingError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the text's error.
+func (e *SettingError) Unwrap() error { return e.Err }
+
 // Task is one problem of a family. Two episodes of the same Task give the same
 // answers to the same actions.
 type Task struct {

@@ -145,18 +145,23 @@ func (c Config) check() error {
 	)
 }
 
+// wrong makes the error for a wrong value of a key.
+func wrong(format string, arguments ...any) error {
+	return &envs.SettingError{Err: fmt.Errorf(format, arguments...)}
+}
+
 func oneOf[T ~string](key string, got T, allowed ...T) error {
 	if slices.Contains(allowed, got) {
 		return nil
 	}
-	return fmt.Errorf("env.scienceworld.%s = %q is unknown\n  hint: one of %q", key, got, allowed)
+	return wrong("env.scienceworld.%s = %q is unknown\n  hint: one of %q", key, got, allowed)
 }
 
 func atLeast(key string, got, least int) error {
 	if got >= least {
 		return nil
 	}
-	return fmt.Errorf("env.scienceworld.%s = %d, want %d or more", key, got, least)
+	return wrong("env.scienceworld.%s = %d, want %d or more", key, got, least)
 }
 
 func (c Config) checkLimits() error {
@@ -165,7 +170,7 @@ func (c Config) checkLimits() error {
 			return err
 		}
 		if n < 0 {
-			return fmt.Errorf("env.scienceworld: the limit of the split %q is %d, want 0 or more", split, n)
+			return wrong("env.scienceworld: the limit of the split %q is %d, want 0 or more", split, n)
 		}
 	}
 	return nil
@@ -183,12 +188,12 @@ func checkSimplifications(joined string) error {
 	names := strings.Split(strings.TrimRight(joined, ","), ",") // the simulator ignores commas at the end
 	for _, name := range names {
 		if !slices.Contains(simplifications, name) {
-			return fmt.Errorf("env.scienceworld.simplifications: unknown name %q"+
+			return wrong("env.scienceworld.simplifications: unknown name %q"+
 				"\n  hint: %s, joined by commas without spaces", name, strings.Join(simplifications, ", "))
 		}
 	}
 	if len(names) > 1 && slices.Contains(names, "easy") {
-		return errors.New("env.scienceworld.simplifications: the simulator knows easy only alone" +
+		return wrong("env.scienceworld.simplifications: the simulator knows easy only alone" +
 			"\n  hint: easy, or other names without easy")
 	}
 	return nil

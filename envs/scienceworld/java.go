@@ -46,8 +46,7 @@ func findJava(ctx context.Context, configured string, deterministic bool) (java,
 func javaPath(configured string) (string, error) {
 	if configured != "" {
 		if _, err := exec.LookPath(configured); err != nil {
-			return "", fmt.Errorf("java %s: %w\n  hint: set env.scienceworld.java to an executable, or remove it",
-				configured, err)
+			return "", wrong("env.scienceworld.java: %s: %w\n  hint: name an executable, or remove the key", configured, err)
 		}
 		return configured, nil
 	}

@@ -66,7 +66,7 @@ func resolveTasks(configured, known []string) ([]string, error) {
 	for _, s := range configured {
 		name := inferTask(s)
 		if !slices.Contains(known, name) {
-			return nil, fmt.Errorf("env.scienceworld.tasks: unknown task %q\n  hint: one of %s",
+			return nil, wrong("env.scienceworld.tasks: unknown task %q\n  hint: one of %s",
 				s, strings.Join(known, ", "))
 		}
 		wanted[name] = true

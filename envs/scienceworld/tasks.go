@@ -82,7 +82,7 @@ func (cat *catalogue) readTask(ctx context.Context, sim *simulator, task string,
 	cat.variations[task] = n
 	for _, v := range c.Variations {
 		if v < 0 || v >= n {
-			return fmt.Errorf("env.scienceworld.variations: there is no variation %d\n  hint: 0 to %d", v, n-1)
+			return wrong("env.scienceworld.variations: there is no variation %d\n  hint: 0 to %d", v, n-1)
 		}
 	}
 	if err := sim.load(ctx, task, 0, c.Simplifications); err != nil {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
 	"regexp"
@@ -311,21 +312,29 @@ func ineffective(c Config) []idle {
 	return out
 }
 
-// checkIneffective returns an error for a key that has no effect. A key may have
-// the value that it would also have if the user had left it out.
+// checkIneffective returns an error for a key that has no effect.
 func checkIneffective(c, base Config, given map[string]string, place func(string) string, m Machine) error {
-	defaults := values(base)
-	var found error
+	found := ineffectiveKeys(c, base, given, m)
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		return &Error{place(name), "has no effect: " + found[name], "remove it, or change the other key"}
+	}
+	return nil
+}
+
+// ineffectiveKeys returns the given keys that have no effect, with the reason. A key may have the value that it would
+// also have if the user had left it out.
+func ineffectiveKeys(c, base Config, given map[string]string, m Machine) map[string]string {
+	defaults, found := values(base), map[string]string{}
 	for _, i := range ineffective(c) {
 		walk(reflect.ValueOf(c), "", func(name string, v reflect.Value) {
-			if _, ok := given[name]; !ok || found != nil || !Matches(name, i.keys) {
+			if _, ok := given[name]; !ok || found[name] != "" || !Matches(name, i.keys) {
 				return
 			}
 			value := format(v)
 			if value == defaults[name] || slices.Contains(derivedKeys, name) && value == underived(c, base, name, m) {
 				return
 			}
-			found = &Error{place(name), "has no effect: " + i.why, "remove it, or change the other key"}
+			found[name] = i.why
 		}, nil)
 	}
 	return found

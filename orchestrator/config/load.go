@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -38,6 +39,9 @@ type Source struct {
 	Files   []string // paths
 	Sets    []string // "key=value" with TOML values, as in --set
 	Machine Machine  // for values that depend on the hardware
+	// Note is called for a key of a file that a set has made ineffective. The key then has its default. Nil: nobody
+	// reads the notes.
+	Note func(string)
 }
 
 // Load reads, derives and validates a configuration.
@@ -61,20 +65,32 @@ func (s Source) load(texts []string) (Config, error) {
 	if err != nil {
 		return base, err
 	}
-	c, given := clone(base), map[string]string{} // given: key → place
+	c, given, err := s.layered(base, texts, s.Sets)
+	if err != nil {
+		return c, err
+	}
+	if err := s.dropOverruled(&c, base, texts, given); err != nil {
+		return c, err
+	}
+	derive(&c, s.Machine)
+	return c, check(c, base, given, s.Machine)
+}
+
+// layered puts the texts of s.Files and sets over base. given has the place of each key in them.
+func (s Source) layered(base Config, texts, sets []string) (c Config, given map[string]string, err error) {
+	c, given = clone(base), map[string]string{}
 	for i, path := range s.Files {
 		if err := decode(texts[i], path, &c, given); err != nil {
-			return c, err
+			return c, nil, err
 		}
 	}
-	for _, set := range s.Sets {
+	for _, set := range sets {
 		if err := applySet(set, &c, given); err != nil {
-			return c, err
+			return c, nil, err
 		}
 	}
 	c.Profile = base.Profile
-	derive(&c, s.Machine)
-	return c, check(c, base, given, s.Machine)
+	return c, given, nil
 }
 
 // read returns the texts of the files.
@@ -275,6 +291,25 @@ var plainTypes = strings.NewReplacer(
 	"[]map[string]any", "a list of tables", "map[string]any", "a table", "[]any", "a list",
 	"[]map[string]interface {}", "a list of tables", "map[string]interface {}", "a table", "[]interface {}", "a list")
 
+// wrongType matches the decoder's message about a value of the wrong type.
+var wrongType = regexp.MustCompile(`^incompatible types: TOML value has type (.+); destination has type (.+)$`)
+
+// typeNames are the decoder's names of types in the words of TOML.
+var typeNames = map[string]string{
+	"int64": "a whole number", "integer": "a whole number", "float64": "a number", "float": "a number",
+	"bool": "true or false", "boolean": "true or false", "string": "a string", "slice": "a list", "map": "a table",
+	"time.Time": "a date",
+}
+
+// wrongTypeText says which type a value has, and which one it must have. If a list is at fault, kind is "list".
+func wrongTypeText(got, want, kind string) string {
+	name := func(s string) string { return cmp.Or(typeNames[s], s) }
+	if kind == "list" && want != "slice" {
+		return fmt.Sprintf("an item of the list is %s, not %s", name(got), name(want))
+	}
+	return fmt.Sprintf("the value is %s, not %s", name(got), name(want))
+}
+
 func decodeError(err error, place string) error {
 	line, last, msg := "", "", err.Error()
 	var pe toml.ParseError
@@ -288,6 +323,9 @@ func decodeError(err error, place string) error {
 	}
 	hint := "TOML needs key = value, strings in quotes, and tables as [name]"
 	msg = plainTypes.Replace(wrongTable.ReplaceAllString(msg, ""))
+	if m := wrongType.FindStringSubmatch(msg); m != nil {
+		msg = wrongTypeText(m[1], m[2], keys()[last].kind)
+	}
 	if strings.Contains(msg, "UTF-8") {
 		return &Error{place, msg, "save the file as UTF-8"}
 	}

@@ -223,7 +223,7 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 		b.base = v
 	}
 	b.versions[p.Version] = v
-	b.cfg.Log.Info().Int("version", p.Version).Dur("took", time.Since(started)).Msg("policy published")
+	b.cfg.Log.Info().Int("version", p.Version).Stringer("took", time.Since(started).Round(time.Millisecond)).Msg("policy published")
 	return nil
 }
 

@@ -184,7 +184,7 @@ func (v *version) withDeadline(ctx context.Context, rep *replica, call func(cont
 		return fmt.Errorf("%w: no answer within %v, although the server answered other requests\n"+
 			"  hint: raise sampler.timeout_seconds or lower sampler.concurrency", err, limit)
 	}
-	v.log.Warn().Dur("limit", limit).Msg("llama-server hangs and is killed")
+	v.log.Warn().Stringer("limit", limit).Msg("llama-server hangs and is killed")
 	rep.kill()
 	return fmt.Errorf("%w: no answer within %v", errLost, limit)
 }

@@ -67,7 +67,7 @@ func (c *client) call(ctx context.Context, path string, body, out any) error {
 		First: c.pause, Last: 10 * time.Second, LongestAfter: 24 * time.Hour, Factor: 3,
 		Attempts: maxTries, Again: retryable,
 		Before: func(_ int, pause time.Duration, err error) {
-			c.log.Warn().Err(err).Dur("pause", pause).Msg("openai: sending the request again")
+			c.log.Warn().Err(err).Stringer("pause", pause).Msg("openai: sending the request again")
 			if c.onRetry != nil {
 				c.onRetry()
 			}

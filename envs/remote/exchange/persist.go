@@ -28,7 +28,7 @@ func (c *Client) Persist(
 		First: firstPause, Last: lastPause,
 		Again: func(err error) bool { return errors.As(err, &last) && again(last) },
 		Before: func(_ int, pause time.Duration, err error) {
-			c.server.Log.Debug().Err(err).Str("op", op).Dur("pause", pause).Msg("environment server: trying again")
+			c.server.Log.Debug().Err(err).Str("op", op).Stringer("pause", pause).Msg("environment server: trying again")
 		},
 	}
 	err := retry.Do(patient, func(ctx context.Context) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/rs/zerolog"
 
@@ -30,6 +31,15 @@ var families = map[string]func(context.Context, config.Config, zerolog.Logger) (
 func openFamily(ctx context.Context, c config.Config, log zerolog.Logger) (envs.Family, error) {
 	family, err := families[c.Env.Name](ctx, c, log)
 	var fault *config.Error
+	var setting *envs.SettingError
+	if errors.As(err, &setting) {
+		text, hint := splitHint(setting)
+		place, msg, named := strings.Cut(text, ": ")
+		if !named {
+			place, msg = "env."+c.Env.Name, text
+		}
+		return nil, &config.Error{Place: place, Msg: msg, Hint: hint}
+	}
 	if err != nil && !errors.As(err, &fault) {
 		err = fmt.Errorf("environment %w", err)
 		if _, hint := splitHint(err); hint == "" {

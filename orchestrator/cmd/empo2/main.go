@@ -111,7 +111,8 @@ func (c common) loadBare(first ...string) (config.Config, error) {
 	}
 	sets := append(first, c.Set...)
 	machine := config.Machine{GPU: inspect.Probe{}.HasGPU(), Architecture: inspect.Architecture}
-	return config.Source{Profile: c.Profile, Files: paths, Sets: sets, Machine: machine}.Load()
+	note := func(text string) { fmt.Fprintln(os.Stderr, "note:", text) }
+	return config.Source{Profile: c.Profile, Files: paths, Sets: sets, Machine: machine, Note: note}.Load()
 }
 
 func main() {
