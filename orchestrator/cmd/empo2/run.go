@@ -57,6 +57,9 @@ func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) err
 			Hint: "name the run with --set run.name=…, or leave the flag out to start it"}
 	}
 	log := out.logger(cmd.Verbose)
+	if err := checkModels(c); err != nil { // its reason comes before the size
+		return err
+	}
 	if err := checkFit(c, 1, cmd.Probe, log); err != nil {
 		return err
 	}
