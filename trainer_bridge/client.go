@@ -57,6 +57,7 @@ type Client struct {
 
 	// The call that has the token owns the next three fields.
 	seq       int64 // next sequence number
+	unread    bool  // the trainer may have accepted a request whose answer could not be read
 	taken     bool  // seq may have reached the trainer, but no answer confirmed it
 	uncertain error // why the trainer's weights are not known
 
@@ -256,6 +257,9 @@ func (c *Client) save(ctx context.Context, op, name string) (pathOutput, error) 
 	}, &out)
 	if err != nil {
 		return pathOutput{}, fmt.Errorf("save %s: %w", name, err)
+	}
+	if out.Path == "" {
+		return pathOutput{}, fmt.Errorf("save %s: the trainer's answer has no path%s", name, otherHint)
 	}
 	return out, nil
 }

@@ -168,6 +168,9 @@ func (c *Codec) call(ctx context.Context, op string, body, result any) error {
 	}
 }
 
+// maxText bounds an answer about a text in bytes.
+const maxText = 64 << 20
+
 // ask sends a request to one trainer. It ends when the trainer's process ends.
 func ask(ctx context.Context, p *Process, to link, op string, body any) (json.RawMessage, error) {
 	if p != nil {
@@ -176,7 +179,7 @@ func ask(ctx context.Context, p *Process, to link, op string, body any) (json.Ra
 		defer cancel(nil)
 		defer context.AfterFunc(p.alive, func() { cancel(context.Cause(p.alive)) })()
 	}
-	return to.post(ctx, op, op, body)
+	return to.post(ctx, op, op, body, maxText)
 }
 
 // link returns the connection to the present trainer.

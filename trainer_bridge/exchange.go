@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/orchestrator/watchdog"
 )
 
@@ -37,7 +38,7 @@ func (c *Client) train(ctx context.Context, op string, rows []Row, loss Loss) (S
 	var stats []Stats
 	var weights []float64
 	var logprobs [][]float32
-	err := c.exchange(ctx, op, requests, func(i int, raw json.RawMessage) error {
+	err := c.exchange(ctx, op, requests, largest(parts), func(i int, raw json.RawMessage) error {
 		var out lossOutput
 		if err := json.Unmarshal(raw, &out); err != nil {
 			return err
@@ -52,6 +53,25 @@ func (c *Client) train(ctx context.Context, op string, rows []Row, loss Loss) (S
 	}
 	return MergeStats(stats, weights), logprobs, nil
 }
+
+// largest bounds the answer to one of the parts in bytes.
+func largest(parts [][]datum) int64 {
+	most := 0
+	for _, part := range parts {
+		size := 0
+		for _, d := range part {
+			size += bytesPerRow + bytesPerLogprob*d.LossFnInputs["target_tokens"].Shape[0]
+		}
+		most = max(most, size)
+	}
+	return smallAnswer + int64(most)
+}
+
+// The size of the log-probs of a row in an answer, at most.
+const (
+	bytesPerRow     = 1 << 10
+	bytesPerLogprob = 40
+)
 
 // inCall numbers the row of an out-of-memory error among all rows of the call.
 func inCall(err error, parts [][]datum) error {
@@ -96,7 +116,7 @@ func (o lossOutput) logprobs(asked []datum) ([][]float32, error) {
 
 // one exchanges a single request for its result.
 func (c *Client) one(ctx context.Context, op string, build request, result any) error {
-	return c.exchange(ctx, op, []request{build}, func(_ int, raw json.RawMessage) error {
+	return c.exchange(ctx, op, []request{build}, smallAnswer, func(_ int, raw json.RawMessage) error {
 		return json.Unmarshal(raw, result)
 	})
 }
@@ -107,7 +127,7 @@ type request func(seq int64) any
 // exchange submits all requests, so that the trainer need not wait for the
 // network between them. Then it collects their results in order.
 func (c *Client) exchange(
-	ctx context.Context, op string, requests []request, collect func(int, json.RawMessage) error,
+	ctx context.Context, op string, requests []request, bound int64, collect func(int, json.RawMessage) error,
 ) error {
 	ctx, end, err := c.begin(ctx, op)
 	if err != nil {
@@ -131,7 +151,7 @@ func (c *Client) exchange(
 		ids = append(ids, id)
 	}
 	for i, id := range ids {
-		raw, resultErr := c.await(ctx, op, id)
+		raw, resultErr := c.await(ctx, op, id, bound)
 		var refused *RequestError
 		if errors.As(resultErr, &refused) && refused.OutOfMemory != nil {
 			refused.OutOfMemory.part = i
@@ -139,7 +159,7 @@ func (c *Client) exchange(
 		if resultErr == nil && err == nil {
 			resultErr = collect(i, raw)
 			if resultErr != nil {
-				resultErr = fmt.Errorf("%s: read the trainer's answer: %w", op, resultErr)
+				resultErr = fmt.Errorf("%s: read the trainer's answer: %w", op, safetext.JSONError(resultErr))
 			}
 		}
 		if err == nil {
@@ -153,15 +173,17 @@ func (c *Client) exchange(
 // settle records whether the trainer's weights and gradients are still known
 // after a call. acked is the number of its requests that the trainer accepted.
 func (c *Client) settle(op string, acked int, err error) {
+	accepted := acked > 0 || c.unread || errors.Is(err, ErrUnavailable)
+	c.unread = false
 	switch op {
 	case "load_weights":
 		if err == nil {
 			c.uncertain = nil
-		} else if acked > 0 || errors.Is(err, ErrUnavailable) {
+		} else if accepted {
 			c.uncertain = err
 		}
 	case "forward_backward", "optim_step":
-		if err != nil && (acked > 0 || errors.Is(err, ErrUnavailable)) {
+		if err != nil && accepted {
 			c.uncertain = err
 		}
 	}
@@ -201,7 +223,8 @@ func (c *Client) submit(ctx context.Context, op string, build request) (string, 
 		var refused *RequestError
 		switch {
 		case err == nil && ack.RequestID == "":
-			return "", fmt.Errorf("%s: the answer has no request_id", op)
+			c.taken, c.unread = true, true
+			return "", fmt.Errorf("%s: the trainer's answer has no request_id%s", op, otherHint)
 		case err == nil:
 			c.seq, c.taken = c.seq+1, false
 			return ack.RequestID, nil
@@ -210,6 +233,9 @@ func (c *Client) submit(ctx context.Context, op string, build request) (string, 
 			c.seq, c.taken = c.seq+1, false
 		case errors.Is(err, ErrUnavailable):
 			c.taken = true
+			return "", err
+		case refused == nil: // the trainer may have accepted the request
+			c.taken, c.unread = true, true
 			return "", err
 		default:
 			return "", err

@@ -11,10 +11,14 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
-// maxAnswer bounds the body of one answer in bytes.
-const maxAnswer = 512 << 20
+// Bounds of the body of one answer in bytes.
+const (
+	maxAnswer   = 512 << 20 // whatever was asked
+	smallAnswer = 1 << 20   // without values for each token
+)
 
 // A link is the connection to one trainer. It is safe for concurrent use.
 type link struct {
@@ -35,41 +39,48 @@ func newLink(url, token string, answer time.Duration, log zerolog.Logger, transp
 // call posts a body and reads the answer into result. It repeats the same bytes
 // after a lost connection, a late answer or a temporary status, until ctx ends.
 func (l link) call(ctx context.Context, op string, body, result any) error {
-	raw, err := l.post(ctx, op, op, body)
+	raw, err := l.post(ctx, op, op, body, smallAnswer)
 	if err != nil {
 		return err
 	}
+	return decode(op, raw, result)
+}
+
+// decode reads the answer to an operation.
+func decode(op string, raw json.RawMessage, result any) error {
 	if err := json.Unmarshal(raw, result); err != nil {
-		return fmt.Errorf("%s: read the trainer's answer: %w", op, err)
+		return fmt.Errorf("%s: read the trainer's answer: %w", op, safetext.JSONError(err))
 	}
 	return nil
 }
 
 // result waits for the result of a submitted request and reads it.
 func (c *Client) result(ctx context.Context, op, id string, result any) error {
-	raw, err := c.await(ctx, op, id)
+	raw, err := c.await(ctx, op, id, smallAnswer)
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(raw, result); err != nil {
-		return fmt.Errorf("%s: read the trainer's answer: %w", op, err)
-	}
-	return nil
+	return decode(op, raw, result)
 }
 
-// await long-polls for the result of a submitted request.
-func (c *Client) await(ctx context.Context, op, id string) (json.RawMessage, error) {
+// await long-polls for the result of a submitted request. The result has bound bytes at
+// most.
+func (c *Client) await(ctx context.Context, op, id string, bound int64) (json.RawMessage, error) {
 	body := map[string]any{"request_id": id, "allow_metadata_only": false}
 	for {
-		raw, err := c.post(ctx, op, "retrieve_future", body)
+		raw, err := c.post(ctx, op, "retrieve_future", body, bound)
 		if err != nil {
 			return nil, lostResult(err)
 		}
 		var f future
-		if err := json.Unmarshal(raw, &f); err != nil {
-			return nil, fmt.Errorf("%s: read the trainer's answer: %w", op, err)
+		if err := decode(op, raw, &f); err != nil {
+			return nil, err
 		}
 		switch {
+		case string(raw) == "null":
+			return nil, fmt.Errorf("%s: the trainer's answer is null%s", op, otherHint)
+		case f.Detail != nil || f.Message != nil:
+			return nil, fmt.Errorf("%s: the trainer's answer is an error: %.200q%s", op, c.http.Clean(string(raw)), otherHint)
 		case f.Error != nil:
 			if f.Category != CategoryUser && f.Category != CategoryServer {
 				f.Category = CategoryUnknown
@@ -97,7 +108,9 @@ func lostResult(err error) error {
 }
 
 // post makes an exchange and repeats it after temporary errors, until ctx ends.
-func (l link) post(ctx context.Context, op, path string, body any) (raw json.RawMessage, err error) {
+func (l link) post(
+	ctx context.Context, op, path string, body any, bound int64,
+) (raw json.RawMessage, err error) {
 	encoded, err := json.Marshal(body)
 	if err != nil {
 		return nil, fmt.Errorf("%s: encode: %w", op, err)
@@ -112,7 +125,7 @@ func (l link) post(ctx context.Context, op, path string, body any) (raw json.Raw
 	}
 	var last error
 	err = retry.Do(ctx, func(ctx context.Context) error {
-		raw, last = l.once(ctx, path, encoded)
+		raw, last = l.once(ctx, path, encoded, bound)
 		return last
 	})
 	switch {
@@ -131,8 +144,8 @@ func again(err error) bool {
 }
 
 // once makes one exchange.
-func (l link) once(ctx context.Context, path string, body []byte) (raw json.RawMessage, err error) {
-	err = l.http.Call(ctx, jsonhttp.Request{Path: "/api/v1/" + path, Body: body}, &raw)
+func (l link) once(ctx context.Context, path string, body []byte, bound int64) (raw json.RawMessage, err error) {
+	err = l.http.Call(ctx, jsonhttp.Request{Path: "/api/v1/" + path, Body: body, MaxAnswer: bound}, &raw)
 	if path == "retrieve_future" && jsonhttp.Status(err) == http.StatusRequestTimeout {
 		return json.RawMessage(`{"type":"try_again"}`), nil // a long poll that ended without a result
 	}
@@ -147,7 +160,9 @@ func refusal(op string, err error) error {
 	case !errors.As(err, &e):
 		return err
 	case e.Kind == jsonhttp.Malformed:
-		return fmt.Errorf("%s: read the trainer's answer: %w", op, err)
+		return fmt.Errorf("%s: read the trainer's answer: %w%s", op, err, otherHint)
+	case e.Redirected:
+		return fmt.Errorf("%s: the trainer: %w%s", op, err, otherHint)
 	case jsonhttp.Status(err) == 0:
 		return err
 	}
@@ -160,6 +175,9 @@ func refusal(op string, err error) error {
 	}
 	return refused
 }
+
+// otherHint is the remedy for answers that no trainer gives.
+const otherHint = "\n  hint: another program answers at the trainer's address, or a proxy is in between"
 
 // unavailable returns the error of an operation that ended without an answer. It
 // contains the reason why ctx ended and the last error.

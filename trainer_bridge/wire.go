@@ -1,5 +1,7 @@
 package trainerbridge
 
+import "encoding/json"
+
 // The types in this file mirror the JSON of the protocol. The tests of both
 // sides read the same file, trainer/testdata/wire_golden.json.
 
@@ -113,6 +115,9 @@ type future struct {
 	Type     string   `json:"type"` // try_again
 	Error    *string  `json:"error"`
 	Category Category `json:"category"`
+	// Detail and Message are errors of other programs.
+	Detail  json.RawMessage `json:"detail"`
+	Message json.RawMessage `json:"message"`
 	// OutOfMemory extends the protocol; other trainers do not send it.
 	OutOfMemory *OutOfMemory `json:"out_of_memory"`
 }

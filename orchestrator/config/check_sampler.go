@@ -53,6 +53,9 @@ func samplerRules(c Config) []rule {
 		backendRules(c))
 }
 
+// maxRankVLLM is the largest value of vLLM's --max-lora-rank.
+const maxRankVLLM = 512
+
 // backendRules are the rules of the chosen backend.
 func backendRules(c Config) []rule {
 	s, trains := c.Sampler, c.Algorithm.Name != "adapt"
@@ -60,6 +63,10 @@ func backendRules(c Config) []rule {
 		"a GGUF file cannot be trained, and only llamacpp serves it",
 		"name the model's folder in Hugging Face format; sampler.llamacpp.gguf may name the file to serve"}
 	switch s.Backend {
+	case "vllm":
+		return []rule{ggufPath, {"trainer.rank", !trains || c.Trainer.Rank <= maxRankVLLM,
+			fmt.Sprintf("vLLM serves adapters up to rank %d, this one has %d", maxRankVLLM, c.Trainer.Rank),
+			"lower it, or choose llamacpp, sglang or ollama with sampler.backend"}}
 	case "llamacpp":
 		return []rule{ggufPath,
 			{"sampler.llamacpp.gguf", s.LlamaCPP.GGUF == "" || c.Model.Path != Embedded,

@@ -293,6 +293,8 @@ func TestSamplerKeys(t *testing.T) {
 		}
 	}
 	f([]string{"sampler.backend=vllm"})
+	f([]string{"sampler.backend=vllm", "trainer.rank=512"})
+	f([]string{"sampler.backend=vllm", "trainer.rank=513"}, "trainer.rank", "up to rank 512, this one has 513")
 	f([]string{"sampler.backend=vllm", `sampler.vllm.urls=["http://127.0.0.1:8000"]`})
 	f([]string{"sampler.backend=vllm", `sampler.vllm.urls=["127.0.0.1:8000"]`}, "sampler.vllm.urls", "http://")
 	f([]string{"sampler.backend=vllm", `sampler.vllm.urls=["http://a:1"]`, "sampler.vllm.replicas=2"},

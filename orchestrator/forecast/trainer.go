@@ -35,9 +35,12 @@ const (
 	cpuAllowance = 600 << 20
 	cpuTokens    = 4096
 	gpuTokens    = 65536
-	cpuLogits    = 1 << 21 // elements of the head's output held at a time
+	cpuSpare     = 1.15    // of the allowance, with what checkpointed layers recall
+	cpuLogits    = 6 << 20 // elements of the head's output held at a time
 	gpuLogits    = 1 << 27
-	logitBytes   = 64  // of one element, with its gradient and the base's
+	minLogits    = 1 << 21
+	cpuBytes     = 24  // of one element on a CPU, with its gradient and the base's
+	logitBytes   = 64  // of one element on a GPU, with copies in float32
 	shareCPU     = 0.5 // of the free memory that a micro-batch may take
 	shareGPU     = 0.75
 )
@@ -60,7 +63,7 @@ func trainerMemory(in Input, f Forecast) Trainer {
 		base := m.TrainerPeak - activations(in, f, t, m.TrainedRow)
 		t.Program = max(0, base-t.Weights-t.Adapter)
 	}
-	t.LongestRow = dropped(s, item, rank, int64(f.LongestRow)) + logitBytes*cpuLogits
+	t.LongestRow = dropped(s, item, rank, int64(f.LongestRow)) + logitBytes*minLogits
 	t.Activations = activations(in, f, t, f.LongestRow)
 	return t
 }
@@ -70,38 +73,37 @@ func trainerMemory(in Input, f Forecast) Trainer {
 func activations(in Input, f Forecast, t Trainer, longest int) int64 {
 	s, item, n := in.Model.Shape, itemSize(in.Config.Trainer.Dtype), int64(longest)
 	rank := int64(in.Config.Trainer.Rank)
-	share, free, tokens, logits := shareCPU, in.Machine.Memory, int64(cpuTokens), int64(cpuLogits)
+	share, free, tokens := shareCPU, in.Machine.Memory, int64(cpuTokens)
 	if in.Machine.Free > 0 {
 		free = in.Machine.Free
 	}
 	if f.Device == "gpu" {
-		share, tokens, logits = shareGPU, gpuTokens, gpuLogits
+		share, tokens = shareGPU, gpuTokens
 		free = max(0, f.GPUMemory-t.resident())
-	}
-	allowance := int64(share * float64(free))
-	if f.Device == "cpu" {
-		allowance = min(allowance, cpuAllowance)
 	}
 	if limit := in.Config.Trainer.MicroBatch; limit > 0 {
 		tokens = int64(limit)
 	}
-	batch := min(allowance, kept(s, item, rank, max(tokens, n)))
-	head := logitBytes * min(logits, max(cpuLogits, allowance/logitBytes), n*max(1, s.Vocabulary))
+	allowance, values := int64(share*float64(free)), n*max(1, s.Vocabulary)
+	all, least := kept(s, item, rank, max(tokens, n)), dropped(s, item, rank, n)
 	if f.Device == "gpu" { // its logits are part of the allowance
-		return max(min(allowance, batch+head), dropped(s, item, rank, n)+logitBytes*cpuLogits)
+		head := logitBytes * min(gpuLogits, max(minLogits, allowance/logitBytes), values)
+		return max(min(allowance, min(allowance, all)+head), least+logitBytes*minLogits)
 	}
-	return max(batch, dropped(s, item, rank, n)) + head
+	allowance = min(allowance, cpuAllowance)
+	return max(min(int64(cpuSpare*float64(allowance)), all), least) + cpuBytes*min(cpuLogits, values)
 }
 
-// layerBytes are what one layer keeps of a token for the backward pass: three
-// rows of the MLP, keys and values, seven of LoRA, and hidden states. The
-// coefficients were measured with autograd's saved tensors for several shapes.
+// layerBytes are what one layer keeps of a token for the backward pass: two
+// rows of the MLP (gated by SiLU; others keep more), keys and values, seven of
+// LoRA, and hidden states. The coefficients were measured with autograd's saved
+// tensors for several shapes.
 func layerBytes(s inspect.Shape, item, rank int64) int64 {
 	hidden := int64(6)
 	if item < 4 { // norms are computed in float32
 		hidden = 8
 	}
-	return item * (3*s.Intermediate + 2*s.KVHeads*s.HeadDim + 7*rank + hidden*s.Hidden)
+	return item * (2*s.Intermediate + 2*s.KVHeads*s.HeadDim + 7*rank + hidden*s.Hidden)
 }
 
 // ends are the activations before the first and after the last layer.

@@ -81,6 +81,8 @@ func TestChatTemplates(t *testing.T) {
 	f(true, true, "chat_template.json", `{"chat_template": "{{ enable_thinking }}"}`)
 	f(true, false, "tokenizer_config.json", `{"chat_template": [{"name": "default", "template": "x"}]}`)
 	f(false, false, "chat_template.json", `{"chat_template": null}`)
+	f(false, false, "tokenizer_config.json", `{"chat_template": [{"name": "tool_use", "template": "x"}]}`)
+	f(false, false, "additional_chat_templates/tool_use.jinja", "x")
 }
 
 // A snapshot of the hub's cache has links to files in another folder.

@@ -108,8 +108,8 @@ func (m *Model) readTokenizer() error {
 	return nil
 }
 
-// configuredTemplate is the chat template in a JSON file, one or a list of them,
-// as JSON; empty: there is none.
+// configuredTemplate is the chat template in a JSON file, as JSON or as text. Of a
+// list of named ones it is the one called default. Empty: there is none.
 func (m *Model) configuredTemplate(name string) []byte {
 	text, err := m.read(name)
 	if err != nil {
@@ -121,7 +121,16 @@ func (m *Model) configuredTemplate(name string) []byte {
 	if err := json.Unmarshal(text, &c); err != nil || string(c.Template) == "null" {
 		return nil
 	}
-	return c.Template
+	var named []struct{ Name, Template string }
+	if json.Unmarshal(c.Template, &named) != nil {
+		return c.Template
+	}
+	for _, t := range named {
+		if t.Name == "default" {
+			return []byte(t.Template)
+		}
+	}
+	return nil
 }
 
 // tokenizerHint says how to get a tokenizer.json from the files that are there.

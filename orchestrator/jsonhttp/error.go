@@ -47,7 +47,24 @@ type Error struct {
 	After time.Duration
 	// Truncated says that a Malformed answer is empty or incomplete.
 	Truncated bool
-	Err       error // the cause; may be nil
+	// Redirected says that the server names another address, which is not followed.
+	Redirected bool
+	Err        error // the cause; may be nil
+}
+
+// Remedy returns what an operator can do about a server that refuses the key or is
+// another one than expected; empty: nothing is known. key and address name the places
+// where the server's key and URL are set.
+func (e *Error) Remedy(key, address string) string {
+	switch {
+	case e.Redirected:
+		return "put the address to which the server redirects into " + address
+	case e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden:
+		return "the key is missing or wrong; it is taken from " + key
+	case e.Kind == Malformed && !e.Truncated:
+		return "check that " + address + " is the address of the server itself, not of a page or a proxy"
+	}
+	return ""
 }
 
 // Error returns the request, the status and the server's text, shortened.
@@ -136,7 +153,7 @@ func (c *Client) Failure(ctx context.Context, err error) *Error {
 	case errors.As(err, &certificate):
 		e.Kind, e.Message = Refused, "the server's certificate is not trusted"
 	case errors.As(err, &redirected):
-		e.Kind, e.Message, e.Err = Refused, c.Clean(redirected.Error()), nil
+		e.Kind, e.Message, e.Err, e.Redirected = Refused, c.Clean(redirected.Error()), nil, true
 	case errors.As(err, &syntax), errors.As(err, &wrongType): // from a library that decodes answers itself
 		e.Kind, e.Message = Malformed, "not an answer of "+c.cfg.Server
 	case errors.Is(err, http.ErrSchemeMismatch):

@@ -39,6 +39,9 @@ func Return(ctx context.Context, dir string, step int64, rebuild Rebuild) (aside
 	return aside, nil
 }
 
+// ErrNotKept is wrapped by Return if the run has no state of the step any more.
+var ErrNotKept = errors.New("this step was not kept")
+
 func returnTo(ctx context.Context, dir string, step int64, rebuild Rebuild) (string, error) {
 	path := filepath.Join(dir, databaseName)
 	if db, err := openDB(ctx, path); err == nil { // brings an earlier format up to date and empties the log
@@ -52,7 +55,7 @@ func returnTo(ctx context.Context, dir string, step int64, rebuild Rebuild) (str
 		return "", err
 	}
 	if !slices.Contains(r.Kept, step) {
-		return "", fmt.Errorf("this step was not kept\n  hint: the run can return to %s", listed(r.Kept))
+		return "", fmt.Errorf("%w\n  hint: the run can return to %s", ErrNotKept, listed(r.Kept))
 	}
 	var version int
 	err = readDatabase(ctx, path, func(db *sql.DB) error {

@@ -56,5 +56,10 @@ func (h *HTTP) Call(ctx context.Context, path string, body, out any) error {
 	if errors.As(err, &e) && e.Retryable() && e.Kind != jsonhttp.TimedOut {
 		return fmt.Errorf("%w: %w", ErrLost, err)
 	}
+	if e != nil {
+		if remedy := e.Remedy("EMPO2_SERVER_KEY", "the server's urls"); remedy != "" {
+			return fmt.Errorf("%w\n  hint: %s", err, remedy)
+		}
+	}
 	return err
 }

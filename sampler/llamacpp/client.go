@@ -40,6 +40,9 @@ func (c *client) call(ctx context.Context, path string, body, out any) error {
 	if errors.As(err, &e) && e.Retryable() && e.Kind != jsonhttp.TimedOut {
 		return fmt.Errorf("%w: %w", errLost, err)
 	}
+	if e != nil && e.Remedy("", "") != "" {
+		return fmt.Errorf("%w\n  hint: another program answers at its address, or its key was changed", err)
+	}
 	return err
 }
 

@@ -1,12 +1,15 @@
 package llamacpp
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/admission"
 )
@@ -74,20 +77,26 @@ type scale struct {
 
 // answer has the fields of the server's answer that are used.
 type answer struct {
-	Content   string  `json:"content"`
-	Tokens    []int32 `json:"tokens"`
-	Model     string  `json:"model"`
-	StopType  string  `json:"stop_type"`
-	Evaluated int     `json:"tokens_evaluated"`
-	Entries   []entry `json:"completion_probabilities"`
-	Cached    int64   `json:"timings/cache_n"`
-	Processed int64   `json:"timings/prompt_n"`
+	Content   *string         `json:"content"`
+	Tokens    []int32         `json:"tokens"`
+	Model     string          `json:"model"`
+	StopType  string          `json:"stop_type"`
+	Evaluated int             `json:"tokens_evaluated"`
+	Entries   []entry         `json:"completion_probabilities"`
+	Cached    int64           `json:"timings/cache_n"`
+	Processed int64           `json:"timings/prompt_n"`
+	Error     json.RawMessage `json:"error"` // with status 200
 }
 
 // answerFields are the fields that the server sends. It would also send prompt and
 // settings.
 var answerFields = []string{"content", "tokens", "model", "stop_type", "tokens_evaluated",
 	"completion_probabilities", "timings/cache_n", "timings/prompt_n"}
+
+// present reports whether a JSON value is set and not null.
+func present(value json.RawMessage) bool {
+	return len(value) > 0 && !bytes.Equal(value, []byte("null"))
+}
 
 func (v *version) newRequest(r sampler.Request, slot int) completionRequest {
 	q := completionRequest{
@@ -135,12 +144,12 @@ func (v *version) complete(ctx context.Context, rep *replica, r sampler.Request)
 	var a answer
 	rep.cache[slot.Index] = cached{} // unknown if the request fails
 	if err := v.post(ctx, rep, v.newRequest(r, slot.Index), &a); err != nil {
-		return sampler.Completion{}, err
+		return sampler.Completion{}, fmt.Errorf("llama-server at %s: %w", rep.client.web.URL(), err)
 	}
 	rep.cache[slot.Index] = cached{slices.Concat(r.Prompt, a.Tokens), r.SessionEnd}
 	c, err := v.read(r, a)
 	if err != nil {
-		return c, fmt.Errorf("bad answer: %w", err)
+		return c, fmt.Errorf("llama-server at %s: bad answer: %w", rep.client.web.URL(), err)
 	}
 	rep.answered.Add(1)
 	v.b.counters.count(a, c)
@@ -182,15 +191,21 @@ func (v *version) withDeadline(ctx context.Context, rep *replica, call func(cont
 
 // read checks an answer and converts it into a completion.
 func (v *version) read(r sampler.Request, a answer) (sampler.Completion, error) {
-	c := sampler.Completion{IDs: a.Tokens, Text: a.Content, Policy: v.policy}
+	c := sampler.Completion{IDs: a.Tokens, Policy: v.policy}
 	n := len(a.Tokens)
 	switch {
+	case present(a.Error):
+		return c, fmt.Errorf("the answer is an error: %s", jsonhttp.Shorten(string(a.Error)))
 	case a.Model != v.policy.Name:
 		return c, fmt.Errorf("%q answers in place of %s", a.Model, v.policy.Name)
 	case a.Evaluated != len(r.Prompt):
 		return c, fmt.Errorf("%d prompt tokens were read, %d were sent", a.Evaluated, len(r.Prompt))
 	case n == 0 || n > r.MaxTokens:
 		return c, fmt.Errorf("%d tokens, %d were asked for", n, r.MaxTokens)
+	case a.Content == nil:
+		return c, errors.New("it has no content")
+	case a.StopType == "eos" && slices.Contains(a.Tokens[:n-1], a.Tokens[n-1]):
+		return c, fmt.Errorf("it goes on after the end token %d", a.Tokens[n-1])
 	case a.StopType == "eos":
 		c.Finish = sampler.FinishStop
 	case a.StopType == "word" && len(r.Stop) > 0:
@@ -200,6 +215,7 @@ func (v *version) read(r sampler.Request, a answer) (sampler.Completion, error) 
 	default:
 		return c, fmt.Errorf("stopped by %q after %d of %d tokens", a.StopType, n, r.MaxTokens)
 	}
+	c.Text = *a.Content
 	if err := v.b.caps.CheckVocabulary(a.Tokens); err != nil {
 		return c, err
 	}

@@ -73,6 +73,9 @@ func classify(err error) error {
 		return err
 	}
 	switch {
+	case e.Redirected, e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden:
+		return fmt.Errorf("%w\n  hint: %s", err,
+			e.Remedy("no setting: Ollama itself has none", "sampler.ollama.url"))
 	case e.Kind == jsonhttp.Malformed && !e.Truncated:
 		return fmt.Errorf("%w\n  hint: sampler.ollama.url must be Ollama's own address", err)
 	case e.Status >= 300:

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/ollama/ollama/api"
-
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
 )
@@ -150,7 +148,7 @@ const maxLogprob = 1e-4
 
 // logprobs returns the server's log-probs of the first ids, as long as the texts
 // of the server's tokens equal those of the ids. The others are NaN.
-func (r *retokenizer) logprobs(ctx context.Context, ids []int32, given []api.Logprob) ([]float32, error) {
+func (r *retokenizer) logprobs(ctx context.Context, ids []int32, given []tokenLogprob) ([]float32, error) {
 	out := sampler.UnknownLogprobs(len(ids))
 	for i := range min(len(ids), len(given)) {
 		piece, err := r.piece(ctx, ids[i])
@@ -160,10 +158,14 @@ func (r *retokenizer) logprobs(ctx context.Context, ids []int32, given []api.Log
 		if given[i].Token != piece {
 			break
 		}
-		if given[i].Logprob > maxLogprob {
-			return nil, fmt.Errorf("log-prob %v of id %d is positive", given[i].Logprob, ids[i])
+		value := given[i].Logprob
+		if value == nil {
+			continue
 		}
-		out[i] = float32(min(given[i].Logprob, 0))
+		if *value > maxLogprob {
+			return nil, fmt.Errorf("log-prob %v of id %d is positive", *value, ids[i])
+		}
+		out[i] = float32(min(*value, 0))
 	}
 	return out, nil
 }

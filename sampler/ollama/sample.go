@@ -2,11 +2,13 @@ package ollama
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
 	"github.com/ollama/ollama/api"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/admission"
 	"github.com/empo2/empo2/sampler/chat"
@@ -37,9 +39,13 @@ func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 	}
 	a, err := b.send(ctx, p, r, q)
 	if err != nil {
-		return sampler.Completion{}, err
+		return sampler.Completion{}, fmt.Errorf("%s: %w", b.client.web.URL(), err)
 	}
-	return b.completion(ctx, p, q, a)
+	c, err := b.completion(ctx, p, q, a)
+	if err != nil {
+		return c, fmt.Errorf("%s: %w", b.client.web.URL(), err)
+	}
+	return c, nil
 }
 
 // enter returns a version for one request, which must leave its gate.
@@ -116,14 +122,46 @@ func (b *Backend) options(r sampler.Request) map[string]any {
 
 // answer has the fields of both endpoints that are used.
 type answer struct {
-	Model      string        `json:"model"`
-	Response   string        `json:"response"` // of /api/generate
-	Message    api.Message   `json:"message"`  // of /api/chat
-	Done       bool          `json:"done"`
-	DoneReason string        `json:"done_reason"`
-	Prompt     int64         `json:"prompt_eval_count"`
-	Sampled    int64         `json:"eval_count"`
-	Logprobs   []api.Logprob `json:"logprobs"`
+	Model      string          `json:"model"`
+	Response   *string         `json:"response"` // of /api/generate
+	Message    *api.Message    `json:"message"`  // of /api/chat
+	Done       bool            `json:"done"`
+	DoneReason string          `json:"done_reason"`
+	Prompt     int64           `json:"prompt_eval_count"`
+	Sampled    int64           `json:"eval_count"`
+	Logprobs   []tokenLogprob  `json:"logprobs"`
+	Error      json.RawMessage `json:"error"` // with status 200
+}
+
+// tokenLogprob is an [api.TokenLogprob] whose log-prob may be absent.
+type tokenLogprob struct {
+	Token   string   `json:"token"`
+	Logprob *float64 `json:"logprob"`
+}
+
+// text returns the text of an answer; ok is false if there is none.
+func (a answer) text() (text string, ok bool) {
+	if a.Response != nil {
+		text = *a.Response
+	}
+	if a.Message != nil {
+		text += a.Message.Content
+	}
+	return text, a.Response != nil || a.Message != nil
+}
+
+// check returns an error if the answer is not one of the model.
+func (a answer) check(model string) error {
+	text, ok := a.text()
+	switch {
+	case len(a.Error) > 0 && string(a.Error) != "null":
+		return fmt.Errorf("the answer is an error: %s", jsonhttp.Shorten(string(a.Error)))
+	case !ok:
+		return errors.New("the answer has no text\n  hint: sampler.ollama.url must be Ollama's own address")
+	case a.Model != model && (a.Model != "" || text != ""): // an empty answer has no name
+		return fmt.Errorf("model %q answered", a.Model)
+	}
+	return nil
 }
 
 // send waits for the turn of the model's version. It sends the request and retries
@@ -147,10 +185,8 @@ func (b *Backend) send(ctx context.Context, p sampler.Policy, r sampler.Request,
 		return a, fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
 	case err != nil:
 		return a, err
-	case a.Model != "" && a.Model != p.Name: // an empty answer has no name
-		return a, fmt.Errorf("model %q answered", a.Model)
 	}
-	return a, nil
+	return a, a.check(p.Name)
 }
 
 func (b *Backend) body(p sampler.Policy, r sampler.Request, q input) (path string, body any) {
@@ -170,7 +206,8 @@ func (b *Backend) body(p sampler.Policy, r sampler.Request, q input) (path strin
 
 // completion converts an answer. An incomplete answer counts as truncated.
 func (b *Backend) completion(ctx context.Context, p sampler.Policy, q input, a answer) (sampler.Completion, error) {
-	c := sampler.Completion{Text: a.Response + a.Message.Content, Finish: sampler.FinishLength, Policy: p}
+	text, _ := a.text()
+	c := sampler.Completion{Text: text, Finish: sampler.FinishLength, Policy: p}
 	if a.Done && a.DoneReason == "stop" {
 		c.Finish = sampler.FinishStop
 	}

@@ -43,6 +43,8 @@ const (
 // hint returns the remedy for an error; empty: none is known.
 func hint(e *jsonhttp.Error) string {
 	switch {
+	case e.Redirected:
+		return e.Remedy("EMPO2_SERVER_KEY", "sampler.openai.url")
 	case e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden:
 		return keyHint
 	case e.Status == http.StatusNotFound && e.Code == "" && e.Type == "": // not an answer of the API

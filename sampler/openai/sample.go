@@ -47,7 +47,11 @@ func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 	if err := r.CheckSampling(b.caps); err != nil {
 		return sampler.Completion{}, err
 	}
-	return b.send(ctx, r)
+	c, err := b.send(ctx, r)
+	if err != nil {
+		return c, fmt.Errorf("%s: %w", b.client.web.URL(), err)
+	}
+	return c, nil
 }
 
 // enter admits a request, which must leave the gate.
@@ -96,7 +100,7 @@ type answer struct {
 	Model   string          `json:"model"`
 	Choices []struct {
 		Finish  string `json:"finish_reason"`
-		Message struct {
+		Message *struct {
 			Content content `json:"content"`
 		} `json:"message"`
 	} `json:"choices"`
@@ -129,7 +133,7 @@ func (b *Backend) send(ctx context.Context, r sampler.Request) (sampler.Completi
 	}
 	c, err := a.completion()
 	if err != nil {
-		return c, fmt.Errorf("POST %s/chat/completions: %w", b.client.web.URL(), err)
+		return c, fmt.Errorf("POST /chat/completions: %w", err)
 	}
 	b.count(a, a.Choices[0].Finish)
 	return c, nil
@@ -149,6 +153,10 @@ func (a answer) completion() (sampler.Completion, error) {
 			"  hint: check that sampler.openai.url is the address of an OpenAI-compatible API", n)
 	}
 	choice := a.Choices[0]
+	if choice.Message == nil {
+		return sampler.Completion{}, errors.New("the answer has no message\n" +
+			"  hint: check that sampler.openai.url is the address of an OpenAI-compatible API")
+	}
 	c := sampler.Completion{Text: string(choice.Message.Content), Finish: sampler.FinishStop}
 	if choice.Finish == "length" || choice.Finish == "" {
 		c.Finish = sampler.FinishLength

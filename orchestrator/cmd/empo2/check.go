@@ -16,17 +16,26 @@ import (
 
 // runArgument is the argument of commands that are about the folder of a run.
 type runArgument struct {
-	Run string `arg:"" help:"The run: its folder, or its name in ./runs."`
+	Run string `arg:"" help:"The run: its folder, or its name in run.dir."`
 }
 
 // dir returns the run's folder.
 func (a runArgument) dir() (string, error) {
-	for _, dir := range []string{a.Run, filepath.Join(config.Default().Run.Dir, a.Run)} {
+	for _, dir := range []string{a.Run, filepath.Join(runsFolder(), a.Run)} {
 		if fileExists(filepath.Join(dir, "run.db")) || fileExists(filepath.Join(dir, "checkpoints")) {
 			return dir, nil
 		}
 	}
 	return "", &config.Error{Place: a.Run, Msg: "no such run", Hint: "name the folder of a run, for example runs/vault"}
+}
+
+// runsFolder returns run.dir as ./config.toml and the defaults say.
+func runsFolder() string {
+	c, err := common{}.loadBare()
+	if err != nil {
+		c = config.Default()
+	}
+	return c.Run.Dir
 }
 
 type checkCmd struct {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 
 	"github.com/empo2/empo2/memory"
@@ -38,6 +39,10 @@ func returnToStep(ctx context.Context, c config.Config, step int64, out *console
 		}
 		return orchestrator.Replay(ctx, l, bank, l.DB())
 	})
+	if errors.Is(err, ledger.ErrNotKept) {
+		_, hint := splitHint(err)
+		return &config.Error{Place: fmt.Sprintf("--from-step %d", step), Msg: ledger.ErrNotKept.Error(), Hint: hint}
+	}
 	if err != nil {
 		return err
 	}

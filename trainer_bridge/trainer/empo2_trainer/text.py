@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from empo2_trainer.chat_template import chat_template
+from empo2_trainer.chat_template import chat_template, other_templates
 from empo2_trainer.protocol import UserError
 
 MAX_TEXT = 16 << 20  # characters, or tokens, of one request
@@ -108,8 +108,10 @@ class Codec:
         with self._lock:
             chat, template = self._chat, self._template
         if not template:
+            others = ", ".join(other_templates(Path(self.directory)))
+            none = f"no default chat template, only {others}" if others else "no chat template"
             raise UserError(
-                f"model {self.directory} has no chat template: add chat_template.jinja to its "
+                f"model {self.directory} has {none}: add chat_template.jinja to its "
                 "folder, or name the template that it was trained with in sampler.template"
             )
         messages = [{"role": m.role, "content": m.content} for m in r.messages]

@@ -52,11 +52,17 @@ def test_an_interrupted_conversion_leaves_nothing(
         (out / "model.safetensors").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(smollm2, "fetch", lambda work: work / "x.gguf")
+    def fetch(work: Path) -> Path:
+        (work / "x.gguf").write_bytes(b"quantised")
+        return work / "x.gguf"
+
+    monkeypatch.setattr(smollm2, "fetch", fetch)
     monkeypatch.setattr(smollm2, "convert", convert)
     with pytest.raises(KeyboardInterrupt):
         smollm2.folder(tmp_path)
-    assert entries(tmp_path) == []
+    assert entries(tmp_path) == [smollm2.GGUF]  # which is complete
+    monkeypatch.setattr(smollm2, "fetch", lambda _: pytest.fail("it downloads again"))
+    assert smollm2.quantised(tmp_path).read_bytes() == b"quantised"
 
 
 def test_a_full_disk_is_refused_before_the_download(

@@ -104,6 +104,11 @@ def test_the_template_is_the_models(tmp_path: Path, model_dir: Path) -> None:
     settings.write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     with pytest.raises(UserError, match="no chat template"):
         Codec(str(tmp_path)).render(Render(messages))
+    others = tmp_path / "additional_chat_templates"
+    others.mkdir()
+    (others / "tool_use.jinja").write_text("tools")
+    with pytest.raises(UserError, match=r"only tool_use: add chat_template\.jinja"):
+        Codec(str(tmp_path)).render(Render(messages))
     want = "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n"
     assert render(CHAT_TEMPLATE) == want
     template = "{{ 'short' if brief else 'long' }}"
