@@ -50,7 +50,7 @@ func TestNoBackendShowsTheKey(t *testing.T) {
 				t.Fatal(err)
 			}
 			var shown bytes.Buffer
-			s, err := backends[backend].open(t.Context(), opening{config: c, log: zerolog.New(&shown),
+			s, err := backends[backend].open(t.Context(), opening{config: c, codec: &trainerCodec{}, log: zerolog.New(&shown),
 				event: func(kind, detail string) { fmt.Fprintln(&shown, kind, detail) }})
 			if err == nil {
 				s.Close()
