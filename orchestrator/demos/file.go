@@ -18,7 +18,7 @@ import (
 )
 
 // Write writes demonstrations to a file, one line each. The file appears only when
-// it is complete.
+// it is complete. Only its owner can read it.
 func Write(path string, all []Demonstration) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
@@ -33,7 +33,7 @@ func Write(path string, all []Demonstration) (err error) {
 			return errors.Join(err, f.Close())
 		}
 	}
-	if err := errors.Join(w.Flush(), f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(w.Flush(), f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return os.Rename(f.Name(), path)

@@ -183,6 +183,21 @@ func writeTar(dir, file string) (err error) {
 	return compareTar(out, sums)
 }
 
+// modeInRun returns the permissions of a file of a run, by its name in the folder. SQLite and copies give others.
+func modeInRun(name string, isDir bool) int64 {
+	top, _, _ := strings.Cut(name, "/")
+	shared := top == "adapters" || top == "base" // a server may run under another user
+	switch {
+	case shared && isDir:
+		return 0o755
+	case shared:
+		return 0o644
+	case isDir:
+		return 0o700
+	}
+	return 0o600
+}
+
 // addFiles writes the files of a folder and returns their checksums by name.
 func addFiles(out io.Writer, dir string) (map[string]string, error) {
 	sums := map[string]string{}
@@ -209,6 +224,7 @@ func addFiles(out io.Writer, dir string) (map[string]string, error) {
 			header.Mode &^= 0o077
 		}
 		header.Uname, header.Gname, header.Uid, header.Gid = "", "", 0, 0
+		header.Mode = modeInRun(header.Name, e.IsDir())
 		if e.IsDir() {
 			header.Name += "/"
 			return w.WriteHeader(header)
