@@ -37,7 +37,9 @@ func (b *Bank) Stats(ctx context.Context) (Stats, error) {
 // Tips lists the tips of a scope as of the last commit, best score first, then
 // newest. An empty scope lists the tips of all scopes, scope by scope. Tips with
 // the same text from different episodes are all listed.
-func (b *Bank) Tips(ctx context.Context, scope string) ([]Tip, error) { return Stored(ctx, b.db, scope) }
+func (b *Bank) Tips(ctx context.Context, scope string) ([]Tip, error) {
+	return Stored(ctx, b.db, scope)
+}
 
 // Stored is [Bank.Tips] for a database, without an embedder. A database without the
 // tables of a bank has no tips.

@@ -220,9 +220,6 @@ func addFiles(out io.Writer, dir string) (map[string]string, error) {
 			return err
 		}
 		header.Name = filepath.ToSlash(rel)
-		if !strings.HasPrefix(header.Name, "adapters") { // the server may run as another user
-			header.Mode &^= 0o077
-		}
 		header.Uname, header.Gname, header.Uid, header.Gid = "", "", 0, 0
 		header.Mode = modeInRun(header.Name, e.IsDir())
 		if e.IsDir() {
