@@ -46,6 +46,7 @@ class Trainer:
         self.formats = formats
         self.adapters = Store(root / "adapters")
         self.checkpoints = Store(root / "checkpoints", manifest="meta.json")
+        self._owners: dict[tuple[Store, str], str] = {}  # models by the names that they wrote
         self.models: dict[str, Model] = {}
         self._created = 0
 
@@ -121,6 +122,7 @@ class Trainer:
     def save(self, model_id: str, name: str, overwrite: bool) -> dict[str, Any]:
         """Write a checkpoint: adapter and optimizer."""
         model = self.get(model_id)
+        self._own(self.checkpoints, name, model_id)
         optimizer = model.optimizer
         about = {
             **model.about,
@@ -143,7 +145,10 @@ class Trainer:
     def load(self, model_id: str, path: str, optimizer: bool) -> dict[str, Any]:
         """Restore a checkpoint; without optimizer, its state is reset."""
         model = self.get(model_id)
-        name = checkpoint_name(path)
+        owner, name = checkpoint_name(path)
+        writer = self._owners.get((self.checkpoints, name), owner)
+        if owner in self.models and writer != owner:
+            raise UserError(f"path {path!r}: {name} is of model {writer}")
         about = self.checkpoints.verify(name)
         for key, value in model.about.items():
             if about.get(key) != value:
@@ -153,9 +158,17 @@ class Trainer:
         model.optimizer.restore(state if optimizer else {})
         return {"path": path, "model_id": model_id, "type": "load_weights"}
 
+    def _own(self, store: Store, name: str, model_id: str) -> None:
+        """Record who writes a name. Another model's is refused, even if it may be overwritten."""
+        owner = self._owners.setdefault((store, name), model_id)
+        if owner != model_id and owner in self.models:
+            raise UserError(f"{name} is of model {owner}: choose another path")
+        self._owners[store, name] = model_id
+
     def export(self, model_id: str, name: str, overwrite: bool) -> dict[str, Any]:
         """Write the adapter for inference servers, in every format of the run."""
         model = self.get(model_id)
+        self._own(self.adapters, name, model_id)
         weights = {n: p.detach() for n, p in model.optimizer.parameters.items()}
         modules = export.module_names(weights)
         config = export.peft_config(
@@ -185,9 +198,9 @@ class Trainer:
         }
 
 
-def checkpoint_name(path: str) -> str:
-    """The name in tinker://<model>/weights/<name>; the model may be one of an earlier process."""
+def checkpoint_name(path: str) -> tuple[str, str]:
+    """Model and name in tinker://<model>/weights/<name>; the model may be of an earlier process."""
     parts = path.removeprefix("tinker://").split("/")
     if not path.startswith("tinker://") or len(parts) != 3 or parts[1] != "weights":
         raise UserError(f"path {path!r}: must be tinker://<model_id>/weights/<name>")
-    return parts[2]
+    return parts[0], parts[2]

@@ -10,7 +10,7 @@ import torch
 
 from empo2_trainer.protocol import AdamParams, LoraSpec, UserError
 from empo2_trainer.store import Store, StoreError, replace_file
-from tests.conftest import checked, make_trainer, wire_batch
+from tests.conftest import SPEC, checked, make_trainer, wire_batch
 
 ADAM = AdamParams(learning_rate=1e-2, weight_decay=0.01, grad_clip_norm=1.0)
 
@@ -50,6 +50,20 @@ def test_loading_clears_accumulated_gradients(trainer: Any) -> None:
     trainer.load("m", path, optimizer=True)
     with pytest.raises(UserError, match="without gradients"):
         trainer.optim_step("m", ADAM)
+
+
+def test_models_do_not_share_names(trainer: Any) -> None:
+    path = trainer.save("m", "fin", overwrite=False)["path"]
+    trainer.create("n", SPEC)
+    with pytest.raises(UserError, match="fin is of model m: choose another path"):
+        trainer.save("n", "fin", overwrite=True)
+    with pytest.raises(UserError, match="fin is of model m"):
+        trainer.load("m", "tinker://n/weights/fin", optimizer=True)
+    trainer.load("n", path, optimizer=True)  # another model's, by its own path
+    trainer.load("n", "tinker://earlier/weights/fin", optimizer=True)
+    trainer.export("m", "v1", overwrite=False)
+    with pytest.raises(UserError, match="v1 is of model m"):
+        trainer.export("n", "v1", overwrite=True)
 
 
 def test_a_checkpoint_of_another_shape_is_refused(trainer: Any) -> None:
