@@ -49,7 +49,7 @@ func saveConfig(ctx context.Context, l *ledger.Ledger, c config.Config) error {
 	return l.SaveConfig(ctx, b.String())
 }
 
-// recordChanges records the keys that change in a run with at least one step.
+// recordChanges records the keys that change, at the step that comes next.
 func recordChanges(ctx context.Context, l *ledger.Ledger, c config.Config) error {
 	text, err := l.Config(ctx)
 	if err != nil || text == "" {

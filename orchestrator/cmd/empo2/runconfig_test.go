@@ -104,3 +104,38 @@ func TestRunOfAnEarlierVersion(t *testing.T) {
 		}
 	}
 }
+
+// A change that a continued run may have is an event that names the key with both values; an
+// equal configuration is none.
+func TestChangesOfAContinuedRunAreEvents(t *testing.T) {
+	before := load(t)
+	before.Run.Dir = t.TempDir()
+	f := func(c config.Config, want string) {
+		t.Helper()
+		l, err := openLedger(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if err := saveConfig(t.Context(), l, c); err != nil {
+			t.Fatal(err)
+		}
+		got, err := l.LastEvent(t.Context(), "configuration changed")
+		if err != nil || got != want {
+			t.Errorf("the event is %q (%v), want %q", got, err, want)
+		}
+	}
+	f(before, "")
+	f(before, "")
+	after, err := config.With(before, []string{"optimizer.learning_rate=0.00125", "run.steps=77"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	changes := strings.Join(config.Differences(before, after), "\n")
+	if !strings.Contains(changes, "optimizer.learning_rate: ") || !strings.Contains(changes, "0.00125") ||
+		!strings.Contains(changes, "run.steps: ") {
+		t.Fatalf("differences: %s", changes)
+	}
+	f(after, changes)
+	f(after, changes)
+}
