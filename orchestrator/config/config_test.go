@@ -312,8 +312,10 @@ func TestSamplerKeys(t *testing.T) {
 	f([]string{"model.path=m.gguf", "algorithm.name=adapt", "sampler.backend=llamacpp"})
 	f([]string{"model.path=embedded", "sampler.llamacpp.gguf=m.gguf"}, "sampler.llamacpp.gguf", "another model")
 	f([]string{"sampler.served_model_name=m"}, "sampler.served_model_name", "no effect")
-	f([]string{"sampler.backend=sglang", `sampler.sglang.urls=["http://a:1"]`, "sampler.max_model_len=99"},
+	f([]string{"sampler.backend=sglang", `sampler.sglang.urls=["http://a:1"]`, "sampler.max_model_len=9999"},
 		"does not start the server")
+	f([]string{"sampler.max_model_len=8"}, "sampler.max_model_len", "8 leaves no room for a prompt", "rollout.max_tokens")
+	f([]string{"sampler.max_model_len=41", "rollout.max_tokens=40"})
 }
 
 // Template arguments are a table or JSON. They are equal after writing and
