@@ -71,14 +71,14 @@ func withoutLogprobs(e trainedEpisode) bool {
 	return slices.ContainsFunc(e.sampled, func(r rollout.Row) bool { return r.WithoutLogprobs })
 }
 
-// spread picks n episodes, evenly spaced; all if there are fewer.
-func spread(episodes []trainedEpisode, n int) []trainedEpisode {
-	if len(episodes) <= n {
-		return episodes
+// spread picks n values, evenly spaced; all if there are fewer.
+func spread[T any](values []T, n int) []T {
+	if len(values) <= n {
+		return values
 	}
-	out := make([]trainedEpisode, n)
+	out := make([]T, n)
 	for i := range out {
-		out[i] = episodes[i*len(episodes)/n]
+		out[i] = values[i*len(values)/n]
 	}
 	return out
 }

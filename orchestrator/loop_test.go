@@ -398,3 +398,29 @@ func TestStepAndMemoryAreOneTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Two episodes for four tasks are played on the first and the third one, since neighbours are alike.
+func TestFewEpisodesAreSpreadOverTheTasks(t *testing.T) {
+	w := newWorld(t, small(func(c *config.Config) {
+		c.Run.Steps, c.Eval.Every, c.Eval.Episodes, c.Eval.FinalEpisodes = 1, 1, 2, 8
+	}))
+	if _, err := w.run(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	played := func(e Evaluation) (ids []string) {
+		for _, r := range e.Tasks {
+			ids = append(ids, fmt.Sprint(r.Task, " ", r.Episodes))
+		}
+		return ids
+	}
+	few, all := played(w.evals[0]), played(w.evals[1])
+	if len(all) != 4 || len(few) != 2 {
+		t.Fatalf("evaluated on %q, then on %q", few, all)
+	}
+	for i, want := range []string{all[0], all[2]} {
+		id, _, _ := strings.Cut(want, " ")
+		if few[i] != id+" 1" || want != id+" 2" {
+			t.Errorf("2 episodes: %q, 8 episodes: %q", few[i], want)
+		}
+	}
+}
