@@ -156,7 +156,10 @@ func (w *Watch) Status() Status {
 
 // Lines describes the snapshot as it was when it was made.
 func (s Status) Lines() []string {
-	lines := []string{"doing: " + cmp.Or(s.Doing, "starting")}
+	var lines []string
+	if s.Ended == "" {
+		lines = append(lines, "doing: "+cmp.Or(s.Doing, "starting"))
+	}
 	if s.Last != "" {
 		lines = append(lines, "last: "+s.Last)
 	}

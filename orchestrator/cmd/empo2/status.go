@@ -85,7 +85,7 @@ func readStatus(dir string) (runStatus, error) {
 	path := filepath.Join(dir, statusFile)
 	text, err := config.ReadText(path, path)
 	if _, failed := os.Stat(path); errors.Is(failed, fs.ErrNotExist) {
-		return runStatus{}, &config.Error{Place: dir, Msg: "no status of a run",
+		return runStatus{}, &config.Error{Place: dir, Msg: "no such run",
 			Hint: "name the folder of a run, for example empo2 status runs/NAME"}
 	}
 	if err != nil {

@@ -42,8 +42,12 @@ func TestStatusOfARun(t *testing.T) {
 	f(show(0, dir), "running for", "doing: step 7: train", "waiting for the trainer: optim_step, for ")
 	end()
 	w.close("the disk is full")
-	f(show(0, dir), "ended ", "the disk is full")
-	f(show(exitUsage, filepath.Join(dir, "none")), "no status of a run", "hint: ")
+	ended := show(0, dir)
+	f(ended, "ended ", "the disk is full")
+	if strings.Contains(ended, "doing: ") {
+		t.Errorf("a run that has ended still does something:\n%s", ended)
+	}
+	f(show(exitUsage, filepath.Join(dir, "none")), "no such run", "hint: ")
 
 	text, err := os.ReadFile(filepath.Join(dir, statusFile))
 	if err != nil {
