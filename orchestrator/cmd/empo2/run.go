@@ -57,9 +57,6 @@ func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) err
 			Hint: "name the run with --set run.name=…, or leave the flag out to start it"}
 	}
 	log := out.logger(cmd.Verbose)
-	if err := checkModels(c); err != nil { // its reason comes before the size
-		return err
-	}
 	if err := checkFit(c, 1, cmd.Probe, log); err != nil {
 		return err
 	}
@@ -122,10 +119,7 @@ func (cmd *runCmd) checkStored(ctx context.Context, c config.Config) error {
 	if info, err := os.Stat(filepath.Join(dir, "run.db")); cmd.FromStep != nil || err != nil || info.Size() == 0 {
 		return nil // the ledger refuses a missing or empty database if there is anything beside it
 	}
-	return ledger.View(ctx, dir, func(l *ledger.Ledger) error {
-		_, err := l.QuickCheck(ctx)
-		return err
-	})
+	return ledger.CheckFolder(ctx, dir)
 }
 
 // odds returns the probability 1/levers^doors, for example "1/16".

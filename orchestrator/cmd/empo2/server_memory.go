@@ -102,6 +102,9 @@ func checkFit(c config.Config, runs int, probe inspect.Probe, log zerolog.Logger
 	if err != nil {
 		return nil // what is wrong with the model is reported where it is used
 	}
+	if in.Model.Quantisation != "" && trains(c) {
+		return nil // it is refused for that
+	}
 	in.Runs = runs
 	return refuseProblems(forecast.Of(in), c.Run.MustFit, log)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"database/sql"
 	"errors"
 	"os"
 	"path/filepath"
@@ -29,6 +30,12 @@ func TestADamagedRunIsRefusedFirst(t *testing.T) {
 		t.Errorf("a new run: %v", err)
 	}
 	file := filepath.Join(dir, "run.db")
+	young := config.Default()
+	young.Run.Dir, young.Run.Name = t.TempDir(), "young"
+	unfinished(t, filepath.Join(young.Run.Dir, young.Run.Name))
+	if err := cmd.checkStored(t.Context(), young); err != nil {
+		t.Errorf("a run that was killed while its database was created: %v", err)
+	}
 	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -44,5 +51,21 @@ func TestADamagedRunIsRefusedFirst(t *testing.T) {
 	cmd.FromStep = &step
 	if err := cmd.checkStored(t.Context(), c); err != nil {
 		t.Errorf("with --from-step: %v", err)
+	}
+}
+
+// unfinished writes a database without tables, as a kill in the first transaction leaves it.
+func unfinished(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", filepath.Join(dir, "run.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec("PRAGMA journal_mode = WAL; CREATE TABLE gone(x); DROP TABLE gone"); err != nil {
+		t.Fatal(err)
 	}
 }
