@@ -7,22 +7,15 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/empo2/empo2/orchestrator/process"
 )
 
 // healthPoll is the pause between health checks while the model is loading.
 const healthPoll = 50 * time.Millisecond
 
 // arguments returns the command line of a llama-server binary and its address. The
-// key is in LLAMA_API_KEY, because other users can read the command line. The port
-// is free now. If another program takes it first, the process ends with an error.
-func (l launch) arguments() (address string, arguments []string, err error) {
-	ports, err := process.FreePorts(1)
-	if err != nil {
-		return "", nil, err
-	}
-	port := strconv.Itoa(ports[0])
+// key is in LLAMA_API_KEY, because other users can read the command line.
+func (l launch) arguments(free int) (address string, arguments []string) {
+	port := strconv.Itoa(free)
 	arguments = []string{
 		"--host", "127.0.0.1", "--port", port, "--offline",
 		"--model", l.Model, "--alias", l.Alias,
@@ -41,7 +34,7 @@ func (l launch) arguments() (address string, arguments []string, err error) {
 	if l.Exact {
 		arguments = append(arguments, "--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32")
 	}
-	return "http://" + net.JoinHostPort("127.0.0.1", port), append(arguments, l.args...), nil
+	return "http://" + net.JoinHostPort("127.0.0.1", port), append(arguments, l.args...)
 }
 
 // workingDir returns the working directory of a process. llama-server takes a

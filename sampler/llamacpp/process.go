@@ -61,21 +61,25 @@ type child struct {
 
 // startProcess starts a process and waits until the model is loaded.
 func startProcess(ctx context.Context, l launch) (server, error) {
-	p := &child{at: endpoint{Key: rand.Text()}}
-	c, err := p.command(l)
+	var p *child
+	err := process.OnFreePorts(1, func(ports []int) error {
+		p = &child{at: endpoint{Key: rand.Text()}}
+		c, err := p.command(l, ports[0])
+		if err == nil {
+			p.Process, err = process.Start(ctx, c)
+		}
+		return err
+	})
 	if err != nil {
-		return nil, err
-	}
-	if p.Process, err = process.Start(ctx, c); err != nil {
 		return nil, err
 	}
 	l.log.Info().Int("pid", p.PID()).Str("address", p.at.Address).Msg("llama-server listens")
 	return p, nil
 }
 
-// command returns the command for the binary or for serve.py, which ends when its
-// stdin is closed.
-func (p *child) command(l launch) (process.Command, error) {
+// command returns the command for the binary, which listens on port, or for serve.py,
+// which takes a port of its own and ends when its stdin is closed.
+func (p *child) command(l launch, port int) (process.Command, error) {
 	c := process.Command{
 		Name: "llama-server", Dir: l.workingDir(), Secrets: []string{p.at.Key}, Grace: l.grace, Hints: exitHints,
 		Needs:        process.Libraries,
@@ -85,11 +89,11 @@ func (p *child) command(l launch) (process.Command, error) {
 		StartTimeout: l.timeout,
 	}
 	if l.binary != "" {
-		address, arguments, err := l.arguments()
+		address, arguments := l.arguments(port)
 		p.at.Address = address
 		c.Args, c.Poll, c.PollInterval = append([]string{l.binary}, arguments...), p.poll, healthPoll
 		c.Env = append(c.Env, "LLAMA_API_KEY="+p.at.Key)
-		return c, err
+		return c, nil
 	}
 	argument, err := json.Marshal(l)
 	// -I: modules in the working directory or PYTHONPATH are ignored.

@@ -147,16 +147,20 @@ func (c *Config) servers(ctx context.Context) ([]fleet.Server, error) {
 }
 
 func (c *Config) launch(ctx context.Context, client func(url string) *server) (*server, error) {
-	ports, err := process.FreePorts(1)
-	if err != nil {
-		return nil, err
-	}
-	port := fmt.Sprint(ports[0])
-	s := client("http://127.0.0.1:" + port)
-	l := c.Launch
-	if !process.HasPlaceholder(l.Command, "port") {
+	if !process.HasPlaceholder(c.Launch.Command, "port") {
 		return nil, errors.New("the command has no {port}\n  hint: add --port {port} to sampler.sglang.launch")
 	}
+	var s *server
+	err := process.OnFreePorts(1, func(ports []int) error {
+		port := fmt.Sprint(ports[0])
+		s = client("http://127.0.0.1:" + port)
+		return c.start(ctx, s, port)
+	})
+	return s, err
+}
+
+func (c *Config) start(ctx context.Context, s *server, port string) (err error) {
+	l := c.Launch
 	s.Child, err = process.Keep(ctx, process.Command{
 		Name: "sglang", Args: process.FillPlaceholders(l.Command, map[string]string{"port": port}),
 		Needs:   process.Network | process.Libraries | process.Models,
@@ -164,5 +168,5 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) (*
 		Env:     append(slices.Clone(l.Env), "EMPO2_SERVER_KEY="+c.APIKey), Secrets: []string{c.APIKey},
 		Poll: s.Ready, StartTimeout: l.StartTimeout, Log: c.Log,
 	}, process.ServerBudget(l.Restarts))
-	return s, err
+	return err
 }

@@ -194,11 +194,18 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) ([
 
 // start starts all replicas at the same time.
 func (c *Config) start(ctx context.Context, l LaunchConfig, client func(url string) *server) ([]fleet.Server, error) {
-	ports, err := process.FreePorts(l.Replicas)
-	if err != nil {
-		return nil, err
-	}
-	servers := make([]fleet.Server, l.Replicas)
+	var servers []fleet.Server
+	err := process.OnFreePorts(l.Replicas, func(ports []int) (err error) {
+		servers, err = c.startOn(ctx, ports, l, client)
+		return err
+	})
+	return servers, err
+}
+
+func (c *Config) startOn(
+	ctx context.Context, ports []int, l LaunchConfig, client func(url string) *server,
+) ([]fleet.Server, error) {
+	servers := make([]fleet.Server, len(ports))
 	var group errgroup.Group
 	for i, port := range ports {
 		s := client(fmt.Sprintf("http://127.0.0.1:%d", port))

@@ -161,6 +161,22 @@ func TestALaunchedServerMayDieAtItsFirstAnswer(t *testing.T) {
 	f(9, "connection to the server lost")
 }
 
+// A port that another program takes between the search for it and the start is replaced.
+func TestALaunchedServerWhosePortIsTakenGetsAnother(t *testing.T) {
+	taken := filepath.Join(t.TempDir(), "taken")
+	if err := os.WriteFile(taken, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const script = `if rm "$0"; then echo "OSError: [Errno 98] Address already in use"; exit 1; fi 2>/dev/null; exec "$@"`
+	cfg := config(nil)
+	cfg.Launch = LaunchConfig{Model: "m", Command: []string{"/bin/sh", "-c", script, taken, os.Args[0], "{port}"},
+		Env: []string{fakeEnv + "=0s"}}
+	openFake(t, cfg)
+	if _, err := os.Stat(taken); err == nil {
+		t.Error("the first start did not fail")
+	}
+}
+
 // A launched server that is killed is started again. It passes the canary before
 // it gets requests.
 func TestALaunchedServerIsRestarted(t *testing.T) {
