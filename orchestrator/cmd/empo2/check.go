@@ -48,7 +48,8 @@ func (checkCmd) Help() string {
 	return `Verifies everything in the folder of a run and changes nothing: the pages of the
 database, a checksum of every row, the order of steps and versions, the files of
 adapters and checkpoints by SHA-256, and that the memory equals a replay of the
-episodes. The exit code is 1 if anything is damaged. A start verifies a part of it.
+episodes. The exit code is 1 if anything is damaged, and 3 if the run is running.
+A start verifies a part of it.
 
 Examples:
   empo2 check vault
@@ -61,6 +62,10 @@ func (cmd *checkCmd) Run(ctx context.Context, out *console) error {
 		return err
 	}
 	report, err := checkRun(ctx, dir)
+	if errors.Is(err, ledger.ErrInUse) {
+		return &setupError{fmt.Errorf("%s: %w\n  hint: check it when the run has ended, or a copy that empo2 backup makes",
+			dir, ledger.ErrInUse)}
+	}
 	if err != nil {
 		return err
 	}

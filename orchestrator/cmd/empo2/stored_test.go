@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/empo2/empo2/orchestrator/config"
@@ -51,6 +52,21 @@ func TestADamagedRunIsRefusedFirst(t *testing.T) {
 	cmd.FromStep = &step
 	if err := cmd.checkStored(t.Context(), c); err != nil {
 		t.Errorf("with --from-step: %v", err)
+	}
+}
+
+// A run that is running is not damaged.
+func TestARunningRunIsNotChecked(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "running")
+	l, err := ledger.Open(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var out, stderr bytes.Buffer
+	if got := execute(t.Context(), []string{"check", dir}, &out, &stderr); got != exitSetup ||
+		!strings.Contains(stderr.String(), "in use by another process\n  hint: check it when the run has ended") {
+		t.Errorf("exit code %d: %s%s", got, out.String(), stderr.String())
 	}
 }
 
