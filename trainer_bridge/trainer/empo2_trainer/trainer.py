@@ -46,7 +46,7 @@ class Trainer:
         self.formats = formats
         self.adapters = Store(root / "adapters")
         self.checkpoints = Store(root / "checkpoints", manifest="meta.json")
-        self._owners: dict[tuple[Store, str], str] = {}  # models by the names that they wrote
+        self._writers: dict[str, list[str]] = {}  # models that wrote a checkpoint, by its name
         self.models: dict[str, Model] = {}
         self._created = 0
 
@@ -122,7 +122,6 @@ class Trainer:
     def save(self, model_id: str, name: str, overwrite: bool) -> dict[str, Any]:
         """Write a checkpoint: adapter and optimizer."""
         model = self.get(model_id)
-        self._own(self.checkpoints, name, model_id)
         optimizer = model.optimizer
         about = {
             **model.about,
@@ -136,6 +135,7 @@ class Trainer:
             lambda d: export.write_checkpoint(d, {**optimizer.parameters}, optimizer.state()),
             overwrite,
         )
+        self._writers.setdefault(name, []).append(model_id)
         return {
             "path": f"tinker://{model_id}/weights/{name}",
             "dir": str(path),
@@ -146,9 +146,9 @@ class Trainer:
         """Restore a checkpoint; without optimizer, its state is reset."""
         model = self.get(model_id)
         owner, name = checkpoint_name(path)
-        writer = self._owners.get((self.checkpoints, name), owner)
-        if owner in self.models and writer != owner:
-            raise UserError(f"path {path!r}: {name} is of model {writer}")
+        writers = self._writers.get(name, [])
+        if owner in writers and writers[-1] != owner:
+            raise UserError(f"path {path!r}: model {writers[-1]} has overwritten {name}")
         about = self.checkpoints.verify(name)
         for key, value in model.about.items():
             if about.get(key) != value:
@@ -158,17 +158,9 @@ class Trainer:
         model.optimizer.restore(state if optimizer else {})
         return {"path": path, "model_id": model_id, "type": "load_weights"}
 
-    def _own(self, store: Store, name: str, model_id: str) -> None:
-        """Record who writes a name. Another model's is refused, even if it may be overwritten."""
-        owner = self._owners.setdefault((store, name), model_id)
-        if owner != model_id and owner in self.models:
-            raise UserError(f"{name} is of model {owner}: choose another path")
-        self._owners[store, name] = model_id
-
     def export(self, model_id: str, name: str, overwrite: bool) -> dict[str, Any]:
         """Write the adapter for inference servers, in every format of the run."""
         model = self.get(model_id)
-        self._own(self.adapters, name, model_id)
         weights = {n: p.detach() for n, p in model.optimizer.parameters.items()}
         modules = export.module_names(weights)
         config = export.peft_config(
