@@ -35,7 +35,7 @@ const (
 	cpuAllowance = 600 << 20
 	cpuTokens    = 4096
 	gpuTokens    = 65536
-	cpuSpare     = 1.15    // of the allowance, with what checkpointed layers recall
+	cpuSpare     = 1.15    // of the allowance, with what checkpointed layers save
 	cpuLogits    = 6 << 20 // elements of the head's output held at a time
 	gpuLogits    = 1 << 27
 	minLogits    = 1 << 21

@@ -64,7 +64,7 @@ class Budget:
     tokens: int
     logits: int  # elements of the head's output held at a time
     enough: float  # tokens from which a micro-batch needs no further row
-    full: float = 0.0  # bytes that a checkpointed micro-batch may fill with what it can recall
+    full: float = 0.0  # bytes that a checkpointed micro-batch may fill with saved values
 
     @property
     def packs(self) -> bool:
@@ -102,7 +102,7 @@ class Budget:
         return self.kept.of(rows, longest) > self.size
 
     def spare(self, rows: int, longest: int) -> float:
-        """Bytes that the layers of a checkpointed micro-batch may keep together."""
+        """Bytes that the layers of a checkpointed micro-batch may save together."""
         return max(0.0, self.full - self.dropped.of(rows, longest))
 
     def needs(self, rows: int, longest: int) -> int:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from empo2_trainer.replay import Kept, Replay
+from empo2_trainer.recompute import Recompute, SavedValues
 
 
 class Checkpointing:
@@ -23,14 +23,14 @@ class Checkpointing:
 
     def __init__(self, model: nn.Module) -> None:
         self.enabled = False
-        self.allowance = 0  # bytes that a layer may keep for its second computation
+        self.allowance = 0  # bytes that a layer may save for its second computation
         self.layers = _decoder_layers(model)
         for layer in self.layers:
             _patch(layer, self)
 
     @contextmanager
     def scope(self, enabled: bool, spare: float = 0) -> Iterator[None]:
-        """Forwards inside checkpoint their layers, or do not. Together the layers may keep so many
+        """Forwards inside checkpoint their layers, or do not. Together the layers may save so many
         spare bytes for their second computation.
         """
         before = self.enabled, self.allowance
@@ -42,8 +42,8 @@ class Checkpointing:
 
     def contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
         """Scopes of a layer's two computations."""
-        kept = Kept(self.allowance) if self.allowance else None
-        return Replay.scope(False, kept), Replay.scope(True, kept)
+        saved = SavedValues(self.allowance) if self.allowance else None
+        return Recompute.scope(False, saved), Recompute.scope(True, saved)
 
     def skip_last_products(self, gradients: Callable[[], list[Tensor]]) -> None:
         """Find out whether the second computation can leave out each layer's last product.
@@ -54,11 +54,11 @@ class Checkpointing:
         lasts = [getattr(getattr(layer, "mlp", None), "down_proj", None) for layer in self.layers]
         found: list[Any] = [m for m in lasts if hasattr(m, "lora_A")]
         for module in found:
-            module.skipped_in_replay = True
-        with self.scope(True), Replay.poisoned():
+            module.skipped_in_recompute = True
+        with self.scope(True), Recompute.poisoned():
             unused = all(bool(torch.isfinite(g).all()) for g in gradients())
         for module in found:
-            module.skipped_in_replay = unused
+            module.skipped_in_recompute = unused
 
 
 def _decoder_layers(model: nn.Module) -> list[nn.Module]:

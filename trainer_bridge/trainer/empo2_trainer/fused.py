@@ -9,8 +9,8 @@ base's type. Two forms replace it:
   keeps x and Ax. The adapter's weights and gradients stay float32.
 
 A gated MLP, down(silu(gate)·up), keeps gate and up and computes the product again in the backward.
-In a checkpointed layer it keeps its input, works on a part of the tokens at a time, and recalls
-gate and up where `replay` kept them.
+In a checkpointed layer it keeps its input, works on a part of the tokens at a time, and uses gate
+and up again where `recompute` saved them.
 An RMSNorm keeps its input, in the base's type, and nothing else; on a GPU it is one kernel.
 """
 
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, float32, nn
 
-from empo2_trainer.replay import Replay, skipped
+from empo2_trainer.recompute import Recompute, skipped
 
 TILE = {"cpu": 1024, "cuda": 8192}  # tokens of an MLP at a time in a checkpointed layer
 SMALL = 256 * 256  # elements of W up to which the extra weight gradient pays
@@ -40,7 +40,7 @@ def fuse(model: nn.Module) -> None:
             module.forward = types.MethodType(_small_forward if small else _forward, module)
         elif type(module) in gated:
             module.forward = types.MethodType(_gated_forward, module)
-            module.gate_proj.kept_for_replay = module.up_proj.kept_for_replay = True
+            module.gate_proj.saved_for_recompute = module.up_proj.saved_for_recompute = True
         elif type(module) in norms:
             module.forward = types.MethodType(_norm_forward, module)
 
@@ -91,18 +91,18 @@ def _forward(self: Any, x: Tensor) -> Tensor:
     a, b = self.lora_A[name].weight, self.lora_B[name].weight
     known = _known_product(self, x)
     y: Tensor = _Lora.apply(x, a, b, base.weight, base.bias, self.scaling[name], known)
-    if getattr(self, "kept_for_replay", False):
-        Replay.keep(self, y)
+    if getattr(self, "saved_for_recompute", False):
+        Recompute.save(self, y)
     return y
 
 
 def _known_product(module: Any, x: Tensor) -> Tensor | None:
-    """The module's output in a replay, if it was kept or if nothing needs it."""
-    if not Replay.active:
+    """The module's output in a second computation, if it was saved or if nothing needs it."""
+    if not Recompute.active:
         return None
-    if getattr(module, "skipped_in_replay", False):
+    if getattr(module, "skipped_in_recompute", False):
         return skipped((*x.shape[:-1], module.base_layer.weight.shape[0]), x)
-    found = Replay.recall(module) if getattr(module, "kept_for_replay", False) else None
+    found = Recompute.reuse(module) if getattr(module, "saved_for_recompute", False) else None
     return None if found is None else found[0].detach()
 
 
@@ -230,7 +230,7 @@ def module_dtype(module: nn.Module) -> torch.dtype:
 def _gated_forward(self: Any, x: Tensor) -> Tensor:
     tokens = x.shape[:-1].numel()
     tile = TILE["cuda" if x.is_cuda else "cpu"]
-    if Replay.inside and tokens > tile and hasattr(self.down_proj, "lora_A"):
+    if Recompute.inside and tokens > tile and hasattr(self.down_proj, "lora_A"):
         anchor = next(p for n, p in self.named_parameters() if "lora_" in n and p.requires_grad)
         tiled: Tensor = _Tiles.apply(x, anchor, self, tile)
         return tiled
@@ -258,8 +258,8 @@ class _Tiles(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, anchor: Tensor, module: Any, tile: int) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.module, ctx.tile, ctx.kept = module, tile, Replay.kept
-        if Replay.active and getattr(module.down_proj, "skipped_in_replay", False):
+        ctx.module, ctx.tile, ctx.saved = module, tile, Recompute.saved
+        if Recompute.active and getattr(module.down_proj, "skipped_in_recompute", False):
             return skipped(x.shape, x)
         flat = x.reshape(-1, x.shape[-1])
         y = torch.empty_like(flat)
@@ -273,7 +273,7 @@ class _Tiles(torch.autograd.Function):
         flat, dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, x.shape[-1])
         dx = torch.empty_like(flat)
         parts = zip(flat.split(ctx.tile), dy.split(ctx.tile), dx.split(ctx.tile), strict=True)
-        with Replay.scope(True, ctx.kept):
+        with Recompute.scope(True, ctx.saved):
             for part, d_part, out in parts:
                 leaf = part.detach().requires_grad_()
                 with torch.enable_grad():

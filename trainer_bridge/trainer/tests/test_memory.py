@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import torch
 
-from empo2_trainer import allocator, fused, memory, replay, step
+from empo2_trainer import allocator, fused, memory, recompute, step
 from empo2_trainer.batching import take
 from empo2_trainer.budget import Budget, Cost
 from empo2_trainer.futures import outcome
@@ -89,10 +89,10 @@ def test_long_rows_split_their_mlps(
 
 @pytest.mark.parametrize("tile", [32, 1024])
 @pytest.mark.parametrize("spare", [1e9, 650e3])
-def test_layers_recall_what_they_kept(
+def test_layers_reuse_what_they_saved(
     real_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tile: int, spare: float
 ) -> None:
-    """The gradient is the same bit for bit, however much of a layer is kept."""
+    """The gradient is the same bit for bit, however much of a layer is saved."""
     monkeypatch.setitem(fused.TILE, "cpu", tile)
     trainer = make_trainer(real_dir, tmp_path, formats=("peft",))
     nudge(trainer)
@@ -100,24 +100,24 @@ def test_layers_recall_what_they_kept(
     budget = trainer.policy.budget(True)
     budget.kept, budget.full = NEVER, 0
     want, _ = gradient(trainer, batch)
-    recalled: list[Any] = []
-    inner = replay.Kept.recall
+    reused: list[Any] = []
+    inner = recompute.SavedValues.reuse
 
-    def recall(self: Any, caller: Any) -> Any:
+    def reuse(self: Any, caller: Any) -> Any:
         found = inner(self, caller)
-        recalled.append(("attention" if caller == "attention" else "product", found is not None))
+        reused.append(("attention" if caller == "attention" else "product", found is not None))
         return found
 
-    monkeypatch.setattr(replay.Kept, "recall", recall)
+    monkeypatch.setattr(recompute.SavedValues, "reuse", reuse)
     monkeypatch.setattr(type(budget), "spare", lambda *a: spare)
     got, _ = gradient(trainer, batch)
     assert all(torch.equal(got[name], w) for name, w in want.items())
     if real_dir.name == "gemma2":  # its attention caps the scores, its MLP has GELU
-        assert not recalled
+        assert not reused
         return
-    assert {caller for caller, _ in recalled} == {"attention", "product"}
-    assert ("attention", True) in recalled
-    assert all(found for _, found in recalled) == (spare == 1e9)
+    assert {caller for caller, _ in reused} == {"attention", "product"}
+    assert ("attention", True) in reused
+    assert all(found for _, found in reused) == (spare == 1e9)
 
 
 def test_a_shortage_first_gives_up_what_can_be_computed_again(
@@ -147,7 +147,7 @@ def test_only_layers_that_allow_it_skip_a_product(real_dir: Path, tmp_path: Path
     """Gemma 2 normalises the MLP's output, so its second computation needs the product."""
     layers = make_trainer(real_dir, tmp_path, formats=("peft",)).policy.checkpointing.layers
     assert len(layers) == 3
-    skipped = {layer.mlp.down_proj.skipped_in_replay for layer in layers}
+    skipped = {layer.mlp.down_proj.skipped_in_recompute for layer in layers}
     assert skipped == {real_dir.name != "gemma2"}
 
 

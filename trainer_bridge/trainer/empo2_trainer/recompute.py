@@ -1,11 +1,11 @@
-"""What a checkpointed layer keeps between its two computations, and what the second one leaves out.
+"""Selective activation checkpointing: what a layer saves for its second computation.
 
 A checkpointed layer is computed again for its backward. Where memory is left, the first computation
-keeps the values that cost most for their size: the attention's output, then the outputs of the
-MLP's wide products. The second computation recalls them. They are the same bits that it would have
-computed, so the gradient does not change.
+saves the values that cost most for their size: the attention's output, then the outputs of the
+MLP's wide products. The second computation uses them again. They are the same bits that it would
+have computed, so the gradient does not change.
 
-The attention of a CPU alone is kept: its kernel is one operation with a backward of its own.
+Attention is saved on a CPU only: its kernel there is one operation with a backward of its own.
 """
 
 from collections.abc import Iterator
@@ -20,8 +20,8 @@ from torch.overrides import TorchFunctionMode
 FLASH = 1  # torch._fused_sdp_choice: the kernel without T² scores
 
 
-class Kept:
-    """Values of one layer's first computation, at most so many bytes. Each caller has a queue."""
+class SavedValues:
+    """Values of one layer's first computation, allowance bytes at most. Each caller has a queue."""
 
     def __init__(self, allowance: int) -> None:
         self.room = allowance
@@ -32,42 +32,42 @@ class Kept:
         """The next computation begins."""
         self._read = {}
 
-    def keep(self, caller: Any, *values: Tensor) -> None:
-        """Keep what a caller computed if there is room."""
+    def save(self, caller: Any, *values: Tensor) -> None:
+        """Save what a caller computed if there is room."""
         size = sum(v.untyped_storage().nbytes() for v in values)
         fits = size <= self.room
         self.room -= size if fits else 0
-        kept = tuple(v.detach() for v in values) if fits else None
-        self._queues.setdefault(caller, []).append(kept)
+        saved = tuple(v.detach() for v in values) if fits else None
+        self._queues.setdefault(caller, []).append(saved)
 
-    def recall(self, caller: Any) -> tuple[Tensor, ...] | None:
-        """What the caller's call of the same number computed, or None if it was not kept."""
+    def reuse(self, caller: Any) -> tuple[Tensor, ...] | None:
+        """What the caller's call of the same number computed, or None if it was not saved."""
         queue, n = self._queues.get(caller, []), self._read.get(caller, 0)
         self._read[caller] = n + 1
         return queue[n] if n < len(queue) else None
 
 
-class Replay:
+class Recompute:
     """What checkpointing tells the layers inside it."""
 
     inside = False  # a checkpointed layer computes
     active = False  # it computes for the second time, for its backward alone
     poison = False  # skipped products are NaN rather than left as they are
-    kept: Kept | None = None  # of the layer
+    saved: SavedValues | None = None  # of the layer
 
     @classmethod
     @contextmanager
-    def scope(cls, active: bool, kept: Kept | None = None) -> Iterator[None]:
+    def scope(cls, active: bool, saved: SavedValues | None = None) -> Iterator[None]:
         """The first or the second computation of a checkpointed layer."""
-        before = cls.inside, cls.active, cls.kept
-        cls.inside, cls.active, cls.kept = True, active, kept
-        if kept is not None:
-            kept.rewind()
+        before = cls.inside, cls.active, cls.saved
+        cls.inside, cls.active, cls.saved = True, active, saved
+        if saved is not None:
+            saved.rewind()
         try:
-            with nullcontext() if kept is None else _KeptAttention():
+            with nullcontext() if saved is None else _SavedAttention():
                 yield
         finally:
-            cls.inside, cls.active, cls.kept = before
+            cls.inside, cls.active, cls.saved = before
 
     @classmethod
     @contextmanager
@@ -80,24 +80,24 @@ class Replay:
             cls.poison = False
 
     @classmethod
-    def recall(cls, caller: Any) -> tuple[Tensor, ...] | None:
-        """What the first computation kept for a caller; None in the first computation itself."""
-        return cls.kept.recall(caller) if cls.active and cls.kept is not None else None
+    def reuse(cls, caller: Any) -> tuple[Tensor, ...] | None:
+        """What the first computation saved for a caller; None in the first computation itself."""
+        return cls.saved.reuse(caller) if cls.active and cls.saved is not None else None
 
     @classmethod
-    def keep(cls, caller: Any, *values: Tensor) -> None:
-        """Keep a caller's values if this is the first computation and there is room."""
-        if cls.inside and not cls.active and cls.kept is not None:
-            cls.kept.keep(caller, *values)
+    def save(cls, caller: Any, *values: Tensor) -> None:
+        """Save a caller's values if this is the first computation and there is room."""
+        if cls.inside and not cls.active and cls.saved is not None:
+            cls.saved.save(caller, *values)
 
 
 def skipped(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """The output of a product that is left out: any values."""
-    return like.new_full(shape, torch.nan) if Replay.poison else like.new_empty(shape)
+    return like.new_full(shape, torch.nan) if Recompute.poison else like.new_empty(shape)
 
 
-class _KeptAttention(TorchFunctionMode):
-    """Calls of scaled_dot_product_attention keep their output."""
+class _SavedAttention(TorchFunctionMode):
+    """Calls of scaled_dot_product_attention save their output."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -130,7 +130,7 @@ def _attention(
 
 
 class _FlashAttention(torch.autograd.Function):
-    """The CPU's flash attention; in a replay its output is recalled."""
+    """The CPU's flash attention. The second computation has the output of the first."""
 
     @staticmethod
     def forward(
@@ -142,12 +142,12 @@ class _FlashAttention(torch.autograd.Function):
         causal: bool,
         scale: float | None,
     ) -> Tensor:
-        found = Replay.recall("attention")
+        found = Recompute.reuse("attention")
         if found is None:
             out, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
                 query, key, value, 0.0, causal, attn_mask=mask, scale=scale
             )
-            Replay.keep("attention", out, sums)
+            Recompute.save("attention", out, sums)
         else:
             out, sums = found
             out = out.detach()
