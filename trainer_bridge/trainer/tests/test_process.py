@@ -1,5 +1,6 @@
 """The process seen from outside: ready line, its end, and errors at start."""
 
+import http.client
 import json
 import os
 import signal
@@ -64,6 +65,38 @@ def test_a_served_process_ends_with_its_stdin(model_dir: Path, tmp_path: Path) -
     lines = [json.loads(line) for line in child.stderr.read().splitlines()]
     assert (code, child.stdout.read()) == (0, b"")
     assert all(line["event"] == "log" for line in lines)
+
+
+def test_requests_that_wait_at_the_end_are_no_errors(model_dir: Path, tmp_path: Path) -> None:
+    """A result that never comes is waited for; the end of the process cuts the request off."""
+    flags = ("--model", str(model_dir), "--root", str(tmp_path), "--gap-wait", str(10 * DEADLINE))
+    child = start("serve", *flags, EMPO2_TRAINER_TOKEN="secret")
+    assert child.stdout
+    assert child.stdin
+    port = json.loads(child.stdout.readline())["port"]
+
+    def post(path: str, body: Any) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
+        headers = {"Authorization": "Bearer secret", "Content-Type": "application/json"}
+        connection.request("POST", f"/api/v1/{path}", json.dumps(body), headers)
+        return connection
+
+    def answer(connection: http.client.HTTPConnection) -> Any:
+        return json.load(connection.getresponse())
+
+    session = answer(post("create_session", {}))["session_id"]
+    body = {"session_id": session, "model_seq_id": 0, "base_model": "tiny"}
+    model = answer(post("create_model", {**body, "lora_config": {"rank": 4}}))
+    answer(post("retrieve_future", {"request_id": model["request_id"]}))
+    gap = answer(post("optim_step", {"model_id": model["model_id"], "seq_id": 2}))
+    waiting = post("retrieve_future", {"request_id": gap["request_id"]})
+    answer(post("create_session", {}))  # the request before it has begun
+    child.stdin.close()
+    assert child.wait(timeout=DEADLINE) == 0
+    assert child.stderr
+    logged = [json.loads(line) for line in child.stderr.read().splitlines()]
+    assert [line for line in logged if line["level"] in ("error", "critical")] == []
+    waiting.close()
 
 
 def test_sigterm_while_loading_ends_quietly(model_dir: Path, tmp_path: Path) -> None:
