@@ -43,7 +43,7 @@ func (c mismatchCorrection) run(ctx context.Context, episodes []trainedEpisode) 
 	out := correctedBatch{episodes: episodes}
 	compared := !slices.ContainsFunc(episodes, withoutLogprobs)
 	if compared {
-		_, mismatch, err := c.measure(ctx, spread(episodes, measuredEpisodes), true)
+		_, mismatch, err := c.measure(ctx, Spread(episodes, measuredEpisodes), true)
 		if err != nil {
 			return out, err
 		}
@@ -71,8 +71,8 @@ func withoutLogprobs(e trainedEpisode) bool {
 	return slices.ContainsFunc(e.sampled, func(r rollout.Row) bool { return r.WithoutLogprobs })
 }
 
-// spread picks n values, evenly spaced; all if there are fewer.
-func spread[T any](values []T, n int) []T {
+// Spread picks n values, evenly spaced; all if there are fewer.
+func Spread[T any](values []T, n int) []T {
 	if len(values) <= n {
 		return values
 	}

@@ -91,7 +91,7 @@ func (e evaluator) final(ctx context.Context, now state, split envs.Split) error
 func (e evaluator) run(ctx context.Context, now state, t evaluationTask) (Evaluation, error) {
 	begun := time.Now()
 	watchdog.From(ctx).Doing(fmt.Sprintf("evaluation after step %d", now.step))
-	t.tasks = spread(t.tasks, t.episodes) // families list similar tasks side by side
+	t.tasks = Spread(t.tasks, t.episodes) // families list similar tasks side by side
 	specs := make([]rollout.EpisodeSpec, t.episodes)
 	for i := range specs {
 		specs[i] = e.spec(now, t, i)

@@ -43,16 +43,9 @@ var newColumns = []string{
 
 // addColumns brings a database of format 2 to the present one. Every row is
 // compared with its old checksum first.
-func addColumns(ctx context.Context, db *sql.DB) error {
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() // no effect after Commit
-	created, err := newTables()
-	if err != nil {
-		return err
-	}
+func addColumns(ctx context.Context, db *sql.DB) error { return upgradeWith(ctx, db, addColumnsIn) }
+
+func addColumnsIn(ctx context.Context, tx *sql.Tx, created []string) error {
 	for _, statement := range append(newColumns[:len(newColumns):len(newColumns)], created...) {
 		if _, err := tx.ExecContext(ctx, statement); err != nil {
 			return err
@@ -61,7 +54,7 @@ func addColumns(ctx context.Context, db *sql.DB) error {
 	old := table{"episodes", []string{"step", "grp", "episode", "task", "mode", "version", "stop", "env_return", "score",
 		"success", "trajectory"}, 3}
 	added := []any{"", []byte{}, []byte{}}
-	err = old.rewrite(ctx, tx, func(row []any) ([]any, error) {
+	err := old.rewrite(ctx, tx, func(row []any) ([]any, error) {
 		text := row[10]
 		return append(append(row[:10:10], added[0], text), added[1:]...), nil
 	})
@@ -75,7 +68,24 @@ func addColumns(ctx context.Context, db *sql.DB) error {
 		_, set := tx.ExecContext(ctx, "UPDATE steps SET content = ? WHERE step = ?", content, row[0])
 		return row, errors.Join(err, set)
 	})
+	return err
+}
+
+// upgradeWith brings a database to the present format in one transaction. created are
+// the statements for the tables that earlier formats did not have.
+func upgradeWith(
+	ctx context.Context, db *sql.DB, change func(ctx context.Context, tx *sql.Tx, created []string) error,
+) error {
+	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
+		return err
+	}
+	defer tx.Rollback() // no effect after Commit
+	created, err := newTables()
+	if err != nil {
+		return err
+	}
+	if err := change(ctx, tx, created); err != nil {
 		return err
 	}
 	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", schemaVersion)); err != nil {
@@ -123,15 +133,10 @@ func addChecksums(ctx context.Context, db *sql.DB) error {
 	if err := checkPages(ctx, db, "quick_check"); err != nil {
 		return err
 	}
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() // no effect after Commit
-	created, err := newTables()
-	if err != nil {
-		return err
-	}
+	return upgradeWith(ctx, db, addChecksumsIn)
+}
+
+func addChecksumsIn(ctx context.Context, tx *sql.Tx, created []string) error {
 	for _, statement := range append(newColumns[:len(newColumns):len(newColumns)], []string{
 		"CREATE TABLE pins(name TEXT PRIMARY KEY, value TEXT NOT NULL, step INTEGER NOT NULL)",
 		"CREATE TABLE imports(id INTEGER PRIMARY KEY, step INTEGER NOT NULL, records TEXT NOT NULL)",
@@ -164,13 +169,7 @@ func addChecksums(ctx context.Context, db *sql.DB) error {
 			return err
 		}
 	}
-	if err := insert(ctx, tx, "meta", "", upgraded, "1"); err != nil {
-		return err
-	}
-	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", schemaVersion)); err != nil {
-		return err
-	}
-	return tx.Commit()
+	return insert(ctx, tx, "meta", "", upgraded, "1")
 }
 
 // addChecksums computes the checksums of all rows. fill sets columns that the

@@ -12,6 +12,7 @@ import (
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/orchestrator/view"
 )
 
 // runArgument is the argument of commands that are about the folder of a run.
@@ -27,6 +28,16 @@ func (a runArgument) dir() (string, error) {
 		}
 	}
 	return "", &config.Error{Place: a.Run, Msg: "no such run", Hint: "name the folder of a run, for example runs/vault"}
+}
+
+// open opens the run for reading, also while it is running.
+func (a runArgument) open(ctx context.Context) (string, *view.Run, error) {
+	dir, err := a.dir()
+	if err != nil {
+		return "", nil, err
+	}
+	r, err := view.Open(ctx, dir)
+	return dir, r, err
 }
 
 // runsFolder returns run.dir as ./config.toml and the defaults say.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/demos"
 	"github.com/empo2/empo2/orchestrator/ledger"
@@ -159,11 +160,7 @@ func (cmd *demosCmd) solutions(ctx context.Context, c config.Config, family envs
 	if err != nil {
 		return nil, err
 	}
-	n := min(len(tasks), cmd.Count)
-	chosen := make([]envs.Task, n)
-	for i := range chosen {
-		chosen[i] = tasks[i*len(tasks)/n]
-	}
+	chosen := orchestrator.Spread(tasks, cmd.Count)
 	most := cmd.MaxTurns
 	if most < 0 {
 		most = c.Rollout.MaxTurns
@@ -173,7 +170,7 @@ func (cmd *demosCmd) solutions(ctx context.Context, c config.Config, family envs
 		Progress: func(done int) {
 			if time.Since(shown) > printEvery {
 				shown = time.Now()
-				out.note("%d of %d tasks", done, n)
+				out.note("%d of %d tasks", done, len(chosen))
 			}
 		}})
 	if left.Long > 0 {

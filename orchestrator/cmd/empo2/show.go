@@ -49,11 +49,7 @@ func (cmd *showCmd) Run(ctx context.Context, out *console) error {
 		return &config.Error{Place: "place", Msg: err.Error(),
 			Hint: "write STEP, STEP/GROUP or STEP/GROUP/EPISODE, for example 12/3/0"}
 	}
-	dir, err := cmd.dir()
-	if err != nil {
-		return err
-	}
-	r, err := view.Open(ctx, dir)
+	dir, r, err := cmd.open(ctx)
 	if err != nil {
 		return err
 	}

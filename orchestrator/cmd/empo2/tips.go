@@ -46,11 +46,7 @@ func (cmd *tipsCmd) Run(ctx context.Context, out *console) error {
 	if cmd.Effect && cmd.Recall != "" {
 		return fmt.Errorf("%w: --effect and --recall exclude each other", errUsage)
 	}
-	dir, err := cmd.dir()
-	if err != nil {
-		return err
-	}
-	r, err := view.Open(ctx, dir)
+	_, r, err := cmd.open(ctx)
 	if err != nil {
 		return err
 	}
