@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,6 +46,27 @@ func TestWhatFitsIsCheckedBeforeARunAndAWarmStart(t *testing.T) {
 	f(1024, "2000000", refused, "has 2.0 GB free\n  hint: choose a smaller model, a shorter context")
 	f(16, "500000", "the weights alone take 1.1 GB", "the weights alone take 0.5 GB")
 	f(16, "2000000", "", "", "run.must_fit=false")
+}
+
+// The reason why a quantised model cannot be trained comes before its size.
+func TestTheSizeOfAQuantisedModelIsNotTheReason(t *testing.T) {
+	model := t.TempDir()
+	const shape = `{"model_type": "llama", "num_hidden_layers": 80, "hidden_size": 8192, "intermediate_size": 28672,
+"num_attention_heads": 64, "vocab_size": 128256, "max_position_embeddings": 8192%s}`
+	f := func(more, want string) {
+		t.Helper()
+		text := fmt.Appendf(nil, shape, more)
+		if err := os.WriteFile(filepath.Join(model, "config.json"), text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		c, err := (&common{Profile: "cpu", Set: []string{"model.path=" + model, "sampler.backend=llamacpp"}}).load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		says(t, "run", checkFit(c, 1, probe(t, ""), zerolog.Nop()), want)
+	}
+	f("", "the model does not fit")
+	f(`, "quantization_config": {"quant_method": "gptq", "bits": 4}`, "")
 }
 
 func says(t *testing.T, what string, err error, want string) {

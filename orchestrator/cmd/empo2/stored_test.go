@@ -55,6 +55,32 @@ func TestADamagedRunIsRefusedFirst(t *testing.T) {
 	}
 }
 
+// The commands that take a run look for its name where ./config.toml puts runs.
+func TestANameIsLookedUpInTheRunsFolder(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("config.toml", []byte("[run]\ndir = \"elsewhere\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := ledger.Open(t.Context(), filepath.Join("elsewhere", "mine"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	f := func(want int, args ...string) {
+		t.Helper()
+		var out, stderr bytes.Buffer
+		if got := execute(t.Context(), args, &out, &stderr); got != want {
+			t.Errorf("empo2 %s: exit code %d, want %d\n%s", strings.Join(args, " "), got, want, stderr.String())
+		}
+	}
+	for _, command := range []string{"check", "show", "tips"} {
+		f(0, command, "mine")
+		f(exitUsage, command, "other")
+	}
+	f(0, "backup", "mine", "mine.tar")
+	f(0, "ls")
+}
+
 // A run that is running is not damaged.
 func TestARunningRunIsNotChecked(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "running")
