@@ -378,7 +378,8 @@ func TestDivergenceGuard(t *testing.T) {
 		return 1
 	}
 	w := f(2, explodes, 9, "the training diverges, for 2 steps in a row: the norm of the gradient is 1e+03, usually 1")
-	if !slices.Equal(w.steps[8].Diverging, []string{"the norm of the gradient is 1e+03, usually 1 (divergence.grad_norm)"}) {
+	want := []string{"the norm of the gradient is 1e+03, usually 1 (divergence.grad_norm)"}
+	if !slices.Equal(w.steps[8].Diverging, want) {
 		t.Errorf("step %+v", w.steps[8])
 	}
 	f(0, explodes, 12, "<nil>")

@@ -19,8 +19,9 @@ var contextCodes = []string{
 
 // Servers word this differently, and change the words. The patterns name what is too long and that it is.
 var (
-	namesContext = regexp.MustCompile(`(?i)context[ _-]?(length|len|size|window|limit)|contextwindow|when context the overflow|` +
-		`max(imum)?[ _-](prompt|input|seq|sequence|model)[ _-](len|length|tokens)\b|reduce the length`)
+	namesContext = regexp.MustCompile(`(?i)context[ _-]?(length|len|size|window|limit)|contextwindow|` +
+		`when context the overflow|max(imum)?[ _-](prompt|input|seq|sequence|model)[ _-](len|length|tokens)\b|` +
+		`reduce the length`)
 	namesPrompt = regexp.MustCompile(`(?i)\b(prompt|inputs?|sequence|conversation|messages?)\b.*` +
 		`(too long|too large|too many tokens|longer than|exceed|must be <=)`)
 	namesLength = regexp.MustCompile(`(?i)token|length|too long`)

@@ -140,7 +140,8 @@ func (s *server) decode(w http.ResponseWriter, r *http.Request, q any, env **int
 
 func readBody(w http.ResponseWriter, r *http.Request, q any) bool {
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(q); err != nil {
-		refuse(w, http.StatusUnprocessableEntity, fmt.Errorf("the body is not a JSON object of this request: %w", safetext.JSONError(err)))
+		refuse(w, http.StatusUnprocessableEntity,
+			fmt.Errorf("the body is not a JSON object of this request: %w", safetext.JSONError(err)))
 		return false
 	}
 	return true

@@ -162,7 +162,8 @@ func TestMalformedAnswers(t *testing.T) {
 	f(j, "<!DOCTYPE html><x>", `not an answer of a test server: it is HTML, not JSON: "<!DOCTYPE html><x>"`, false)
 	f("text/plain", "hello", `not an answer of a test server: it is not JSON: "hello"`, false)
 	f(j, `{"n":NaN}`, `not an answer of a test server: it is not JSON: "{\"n\":NaN}"`, false)
-	f(j, `{"n":"x"}`, `not an answer of a test server: "{\"n\":\"x\"}": N must be a whole number in range, but it is a string`, false)
+	f(j, `{"n":"x"}`,
+		`not an answer of a test server: "{\"n\":\"x\"}": N must be a whole number in range, but it is a string`, false)
 	f(j, "", "not an answer of a test server: it is empty", true)
 	f(j, `{"n":`, `the answer breaks off: "{\"n\":"`, true)
 }

@@ -17,7 +17,8 @@ func TestFirstStartIsWithinTheBudget(t *testing.T) {
 	f := func(body string, restarts, wantStarts int, want string) {
 		t.Helper()
 		count := filepath.Join(t.TempDir(), "count")
-		c := script(t.TempDir(), fmt.Sprintf("echo x >> %s; n=$(wc -l < %s); %s; echo ready; read -r line", count, count, body))
+		text := fmt.Sprintf("echo x >> %s; n=$(wc -l < %s); %s; echo ready; read -r line", count, count, body)
+		c := script(t.TempDir(), text)
 		c.Ready = func(line string) (bool, error) { return line == "ready", nil }
 		c.Stdin = true
 		c.Kills = func() int { return -1 }

@@ -28,7 +28,8 @@ func OnFreePorts(n int, start func(ports []int) error) error {
 // in the words of Linux, macOS or Windows.
 func saysPortTaken(err error) bool {
 	text := strings.ToLower(err.Error())
-	return strings.Contains(text, "address already in use") || strings.Contains(text, "only one usage of each socket address")
+	return strings.Contains(text, "address already in use") ||
+		strings.Contains(text, "only one usage of each socket address")
 }
 
 // FreePorts returns n different ports of 127.0.0.1 that are free now.

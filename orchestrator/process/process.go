@@ -49,7 +49,8 @@ func Start(ctx context.Context, c Command) (*Process, error) {
 		<-p.done
 		return nil, fmt.Errorf("start %s: %w", p.c.Name, p.explain(err))
 	}
-	p.c.Log.Info().Int("pid", p.PID()).Stringer("took", time.Since(started).Round(time.Millisecond)).Msg(p.c.Name + " is ready")
+	took := time.Since(started).Round(time.Millisecond)
+	p.c.Log.Info().Int("pid", p.PID()).Stringer("took", took).Msg(p.c.Name + " is ready")
 	return p, nil
 }
 

@@ -198,7 +198,8 @@ func TestSecretsAreRedacted(t *testing.T) {
 	c.Args, c.Env = append(c.Args, "--api-key", "s3cret"), []string{"KEY=s3cret"}
 	c.Secrets, c.Log = []string{"", "s3cret"}, zerolog.New(zerolog.SyncWriter(&log))
 	_, err := Start(t.Context(), c)
-	if err == nil || !strings.Contains(err.Error(), "my key is [key]") || !strings.Contains(log.String(), "--api-key [key]") {
+	if err == nil || !strings.Contains(err.Error(), "my key is [key]") ||
+		!strings.Contains(log.String(), "--api-key [key]") {
 		t.Errorf("%v\n%s", err, &log)
 	}
 	if strings.Contains(fmt.Sprint(err, &log), "s3cret") {

@@ -18,7 +18,8 @@ import (
 // randomEpisode has turns of random words and ids, about tokens of them in all. Tips are
 // chosen among 20 of the task.
 func randomEpisode(rng *rand.Rand, at Place, turns, tokens int) rollout.Trajectory {
-	words := strings.Fields("door lever stove water pot kitchen hall key north south open take pour the a into from you see")
+	words := strings.Fields("door lever stove water pot kitchen hall key north south open take pour the a into " +
+		"from you see")
 	task := fmt.Sprint("task-", at.Step%16)
 	e := rollout.Trajectory{Task: envs.Task{ID: task, Scope: task}, Step: at.Step, Group: at.Group, Episode: at.Episode,
 		Stop: rollout.StopTerminated, EnvReturn: float64(rng.IntN(2)), Tip: fmt.Sprint("tip ", rng.IntN(20))}

@@ -10,8 +10,10 @@ import (
 // and characters outside the basic plane.
 var comparedTexts = []string{
 	"The quick brown fox jumps over the lazy dog.", "It's a test, don't worry. We'll see; they've IT'S and DON'T.",
-	"x = [1, 22, 333];\n\treturn \"a_b\" != 'C'", "In 2024, 1234567 people paid 3.14159.", "Größe 3,5 µm – naïve café",
-	"日本語のテキスト、漢字とカナ。 русский", "🙂🚀 ☂ ok", "  two  spaces \n\n\nlines    \t end  ", "HTTPServer camelCase snake_case",
+	"x = [1, 22, 333];\n\treturn \"a_b\" != 'C'", "In 2024, 1234567 people paid 3.14159.",
+	"Größe 3,5 µm – naïve café",
+	"日本語のテキスト、漢字とカナ。 русский", "🙂🚀 ☂ ok", "  two  spaces \n\n\nlines    \t end  ",
+	"HTTPServer camelCase snake_case",
 }
 
 // A Difference is a text that two tokenizers encode differently.

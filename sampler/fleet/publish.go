@@ -62,7 +62,8 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 		b.undo(ctx, v)
 		return err
 	}
-	b.cfg.Log.Info().Int("version", p.Version).Stringer("took", time.Since(started).Round(time.Millisecond)).Msg("policy published")
+	took := time.Since(started).Round(time.Millisecond)
+	b.cfg.Log.Info().Int("version", p.Version).Stringer("took", took).Msg("policy published")
 	return nil
 }
 

@@ -223,7 +223,8 @@ func (b *Backend) publish(ctx context.Context, p sampler.Policy, a sampler.Adapt
 		b.base = v
 	}
 	b.versions[p.Version] = v
-	b.cfg.Log.Info().Int("version", p.Version).Stringer("took", time.Since(started).Round(time.Millisecond)).Msg("policy published")
+	took := time.Since(started).Round(time.Millisecond)
+	b.cfg.Log.Info().Int("version", p.Version).Stringer("took", took).Msg("policy published")
 	return nil
 }
 

@@ -31,6 +31,7 @@ func TestMisbehavingServers(t *testing.T) {
 	}
 	b, _ := f.serve(t, Config{})
 	samplertest.RunMisbehaving(t, samplertest.MisbehavingFixture{
-		Backend: b, Proxy: func() *faultyhttp.Proxy { return proxy }, Server: "llama-server", Answers: answers, Request: testRequest,
+		Backend: b, Proxy: func() *faultyhttp.Proxy { return proxy }, Server: "llama-server",
+		Answers: answers, Request: testRequest,
 	})
 }

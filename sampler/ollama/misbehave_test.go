@@ -26,7 +26,8 @@ func TestMisbehavingServers(t *testing.T) {
 	})
 	s.URL = p.URL
 	samplertest.RunMisbehaving(t, samplertest.MisbehavingFixture{
-		Backend: openFake(t, s, func(c *Config) { c.Logprobs = true }), Proxy: func() *faultyhttp.Proxy { return p }, Server: p.URL, Answers: answers,
+		Backend: openFake(t, s, func(c *Config) { c.Logprobs = true }),
+		Proxy:   func() *faultyhttp.Proxy { return p }, Server: p.URL, Answers: answers,
 		Request: sampler.Request{Prompt: prompt(t, s, "go"), MaxTokens: 9, Temperature: 1, Seed: 1},
 	})
 }

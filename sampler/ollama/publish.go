@@ -54,7 +54,8 @@ func (b *Backend) Publish(ctx context.Context, a sampler.Adapter) (sampler.Polic
 		return sampler.Policy{}, fmt.Errorf("publish %s: %w", p.Name, err)
 	}
 	if fresh {
-		b.cfg.Log.Info().Int("version", p.Version).Stringer("took", time.Since(started).Round(time.Millisecond)).Msg("policy published")
+		took := time.Since(started).Round(time.Millisecond)
+		b.cfg.Log.Info().Int("version", p.Version).Stringer("took", took).Msg("policy published")
 	}
 	return p, nil
 }

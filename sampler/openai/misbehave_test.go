@@ -23,6 +23,7 @@ func TestMisbehavingServers(t *testing.T) {
 	p := faultyhttp.Open(t, s.URL, func(path string) bool { return path == "/v1/chat/completions" })
 	s.URL = p.URL
 	samplertest.RunMisbehaving(t, samplertest.MisbehavingFixture{
-		Backend: openFake(t, s, nil), Proxy: func() *faultyhttp.Proxy { return p }, Server: p.URL, Answers: answers, Request: request(),
+		Backend: openFake(t, s, nil), Proxy: func() *faultyhttp.Proxy { return p }, Server: p.URL,
+		Answers: answers, Request: request(),
 	})
 }

@@ -25,8 +25,8 @@ const (
 var optionalParameters = []string{seedParameter, topP, maxCompletion, maxTokens, temperature}
 
 var (
-	unsupportedWords = regexp.MustCompile(`(?i)support|unrecogni|unknown|unexpected|not permitted|not allowed|extra|forbidden|` +
-		`instead|deprecated|additional propert|no such|cannot both be|cannot be (set|used|specified)|` +
+	unsupportedWords = regexp.MustCompile(`(?i)support|unrecogni|unknown|unexpected|not permitted|not allowed|extra|` +
+		`forbidden|instead|deprecated|additional propert|no such|cannot both be|cannot be (set|used|specified)|` +
 		`invalid (field|param|argument)`)
 	rangeWords = regexp.MustCompile(`(?i)too (large|high|small|low)|at most|at least|below|above|minimum|exceed|` +
 		`(less|greater) than|between`)

@@ -19,7 +19,8 @@ import (
 
 // newPicky starts a server that calls refuse with each body, and sends what it returns as an error. Otherwise it
 // answers with content. bodies has the accepted bodies.
-func newPicky(t *testing.T, refuse func(body map[string]any) (int, string), content string) (string, *[]map[string]any) {
+func newPicky(t *testing.T, refuse func(body map[string]any) (int, string), content string) (
+	string, *[]map[string]any) {
 	var bodies []map[string]any
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/models") {
@@ -93,7 +94,8 @@ func TestRefusedParametersAreLeftOut(t *testing.T) {
 		[]string{"top_p = 1", "top_p = 0.9"}, "refuses top_p = 0.9", has("top_p"))
 	f(400, "{\"error\": {\"message\": \"`temperature` and `top_p` cannot both be specified for this model.\"}}",
 		[]string{"top_p = 1", "top_p = 0.9"}, "refuses top_p = 0.9", has("top_p"))
-	f(400, `{"message": "unknown field max_tokens or max_completion_tokens"}`, []string{"max_tokens", "max_completion_tokens"},
+	f(400, `{"message": "unknown field max_tokens or max_completion_tokens"}`,
+		[]string{"max_tokens", "max_completion_tokens"},
 		"longer reply", has("max_tokens", "max_completion_tokens"))
 }
 

@@ -33,7 +33,8 @@ func TestPackedTrajectoriesAreEqual(t *testing.T) {
 	f("messages only", Trajectory{Turns: []Turn{{Action: "go"}}, TipIDs: []int32{}})
 	turns := []Turn{{IDs: []int32{300, 1 << 20}, Logprobs: sampler.Logprobs{-1, nan}},
 		{IDs: []int32{4}, Logprobs: sampler.Logprobs{-0.25}}}
-	plain := packedRow([]int32{9, 300, 1 << 20, 8, 4}, []bool{false, true, false, false, true}, []float32{0, -1, 0, 0, -0.25})
+	plain := packedRow([]int32{9, 300, 1 << 20, 8, 4}, []bool{false, true, false, false, true},
+		[]float32{0, -1, 0, 0, -0.25})
 	tips := packedRow([]int32{7, 9, 300, 1 << 20, 8, 4}, []bool{false, false, true, false, false, true},
 		[]float32{0, 0, -1, 0, 0, -0.25})
 	same := f("equal rows", Trajectory{Turns: turns, RowsWithTips: []Row{plain}, RowsWithoutTips: []Row{plain},
@@ -43,7 +44,8 @@ func TestPackedTrajectoriesAreEqual(t *testing.T) {
 	}
 	f("rows that differ", Trajectory{Turns: turns, RowsWithTips: []Row{tips}, RowsWithoutTips: []Row{plain}})
 	other := packedRow([]int32{1, 2}, []bool{true, true}, []float32{-3, -4})
-	f("log-probs that no turn has", Trajectory{Turns: turns, RowsWithTips: []Row{other, tips}, RowsWithoutTips: []Row{other}})
+	f("log-probs that no turn has",
+		Trajectory{Turns: turns, RowsWithTips: []Row{other, tips}, RowsWithoutTips: []Row{other}})
 	f("without log-probs", Trajectory{Turns: turns, RowsWithTips: []Row{{Tokens: []int32{1}, LossMask: []bool{true},
 		Logprobs: []float32{0}, WithoutLogprobs: true}}})
 }
@@ -51,7 +53,8 @@ func TestPackedTrajectoriesAreEqual(t *testing.T) {
 // Damaged numbers are an error, and need no more memory than their length allows.
 func TestDamagedNumbersAreAnError(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := Packed{JSON: []byte(`{"turns":[{}]}`), Tokens: append([]byte{packVersion}, rapid.SliceOf(rapid.Byte()).Draw(t, "tokens")...),
+		p := Packed{JSON: []byte(`{"turns":[{}]}`),
+			Tokens:   append([]byte{packVersion}, rapid.SliceOf(rapid.Byte()).Draw(t, "tokens")...),
 			Logprobs: rapid.SliceOf(rapid.Byte()).Draw(t, "logprobs")}
 		_, _ = Unpack(p)
 	})

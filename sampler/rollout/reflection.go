@@ -20,7 +20,8 @@ type ReflectSpec struct {
 
 // Reflect asks policy p for one tip about the episode and stores it in t's Tip fields. The prompt is the conversation
 // without tips, then the result of the episode and the request for a tip. A thought before the tip is dropped, and an
-// unfinished thought is no tip. A trajectory without turns is not changed. If the prompt is too long, Reflect returns [sampler.ErrContextFull].
+// unfinished thought is no tip. A trajectory without turns is not changed. If the prompt is too long, Reflect returns
+// [sampler.ErrContextFull].
 func (d *Driver) Reflect(ctx context.Context, t *Trajectory, p sampler.Policy, s ReflectSpec) error {
 	if len(t.Turns) == 0 {
 		return nil

@@ -27,6 +27,7 @@ func TestMisbehavingServers(t *testing.T) {
 	_, urls := fakes(t, 1)
 	p := faultyhttp.Open(t, urls[0], func(path string) bool { return path == "/v1/completions" })
 	samplertest.RunMisbehaving(t, samplertest.MisbehavingFixture{
-		Backend: openFake(t, config([]string{p.URL})), Proxy: func() *faultyhttp.Proxy { return p }, Request: testRequest, Server: p.URL, Answers: answers,
+		Backend: openFake(t, config([]string{p.URL})), Proxy: func() *faultyhttp.Proxy { return p },
+		Request: testRequest, Server: p.URL, Answers: answers,
 	})
 }

@@ -52,7 +52,8 @@ func damagedRuns(t *testing.T) (all []badInput) {
 		"a flipped page": flipped(good, 4096, 4096), "text in the middle": flipped(good, len(good)/2, 2048),
 	}
 	commands := [][]string{{"check", "x"}, {"backup", "x", "b.tar"},
-		{"memory", "export", "--profile", "demo", "--set", "run.name=x"}, {"eval", "--profile", "demo", "--set", "run.name=x"}}
+		{"memory", "export", "--profile", "demo", "--set", "run.name=x"},
+		{"eval", "--profile", "demo", "--set", "run.name=x"}}
 	for name, content := range damages {
 		for _, args := range commands {
 			if name == "text in the middle" && args[0] != "check" && args[0] != "backup" {

@@ -24,7 +24,7 @@ import (
 type planCmd struct {
 	common
 	NoCalibrate bool    `help:"Start nothing, only compute. The model needs no weights, only its config.json."`
-	GPUMemory   float64 `name:"gpu-gb" placeholder:"GB" help:"Predict for a machine with such a GPU (with --no-calibrate)."`
+	GPUMemory   float64 `name:"gpu-gb" placeholder:"GB" help:"Predict for such a GPU (with --no-calibrate)."`
 	Seconds     float64 `default:"45" help:"Limit of each of the two bursts of episodes that are timed."`
 	Check       bool    `help:"Compare the run's last plan with what the run needed."`
 	JSON        bool    `help:"Print JSON."`
@@ -55,7 +55,8 @@ func (cmd *planCmd) Run(ctx context.Context, out *console) error {
 		return fmt.Errorf("%w: --seconds %g\n  hint: a number above 0 and at most 3600", errUsage, cmd.Seconds)
 	}
 	if !(cmd.GPUMemory >= 0 && cmd.GPUMemory <= 1e6) || cmd.GPUMemory > 0 && !cmd.NoCalibrate { // NaN too
-		return fmt.Errorf("%w: --gpu-gb %g\n  hint: a size from 0 to 1000000, together with --no-calibrate", errUsage, cmd.GPUMemory)
+		return fmt.Errorf("%w: --gpu-gb %g\n  hint: a size from 0 to 1000000, together with --no-calibrate",
+			errUsage, cmd.GPUMemory)
 	}
 	c, err := cmd.load()
 	if err != nil {

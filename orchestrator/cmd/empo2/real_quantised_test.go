@@ -56,7 +56,8 @@ func TestRealQuantisedBaseIsNamedAndCorrected(t *testing.T) {
 		t.Fatalf("%v\n%s\n%s", err, out, stderr.String())
 	}
 	text := stderr.String()
-	if !strings.Contains(text, "the rows are corrected: ") || !strings.Contains(text, "the served base is quantised: Q4_1") {
+	if !strings.Contains(text, "the rows are corrected: ") ||
+		!strings.Contains(text, "the served base is quantised: Q4_1") {
 		t.Errorf("no warning that names the cause:\n%s", text)
 	}
 	summary, err := readSummary(t.Context(), filepath.Join("runs", "remote"))

@@ -13,7 +13,8 @@ import (
 // "choices.0.text". change gets the value at the path, nil if there is none, and returns
 // the new one; nil as a whole removes the key.
 func Changed(name, path string, change func(old any) (value any, keep bool)) Fault {
-	return Fault{Name: name + " " + path, Serve: func(w http.ResponseWriter, _ *http.Request, right *httptest.ResponseRecorder) {
+	type recorder = *httptest.ResponseRecorder
+	return Fault{Name: name + " " + path, Serve: func(w http.ResponseWriter, _ *http.Request, right recorder) {
 		var answer map[string]any
 		if err := json.Unmarshal(right.Body.Bytes(), &answer); err != nil {
 			panic(fmt.Sprintf("the right answer is no object: %v", err))
