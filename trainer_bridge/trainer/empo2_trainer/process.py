@@ -165,6 +165,7 @@ async def _run(
     )
     server.should_exit = True
     # It would report each request that is still waited for as an error.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     finished = asyncio.get_running_loop().run_in_executor(executor, lambda: None)
     executor.shutdown(wait=False, cancel_futures=False)
     await asyncio.wait([finished], timeout=GRACE_SECONDS)
