@@ -84,6 +84,9 @@ type Loop struct {
 	// OnStep and OnEvaluation are called after the commit, in order.
 	OnStep       func(StepMetrics) // nil: not called
 	OnEvaluation func(Evaluation)  // nil: not called
+	// OnPrompt is called before a step that takes a changed prompt template, and
+	// before one that refuses it.
+	OnPrompt func(PromptReload) // nil: not called
 
 	// RestartPause is the pause before the second restart of the trainer; it
 	// doubles with each further one. 0: a second.

@@ -155,7 +155,7 @@ func (l *Loop) newSession(now start) *session {
 	c := l.Config
 	s := &session{loop: l, publish: l.publishStage()}
 	s.plan = planStage{config: c, tasks: now.tasks, ledger: l.Ledger,
-		prompts: promptReader{ledger: l.Ledger, read: l.ReadPrompt, log: l.Log}}
+		prompts: promptReader{ledger: l.Ledger, read: l.ReadPrompt, report: l.OnPrompt, log: l.Log}}
 	runner := episodeRunner{driver: l.Driver, concurrency: c.Rollout.Concurrency,
 		retries: c.Rollout.Retries, log: l.Log}
 	recall := recallFrom(l.Memory)
