@@ -244,8 +244,8 @@ func (r episodeRunner) run(ctx context.Context, s promptState, specs []rollout.E
 	scheduler.Sample(ctx, specs, emit)
 }
 
-// recallFrom asks a memory in the driver's terms; nil without a memory.
-func recallFrom(m memory.Strategy) rollout.RecallFunc {
+// RecallFrom asks a memory in the driver's terms; nil without a memory.
+func RecallFrom(m memory.Strategy) rollout.RecallFunc {
 	if m == nil {
 		return nil
 	}

@@ -158,7 +158,7 @@ func (l *Loop) newSession(now start) *session {
 		prompts: promptReader{ledger: l.Ledger, read: l.ReadPrompt, report: l.OnPrompt, log: l.Log}}
 	runner := episodeRunner{driver: l.Driver, concurrency: c.Rollout.Concurrency,
 		retries: c.Rollout.Retries, log: l.Log}
-	recall := recallFrom(l.Memory)
+	recall := RecallFrom(l.Memory)
 	budget := contextBudget{length: now.server.ContextLength, reflection: c.Reflection.MaxTokens}
 	s.sample = sampleStage{rollout: c.Rollout, keep: rollout.Keep(c.Memory.Keep), runner: runner,
 		ledger: l.Ledger, recall: recall, budget: budget}

@@ -29,9 +29,11 @@ import (
 type opening struct {
 	config config.Config
 	tools  tools
-	codec  *trainerCodec             // the trainer's tokenizer; nil: nothing is trained
-	event  func(kind, detail string) // records an event of the server
-	log    zerolog.Logger
+	codec  *trainerCodec // the trainer's tokenizer; nil: nothing is trained
+	// untrained means that nothing is trained on the episodes.
+	untrained bool
+	event     func(kind, detail string) // records an event of the server
+	log       zerolog.Logger
 }
 
 // alias is the prefix of this run's versions on a server. Other runs may use the
@@ -65,6 +67,7 @@ type served struct {
 	tokenizer chat.Tokenizer
 	control   chat.ControlTokens
 	renderer  chat.Renderer // nil: the model's own chat template is unavailable
+	decoder   decoder       // nil: the text of a token is unavailable
 	// retokenized means that the server takes text, and that ids and log-probs
 	// come from the trainer.
 	retokenized bool
@@ -119,7 +122,7 @@ func openLlamaCPP(ctx context.Context, o opening) (served, error) {
 	if err != nil {
 		return served{}, err
 	}
-	return served{Backend: b, tokenizer: b, control: b, renderer: b}, nil
+	return served{Backend: b, tokenizer: b, control: b, renderer: b, decoder: b}, nil
 }
 
 func vllmLaunch(c config.Config, model string) vllm.LaunchConfig {
@@ -145,7 +148,7 @@ func openVLLM(ctx context.Context, o opening) (served, error) {
 	}
 	out := served{}
 	if o.codec != nil {
-		cfg.Codec, out.renderer = o.codec, o.codec
+		cfg.Codec, out.renderer, out.decoder = o.codec, o.codec, o.codec
 	}
 	b, err := vllm.Open(ctx, cfg)
 	if err != nil {
@@ -195,7 +198,7 @@ func openSGLang(ctx context.Context, o opening) (served, error) {
 	if err != nil {
 		return served{}, err
 	}
-	out := served{Backend: b, tokenizer: b, control: b, renderer: o.codec}
+	out := served{Backend: b, tokenizer: b, control: b, renderer: o.codec, decoder: o.codec}
 	if s.Sleep {
 		err = out.mustSleep(b, "sampler.sglang.sleep", "start SGLang with --enable-memory-saver")
 	}
@@ -217,7 +220,7 @@ func openOllama(ctx context.Context, o opening) (served, error) {
 	out := served{}
 	if o.codec != nil {
 		cfg.Codec = o.codec
-		out = served{tokenizer: o.codec, control: o.codec, renderer: o.codec, retokenized: true}
+		out = served{tokenizer: o.codec, control: o.codec, renderer: o.codec, decoder: o.codec, retokenized: true}
 		template, err := out.newTemplate(ctx, o.config)
 		if err != nil {
 			return served{}, err

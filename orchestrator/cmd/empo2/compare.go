@@ -257,6 +257,7 @@ func (r *comparer) one(ctx context.Context, j job) error {
 			r.console.print("%-18s %s", j.name(), stepLine(m))
 		}
 	})
+	opened.loop.OnPrompt = func(p orchestrator.PromptReload) { printReload(r.console, p) }
 	opened.loop.OnEvaluation = func(e orchestrator.Evaluation) {
 		if r.JSON {
 			r.console.json("evaluation", map[string]any{"arm": j.arm.name, "house": j.house, "evaluation": e})

@@ -11,7 +11,6 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
@@ -19,7 +18,6 @@ import (
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/prompt"
-	"github.com/empo2/empo2/sampler/rollout"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
@@ -177,17 +175,8 @@ func (r *run) connect(ctx context.Context, server served) error {
 	if err != nil {
 		return err
 	}
-	l.Driver = &rollout.Driver{
-		Family: l.Family, ChatTemplate: template, PromptTemplate: texts, Log: l.Log,
-		Thinking: chat.Thinking(l.Config.Sampler.Thinking), Retokenized: server.retokenized,
-		SampleTimeout: sampleTimeout(l.Config), CleanTip: memory.CleanTip,
-	}
-	switch { // servers that take text parse control tokens in it
-	case template == nil:
-		l.Driver.Neutralize = chat.ControlTexts()
-	case server.retokenized:
-		l.Driver.Neutralize = template.ControlTexts()
-	}
+	l.Driver = server.newDriver(l.Config, template)
+	l.Driver.Family, l.Driver.PromptTemplate, l.Driver.Log = l.Family, texts, l.Log
 	l.Sleeper = server.sleeper
 	if err := r.addCanary(ctx, server, template); err != nil {
 		return err

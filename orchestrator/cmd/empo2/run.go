@@ -93,7 +93,9 @@ func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) err
 		}
 	}
 	r.loop.OnEvaluation = func(e orchestrator.Evaluation) { out.print("%s", evaluationLine(e)) }
+	r.loop.OnPrompt = func(p orchestrator.PromptReload) { printReload(out, p) }
 	if cmd.JSON {
+		r.loop.OnPrompt = func(p orchestrator.PromptReload) { out.json("prompt", p) }
 		show = func(m orchestrator.StepMetrics) { out.json("step", m) }
 		r.loop.OnEvaluation = func(e orchestrator.Evaluation) { out.json("evaluation", e) }
 	}
