@@ -34,10 +34,10 @@ const (
 
 // promptReader reads and records the prompt template of a step.
 type promptReader struct {
-	ledger *ledger.Ledger
-	read   func() (prompt.Template, error) // nil: the template never changes
-	report func(PromptReload)              // called for changed templates; nil: not called
-	log    zerolog.Logger
+	ledger   *ledger.Ledger
+	read     func() (prompt.Template, error) // nil: the template never changes
+	observer Observer                        // nil: not told
+	log      zerolog.Logger
 }
 
 // next reads the template for a new step and records it if it is new. If the
@@ -95,8 +95,8 @@ func (r promptReader) record(ctx context.Context, step int64, before, now prompt
 }
 
 func (r promptReader) tell(reload PromptReload) {
-	if r.report != nil {
-		r.report(reload)
+	if r.observer != nil {
+		r.observer.Prompt(reload)
 	}
 }
 

@@ -77,14 +77,14 @@ func TestPromptsAreReadBetweenSteps(t *testing.T) {
 		}
 		return edited(t, []string{"Now:", "Here:"}[reads-1]), nil
 	}
-	var told []string
-	l.OnPrompt = func(r PromptReload) {
-		told = append(told, fmt.Sprintf("%d %.4s %s", r.Step, r.SHA256, r.Problem))
-	}
 	if _, err := l.Run(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	done()
+	var told []string
+	for _, r := range w.reloads {
+		told = append(told, fmt.Sprintf("%d %.4s %s", r.Step, r.SHA256, r.Problem))
+	}
 	here := edited(t, "Here:").SHA256()
 	want := []string{fmt.Sprintf("2 %.4s ", here), fmt.Sprintf("3 %.4s half saved", here)}
 	if diff := cmp.Diff(want, told); diff != "" {
@@ -139,16 +139,16 @@ func TestABegunStepKeepsItsPrompt(t *testing.T) {
 // A faulty file is reported once.
 func TestPromptChangesAreEvents(t *testing.T) {
 	w := newWorld(t, small())
-	run := func(steps int, read func() (prompt.Template, error)) (told []PromptReload) {
+	run := func(steps int, read func() (prompt.Template, error)) []PromptReload {
 		t.Helper()
+		w.reloads = nil
 		l, done := w.open()
 		defer done()
 		l.Config.Run.Steps, l.ReadPrompt = steps, read
-		l.OnPrompt = func(r PromptReload) { told = append(told, r) }
 		if _, err := l.Run(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		return told
+		return w.reloads
 	}
 	as := func(word string) func() (prompt.Template, error) {
 		return func() (prompt.Template, error) { return edited(t, word), nil }
