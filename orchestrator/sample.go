@@ -30,12 +30,13 @@ type Sampled struct {
 // sampleStage runs the episodes of a plan. Each finished episode is stored at
 // once, so that a run that dies loses none.
 type sampleStage struct {
-	rollout config.Rollout
-	keep    rollout.Keep
-	runner  episodeRunner
-	ledger  *ledger.Ledger
-	recall  rollout.RecallFunc // nil: no memory
-	budget  contextBudget
+	rollout  config.Rollout
+	keep     rollout.Keep
+	runner   episodeRunner
+	ledger   *ledger.Ledger
+	recall   rollout.RecallFunc // nil: no memory
+	budget   contextBudget
+	progress *progress
 }
 
 // reflectFunc adds the tip to a finished episode and stores it.
@@ -54,6 +55,7 @@ func (s sampleStage) run(ctx context.Context, p Planned, policy sampler.Policy, 
 		return Sampled{}, err
 	}
 	sampled := Sampled{Plan: p.Plan, Groups: groups}
+	s.progress.count(p.Episodes()-len(specs), p.Episodes(), "episodes")
 	if err := s.reflectLate(ctx, groups, reflect); err != nil || len(specs) == 0 {
 		return sampled, err
 	}
@@ -121,7 +123,11 @@ func (s sampleStage) play(ctx context.Context, p Planned, specs []rollout.Episod
 	var failed failures
 	after := errgroup.Group{} // storage and reflection, while other episodes still run
 	after.SetLimit(s.runner.concurrency)
+	played := stepProgress{progress: s.progress, step: p.Step, left: len(specs), episodes: p.Episodes(),
+		reflects: s.recall != nil,
+		done:     p.Episodes() - len(specs)}
 	s.runner.run(ctx, p.prompt, specs, func(t rollout.Trajectory) {
+		played.episode(ctx)
 		after.Go(func() error {
 			if err := s.finish(ctx, p.Plan, &t, reflect); err != nil {
 				cancel(err)
@@ -129,6 +135,7 @@ func (s sampleStage) play(ctx context.Context, p Planned, specs []rollout.Episod
 			}
 			mu.Lock()
 			defer mu.Unlock()
+			played.finished()
 			if t.Failed() {
 				failed.n++
 				failed.why = cmp.Or(failed.why, t.Err)
