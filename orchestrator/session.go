@@ -163,7 +163,8 @@ func (l *Loop) newSession(now start) *session {
 	recall := RecallFrom(l.Memory)
 	budget := contextBudget{length: now.server.ContextLength, reflection: c.Reflection.MaxTokens}
 	s.sample = sampleStage{rollout: c.Rollout, keep: rollout.Keep(c.Memory.Keep), runner: runner,
-		ledger: l.Ledger, recall: recall, budget: budget, progress: l.progress()}
+		ledger: l.Ledger, recall: recall, budget: budget, progress: l.progress(),
+		reflectAfter: c.Reflection.By == "base" && now.server.Adapters == "process"}
 	s.reflect = reflectStage{config: c.Reflection, enabled: l.Memory != nil, driver: l.Driver, base: now.base,
 		budget: budget, ledger: l.Ledger, log: l.Log}
 	s.estimate = estimateStage{config: c, enabled: l.Trainer != nil, memory: l.Memory != nil}
