@@ -54,7 +54,7 @@ func (cmd *promptCmd) Run(ctx context.Context, out *console) error {
 		return err
 	}
 	log := out.logger(cmd.Verbose)
-	family, err := openFamily(ctx, c, log)
+	family, err := openFamily(ctx, opening{config: c, log: log})
 	if err != nil {
 		return err
 	}
