@@ -44,6 +44,7 @@ type trainStage struct {
 	log     zerolog.Logger
 	// recovery restores the trainer if it fails.
 	recovery *recovery
+	progress *progress // nil: not told
 }
 
 // run trains the batch, starting from the committed version. The update is nil if
@@ -149,6 +150,7 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Upda
 	update := &Update{Version: int(batch.Step), Mismatch: corrected.mismatch, Corrected: corrected.corrected,
 		Logprobs: map[rowKey][]float32{}}
 	settings := adam(c.Optimizer, learningRate(c.Optimizer, update.Version, c.Run.Steps))
+	s.progress.count(0, c.Loss.Epochs*len(corrected.episodes), "episodes")
 	var passes []trainerbridge.Stats
 	var done []miniBatch
 	for epoch := range c.Loss.Epochs {
@@ -156,6 +158,7 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Upda
 		for _, mini := range miniBatches(corrected.episodes, c.Loss.MiniBatch, order) {
 			sent, keys := rows(mini, c.Loss, left)
 			if len(sent) == 0 {
+				s.progress.add(watchdog.PhaseTraining, len(mini))
 				continue
 			}
 			stats, norm, logprobs, err := s.optimize(ctx, sent, settings)
@@ -173,6 +176,7 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Upda
 			update.GradNorm += norm
 			passes, done = append(passes, stats), append(done, miniBatch{sent, keys})
 			update.Rows += len(sent)
+			s.progress.add(watchdog.PhaseTraining, len(mini))
 		}
 	}
 	update.Stats = trainerbridge.MergeStats(passes, nil)

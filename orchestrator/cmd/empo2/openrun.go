@@ -50,12 +50,9 @@ func (r *run) train(ctx context.Context) (orchestrator.Summary, error) {
 	return summary, err
 }
 
-// onStep calls show after each step.
-func (r *run) onStep(show func(orchestrator.StepMetrics)) {
-	r.loop.OnStep = func(m orchestrator.StepMetrics) {
-		r.watch.watch.Last(stepLine(m))
-		show(m)
-	}
+// observe has observers told what happens in the run.
+func (r *run) observe(observers ...orchestrator.Observer) {
+	r.loop.Observer = append(orchestrator.Observers{r.watch}, observers...)
 }
 
 // watched returns a context with the run's watchdog.
@@ -91,6 +88,7 @@ func openRun(ctx context.Context, c config.Config, t tools, log zerolog.Logger) 
 	r.closes = append(r.closes, r.ledger.Close)
 	r.watch = startWatcher(ctx, c, r.ledger.Dir, log, func(text string) { r.event(ctx)("stall", text) })
 	r.closes = append(r.closes, func() error { r.watch.close(cmp.Or(r.ended, "it was closed")); return nil })
+	r.watch.watch.SetPhase(watchdog.Phase{Name: watchdog.PhaseStart, Of: int64(c.Run.Steps), Since: time.Now()})
 	ctx = r.watched(ctx)
 	root, err := filepath.Abs(r.ledger.Dir)
 	if err != nil {
