@@ -64,7 +64,7 @@ func BenchmarkStep(b *testing.B) {
 }
 
 func (s *step) cpu() float64 {
-	return cpuMillis(s.b, pid(s.play.base)) + cpuMillis(s.b, pid(s.reflect.base))
+	return cpuMillis(s.b, pid(s.b, s.play.base)) + cpuMillis(s.b, pid(s.b, s.reflect.base))
 }
 
 func (s *step) counts() Stats {

@@ -16,6 +16,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/forecast"
 	"github.com/empo2/empo2/orchestrator/inspect"
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/llamacpp"
@@ -25,15 +26,29 @@ import (
 	"github.com/empo2/empo2/sampler/vllm"
 )
 
-// opening has what is needed to open a backend.
+// opening has what is needed to open a backend or an environment.
 type opening struct {
 	config config.Config
 	tools  tools
 	codec  *trainerCodec // the trainer's tokenizer; nil: nothing is trained
 	// untrained means that nothing is trained on the episodes.
 	untrained bool
-	event     func(kind, detail string) // records an event of the server
+	event     func(kind, detail string) // records an event of a child process; nil: none is recorded
 	log       zerolog.Logger
+}
+
+// budget returns how often a child process may be restarted. Each has the same
+// budget.
+func (o opening) budget() process.Budget { return process.NewBudget(o.config.Trainer.Restarts) }
+
+// restarted returns a function that records the restarts of a kind of child
+// process.
+func (o opening) restarted(child string) func(name string, why error) {
+	return func(name string, why error) {
+		if o.event != nil {
+			o.event(child+" restart", name+": "+why.Error())
+		}
+	}
 }
 
 // alias is the prefix of this run's versions on a server. Other runs may use the
@@ -117,7 +132,7 @@ func openLlamaCPP(ctx context.Context, o opening) (served, error) {
 		Threads: threads, BatchThreads: threads, TemplateArgs: all.TemplateArgs,
 		ExactLogprobs: s.ExactLogprobs, NoPromptCache: o.config.Run.Repeatable,
 		RequestTimeout: seconds(all.TimeoutSeconds), Log: o.log,
-		OnRestart: func(p sampler.Policy) { o.event("server restart", p.Name) },
+		Budget: o.budget(), OnRestart: o.restarted("server"),
 	})
 	if err != nil {
 		return served{}, err
@@ -131,7 +146,7 @@ func vllmLaunch(c config.Config, model string) vllm.LaunchConfig {
 		Command: s.Launch, Python: s.Python, CPU: !inspect.Probe{}.HasGPU(), Model: model, Replicas: s.Replicas,
 		Context: c.ContextTokens(inspect.Context(model)), MaxRank: c.Trainer.Rank, MaxResident: residentAdapters,
 		GPUMemoryUtilization: s.GPUMemoryUtilization, Exact: s.ExactLogprobs, Sleep: s.Sleep,
-		Inherit: s.Env,
+		Inherit: s.Env, Budget: process.NewBudget(c.Trainer.Restarts),
 	}
 }
 
@@ -143,7 +158,7 @@ func openVLLM(ctx context.Context, o opening) (served, error) {
 		Tolerance: all.CanaryTolerance, Sleep: s.Sleep,
 		RequestTimeout: seconds(all.TimeoutSeconds), LoadTimeout: seconds(all.LoadTimeoutSeconds),
 		MaxInFlight: all.Concurrency,
-		OnReturn:    func(url string) { o.event("replica returned", url) }, Log: o.log,
+		OnReturn:    func(url string) { o.event("replica returned", url) }, OnRestart: o.restarted("server"), Log: o.log,
 		Launch: vllmLaunch(o.config, cmp.Or(o.tools.model, o.config.Model.Path)),
 	}
 	out := served{}
@@ -192,8 +207,8 @@ func openSGLang(ctx context.Context, o opening) (served, error) {
 		Tolerance: all.CanaryTolerance, Sleep: s.Sleep,
 		RequestTimeout: seconds(all.TimeoutSeconds), LoadTimeout: seconds(all.LoadTimeoutSeconds),
 		MaxInFlight: all.Concurrency,
-		OnReturn:    func(url string) { o.event("replica returned", url) }, Log: o.log,
-		Launch: sglang.LaunchConfig{Command: s.Launch, Inherit: s.Env},
+		OnReturn:    func(url string) { o.event("replica returned", url) }, OnRestart: o.restarted("server"), Log: o.log,
+		Launch: sglang.LaunchConfig{Command: s.Launch, Inherit: s.Env, Budget: o.budget()},
 	})
 	if err != nil {
 		return served{}, err

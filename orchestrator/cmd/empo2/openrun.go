@@ -75,7 +75,7 @@ func openRun(ctx context.Context, c config.Config, t tools, log zerolog.Logger) 
 			err = errors.Join(err, r.Close())
 		}
 	}()
-	family, err := openFamily(ctx, c, log)
+	family, err := openFamily(ctx, opening{config: c, event: r.event(ctx), log: log})
 	if err != nil {
 		return nil, err
 	}
@@ -136,9 +136,13 @@ func (r *run) start(ctx context.Context, o opening, root string) (served, error)
 	return server, err
 }
 
-// event returns a function that records an event of a server in the ledger.
+// event returns a function that records an event of a child process in the ledger,
+// as soon as there is one.
 func (r *run) event(ctx context.Context) func(kind, detail string) {
 	return func(kind, detail string) {
+		if r.loop == nil { // the environment is opened before the ledger
+			return
+		}
 		_ = r.ledger.Event(context.WithoutCancel(ctx), r.loop.Step(), kind, detail) // the log has it too
 	}
 }

@@ -46,7 +46,7 @@ func openPlayer(ctx context.Context, s source, concurrency int, out *console, lo
 	if err != nil {
 		return nil, err
 	}
-	if p.family, err = openFamily(ctx, p.config, log); err != nil {
+	if p.family, err = openFamily(ctx, opening{config: p.config, log: log}); err != nil {
 		return nil, err
 	}
 	p.closes = append(p.closes, p.family.Close)

@@ -54,7 +54,7 @@ func (cmd *promptCmd) Run(ctx context.Context, out *console) (err error) {
 		return err
 	}
 	log := out.logger(cmd.Verbose)
-	family, err := openFamily(ctx, c, log)
+	family, err := openFamily(ctx, opening{config: c, log: log})
 	if err != nil {
 		return err
 	}
@@ -64,8 +64,8 @@ func (cmd *promptCmd) Run(ctx context.Context, out *console) (err error) {
 	}
 	var encode encoder
 	if cmd.Tokens {
-		p, err := openPlayer(ctx, source{config: c}, 1, out, log)
-		if err != nil {
+		var p *player
+		if p, err = openPlayer(ctx, source{config: c}, 1, out, log); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, p.Close()) }()
