@@ -17,7 +17,7 @@ import (
 
 type abCmd struct {
 	common
-	A string `arg:"" placeholder:"A" help:"One setting: a prompt template, RUN[@VERSION], KEY=VALUE or tips=none|auto|TEXT, or several with commas."`
+	A string `arg:"" placeholder:"A" help:"One setting: a prompt template, RUN[@VERSION], KEY=VALUE or tips=none|auto|TEXT, or several of these with commas."`
 	B string `arg:"" placeholder:"B" help:"The other setting."`
 
 	Base        string   `name:"run" placeholder:"RUN[@VERSION]" help:"Run that both sides begin with. Default: the base model of the configuration."`

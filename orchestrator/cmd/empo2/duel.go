@@ -94,7 +94,7 @@ func (d *duel) run(ctx context.Context, reach float64) (out playedPairs, err err
 	}
 	d.begin(len(stored))
 	sequence := report.NewSequential(reach)
-	order, size := d.order(), max(1, d.sides[0].player.config.Rollout.Concurrency)
+	order, size := d.order(), max(1, d.sides[0].player.config.Rollout.Concurrency/2) // both sides play at once
 	for len(order) > 0 && !out.decided {
 		batch := order[:min(size, len(order))]
 		order = order[len(batch):]
@@ -143,7 +143,7 @@ func (d *duel) difference(out playedPairs, sequence *report.Sequential) report.D
 // of a random task, else all tasks take turns.
 func (d *duel) order() []match {
 	next := make([]int, len(d.tasks))
-	rng := rand.New(rand.NewPCG(d.seed(d.sides), uint64(len(d.tasks))))
+	rng := rand.New(rand.NewPCG(sampler.Seed(d.seed(d.sides)), sampler.Seed(uint64(len(d.tasks)), 1)))
 	order := make([]match, len(d.tasks)*d.K)
 	for i := range order {
 		task := i % len(d.tasks)

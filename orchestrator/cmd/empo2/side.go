@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/empo2/empo2/orchestrator/config"
@@ -37,8 +38,8 @@ type sideParts struct {
 	tips   []string // of tips=…
 }
 
-// parseSide splits a side into its parts. A part is a prompt template's path, a run,
-// KEY=VALUE, or tips=none, auto or a text.
+// parseSide splits a side into its parts. A part is a prompt template (its path, or the
+// name of a built-in one), a run, KEY=VALUE, or tips=none, auto or a text.
 func parseSide(text string) (out sideParts, err error) {
 	for _, part := range splitParts(text) {
 		key, value, isSet := strings.Cut(part, "=")
@@ -46,7 +47,7 @@ func parseSide(text string) (out sideParts, err error) {
 		case part == "":
 			return out, &config.Error{Place: text, Msg: "a part is empty",
 				Hint: "write a prompt template's path, RUN[@VERSION] or KEY=VALUE, with commas between them"}
-		case failed == nil && info.Mode().IsRegular():
+		case failed == nil && info.Mode().IsRegular() || slices.Contains(prompt.Names(), part):
 			out.sets = append(out.sets, "prompt.template="+part)
 		case isSet && strings.TrimSpace(key) == "tips":
 			out.tips = append(out.tips, unquoted(value))
