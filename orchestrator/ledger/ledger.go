@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 )
 
@@ -40,7 +41,10 @@ type Ledger struct {
 	// cost; empty: nothing.
 	Lost string
 	db   *sql.DB
-	lock *os.File
+	lock *os.File // nil: it is open for reading
+
+	filling sync.Mutex
+	filled  bool // every episode has its facts
 }
 
 // ErrInUse is wrapped by Open if another process has the run open.

@@ -66,6 +66,6 @@ func (r *Run) Unfinished(ctx context.Context) (*Unfinished, error) {
 	if err := json.Unmarshal(text, &plan); err != nil {
 		return nil, fmt.Errorf("the plan of step %d in run.db: %w", last.Step+1, err)
 	}
-	done, err := r.ledger.Episodes(ctx, plan.Step)
-	return &Unfinished{Step: plan.Step, Episodes: len(done), Planned: plan.Episodes()}, err
+	done, err := r.ledger.CountIn(ctx, plan.Step)
+	return &Unfinished{Step: plan.Step, Episodes: done, Planned: plan.Episodes()}, err
 }

@@ -30,6 +30,9 @@ func openLedger(ctx context.Context, c config.Config) (*ledger.Ledger, error) {
 	default:
 		err = sameRun(text, l.Dir, c)
 	}
+	if err == nil {
+		err = l.FillFacts(ctx, orchestrator.FactsOf)
+	}
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
