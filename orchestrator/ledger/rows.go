@@ -202,8 +202,9 @@ func (l *Ledger) At(ctx context.Context, kind string, step int64, group, episode
 	return &found[0], nil
 }
 
-// CountIn returns the number of training episodes of a step.
-func (l *Ledger) CountIn(ctx context.Context, step int64) (n int, err error) {
-	err = l.db.QueryRowContext(ctx, "SELECT count(*) FROM episodes WHERE step = ?", step).Scan(&n)
+// CountBetween returns the number of training episodes of the steps after one and
+// until another.
+func (l *Ledger) CountBetween(ctx context.Context, after, until int64) (n int, err error) {
+	err = l.db.QueryRowContext(ctx, "SELECT count(*) FROM episodes WHERE step > ? AND step <= ?", after, until).Scan(&n)
 	return n, explain(err)
 }

@@ -183,3 +183,9 @@ func (r *Run) Names(ctx context.Context, kind, column string, limit int) ([]stri
 	}
 	return r.ledger.Names(ctx, kind, column, limit)
 }
+
+// CountBetween returns the number of training episodes of the steps after one and
+// until another.
+func (r *Run) CountBetween(ctx context.Context, after, until int64) (int, error) {
+	return r.ledger.CountBetween(ctx, after, until)
+}
