@@ -276,7 +276,7 @@ func (p *Page) setPieces(ctx context.Context, o *openRun, tokens []token) error 
 	for i, t := range tokens {
 		ids[i] = t.ID
 	}
-	pieces, err := p.options.Pieces(ctx, o.Run, ids)
+	pieces, err := p.options.Pieces(ctx, o.Dir, ids)
 	if err != nil || len(pieces) != len(tokens) {
 		return err
 	}

@@ -46,7 +46,7 @@ type Options struct {
 	// asked.
 	Recall func(ctx context.Context, r *view.Run, scope, state string) ([]Recalled, error)
 	// Pieces returns the text of each token of a run. Nil: it is not known.
-	Pieces func(ctx context.Context, r *view.Run, ids []int32) ([]string, error)
+	Pieces func(ctx context.Context, dir string, ids []int32) ([]string, error)
 }
 
 // A Page is the handler of the live page. Close it after use. It is safe for
