@@ -46,7 +46,9 @@ func (r *Run) Steps(ctx context.Context) ([]Step, error) {
 }
 
 // Evaluations returns all evaluations by step.
-func (r *Run) Evaluations(ctx context.Context) ([]orchestrator.Evaluation, error) { return r.evaluations(ctx) }
+func (r *Run) Evaluations(ctx context.Context) ([]orchestrator.Evaluation, error) {
+	return r.evaluations(ctx)
+}
 
 // StepsAfter calls yield with the committed steps after a step, in order.
 func (r *Run) StepsAfter(ctx context.Context, step int64, yield func(orchestrator.StepMetrics)) error {
@@ -71,7 +73,9 @@ func (r *Run) Last(ctx context.Context) (step int64, version int, err error) {
 }
 
 // Events returns the newest events in order. limit is their largest number.
-func (r *Run) Events(ctx context.Context, limit int) ([]ledger.Event, error) { return r.ledger.Events(ctx, limit) }
+func (r *Run) Events(ctx context.Context, limit int) ([]ledger.Event, error) {
+	return r.ledger.Events(ctx, limit)
+}
 
 // Unfinished is a step that is planned and not committed.
 type Unfinished struct {
