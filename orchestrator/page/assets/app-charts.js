@@ -108,13 +108,13 @@
       const values = chart.data[i + 1];
       let v = index == null ? values.findLast((v) => v != null) : values[index];
       if (v === undefined) v = null;
-      return [{ series: s, text: value(v, s.right ? "" : chart.unit), interval: v == null ? "" : intervalAt(chart, s, index) }];
+      return [{ series: s, text: value(v, s.right || chart.small && chart.unit !== "%" ? "" : chart.unit), interval: v == null ? "" : intervalAt(chart, s, index) }];
     });
     return { at, parts };
   }
 
   function intervalAt(chart, s, index) {
-    if (!s.low) return "";
+    if (s.low == null) return "";
     const low = chart.data[s.low + 1];
     const high = chart.data[s.high + 1];
     const i = index ?? low.findLastIndex((v) => v != null);

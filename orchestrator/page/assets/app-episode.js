@@ -41,7 +41,7 @@
     return html`<section class="card" aria-labelledby="episode-title">
       <div class="row"><h1 id="episode-title">Episode ${plain(e.place)} <span class="muted">${plain(e.kind)}</span></h1>
         <span class=${"outcome outcome-" + outcome}>${outcome}</span></div>
-      <p><span class="muted">task </span><${Foreign} text=${e.task} /> <span class="muted">· <${Term} k="mode">mode<//> </span>${plain(e.mode)}</p>
+      <p><span class="muted">task </span><${Foreign} text=${e.task} /> <span class="muted">· <${Term} k="mode">mode<//> </span>${empo2.modeName(e.mode)}</p>
       <dl class="facts">${facts.map(([name, text, k]) => html`<div key=${name}><dt><${Term} k=${k}>${name}<//></dt><dd>${text}</dd></div>`)}</dl>
       ${e.error && html`<p class="problem"><b>error: </b><${Foreign} text=${e.error} /></p>`}
       ${e.tip_written && html`<p class="written"><span class="chip">tip written</span> <${Foreign} text=${e.tip_written} /></p>`}</section>`;
@@ -71,7 +71,7 @@
   function Tools({ data, params, onSet }) {
     const beside = besideOf(data, params);
     const sibling = (s) => `${s.kind}:${s.place}`;
-    const name = (s) => `${s.place} · ${plain(s.mode)} · version ${s.version} · return ${number(s.return)}`;
+    const name = (s) => `${s.place} · ${empo2.modeName(s.mode)} · version ${s.version} · return ${number(s.return)}`;
     const colour = params.colour || "logprob";
     return html`<div class="tools card"><${empo2.Choice} label="colour of tokens" value=${colour} options=${[...Object.keys(scales), "none"]}
         names=${{ logprob: "log-prob", none: "none" }} onChange=${(v) => onSet({ colour: v })} />
@@ -157,7 +157,7 @@
     if (!beside.includes(":")) return "";
     if (!other) return html`<${empo2.Loading} />`;
     return html`<div><${Conversation} run=${run} data=${other} colour=${params.colour || "logprob"}
-      title=${`episode ${plain(other.episode.place)}, ${plain(other.episode.mode)}, version ${other.episode.version}, return ${number(other.episode.return)}`} /></div>`;
+      title=${`episode ${plain(other.episode.place)}, ${empo2.modeName(other.episode.mode)}, version ${other.episode.version}, return ${number(other.episode.return)}`} /></div>`;
   }
 
   Object.assign(empo2, { Episode });

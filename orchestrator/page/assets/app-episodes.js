@@ -19,7 +19,7 @@
 
   function Filters({ filters, answer, onSet, run }) {
     const select = (name, options, label = name) => html`<label>${label}<select value=${filters[name]} onChange=${(e) => onSet({ [name]: e.target.value })}>
-      <option value="">any</option>${options.map((o) => html`<option key=${o} value=${o}>${plain(o)}</option>`)}</select></label>`;
+      <option value="">any</option>${options.map((o) => html`<option key=${o} value=${o}>${name === "mode" ? modeName(o) : plain(o)}</option>`)}</select></label>`;
     const field = (name, extra) => html`<label>${name}<${Typed} value=${filters[name]} onSet=${(v) => onSet({ [name]: v })} ...${extra} /></label>`;
     return html`<form class="filters card" onSubmit=${(e) => e.preventDefault()} aria-label="Filters">
       <label>kind<select value=${filters.kind} onChange=${(e) => onSet({ kind: e.target.value })}>
@@ -30,7 +30,7 @@
       ${select("outcome", ["success", "failure"])}
       ${select("finish", withCurrent(["cut", "full", "terminated", "max_steps", "truncated"], filters.finish))}
       ${field("text", { type: "search", size: 14 })}
-      ${field("tip", { type: "search", size: 14 })}
+      ${filters.tip && html`<button type="button" class="small" onClick=${() => onSet({ tip: "" })}>only those that saw a tip: remove</button>`}
       <a class="button small" href=${address("episodes", run)}>Clear</a></form>`;
   }
 
@@ -101,13 +101,15 @@
     const open = address("episode", run, { ...filters, kind: row.kind, place: row.place, list: filters.kind });
     const outcome = row.error ? "error" : row.success ? "success" : "failure";
     const warn = (n) => n > 0 ? "n wide warn" : "n wide zero";
-    return html`<tr class=${outcome}><td><a class="place" href=${open}>${row.place}</a></td><td>${plain(row.mode)}</td><td class="n wide">${whole(row.version)}</td>
+    return html`<tr class=${outcome}><td><a class="place" href=${open}>${row.place}</a></td><td>${modeName(row.mode)}</td><td class="n wide">${whole(row.version)}</td>
       <td class="n">${number(row.return)}</td><td class="n"><${Signed} value=${row.advantage} /></td><td class="n wide">${whole(row.turns)}</td>
       <td class=${warn(row.cut)}>${whole(row.cut)}</td><td class=${warn(row.empty)}>${whole(row.empty)}</td><td class="n wide">${whole(row.tips_shown)}</td>
       <td><span class=${"outcome outcome-" + outcome}>${outcome}</span></td><td class="wide"><bdi title=${plain(row.error)}>${plain(row.error || row.stop)}</bdi></td></tr>`;
   }
 
+  const modeName = (mode) => plain(mode).replaceAll("_", " ");
+
   const Signed = ({ value }) => html`<span class=${value > 0 ? "plus" : value < 0 ? "minus" : ""}>${signed(value)}</span>`;
 
-  Object.assign(empo2, { Episodes, Signed, Typed, filterNames: Object.keys(names) });
+  Object.assign(empo2, { Episodes, Signed, modeName, Typed, filterNames: Object.keys(names) });
 })();

@@ -78,7 +78,8 @@
           ${tip.author ? html`<span>written by <a href=${address("episode", run, { kind: "training", place: tip.author })}>${plain(tip.author)}</a></span>
             <span>age ${whole(newest - step)} ${newest - step === 1 ? "step" : "steps"}</span>` : html`<span>imported</span>`}
           ${tip.written > 1 && html`<span>written ${whole(tip.written)} times</span>`}
-          <span>shown ${whole(tip.shown)} times in ${whole(tip.seen)} episodes</span>
+          <span>shown ${whole(tip.shown)} times in ${tip.id != null && tip.seen > 0 && !empo2.isFile
+            ? html`<a href=${address("episodes", run, { kind: "training", tip: tip.id })}>${whole(tip.seen)} episodes</a>` : whole(tip.seen) + " episodes"}</span>
           <span><${Term} k="score">score<//> ${number(tip.score)}</span>${tip.stored === 0 && html`<span>no longer stored</span>`}
           ${tip.pinned && html`<span class="chip">pinned</span>`}</p></div>
       <${Association} a=${tip.association} widest=${widest} />

@@ -74,8 +74,8 @@
     return html`<div class="card tile"><h2><${Term} k=${tile.key}>${plain(tile.label)}<//></h2>
       <p class="big">${value(tile.value, tile.unit)}</p>
       ${tile.low != null && html`<${Interval} tile=${tile} />`}
-      <p class="muted num">${change == null ? "no earlier value" : html`<span class=${tone}>${change === 0 ? "unchanged" : signed(change, (v) =>
-        tile.unit === "%" ? percent(v).replace(" %", " points") : value(v, tile.unit))}</span> since the one before`}</p></div>`;
+      <p class="muted num">${change == null ? "no earlier value" : html`<span class=${"num " + tone}>${change === 0 ? "unchanged" : signed(change, (v) =>
+        tile.unit === "%" ? percent(v).replace(" %", " points") : value(v, tile.unit))}</span>, compared with before`}</p></div>`;
   }
 
   // Interval shows a 95 % interval as numbers, and as a bar for rates.

@@ -13,8 +13,8 @@
     step: ["step", "One round of sampling, training and publishing."],
     group: ["group", "The episodes of one task in a step. Their returns are compared with each other."],
     version: ["version", "A numbered state of the LoRA adapter. Version 0 is the base model."],
-    mode: ["mode", "on_policy: sampled and trained without tips. on_policy_tips: sampled and trained with tips. " +
-      "off_policy: sampled with tips, trained without them."],
+    mode: ["mode", "On policy: sampled and trained without tips. On policy tips: sampled and trained with tips. " +
+      "Off policy: sampled with tips, trained without them."],
     return: ["return", "Sum of the rewards of an episode, as the environment gave them."],
     advantage: ["advantage", "How much better an episode is than its group. Its sign says whether its tokens become more or less likely."],
     cut: ["cut", "Replies that ended at the limit of tokens (rollout.max_tokens). Their action is often lost."],

@@ -103,7 +103,7 @@
       <label class="run-choice"><span class="sr">run</span><select value=${run} onChange=${choose}><option value="">all runs</option>
         ${names.map((name) => html`<option key=${name} value=${name}>${plain(name)}</option>`)}</select></label>
       <nav aria-label="Views">${target && views.map(([view, name]) => html`<a key=${view} href=${to(view)} aria-current=${current === view ? "page" : null}>${name}</a>`)}</nav>
-      <span class=${"live live-" + state}>${{ live: "live", ended: "ended", lost: "no connection", file: "file", connecting: "connecting" }[state]}</span>
+      ${(run || state === "file") && html`<span class=${"live live-" + state}>${{ live: "live", ended: "ended", lost: "no connection", file: "file", connecting: "connecting" }[state]}</span>`}
       <button type="button" class="small" aria-expanded=${terms} onClick=${onTerms}>Terms</button></header>`;
   }
 
