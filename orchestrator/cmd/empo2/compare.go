@@ -250,19 +250,12 @@ func (r *comparer) one(ctx context.Context, j job) error {
 	if err != nil {
 		return errors.Join(err, opened.Close())
 	}
-	opened.onStep(func(m orchestrator.StepMetrics) {
-		if r.JSON {
-			r.console.json("step", map[string]any{"arm": j.arm.name, "house": j.house, "metrics": m})
-		} else {
-			r.console.print("%-18s %s", j.name(), stepLine(m))
-		}
-	})
-	opened.loop.OnEvaluation = func(e orchestrator.Evaluation) {
-		if r.JSON {
-			r.console.json("evaluation", map[string]any{"arm": j.arm.name, "house": j.house, "evaluation": e})
-		} else {
-			r.console.print("%-18s %s", j.name(), evaluationLine(e))
-		}
+	if r.JSON {
+		opened.observe(jsonObserver{out: r.console, wrap: func(name string, data any) any {
+			return map[string]any{"arm": j.arm.name, "house": j.house, name: data}
+		}})
+	} else {
+		opened.observe(textObserver{out: r.console, label: j.name()})
 	}
 	_, err = opened.train(ctx)
 	return errors.Join(err, opened.Close())

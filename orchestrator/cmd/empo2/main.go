@@ -74,12 +74,14 @@ type cli struct {
 	Ls      lsCmd        `cmd:"" help:"List the runs below a folder."`
 	Show    showCmd      `cmd:"" help:"Show the steps of a run, its episodes, or a conversation."`
 	Tips    tipsCmd      `cmd:"" help:"Show the tips of a run, and the returns of episodes that saw them."`
+	View    viewCmd      `cmd:"" help:"Serve a page that shows runs, also while they go on."`
 	Compare compareCmd   `cmd:"" help:"Train several arms on the same budget, and draw their curves."`
 	Doctor  doctorCmd    `cmd:"" help:"Check what a run needs, and report what is missing."`
 	Check   checkCmd     `cmd:"" help:"Verify everything in the folder of a run."`
 	Backup  backupCmd    `cmd:"" help:"Copy a run to a file, also while it goes on."`
 	Memory  memoryCmd    `cmd:"" help:"Export a run's tips, or import tips into a run."`
 	Prompt  promptCmd    `cmd:"" help:"Show what the policy sees in a task, or write the prompt templates."`
+	Try     tryCmd       `cmd:"" help:"Sample replies to a task, and repeat at every save of the prompt."`
 	Env     envCmd       `cmd:"" help:"Serve an environment to other programs."`
 	Config  configCmd    `cmd:"" help:"Print all keys with their values and meaning."`
 	Version versionCmd   `cmd:"" help:"Print the version."`
