@@ -183,7 +183,7 @@ func views() map[string]string {
 
 func TestPageFollowsTheRun(t *testing.T) {
 	f := newFixture()
-	s := serve(t, f)
+	s := serveFixture(t, f)
 	b := openBrowser(t)
 	b.open(s.url("#/now/" + encoded(runName)))
 	b.until(`document.querySelector(".facts dd").textContent === "48" && document.querySelectorAll(".u-wrap").length > 5`)
@@ -203,7 +203,7 @@ func TestPageFollowsTheRun(t *testing.T) {
 
 func TestPageConnectsAgain(t *testing.T) {
 	f := newFixture()
-	s := serve(t, f)
+	s := serveFixture(t, f)
 	b := openBrowser(t)
 	b.open(s.url("#/now/" + encoded(runName)))
 	b.until(`document.querySelector(".live-live")`)
@@ -233,7 +233,7 @@ func TestPageIsAccessible(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := serve(t, newFixture())
+	s := serveFixture(t, newFixture())
 	b := openBrowser(t)
 	for name, hash := range views() {
 		b.size(1280, 900)
@@ -262,7 +262,7 @@ const overflowing = `document.documentElement.scrollWidth <= innerWidth ? [] :
 		.map(e => e.tagName + "." + e.className)`
 
 func TestHostileTextsAreInert(t *testing.T) {
-	s := serve(t, newFixture())
+	s := serveFixture(t, newFixture())
 	b := openBrowser(t)
 	for name, hash := range views() {
 		b.open(s.url(hash))
@@ -294,7 +294,7 @@ const shownText = `document.getElementById("page").textContent + document.title 
 
 func TestPageWorksWithTheKeyboard(t *testing.T) {
 	f := newFixture()
-	s := serve(t, f)
+	s := serveFixture(t, f)
 	b := openBrowser(t)
 	b.open(s.url(views()["episodes"]))
 	b.press("Tab")
@@ -328,7 +328,7 @@ func TestPageWorksWithTheKeyboard(t *testing.T) {
 }
 
 func TestPageSavesCharts(t *testing.T) {
-	s := serve(t, newFixture())
+	s := serveFixture(t, newFixture())
 	b := openBrowser(t)
 	b.open(s.url(views()["compare"]))
 	b.run(`window.saved = []; URL.createObjectURL = (blob) => (saved.push(blob), "data:,")`)

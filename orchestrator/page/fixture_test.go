@@ -318,21 +318,21 @@ func (f *fixture) compare() object {
 			"diff": " You walk through a house.\n-Answer with one action.\n+Think, then answer with one action. " + hostile}}}
 }
 
-// server serves a handler on a port of this machine, and can be stopped and started again.
-type server struct {
+// fixtureServer serves a handler on a port of this machine, and can be stopped and started again.
+type fixtureServer struct {
 	t       *testing.T
 	address string
 	http    *http.Server
 }
 
-func serve(t *testing.T, handler http.Handler) *server {
-	s := &server{t: t, address: "127.0.0.1:0"}
+func serveFixture(t *testing.T, handler http.Handler) *fixtureServer {
+	s := &fixtureServer{t: t, address: "127.0.0.1:0"}
 	s.start(handler)
 	t.Cleanup(func() { s.http.Close() })
 	return s
 }
 
-func (s *server) start(handler http.Handler) {
+func (s *fixtureServer) start(handler http.Handler) {
 	s.t.Helper()
 	listener, err := net.Listen("tcp", s.address)
 	if err != nil {
@@ -343,4 +343,4 @@ func (s *server) start(handler http.Handler) {
 	go func() { _ = s.http.Serve(listener) }()
 }
 
-func (s *server) url(hash string) string { return "http://" + s.address + "/" + hash }
+func (s *fixtureServer) url(hash string) string { return "http://" + s.address + "/" + hash }

@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const { html, useState, useEffect, useAnswer, apiPath, address, go, usePageTitle, plain, Foreign, whole, number, signed,
-    when, Term, Signed } = empo2;
+    when, duration, Term, Signed } = empo2;
 
   function Episode({ run, params, generation }) {
     const { kind = "training", place = "" } = params;
@@ -37,7 +37,7 @@
     const outcome = e.error ? "error" : e.success ? "success" : "failure";
     const facts = [["return", number(e.return), "return"], ["score", number(e.score), "score"], ["advantage", html`<${Signed} value=${e.advantage} />`, "advantage"],
       ["bonus", number(e.bonus)], ["version", whole(e.version), "version"], ["turns", whole(e.turns), "turn"], ["cut", whole(e.cut), "cut"],
-      ["tips shown", whole(e.tips_shown), "tip"], ["tokens trained", whole(e.tokens_trained)], ["stop", plain(e.stop)], ["ended", when(e.at)]];
+      ["tips shown", whole(e.tips_shown), "tip"], ["tokens trained", whole(e.tokens_trained)], ["stop", plain(e.stop)], ["took", duration(e.took_s)], ["ended", when(e.at)]];
     return html`<section class="card" aria-labelledby="episode-title">
       <div class="row"><h1 id="episode-title">Episode ${plain(e.place)} <span class="muted">${plain(e.kind)}</span></h1>
         <span class=${"outcome outcome-" + outcome}>${outcome}</span></div>
@@ -96,7 +96,9 @@
   function Conversation({ run, data, colour, title }) {
     return html`<section class="conversation" aria-label=${"Conversation " + title}><h2>${title}</h2>
       ${data.turns.length ? data.turns.map((turn) => html`<${Turn} key=${turn.number} run=${run} turn=${turn} episode=${data.episode} colour=${colour} />`)
-        : html`<p class="card empty">No turn is stored.</p>`}</section>`;
+        : html`<p class="card empty">No turn is stored.</p>`}
+      ${data.episode.turns_cut > 0 && html`<p class="card empty">${whole(data.episode.turns_cut)} more turns are not shown; empo2 show prints all.</p>`}
+      ${data.episode.final && html`<div class="span span-feedback"><span class="chip">at the end</span><${Foreign} block text=${data.episode.final} /></div>`}</section>`;
   }
 
   const spanNames = { system: "system", task: "task", observation: "observation", feedback: "feedback", state: "state", tip: "tip", tips: "tips",
@@ -108,7 +110,9 @@
         ${turn.done ? " · the episode ended" : ""}${turn.finish === "length" ? html` · <span class="warn"><${Term} k="cut">cut<//></span>` : ""}</span></header>
       ${(turn.spans || []).map((span, i) => html`<${Span} key=${i} run=${run} span=${span} />`)}
       <div class="span span-reply"><span class="chip">reply</span>
-        ${turn.tokens?.length ? html`<${Tokens} tokens=${turn.tokens} scale=${scales[colour]} episode=${episode} />` : html`<${Foreign} block text=${turn.reply} />`}</div>
+        <div>
+        ${!turn.tokens?.some((t) => t.text != null) && html`<${Foreign} block text=${turn.reply} />`}
+        ${turn.tokens?.length > 0 && html`<${Tokens} tokens=${turn.tokens} scale=${scales[colour]} episode=${episode} />`}</div></div>
       ${turn.action && turn.action !== turn.reply && html`<div class="span span-action"><span class="chip">action</span><${Foreign} block text=${turn.action} /></div>`}
       ${!turn.action && html`<div class="span span-error"><span class="chip">no action</span><span>The reply holds no valid action.</span></div>`}
     </article>`;
@@ -133,17 +137,17 @@
     const over = (event) => event.target.dataset.i && setAt(Number(event.target.dataset.i));
     return html`<div><bdi class="foreign block tokens" tabindex="0" role="group" aria-label="Tokens of the reply; the arrow keys move between them"
         onKeyDown=${move} onMouseOver=${over}>${tokens.map((t, i) =>
-          html`<span key=${i} data-i=${i} class=${`token ${shade(scale, t, episode)} ${t.masked ? "masked-token" : ""} ${i === at ? "current" : ""}`}>${visible(t.text)}</span>`)}</bdi>
+          html`<span key=${i} data-i=${i} class=${`token ${shade(scale, t, episode)} ${t.masked ? "masked-token" : ""} ${i === at ? "current" : ""}`}>${visible(t)}</span>`)}</bdi>
       <p class="token-facts muted num" aria-live="polite">${at == null ? `${tokens.length} tokens` : html`<${TokenFacts} token=${tokens[at]} number=${at + 1} of=${tokens.length} />`}</p></div>`;
   }
 
-  // visible is a token's text with marks, and with a sign for a line end.
-  const visible = (text) => plain(text).replaceAll("\n", "↵\n");
+  // visible is a token's text with marks and a sign for a line end, or its id if the text is unknown.
+  const visible = (token) => token.text == null ? ` ${token.id} ` : plain(token.text).replaceAll("\n", "↵\n");
 
   function TokenFacts({ token, number: n, of }) {
     const facts = [["log-prob", number(token.logprob)], ["trainer", number(token.trainer_logprob)],
       ["mismatch", signed(scales.mismatch.of(token))], ["ratio", number(token.ratio)]].filter(([, text]) => text !== "–");
-    return html`token ${n} of ${of} · id ${token.id} · <code>${plain(JSON.stringify(token.text))}</code>${facts.map(([name, text]) => html` · ${name} <b class="ink">${text}</b>`)}
+    return html`token ${n} of ${of} · id ${token.id} ${token.text != null && html` · <code>${plain(JSON.stringify(token.text))}</code>`}${facts.map(([name, text]) => html` · ${name} <b class="ink">${text}</b>`)}
       ${token.masked ? " · not trained" : ""}`;
   }
 

@@ -6,10 +6,10 @@
   function Memory({ run, params, generation }) {
     usePageTitle("Memory, " + plain(run));
     const [changes, setChanges] = useState(0);
-    const tips = useAnswer(apiPath(run, "tips", { task: params.task, text: params.text }), generation + changes);
+    const tips = useAnswer(apiPath(run, "tips", { task: params.task, text: params.text, order: params.sort === "association" ? "difference" : "" }), generation + changes);
     const set = (change) => go(address("memory", run, { ...params, ...change }), true);
     const sorted = useMemo(() => tips.data && sortTips(tips.data.tips, params.sort), [tips.data, params.sort]);
-    return html`<div class="row"><h1>Memory</h1>${sorted && html`<p class="muted" role="status">${whole(sorted.length)} tips</p>`}</div>
+    return html`<div class="row"><h1>Memory</h1>${sorted && html`<p class="muted" role="status">${whole(sorted.length)}${tips.data.total > sorted.length ? " of " + whole(tips.data.total) : ""} tips</p>`}</div>
       <${Recall} run=${run} />
       <form class="filters card" aria-label="Filters" onSubmit=${(e) => e.preventDefault()}>
         <label>text<${Typed} type="search" value=${params.text || ""} onSet=${(v) => set({ text: v })} /></label>

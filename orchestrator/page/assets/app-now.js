@@ -147,13 +147,14 @@
     { key: "entropy", unit: "nats", lines: { entropy: "entropy" } },
     { key: "mismatch", unit: "nats", lines: { mismatch: "mean", mismatch_max: "largest" } },
     { key: "masked", unit: "%", lines: { masked: "masked" } },
-    { key: "ratio", unit: "", lines: { ratio: "ratio" } },
+    { key: "ratio", unit: "", lines: { ratio: "mean", ratio_max: "largest" } },
     { key: "grad_norm", unit: "", lines: { grad_norm: "gradient norm" } },
     { key: "cut", unit: "%", lines: { cut: "cut replies", empty: "without an action", context_full: "context full" }, title: "lost replies" },
+    { key: "training_success", title: "success in training", unit: "%", lines: { success_without: "without tips", success_with: "with tips" } },
     { key: "no_gradient", unit: "%", lines: { flat: "without gradient", no_gradient: "without gradient" } },
     { key: "seconds", title: "seconds of a step, by phase", unit: "s", lines: { seconds_sampling: "sampling", seconds_reflection: "reflection",
-      seconds_training: "training", seconds_publishing: "publishing", seconds_evaluation: "evaluation" } },
-    { key: "tokens", title: "tokens of a step", unit: "", lines: { tokens_sampled: "sampled", tokens_prompt: "read", tokens_trained: "trained" } },
+      seconds_training: "training", seconds_publishing: "publishing", seconds_evaluation: "evaluation", seconds_total: "all" } },
+    { key: "tokens", title: "tokens of a step", unit: "", lines: { tokens_sampled: "sampled", tokens_trained: "trained", row_tokens: "in rows", trained: "with a loss" } },
   ];
   const charted = new Set([...small.flatMap((s) => Object.keys(s.lines)), "return_without", "return_with"]);
 
@@ -174,7 +175,7 @@
     const main = useMemo(() => evaluationChart(series, key, split), [series, key, split]);
     const charts = useMemo(() => small.map((one) => smallChart(series, one, key)).filter(Boolean), [series, key]);
     const more = useMemo(() => Object.keys(series.lines).filter((name) => !charted.has(name))
-      .map((name) => smallChart(series, { key: name, unit: "", lines: { [name]: name } }, key)).filter(Boolean), [series, key]);
+      .map((name) => smallChart(series, { key: name, title: name.replaceAll("_", " "), unit: "", lines: { [name]: name } }, key)).filter(Boolean), [series, key]);
     const set = (change) => empo2.go(empo2.address("now", run, { ...params, ...change }), true);
     return html`<section class="card" aria-labelledby="curve-title">
         <div class="row"><h2 id="curve-title">Success in evaluations</h2><span class="tools">
