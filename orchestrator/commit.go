@@ -26,6 +26,7 @@ type finishedStep struct {
 	leftOut   int     // rows that the trainer refused
 	diverging []string
 	published Published
+	phases    []PhaseRecord
 }
 
 // Committed is a step that is in the ledger.

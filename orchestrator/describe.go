@@ -12,7 +12,7 @@ func newStepMetrics(f finishedStep, noveltyWeight float64) StepMetrics {
 	m := StepMetrics{
 		Step: f.planned.Step, Version: f.published.Policy.Version, Episodes: f.before.episodes + f.planned.Episodes(),
 		Modes: map[Mode]int{}, Stops: map[rollout.StopReason]int{},
-		Groups: f.batch.Groups, NoGradient: f.batch.NoGradient, LeftOut: f.leftOut, Diverging: f.diverging,
+		Groups: f.batch.Groups, NoGradient: f.batch.NoGradient, LeftOut: f.leftOut, Diverging: f.diverging, Phases: f.phases,
 	}
 	m.describeEpisodes(f.sampled, noveltyWeight)
 	if f.update != nil {

@@ -24,7 +24,8 @@ type evaluator struct {
 	runner      episodeRunner
 	recall      rollout.RecallFunc // nil: no tips are shown
 	environment json.RawMessage    // the record of the environment
-	report      func(Evaluation)   // nil: not called
+	progress    *progress
+	observer    Observer // nil: not told
 }
 
 // evaluationTask says what to evaluate on.
@@ -57,8 +58,8 @@ func (e evaluator) once(ctx context.Context, now state, split envs.Split, episod
 	if err := e.ledger.SaveEvaluation(ctx, now.step, string(split), result.Version, text); err != nil {
 		return err
 	}
-	if e.report != nil {
-		e.report(result)
+	if e.observer != nil {
+		e.observer.Evaluation(result)
 	}
 	return nil
 }
@@ -90,7 +91,8 @@ func (e evaluator) final(ctx context.Context, now state, split envs.Split) error
 // run's seed and the episode only, so that all evaluations use the same seeds.
 func (e evaluator) run(ctx context.Context, now state, t evaluationTask) (Evaluation, error) {
 	begun := time.Now()
-	watchdog.From(ctx).Doing(fmt.Sprintf("evaluation after step %d", now.step))
+	e.progress.begin(ctx, watchdog.Phase{Name: watchdog.PhaseEvaluation, Step: now.step, Total: t.episodes,
+		Unit: "episodes"})
 	t.tasks = Spread(t.tasks, t.episodes) // families list similar tasks side by side
 	specs := make([]rollout.EpisodeSpec, t.episodes)
 	for i := range specs {
@@ -123,6 +125,7 @@ func (e evaluator) play(ctx context.Context, now state, t evaluationTask, specs 
 		mu.Lock()
 		defer mu.Unlock()
 		done[d.Episode*len(t.tasks)+d.Group] = d
+		e.progress.add(watchdog.PhaseEvaluation, 1)
 		if d.Failed() && ctx.Err() != nil { // it failed because the run ends
 			return
 		}

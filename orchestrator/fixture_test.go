@@ -20,6 +20,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/orchestrator/manifest"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/prompt"
@@ -222,6 +223,8 @@ type world struct {
 	trainer *fakeTrainer
 	steps   []StepMetrics
 	evals   []Evaluation
+	reloads []PromptReload
+	phases  []watchdog.Phase
 }
 
 func newWorld(t *testing.T, c config.Config) *world {
@@ -261,8 +264,7 @@ func (w *world) open() (*Loop, func()) {
 			Backend: w.backend, Family: family, ChatTemplate: template, PromptTemplate: prompt.Default(),
 			CleanTip: memory.CleanTip,
 		},
-		OnStep:       func(m StepMetrics) { w.steps = append(w.steps, m) },
-		OnEvaluation: func(e Evaluation) { w.evals = append(w.evals, e) },
+		Observer: w,
 	}
 	if w.config.Algorithm.Name != "adapt" {
 		l.Trainer = w.trainer
@@ -277,6 +279,18 @@ func (w *world) open() (*Loop, func()) {
 	}
 	return l, func() { must(led.Close()) }
 }
+
+// Phase implements [Observer].
+func (w *world) Phase(p watchdog.Phase) { w.phases = append(w.phases, p) }
+
+// Step implements [Observer].
+func (w *world) Step(m StepMetrics) { w.steps = append(w.steps, m) }
+
+// Evaluation implements [Observer].
+func (w *world) Evaluation(e Evaluation) { w.evals = append(w.evals, e) }
+
+// Prompt implements [Observer].
+func (w *world) Prompt(r PromptReload) { w.reloads = append(w.reloads, r) }
 
 // run opens, runs and closes.
 func (w *world) run(ctx context.Context) (Summary, error) {

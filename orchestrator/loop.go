@@ -81,9 +81,7 @@ type Loop struct {
 	Sleeper    sampler.Sleeper                 // sleeps while the trainer works; nil: the server stays awake
 	Memory     memory.Strategy                 // nil: no memory (grpo)
 	Log        zerolog.Logger                  // zero: silent
-	// OnStep and OnEvaluation are called after the commit, in order.
-	OnStep       func(StepMetrics) // nil: not called
-	OnEvaluation func(Evaluation)  // nil: not called
+	Observer   Observer                        // nil: nobody is told
 
 	// RestartPause is the pause before the second restart of the trainer; it
 	// doubles with each further one. 0: a second.
@@ -92,6 +90,15 @@ type Loop struct {
 	now       atomic.Int64 // the step that runs
 	once      sync.Once
 	recovered *recovery // see recoverer
+
+	onceProgress sync.Once
+	told         *progress // see progress
+}
+
+// progress tells the observer in which phase the run is.
+func (l *Loop) progress() *progress {
+	l.onceProgress.Do(func() { l.told = &progress{observer: l.Observer, of: int64(l.Config.Run.Steps)} })
+	return l.told
 }
 
 // recoverer restores the trainer, at every moment of the run.
@@ -119,10 +126,11 @@ func (l *Loop) WithTrainer(ctx context.Context, what string, f func() error) err
 // any time: events of a server belong to it.
 func (l *Loop) Step() int64 { return l.now.Load() }
 
-// doing tells the watchdog what a run does now.
-func (l *Loop) doing(ctx context.Context, step int64, stage string) {
+// begin begins a phase of a step. total is the number of its units; 0: nothing is
+// counted.
+func (l *Loop) begin(ctx context.Context, step int64, phase string, total int, unit string) {
 	l.now.Store(step)
-	watchdog.From(ctx).Doing(fmt.Sprintf("step %d: %s", step, stage))
+	l.progress().begin(ctx, watchdog.Phase{Name: phase, Step: step, Total: total, Unit: unit})
 }
 
 // Run trains until the configured number of steps (or seconds) is reached,

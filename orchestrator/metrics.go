@@ -57,6 +57,8 @@ type StepMetrics struct {
 	Restarts int `json:"restarts"` // of the trainer, in this step
 
 	Seconds Seconds `json:"seconds"`
+	// Phases are those of the step before its commit.
+	Phases []PhaseRecord `json:"phases,omitempty"`
 }
 
 // TrainerUsage is what the passes of a step cost. A value is 0 if the trainer

@@ -6,6 +6,7 @@ import (
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/rollout"
 )
@@ -77,7 +78,8 @@ func (l *Loop) open(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	kept.step = last.Step
-	l.doing(ctx, last.Step+1, "restore trainer and server")
+	l.progress().remember(kept.recent)
+	l.begin(ctx, last.Step+1, watchdog.PhaseStart, 0, "")
 	if now.environment, err = l.recordEnvironment(ctx, last.Step); err != nil {
 		return nil, err
 	}
@@ -155,18 +157,19 @@ func (l *Loop) newSession(now start) *session {
 	c := l.Config
 	s := &session{loop: l, publish: l.publishStage()}
 	s.plan = planStage{config: c, tasks: now.tasks, ledger: l.Ledger,
-		prompts: promptReader{ledger: l.Ledger, read: l.ReadPrompt, log: l.Log}}
+		prompts: promptReader{ledger: l.Ledger, read: l.ReadPrompt, observer: l.Observer, log: l.Log}}
 	runner := episodeRunner{driver: l.Driver, concurrency: c.Rollout.Concurrency,
 		retries: c.Rollout.Retries, log: l.Log}
-	recall := recallFrom(l.Memory)
+	recall := RecallFrom(l.Memory)
 	budget := contextBudget{length: now.server.ContextLength, reflection: c.Reflection.MaxTokens}
 	s.sample = sampleStage{rollout: c.Rollout, keep: rollout.Keep(c.Memory.Keep), runner: runner,
-		ledger: l.Ledger, recall: recall, budget: budget}
+		ledger: l.Ledger, recall: recall, budget: budget, progress: l.progress(),
+		reflectAfter: c.Reflection.By == "base" && now.server.Adapters == "process"}
 	s.reflect = reflectStage{config: c.Reflection, enabled: l.Memory != nil, driver: l.Driver, base: now.base,
 		budget: budget, ledger: l.Ledger, log: l.Log}
 	s.estimate = estimateStage{config: c, enabled: l.Trainer != nil, memory: l.Memory != nil}
 	s.train = trainStage{config: c, trainer: l.Trainer, sleeper: l.Sleeper, ledger: l.Ledger, log: l.Log,
-		recovery: l.recoverer()}
+		recovery: l.recoverer(), progress: l.progress()}
 	s.replies = replyReporter{ledger: l.Ledger, log: l.Log}
 	s.guard = divergenceGuard{config: c.Divergence, ledger: l.Ledger, log: l.Log}
 	s.mismatch = mismatchReporter{tolerance: c.Loss.MismatchTolerance, can: now.server,
@@ -174,7 +177,7 @@ func (l *Loop) newSession(now start) *session {
 	s.commit = commitStage{ledger: l.Ledger, memory: l.Memory, keep: c.Run.KeepCheckpoints,
 		noveltyWeight: c.Novelty.Weight}
 	s.evaluate = evaluator{config: c, family: l.Family, ledger: l.Ledger, runner: runner,
-		environment: now.environment, report: l.OnEvaluation}
+		environment: now.environment, progress: l.progress(), observer: l.Observer}
 	if c.Algorithm.Name == "adapt" {
 		s.evaluate.recall = recall
 	}

@@ -3,21 +3,22 @@ package orchestrator
 import (
 	"context"
 	"time"
+
+	"github.com/empo2/empo2/orchestrator/watchdog"
 )
 
 // step runs the step after the last committed one. The stages read the state
 // that the step began with; only the commit makes a new one.
 func (s *session) step(ctx context.Context) error {
 	begun, before := time.Now(), s.state
-	doing := func(stage string) { s.loop.doing(ctx, before.step+1, stage) }
+	begin := func(phase string) { s.loop.begin(ctx, before.step+1, phase, 0, "") }
 
-	doing("plan")
+	begin(watchdog.PhaseSampling)
+	s.loop.progress().taken() // those before the step
 	planned, err := s.plan.run(ctx, before)
 	if err != nil {
 		return err
 	}
-	// Every episode is reflected upon as soon as it has ended.
-	doing("sample")
 	reflect := s.reflect.with(planned, before.policy)
 	sampled, err := s.sample.run(ctx, planned, before.policy, reflect)
 	if err != nil {
@@ -29,7 +30,7 @@ func (s *session) step(ctx context.Context) error {
 		return err
 	}
 	batch := s.estimate.run(sampled)
-	doing("train")
+	begin(watchdog.PhaseTraining)
 	update, left, err := s.train.run(ctx, batch, before)
 	if err != nil {
 		return err
@@ -42,24 +43,24 @@ func (s *session) step(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	doing("publish")
+	begin(watchdog.PhasePublishing)
 	published, err := s.publish.run(ctx, update, before.policy)
 	if err != nil {
 		return err
 	}
-	doing("commit")
+	begin(watchdog.PhaseCommit)
 	committed, err := s.commit.run(ctx, finishedStep{
 		begun: begun, before: before,
 		planned: planned, sampled: sampled, batch: batch, update: update, published: published,
-		leftOut: len(left), diverging: signs,
+		leftOut: len(left), diverging: signs, phases: s.loop.progress().taken(),
 	})
 	if err != nil {
 		return err
 	}
 	s.state = committed.state
 	s.state.mismatchReported = reported
-	if s.loop.OnStep != nil {
-		s.loop.OnStep(committed.Metrics)
+	if s.loop.Observer != nil {
+		s.loop.Observer.Step(committed.Metrics)
 	}
 	return nil
 }

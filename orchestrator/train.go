@@ -44,6 +44,7 @@ type trainStage struct {
 	log     zerolog.Logger
 	// recovery restores the trainer if it fails.
 	recovery *recovery
+	progress *progress // nil: not told
 }
 
 // run trains the batch, starting from the committed version. The update is nil if
@@ -91,7 +92,7 @@ func (s trainStage) wake(ctx context.Context) error {
 // committed version and trains the whole batch again, so that nothing is
 // trained twice. Rows that the trainer refuses are left out.
 func (s trainStage) trainUntilDone(ctx context.Context, batch Batch, before state) (*Update, leftOut, error) {
-	committed, left, restarts := before.policy.Version, leftOut{}, 0
+	committed, left, restarts, memory := before.policy.Version, leftOut{}, 0, kills(0)
 	for first := true; ; first = false {
 		var update *Update
 		n, err := s.recovery.do(ctx, "train", committed, func() (err error) {
@@ -102,10 +103,13 @@ func (s trainStage) trainUntilDone(ctx context.Context, batch Batch, before stat
 			}
 			first = false
 			update, err = s.train(ctx, batch, left)
-			return err
+			return memory.blame(err)
 		})
 		restarts += n
 		var pass *failedPass
+		if !errors.As(err, &pass) {
+			err = memory.blame(err) // the budget of restarts is spent
+		}
 		switch {
 		case err == nil && update == nil: // nothing is left: the weights are those of the committed version
 			return nil, left, nil
@@ -114,6 +118,12 @@ func (s trainStage) trainUntilDone(ctx context.Context, batch Batch, before stat
 			return update, left, nil
 		case !errors.As(err, &pass) || ctx.Err() != nil:
 			return nil, left, err
+		}
+		if trainerbridge.Restartable(pass.err) { // the trainer was killed
+			restarts++
+			if err := s.recovery.report(ctx, "train", committed, pass.err); err != nil {
+				return nil, left, err
+			}
 		}
 		n, err = s.recovery.do(ctx, "leave out rows", committed, func() error {
 			return s.leaveOut(ctx, batch, before, pass, left)
@@ -140,6 +150,7 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Upda
 	update := &Update{Version: int(batch.Step), Mismatch: corrected.mismatch, Corrected: corrected.corrected,
 		Logprobs: map[rowKey][]float32{}}
 	settings := adam(c.Optimizer, learningRate(c.Optimizer, update.Version, c.Run.Steps))
+	s.progress.count(0, c.Loss.Epochs*len(corrected.episodes), "episodes")
 	var passes []trainerbridge.Stats
 	var done []miniBatch
 	for epoch := range c.Loss.Epochs {
@@ -147,6 +158,7 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Upda
 		for _, mini := range miniBatches(corrected.episodes, c.Loss.MiniBatch, order) {
 			sent, keys := rows(mini, c.Loss, left)
 			if len(sent) == 0 {
+				s.progress.add(watchdog.PhaseTraining, len(mini))
 				continue
 			}
 			stats, norm, logprobs, err := s.optimize(ctx, sent, settings)
@@ -164,6 +176,7 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Upda
 			update.GradNorm += norm
 			passes, done = append(passes, stats), append(done, miniBatch{sent, keys})
 			update.Rows += len(sent)
+			s.progress.add(watchdog.PhaseTraining, len(mini))
 		}
 	}
 	update.Stats = trainerbridge.MergeStats(passes, nil)

@@ -3,6 +3,7 @@
 // JavaScript. Start with [Comparison].
 //
 //   - interval.go computes intervals: Wilson's within a run, a bootstrap over seeds.
+//     paired.go and sequential.go compare two settings on the same tasks.
 //   - curves.go computes means and bands, axis.go their axes.
 //   - plot.go draws them as SVG, html.go writes the page from page.html and style.css.
 package report

@@ -131,15 +131,17 @@ func (w *Watch) Idle(limit time.Duration) (text string) {
 
 // Status is a snapshot of a run.
 type Status struct {
-	PID      int       `json:"pid"`
-	Started  time.Time `json:"started"`
-	Updated  time.Time `json:"updated"` // when the snapshot was made
-	Doing    string    `json:"doing"`
-	Last     string    `json:"last,omitempty"`  // the newest result
-	Finished int64     `json:"finished"`        // requests, calls and starts that ended
-	Progress time.Time `json:"progress"`        // when the last one ended
-	Waiting  []Item    `json:"waiting"`         // the oldest of each subsystem
-	Ended    string    `json:"ended,omitempty"` // how the run ended; empty: it runs
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+	Updated time.Time `json:"updated"` // when the snapshot was made
+	Doing   string    `json:"doing"`
+	// Phase is nil before the first one and after the end.
+	Phase    *PhaseStatus `json:"phase"`
+	Last     string       `json:"last,omitempty"`  // the newest result
+	Finished int64        `json:"finished"`        // requests, calls and starts that ended
+	Progress time.Time    `json:"progress"`        // when the last one ended
+	InFlight []Item       `json:"inflight"`        // the oldest of each subsystem
+	Ended    string       `json:"ended,omitempty"` // how the run ended; empty: it runs
 }
 
 // Status returns a snapshot. PID, Started and Ended are the caller's.
@@ -147,9 +149,10 @@ func (w *Watch) Status() Status {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := Status{Updated: time.Now(), Doing: w.doing, Last: w.last, Finished: w.finished, Progress: w.progress,
-		Waiting: []Item{}}
+		InFlight: []Item{}}
+	s.Phase = newPhaseStatus(w.phase, s.Updated)
 	for _, i := range w.oldest() {
-		s.Waiting = append(s.Waiting, *i)
+		s.InFlight = append(s.InFlight, *i)
 	}
 	return s
 }
@@ -159,13 +162,16 @@ func (s Status) Lines() []string {
 	var lines []string
 	if s.Ended == "" {
 		lines = append(lines, "doing: "+cmp.Or(s.Doing, "starting"))
+		if s.Phase != nil {
+			lines = append(lines, "phase: "+s.Phase.Progress(s.Updated))
+		}
 	}
 	if s.Last != "" {
 		lines = append(lines, "last: "+s.Last)
 	}
 	lines = append(lines, fmt.Sprintf("progress: %d calls have ended, the last one %s before",
 		s.Finished, s.Updated.Sub(s.Progress).Round(time.Second)))
-	for _, i := range s.Waiting {
+	for _, i := range s.InFlight {
 		lines = append(lines, "waiting for "+i.describe(s.Updated))
 	}
 	return lines

@@ -19,8 +19,8 @@ import (
 
 // An Item is something in flight.
 type Item struct {
-	Subsystem string        `json:"subsystem"` // for example "trainer", "server", "environment", "start"
-	What      string        `json:"what"`      // for example "sample v3 (step 4, episode 1/7)"
+	Subsystem string        `json:"what"`   // for example "trainer", "server", "environment", "start"
+	What      string        `json:"detail"` // for example "sample v3 (step 4, episode 1/7)"
 	Since     time.Time     `json:"since"`
 	Limit     time.Duration `json:"limit,omitempty"` // its deadline, counted from Since; 0: unknown
 	// Others is the number of younger items of the same subsystem.
@@ -40,6 +40,7 @@ type Watch struct {
 	finished int64                    // items that ended
 	progress time.Time                // when the last one ended
 	stalled  bool                     // the stall was reported
+	phase    *Phase                   // nil: not known yet
 	doing    string                   // what the run does now
 	last     string                   // its newest result
 	children []*Watch
@@ -72,17 +73,6 @@ func (w *Watch) Child(name string) (child *Watch, remove func()) {
 			}
 		}
 	}
-}
-
-// Doing says what the run does now, for example "step 4: train".
-func (w *Watch) Doing(text string) {
-	if w == nil {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.doing = text
-	w.progress, w.stalled = time.Now(), false
 }
 
 // Last says what the run's newest result is.

@@ -117,9 +117,9 @@ func TestRunsAreNamed(t *testing.T) {
 		if text := log.lines(); !strings.Contains(text, "vault: still waiting for the start of llama-server, for 10s") {
 			t.Errorf("got %q", text)
 		}
-		child.Doing("step 2: train")
+		child.SetPhase(Phase{Name: PhaseTraining, Step: 2})
 		child.Last("step 1 done")
-		for _, want := range []string{"vault: doing: step 2: train", "last: step 1 done",
+		for _, want := range []string{"vault: doing: step 2: training", "last: step 1 done",
 			"waiting for the start of llama-server, for 12s"} {
 			if text := w.Text(); !strings.Contains(text, want) {
 				t.Errorf("%q is not in\n%s", want, text)
@@ -138,7 +138,7 @@ func TestRunsAreNamed(t *testing.T) {
 func TestIdleRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := New()
-		w.Doing("step 4: sample")
+		w.SetPhase(Phase{Name: PhaseSampling, Step: 4})
 		end := Begin(With(context.Background(), w), "environment", "step", time.Hour)
 		time.Sleep(10 * time.Minute)
 		if text := w.Idle(11 * time.Minute); text != "" {
@@ -147,7 +147,7 @@ func TestIdleRun(t *testing.T) {
 		if text := w.Idle(0); text != "" {
 			t.Errorf("switched off: %q", text)
 		}
-		const want = "nothing has finished for 10m0s in step 4: sample; " +
+		const want = "nothing has finished for 10m0s in step 4: sampling; " +
 			"waiting for the environment: step, for 10m0s (deadline 1h0m0s)"
 		if text := w.Idle(10 * time.Minute); text != want {
 			t.Errorf("got %q, want %q", text, want)
@@ -169,8 +169,8 @@ func TestWithoutAWatch(t *testing.T) {
 		t.Error("a label without a Watch")
 	}
 	Begin(ctx, "server", "sample", 0)()
-	From(ctx).Doing("nothing")
+	From(ctx).SetPhase(Phase{})
 	child, remove := From(ctx).Child("run")
-	child.Doing("something")
+	child.SetPhase(Phase{})
 	remove()
 }

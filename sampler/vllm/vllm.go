@@ -68,7 +68,10 @@ type Config struct {
 	// OnReturn, if not nil, is called with the URL of a replica that was
 	// readmitted.
 	OnReturn func(url string)
-	Log      zerolog.Logger // the zero value is silent
+	// OnRestart, if not nil, is called with the URL of a launched server that ended,
+	// and with the reason, before it is restarted.
+	OnRestart func(url string, why error)
+	Log       zerolog.Logger // the zero value is silent
 }
 
 // Backend serves policies from the replicas. It is safe for concurrent use.

@@ -242,34 +242,22 @@ func (r *comparer) one(ctx context.Context, j job) error {
 	if err != nil {
 		return errors.Join(err, opened.Close())
 	}
-	r.report(opened, j)
+	if r.JSON {
+		opened.observe(jsonObserver{out: r.console, wrap: j.wrap})
+	} else {
+		opened.observe(textObserver{out: r.console, label: j.name()})
+	}
 	_, err = opened.train(ctx)
 	return errors.Join(err, opened.Close())
 }
 
-// report prints what a job reaches.
-func (r *comparer) report(opened *run, j job) {
-	event := func(kind, key string, value any) {
-		data := map[string]any{"arm": j.arm.name, "seed": j.seed, key: value}
-		if j.house {
-			data["house"] = j.seed
-		}
-		r.console.json(kind, data)
+// wrap says in the data of an event to which job it belongs.
+func (j job) wrap(name string, data any) any {
+	out := map[string]any{"arm": j.arm.name, "seed": j.seed, name: data}
+	if j.house {
+		out["house"] = j.seed
 	}
-	opened.onStep(func(m orchestrator.StepMetrics) {
-		if r.JSON {
-			event("step", "metrics", m)
-		} else {
-			r.console.print("%-18s %s", j.name(), stepLine(m))
-		}
-	})
-	opened.loop.OnEvaluation = func(e orchestrator.Evaluation) {
-		if r.JSON {
-			event("evaluation", "evaluation", e)
-		} else {
-			r.console.print("%-18s %s", j.name(), evaluationLine(e))
-		}
-	}
+	return out
 }
 
 // summary reads a finished job from its ledger.

@@ -136,7 +136,7 @@ func (cmd *demosCmd) ofEnvironment(ctx context.Context, c config.Config, out *co
 	if err != nil {
 		return nil, err
 	}
-	family, err := openFamily(ctx, c, out.logger(cmd.Verbose))
+	family, err := openFamily(ctx, opening{config: c, log: out.logger(cmd.Verbose)})
 	if err != nil {
 		return nil, err
 	}

@@ -81,6 +81,7 @@ type cli struct {
 	Backup  backupCmd    `cmd:"" help:"Copy a run to a file, also while it goes on."`
 	Memory  memoryCmd    `cmd:"" help:"Export a run's tips, or import tips into a run."`
 	Prompt  promptCmd    `cmd:"" help:"Show what the policy sees in a task, or write the prompt templates."`
+	Try     tryCmd       `cmd:"" help:"Sample replies to a task, and repeat at every save of the prompt."`
 	Env     envCmd       `cmd:"" help:"Serve an environment to other programs."`
 	Config  configCmd    `cmd:"" help:"Print all keys with their values and meaning."`
 	Version versionCmd   `cmd:"" help:"Print the version."`

@@ -86,18 +86,11 @@ func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) err
 	}
 	out.note("%s in %s: %s, started in %.1fs\n%s",
 		c.Algorithm.Name, r.ledger.Dir, describeEnv(c), time.Since(started).Seconds(), legend)
-	show := func(m orchestrator.StepMetrics) {
-		out.print("%s", stepLine(m))
-		if cmd.Verbose && m.Trainer.RowTokens > 0 {
-			out.print("%s", usageLine(m.Trainer))
-		}
-	}
-	r.loop.OnEvaluation = func(e orchestrator.Evaluation) { out.print("%s", evaluationLine(e)) }
 	if cmd.JSON {
-		show = func(m orchestrator.StepMetrics) { out.json("step", m) }
-		r.loop.OnEvaluation = func(e orchestrator.Evaluation) { out.json("evaluation", e) }
+		r.observe(jsonObserver{out: out, wrap: func(_ string, data any) any { return data }})
+	} else {
+		r.observe(textObserver{out: out, verbose: cmd.Verbose})
 	}
-	r.onStep(show)
 	summary, err := r.train(ctx)
 	if err = errors.Join(err, r.Close()); err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/orchestrator/watchdog"
@@ -124,6 +125,9 @@ type watcher struct {
 	stop    context.CancelFunc
 	done    sync.WaitGroup
 	log     zerolog.Logger
+	since   time.Time // of the present phase
+
+	mu sync.Mutex // of the file
 }
 
 // startWatcher begins to watch a run in a folder. It calls stall with each stall
@@ -154,6 +158,25 @@ func startWatcher(
 	return w
 }
 
+// Phase implements [orchestrator.Observer]. A new phase is written at once.
+func (w *watcher) Phase(p watchdog.Phase) {
+	if !p.Since.Equal(w.since) {
+		w.since = p.Since
+		w.write("")
+	}
+}
+
+// Step implements [orchestrator.Observer].
+func (w *watcher) Step(m orchestrator.StepMetrics) { w.watch.Last(stepLine(m)) }
+
+// Evaluation implements [orchestrator.Observer].
+func (w *watcher) Evaluation(orchestrator.Evaluation) {}
+
+// Prompt implements [orchestrator.Observer].
+func (w *watcher) Prompt(orchestrator.PromptReload) {}
+
+var _ orchestrator.Observer = (*watcher)(nil)
+
 // close writes how the run ended.
 func (w *watcher) close(ended string) {
 	w.remove()
@@ -165,8 +188,13 @@ func (w *watcher) close(ended string) {
 // write replaces the status file. A failure is only logged: a full disk ends the
 // run by itself.
 func (w *watcher) write(ended string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	s := w.watch.Status()
 	s.PID, s.Started, s.Ended = os.Getpid(), w.started, ended
+	if ended != "" {
+		s.Phase = nil
+	}
 	text, err := json.Marshal(s)
 	if err == nil {
 		if err = os.WriteFile(w.path+".new", append(text, '\n'), 0o600); err == nil {

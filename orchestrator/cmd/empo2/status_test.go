@@ -20,7 +20,7 @@ func TestStatusOfARun(t *testing.T) {
 	dir := t.TempDir()
 	w := startWatcher(context.Background(), config.Default(), dir, zerolog.Nop(), func(string) {})
 	ctx := watchdog.With(context.Background(), w.watch)
-	w.watch.Doing("step 7: train")
+	w.watch.SetPhase(watchdog.Phase{Name: watchdog.PhaseTraining, Step: 7})
 	end := watchdog.Begin(ctx, "trainer", "optim_step", time.Minute)
 	w.write("")
 	show := func(want int, args ...string) string {
@@ -39,7 +39,7 @@ func TestStatusOfARun(t *testing.T) {
 			}
 		}
 	}
-	f(show(0, dir), "running for", "doing: step 7: train", "waiting for the trainer: optim_step, for ")
+	f(show(0, dir), "running for", "doing: step 7: training", "waiting for the trainer: optim_step, for ")
 	end()
 	w.close("the disk is full")
 	ended := show(0, dir)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 
 	"github.com/empo2/empo2/memory"
@@ -160,17 +159,11 @@ func (cmd *tipsCmd) recall(ctx context.Context, out *console, r *view.Run) (err 
 	if err != nil {
 		return err
 	}
-	embedder, err := embedders[c.Memory.Embedder](ctx, c.Memory)
+	bank, done, err := openStoredMemory(ctx, r.DB(), c)
 	if err != nil {
 		return err
 	}
-	if server, ok := embedder.(io.Closer); ok {
-		defer func() { err = errors.Join(err, server.Close()) }()
-	}
-	bank, err := memory.OpenBank(ctx, r.DB(), memoryConfig(c, embedder))
-	if err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, done()) }()
 	found, err := bank.Recall(ctx, memory.State{Scope: scope, Text: cmd.Recall})
 	if err != nil {
 		return err
