@@ -296,6 +296,11 @@ func (v *verifier) rest() {
 			v.report.Add(name, err)
 		}
 	}
+	n, err := verifyFacts(v.ctx, &Ledger{db: v.db})
+	v.report.Rows += n
+	if err != nil { // the next start computes them again
+		v.report.add("facts", err, true)
+	}
 	text, err := readMeta(v.ctx, v.db, "config")
 	file := filepath.Join(v.report.Dir, configName)
 	if copied, readErr := os.ReadFile(file); err == nil && text != "" && (readErr != nil || string(copied) != text) {

@@ -75,6 +75,7 @@ type cli struct {
 	Ls      lsCmd        `cmd:"" help:"List the runs below a folder."`
 	Show    showCmd      `cmd:"" help:"Show the steps of a run, its episodes, or a conversation."`
 	Tips    tipsCmd      `cmd:"" help:"Show the tips of a run, and the returns of episodes that saw them."`
+	View    viewCmd      `cmd:"" help:"Serve a page that shows runs, also while they go on."`
 	Compare compareCmd   `cmd:"" help:"Train several arms on the same budget, and draw their curves."`
 	Doctor  doctorCmd    `cmd:"" help:"Check what a run needs, and report what is missing."`
 	Check   checkCmd     `cmd:"" help:"Verify everything in the folder of a run."`
