@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -107,14 +108,22 @@ func (c common) load(first ...string) (config.Config, error) {
 
 // loadBare reads the configuration only.
 func (c common) loadBare(first ...string) (config.Config, error) {
+	source := c.source()
+	source.Sets = append(first, c.Set...)
+	return source.Load()
+}
+
+// source names the layers of the configuration. over are files over those of the user.
+func (c common) source(over ...string) config.Source {
 	paths := c.ConfigFile
 	if len(paths) == 0 && fileExists("config.toml") {
 		paths = []string{"config.toml"}
 	}
-	sets := append(first, c.Set...)
-	machine := config.Machine{GPU: inspect.Probe{}.HasGPU(), Architecture: inspect.Architecture}
-	note := func(text string) { fmt.Fprintln(os.Stderr, "note:", text) }
-	return config.Source{Profile: c.Profile, Files: paths, Sets: sets, Machine: machine, Note: note}.Load()
+	return config.Source{
+		Profile: c.Profile, Files: slices.Concat(paths, over), Sets: c.Set,
+		Machine: config.Machine{GPU: inspect.Probe{}.HasGPU(), Architecture: inspect.Architecture},
+		Note:    func(text string) { fmt.Fprintln(os.Stderr, "note:", text) },
+	}
 }
 
 func main() {
