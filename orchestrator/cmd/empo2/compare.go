@@ -77,6 +77,7 @@ func (cmd *compareCmd) Run(ctx context.Context, out *console) error {
 	if err != nil {
 		return err
 	}
+	out.useJSON(cmd.JSON)
 	log := out.logger(cmd.Verbose)
 	if err := checkFit(c, min(cmd.Jobs, len(cmd.Houses)*len(chosen)), inspect.Probe{}, log); err != nil {
 		return err
@@ -239,6 +240,8 @@ func (r *comparer) one(ctx context.Context, j job) error {
 	if err != nil {
 		return err
 	}
+	r.console.phase(j.name(), startPhase(c))
+	defer r.console.endPhase(j.name())
 	opened, err := openRun(ctx, c, r.tools, r.console.logger(r.Verbose))
 	if err != nil {
 		return err
@@ -251,11 +254,11 @@ func (r *comparer) one(ctx context.Context, j job) error {
 		return errors.Join(err, opened.Close())
 	}
 	if r.JSON {
-		opened.observe(jsonObserver{out: r.console, wrap: func(name string, data any) any {
+		opened.observe(jsonObserver{out: r.console, label: j.name(), wrap: func(name string, data any) any {
 			return map[string]any{"arm": j.arm.name, "house": j.house, name: data}
 		}})
 	} else {
-		opened.observe(textObserver{out: r.console, label: j.name()})
+		opened.observe(textObserver{out: r.console, label: j.name(), verbose: r.Verbose})
 	}
 	_, err = opened.train(ctx)
 	return errors.Join(err, opened.Close())
