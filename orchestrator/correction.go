@@ -114,6 +114,7 @@ func (c mismatchCorrection) score(ctx context.Context, episodes []trainedEpisode
 		if err != nil && ctx.Err() == nil && refusesRows(err) {
 			err = &failedPass{err: err, keys: keys[from:to], lengths: lengths[from:to], try: c.scoring(batch)}
 		}
+		err = killed(err, keys[from:to], lengths[from:to])
 		if err != nil {
 			return nil, fmt.Errorf("score %d rows: %w", len(rows), err)
 		}

@@ -223,6 +223,7 @@ type world struct {
 	trainer *fakeTrainer
 	steps   []StepMetrics
 	evals   []Evaluation
+	reloads []PromptReload
 	phases  []watchdog.Phase
 }
 
@@ -287,6 +288,9 @@ func (w *world) Step(m StepMetrics) { w.steps = append(w.steps, m) }
 
 // Evaluation implements [Observer].
 func (w *world) Evaluation(e Evaluation) { w.evals = append(w.evals, e) }
+
+// Prompt implements [Observer].
+func (w *world) Prompt(r PromptReload) { w.reloads = append(w.reloads, r) }
 
 // run opens, runs and closes.
 func (w *world) run(ctx context.Context) (Summary, error) {

@@ -120,7 +120,7 @@ func (s trainStage) leaveOut(ctx context.Context, batch Batch, before state, pas
 	if len(names) > shown {
 		list += fmt.Sprintf(" and %d more", len(names)-shown)
 	}
-	text := fmt.Sprintf("the step is trained without %s: %v", list, pass.err)
+	text := fmt.Sprintf("the step is trained without %s: %v", list, withoutHint{pass.err})
 	s.log.Warn().Int64("step", batch.Step).Int("rows", len(keys)).Msg(text)
 	if err := s.ledger.Event(ctx, batch.Step, eventLeftOut, text); err != nil {
 		return err
@@ -184,13 +184,14 @@ func (s trainStage) optimize(ctx context.Context, rows []trainerbridge.Row, sett
 // earlier are the mini-batches of the step before it.
 func (s trainStage) blame(ctx context.Context, err error, batch miniBatch, earlier []miniBatch,
 	settings trainerbridge.Adam) error {
-	if ctx.Err() != nil || !refusesRows(err) {
-		return err
-	}
-	pass := &failedPass{err: err, keys: batch.keys, lengths: make([]int, len(batch.rows))}
+	lengths := make([]int, len(batch.rows))
 	for i, r := range batch.rows {
-		pass.lengths[i] = len(r.Tokens)
+		lengths[i] = len(r.Tokens)
 	}
+	if ctx.Err() != nil || !refusesRows(err) {
+		return killed(err, batch.keys, lengths)
+	}
+	pass := &failedPass{err: err, keys: batch.keys, lengths: lengths}
 	pass.try = func(ctx context.Context, which []int) error {
 		_, _, _, err := s.optimize(ctx, pick(batch.rows, which), settings)
 		return err

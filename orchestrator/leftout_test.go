@@ -148,6 +148,50 @@ func TestRefusedRowsAreLeftOut(t *testing.T) {
 	})
 }
 
+// A row during which the system kills the trainer because memory runs out is left out
+// after the second kill, which does not use up the budget. Each kill is an event.
+func TestRowsThatKillTheTrainerAreLeftOut(t *testing.T) {
+	c := small(func(c *config.Config) { c.Run.Steps, c.Eval.Every, c.Eval.FinalEpisodes, c.Loss.KLSampled = 1, 0, 1, 0 })
+	probe := newWorld(t, c)
+	if _, err := probe.run(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	var lengths []int
+	for _, r := range slices.Concat(probe.trainer.batches...) {
+		lengths = append(lengths, len(r.Tokens))
+	}
+	slices.Sort(lengths)
+	f := func(name string, restarts, killers, wantKills, wantLeft int) {
+		t.Helper()
+		longest := lengths[len(lengths)-killers:]
+		c.Trainer.Restarts = restarts
+		w := newWorld(t, c)
+		trainer := &refusingTrainer{fakeTrainer: w.trainer}
+		trainer.refuse = func(rows []trainerbridge.Row) error {
+			tooLong := func(r trainerbridge.Row) bool { return len(r.Tokens) >= longest[0] }
+			if !slices.ContainsFunc(rows, tooLong) {
+				return nil
+			}
+			return fmt.Errorf("forward_backward: %w", &trainerbridge.ExitError{State: "signal: killed", OutOfMemory: true})
+		}
+		left, err := runWith(t, w, trainer, eventLeftOut)
+		if err != nil || len(w.steps) != 1 {
+			t.Errorf("%s: %v, %d steps", name, err, len(w.steps))
+			return
+		}
+		l, done := w.open()
+		defer done()
+		kills := len(eventsOf(t, l.Ledger, "trainer restart"))
+		if first := w.steps[0]; kills != wantKills || first.LeftOut != wantLeft || first.Restarts != wantKills {
+			t.Errorf("%s: %d kills, want %d; %d rows left out, want %d; %v", name, kills, wantKills, first.LeftOut,
+				wantLeft, left)
+		}
+	}
+	f("one row", 3, 1, 2, 1)
+	f("one row without restarts", 0, 1, 1, 1)
+	f("more rows than restarts", 1, 5, 4, 7)
+}
+
 // unique returns the rows of a mini-batch that no other row of the step equals.
 func unique(batches [][]trainerbridge.Row, n int) (out []trainerbridge.Row) {
 	all := slices.Concat(batches...)

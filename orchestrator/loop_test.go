@@ -271,6 +271,38 @@ func TestALateReflection(t *testing.T) {
 	}
 }
 
+// If the base model has a process of its own, it writes all tips of a step after the
+// step's last episode. The tips are the same.
+func TestTipsAfterTheLastEpisode(t *testing.T) {
+	var outcomes []string
+	for _, adapters := range []string{"process", "runtime"} {
+		w := newWorld(t, small(func(c *config.Config) {
+			c.Eval.Every, c.Run.Steps, c.Rollout.Concurrency, c.Reflection.By = 0, 1, 2, "base"
+		}))
+		w.backend.Adapters = adapters
+		if _, err := w.run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		first, last := len(w.backend.Calls()), 0 // tip, turn
+		for i, call := range w.backend.Calls() {
+			switch {
+			case call.Policy.Version > 0: // the last evaluation
+			case strings.Contains(w.backend.LastUser(call.Request.Prompt), "Write one tip"):
+				first = min(first, i)
+			default:
+				last = i
+			}
+		}
+		if adapters == "process" && first < last {
+			t.Errorf("the first tip is call %d, the last turn is call %d", first, last)
+		}
+		outcomes = append(outcomes, outcome(t, w))
+	}
+	if outcomes[0] != outcomes[1] {
+		t.Errorf("different runs:\n%s\n%s", outcomes[0], outcomes[1])
+	}
+}
+
 func TestARefusedRequestIsNotRepeated(t *testing.T) {
 	w := newWorld(t, small(func(c *config.Config) { c.Trainer.MaxIncompleteSteps = 0 }))
 	w.trainer.fail = func(c string) error {

@@ -17,6 +17,9 @@ type Observer interface {
 	Step(StepMetrics)
 	// Evaluation is called after an evaluation was recorded.
 	Evaluation(Evaluation)
+	// Prompt is called before a step that takes a changed prompt template, and
+	// before one that refuses it.
+	Prompt(PromptReload)
 }
 
 // Observers tells several observers, in order.
@@ -40,6 +43,13 @@ func (all Observers) Step(m StepMetrics) {
 func (all Observers) Evaluation(e Evaluation) {
 	for _, o := range all {
 		o.Evaluation(e)
+	}
+}
+
+// Prompt implements [Observer].
+func (all Observers) Prompt(r PromptReload) {
+	for _, o := range all {
+		o.Prompt(r)
 	}
 }
 

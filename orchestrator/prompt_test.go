@@ -4,8 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/sampler/chat"
@@ -77,6 +81,15 @@ func TestPromptsAreReadBetweenSteps(t *testing.T) {
 		t.Fatal(err)
 	}
 	done()
+	var told []string
+	for _, r := range w.reloads {
+		told = append(told, fmt.Sprintf("%d %.4s %s", r.Step, r.SHA256, r.Problem))
+	}
+	here := edited(t, "Here:").SHA256()
+	want := []string{fmt.Sprintf("2 %.4s ", here), fmt.Sprintf("3 %.4s half saved", here)}
+	if diff := cmp.Diff(want, told); diff != "" {
+		t.Errorf("reloads: %s", diff)
+	}
 	for step, word := range []string{"Now:", "Here:", "Here:"} {
 		text, states := promptOf(t, w, int64(step+1))
 		if text != edited(t, word).Text() {
@@ -119,5 +132,40 @@ func TestABegunStepKeepsItsPrompt(t *testing.T) {
 				t.Errorf("step %d was shown %q", step+1, s)
 			}
 		}
+	}
+}
+
+// Only changes are reported, also those that were made while the run was stopped.
+// A faulty file is reported once.
+func TestPromptChangesAreEvents(t *testing.T) {
+	w := newWorld(t, small())
+	run := func(steps int, read func() (prompt.Template, error)) []PromptReload {
+		t.Helper()
+		w.reloads = nil
+		l, done := w.open()
+		defer done()
+		l.Config.Run.Steps, l.ReadPrompt = steps, read
+		if _, err := l.Run(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		return w.reloads
+	}
+	as := func(word string) func() (prompt.Template, error) {
+		return func() (prompt.Template, error) { return edited(t, word), nil }
+	}
+	if told := run(1, as("Now:")); len(told) != 0 {
+		t.Errorf("the first template is no change: %v", told)
+	}
+	if told := run(2, as("Now:")); len(told) != 0 {
+		t.Errorf("a run that continues has changed nothing: %v", told)
+	}
+	if told := run(3, as("Here:")); len(told) != 1 || told[0].Step != 3 || told[0].Problem != "" {
+		t.Errorf("a change between two commands: %v", told)
+	}
+	faulty := func() (prompt.Template, error) { return prompt.Template{}, errors.New("half saved") }
+	if told := run(5, faulty); len(told) == 0 || told[0].Problem != "half saved" {
+		t.Errorf("a faulty template: %v", told)
+	} else if n := len(slices.DeleteFunc(told, func(r PromptReload) bool { return r.Problem == "" })); n != 1 {
+		t.Errorf("the fault was reported %d times", n)
 	}
 }

@@ -2,9 +2,9 @@ package orchestrator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/rs/zerolog"
 
@@ -12,9 +12,6 @@ import (
 	"github.com/empo2/empo2/orchestrator/process"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
-
-// restartWindow is the time in which restarts of the trainer count.
-const restartWindow = 30 * time.Minute
 
 // recovery restores a trainer that fails and repeats what it was asked. All
 // moments of a run share one budget: start, training, export, canary. It is safe
@@ -30,14 +27,11 @@ type recovery struct {
 }
 
 func newRecovery(l *Loop) *recovery {
-	pause := l.RestartPause
-	if pause == 0 {
-		pause = time.Second
+	budget := process.NewBudget(l.Config.Trainer.Restarts)
+	if l.RestartPause > 0 {
+		budget.Pause = l.RestartPause
 	}
-	return &recovery{
-		trainer: l.Trainer, ledger: l.Ledger, step: l.Step, log: l.Log,
-		budget: process.Budget{Restarts: l.Config.Trainer.Restarts, Window: restartWindow, Pause: pause},
-	}
+	return &recovery{trainer: l.Trainer, ledger: l.Ledger, step: l.Step, log: l.Log, budget: budget}
 }
 
 // do calls f. If the trainer fails, do restores it to a version and calls f
@@ -51,10 +45,11 @@ func (r *recovery) do(ctx context.Context, what string, version int, f func() er
 		if ctx.Err() != nil {
 			return restarts, context.Cause(ctx)
 		}
-		if !trainerbridge.Restartable(err) {
+		var pass *failedPass
+		if errors.As(err, &pass) || !trainerbridge.Restartable(err) {
 			return restarts, err
 		}
-		if spent := r.budget.Next(ctx); spent != nil {
+		if spent := r.budget.Next(ctx, err); spent != nil {
 			if ctx.Err() != nil {
 				return restarts, context.Cause(ctx)
 			}

@@ -12,8 +12,10 @@ import (
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
-// reflectStage has a tip written about every training episode. It runs beside
-// the sample stage, which hands it one episode after the other.
+// reflectStage has a tip written about every training episode. The sample stage
+// hands it one episode after the other: as soon as it has ended, or, if the base
+// model has a server process of its own, when all have. Two processes with few
+// requests each cost more than one with full batches.
 type reflectStage struct {
 	config  config.Reflection
 	enabled bool // there is a memory to write tips for

@@ -33,7 +33,7 @@ func (r *Replies) add(t rollout.Trajectory) {
 		switch {
 		case turn.Action == "":
 			r.Empty++
-			if _, unfinished := chat.SplitThought(turn.Text); unfinished {
+			if _, unfinished := chat.SplitThought(turn.Opened + turn.Text); unfinished {
 				r.Unfinished++
 			}
 		case turn.Invalid:

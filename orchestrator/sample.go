@@ -37,14 +37,17 @@ type sampleStage struct {
 	recall   rollout.RecallFunc // nil: no memory
 	budget   contextBudget
 	progress *progress
+	// reflectAfter has all tips written after the last episode, in full batches, and
+	// not each beside the episodes that still run.
+	reflectAfter bool
 }
 
 // reflectFunc adds the tip to a finished episode and stores it.
 type reflectFunc func(context.Context, *rollout.Trajectory) error
 
 // run samples the episodes of the plan that are not in the ledger yet and
-// hands every finished episode to reflect. It fails if more than half of the
-// episodes failed.
+// hands every finished episode to reflect, at once or after the last one. It fails
+// if more than half of the episodes failed.
 func (s sampleStage) run(ctx context.Context, p Planned, policy sampler.Policy, reflect reflectFunc) (Sampled, error) {
 	groups, err := s.finished(ctx, p.Plan)
 	if err != nil {
@@ -60,6 +63,9 @@ func (s sampleStage) run(ctx context.Context, p Planned, policy sampler.Policy, 
 		return sampled, err
 	}
 	failed, err := s.play(ctx, p, specs, groups, reflect)
+	if err == nil && s.reflectAfter {
+		err = s.reflectLate(ctx, groups, reflect)
+	}
 	if ctx.Err() != nil {
 		return Sampled{}, context.Cause(ctx)
 	}
@@ -147,12 +153,13 @@ func (s sampleStage) play(ctx context.Context, p Planned, specs []rollout.Episod
 	return failed, after.Wait()
 }
 
-// finish stores an episode and has it reflected upon.
+// finish stores an episode and has it reflected upon, unless that is done after the
+// last one.
 func (s sampleStage) finish(ctx context.Context, plan Plan, t *rollout.Trajectory, reflect reflectFunc) error {
 	if t.Failed() && ctx.Err() != nil { // it failed because the run ends
 		return nil
 	}
-	if err := s.store(context.WithoutCancel(ctx), plan, *t); err != nil || t.Failed() {
+	if err := s.store(context.WithoutCancel(ctx), plan, *t); err != nil || t.Failed() || s.reflectAfter {
 		return err
 	}
 	return reflect(ctx, t)
@@ -181,14 +188,13 @@ func (s sampleStage) finished(ctx context.Context, plan Plan) ([][]rollout.Traje
 	return groups, nil
 }
 
-// reflectLate reflects upon stored episodes that have no tip because the run
-// was stopped before.
+// reflectLate reflects upon the stored episodes that have no tip yet.
 func (s sampleStage) reflectLate(ctx context.Context, groups [][]rollout.Trajectory, reflect reflectFunc) error {
 	late := errgroup.Group{}
 	late.SetLimit(s.runner.concurrency)
 	for g := range groups {
 		for e := range groups[g] {
-			if t := &groups[g][e]; t.Stop != "" && t.TipIDs == nil {
+			if t := &groups[g][e]; t.Stop != "" && !t.Failed() && t.TipIDs == nil {
 				late.Go(func() error { return reflect(ctx, t) })
 			}
 		}
@@ -217,6 +223,7 @@ func storedEpisode(t rollout.Trajectory, mode Mode) (ledger.Episode, error) {
 		Step: t.Step, Group: t.Group, Episode: t.Episode, Task: t.Task.ID, Mode: string(mode),
 		Version: t.Policy.Version, Stop: string(t.Stop), EnvReturn: t.EnvReturn, Score: t.Score, Success: t.Success,
 		At: time.Now().UTC().Format(time.RFC3339Nano), Trajectory: p.JSON, Tokens: p.Tokens, Logprobs: p.Logprobs,
+		Facts: factsOf(t),
 	}, nil
 }
 
@@ -251,8 +258,8 @@ func (r episodeRunner) run(ctx context.Context, s promptState, specs []rollout.E
 	scheduler.Sample(ctx, specs, emit)
 }
 
-// recallFrom asks a memory in the driver's terms; nil without a memory.
-func recallFrom(m memory.Strategy) rollout.RecallFunc {
+// RecallFrom asks a memory in the driver's terms; nil without a memory.
+func RecallFrom(m memory.Strategy) rollout.RecallFunc {
 	if m == nil {
 		return nil
 	}

@@ -160,13 +160,14 @@ func (l *Loop) newSession(now start) *session {
 	c := l.Config
 	s := &session{loop: l, publish: l.publishStage()}
 	s.plan = planStage{config: c, tasks: now.tasks, ledger: l.Ledger,
-		prompts: promptReader{ledger: l.Ledger, read: l.ReadPrompt, log: l.Log}}
+		prompts: promptReader{ledger: l.Ledger, read: l.ReadPrompt, observer: l.Observer, log: l.Log}}
 	runner := episodeRunner{driver: l.Driver, concurrency: c.Rollout.Concurrency,
 		retries: c.Rollout.Retries, log: l.Log}
-	recall := recallFrom(l.Memory)
+	recall := RecallFrom(l.Memory)
 	budget := contextBudget{length: now.server.ContextLength, reflection: c.Reflection.MaxTokens}
 	s.sample = sampleStage{rollout: c.Rollout, keep: rollout.Keep(c.Memory.Keep), runner: runner,
-		ledger: l.Ledger, recall: recall, budget: budget, progress: l.progress()}
+		ledger: l.Ledger, recall: recall, budget: budget, progress: l.progress(),
+		reflectAfter: c.Reflection.By == "base" && now.server.Adapters == "process"}
 	s.reflect = reflectStage{config: c.Reflection, enabled: l.Memory != nil, driver: l.Driver, base: now.base,
 		budget: budget, ledger: l.Ledger, log: l.Log}
 	s.estimate = estimateStage{config: c, enabled: l.Trainer != nil, memory: l.Memory != nil}

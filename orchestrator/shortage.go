@@ -1,9 +1,11 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/rs/zerolog"
 
@@ -40,4 +42,53 @@ func reportKill(ctx context.Context, led *ledger.Ledger, log zerolog.Logger, ste
 		"the next attempt uses half the memory for a micro-batch"
 	log.Warn().Int64("step", step).Msg(text + "; a lower trainer.micro_batch_tokens may avoid this")
 	return led.Event(ctx, step, eventOutOfMemory, text)
+}
+
+// A killedPass is a pass during which the system killed the trainer because memory
+// ran out.
+type killedPass struct {
+	err     error
+	keys    []rowKey // of the pass's rows
+	lengths []int    // of the rows, in tokens
+}
+
+func (k *killedPass) Error() string { return k.err.Error() }
+func (k *killedPass) Unwrap() error { return k.err }
+
+// killed makes the error of a pass a [*killedPass] if it is one.
+func killed(err error, keys []rowKey, lengths []int) error {
+	var exit *trainerbridge.ExitError
+	if !errors.As(err, &exit) || !exit.OutOfMemory {
+		return err
+	}
+	return &killedPass{err: err, keys: keys, lengths: lengths}
+}
+
+// longest returns the keys of the n longest rows.
+func (k *killedPass) longest(n int) []rowKey {
+	order := make([]int, len(k.keys))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(k.lengths[b], k.lengths[a]) })
+	return pick(k.keys, order[:min(n, len(order))])
+}
+
+// kills counts the kills of one step for lack of memory. After the first one the
+// trainer's next process uses half the memory for a micro-batch. If that does not
+// help, single rows are too long: the longest one is left out, then two more, four
+// more, …
+type kills int
+
+// blame counts a kill. It makes the error of the second and of later ones a
+// [*failedPass] of the rows to leave out.
+func (k *kills) blame(err error) error {
+	var pass *killedPass
+	if !errors.As(err, &pass) {
+		return err
+	}
+	if *k++; *k == 1 {
+		return err
+	}
+	return &failedPass{err: err, keys: pass.longest(1 << (*k - 2))}
 }

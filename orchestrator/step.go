@@ -19,7 +19,6 @@ func (s *session) step(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Every episode is reflected upon as soon as it has ended.
 	reflect := s.reflect.with(planned, before.policy)
 	sampled, err := s.sample.run(ctx, planned, before.policy, reflect)
 	if err != nil {

@@ -92,7 +92,7 @@ func (s trainStage) wake(ctx context.Context) error {
 // committed version and trains the whole batch again, so that nothing is
 // trained twice. Rows that the trainer refuses are left out.
 func (s trainStage) trainUntilDone(ctx context.Context, batch Batch, before state) (*Update, leftOut, error) {
-	committed, left, restarts := before.policy.Version, leftOut{}, 0
+	committed, left, restarts, memory := before.policy.Version, leftOut{}, 0, kills(0)
 	for first := true; ; first = false {
 		var update *Update
 		n, err := s.recovery.do(ctx, "train", committed, func() (err error) {
@@ -103,10 +103,13 @@ func (s trainStage) trainUntilDone(ctx context.Context, batch Batch, before stat
 			}
 			first = false
 			update, err = s.train(ctx, batch, left)
-			return err
+			return memory.blame(err)
 		})
 		restarts += n
 		var pass *failedPass
+		if !errors.As(err, &pass) {
+			err = memory.blame(err) // the budget of restarts is spent
+		}
 		switch {
 		case err == nil && update == nil: // nothing is left: the weights are those of the committed version
 			return nil, left, nil
@@ -115,6 +118,12 @@ func (s trainStage) trainUntilDone(ctx context.Context, batch Batch, before stat
 			return update, left, nil
 		case !errors.As(err, &pass) || ctx.Err() != nil:
 			return nil, left, err
+		}
+		if trainerbridge.Restartable(pass.err) { // the trainer was killed
+			restarts++
+			if err := s.recovery.report(ctx, "train", committed, pass.err); err != nil {
+				return nil, left, err
+			}
 		}
 		n, err = s.recovery.do(ctx, "leave out rows", committed, func() error {
 			return s.leaveOut(ctx, batch, before, pass, left)

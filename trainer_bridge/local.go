@@ -33,7 +33,7 @@ type Exported struct {
 
 // Verify compares the files with their manifest again.
 func (e Exported) Verify() error {
-	_, err := readExport(e.Dir)
+	_, err := ReadExport(e.Dir)
 	return err
 }
 
@@ -80,12 +80,12 @@ func (l *Local) Export(ctx context.Context, version int) (Exported, error) {
 	if err != nil {
 		return Exported{}, err
 	}
-	return readExport(export.Dir)
+	return ReadExport(export.Dir)
 }
 
-// readExport verifies an exported adapter by the checksums in its manifest and
+// ReadExport verifies an exported adapter by the checksums in its manifest and
 // describes it.
-func readExport(dir string) (Exported, error) {
+func ReadExport(dir string) (Exported, error) {
 	m, err := manifest.Verify(dir, manifest.Adapter)
 	if err != nil {
 		return Exported{}, fmt.Errorf("exported adapter: %w\n"+

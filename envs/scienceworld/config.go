@@ -7,8 +7,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/empo2/empo2/envs"
 	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/orchestrator/process"
 )
 
 // Name is the name of the environment in config.toml.
@@ -101,7 +103,9 @@ type Config struct {
 	Nondeterministic bool
 
 	Deadlines Deadlines
-	Log       zerolog.Logger
+	// Budget limits the restarts of one JVM. The zero value: none.
+	Budget process.Budget
+	Log    zerolog.Logger
 }
 
 // withDefaults replaces zero values and checks the configuration.

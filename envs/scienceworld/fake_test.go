@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/orchestrator/process"
 )
 
 // A fakeWorld replaces the simulator. Its score is ten times the number of "good"
@@ -250,6 +251,9 @@ func fakeJSON() string {
 	return string(data)
 }
 
+// often allows many restarts at once.
+var often = process.Budget{Restarts: 1000, Window: time.Hour}
+
 // fakeFamily is a family with fake hosts.
 func fakeFamily(t *testing.T, c Config, fs *faults) *Family {
 	t.Helper()
@@ -258,7 +262,7 @@ func fakeFamily(t *testing.T, c Config, fs *faults) *Family {
 		t.Fatal(err)
 	}
 	f := &Family{config: c}
-	f.pool = newPool(c.Concurrency, c.PerJVM, fs.launch)
+	f.pool = newPool(c.Concurrency, c.PerJVM, often, fs.launch)
 	if err := f.pool.with(t.Context(), func(sim *simulator) (err error) {
 		f.catalogue, err = readCatalogue(t.Context(), sim, c)
 		return err

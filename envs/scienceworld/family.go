@@ -54,7 +54,7 @@ func Open(ctx context.Context, c Config) (*Family, error) {
 	}
 	l := launcher{java: f.java, jar: f.jar, flags: f.flags, inherit: c.Inherit, timeout: c.Deadlines.Start,
 		log: c.Log}
-	f.pool = newPool(c.Concurrency, c.PerJVM, func(ctx context.Context) (host, error) {
+	f.pool = newPool(c.Concurrency, c.PerJVM, c.Budget, func(ctx context.Context) (host, error) {
 		return launchHost(ctx, l, c.PerJVM > 1, c.Reads, c.Deadlines)
 	})
 	if err := f.read(ctx); err != nil {

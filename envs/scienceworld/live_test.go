@@ -28,7 +28,7 @@ func live(t testing.TB) Config {
 		t.Skipf("\n*** NOT RUN: %v ***", err)
 	}
 	return Config{
-		Jar: os.Getenv("EMPO2_SCIENCEWORLD_JAR"), Simplifications: "easy", Concurrency: 1,
+		Jar: os.Getenv("EMPO2_SCIENCEWORLD_JAR"), Simplifications: "easy", Concurrency: 1, Budget: often,
 		Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel),
 	}
 }

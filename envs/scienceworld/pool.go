@@ -3,8 +3,11 @@ package scienceworld
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
+
+	"github.com/empo2/empo2/orchestrator/process"
 )
 
 // An instance is a simulator of the pool.
@@ -21,11 +24,12 @@ type hosted struct {
 }
 
 // A pool has simulators and lends each to one episode at a time. It creates
-// simulators when needed, up to a fixed number, and replaces broken ones. It is safe
-// for concurrent use.
+// simulators when needed, up to a fixed number, and replaces broken ones, within the
+// budget of restarts of its hosts. It is safe for concurrent use.
 type pool struct {
 	launch  func(context.Context) (host, error)
 	perHost int
+	budget  process.Budget // used by the holder of growing
 
 	inUse   chan struct{} // one element per instance that is lent or created
 	growing chan struct{} // held while a host or an instance is created
@@ -33,6 +37,7 @@ type pool struct {
 	mu      sync.Mutex
 	idle    []*instance // the most recently used last
 	hosts   []*hosted
+	lost    []error // why hosts are gone that were not replaced yet
 }
 
 var (
@@ -40,9 +45,14 @@ var (
 	errKilled = errors.New("the JVM was killed while it created a simulator")
 )
 
-func newPool(size, perHost int, launch func(context.Context) (host, error)) *pool {
+// newPool returns a pool of size simulators. Each of its hosts has the budget, once
+// for every try of an action that breaks all simulators: such an action must cost its
+// episode only.
+func newPool(size, perHost int, budget process.Budget, launch func(context.Context) (host, error)) *pool {
+	hosts := (size + perHost - 1) / perHost
+	budget.Restarts *= hosts * (1 + maxReplays)
 	return &pool{
-		launch: launch, perHost: perHost,
+		launch: launch, perHost: perHost, budget: budget,
 		inUse: make(chan struct{}, size), growing: make(chan struct{}, 1),
 		closed: make(chan struct{}),
 	}
@@ -97,15 +107,16 @@ func (p *pool) put(inst *instance) {
 	switch h := inst.on; {
 	case h.dead:
 	case inst.broken():
-		p.removeHost(h)
+		p.removeHost(h, inst.gw.err)
 	default:
 		p.idle = append(p.idle, inst)
 	}
 }
 
 // removeHost kills a host and drops its idle instances. The caller holds p.mu.
-func (p *pool) removeHost(h *hosted) {
+func (p *pool) removeHost(h *hosted, why error) {
 	h.dead = true
+	p.lost = append(p.lost, why)
 	p.hosts = slices.DeleteFunc(p.hosts, func(o *hosted) bool { return o == h })
 	p.idle = slices.DeleteFunc(p.idle, func(i *instance) bool { return i.on == h })
 	h.host.kill()
@@ -162,7 +173,7 @@ func (p *pool) grow(ctx context.Context) (*instance, error) {
 		return nil, errKilled
 	}
 	if err != nil {
-		p.removeHost(h)
+		p.removeHost(h, err)
 		return nil, err
 	}
 	return &instance{simulator: sim, on: h}, nil
@@ -173,15 +184,47 @@ func (p *pool) hostWithRoom(ctx context.Context) (*hosted, error) {
 	if h := p.reserve(); h != nil {
 		return h, nil
 	}
-	started, err := p.launch(ctx)
+	started, err := p.start(ctx)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if err != nil {
+		p.lost = append(p.lost, err)
 		return nil, err
 	}
 	h := &hosted{host: started, count: 1}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.hosts = append(p.hosts, h)
 	return h, nil
+}
+
+// start starts a host. If another one was lost, this is a restart. The caller holds
+// p.growing.
+func (p *pool) start(ctx context.Context) (started host, err error) {
+	if why := p.takeLost(); why != nil {
+		if err := p.budget.Next(ctx, why); err != nil {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.lost = append(p.lost, why)
+			return nil, fmt.Errorf("the JVM was %w: %w", err, why)
+		}
+	}
+	err = p.budget.Start(ctx, func() (err error) {
+		started, err = p.launch(ctx)
+		return err
+	})
+	return started, err
+}
+
+// takeLost returns why the first host was lost that was not replaced yet; nil: there
+// is none.
+func (p *pool) takeLost() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.lost) == 0 {
+		return nil
+	}
+	why := p.lost[0]
+	p.lost = p.lost[1:]
+	return why
 }
 
 func (p *pool) reserve() *hosted {

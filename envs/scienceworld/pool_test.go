@@ -3,16 +3,20 @@ package scienceworld
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/empo2/empo2/orchestrator/process"
 )
 
 func TestPoolReusesTheMostRecent(t *testing.T) {
 	fs := newFaults(nil)
-	p := newPool(3, 2, fs.launch)
+	p := newPool(3, 2, often, fs.launch)
 	defer p.close()
 	a, _ := p.acquire(t.Context())
 	b, _ := p.acquire(t.Context())
@@ -30,7 +34,7 @@ func TestPoolReusesTheMostRecent(t *testing.T) {
 
 func TestPoolWaitsForAnInstance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPool(1, 1, newFaults(nil).launch)
+		p := newPool(1, 1, often, newFaults(nil).launch)
 		defer p.close()
 		a, err := p.acquire(t.Context())
 		if err != nil {
@@ -54,7 +58,7 @@ func TestPoolWaitsForAnInstance(t *testing.T) {
 func TestPoolLaunchFailureFreesTheSlot(t *testing.T) {
 	fail := errors.New("no memory")
 	fs, failures := newFaults(nil), 1
-	p := newPool(1, 1, func(ctx context.Context) (host, error) {
+	p := newPool(1, 1, often, func(ctx context.Context) (host, error) {
 		if failures--; failures >= 0 {
 			return nil, fail
 		}
@@ -71,12 +75,61 @@ func TestPoolLaunchFailureFreesTheSlot(t *testing.T) {
 	p.release(a)
 }
 
+// A lost host is replaced within the budget. Each restart is reported with its
+// reason, and comes after a growing pause. One budget is for each host and for each
+// try of an action.
+func TestPoolRestartsHosts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var reported []string
+		budget := process.NewBudget(1)
+		budget.Report = func(why error) { reported = append(reported, why.Error()) }
+		fs, start := newFaults(nil), error(nil)
+		p := newPool(1, 1, budget, func(ctx context.Context) (host, error) {
+			if start != nil {
+				return nil, start
+			}
+			return fs.launch(ctx)
+		})
+		defer p.close()
+		a, err := p.acquire(t.Context())
+		if err != nil || len(reported) > 0 {
+			t.Fatal(err, reported)
+		}
+		began := time.Now()
+		for i, pause := range []time.Duration{0, time.Second, 3 * time.Second} {
+			a.gw.err = fmt.Errorf("fault %d", i)
+			if a, err = p.replace(t.Context(), a); err != nil || time.Since(began) != pause {
+				t.Fatalf("restart %d: after %v, %v", i, time.Since(began), err)
+			}
+		}
+		a.gw.err, start = errHung, errors.New("no memory")
+		if _, err = p.replace(t.Context(), a); !errors.Is(err, start) {
+			t.Errorf("error %v, want %v", err, start)
+		}
+		if want := []string{"fault 0", "fault 1", "fault 2", errHung.Error()}; !slices.Equal(reported, want) {
+			t.Errorf("reported %q, want %q", reported, want)
+		}
+		for range 2 { // it stays spent
+			_, err = p.acquire(t.Context())
+			if err == nil || err.Error() != "the JVM was given up after 4 restarts within 30m0s: no memory" {
+				t.Errorf("a spent budget: %v", err)
+			}
+		}
+		time.Sleep(time.Hour)
+		start = nil
+		if a, err = p.acquire(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		p.release(a)
+	})
+}
+
 // In any order of failures: the pool never lends more instances than its size, or
 // an instance twice, or a broken instance, and no host has too many instances.
 func TestPoolProperties(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		size, perHost := rapid.IntRange(1, 5).Draw(r, "size"), rapid.IntRange(1, 3).Draw(r, "per host")
-		u := &poolUser{pool: newPool(size, perHost, newFaults(nil).launch), size: size, perHost: perHost}
+		u := &poolUser{pool: newPool(size, perHost, often, newFaults(nil).launch), size: size, perHost: perHost}
 		defer u.close()
 		r.Repeat(map[string]func(*rapid.T){
 			"acquire": u.acquire, "release": u.release, "break": u.breakOne, "replace": u.replace, "": u.check,

@@ -48,6 +48,9 @@ func adapters(dir string) folder {
 	return folder{filepath.Join(dir, "adapters"), "v", manifest.Adapter}
 }
 
+// AdapterDir is the folder of a version's adapter in the folder of a run.
+func AdapterDir(dir string, version int) string { return adapters(dir).entry(version) }
+
 func checkpoints(dir string) folder {
 	return folder{filepath.Join(dir, "checkpoints"), "", manifest.Checkpoint}
 }

@@ -293,8 +293,13 @@ func (v *verifier) rest() {
 		n, err := readTable(v.ctx, v.db, name, "")
 		v.report.Rows += n
 		if err != nil {
-			v.report.Add(name, err)
+			v.report.Add("table "+name, err)
 		}
+	}
+	n, err := verifyFacts(v.ctx, &Ledger{db: v.db})
+	v.report.Rows += n
+	if err != nil { // the next start computes them again
+		v.report.add("facts", err, true)
 	}
 	text, err := readMeta(v.ctx, v.db, "config")
 	file := filepath.Join(v.report.Dir, configName)

@@ -24,11 +24,18 @@ type Service struct {
 // the command whenever it ends, within the budget. A command that is killed while
 // it starts is started again too. The context bounds the first start only.
 func Keep(ctx context.Context, c Command, b Budget) (*Service, error) {
+	report := b.Report
+	b.Report = func(why error) {
+		c.Log.Warn().Err(why).Msg(c.Name + " ended and is restarted")
+		if report != nil {
+			report(why)
+		}
+	}
 	var p *Process
 	err := b.Start(ctx, func() (err error) {
 		p, err = Start(ctx, c)
 		return err
-	}, func(why error) { c.Log.Warn().Err(why).Msg(c.Name + " was killed and is started again") })
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -92,14 +99,13 @@ func (s *Service) supervise(p *Process) {
 // the budget is spent.
 func (s *Service) restart(why error) *Process {
 	for {
-		if err := s.budget.Next(s.alive); err != nil {
+		if err := s.budget.Next(s.alive, why); err != nil {
 			if s.alive.Err() == nil {
 				s.c.Log.Error().Err(why).Msg(s.c.Name + " ended too often and is not restarted")
 				s.set(nil, fmt.Errorf("%w: %w", err, why))
 			}
 			return nil
 		}
-		s.c.Log.Warn().Err(why).Msg(s.c.Name + " ended and is restarted")
 		p, err := Start(s.alive, s.c)
 		if err == nil {
 			s.set(p, nil)

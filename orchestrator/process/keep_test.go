@@ -68,20 +68,20 @@ func TestBudget(t *testing.T) {
 		b := Budget{Restarts: 4, Window: 10 * time.Minute, Pause: time.Second}
 		began := time.Now()
 		for i, want := range []time.Duration{0, time.Second, 3 * time.Second, 7 * time.Second} {
-			if err := b.Next(t.Context()); err != nil || time.Since(began) != want {
+			if err := b.Next(t.Context(), nil); err != nil || time.Since(began) != want {
 				t.Errorf("restart %d: after %v, want %v; %v", i+1, time.Since(began), want, err)
 			}
 		}
-		if err := b.Next(t.Context()); err == nil || err.Error() != "given up after 4 restarts within 10m0s" {
+		if err := b.Next(t.Context(), nil); err == nil || err.Error() != "given up after 4 restarts within 10m0s" {
 			t.Errorf("too many: %v", err)
 		}
 		b = Budget{Restarts: 2, Window: 10 * time.Minute}
-		for i, err := range []error{b.Next(t.Context()), later(&b, 6*time.Minute), later(&b, 5*time.Minute)} {
+		for i, err := range []error{b.Next(t.Context(), nil), later(&b, 6*time.Minute), later(&b, 5*time.Minute)} {
 			if err != nil {
 				t.Errorf("spread out, restart %d: %v", i+1, err)
 			}
 		}
-		if b.Next(t.Context()) == nil {
+		if b.Next(t.Context(), nil) == nil {
 			t.Error("a recent restart does not count")
 		}
 	})
@@ -89,7 +89,7 @@ func TestBudget(t *testing.T) {
 
 func later(b *Budget, after time.Duration) error {
 	time.Sleep(after)
-	return b.Next(context.Background())
+	return b.Next(context.Background(), nil)
 }
 
 func TestPauseIsBounded(t *testing.T) {

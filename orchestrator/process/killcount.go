@@ -12,7 +12,7 @@ func (p *Process) countKills() int {
 	if p.c.Kills != nil {
 		return p.c.Kills()
 	}
-	return controlGroupKills("/")
+	return kernelKills("/")
 }
 
 // mayHaveRunOut reports whether a process that was killed from outside may have
@@ -23,9 +23,22 @@ func (p *Process) mayHaveRunOut() bool {
 	return p.kills < 0 || now < 0 || now > p.kills
 }
 
+// kernelKills counts those of this process's control group. If the kernel does not,
+// it counts those of the whole machine; -1: unknown. root is / except in tests.
+func kernelKills(root string) int {
+	if n := controlGroupKills(root); n >= 0 {
+		return n
+	}
+	counters, err := os.ReadFile(filepath.Join(root, "proc/vmstat"))
+	if err != nil {
+		return -1
+	}
+	return killsIn(string(counters))
+}
+
 // controlGroupKills reads oom_kill in the memory.events of this process's
 // control group (version 2), whose count includes the groups below. It returns
-// -1 if that is not possible. root is / except in tests.
+// -1 if that is not possible.
 func controlGroupKills(root string) int {
 	groups, err := os.ReadFile(filepath.Join(root, "proc/self/cgroup"))
 	if err != nil {
@@ -45,7 +58,7 @@ func controlGroupKills(root string) int {
 	return -1
 }
 
-// killsIn is the value of oom_kill in the text of memory.events, or -1.
+// killsIn is the value of oom_kill in a text of counters, or -1.
 func killsIn(events string) int {
 	for line := range strings.Lines(events) {
 		if value, ok := strings.CutPrefix(line, "oom_kill "); ok {

@@ -31,12 +31,12 @@ func TestKillsForLackOfMemory(t *testing.T) {
 	f(false, "exit 9", 3)
 }
 
-func TestControlGroupKills(t *testing.T) {
-	f := func(want int, group, events string) {
+func TestKernelKills(t *testing.T) {
+	f := func(want int, group, events, machine string) {
 		t.Helper()
 		root := t.TempDir()
 		for path, text := range map[string]string{
-			"proc/self/cgroup": group, "sys/fs/cgroup/user/a/memory.events": events,
+			"proc/self/cgroup": group, "sys/fs/cgroup/user/a/memory.events": events, "proc/vmstat": machine,
 		} {
 			path = filepath.Join(root, path)
 			err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644))
@@ -44,16 +44,16 @@ func TestControlGroupKills(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if got := controlGroupKills(root); got != want {
+		if got := kernelKills(root); got != want {
 			t.Errorf("%q and %q: %d, want %d", group, events, got, want)
 		}
 	}
-	f(7, "0::/user/a\n", "low 0\noom 9\noom_kill 7\noom_group_kill 0\n")
-	f(-1, "0::/user/a\n", "oom_kill x\n")
-	f(-1, "0::/user/a\n", "low 0\n")
-	f(-1, "0::/\n", "oom_kill 7\n") // the root group has no such file
-	f(-1, "4:memory:/user/a\n", "oom_kill 7\n")
-	if got := controlGroupKills(t.TempDir()); got != -1 {
+	f(7, "0::/user/a\n", "low 0\noom 9\noom_kill 7\noom_group_kill 0\n", "oom_kill 3\n")
+	f(-1, "0::/user/a\n", "oom_kill x\n", "")
+	f(-1, "0::/user/a\n", "low 0\n", "nr_free_pages 5\n")
+	f(3, "0::/\n", "oom_kill 7\n", "nr_free_pages 5\noom_kill 3\n") // the root group has no such file
+	f(3, "4:memory:/user/a\n", "oom_kill 7\n", "oom_kill 3\n")
+	if got := kernelKills(t.TempDir()); got != -1 {
 		t.Errorf("without /proc: %d", got)
 	}
 }

@@ -27,15 +27,3 @@ func TestFreePortsAreDifferent(t *testing.T) {
 		t.Error(ports)
 	}
 }
-
-func TestServerBudget(t *testing.T) {
-	for restarts, want := range map[int]int{0: 3, 5: 5} {
-		if got := ServerBudget(restarts).Restarts; got != want {
-			t.Errorf("%d: %d, want %d", restarts, got, want)
-		}
-	}
-	b := ServerBudget(-1)
-	if b.Next(t.Context()) == nil {
-		t.Error("a budget without restarts allowed one")
-	}
-}

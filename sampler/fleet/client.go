@@ -40,6 +40,18 @@ func (c *Client) Close() error {
 	return nil
 }
 
+// Launch starts the server's process and keeps it running until Close, within a
+// budget. restarted, if not nil, is called before each restart with the URL and the
+// reason.
+func (c *Client) Launch(ctx context.Context, command process.Command, budget process.Budget,
+	restarted func(url string, why error)) (err error) {
+	if restarted != nil {
+		budget.Report = func(why error) { restarted(c.URL(), why) }
+	}
+	c.Child, err = process.Keep(ctx, command, budget)
+	return err
+}
+
 // Ready returns nil if the server says that it is healthy.
 func (c *Client) Ready(ctx context.Context) error { return c.Call(ctx, "/health", nil, nil) }
 

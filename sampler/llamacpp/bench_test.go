@@ -22,7 +22,7 @@ func BenchmarkSample(b *testing.B) {
 			backend := r.open(b, cfg)
 			policy := r.publish(b, backend, sampler.Adapter{})
 			text := tokens(b, backend, "The corridor has a lever, a door and a sign. ")
-			before, cpu := backend.Stats(), cpuMillis(b, pid(backend.base))
+			before, cpu := backend.Stats(), cpuMillis(b, pid(b, backend.base))
 			b.ResetTimer()
 			var group errgroup.Group
 			for s := range cfg.Slots {
@@ -33,7 +33,7 @@ func BenchmarkSample(b *testing.B) {
 			}
 			b.StopTimer()
 			after, n := backend.Stats(), float64(b.N)
-			b.ReportMetric((cpuMillis(b, pid(backend.base))-cpu)/n, "server-cpu-ms/op")
+			b.ReportMetric((cpuMillis(b, pid(b, backend.base))-cpu)/n, "server-cpu-ms/op")
 			b.ReportMetric(float64(after.PromptProcessed-before.PromptProcessed)/n, "prompt-tokens/op")
 			b.ReportMetric(float64(after.PromptCached-before.PromptCached)/n, "cached-tokens/op")
 			b.ReportMetric(float64(after.Sampled-before.Sampled)/n, "sampled-tokens/op")

@@ -62,3 +62,18 @@ func (c *client) tokenize(ctx context.Context, text string, special bool) ([]int
 	err := c.call(ctx, "/tokenize", body, &answer)
 	return answer.Tokens, err
 }
+
+// detokenize decodes ids.
+func (c *client) detokenize(ctx context.Context, ids []int32) (string, error) {
+	answer := struct {
+		Content *string `json:"content"`
+	}{}
+	err := c.call(ctx, "/detokenize", map[string]any{"tokens": ids}, &answer)
+	if err == nil && answer.Content == nil {
+		err = errors.New("the answer has no content")
+	}
+	if err != nil {
+		return "", err
+	}
+	return *answer.Content, nil
+}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/samplertest"
 	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
@@ -89,7 +90,9 @@ func (f *fakes) open(t *testing.T, cfg Config) (*Backend, error) {
 		keys = append(baseKeys("qwen2"), pair{"tokenizer.chat_template", text("{{ messages }}")})
 	}
 	cfg.Python, cfg.BaseGGUF = "python3", writeGGUF(t, keys...)
-	cfg.RestartPause = time.Nanosecond
+	if cfg.Budget.Window == 0 {
+		cfg.Budget = process.Budget{Restarts: 3, Window: time.Hour, Pause: time.Nanosecond}
+	}
 	if cfg.Slots == 0 {
 		cfg.Slots = 3
 	}

@@ -23,6 +23,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/admission"
 	"github.com/empo2/empo2/sampler/chat"
@@ -64,16 +65,12 @@ type Config struct {
 	HealthInterval time.Duration // between two health checks of a process; 0: 10 seconds
 	Grace          time.Duration // for a process to end before it is killed; 0: 3 seconds
 
-	// Restarts is how often the process of one version may be replaced within
-	// RestartWindow before the version is given up; 0: 3 in 10 minutes.
-	Restarts      int
-	RestartWindow time.Duration
-	// RestartPause is the time before the second restart within
-	// RestartWindow; it doubles with each further one. 0: 1 second.
-	RestartPause time.Duration
-	// OnRestart, if not nil, is called when a version has a new process that passed
-	// the check. It must not call Retire or Close.
-	OnRestart func(sampler.Policy)
+	// Budget limits how often the process of one version is replaced before the
+	// version is given up. The zero value: never.
+	Budget process.Budget
+	// OnRestart, if not nil, is called before the process of a version is replaced,
+	// with the version's name and the reason. It must not call Retire or Close.
+	OnRestart func(name string, why error)
 
 	Log zerolog.Logger // the zero value is silent
 }
@@ -95,21 +92,18 @@ func (c Config) withDefaults() Config {
 	setInt(&c.Slots, 16)
 	setInt(&c.Threads, 1)
 	setInt(&c.BatchThreads, 1)
-	setInt(&c.Restarts, 3)
 	setDuration(&c.StartTimeout, 2*time.Minute)
 	setDuration(&c.RequestTimeout, 5*time.Minute)
 	setDuration(&c.HealthInterval, 10*time.Second)
 	setDuration(&c.Grace, 3*time.Second)
-	setDuration(&c.RestartWindow, 10*time.Minute)
-	setDuration(&c.RestartPause, time.Second)
 	return c
 }
 
 func (c Config) check() error {
 	switch {
-	case c.Slots < 1, c.Threads < 1, c.BatchThreads < 1, c.Restarts < 0, c.ContextPerSlot < 0:
-		return fmt.Errorf("slots %d, threads %d, batch threads %d, restarts %d and context %d must be positive",
-			c.Slots, c.Threads, c.BatchThreads, c.Restarts, c.ContextPerSlot)
+	case c.Slots < 1, c.Threads < 1, c.BatchThreads < 1, c.ContextPerSlot < 0:
+		return fmt.Errorf("slots %d, threads %d, batch threads %d and context %d must be positive",
+			c.Slots, c.Threads, c.BatchThreads, c.ContextPerSlot)
 	case c.Python == "" && c.Binary == "" || c.BaseGGUF == "":
 		return errors.New("a base model and a Python interpreter or a llama-server are required")
 	case c.Binary == "" && len(c.Args) > 0:

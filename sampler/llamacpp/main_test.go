@@ -28,13 +28,16 @@ func parent(gguf string) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	fmt.Println(pid(b.base))
+	fmt.Println(b.base.now.server.(*child).PID())
 	select {}
 }
 
 // pid returns the process id of a version.
-func pid(v *version) int {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.now.server.(*child).PID()
+func pid(t testing.TB, v *version) int {
+	t.Helper()
+	r, err := v.current(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.server.(*child).PID()
 }

@@ -185,8 +185,8 @@ func (l load) start(t *testing.T, group *errgroup.Group, stop <-chan struct{}) {
 
 func testKilled(t *testing.T, r *real) {
 	cfg := r.config()
-	restarted := make(chan sampler.Policy, 8)
-	cfg.OnRestart = func(p sampler.Policy) { restarted <- p }
+	restarted := make(chan string, 8)
+	cfg.OnRestart = func(name string, _ error) { restarted <- name }
 	b := r.open(t, cfg)
 	p := r.publish(t, b, sampler.Adapter{})
 	var group errgroup.Group
@@ -194,8 +194,8 @@ func testKilled(t *testing.T, r *real) {
 	request := sampler.Request{Prompt: tokens(t, b, "The door"), MaxTokens: 60, Temperature: 1}
 	load{b, p, request, 8}.start(t, &group, stop)
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
-		syscall.Kill(pid(b.base), sig)
-		if got := <-restarted; got != p {
+		syscall.Kill(pid(t, b.base), sig)
+		if got := <-restarted; got != p.Name {
 			t.Errorf("restarted %v", got)
 		}
 	}
@@ -213,9 +213,9 @@ func testHung(t *testing.T, r *real) {
 	cfg.RequestTimeout = 2 * time.Second
 	b := r.open(t, cfg)
 	p := r.publish(t, b, sampler.Adapter{})
-	hang(t, pid(b.base))
+	hang(t, pid(t, b.base))
 	request := sampler.Request{Prompt: tokens(t, b, "The door"), MaxTokens: 4}
-	hang(t, pid(b.base))
+	hang(t, pid(t, b.base))
 	sample(t, b, p, request)
 	if s := b.Stats(); s.Restarts != 2 {
 		t.Errorf("%+v", s)
@@ -290,7 +290,7 @@ func testSwap(t *testing.T, r *real) {
 
 func testProcessEnds(t *testing.T, r *real) {
 	b := r.open(t, r.config())
-	child := pid(b.base)
+	child := pid(t, b.base)
 	b.Close()
 	if err := syscall.Kill(child, 0); err != syscall.ESRCH {
 		t.Errorf("process %d after Close: %v", child, err)

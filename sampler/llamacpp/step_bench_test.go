@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -26,7 +27,7 @@ type step struct {
 	player, reviewer sampler.Policy
 }
 
-// BenchmarkStep plays the episodes of a step and reflects upon them. One operation
+// BenchmarkStep plays the episodes of a step and then reflects upon them. One operation
 // is one step. The process that plays is new in every step; that of the base model
 // is kept. The bound is the time in which the same processes read as many prompt
 // tokens, each once and in full batches, and then generate as many tokens in full
@@ -34,7 +35,7 @@ type step struct {
 func BenchmarkStep(b *testing.B) {
 	r := newReal(b)
 	cfg := r.config()
-	cfg.Slots, cfg.ContextPerSlot = stepEpisodes, 512
+	cfg.Slots, cfg.ContextPerSlot, cfg.RequestTimeout = stepEpisodes, 512, 10*time.Minute
 	s := &step{b: b, reflect: r.open(b, cfg)}
 	s.reviewer = r.publish(b, s.reflect, sampler.Adapter{})
 	var spent, bound, sent, read, generated float64
@@ -63,7 +64,7 @@ func BenchmarkStep(b *testing.B) {
 }
 
 func (s *step) cpu() float64 {
-	return cpuMillis(s.b, pid(s.play.base)) + cpuMillis(s.b, pid(s.reflect.base))
+	return cpuMillis(s.b, pid(s.b, s.play.base)) + cpuMillis(s.b, pid(s.b, s.reflect.base))
 }
 
 func (s *step) counts() Stats {
@@ -73,52 +74,72 @@ func (s *step) counts() Stats {
 
 // run plays one step. It returns the tokens of all prompts.
 func (s *step) run(seed uint64) float64 {
-	var group errgroup.Group
-	group.SetLimit(stepEpisodes)
-	sent := make([]int, stepGroups*stepEpisodes)
-	for i := range sent {
-		group.Go(func() (err error) {
-			sent[i], err = s.episode(i/stepEpisodes, sampler.Seed(seed, uint64(i)))
+	conversations := make([]conversation, stepGroups*stepEpisodes)
+	phases := []func(i int) error{
+		func(i int) (err error) {
+			conversations[i], err = s.episode(i/stepEpisodes, sampler.Seed(seed, uint64(i)))
 			return err
-		})
+		},
+		func(i int) error { return s.write(&conversations[i]) },
 	}
-	if err := group.Wait(); err != nil {
-		s.b.Fatal(err)
+	for _, phase := range phases {
+		var group errgroup.Group
+		group.SetLimit(stepEpisodes)
+		for i := range conversations {
+			group.Go(func() error { return phase(i) })
+		}
+		if err := group.Wait(); err != nil {
+			s.b.Fatal(err)
+		}
 	}
 	total := 0
-	for _, n := range sent {
-		total += n
+	for _, c := range conversations {
+		total += c.sent
 	}
 	return float64(total)
 }
 
-// episode plays one to three turns and has a tip written about them.
-func (s *step) episode(task int, seed uint64) (sent int, err error) {
+// A conversation is a played episode.
+type conversation struct {
+	seed   uint64
+	prompt []int32 // the tokens of all turns
+	sent   int     // tokens of all prompts
+}
+
+// episode plays one to three turns.
+func (s *step) episode(task int, seed uint64) (conversation, error) {
 	levers := []string{"pearl, salt, horn, onyx, jade, cork", "onyx, opal, lead, jade, cork, ash",
 		"moss, opal, onyx, ash, pearl, flint", "amber, iron, silk, bone, coral, salt"}[task]
 	opening := "You walk a corridor of locked doors. One lever opens each door. A wrong lever ends the walk.\n"
 	end := make(chan struct{})
-	session := strconv.FormatUint(seed, 16)
-	var prompt []int32
+	defer close(end)
+	c := conversation{seed: seed}
 	for turn := range 1 + rand.New(rand.NewPCG(seed, 0)).IntN(3) {
 		text := fmt.Sprintf("%sLevers: %s. Door %d of 3 is cedar.\nanswer: ", opening, levers, turn+1)
 		opening = "\nIt opens.\n"
-		prompt = append(prompt, tokens(s.b, s.play, text)...)
-		sent += len(prompt)
-		c, err := s.play.Sample(s.b.Context(), s.player, sampler.Request{Prompt: prompt, MaxTokens: stepReply,
-			Temperature: 1, Seed: sampler.Seed(seed, uint64(turn)), Session: session, SessionEnd: end})
+		c.prompt = append(c.prompt, tokens(s.b, s.play, text)...)
+		c.sent += len(c.prompt)
+		reply, err := s.play.Sample(s.b.Context(), s.player, sampler.Request{Prompt: c.prompt, MaxTokens: stepReply,
+			Temperature: 1, Seed: sampler.Seed(seed, uint64(turn)), Session: c.session(), SessionEnd: end})
 		if err != nil {
-			return 0, err
+			return c, err
 		}
-		prompt = append(prompt, c.IDs...)
+		c.prompt = append(c.prompt, reply.IDs...)
 	}
-	close(end)
-	request := "\nAn alarm rings. The walk is over. Write one tip for the next walk.\n"
-	prompt = append(prompt, tokens(s.b, s.reflect, request)...)
-	_, err = s.reflect.Sample(s.b.Context(), s.reviewer, sampler.Request{Prompt: prompt, MaxTokens: stepTip,
-		Temperature: 1, Seed: seed, Session: session})
-	return sent + len(prompt), err
+	return c, nil
 }
+
+// write has a tip written about the episode.
+func (s *step) write(c *conversation) error {
+	request := "\nAn alarm rings. The walk is over. Write one tip for the next walk.\n"
+	c.prompt = append(c.prompt, tokens(s.b, s.reflect, request)...)
+	c.sent += len(c.prompt)
+	_, err := s.reflect.Sample(s.b.Context(), s.reviewer, sampler.Request{Prompt: c.prompt, MaxTokens: stepTip,
+		Temperature: 1, Seed: c.seed, Session: c.session()})
+	return err
+}
+
+func (c conversation) session() string { return strconv.FormatUint(c.seed, 16) }
 
 // bound reads and generates as many tokens in full batches, half of each in either
 // process.

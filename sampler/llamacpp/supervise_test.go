@@ -3,10 +3,12 @@ package llamacpp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/samplertest"
 	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
@@ -46,14 +48,14 @@ func TestRetriesAreLimited(t *testing.T) {
 
 func TestADeadServerIsReplaced(t *testing.T) {
 	f := newFakes()
-	restarted := make(chan sampler.Policy, 1)
-	b, p := f.serve(t, Config{OnRestart: func(p sampler.Policy) { restarted <- p }})
+	restarted := make(chan string, 1)
+	b, p := f.serve(t, Config{OnRestart: func(name string, why error) { restarted <- fmt.Sprint(name, ": ", why) }})
 	f.last().kill()
 	if c, err := b.Sample(t.Context(), p, testRequest); err != nil || c.Policy != p {
 		t.Errorf("%v %v", c, err)
 	}
-	if got := <-restarted; got != p {
-		t.Errorf("restarted %v", got)
+	if got := <-restarted; got != p.Name+": the fake was killed" {
+		t.Errorf("restarted %q", got)
 	}
 	if b.Stats().Restarts != 1 {
 		t.Errorf("%+v", b.Stats())
@@ -126,7 +128,7 @@ func TestAVersionFailsAfterTooManyRestarts(t *testing.T) {
 		}
 		return nil
 	}
-	b, p := f.serve(t, Config{Restarts: 2})
+	b, p := f.serve(t, Config{Budget: process.Budget{Restarts: 2, Window: time.Hour, Pause: 1}})
 	f.last().kill()
 	_, err := b.Sample(t.Context(), p, testRequest)
 	if !errors.Is(err, sampler.ErrPolicyGone) || !errors.Is(err, broken) {

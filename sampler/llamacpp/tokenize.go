@@ -73,3 +73,23 @@ func (b *Backend) anyVersion() (*version, error) {
 	}
 	return nil, fmt.Errorf("%w: %w", sampler.ErrPolicyGone, errors.New("no version is served"))
 }
+
+// Detokenize decodes ids. Control tokens become their text, and what is no UTF-8
+// becomes U+FFFD.
+func (b *Backend) Detokenize(ctx context.Context, ids []int32) (text string, err error) {
+	v, err := b.anyVersion()
+	if err != nil {
+		return "", err
+	}
+	defer v.gate.Leave()
+	err = v.do(ctx, func(ctx context.Context, r *replica) error {
+		return v.withDeadline(ctx, r, func(ctx context.Context) (err error) {
+			text, err = r.client.detokenize(ctx, ids)
+			return err
+		})
+	})
+	if err != nil {
+		return "", fmt.Errorf("detokenize: %w", err)
+	}
+	return text, nil
+}

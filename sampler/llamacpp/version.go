@@ -41,18 +41,15 @@ func (b *Backend) startVersion(ctx context.Context, p sampler.Policy, adapter st
 	*version, error) {
 	v := &version{
 		b: b, policy: p, adapter: adapter, verify: a.Check, log: b.cfg.Log.With().Int("version", p.Version).Logger(),
-		budget: process.Budget{Restarts: b.cfg.Restarts, Window: b.cfg.RestartWindow, Pause: b.cfg.RestartPause},
-		gate:   admission.NewGate(), done: make(chan struct{}), changed: make(chan struct{}),
+		budget: b.cfg.Budget, gate: admission.NewGate(), done: make(chan struct{}), changed: make(chan struct{}),
 	}
+	v.budget.Report = v.onRestart
 	ctx, cancel := sampler.Within(ctx, b.alive)
 	defer cancel()
 	var r *replica
 	err := v.budget.Start(ctx, func() (err error) {
 		r, err = v.replica(ctx)
 		return err
-	}, func(why error) {
-		v.log.Warn().Err(why).Msg("llama-server was killed and is started again")
-		v.restarted()
 	})
 	if err != nil {
 		return nil, err
@@ -78,12 +75,10 @@ func (v *version) supervise(r *replica) {
 		if why == nil {
 			return
 		}
-		v.log.Warn().Err(why).Msg("llama-server is replaced")
 		if r = v.restart(why); r == nil {
 			break
 		}
 		v.set(r, nil)
-		v.restarted()
 	}
 	select { // failed, or about to be stopped
 	case <-v.gate.Drained():
@@ -91,11 +86,12 @@ func (v *version) supervise(r *replica) {
 	}
 }
 
-// restarted counts a restart and reports it.
-func (v *version) restarted() {
+// onRestart counts and reports a restart, before it is made.
+func (v *version) onRestart(why error) {
+	v.log.Warn().Err(why).Msg("llama-server ended and is restarted")
 	v.b.counters.add(Stats{Restarts: 1})
 	if v.b.cfg.OnRestart != nil {
-		v.b.cfg.OnRestart(v.policy)
+		v.b.cfg.OnRestart(v.policy.Name, why)
 	}
 }
 
@@ -132,7 +128,7 @@ func (v *version) isHealthy(r *replica) bool {
 // restart starts the next process. It returns nil after too many restarts.
 func (v *version) restart(why error) *replica {
 	for {
-		if err := v.budget.Next(v.b.alive); err != nil {
+		if err := v.budget.Next(v.b.alive, why); err != nil {
 			if v.b.alive.Err() == nil {
 				v.log.Error().Err(why).Msg("policy is no longer served: too many restarts")
 				v.set(nil, fmt.Errorf("%w: %s is %w: %w", sampler.ErrPolicyGone, v.policy.Name, err, why))

@@ -1,6 +1,7 @@
 package samplertest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -25,6 +26,8 @@ type Scripted struct {
 	Policy Policy
 	// Context is the context length in tokens; 0: no limit.
 	Context int
+	// Adapters is the capability of that name; empty: "runtime".
+	Adapters string
 	// BeforeSample is called before sampling. Sample returns its error.
 	BeforeSample func(context.Context, sampler.Policy, sampler.Request) error
 	// AfterSample may modify a completion.
@@ -90,7 +93,7 @@ func (s *Scripted) Adapter(version int) sampler.Adapter {
 func (s *Scripted) Capabilities(context.Context) (sampler.Capabilities, error) {
 	return sampler.Capabilities{
 		Server: "scripted", Version: "1", IDsIn: true, IDsOut: true, Logprobs: true, StopStrings: true,
-		Adapters: "runtime", AdapterFormat: "none", ContextLength: s.Context, Parallel: 64, VocabSize: s.VocabSize(),
+		Adapters: cmp.Or(s.Adapters, "runtime"), AdapterFormat: "none", ContextLength: s.Context, Parallel: 64, VocabSize: s.VocabSize(),
 	}, nil
 }
 

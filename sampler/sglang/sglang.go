@@ -38,7 +38,8 @@ type Config struct {
 	// differ between runs on one server. Empty: "policy".
 	Alias  string
 	APIKey string // the server's --api-key; empty: none
-	// Codec is the trainer's tokenizer. The server's tokenizer is not used.
+	// Codec is the trainer's tokenizer. Open compares it with that of each server,
+	// which is not used.
 	Codec chat.Codec
 	// Tolerance is the largest difference of a replica's log-probs from the
 	// trainer's when a version is published, in nats; 0: 0.05.
@@ -57,16 +58,19 @@ type Config struct {
 	// OnReturn, if not nil, is called with the URL of a replica that was
 	// readmitted.
 	OnReturn func(url string)
-	Log      zerolog.Logger // the zero value is silent
+	// OnRestart, if not nil, is called with the URL of the launched server when it
+	// has ended, and with the reason, before it is restarted.
+	OnRestart func(url string, why error)
+	Log       zerolog.Logger // the zero value is silent
 }
 
 // LaunchConfig describes a server to start. It ends with this process.
 type LaunchConfig struct {
-	Command      []string      // program and arguments, with the placeholder {port}
-	Env          []string      // KEY=VALUE
-	Inherit      []string      // NAME or NAME=VALUE, in addition to variables of the system, the libraries and SGLang
-	StartTimeout time.Duration // until it is ready; 0: 10 minutes
-	Restarts     int           // within half an hour; 0: 3, negative: none
+	Command      []string       // program and arguments, with the placeholder {port}
+	Env          []string       // KEY=VALUE
+	Inherit      []string       // NAME or NAME=VALUE, in addition to variables of the system, the libraries and SGLang
+	StartTimeout time.Duration  // until it is ready; 0: 10 minutes
+	Budget       process.Budget // of restarts of one server; the zero value: none
 }
 
 // LaunchLine returns a command line for users. It starts a server that has
@@ -123,6 +127,9 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := pool.CompareTokenizers(ctx, cfg.Codec); err != nil {
+		return nil, errors.Join(err, pool.Close())
+	}
 	return &Backend{pool, cfg.Codec}, nil
 }
 
@@ -159,14 +166,13 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) (*
 	return s, err
 }
 
-func (c *Config) start(ctx context.Context, s *server, port string) (err error) {
+func (c *Config) start(ctx context.Context, s *server, port string) error {
 	l := c.Launch
-	s.Child, err = process.Keep(ctx, process.Command{
+	return s.Launch(ctx, process.Command{
 		Name: "sglang", Args: process.FillPlaceholders(l.Command, map[string]string{"port": port}),
 		Needs:   process.Network | process.Libraries | process.Models,
 		Inherit: append([]string{"SGLANG_*", "SGL_*", "FLASHINFER_*"}, l.Inherit...),
 		Env:     append(slices.Clone(l.Env), "EMPO2_SERVER_KEY="+c.APIKey), Secrets: []string{c.APIKey},
 		Poll: s.Ready, StartTimeout: l.StartTimeout, Log: c.Log,
-	}, process.ServerBudget(l.Restarts))
-	return err
+	}, l.Budget, c.OnRestart)
 }

@@ -48,8 +48,8 @@ type LaunchConfig struct {
 	// the system, of its libraries and of vLLM: NAME or NAME=VALUE.
 	Inherit []string
 
-	StartTimeout time.Duration // until a server is ready; 0: 10 minutes
-	Restarts     int           // of one server within half an hour; 0: 3, negative: none
+	StartTimeout time.Duration  // until a server is ready; 0: 10 minutes
+	Budget       process.Budget // of restarts of one server; the zero value: none
 }
 
 // ranks are the allowed values of --max-lora-rank.
@@ -210,15 +210,14 @@ func (c *Config) startOn(
 	for i, port := range ports {
 		s := client(fmt.Sprintf("http://127.0.0.1:%d", port))
 		servers[i] = s
-		group.Go(func() (err error) {
-			s.Child, err = process.Keep(ctx, process.Command{
+		group.Go(func() error {
+			return s.Launch(ctx, process.Command{
 				Name: "vllm", Args: l.command(port, c.APIKey), Poll: s.Ready, StartTimeout: l.StartTimeout,
 				Needs:   process.Network | process.Libraries | process.Models,
 				Inherit: append([]string{"VLLM_*", "RAY_*", "FLASHINFER_*"}, l.Inherit...),
 				Env:     append(l.environment(), "EMPO2_SERVER_KEY="+c.APIKey), Secrets: []string{c.APIKey},
 				Hints: exitHints, Log: c.Log,
-			}, process.ServerBudget(l.Restarts))
-			return err
+			}, l.Budget, c.OnRestart)
 		})
 	}
 	if err := group.Wait(); err != nil {

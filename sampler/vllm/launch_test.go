@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/orchestrator/process/processtest"
 	"github.com/empo2/empo2/sampler/fleet"
 	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
@@ -147,7 +148,7 @@ func TestALaunchedServerMayDieAtItsFirstAnswer(t *testing.T) {
 		}
 		cfg := config(nil)
 		cfg.Launch = LaunchConfig{Model: "m", Command: []string{os.Args[0], "{port}"},
-			Env: []string{fakeEnv + "=0s", diesEnv + "=" + folder}}
+			Env: []string{fakeEnv + "=0s", diesEnv + "=" + folder}, Budget: process.NewBudget(3)}
 		b, err := Open(t.Context(), cfg)
 		if err == nil {
 			b.Close()
@@ -180,11 +181,12 @@ func TestALaunchedServerWhosePortIsTakenGetsAnother(t *testing.T) {
 // A launched server that is killed is started again. It passes the canary before
 // it gets requests.
 func TestALaunchedServerIsRestarted(t *testing.T) {
-	returned := make(chan string, 8)
+	returned, restarted := make(chan string, 8), make(chan string, 8)
 	cfg := config(nil)
 	cfg.OnReturn = func(url string) { returned <- url }
+	cfg.OnRestart = func(url string, why error) { restarted <- fmt.Sprint(url, ": ", why) }
 	cfg.Launch = LaunchConfig{Model: "m", Replicas: 2, Command: []string{os.Args[0], "{port}"},
-		Env: []string{fakeEnv + "=0s"}}
+		Env: []string{fakeEnv + "=0s"}, Budget: process.NewBudget(3)}
 	b := openFake(t, cfg)
 	p := publish(t, b, fakeserver.WriteAdapter(t, policy, 3))
 	killed := b.Servers()[1].(*server)
@@ -204,5 +206,8 @@ func TestALaunchedServerIsRestarted(t *testing.T) {
 			}
 		default:
 		}
+	}
+	if got := <-restarted; !strings.HasPrefix(got, killed.URL()+": vllm ended: signal: killed") || len(restarted) > 0 {
+		t.Errorf("restarted %s, want %s", got, killed.URL())
 	}
 }

@@ -49,8 +49,8 @@ type Config struct {
 	// Tolerance is the largest difference of a replica's log-probs from the
 	// trainer's when a version is published, in nats; 0: 0.05.
 	Tolerance float64
-	// Codec is the trainer's tokenizer. Open compares it with the server's. Nil:
-	// the server's tokenizer is used.
+	// Codec is the trainer's tokenizer. Open compares it with that of each server.
+	// Nil: the servers' tokenizer is used. Open then compares the servers.
 	Codec chat.Codec
 
 	RequestTimeout time.Duration // of one request at one replica; 0: 5 minutes
@@ -68,7 +68,10 @@ type Config struct {
 	// OnReturn, if not nil, is called with the URL of a replica that was
 	// readmitted.
 	OnReturn func(url string)
-	Log      zerolog.Logger // the zero value is silent
+	// OnRestart, if not nil, is called with the URL of a launched server that ended,
+	// and with the reason, before it is restarted.
+	OnRestart func(url string, why error)
+	Log       zerolog.Logger // the zero value is silent
 }
 
 // Backend serves policies from the replicas. It is safe for concurrent use.
@@ -109,15 +112,14 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{Backend: pool, text: text}
+	var own chat.Tokenizer // nil: the first server's
 	if cfg.Codec != nil {
-		first := servers[0].(*server)
-		err := fleet.Insist(ctx, first, func() error { return b.checkCodec(ctx, cfg.Codec, first) })
-		if err != nil {
-			return nil, errors.Join(err, b.Close())
-		}
+		own = cfg.Codec
 	}
-	return b, nil
+	if err := pool.CompareTokenizers(ctx, own); err != nil {
+		return nil, errors.Join(err, pool.Close())
+	}
+	return &Backend{Backend: pool, text: text}, nil
 }
 
 // servers returns clients for the URLs, or launches servers.

@@ -16,6 +16,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/forecast"
 	"github.com/empo2/empo2/orchestrator/inspect"
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/llamacpp"
@@ -25,13 +26,29 @@ import (
 	"github.com/empo2/empo2/sampler/vllm"
 )
 
-// opening has what is needed to open a backend.
+// opening has what is needed to open a backend or an environment.
 type opening struct {
 	config config.Config
 	tools  tools
-	codec  *trainerCodec             // the trainer's tokenizer; nil: nothing is trained
-	event  func(kind, detail string) // records an event of the server
-	log    zerolog.Logger
+	codec  *trainerCodec // the trainer's tokenizer; nil: nothing is trained
+	// untrained means that nothing is trained on the episodes.
+	untrained bool
+	event     func(kind, detail string) // records an event of a child process; nil: none is recorded
+	log       zerolog.Logger
+}
+
+// budget returns how often a child process may be restarted. Each has the same
+// budget.
+func (o opening) budget() process.Budget { return process.NewBudget(o.config.Trainer.Restarts) }
+
+// restarted returns a function that records the restarts of a kind of child
+// process.
+func (o opening) restarted(child string) func(name string, why error) {
+	return func(name string, why error) {
+		if o.event != nil {
+			o.event(child+" restart", name+": "+why.Error())
+		}
+	}
 }
 
 // alias is the prefix of this run's versions on a server. Other runs may use the
@@ -65,6 +82,7 @@ type served struct {
 	tokenizer chat.Tokenizer
 	control   chat.ControlTokens
 	renderer  chat.Renderer // nil: the model's own chat template is unavailable
+	decoder   decoder       // nil: the text of a token is unavailable
 	// retokenized means that the server takes text, and that ids and log-probs
 	// come from the trainer.
 	retokenized bool
@@ -114,12 +132,12 @@ func openLlamaCPP(ctx context.Context, o opening) (served, error) {
 		Threads: threads, BatchThreads: threads, TemplateArgs: all.TemplateArgs,
 		ExactLogprobs: s.ExactLogprobs, NoPromptCache: o.config.Run.Repeatable,
 		RequestTimeout: seconds(all.TimeoutSeconds), Log: o.log,
-		OnRestart: func(p sampler.Policy) { o.event("server restart", p.Name) },
+		Budget: o.budget(), OnRestart: o.restarted("server"),
 	})
 	if err != nil {
 		return served{}, err
 	}
-	return served{Backend: b, tokenizer: b, control: b, renderer: b}, nil
+	return served{Backend: b, tokenizer: b, control: b, renderer: b, decoder: b}, nil
 }
 
 func vllmLaunch(c config.Config, model string) vllm.LaunchConfig {
@@ -128,7 +146,7 @@ func vllmLaunch(c config.Config, model string) vllm.LaunchConfig {
 		Command: s.Launch, Python: s.Python, CPU: !inspect.Probe{}.HasGPU(), Model: model, Replicas: s.Replicas,
 		Context: c.ContextTokens(inspect.Context(model)), MaxRank: c.Trainer.Rank, MaxResident: residentAdapters,
 		GPUMemoryUtilization: s.GPUMemoryUtilization, Exact: s.ExactLogprobs, Sleep: s.Sleep,
-		Inherit: s.Env,
+		Inherit: s.Env, Budget: process.NewBudget(c.Trainer.Restarts),
 	}
 }
 
@@ -140,12 +158,12 @@ func openVLLM(ctx context.Context, o opening) (served, error) {
 		Tolerance: all.CanaryTolerance, Sleep: s.Sleep,
 		RequestTimeout: seconds(all.TimeoutSeconds), LoadTimeout: seconds(all.LoadTimeoutSeconds),
 		MaxInFlight: all.Concurrency,
-		OnReturn:    func(url string) { o.event("replica returned", url) }, Log: o.log,
+		OnReturn:    func(url string) { o.event("replica returned", url) }, OnRestart: o.restarted("server"), Log: o.log,
 		Launch: vllmLaunch(o.config, cmp.Or(o.tools.model, o.config.Model.Path)),
 	}
 	out := served{}
 	if o.codec != nil {
-		cfg.Codec, out.renderer = o.codec, o.codec
+		cfg.Codec, out.renderer, out.decoder = o.codec, o.codec, o.codec
 	}
 	b, err := vllm.Open(ctx, cfg)
 	if err != nil {
@@ -189,13 +207,13 @@ func openSGLang(ctx context.Context, o opening) (served, error) {
 		Tolerance: all.CanaryTolerance, Sleep: s.Sleep,
 		RequestTimeout: seconds(all.TimeoutSeconds), LoadTimeout: seconds(all.LoadTimeoutSeconds),
 		MaxInFlight: all.Concurrency,
-		OnReturn:    func(url string) { o.event("replica returned", url) }, Log: o.log,
-		Launch: sglang.LaunchConfig{Command: s.Launch, Inherit: s.Env},
+		OnReturn:    func(url string) { o.event("replica returned", url) }, OnRestart: o.restarted("server"), Log: o.log,
+		Launch: sglang.LaunchConfig{Command: s.Launch, Inherit: s.Env, Budget: o.budget()},
 	})
 	if err != nil {
 		return served{}, err
 	}
-	out := served{Backend: b, tokenizer: b, control: b, renderer: o.codec}
+	out := served{Backend: b, tokenizer: b, control: b, renderer: o.codec, decoder: o.codec}
 	if s.Sleep {
 		err = out.mustSleep(b, "sampler.sglang.sleep", "start SGLang with --enable-memory-saver")
 	}
@@ -217,7 +235,7 @@ func openOllama(ctx context.Context, o opening) (served, error) {
 	out := served{}
 	if o.codec != nil {
 		cfg.Codec = o.codec
-		out = served{tokenizer: o.codec, control: o.codec, renderer: o.codec, retokenized: true}
+		out = served{tokenizer: o.codec, control: o.codec, renderer: o.codec, decoder: o.codec, retokenized: true}
 		template, err := out.newTemplate(ctx, o.config)
 		if err != nil {
 			return served{}, err

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"io"
 	"os"
 
@@ -24,6 +26,23 @@ var embedders = map[string]func(context.Context, config.Memory) (memory.Embedder
 
 func embeddingServer(m config.Memory) embed.Server {
 	return embed.Server{URL: m.URL, Model: m.Model, APIKey: os.Getenv("EMPO2_EMBEDDER_KEY")}
+}
+
+// openStoredMemory opens the memory of a run that is open for reading. Call done
+// after the last recall.
+func openStoredMemory(ctx context.Context, db *sql.DB, c config.Config) (b *memory.Bank, done func() error, err error) {
+	embedder, err := embedders[c.Memory.Embedder](ctx, c.Memory)
+	if err != nil {
+		return nil, nil, err
+	}
+	done = func() error { return nil }
+	if server, ok := embedder.(io.Closer); ok {
+		done = server.Close
+	}
+	if b, err = memory.OpenBank(ctx, db, memoryConfig(c, embedder)); err != nil {
+		return nil, nil, errors.Join(err, done())
+	}
+	return b, done, nil
 }
 
 // openMemory opens the bank in the run's database.

@@ -66,19 +66,37 @@ func endOf(e view.Episode) string {
 }
 
 func printTurn(out *console, turn rollout.Turn, authors map[prompt.Tip]view.Place) {
+	printSpans(out, turn, authors)
+	printReply(out, turn)
+	line := fmt.Sprintf("reward %s, score %s", number(turn.Reward), number(turn.Score))
+	if turn.Similar >= 0 {
+		line += fmt.Sprintf(", %d similar in memory", turn.Similar)
+	}
+	if n := len(turn.Dropped); n > 0 {
+		line += ", " + counted(n, "tip") + " not shown"
+	}
+	out.print("%s", line)
+}
+
+// printSpans prints what a turn added to the prompt.
+func printSpans(out *console, turn rollout.Turn, authors map[prompt.Tip]view.Place) {
 	for _, message := range turn.Prompt {
 		for _, span := range message.Spans {
 			if span.Text == "" {
 				continue
 			}
 			heading := string(span.Kind)
-			if span.Kind == chat.TipsSpan {
+			if span.Kind == chat.TipsSpan && authors != nil {
 				heading += tipSources(turn, authors)
 			}
 			out.print("%s", head(heading, columns))
 			out.block(span.Text)
 		}
 	}
+}
+
+// printReply prints the policy's reply in a turn.
+func printReply(out *console, turn rollout.Turn) {
 	heading := "reply: " + counted(len(turn.IDs), "token")
 	switch {
 	case turn.Finish == sampler.FinishLength:
@@ -88,14 +106,6 @@ func printTurn(out *console, turn rollout.Turn, authors map[prompt.Tip]view.Plac
 	}
 	out.print("%s", heading)
 	out.block(cmp.Or(turn.Text, turn.Action))
-	line := fmt.Sprintf("reward %s, score %s", number(turn.Reward), number(turn.Score))
-	if turn.Similar >= 0 {
-		line += fmt.Sprintf(", %d similar in memory", turn.Similar)
-	}
-	if n := len(turn.Dropped); n > 0 {
-		line += ", " + counted(n, "tip") + " not shown"
-	}
-	out.print("%s", line)
 }
 
 // tipSources names the episodes that wrote the tips of a turn.

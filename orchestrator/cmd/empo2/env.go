@@ -38,7 +38,7 @@ func (cmd *serveCmd) Run(ctx context.Context, out *console) error {
 	if err != nil {
 		return err
 	}
-	family, err := openFamily(ctx, c, out.logger(cmd.Verbose))
+	family, err := openFamily(ctx, opening{config: c, log: out.logger(cmd.Verbose)})
 	if err != nil {
 		return err
 	}

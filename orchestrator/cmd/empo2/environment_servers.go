@@ -24,31 +24,31 @@ func environmentServer(url string, timeout float64, log zerolog.Logger) exchange
 	return exchange.Server{URL: url, Token: os.Getenv("EMPO2_ENV_KEY"), Timeout: seconds(timeout), Log: log}
 }
 
-func openRemote(ctx context.Context, c config.Config, log zerolog.Logger) (envs.Family, error) {
-	v := c.Env.Remote
+func openRemote(ctx context.Context, o opening) (envs.Family, error) {
+	v := o.config.Env.Remote
 	splits := numbered.Splits{Train: numbered.Range(0, uint64(v.TrainTasks-1))}
 	if v.TestTasks > 0 {
 		splits.Test = numbered.Range(uint64(v.TrainTasks), uint64(v.TrainTasks+v.TestTasks-1))
 	}
 	return opened(remote.Open(ctx, remote.Config{
-		Server: environmentServer(v.URL, 0, log), Splits: splits, Concurrency: c.Rollout.Concurrency,
+		Server: environmentServer(v.URL, 0, o.log), Splits: splits, Concurrency: o.config.Rollout.Concurrency,
 	}))
 }
 
-func openAgentGym(ctx context.Context, c config.Config, log zerolog.Logger) (envs.Family, error) {
-	v := c.Env.AgentGym
+func openAgentGym(ctx context.Context, o opening) (envs.Family, error) {
+	v := o.config.Env.AgentGym
 	splits, err := readSplits("env.agentgym", v.Train, v.Eval, v.Test)
 	if err != nil {
 		return nil, err
 	}
 	return opened(agentgym.Open(ctx, agentgym.Config{
-		Server: environmentServer(v.URL, v.TimeoutSeconds, log), Dialect: v.Dialect, Splits: splits,
-		Instruction: v.Instruction, Concurrency: c.Rollout.Concurrency,
+		Server: environmentServer(v.URL, v.TimeoutSeconds, o.log), Dialect: v.Dialect, Splits: splits,
+		Instruction: v.Instruction, Concurrency: o.config.Rollout.Concurrency,
 	}))
 }
 
-func openOpenEnv(ctx context.Context, c config.Config, log zerolog.Logger) (envs.Family, error) {
-	v := c.Env.OpenEnv
+func openOpenEnv(ctx context.Context, o opening) (envs.Family, error) {
+	v := o.config.Env.OpenEnv
 	splits, err := readSplits("env.openenv", v.Train, v.Eval, v.Test)
 	if err != nil {
 		return nil, err
@@ -62,16 +62,16 @@ func openOpenEnv(ctx context.Context, c config.Config, log zerolog.Logger) (envs
 		return nil, err
 	}
 	return opened(openenv.Open(ctx, openenv.Config{
-		Server: environmentServer(v.URL, v.TimeoutSeconds, log), Splits: splits, Options: options, Action: action,
+		Server: environmentServer(v.URL, v.TimeoutSeconds, o.log), Splits: splits, Options: options, Action: action,
 		Observation: v.Observation, Instruction: v.Instruction, Concurrency: v.Concurrency,
 	}))
 }
 
-func openORS(ctx context.Context, c config.Config, log zerolog.Logger) (envs.Family, error) {
-	v := c.Env.ORS
+func openORS(ctx context.Context, o opening) (envs.Family, error) {
+	v := o.config.Env.ORS
 	to := ors.Config{
-		Server: environmentServer(v.URL, v.TimeoutSeconds, log), Environment: v.Environment,
-		Tool: v.Tool, Concurrency: c.Rollout.Concurrency,
+		Server: environmentServer(v.URL, v.TimeoutSeconds, o.log), Environment: v.Environment,
+		Tool: v.Tool, Concurrency: o.config.Rollout.Concurrency,
 	}
 	err := readKeys("env.ors", textKey{"train", v.Train, &to.Train}, textKey{"eval", v.Eval, &to.Eval},
 		textKey{"test", v.Test, &to.Test})

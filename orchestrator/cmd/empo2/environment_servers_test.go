@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rs/zerolog"
-
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/webshop"
 	"github.com/empo2/empo2/orchestrator/config"
@@ -30,7 +28,7 @@ func load(t *testing.T, sets ...string) config.Config {
 // built-in environment.
 func TestAgentGymByConfiguration(t *testing.T) {
 	ctx := context.Background()
-	native, err := openFamily(ctx, load(t, append(strings.Fields(shopSets), "env.name=webshop")...), zerolog.Nop())
+	native, err := openFamily(ctx, opening{config: load(t, append(strings.Fields(shopSets), "env.name=webshop")...)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +37,7 @@ func TestAgentGymByConfiguration(t *testing.T) {
 	defer server.Close()
 	c := load(t, "env.name=agentgym", "env.agentgym.url="+server.URL, "env.agentgym.dialect=webshop",
 		"env.agentgym.train=0-2", "env.agentgym.test=3")
-	served, err := openFamily(ctx, c, zerolog.Nop())
+	served, err := openFamily(ctx, opening{config: c})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +68,7 @@ func TestAgentGymByConfiguration(t *testing.T) {
 		{"env.name=ors", "env.ors.url=" + server.URL},
 		{"env.name=remote", "env.remote.url=" + server.URL},
 	} {
-		_, err := openFamily(ctx, load(t, wrong...), zerolog.Nop())
+		_, err := openFamily(ctx, opening{config: load(t, wrong...)})
 		var setup *setupError
 		if !errors.As(err, &setup) || !strings.Contains(err.Error(), "hint: ") {
 			t.Errorf("%s: %v", wrong[0], err)
@@ -82,7 +80,7 @@ func TestAgentGymByConfiguration(t *testing.T) {
 func TestInvalidTextsOfEnvironmentServers(t *testing.T) {
 	f := func(place string, sets ...string) {
 		t.Helper()
-		_, err := openFamily(context.Background(), load(t, sets...), zerolog.Nop())
+		_, err := openFamily(context.Background(), opening{config: load(t, sets...)})
 		var fault *config.Error
 		if !errors.As(err, &fault) || fault.Place != place || !strings.Contains(err.Error(), "hint: ") {
 			t.Errorf("%s: %v", place, err)

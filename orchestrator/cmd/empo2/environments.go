@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/rs/zerolog"
-
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/envs/scienceworld"
 	"github.com/empo2/empo2/envs/vault"
@@ -16,7 +14,7 @@ import (
 )
 
 // families are the environments by their name in config.toml.
-var families = map[string]func(context.Context, config.Config, zerolog.Logger) (envs.Family, error){
+var families = map[string]func(context.Context, opening) (envs.Family, error){
 	"vault":        openVault,
 	"scienceworld": openScienceWorld,
 	"webshop":      openWebShop,
@@ -28,15 +26,16 @@ var families = map[string]func(context.Context, config.Config, zerolog.Logger) (
 
 // openFamily opens the environment that the configuration names. If it fails,
 // the error is a setupError, except for mistakes in the configuration.
-func openFamily(ctx context.Context, c config.Config, log zerolog.Logger) (envs.Family, error) {
-	family, err := families[c.Env.Name](ctx, c, log)
+func openFamily(ctx context.Context, o opening) (envs.Family, error) {
+	name := o.config.Env.Name
+	family, err := families[name](ctx, o)
 	var fault *config.Error
 	var setting *envs.SettingError
 	if errors.As(err, &setting) {
 		text, hint := splitHint(setting)
 		place, msg, named := strings.Cut(text, ": ")
 		if !named {
-			place, msg = "env."+c.Env.Name, text
+			place, msg = "env."+name, text
 		}
 		return nil, &config.Error{Place: place, Msg: msg, Hint: hint}
 	}
@@ -51,8 +50,8 @@ func openFamily(ctx context.Context, c config.Config, log zerolog.Logger) (envs.
 	return family, err
 }
 
-func openVault(_ context.Context, c config.Config, _ zerolog.Logger) (envs.Family, error) {
-	v := c.Env.Vault
+func openVault(_ context.Context, o opening) (envs.Family, error) {
+	v := o.config.Env.Vault
 	houses := make([]uint64, len(v.Houses))
 	for i, h := range v.Houses {
 		houses[i] = uint64(h)
@@ -63,8 +62,8 @@ func openVault(_ context.Context, c config.Config, _ zerolog.Logger) (envs.Famil
 	})
 }
 
-func openScienceWorld(ctx context.Context, c config.Config, log zerolog.Logger) (envs.Family, error) {
-	v := c.Env.ScienceWorld
+func openScienceWorld(ctx context.Context, o opening) (envs.Family, error) {
+	v := o.config.Env.ScienceWorld
 	simplifications := v.Simplifications
 	if simplifications == "none" {
 		simplifications = ""
@@ -76,22 +75,27 @@ func openScienceWorld(ctx context.Context, c config.Config, log zerolog.Logger) 
 			limit[split] = n
 		}
 	}
+	budget, restarted := o.budget(), o.restarted("environment")
+	budget.Report = func(why error) {
+		o.log.Warn().Err(why).Msg("the JVM of the environment ended and is restarted")
+		restarted("jvm", why)
+	}
 	return scienceworld.Open(ctx, scienceworld.Config{
 		Tasks: v.Tasks, Limit: limit, Simplifications: simplifications, StepLimit: v.StepLimit,
 		Reads: scienceworld.Reads(v.Reads), Isolation: scienceworld.Isolation(v.Isolation),
 		Actions:     scienceworld.Actions(v.Actions),
 		Concurrency: v.Concurrency, Jar: v.Jar, JarSHA256: v.JarSHA256, Nondeterministic: !v.Deterministic,
-		Java: v.Java, Inherit: v.Env, Log: log,
+		Java: v.Java, Inherit: v.Env, Budget: budget, Log: o.log,
 	})
 }
 
-func openWebShop(ctx context.Context, c config.Config, _ zerolog.Logger) (envs.Family, error) {
-	v := c.Env.WebShop
+func openWebShop(ctx context.Context, o opening) (envs.Family, error) {
+	v := o.config.Env.WebShop
 	return webshop.Open(ctx, webshop.Config{
 		DataDir: v.Data, Items: v.Items, Attributes: v.Attributes, OwnData: v.OwnData,
 		Reward: webshop.RewardMode(v.Reward),
 		Mode:   webshop.Mode(v.Mode), Goals: webshop.GoalKind(v.Goals), SeedMode: webshop.SeedMode(v.SeedMode),
-		Nouns: v.Nouns, NumProducts: v.Products, MaxSteps: v.MaxTurns, Seed: c.Run.Seed,
+		Nouns: v.Nouns, NumProducts: v.Products, MaxSteps: v.MaxTurns, Seed: o.config.Run.Seed,
 	})
 }
 
@@ -103,5 +107,6 @@ func describeEnv(c config.Config) string {
 		what = fmt.Sprintf("vault with %d doors and %d levers (chance %s per episode)", v.Doors, v.Levers,
 			odds(v.Levers, v.Doors))
 	}
-	return fmt.Sprintf("%s, %d groups of %d episodes per step", what, c.Algorithm.Groups, c.Algorithm.GroupSize)
+	return fmt.Sprintf("%s, %s of %s per step", what, counted(c.Algorithm.Groups, "group"),
+		counted(c.Algorithm.GroupSize, "episode"))
 }

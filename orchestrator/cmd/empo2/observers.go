@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"time"
 
 	"github.com/empo2/empo2/orchestrator"
@@ -22,6 +23,9 @@ func (o progressObserver) Step(orchestrator.StepMetrics) {}
 
 // Evaluation implements [orchestrator.Observer].
 func (o progressObserver) Evaluation(orchestrator.Evaluation) {}
+
+// Prompt implements [orchestrator.Observer].
+func (o progressObserver) Prompt(orchestrator.PromptReload) {}
 
 // startPhase is the phase in which trainer and server are started.
 func startPhase(c config.Config) watchdog.Phase {
@@ -51,6 +55,19 @@ func (o textObserver) print(text lineText) {
 	}
 }
 
+// Prompt implements [orchestrator.Observer].
+func (o textObserver) Prompt(r orchestrator.PromptReload) {
+	if r.Problem == "" {
+		o.out.note("step %d takes the changed prompt template %s (sha256 %.12s)", r.Step, r.Template, r.SHA256)
+		return
+	}
+	msg, hint := splitHint(errors.New(r.Problem))
+	o.out.note("step %d keeps the previous prompt template (sha256 %.12s): %s", r.Step, r.SHA256, msg)
+	if hint != "" {
+		o.out.note("  hint: %s", hint)
+	}
+}
+
 // jsonObserver prints what happens in a run as JSON lines.
 type jsonObserver struct {
 	out   *console
@@ -76,4 +93,9 @@ func (o jsonObserver) wrapped(name string, data any) any {
 		return data
 	}
 	return o.wrap(name, data)
+}
+
+// Prompt implements [orchestrator.Observer].
+func (o jsonObserver) Prompt(r orchestrator.PromptReload) {
+	o.out.json("prompt", o.wrapped("prompt", r))
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
@@ -19,7 +18,6 @@ import (
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/prompt"
-	"github.com/empo2/empo2/sampler/rollout"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
@@ -77,7 +75,7 @@ func openRun(ctx context.Context, c config.Config, t tools, log zerolog.Logger) 
 			err = errors.Join(err, r.Close())
 		}
 	}()
-	family, err := openFamily(ctx, c, log)
+	family, err := openFamily(ctx, opening{config: c, event: r.event(ctx), log: log})
 	if err != nil {
 		return nil, err
 	}
@@ -138,9 +136,13 @@ func (r *run) start(ctx context.Context, o opening, root string) (served, error)
 	return server, err
 }
 
-// event returns a function that records an event of a server in the ledger.
+// event returns a function that records an event of a child process in the ledger,
+// as soon as there is one.
 func (r *run) event(ctx context.Context) func(kind, detail string) {
 	return func(kind, detail string) {
+		if r.loop == nil { // the environment is opened before the ledger
+			return
+		}
 		_ = r.ledger.Event(context.WithoutCancel(ctx), r.loop.Step(), kind, detail) // the log has it too
 	}
 }
@@ -175,17 +177,8 @@ func (r *run) connect(ctx context.Context, server served) error {
 	if err != nil {
 		return err
 	}
-	l.Driver = &rollout.Driver{
-		Family: l.Family, ChatTemplate: template, PromptTemplate: texts, Log: l.Log,
-		Thinking: chat.Thinking(l.Config.Sampler.Thinking), Retokenized: server.retokenized,
-		SampleTimeout: sampleTimeout(l.Config), CleanTip: memory.CleanTip,
-	}
-	switch { // servers that take text parse control tokens in it
-	case template == nil:
-		l.Driver.Neutralize = chat.ControlTexts()
-	case server.retokenized:
-		l.Driver.Neutralize = template.ControlTexts()
-	}
+	l.Driver = server.newDriver(l.Config, template)
+	l.Driver.Family, l.Driver.PromptTemplate, l.Driver.Log = l.Family, texts, l.Log
 	l.Sleeper = server.sleeper
 	if err := r.addCanary(ctx, server, template); err != nil {
 		return err

@@ -7,8 +7,6 @@ import (
 	"os"
 	"testing"
 
-	"github.com/rs/zerolog"
-
 	"github.com/empo2/empo2/orchestrator/config"
 )
 
@@ -21,7 +19,7 @@ func TestMissingProgramsAreAWrongConfiguration(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err = checkPrograms(c); err == nil && c.Env.Name == "scienceworld" {
-			_, err = openFamily(t.Context(), c, zerolog.Nop())
+			_, err = openFamily(t.Context(), opening{config: c})
 		}
 		var fault *config.Error
 		code := conclude(context.Background(), err, io.Discard)

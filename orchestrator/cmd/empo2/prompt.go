@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/rs/zerolog"
-
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator/config"
@@ -25,14 +23,16 @@ type promptCmd struct {
 	Split  string   `default:"train" enum:"train,eval,test" help:"Tasks to choose from: train, eval or test."`
 	Action []string `sep:"none" placeholder:"TEXT" help:"Reply of the policy, to see the next prompt. Repeatable."`
 	Tip    []string `sep:"none" placeholder:"TEXT" help:"Tip to show. Repeatable. Default: the memory's tips."`
-	Tokens bool     `help:"Print the token ids too. Starts the server."`
+	Tokens bool     `help:"Show the tokens too: each id and its text. Starts the server."`
 	Write  string   `placeholder:"DIR" help:"Write the built-in templates to a folder, and show nothing."`
+	JSON   bool     `help:"Print JSON."`
 }
 
 // Help is shown by empo2 prompt --help.
 func (promptCmd) Help() string {
 	return `Shows exactly what the policy sees in a task, without and with tips. It needs no model,
-except for --tokens.
+except for --tokens. That starts the server, and the trainer only if the server has no
+tokenizer of its own (vllm, sglang, ollama). empo2 try shows what the policy answers.
 
 Examples:
   empo2 prompt --task 3
@@ -41,7 +41,7 @@ Examples:
   empo2 prompt --write prompts             then edit one and set prompt.template to its path`
 }
 
-func (cmd *promptCmd) Run(ctx context.Context, out *console) error {
+func (cmd *promptCmd) Run(ctx context.Context, out *console) (err error) {
 	if cmd.Write != "" {
 		return writeTemplates(cmd.Write, out)
 	}
@@ -54,7 +54,7 @@ func (cmd *promptCmd) Run(ctx context.Context, out *console) error {
 		return err
 	}
 	log := out.logger(cmd.Verbose)
-	family, err := openFamily(ctx, c, log)
+	family, err := openFamily(ctx, opening{config: c, log: log})
 	if err != nil {
 		return err
 	}
@@ -62,22 +62,45 @@ func (cmd *promptCmd) Run(ctx context.Context, out *console) error {
 	if err = errors.Join(err, family.Close()); err != nil {
 		return err
 	}
-	var template *chat.Template
+	var encode encoder
 	if cmd.Tokens {
-		r, err := openScratch(ctx, c, out, log)
-		if err != nil {
+		var p *player
+		if p, err = openPlayer(ctx, source{config: c}, 1, out, log); err != nil {
 			return err
 		}
-		defer r.Close()
-		if template = r.loop.Driver.ChatTemplate; template == nil {
+		defer func() { err = errors.Join(err, p.Close()) }()
+		encode = encoder{p.driver.ChatTemplate, newPieces(p.server.decoder)}
+		if encode.template == nil {
 			out.note("no token ids: the server takes text and tokenizes it itself")
 		}
 	}
-	out.print("task %s of %s, template %s (sha256 %.12s)", play.task.ID, cmd.Split, texts.Name(), texts.SHA256())
-	if err := play.print(ctx, out, "without tips", false, template); err != nil {
+	without, err := play.rendered(ctx, false, encode)
+	if err != nil {
 		return err
 	}
-	return play.print(ctx, out, fmt.Sprintf("with tips (%s)", play.source), true, template)
+	with, err := play.rendered(ctx, true, encode)
+	if err != nil {
+		return err
+	}
+	if cmd.JSON {
+		out.json("prompt", shownPrompt{play.task.ID, cmd.Split, texts.Name(), texts.SHA256(), without, with, play.source})
+		return nil
+	}
+	out.print("task %s of %s, template %s (sha256 %.12s)", play.task.ID, cmd.Split, texts.Name(), texts.SHA256())
+	without.print(out, "without tips")
+	with.print(out, fmt.Sprintf("with tips (%s)", play.source))
+	return nil
+}
+
+// shownPrompt is what prompt --json prints.
+type shownPrompt struct {
+	Task        string   `json:"task"`
+	Split       string   `json:"split"`
+	Template    string   `json:"template"`
+	SHA256      string   `json:"sha256"`
+	WithoutTips rendered `json:"without_tips"`
+	WithTips    rendered `json:"with_tips"`
+	TipsFrom    string   `json:"tips_from"`
 }
 
 // writeTemplates writes every built-in template. It replaces no file.
@@ -116,7 +139,7 @@ type played struct {
 func (cmd *promptCmd) play(
 	ctx context.Context, c config.Config, family envs.Family, texts prompt.Template,
 ) (*played, error) {
-	task, err := cmd.task(family)
+	task, err := findTask(family, cmd.Split, cmd.Task)
 	if err != nil {
 		return nil, err
 	}
@@ -156,22 +179,22 @@ func (cmd *promptCmd) play(
 	return p, nil
 }
 
-// task finds the task that --task names.
-func (cmd *promptCmd) task(family envs.Family) (envs.Task, error) {
-	tasks, err := family.Tasks(envs.Split(cmd.Split))
+// findTask finds the task of a split that the user named by number or id.
+func findTask(family envs.Family, split, name string) (envs.Task, error) {
+	tasks, err := family.Tasks(envs.Split(split))
 	if err != nil {
 		return envs.Task{}, err
 	}
-	if i := slices.IndexFunc(tasks, func(t envs.Task) bool { return t.ID == cmd.Task }); i >= 0 {
+	if i := slices.IndexFunc(tasks, func(t envs.Task) bool { return t.ID == name }); i >= 0 {
 		return tasks[i], nil
 	}
-	n, err := strconv.Atoi(cmd.Task)
+	n, err := strconv.Atoi(name)
 	if err != nil || n < 0 || n >= len(tasks) {
 		hint := "the split is empty"
 		if len(tasks) > 0 {
 			hint = fmt.Sprintf("0 to %d, or an id such as %s", len(tasks)-1, tasks[0].ID)
 		}
-		return envs.Task{}, &config.Error{Place: "--task " + cmd.Task, Msg: "no such task of " + cmd.Split, Hint: hint}
+		return envs.Task{}, &config.Error{Place: "--task " + name, Msg: "no such task of " + split, Hint: hint}
 	}
 	return tasks[n], nil
 }
@@ -211,47 +234,51 @@ func recallFrom(ctx context.Context, c config.Config, state memory.State) (known
 	return known, err
 }
 
-// print prints the conversation: a heading for each message, its text, and the
-// token ids of all messages if template is not nil.
-func (p *played) print(ctx context.Context, out *console, what string, tips bool, template *chat.Template) error {
+// encoder encodes prompts as the server gets them. The zero value encodes nothing.
+type encoder struct {
+	template *chat.Template
+	pieces   *pieces
+}
+
+// rendered is a prompt as text, and as tokens up to where the policy writes.
+type rendered struct {
+	Messages []plainMessage `json:"messages"`
+	Tokens   []token        `json:"tokens,omitempty"`
+}
+
+type plainMessage struct {
+	Role string `json:"role"`
+	Text string `json:"text"`
+}
+
+// rendered renders the conversation with or without its tips.
+func (p *played) rendered(ctx context.Context, tips bool, encode encoder) (out rendered, err error) {
 	messages := make([]chat.Message, len(p.messages))
 	for i, m := range p.messages {
 		messages[i] = m
 		if !tips {
 			messages[i] = m.WithoutTips()
 		}
+		out.Messages = append(out.Messages, plainMessage{m.Role, messages[i].Text()})
 	}
-	out.print("\n=== %s", what)
-	for _, m := range messages {
-		out.print("--- %s\n%s", m.Role, m.Text())
+	if encode.template == nil {
+		return out, nil
 	}
-	if template == nil {
-		return nil
+	ids, err := encode.template.Extend(ctx, nil, messages...)
+	if err == nil {
+		out.Tokens, err = encode.pieces.of(ctx, ids)
 	}
-	ids, err := template.Extend(ctx, nil, messages...)
-	if err != nil {
-		return err
-	}
-	out.print("--- %d tokens, up to where the policy writes\n%d", len(ids), ids)
-	return nil
+	return out, err
 }
 
-// openScratch starts server and trainer in a temporary folder. Closing the run
-// removes the folder.
-func openScratch(ctx context.Context, c config.Config, out *console, log zerolog.Logger) (*run, error) {
-	t, err := setUp(ctx, c, out, log)
-	if err != nil {
-		return nil, err
+// print prints a heading and the text of each message, and the tokens.
+func (r rendered) print(out *console, what string) {
+	out.print("\n=== %s", what)
+	for _, m := range r.Messages {
+		out.print("--- %s\n%s", m.Role, m.Text)
 	}
-	root, err := os.MkdirTemp("", "empo2-prompt-")
-	if err != nil {
-		return nil, err
+	if len(r.Tokens) > 0 {
+		out.print("--- %d tokens, up to where the policy writes", len(r.Tokens))
+		out.tokens(r.Tokens)
 	}
-	c.Run.Dir, c.Run.Name = root, "scratch"
-	r, err := openRun(ctx, c, t, log)
-	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(root))
-	}
-	r.closes = append([]func() error{func() error { return os.RemoveAll(root) }}, r.closes...)
-	return r, nil
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,9 +33,15 @@ func realScratch(t *testing.T) {
 
 // A run of the embedded policy with torch, llama-server and SQLite. The test
 // kills the trainer, then a server, then empo2 itself. The second command
-// continues. No step is missing or repeated.
+// continues. No step is missing or repeated. No secret of the environment is in the
+// run's files or on the terminal, and other users can read the adapters alone.
 func TestRealRunSurvivesKills(t *testing.T) {
 	realScratch(t)
+	const secret = "sk-of-the-environment-73"
+	for _, name := range []string{"EMPO2_SERVER_KEY", "EMPO2_ENV_KEY", "EMPO2_EMBEDDER_KEY", "HF_TOKEN"} {
+		t.Setenv(name, secret)
+	}
+	defer syscall.Umask(syscall.Umask(0)) // a folder is private because empo2 says so
 	args := []string{"run", "--profile", "demo", "--json", "--set", "run.steps=6", "--set", "algorithm.group_size=6",
 		"--set", "eval.every=3", "--set", "eval.episodes=8", "--set", "eval.final_episodes=16"}
 
@@ -43,6 +50,7 @@ func TestRealRunSurvivesKills(t *testing.T) {
 		t.Fatalf("killed after %d steps:\n%s", killed.steps, killed.stderr.String())
 	}
 	eventually(t, "children of the killed empo2 are gone", func() bool { return !alive(killed.children) })
+	checkPrivate(t, "runs", secret) // with the files that only a running run has
 
 	ctx := t.Context()
 	var stderr bytes.Buffer
@@ -53,6 +61,10 @@ func TestRealRunSurvivesKills(t *testing.T) {
 		t.Fatalf("the second command: %v\n%s\n%s", err, out, stderr.String())
 	}
 	checkSummary(t, out)
+	checkPrivate(t, "runs", secret)
+	if text := killed.stderr.String() + string(out) + stderr.String(); strings.Contains(text, secret) {
+		t.Errorf("the secret is on the terminal:\n%s", text)
+	}
 
 	summary, err := readSummary(context.Background(), filepath.Join("runs", "vault"))
 	if err != nil {
@@ -113,6 +125,41 @@ func runUntilKilled(t *testing.T, args []string) *killedRun {
 	}
 	_ = cmd.Wait() // killed
 	return r
+}
+
+// checkPrivate checks the permissions of all files of the runs in a folder, and that
+// none has the secret.
+func checkPrivate(t *testing.T, dir, secret string) {
+	t.Helper()
+	seen := map[string]bool{}
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		seen[entry.Name()] = true
+		mode := info.Mode().Perm()
+		switch {
+		case strings.Contains(path, "/checkpoints/"): // in a private folder
+		case entry.Name() == "checkpoints" && mode != 0o700, strings.Contains(path, "/adapters/") && mode&0o044 != 0o044,
+			!entry.IsDir() && !strings.Contains(path, "/adapters/") && mode != 0o600:
+			t.Errorf("%s: %v", path, mode)
+		}
+		if entry.IsDir() {
+			return nil
+		}
+		content, err := os.ReadFile(path)
+		if bytes.Contains(content, []byte(secret)) {
+			t.Errorf("%s has the secret", path)
+		}
+		return err
+	})
+	if err != nil || !seen["run.db"] || !seen["status.json"] || !seen["checkpoints"] {
+		t.Errorf("files of the run: %v, %v", seen, err)
+	}
 }
 
 func checkSummary(t *testing.T, out []byte) {

@@ -6,17 +6,21 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
+	"github.com/empo2/empo2/sampler/rollout"
 )
 
 // requirements returns what a run with this configuration needs from its server.
-func requirements(c config.Config, s served, can sampler.Capabilities) sampler.Requirements {
+// Episodes that no run trains on need less.
+func (o opening) requirements(s served, can sampler.Capabilities) sampler.Requirements {
+	c := o.config
 	n := sampler.Requirements{
 		Context: max(c.Rollout.MaxTokens, c.Reflection.MaxTokens) + shortestPrompt, Stop: len(c.Rollout.Stop) > 0,
 	}
-	if !trains(c) {
+	if !trains(c) || o.untrained {
 		return n
 	}
 	n.IDs, n.Logprobs, n.Adapters = !s.retokenized, !s.retokenized, true
@@ -49,7 +53,7 @@ func openServer(ctx context.Context, o opening) (served, error) {
 	}
 	can, err := s.Capabilities(ctx)
 	if err == nil {
-		err = requirements(o.config, s, can).Check(can)
+		err = o.requirements(s, can).Check(can)
 	}
 	if err != nil {
 		return served{}, errors.Join(&serverError{fmt.Errorf("backend %s: %w", o.config.Sampler.Backend, err)},
@@ -77,6 +81,22 @@ func (s served) newTemplate(ctx context.Context, c config.Config) (*chat.Templat
 		return t, t.CanStrip()
 	}
 	return t, nil
+}
+
+// newDriver returns a driver for the server, without environment and prompt
+// template. The chat template is nil if the server takes messages.
+func (s served) newDriver(c config.Config, template *chat.Template) *rollout.Driver {
+	d := &rollout.Driver{
+		Backend: s.Backend, ChatTemplate: template, Thinking: chat.Thinking(c.Sampler.Thinking),
+		Retokenized: s.retokenized, SampleTimeout: sampleTimeout(c), CleanTip: memory.CleanTip,
+	}
+	switch { // servers that take text parse control tokens in it
+	case template == nil:
+		d.Neutralize = chat.ControlTexts()
+	case s.retokenized:
+		d.Neutralize = template.ControlTexts()
+	}
+	return d
 }
 
 // sampleTimeout bounds a request, including its wait for the requests of other

@@ -175,6 +175,9 @@ func (w *watcher) Step(m orchestrator.StepMetrics) {
 // Evaluation implements [orchestrator.Observer].
 func (w *watcher) Evaluation(orchestrator.Evaluation) {}
 
+// Prompt implements [orchestrator.Observer].
+func (w *watcher) Prompt(orchestrator.PromptReload) {}
+
 var _ orchestrator.Observer = (*watcher)(nil)
 
 // close writes how the run ended.

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 
 	"github.com/empo2/empo2/memory"
@@ -54,17 +52,13 @@ func (cmd *tipsCmd) Run(ctx context.Context, out *console) error {
 	if cmd.Recall != "" {
 		return cmd.recall(ctx, out, r)
 	}
-	tips, err := r.Tips(ctx)
+	q := view.TipQuery{Scope: cmd.Scope, ByDifference: cmd.Effect, Limit: cmd.Limit}
+	tips, all, err := r.Tips(ctx, q)
 	if err != nil {
 		return err
 	}
-	tips = slices.DeleteFunc(tips, func(t view.Tip) bool { return cmd.Scope != "" && t.Scope != cmd.Scope })
-	if cmd.Effect {
-		byDifference(tips)
-	}
-	all := len(tips)
-	if cmd.Limit > 0 && all > cmd.Limit {
-		tips = tips[:cmd.Limit]
+	if cmd.Scope != "" {
+		all = len(tips)
 	}
 	if cmd.JSON {
 		for _, t := range tips {
@@ -74,21 +68,6 @@ func (cmd *tipsCmd) Run(ctx context.Context, out *console) error {
 	}
 	cmd.print(out, tips, all)
 	return nil
-}
-
-// byDifference puts the largest differences first, and tips without a comparison last.
-func byDifference(tips []view.Tip) {
-	slices.SortStableFunc(tips, func(a, b view.Tip) int {
-		switch {
-		case a.Association == nil && b.Association == nil:
-			return 0
-		case a.Association == nil:
-			return 1
-		case b.Association == nil:
-			return -1
-		}
-		return cmp.Compare(b.Association.Difference, a.Association.Difference)
-	})
 }
 
 func (cmd *tipsCmd) print(out *console, tips []view.Tip, all int) {
@@ -117,8 +96,10 @@ func (cmd *tipsCmd) print(out *console, tips []view.Tip, all int) {
 		}
 		out.block(t.Text)
 	}
-	if n := len(tips); n < all {
+	if n := len(tips); n == cmd.Limit && n < all {
 		out.print("%d of %d tips; --limit 0 shows all", n, all)
+	} else if n == cmd.Limit && cmd.Scope != "" {
+		out.print("--limit 0 shows all tips of the scope")
 	}
 	if cmd.Effect {
 		out.print("Mean returns of episodes that saw the tip and of others of the same task and")
@@ -160,17 +141,11 @@ func (cmd *tipsCmd) recall(ctx context.Context, out *console, r *view.Run) (err 
 	if err != nil {
 		return err
 	}
-	embedder, err := embedders[c.Memory.Embedder](ctx, c.Memory)
+	bank, done, err := openStoredMemory(ctx, r.DB(), c)
 	if err != nil {
 		return err
 	}
-	if server, ok := embedder.(io.Closer); ok {
-		defer func() { err = errors.Join(err, server.Close()) }()
-	}
-	bank, err := memory.OpenBank(ctx, r.DB(), memoryConfig(c, embedder))
-	if err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, done()) }()
 	found, err := bank.Recall(ctx, memory.State{Scope: scope, Text: cmd.Recall})
 	if err != nil {
 		return err

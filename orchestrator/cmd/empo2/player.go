@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/orchestrator"
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/prompt"
+	"github.com/empo2/empo2/sampler/rollout"
+)
+
+// A player plays episodes that nothing is trained on. It has an environment and a
+// server that serves one version of the policy. It has a trainer only if the server
+// needs its tokenizer. Close it after the last episode.
+type player struct {
+	source
+	family envs.Family
+	server served
+	driver *rollout.Driver // without a prompt template
+	policy sampler.Policy
+	memory rollout.RecallFunc // of the run; nil: it has none
+	log    zerolog.Logger
+	closes []func() error
+}
+
+// openPlayer starts what the source needs. concurrency is the number of episodes
+// that are played at the same time.
+func openPlayer(ctx context.Context, s source, concurrency int, out *console, log zerolog.Logger) (
+	_ *player, err error) {
+	p := &player{source: s, log: log}
+	p.config.Rollout.Concurrency = min(p.config.Rollout.Concurrency, concurrency)
+	p.config.Sampler.Concurrency = min(p.config.Sampler.Concurrency, concurrency)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	t, err := setUp(ctx, p.config, out, log)
+	if err != nil {
+		return nil, err
+	}
+	if p.family, err = openFamily(ctx, opening{config: p.config, log: log}); err != nil {
+		return nil, err
+	}
+	p.closes = append(p.closes, p.family.Close)
+	if err := p.start(ctx, t); err != nil {
+		return nil, err
+	}
+	return p, p.publish(ctx)
+}
+
+// Close stops what openPlayer started, in reverse order. It does not close the
+// source.
+func (p *player) Close() error {
+	var errs []error
+	for i := len(p.closes) - 1; i >= 0; i-- {
+		errs = append(errs, p.closes[i]())
+	}
+	return errors.Join(errs...)
+}
+
+// start starts the server, and the trainer if the server needs its tokenizer. Names
+// of this process on a server that others use too differ from those of runs.
+func (p *player) start(ctx context.Context, t tools) error {
+	o := opening{config: p.config, tools: t, untrained: true, log: p.log,
+		event: func(kind, detail string) { p.log.Info().Str("detail", detail).Msg(kind) }}
+	o.config.Run.Name = fmt.Sprintf("try-%d", os.Getpid())
+	if trains(p.config) && backends[p.config.Sampler.Backend].codec {
+		root, err := os.MkdirTemp("", "empo2-try-")
+		if err != nil {
+			return err
+		}
+		p.closes = append(p.closes, func() error { return os.RemoveAll(root) })
+		trainer := newTrainer(p.config, t, root, p.log)
+		p.closes = append(p.closes, trainer.Close)
+		if err := trainer.Restore(ctx, 0); err != nil {
+			return err
+		}
+		o.codec = &trainerCodec{trainer.Codec()}
+		o.codec.TemplateArgs = p.config.Sampler.TemplateArgs
+		p.closes = append(p.closes, o.codec.Close)
+	}
+	var err error
+	p.server, err = openServer(ctx, o)
+	if err == nil {
+		p.closes = append(p.closes, p.server.Close)
+	}
+	return err
+}
+
+// publish has the version served and makes the driver.
+func (p *player) publish(ctx context.Context) error {
+	// The tokenizer may be the server's, so the base model must be served first.
+	base, err := p.server.Publish(ctx, sampler.Adapter{})
+	if err != nil {
+		return fmt.Errorf("serve the base model: %w", err)
+	}
+	template, err := p.server.newTemplate(ctx, p.config)
+	if err != nil {
+		return err
+	}
+	p.driver = p.server.newDriver(p.config, template)
+	p.driver.Family, p.driver.Log, p.policy = p.family, p.log, base
+	if p.version == 0 {
+		return nil
+	}
+	adapter, err := p.adapter(ctx)
+	if err != nil {
+		return err
+	}
+	if p.policy, err = p.server.Publish(ctx, adapter); err != nil {
+		return fmt.Errorf("serve version %d: %w", p.version, err)
+	}
+	p.closes = append(p.closes, func() error { return p.server.Retire(context.WithoutCancel(ctx), p.policy) })
+	return nil
+}
+
+// with returns the driver for a prompt template.
+func (p *player) with(texts prompt.Template) *rollout.Driver {
+	d := *p.driver
+	d.PromptTemplate = texts
+	return &d
+}
+
+// spec describes an episode as a training episode without tips is sampled. Its
+// place is step 0, and the group and number of the caller.
+func (p *player) spec(task envs.Task, seed uint64) rollout.EpisodeSpec {
+	r := p.config.Rollout
+	return rollout.EpisodeSpec{
+		Task: task, Seed: seed, Policy: p.policy, Temperature: r.Temperature, TopP: r.TopP, TopK: r.TopK, Stop: r.Stop,
+		MaxTurns: r.MaxTurns, MaxTokens: r.MaxTokens, Keep: rollout.Keep(p.config.Memory.Keep),
+	}
+}
+
+// The values of --tips and of tips=… that are no text of a tip.
+const (
+	tipsNone = "none"
+	tipsAuto = "auto"
+)
+
+// tips returns what shows the tips that the user chose: none, those of the run's
+// memory (auto), or texts. It also returns a name for the choice.
+func (p *player) tips(ctx context.Context, choice []string) (rollout.RecallFunc, string, error) {
+	switch {
+	case len(choice) == 0 || len(choice) == 1 && choice[0] == tipsNone:
+		return nil, "without tips", nil
+	case len(choice) == 1 && choice[0] == tipsAuto:
+		err := p.openMemory(ctx)
+		return p.memory, "with the tips of the run's memory", err
+	}
+	return fixedTips(choice), "with " + counted(len(choice), "tip") + " of yours", nil
+}
+
+// fixedTips shows the same tips in every episode.
+func fixedTips(texts []string) rollout.RecallFunc {
+	tips := make([]prompt.Tip, len(texts))
+	for i, text := range texts {
+		tips[i] = prompt.Tip{ID: int64(i + 1), Text: text}
+	}
+	return func(context.Context, string, string) (rollout.Recalled, error) {
+		return rollout.Recalled{Tips: tips, Similar: len(tips)}, nil
+	}
+}
+
+// openMemory opens the memory of the run, once.
+func (p *player) openMemory(ctx context.Context) error {
+	if p.memory != nil {
+		return nil
+	}
+	if p.run == nil || p.config.Algorithm.Name == "grpo" {
+		return &config.Error{Place: "tips auto", Msg: "there is no memory: " + p.source.String(),
+			Hint: "name a run with a memory, or give the text of a tip"}
+	}
+	bank, done, err := openStoredMemory(ctx, p.run.DB(), p.config)
+	if err != nil {
+		return fmt.Errorf("memory of %s: %w", p.run.Dir, err)
+	}
+	p.closes = append(p.closes, done)
+	p.memory = orchestrator.RecallFrom(bank)
+	return nil
+}
