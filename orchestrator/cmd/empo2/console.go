@@ -64,7 +64,7 @@ const jsonSchema = 1
 type jsonLine struct {
 	Event  string    `json:"event"`
 	Schema int       `json:"schema"`
-	At     time.Time `json:"at"`
+	At     time.Time `json:"at,omitzero"` // of what happens while the command runs
 	Data   any       `json:"data"`
 }
 
@@ -78,7 +78,11 @@ func (c *console) json(event string, v any) {
 // writeJSON is json for callers that have the lock.
 func (c *console) writeJSON(event string, v any) {
 	c.line.clear()
-	text, err := json.Marshal(jsonLine{Event: event, Schema: jsonSchema, At: time.Now().UTC(), Data: v})
+	line := jsonLine{Event: event, Schema: jsonSchema, Data: v}
+	if c.jsonLines {
+		line.At = time.Now().UTC()
+	}
+	text, err := json.Marshal(line)
 	if err != nil {
 		fmt.Fprintf(c.err, "%s: %v\n", event, err)
 		return
