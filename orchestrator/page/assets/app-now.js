@@ -7,12 +7,17 @@
   function Now({ run, params, generation, state }) {
     usePageTitle("Now, " + plain(run));
     const now = useAnswer(apiPath(run, "now"), generation);
-    const series = useAnswer(apiPath(run, "series"), generation);
+    const series = useAnswer(apiPath(run, "series"), now.data && newsOf(now.data));
     return html`<h1 class="sr">Now: ${plain(run)}</h1>
       <${empo2.Problem} problem=${now.problem} />
       ${now.data ? html`<${Overview} now=${now.data} ended=${state === "ended"} />` : now.problem ? "" : html`<${empo2.Loading} />`}
       ${now.problem && series.problem ? "" : html`<${empo2.Problem} problem=${series.problem} />`}
       ${series.data && html`<${Curves} run=${run} series=${series.data} params=${params} />`}`;
+  }
+
+  // newsOf changes when the curves may have changed: after a step, an evaluation or a warning.
+  function newsOf({ overview, health, live }) {
+    return JSON.stringify([overview.steps, overview.version, overview.evaluation?.step, overview.evaluation?.kind, health, live]);
   }
 
   function Overview({ now, ended }) {
