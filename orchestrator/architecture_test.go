@@ -69,6 +69,9 @@ var importRules = []struct{ of, may, why string }{
 	{"orchestrator/view", "orchestrator orchestrator/ledger orchestrator/report memory " +
 		"sampler sampler/prompt sampler/rollout",
 		"a view interprets what the loop has stored, and does not know how it is shown"},
+	{"orchestrator/page", "orchestrator orchestrator/config orchestrator/ledger orchestrator/report orchestrator/view " +
+		"sampler sampler/chat sampler/prompt sampler/rollout",
+		"the page shows what a view returns; the command asks the memory and the tokenizer"},
 	{"orchestrator/demos", "orchestrator/ledger envs sampler/chat sampler/prompt sampler/rollout",
 		"demonstrations are conversations, whatever is trained on them"},
 	{"orchestrator/warmstart", "orchestrator/demos sampler/chat sampler/rollout trainer_bridge",

@@ -223,6 +223,7 @@ func storedEpisode(t rollout.Trajectory, mode Mode) (ledger.Episode, error) {
 		Step: t.Step, Group: t.Group, Episode: t.Episode, Task: t.Task.ID, Mode: string(mode),
 		Version: t.Policy.Version, Stop: string(t.Stop), EnvReturn: t.EnvReturn, Score: t.Score, Success: t.Success,
 		At: time.Now().UTC().Format(time.RFC3339Nano), Trajectory: p.JSON, Tokens: p.Tokens, Logprobs: p.Logprobs,
+		Facts: factsOf(t),
 	}, nil
 }
 

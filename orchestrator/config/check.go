@@ -316,15 +316,19 @@ func ineffective(c Config) []idle {
 func checkIneffective(c, base Config, given map[string]string, place func(string) string, m Machine) error {
 	found := ineffectiveKeys(c, base, given, m)
 	for _, name := range slices.Sorted(maps.Keys(found)) {
-		return &Error{place(name), "has no effect: " + found[name], "remove it, or change the other key"}
+		return noEffect(place(name), found[name])
 	}
 	return nil
+}
+
+func noEffect(place, why string) error {
+	return &Error{place, "has no effect: " + why, "remove it, or change the other key"}
 }
 
 // ineffectiveKeys returns the given keys that have no effect, with the reason. A key may have the value that it would
 // also have if the user had left it out.
 func ineffectiveKeys(c, base Config, given map[string]string, m Machine) map[string]string {
-	defaults, found := values(base), map[string]string{}
+	defaults, found := Values(base), map[string]string{}
 	for _, i := range ineffective(c) {
 		walk(reflect.ValueOf(c), "", func(name string, v reflect.Value) {
 			if _, ok := given[name]; !ok || found[name] != "" || !Matches(name, i.keys) {

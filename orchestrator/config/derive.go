@@ -141,7 +141,7 @@ func underived(c, base Config, key string, m Machine) string {
 		}
 	}, nil)
 	derive(&c, m)
-	return values(c)[key]
+	return Values(c)[key]
 }
 
 // turnTokens estimates the tokens that a turn adds to a conversation apart from

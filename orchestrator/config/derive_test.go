@@ -14,7 +14,7 @@ func TestDerivedValues(t *testing.T) {
 			t.Errorf("%s: %v", sets, err)
 			return
 		}
-		if got := values(c)[key]; got != want {
+		if got := Values(c)[key]; got != want {
 			t.Errorf("GPU %v, %s: %s = %s, want %s", gpu, sets, key, got, want)
 		}
 	}

@@ -149,8 +149,8 @@ func formatArgs(v any) string {
 	return Quote(string(text))
 }
 
-// values returns all leaves as TOML, by key.
-func values(c Config) map[string]string {
+// Values returns the values of all keys as TOML, by key.
+func Values(c Config) map[string]string {
 	out := map[string]string{}
 	walk(reflect.ValueOf(c), "", func(name string, v reflect.Value) { out[name] = format(v) }, nil)
 	return out
@@ -184,7 +184,7 @@ func write(w io.Writer, c Config, header, mark string) error {
 // Differences lists the keys in which two configurations differ, as
 // "key: a → b".
 func Differences(a, b Config) []string {
-	before := values(a)
+	before := Values(a)
 	var out []string
 	walk(reflect.ValueOf(b), "", func(name string, v reflect.Value) {
 		if s := format(v); s != before[name] {

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -42,7 +44,20 @@ type Source struct {
 	// Note is called for a key of a file that a set has made ineffective. The key then has its default. Nil: nobody
 	// reads the notes.
 	Note func(string)
+	// NoEffect is called for each key that the user wrote and that has no effect, instead of Note. The key keeps its
+	// value. Nil: such a key is an error.
+	NoEffect func(Idle)
 }
+
+// Idle is a key without effect.
+type Idle struct {
+	Key   string
+	Place string // where the user wrote it, for example "config.toml"
+	Why   string
+}
+
+// Err is the error if the key has no effect anywhere.
+func (i Idle) Err() error { return noEffect(i.Place+": "+i.Key, i.Why) }
 
 // Load reads, derives and validates a configuration.
 func (s Source) Load() (Config, error) {
@@ -69,11 +84,26 @@ func (s Source) load(texts []string) (Config, error) {
 	if err != nil {
 		return c, err
 	}
-	if err := s.dropOverruled(&c, base, texts, given); err != nil {
-		return c, err
+	if s.NoEffect == nil {
+		if err := s.dropOverruled(&c, base, texts, given); err != nil {
+			return c, err
+		}
 	}
 	derive(&c, s.Machine)
+	s.forgive(c, base, given)
 	return c, check(c, base, given, s.Machine)
+}
+
+// forgive reports the given keys without effect to NoEffect, and removes them from given.
+func (s Source) forgive(c, base Config, given map[string]string) {
+	if s.NoEffect == nil {
+		return
+	}
+	found := ineffectiveKeys(c, base, given, s.Machine)
+	for _, key := range slices.Sorted(maps.Keys(found)) {
+		s.NoEffect(Idle{key, given[key], found[key]})
+		delete(given, key)
+	}
 }
 
 // layered puts the texts of s.Files and sets over base. given has the place of each key in them.

@@ -24,7 +24,7 @@ func (s Source) dropOverruled(c *Config, base Config, texts []string, given map[
 	derive(&now, s.Machine)
 	already := ineffectiveKeys(before, base, inFiles, s.Machine)
 	found := ineffectiveKeys(now, base, given, s.Machine)
-	defaults := values(base)
+	defaults := Values(base)
 	for _, key := range slices.Sorted(maps.Keys(found)) {
 		if already[key] != "" || inFiles[key] == "" || given[key] != inFiles[key] {
 			continue

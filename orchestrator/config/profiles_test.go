@@ -67,7 +67,7 @@ func TestDemonstrationIsUnchanged(t *testing.T) {
 		"sampler.llamacpp.slots": "sampler.concurrency", "sampler.llamacpp.context": "sampler.max_model_len",
 		"sampler.llamacpp.timeout_seconds": "sampler.timeout_seconds", "run.minutes": "run.max_seconds",
 	}
-	values := values(c)
+	values := Values(c)
 	var differ []string
 	eachKey("", old, func(key string, value any) {
 		for _, other := range []string{"env.scienceworld.", "env.webshop.", "env.openenv.", "sampler.vllm.",

@@ -46,31 +46,6 @@ func (l *Ledger) OfKind(ctx context.Context, kind string, step int64) ([]Episode
 	return l.Untrained(ctx, kind, step)
 }
 
-// Outlines calls yield with the episodes of a kind, by step, group and number,
-// without their trajectories. It reads no large column, so it compares no
-// checksums. yield must not use the ledger.
-func (l *Ledger) Outlines(ctx context.Context, kind string, yield func(Episode)) error {
-	where, args := ofKind(kind)
-	name := tableOf(kind)
-	const list = "step, grp, episode, task, mode, version, stop, env_return, score, success, at"
-	rows, err := l.db.QueryContext(ctx,
-		"SELECT "+list+" FROM "+name+" WHERE "+where+" ORDER BY step, grp, episode", args...)
-	if err != nil {
-		return explain(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		e := Episode{Kind: kind}
-		err := rows.Scan(&e.Step, &e.Group, &e.Episode, &e.Task, &e.Mode, &e.Version, &e.Stop, &e.EnvReturn, &e.Score,
-			&e.Success, &e.At)
-		if err != nil {
-			return unreadable(name, err)
-		}
-		yield(e)
-	}
-	return explain(rows.Err())
-}
-
 // Counts returns the number of episodes of each kind. The kind of training episodes
 // is empty.
 func (l *Ledger) Counts(ctx context.Context) (map[string]int, error) {

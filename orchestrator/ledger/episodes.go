@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/flate"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +32,10 @@ type Episode struct {
 	Logprobs       []byte
 
 	Kind string // of an episode that is not trained; empty: a training episode
+
+	// Facts are stored beside the episode, for lists and filters. Nil: they are not
+	// known; those that read whole episodes leave it nil.
+	Facts *Facts
 }
 
 // KindFailed is the kind of episodes that failed after all retries.
@@ -161,7 +166,7 @@ func (l *Ledger) AddEpisode(ctx context.Context, e Episode) error {
 	}
 	values, err := e.pack()
 	if err == nil {
-		err = insert(ctx, l.db, e.table(), suffix, values...)
+		err = l.saveEpisode(ctx, e, func(tx *sql.Tx) error { return insert(ctx, tx, e.table(), suffix, values...) })
 	}
 	if err != nil {
 		return fmt.Errorf("save episode %d/%d/%d: %w", e.Step, e.Group, e.Episode, explain(err))
@@ -179,14 +184,20 @@ func (l *Ledger) UpdateEpisode(ctx context.Context, e Episode) error {
 		return fail(err)
 	}
 	columns := tableNamed("episodes").columns
-	done, err := l.db.ExecContext(ctx, "UPDATE episodes SET "+strings.Join(columns, " = ?, ")+
-		" = ?, checksum = ? WHERE step = ? AND grp = ? AND episode = ?",
-		append(plainValues(values), checksum(values...), e.Step, e.Group, e.Episode)...)
+	err = l.saveEpisode(ctx, e, func(tx *sql.Tx) error {
+		done, err := tx.ExecContext(ctx, "UPDATE episodes SET "+strings.Join(columns, " = ?, ")+
+			" = ?, checksum = ? WHERE step = ? AND grp = ? AND episode = ?",
+			append(plainValues(values), checksum(values...), e.Step, e.Group, e.Episode)...)
+		if err != nil {
+			return err
+		}
+		if n, err := done.RowsAffected(); err != nil || n != 1 {
+			return errors.Join(err, errors.New("it was never added"))
+		}
+		return nil
+	})
 	if err != nil {
 		return fail(err)
-	}
-	if n, err := done.RowsAffected(); err != nil || n != 1 {
-		return fail(errors.Join(err, errors.New("it was never added")))
 	}
 	return nil
 }
@@ -207,8 +218,17 @@ func (l *Ledger) Episodes(ctx context.Context, step int64) ([]Episode, error) {
 
 // DropUntrained removes the episodes of a kind and a step that are not trained.
 func (l *Ledger) DropUntrained(ctx context.Context, kind string, step int64) error {
-	_, err := l.db.ExecContext(ctx, "DELETE FROM untrained WHERE kind = ? AND step = ?", kind, step)
-	return explain(err)
+	tx, err := l.db.BeginTx(ctx, nil)
+	if err != nil {
+		return explain(err)
+	}
+	defer tx.Rollback() // no effect after Commit
+	for _, table := range []string{"untrained", "facts"} {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE kind = ? AND step = ?", kind, step); err != nil {
+			return explain(err)
+		}
+	}
+	return explain(tx.Commit())
 }
 
 // Untrained returns the episodes of a kind and a step that are not trained.
@@ -279,8 +299,21 @@ func scanEpisode(row interface{ Scan(...any) error }, name string) (Episode, err
 // Estimates returns what the commit of a step has recorded of its episodes, by
 // group and number.
 func (l *Ledger) Estimates(ctx context.Context, step int64) ([]Estimate, error) {
-	rows, err := l.db.QueryContext(ctx, "SELECT "+tableNamed("estimates").list()+
-		" FROM estimates WHERE step = ? ORDER BY grp, episode", step)
+	return l.estimates(ctx, step, "WHERE step = ? ORDER BY grp, episode", step)
+}
+
+// EstimateAt returns what the commit of a step has recorded of an episode; nil if it
+// has recorded nothing.
+func (l *Ledger) EstimateAt(ctx context.Context, step int64, group, episode int) (*Estimate, error) {
+	found, err := l.estimates(ctx, step, "WHERE step = ? AND grp = ? AND episode = ?", step, group, episode)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	return &found[0], nil
+}
+
+func (l *Ledger) estimates(ctx context.Context, step int64, tail string, args ...any) ([]Estimate, error) {
+	rows, err := l.db.QueryContext(ctx, "SELECT "+tableNamed("estimates").list()+" FROM estimates "+tail, args...)
 	if err != nil {
 		return nil, explain(err)
 	}

@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 )
 
@@ -40,7 +41,10 @@ type Ledger struct {
 	// cost; empty: nothing.
 	Lost string
 	db   *sql.DB
-	lock *os.File
+	lock *os.File // nil: it is open for reading
+
+	filling sync.Mutex
+	filled  bool // every episode has its facts
 }
 
 // ErrInUse is wrapped by Open if another process has the run open.
@@ -135,6 +139,32 @@ func readMeta(ctx context.Context, db *sql.DB, key string) (string, error) {
 // continued, or that a trainer or server was restarted.
 func (l *Ledger) Event(ctx context.Context, step int64, kind, detail string) error {
 	return explain(insert(ctx, l.db, "events", "", step, now(), kind, detail))
+}
+
+// Event is something worth knowing about a run; see [Ledger.Event].
+type Event struct {
+	Step   int64  `json:"step"`
+	At     string `json:"at"` // RFC 3339
+	Kind   string `json:"kind"`
+	Detail string `json:"detail"`
+}
+
+// Events returns the newest events in order. limit is their largest number.
+func (l *Ledger) Events(ctx context.Context, limit int) ([]Event, error) {
+	rows, err := selectAll(ctx, l.db, "SELECT * FROM (SELECT id, step, at, kind, detail, checksum FROM events "+
+		"ORDER BY id DESC LIMIT ?) ORDER BY id", 6, limit)
+	if err != nil {
+		return nil, explain(err)
+	}
+	out := make([]Event, len(rows))
+	for i, r := range rows {
+		if err := verify(fmt.Sprintf("event %v", r[0]), fmt.Sprint(r[5]), r[1:5]...); err != nil {
+			return nil, err
+		}
+		step, _ := r[1].(int64)
+		out[i] = Event{Step: step, At: fmt.Sprint(r[2]), Kind: fmt.Sprint(r[3]), Detail: fmt.Sprint(r[4])}
+	}
+	return out, nil
 }
 
 // LastEvent returns the detail of the newest event of a kind, "" if there is

@@ -114,6 +114,9 @@ func writeUntil(ctx context.Context, dir string, step, last int64, rebuild Rebui
 	if err := copyRows(ctx, db, step); err != nil {
 		return err
 	}
+	if err := copyFacts(ctx, db, step); err != nil {
+		return fmt.Errorf("copy the facts: %w", explain(err))
+	}
 	if _, err := db.ExecContext(ctx, "DETACH DATABASE old"); err != nil {
 		return explain(err)
 	}
@@ -149,6 +152,18 @@ func copyRows(ctx context.Context, db *sql.DB, step int64) error {
 		}
 	}
 	return nil
+}
+
+// copyFacts copies the facts up to a step. Those that cannot be read are computed
+// again when the run is opened.
+func copyFacts(ctx context.Context, db *sql.DB, step int64) error {
+	_, err := db.ExecContext(ctx, `INSERT INTO main.names SELECT * FROM old.names;
+		INSERT INTO main.facts SELECT * FROM old.facts WHERE step <= ?`, step)
+	if err == nil {
+		return nil
+	}
+	_, err = db.ExecContext(ctx, "DELETE FROM main.facts; DELETE FROM main.names")
+	return errors.Join(err, ctx.Err())
 }
 
 // copyGood copies the rows of a table whose checksum is right. A table that

@@ -78,6 +78,11 @@ func (l *Ledger) Steps(ctx context.Context) ([]Step, error) {
 	return l.steps(ctx, "ORDER BY step")
 }
 
+// StepsAfter returns the committed steps after a step, in order.
+func (l *Ledger) StepsAfter(ctx context.Context, step int64) ([]Step, error) {
+	return readSteps(ctx, l.db, "WHERE step > ? ORDER BY step", step)
+}
+
 func (l *Ledger) steps(ctx context.Context, tail string) ([]Step, error) {
 	return readSteps(ctx, l.db, tail)
 }

@@ -1,68 +1,194 @@
 package report
 
 import (
+	_ "embed"
 	"fmt"
+	"html/template"
 	"io"
 	"math"
 	"strings"
 )
 
-const style = `body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;
-color:#1b1b1b;background:#fff}
-h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}figure{margin:1rem 0}svg{width:100%;height:auto}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}
-td:first-child,th:first-child{text-align:left}
-.key{display:inline-block;width:1.2em;height:.25em;vertical-align:middle;margin-right:.4em}`
+//go:embed page.html
+var pageText string
 
-const pageHead = `<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>%s</title>
-<style>%s</style>
-`
+//go:embed style.css
+var style string
 
-const summaryHead = `<h2>Final evaluation, without tips</h2>
-<table><tr><th>arm</th><th>runs</th><th>mean success %</th><th>95 % interval</th><th>per run</th></tr>
-`
-
-const figureHead = `<figure><figcaption>%[1]s</figcaption>
-<svg viewBox="0 0 %[2]g %[3]g" role="img" aria-label="%[1]s" font-size="13" font-family="system-ui,sans-serif">
-`
+var page = template.Must(template.New("page").Parse(pageText))
 
 // HTML writes the whole comparison as one page that needs no other file.
 func (c Comparison) HTML(w io.Writer) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, pageHead, escape(c.Title), style)
-	fmt.Fprintf(&b, "<h1>%s</h1>\n<p>%s</p>\n<p>", escape(c.Title), escape(c.Note))
+	p := pageData{Comparison: c, Style: template.CSS(style + figureStyle()), Verdict: c.verdict(),
+		Forest: template.HTML(wideForest.draw(c, "wide") + narrowForest.draw(c, "narrow"))}
 	for i, arm := range c.Arms {
-		fmt.Fprintf(&b, `<span class="key" style="background:%s"></span>%s &emsp; `, color(i), escape(arm))
+		key := `<svg class="key" viewBox="-12 -8 24 16" aria-hidden="true"><path class="mean l%d" d="M-12 0h24"/>%s</svg>`
+		p.Keys = append(p.Keys, pageKey{Name: arm, Mark: template.HTML(fmt.Sprintf(key, series(i), mark(i, 0, 0)))})
 	}
-	b.WriteString("</p>\n<p>Thin lines are runs, thick lines their means.</p>\n")
-	for _, fig := range figures {
-		fmt.Fprintf(&b, figureHead, fig.caption, width, height)
-		c.plot(&b, fig)
-		b.WriteString("</svg></figure>\n")
+	for _, f := range figures {
+		p.Figures = append(p.Figures, c.figure(f, p.Keys))
 	}
-	c.summary(&b)
-	b.WriteString("</html>\n")
-	_, err := io.WriteString(w, b.String())
-	return err
+	for i, arm := range c.Arms {
+		final := c.Final(arm)
+		row := pageArm{Name: arm, Runs: final.N, Mean: "–", Interval: final.String()}
+		if final.N > 0 {
+			row.Mean, row.Method = fmt.Sprintf("%.1f", final.Mean), string(final.Method)
+		}
+		if d := c.Difference(arm, c.Arms[0]); i > 0 && d.N > 0 {
+			row.Difference = fmt.Sprintf("%+.1f %s", d.Mean, d)
+			p.Compared = true
+		}
+		p.Rows = append(p.Rows, row)
+		for _, curve := range c.of(arm) {
+			p.Runs = append(p.Runs, c.run(arm, curve))
+			p.TimeBudget = p.TimeBudget || curve.TimeBudget
+		}
+	}
+	return page.Execute(w, p)
 }
 
-func (c Comparison) summary(b *strings.Builder) {
-	b.WriteString(summaryHead)
+// pageData is what page.html shows.
+type pageData struct {
+	Comparison
+	Style      template.CSS
+	Verdict    string
+	Forest     template.HTML
+	Keys       []pageKey
+	Figures    []pageFigure
+	Rows       []pageArm
+	Runs       []pageRun
+	Compared   bool // there is a difference to show
+	TimeBudget bool // an arm has the seconds of another one
+}
+
+type pageKey struct {
+	Name string
+	Mark template.HTML
+}
+
+// pageArm is a row of the table of arms.
+type pageArm struct {
+	Name                               string
+	Runs                               int
+	Mean, Interval, Method, Difference string
+}
+
+// pageRun is a row of the table of runs.
+type pageRun struct {
+	Arm, Label, Steps, Episodes, Time, Tips, Hits, Success, HeldOut, Score string
+}
+
+func (c Comparison) run(arm string, curve Curve) pageRun {
+	last := curve.Last()
+	out := pageRun{Arm: arm, Label: curve.Label, Steps: number(float64(curve.Steps)),
+		Episodes: number(float64(last.Episodes)), Time: duration(last.Seconds), Tips: number(float64(curve.Tips)),
+		Hits: number(float64(curve.Hits)), Success: "–", HeldOut: "–", Score: "–"}
+	if len(curve.Points) > 0 {
+		out.Success, out.Score = last.String(), fmt.Sprintf("%.1f", last.Score)
+	}
+	if curve.Test != nil {
+		out.HeldOut = curve.Test.String()
+	}
+	return out
+}
+
+// String is the success with its interval.
+func (p Point) String() string { return fmt.Sprintf("%.1f %s", p.Success, p.interval()) }
+
+// pageFigure is a figure with the numbers that it shows.
+type pageFigure struct {
+	ID, Caption, Unit string
+	Drawing           template.HTML
+	Keys              []pageKey // of the arms in it
+	Points            []pagePoint
+}
+
+type pagePoint struct{ Arm, Label, X, Success, Interval, Evaluated string }
+
+func (c Comparison) figure(f figure, keys []pageKey) pageFigure {
+	out := pageFigure{ID: f.id, Caption: f.caption,
+		Drawing: template.HTML(c.inline(f, wide, "wide") + c.inline(f, narrow, "narrow"))}
+	var all []Curve
+	for i, arm := range c.Arms {
+		if curves := c.drawn(arm, f); len(curves) > 0 {
+			all = append(all, curves...)
+			out.Keys = append(out.Keys, keys[i])
+		}
+	}
+	a := f.axis(all, wide.ticks)
+	out.Unit = a.unit
+	for _, curve := range all {
+		for _, p := range curve.Points {
+			x := math.Round(10*a.of(p)) / 10
+			out.Points = append(out.Points, pagePoint{curve.Arm, curve.Label, number(x), fmt.Sprintf("%.1f", p.Success),
+				p.interval().String(), number(float64(p.Evaluated))})
+		}
+	}
+	return out
+}
+
+// duration formats seconds for people.
+func duration(s float64) string {
+	switch {
+	case s >= 2*3600:
+		return fmt.Sprintf("%.1f h", s/3600)
+	case s >= 2*60:
+		return fmt.Sprintf("%.1f min", s/60)
+	}
+	return fmt.Sprintf("%.0f s", s)
+}
+
+// verdict says in words which arm is best and how sure that is.
+func (c Comparison) verdict() string {
+	best, tied, n := "", true, 0
+	var most Interval
 	for _, arm := range c.Arms {
 		i := c.Final(arm)
-		var each []string
-		for _, curve := range c.of(arm) {
-			each = append(each, fmt.Sprintf("%s: %.1f", escape(curve.Label), curve.Last().Success))
+		if i.N == 0 {
+			continue
 		}
-		interval := "–"
-		if !math.IsNaN(i.Low) {
-			interval = fmt.Sprintf("%.1f to %.1f", i.Low, i.High)
+		if n++; n > 1 && i.Mean != most.Mean {
+			tied = false
 		}
-		fmt.Fprintf(b, "<tr><td>%s</td><td>%d</td><td>%.1f</td><td>%s</td><td>%s</td></tr>\n",
-			escape(arm), i.N, i.Mean, interval, strings.Join(each, "<br>"))
+		if best == "" || i.Mean > most.Mean {
+			best, most = arm, i
+		}
 	}
-	b.WriteString("</table>\n")
+	switch {
+	case n == 0:
+		return "There is no evaluation yet."
+	case n > 1 && tied:
+		return fmt.Sprintf("All arms end with a success of %.1f %%.", most.Mean)
+	}
+	text := fmt.Sprintf("%s ends with the highest success: %.1f %% %s", best, most.Mean, runs(most.N))
+	if most.Known() {
+		text += fmt.Sprintf(", 95 %% interval %.1f to %.1f %%", most.Low, most.High)
+	}
+	text += "."
+	var others []string
+	for _, arm := range c.Arms {
+		d := c.Difference(best, arm)
+		if arm == best || d.N == 0 {
+			continue
+		}
+		other := fmt.Sprintf("%.1f points above %s", d.Mean, arm)
+		switch {
+		case d.Known() && d.Low <= 0:
+			other += " " + d.String() + ", which may be chance"
+		case d.Known():
+			other += " " + d.String()
+		}
+		others = append(others, other)
+	}
+	if len(others) > 0 {
+		text += " That is " + strings.Join(others, "; ") + "."
+	}
+	return text
+}
+
+func runs(n int) string {
+	if n == 1 {
+		return "in one run"
+	}
+	return fmt.Sprintf("on average over %d runs", n)
 }

@@ -1,7 +1,6 @@
 package view
 
 import (
-	"maps"
 	"math"
 	"slices"
 
@@ -34,53 +33,96 @@ type Sample struct {
 	Mean float64 `json:"mean"`
 }
 
-// stratum holds the returns of one task.
-type stratum struct{ seen, others []float64 }
+// returns sums up the returns of some episodes of a task. squares is the sum of the
+// squared deviations from their mean, and hits counts the highest return of the run.
+type returns struct {
+	n, hits       int
+	mean, squares float64
+}
 
-// associate sets the association of each tip that was shown.
-func (g *gathering) associate() {
-	strata := map[*Tip][]stratum{}
-	levels := map[float64]bool{}
-	for _, task := range slices.Sorted(maps.Keys(g.episodes)) { // so that sums are reproducible
-		episodes := g.episodes[task]
-		first, last := map[*Tip]int{}, map[*Tip]int{}
-		for i, e := range episodes {
-			if len(levels) <= 2 {
-				levels[e.result] = true
-			}
-			for tip := range e.seen {
-				if _, known := first[tip]; !known {
-					first[tip] = i
-				}
-				last[tip] = i
-			}
-		}
-		for tip := range first {
-			s := compared(episodes, tip, episodes[first[tip]].step, episodes[last[tip]].step)
-			if len(s.seen) > 0 && len(s.others) > 0 {
-				strata[tip] = append(strata[tip], s)
-			}
-		}
-	}
-	for tip, s := range strata {
-		a := associationOf(s, levels)
-		tip.Association = &a
+// stratum holds the returns of one task.
+type stratum struct{ seen, others returns }
+
+// sums are what returns are computed from: n values, less an offset.
+type sums struct {
+	n, hits     int
+	sum, square float64
+}
+
+func (s *sums) add(v float64, hit bool) {
+	s.n++
+	s.sum += v
+	s.square += v * v
+	if hit {
+		s.hits++
 	}
 }
 
-// compared divides the episodes of a task, between two steps, into those that saw a
-// tip and the others.
-func compared(episodes []played, tip *Tip, from, to int64) (s stratum) {
-	for _, e := range episodes {
-		switch {
-		case e.step < from || e.step > to:
-		case e.seen[tip]:
-			s.seen = append(s.seen, e.result)
-		default:
-			s.others = append(s.others, e.result)
+func (s sums) minus(t sums) sums {
+	return sums{s.n - t.n, s.hits - t.hits, s.sum - t.sum, s.square - t.square}
+}
+
+func (s sums) returns(offset float64) returns {
+	if s.n == 0 {
+		return returns{}
+	}
+	m := s.sum / float64(s.n)
+	return returns{s.n, s.hits, offset + m, max(0, s.square-m*s.sum)}
+}
+
+// taskReturns holds the training episodes of one task, in the order of steps.
+type taskReturns struct {
+	steps   []int64
+	results []float64
+	offset  float64 // the mean of results, so that sums of squares lose no digits
+	until   []sums  // until[i]: of the episodes before i
+}
+
+// levelsOf returns the different returns of a run, as far as it has two at most.
+func levelsOf(tasks []taskReturns) map[float64]bool {
+	levels := map[float64]bool{}
+	for _, t := range tasks {
+		for _, v := range t.results {
+			if levels[v] = true; len(levels) > 2 {
+				return levels
+			}
 		}
 	}
-	return s
+	return levels
+}
+
+// sum computes the sums of the task.
+func (t *taskReturns) sum(high float64) {
+	t.offset = mean(t.results)
+	t.until = make([]sums, len(t.results)+1)
+	for i, v := range t.results {
+		next := t.until[i]
+		next.add(v-t.offset, v == high)
+		t.until[i+1] = next
+	}
+}
+
+// compared divides the episodes of a task, between the first and the last step that
+// showed a tip, into those that saw it and the others. seen are the indices of those
+// that saw it, in order.
+func (t *taskReturns) compared(seen []int32, high float64) stratum {
+	var saw sums
+	for _, i := range seen {
+		saw.add(t.results[i]-t.offset, t.results[i] == high)
+	}
+	from, _ := slices.BinarySearch(t.steps, t.steps[seen[0]])
+	to, _ := slices.BinarySearch(t.steps, t.steps[seen[len(seen)-1]]+1)
+	all := t.until[to].minus(t.until[from])
+	return stratum{saw.returns(t.offset), all.minus(saw).returns(t.offset)}
+}
+
+// highest returns the highest level.
+func highest(levels map[float64]bool) float64 {
+	high := math.Inf(-1)
+	for v := range levels {
+		high = max(high, v)
+	}
+	return high
 }
 
 // associationOf compares the two samples within each stratum. levels are the
@@ -88,13 +130,13 @@ func compared(episodes []played, tip *Tip, from, to int64) (s stratum) {
 func associationOf(strata []stratum, levels map[float64]bool) Association {
 	var a Association
 	for _, s := range strata {
-		a.Seen.N += len(s.seen)
-		a.Others.N += len(s.others)
+		a.Seen.N += s.seen.n
+		a.Others.N += s.others.n
 	}
 	for _, s := range strata {
-		w := float64(len(s.seen)) / float64(a.Seen.N)
-		a.Seen.Mean += w * mean(s.seen)
-		a.Others.Mean += w * mean(s.others)
+		w := float64(s.seen.n) / float64(a.Seen.N)
+		a.Seen.Mean += w * s.seen.mean
+		a.Others.Mean += w * s.others.mean
 	}
 	a.Difference = a.Seen.Mean - a.Others.Mean
 	below, above := math.NaN(), math.NaN()
@@ -119,30 +161,24 @@ func associationOf(strata []stratum, levels map[float64]bool) Association {
 // 10), for a weighted sum of differences (Zou and Donner, "Construction of
 // confidence limits about effect measures", 2008).
 func rateMargins(strata []stratum, seen int, levels map[float64]bool) (below, above float64) {
-	low, high := math.Inf(1), math.Inf(-1)
+	low, high := math.Inf(1), highest(levels)
 	for v := range levels {
-		low, high = min(low, v), max(high, v)
+		low = min(low, v)
 	}
 	for _, s := range strata {
-		w := float64(len(s.seen)) / float64(seen)
-		p1, l1, u1 := rate(s.seen, high)
-		p0, l0, u0 := rate(s.others, high)
+		w := float64(s.seen.n) / float64(seen)
+		p1, l1, u1 := s.seen.rate()
+		p0, l0, u0 := s.others.rate()
 		below += w * w * (square(p1-l1) + square(u0-p0))
 		above += w * w * (square(u1-p1) + square(p0-l0))
 	}
 	return (high - low) * math.Sqrt(below), (high - low) * math.Sqrt(above)
 }
 
-// rate returns the share of values that are equal to hit, and its interval.
-func rate(values []float64, hit float64) (p, low, high float64) {
-	hits := 0
-	for _, v := range values {
-		if v == hit {
-			hits++
-		}
-	}
-	low, high = report.Wilson95(hits, len(values))
-	return float64(hits) / float64(len(values)), low, high
+// rate returns the share of hits, and its interval.
+func (r returns) rate() (p, low, high float64) {
+	low, high = report.Wilson95(r.hits, r.n)
+	return float64(r.hits) / float64(r.n), low, high
 }
 
 // meanMargin returns half of the 95 % t interval of the difference. The variance of
@@ -150,14 +186,11 @@ func rate(values []float64, hit float64) (p, low, high float64) {
 func meanMargin(strata []stratum, seen int) float64 {
 	var squares, freedom, inverse [2]float64 // of the samples: seen, others
 	for _, s := range strata {
-		w := float64(len(s.seen)) / float64(seen)
-		for i, values := range [][]float64{s.seen, s.others} {
-			m, n := mean(values), float64(len(values))
-			for _, v := range values {
-				squares[i] += square(v - m)
-			}
-			freedom[i] += n - 1
-			inverse[i] += w * w / n
+		w := float64(s.seen.n) / float64(seen)
+		for i, r := range []returns{s.seen, s.others} {
+			squares[i] += r.squares
+			freedom[i] += float64(r.n - 1)
+			inverse[i] += w * w / float64(r.n)
 		}
 	}
 	if freedom[0] < 1 || freedom[1] < 1 {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -162,8 +161,17 @@ func episodeOf(e ledger.Episode) (Episode, error) {
 }
 
 // Episodes calls yield with each episode that the query selects, by step, group and
-// number, and stops at its first error. It holds the episodes of one step in memory.
+// number, and stops at its first error. It holds few episodes in memory.
 func (r *Run) Episodes(ctx context.Context, q Query, yield func(Episode) error) error {
+	if q.In.Step < 0 && (q.Cut || q.WithTips) { // most episodes need not be read
+		return r.List(ctx, q, func(e Episode) error {
+			whole, err := r.At(ctx, q.kind(), e.Place)
+			if err != nil {
+				return err
+			}
+			return yield(whole)
+		})
+	}
 	steps := []int64{q.In.Step}
 	if q.In.Step < 0 {
 		var err error
@@ -172,29 +180,37 @@ func (r *Run) Episodes(ctx context.Context, q Query, yield func(Episode) error) 
 		}
 	}
 	for _, step := range steps {
-		stored, err := r.ledger.OfKind(ctx, q.kind(), step)
+		if err := r.episodesOf(ctx, step, q, yield); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// episodesOf is Episodes for one step.
+func (r *Run) episodesOf(ctx context.Context, step int64, q Query, yield func(Episode) error) error {
+	stored, err := r.ledger.OfKind(ctx, q.kind(), step)
+	if err != nil {
+		return err
+	}
+	estimates, err := r.estimates(ctx, q.kind(), step)
+	if err != nil {
+		return err
+	}
+	for _, s := range stored {
+		if !q.In.contains(s) {
+			continue
+		}
+		e, err := episodeOf(s)
 		if err != nil {
 			return err
 		}
-		estimates, err := r.estimates(ctx, q.kind(), step)
-		if err != nil {
-			return err
+		e.Estimate = estimates[e.Place]
+		if !q.selects(e) {
+			continue
 		}
-		for _, s := range stored {
-			if !q.In.contains(s) {
-				continue
-			}
-			e, err := episodeOf(s)
-			if err != nil {
-				return err
-			}
-			e.Estimate = estimates[e.Place]
-			if !q.selects(e) {
-				continue
-			}
-			if err := yield(e); err != nil {
-				return err
-			}
+		if err := yield(e); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -208,73 +224,68 @@ func (r *Run) estimates(ctx context.Context, kind string, step int64) (map[Place
 	}
 	stored, err := r.ledger.Estimates(ctx, step)
 	for _, e := range stored {
-		out[Place{step, e.Group, e.Episode}] = &Estimate{Advantage: e.Advantage, Bonus: e.Bonus, Tokens: e.Tokens,
-			Logprobs: e.Logprobs}
+		out[Place{step, e.Group, e.Episode}] = estimateOf(&e)
 	}
 	return out, err
+}
+
+// estimateOf returns nil for nil.
+func estimateOf(e *ledger.Estimate) *Estimate {
+	if e == nil {
+		return nil
+	}
+	return &Estimate{Advantage: e.Advantage, Bonus: e.Bonus, Tokens: e.Tokens, Logprobs: e.Logprobs}
 }
 
 // ErrNone is returned if no episode is selected.
 var ErrNone = errors.New("no such episode")
 
-// errFound ends a search.
-var errFound = errors.New("found")
-
 // Episode returns the episode at the query's place. A training episode that failed
 // is found too.
 func (r *Run) Episode(ctx context.Context, q Query) (Episode, error) {
-	e, err := r.first(ctx, q)
+	e, err := r.At(ctx, q.kind(), q.In)
 	if errors.Is(err, ErrNone) && q.kind() == "" {
 		q.Failed = true
-		e, err = r.first(ctx, q)
+		e, err = r.At(ctx, q.kind(), q.In)
+	}
+	if err == nil && !q.selects(e) {
+		err = fmt.Errorf("%s: %w", q.In, ErrNone)
 	}
 	return e, err
 }
 
-// first returns the first episode that the query selects.
-func (r *Run) first(ctx context.Context, q Query) (out Episode, err error) {
-	err = r.Episodes(ctx, q, func(e Episode) error {
-		out = e
-		return errFound
-	})
-	switch {
-	case errors.Is(err, errFound):
-		return out, nil
-	case err == nil:
-		err = fmt.Errorf("%s: %w", q.In, ErrNone)
+// At returns the episode of a kind at a place. The kind of training episodes is
+// empty.
+func (r *Run) At(ctx context.Context, kind string, p Place) (Episode, error) {
+	stored, err := r.ledger.At(ctx, kind, p.Step, p.Group, p.Episode)
+	if err == nil && stored == nil {
+		err = fmt.Errorf("%s: %w", p, ErrNone)
 	}
-	return out, err
+	if err != nil {
+		return Episode{}, err
+	}
+	e, err := episodeOf(*stored)
+	if err != nil || kind != "" {
+		return e, err
+	}
+	estimate, err := r.ledger.EstimateAt(ctx, p.Step, p.Group, p.Episode)
+	e.Estimate = estimateOf(estimate)
+	return e, err
 }
 
 // Best returns the selected episode with the highest return, or with the lowest one
 // if worst. Of equal returns it is the newest.
 func (r *Run) Best(ctx context.Context, q Query, worst bool) (Episode, error) {
-	type candidate struct {
-		place  Place
-		result float64
+	f := q.filter()
+	if f.Order, f.Limit = ledger.BestFirst, 1; worst {
+		f.Order = ledger.WorstFirst
 	}
-	var all []candidate
-	err := r.ledger.Outlines(ctx, q.kind(), func(e ledger.Episode) {
-		if q.In.contains(e) {
-			all = append(all, candidate{Place{e.Step, e.Group, e.Episode}, e.EnvReturn})
-		}
-	})
+	found, err := r.rows(ctx, f)
 	if err != nil {
 		return Episode{}, err
 	}
-	slices.Reverse(all) // the newest first
-	slices.SortStableFunc(all, func(a, b candidate) int {
-		if worst {
-			a, b = b, a
-		}
-		return cmp.Compare(b.result, a.result)
-	})
-	for _, c := range all {
-		q.In = c.place
-		e, err := r.first(ctx, q)
-		if !errors.Is(err, ErrNone) {
-			return e, err
-		}
+	if len(found) == 0 {
+		return Episode{}, ErrNone
 	}
-	return Episode{}, ErrNone
+	return r.At(ctx, f.Kind, found[0].Place)
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/empo2/empo2/orchestrator"
+	"github.com/empo2/empo2/orchestrator/ledger"
 )
 
 // Step is a step with the evaluations after it.
@@ -44,6 +46,47 @@ func (r *Run) Steps(ctx context.Context) ([]Step, error) {
 	return out, nil
 }
 
+// Evaluations returns all evaluations by step.
+func (r *Run) Evaluations(ctx context.Context) ([]orchestrator.Evaluation, error) {
+	return r.evaluations(ctx)
+}
+
+// StepsAfter calls yield with the committed steps after a step, in order.
+func (r *Run) StepsAfter(ctx context.Context, step int64, yield func(orchestrator.StepMetrics)) error {
+	steps, err := r.ledger.StepsAfter(ctx, step)
+	if err != nil {
+		return err
+	}
+	for _, s := range steps {
+		var m orchestrator.StepMetrics
+		if err := json.Unmarshal(s.Metrics, &m); err != nil {
+			return fmt.Errorf("metrics of step %d in run.db: %w", s.Step, err)
+		}
+		yield(m)
+	}
+	return nil
+}
+
+// Last returns the number of the newest committed step, and the version after it.
+func (r *Run) Last(ctx context.Context) (step int64, version int, err error) {
+	last, err := r.ledger.Last(ctx)
+	return last.Step, last.Version, err
+}
+
+// Events returns the newest events in order. limit is their largest number.
+func (r *Run) Events(ctx context.Context, limit int) ([]ledger.Event, error) {
+	return r.ledger.Events(ctx, limit)
+}
+
+// Prompt returns the newest prompt template of the run; empty: it is not known.
+func (r *Run) Prompt(ctx context.Context) (string, error) {
+	newest, err := r.ledger.LastEvent(ctx, "prompt") // its name and its checksum
+	if err != nil || newest == "" {
+		return "", err
+	}
+	return r.ledger.Prompt(ctx, newest[strings.LastIndexByte(newest, ' ')+1:])
+}
+
 // Unfinished is a step that is planned and not committed.
 type Unfinished struct {
 	Step     int64 `json:"step"`
@@ -66,6 +109,6 @@ func (r *Run) Unfinished(ctx context.Context) (*Unfinished, error) {
 	if err := json.Unmarshal(text, &plan); err != nil {
 		return nil, fmt.Errorf("the plan of step %d in run.db: %w", last.Step+1, err)
 	}
-	done, err := r.ledger.Episodes(ctx, plan.Step)
-	return &Unfinished{Step: plan.Step, Episodes: len(done), Planned: plan.Episodes()}, err
+	done, err := r.ledger.CountBetween(ctx, last.Step, plan.Step)
+	return &Unfinished{Step: plan.Step, Episodes: done, Planned: plan.Episodes()}, err
 }

@@ -70,7 +70,7 @@ type Overview struct {
 
 // Overview returns the run's overview.
 func (r *Run) Overview(ctx context.Context) (Overview, error) {
-	out := onDisk(r.Dir)
+	out := OnDisk(r.Dir)
 	last, err := r.ledger.Last(ctx)
 	if err != nil {
 		return out, err
@@ -118,8 +118,8 @@ func (r *Run) evaluations(ctx context.Context) ([]orchestrator.Evaluation, error
 // databaseFiles are the files of a run whose size and time an overview shows.
 var databaseFiles = []string{"run.db", "run.db-wal"}
 
-// onDisk returns what the files of a run say.
-func onDisk(dir string) Overview {
+// OnDisk returns what the files of a run say: its size and its time.
+func OnDisk(dir string) Overview {
 	out := Overview{Dir: dir}
 	for _, name := range databaseFiles {
 		info, err := os.Stat(filepath.Join(dir, name))
@@ -141,7 +141,17 @@ const depth = 3
 // List returns the overviews of the runs in a folder and below it, by path. A run
 // that cannot be read is listed with its problem.
 func List(ctx context.Context, dir string) ([]Overview, error) {
-	var out []Overview
+	dirs, err := Find(ctx, dir)
+	out := make([]Overview, len(dirs))
+	for i, d := range dirs {
+		out[i] = overviewOf(ctx, d)
+	}
+	return out, err
+}
+
+// Find returns the folders of the runs in a folder and below it, by path.
+func Find(ctx context.Context, dir string) ([]string, error) {
+	var out []string
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case path == dir && err != nil:
@@ -152,7 +162,7 @@ func List(ctx context.Context, dir string) ([]Overview, error) {
 			return nil
 		}
 		if info, err := os.Stat(filepath.Join(path, databaseFiles[0])); err == nil && info.Mode().IsRegular() {
-			out = append(out, overviewOf(ctx, path))
+			out = append(out, path)
 			return fs.SkipDir
 		}
 		if below, err := filepath.Rel(dir, path); err == nil && levels(below) >= depth {
@@ -175,7 +185,7 @@ func levels(path string) int {
 func overviewOf(ctx context.Context, dir string) Overview {
 	r, err := Open(ctx, dir)
 	if err != nil {
-		out := onDisk(dir)
+		out := OnDisk(dir)
 		out.Problem = err.Error()
 		return out
 	}

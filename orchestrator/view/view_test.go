@@ -218,8 +218,8 @@ func TestTipsAreComparedWithinTaskAndSteps(t *testing.T) {
 	w.commit(3)
 	w.add("", Place{4, 0, 0}, "a", 0, nil) // after the last step that showed it
 
-	tips, err := open(t, dir).Tips(t.Context())
-	if err != nil || len(tips) != 2 {
+	tips, all, err := open(t, dir).Tips(t.Context(), TipQuery{})
+	if err != nil || len(tips) != 2 || all != 2 {
 		t.Fatalf("%+v, %v", tips, err)
 	}
 	left := tips[0]
@@ -246,13 +246,22 @@ func near(t *testing.T, what string, got, want float64) {
 	}
 }
 
-// values returns n values, of which hits are 1 and the others 0.
-func values(hits, n int) []float64 {
-	out := make([]float64, n)
+// rates returns n returns, of which hits are 1 and the others 0.
+func rates(hits, n int) returns {
+	values := make([]float64, n)
 	for i := range hits {
-		out[i] = 1
+		values[i] = 1
 	}
-	return out
+	return returnsOf(values...)
+}
+
+// returnsOf sums up returns, of which the highest is 1.
+func returnsOf(values ...float64) returns {
+	var s sums
+	for _, v := range values {
+		s.add(v, v == 1)
+	}
+	return s.returns(0)
 }
 
 func TestIntervalsOfRates(t *testing.T) {
@@ -263,19 +272,19 @@ func TestIntervalsOfRates(t *testing.T) {
 		near(t, "high", *a.High, high)
 	}
 	// Newcombe, table II, method 10.
-	f(0.0524, 0.3339, stratum{values(56, 70), values(48, 80)})
-	f(0.1705, 0.8090, stratum{values(9, 10), values(3, 10)})
+	f(0.0524, 0.3339, stratum{rates(56, 70), rates(48, 80)})
+	f(0.1705, 0.8090, stratum{rates(9, 10), rates(3, 10)})
 	// Two equal tasks: half of the squared margins of one.
-	one := associationOf([]stratum{{values(56, 70), values(48, 80)}}, map[float64]bool{0: true, 1: true})
+	one := associationOf([]stratum{{rates(56, 70), rates(48, 80)}}, map[float64]bool{0: true, 1: true})
 	d, s := one.Difference, math.Sqrt(2)
-	task := stratum{values(56, 70), values(48, 80)}
+	task := stratum{rates(56, 70), rates(48, 80)}
 	f(d-(d-*one.Low)/s, d+(*one.High-d)/s, task, task)
 }
 
 func TestIntervalsOfMeans(t *testing.T) {
 	many := map[float64]bool{0: true, 1: true, 2: true}
 	// Welch's t test of 1, 2, 3 against 2, 4, 9: difference -3, standard error 2.1602, 2.3037 degrees of freedom.
-	a := associationOf([]stratum{{[]float64{1, 2, 3}, []float64{2, 4, 9}}}, many)
+	a := associationOf([]stratum{{returnsOf(1, 2, 3), returnsOf(2, 4, 9)}}, many)
 	near(t, "difference", a.Difference, -3)
 	margin := a.Difference - *a.Low
 	near(t, "high", *a.High, a.Difference+margin)
@@ -284,16 +293,16 @@ func TestIntervalsOfMeans(t *testing.T) {
 		t.Errorf("%v standard errors", ratio)
 	}
 	// A task that differs as a whole does not widen the interval.
-	b := associationOf([]stratum{{[]float64{1, 2, 3}, []float64{2, 4, 9}},
-		{[]float64{101, 102, 103}, []float64{102, 104, 109}}}, many)
+	b := associationOf([]stratum{{returnsOf(1, 2, 3), returnsOf(2, 4, 9)},
+		{returnsOf(101, 102, 103), returnsOf(102, 104, 109)}}, many)
 	near(t, "difference of two tasks", b.Difference, -3)
 	if b.Difference-*b.Low > margin {
 		t.Errorf("%v, wider than %v", b.Difference-*b.Low, margin)
 	}
-	if a := associationOf([]stratum{{[]float64{1}, []float64{2, 3}}}, many); a.Low != nil {
+	if a := associationOf([]stratum{{returnsOf(1), returnsOf(2, 3)}}, many); a.Low != nil {
 		t.Errorf("an interval from one episode: %v", *a.Low)
 	}
-	if a := associationOf([]stratum{{[]float64{1, 1}, []float64{1, 1}}}, map[float64]bool{1: true}); a.Low != nil {
+	if a := associationOf([]stratum{{returnsOf(1, 1), returnsOf(1, 1)}}, map[float64]bool{1: true}); a.Low != nil {
 		t.Errorf("an interval from equal returns: %v", *a.Low)
 	}
 }

@@ -107,6 +107,7 @@ func (e *episode) turn(ctx context.Context) (StopReason, error) {
 	if err != nil {
 		return StopFailed, err
 	}
+	turn.Invalid = s.Invalid
 	turn.Reward, turn.Score, turn.Took = s.Reward, s.Score, time.Since(start)
 	e.t.Turns = append(e.t.Turns, turn)
 	e.t.Final = validObservation(s.Observation)
@@ -164,7 +165,8 @@ func (e *episode) sample(ctx context.Context, turn *Turn) error {
 	turn.IDs, turn.Logprobs = c.IDs, c.Logprobs
 	turn.Finish, turn.Version = c.Finish, c.Policy.Version
 	text := validText(c.Text)
-	turn.Action = chat.Answer(text)
+	turn.Opened = e.opened(c.Finish)
+	turn.Action = chat.Answer(turn.Opened + text)
 	if text != turn.Action {
 		turn.Text = text
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -222,6 +223,9 @@ func withFakes(e *testscript.Env) error {
 	e.Values[serverKeyOfScript{}] = server
 	e.Setenv("EMPO2_CACHE", filepath.Join(e.WorkDir, "cache"))
 	e.Setenv("EMPO2_PYTHON", python)
+	environment := httptest.NewServer(alternating())
+	e.Defer(environment.Close)
+	e.Setenv("ENVIRONMENT", environment.URL)
 	text := fmt.Sprintf("[sampler.vllm]\nurls = [%q]\n", server.URL)
 	return os.WriteFile(filepath.Join(e.WorkDir, "server.toml"), []byte(text), 0o644)
 }

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -74,6 +75,7 @@ type cli struct {
 	Ls      lsCmd        `cmd:"" help:"List the runs below a folder."`
 	Show    showCmd      `cmd:"" help:"Show the steps of a run, its episodes, or a conversation."`
 	Tips    tipsCmd      `cmd:"" help:"Show the tips of a run, and the returns of episodes that saw them."`
+	View    viewCmd      `cmd:"" help:"Serve a page that shows runs, also while they go on."`
 	Compare compareCmd   `cmd:"" help:"Train several arms on the same budget, and draw their curves."`
 	Doctor  doctorCmd    `cmd:"" help:"Check what a run needs, and report what is missing."`
 	Check   checkCmd     `cmd:"" help:"Verify everything in the folder of a run."`
@@ -107,14 +109,22 @@ func (c common) load(first ...string) (config.Config, error) {
 
 // loadBare reads the configuration only.
 func (c common) loadBare(first ...string) (config.Config, error) {
+	source := c.source()
+	source.Sets = append(first, c.Set...)
+	return source.Load()
+}
+
+// source names the layers of the configuration. over are files over those of the user.
+func (c common) source(over ...string) config.Source {
 	paths := c.ConfigFile
 	if len(paths) == 0 && fileExists("config.toml") {
 		paths = []string{"config.toml"}
 	}
-	sets := append(first, c.Set...)
-	machine := config.Machine{GPU: inspect.Probe{}.HasGPU(), Architecture: inspect.Architecture}
-	note := func(text string) { fmt.Fprintln(os.Stderr, "note:", text) }
-	return config.Source{Profile: c.Profile, Files: paths, Sets: sets, Machine: machine, Note: note}.Load()
+	return config.Source{
+		Profile: c.Profile, Files: slices.Concat(paths, over), Sets: c.Set,
+		Machine: config.Machine{GPU: inspect.Probe{}.HasGPU(), Architecture: inspect.Architecture},
+		Note:    func(text string) { fmt.Fprintln(os.Stderr, "note:", text) },
+	}
 }
 
 func main() {
@@ -154,7 +164,9 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "empo2: %v\n  hint: %s --help\n", err, commandOf(err))
 		return exitUsage
 	}
-	return conclude(ctx, command.Run(), stderr)
+	err = command.Run()
+	out.close()
+	return conclude(ctx, err, stderr)
 }
 
 // watched returns a context with a watchdog that reports what takes long and
@@ -205,7 +217,7 @@ func conclude(ctx context.Context, err error, stderr io.Writer) int {
 		return exitInterrupted
 	}
 	msg, hint := splitHint(err)
-	fmt.Fprintln(stderr, "empo2:", msg)
+	fmt.Fprintln(stderr, "empo2:", strings.TrimPrefix(msg, errUsage.Error()+": "))
 	if hint != "" {
 		fmt.Fprintln(stderr, "  hint:", hint)
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
 )
@@ -29,6 +30,9 @@ func openLedger(ctx context.Context, c config.Config) (*ledger.Ledger, error) {
 		err = saveConfig(ctx, l, c)
 	default:
 		err = sameRun(text, l.Dir, c)
+	}
+	if err == nil {
+		err = l.FillFacts(ctx, orchestrator.FactsOf)
 	}
 	if err != nil {
 		return nil, errors.Join(err, l.Close())

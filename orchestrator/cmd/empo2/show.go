@@ -171,8 +171,11 @@ func stepRow(s view.Step) string {
 
 // list prints episodes as they are read.
 func (cmd *showCmd) list(ctx context.Context, out *console, r *view.Run, q view.Query) error {
-	n := 0
-	err := r.Episodes(ctx, q, func(e view.Episode) error {
+	n, read := 0, r.Episodes
+	if !cmd.JSON && !cmd.Failed && q.In.Step < 0 {
+		read = r.List // the texts are not needed
+	}
+	err := read(ctx, q, func(e view.Episode) error {
 		if n++; cmd.JSON {
 			out.json("episode", e)
 			return ctx.Err()

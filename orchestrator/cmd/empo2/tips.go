@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,17 +52,13 @@ func (cmd *tipsCmd) Run(ctx context.Context, out *console) error {
 	if cmd.Recall != "" {
 		return cmd.recall(ctx, out, r)
 	}
-	tips, err := r.Tips(ctx)
+	q := view.TipQuery{Scope: cmd.Scope, ByDifference: cmd.Effect, Limit: cmd.Limit}
+	tips, all, err := r.Tips(ctx, q)
 	if err != nil {
 		return err
 	}
-	tips = slices.DeleteFunc(tips, func(t view.Tip) bool { return cmd.Scope != "" && t.Scope != cmd.Scope })
-	if cmd.Effect {
-		byDifference(tips)
-	}
-	all := len(tips)
-	if cmd.Limit > 0 && all > cmd.Limit {
-		tips = tips[:cmd.Limit]
+	if cmd.Scope != "" {
+		all = len(tips)
 	}
 	if cmd.JSON {
 		for _, t := range tips {
@@ -73,21 +68,6 @@ func (cmd *tipsCmd) Run(ctx context.Context, out *console) error {
 	}
 	cmd.print(out, tips, all)
 	return nil
-}
-
-// byDifference puts the largest differences first, and tips without a comparison last.
-func byDifference(tips []view.Tip) {
-	slices.SortStableFunc(tips, func(a, b view.Tip) int {
-		switch {
-		case a.Association == nil && b.Association == nil:
-			return 0
-		case a.Association == nil:
-			return 1
-		case b.Association == nil:
-			return -1
-		}
-		return cmp.Compare(b.Association.Difference, a.Association.Difference)
-	})
 }
 
 func (cmd *tipsCmd) print(out *console, tips []view.Tip, all int) {
@@ -116,8 +96,10 @@ func (cmd *tipsCmd) print(out *console, tips []view.Tip, all int) {
 		}
 		out.block(t.Text)
 	}
-	if n := len(tips); n < all {
+	if n := len(tips); n == cmd.Limit && n < all {
 		out.print("%d of %d tips; --limit 0 shows all", n, all)
+	} else if n == cmd.Limit && cmd.Scope != "" {
+		out.print("--limit 0 shows all tips of the scope")
 	}
 	if cmd.Effect {
 		out.print("Mean returns of episodes that saw the tip and of others of the same task and")
@@ -147,10 +129,6 @@ type recalled struct {
 
 // recall shows what the memory recalls for a state.
 func (cmd *tipsCmd) recall(ctx context.Context, out *console, r *view.Run) (err error) {
-	c, err := cmd.config(ctx, r)
-	if err != nil {
-		return err
-	}
 	stored, err := memory.Stored(ctx, r.DB(), "")
 	if err != nil {
 		return err
@@ -159,11 +137,11 @@ func (cmd *tipsCmd) recall(ctx context.Context, out *console, r *view.Run) (err 
 	if err != nil {
 		return err
 	}
-	bank, done, err := openStoredMemory(ctx, r.DB(), c)
+	bank, err := openRecall(ctx, r)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, done()) }()
+	defer func() { err = errors.Join(err, bank.Close()) }()
 	found, err := bank.Recall(ctx, memory.State{Scope: scope, Text: cmd.Recall})
 	if err != nil {
 		return err
@@ -179,15 +157,6 @@ func (cmd *tipsCmd) recall(ctx context.Context, out *console, r *view.Run) (err 
 		out.block(t.Text)
 	}
 	return nil
-}
-
-// config returns the run's own configuration.
-func (cmd *tipsCmd) config(ctx context.Context, r *view.Run) (config.Config, error) {
-	text, err := r.Config(ctx)
-	if err != nil {
-		return config.Config{}, err
-	}
-	return parseStored(text, r.Dir)
 }
 
 // scopeOf returns the scope to recall from: the one that the user named, or the only

@@ -1,0 +1,89 @@
+package page
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+
+	"github.com/empo2/empo2/orchestrator/view"
+)
+
+// shownTip is a tip with what can be done to it.
+type shownTip struct {
+	view.Tip
+	Pinned bool `json:"pinned"`
+}
+
+type tipsAnswer struct {
+	Tips []shownTip `json:"tips"`
+	// Total is the number of tips of the run.
+	Total int `json:"total"`
+}
+
+const (
+	usualTips  = 200
+	maxTips    = 1000
+	maxTipText = 20_000
+)
+
+func answerTips(ctx context.Context, o *openRun, r *http.Request) (any, error) {
+	q := r.URL.Query()
+	limit := usualTips
+	if n := q.Get("limit"); n != "" {
+		var err error
+		if limit, err = strconv.Atoi(n); err != nil || limit < 1 || limit > maxTips {
+			return nil, badRequest("limit: %s is not a number of 1 to %d", quoted(n), maxTips)
+		}
+	}
+	return o.tips(ctx, view.TipQuery{Task: q.Get("task"), Text: q.Get("text"), Limit: limit,
+		ByDifference: q.Get("order") == "difference"})
+}
+
+func (o *openRun) tips(ctx context.Context, q view.TipQuery) (*tipsAnswer, error) {
+	found, all, err := o.Tips(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	out := tipsAnswer{Tips: make([]shownTip, len(found)), Total: all}
+	for i, t := range found {
+		t.Text, t.Scope = shorten(t.Text, maxTipText), shorten(t.Scope, maxName)
+		out.Tips[i] = shownTip{Tip: t}
+	}
+	return &out, nil
+}
+
+// Recalled is a tip that the memory recalls for a state.
+type Recalled struct {
+	Text       string  `json:"text"`
+	Scope      string  `json:"scope"`
+	Similarity float64 `json:"similarity"` // of the most similar state that it is stored with
+	Score      float64 `json:"score"`
+}
+
+type recallAnswer struct {
+	Tips []Recalled `json:"tips"`
+}
+
+// maxState is the largest text to recall tips for.
+const maxState = 20_000
+
+func (p *Page) answerRecall(ctx context.Context, o *openRun, r *http.Request) (any, error) {
+	text := r.URL.Query().Get("text")
+	switch {
+	case p.options.Recall == nil:
+		return nil, &answerError{http.StatusNotImplemented, "the memory cannot be asked here",
+			"empo2 tips RUN --recall TEXT asks it"}
+	case text == "":
+		return nil, badRequest("text: it is empty")
+	case len(text) > maxState:
+		return nil, badRequest("text: it has more than %d bytes", maxState)
+	}
+	tips, err := p.options.Recall(ctx, o.Run, r.URL.Query().Get("task"), text)
+	if err != nil {
+		return nil, err
+	}
+	if tips == nil {
+		tips = []Recalled{}
+	}
+	return recallAnswer{tips}, nil
+}

@@ -1,0 +1,63 @@
+package report
+
+import "math"
+
+// band is the mean of an arm at a place of the axis, with its interval.
+type band struct {
+	x float64
+	Interval
+}
+
+// gridPoints divide the common part of several runs.
+const gridPoints = 60
+
+// bands returns the mean of an arm's runs along the axis with its interval: Wilson's
+// at each evaluation of a single run, and a bootstrap over several runs. The runs are
+// interpolated on a common grid, which ends where the shortest of them ends.
+func bands(curves []Curve, a axis) []band {
+	var drawn []Curve
+	for _, c := range curves {
+		if len(c.Points) > 0 {
+			drawn = append(drawn, c)
+		}
+	}
+	switch len(drawn) {
+	case 0:
+		return nil
+	case 1:
+		var out []band
+		for _, p := range drawn[0].Points {
+			out = append(out, band{a.of(p), p.interval()})
+		}
+		return out
+	}
+	last := math.Inf(1)
+	for _, c := range drawn {
+		last = math.Min(last, a.of(c.Last()))
+	}
+	out := make([]band, gridPoints+1)
+	values := make([]float64, len(drawn))
+	for i := range out {
+		x := last * float64(i) / gridPoints
+		for j, c := range drawn {
+			values[j] = interpolate(c.Points, a, x)
+		}
+		out[i] = band{x, Interval95(values)}
+	}
+	return out
+}
+
+// interpolate is linear between points and constant outside them.
+func interpolate(points []Point, a axis, x float64) float64 {
+	for i, p := range points {
+		if a.of(p) < x {
+			continue
+		}
+		if i == 0 || a.of(p) == a.of(points[i-1]) {
+			return p.Success
+		}
+		q := points[i-1]
+		return q.Success + (p.Success-q.Success)*(x-a.of(q))/(a.of(p)-a.of(q))
+	}
+	return points[len(points)-1].Success
+}

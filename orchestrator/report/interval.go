@@ -1,0 +1,133 @@
+package report
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+
+	"gonum.org/v1/gonum/stat"
+)
+
+// Interval is a mean with its 95 % interval, in the unit of the values. If nothing is
+// known about the spread, Low and High are NaN.
+type Interval struct {
+	Mean, Low, High float64
+	N               int // runs
+	Method          Method
+}
+
+// Method says how an interval was computed.
+type Method string
+
+const (
+	// Bootstrap: percentiles of the means of resampled runs. Such an interval never leaves the range of the values.
+	Bootstrap Method = "bootstrap over seeds"
+	// Wilson: the score interval of a rate within one run. It never leaves 0 to 100 %.
+	Wilson Method = "Wilson, episodes of one run"
+	// Newcombe: the score interval of the difference of two rates, each within one run.
+	Newcombe Method = "Newcombe, episodes of one run"
+)
+
+// Known reports whether the interval has bounds.
+func (i Interval) Known() bool { return !math.IsNaN(i.Low) && !math.IsNaN(i.High) }
+
+// String returns the bounds as text, or "–".
+func (i Interval) String() string {
+	if !i.Known() {
+		return "–"
+	}
+	return fmt.Sprintf("[%.1f, %.1f]", i.Low, i.High)
+}
+
+const (
+	// exactResamples is the largest number of values for which all n^n
+	// resamples are computed.
+	exactResamples = 6
+	// drawnResamples is how many resamples are drawn for more values.
+	drawnResamples = 20_000
+)
+
+// Interval95 computes the bootstrap interval of the mean of values (Efron and
+// Tibshirani, "An Introduction to the Bootstrap", section 13.3). Equal values in
+// equal order give equal intervals. A single value has no bounds.
+func Interval95(values []float64) Interval {
+	out := Interval{N: len(values), Mean: math.NaN(), Low: math.NaN(), High: math.NaN(), Method: Bootstrap}
+	if len(values) == 0 {
+		return out
+	}
+	out.Mean = stat.Mean(values, nil)
+	if len(values) == 1 {
+		return out
+	}
+	means := resampledMeans(values)
+	slices.Sort(means)
+	out.Low = stat.Quantile(0.025, stat.Empirical, means, nil)
+	out.High = stat.Quantile(0.975, stat.Empirical, means, nil)
+	return out
+}
+
+// resampledMeans returns the means of resamples of values with replacement:
+// of all of them if there are few values, else of random ones.
+func resampledMeans(values []float64) []float64 {
+	n := len(values)
+	if n > exactResamples {
+		rng := rand.New(rand.NewPCG(uint64(n), 0))
+		means := make([]float64, drawnResamples)
+		for i := range means {
+			for range n {
+				means[i] += values[rng.IntN(n)] / float64(n)
+			}
+		}
+		return means
+	}
+	means := []float64{0}
+	for range n {
+		next := make([]float64, 0, len(means)*n)
+		for _, mean := range means {
+			for _, v := range values {
+				next = append(next, mean+v/float64(n))
+			}
+		}
+		means = next
+	}
+	return means
+}
+
+// z95 is the 97.5 % quantile of the normal distribution.
+const z95 = 1.959963984540054
+
+// Wilson95 returns the 95 % interval of a rate of hits out of n (Wilson, "Probable
+// inference", 1927). It never leaves 0 to 1. Without observations it is all of it.
+func Wilson95(hits, n int) (low, high float64) {
+	if n == 0 {
+		return 0, 1
+	}
+	count, p := float64(n), float64(hits)/float64(n)
+	centre := p + z95*z95/(2*count)
+	margin := z95 * math.Sqrt(p*(1-p)/count+z95*z95/(4*count*count))
+	scale := 1 + z95*z95/count
+	return max(0, (centre-margin)/scale), min(1, (centre+margin)/scale)
+}
+
+// interval returns the interval of one evaluation.
+func (p Point) interval() Interval {
+	out := Interval{N: 1, Mean: p.Success, Low: math.NaN(), High: math.NaN(), Method: Wilson}
+	if p.Evaluated > 0 {
+		low, high := Wilson95(p.hits(), p.Evaluated)
+		out.Low, out.High = 100*low, 100*high
+	}
+	return out
+}
+
+func (p Point) hits() int { return int(math.Round(p.Success / 100 * float64(p.Evaluated))) }
+
+// difference returns the interval of p − q (Newcombe, "Interval estimation for the
+// difference between independent proportions", 1998, method 10).
+func (p Point) difference(q Point) Interval {
+	a, b := p.interval(), q.interval()
+	mean := p.Success - q.Success
+	return Interval{N: 1, Mean: mean, Method: Newcombe,
+		Low:  mean - math.Hypot(a.Mean-a.Low, b.High-b.Mean),
+		High: mean + math.Hypot(a.High-a.Mean, b.Mean-b.Low)}
+}
