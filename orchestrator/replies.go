@@ -30,7 +30,7 @@ func (r *Replies) add(t rollout.Trajectory) {
 		r.N++
 		if turn.Action == "" {
 			r.Empty++
-			if _, unfinished := chat.SplitThought(turn.Text); unfinished {
+			if _, unfinished := chat.SplitThought(turn.Opened + turn.Text); unfinished {
 				r.Unfinished++
 			}
 		}

@@ -293,7 +293,7 @@ func (v *verifier) rest() {
 		n, err := readTable(v.ctx, v.db, name, "")
 		v.report.Rows += n
 		if err != nil {
-			v.report.Add(name, err)
+			v.report.Add("table "+name, err)
 		}
 	}
 	n, err := verifyFacts(v.ctx, &Ledger{db: v.db})

@@ -41,6 +41,11 @@ func Start(ctx context.Context, c Command) (*Process, error) {
 		return nil, fmt.Errorf("start %s: %w", p.c.Name, err)
 	}
 	started := time.Now()
+	end := watchdog.Owns(ctx, p.c.Name, p.PID())
+	go func() {
+		<-p.done
+		end()
+	}()
 	defer watchdog.Begin(ctx, "start", p.c.Name, p.c.StartTimeout)()
 	p.c.Log.Info().Int("pid", p.PID()).Msg("starting " + p.c.Name)
 	p.c.Log.Debug().Int("pid", p.PID()).Str("command", p.c.line(p.secrets)).Msg(p.c.Name)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/empo2/empo2/orchestrator/safetext"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 )
 
 func TestMain(m *testing.M) {
@@ -245,4 +247,45 @@ func TestErrorsQuoteOnlyWhatStdoutAllows(t *testing.T) {
 	if !strings.Contains(err.Error(), "trouble") || strings.Contains(err.Error(), "chatter") {
 		t.Error(err)
 	}
+}
+
+// A child that a signal has stopped is in the status of the run, also while it starts.
+func TestAStoppedChildIsInTheStatus(t *testing.T) {
+	if _, err := os.Stat("/proc/self/stat"); err != nil {
+		t.Skip("*** NOT RUN: the state of a process needs /proc ***")
+	}
+	watch := watchdog.New()
+	ctx, cancel := context.WithCancel(watchdog.With(t.Context(), watch))
+	names := func() (names []string) {
+		for _, c := range watch.Status().Stopped {
+			names = append(names, c.Name)
+		}
+		return names
+	}
+	c := script(t.TempDir(), `echo ready; read line`)
+	c.Name, c.Stdin = "server", true
+	p, err := Start(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Kill()
+	c = script(t.TempDir(), `echo $$ >pid; kill -STOP $$; read line`)
+	c.Name, c.Stdin = "trainer", true
+	c.Ready = func(string) (bool, error) { return false, nil }
+	failed := make(chan error)
+	go func() { _, err := Start(ctx, c); failed <- err }()
+	until(func() bool { return slices.Equal(names(), []string{"trainer"}) })
+	if err := syscall.Kill(p.PID(), syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	until(func() bool { return slices.Equal(names(), []string{"server", "trainer"}) })
+	if err := syscall.Kill(p.PID(), syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	until(func() bool { return slices.Equal(names(), []string{"trainer"}) })
+	cancel()
+	if err := <-failed; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	until(func() bool { return len(names()) == 0 })
 }

@@ -22,6 +22,7 @@ func Run(ctx context.Context, c Command) error {
 	if err != nil {
 		return fmt.Errorf("run %s: %w", p.c.Name, err)
 	}
+	defer watchdog.Owns(ctx, p.c.Name, p.PID())()
 	if !c.Merge { // otherwise the caller reads the whole output and shows its progress
 		defer watchdog.Begin(ctx, "tool", p.c.Name, 0)()
 	}

@@ -22,8 +22,12 @@ type Options struct {
 	Status func()
 }
 
-// Run reports items that take too long as warnings, until ctx ends. Each item is
-// reported again whenever its age has doubled.
+// longestSilence bounds the time until an item is reported again.
+const longestSilence = 30 * time.Second
+
+// Run reports items that take too long, and child processes that are stopped, as
+// warnings, until ctx ends. Each item is reported again whenever its age has doubled,
+// and at least every 30 seconds.
 func (w *Watch) Run(ctx context.Context, o Options) {
 	tick := time.NewTicker(Interval)
 	defer tick.Stop()
@@ -52,9 +56,10 @@ func (w *Watch) due() []string {
 		if age < i.reportAt {
 			continue
 		}
-		i.reportAt = 2 * age
+		i.reportAt = age + min(age, longestSilence)
 		lines = append(lines, w.prefix()+"still waiting for "+i.describe(now))
 	}
+	lines = append(lines, w.newlyStopped()...)
 	children := slices.Clone(w.children)
 	w.mu.Unlock()
 	for _, c := range children {
@@ -91,10 +96,14 @@ func (w *Watch) oldest() []*Item {
 
 // describe says what an item is and since when it is in flight.
 func (i *Item) describe(now time.Time) string {
-	text := fmt.Sprintf("the %s: %s, for %s", i.Subsystem, i.What, now.Sub(i.Since).Round(time.Second))
-	if i.Subsystem == "start" {
-		text = fmt.Sprintf("the start of %s, for %s", i.What, now.Sub(i.Since).Round(time.Second))
+	text := fmt.Sprintf("the %s: %s", i.Subsystem, i.What)
+	switch i.Subsystem {
+	case "start":
+		text = "the start of " + i.What
+	case "tool":
+		text = "the end of " + i.What
 	}
+	text += fmt.Sprintf(", for %s", now.Sub(i.Since).Round(time.Second))
 	if i.Limit > 0 {
 		text += fmt.Sprintf(" (deadline %s)", i.Limit.Round(time.Second))
 	}
@@ -141,14 +150,16 @@ type Status struct {
 	Finished int64        `json:"finished"`        // requests, calls and starts that ended
 	Progress time.Time    `json:"progress"`        // when the last one ended
 	InFlight []Item       `json:"inflight"`        // the oldest of each subsystem
+	Stopped  []Child      `json:"stopped"`         // child processes that a signal has stopped
 	Ended    string       `json:"ended,omitempty"` // how the run ended; empty: it runs
 }
 
 // Status returns a snapshot. PID, Started and Ended are the caller's.
 func (w *Watch) Status() Status {
+	stopped := w.stopped()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := Status{Updated: time.Now(), Doing: w.doing, Last: w.last, Finished: w.finished, Progress: w.progress,
+	s := Status{Stopped: append([]Child{}, stopped...), Updated: time.Now(), Doing: w.doing, Last: w.last, Finished: w.finished, Progress: w.progress,
 		InFlight: []Item{}}
 	s.Phase = newPhaseStatus(w.phase, s.Updated)
 	for _, i := range w.oldest() {
@@ -171,6 +182,9 @@ func (s Status) Lines() []string {
 	}
 	lines = append(lines, fmt.Sprintf("progress: %d calls have ended, the last one %s before",
 		s.Finished, s.Updated.Sub(s.Progress).Round(time.Second)))
+	for _, c := range s.Stopped {
+		lines = append(lines, c.String())
+	}
 	for _, i := range s.InFlight {
 		lines = append(lines, "waiting for "+i.describe(s.Updated))
 	}

@@ -44,13 +44,18 @@ type Watch struct {
 	doing    string                   // what the run does now
 	last     string                   // its newest result
 	children []*Watch
+	parent   *Watch         // nil: it has none
+	owned    map[Child]bool // processes that run; true: it was reported that it is stopped
+	// isStopped reports whether a process is stopped; tests replace it.
+	isStopped func(pid int) bool
 }
 
 // New returns a Watch without items.
 func New() *Watch { return newWatch("") }
 
 func newWatch(name string) *Watch {
-	return &Watch{name: name, flying: map[*Item]struct{}{}, longest: map[string]time.Duration{}, progress: time.Now()}
+	return &Watch{name: name, flying: map[*Item]struct{}{}, longest: map[string]time.Duration{}, progress: time.Now(),
+		owned: map[Child]bool{}, isStopped: isStopped}
 }
 
 // Child returns a Watch for one run. Run of the parent reports its items too,
@@ -60,6 +65,7 @@ func (w *Watch) Child(name string) (child *Watch, remove func()) {
 	if w == nil {
 		return child, func() {}
 	}
+	child.parent = w
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.children = append(w.children, child)

@@ -3,8 +3,10 @@ package watchdog
 import (
 	"bytes"
 	"context"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -161,6 +163,71 @@ func TestIdleRun(t *testing.T) {
 			t.Error("a second stall was not reported")
 		}
 	})
+}
+
+// An item of which nothing is known but its age is reported every 30 seconds at
+// least.
+func TestSilenceIsBounded(t *testing.T) {
+	watching(t, func(ctx context.Context, _ *Watch, log *buffer) {
+		end := Begin(ctx, "start", "llama-server", 0)
+		defer end()
+		var at []string
+		for range 140 {
+			time.Sleep(time.Second)
+			for _, line := range strings.Split(strings.TrimSpace(log.lines()), "\n") {
+				if _, age, ok := strings.Cut(line, "the start of llama-server, for "); ok {
+					at = append(at, strings.TrimSuffix(age, `"}`))
+				}
+			}
+		}
+		if want := []string{"10s", "20s", "40s", "1m10s", "1m40s", "2m10s"}; !slices.Equal(at, want) {
+			t.Errorf("reported at %q, want %q", at, want)
+		}
+	})
+}
+
+// A child that a signal has stopped is named at once, also while it starts, and again
+// if it is stopped again. The status of a run names the program's children too.
+func TestStoppedChildren(t *testing.T) {
+	watching(t, func(ctx context.Context, w *Watch, log *buffer) {
+		var stopped atomic.Int64
+		w.isStopped = func(pid int) bool { return int64(pid) == stopped.Load() }
+		run, remove := w.Child("vault")
+		defer remove()
+		run.isStopped = w.isStopped
+		ended := []func(){Owns(ctx, "jvm", 7), Owns(With(ctx, run), "trainer", 8)}
+		for _, c := range []struct {
+			pid    int64
+			status string
+			logged string
+		}{
+			{0, "", ""},
+			{8, "trainer (process 8) is stopped; kill -CONT 8 lets it go on", "vault: trainer (process 8) is stopped"},
+			{7, "jvm (process 7) is stopped; kill -CONT 7 lets it go on", "jvm (process 7) is stopped"},
+			{8, "trainer (process 8) is stopped; kill -CONT 8 lets it go on", "vault: trainer (process 8) is stopped"},
+			{9, "", ""},
+		} {
+			stopped.Store(c.pid)
+			time.Sleep(20 * time.Second)
+			var named string
+			for _, s := range run.Status().Stopped {
+				named += s.String()
+			}
+			text := log.lines()
+			if named != c.status || strings.Count(text, "is stopped") > 1 || !strings.Contains(text, c.logged) ||
+				c.status != "" && !slices.Contains(run.Status().Lines(), c.status) {
+				t.Errorf("process %d: %q and %q, want %q", c.pid, named, text, c.status)
+			}
+		}
+		stopped.Store(8)
+		for _, end := range ended {
+			end()
+		}
+		if n := len(run.Status().Stopped); n > 0 {
+			t.Errorf("%d children after their end", n)
+		}
+	})
+	Owns(context.Background(), "trainer", 8)() // without a Watch
 }
 
 func TestWithoutAWatch(t *testing.T) {

@@ -27,6 +27,32 @@ func (d *Difference) String() string {
 	return fmt.Sprintf("for %q the model's tokenizer gives %v, the server's gives %v", d.Text, d.Own, d.Other)
 }
 
+// CompareCounts compares how many tokens the model's own tokenizer and the server make of a set of texts, for servers
+// that tell nothing else. The server may add one token at the beginning of each. CompareCounts returns a description of
+// the first difference, or "" if there is none.
+func CompareCounts(ctx context.Context, own Tokenizer, count func(context.Context, string) (int, error)) (
+	string, error) {
+	added := 0
+	for i, text := range comparedTexts {
+		ids, err := own.Tokenize(ctx, text)
+		if err != nil {
+			return "", fmt.Errorf("the trainer's tokenizer: %w", err)
+		}
+		n, err := count(ctx, text)
+		if err != nil {
+			return "", err
+		}
+		if i == 0 && n == len(ids)+1 {
+			added = 1
+		}
+		if n != len(ids)+added {
+			return fmt.Sprintf("for %q the model's tokenizer gives %d tokens, the server's gives %d",
+				text, len(ids)+added, n), nil
+		}
+	}
+	return "", nil
+}
+
 // CompareTokenizers encodes a set of texts with the model's own tokenizer and with the server's. It returns the first
 // difference, or nil if there is none.
 func CompareTokenizers(ctx context.Context, own, other Tokenizer) (*Difference, error) {

@@ -38,6 +38,7 @@ type Template struct {
 	controls     map[string]int32
 	stripping    map[int32]bool // control tokens after which the model's tokenizer drops white space
 	thoughtEndID int32          // the id of </think>, or noToken
+	openThought  string         // the mark of a thought with which the beginning of a reply ends; empty: none
 
 	unstable string // the reason; empty: the template is stable
 	renderer Renderer
@@ -66,6 +67,7 @@ func NewTemplate(
 		if ids, err = t.tokenize(ctx, thoughtEnd); len(ids) == 1 {
 			t.thoughtEndID = ids[0]
 		}
+		t.openThought = openThoughtOf(t.replyBeginning(ctx))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("template %s: %w", name, err)
@@ -139,6 +141,27 @@ func (t *Template) ControlTexts() []string { return slices.Sorted(maps.Keys(t.co
 
 // EOS returns the id of the token that ends the policy's message, or -1 if an unstable template has none.
 func (t *Template) EOS() int32 { return t.endID }
+
+// replyBeginning returns the text that the template writes before a reply, or "" if it is unknown.
+func (t *Template) replyBeginning(ctx context.Context) string {
+	if t.unstable != "" {
+		text, err := t.renderer.Render(ctx, []Message{NewMessage(RoleUser, "?")}, true)
+		if err != nil {
+			return ""
+		}
+		return text
+	}
+	var text strings.Builder
+	for _, p := range t.separators[boundary{RoleUser, RoleAssistant}] {
+		text.WriteString(p.text)
+		for name, id := range t.controls {
+			if p.control && id == p.id {
+				text.WriteString(name)
+			}
+		}
+	}
+	return text.String()
+}
 
 // Extend returns the ids between tokens and the next sampled id:
 //

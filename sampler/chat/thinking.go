@@ -80,6 +80,26 @@ func AfterThought(text string) string {
 // Answer returns the reply after its thoughts, without surrounding white space. It is empty if a thought is unfinished.
 func Answer(text string) string { return strings.TrimSpace(AfterThought(text)) }
 
+// OpenThought returns the mark of a thought that stands in the prompt, before the reply, or "" if the template writes
+// none. The template may be nil.
+func (t *Template) OpenThought() string {
+	if t == nil {
+		return ""
+	}
+	return t.openThought
+}
+
+// openThoughtOf returns the mark of a thought with which the beginning of a reply ends, or "".
+func openThoughtOf(beginning string) string {
+	beginning = strings.TrimSpace(beginning)
+	for _, marks := range thoughtMarks {
+		if strings.HasSuffix(beginning, marks[0]) {
+			return marks[0]
+		}
+	}
+	return ""
+}
+
 // afterThoughtEnd returns the text after the first </think>, or the whole text if there is none.
 func afterThoughtEnd(text string) string {
 	if _, after, ok := strings.Cut(text, thoughtEnd); ok {

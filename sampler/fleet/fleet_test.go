@@ -45,6 +45,7 @@ func (f *fake) Load(context.Context) (Load, error) { return Load{}, errors.ErrUn
 func (f *fake) Adapters(context.Context) (map[string]string, error) {
 	return f.adapters, nil
 }
+func (f *fake) Tokenize(context.Context, string) ([]int32, error) { return nil, errors.ErrUnsupported }
 func (f *fake) LoadAdapter(context.Context, string, string) error { return nil }
 func (f *fake) UnloadAdapter(context.Context, string) error       { return nil }
 func (f *fake) Complete(ctx context.Context, model string, r sampler.Request) (Answer, error) {

@@ -23,6 +23,10 @@ type Server interface {
 	// Adapters returns the directories of the loaded adapters by name. A
 	// directory is empty if the server does not list it.
 	Adapters(ctx context.Context) (map[string]string, error)
+	// Tokenize encodes text with the server's tokenizer. Control tokens in it become
+	// their ids, and no tokens are added. The error wraps [errors.ErrUnsupported] if
+	// the server has no such request.
+	Tokenize(ctx context.Context, text string) ([]int32, error)
 	// LoadAdapter loads a PEFT directory under a new name. The error wraps
 	// [ErrLoaded] if the name is taken.
 	LoadAdapter(ctx context.Context, name, dir string) error

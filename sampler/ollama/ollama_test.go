@@ -3,6 +3,7 @@ package ollama
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -195,6 +196,28 @@ func TestPromptsThatDoNotFitAreNotSent(t *testing.T) {
 		sampler.Request{Messages: []chat.Message{long}, MaxTokens: 1}); !errors.Is(err, sampler.ErrContextFull) {
 		t.Errorf("a refusal of the server: %v", err)
 	}
+}
+
+// The server tells of its tokenizer only how many tokens a prompt has.
+func TestCountTokens(t *testing.T) {
+	f := func(extra int, pieces, want string) {
+		t.Helper()
+		s := newFake(t, script)
+		s.Extra = extra
+		if pieces != "" {
+			s.Policy.Tokenizer = samplertest.NewTokenizer(pieces)
+		}
+		b := openFake(t, s, nil)
+		got, err := chat.CompareCounts(t.Context(), samplertest.NewTokenizer(" jade", " amber", "pull"), b.CountTokens)
+		if err != nil || got != want {
+			t.Errorf("%d more, %q: %q, %v; want %q", extra, pieces, got, err, want)
+		}
+	}
+	const text = "The quick brown fox jumps over the lazy dog."
+	f(0, "", "")
+	f(1, "", "") // a token at the beginning of each text
+	f(2, "", fmt.Sprintf("for %q the model's tokenizer gives 44 tokens, the server's gives 46", text))
+	f(0, " brown fox", fmt.Sprintf("for %q the model's tokenizer gives 44 tokens, the server's gives 35", text))
 }
 
 func TestTokensThatTheServerAddsAreCounted(t *testing.T) {

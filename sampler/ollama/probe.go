@@ -69,6 +69,8 @@ func hints() map[string]string {
 		"stop_strings": "Ollama does not say whether a stop string or the end token ended a reply, which a " +
 			"trainer must know; choose sampler.backend llamacpp, vllm or sglang",
 		"context_length": "raise sampler.max_model_len",
+		"tokenizer": "serve the model that model.path names: import it with `ollama create`, and name it in " +
+			"sampler.served_model_name",
 		sampler.HintLowPrecision: "serve a model that is not quantised, and start Ollama without OLLAMA_KV_CACHE_TYPE and " +
 			"OLLAMA_FLASH_ATTENTION",
 		sampler.HintStaleCache: "restart Ollama",

@@ -189,6 +189,16 @@ func (b *Backend) send(ctx context.Context, p sampler.Policy, r sampler.Request,
 	return a, a.check(p.Name)
 }
 
+// CountTokens returns how many tokens the base model's tokenizer makes of a text, and
+// of the token that it may add at the beginning.
+func (b *Backend) CountTokens(ctx context.Context, text string) (int, error) {
+	a, err := b.send(ctx, b.policy(0), sampler.Request{MaxTokens: 1}, input{text: text})
+	if err != nil {
+		return 0, fmt.Errorf("count the tokens of %.40q: %w", text, err)
+	}
+	return int(a.Prompt), nil
+}
+
 func (b *Backend) body(p sampler.Policy, r sampler.Request, q input) (path string, body any) {
 	no, forever := false, api.Duration{Duration: -1}
 	if q.messages != nil {

@@ -1,6 +1,7 @@
 package ollama
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -36,4 +37,24 @@ func TestOtherTemplateArgumentsAreRefused(t *testing.T) {
 			t.Errorf("%v: %v", args, err)
 		}
 	}
+}
+
+// A thought in a field of its own is no part of the reply, also if the reply is empty
+// because it was cut off.
+func TestThoughtsInAFieldOfTheirOwn(t *testing.T) {
+	f := func(text, want string) {
+		t.Helper()
+		var a answer
+		if err := json.Unmarshal([]byte(text), &a); err != nil {
+			t.Fatal(err)
+		}
+		a.Model = "tiny"
+		if got, ok := a.text(); got != want || !ok || a.check("tiny") != nil {
+			t.Errorf("%s: %q, %t, want %q; %v", text, got, ok, want, a.check("tiny"))
+		}
+	}
+	f(`{"message": {"role": "assistant", "content": "go east", "thinking": "hm"}, "done": true}`, "go east")
+	f(`{"message": {"role": "assistant", "content": "", "thinking": "hm"}, "done": true, "done_reason": "length"}`, "")
+	f(`{"response": "go east", "thinking": "hm", "done": true}`, "go east")
+	f(`{"response": "", "thinking": "hm", "done": true, "done_reason": "length"}`, "")
 }

@@ -35,8 +35,10 @@ func newClient(base string, cfg Config) (*client, error) {
 func (c *client) close() { c.web.Close() }
 
 const (
-	keyHint = "the API key is missing or wrong; it is taken from EMPO2_SERVER_KEY"
-	urlHint = "set sampler.openai.url to the base URL of the server's API, which often ends with /v1"
+	keyHint   = "the API key is missing or wrong; it is taken from EMPO2_SERVER_KEY"
+	urlHint   = "set sampler.openai.url to the base URL of the server's API, which often ends with /v1"
+	limitHint = "the server limits requests: lower sampler.concurrency, wait, or look whether a quota is used up; " +
+		"sampler.timeout_seconds bounds how long a request is repeated"
 	runHint = "check that the server is running at the address in sampler.openai.url"
 )
 
@@ -47,6 +49,8 @@ func hint(e *jsonhttp.Error) string {
 		return e.Remedy("EMPO2_SERVER_KEY", "sampler.openai.url")
 	case e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden:
 		return keyHint
+	case e.Status == http.StatusTooManyRequests:
+		return limitHint
 	case e.Status == http.StatusNotFound && e.Code == "" && e.Type == "": // not an answer of the API
 		return urlHint
 	case e.Kind == jsonhttp.Malformed && !e.Truncated:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -274,6 +275,42 @@ func TestTheKeyIsNotLogged(t *testing.T) {
 		strings.Contains(log.String(), "sk-secret") {
 		t.Errorf("%d retries in the log: %s", n, log.String())
 	}
+}
+
+// Each refusal has the hint that fits it.
+func TestHintsOfRefusals(t *testing.T) {
+	f := func(status int, text, want string, notWanted ...string) {
+		t.Helper()
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "/models") {
+				fmt.Fprint(w, `{"data": [{"id": "other"}]}`)
+				return
+			}
+			w.Header().Set("Retry-After", "100")
+			w.WriteHeader(status)
+			fmt.Fprint(w, text)
+		}))
+		defer s.Close()
+		b, err := Open(t.Context(), Config{URL: s.URL, Model: "m", RequestTimeout: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		_, err = b.Publish(t.Context(), sampler.Adapter{})
+		got := fmt.Sprint(err)
+		if strings.Count(got, "\n  hint: ") > 1 || !strings.Contains(got, want) {
+			t.Errorf("%d: %s, want %q", status, got, want)
+		}
+		for _, other := range notWanted {
+			if strings.Contains(got, other) {
+				t.Errorf("%d: %s has %q", status, got, other)
+			}
+		}
+	}
+	f(401, `{"error": {"message": "no such key for this model"}}`, "EMPO2_SERVER_KEY", "served_model_name")
+	f(429, `{"error": {"message": "rate limit of the model"}}`, "lower sampler.concurrency", "served_model_name")
+	f(400, `{"error": {"message": "temperature must be below 0.9"}}`, "temperature", "served_model_name")
+	f(404, `{"error": {"message": "not found", "code": "model_not_found"}}`, "the server has: other")
 }
 
 // A request fails immediately if the server requests a pause that is longer than

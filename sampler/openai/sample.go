@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
@@ -207,14 +208,18 @@ func (b *Backend) messages(given []chat.Message) []message {
 	return out
 }
 
-// withModels adds the names of the server's models to an error.
+// withModels adds the names of the server's models to an error that may be about
+// the model.
 func (b *Backend) withModels(ctx context.Context, err error) error {
-	if jsonhttp.Status(err)/100 != 4 {
+	switch status := jsonhttp.Status(err); {
+	case status == http.StatusNotFound:
+	case status/100 != 4, status == http.StatusUnauthorized, status == http.StatusForbidden,
+		status == http.StatusTooManyRequests, !strings.Contains(strings.ToLower(jsonhttp.ServerText(err)), "model"):
 		return err
 	}
 	served, listErr := b.client.models(ctx)
 	names := served.names()
-	if listErr != nil || len(names) == 0 {
+	if listErr != nil || len(names) == 0 || served.has(b.cfg.Model) {
 		return err
 	}
 	return fmt.Errorf("%w\n  the server has: %s\n  hint: set sampler.served_model_name", err, strings.Join(names, ", "))

@@ -164,7 +164,8 @@ func (e *episode) sample(ctx context.Context, turn *Turn) error {
 	turn.IDs, turn.Logprobs = c.IDs, c.Logprobs
 	turn.Finish, turn.Version = c.Finish, c.Policy.Version
 	text := validText(c.Text)
-	turn.Action = chat.Answer(text)
+	turn.Opened = e.opened(c.Finish)
+	turn.Action = chat.Answer(turn.Opened + text)
 	if text != turn.Action {
 		turn.Text = text
 	}

@@ -45,7 +45,7 @@ func (d *Driver) Reflect(ctx context.Context, t *Trajectory, p sampler.Policy, s
 	if err != nil {
 		return fmt.Errorf("reflect: %w", err)
 	}
-	reply := chat.AfterThought(c.Text)
+	reply := chat.AfterThought(d.opened(c.Finish) + c.Text)
 	t.Tip = d.cleanTip(reply, d.PromptTemplate.MaxTipCharacters)
 	t.TipCut = c.Finish == sampler.FinishLength || t.Tip != d.cleanTip(reply, 0)
 	t.TipIDs, t.TipLogprobs, t.TipVersion = c.IDs, c.Logprobs, c.Policy.Version
@@ -53,6 +53,15 @@ func (d *Driver) Reflect(ctx context.Context, t *Trajectory, p sampler.Policy, s
 		t.TipIDs = []int32{} // nil would mean that the policy was not asked
 	}
 	return nil
+}
+
+// opened returns the mark of a thought that the prompt has opened, if the reply was cut off. Without the mark a thought
+// that was cut off would be taken for the answer.
+func (d *Driver) opened(finish sampler.FinishReason) string {
+	if finish != sampler.FinishLength {
+		return ""
+	}
+	return d.ChatTemplate.OpenThought()
 }
 
 // cleanTip extracts the tip from a reply without its thought, of at most limit characters (0: no limit).

@@ -169,3 +169,60 @@ func TestUnstableTemplatesGiveARowPerTurn(t *testing.T) {
 		}
 	}
 }
+
+// A thought that the template opens in the prompt, and that is cut off, is neither an action nor a tip. A reply that
+// ends by itself is one.
+func TestThoughtsThatThePromptOpens(t *testing.T) {
+	stable := func(messages []chat.Message, generation bool) (string, error) {
+		shown := slices.Clone(messages)
+		for i, m := range shown {
+			if m.Role == chat.RoleAssistant {
+				shown[i].Spans = []chat.Span{{Text: "<think>\n" + m.Text()}}
+			}
+		}
+		text, err := chattest.RenderChatML(shown, generation)
+		if generation {
+			text += "<think>\n"
+		}
+		return text, err
+	}
+	unstable := func(messages []chat.Message, generation bool) (string, error) {
+		text, err := chattest.RenderChatML(messages, generation)
+		if generation {
+			text += "<think>\n"
+		}
+		return text, err
+	}
+	f := func(render chattest.Rendering, isStable bool, reply, want, opened string) {
+		t.Helper()
+		beginning, _ := render([]chat.Message{chat.NewMessage(chat.RoleUser, "")}, true)
+		_, beginning, _ = strings.Cut(beginning, "assistant\n")
+		m := chattest.ChatML
+		m.Render = render
+		var actions []string
+		d, _ := newDriverOf(t, m, chat.TemplateAuto, recordsActions(&actions, 1), samplertest.Say(beginning+reply),
+			"<think>", "</think>")
+		got := d.Run(t.Context(), spec())
+		if got.Failed() {
+			t.Errorf("%q: %s", reply, got.Err)
+			return
+		}
+		if !slices.Equal(actions, []string{want}) || got.Turns[0].Opened != opened ||
+			(got.Unstable == "") != isStable {
+			t.Errorf("%q: actions %q, want %q; opened %q; unstable %q", reply, actions, want, got.Turns[0].Opened,
+				got.Unstable)
+		}
+		err := d.Reflect(t.Context(), &got, spec().Policy, rollout.ReflectSpec{MaxTokens: 16})
+		if err != nil || got.Tip != want {
+			t.Errorf("%q: tip %q, want %q; %v", reply, got.Tip, want, err)
+		}
+	}
+	for render, isStable := range map[*chattest.Rendering]bool{(*chattest.Rendering)(&stable): true,
+		(*chattest.Rendering)(&unstable): false} {
+		f(*render, isStable, "which lever is the right one", "", "<think>")
+		f(*render, isStable, "hm</think>go on and on and on", "go on and on", "<think>")
+		f(*render, isStable, "hm</think>go", "go", "")
+		f(*render, isStable, "pull jade", "pull jade", "")
+	}
+	f(chattest.RenderChatML, true, "which lever is the right one", "which lever is t", "")
+}

@@ -77,7 +77,9 @@ type Turn struct {
 	// unfinished.
 	Action string `json:"action"`
 	// Text is the complete reply; empty: it is equal to Action.
-	Text    string               `json:"text,omitempty"`
+	Text string `json:"text,omitempty"`
+	// Opened is the mark of a thought that stands in the prompt, before a reply that was cut off. Empty: none.
+	Opened  string               `json:"opened,omitempty"`
 	Finish  sampler.FinishReason `json:"finish"`
 	Version int                  `json:"version"` // of the policy that answered
 	Reward  float64              `json:"reward"`  // from the environment

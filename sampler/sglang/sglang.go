@@ -38,7 +38,8 @@ type Config struct {
 	// differ between runs on one server. Empty: "policy".
 	Alias  string
 	APIKey string // the server's --api-key; empty: none
-	// Codec is the trainer's tokenizer. The server's tokenizer is not used.
+	// Codec is the trainer's tokenizer. Open compares it with that of each server,
+	// which is not used.
 	Codec chat.Codec
 	// Tolerance is the largest difference of a replica's log-probs from the
 	// trainer's when a version is published, in nats; 0: 0.05.
@@ -125,6 +126,9 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if err := pool.CompareTokenizers(ctx, cfg.Codec); err != nil {
+		return nil, errors.Join(err, pool.Close())
 	}
 	return &Backend{pool, cfg.Codec}, nil
 }

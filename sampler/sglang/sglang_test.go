@@ -1,6 +1,7 @@
 package sglang
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -168,6 +169,26 @@ func TestOpenRefuses(t *testing.T) {
 	f("no program", "hint: install the program", func(_ *fakeserver.SGLang, c *Config) {
 		c.URLs, c.Launch.Command = nil, []string{"/no-such-program", "--port", "{port}"}
 	})
+}
+
+// Another model under the same name is found by its tokenizer, on every replica. A
+// version without the request is left to the canary.
+func TestAnotherModelUnderTheSameName(t *testing.T) {
+	f := func(noTokenize bool, wantErr string) {
+		t.Helper()
+		first, second := newFake(t), newFake(t)
+		second.Policy.Tokenizer = samplertest.NewTokenizer("quick", "lazy")
+		second.NoTokenize = noTokenize
+		b, err := Open(t.Context(), config(first, second))
+		if err == nil {
+			b.Close()
+		}
+		if got := fmt.Sprint(err); !strings.Contains(got, wantErr) {
+			t.Errorf("%s, want %q", got, wantErr)
+		}
+	}
+	f(false, " serves tiny")
+	f(true, "<nil>")
 }
 
 // A launched server inherits the settings of SGLang, and proxies, but no keys.

@@ -94,7 +94,7 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	}
 	f("another name", `it serves tiny, not "big"`, func(_ *fakeserver.VLLM, c *Config) { c.Model = "big" })
-	f("another tokenizer", "wrong model on the server: it serves tiny (/models/tiny)",
+	f("another tokenizer", "serves tiny (/models/tiny): for ",
 		func(_ *fakeserver.VLLM, c *Config) {
 			c.Codec = samplertest.NewTokenizer("quick")
 		})
@@ -108,6 +108,27 @@ func TestOpenRefuses(t *testing.T) {
 		c.URLs, c.Launch = nil, LaunchConfig{Model: "m", Command: []string{"sleep", "1000"}}
 	})
 	f("no server", "no server", func(_ *fakeserver.VLLM, c *Config) { c.URLs = nil })
+}
+
+// Another model under the same name is found by its tokenizer, on every replica, also
+// if nothing is trained.
+func TestAnotherModelUnderTheSameName(t *testing.T) {
+	for _, trained := range []bool{true, false} {
+		servers, urls := fakes(t, 3)
+		cfg := config(urls)
+		if !trained {
+			cfg.Codec = nil
+		}
+		servers[2].Policy.Tokenizer = samplertest.NewTokenizer("quick", "lazy")
+		b, err := Open(t.Context(), cfg)
+		if err == nil {
+			b.Close()
+		}
+		if want := "wrong model on the server: " + urls[2] + " serves tiny"; err == nil ||
+			!strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "\n  hint: serve the model") {
+			t.Errorf("trained %t: %v, want %q and a hint", trained, err, want)
+		}
+	}
 }
 
 func TestReplicasMustBeEqual(t *testing.T) {

@@ -168,7 +168,7 @@ func TestRecordedSuccesses(t *testing.T) {
 	if l, err := replay(t, all["metrics"]).Load(t.Context()); err != nil || l != (fleet.Load{}) {
 		t.Error(l, err)
 	}
-	if ids, err := replay(t, all["tokenize_text"]).tokenize(t.Context(), "the abc 100"); err != nil || len(ids) != 9 {
+	if ids, err := replay(t, all["tokenize_text"]).Tokenize(t.Context(), "the abc 100"); err != nil || len(ids) != 9 {
 		t.Error(ids, err)
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
-	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/fleet"
 )
 
@@ -38,15 +37,6 @@ func (c *Config) tokenizer(servers []fleet.Server) tokenizer {
 		t.servers = append(t.servers, s.(*server))
 	}
 	return t
-}
-
-// tokenize uses the server's tokenizer. Control tokens in text become their ids.
-func (s *server) tokenize(ctx context.Context, text string) ([]int32, error) {
-	var answer struct {
-		Tokens []int32 `json:"tokens"`
-	}
-	err := s.Call(ctx, "/tokenize", map[string]any{"prompt": text, "add_special_tokens": false}, &answer)
-	return answer.Tokens, err
 }
 
 // serverTokenizer uses the servers' tokenizer and keeps control tokens in text as
@@ -166,35 +156,11 @@ func (p *serverTokenizer) tokenize(ctx context.Context, text string) (ids []int3
 	lost := func(err error) bool { return errors.Is(err, fleet.ErrLost) }
 	err = jsonhttp.Retry{Attempts: 3, Again: lost}.Do(ctx, func(ctx context.Context) (err error) {
 		for _, s := range p.servers {
-			if ids, err = s.tokenize(ctx, text); err == nil || !lost(err) || ctx.Err() != nil {
+			if ids, err = s.Tokenize(ctx, text); err == nil || !lost(err) || ctx.Err() != nil {
 				return err
 			}
 		}
 		return err
 	})
 	return ids, err
-}
-
-const compareTimeout = time.Minute
-
-// checkCodec returns an error if the server and the trainer have different
-// tokenizers, and thus different models.
-func (b *Backend) checkCodec(ctx context.Context, codec chat.Codec, s *server) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, compareTimeout,
-		fmt.Errorf("tokenizers not compared within %v", compareTimeout))
-	defer cancel()
-	d, err := chat.CompareTokenizers(ctx, codec, parsing{s})
-	if err != nil || d == nil {
-		return err
-	}
-	name, root := b.Model()
-	return fmt.Errorf("wrong model on the server: it serves %s (%s): %v\n"+
-		"  hint: serve the model that model.path names", name, root, d)
-}
-
-// parsing is a server's tokenizer as it is.
-type parsing struct{ *server }
-
-func (p parsing) Tokenize(ctx context.Context, text string) ([]int32, error) {
-	return p.tokenize(ctx, text)
 }

@@ -49,8 +49,8 @@ type Config struct {
 	// Tolerance is the largest difference of a replica's log-probs from the
 	// trainer's when a version is published, in nats; 0: 0.05.
 	Tolerance float64
-	// Codec is the trainer's tokenizer. Open compares it with the server's. Nil:
-	// the server's tokenizer is used.
+	// Codec is the trainer's tokenizer. Open compares it with that of each server.
+	// Nil: the servers' tokenizer is used. Open then compares the servers.
 	Codec chat.Codec
 
 	RequestTimeout time.Duration // of one request at one replica; 0: 5 minutes
@@ -112,15 +112,14 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{Backend: pool, text: text}
+	var own chat.Tokenizer // nil: the first server's
 	if cfg.Codec != nil {
-		first := servers[0].(*server)
-		err := fleet.Insist(ctx, first, func() error { return b.checkCodec(ctx, cfg.Codec, first) })
-		if err != nil {
-			return nil, errors.Join(err, b.Close())
-		}
+		own = cfg.Codec
 	}
-	return b, nil
+	if err := pool.CompareTokenizers(ctx, own); err != nil {
+		return nil, errors.Join(err, pool.Close())
+	}
+	return &Backend{Backend: pool, text: text}, nil
 }
 
 // servers returns clients for the URLs, or launches servers.

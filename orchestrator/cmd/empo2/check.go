@@ -121,7 +121,8 @@ func checkRun(ctx context.Context, dir string) (*ledger.Report, error) {
 }
 
 func printReport(out *console, r *ledger.Report) {
-	out.print("%s: %d steps, version %d; %d rows and %d files are right", r.Dir, r.Steps, r.Version, r.Rows, r.Files)
+	out.print("%s: %s, version %d; %s and %s are right", r.Dir, counted(int(r.Steps), "step"), r.Version,
+		counted(r.Rows, "row"), counted(r.Files, "file"))
 	for _, p := range r.Problems {
 		kind := "DAMAGED"
 		if p.Harmless {

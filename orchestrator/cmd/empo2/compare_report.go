@@ -106,7 +106,8 @@ func describeWorld(c config.Config) string {
 }
 
 func describeBudget(c config.Config) string {
-	text := fmt.Sprintf("%d steps of %d groups with %d episodes", c.Run.Steps, c.Algorithm.Groups, c.Algorithm.GroupSize)
+	text := fmt.Sprintf("%s of %s with %s", counted(c.Run.Steps, "step"), counted(c.Algorithm.Groups, "group"),
+		counted(c.Algorithm.GroupSize, "episode"))
 	if c.Run.MaxSeconds > 0 {
 		text += fmt.Sprintf(", at most %g s of training", c.Run.MaxSeconds)
 	}
@@ -114,9 +115,9 @@ func describeBudget(c config.Config) string {
 }
 
 func describeEvaluation(c config.Config) string {
-	text := fmt.Sprintf("temperature %g, %d episodes at the end", c.Eval.Temperature, c.Eval.FinalEpisodes)
+	text := fmt.Sprintf("temperature %g, %s at the end", c.Eval.Temperature, counted(c.Eval.FinalEpisodes, "episode"))
 	if c.Eval.Every > 0 {
-		text += fmt.Sprintf(", %d every %d steps", c.Eval.Episodes, c.Eval.Every)
+		text += fmt.Sprintf(", %d every %s", c.Eval.Episodes, counted(c.Eval.Every, "step"))
 	}
 	if c.Algorithm.Name == "adapt" {
 		text += " (with tips: nothing is trained)"

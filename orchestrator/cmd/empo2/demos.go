@@ -21,6 +21,7 @@ type demosCmd struct {
 	common
 	Env         string   `placeholder:"NAME" help:"Environment. Default: env.name."`
 	Out         string   `required:"" placeholder:"FILE" help:"File to write, JSON lines."`
+	Force       bool     `help:"Replace the file if it exists."`
 	Count       int      `default:"1000" placeholder:"N" help:"Demonstrations, at most."`
 	Seed        uint64   `default:"0" placeholder:"N" help:"Seed of the teacher's episodes."`
 	MaxTurns    int      `default:"-1" placeholder:"N" help:"Longest solution; 0: any. Default: rollout.max_turns."`
@@ -82,8 +83,8 @@ func (cmd *demosCmd) Run(ctx context.Context, out *console) error {
 
 func (cmd *demosCmd) check() error {
 	switch {
-	case checkOut(cmd.Out) != nil:
-		return checkOut(cmd.Out)
+	case checkOut(cmd.Out, cmd.Force) != nil:
+		return checkOut(cmd.Out, cmd.Force)
 	case cmd.Count < 1:
 		return fmt.Errorf("%w: --count %d\n  hint: at least 1", errUsage, cmd.Count)
 	case cmd.MinReturn != nil && math.IsNaN(*cmd.MinReturn):
@@ -97,8 +98,9 @@ func (cmd *demosCmd) check() error {
 	return nil
 }
 
-// checkOut refuses a place where no file can be written.
-func checkOut(path string) error {
+// checkOut refuses a place where no file can be written, and a file that exists unless
+// it may be replaced.
+func checkOut(path string, replace bool) error {
 	const other = "\n  hint: name a file, for example --out demos.jsonl"
 	dir := filepath.Dir(path)
 	if path == "" {
@@ -106,6 +108,10 @@ func checkOut(path string) error {
 	}
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return fmt.Errorf("%w: --out %s is not a file%s", errUsage, path, other)
+	}
+	if _, err := os.Lstat(path); err == nil && !replace {
+		return fmt.Errorf("%w: --out %s: the file exists already\n"+
+			"  hint: choose another file, or replace it with --force", errUsage, path)
 	}
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return fmt.Errorf("%w: --out %s: the folder %s does not exist\n  hint: create it first", errUsage, path, dir)

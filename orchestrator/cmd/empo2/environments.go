@@ -107,5 +107,6 @@ func describeEnv(c config.Config) string {
 		what = fmt.Sprintf("vault with %d doors and %d levers (chance %s per episode)", v.Doors, v.Levers,
 			odds(v.Levers, v.Doors))
 	}
-	return fmt.Sprintf("%s, %d groups of %d episodes per step", what, c.Algorithm.Groups, c.Algorithm.GroupSize)
+	return fmt.Sprintf("%s, %s of %s per step", what, counted(c.Algorithm.Groups, "group"),
+		counted(c.Algorithm.GroupSize, "episode"))
 }

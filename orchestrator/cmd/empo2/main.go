@@ -214,7 +214,7 @@ func conclude(ctx context.Context, err error, stderr io.Writer) int {
 		return exitInterrupted
 	}
 	msg, hint := splitHint(err)
-	fmt.Fprintln(stderr, "empo2:", msg)
+	fmt.Fprintln(stderr, "empo2:", strings.TrimPrefix(msg, errUsage.Error()+": "))
 	if hint != "" {
 		fmt.Fprintln(stderr, "  hint:", hint)
 	}

@@ -25,7 +25,7 @@ func printForecast(out *console, c config.Config, in forecast.Input, f forecast.
 		line += fmt.Sprintf(", adapter %s and checkpoint %s (%d of each are kept)", size(d.Adapter), size(d.Checkpoint),
 			c.Run.KeepCheckpoints)
 	}
-	out.print("%s; %s after %d steps%s", line, size(d.Total), f.Steps, of(f.FreeDisk, " free"))
+	out.print("%s; %s after %s%s", line, size(d.Total), counted(f.Steps, "step"), of(f.FreeDisk, " free"))
 	if len(f.Problems) == 0 {
 		out.print("fits     yes")
 	}
@@ -73,13 +73,13 @@ func printTime(out *console, f forecast.Forecast) {
 		out.print("time     unknown without a calibration")
 		return
 	}
-	out.print("time     %.1f s a step: sample %.1f, train %.1f, publish %.1f; %d steps with evaluations %s",
-		t.Step, t.Sample, t.Train, t.Publish, f.Steps, duration(t.Total))
+	out.print("time     %.1f s a step: sample %.1f, train %.1f, publish %.1f; %s with evaluations %s",
+		t.Step, t.Sample, t.Train, t.Publish, counted(f.Steps, "step"), duration(t.Total))
 }
 
 // printCheck prints predicted values beside those of a run.
 func printCheck(out *console, compared []forecast.Comparison, steps int) {
-	out.print("%-22s %12s %12s %8s   (means over %d steps; memory: largest)", "", "predicted", "took", "error", steps)
+	out.print("%-22s %12s %12s %8s   (means over %s; memory: largest)", "", "predicted", "took", "error", counted(steps, "step"))
 	for _, c := range compared {
 		out.print("%-22s %12s %12s %+7.0f %%", c.What, value(c.Predicted, c.Unit), value(c.Took, c.Unit), 100*c.Error)
 	}

@@ -125,8 +125,8 @@ func odds(levers, doors int) string {
 }
 
 func printSummary(out *console, s orchestrator.Summary, dir string) {
-	out.print("\nafter %d steps, %d training episodes, %.0f s of training (policy v%d):",
-		s.Steps, s.Episodes, s.Seconds, s.Version)
+	out.print("\nafter %s, %s, %.0f s of training (policy v%d):",
+		counted(int(s.Steps), "step"), counted(s.Episodes, "training episode"), s.Seconds, s.Version)
 	out.print("%8s  %10s  %10s  %10s", "step", "episodes", "success %", "score")
 	for _, e := range s.Evaluations {
 		kind := ""

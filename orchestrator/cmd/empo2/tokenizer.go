@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"time"
 
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/sampler"
@@ -12,21 +10,26 @@ import (
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
-const compareTimeout = 2 * time.Minute
+// A tokenCounter is a server that tells of its tokenizer only how many tokens a text
+// has.
+type tokenCounter interface {
+	CountTokens(ctx context.Context, text string) (int, error)
+}
 
 // compareTokenizers returns an error if the server encodes texts with its own
-// tokenizer, and that is not the tokenizer of the model in model.path. The other
-// servers take ids of the trainer's tokenizer, or are compared when they are
-// opened.
+// tokenizer, and that is not the tokenizer of the model in model.path. Servers that
+// take ids of the trainer's tokenizer are compared when they are opened. Each call has
+// the deadline of its client.
 func compareTokenizers(ctx context.Context, c config.Config, trainer *trainerbridge.Local, s served) error {
-	if s.tokenizer == nil || backends[c.Sampler.Backend].codec {
+	counter, counts := s.Backend.(tokenCounter)
+	if !counts && (s.tokenizer == nil || backends[c.Sampler.Backend].codec) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, compareTimeout,
-		fmt.Errorf("tokenizers not compared within %v", compareTimeout))
-	defer cancel()
 	own := trainer.Codec()
 	defer own.Close()
+	if counts {
+		return sameCounts(ctx, own, counter, s.Backend)
+	}
 	return sameTokenizer(ctx, own, s.tokenizer, s.Backend)
 }
 
@@ -36,8 +39,23 @@ func sameTokenizer(ctx context.Context, own, theirs chat.Tokenizer, b sampler.Ba
 	if err != nil || d == nil {
 		return err
 	}
+	return otherTokenizer(ctx, d.String(), b)
+}
+
+// sameCounts compares the tokenizer of the model with that of a server that only
+// counts.
+func sameCounts(ctx context.Context, own chat.Tokenizer, theirs tokenCounter, b sampler.Backend) error {
+	difference, err := chat.CompareCounts(ctx, own, theirs.CountTokens)
+	if err != nil || difference == "" {
+		return err
+	}
+	return otherTokenizer(ctx, difference, b)
+}
+
+// otherTokenizer is the error for a server with another tokenizer.
+func otherTokenizer(ctx context.Context, difference string, b sampler.Backend) error {
 	can, err := b.Capabilities(ctx)
-	text := "the server's tokenizer is not the model's: " + d.String()
+	text := "the server's tokenizer is not the model's: " + difference
 	if hint := can.Hints["tokenizer"]; hint != "" {
 		text += "\n  hint: " + hint
 	}

@@ -232,8 +232,8 @@ func (w *warmStart) examples(ctx context.Context, data []demos.Demonstration, tr
 	if len(examples) == 0 {
 		return nil, fmt.Errorf("%w: --data %s: no conversation is left\n  hint: shorten them", errUsage, w.cmd.Data)
 	}
-	out.note("%d demonstrations, %d tokens, %d of them trained; %d steps of %d conversations", len(examples), tokens,
-		trained, w.training.Steps, w.training.Batch)
+	out.note("%s, %d tokens, %d of them trained; %s of %s", counted(len(examples), "demonstration"), tokens,
+		trained, counted(w.training.Steps, "step"), counted(w.training.Batch, "conversation"))
 	return examples, nil
 }
 

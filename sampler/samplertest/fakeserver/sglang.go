@@ -19,6 +19,8 @@ type SGLang struct {
 	Raw bool
 	// MemorySaver stands for the flag --enable-memory-saver.
 	MemorySaver bool
+	// NoTokenize makes the server a version without /tokenize.
+	NoTokenize bool
 	// NoSeeds makes the server a version without sampling_seed.
 	NoSeeds bool
 
@@ -54,6 +56,7 @@ func NewSGLang(p samplertest.Policy) *SGLang {
 		"POST /load_lora_adapter":         s.loadAdapter,
 		"POST /unload_lora_adapter":       s.unloadAdapter,
 		"POST /flush_cache":               ok,
+		"POST /tokenize":                  s.serveTokenize,
 		"POST /update_weight_version":     s.updateVersion,
 		"POST /release_memory_occupation": s.occupation(true),
 		"POST /resume_memory_occupation":  s.occupation(false),
@@ -94,6 +97,20 @@ func (s *SGLang) occupation(released bool) http.HandlerFunc {
 			panic(http.ErrAbortHandler)
 		}
 		s.sleep(released)
+	}
+}
+
+func (s *SGLang) serveTokenize(w http.ResponseWriter, r *http.Request) {
+	if s.NoTokenize {
+		notFound(w, r)
+		return
+	}
+	body := struct {
+		Prompt string `json:"prompt"`
+	}{}
+	if decode(w, r, &body) {
+		ids := s.tokenize(body.Prompt)
+		reply(w, http.StatusOK, map[string]any{"tokens": ids, "count": len(ids), "max_model_len": s.Context})
 	}
 }
 

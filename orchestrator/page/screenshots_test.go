@@ -1,0 +1,50 @@
+package page
+
+import (
+	"encoding/base64"
+	"net/url"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestScreenshots makes the pictures of the README from the runs that a page shows. It is part
+// of scripts/screenshots.
+func TestScreenshots(t *testing.T) {
+	dir, address := os.Getenv("EMPO2_SCREENSHOTS"), os.Getenv("EMPO2_SCREENSHOTS_URL")
+	if dir == "" || address == "" {
+		t.Skip("EMPO2_SCREENSHOTS names no folder, or EMPO2_SCREENSHOTS_URL no page")
+	}
+	b := openBrowser(t)
+	b.open(address)
+	newest := value[struct{ Run, All, Place string }](b, `(async () => {
+		const names = (await (await fetch("/api/runs")).json()).runs.map(r => encodeURIComponent(r.name));
+		const list = "/api/runs/" + names[0] + "/episodes?kind=training&mode=off_policy&outcome=success&limit=1";
+		return { Run: names[0], All: names.join(","), Place: (await (await fetch(list)).json()).rows[0].place };
+	})()`)
+	for _, shot := range []struct {
+		name, hash, scheme string
+		width, height      int
+	}{
+		{"now", "#/now/" + newest.Run, "light", 1200, 940},
+		{"now-phone", "#/now/" + newest.Run, "dark", 390, 940},
+		{"episodes", "#/episodes/" + newest.Run + "?kind=training", "light", 1200, 700},
+		{"episode", "#/episode/" + newest.Run + "?kind=training&place=" + url.QueryEscape(newest.Place), "dark", 1200, 940},
+		{"memory", "#/memory/" + newest.Run, "light", 1200, 700},
+		{"compare", "#/compare?runs=" + url.QueryEscape(newest.All), "light", 1200, 900},
+	} {
+		b.size(shot.width, shot.height)
+		b.scheme(shot.scheme)
+		b.open(address + shot.hash)
+		b.until(`![...document.querySelectorAll(".plot")].some(p => !p.querySelector("canvas"))`)
+		var picture struct{ Data string }
+		b.command("Page.captureScreenshot", object{"format": "png", "optimizeForSpeed": false}, &picture)
+		data, err := base64.StdEncoding.DecodeString(picture.Data)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, shot.name+".png"), data, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
