@@ -237,10 +237,10 @@ func ofEvaluation(e orchestrator.Evaluation) []Value {
 	return out
 }
 
-// Table is the table of names in Markdown, for the documentation.
+// Table is the table of the metrics that other programs have too, in Markdown.
 func Table() string {
 	var b strings.Builder
-	b.WriteString("| ours | means | TRL: `train/…` | verl | prime-rl |\n|---|---|---|---|---|\n")
+	b.WriteString("| ours | means | TRL | verl | prime-rl |\n|---|---|---|---|---|\n")
 	code := func(name string) string {
 		if name == "" {
 			return ""
@@ -248,7 +248,9 @@ func Table() string {
 		return "`" + name + "`"
 	}
 	for _, m := range Metrics {
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", m.Name, m.Meaning, code(m.TRL), code(m.Verl), code(m.PrimeRL))
+		if m.TRL+m.Verl+m.PrimeRL != "" {
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", m.Name, m.Meaning, code(m.TRL), code(m.Verl), code(m.PrimeRL))
+		}
 	}
 	return b.String()
 }

@@ -86,11 +86,16 @@ func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) err
 	}
 	out.note("%s in %s: %s, started in %.1fs\n%s",
 		c.Algorithm.Name, r.ledger.Dir, describeEnv(c), time.Since(started).Seconds(), legend)
-	if cmd.JSON {
-		r.observe(jsonObserver{out: out, wrap: func(_ string, data any) any { return data }})
-	} else {
-		r.observe(textObserver{out: out, verbose: cmd.Verbose})
+	others, err := r.tellOthers(ctx, c, out)
+	if err != nil {
+		return errors.Join(err, r.Close())
 	}
+	if cmd.JSON {
+		others = append(others, jsonObserver{out: out, wrap: func(_ string, data any) any { return data }})
+	} else {
+		others = append(others, textObserver{out: out, verbose: cmd.Verbose})
+	}
+	r.observe(others...)
 	summary, err := r.train(ctx)
 	if err = errors.Join(err, r.Close()); err != nil {
 		return err
