@@ -19,7 +19,7 @@ func TestScreenshots(t *testing.T) {
 	b.open(address)
 	newest := value[struct{ Run, All, Place string }](b, `(async () => {
 		const names = (await (await fetch("/api/runs")).json()).runs.map(r => encodeURIComponent(r.name));
-		const list = "/api/runs/" + names[0] + "/episodes?kind=training&mode=off_policy&outcome=success&limit=1";
+		const list = "/api/runs/" + names[0] + "/episodes?kind=training&mode=off_policy&outcome=success&step=20&limit=1";
 		return { Run: names[0], All: names.join(","), Place: (await (await fetch(list)).json()).rows[0].place };
 	})()`)
 	for _, shot := range []struct {

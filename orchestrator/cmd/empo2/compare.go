@@ -68,6 +68,7 @@ func (cmd *compareCmd) Run(ctx context.Context, out *console) error {
 	if err != nil {
 		return err
 	}
+	out.useJSON(cmd.JSON)
 	for _, note := range notes {
 		out.note("note: %s", note)
 	}
@@ -259,6 +260,8 @@ func (r *comparer) one(ctx context.Context, j job) error {
 	if err != nil {
 		return err
 	}
+	r.console.phase(j.name(), startPhase(c))
+	defer r.console.endPhase(j.name())
 	t := r.tools[j.arm.name]
 	opened, err := openRun(ctx, c, t, r.console.logger(r.Verbose))
 	if err != nil {
@@ -299,9 +302,9 @@ func (r *comparer) observers(ctx context.Context, opened *run, j job, c config.C
 		out = append(out, observer)
 	}
 	if r.JSON {
-		return append(out, jsonObserver{out: r.console, wrap: j.wrap}), nil
+		return append(out, jsonObserver{out: r.console, label: j.name(), wrap: j.wrap}), nil
 	}
-	return append(out, textObserver{out: r.console, label: j.name()}), nil
+	return append(out, textObserver{out: r.console, label: j.name(), verbose: r.Verbose}), nil
 }
 
 // wrap says in the data of an event to which job it belongs.
