@@ -68,6 +68,7 @@ func (cmd *compareCmd) Run(ctx context.Context, out *console) error {
 	if err != nil {
 		return err
 	}
+	out.useJSON(cmd.JSON)
 	for _, note := range notes {
 		out.note("note: %s", note)
 	}
@@ -236,6 +237,8 @@ func (r *comparer) one(ctx context.Context, j job) error {
 	if err != nil {
 		return err
 	}
+	r.console.phase(j.name(), startPhase(c))
+	defer r.console.endPhase(j.name())
 	t := r.tools[j.arm.name]
 	opened, err := openRun(ctx, c, t, r.console.logger(r.Verbose))
 	if err != nil {
@@ -249,9 +252,9 @@ func (r *comparer) one(ctx context.Context, j job) error {
 		return errors.Join(err, opened.Close())
 	}
 	if r.JSON {
-		opened.observe(jsonObserver{out: r.console, wrap: j.wrap})
+		opened.observe(jsonObserver{out: r.console, label: j.name(), wrap: j.wrap})
 	} else {
-		opened.observe(textObserver{out: r.console, label: j.name()})
+		opened.observe(textObserver{out: r.console, label: j.name(), verbose: r.Verbose})
 	}
 	_, err = opened.train(ctx)
 	return errors.Join(err, opened.Close())

@@ -163,7 +163,9 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "empo2: %v\n  hint: %s --help\n", err, commandOf(err))
 		return exitUsage
 	}
-	return conclude(ctx, command.Run(), stderr)
+	err = command.Run()
+	out.close()
+	return conclude(ctx, err, stderr)
 }
 
 // watched returns a context with a watchdog that reports what takes long and

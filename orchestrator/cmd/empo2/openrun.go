@@ -86,7 +86,7 @@ func openRun(ctx context.Context, c config.Config, t tools, log zerolog.Logger) 
 	r.closes = append(r.closes, r.ledger.Close)
 	r.watch = startWatcher(ctx, c, r.ledger.Dir, log, func(text string) { r.event(ctx)("stall", text) })
 	r.closes = append(r.closes, func() error { r.watch.close(cmp.Or(r.ended, "it was closed")); return nil })
-	r.watch.watch.SetPhase(watchdog.Phase{Name: watchdog.PhaseStart, Of: int64(c.Run.Steps), Since: time.Now()})
+	r.watch.watch.SetPhase(startPhase(c))
 	ctx = r.watched(ctx)
 	root, err := filepath.Abs(r.ledger.Dir)
 	if err != nil {
