@@ -61,8 +61,8 @@ func TestScreenshots(t *testing.T) {
 	}
 }
 
-// smaller encodes a PNG with the 256 colours that it has most, so that it needs less than half
-// of the space. A screenshot of text has few others.
+// smaller encodes a PNG with 256 of its colours, so that it needs less than half of the space:
+// the most frequent one of each region of colours, and then the most frequent others.
 func smaller(data []byte) ([]byte, error) {
 	picture, err := png.Decode(bytes.NewReader(data))
 	if err != nil {
@@ -78,7 +78,18 @@ func smaller(data []byte) ([]byte, error) {
 	colours := slices.SortedFunc(maps.Keys(count), func(a, b color.Color) int {
 		return cmp.Or(cmp.Compare(count[b], count[a]), cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)))
 	})
-	few := image.NewPaletted(bounds, colours[:min(256, len(colours))])
+	var first, others color.Palette
+	seen := map[[3]uint32]bool{}
+	for _, c := range colours {
+		r, g, b, _ := c.RGBA()
+		if region := [3]uint32{r >> 13, g >> 13, b >> 13}; seen[region] {
+			others = append(others, c)
+		} else {
+			seen[region], first = true, append(first, c)
+		}
+	}
+	palette := append(first, others...)
+	few := image.NewPaletted(bounds, palette[:min(256, len(palette))])
 	draw.Draw(few, bounds, picture, bounds.Min, draw.Src)
 	var out bytes.Buffer
 	encoder := png.Encoder{CompressionLevel: png.BestCompression}
