@@ -79,6 +79,8 @@ func New(o Options) *Page {
 	p.answer("GET /api/runs/{name}/episode", ofRun(p, p.answerEpisode))
 	p.answer("GET /api/runs/{name}/tips", ofRun(p, answerTips))
 	p.answer("GET /api/runs/{name}/recall", ofRun(p, p.answerRecall))
+	p.answer("GET /api/compare", p.answerCompare)
+	p.mux.HandleFunc("GET /api/runs/{name}/csv", p.serveCSV)
 	p.mux.HandleFunc("GET /api/events", p.serveEvents)
 	return p
 }

@@ -86,8 +86,8 @@ type Page struct {
 
 // How much a search reads for one page. What it reads is compressed.
 const (
-	searchedEpisodes = 4000
-	searchedBytes    = 24 << 20
+	searchedEpisodes = 1500
+	searchedBytes    = 12 << 20
 )
 
 // PageOf returns the episodes that a filter selects and whose texts contain text,
@@ -175,13 +175,13 @@ func (r *Run) Count(ctx context.Context, f ledger.Filter) (int, error) {
 	return r.ledger.Count(ctx, f)
 }
 
-// Names returns the tasks or the modes (column) of a kind's episodes. limit is their
-// largest number.
-func (r *Run) Names(ctx context.Context, kind, column string, limit int) ([]string, error) {
+// Names returns the tasks and the modes of a kind's episodes in order. limit is the
+// largest number of tasks.
+func (r *Run) Names(ctx context.Context, kind string, limit int) (tasks, modes []string, err error) {
 	if err := r.ledger.FillFacts(ctx, orchestrator.FactsOf); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return r.ledger.Names(ctx, kind, column, limit)
+	return r.ledger.Names(ctx, kind, limit)
 }
 
 // CountBetween returns the number of training episodes of the steps after one and

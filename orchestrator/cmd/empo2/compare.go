@@ -18,6 +18,7 @@ import (
 
 type compareCmd struct {
 	common
+	viewFlag
 	Arms   []string `help:"Built-in arms to train; see above. Default: grpo,empo2, unless --arm or --base is given."`
 	Arm    []string `sep:"none" placeholder:"NAME=KEY=VALUE,…" help:"An arm of your own. Repeatable."`
 	Base   []string `sep:"none" placeholder:"NAME=FILE" help:"A configuration over -c. Each arm has each. Repeatable."`
@@ -71,6 +72,11 @@ func (cmd *compareCmd) Run(ctx context.Context, out *console) error {
 	for _, note := range notes {
 		out.note("note: %s", note)
 	}
+	stop, err := cmd.start(ctx, out, cmd.Out)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	log := out.logger(cmd.Verbose)
 	runner := comparer{compareCmd: cmd, console: out, arms: arms, settings: settings, notes: notes}
 	if err := runner.setUp(ctx, log); err != nil {

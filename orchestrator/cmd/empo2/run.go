@@ -18,6 +18,7 @@ import (
 
 type runCmd struct {
 	common
+	viewFlag
 	JSON bool `help:"Print JSON lines instead of text."`
 	// AcceptChanges continues although what the run depends on has changed.
 	AcceptChanges bool `help:"Continue although files of the model, its chat template or its tokenizer have changed."`
@@ -37,6 +38,7 @@ moves later steps to the folder aside/ of the run. empo2 check lists what is dam
 Examples:
   empo2 run                                as ./config.toml says
   empo2 run --profile demo                 the demonstration, in ./runs/vault
+  empo2 run --profile demo --view          the same, with a page that shows how it goes
   empo2 run -c my.toml --set run.name=try2
   empo2 run --set run.steps=100            train a finished run further
   empo2 run --json | jq 'select(.event=="step").data.free.return'`
@@ -49,6 +51,11 @@ func (cmd *runCmd) Run(ctx context.Context, out *console) error {
 	}
 	out.useJSON(cmd.JSON)
 	dir := filepath.Join(c.Run.Dir, c.Run.Name)
+	stop, err := cmd.start(ctx, out, dir)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	err = explainDamage(ctx, cmd.train(ctx, c, out), dir, cmd.command())
 	if cmd.JSON {
 		out.json("end", runEndOf(ctx, err))
