@@ -115,6 +115,7 @@ func runRules(c Config) []rule {
 		between("run.max_seconds", c.Run.MaxSeconds, 0, 1e9),
 		between("run.stall_minutes", c.Run.StallMinutes, 0, 1e6),
 		between("run.keep_checkpoints", float64(c.Run.KeepCheckpoints), 1, 1e6),
+		between("run.keep_episodes", float64(c.Run.KeepEpisodes), 0, 1e9),
 		oneOf("run.metric_names", c.Run.MetricNames, "trl", "verl", "prime-rl", "empo2"),
 		{"run.prometheus", c.Run.Prometheus == "" || isAddress(c.Run.Prometheus),
 			fmt.Sprintf("%q is not an address", c.Run.Prometheus), `host and port, for example "127.0.0.1:9464"`},
