@@ -106,6 +106,7 @@ func runRules(c Config) []rule {
 		between("run.max_seconds", c.Run.MaxSeconds, 0, 1e9),
 		between("run.stall_minutes", c.Run.StallMinutes, 0, 1e6),
 		between("run.keep_checkpoints", float64(c.Run.KeepCheckpoints), 1, 1e6),
+		between("run.keep_episodes", float64(c.Run.KeepEpisodes), 0, 1e9),
 		{"prompt.template", c.Prompt.Template != "", "is empty", "plain, recipe, or the path of a template file"},
 	}
 }

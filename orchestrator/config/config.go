@@ -50,6 +50,7 @@ type Run struct {
 	Steps           int     `toml:"steps"`
 	MaxSeconds      float64 `toml:"max_seconds"`
 	KeepCheckpoints int     `toml:"keep_checkpoints"`
+	KeepEpisodes    int     `toml:"keep_episodes"`
 	StallMinutes    float64 `toml:"stall_minutes"`
 	Repeatable      bool    `toml:"repeatable"`
 	// MustFit refuses a run that needs more memory than there is.

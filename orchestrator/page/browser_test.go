@@ -211,6 +211,7 @@ func TestPageShowsARunOfTheServer(t *testing.T) {
 	root := t.TempDir()
 	dir := filepath.Join(root, "group", "one")
 	w := recorded(t, dir)
+	recorded(t, filepath.Join(root, "two"))
 	writeStatus(t, dir, `,"phase":{"name":"sampling","step":3,"of":4,"done":1,"total":8,"unit":"episodes","eta_s":3.5}`)
 	b := openBrowser(t)
 	page := serve(t, Options{Roots: []string{root}}).URL
@@ -225,6 +226,9 @@ func TestPageShowsARunOfTheServer(t *testing.T) {
 	b.open(page + "/#/now" + run)
 	b.until(`document.querySelector(".live-live") && document.querySelector("progress").value === 1 / 8`)
 	b.is(`document.querySelector(".tile .big").textContent === "50.0 %"`)
+	b.open(page + "/#/compare?runs=" + url.QueryEscape("group%2Fone,two"))
+	b.is(`document.querySelectorAll(".legend .key").length === 2 && !document.querySelector(".problem")`)
+	b.open(page + "/#/now" + run)
 	w.commit(orchestrator.StepMetrics{Step: 3, Version: 3, Episodes: 6})
 	b.until(`document.querySelector(".facts dd").textContent === "3"`)
 	writeStatus(t, dir, `,"ended":"done"`)

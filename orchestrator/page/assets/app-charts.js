@@ -28,7 +28,7 @@
     const size = chart.small ? 46 : 50;
     const out = [
       { ...base, grid: { show: false }, size: chart.small ? 20 : 26, space: width < 400 ? 70 : 60,
-        values: (_, splits) => splits.map(compact) },
+        values: (_, splits) => splits.map(compact), ...(chart.small ? {} : { label: chart.xLabel, labelSize: 18, labelGap: 0, labelFont: font }) },
       { ...base, scale: "y", size, space: 28, values: label(chart.unit) },
     ];
     if (chart.series.some((s) => s.right)) {

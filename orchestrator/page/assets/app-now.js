@@ -187,7 +187,8 @@
         <div class="row"><h2 id="curve-title">Success in evaluations</h2><span class="tools">
           ${splits.length > 1 && html`<${empo2.Choice} label="split" value=${split} options=${splits} onChange=${(v) => set({ split: v })} />`}
           <${empo2.Choice} label="against" value=${key} options=${Object.keys(xs)} names=${xs} onChange=${(v) => set({ x: v })} />
-          <${Downloads} chart=${main} name=${run + "-evaluations"} /></span></div>
+          <${Downloads} chart=${main} name=${run + "-evaluations"} />
+          ${!empo2.isFile && html`<a class="button small" download href=${apiPath(run, "csv")}>all steps</a>`}</span></div>
         ${main.data[0].length === 0 ? html`<p class="empty">No step and no evaluation is stored yet. The curve begins with the first one.</p>`
           : html`<${Chart} chart=${main} onPlot=${(u) => { plot.current = u; }} />
           <p class="note muted">Left: success, with its <${Term} k="interval" />. Dots, right: mean <${Term} k="return" /> of the training episodes of a step.</p>`}
