@@ -77,6 +77,7 @@ type cli struct {
 	Tips       tipsCmd       `cmd:"" help:"Show the tips of a run, and the returns of episodes that saw them."`
 	View       viewCmd       `cmd:"" help:"Serve a page that shows runs, also while they go on."`
 	Compare    compareCmd    `cmd:"" help:"Train several arms on the same budget, and draw their curves."`
+	Export     metricsCmd    `cmd:"" help:"Write the metrics of runs for TensorBoard, trackio, or as CSV or JSON lines."`
 	Doctor     doctorCmd     `cmd:"" help:"Check what a run needs, and report what is missing."`
 	Check      checkCmd      `cmd:"" help:"Verify everything in the folder of a run."`
 	Backup     backupCmd     `cmd:"" help:"Copy a run to a file, also while it goes on."`
