@@ -143,25 +143,32 @@ func (cmd *abCmd) open(ctx context.Context, sides [2]*side, out *console, log ze
 			err = errors.Join(err, d.Close())
 		}
 	}()
-	if d.ledger, err = cmd.openStore(ctx, sides); err != nil {
-		return nil, err
-	}
-	d.closes = append(d.closes, d.ledger.Close)
-	start := func(s source) (*player, error) {
-		p, err := openPlayer(ctx, s, s.config.Rollout.Concurrency, out, log)
+	open := func(s source) (*player, error) {
+		p, err := openPlayer(ctx, s, s.config.Rollout.Concurrency, log)
 		if err == nil {
 			d.closes = append(d.closes, p.Close)
 		}
 		return p, err
 	}
-	if err := sides[0].open(ctx, start, nil); err != nil {
+	if err := sides[0].open(open, nil); err != nil {
 		return nil, err
 	}
-	if err := sides[1].open(ctx, start, sides[0]); err != nil {
+	if err := sides[1].open(open, sides[0]); err != nil {
 		return nil, err
 	}
-	d.tasks, err = cmd.commonTasks(sides)
-	return d, err
+	if d.tasks, err = cmd.commonTasks(sides); err != nil {
+		return nil, err
+	}
+	for _, s := range sides {
+		if err := s.start(ctx, out); err != nil {
+			return nil, err
+		}
+	}
+	if d.ledger, err = cmd.openStore(ctx, sides); err != nil {
+		return nil, err
+	}
+	d.closes = append(d.closes, d.ledger.Close)
+	return d, nil
 }
 
 // commonTasks returns the tasks to play. Both sides must have the same ones.
