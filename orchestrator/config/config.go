@@ -55,6 +55,10 @@ type Run struct {
 	Repeatable      bool    `toml:"repeatable"`
 	// MustFit refuses a run that needs more memory than there is.
 	MustFit bool `toml:"must_fit"`
+	// TensorBoard and Prometheus show the run to these programs while it goes on.
+	TensorBoard bool   `toml:"tensorboard"`
+	MetricNames string `toml:"metric_names"`
+	Prometheus  string `toml:"prometheus"`
 }
 
 // Env chooses the environment; each has its own table.

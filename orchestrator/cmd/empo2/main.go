@@ -77,12 +77,14 @@ type cli struct {
 	Tips       tipsCmd       `cmd:"" help:"Show the tips of a run, and the returns of episodes that saw them."`
 	View       viewCmd       `cmd:"" help:"Serve a page that shows runs, also while they go on."`
 	Compare    compareCmd    `cmd:"" help:"Train several arms on the same budget, and draw their curves."`
+	Export     metricsCmd    `cmd:"" help:"Write the metrics of runs for TensorBoard, trackio, or as CSV or JSON lines."`
 	Doctor     doctorCmd     `cmd:"" help:"Check what a run needs, and report what is missing."`
 	Check      checkCmd      `cmd:"" help:"Verify everything in the folder of a run."`
 	Backup     backupCmd     `cmd:"" help:"Copy a run to a file, also while it goes on."`
 	Memory     memoryCmd     `cmd:"" help:"Export a run's tips, or import tips into a run."`
 	Prompt     promptCmd     `cmd:"" help:"Show what the policy sees in a task, or write the prompt templates."`
 	Try        tryCmd        `cmd:"" help:"Sample replies to a task, and repeat at every save of the prompt."`
+	Ab         abCmd         `cmd:"" name:"ab" help:"Compare two prompts, versions, models or other settings on the same tasks."`
 	Env        envCmd        `cmd:"" help:"Serve an environment to other programs."`
 	Config     configCmd     `cmd:"" help:"Print all keys with their values and meaning."`
 	Completion completionCmd `cmd:"" help:"Print a script that completes commands in a shell."`
