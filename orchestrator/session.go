@@ -178,7 +178,8 @@ func (l *Loop) newSession(now start) *session {
 	s.mismatch = mismatchReporter{tolerance: c.Loss.MismatchTolerance, can: now.server,
 		ledger: l.Ledger, log: l.Log}
 	s.commit = commitStage{ledger: l.Ledger, memory: l.Memory, keep: c.Run.KeepCheckpoints,
-		noveltyWeight: c.Novelty.Weight}
+		noveltyWeight: c.Novelty.Weight,
+		retention:     retention{ledger: l.Ledger, keep: c.Run.KeepEpisodes, memory: l.Memory != nil}}
 	s.evaluate = evaluator{config: c, family: l.Family, ledger: l.Ledger, runner: runner,
 		environment: now.environment, progress: l.progress(), observer: l.Observer}
 	if c.Algorithm.Name == "adapt" {

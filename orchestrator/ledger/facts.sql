@@ -27,3 +27,8 @@ CREATE TABLE IF NOT EXISTS facts(
   checksum   INTEGER NOT NULL,
   PRIMARY KEY(kind, step, grp, episode)
 ) WITHOUT ROWID;
+-- The texts of sampled tokens, for people who look at episodes.
+CREATE TABLE IF NOT EXISTS pieces(
+  id   INTEGER PRIMARY KEY,
+  text TEXT NOT NULL
+);

@@ -14,12 +14,14 @@ import (
 func (p *Page) serveCSV(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeoutCause(r.Context(), answerTimeout, errors.New("the answer took too long"))
 	defer cancel()
-	answer, err := ofRun(p, answerSeries)(ctx, r)
+	answer, err := ofRun(p, func(ctx context.Context, o *openRun, _ *http.Request) (any, error) {
+		return o.series(ctx)
+	})(ctx, r)
 	if err != nil {
 		writeError(w, err)
 		return
 	}
-	series, _ := answer.(*seriesAnswer) // answerSeries returns nothing else
+	series, _ := answer.(*seriesAnswer) // there is no other
 	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
 	w.Header().Set("Content-Disposition", `attachment; filename="steps.csv"`)
 	_ = series.writeCSV(w) // nobody is told if the client has gone

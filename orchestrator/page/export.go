@@ -135,7 +135,7 @@ func (e *exporter) episodes(ctx context.Context, o *openRun, base string, chosen
 		if e.bytes > exportedBytes {
 			return nil
 		}
-		answer, err := e.page.episode(ctx, o, kindOf(row.Kind), row.Place)
+		answer, err := o.episode(ctx, kindOf(row.Kind), row.Place)
 		if err == nil {
 			err = e.add(path, answer)
 		}

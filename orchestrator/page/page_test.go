@@ -153,15 +153,10 @@ func TestEpisodesAreFiltered(t *testing.T) {
 
 func TestAnEpisodeHasItsTokensTipsAndSiblings(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "one")
-	recorded(t, dir)
-	pieces := func(_ context.Context, _ string, ids []int32) ([]string, error) {
-		out := make([]string, len(ids))
-		for i, id := range ids {
-			out[i] = fmt.Sprint("<", id, ">")
-		}
-		return out, nil
+	if err := recorded(t, dir).SavePieces(t.Context(), map[int32]string{7: "<7>"}); err != nil {
+		t.Fatal(err)
 	}
-	run := serve(t, Options{Roots: []string{dir}, Pieces: pieces}).URL + "/api/runs/one/"
+	run := serve(t, Options{Roots: []string{dir}}).URL + "/api/runs/one/"
 	e := answered[episodeAnswer](t, run+"episode?kind=training&place=2%2F0%2F0")
 	if e.Episode.Place != "2/0/0" || e.Episode.Advantage != 0.5 || e.Episode.TokensTrained != 2 || len(e.Turns) != 1 {
 		t.Fatalf("%+v", e)
@@ -179,7 +174,7 @@ func TestAnEpisodeHasItsTokensTipsAndSiblings(t *testing.T) {
 	}
 	first := turn.Tokens[0]
 	if first.ID != 7 || *first.Text != "<7>" || first.Logprob != -1 || first.TrainerLogprob != -6 || !first.Masked ||
-		turn.Tokens[1].Masked || turn.Tokens[1].Ratio != 1 {
+		turn.Tokens[1].Masked || turn.Tokens[1].Ratio != 1 || turn.Tokens[1].Text != nil {
 		t.Errorf("%+v", turn.Tokens)
 	}
 	if len(e.TipFree) != 1 || e.TipFree[0].Text != "a door" {

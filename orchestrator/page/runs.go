@@ -39,6 +39,10 @@ type openRun struct {
 	mu      sync.Mutex
 	history *history
 	listed  listedRun
+	encoded struct { // the answer series
+		newest string
+		text   madeJSON
+	}
 	named   map[string]named // by kind
 	config  string           // of which planned was read
 	planned int64            // run.steps

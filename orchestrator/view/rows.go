@@ -189,3 +189,8 @@ func (r *Run) Names(ctx context.Context, kind string, limit int) (tasks, modes [
 func (r *Run) CountBetween(ctx context.Context, after, until int64) (int, error) {
 	return r.ledger.CountBetween(ctx, after, until)
 }
+
+// Pieces returns the texts of token ids, as far as the run has stored them.
+func (r *Run) Pieces(ctx context.Context, ids []int32) (map[int32]string, error) {
+	return r.ledger.Pieces(ctx, ids)
+}

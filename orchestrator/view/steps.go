@@ -78,6 +78,9 @@ func (r *Run) Events(ctx context.Context, limit int) ([]ledger.Event, error) {
 	return r.ledger.Events(ctx, limit)
 }
 
+// Newest changes when the run has a new step, evaluation or event.
+func (r *Run) Newest(ctx context.Context) (string, error) { return r.ledger.Newest(ctx) }
+
 // Prompt returns the newest prompt template of the run; empty: it is not known.
 func (r *Run) Prompt(ctx context.Context) (string, error) {
 	newest, err := r.ledger.LastEvent(ctx, "prompt") // its name and its checksum

@@ -127,6 +127,8 @@ type Trajectory struct {
 	// TipCut says that the tip ends early: the reply was cut at its limit of tokens, or the tip at its limit of
 	// characters.
 	TipCut bool `json:"tip_cut,omitempty"`
+	// Slim says that the texts of prompts and replies and all token ids were dropped because the episode is old.
+	Slim bool `json:"slim,omitempty"`
 
 	Took time.Duration `json:"took"`
 }

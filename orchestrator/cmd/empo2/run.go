@@ -102,11 +102,16 @@ func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) err
 	if err != nil {
 		return errors.Join(err, r.Close())
 	}
-	if cmd.JSON {
-		r.observe(jsonObserver{out: out})
-	} else {
-		r.observe(textObserver{out: out, verbose: cmd.Verbose})
+	others, err := r.tellOthers(ctx, c, out)
+	if err != nil {
+		return errors.Join(err, r.Close())
 	}
+	if cmd.JSON {
+		others = append(others, jsonObserver{out: out})
+	} else {
+		others = append(others, textObserver{out: out, verbose: cmd.Verbose})
+	}
+	r.observe(others...)
 	summary, err := r.train(ctx)
 	out.phase("", watchdog.Phase{Name: watchdog.PhaseStop, Since: time.Now(), Detail: "trainer and server"})
 	err = errors.Join(err, r.Close())
