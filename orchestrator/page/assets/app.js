@@ -102,7 +102,8 @@
       <main ref=${main} id="main" tabindex="-1">
         ${terms && html`<${empo2.Glossary} onClose=${() => setTerms(false)} />`}
         <${State} state=${state} />
-        ${unknown.current ? html`<${Unknown} run=${run} />` : View && at.run ? html`<${View} key=${at.view + "/" + at.run} run=${at.run} params=${at.params} state=${state}
+        ${unknown.current ? html`<${Unknown} run=${run} />`
+          : View && at.run ? html`<${View} key=${at.view + "/" + at.run} run=${at.run} params=${at.params} state=${state}
             generation=${at.view === "now" || at.view === "episodes" ? events.generation : events.commits} />`
           : at.view === "compare" ? html`<${empo2.Compare} params=${at.params} generation=${events.commits}
             runs=${runs} />`
@@ -110,8 +111,8 @@
       </main>`;
   }
 
-  const Unknown = ({ run }) => html`<h1>There is no run ${plain(run)}</h1><p class="card empty">The page shows it as soon
-    as it begins. <a href="#/">All runs</a></p>`;
+  const Unknown = ({ run }) => html`<h1>There is no run ${plain(run)}</h1>
+    <p class="card empty">The page shows it as soon as it begins. <a href="#/">All runs</a></p>`;
 
   function Header({ at, run, runs, state, terms, onTerms, onSkip }) {
     const choose = (e) => go(e.target.value ? address(at.view === "runs" || at.view === "compare"
