@@ -14,6 +14,7 @@
       ${now.data ? html`<${Overview} now=${now.data}
         ended=${state === "ended"} />` : now.problem ? "" : html`<${empo2.Loading} />`}
       ${now.problem && series.problem ? "" : html`<${empo2.Problem} problem=${series.problem} />`}
+      ${now.data && !series.data && !series.problem && html`<${empo2.Loading} />`}
       ${series.data && html`<${Curves} run=${run} series=${series.data} params=${params} />`}`;
   }
 
