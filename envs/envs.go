@@ -58,6 +58,9 @@ type Step struct {
 	// Score is the environment's own score so far, in its own range (vault:
 	// 0..100, ScienceWorld: -100..100). It is reported, but not used in training.
 	Score float64 `json:"score"`
+	// Invalid is true if the environment did not understand or did not permit the
+	// action, as far as it says so. It is counted, and not used in training.
+	Invalid bool `json:"invalid,omitempty"`
 	// Success is true if the task is solved.
 	Success bool `json:"success,omitempty"`
 	// Terminated is true if the environment ended the episode, and Truncated

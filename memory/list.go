@@ -2,7 +2,9 @@ package memory
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"math"
 )
 
 // Stats is the size of a bank as of the last commit.
@@ -67,4 +69,31 @@ func Stored(ctx context.Context, db Database, scope string) ([]Tip, error) {
 		return nil, fmt.Errorf("list tips: %w", err)
 	}
 	return tips, nil
+}
+
+// Similarity is the cosine of a vector and the most similar state that a tip is
+// stored with.
+func Similarity(ctx context.Context, db Database, tip int64, vector []float32) (float64, error) {
+	rows, err := db.QueryContext(ctx,
+		`SELECT s.vector FROM memory_entries e JOIN memory_states s ON s.id = e.state WHERE e.tip = ?`, tip)
+	if err != nil {
+		return 0, fmt.Errorf("read the states of tip %d: %w", tip, err)
+	}
+	defer rows.Close()
+	best := -1.0
+	for rows.Next() {
+		var blob []byte
+		if err := rows.Scan(&blob); err != nil {
+			return 0, fmt.Errorf("read the states of tip %d: %w", tip, err)
+		}
+		if len(blob) != 4*len(vector) {
+			return 0, fmt.Errorf("a state of tip %d has %d bytes, not %d", tip, len(blob), 4*len(vector))
+		}
+		cosine := 0.0
+		for i, v := range vector {
+			cosine += float64(v) * float64(math.Float32frombits(binary.LittleEndian.Uint32(blob[4*i:])))
+		}
+		best = max(best, cosine)
+	}
+	return best, rows.Err()
 }

@@ -66,6 +66,8 @@ var importRules = []struct{ of, may, why string }{
 	{"orchestrator/forecast", "orchestrator/config orchestrator/inspect",
 		"a forecast is computed from what others have measured or know"},
 	{"orchestrator/report", "orchestrator/ledger", "a report shows what is in the ledger"},
+	{"orchestrator/telemetry", "orchestrator orchestrator/ledger orchestrator/telemetry/... sampler/rollout",
+		"what a run measures is written for other programs, whatever they are"},
 	{"orchestrator/view", "orchestrator orchestrator/ledger orchestrator/report memory " +
 		"sampler sampler/prompt sampler/rollout",
 		"a view interprets what the loop has stored, and does not know how it is shown"},

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/empo2/empo2/orchestrator/advantage"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler/rollout"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
@@ -68,6 +69,7 @@ func (l *Loop) Calibrate(ctx context.Context, limit time.Duration) (Calibration,
 // calibrateStep plays, trains and commits one step.
 func (s *session) calibrateStep(ctx context.Context, limit time.Duration, timed *timedTrainer) (Calibration, error) {
 	begun, before := time.Now(), s.state
+	s.loop.begin(ctx, before.step+1, watchdog.PhaseSampling, 0, "")
 	planned, err := s.plan.run(ctx, before)
 	if err != nil {
 		return Calibration{}, err
@@ -76,6 +78,7 @@ func (s *session) calibrateStep(ctx context.Context, limit time.Duration, timed 
 	if err != nil {
 		return Calibration{}, err
 	}
+	s.loop.begin(ctx, before.step+1, watchdog.PhaseTraining, 0, "")
 	c, batch := s.describeSample(sampled)
 	if c.Turns == 0 {
 		return c, errors.New("no episode made a turn in the time of the calibration" +
@@ -123,6 +126,7 @@ func (s *session) playFor(ctx context.Context, p Planned, limit time.Duration) (
 	if err != nil {
 		return Sampled{}, err
 	}
+	s.loop.progress().count(0, len(specs), "episodes")
 	begun := time.Now()
 	bounded, cancel := context.WithTimeoutCause(ctx, limit, errors.New("the time of the calibration is over"))
 	defer cancel()
@@ -130,6 +134,7 @@ func (s *session) playFor(ctx context.Context, p Planned, limit time.Duration) (
 	var mu sync.Mutex
 	after := errgroup.Group{}
 	s.sample.runner.run(bounded, p.prompt, specs, func(t rollout.Trajectory) {
+		s.loop.progress().add(watchdog.PhaseSampling, 1)
 		after.Go(func() error {
 			if err := s.sample.finish(bounded, p.Plan, &t, reflect); err != nil && bounded.Err() == nil {
 				return err

@@ -42,6 +42,7 @@ type commitStage struct {
 	memory        memory.Strategy // nil: no memory
 	keep          int             // checkpoints to keep
 	noveltyWeight float64
+	retention     retention
 }
 
 // run commits the step and removes old checkpoints. An interrupt waits for it,
@@ -81,6 +82,9 @@ func (s commitStage) run(ctx context.Context, f finishedStep) (Committed, error)
 		recent: f.before.with(m),
 	}
 	// The last good version stays while the training may diverge.
+	if err := s.retention.run(ctx, m.Step); err != nil {
+		return Committed{}, err
+	}
 	return Committed{Metrics: m, state: next}, s.ledger.Prune(ctx, s.keep+next.diverging())
 }
 

@@ -296,6 +296,10 @@ func TestTipsAfterTheLastEpisode(t *testing.T) {
 		if adapters == "process" && first < last {
 			t.Errorf("the first tip is call %d, the last turn is call %d", first, last)
 		}
+		m := w.steps[0]
+		if r := m.Phases[1]; adapters == "process" && (r.Name != "reflection" || r.Done != m.Free.N+m.Tips.N) {
+			t.Errorf("the phase after sampling: %+v", r)
+		}
 		outcomes = append(outcomes, outcome(t, w))
 	}
 	if outcomes[0] != outcomes[1] {

@@ -2,7 +2,6 @@ package orchestrator
 
 import (
 	"bytes"
-	"context"
 	"strings"
 	"testing"
 
@@ -12,79 +11,69 @@ import (
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
-// Replies that are mostly empty or cut off are an event of each step and one
-// warning.
-func TestEmptyAndCutReplies(t *testing.T) {
+// Each shortcoming is one warning and one event: when its share reaches a tenth, and
+// when it has grown by a fifth of all. The warning names the key.
+func TestShortcomingsAreReportedOnceAndWhenTheyGrow(t *testing.T) {
 	led := newLedger(t)
 	var log bytes.Buffer
 	r := replyReporter{ledger: led, log: zerolog.New(&log)}
-	turn := func(action string, finish sampler.FinishReason) rollout.Turn {
-		return rollout.Turn{Action: action, Finish: finish}
-	}
-	good, empty := turn("north", sampler.FinishStop), turn("", sampler.FinishStop)
-	cut := turn("nor", sampler.FinishLength)
-	f := func(before state, events, warnings int, turns ...rollout.Turn) state {
+	var warned shares
+	f := func(wants []string, episodes ...rollout.Trajectory) {
 		t.Helper()
-		episode := rollout.Trajectory{Turns: turns}
-		in := Sampled{Plan: Plan{Step: 3}, Groups: [][]rollout.Trajectory{{episode, {Stop: rollout.StopFailed}}}}
-		if err := r.report(context.Background(), in, before); err != nil {
+		log.Reset()
+		before := len(eventsOf(t, led, "replies"))
+		in := Sampled{Plan: Plan{Step: 3}, Groups: [][]rollout.Trajectory{episodes}}
+		var err error
+		if warned, err = r.report(t.Context(), in, warned); err != nil {
 			t.Fatal(err)
 		}
-		if got := len(eventsOf(t, led, "replies")); got != events {
-			t.Errorf("%d events, want %d", got, events)
+		if got := len(eventsOf(t, led, "replies")) - before; got != len(wants) {
+			t.Errorf("%d events, want %d: %s", got, len(wants), log.String())
 		}
-		if got := strings.Count(log.String(), "replies are"); got != warnings {
-			t.Errorf("%d warnings, want %d: %s", got, warnings, log.String())
+		for _, want := range wants {
+			if strings.Count(log.String(), want) != 1 {
+				t.Errorf("want one warning %q: %s", want, log.String())
+			}
 		}
-		var m StepMetrics
-		m.Replies.add(episode)
-		return state{recent: before.with(m)}
 	}
-	now := f(state{}, 0, 0)
-	now = f(now, 0, 0, good, good, empty)
-	now = f(now, 1, 1, good, empty)
-	now = f(now, 2, 1, empty, empty)
-	now = f(now, 3, 2, good, cut)
-	f(now, 4, 2, cut, cut)
-	if !strings.Contains(log.String(), "1 of 2 replies are empty: a model that thinks") {
-		t.Error(log.String())
+	turn := func(action string, finish sampler.FinishReason, invalid bool) rollout.Turn {
+		return rollout.Turn{Action: action, Finish: finish, Invalid: invalid}
 	}
-}
+	many := func(n int, bad ...rollout.Turn) rollout.Trajectory {
+		e := rollout.Trajectory{Stop: rollout.StopTerminated, Turns: bad}
+		for len(e.Turns) < n {
+			e.Turns = append(e.Turns, turn("north", sampler.FinishStop, false))
+		}
+		return e
+	}
+	empty, cut := turn("", sampler.FinishStop, true), turn("nor", sampler.FinishLength, false)
+	refused := turn("nroth", sampler.FinishStop, true)
+	f(nil, many(11, empty))
+	f([]string{"1 of 10 replies are empty: a model that thinks"}, many(10, empty))
+	f(nil, many(10, empty, empty))
+	f([]string{"3 of 10 replies are empty"}, many(10, empty, empty, empty))
+	f([]string{"1 of 10 replies are cut off at rollout.max_tokens"}, many(10, cut))
+	f([]string{"refused the actions of 2 of 10 replies", "prompt.template"}[:1], many(10, refused, refused))
+	f(nil, many(10, refused, refused, empty, cut))
 
-// Tips that are mostly cut off and episodes that mostly fill the context are an event of
-// each step and one warning, which names the keys.
-func TestCutTipsAndFullContexts(t *testing.T) {
-	led := newLedger(t)
-	var log bytes.Buffer
-	r := replyReporter{ledger: led, log: zerolog.New(&log)}
 	full := rollout.Trajectory{Stop: rollout.StopContextFull, TipIDs: []int32{4}, Tip: "Go", TipCut: true}
 	good := rollout.Trajectory{Stop: rollout.StopTerminated, TipIDs: []int32{4}, Tip: "Go north."}
-	f := func(before state, events int, episodes ...rollout.Trajectory) state {
-		t.Helper()
-		in := Sampled{Plan: Plan{Step: 3}, Groups: [][]rollout.Trajectory{episodes}}
-		if err := r.report(t.Context(), in, before); err != nil {
-			t.Fatal(err)
-		}
-		if got := len(eventsOf(t, led, "replies")); got != events {
-			t.Errorf("%d events, want %d: %s", got, events, log.String())
-		}
-		m := StepMetrics{Stops: map[rollout.StopReason]int{}}
-		for _, e := range episodes {
-			m.Replies.add(e)
-			m.Stops[e.Stop]++
-		}
-		return state{recent: before.with(m)}
+	failed := rollout.Trajectory{Stop: rollout.StopFailed, Err: "it broke"}
+	f([]string{"1 of 2 tips are cut off: raise reflection.max_tokens",
+		"1 of 2 episodes ended with a full context: raise sampler.max_model_len, or lower rollout.max_turns"}, full, good)
+	f([]string{"1 of 4 episodes failed: empo2 show RUN --failed"}, failed, good, good, good)
+	f(nil, full, good, failed, good)
+}
+
+// A continued run knows what it has warned of from the metrics of its steps.
+func TestWarnedSharesFollowFromMetrics(t *testing.T) {
+	m := StepMetrics{Replies: Replies{N: 10, Cut: 4, Tips: 4}, Stops: map[rollout.StopReason]int{rollout.StopTerminated: 4}}
+	warned, news := shares{}.with(sharesOf(m.Replies, m.Stops))
+	if len(news) != 1 || warned[cutReplies] != 0.4 {
+		t.Errorf("warned %v, news %v", warned, news)
 	}
-	now := f(state{}, 0, full, good, good)
-	now = f(now, 2, full, good)
-	f(now, 4, full, full)
-	for _, want := range []string{
-		"1 of 2 tips are cut off: raise reflection.max_tokens",
-		"1 of 2 episodes ended with a full context: raise sampler.max_model_len, or lower rollout.max_turns",
-	} {
-		if strings.Count(log.String(), want) != 1 || strings.Contains(log.String(), "2 of 2") {
-			t.Errorf("want one warning %q: %s", want, log.String())
-		}
+	if _, news := warned.with(sharesOf(Replies{N: 10, Cut: 5}, nil)); len(news) != 0 {
+		t.Errorf("5 of 10 after 4 of 10: %v", news)
 	}
 }
 
@@ -98,7 +87,7 @@ func TestUnfinishedThoughtsAreCounted(t *testing.T) {
 		{Turns: []rollout.Turn{{Action: "north"}}, TipIDs: []int32{4}, Tip: "Go north."},
 		{Turns: []rollout.Turn{{Action: "north"}}}, // no tip was asked for
 	}}}
-	if err := r.report(t.Context(), in, state{}); err != nil {
+	if _, err := r.report(t.Context(), in, shares{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{

@@ -14,6 +14,7 @@ import (
 	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/prompt"
 	"github.com/empo2/empo2/sampler/rollout"
@@ -59,12 +60,15 @@ func (s sampleStage) run(ctx context.Context, p Planned, policy sampler.Policy, 
 	}
 	sampled := Sampled{Plan: p.Plan, Groups: groups}
 	s.progress.count(p.Episodes()-len(specs), p.Episodes(), "episodes")
-	if err := s.reflectLate(ctx, groups, reflect); err != nil || len(specs) == 0 {
-		return sampled, err
+	var failed failures
+	if !s.reflectAfter {
+		err = s.reflectLate(ctx, p.Step, groups, reflect)
 	}
-	failed, err := s.play(ctx, p, specs, groups, reflect)
+	if err == nil && len(specs) > 0 {
+		failed, err = s.play(ctx, p, specs, groups, reflect)
+	}
 	if err == nil && s.reflectAfter {
-		err = s.reflectLate(ctx, groups, reflect)
+		err = s.reflectLate(ctx, p.Step, groups, reflect)
 	}
 	if ctx.Err() != nil {
 		return Sampled{}, context.Cause(ctx)
@@ -130,8 +134,7 @@ func (s sampleStage) play(ctx context.Context, p Planned, specs []rollout.Episod
 	after := errgroup.Group{} // storage and reflection, while other episodes still run
 	after.SetLimit(s.runner.concurrency)
 	played := stepProgress{progress: s.progress, step: p.Step, left: len(specs), episodes: p.Episodes(),
-		reflects: s.recall != nil,
-		done:     p.Episodes() - len(specs)}
+		reflects: s.recall != nil && !s.reflectAfter, done: p.Episodes() - len(specs)}
 	s.runner.run(ctx, p.prompt, specs, func(t rollout.Trajectory) {
 		played.episode(ctx)
 		after.Go(func() error {
@@ -189,15 +192,26 @@ func (s sampleStage) finished(ctx context.Context, plan Plan) ([][]rollout.Traje
 }
 
 // reflectLate reflects upon the stored episodes that have no tip yet.
-func (s sampleStage) reflectLate(ctx context.Context, groups [][]rollout.Trajectory, reflect reflectFunc) error {
-	late := errgroup.Group{}
-	late.SetLimit(s.runner.concurrency)
+func (s sampleStage) reflectLate(ctx context.Context, step int64, groups [][]rollout.Trajectory,
+	reflect reflectFunc) error {
+	var without []*rollout.Trajectory
 	for g := range groups {
 		for e := range groups[g] {
 			if t := &groups[g][e]; t.Stop != "" && !t.Failed() && t.TipIDs == nil {
-				late.Go(func() error { return reflect(ctx, t) })
+				without = append(without, t)
 			}
 		}
+	}
+	if s.reflectAfter && s.recall != nil {
+		s.progress.begin(ctx, watchdog.Phase{Name: watchdog.PhaseReflection, Step: step, Total: len(without), Unit: "tips"})
+	}
+	late := errgroup.Group{}
+	late.SetLimit(s.runner.concurrency)
+	for _, t := range without {
+		late.Go(func() error {
+			defer s.progress.add(watchdog.PhaseReflection, 1)
+			return reflect(ctx, t)
+		})
 	}
 	return late.Wait()
 }
@@ -225,6 +239,17 @@ func storedEpisode(t rollout.Trajectory, mode Mode) (ledger.Episode, error) {
 		At: time.Now().UTC().Format(time.RFC3339Nano), Trajectory: p.JSON, Tokens: p.Tokens, Logprobs: p.Logprobs,
 		Facts: factsOf(t),
 	}, nil
+}
+
+// UntrainedEpisode returns an episode that is not trained as the ledger stores it.
+func UntrainedEpisode(t rollout.Trajectory, kind string) (ledger.Episode, error) {
+	mode := OnPolicy
+	if t.Memory {
+		mode = OnPolicyTips
+	}
+	record, err := storedEpisode(t, mode)
+	record.Kind = kind
+	return record, err
 }
 
 // EpisodeOf returns a stored episode.

@@ -22,6 +22,8 @@ type state struct {
 	recent       []StepMetrics // the newest steps, at most recentSteps
 	// mismatchReported: a warning was logged and the mismatch is still large.
 	mismatchReported bool
+	// warned are the largest shares of which the run has warned.
+	warned shares
 }
 
 // A session is a run that is open: trainer and server have the last committed
@@ -72,6 +74,7 @@ func (l *Loop) open(ctx context.Context) (*session, error) {
 	for _, m := range history {
 		kept.episodes, kept.trainSeconds = m.Episodes, kept.trainSeconds+m.Seconds.Total
 		kept.recent = kept.with(m)
+		kept.warned, _ = kept.warned.with(sharesOf(m.Replies, m.Stops))
 	}
 	last, err := l.Ledger.Last(ctx)
 	if err != nil {
@@ -175,7 +178,8 @@ func (l *Loop) newSession(now start) *session {
 	s.mismatch = mismatchReporter{tolerance: c.Loss.MismatchTolerance, can: now.server,
 		ledger: l.Ledger, log: l.Log}
 	s.commit = commitStage{ledger: l.Ledger, memory: l.Memory, keep: c.Run.KeepCheckpoints,
-		noveltyWeight: c.Novelty.Weight}
+		noveltyWeight: c.Novelty.Weight,
+		retention:     retention{ledger: l.Ledger, keep: c.Run.KeepEpisodes, memory: l.Memory != nil}}
 	s.evaluate = evaluator{config: c, family: l.Family, ledger: l.Ledger, runner: runner,
 		environment: now.environment, progress: l.progress(), observer: l.Observer}
 	if c.Algorithm.Name == "adapt" {

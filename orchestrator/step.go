@@ -26,7 +26,8 @@ func (s *session) step(ctx context.Context) error {
 	}
 	sampled.Seconds = time.Since(begun).Seconds()
 
-	if err := s.replies.report(ctx, sampled, before); err != nil {
+	warned, err := s.replies.report(ctx, sampled, before.warned)
+	if err != nil {
 		return err
 	}
 	batch := s.estimate.run(sampled)
@@ -58,7 +59,7 @@ func (s *session) step(ctx context.Context) error {
 		return err
 	}
 	s.state = committed.state
-	s.state.mismatchReported = reported
+	s.state.mismatchReported, s.state.warned = reported, warned
 	if s.loop.Observer != nil {
 		s.loop.Observer.Step(committed.Metrics)
 	}

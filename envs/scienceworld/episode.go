@@ -69,7 +69,7 @@ func (e *episode) step(rec record, reward int, taken string) envs.Step {
 	c := e.family.config
 	s := envs.Step{
 		Reward: float64(reward), Score: float64(rec.score), Success: rec.completed && rec.score == 100,
-		Terminated: rec.completed || rec.score < 0,
+		Terminated: rec.completed || rec.score < 0, Invalid: rec.observation == unknownInput,
 	}
 	actions := len(e.played) - 1 // the first turn is the reset
 	s.Truncated = !s.Terminated && (rec.moves > c.StepLimit || c.MaxActions > 0 && actions >= c.MaxActions)

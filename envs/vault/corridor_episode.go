@@ -29,7 +29,9 @@ func (e *episode) Step(_ context.Context, action string) (envs.Step, error) {
 	case slices.Contains(e.corridor.listed[e.opened], lever):
 		return e.end(alarm), nil
 	default:
-		return e.end(inert), nil
+		step := e.end(inert)
+		step.Invalid = true
+		return step, nil
 	}
 }
 

@@ -34,6 +34,7 @@ func (e *episode) Step(_ context.Context, action string) (envs.Step, error) {
 		Score:      100 * reward,
 		Success:    done && reward == 1,
 		Terminated: done,
+		Invalid:    e.session.refused,
 		Truncated:  !done && e.config.MaxSteps > 0 && e.steps >= e.config.MaxSteps,
 	}
 	if e.config.Reward == SuccessReward {

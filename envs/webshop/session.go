@@ -10,11 +10,13 @@ import (
 // (web_agent_site/envs/web_agent_text_env.py) for one goal. It is not safe for
 // concurrent use. The data that sessions share is read-only.
 type session struct {
-	shop   *shop
-	id     string
-	goal   *wanted
-	random *pyRandom // for random results; nil until the first use
-	seed   uint64
+	shop *shop
+	id   string
+	goal *wanted
+	// refused: the last action was malformed or is not on its page.
+	refused bool
+	random  *pyRandom // for random results; nil until the first use
+	seed    uint64
 
 	page     *page
 	url      string
@@ -47,6 +49,7 @@ func (s *session) open() {
 func (s *session) act(action string) (reward float64, done bool, err error) {
 	name, arg := parseAction(action)
 	arg = pyLower(arg)
+	s.refused = false
 	switch {
 	case arg == "":
 	case name == "search":
@@ -56,6 +59,7 @@ func (s *session) act(action string) (reward float64, done bool, err error) {
 			return s.click(c)
 		}
 	}
+	s.refused = true
 	return 0, false, nil
 }
 

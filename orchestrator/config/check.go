@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"net"
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 )
@@ -87,6 +89,13 @@ func rules(c Config) []rule {
 		environmentRules(c), samplerRules(c), contradictions(c))
 }
 
+// isAddress reports whether a text is a host and a port.
+func isAddress(text string) bool {
+	host, port, err := net.SplitHostPort(text)
+	_, wrong := strconv.ParseUint(port, 10, 16)
+	return err == nil && wrong == nil && !strings.ContainsAny(host, " /@")
+}
+
 // maxName is the largest run.name in bytes. Servers get it with a prefix and the
 // version.
 const maxName = 200
@@ -106,6 +115,10 @@ func runRules(c Config) []rule {
 		between("run.max_seconds", c.Run.MaxSeconds, 0, 1e9),
 		between("run.stall_minutes", c.Run.StallMinutes, 0, 1e6),
 		between("run.keep_checkpoints", float64(c.Run.KeepCheckpoints), 1, 1e6),
+		between("run.keep_episodes", float64(c.Run.KeepEpisodes), 0, 1e9),
+		oneOf("run.metric_names", c.Run.MetricNames, "trl", "verl", "prime-rl", "empo2"),
+		{"run.prometheus", c.Run.Prometheus == "" || isAddress(c.Run.Prometheus),
+			fmt.Sprintf("%q is not an address", c.Run.Prometheus), `host and port, for example "127.0.0.1:9464"`},
 		{"prompt.template", c.Prompt.Template != "", "is empty", "plain, recipe, or the path of a template file"},
 	}
 }
@@ -299,6 +312,7 @@ func ineffective(c Config) []idle {
 	when(c.Algorithm.MemoryProbability == 0, "algorithm.memory_probability is 0: no episode is shown tips",
 		"memory.", "novelty.", "reflection.", "algorithm.off_policy_probability")
 	when(!c.NeedsModel(), "empo2 starts neither a trainer nor a server", "run.must_fit")
+	when(!c.Run.TensorBoard, "run.tensorboard is false", "run.metric_names")
 	when(c.Eval.Every == 0, "eval.every is 0: only the final evaluation is made", "eval.episodes")
 	for _, name := range environments {
 		when(c.Env.Name != name, fmt.Sprintf("env.name is %q, not %q", c.Env.Name, name), "env."+name+".")

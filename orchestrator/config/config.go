@@ -50,10 +50,15 @@ type Run struct {
 	Steps           int     `toml:"steps"`
 	MaxSeconds      float64 `toml:"max_seconds"`
 	KeepCheckpoints int     `toml:"keep_checkpoints"`
+	KeepEpisodes    int     `toml:"keep_episodes"`
 	StallMinutes    float64 `toml:"stall_minutes"`
 	Repeatable      bool    `toml:"repeatable"`
 	// MustFit refuses a run that needs more memory than there is.
 	MustFit bool `toml:"must_fit"`
+	// TensorBoard and Prometheus show the run to these programs while it goes on.
+	TensorBoard bool   `toml:"tensorboard"`
+	MetricNames string `toml:"metric_names"`
+	Prometheus  string `toml:"prometheus"`
 }
 
 // Env chooses the environment; each has its own table.

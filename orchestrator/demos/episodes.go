@@ -48,7 +48,7 @@ func (e Episodes) Collect(ctx context.Context) ([]Demonstration, error) {
 			if err != nil {
 				return nil, err
 			}
-			if len(t.Turns) > 0 && !seen[string(key)] {
+			if len(t.Turns) > 0 && !t.Slim && !seen[string(key)] {
 				seen[string(key)] = true
 				all = append(all, d)
 			}

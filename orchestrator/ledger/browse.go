@@ -66,3 +66,12 @@ func (l *Ledger) Counts(ctx context.Context) (map[string]int, error) {
 	}
 	return out, explain(rows.Err())
 }
+
+// Newest changes when the run has a new step, evaluation or event.
+func (l *Ledger) Newest(ctx context.Context) (text string, err error) {
+	err = l.db.QueryRowContext(ctx, `SELECT (SELECT coalesce(max(step), 0) FROM steps) || ' ' ||
+		(SELECT count(*) FROM evaluations) || ' ' ||
+		coalesce((SELECT checksum FROM evaluations ORDER BY rowid DESC LIMIT 1), '') || ' ' ||
+		(SELECT coalesce(max(id), 0) FROM events)`).Scan(&text)
+	return text, explain(err)
+}

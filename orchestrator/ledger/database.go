@@ -11,7 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite" // also the driver "sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 //go:embed schema.sql
@@ -31,6 +32,11 @@ var errEarlierFormat = errors.New("it was written by an earlier version of empo2
 // checkpoint of the WAL, which [Ledger.Prune] makes after every step.
 const writing = "_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=busy_timeout(10000)" +
 	"&_pragma=foreign_keys(1)&_txlock=immediate"
+
+// errUnfinishedFile is the error of commands that only read a run that was killed
+// while its database was created: SQLite must first roll the rest back.
+var errUnfinishedFile = errors.New("the run was killed while its database was created\n" +
+	"  hint: run the same empo2 run again; nothing had been stored")
 
 // reading opens a database and changes nothing in it.
 const reading = "mode=ro&_pragma=busy_timeout(10000)"
@@ -189,6 +195,8 @@ func explain(err error) error {
 	switch {
 	case err == nil || errors.Is(err, ErrDamaged):
 		return err
+	case unfinishedFile(err):
+		return errUnfinishedFile
 	case strings.Contains(err.Error(), "SQLITE_FULL"), strings.Contains(err.Error(), "disk is full"):
 		return fmt.Errorf("%w\n  hint: the disk is full; free some space and run the same command again; "+
 			"nothing that was committed is lost", err)
@@ -199,4 +207,12 @@ func explain(err error) error {
 		return fmt.Errorf("%w: run.db: %w%s", ErrDamaged, err, checkHint)
 	}
 	return err
+}
+
+// unfinishedFile reports whether SQLite refused to read a database beside the
+// journal of a process that was killed. A run has such a journal only until its
+// database has a write-ahead log.
+func unfinishedFile(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code() == sqlite3.SQLITE_READONLY_ROLLBACK
 }

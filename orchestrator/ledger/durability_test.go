@@ -405,3 +405,41 @@ func writeFormat2(t *testing.T, dir, spoil string) {
 		}
 	}
 }
+
+// A run that was killed while its database was created has a journal that SQLite
+// must roll back. The check before a start leaves that to Open; commands that only
+// read say so.
+func TestAJournalOfTheCreationIsRolledBack(t *testing.T) {
+	ctx, dir := t.Context(), t.TempDir()
+	path := filepath.Join(dir, "run.db")
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.ExecContext(ctx, "CREATE TABLE gone(x); DROP TABLE gone")
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	journal := make([]byte, 512)
+	copy(journal, "\xd9\xd5\x05\xf9\x20\xa1\x63\xd7") // of the format of SQLite's files, section 3
+	if err := os.WriteFile(path+"-journal", journal, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenReader(ctx, dir); err == nil || !strings.Contains(err.Error(), "killed while its database") {
+		t.Errorf("a reader: %v", err)
+	}
+	if _, err := Verify(ctx, dir); err == nil || !strings.Contains(err.Error(), "killed while its database") {
+		t.Errorf("a check: %v", err)
+	}
+	if err := CheckFolder(ctx, dir); err != nil {
+		t.Errorf("before a start: %v", err)
+	}
+	l, err := Open(ctx, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	if err := CheckFolder(ctx, dir); err != nil {
+		t.Errorf("after a start: %v", err)
+	}
+}

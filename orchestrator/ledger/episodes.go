@@ -179,25 +179,27 @@ func (l *Ledger) UpdateEpisode(ctx context.Context, e Episode) error {
 	fail := func(err error) error {
 		return fmt.Errorf("save the tip of episode %d/%d/%d: %w", e.Step, e.Group, e.Episode, explain(err))
 	}
-	values, err := e.pack()
+	err := l.saveEpisode(ctx, e, func(tx *sql.Tx) error { return replaceEpisode(ctx, tx, e) })
 	if err != nil {
 		return fail(err)
 	}
-	columns := tableNamed("episodes").columns
-	err = l.saveEpisode(ctx, e, func(tx *sql.Tx) error {
-		done, err := tx.ExecContext(ctx, "UPDATE episodes SET "+strings.Join(columns, " = ?, ")+
-			" = ?, checksum = ? WHERE step = ? AND grp = ? AND episode = ?",
-			append(plainValues(values), checksum(values...), e.Step, e.Group, e.Episode)...)
-		if err != nil {
-			return err
-		}
-		if n, err := done.RowsAffected(); err != nil || n != 1 {
-			return errors.Join(err, errors.New("it was never added"))
-		}
-		return nil
-	})
+	return nil
+}
+
+// replaceEpisode replaces a training episode.
+func replaceEpisode(ctx context.Context, tx execer, e Episode) error {
+	values, err := e.pack()
 	if err != nil {
-		return fail(err)
+		return err
+	}
+	done, err := tx.ExecContext(ctx, "UPDATE episodes SET "+strings.Join(tableNamed("episodes").columns, " = ?, ")+
+		" = ?, checksum = ? WHERE step = ? AND grp = ? AND episode = ?",
+		append(plainValues(values), checksum(values...), e.Step, e.Group, e.Episode)...)
+	if err != nil {
+		return err
+	}
+	if n, err := done.RowsAffected(); err != nil || n != 1 {
+		return errors.Join(err, errors.New("it was never added"))
 	}
 	return nil
 }
@@ -299,21 +301,21 @@ func scanEpisode(row interface{ Scan(...any) error }, name string) (Episode, err
 // Estimates returns what the commit of a step has recorded of its episodes, by
 // group and number.
 func (l *Ledger) Estimates(ctx context.Context, step int64) ([]Estimate, error) {
-	return l.estimates(ctx, step, "WHERE step = ? ORDER BY grp, episode", step)
+	return estimates(ctx, l.db, step, "WHERE step = ? ORDER BY grp, episode", step)
 }
 
 // EstimateAt returns what the commit of a step has recorded of an episode; nil if it
 // has recorded nothing.
 func (l *Ledger) EstimateAt(ctx context.Context, step int64, group, episode int) (*Estimate, error) {
-	found, err := l.estimates(ctx, step, "WHERE step = ? AND grp = ? AND episode = ?", step, group, episode)
+	found, err := estimates(ctx, l.db, step, "WHERE step = ? AND grp = ? AND episode = ?", step, group, episode)
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}
 	return &found[0], nil
 }
 
-func (l *Ledger) estimates(ctx context.Context, step int64, tail string, args ...any) ([]Estimate, error) {
-	rows, err := l.db.QueryContext(ctx, "SELECT "+tableNamed("estimates").list()+" FROM estimates "+tail, args...)
+func estimates(ctx context.Context, from queryer, step int64, tail string, args ...any) ([]Estimate, error) {
+	rows, err := from.QueryContext(ctx, "SELECT "+tableNamed("estimates").list()+" FROM estimates "+tail, args...)
 	if err != nil {
 		return nil, explain(err)
 	}

@@ -6,7 +6,8 @@ import (
 	"database/sql"
 	_ "embed"
 	"encoding/binary"
-	"strconv"
+	"hash/crc32"
+	"math"
 )
 
 //go:embed facts.sql
@@ -60,13 +61,21 @@ func (f Facts) EachTip(yield func(key TipKey, shown int)) bool {
 
 // factsSum is the checksum of a row of facts.
 func factsSum(e Episode) int64 {
-	text := checksum(e.Kind, e.Step, e.Group, e.Episode, e.Task, e.Mode, e.Version, e.Stop, e.EnvReturn, e.Success,
-		e.Facts.Turns, e.Facts.Cut, e.Facts.Empty, e.Facts.TipsShown, e.Facts.Tips)
-	sum, err := strconv.ParseInt(text[:6], 16, 64) // three bytes
-	if err != nil {
-		panic(err) // a checksum is hexadecimal
+	var buffer [256]byte
+	row := buffer[:0]
+	for _, text := range []string{e.Kind, e.Task, e.Mode, e.Stop} {
+		row = append(binary.AppendVarint(row, int64(len(text))), text...)
 	}
-	return sum
+	success := 0
+	if e.Success {
+		success = 1
+	}
+	f := e.Facts
+	for _, n := range []int{int(e.Step), e.Group, e.Episode, e.Version, success, f.Turns, f.Cut, f.Empty, f.TipsShown} {
+		row = binary.AppendVarint(row, int64(n))
+	}
+	row = binary.BigEndian.AppendUint64(row, math.Float64bits(e.EnvReturn+0)) // SQLite has no negative zero
+	return int64(int32(crc32.ChecksumIEEE(append(row, f.Tips...))))           // four bytes in SQLite
 }
 
 const insertFacts = `INSERT OR REPLACE INTO facts SELECT ?, ?, ?, ?, (SELECT id FROM names WHERE name = ?),

@@ -2,8 +2,8 @@
 -- kinds ("" are training episodes), by place. The columns repeat what is in the
 -- episodes, so that the rows can be computed again; that of a damaged or missing
 -- one is. task, mode and stop are ids of names. tips holds the keys of the tips
--- that the episode saw or wrote (AppendTip). checksum is the beginning of the
--- SHA-256 of the other columns, as they are in an Episode.
+-- that the episode saw or wrote (AppendTip). checksum is the CRC-32 of the row
+-- (factsSum).
 CREATE TABLE IF NOT EXISTS names(
   id   INTEGER PRIMARY KEY,
   name TEXT NOT NULL UNIQUE
@@ -27,3 +27,8 @@ CREATE TABLE IF NOT EXISTS facts(
   checksum   INTEGER NOT NULL,
   PRIMARY KEY(kind, step, grp, episode)
 ) WITHOUT ROWID;
+-- The texts of sampled tokens, for people who look at episodes.
+CREATE TABLE IF NOT EXISTS pieces(
+  id   INTEGER PRIMARY KEY,
+  text TEXT NOT NULL
+);

@@ -158,11 +158,12 @@ func copyRows(ctx context.Context, db *sql.DB, step int64) error {
 // again when the run is opened.
 func copyFacts(ctx context.Context, db *sql.DB, step int64) error {
 	_, err := db.ExecContext(ctx, `INSERT INTO main.names SELECT * FROM old.names;
+		INSERT INTO main.pieces SELECT * FROM old.pieces;
 		INSERT INTO main.facts SELECT * FROM old.facts WHERE step <= ?`, step)
 	if err == nil {
 		return nil
 	}
-	_, err = db.ExecContext(ctx, "DELETE FROM main.facts; DELETE FROM main.names")
+	_, err = db.ExecContext(ctx, "DELETE FROM main.facts; DELETE FROM main.names; DELETE FROM main.pieces")
 	return errors.Join(err, ctx.Err())
 }
 

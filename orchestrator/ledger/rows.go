@@ -94,6 +94,9 @@ func (f Filter) where() (string, []any) {
 func (l *Ledger) Count(ctx context.Context, f Filter) (n int, err error) {
 	f.After = nil
 	where, args := f.where()
+	if f.Kind == "" && len(args) == 1 && where == "f.kind = ?" { // all of them
+		return l.CountBetween(ctx, math.MinInt64, math.MaxInt64)
+	}
 	err = l.db.QueryRowContext(ctx, "SELECT count(*) FROM facts f WHERE "+where, args...).Scan(&n)
 	return n, explain(err)
 }
@@ -173,22 +176,31 @@ func scanRow(rows *sql.Rows, kind string) (Row, error) {
 	return r, nil
 }
 
-// Names returns the tasks or modes of a kind in order, as column says. limit is
-// their largest number; 0: none.
-func (l *Ledger) Names(ctx context.Context, kind, column string, limit int) ([]string, error) {
-	if column != "task" && column != "mode" {
-		panic("no column " + column) // a mistake of the caller
+// Names returns the tasks and the modes of a kind's episodes in order. limit is the
+// largest number of tasks.
+func (l *Ledger) Names(ctx context.Context, kind string, limit int) (tasks, modes []string, err error) {
+	pairs, err := selectAll(ctx, l.db, "SELECT DISTINCT task, mode FROM facts WHERE kind = ?", 2, kind)
+	if err != nil {
+		return nil, nil, explain(err)
 	}
-	if limit == 0 {
-		limit = math.MaxInt32
+	names, err := selectAll(ctx, l.db, "SELECT id, name FROM names ORDER BY name", 2)
+	if err != nil {
+		return nil, nil, explain(err)
 	}
-	rows, err := selectAll(ctx, l.db, "SELECT name FROM names WHERE id IN (SELECT DISTINCT "+column+
-		" FROM facts WHERE kind = ?) ORDER BY name LIMIT ?", 1, kind, limit)
-	out := make([]string, len(rows))
-	for i, r := range rows {
-		out[i] = fmt.Sprint(r[0])
+	isTask, isMode := map[any]bool{}, map[any]bool{}
+	for _, p := range pairs {
+		isTask[p[0]], isMode[p[1]] = true, true
 	}
-	return out, explain(err)
+	tasks, modes = []string{}, []string{}
+	for _, n := range names {
+		if isTask[n[0]] && len(tasks) < limit {
+			tasks = append(tasks, fmt.Sprint(n[1]))
+		}
+		if isMode[n[0]] {
+			modes = append(modes, fmt.Sprint(n[1]))
+		}
+	}
+	return tasks, modes, nil
 }
 
 // At returns the episode of a kind at a place; nil if there is none.

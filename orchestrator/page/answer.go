@@ -76,15 +76,20 @@ func (p *Page) answer(pattern string, f func(ctx context.Context, r *http.Reques
 			writeError(w, err)
 			return
 		}
-		body, err := json.Marshal(value)
-		if err != nil {
-			writeError(w, fmt.Errorf("encode the answer: %w", err))
-			return
+		body, done := value.(madeJSON)
+		if !done {
+			if body, err = json.Marshal(value); err != nil {
+				writeError(w, fmt.Errorf("encode the answer: %w", err))
+				return
+			}
 		}
 		w.Header().Set("Content-Type", "application/json")
 		writeBody(w, r, body)
 	})
 }
+
+// madeJSON is an answer that is JSON already.
+type madeJSON []byte
 
 // writeBody sends a body, unless the browser has it.
 func writeBody(w http.ResponseWriter, r *http.Request, body []byte) {

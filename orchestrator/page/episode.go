@@ -93,15 +93,15 @@ const (
 	maxSiblings = 40
 )
 
-func (p *Page) answerEpisode(ctx context.Context, o *openRun, r *http.Request) (any, error) {
+func answerEpisode(ctx context.Context, o *openRun, r *http.Request) (any, error) {
 	place, err := view.ParsePlace(r.URL.Query().Get("place"))
 	if err != nil || !place.One() {
 		return nil, badRequest("place: %s is no place of an episode, for example 3/1/4", quoted(r.URL.Query().Get("place")))
 	}
-	return p.episode(ctx, o, kindOf(r.URL.Query().Get("kind")), place)
+	return o.episode(ctx, kindOf(r.URL.Query().Get("kind")), place)
 }
 
-func (p *Page) episode(ctx context.Context, o *openRun, kind string, place view.Place) (*episodeAnswer, error) {
+func (o *openRun) episode(ctx context.Context, kind string, place view.Place) (*episodeAnswer, error) {
 	e, err := o.Episode(ctx, view.Query{Kind: kind, In: place})
 	if err != nil {
 		return nil, err
@@ -126,7 +126,7 @@ func (p *Page) episode(ctx context.Context, o *openRun, kind string, place view.
 		shownTurn := turnOf(i+1, turned, authors)
 		shownTurn.Done = i == len(t.Turns)-1
 		shownTurn.Tokens = tokensOf(turned, trained[i])
-		if err := p.setPieces(ctx, o, shownTurn.Tokens); err != nil {
+		if err := o.setPieces(ctx, shownTurn.Tokens); err != nil {
 			return nil, err
 		}
 		out.Turns = append(out.Turns, shownTurn)
@@ -267,23 +267,19 @@ func tokensOf(t rollout.Turn, trained []trainedToken) []token {
 	return out
 }
 
-// setPieces sets the texts of tokens, if they are known.
-func (p *Page) setPieces(ctx context.Context, o *openRun, tokens []token) error {
-	if p.options.Pieces == nil || len(tokens) == 0 {
-		return nil
-	}
+// setPieces sets the texts of tokens, as far as the run has stored them.
+func (o *openRun) setPieces(ctx context.Context, tokens []token) error {
 	ids := make([]int32, len(tokens))
 	for i, t := range tokens {
 		ids[i] = t.ID
 	}
-	pieces, err := p.options.Pieces(ctx, o.Dir, ids)
-	if err != nil || len(pieces) != len(tokens) {
-		return err
-	}
+	pieces, err := o.Pieces(ctx, ids)
 	for i := range tokens {
-		tokens[i].Text = &pieces[i]
+		if text, known := pieces[tokens[i].ID]; known {
+			tokens[i].Text = &text
+		}
 	}
-	return nil
+	return err
 }
 
 // withoutTips renders the prompts of an episode without tips; nil: it showed none.

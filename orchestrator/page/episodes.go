@@ -91,15 +91,43 @@ func (o *openRun) episodes(ctx context.Context, f ledger.Filter, text string) (*
 	if out.Total, err = o.Count(ctx, f); err != nil {
 		return nil, err
 	}
-	if out.Tasks, err = o.Names(ctx, f.Kind, "task", maxTasks); err != nil {
-		return nil, err
-	}
-	for i := range out.Tasks {
-		out.Tasks[i] = shorten(out.Tasks[i], maxName)
-	}
-	out.Modes, err = o.Names(ctx, f.Kind, "mode", maxTasks)
+	out.Tasks, out.Modes, err = o.names(ctx, f.Kind)
 	return &out, err
 }
+
+// names returns the tasks and the modes of a kind's episodes. They are read again
+// when a step was committed since.
+func (o *openRun) names(ctx context.Context, kind string) (tasks, modes []string, err error) {
+	last, _, err := o.Last(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if n := o.named[kind]; n.tasks != nil && n.step == last {
+		return n.tasks, n.modes, nil
+	}
+	tasks, modes, err = o.Names(ctx, kind, maxTasks)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range tasks {
+		tasks[i] = shorten(tasks[i], maxName)
+	}
+	if len(tasks) > 0 && len(o.named) < maxKinds { // an address may name any kind
+		o.named[kind] = named{last, tasks, modes}
+	}
+	return tasks, modes, nil
+}
+
+// named are the tasks and the modes of a kind's episodes until a step.
+type named struct {
+	step         int64
+	tasks, modes []string
+}
+
+// maxKinds is the number of kinds whose names are kept.
+const maxKinds = 8
 
 // filterOf reads the filters of an address.
 func filterOf(q url.Values) (ledger.Filter, error) {

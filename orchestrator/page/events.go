@@ -17,7 +17,10 @@ import (
 const (
 	// lookInterval is the time between two looks at the files of a run. A look costs
 	// some microseconds.
-	lookInterval = 400 * time.Millisecond
+	lookInterval = 250 * time.Millisecond
+	// eventInterval is the least time between two events of a stream, because a browser
+	// asks for the answers again at each.
+	eventInterval = 700 * time.Millisecond
 	// keepAlive is the time between two lines that show that the connection works.
 	keepAlive = 10 * time.Second
 	// writeTimeout bounds how long a browser may take for an event.
@@ -88,6 +91,7 @@ type stream struct {
 	name    string
 	dir     string
 	last    stamp
+	sent    time.Time // the last event
 	gone    bool
 }
 
@@ -110,10 +114,10 @@ func (s *stream) run(ctx context.Context) {
 // look sends an event if the run has changed.
 func (s *stream) look(ctx context.Context) error {
 	now := stampOf(s.dir)
-	if now == s.last {
+	if now == s.last || time.Since(s.sent) < eventInterval {
 		return nil
 	}
-	s.last = now
+	s.last, s.sent = now, time.Now()
 	if now.files[0].modified.IsZero() { // no database
 		return s.sendGone()
 	}

@@ -59,8 +59,13 @@ func (f *fixture) end() {
 func (f *fixture) send(event string) {
 	f.log = append(f.log, "event "+event)
 	for c := range f.events {
-		c <- fmt.Sprintf("event: %s\ndata: {\"run\":%q,\"live\":%t}\n\n", event, runName, f.live)
+		c <- f.event(event)
 	}
+}
+
+// event is an event as the server sends it. The caller holds mu.
+func (f *fixture) event(name string) string {
+	return fmt.Sprintf("event: %s\ndata: {\"run\":%q,\"live\":%t,\"steps\":%d}\n\n", name, runName, f.live, f.steps)
 }
 
 func (f *fixture) logged() []string {
@@ -86,6 +91,7 @@ func (f *fixture) stream(w http.ResponseWriter, r *http.Request) {
 	c := make(chan string, 64)
 	f.mu.Lock()
 	f.events[c] = true
+	text := f.event("change")
 	f.mu.Unlock()
 	defer func() {
 		f.mu.Lock()
@@ -94,7 +100,6 @@ func (f *fixture) stream(w http.ResponseWriter, r *http.Request) {
 	}()
 	w.Header().Set("Content-Type", "text/event-stream")
 	flusher := http.NewResponseController(w)
-	text := ": hello\n\n"
 	for {
 		if _, err := w.Write([]byte(text)); err != nil || flusher.Flush() != nil {
 			return

@@ -45,8 +45,6 @@ type Options struct {
 	// Recall answers which tips the memory recalls for a state. Nil: it cannot be
 	// asked.
 	Recall func(ctx context.Context, r *view.Run, scope, state string) ([]Recalled, error)
-	// Pieces returns the text of each token of a run. Nil: it is not known.
-	Pieces func(ctx context.Context, dir string, ids []int32) ([]string, error)
 }
 
 // A Page is the handler of the live page. Close it after use. It is safe for
@@ -76,9 +74,11 @@ func New(o Options) *Page {
 	p.answer("GET /api/runs/{name}/now", ofRun(p, answerNow))
 	p.answer("GET /api/runs/{name}/series", ofRun(p, answerSeries))
 	p.answer("GET /api/runs/{name}/episodes", ofRun(p, answerEpisodes))
-	p.answer("GET /api/runs/{name}/episode", ofRun(p, p.answerEpisode))
+	p.answer("GET /api/runs/{name}/episode", ofRun(p, answerEpisode))
 	p.answer("GET /api/runs/{name}/tips", ofRun(p, answerTips))
 	p.answer("GET /api/runs/{name}/recall", ofRun(p, p.answerRecall))
+	p.answer("GET /api/compare", p.answerCompare)
+	p.mux.HandleFunc("GET /api/runs/{name}/csv", p.serveCSV)
 	p.mux.HandleFunc("GET /api/events", p.serveEvents)
 	return p
 }

@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/orchestrator/view"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/prompt"
 	"github.com/empo2/empo2/sampler/rollout"
@@ -150,15 +153,10 @@ func TestEpisodesAreFiltered(t *testing.T) {
 
 func TestAnEpisodeHasItsTokensTipsAndSiblings(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "one")
-	recorded(t, dir)
-	pieces := func(_ context.Context, _ string, ids []int32) ([]string, error) {
-		out := make([]string, len(ids))
-		for i, id := range ids {
-			out[i] = fmt.Sprint("<", id, ">")
-		}
-		return out, nil
+	if err := recorded(t, dir).SavePieces(t.Context(), map[int32]string{7: "<7>"}); err != nil {
+		t.Fatal(err)
 	}
-	run := serve(t, Options{Roots: []string{dir}, Pieces: pieces}).URL + "/api/runs/one/"
+	run := serve(t, Options{Roots: []string{dir}}).URL + "/api/runs/one/"
 	e := answered[episodeAnswer](t, run+"episode?kind=training&place=2%2F0%2F0")
 	if e.Episode.Place != "2/0/0" || e.Episode.Advantage != 0.5 || e.Episode.TokensTrained != 2 || len(e.Turns) != 1 {
 		t.Fatalf("%+v", e)
@@ -176,7 +174,7 @@ func TestAnEpisodeHasItsTokensTipsAndSiblings(t *testing.T) {
 	}
 	first := turn.Tokens[0]
 	if first.ID != 7 || *first.Text != "<7>" || first.Logprob != -1 || first.TrainerLogprob != -6 || !first.Masked ||
-		turn.Tokens[1].Masked || turn.Tokens[1].Ratio != 1 {
+		turn.Tokens[1].Masked || turn.Tokens[1].Ratio != 1 || turn.Tokens[1].Text != nil {
 		t.Errorf("%+v", turn.Tokens)
 	}
 	if len(e.TipFree) != 1 || e.TipFree[0].Text != "a door" {
@@ -260,5 +258,127 @@ func TestAReplacedDatabaseIsReadAgain(t *testing.T) {
 	}
 	if now := answered[nowAnswer](t, run+"now"); now.Overview.Steps != 0 || len(now.Tiles) == 0 {
 		t.Errorf("%+v", now.Overview)
+	}
+}
+
+func TestRunsAreCompared(t *testing.T) {
+	root := t.TempDir()
+	for i, name := range []string{"a,1", "b"} { // a comma in a name is encoded
+		w := recorded(t, filepath.Join(root, name))
+		for episode := range 4 {
+			e := played(2, 0, episode, "a", float64(i*(episode%2)))
+			w.add("eval", orchestrator.OnPolicy, e)
+		}
+		text := fmt.Sprintf("[run]\nsteps = %d\n", 4+i)
+		err := w.SaveConfig(t.Context(), text)
+		if i == 1 {
+			err = errors.Join(err, w.SavePrompt(t.Context(), "sum", "other\n"), w.Event(t.Context(), 1, "prompt", "plain sum"))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := serve(t, Options{Roots: []string{root}})
+	c := answered[compareAnswer](t, s.URL+"/api/compare?runs=a%2C1,b")
+	if len(c.Runs) != 2 || len(c.Paired) != 2 {
+		t.Fatalf("%+v", c)
+	}
+	if p := c.Paired[0]; p.Task != "" || p.A != "a,1" || p.B != "b" || p.Difference != 0.5 || p.N != 4 || *p.High < 0.5 {
+		t.Errorf("%+v", p)
+	}
+	if len(c.Config) != 1 || c.Config[0].Key != "run.steps" || *c.Config[0].Values["b"] != "5" {
+		t.Errorf("%+v", c.Config)
+	}
+	if len(c.Prompts) != 1 || !strings.Contains(c.Prompts[0].Diff, "+other") {
+		t.Errorf("%+v", c.Prompts)
+	}
+	for _, bad := range []string{"", "?runs=", "?runs=%zz"} {
+		if status, _ := get(t, s.URL+"/api/compare"+bad); status != http.StatusBadRequest {
+			t.Errorf("%q: status %d", bad, status)
+		}
+	}
+	if status, _ := get(t, s.URL+"/api/compare?runs=c"); status != http.StatusNotFound {
+		t.Errorf("an unknown run: status %d", status)
+	}
+}
+
+func TestTheTableOfSteps(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "one")
+	recorded(t, dir)
+	_, body := get(t, serve(t, Options{Roots: []string{dir}}).URL+"/api/runs/one/csv")
+	rows := strings.Split(string(body), "\n")
+	if !strings.HasPrefix(rows[0], "step,episodes,tokens,seconds,return_without,return_with") ||
+		!strings.HasPrefix(rows[1], "1,2,10,4,0.5,,0.5,") || len(rows) != 4 {
+		t.Errorf("%s", body)
+	}
+}
+
+// The exported file has the answers under the paths for which the browser asks.
+func TestExport(t *testing.T) {
+	root := t.TempDir()
+	recorded(t, filepath.Join(root, "one (1)"))
+	recorded(t, filepath.Join(root, "two"))
+	p := New(Options{Roots: []string{root}})
+	defer p.Close()
+	var b strings.Builder
+	if err := p.Export(t.Context(), &b); err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(b.String(), `id="answers">`)
+	text, _, _ = strings.Cut(text, "</script>")
+	var answers map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(text), &answers); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/api/runs", "/api/runs/one%20(1)/now", "/api/runs/one%20(1)/series", "/api/runs/two/tips",
+		"/api/runs/two/episodes", "/api/runs/two/episode?kind=training&place=2%2F0%2F0", "/api/compare?runs=one%20(1),two"} {
+		if answers[path] == nil {
+			t.Errorf("the file has no %s", path)
+		}
+	}
+	if strings.Contains(text, "<b>") {
+		t.Error("a text of a run is markup")
+	}
+}
+
+func TestStatesRecallTips(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "one")
+	recorded(t, dir)
+	recall := func(_ context.Context, r *view.Run, scope, state string) ([]Recalled, error) {
+		return []Recalled{{Text: filepath.Base(r.Dir) + " " + scope + " " + state, Similarity: 0.5, Score: 1}}, nil
+	}
+	run := serve(t, Options{Roots: []string{dir}, Recall: recall}).URL + "/api/runs/one/recall"
+	if a := answered[recallAnswer](t, run+"?text=a+door&task=s"); a.Tips[0].Text != "one s a door" {
+		t.Errorf("%+v", a)
+	}
+	for _, bad := range []string{"", "?text=", "?text=" + strings.Repeat("x", maxState+1)} {
+		if status, _ := get(t, run+bad); status < 400 || status >= 500 {
+			t.Errorf("%.20q: status %d", bad, status)
+		}
+	}
+}
+
+func TestLongRunsHaveFewPoints(t *testing.T) {
+	h := history{lines: make([][]float64, len(perStep))}
+	for i := range 5000 {
+		m := orchestrator.StepMetrics{Step: int64(i + 1), Episodes: i, NewTips: i}
+		if i >= 9 && i < 12 { // unknown in a whole bucket
+			m.Free.N = 0
+		} else {
+			m.Free = orchestrator.EpisodeStats{N: 1, Return: float64(i)}
+		}
+		h.add(m)
+	}
+	size := bucket(len(h.steps))
+	steps, returns := lasts(h.steps, size), means(h.lines[0], size)
+	if size != 3 || len(steps) != 1667 || len(returns) != len(steps) || steps[1666] != 5000 || steps[0] != 3 {
+		t.Errorf("%d points of %d", len(steps), size)
+	}
+	if returns[0] != 1 || !math.IsNaN(returns[3]) || returns[4] != 13 || len(h.recent) != kept {
+		t.Errorf("%v", returns[:5])
+	}
+	text, err := json.Marshal(returns[3:5])
+	if string(text) != "[null,13]" || err != nil {
+		t.Errorf("%s, %v", text, err)
 	}
 }

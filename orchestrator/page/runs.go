@@ -39,9 +39,14 @@ type openRun struct {
 	mu      sync.Mutex
 	history *history
 	listed  listedRun
-	config  string   // of which planned was read
-	planned int64    // run.steps
-	counted struct { // training episodes of the steps until step
+	encoded struct { // the answer series
+		newest string
+		text   madeJSON
+	}
+	named   map[string]named // by kind
+	config  string           // of which planned was read
+	planned int64            // run.steps
+	counted struct {         // training episodes of the steps until step
 		step     int64
 		episodes int
 	}
@@ -130,7 +135,7 @@ func (r *runs) use(ctx context.Context, dir string) (_ *openRun, done func(), er
 			return nil, nil, err
 		}
 		r.drop(dir)
-		o = &openRun{Run: opened, file: file}
+		o = &openRun{Run: opened, file: file, named: map[string]named{}}
 		r.open[dir] = o
 	}
 	o.users++

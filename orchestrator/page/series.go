@@ -2,6 +2,7 @@ package page
 
 import (
 	"context"
+	"encoding/json"
 	"math"
 	"net/http"
 
@@ -89,8 +90,30 @@ func eventsOf(all []ledger.Event) []event {
 	return out
 }
 
+// answerSeries returns the series as JSON. It is made again when the run has a new
+// step, evaluation or event.
 func answerSeries(ctx context.Context, o *openRun, _ *http.Request) (any, error) {
-	return o.series(ctx)
+	newest, err := o.Newest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o.mu.Lock()
+	text, known := o.encoded.text, o.encoded.newest == newest
+	o.mu.Unlock()
+	if known {
+		return text, nil
+	}
+	series, err := o.series(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if text, err = json.Marshal(series); err != nil {
+		return nil, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.encoded.newest, o.encoded.text = newest, text
+	return text, nil
 }
 
 func (o *openRun) series(ctx context.Context) (*seriesAnswer, error) {

@@ -56,7 +56,7 @@ func (o *openRun) tips(ctx context.Context, q view.TipQuery) (*tipsAnswer, error
 type Recalled struct {
 	Text       string  `json:"text"`
 	Scope      string  `json:"scope"`
-	Similarity number  `json:"similarity"` // of the state that it is stored with; null: unknown
+	Similarity float64 `json:"similarity"` // of the most similar state that it is stored with
 	Score      float64 `json:"score"`
 }
 

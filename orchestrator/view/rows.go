@@ -86,8 +86,8 @@ type Page struct {
 
 // How much a search reads for one page. What it reads is compressed.
 const (
-	searchedEpisodes = 4000
-	searchedBytes    = 24 << 20
+	searchedEpisodes = 1500
+	searchedBytes    = 12 << 20
 )
 
 // PageOf returns the episodes that a filter selects and whose texts contain text,
@@ -175,17 +175,22 @@ func (r *Run) Count(ctx context.Context, f ledger.Filter) (int, error) {
 	return r.ledger.Count(ctx, f)
 }
 
-// Names returns the tasks or the modes (column) of a kind's episodes. limit is their
-// largest number.
-func (r *Run) Names(ctx context.Context, kind, column string, limit int) ([]string, error) {
+// Names returns the tasks and the modes of a kind's episodes in order. limit is the
+// largest number of tasks.
+func (r *Run) Names(ctx context.Context, kind string, limit int) (tasks, modes []string, err error) {
 	if err := r.ledger.FillFacts(ctx, orchestrator.FactsOf); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return r.ledger.Names(ctx, kind, column, limit)
+	return r.ledger.Names(ctx, kind, limit)
 }
 
 // CountBetween returns the number of training episodes of the steps after one and
 // until another.
 func (r *Run) CountBetween(ctx context.Context, after, until int64) (int, error) {
 	return r.ledger.CountBetween(ctx, after, until)
+}
+
+// Pieces returns the texts of token ids, as far as the run has stored them.
+func (r *Run) Pieces(ctx context.Context, ids []int32) (map[int32]string, error) {
+	return r.ledger.Pieces(ctx, ids)
 }

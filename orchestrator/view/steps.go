@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/ledger"
@@ -75,6 +76,18 @@ func (r *Run) Last(ctx context.Context) (step int64, version int, err error) {
 // Events returns the newest events in order. limit is their largest number.
 func (r *Run) Events(ctx context.Context, limit int) ([]ledger.Event, error) {
 	return r.ledger.Events(ctx, limit)
+}
+
+// Newest changes when the run has a new step, evaluation or event.
+func (r *Run) Newest(ctx context.Context) (string, error) { return r.ledger.Newest(ctx) }
+
+// Prompt returns the newest prompt template of the run; empty: it is not known.
+func (r *Run) Prompt(ctx context.Context) (string, error) {
+	newest, err := r.ledger.LastEvent(ctx, "prompt") // its name and its checksum
+	if err != nil || newest == "" {
+		return "", err
+	}
+	return r.ledger.Prompt(ctx, newest[strings.LastIndexByte(newest, ' ')+1:])
 }
 
 // Unfinished is a step that is planned and not committed.

@@ -12,7 +12,7 @@ import (
 
 // A Child is a process that the program has started.
 type Child struct {
-	Name string `json:"name"` // for example "trainer" or "llama-server"
+	Name string `json:"name"` // for example "trainer"
 	PID  int    `json:"pid"`
 }
 

@@ -17,18 +17,21 @@ const (
 	PhasePublishing = "publishing"
 	PhaseCommit     = "commit"
 	PhaseEvaluation = "evaluation"
+	PhaseStop       = "stop" // of trainer and server
 )
 
 // A Phase is a part of a run, and how far it is.
 type Phase struct {
-	Name  string    `json:"name"`
-	Step  int64     `json:"step"`  // the training step that the phase belongs to; 0: none
-	Of    int64     `json:"of"`    // steps of the run; 0: unknown
-	Done  int       `json:"done"`  // units that are done
-	Total int       `json:"total"` // 0: unknown
-	Unit  string    `json:"unit"`  // for example "episodes"; empty: nothing is counted
-	Since time.Time `json:"since"` // when the phase began
-	Begun int       `json:"begun"` // what of Done was done before Since
+	Name  string `json:"name"`
+	Step  int64  `json:"step"`  // the training step that the phase belongs to; 0: none
+	Of    int64  `json:"of"`    // steps of the run; 0: unknown
+	Done  int    `json:"done"`  // units that are done
+	Total int    `json:"total"` // 0: unknown
+	Unit  string `json:"unit"`  // for example "episodes"; empty: nothing is counted
+	// Detail says more about a phase in which nothing is counted.
+	Detail string    `json:"detail,omitempty"`
+	Since  time.Time `json:"since"` // when the phase began
+	Begun  int       `json:"begun"` // what of Done was done before Since
 	// Usual is how many seconds the phase took the last time; 0: unknown.
 	Usual float64 `json:"usual_s,omitempty"`
 }
@@ -127,12 +130,9 @@ type PhaseStatus struct {
 	ETA *float64 `json:"eta_s"` // seconds; null: unknown
 }
 
-// newPhaseStatus returns the phase as it is now, nil without one.
-func newPhaseStatus(p *Phase, now time.Time) *PhaseStatus {
-	if p == nil {
-		return nil
-	}
-	s := &PhaseStatus{Phase: *p}
+// Status returns the phase with its ETA.
+func (p Phase) Status(now time.Time) PhaseStatus {
+	s := PhaseStatus{Phase: p}
 	if left, known := p.ETA(now); known {
 		eta := left.Seconds()
 		s.ETA = &eta

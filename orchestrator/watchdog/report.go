@@ -171,7 +171,10 @@ func (w *Watch) Status() Status {
 	defer w.mu.Unlock()
 	s := Status{Stopped: append([]Child{}, stopped...), Updated: time.Now(), Doing: w.doing, Last: w.last, Finished: w.finished, Progress: w.progress,
 		InFlight: []Item{}}
-	s.Phase = newPhaseStatus(w.phase, s.Updated)
+	if w.phase != nil {
+		phase := w.phase.Status(s.Updated)
+		s.Phase = &phase
+	}
 	for _, i := range w.oldest() {
 		s.InFlight = append(s.InFlight, *i)
 	}

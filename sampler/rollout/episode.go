@@ -107,6 +107,7 @@ func (e *episode) turn(ctx context.Context) (StopReason, error) {
 	if err != nil {
 		return StopFailed, err
 	}
+	turn.Invalid = s.Invalid
 	turn.Reward, turn.Score, turn.Took = s.Reward, s.Score, time.Since(start)
 	e.t.Turns = append(e.t.Turns, turn)
 	e.t.Final = validObservation(s.Observation)

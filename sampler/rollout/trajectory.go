@@ -81,11 +81,12 @@ type Turn struct {
 	// Opened is the mark of a thought that stands in the prompt, before a reply that was cut off. Empty: none.
 	Opened  string               `json:"opened,omitempty"`
 	Finish  sampler.FinishReason `json:"finish"`
-	Version int                  `json:"version"` // of the policy that answered
-	Reward  float64              `json:"reward"`  // from the environment
-	Score   float64              `json:"score"`   // from the environment
-	Took    time.Duration        `json:"took"`    // duration of the turn
-	Sample  time.Duration        `json:"sample"`  // part of Took: waiting for the policy
+	Version int                  `json:"version"`           // of the policy that answered
+	Invalid bool                 `json:"invalid,omitempty"` // the environment refused the action
+	Reward  float64              `json:"reward"`            // from the environment
+	Score   float64              `json:"score"`             // from the environment
+	Took    time.Duration        `json:"took"`              // duration of the turn
+	Sample  time.Duration        `json:"sample"`            // part of Took: waiting for the policy
 }
 
 // Trajectory is a finished or failed episode. It contains only values and does not change in a round trip through JSON.
@@ -126,6 +127,8 @@ type Trajectory struct {
 	// TipCut says that the tip ends early: the reply was cut at its limit of tokens, or the tip at its limit of
 	// characters.
 	TipCut bool `json:"tip_cut,omitempty"`
+	// Slim says that the texts of prompts and replies and all token ids were dropped because the episode is old.
+	Slim bool `json:"slim,omitempty"`
 
 	Took time.Duration `json:"took"`
 }

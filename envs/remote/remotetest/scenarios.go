@@ -132,7 +132,7 @@ func (d Driver[F]) Refuses(t *testing.T, h http.Handler, feedback string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := envs.Step{Observation: envs.Observation{Feedback: feedback, State: o.State}}
+		want := envs.Step{Observation: envs.Observation{Feedback: feedback, State: o.State}, Invalid: true}
 		if step != want {
 			t.Errorf("step %+v, want %+v", step, want)
 		}

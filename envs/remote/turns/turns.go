@@ -99,7 +99,7 @@ func (t *Turns) Refused(reason string) envs.Step {
 	if reason == "" {
 		reason = "The action was refused."
 	}
-	return envs.Step{Observation: envs.Observation{Feedback: reason, State: t.state}, Score: t.score}
+	return envs.Step{Observation: envs.Observation{Feedback: reason, State: t.state}, Score: t.score, Invalid: true}
 }
 
 // MaybeRefused is like Refused, for an error that the action or a broken environment may

@@ -28,7 +28,7 @@ func TestTextsAndScores(t *testing.T) {
 	f(Answer{State: "hall", Reward: 2}, envs.Step{Observation: envs.Observation{State: "hall"}, Reward: 2, Score: 2})
 	f(Answer{Feedback: "pushed", Reward: 3, Cumulative: true},
 		envs.Step{Observation: envs.Observation{Feedback: "pushed", State: Blank}, Reward: 1, Score: 3})
-	refused := envs.Step{Observation: envs.Observation{Feedback: "what?", State: Blank}, Score: 3}
+	refused := envs.Step{Observation: envs.Observation{Feedback: "what?", State: Blank}, Score: 3, Invalid: true}
 	if diff := cmp.Diff(refused, turns.Refused("what?")); diff != "" {
 		t.Errorf("refused (-want +got):\n%s", diff)
 	}

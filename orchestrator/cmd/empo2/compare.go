@@ -14,10 +14,12 @@ import (
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/inspect"
+	"github.com/empo2/empo2/orchestrator/telemetry"
 )
 
 type compareCmd struct {
 	common
+	viewFlag
 	Arms   []string `help:"Built-in arms to train; see above. Default: grpo,empo2, unless --arm or --base is given."`
 	Arm    []string `sep:"none" placeholder:"NAME=KEY=VALUE,…" help:"An arm of your own. Repeatable."`
 	Base   []string `sep:"none" placeholder:"NAME=FILE" help:"A configuration over -c. Each arm has each. Repeatable."`
@@ -67,9 +69,15 @@ func (cmd *compareCmd) Run(ctx context.Context, out *console) error {
 	if err != nil {
 		return err
 	}
+	out.useJSON(cmd.JSON)
 	for _, note := range notes {
 		out.note("note: %s", note)
 	}
+	stop, err := cmd.start(ctx, out, cmd.Out)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	log := out.logger(cmd.Verbose)
 	runner := comparer{compareCmd: cmd, console: out, arms: arms, settings: settings, notes: notes}
 	if err := runner.setUp(ctx, log); err != nil {
@@ -77,10 +85,22 @@ func (cmd *compareCmd) Run(ctx context.Context, out *console) error {
 	}
 	out.note("compare %s with %ss %v: %s\n%s", strings.Join(names(arms), ", "), job{house: cmd.houses}.kind(),
 		cmd.seeds, describeEnv(settings[0]), legend)
+	if err := runner.servePrometheus(log); err != nil {
+		return err
+	}
+	err = runner.train(ctx)
+	if runner.prometheus != nil {
+		err = errors.Join(err, runner.prometheus.Close())
+	}
+	return err
+}
+
+// train trains all jobs and writes the report.
+func (r *comparer) train(ctx context.Context) error {
 	var first, second []job
-	for _, seed := range cmd.seeds {
-		for _, a := range arms {
-			if j := (job{a, seed, cmd.houses}); a.after == "" {
+	for _, seed := range r.seeds {
+		for _, a := range r.arms {
+			if j := (job{a, seed, r.houses}); a.after == "" {
 				first = append(first, j)
 			} else {
 				second = append(second, j)
@@ -88,11 +108,11 @@ func (cmd *compareCmd) Run(ctx context.Context, out *console) error {
 		}
 	}
 	for _, jobs := range [][]job{first, second} {
-		if err := runner.all(ctx, jobs); err != nil {
+		if err := r.all(ctx, jobs); err != nil {
 			return err
 		}
 	}
-	return runner.finish(ctx, append(first, second...))
+	return r.finish(ctx, append(first, second...))
 }
 
 func names(arms []arm) (all []string) {
@@ -168,6 +188,8 @@ type comparer struct {
 	settings []config.Config // of each arm, for the first seed
 	notes    []string
 	tools    map[string]tools // by the name of an arm
+	// prometheus serves the metrics of all jobs; nil: they are not served.
+	prometheus *telemetry.Prometheus
 }
 
 // setUp finds or installs what each arm needs. Arms that need the same share it.
@@ -189,6 +211,20 @@ func (r *comparer) setUp(ctx context.Context, log zerolog.Logger) error {
 		}
 		r.tools[r.arms[i].name] = t
 	}
+	return nil
+}
+
+// servePrometheus serves the metrics of all jobs at one address.
+func (r *comparer) servePrometheus(log zerolog.Logger) error {
+	i := slices.IndexFunc(r.settings, func(c config.Config) bool { return c.Run.Prometheus != "" })
+	if i < 0 {
+		return nil
+	}
+	var err error
+	if r.prometheus, err = telemetry.ServePrometheus(r.settings[i].Run.Prometheus, log); err != nil {
+		return err
+	}
+	r.console.note("metrics for Prometheus: %s", r.prometheus.URL())
 	return nil
 }
 
@@ -230,6 +266,8 @@ func (r *comparer) one(ctx context.Context, j job) error {
 	if err != nil {
 		return err
 	}
+	r.console.phase(j.name(), startPhase(c))
+	defer r.console.endPhase(j.name())
 	t := r.tools[j.arm.name]
 	opened, err := openRun(ctx, c, t, r.console.logger(r.Verbose))
 	if err != nil {
@@ -242,13 +280,37 @@ func (r *comparer) one(ctx context.Context, j job) error {
 	if err != nil {
 		return errors.Join(err, opened.Close())
 	}
-	if r.JSON {
-		opened.observe(jsonObserver{out: r.console, wrap: j.wrap})
-	} else {
-		opened.observe(textObserver{out: r.console, label: j.name()})
+	observers, err := r.observers(ctx, opened, j, c)
+	if err != nil {
+		return errors.Join(err, opened.Close())
 	}
+	opened.observe(observers...)
 	_, err = opened.train(ctx)
 	return errors.Join(err, opened.Close())
+}
+
+// observers are told what happens in a job.
+func (r *comparer) observers(ctx context.Context, opened *run, j job, c config.Config) (
+	[]orchestrator.Observer, error) {
+	var out []orchestrator.Observer
+	if c.Run.TensorBoard {
+		board, err := opened.tensorBoard(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, board)
+	}
+	if r.prometheus != nil {
+		observer := r.prometheus.Run(j.name())
+		if err := opened.catchUp(ctx, observer); err != nil {
+			return nil, err
+		}
+		out = append(out, observer)
+	}
+	if r.JSON {
+		return append(out, jsonObserver{out: r.console, label: j.name(), wrap: j.wrap}), nil
+	}
+	return append(out, textObserver{out: r.console, label: j.name(), verbose: r.Verbose}), nil
 }
 
 // wrap says in the data of an event to which job it belongs.

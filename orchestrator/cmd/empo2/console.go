@@ -5,34 +5,39 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
 
-	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/safetext"
-	"github.com/empo2/empo2/sampler/rollout"
 )
 
 // console prints results to out, and progress and logs to err. Texts of
 // environments, models and servers cannot control the terminal. It is safe for
 // concurrent use.
 type console struct {
-	out, err io.Writer // they escape what controls a terminal
-	raw      io.Writer // err without escapes, for logs: their colours are escapes too
-	mu       sync.Mutex
+	out, err  io.Writer // they escape what controls a terminal
+	raw       io.Writer // err without escapes, for logs: their colours are escapes too
+	mu        sync.Mutex
+	line      progressLine
+	jsonLines bool // progress and warnings are JSON lines on out too
 }
 
 func newConsole(stdout, stderr io.Writer) *console {
-	return &console{out: safetext.Writer{W: stdout}, err: safetext.Writer{W: stderr}, raw: stderr}
+	c := &console{out: safetext.Writer{W: stdout}, err: safetext.Writer{W: stderr}, raw: stderr}
+	c.line.out = c
+	if f, ok := terminalOf(stderr); ok {
+		c.line.terminal, c.line.width = true, func() int { return widthOf(f) }
+	}
+	return c
 }
 
 // note prints one line of progress to standard error.
 func (c *console) note(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.line.clear()
 	fmt.Fprintf(c.err, format+"\n", args...)
 }
 
@@ -40,21 +45,49 @@ func (c *console) note(format string, args ...any) {
 func (c *console) print(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.line.clear()
 	fmt.Fprintf(c.out, format+"\n", args...)
+}
+
+// useJSON has progress and warnings printed as JSON lines too.
+func (c *console) useJSON(on bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.jsonLines = on
 }
 
 // jsonSchema is the version of the JSON lines. It changes if a field is renamed,
 // removed or gets another meaning.
 const jsonSchema = 1
 
+// jsonLine is one JSON line.
+type jsonLine struct {
+	Event  string    `json:"event"`
+	Schema int       `json:"schema"`
+	At     time.Time `json:"at,omitzero"` // of what happens while the command runs
+	Data   any       `json:"data"`
+}
+
 // json prints one JSON line to standard output.
 func (c *console) json(event string, v any) {
-	text, err := json.Marshal(map[string]any{"event": event, "schema": jsonSchema, "data": v})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.writeJSON(event, v)
+}
+
+// writeJSON is json for callers that have the lock.
+func (c *console) writeJSON(event string, v any) {
+	c.line.clear()
+	line := jsonLine{Event: event, Schema: jsonSchema, Data: v}
+	if c.jsonLines {
+		line.At = time.Now().UTC()
+	}
+	text, err := json.Marshal(line)
 	if err != nil {
-		c.note("%s: %v", event, err)
+		fmt.Fprintf(c.err, "%s: %v\n", event, err)
 		return
 	}
-	c.print("%s", text)
+	fmt.Fprintf(c.out, "%s\n", text)
 }
 
 // logger logs to standard error: warnings only, or everything if verbose.
@@ -63,11 +96,39 @@ func (c *console) logger(verbose bool) zerolog.Logger {
 	if verbose {
 		level = zerolog.DebugLevel
 	}
-	w := zerolog.ConsoleWriter{
-		Out: lockedWriter{c, c.raw}, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != "" || !isTerminal(c.raw),
+	text := zerolog.ConsoleWriter{
+		Out: lockedWriter{c, c.raw}, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != "" || !c.line.terminal,
 		FormatPrepare: inertMessage, FormatFieldValue: inertValue,
 	}
+	w := zerolog.MultiLevelWriter(text, warningEvents{c})
 	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+}
+
+// warningEvents prints warnings and errors of the log as JSON lines, if the command
+// prints such lines.
+type warningEvents struct{ c *console }
+
+// Write implements [io.Writer]. Entries without a level are not printed.
+func (w warningEvents) Write(p []byte) (int, error) { return len(p), nil }
+
+// WriteLevel implements [zerolog.LevelWriter].
+func (w warningEvents) WriteLevel(level zerolog.Level, p []byte) (int, error) {
+	w.c.mu.Lock()
+	defer w.c.mu.Unlock()
+	if level < zerolog.WarnLevel || !w.c.jsonLines {
+		return len(p), nil
+	}
+	entry := map[string]any{}
+	if err := json.Unmarshal(p, &entry); err != nil {
+		return 0, err
+	}
+	data := map[string]any{"level": entry[zerolog.LevelFieldName], "text": entry[zerolog.MessageFieldName]}
+	for _, name := range []string{zerolog.LevelFieldName, zerolog.MessageFieldName, zerolog.TimestampFieldName} {
+		delete(entry, name)
+	}
+	data["fields"] = entry
+	w.c.writeJSON("warning", data)
+	return len(p), nil
 }
 
 // inertMessage escapes the message of a log entry. The writer quotes texts in fields.
@@ -90,119 +151,6 @@ type lockedWriter struct {
 func (w lockedWriter) Write(p []byte) (int, error) {
 	w.c.mu.Lock()
 	defer w.c.mu.Unlock()
+	w.c.line.clear()
 	return w.to.Write(p)
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
-// legend explains the abbreviations of stepLine.
-const legend = `on: episodes without tips · +tips: with tips · off: sampled with tips, trained without them
-free/tips: mean environment return of episodes sampled without/with tips ` +
-	`· flat: groups of equal returns (no gradient)
-mask: trained tokens below the log-prob floor · ratio: mean importance ratio · kl: mean KL to the base model
-mismatch: mean/largest difference of server's and trainer's log-probs in nats · v: version`
-
-// stepLine describes one training step in one line.
-func stepLine(m orchestrator.StepMetrics) string {
-	mean := func(r orchestrator.EpisodeStats) string {
-		if r.N == 0 {
-			return "   – "
-		}
-		return fmt.Sprintf("%5.3f", r.Return)
-	}
-	s := m.Seconds
-	line := fmt.Sprintf("step %3d  %-20s  free %s  tips %s", m.Step, modes(m), mean(m.Free), mean(m.Tips))
-	if m.Groups > 0 { // something is trained
-		mismatch := "    –" // no log-probs to compare
-		if m.Mismatch.Tokens > 0 {
-			mismatch = fmt.Sprintf("%.0e/%.0e", m.Mismatch.Mean, m.Mismatch.Max)
-		}
-		line += fmt.Sprintf("  flat %d/%d  mask %4.1f%%  ratio %4.2f  kl %5.3f  mismatch %s",
-			m.NoGradient, m.Groups, 100*m.MaskShare, m.Ratio, m.KLBase, mismatch)
-	}
-	line += fmt.Sprintf("  %4.1fs (sample %.1f train %.1f publish %.1f)  v%d",
-		s.Total, s.Sample, s.Train, s.Publish, m.Version)
-	if m.Corrected && m.Mismatch.Tokens > 0 {
-		line += "  corrected"
-	}
-	if n := m.Stops[rollout.StopContextFull]; n > 0 {
-		line += fmt.Sprintf("  %d episodes ended with a full context", n)
-	}
-	if m.Failed > 0 {
-		line += fmt.Sprintf("  %d episodes FAILED", m.Failed)
-	}
-	if r := m.Replies; 2*r.Empty >= max(r.N, 1) {
-		line += fmt.Sprintf("  %d of %d replies EMPTY", r.Empty, r.N)
-	}
-	if r := m.Replies; 10*r.Cut >= max(r.N, 1) {
-		line += fmt.Sprintf("  %d of %d replies cut at rollout.max_tokens", r.Cut, r.N)
-	}
-	if r := m.Replies; 10*r.CutTips >= max(r.Tips, 1) {
-		line += fmt.Sprintf("  %d of %d tips cut", r.CutTips, r.Tips)
-	}
-	if m.LeftOut > 0 {
-		line += fmt.Sprintf("  %d rows left out", m.LeftOut)
-	}
-	if len(m.Diverging) > 0 {
-		line += "  may DIVERGE"
-	}
-	if n := m.Trainer.OutOfMemory; n > 0 {
-		line += fmt.Sprintf("  trainer out of memory %d×", n)
-	}
-	if m.Restarts > 0 {
-		line += fmt.Sprintf("  trainer restarted %d×", m.Restarts)
-	}
-	return line
-}
-
-// usageLine describes what the trainer needed in a step.
-func usageLine(u orchestrator.TrainerUsage) string {
-	line := fmt.Sprintf("          trainer: %d tokens, %.0f tokens/s, peak %.2f GB, padding %.0f %%, "+
-		"%d micro-batches of up to %d tokens, %d checkpointed",
-		u.RowTokens, u.TokensPerSecond, float64(u.PeakMemory)/gigabyte, 100*u.PaddingShare, u.MicroBatches,
-		u.MicroBatchTokens, u.Checkpointed)
-	if u.MFU > 0 {
-		line += fmt.Sprintf(", MFU %.0f %%", 100*u.MFU)
-	}
-	return line
-}
-
-// modes counts the episodes of each mode, for example "on 32 +tips 8 off 24".
-func modes(m orchestrator.StepMetrics) string {
-	text := ""
-	if n := m.Modes[orchestrator.OnPolicy]; n > 0 {
-		text = fmt.Sprintf("on %d", n)
-	}
-	if n := m.Modes[orchestrator.OnPolicyTips]; n > 0 {
-		text += fmt.Sprintf(" +tips %d", n)
-	}
-	if n := m.Modes[orchestrator.OffPolicy]; n > 0 {
-		text += fmt.Sprintf(" off %d", n)
-	}
-	return strings.TrimSpace(text)
-}
-
-// evaluationLine describes one evaluation in one line.
-func evaluationLine(e orchestrator.Evaluation) string {
-	what := "without tips"
-	if e.Tips {
-		what = "with tips"
-	}
-	if e.Kind == "test" {
-		what = "held-out tasks, " + what
-	}
-	line := fmt.Sprintf("  evaluation after step %d, %s: success %.1f %%, score %.1f ± %.1f "+
-		"(%d episodes, T = %g, %d training episodes, %.0f s of training)",
-		e.Step, what, 100*e.Success, e.Score, e.StdErr, e.Episodes, e.Temperature, e.TrainEpisodes, e.TrainSeconds)
-	if e.Failed > 0 {
-		line += fmt.Sprintf("  %d episodes FAILED", e.Failed)
-	}
-	return line
 }

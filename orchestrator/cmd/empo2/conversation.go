@@ -35,6 +35,9 @@ func printConversation(out *console, e view.Episode, authors map[prompt.Tip]view
 		}
 		out.print("advantage %+.4f, intrinsic reward %s, %s", s.Advantage, number(s.Bonus), trained)
 	}
+	if t.Slim {
+		out.print("its prompts and replies were dropped (run.keep_episodes); states and actions are left")
+	}
 	for i, turn := range t.Turns {
 		out.print("%s", rule(fmt.Sprintf("turn %d", i+1)))
 		printTurn(out, turn, authors)
@@ -80,6 +83,10 @@ func printTurn(out *console, turn rollout.Turn, authors map[prompt.Tip]view.Plac
 
 // printSpans prints what a turn added to the prompt.
 func printSpans(out *console, turn rollout.Turn, authors map[prompt.Tip]view.Place) {
+	if len(turn.Prompt) == 0 && turn.Observation.State != "" { // an old episode
+		out.print("state")
+		out.block(turn.Observation.State)
+	}
 	for _, message := range turn.Prompt {
 		for _, span := range message.Spans {
 			if span.Text == "" {
@@ -98,6 +105,9 @@ func printSpans(out *console, turn rollout.Turn, authors map[prompt.Tip]view.Pla
 // printReply prints the policy's reply in a turn.
 func printReply(out *console, turn rollout.Turn) {
 	heading := "reply: " + counted(len(turn.IDs), "token")
+	if len(turn.Prompt) == 0 && len(turn.IDs) == 0 { // an old episode
+		heading = "action"
+	}
 	switch {
 	case turn.Finish == sampler.FinishLength:
 		heading += ", CUT at rollout.max_tokens"

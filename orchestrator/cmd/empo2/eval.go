@@ -55,6 +55,7 @@ func (cmd *evalCmd) evaluate(ctx context.Context, c config.Config, out *console)
 	if err != nil {
 		return err
 	}
+	out.phase("", startPhase(c))
 	r, err := openRun(ctx, c, t, log)
 	if err != nil {
 		return err
@@ -65,15 +66,18 @@ func (cmd *evalCmd) evaluate(ctx context.Context, c config.Config, out *console)
 	if cmd.Temperature != nil {
 		r.loop.Config.Eval.Temperature = *cmd.Temperature
 	}
+	r.observe(progressObserver{out: out})
 	e, err := r.loop.EvaluateNewest(r.watched(ctx), envs.Split(cmd.Split), cmd.Episodes)
-	if err = errors.Join(err, r.Close()); err != nil {
+	err = errors.Join(err, r.Close())
+	out.endPhase("")
+	if err != nil {
 		return err
 	}
 	if cmd.JSON {
 		out.json("evaluation", e)
 		return nil
 	}
-	out.print("%s", evaluationLine(e))
+	textObserver{out: out}.Evaluation(e)
 	for _, task := range e.Tasks {
 		out.print("  %-28s success %5.1f %%  score %6.1f  (%d episodes)",
 			task.Task, 100*task.Success, task.Score, task.Episodes)

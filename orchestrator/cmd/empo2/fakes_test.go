@@ -251,6 +251,20 @@ var scenarioCommands = map[string]func(ts *testscript.TestScript, neg bool, args
 		}
 		ts.Check(os.WriteFile(path, text, 0o600))
 	},
+	// events FOLDER TAG...: the event file in a folder has these tags.
+	"events": func(ts *testscript.TestScript, _ bool, args []string) {
+		files, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "events.out.tfevents.*.empo2"))
+		ts.Check(err)
+		if len(files) != 1 {
+			ts.Fatalf("%d event files in %s", len(files), args[0])
+		}
+		text := ts.ReadFile(files[0])
+		for _, tag := range args[1:] {
+			if !strings.Contains(text, tag) {
+				ts.Fatalf("no %s in %s", tag, files[0])
+			}
+		}
+	},
 	// held: wait until the server holds a request.
 	"held": func(ts *testscript.TestScript, _ bool, _ []string) { <-serverOf(ts).held },
 	// release: the server answers all further requests.

@@ -65,27 +65,30 @@ Exit codes: 0 done · 1 the run failed · 2 wrong usage or configuration · 3 se
 type cli struct {
 	ShowVersion kong.VersionFlag `name:"version" help:"Print the version."`
 
-	Init    initCmd      `cmd:"" help:"Write a config.toml for your model on this machine."`
-	Plan    planCmd      `cmd:"" help:"Predict memory, time and disk of a run, and whether it fits."`
-	Run     runCmd       `cmd:"" help:"Train, or continue a run."`
-	Eval    evalCmd      `cmd:"" help:"Evaluate a run's newest version without tips."`
-	Demos   demosCmd     `cmd:"" help:"Write demonstrations of an environment for a warm start."`
-	Warm    warmstartCmd `cmd:"" name:"warmstart" help:"Train version 0 of a run on demonstrations."`
-	Status  statusCmd    `cmd:"" help:"Show what a run does now and what it waits for."`
-	Ls      lsCmd        `cmd:"" help:"List the runs below a folder."`
-	Show    showCmd      `cmd:"" help:"Show the steps of a run, its episodes, or a conversation."`
-	Tips    tipsCmd      `cmd:"" help:"Show the tips of a run, and the returns of episodes that saw them."`
-	View    viewCmd      `cmd:"" help:"Serve a page that shows runs, also while they go on."`
-	Compare compareCmd   `cmd:"" help:"Train several arms on the same budget, and draw their curves."`
-	Doctor  doctorCmd    `cmd:"" help:"Check what a run needs, and report what is missing."`
-	Check   checkCmd     `cmd:"" help:"Verify everything in the folder of a run."`
-	Backup  backupCmd    `cmd:"" help:"Copy a run to a file, also while it goes on."`
-	Memory  memoryCmd    `cmd:"" help:"Export a run's tips, or import tips into a run."`
-	Prompt  promptCmd    `cmd:"" help:"Show what the policy sees in a task, or write the prompt templates."`
-	Try     tryCmd       `cmd:"" help:"Sample replies to a task, and repeat at every save of the prompt."`
-	Env     envCmd       `cmd:"" help:"Serve an environment to other programs."`
-	Config  configCmd    `cmd:"" help:"Print all keys with their values and meaning."`
-	Version versionCmd   `cmd:"" help:"Print the version."`
+	Init       initCmd       `cmd:"" help:"Write a config.toml for your model on this machine."`
+	Plan       planCmd       `cmd:"" help:"Predict memory, time and disk of a run, and whether it fits."`
+	Run        runCmd        `cmd:"" help:"Train, or continue a run."`
+	Eval       evalCmd       `cmd:"" help:"Evaluate a run's newest version without tips."`
+	Demos      demosCmd      `cmd:"" help:"Write demonstrations of an environment for a warm start."`
+	Warm       warmstartCmd  `cmd:"" name:"warmstart" help:"Train version 0 of a run on demonstrations."`
+	Status     statusCmd     `cmd:"" help:"Show what a run does now and what it waits for."`
+	Ls         lsCmd         `cmd:"" help:"List the runs below a folder."`
+	Show       showCmd       `cmd:"" help:"Show the steps of a run, its episodes, or a conversation."`
+	Tips       tipsCmd       `cmd:"" help:"Show the tips of a run, and the returns of episodes that saw them."`
+	View       viewCmd       `cmd:"" help:"Serve a page that shows runs, also while they go on."`
+	Compare    compareCmd    `cmd:"" help:"Train several arms on the same budget, and draw their curves."`
+	Export     metricsCmd    `cmd:"" help:"Write the metrics of runs for TensorBoard, trackio, or as CSV or JSON lines."`
+	Doctor     doctorCmd     `cmd:"" help:"Check what a run needs, and report what is missing."`
+	Check      checkCmd      `cmd:"" help:"Verify everything in the folder of a run."`
+	Backup     backupCmd     `cmd:"" help:"Copy a run to a file, also while it goes on."`
+	Memory     memoryCmd     `cmd:"" help:"Export a run's tips, or import tips into a run."`
+	Prompt     promptCmd     `cmd:"" help:"Show what the policy sees in a task, or write the prompt templates."`
+	Try        tryCmd        `cmd:"" help:"Sample replies to a task, and repeat at every save of the prompt."`
+	Ab         abCmd         `cmd:"" name:"ab" help:"Compare two prompts, versions, models or other settings on the same tasks."`
+	Env        envCmd        `cmd:"" help:"Serve an environment to other programs."`
+	Config     configCmd     `cmd:"" help:"Print all keys with their values and meaning."`
+	Completion completionCmd `cmd:"" help:"Print a script that completes commands in a shell."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
 }
 
 // common are the flags of every command that reads a configuration.
@@ -163,7 +166,9 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "empo2: %v\n  hint: %s --help\n", err, commandOf(err))
 		return exitUsage
 	}
-	return conclude(ctx, command.Run(), stderr)
+	err = command.Run()
+	out.close()
+	return conclude(ctx, err, stderr)
 }
 
 // watched returns a context with a watchdog that reports what takes long and

@@ -30,7 +30,8 @@ type run struct {
 	// template is nil if the server takes messages.
 	template *chat.Template
 	watch    *watcher
-	ended    string // how the run ended; empty: it was closed before
+	pieces   *pieceSaver // nil: the server does not know the texts of tokens
+	ended    string      // how the run ended; empty: it was closed before
 	closes   []func() error
 }
 
@@ -50,7 +51,11 @@ func (r *run) train(ctx context.Context) (orchestrator.Summary, error) {
 
 // observe has observers told what happens in the run.
 func (r *run) observe(observers ...orchestrator.Observer) {
-	r.loop.Observer = append(orchestrator.Observers{r.watch}, observers...)
+	all := orchestrator.Observers{r.watch}
+	if r.pieces != nil {
+		all = append(all, r.pieces)
+	}
+	r.loop.Observer = append(all, observers...)
 }
 
 // watched returns a context with the run's watchdog.
@@ -86,7 +91,7 @@ func openRun(ctx context.Context, c config.Config, t tools, log zerolog.Logger) 
 	r.closes = append(r.closes, r.ledger.Close)
 	r.watch = startWatcher(ctx, c, r.ledger.Dir, log, func(text string) { r.event(ctx)("stall", text) })
 	r.closes = append(r.closes, func() error { r.watch.close(cmp.Or(r.ended, "it was closed")); return nil })
-	r.watch.watch.SetPhase(watchdog.Phase{Name: watchdog.PhaseStart, Of: int64(c.Run.Steps), Since: time.Now()})
+	r.watch.watch.SetPhase(startPhase(c))
 	ctx = r.watched(ctx)
 	root, err := filepath.Abs(r.ledger.Dir)
 	if err != nil {
@@ -168,6 +173,10 @@ func (r *run) connect(ctx context.Context, server served) error {
 		return err
 	}
 	r.server, r.template = server, template
+	if server.decoder != nil { // its requests are not what the run waits for
+		r.pieces = startPieceSaver(watchdog.With(ctx, nil), r.ledger, server.decoder, l.Log)
+		r.closes = append(r.closes, r.pieces.Close)
+	}
 	if template != nil && template.Unstable() != "" {
 		l.Log.Warn().Str("template", template.Name()).Str("why", template.Unstable()).
 			Msg("the chat template rewrites earlier turns, so every turn is a separate training row")

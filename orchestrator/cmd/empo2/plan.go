@@ -196,6 +196,10 @@ func calibrate(ctx context.Context, c config.Config, limit time.Duration, out *c
 	enough := (c.Rollout.Concurrency + c.Algorithm.GroupSize - 1) / c.Algorithm.GroupSize
 	c.Algorithm.Groups = min(c.Algorithm.Groups, enough)
 	out.note("calibration: starting trainer, server and environment")
+	phase := startPhase(c)
+	phase.Of = 0
+	out.phase("", phase)
+	defer out.endPhase("")
 	r, err := openRun(ctx, c, t, log)
 	if err != nil {
 		return nil, err
@@ -203,6 +207,7 @@ func calibrate(ctx context.Context, c config.Config, limit time.Duration, out *c
 	defer func() { err = errors.Join(err, r.Close()) }()
 	out.note("calibration: playing %d episodes twice, up to %.0f s each", c.Algorithm.Groups*c.Algorithm.GroupSize,
 		limit.Seconds())
+	r.observe(progressObserver{out: out})
 	m, err := r.loop.Calibrate(ctx, limit)
 	if err != nil {
 		return nil, fmt.Errorf("calibration: %w", err)

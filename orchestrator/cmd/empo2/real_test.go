@@ -169,8 +169,11 @@ func checkSummary(t *testing.T, out []byte) {
 		Event string
 		Data  orchestrator.Summary
 	}
-	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil {
-		t.Fatalf("%v in %s", err, lines[len(lines)-1])
+	if end := lines[len(lines)-1]; len(lines) < 2 || !strings.Contains(end, `"event":"end"`) {
+		t.Fatalf("the last line is %s", end)
+	}
+	if err := json.Unmarshal([]byte(lines[len(lines)-2]), &last); err != nil {
+		t.Fatalf("%v in %s", err, lines[len(lines)-2])
 	}
 	if last.Event != "summary" || last.Data.Steps != 6 || last.Data.Episodes != 6*4*6 {
 		t.Errorf("last line %+v", last)

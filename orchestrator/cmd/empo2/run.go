@@ -13,10 +13,12 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/inspect"
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 )
 
 type runCmd struct {
 	common
+	viewFlag
 	JSON bool `help:"Print JSON lines instead of text."`
 	// AcceptChanges continues although what the run depends on has changed.
 	AcceptChanges bool `help:"Continue although files of the model, its chat template or its tokenizer have changed."`
@@ -36,6 +38,7 @@ moves later steps to the folder aside/ of the run. empo2 check lists what is dam
 Examples:
   empo2 run                                as ./config.toml says
   empo2 run --profile demo                 the demonstration, in ./runs/vault
+  empo2 run --profile demo --view          the same, with a page that shows how it goes
   empo2 run -c my.toml --set run.name=try2
   empo2 run --set run.steps=100            train a finished run further
   empo2 run --json | jq 'select(.event=="step").data.free.return'`
@@ -46,8 +49,18 @@ func (cmd *runCmd) Run(ctx context.Context, out *console) error {
 	if err != nil {
 		return err
 	}
+	out.useJSON(cmd.JSON)
 	dir := filepath.Join(c.Run.Dir, c.Run.Name)
-	return explainDamage(ctx, cmd.train(ctx, c, out), dir, cmd.command())
+	stop, err := cmd.start(ctx, out, dir)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	err = explainDamage(ctx, cmd.train(ctx, c, out), dir, cmd.command())
+	if cmd.JSON {
+		out.json("end", runEndOf(ctx, err))
+	}
+	return err
 }
 
 // train trains the run that c describes.
@@ -73,6 +86,8 @@ func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) err
 		}
 	}
 	started := time.Now()
+	out.phase("", startPhase(c))
+	defer out.endPhase("")
 	r, err := openRun(ctx, c, t, log)
 	if err != nil {
 		return err
@@ -81,18 +96,27 @@ func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) err
 	if err == nil {
 		err = saveConfig(ctx, r.ledger, c)
 	}
+	if err == nil {
+		err = cmd.announce(ctx, r, time.Since(started), out)
+	}
 	if err != nil {
 		return errors.Join(err, r.Close())
 	}
-	out.note("%s in %s: %s, started in %.1fs\n%s",
-		c.Algorithm.Name, r.ledger.Dir, describeEnv(c), time.Since(started).Seconds(), legend)
-	if cmd.JSON {
-		r.observe(jsonObserver{out: out, wrap: func(_ string, data any) any { return data }})
-	} else {
-		r.observe(textObserver{out: out, verbose: cmd.Verbose})
+	others, err := r.tellOthers(ctx, c, out)
+	if err != nil {
+		return errors.Join(err, r.Close())
 	}
+	if cmd.JSON {
+		others = append(others, jsonObserver{out: out})
+	} else {
+		others = append(others, textObserver{out: out, verbose: cmd.Verbose})
+	}
+	r.observe(others...)
 	summary, err := r.train(ctx)
-	if err = errors.Join(err, r.Close()); err != nil {
+	out.phase("", watchdog.Phase{Name: watchdog.PhaseStop, Since: time.Now(), Detail: "trainer and server"})
+	err = errors.Join(err, r.Close())
+	out.endPhase("")
+	if err != nil {
 		return err
 	}
 	if cmd.JSON {
@@ -103,6 +127,58 @@ func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) err
 	printSummary(out, summary, r.ledger.Dir)
 	reportPlan(out, summary, r.ledger.Dir, false)
 	return nil
+}
+
+// announce says which run begins or continues.
+func (cmd *runCmd) announce(ctx context.Context, r *run, took time.Duration, out *console) error {
+	c := r.loop.Config
+	if !cmd.JSON {
+		out.note("%s in %s: %s, started in %.1fs\n%s", c.Algorithm.Name, r.ledger.Dir, describeEnv(c), took.Seconds(),
+			legend)
+		return nil
+	}
+	last, err := r.ledger.Last(ctx)
+	if err != nil {
+		return err
+	}
+	out.json("start", runStart{Run: c.Run.Name, Dir: r.ledger.Dir, Empo2: version(), PID: os.Getpid(),
+		Algorithm: c.Algorithm.Name, Environment: c.Env.Name, Model: c.Model.Path, Step: last.Step, Version: last.Version,
+		Steps: c.Run.Steps, Seconds: took.Seconds()})
+	return nil
+}
+
+// runStart is the data of the event "start".
+type runStart struct {
+	Run         string  `json:"run"`
+	Dir         string  `json:"dir"`
+	Empo2       string  `json:"empo2"` // the program's version
+	PID         int     `json:"pid"`
+	Algorithm   string  `json:"algorithm"`
+	Environment string  `json:"environment"`
+	Model       string  `json:"model"`
+	Step        int64   `json:"step"` // the last committed one
+	Version     int     `json:"version"`
+	Steps       int     `json:"steps"`   // at which the run ends
+	Seconds     float64 `json:"seconds"` // that the start took
+}
+
+// runEnd is the data of the event "end", which is the last one.
+type runEnd struct {
+	State string `json:"state"` // done, interrupted or failed
+	Error string `json:"error,omitempty"`
+	Hint  string `json:"hint,omitempty"`
+}
+
+// runEndOf describes how a command ended.
+func runEndOf(ctx context.Context, err error) runEnd {
+	switch {
+	case err == nil:
+		return runEnd{State: "done"}
+	case ctx.Err() != nil:
+		return runEnd{State: "interrupted", Error: context.Cause(ctx).Error()}
+	}
+	msg, hint := splitHint(err)
+	return runEnd{State: "failed", Error: msg, Hint: hint}
 }
 
 // checkStored refuses a damaged run before anything is started or written. With

@@ -78,7 +78,8 @@ func recordChanges(ctx context.Context, l *ledger.Ledger, c config.Config) error
 // step. Each change is an event.
 var mayChange = []string{
 	"profile", "run.steps", "run.max_seconds", "run.name",
-	"run.dir", "run.keep_checkpoints", "run.stall_minutes", "run.must_fit",
+	"run.dir", "run.keep_checkpoints", "run.keep_episodes", "run.stall_minutes", "run.must_fit",
+	"run.tensorboard", "run.metric_names", "run.prometheus",
 	"eval.every", "eval.episodes", "eval.final_episodes", "sampler.", "trainer.threads", "trainer.device",
 	"trainer.timeout_seconds",
 	"trainer.micro_batch_tokens", "trainer.restarts", "trainer.env", "trainer.max_incomplete_steps", "optimizer.", "loss.",

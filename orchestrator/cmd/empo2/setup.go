@@ -11,6 +11,7 @@ import (
 
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/inspect"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler/llamacpp"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 	"github.com/empo2/empo2/trainer_bridge/pyenv"
@@ -57,6 +58,9 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 // install creates the Python environment and prepares the model.
 func install(ctx context.Context, c config.Config, out *console, log zerolog.Logger) (t tools, err error) {
 	start := time.Now()
+	phase := watchdog.Phase{Name: watchdog.PhaseSetUp, Since: start}
+	out.phase("", phase)
+	defer out.endPhase("")
 	cache, err := pyenv.CacheDir()
 	if err != nil || !needsPython(c) {
 		return t, err
@@ -65,7 +69,7 @@ func install(ctx context.Context, c config.Config, out *console, log zerolog.Log
 		return t, err
 	}
 	env, err := pyenv.Ensure(ctx, pyenv.Options{Requirements: trainerbridge.Requirements(), CacheDir: cache,
-		Progress: func(e pyenv.Event) { out.note("set-up: %s", e) }})
+		Progress: func(e pyenv.Event) { out.setUp(phase, e) }})
 	if err != nil {
 		return t, err
 	}
@@ -83,12 +87,25 @@ func install(ctx context.Context, c config.Config, out *console, log zerolog.Log
 	if c.Sampler.Backend != "llamacpp" {
 		return t, nil
 	}
+	phase.Detail = "the model's GGUF file"
+	out.phase("", phase)
 	if err := t.convert(ctx, c, filepath.Join(cache, "gguf"), log); err != nil {
 		return t, err
 	}
 	log.Info().Str("python", t.python).Str("model", t.model).Str("gguf", t.gguf).
 		Dur("took", time.Since(start)).Msg("set up")
 	return t, nil
+}
+
+// setUp shows an event of the set-up. Without a terminal each is a line.
+func (c *console) setUp(phase watchdog.Phase, e pyenv.Event) {
+	if c.line.terminal && e.Stage != pyenv.StageWarning {
+		e.Elapsed = 0 // the line has it
+		phase.Detail = e.String()
+		c.phase("", phase)
+		return
+	}
+	c.note("set-up: %s", e)
 }
 
 // convert makes the model's GGUF file for llama-server, in the folder dir.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -163,7 +164,9 @@ func (w *watcher) Phase(p watchdog.Phase) {
 }
 
 // Step implements [orchestrator.Observer].
-func (w *watcher) Step(m orchestrator.StepMetrics) { w.watch.Last(stepLine(m)) }
+func (w *watcher) Step(m orchestrator.StepMetrics) {
+	w.watch.Last(strings.Join(stepText(m, false).parts, "  "))
+}
 
 // Evaluation implements [orchestrator.Observer].
 func (w *watcher) Evaluation(orchestrator.Evaluation) {}

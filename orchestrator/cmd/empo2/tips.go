@@ -129,10 +129,6 @@ type recalled struct {
 
 // recall shows what the memory recalls for a state.
 func (cmd *tipsCmd) recall(ctx context.Context, out *console, r *view.Run) (err error) {
-	c, err := cmd.config(ctx, r)
-	if err != nil {
-		return err
-	}
 	stored, err := memory.Stored(ctx, r.DB(), "")
 	if err != nil {
 		return err
@@ -141,11 +137,11 @@ func (cmd *tipsCmd) recall(ctx context.Context, out *console, r *view.Run) (err 
 	if err != nil {
 		return err
 	}
-	bank, done, err := openStoredMemory(ctx, r.DB(), c)
+	bank, err := openRecall(ctx, r)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, done()) }()
+	defer func() { err = errors.Join(err, bank.Close()) }()
 	found, err := bank.Recall(ctx, memory.State{Scope: scope, Text: cmd.Recall})
 	if err != nil {
 		return err
@@ -161,15 +157,6 @@ func (cmd *tipsCmd) recall(ctx context.Context, out *console, r *view.Run) (err 
 		out.block(t.Text)
 	}
 	return nil
-}
-
-// config returns the run's own configuration.
-func (cmd *tipsCmd) config(ctx context.Context, r *view.Run) (config.Config, error) {
-	text, err := r.Config(ctx)
-	if err != nil {
-		return config.Config{}, err
-	}
-	return parseStored(text, r.Dir)
 }
 
 // scopeOf returns the scope to recall from: the one that the user named, or the only

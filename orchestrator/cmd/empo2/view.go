@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/page"
@@ -11,8 +14,8 @@ import (
 
 type viewCmd struct {
 	Runs   []string `arg:"" name:"run" optional:"" help:"Runs, or folders of runs. Default: all runs in run.dir."`
-	Port   int      `placeholder:"N" help:"Port of the page. Default: one that is free."`
-	Export string   `placeholder:"FILE.html" help:"Write the page to one file, and do not serve it."`
+	Port   int      `xor:"how" placeholder:"N" help:"Port of the page. Default: one that is free."`
+	Export string   `xor:"how" placeholder:"FILE.html" help:"Write the page to one file, and do not serve it."`
 }
 
 // Help is shown by empo2 view --help.
@@ -36,7 +39,25 @@ func (cmd *viewCmd) Run(ctx context.Context, out *console) error {
 	if err != nil {
 		return err
 	}
+	if cmd.Export != "" {
+		return cmd.export(ctx, out, roots)
+	}
 	return servePage(ctx, out, roots, cmd.Port)
+}
+
+// export writes the page to a file, which appears when it is complete.
+func (cmd *viewCmd) export(ctx context.Context, out *console, roots []string) error {
+	p := page.New(pageOptions(roots))
+	defer p.Close()
+	if err := writeFile(cmd.Export, func(w io.Writer) error { return p.Export(ctx, w) }); err != nil {
+		return fmt.Errorf("export the page: %w\n  hint: name a file in a folder that exists and is writable", err)
+	}
+	info, err := os.Stat(cmd.Export)
+	if err != nil {
+		return err
+	}
+	out.print("%s: %s, for any browser", cmd.Export, size(info.Size()))
+	return nil
 }
 
 // roots returns the folders of the runs that the user named.
@@ -73,8 +94,44 @@ func servePage(ctx context.Context, out *console, roots []string, port int) erro
 	if err != nil {
 		return err
 	}
-	p := page.New(page.Options{Roots: roots})
+	p := page.New(pageOptions(roots))
 	defer p.Close()
-	out.print("the page is at http://%s (Ctrl-C ends it)", listener.Addr())
+	out.note("the page is at http://%s (Ctrl-C ends it)", listener.Addr())
 	return p.Serve(ctx, listener)
+}
+
+// pageOptions are those of a page of runs.
+func pageOptions(roots []string) page.Options {
+	return page.Options{Roots: roots, Recall: recallForPage}
+}
+
+// viewFlag serves the page while a command goes on.
+type viewFlag struct {
+	View bool `help:"Print the address of a page that follows what is trained, before anything else."`
+}
+
+// start serves the page of the runs in a folder, which may not exist yet, until stop
+// is called.
+func (f viewFlag) start(ctx context.Context, out *console, dir string) (stop func(), err error) {
+	if !f.View {
+		return func() {}, nil
+	}
+	listener, err := page.Listen(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	p := page.New(pageOptions([]string{dir}))
+	out.note("the page is at http://%s while this goes on; later: empo2 view %s", listener.Addr(), quoteArgument(dir))
+	ctx, cancel := context.WithCancel(ctx)
+	var served sync.WaitGroup
+	served.Go(func() {
+		if err := p.Serve(ctx, listener); err != nil { // the training goes on without it
+			out.note("%v", err)
+		}
+	})
+	return func() {
+		cancel()
+		served.Wait()
+		_ = p.Close() // the runs were open for reading
+	}, nil
 }

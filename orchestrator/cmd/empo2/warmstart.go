@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/forecast"
 	"github.com/empo2/empo2/orchestrator/inspect"
 	"github.com/empo2/empo2/orchestrator/warmstart"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler/chat"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
@@ -82,6 +84,7 @@ func (cmd *warmstartCmd) Run(ctx context.Context, out *console) error {
 		}
 		return err
 	}
+	out.useJSON(cmd.JSON)
 	log := out.logger(cmd.Verbose)
 	if err := w.checkFit(data, log); err != nil {
 		return err
@@ -161,6 +164,9 @@ func (w *warmStart) train(ctx context.Context, data []demos.Demonstration, t too
 	}
 	trainer := w.trainer(t, root, log)
 	defer func() { err = errors.Join(err, trainer.Close()) }()
+	phase := watchdog.Phase{Name: watchdog.PhaseStart, Since: time.Now(), Detail: "trainer"}
+	out.phase("", phase)
+	defer out.endPhase("")
 	if err := trainer.Restore(ctx, 0); err != nil {
 		return err
 	}
@@ -173,14 +179,18 @@ func (w *warmStart) train(ctx context.Context, data []demos.Demonstration, t too
 		Restarts: w.config.Trainer.Restarts, Log: log,
 	}
 	progress := newWarmProgress(w.training, out)
-	training.OnStep = progress.print
+	training.OnStep = progress.step
 	if w.cmd.JSON {
-		training.OnStep = func(s warmstart.Step) { out.json("step", s) }
+		training.OnStep = func(s warmstart.Step) {
+			progress.phase(s)
+			out.json("step", s)
+		}
 	}
 	result, err := training.Run(ctx)
 	if err != nil {
 		return err
 	}
+	out.phase("", watchdog.Phase{Name: watchdog.PhaseWarmStart, Since: time.Now(), Detail: "merging the adapter"})
 	if err := trainer.Close(); err != nil { // its memory is free before the merge
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/orchestrator/warmstart"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 )
 
 // warmProgress prints the steps of a warm start: all of a short one, some of a
@@ -17,6 +18,7 @@ type warmProgress struct {
 	steps   int // that this process trained
 	tokens  int // of these steps
 	seconds float64
+	first   int // the first step that this process trained
 }
 
 func newWarmProgress(c warmstart.Config, out *console) *warmProgress {
@@ -25,6 +27,21 @@ func newWarmProgress(c warmstart.Config, out *console) *warmProgress {
 
 // printEvery is the time between two lines of progress.
 const printEvery = 5 * time.Second
+
+// step shows the progress, and prints the step if it is worth a line.
+func (p *warmProgress) step(s warmstart.Step) {
+	p.phase(s)
+	p.print(s)
+}
+
+// phase shows how far the training is.
+func (p *warmProgress) phase(s warmstart.Step) {
+	if p.first == 0 { // an earlier process trained the steps before
+		p.first = s.Step
+	}
+	p.out.phase("", watchdog.Phase{Name: watchdog.PhaseWarmStart, Done: s.Step, Total: p.config.Steps, Unit: "steps",
+		Begun: max(0, p.first-1), Since: p.begun})
+}
 
 func (p *warmProgress) print(s warmstart.Step) {
 	if s.Step == 0 {

@@ -51,7 +51,7 @@ window.empo2 = (() => {
   // get returns the answer at a path. A file made by --export holds all its answers.
   async function get(path) {
     if (stored) return fromFile(path);
-    return answer(await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(60_000) }));
+    return answer(await fetch(path, { cache: "no-cache", signal: AbortSignal.timeout(60_000) }));
   }
 
   // post sends a change. The header tells the server that this page sent it.
@@ -139,6 +139,23 @@ window.empo2 = (() => {
     mine.busy = false;
   }
 
+  // useThrottled follows a value, but changes at most once in a time of milliseconds.
+  function useThrottled(value, time) {
+    const [shown, setShown] = useState(value);
+    const last = useRef(0);
+    useEffect(() => {
+      const wait = last.current + time - Date.now();
+      const follow = () => {
+        last.current = Date.now();
+        setShown(value);
+      };
+      if (wait <= 0) return follow();
+      const timer = setTimeout(follow, wait);
+      return () => clearTimeout(timer);
+    }, [value]);
+    return shown;
+  }
+
   // problemOf turns what was thrown into {error, hint}.
   function problemOf(caught) {
     if (caught.error) return caught;
@@ -164,6 +181,6 @@ window.empo2 = (() => {
     };
   }
 
-  return { html, parseAddress, address, go, apiPath, get, post, problemOf, useAnswer, usePageTitle, arrows,
+  return { html, parseAddress, address, go, apiPath, get, post, problemOf, useAnswer, useThrottled, usePageTitle, arrows,
     isFile: Boolean(stored), ...preactHooks };
 })();

@@ -24,11 +24,11 @@
   function axes(chart, width) {
     const font = "11px system-ui, sans-serif";
     const base = { stroke: css("--muted"), font, ticks: { show: false }, grid: { stroke: css("--grid"), width: 1 } };
-    const label = (unit) => (_, splits) => splits.map((v) => unit === "%" ? Math.round(v * 1000) / 10 + "" : compact(v));
-    const size = chart.small ? 40 : 44;
+    const label = (unit) => (_, splits) => splits.map((v) => unit === "%" ? Math.round(v * 1000) / 10 + " %" : compact(v));
+    const size = chart.small ? 46 : 50;
     const out = [
       { ...base, grid: { show: false }, size: chart.small ? 20 : 26, space: width < 400 ? 70 : 60,
-        values: (_, splits) => splits.map(compact) },
+        values: (_, splits) => splits.map(compact), ...(chart.small ? {} : { label: chart.xLabel, labelSize: 18, labelGap: 0, labelFont: font }) },
       { ...base, scale: "y", size, space: 28, values: label(chart.unit) },
     ];
     if (chart.series.some((s) => s.right)) {

@@ -1,7 +1,7 @@
 // Compare: several runs, as curves, paired differences, and what differs in their settings.
 "use strict";
 (() => {
-  const { html, useMemo, useAnswer, address, go, usePageTitle, plain, Foreign, whole, number, percent, signed, Term, Chart, Downloads,
+  const { html, useMemo, useAnswer, address, go, usePageTitle, plain, Foreign, whole, percent, signed, Term, Chart, Downloads,
     look, position, xs } = empo2;
 
   function Compare({ params, generation, runs }) {
@@ -135,13 +135,16 @@
     const widest = Math.max(1e-9, ...all.map((p) => Math.max(Math.abs(p.difference), Math.abs(p.low ?? 0), Math.abs(p.high ?? 0))));
     const x = (v) => 100 + 92 * v / widest;
     return html`<section class="card table-card" aria-labelledby="paired-title"><h2 id="paired-title"><${Term} k="paired">Paired differences<//> by task</h2>
-      <table><thead><tr><th scope="col">task</th><th scope="col">runs</th><th scope="col" class="n">difference</th><th scope="col" class="wide">95 % interval</th></tr></thead>
+      <table><thead><tr><th scope="col">task</th><th scope="col">runs</th><th scope="col" class="n">difference, points</th><th scope="col" class="wide"><${Term} k="interval" /></th></tr></thead>
       <tbody>${all.map((p, i) => html`<tr key=${i}><th scope="row"><bdi>${plain(p.task || "all tasks")}</bdi></th><td><bdi>${plain(p.b)}</bdi> <span class="muted">against</span> <bdi>${plain(p.a)}</bdi></td>
-        <td class="n"><b>${signed(p.difference)}</b></td>
+        <td class="n"><b>${signed(p.difference, points)}</b></td>
         <td class="wide"><svg viewBox="0 0 200 14" aria-hidden="true" class="bar"><line class="axis" x1="100" x2="100" y1="0" y2="14" />
           ${p.low != null && html`<line class="interval" x1=${x(p.low)} x2=${x(p.high)} y1="7" y2="7" />`}<circle cx=${x(p.difference)} cy="7" r="3.5" /></svg>
-          <span class="num muted">${p.low == null ? "too few" : `${number(p.low)} to ${number(p.high)}`}</span></td></tr>`)}</tbody></table></section>`;
+          <span class="num muted">${p.low == null ? "too few pairs" : `${points(p.low)} to ${points(p.high)}`}${p.n != null ? ` · n ${whole(p.n)}` : ""}</span></td></tr>`)}</tbody></table></section>`;
   }
+
+  // points shows a difference of shares in points of a percentage.
+  const points = (share) => percent(share).replace(" %", "");
 
   function Config({ all, runs }) {
     if (!all?.length) return html`<section class="card" aria-labelledby="config-title"><h2 id="config-title">Configuration</h2><p class="empty">No key differs.</p></section>`;

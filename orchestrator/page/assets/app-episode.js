@@ -101,6 +101,13 @@
       ${data.episode.final && html`<div class="span span-feedback"><span class="chip">at the end</span><${Foreign} block text=${data.episode.final} /></div>`}</section>`;
   }
 
+  // spansOf are the spans of a turn's prompt. The reply is shown by its tokens, and glue
+  // such as a dash of a list says nothing.
+  function spansOf(turn) {
+    return (turn.spans || []).filter((span) => span.kind !== "action" && span.kind !== "thought" &&
+      !(span.kind === "template" && span.text.replace(/[^\p{L}\p{N}]/gu, "") === ""));
+  }
+
   const spanNames = { system: "system", task: "task", observation: "observation", feedback: "feedback", state: "state", tip: "tip", tips: "tips",
     action: "action", thought: "thought", template: "template", error: "error", reflection: "reflection" };
 
@@ -108,7 +115,7 @@
     return html`<article class="turn card" aria-label=${"Turn " + turn.number}>
       <header class="row"><h3>Turn ${turn.number}</h3><span class="muted num">reward <b class="ink">${number(turn.reward)}</b>
         ${turn.done ? " · the episode ended" : ""}${turn.finish === "length" ? html` · <span class="warn"><${Term} k="cut">cut<//></span>` : ""}</span></header>
-      ${(turn.spans || []).map((span, i) => html`<${Span} key=${i} run=${run} span=${span} />`)}
+      ${spansOf(turn).map((span, i) => html`<${Span} key=${i} run=${run} span=${span} />`)}
       <div class="span span-reply"><span class="chip">reply</span>
         <div>
         ${!turn.tokens?.some((t) => t.text != null) && html`<${Foreign} block text=${turn.reply} />`}

@@ -9,7 +9,7 @@
   function Episodes({ run, params, generation }) {
     usePageTitle("Episodes, " + plain(run));
     const filters = Object.fromEntries(Object.keys(names).map((name) => [name, params[name] || (name === "kind" ? "training" : "")]));
-    const first = useAnswer(apiPath(run, "episodes", { ...filters, limit: 100 }), generation);
+    const first = useAnswer(apiPath(run, "episodes", { ...filters, limit: 100 }), empo2.useThrottled(generation, 1000));
     const set = (change) => go(address("episodes", run, { ...params, ...change }), true);
     return html`<div class="row"><h1>Episodes</h1>${first.data && html`<p class="muted" role="status">${whole(first.data.total)} found</p>`}</div>
       <${Filters} filters=${filters} answer=${first.data} onSet=${set} run=${run} />

@@ -6,7 +6,7 @@
   function Memory({ run, params, generation }) {
     usePageTitle("Memory, " + plain(run));
     const [changes, setChanges] = useState(0);
-    const tips = useAnswer(apiPath(run, "tips", { task: params.task, text: params.text, order: params.sort === "association" ? "difference" : "" }), generation + changes);
+    const tips = useAnswer(apiPath(run, "tips", { task: params.task, text: params.text, order: params.sort === "association" ? "difference" : "" }), generation + "/" + changes);
     const set = (change) => go(address("memory", run, { ...params, ...change }), true);
     const sorted = useMemo(() => tips.data && sortTips(tips.data.tips, params.sort), [tips.data, params.sort]);
     return html`<div class="row"><h1>Memory</h1>${sorted && html`<p class="muted" role="status">${whole(sorted.length)}${tips.data.total > sorted.length ? " of " + whole(tips.data.total) : ""} tips</p>`}</div>

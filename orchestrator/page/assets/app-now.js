@@ -7,7 +7,7 @@
   function Now({ run, params, generation, state }) {
     usePageTitle("Now, " + plain(run));
     const now = useAnswer(apiPath(run, "now"), generation);
-    const series = useAnswer(apiPath(run, "series"), generation);
+    const series = useAnswer(apiPath(run, "series"), now.data && newsOf(now.data));
     return html`<h1 class="sr">Now: ${plain(run)}</h1>
       <${empo2.Problem} problem=${now.problem} />
       ${now.data ? html`<${Overview} now=${now.data} ended=${state === "ended"} />` : now.problem ? "" : html`<${empo2.Loading} />`}
@@ -15,14 +15,20 @@
       ${series.data && html`<${Curves} run=${run} series=${series.data} params=${params} />`}`;
   }
 
+  // newsOf changes when the curves may have changed: after a step, an evaluation or a warning.
+  function newsOf({ overview, health, live }) {
+    return JSON.stringify([overview.steps, overview.version, overview.evaluation?.step, overview.evaluation?.kind, health, live]);
+  }
+
   function Overview({ now, ended }) {
     const { overview } = now;
     const facts = [["steps", whole(overview.steps)], ["version", whole(overview.version)],
       ["training episodes", whole(overview.episodes)], ["evaluated", whole(overview.evaluated)],
       ["failed", whole(overview.failed)], ["on disk", bytes(overview.bytes)]];
+    if (now.run_eta_s != null) facts.push(["ready in about", duration(now.run_eta_s)]);
+    if (now.ended) facts.push(["ended", plain(now.ended)]);
     return html`<section class="card status" aria-label="State of the run">
-      ${now.live && !ended && now.phase ? html`<${Phase} phase=${now.phase} />` : html`<p class="phase-none">${now.live && !ended
-        ? "The run goes on. It has not said what it does." : "The run's process has ended; this is what is stored."}</p>`}
+      ${now.live && !ended && (now.phase ? html`<${Phase} phase=${now.phase} />` : html`<p class="phase-none">${now.doing ? plain(now.doing) : "The run goes on. It has not said what it does."}</p>`)}
       <dl class="facts">${facts.map(([name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>
       ${now.live && !ended && now.inflight?.length > 0 && html`<${InFlight} all=${now.inflight} />`}
     </section>
@@ -74,8 +80,8 @@
     return html`<div class="card tile"><h2><${Term} k=${tile.key}>${plain(tile.label)}<//></h2>
       <p class="big">${value(tile.value, tile.unit)}</p>
       ${tile.low != null && html`<${Interval} tile=${tile} />`}
-      <p class="muted num">${change == null ? "no earlier value" : html`<span class=${"num " + tone}>${change === 0 ? "unchanged" : signed(change, (v) =>
-        tile.unit === "%" ? percent(v).replace(" %", " points") : value(v, tile.unit))}</span>, compared with before`}</p></div>`;
+      <p class="muted num">${change == null || tile.value == null ? "no earlier value" : change === 0 ? "unchanged" : html`before ${value(tile.value - change, tile.unit)},
+        <span class=${tone}> ${signed(change, (v) => tile.unit === "%" ? percent(v).replace(" %", "") : value(v, tile.unit))}</span>`}</p></div>`;
   }
 
   // Interval shows a 95 % interval as numbers, and as a bar for rates.
@@ -181,7 +187,8 @@
         <div class="row"><h2 id="curve-title">Success in evaluations</h2><span class="tools">
           ${splits.length > 1 && html`<${empo2.Choice} label="split" value=${split} options=${splits} onChange=${(v) => set({ split: v })} />`}
           <${empo2.Choice} label="against" value=${key} options=${Object.keys(xs)} names=${xs} onChange=${(v) => set({ x: v })} />
-          <${Downloads} chart=${main} name=${run + "-evaluations"} /></span></div>
+          <${Downloads} chart=${main} name=${run + "-evaluations"} />
+          ${!empo2.isFile && html`<a class="button small" download href=${apiPath(run, "csv")}>all steps</a>`}</span></div>
         ${main.data[0].length === 0 ? html`<p class="empty">No step and no evaluation is stored yet. The curve begins with the first one.</p>`
           : html`<${Chart} chart=${main} onPlot=${(u) => { plot.current = u; }} />
           <p class="note muted">Left: success, with its <${Term} k="interval" />. Dots, right: mean <${Term} k="return" /> of the training episodes of a step.</p>`}

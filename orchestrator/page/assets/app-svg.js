@@ -40,7 +40,7 @@
   }
 
   function drawAxes(svg, chart, s) {
-    const label = (v) => chart.unit === "%" ? compact(v * 100) : compact(v);
+    const label = (v) => chart.unit === "%" ? compact(v * 100) + " %" : compact(v);
     for (const t of s.y.ticks) {
       add(svg, "line", { x1: size.left, x2: size.width - size.right, y1: s.py(t), y2: s.py(t), stroke: "#e2e4e7" });
       add(svg, "text", { x: size.left - 8, y: s.py(t) + 4, "text-anchor": "end" }, label(t));

@@ -36,7 +36,7 @@
       "It is no effect: the memory chooses who sees a tip, by the state of the episode. A tip that is recalled in hard states looks bad."],
     similarity: ["similarity", "Cosine of the embeddings of two texts. One means equal."],
     score: ["score", "Return of the episode that wrote the tip. The memory prefers high ones."],
-    paired: ["paired difference", "Difference of two runs on the same tasks. Chance in the choice of tasks cancels out."],
+    paired: ["paired difference", "Difference of the success of two runs on the same tasks, in points of a percentage. Chance in the choice of tasks cancels out."],
     phase: ["phase", "What the run does now: set-up, sampling, reflection, training, publishing or evaluation."],
     seeds: ["band over seeds", "Runs of one setting that differ by their seed. The line is their mean, the band its 95 % bootstrap interval."],
   };

@@ -23,32 +23,30 @@
     return parseAddress(hash);
   }
 
-  // useEvents follows a run: generation grows with each change. state is "live", "ended",
-  // "lost" while the server is away, or "file".
+  // useEvents follows a run: generation grows with each change, and commits changes with each
+  // step. state is "live", "ended", "lost" while the server is away, or "file".
   function useEvents(run) {
     const [generation, setGeneration] = useState(0);
+    const [commits, setCommits] = useState("");
     const [state, setState] = useState(empo2.isFile ? "file" : "connecting");
     useEffect(() => {
       if (empo2.isFile || !run) return;
       setState("connecting");
       let source = null;
       let timer = null;
-      let lost = false;
+      let losses = 0;
       const open = () => {
         source = new EventSource("/api/events?run=" + encodeURIComponent(run));
-        source.onopen = () => {
-          setState((old) => old === "ended" ? old : "live");
-          if (lost) setGeneration((n) => n + 1); // something may have changed meanwhile
-          lost = false;
-        };
-        source.addEventListener("change", (event) => {
-          setState(JSON.parse(event.data).live ? "live" : "ended");
+        source.addEventListener("change", (event) => { // the first one comes at once
+          const { live, steps, version } = JSON.parse(event.data);
+          setState(live ? "live" : "ended");
+          setCommits([live, steps, version, losses].join()); // after a loss all is asked for again
           setGeneration((n) => n + 1);
         });
         source.addEventListener("gone", () => { setState("ended"); setGeneration((n) => n + 1); });
         source.onerror = () => {
           source.close();
-          lost = true;
+          losses++;
           setState("lost");
           timer = setTimeout(open, 1000);
         };
@@ -56,7 +54,18 @@
       open();
       return () => { source.close(); clearTimeout(timer); };
     }, [run]);
-    return { generation, state };
+    return { generation, commits, state };
+  }
+
+  // usePulse changes every ten seconds, for the list of runs, which has no events.
+  function usePulse(on) {
+    const [beat, setBeat] = useState(0);
+    useEffect(() => {
+      if (!on || empo2.isFile) return;
+      const timer = setInterval(() => document.hidden || setBeat((n) => n + 1), 10_000);
+      return () => clearInterval(timer);
+    }, [on]);
+    return on ? "/" + beat : "";
   }
 
   const views = [["now", "Now"], ["episodes", "Episodes"], ["memory", "Memory"], ["compare", "Compare"]];
@@ -65,30 +74,27 @@
   function App() {
     const at = useAddress();
     const [terms, setTerms] = useState(false);
-    const all = useAnswer("/api/runs", 0);
-    const runs = all.data?.runs || [];
     const run = at.run || (at.view === "compare" ? at.params.run : "") || "";
     const events = useEvents(run);
-    const [generation, setGeneration] = useState(0);
+    const all = useAnswer("/api/runs", events.commits + usePulse(at.view === "runs"));
+    const runs = all.data?.runs || [];
     const main = useRef(null);
-    const fresh = useAnswer(events.generation + generation > 0 ? "/api/runs" : null, events.generation + generation);
-    const known = fresh.data?.runs || runs;
-    useKeys({ at, run: run || known[0]?.name, terms, setTerms });
+    useKeys({ at, run: run || runs[0]?.name, terms, setTerms });
     useFocus(main, at.view, at.run);
     useEffect(() => { // with one run there is nothing to choose
       if (at.view === "runs" && runs.length === 1 && !runs[0].problem && !location.hash) go(address("now", runs[0].name), true);
     }, [all.data]);
-    const live = known.find((r) => r.name === at.run)?.live;
-    const state = events.state === "live" && live === false ? "ended" : events.state;
+    const { state } = events;
     const View = components[at.view];
-    return html`<${Header} at=${at} run=${run} runs=${known} state=${state} terms=${terms} onTerms=${() => setTerms(!terms)}
+    return html`<${Header} at=${at} run=${run} runs=${runs} state=${state} terms=${terms} onTerms=${() => setTerms(!terms)}
         onSkip=${(e) => { e.preventDefault(); main.current.focus(); }} />
       <main ref=${main} id="main" tabindex="-1">
         ${terms && html`<${empo2.Glossary} onClose=${() => setTerms(false)} />`}
-        <${State} state=${state} onRetry=${() => setGeneration(generation + 1)} />
-        ${View && at.run ? html`<${View} key=${at.view + "/" + at.run} run=${at.run} params=${at.params} generation=${events.generation} state=${state} />`
-          : at.view === "compare" ? html`<${empo2.Compare} params=${at.params} generation=${events.generation} runs=${known} />`
-            : html`<${Runs} all=${fresh.data ? fresh : all} />`}
+        <${State} state=${state} />
+        ${View && at.run ? html`<${View} key=${at.view + "/" + at.run} run=${at.run} params=${at.params} state=${state}
+            generation=${at.view === "now" || at.view === "episodes" ? events.generation : events.commits} />`
+          : at.view === "compare" ? html`<${empo2.Compare} params=${at.params} generation=${events.commits} runs=${runs} />`
+            : html`<${Runs} all=${all} />`}
       </main>`;
   }
 
