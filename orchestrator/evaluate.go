@@ -140,15 +140,10 @@ func (e evaluator) play(ctx context.Context, now state, t evaluationTask, specs 
 }
 
 func (e evaluator) store(ctx context.Context, t rollout.Trajectory, kind string) error {
-	mode := OnPolicy
-	if t.Memory {
-		mode = OnPolicyTips
-	}
-	record, err := storedEpisode(t, mode)
+	record, err := UntrainedEpisode(t, kind)
 	if err != nil {
 		return err
 	}
-	record.Kind = kind
 	return e.ledger.AddEpisode(ctx, record)
 }
 

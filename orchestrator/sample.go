@@ -241,6 +241,17 @@ func storedEpisode(t rollout.Trajectory, mode Mode) (ledger.Episode, error) {
 	}, nil
 }
 
+// UntrainedEpisode returns an episode that is not trained as the ledger stores it.
+func UntrainedEpisode(t rollout.Trajectory, kind string) (ledger.Episode, error) {
+	mode := OnPolicy
+	if t.Memory {
+		mode = OnPolicyTips
+	}
+	record, err := storedEpisode(t, mode)
+	record.Kind = kind
+	return record, err
+}
+
 // EpisodeOf returns a stored episode.
 func EpisodeOf(e ledger.Episode) (rollout.Trajectory, error) {
 	t, err := rollout.Unpack(rollout.Packed{JSON: e.Trajectory, Tokens: e.Tokens, Logprobs: e.Logprobs})

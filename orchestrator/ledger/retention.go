@@ -41,6 +41,16 @@ func (l *Ledger) slimmed(ctx context.Context) (int64, error) {
 	return step, nil
 }
 
+// limitSlimmed makes a step the newest one that may count as slimmed: later ones are
+// made again.
+func (l *Ledger) limitSlimmed(ctx context.Context, step int64) error {
+	done, err := l.slimmed(ctx)
+	if err != nil || done <= step {
+		return err
+	}
+	return explain(insert(ctx, l.db, "meta", tableNamed("meta").upsert(), slimKey, strconv.FormatInt(step, 10)))
+}
+
 func (l *Ledger) slimStep(ctx context.Context, step int64, slim func(Episode) (Episode, error)) error {
 	tx, err := l.db.BeginTx(ctx, nil)
 	if err != nil {

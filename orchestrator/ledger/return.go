@@ -75,7 +75,8 @@ func returnTo(ctx context.Context, dir string, step int64, rebuild Rebuild) (str
 	if step == r.Steps && len(later) == 0 && !r.Damaged() {
 		return "", nil
 	}
-	if err := writeUntil(ctx, dir, step, r.Steps, rebuild); err != nil {
+	returned := stepEvent{"returned", fmt.Sprintf("from step %d", r.Steps)}
+	if err := writeUntil(ctx, dir, step, returned, rebuild); err != nil {
 		return "", err
 	}
 	return setAside(dir, step, r.Steps, later)
@@ -93,9 +94,12 @@ func listed(kept []int64) string {
 	return "step " + strings.Join(text, ", ")
 }
 
-// writeUntil writes run.db.new: the rows of a run up to a step, and what rebuild
-// derives from them.
-func writeUntil(ctx context.Context, dir string, step, last int64, rebuild Rebuild) (err error) {
+// A stepEvent is an event of a step that is not written yet.
+type stepEvent struct{ kind, detail string }
+
+// writeUntil writes run.db.new: the rows of a run up to a step, an event, and what
+// rebuild derives from them.
+func writeUntil(ctx context.Context, dir string, step int64, event stepEvent, rebuild Rebuild) (err error) {
 	path := filepath.Join(dir, databaseName+".new")
 	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
 		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -121,7 +125,10 @@ func writeUntil(ctx context.Context, dir string, step, last int64, rebuild Rebui
 		return explain(err)
 	}
 	l := &Ledger{Dir: dir, db: db}
-	if err := l.Event(ctx, step, "returned", fmt.Sprintf("from step %d", last)); err != nil {
+	if err := l.limitSlimmed(ctx, step); err != nil {
+		return err
+	}
+	if err := l.Event(ctx, step, event.kind, event.detail); err != nil {
 		return err
 	}
 	if rebuild != nil {

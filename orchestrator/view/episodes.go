@@ -76,7 +76,7 @@ func (p Place) contains(e ledger.Episode) bool {
 // Query selects episodes. The zero value selects step 0; use [Everywhere].
 type Query struct {
 	// Kind is empty for training episodes, a split for those of evaluations, or
-	// "command" for those of empo2 eval.
+	// "command" for those of empo2 eval, and "ab" for those of empo2 ab.
 	Kind string
 	In   Place
 	// Each condition that is set must hold.
@@ -101,7 +101,7 @@ func (q Query) selects(e Episode) bool {
 // Episode is a stored episode, and what its step made of it.
 type Episode struct {
 	Place   Place   `json:"place"`
-	Kind    string  `json:"kind"` // training, failed, eval, test or command
+	Kind    string  `json:"kind"` // training, failed, eval, test, command or ab
 	Task    string  `json:"task"`
 	Mode    string  `json:"mode"`
 	Version int     `json:"version"`

@@ -25,7 +25,7 @@ type player struct {
 	server served
 	driver *rollout.Driver // without a prompt template
 	policy sampler.Policy
-	memory rollout.RecallFunc // of the run; nil: it has none
+	served map[int]sampler.Policy // by version
 	log    zerolog.Logger
 	closes []func() error
 }
@@ -34,7 +34,7 @@ type player struct {
 // that are played at the same time.
 func openPlayer(ctx context.Context, s source, concurrency int, out *console, log zerolog.Logger) (
 	_ *player, err error) {
-	p := &player{source: s, log: log}
+	p := &player{source: s, served: map[int]sampler.Policy{}, log: log}
 	p.config.Rollout.Concurrency = min(p.config.Rollout.Concurrency, concurrency)
 	p.config.Sampler.Concurrency = min(p.config.Sampler.Concurrency, concurrency)
 	defer func() {
@@ -53,7 +53,11 @@ func openPlayer(ctx context.Context, s source, concurrency int, out *console, lo
 	if err := p.start(ctx, t); err != nil {
 		return nil, err
 	}
-	return p, p.publish(ctx)
+	if err := p.prepare(ctx); err != nil {
+		return nil, err
+	}
+	p.policy, err = p.serve(ctx, s)
+	return p, err
 }
 
 // Close stops what openPlayer started, in reverse order. It does not close the
@@ -95,11 +99,10 @@ func (p *player) start(ctx context.Context, t tools) error {
 	return err
 }
 
-// publish has the version served and makes the driver.
-func (p *player) publish(ctx context.Context) error {
+// prepare serves the base model and makes the driver.
+func (p *player) prepare(ctx context.Context) error {
 	// The tokenizer may be the server's, so the base model must be served first.
-	base, err := p.server.Publish(ctx, sampler.Adapter{})
-	if err != nil {
+	if _, err := p.server.Publish(ctx, sampler.Adapter{}); err != nil {
 		return fmt.Errorf("serve the base model: %w", err)
 	}
 	template, err := p.server.newTemplate(ctx, p.config)
@@ -107,19 +110,28 @@ func (p *player) publish(ctx context.Context) error {
 		return err
 	}
 	p.driver = p.server.newDriver(p.config, template)
-	p.driver.Family, p.driver.Log, p.policy = p.family, p.log, base
-	if p.version == 0 {
-		return nil
-	}
-	adapter, err := p.adapter(ctx)
-	if err != nil {
-		return err
-	}
-	if p.policy, err = p.server.Publish(ctx, adapter); err != nil {
-		return fmt.Errorf("serve version %d: %w", p.version, err)
-	}
-	p.closes = append(p.closes, func() error { return p.server.Retire(context.WithoutCancel(ctx), p.policy) })
+	p.driver.Family, p.driver.Log = p.family, p.log
 	return nil
+}
+
+// serve has the version of a source served.
+func (p *player) serve(ctx context.Context, s source) (sampler.Policy, error) {
+	if policy, ok := p.served[s.version]; ok {
+		return policy, nil
+	}
+	adapter, err := s.adapter(ctx)
+	if err != nil {
+		return sampler.Policy{}, err
+	}
+	policy, err := p.server.Publish(ctx, adapter)
+	if err != nil {
+		return policy, fmt.Errorf("serve version %d: %w", s.version, err)
+	}
+	p.served[s.version] = policy
+	if policy.Version > 0 {
+		p.closes = append(p.closes, func() error { return p.server.Retire(context.WithoutCancel(ctx), policy) })
+	}
+	return policy, nil
 }
 
 // with returns the driver for a prompt template.
@@ -147,13 +159,13 @@ const (
 
 // tips returns what shows the tips that the user chose: none, those of the run's
 // memory (auto), or texts. It also returns a name for the choice.
-func (p *player) tips(ctx context.Context, choice []string) (rollout.RecallFunc, string, error) {
+func (p *player) tips(ctx context.Context, s source, choice []string) (rollout.RecallFunc, string, error) {
 	switch {
 	case len(choice) == 0 || len(choice) == 1 && choice[0] == tipsNone:
 		return nil, "without tips", nil
 	case len(choice) == 1 && choice[0] == tipsAuto:
-		err := p.openMemory(ctx)
-		return p.memory, "with the tips of the run's memory", err
+		recall, err := p.openMemory(ctx, s)
+		return recall, "with the tips of the run's memory", err
 	}
 	return fixedTips(choice), "with " + counted(len(choice), "tip") + " of yours", nil
 }
@@ -169,20 +181,16 @@ func fixedTips(texts []string) rollout.RecallFunc {
 	}
 }
 
-// openMemory opens the memory of the run, once.
-func (p *player) openMemory(ctx context.Context) error {
-	if p.memory != nil {
-		return nil
-	}
-	if p.run == nil || p.config.Algorithm.Name == "grpo" {
-		return &config.Error{Place: "tips auto", Msg: "there is no memory: " + p.source.String(),
+// openMemory opens the memory of a source's run.
+func (p *player) openMemory(ctx context.Context, s source) (rollout.RecallFunc, error) {
+	if s.run == nil || s.config.Algorithm.Name == "grpo" {
+		return nil, &config.Error{Place: "tips auto", Msg: "there is no memory: " + s.String(),
 			Hint: "name a run with a memory, or give the text of a tip"}
 	}
-	bank, done, err := openStoredMemory(ctx, p.run.DB(), p.config)
+	bank, done, err := openStoredMemory(ctx, s.run.DB(), s.config)
 	if err != nil {
-		return fmt.Errorf("memory of %s: %w", p.run.Dir, err)
+		return nil, fmt.Errorf("memory of %s: %w", s.run.Dir, err)
 	}
 	p.closes = append(p.closes, done)
-	p.memory = orchestrator.RecallFrom(bank)
-	return nil
+	return orchestrator.RecallFrom(bank), nil
 }

@@ -23,9 +23,12 @@ type runCmd struct {
 	// AcceptChanges continues although what the run depends on has changed.
 	AcceptChanges bool `help:"Continue although files of the model, its chat template or its tokenizer have changed."`
 
+	Fork string `placeholder:"RUN[@STEP]" help:"Start a new run with the version and the memory of another one."`
+
 	FromStep *int64 `placeholder:"N" help:"Go back to step N first. Later steps are set aside, not deleted."`
 
-	Probe inspect.Probe `kong:"-"` // tests replace it
+	Probe  inspect.Probe `kong:"-"` // tests replace it
+	forked fork
 }
 
 // Help is shown by empo2 run --help.
@@ -34,6 +37,8 @@ func (runCmd) Help() string {
 Ctrl-C or a crash the same command continues, and finished episodes are kept.
 --from-step N returns to any step whose checkpoint is kept (run.keep_checkpoints), and
 moves later steps to the folder aside/ of the run. empo2 check lists what is damaged.
+--fork starts a new run with the configuration, the version and the memory of another
+one, which may be running. --set names the new run and changes its keys.
 
 Examples:
   empo2 run                                as ./config.toml says
@@ -41,11 +46,12 @@ Examples:
   empo2 run --profile demo --view          the same, with a page that shows how it goes
   empo2 run -c my.toml --set run.name=try2
   empo2 run --set run.steps=100            train a finished run further
+  empo2 run --fork vault@20 --set run.name=slow --set optimizer.learning_rate=1e-5
   empo2 run --json | jq 'select(.event=="step").data.free.return'`
 }
 
 func (cmd *runCmd) Run(ctx context.Context, out *console) error {
-	c, err := cmd.load()
+	c, err := cmd.configuration(ctx)
 	if err != nil {
 		return err
 	}
@@ -61,6 +67,16 @@ func (cmd *runCmd) Run(ctx context.Context, out *console) error {
 		out.json("end", runEndOf(ctx, err))
 	}
 	return err
+}
+
+// configuration is that of the run, and of a fork that is not made yet.
+func (cmd *runCmd) configuration(ctx context.Context) (config.Config, error) {
+	if cmd.Fork == "" {
+		return cmd.load()
+	}
+	f, err := cmd.readFork(ctx)
+	cmd.forked = f
+	return f.config, err
 }
 
 // train trains the run that c describes.
@@ -79,6 +95,11 @@ func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) err
 	t, err := setUp(ctx, c, out, log)
 	if err != nil {
 		return err
+	}
+	if cmd.Fork != "" {
+		if err := cmd.forked.begin(ctx, t, out); err != nil {
+			return err
+		}
 	}
 	if cmd.FromStep != nil {
 		if err := returnToStep(ctx, c, *cmd.FromStep, out); err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -124,12 +123,12 @@ func (s source) adapter(ctx context.Context) (sampler.Adapter, error) {
 	if err != nil {
 		return sampler.Adapter{}, err
 	}
-	export, err := trainerbridge.ReadExport(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	if !fileExists(dir) {
 		return sampler.Adapter{}, &config.Error{Place: fmt.Sprintf("%s@%d", s.run.Dir, s.version),
-			Msg:  "the adapter of this version was removed",
+			Msg:  "there is no adapter of this version: it was removed, or its step trained nothing",
 			Hint: "run.keep_checkpoints says how many versions a run keeps; version 0 is the base model"}
 	}
+	export, err := trainerbridge.ReadExport(dir)
 	if err == nil {
 		err = s.run.VerifyAdapter(ctx, s.version, export.Files)
 	}

@@ -148,7 +148,7 @@ func (t *trial) prepare(ctx context.Context, like *likeness) (err error) {
 		t.seeds = seeds(seed, t.K)
 	}
 	if like == nil || len(t.Tips) > 0 {
-		t.recall, t.tips, err = t.player.tips(ctx, t.Tips)
+		t.recall, t.tips, err = t.player.tips(ctx, t.source, t.Tips)
 	}
 	if err == nil && t.Watch && (t.fixed != nil || !fileExists(t.config.Prompt.Template)) {
 		err = &config.Error{Place: "--watch", Msg: "prompt.template is no file",
