@@ -1,7 +1,8 @@
 // Now: what the run does, how well it goes, and what happened.
 "use strict";
 (() => {
-  const { html, useState, useEffect, useMemo, useRef, useAnswer, useThrottled, apiPath, usePageTitle, plain, Foreign, whole,
+  const { html, useState, useEffect, useMemo, useRef, useAnswer, useThrottled, apiPath, usePageTitle, plain, Foreign,
+    whole,
     percent, signed,
     value, duration, since, Term, Chart, Downloads, look } = empo2;
 
@@ -66,7 +67,8 @@
       <div class="row"><span><${Term} k="phase"><b>${plain(phase.name)}</b><//>
         ${phase.step != null && html` <span class="muted">step</span> ${whole(phase.step)}${
         phase.of > 0 ? html`<span class="muted"> of ${whole(phase.of)}</span>` : ""}`}</span>
-        <span class="num">${known ? `${whole(phase.done)} / ${whole(phase.total)} ${plain(phase.unit)}` : plain(phase.detail)}
+        <span class="num">
+          ${known ? `${whole(phase.done)} / ${whole(phase.total)} ${plain(phase.unit)}` : plain(phase.detail)}
         <span class="muted"> for ${since(phase.since)}</span>
           ${phase.eta_s != null && html`<span class="muted">, ready in about </span>${duration(phase.eta_s)}`}</span>
           </div>
@@ -101,7 +103,7 @@
       <p class="big">${value(tile.value, tile.unit)}</p>
       ${tile.low != null && html`<${Interval} tile=${tile} />`}
       <p class="muted num">
-        ${change == null || tile.value == null ? (tile.value == null ? "not known yet" : "no earlier value") : change === 0 ? "unchanged"
+        ${tile.value == null ? "not known yet" : change == null ? "no earlier value" : change === 0 ? "unchanged"
           : html`before ${value(tile.value - change, tile.unit)},
         <span class=${tone}> ${signed(change, (v) => tile.unit === "%" ? percent(v).replace(" %", "") : value(v,
           tile.unit))}</span>`}</p></div>`;

@@ -103,8 +103,8 @@
         ${terms && html`<${empo2.Glossary} onClose=${() => setTerms(false)} />`}
         <${State} state=${state} />
         ${unknown.current ? html`<${Unknown} run=${run} />`
-          : View && at.run ? html`<${View} key=${at.view + "/" + at.run} run=${at.run} params=${at.params} state=${state}
-            generation=${at.view === "now" || at.view === "episodes" ? events.generation : events.commits} />`
+          : View && at.run ? html`<${View} key=${at.view + "/" + at.run} run=${at.run} params=${at.params}
+            state=${state} generation=${at.view === "now" || at.view === "episodes" ? events.generation : events.commits} />`
           : at.view === "compare" ? html`<${empo2.Compare} params=${at.params} generation=${events.commits}
             runs=${runs} />`
             : html`<${Runs} all=${all} />`}
