@@ -156,7 +156,10 @@ eval --episodes 0 ; eval --episodes -1 ; eval --episodes x ; eval --episodes 999
 eval --temperature NaN ; eval --temperature -1 ; eval --temperature inf ; eval --temperature x ;
 eval --split all ; compare --jobs 0 ; compare --jobs -1 ; compare --jobs x ; compare --houses '' ;
 compare --houses a ; compare --houses 1,1 ; compare --houses -1 ; compare --arms '' ; compare --arms xyz ;
-compare --arms grpo,grpo ; compare --arms grpo-time ; plan --gpu-gb -1 ; plan --gpu-gb nan ; plan --gpu-gb x ;
+compare --arms grpo,grpo ; compare --arms grpo-time ; compare --seeds '' ; compare --seeds 1,1 ;
+compare --seeds -1 ; compare --houses 1 --seeds 1 ; compare --arm a=run.stepz=1 ; compare --arm a=run.steps=x ;
+compare --arm a=run.seed=1 ; compare --arm a/b=run.steps=1 ; compare --arm '' ; compare --arm a --arm a ;
+compare --base a ; compare --base /=b ; plan --gpu-gb -1 ; plan --gpu-gb nan ; plan --gpu-gb x ;
 plan --gpu-gb inf ; plan --seconds 0 ; plan --seconds -1 ; plan --seconds nan ; plan --seconds 1e300 ;
 plan --check ; plan --check --no-calibrate ; run --from-step -1 ; run --from-step x ; run --from-step 1 ;
 prompt --task -1 ; prompt --task x ; prompt --task 99999 ; prompt --split dev ; prompt --write /dev/null/x ;
