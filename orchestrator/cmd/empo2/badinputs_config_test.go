@@ -166,7 +166,14 @@ prompt --task -1 ; prompt --task x ; prompt --task 99999 ; prompt --split dev ; 
 demos --out o --count 0 ; demos --out o --count -1 ; demos --out o --env doom ; demos --out /dev/null/o ;
 demos --out o --max-turns -2 ; demos --out o --run none ; demos --out o --min-return 1 ;
 demos --out o --without-tips ; demos ; demos --out o --min-return nan --run none ; demos --out '' ;
-demos --out . ; demos --out o --seed -1 ; run x ; run --json=x ; config x ; doctor x`
+demos --out . ; demos --out o --seed -1 ; run x ; run --json=x ; config x ; doctor x ;
+try -k 0 ; try -k x ; try -k 99999 ; try --turns -1 ; try --temperature NaN ; try --task 99999 ; try --split dev ;
+try --like 1/0/0 ; try --tips none --tips x ; try --tips auto ; try --prompt none.tmpl ; try --prompt . ;
+try --watch ; try none ; try --seed -1 ; ab plain plain --tasks 0 ; ab plain plain -k -1 ;
+ab plain plain --tasks 99999 ; ab plain plain --until never ; ab plain plain --measure fun ;
+ab plain plain --range 0:1 ; ab plain plain --until decided --range 1:0 ; ab plain plain --until decided --range x ;
+ab plain plain --temperature inf ; ab plain plain --limit -1 ; ab plain none.tmpl ; ab plain a=b ;
+ab plain plain --run none`
 
 // badWarmStarts are flags of empo2 warmstart.
 const badWarmStarts = `

@@ -85,7 +85,7 @@ type cli struct {
 	Memory     memoryCmd     `cmd:"" help:"Export a run's tips, or import tips into a run."`
 	Prompt     promptCmd     `cmd:"" help:"Show what the policy sees in a task, or write the prompt templates."`
 	Try        tryCmd        `cmd:"" help:"Sample replies to a task, and repeat at every save of the prompt."`
-	Ab         abCmd         `cmd:"" name:"ab" help:"Compare two prompts, versions, models or other settings on the same tasks."`
+	Ab         abCmd         `cmd:"" name:"ab" help:"Compare two prompts, versions, models or other settings."`
 	Env        envCmd        `cmd:"" help:"Serve an environment to other programs."`
 	Config     configCmd     `cmd:"" help:"Print all keys with their values and meaning."`
 	Completion completionCmd `cmd:"" help:"Print a script that completes commands in a shell."`
