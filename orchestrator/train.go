@@ -161,7 +161,8 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Upda
 				s.progress.add(watchdog.PhaseTraining, len(mini))
 				continue
 			}
-			stats, norm, logprobs, err := s.optimize(ctx, sent, settings)
+			told := s.progress.part(watchdog.PhaseTraining, len(mini), len(sent))
+			stats, norm, logprobs, err := s.optimize(trainerbridge.WithRowsDone(ctx, told), sent, settings)
 			if err != nil {
 				return nil, s.blame(ctx, err, miniBatch{sent, keys}, done, settings)
 			}
@@ -173,10 +174,9 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Upda
 			if err := s.reportShortage(ctx, batch.Step, stats); err != nil {
 				return nil, err
 			}
-			update.GradNorm += norm
 			passes, done = append(passes, stats), append(done, miniBatch{sent, keys})
-			update.Rows += len(sent)
-			s.progress.add(watchdog.PhaseTraining, len(mini))
+			update.GradNorm, update.Rows = update.GradNorm+norm, update.Rows+len(sent)
+			told(len(sent))
 		}
 	}
 	update.Stats = trainerbridge.MergeStats(passes, nil)
