@@ -22,7 +22,8 @@ type Database interface {
 //   - memory_meta: the name of the embedder.
 //
 // The column checksum of a tip and of a state is the SHA-256 of what never changes
-// in the row. It is empty in rows that an earlier version wrote.
+// in the row. It is empty in rows that an earlier version wrote. The column pinned of a
+// tip is set by hand ([Edit]).
 //
 // Ids increase and are never reused, so they order entries by recency.
 var schema = []string{
@@ -69,22 +70,25 @@ func Migrate(ctx context.Context, db Database) error {
 			return fmt.Errorf("create the tables of the memory: %w", err)
 		}
 	}
-	for _, table := range []string{"memory_states", "memory_tips"} {
-		if err := addChecksum(ctx, db, table); err != nil {
-			return fmt.Errorf("add checksums to the memory: %w", err)
+	for _, c := range []struct{ table, name, is string }{
+		{"memory_states", "checksum", "TEXT NOT NULL DEFAULT ''"},
+		{"memory_tips", "checksum", "TEXT NOT NULL DEFAULT ''"},
+		{"memory_tips", "pinned", "INTEGER NOT NULL DEFAULT 0"},
+	} {
+		if err := addColumn(ctx, db, c.table, c.name, c.is); err != nil {
+			return fmt.Errorf("add the column %s to the memory: %w", c.name, err)
 		}
 	}
 	return nil
 }
 
-// addChecksum adds the column that the first versions of the tables did not have.
-func addChecksum(ctx context.Context, db Database, table string) error {
+// addColumn adds a column that the first versions of the tables did not have.
+func addColumn(ctx context.Context, db Database, table, name, is string) error {
 	var n int
-	err := db.QueryRowContext(ctx,
-		"SELECT count(*) FROM pragma_table_info(?) WHERE name = 'checksum'", table).Scan(&n)
+	err := db.QueryRowContext(ctx, "SELECT count(*) FROM pragma_table_info(?) WHERE name = ?", table, name).Scan(&n)
 	if err != nil || n > 0 {
 		return err
 	}
-	_, err = db.ExecContext(ctx, "ALTER TABLE "+table+" ADD COLUMN checksum TEXT NOT NULL DEFAULT ''")
+	_, err = db.ExecContext(ctx, "ALTER TABLE "+table+" ADD COLUMN "+name+" "+is)
 	return err
 }

@@ -20,6 +20,8 @@ const transferFormat = 1
 //   - the records of kind "tip", from the oldest to the newest,
 //   - the records of kind "state" (visited states), ordered by their last visit.
 //
+// A file that edits tips has one of kind "bank" and one of an [Edit].
+//
 // Vectors are not exported. Import computes them with its own embedder.
 type record struct {
 	Kind     string `json:"kind"`
@@ -32,6 +34,8 @@ type record struct {
 	Scope  string `json:"scope,omitempty"`  // state
 	State  string `json:"state,omitempty"`  // state
 	Visits int    `json:"visits,omitempty"` // state
+
+	Text string `json:"text,omitempty"` // of a tip that is edited
 }
 
 // Export writes the bank as of the last commit to w as JSON lines.
@@ -164,6 +168,12 @@ func (b *Bank) importRecords(ctx context.Context, w *writer, r io.Reader) (tips 
 		if (n == 1) != (rec.Kind == "bank") {
 			return 0, fmt.Errorf("record %d is of kind %q; the first record, and no other, must be of kind \"bank\"%s",
 				n, rec.Kind, tipsHint)
+		}
+		if isEdit(rec.Kind) {
+			if err := w.edit(ctx, rec); err != nil {
+				return 0, fmt.Errorf("record %d: %w", n, err)
+			}
+			continue
 		}
 		l, err := b.importRecord(ctx, rec)
 		if err != nil {

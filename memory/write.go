@@ -29,8 +29,9 @@ func (b *Bank) newWriter(ctx context.Context, tx *sql.Tx) (*writer, error) {
 				visits = visits + excluded.visits,
 				visited = iif(excluded.visits > 0, excluded.visited, visited)
 			RETURNING id`,
-		&w.addTip: `INSERT INTO memory_tips (scope, text, score, step, group_index, episode, version, checksum)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		&w.addTip: `INSERT INTO memory_tips (scope, text, score, step, group_index, episode, version, checksum, pinned)
+			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
+				(SELECT coalesce(max(pinned), 0) FROM memory_tips WHERE scope = ?1 AND text = ?2))`,
 		&w.deleteEntry: `DELETE FROM memory_entries WHERE state = ? AND tip IN
 			(SELECT id FROM memory_tips WHERE scope = ? AND text = ?)`,
 		&w.addEntry: `INSERT INTO memory_entries (scope, state, tip) VALUES (?, ?, ?)`,
@@ -111,17 +112,25 @@ func (w *writer) writeTip(ctx context.Context, t Tip, states []int64) error {
 
 // tick advances the clock of a scope. The clock orders the visits of states.
 func (w *writer) tick(ctx context.Context, scope string) (int64, error) {
+	if err := w.touch(ctx, scope); err != nil {
+		return 0, err
+	}
+	w.clocks[scope]++
+	return w.clocks[scope], nil
+}
+
+// touch marks a scope as changed.
+func (w *writer) touch(ctx context.Context, scope string) error {
 	if _, ok := w.clocks[scope]; !ok {
 		var last int64
 		err := w.tx.QueryRowContext(ctx,
 			`SELECT coalesce(max(visited), 0) FROM memory_states WHERE scope = ?`, scope).Scan(&last)
 		if err != nil {
-			return 0, fmt.Errorf("read the clock: %w", err)
+			return fmt.Errorf("read the clock: %w", err)
 		}
 		w.clocks[scope] = last
 	}
-	w.clocks[scope]++
-	return w.clocks[scope], nil
+	return nil
 }
 
 // finish prunes the changed scopes and returns them.
@@ -135,12 +144,12 @@ func (w *writer) finish(ctx context.Context) ([]string, error) {
 	return scopes, nil
 }
 
-// prune deletes the oldest entries above the capacity, then the tips without an
+// prune deletes the oldest entries above the capacity whose tip is not pinned, then the tips without an
 // entry, and the states without an entry or a recent visit.
 func (w *writer) prune(ctx context.Context, scope string) error {
 	_, err := w.tx.ExecContext(ctx, `DELETE FROM memory_entries WHERE scope = ?1 AND id <=
-		(SELECT id FROM memory_entries WHERE scope = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)`,
-		scope, w.capacity)
+		(SELECT id FROM memory_entries WHERE scope = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)
+		AND tip NOT IN (SELECT id FROM memory_tips WHERE scope = ?1 AND pinned)`, scope, w.capacity)
 	if err != nil {
 		return fmt.Errorf("delete entries: %w", err)
 	}

@@ -149,13 +149,28 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Upda
 	}
 	update := &Update{Version: int(batch.Step), Mismatch: corrected.mismatch, Corrected: corrected.corrected,
 		Logprobs: map[rowKey][]float32{}}
+	if err := s.optimizerSteps(ctx, batch.Step, corrected.episodes, left, update); err != nil {
+		return nil, err
+	}
+	if err := s.trainer.Save(ctx, update.Version); err != nil {
+		return nil, err
+	}
+	update.Export, err = s.trainer.Export(ctx, update.Version)
+	return update, err
+}
+
+// optimizerSteps trains the episodes, in mini-batches, and adds the results to the
+// update.
+func (s trainStage) optimizerSteps(ctx context.Context, step int64, episodes []trainedEpisode, left leftOut,
+	update *Update) error {
+	c := s.config
 	settings := adam(c.Optimizer, learningRate(c.Optimizer, update.Version, c.Run.Steps))
-	s.progress.count(0, c.Loss.Epochs*len(corrected.episodes), "episodes")
+	s.progress.count(0, c.Loss.Epochs*len(episodes), "episodes")
 	var passes []trainerbridge.Stats
 	var done []miniBatch
 	for epoch := range c.Loss.Epochs {
 		order := miniBatchOrder(c.Run.Seed, update.Version, epoch)
-		for _, mini := range miniBatches(corrected.episodes, c.Loss.MiniBatch, order) {
+		for _, mini := range miniBatches(episodes, c.Loss.MiniBatch, order) {
 			sent, keys := rows(mini, c.Loss, left)
 			if len(sent) == 0 {
 				s.progress.add(watchdog.PhaseTraining, len(mini))
@@ -164,15 +179,15 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Upda
 			told := s.progress.part(watchdog.PhaseTraining, len(mini), len(sent))
 			stats, norm, logprobs, err := s.optimize(trainerbridge.WithRowsDone(ctx, told), sent, settings)
 			if err != nil {
-				return nil, s.blame(ctx, err, miniBatch{sent, keys}, done, settings)
+				return s.blame(ctx, err, miniBatch{sent, keys}, done, settings)
 			}
 			if epoch == 0 && len(logprobs) == len(keys) {
 				for i, k := range keys {
 					update.Logprobs[k] = logprobs[i]
 				}
 			}
-			if err := s.reportShortage(ctx, batch.Step, stats); err != nil {
-				return nil, err
+			if err := s.reportShortage(ctx, step, stats); err != nil {
+				return err
 			}
 			passes, done = append(passes, stats), append(done, miniBatch{sent, keys})
 			update.GradNorm, update.Rows = update.GradNorm+norm, update.Rows+len(sent)
@@ -181,11 +196,7 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Upda
 	}
 	update.Stats = trainerbridge.MergeStats(passes, nil)
 	update.GradNorm /= float64(max(1, len(passes)))
-	if err := s.trainer.Save(ctx, update.Version); err != nil {
-		return nil, err
-	}
-	update.Export, err = s.trainer.Export(ctx, update.Version)
-	return update, err
+	return nil
 }
 
 // loss is the trainer's loss with its configuration.

@@ -2,6 +2,7 @@ package trainerbridge
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -212,12 +213,13 @@ func (c *Client) OptimStep(ctx context.Context, adam Adam) (Stats, error) {
 	if err := adam.check(); err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
-	var out struct {
-		Metrics metrics `json:"metrics"`
-	}
-	err := c.one(ctx, op, func(seq int64) any {
+	build := func(seq int64) any {
 		return optimStepRequest{ModelID: c.model, SeqID: seq, Adam: adam, Type: op}
-	}, &out)
+	}
+	var out optimStepResult
+	err := c.exchange(ctx, op, []request{build}, smallAnswer, func(_ int, raw json.RawMessage) error {
+		return out.read(raw)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -137,3 +137,21 @@ func TestMisbehavingTrainersGiveNoWrongLogprobs(t *testing.T) {
 	}
 	t.Logf("%d misbehaving trainers", len(faults))
 }
+
+// An optimizer step without its norm is refused, and the weights are unknown after it.
+func TestAnOptimizerStepWithoutItsNorm(t *testing.T) {
+	for _, fault := range []faultyhttp.Fault{faultyhttp.Missing("metrics"), faultyhttp.Set("metrics", nil),
+		faultyhttp.Set("metrics", map[string]any{}), faultyhttp.Set("metrics", map[string]any{"loss:sum": 1})} {
+		m := behindProxy(t, "retrieve_future")
+		err := m.call(t, fault, func(ctx context.Context) error {
+			_, err := m.client.OptimStep(ctx, adam)
+			return err
+		})
+		if err == nil || !strings.Contains(err.Error(), "no grad_norm:mean among the metrics") {
+			t.Errorf("%s: %v", fault.Name, err)
+		}
+		if _, err := m.client.OptimStep(t.Context(), adam); !errors.Is(err, ErrUncertain) {
+			t.Errorf("%s, then: %v", fault.Name, err)
+		}
+	}
+}

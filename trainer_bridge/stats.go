@@ -82,7 +82,9 @@ func (s Stats) MicroBatchTokens() int { return int(s["micro_batch_tokens:min"]) 
 func (s Stats) OutOfMemory() int { return int(s["oom_retries:sum"]) }
 
 // GradNorm is the gradient's norm before clipping, of an optimizer step.
-func (s Stats) GradNorm() float64 { return s["grad_norm:mean"] }
+func (s Stats) GradNorm() float64 { return s[gradNorm] }
+
+const gradNorm = "grad_norm:mean"
 
 func ratio(a, n float64) float64 {
 	if n == 0 {

@@ -1,6 +1,9 @@
 package trainerbridge
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"fmt"
+)
 
 // The types in this file mirror the JSON of the protocol. The tests of both
 // sides read the same file, trainer/testdata/wire_golden.json.
@@ -122,6 +125,23 @@ type future struct {
 	Message json.RawMessage `json:"message"`
 	// OutOfMemory extends the protocol; other trainers do not send it.
 	OutOfMemory *OutOfMemory `json:"out_of_memory"`
+}
+
+// optimStepResult is the result of an optimizer step.
+type optimStepResult struct {
+	Metrics metrics `json:"metrics"`
+}
+
+// read decodes a result. Without the norm nobody would notice a gradient that is not
+// finite.
+func (o *optimStepResult) read(raw json.RawMessage) error {
+	if err := json.Unmarshal(raw, o); err != nil {
+		return err
+	}
+	if _, known := o.Metrics[gradNorm]; !known {
+		return fmt.Errorf("no %s among the metrics", gradNorm)
+	}
+	return nil
 }
 
 // metrics of a result. NaN is null in JSON.

@@ -147,7 +147,8 @@ func (f *fixture) answers() map[string]any {
 	return map[string]any{
 		"/api/runs":    object{"runs": []any{f.run(runName), f.run("runs/grpo-1"), f.run("runs/grpo-2")}},
 		"/api/compare": f.compare(),
-		"/now":         f.now(), "/series": f.series(), "/episodes": f.episodes("", ""), "/episode": f.episode(), "/tips": f.tips(),
+		"/now":         f.now(), "/series": f.series(), "/episodes": f.episodes("", ""), "/episode": f.episode(),
+		"/tips":   f.tips(),
 		"/recall": object{"tips": []any{object{"text": hostile, "similarity": 0.91, "score": 1}}},
 	}
 }
@@ -174,8 +175,10 @@ func (f *fixture) exported(t *testing.T) map[string]json.RawMessage {
 }
 
 func (f *fixture) run(name string) object {
-	return object{"name": name, "dir": "/tmp/" + name, "live": f.live && name == runName, "problem": "", "steps": f.steps,
-		"version": f.steps, "episodes": 64 * f.steps, "evaluated": 512, "failed": 1, "changed": "2026-05-01T12:00:00Z"}
+	return object{"name": name, "dir": "/tmp/" + name, "live": f.live && name == runName, "problem": "",
+		"steps":   f.steps,
+		"version": f.steps, "episodes": 64 * f.steps, "evaluated": 512, "failed": 1,
+		"changed": "2026-05-01T12:00:00Z"}
 }
 
 // success is a curve that rises from 0 to 1.
@@ -187,21 +190,25 @@ func (f *fixture) now() object {
 		if n == nil {
 			low, high = nil, nil
 		}
-		return object{"key": key, "label": label, "unit": "%", "value": value, "change": change, "low": low, "high": high, "n": n}
+		return object{"key": key, "label": label, "unit": "%", "value": value, "change": change, "low": low,
+			"high": high, "n": n}
 	}
 	rate := success(f.steps)
 	return object{
-		"overview": object{"dir": "/tmp/run", "steps": f.steps, "version": f.steps, "episodes": 64 * f.steps, "evaluated": 512,
-			"failed": 1, "bytes": 41_000_000, "changed": "2026-05-01T12:00:00Z"},
+		"overview": object{"dir": "/tmp/run", "steps": f.steps, "version": f.steps, "episodes": 64 * f.steps,
+			"evaluated": 512,
+			"failed":    1, "bytes": 41_000_000, "changed": "2026-05-01T12:00:00Z"},
 		"live": f.live,
 		"phase": object{"name": "sampling", "step": f.steps + 1, "of": 96, "done": 40, "total": 64,
 			"since": "2026-05-01T12:00:00Z", "eta_s": 12.5},
-		"health": []any{object{"level": "warning", "text": "31 % of the replies were cut; raise rollout.max_tokens " + hostile},
+		"health": []any{object{"level": "warning",
+			"text": "31 % of the replies were cut; raise rollout.max_tokens " + hostile},
 			object{"level": "ok", "text": "server and trainer agree within 0.001 nats"}},
 		"tiles": []any{tile("success_without", "success without tips", rate, 0.031, 256),
 			tile("success_with", "success with tips", 0.94, 0, 256), tile("cut", "cut replies", 0.312, 0.02, nil),
 			tile("no_gradient", "groups without gradient", 0.25, -0.05, nil)},
-		"inflight": []any{object{"what": "episode 49/2/1", "detail": "waits for the server " + hostile, "since": "2026-05-01T12:00:00Z"}},
+		"inflight": []any{object{"what": "episode 49/2/1", "detail": "waits for the server " + hostile,
+			"since": "2026-05-01T12:00:00Z"}},
 	}
 }
 
@@ -213,11 +220,14 @@ func (f *fixture) series() object {
 		noise := math.Sin(float64(step)*12.9) / 20
 		x["step"], x["episodes"] = append(x["step"], step), append(x["episodes"], 64*step)
 		x["tokens"], x["seconds"] = append(x["tokens"], 9000*step), append(x["seconds"], 3.8*float64(step))
-		for name, value := range map[string]float64{"return_without": success(step) + noise, "return_with": success(step+8) + noise,
-			"cut": 0.3 - float64(step)/200, "kl": float64(step) / 900, "entropy": 1.6 - float64(step)/50 + noise,
-			"mismatch": 8e-7 + noise*noise/1e4, "masked": 0.01 + noise*noise, "grad_norm": 1 + 8*noise, "ratio": 1 + noise,
-			"no_gradient": 0.5 - float64(step)/120, "seconds_sampling": 1.8 + noise, "seconds_training": 1.7, "seconds_publishing": 0.3,
-			"tokens_sampled": 8000 + 4000*noise, "tokens_trained": 9000, "another": noise} {
+		for name, value := range map[string]float64{"return_without": success(step) + noise,
+			"return_with": success(step+8) + noise,
+			"cut":         0.3 - float64(step)/200, "kl": float64(step) / 900, "entropy": 1.6 - float64(step)/50 + noise,
+			"mismatch": 8e-7 + noise*noise/1e4, "masked": 0.01 + noise*noise, "grad_norm": 1 + 8*noise,
+			"ratio":       1 + noise,
+			"no_gradient": 0.5 - float64(step)/120, "seconds_sampling": 1.8 + noise, "seconds_training": 1.7,
+			"seconds_publishing": 0.3,
+			"tokens_sampled":     8000 + 4000*noise, "tokens_trained": 9000, "another": noise} {
 			lines[name] = append(lines[name], value)
 		}
 		lines["approx_kl"] = append(lines["approx_kl"], nil)
@@ -227,25 +237,29 @@ func (f *fixture) series() object {
 				if tips {
 					rate = success(step + 8)
 				}
-				evaluations = append(evaluations, object{"step": step, "split": "eval", "with_tips": tips, "rate": rate,
-					"low": max(0, rate-0.06), "high": min(1, rate+0.06), "n": 256, "mean": rate})
+				evaluations = append(evaluations, object{"step": step, "split": "eval", "with_tips": tips,
+					"rate": rate,
+					"low":  max(0, rate-0.06), "high": min(1, rate+0.06), "n": 256, "mean": rate})
 			}
 		}
 	}
 	return object{"x": x, "lines": lines, "evaluations": evaluations, "events": []any{
 		object{"at": "2026-05-01T12:00:00Z", "step": 9, "kind": "prompt", "text": "act.txt was changed " + hostile},
 		object{"at": "2026-05-01T12:01:00Z", "step": 21, "kind": "warning", "text": "31 % of the replies were cut"},
-		object{"at": "2026-05-01T12:02:00Z", "step": 33, "kind": "restart", "text": "the run continued after an interruption"},
+		object{"at": "2026-05-01T12:02:00Z", "step": 33, "kind": "restart",
+			"text": "the run continued after an interruption"},
 	}}
 }
 
 func (f *fixture) row(group, number int) object {
 	mode := []string{"on_policy", "on_policy_tips", "off_policy", "on_policy"}[number%4]
 	won := (group+number)%3 == 0
-	return object{"place": fmt.Sprintf("%d/%d/%d", 47-group/4, group%4, number), "kind": "training", "task": "house 1 door " + hostile,
+	return object{"place": fmt.Sprintf("%d/%d/%d", 47-group/4, group%4, number), "kind": "training",
+		"task": "house 1 door " + hostile,
 		"mode": mode, "version": 46 - group/4, "return": map[bool]float64{true: 1, false: 0.25}[won],
-		"advantage": map[bool]any{true: 0.75, false: -0.25}[won], "turns": 5, "cut": number % 2, "empty": 0, "tips_shown": 2 * (number % 2),
-		"success": won, "stop": "terminated", "error": "", "at": "2026-05-01T12:00:00Z"}
+		"advantage": map[bool]any{true: 0.75, false: -0.25}[won], "turns": 5, "cut": number % 2, "empty": 0,
+		"tips_shown": 2 * (number % 2),
+		"success":    won, "stop": "terminated", "error": "", "at": "2026-05-01T12:00:00Z"}
 }
 
 // episodes is a page of the list: two pages in all.
@@ -269,23 +283,28 @@ func (f *fixture) episodes(mode, cursor string) object {
 
 func (f *fixture) episode() object {
 	e := f.row(0, 1)
-	maps.Copy(e, object{"score": 1, "bonus": 0.1, "tokens_trained": 42, "tip_written": "Take the key first. " + hostile})
+	maps.Copy(e, object{"score": 1, "bonus": 0.1, "tokens_trained": 42,
+		"tip_written": "Take the key first. " + hostile})
 	turn := func(number int) object {
 		tokens := []any{}
 		for i, piece := range []string{"Go", " to", " the", " red", " door", ".", "\n", hostile, "action", ": open"} {
 			tokens = append(tokens, object{"id": 100 + i, "text": piece, "logprob": -0.04 * math.Pow(2.2, float64(i)),
-				"trainer_logprob": -0.04*math.Pow(2.2, float64(i)) + 0.003*float64(i*i), "ratio": 0.7 + 0.08*float64(i), "masked": i == 7})
+				"trainer_logprob": -0.04*math.Pow(2.2, float64(i)) + 0.003*float64(i*i),
+				"ratio":           0.7 + 0.08*float64(i), "masked": i == 7})
 		}
-		return object{"number": number, "spans": []any{object{"kind": "system", "text": "You walk through a house.", "author": nil},
+		return object{"number": number, "spans": []any{object{"kind": "system",
+			"text": "You walk through a house.", "author": nil},
 			object{"kind": "tips", "text": "The red key opens the red door. " + hostile, "author": "12/0/3"},
 			object{"kind": "state", "text": "You see a red door and a blue door.\n" + hostile, "author": nil}},
-			"reply": "Go to the red door.", "action": "open red door", "reward": 0.2, "done": number == 2, "finish": "length", "tokens": tokens}
+			"reply": "Go to the red door.", "action": "open red door", "reward": 0.2, "done": number == 2,
+			"finish": "length", "tokens": tokens}
 	}
 	second := turn(2)
 	second["spans"] = []any{object{"kind": "feedback", "text": longLine, "author": nil}}
 	return object{"episode": e, "turns": []any{turn(1), second},
 		"tip_free": []any{object{"number": 1, "text": "You walk through a house.\nYou see a red door.\n" + hostile}},
-		"siblings": []any{object{"place": "47/0/0", "kind": "training", "mode": "on_policy", "version": 46, "return": 1}}}
+		"siblings": []any{object{"place": "47/0/0", "kind": "training", "mode": "on_policy", "version": 46,
+			"return": 1}}}
 }
 
 func (f *fixture) tips() object {
@@ -294,11 +313,14 @@ func (f *fixture) tips() object {
 		var association any
 		if i < 9 {
 			d := 0.5 - 0.1*float64(i)
-			association = object{"seen": object{"n": 40, "mean": 0.5 + d/2}, "others": object{"n": 80, "mean": 0.5 - d/2},
+			association = object{"seen": object{"n": 40, "mean": 0.5 + d/2}, "others": object{"n": 80,
+				"mean": 0.5 - d/2},
 				"difference": d, "low": d - 0.15, "high": d + 0.15}
 		}
-		tips = append(tips, object{"id": fmt.Sprint(i), "scope": "house 1", "text": fmt.Sprintf("Tip %d: the red key opens the red door. %s", i, hostile),
-			"written": 1 + i%2, "author": fmt.Sprintf("%d/0/%d", 40-i, i%4), "version": 4, "stored": 1, "score": 1, "shown": 90 - i, "seen": 40 - i,
+		tips = append(tips, object{"id": fmt.Sprint(i), "scope": "house 1",
+			"text":    fmt.Sprintf("Tip %d: the red key opens the red door. %s", i, hostile),
+			"written": 1 + i%2, "author": fmt.Sprintf("%d/0/%d", 40-i, i%4), "version": 4, "stored": 1,
+			"score": 1, "shown": 90 - i, "seen": 40 - i,
 			"first_shown": 5, "last_shown": 45, "association": association, "pinned": i == 3})
 	}
 	return object{"tips": tips}
@@ -317,8 +339,10 @@ func (f *fixture) compare() object {
 		runs = append(runs, object{"name": name, "x": series["x"], "evaluations": evaluations})
 	}
 	return object{"runs": runs,
-		"paired": []any{object{"task": "house 1 " + hostile, "a": "runs/grpo-1", "b": runName, "difference": 0.4, "low": 0.2, "high": 0.6}},
-		"config": []any{object{"key": "algorithm.name", "values": object{runName: "empo2", "runs/grpo-1": "grpo " + hostile, "runs/grpo-2": "grpo"}}},
+		"paired": []any{object{"task": "house 1 " + hostile, "a": "runs/grpo-1", "b": runName, "difference": 0.4,
+			"low": 0.2, "high": 0.6}},
+		"config": []any{object{"key": "algorithm.name", "values": object{runName: "empo2",
+			"runs/grpo-1": "grpo " + hostile, "runs/grpo-2": "grpo"}}},
 		"prompts": []any{object{"name": "act.txt",
 			"diff": " You walk through a house.\n-Answer with one action.\n+Think, then answer with one action. " + hostile}}}
 }

@@ -50,23 +50,16 @@ type tile struct {
 const window = 5
 
 func answerNow(ctx context.Context, o *openRun, _ *http.Request) (any, error) {
-	overview, err := o.Overview(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if e := overview.Evaluation; e != nil {
-		e.Tasks, e.Environment = nil, nil // they may be long
-	}
-	evaluations, err := o.Evaluations(ctx)
-	if err != nil {
-		return nil, err
-	}
 	going, err := o.Unfinished(ctx)
 	if err != nil {
 		return nil, err
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	overview, err := o.overview(ctx)
+	if err != nil {
+		return nil, err
+	}
 	h, err := o.historyOf(ctx)
 	if err != nil {
 		return nil, err
@@ -77,7 +70,7 @@ func answerNow(ctx context.Context, o *openRun, _ *http.Request) (any, error) {
 	}
 	s := readStatus(o.Dir)
 	out := nowAnswer{Overview: overview, Live: s.live(time.Now()), Doing: s.Doing, Ended: s.Ended, ETA: unknown,
-		InFlight: s.InFlight, Tiles: tilesOf(h.recent, evaluations)}
+		InFlight: s.InFlight, Tiles: tilesOf(h.recent, o.evaluated.all)}
 	out.Health = healthOf(h.recent, s, out.Live)
 	if !out.Live {
 		out.InFlight = nil

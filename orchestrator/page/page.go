@@ -4,7 +4,7 @@
 //   - [New] returns the handler over folders of runs; [Page.Serve] serves it on this
 //     machine only.
 //   - runs.go finds the runs and opens them for reading, with package view. A run may
-//     be running, and nothing in it is changed, except by pin.go.
+//     be running, and nothing in it is changed, except when a tip is pinned or removed.
 //   - guard.go refuses requests of other origins. Texts of environments and models
 //     are data: they are sent as JSON, and the browser never parses them as HTML.
 //   - each other file has the answer to one address. Answers are bounded.
@@ -22,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/orchestrator/view"
 )
 
@@ -45,6 +46,8 @@ type Options struct {
 	// Recall answers which tips the memory recalls for a state. Nil: it cannot be
 	// asked.
 	Recall func(ctx context.Context, r *view.Run, scope, state string) ([]Recalled, error)
+	// Edit pins, unpins or removes a tip of the run in a folder. Nil: it cannot be done.
+	Edit func(ctx context.Context, dir, what string, tip ledger.TipKey) error
 }
 
 // A Page is the handler of the live page. Close it after use. It is safe for
@@ -77,6 +80,7 @@ func New(o Options) *Page {
 	p.answer("GET /api/runs/{name}/episode", ofRun(p, answerEpisode))
 	p.answer("GET /api/runs/{name}/tips", ofRun(p, answerTips))
 	p.answer("GET /api/runs/{name}/recall", ofRun(p, p.answerRecall))
+	p.answer("POST /api/runs/{name}/tips/{edit}", ofRun(p, p.answerEdit))
 	p.answer("GET /api/compare", p.answerCompare)
 	p.mux.HandleFunc("GET /api/runs/{name}/csv", p.serveCSV)
 	p.mux.HandleFunc("GET /api/events", p.serveEvents)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"os"
@@ -380,5 +381,52 @@ func TestLongRunsHaveFewPoints(t *testing.T) {
 	text, err := json.Marshal(returns[3:5])
 	if string(text) != "[null,13]" || err != nil {
 		t.Errorf("%s, %v", text, err)
+	}
+}
+
+func TestTipsAreEdited(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "one")
+	recorded(t, dir)
+	var done []string
+	o := Options{Roots: []string{dir}, Edit: func(_ context.Context, _, what string, tip ledger.TipKey) error {
+		done = append(done, fmt.Sprintf("%s %x", what, tip[:]))
+		return nil
+	}}
+	s := serve(t, o)
+	post := func(what, body, header string) (int, string) {
+		t.Helper()
+		r, err := http.NewRequest("POST", s.URL+"/api/runs/one/tips/"+what, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Empo2", header)
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(text)
+	}
+	f := func(what, body, header string, want int, contains string) {
+		t.Helper()
+		if status, text := post(what, body, header); status != want || !strings.Contains(text, contains) {
+			t.Errorf("%s %s: status %d, %s", what, body, status, text)
+		}
+	}
+	const tip = `{"id":"0102030405"}`
+	f("pin", tip, "page", 200, `{"ok":true}`)
+	f("remove", tip, "page", 200, `{"ok":true}`)
+	f("pin", tip, "", 403, "X-Empo2")
+	f("sell", tip, "page", 404, "no such address")
+	f("pin", `{"id":"01"}`, "page", 400, "id of a tip")
+	f("pin", "x", "page", 400, "no JSON")
+	writeStatus(t, dir, "")
+	f("unpin", tip, "page", 409, "empo2 memory unpin one 0102030405")
+	if strings.Join(done, ", ") != "pin 0102030405, remove 0102030405" {
+		t.Errorf("%v", done)
 	}
 }

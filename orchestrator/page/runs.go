@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/view"
 )
 
@@ -42,6 +43,10 @@ type openRun struct {
 	encoded struct { // the answer series
 		newest string
 		text   madeJSON
+	}
+	evaluated struct {
+		newest string
+		all    []orchestrator.Evaluation // without tasks
 	}
 	named   map[string]named // by kind
 	config  string           // of which planned was read
@@ -252,6 +257,35 @@ func (p *Page) list(ctx context.Context, l located) listedRun {
 	return out
 }
 
+// evaluations returns the evaluations without their tasks. They are read again when the
+// run has new ones. The caller holds o.mu.
+func (o *openRun) evaluations(ctx context.Context) ([]orchestrator.Evaluation, error) {
+	newest, err := o.Newest(ctx)
+	if err != nil || newest == o.evaluated.newest {
+		return o.evaluated.all, err
+	}
+	all, err := o.Evaluations(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		all[i].Tasks, all[i].Environment = nil, nil // they may be long
+	}
+	o.evaluated.newest, o.evaluated.all = newest, all
+	return all, nil
+}
+
+// overview is Overview, whose evaluation has no tasks. The caller holds o.mu.
+func (o *openRun) overview(ctx context.Context) (view.Overview, error) {
+	out, err := o.Totals(ctx)
+	if err != nil {
+		return out, err
+	}
+	all, err := o.evaluations(ctx)
+	out.Evaluation = view.NewestEvaluation(all)
+	return out, err
+}
+
 // describe returns the run's line of the list. It is read again if a file has changed.
 func (o *openRun) describe(ctx context.Context) (listedRun, error) {
 	disk := view.OnDisk(o.Dir)
@@ -262,7 +296,7 @@ func (o *openRun) describe(ctx context.Context) (listedRun, error) {
 		o.listed.Live = live
 		return o.listed, nil
 	}
-	v, err := o.Overview(ctx)
+	v, err := o.overview(ctx)
 	out := listedRun{Dir: o.Dir, Live: live, Steps: v.Steps, Version: v.Version, Episodes: v.Episodes,
 		Evaluated: v.Evaluated, Failed: v.Failed, Success: unknown, Bytes: disk.Bytes, Changed: disk.Changed}
 	if v.Evaluation != nil {

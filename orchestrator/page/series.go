@@ -117,16 +117,16 @@ func answerSeries(ctx context.Context, o *openRun, _ *http.Request) (any, error)
 }
 
 func (o *openRun) series(ctx context.Context) (*seriesAnswer, error) {
-	evaluations, err := o.Evaluations(ctx)
-	if err != nil {
-		return nil, err
-	}
 	events, err := o.Events(ctx, maxEvents)
 	if err != nil {
 		return nil, err
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	evaluations, err := o.evaluations(ctx)
+	if err != nil {
+		return nil, err
+	}
 	h, err := o.historyOf(ctx)
 	if err != nil {
 		return nil, err

@@ -2,20 +2,22 @@ package page
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
+	"path/filepath"
+	"slices"
 	"strconv"
+	"time"
 
+	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/orchestrator/view"
 )
 
-// shownTip is a tip with what can be done to it.
-type shownTip struct {
-	view.Tip
-	Pinned bool `json:"pinned"`
-}
-
 type tipsAnswer struct {
-	Tips []shownTip `json:"tips"`
+	Tips []view.Tip `json:"tips"`
 	// Total is the number of tips of the run.
 	Total int `json:"total"`
 }
@@ -44,10 +46,13 @@ func (o *openRun) tips(ctx context.Context, q view.TipQuery) (*tipsAnswer, error
 	if err != nil {
 		return nil, err
 	}
-	out := tipsAnswer{Tips: make([]shownTip, len(found)), Total: all}
+	if found == nil {
+		found = []view.Tip{}
+	}
+	out := tipsAnswer{Tips: found, Total: all}
 	for i, t := range found {
 		t.Text, t.Scope = shorten(t.Text, maxTipText), shorten(t.Scope, maxName)
-		out.Tips[i] = shownTip{Tip: t}
+		out.Tips[i] = t
 	}
 	return &out, nil
 }
@@ -86,4 +91,40 @@ func (p *Page) answerRecall(ctx context.Context, o *openRun, r *http.Request) (a
 		tips = []Recalled{}
 	}
 	return recallAnswer{tips}, nil
+}
+
+// edits are the changes of tips that the page may ask for.
+var edits = []string{"pin", "unpin", "remove"}
+
+// maxEdit bounds the body of a change.
+const maxEdit = 4096
+
+// answerEdit pins, unpins or removes a tip. The memory of a run that is running is its
+// own.
+func (p *Page) answerEdit(ctx context.Context, o *openRun, r *http.Request) (any, error) {
+	what := r.PathValue("edit")
+	if !slices.Contains(edits, what) {
+		return nil, errNotFound
+	}
+	var body struct{ ID string }
+	if err := json.NewDecoder(io.LimitReader(r.Body, maxEdit)).Decode(&body); err != nil {
+		return nil, badRequest("the body is no JSON with the id of a tip")
+	}
+	key, err := tipKey(body.ID)
+	if err != nil {
+		return nil, err
+	}
+	const refused = "the run is running, and its memory is its own until it ends"
+	hint := fmt.Sprintf("stop it with Ctrl-C, then try again, or: empo2 memory %s %s %s", what, filepath.Base(o.Dir), body.ID)
+	switch {
+	case p.options.Edit == nil:
+		return nil, &answerError{http.StatusNotImplemented, "tips cannot be changed here", hint}
+	case readStatus(o.Dir).live(time.Now()):
+		return nil, &answerError{http.StatusConflict, refused, hint}
+	}
+	err = p.options.Edit(ctx, o.Dir, what, *key)
+	if errors.Is(err, ledger.ErrInUse) {
+		return nil, &answerError{http.StatusConflict, refused, hint}
+	}
+	return map[string]bool{"ok": err == nil}, err
 }

@@ -34,7 +34,8 @@ from trackio.sqlite_storage import SQLiteStorage as S
 project = sys.argv[1]
 S.init_db(project)
 S.bulk_log(project, "other", [{"x": 1.0}], steps=[0])
-print(json.dumps({"runs": sorted(S.get_runs(project)), "rows": S.get_logs(project, "grpo/1")}, default=str))
+print(json.dumps({"runs": sorted(S.get_runs(project)), "rows": S.get_logs(project, "grpo/1"),
+                  "config": S.get_run_config(project, "grpo/1")}, default=str))
 `
 
 // python runs a script with the packages of scripts/setup-telemetry.
@@ -104,8 +105,9 @@ func TestRealTrackio(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got struct {
-			Runs []string
-			Rows []map[string]any
+			Runs   []string
+			Rows   []map[string]any
+			Config map[string]any
 		}
 		text := python(t, "TRACKIO_DIR="+dir, readTrackio, project)
 		if err := json.Unmarshal(text, &got); err != nil {
@@ -113,6 +115,9 @@ func TestRealTrackio(t *testing.T) {
 		}
 		if diff := cmp.Diff([]string{"grpo/1", "other"}, got.Runs); diff != "" {
 			t.Errorf("round %d: %s", n, diff)
+		}
+		if got.Config["run.name"] != "grpo/1" || got.Config["loss.kl"] != 0.5 {
+			t.Errorf("round %d: %v", n, got.Config)
 		}
 		if len(got.Rows) != 2 {
 			t.Fatalf("round %d: %v", n, got.Rows)

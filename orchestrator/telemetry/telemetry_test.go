@@ -43,7 +43,7 @@ var evaluated = orchestrator.Evaluation{Kind: "eval", Step: 2, Success: 0.5, Sco
 // run is a run with two steps and an evaluation.
 func run(scheme string) Run {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	return Run{Name: "grpo/1", Config: "[run]\nname = \"grpo/1\"\n", Points: []Point{
+	return Run{Name: "grpo/1", Config: "[run]\nname = \"grpo/1\"\n[loss]\nkl = 0.5\n", Points: []Point{
 		{1, at, ofStep(sample(1), scheme)}, {2, at.Add(time.Second), ofStep(sample(2), scheme)},
 		{2, at.Add(time.Second), ofEvaluation(evaluated)},
 	}}

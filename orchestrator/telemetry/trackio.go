@@ -14,6 +14,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/BurntSushi/toml"
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
 
@@ -116,11 +117,37 @@ func writeTrackioRun(ctx context.Context, tx *sql.Tx, project string, r Run) err
 			return err
 		}
 	}
-	config, err := json.Marshal(map[string]any{"empo2": r.Config, "_Created": begun, "_Username": nil, "_Group": nil})
+	config, err := r.keys()
+	if err != nil {
+		return err
+	}
+	config["_Created"], config["_Username"], config["_Group"] = begun, nil, nil // as trackio itself writes them
+	text, err := json.Marshal(config)
 	if err != nil {
 		return err
 	}
 	_, err = tx.ExecContext(ctx, "INSERT INTO configs(run_id, run_name, config, created_at) VALUES(?, ?, ?, ?)",
-		id, r.Name, string(config), begun)
+		id, r.Name, string(text), begun)
 	return err
+}
+
+// keys are the keys of the run's configuration, such as "loss.kl".
+func (r Run) keys() (map[string]any, error) {
+	var tables map[string]any
+	if _, err := toml.Decode(r.Config, &tables); err != nil {
+		return nil, fmt.Errorf("the configuration of run %s: %w", r.Name, err)
+	}
+	out := map[string]any{}
+	flatten(out, "", tables)
+	return out, nil
+}
+
+func flatten(out map[string]any, prefix string, table map[string]any) {
+	for key, value := range table {
+		if below, ok := value.(map[string]any); ok && len(below) > 0 {
+			flatten(out, prefix+key+".", below)
+			continue
+		}
+		out[prefix+key] = value
+	}
 }

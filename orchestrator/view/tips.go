@@ -31,6 +31,7 @@ type Tip struct {
 	// Stored counts its copies in the memory, and Score is the best of theirs: the
 	// return of the episode that wrote it.
 	Stored int     `json:"stored"`
+	Pinned bool    `json:"pinned"` // it stays in the memory
 	Score  float64 `json:"score"`
 	// Shown counts the prompts of training episodes that showed it, Seen the episodes.
 	Shown int `json:"shown"`
@@ -120,7 +121,8 @@ func (r *Run) gather(ctx context.Context) (*gathering, error) {
 		tip.Scope, tip.Text = s.Scope, s.Text
 		tip.Stored++
 	}
-	return g, nil
+	err = memory.Pinned(ctx, r.DB(), func(scope, text string) { g.tip(ledger.KeyOfTip(scope, text)).Pinned = true })
+	return g, err
 }
 
 // associate sets the association of each tip that was shown.

@@ -70,6 +70,28 @@ type Overview struct {
 
 // Overview returns the run's overview.
 func (r *Run) Overview(ctx context.Context) (Overview, error) {
+	out, err := r.Totals(ctx)
+	if err != nil {
+		return out, err
+	}
+	all, err := r.evaluations(ctx)
+	out.Evaluation = NewestEvaluation(all)
+	return out, err
+}
+
+// NewestEvaluation returns the newest one on the split "eval", or else on any; nil:
+// there is none. all are in the order of steps.
+func NewestEvaluation(all []orchestrator.Evaluation) (newest *orchestrator.Evaluation) {
+	for i, e := range all {
+		if newest == nil || e.Kind == "eval" || newest.Kind != "eval" {
+			newest = &all[i]
+		}
+	}
+	return newest
+}
+
+// Totals is Overview without its evaluation.
+func (r *Run) Totals(ctx context.Context) (Overview, error) {
 	out := OnDisk(r.Dir)
 	last, err := r.ledger.Last(ctx)
 	if err != nil {
@@ -90,13 +112,7 @@ func (r *Run) Overview(ctx context.Context) (Overview, error) {
 			out.Evaluated += n
 		}
 	}
-	all, err := r.evaluations(ctx)
-	for i, e := range all {
-		if out.Evaluation == nil || e.Kind == "eval" || out.Evaluation.Kind != "eval" {
-			out.Evaluation = &all[i]
-		}
-	}
-	return out, err
+	return out, nil
 }
 
 // evaluations returns all evaluations by step.

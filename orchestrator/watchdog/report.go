@@ -3,6 +3,8 @@ package watchdog
 import (
 	"cmp"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -152,6 +154,14 @@ type Status struct {
 	InFlight []Item       `json:"inflight"`        // the oldest of each subsystem
 	Stopped  []Child      `json:"stopped"`         // child processes that a signal has stopped
 	Ended    string       `json:"ended,omitempty"` // how the run ended; empty: it runs
+}
+
+// ParseStatus reads the JSON of a snapshot.
+func ParseStatus(text []byte) (s Status, err error) {
+	if err = json.Unmarshal(text, &s); err == nil && (s.PID <= 0 || s.Updated.IsZero()) {
+		err = errors.New("it has no process or no time")
+	}
+	return s, err
 }
 
 // Status returns a snapshot. PID, Started and Ended are the caller's.

@@ -151,8 +151,12 @@ func TestTokenizeWithoutTheBaseModel(t *testing.T) {
 	if err := b.Retire(t.Context(), base); err != nil {
 		t.Fatal(err)
 	}
-	if ids, err := b.Tokenize(t.Context(), "pull jade"); err != nil || len(ids) != 2 {
+	ids, err := b.Tokenize(t.Context(), "pull jade")
+	if err != nil || len(ids) != 2 {
 		t.Error(ids, err)
+	}
+	if text, err := b.Detokenize(t.Context(), ids); err != nil || text != "pull jade" {
+		t.Error(text, err)
 	}
 	if p, err := b.Publish(t.Context(), sampler.Adapter{}); err != nil || p != base {
 		t.Error(p, err)

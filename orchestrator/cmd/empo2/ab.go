@@ -17,16 +17,16 @@ import (
 
 type abCmd struct {
 	common
-	A string `arg:"" placeholder:"A" help:"One setting: a prompt template, RUN[@VERSION], KEY=VALUE or tips=none|auto|TEXT, or several of these with commas."`
+	A string `arg:"" placeholder:"A" help:"Prompt template, RUN[@VERSION], KEY=VALUE, tips=none|auto|TEXT; several with commas."`
 	B string `arg:"" placeholder:"B" help:"The other setting."`
 
-	Base        string   `name:"run" placeholder:"RUN[@VERSION]" help:"Run that both sides begin with. Default: the base model of the configuration."`
+	Base        string   `name:"run" placeholder:"RUN[@VERSION]" help:"Run that both sides begin with. Default: the base model."`
 	Tasks       int      `default:"16" help:"Tasks to play, spread over the split."`
 	K           int      `short:"k" help:"Pairs of episodes a task. Default: 4, or 64 at most with --until."`
 	Split       string   `default:"eval" enum:"train,eval,test" help:"Tasks to choose from: train, eval or test."`
-	Until       string   `enum:",decided" default:"" placeholder:"decided" help:"Stop as soon as one side is better beyond doubt (95 %)."`
+	Until       string   `enum:",decided" default:"" placeholder:"decided" help:"Stop as soon as the interval excludes 0."`
 	Measure     string   `default:"return" enum:"return,success,score" help:"What is compared: ${enum}."`
-	Range       []string `sep:"none" placeholder:"LOW:HIGH" help:"Range of the return or score, for --until. Default: 0:1, of the score 0:100."`
+	Range       []string `sep:"none" placeholder:"LOW:HIGH" help:"Range of the measure, for --until. Default: 0:1; score 0:100."`
 	Seed        *uint64  `help:"Seed of the episodes. Default: run.seed."`
 	Temperature *float64 `placeholder:"T" help:"Sampling temperature. Default: eval.temperature."`
 	Limit       int      `default:"10" help:"Number of pairs to list, the largest differences first; 0: all."`
@@ -143,25 +143,32 @@ func (cmd *abCmd) open(ctx context.Context, sides [2]*side, out *console, log ze
 			err = errors.Join(err, d.Close())
 		}
 	}()
-	if d.ledger, err = cmd.openStore(ctx, sides); err != nil {
-		return nil, err
-	}
-	d.closes = append(d.closes, d.ledger.Close)
-	start := func(s source) (*player, error) {
-		p, err := openPlayer(ctx, s, s.config.Rollout.Concurrency, out, log)
+	open := func(s source) (*player, error) {
+		p, err := openPlayer(ctx, s, s.config.Rollout.Concurrency, log)
 		if err == nil {
 			d.closes = append(d.closes, p.Close)
 		}
 		return p, err
 	}
-	if err := sides[0].open(ctx, start, nil); err != nil {
+	if err := sides[0].open(open, nil); err != nil {
 		return nil, err
 	}
-	if err := sides[1].open(ctx, start, sides[0]); err != nil {
+	if err := sides[1].open(open, sides[0]); err != nil {
 		return nil, err
 	}
-	d.tasks, err = cmd.commonTasks(sides)
-	return d, err
+	if d.tasks, err = cmd.commonTasks(sides); err != nil {
+		return nil, err
+	}
+	for _, s := range sides {
+		if err := s.start(ctx, out); err != nil {
+			return nil, err
+		}
+	}
+	if d.ledger, err = cmd.openStore(ctx, sides); err != nil {
+		return nil, err
+	}
+	d.closes = append(d.closes, d.ledger.Close)
+	return d, nil
 }
 
 // commonTasks returns the tasks to play. Both sides must have the same ones.

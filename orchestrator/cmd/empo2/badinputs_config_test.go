@@ -156,14 +156,24 @@ eval --episodes 0 ; eval --episodes -1 ; eval --episodes x ; eval --episodes 999
 eval --temperature NaN ; eval --temperature -1 ; eval --temperature inf ; eval --temperature x ;
 eval --split all ; compare --jobs 0 ; compare --jobs -1 ; compare --jobs x ; compare --houses '' ;
 compare --houses a ; compare --houses 1,1 ; compare --houses -1 ; compare --arms '' ; compare --arms xyz ;
-compare --arms grpo,grpo ; compare --arms grpo-time ; plan --gpu-gb -1 ; plan --gpu-gb nan ; plan --gpu-gb x ;
+compare --arms grpo,grpo ; compare --arms grpo-time ; compare --seeds '' ; compare --seeds 1,1 ;
+compare --seeds -1 ; compare --houses 1 --seeds 1 ; compare --arm a=run.stepz=1 ; compare --arm a=run.steps=x ;
+compare --arm a=run.seed=1 ; compare --arm a/b=run.steps=1 ; compare --arm '' ; compare --arm a --arm a ;
+compare --base a ; compare --base /=b ; plan --gpu-gb -1 ; plan --gpu-gb nan ; plan --gpu-gb x ;
 plan --gpu-gb inf ; plan --seconds 0 ; plan --seconds -1 ; plan --seconds nan ; plan --seconds 1e300 ;
 plan --check ; plan --check --no-calibrate ; run --from-step -1 ; run --from-step x ; run --from-step 1 ;
 prompt --task -1 ; prompt --task x ; prompt --task 99999 ; prompt --split dev ; prompt --write /dev/null/x ;
 demos --out o --count 0 ; demos --out o --count -1 ; demos --out o --env doom ; demos --out /dev/null/o ;
 demos --out o --max-turns -2 ; demos --out o --run none ; demos --out o --min-return 1 ;
 demos --out o --without-tips ; demos ; demos --out o --min-return nan --run none ; demos --out '' ;
-demos --out . ; demos --out o --seed -1 ; run x ; run --json=x ; config x ; doctor x`
+demos --out . ; demos --out o --seed -1 ; run x ; run --json=x ; config x ; doctor x ;
+try -k 0 ; try -k x ; try -k 99999 ; try --turns -1 ; try --temperature NaN ; try --task 99999 ; try --split dev ;
+try --like 1/0/0 ; try --tips none --tips x ; try --tips auto ; try --prompt none.tmpl ; try --prompt . ;
+try --watch ; try none ; try --seed -1 ; ab plain plain --tasks 0 ; ab plain plain -k -1 ;
+ab plain plain --tasks 99999 ; ab plain plain --until never ; ab plain plain --measure fun ;
+ab plain plain --range 0:1 ; ab plain plain --until decided --range 1:0 ; ab plain plain --until decided --range x ;
+ab plain plain --temperature inf ; ab plain plain --limit -1 ; ab plain none.tmpl ; ab plain a=b ;
+ab plain plain --run none`
 
 // badWarmStarts are flags of empo2 warmstart.
 const badWarmStarts = `

@@ -58,7 +58,7 @@ func (c *console) useJSON(on bool) {
 
 // jsonSchema is the version of the JSON lines. It changes if a field is renamed,
 // removed or gets another meaning.
-const jsonSchema = 1
+const jsonSchema = 2
 
 // jsonLine is one JSON line.
 type jsonLine struct {

@@ -51,7 +51,7 @@ func (cmd *doctorCmd) Run(ctx context.Context, out *console) error {
 		return err
 	}
 	d := &doctor{console: out, ctx: ctx, config: c, install: cmd.Install}
-	for _, check := range []func() error{d.machine, d.fit, d.python, d.setUp, d.processes} {
+	for _, check := range []func() error{d.machine, d.named, d.fit, d.python, d.setUp, d.processes} {
 		if err := check(); err != nil {
 			out.print("✗ %v", err)
 			return &setupError{errors.New("a run would fail; see above")}
@@ -82,6 +82,14 @@ func (d *doctor) machine() (err error) {
 	d.ok("%s/%s, %d cores; cache %s; runs %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), d.cache,
 		filepath.Join(c.Run.Dir, c.Run.Name))
 	return os.MkdirAll(d.cache, 0o755)
+}
+
+// named checks that the configuration names a model, before what depends on it.
+func (d *doctor) named() error {
+	if d.config.Model.Path != "" {
+		return nil // setUp reports what is wrong with it, after the memory
+	}
+	return checkModels(d.config)
 }
 
 // fit predicts the memory of the run and compares it with the machine's.

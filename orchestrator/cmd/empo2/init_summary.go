@@ -29,7 +29,7 @@ func (p *planner) summary(out *console, c config.Config, file string) {
 		command = " -c " + shellWord(file)
 	}
 	out.print("written  %s, with the reason for each value", file)
-	out.print("next     empo2 doctor%s, then empo2 run%s", command, command)
+	out.print("next     empo2 doctor%s, then empo2 try%s to see replies, then empo2 run%s", command, command, command)
 }
 
 // describeModel is, for example, "llama, 135 M parameters, float32, context 8192".

@@ -2,13 +2,14 @@
 // learning (EMPO², arXiv 2602.23008) on the machine it runs on.
 //
 // Each command has a file: init.go, plan.go, run.go, eval.go, demos.go,
-// warmstart.go, ls.go, show.go, tips.go, compare.go, doctor.go, check.go,
-// backup.go, memory.go, prompt.go, env.go, config.go, version.go. This is the only
-// package that imports implementations:
+// warmstart.go, ls.go, show.go, tips.go, compare.go, export.go, doctor.go,
+// check.go, backup.go, memory.go, prompt.go, env.go, config.go, version.go. This
+// is the only package that imports implementations:
 //   - backends.go opens inference servers, by their name in config.toml;
 //   - environments.go opens environments, by their name in config.toml;
 //   - bank.go opens the memory of tips and its embedder;
 //   - trainer.go describes the trainer process;
+//   - telemetry.go shows a run to TensorBoard and Prometheus;
 //   - status.go reports what a run waits for; signals.go says how signals end it;
 //   - setup.go finds or installs what these need;
 //   - openrun.go starts all of them and connects them to the training loop.
@@ -84,7 +85,7 @@ type cli struct {
 	Memory     memoryCmd     `cmd:"" help:"Export a run's tips, or import tips into a run."`
 	Prompt     promptCmd     `cmd:"" help:"Show what the policy sees in a task, or write the prompt templates."`
 	Try        tryCmd        `cmd:"" help:"Sample replies to a task, and repeat at every save of the prompt."`
-	Ab         abCmd         `cmd:"" name:"ab" help:"Compare two prompts, versions, models or other settings on the same tasks."`
+	Ab         abCmd         `cmd:"" name:"ab" help:"Compare two prompts, versions, models or other settings."`
 	Env        envCmd        `cmd:"" help:"Serve an environment to other programs."`
 	Config     configCmd     `cmd:"" help:"Print all keys with their values and meaning."`
 	Completion completionCmd `cmd:"" help:"Print a script that completes commands in a shell."`

@@ -18,13 +18,17 @@ import (
 type memoryCmd struct {
 	Export exportCmd `cmd:"" help:"Print a run's tips as JSON lines."`
 	Import importCmd `cmd:"" help:"Add tips to a run from JSON lines on standard input."`
+	Pin    pinCmd    `cmd:"" help:"Keep a tip although the memory is full."`
+	Unpin  unpinCmd  `cmd:"" help:"End what pin did."`
+	Remove removeCmd `cmd:"" help:"Delete a tip. A later episode may write it again."`
 }
 
 // Help is shown by empo2 memory --help.
 func (memoryCmd) Help() string {
 	return `Examples:
   empo2 memory export --set run.name=try1 > tips.jsonl
-  empo2 memory import --set run.name=try2 < tips.jsonl`
+  empo2 memory import --set run.name=try2 < tips.jsonl
+  empo2 memory remove try2 8834d252e7      the ids are in: empo2 tips try2 --json`
 }
 
 type exportCmd struct{ common }

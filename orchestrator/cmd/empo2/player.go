@@ -30,37 +30,37 @@ type player struct {
 	closes []func() error
 }
 
-// openPlayer starts what the source needs. concurrency is the number of episodes
-// that are played at the same time.
-func openPlayer(ctx context.Context, s source, concurrency int, out *console, log zerolog.Logger) (
-	_ *player, err error) {
+// openPlayer opens the environment. Call start before the first episode. concurrency is
+// the number of episodes that are played at the same time.
+func openPlayer(ctx context.Context, s source, concurrency int, log zerolog.Logger) (*player, error) {
 	p := &player{source: s, served: map[int]sampler.Policy{}, log: log}
 	p.config.Rollout.Concurrency = min(p.config.Rollout.Concurrency, concurrency)
 	p.config.Sampler.Concurrency = min(p.config.Sampler.Concurrency, concurrency)
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, p.Close())
-		}
-	}()
-	t, err := setUp(ctx, p.config, out, log)
+	family, err := openFamily(ctx, opening{config: p.config, log: log})
 	if err != nil {
 		return nil, err
 	}
-	if p.family, err = openFamily(ctx, opening{config: p.config, log: log}); err != nil {
-		return nil, err
-	}
-	p.closes = append(p.closes, p.family.Close)
-	if err := p.start(ctx, t); err != nil {
-		return nil, err
-	}
-	if err := p.prepare(ctx); err != nil {
-		return nil, err
-	}
-	p.policy, err = p.serve(ctx, s)
-	return p, err
+	p.family, p.closes = family, append(p.closes, family.Close)
+	return p, nil
 }
 
-// Close stops what openPlayer started, in reverse order. It does not close the
+// start finds or installs what the server needs, starts it and has the version served.
+func (p *player) start(ctx context.Context, out *console) error {
+	t, err := setUp(ctx, p.config, out, p.log)
+	if err != nil {
+		return err
+	}
+	if err := p.startServer(ctx, t); err != nil {
+		return err
+	}
+	if err := p.prepare(ctx); err != nil {
+		return err
+	}
+	p.policy, err = p.serve(ctx, p.source)
+	return err
+}
+
+// Close stops what was opened and started, in reverse order. It does not close the
 // source.
 func (p *player) Close() error {
 	var errs []error
@@ -70,9 +70,9 @@ func (p *player) Close() error {
 	return errors.Join(errs...)
 }
 
-// start starts the server, and the trainer if the server needs its tokenizer. Names
-// of this process on a server that others use too differ from those of runs.
-func (p *player) start(ctx context.Context, t tools) error {
+// startServer starts the server, and the trainer if the server needs its tokenizer.
+// Names of this process on a server that others use too differ from those of runs.
+func (p *player) startServer(ctx context.Context, t tools) error {
 	o := opening{config: p.config, tools: t, untrained: true, log: p.log,
 		event: func(kind, detail string) { p.log.Info().Str("detail", detail).Msg(kind) }}
 	o.config.Run.Name = fmt.Sprintf("try-%d", os.Getpid())
@@ -184,7 +184,7 @@ func fixedTips(texts []string) rollout.RecallFunc {
 // openMemory opens the memory of a source's run.
 func (p *player) openMemory(ctx context.Context, s source) (rollout.RecallFunc, error) {
 	if s.run == nil || s.config.Algorithm.Name == "grpo" {
-		return nil, &config.Error{Place: "tips auto", Msg: "there is no memory: " + s.String(),
+		return nil, &config.Error{Place: "--tips auto, tips=auto", Msg: "there is no memory: " + s.String(),
 			Hint: "name a run with a memory, or give the text of a tip"}
 	}
 	bank, done, err := openStoredMemory(ctx, s.run.DB(), s.config)

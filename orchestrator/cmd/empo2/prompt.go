@@ -65,10 +65,13 @@ func (cmd *promptCmd) Run(ctx context.Context, out *console) (err error) {
 	var encode encoder
 	if cmd.Tokens {
 		var p *player
-		if p, err = openPlayer(ctx, source{config: c}, 1, out, log); err != nil {
+		if p, err = openPlayer(ctx, source{config: c}, 1, log); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, p.Close()) }()
+		if err = p.start(ctx, out); err != nil {
+			return err
+		}
 		encode = encoder{p.driver.ChatTemplate, newPieces(p.server.decoder)}
 		if encode.template == nil {
 			out.note("no token ids: the server takes text and tokenizes it itself")

@@ -146,8 +146,8 @@ func (s *side) identity() (string, error) {
 		s.texts.SHA256()))), nil
 }
 
-// open starts what the side needs, or shares the player of the other side.
-func (s *side) open(ctx context.Context, open func(source) (*player, error), other *side) (err error) {
+// open opens what the side needs, or shares the player of the other side.
+func (s *side) open(open func(source) (*player, error), other *side) (err error) {
 	if other != nil {
 		mine, err := s.served()
 		if err != nil {
@@ -163,6 +163,16 @@ func (s *side) open(ctx context.Context, open func(source) (*player, error), oth
 	}
 	if s.player == nil {
 		if s.player, err = open(s.source); err != nil {
+			return fmt.Errorf("side %s: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+// start starts the server, unless the other side did, and has the version served.
+func (s *side) start(ctx context.Context, out *console) (err error) {
+	if s.player.driver == nil {
+		if err := s.player.start(ctx, out); err != nil {
 			return fmt.Errorf("side %s: %w", s.name, err)
 		}
 	}

@@ -94,11 +94,7 @@ func readStatus(dir string) (runStatus, error) {
 		return runStatus{}, err
 	}
 	var s runStatus
-	err = json.Unmarshal([]byte(text), &s.Status)
-	if err == nil && (s.PID <= 0 || s.Updated.IsZero()) {
-		err = errors.New("it has no process or no time")
-	}
-	if err != nil {
+	if s.Status, err = watchdog.ParseStatus([]byte(text)); err != nil {
 		return s, &config.Error{Place: path, Msg: "it cannot be read: " + safetext.JSONError(err).Error(),
 			Hint: "empo2 run writes it again every few seconds; empo2 check verifies the run"}
 	}

@@ -56,30 +56,31 @@ func (cmd *tryCmd) Run(ctx context.Context, out *console) (err error) {
 	if err := cmd.check(); err != nil {
 		return err
 	}
-	log := out.logger(cmd.Verbose)
 	s, err := openSource(ctx, cmd.common, cmd.Target)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	if cmd.Prompt != "" {
-		s.config.Prompt.Template = cmd.Prompt
-	}
 	if cmd.Temperature != nil {
 		s.config.Rollout.Temperature = *cmd.Temperature
+	}
+	if err := cmd.choosePrompt(&s.config); err != nil {
+		return err
 	}
 	like, err := cmd.like(ctx, &s)
 	if err != nil {
 		return err
 	}
-	p, err := openPlayer(ctx, s, cmd.K, out, log)
+	p, err := openPlayer(ctx, s, cmd.K, out.logger(cmd.Verbose))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	t := &trial{tryCmd: cmd, player: p, console: out, sent: &sentPrompts{Backend: p.driver.Backend}}
-	p.driver.Backend, t.pieces = t.sent, newPieces(p.server.decoder)
+	t := &trial{tryCmd: cmd, player: p, console: out}
 	if err := t.prepare(ctx, like); err != nil {
+		return err
+	}
+	if err := t.begin(ctx); err != nil {
 		return err
 	}
 	if cmd.Watch {
@@ -90,6 +91,30 @@ func (cmd *tryCmd) Run(ctx context.Context, out *console) (err error) {
 		return err
 	}
 	return t.round(ctx, texts)
+}
+
+// choosePrompt applies --prompt. A faulty template is an error now, before anything is
+// started.
+func (cmd *tryCmd) choosePrompt(c *config.Config) error {
+	if cmd.Prompt != "" {
+		c.Prompt.Template = cmd.Prompt
+	}
+	_, err := readPromptTemplate(*c)
+	var fault *config.Error
+	if errors.As(err, &fault) && cmd.Prompt != "" {
+		fault.Place = "--prompt " + cmd.Prompt
+	}
+	return err
+}
+
+// begin starts the server.
+func (t *trial) begin(ctx context.Context) error {
+	if err := t.start(ctx, t.console); err != nil {
+		return err
+	}
+	t.sent, t.pieces = &sentPrompts{Backend: t.driver.Backend}, newPieces(t.server.decoder)
+	t.driver.Backend = t.sent
+	return nil
 }
 
 // check refuses flags that make no sense.
@@ -105,7 +130,7 @@ func (cmd *tryCmd) check() error {
 	case cmd.Like != "" && cmd.Target == "":
 		return fmt.Errorf("%w: --like needs a run\n  hint: empo2 try RUN --like %s", errUsage, cmd.Like)
 	case len(cmd.Tips) > 1 && (slices.Contains(cmd.Tips, tipsNone) || slices.Contains(cmd.Tips, tipsAuto)):
-		return fmt.Errorf("%w: --tips none and --tips auto stand alone", errUsage)
+		return fmt.Errorf("%w: --tips none and --tips auto stand alone\n  hint: leave the other --tips out", errUsage)
 	}
 	return nil
 }

@@ -102,7 +102,7 @@ func servePage(ctx context.Context, out *console, roots []string, port int) erro
 
 // pageOptions are those of a page of runs.
 func pageOptions(roots []string) page.Options {
-	return page.Options{Roots: roots, Recall: recallForPage}
+	return page.Options{Roots: roots, Recall: recallForPage, Edit: editTip}
 }
 
 // viewFlag serves the page while a command goes on.

@@ -160,7 +160,8 @@ window.empo2 = (() => {
   function problemOf(caught) {
     if (caught.error) return caught;
     if (caught.name === "TimeoutError") return { error: "the server did not answer within a minute" };
-    return { error: "the server cannot be reached", hint: "the page connects again as soon as empo2 view or empo2 run --view runs" };
+    return { error: "the server cannot be reached",
+      hint: "the page connects again as soon as empo2 view or empo2 run --view runs" };
   }
 
   // usePageTitle names the tab of the browser.
@@ -181,6 +182,7 @@ window.empo2 = (() => {
     };
   }
 
-  return { html, parseAddress, address, go, apiPath, get, post, problemOf, useAnswer, useThrottled, usePageTitle, arrows,
+  return { html, parseAddress, address, go, apiPath, get, post, problemOf, useAnswer, useThrottled, usePageTitle,
+    arrows,
     isFile: Boolean(stored), ...preactHooks };
 })();

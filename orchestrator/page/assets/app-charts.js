@@ -24,11 +24,13 @@
   function axes(chart, width) {
     const font = "11px system-ui, sans-serif";
     const base = { stroke: css("--muted"), font, ticks: { show: false }, grid: { stroke: css("--grid"), width: 1 } };
-    const label = (unit) => (_, splits) => splits.map((v) => unit === "%" ? Math.round(v * 1000) / 10 + " %" : compact(v));
+    const label = (unit) => (_, splits) => splits.map((v) => unit === "%" ? Math.round(v * 1000) / 10 + " %"
+      : compact(v));
     const size = chart.small ? 46 : 50;
     const out = [
       { ...base, grid: { show: false }, size: chart.small ? 20 : 26, space: width < 400 ? 70 : 60,
-        values: (_, splits) => splits.map(compact), ...(chart.small ? {} : { label: chart.xLabel, labelSize: 18, labelGap: 0, labelFont: font }) },
+        values: (_, splits) => splits.map(compact), ...(chart.small ? {} : { label: chart.xLabel, labelSize: 18,
+          labelGap: 0, labelFont: font }) },
       { ...base, scale: "y", size, space: 28, values: label(chart.unit) },
     ];
     if (chart.series.some((s) => s.right)) {
@@ -47,7 +49,8 @@
   }
 
   function seriesOptions(s) {
-    if (s.bound) return { scale: s.right ? "right" : "y", stroke: "transparent", width: 0, points: { show: false }, spanGaps: true };
+    if (s.bound) return { scale: s.right ? "right" : "y", stroke: "transparent", width: 0, points: { show: false },
+      spanGaps: true };
     const colour = css(s.colour);
     return {
       scale: s.right ? "right" : "y", stroke: s.dots ? "transparent" : colour, width: s.thin ? 1 : 2, spanGaps: true,
@@ -108,7 +111,8 @@
       const values = chart.data[i + 1];
       let v = index == null ? values.findLast((v) => v != null) : values[index];
       if (v === undefined) v = null;
-      return [{ series: s, text: value(v, s.right || chart.small && chart.unit !== "%" ? "" : chart.unit), interval: v == null ? "" : intervalAt(chart, s, index) }];
+      return [{ series: s, text: value(v, s.right || chart.small && chart.unit !== "%" ? "" : chart.unit),
+        interval: v == null ? "" : intervalAt(chart, s, index) }];
     });
     return { at, parts };
   }
@@ -137,7 +141,8 @@
     const shape = JSON.stringify([chart.series, chart.bands, chart.unit, chart.height, chart.events, chart.sync, dark]);
     useEffect(() => {
       const target = box.current;
-      const made = new uPlot(plotOptions(latest.current, Math.max(120, target.clientWidth), setIndex), latest.current.data, target);
+      const made = new uPlot(plotOptions(latest.current, Math.max(120, target.clientWidth), setIndex),
+        latest.current.data, target);
       plot.current = made;
       onPlot?.(made);
       const sized = new ResizeObserver(() => {
@@ -150,14 +155,17 @@
     const now = readout(chart, index < chart.data[0].length ? index : null);
     return html`<figure class=${chart.small ? "chart small-chart" : "chart"}>
       <${Legend} now=${now} chart=${chart} />
-      <div class="plot" ref=${box} tabindex="0" role="img" aria-label=${`Chart, ${plain(chart.title)}. ${plain(spoken(readout(chart, null)))}`}
+      <div class="plot" ref=${box} tabindex="0" role="img"
+        aria-label=${`Chart, ${plain(chart.title)}. ${plain(spoken(readout(chart, null)))}`}
         onKeyDown=${(event) => moveCursor(event, plot.current, index)}></div>
-      <span class="sr" aria-live="polite">${index != null && document.activeElement === box.current ? plain(spoken(now)) : ""}</span>
+      <span class="sr" aria-live="polite">
+        ${index != null && document.activeElement === box.current ? plain(spoken(now)) : ""}</span>
     </figure>`;
   }
 
   function Legend({ now, chart }) {
-    return html`<figcaption class="legend">${now.parts.map(({ series, text, interval }) => html`<span key=${series.name} class="key">
+    return html`<figcaption class="legend">
+      ${now.parts.map(({ series, text, interval }) => html`<span key=${series.name} class="key">
       ${chart.small && now.parts.length === 1 ? "" : html`<${Swatch} series=${series} />`}
       ${chart.small && now.parts.length === 1 ? "" : html`<span class="muted">${plain(series.name)}</span>`}
       <b>${text}</b>${interval && html`<span class="muted num">${interval}</span>`}</span>`)}
@@ -168,7 +176,8 @@
     const dash = (series.dash || []).join(" ");
     return html`<svg class="swatch" width="22" height="8" aria-hidden="true">${series.dots
       ? [4, 11, 18].map((x) => html`<circle cx=${x} cy="4" r="1.7" style=${{ fill: `var(${series.colour})` }} />`)
-      : html`<line x1="0" x2="22" y1="4" y2="4" stroke-width="2" stroke-dasharray=${dash} style=${{ stroke: `var(${series.colour})` }} />`}</svg>`;
+      : html`<line x1="0" x2="22" y1="4" y2="4" stroke-width="2" stroke-dasharray=${dash}
+        style=${{ stroke: `var(${series.colour})` }} />`}</svg>`;
   }
 
   // moveCursor moves the cursor of a plot by a key.
@@ -211,7 +220,8 @@
     const file = name.replace(/[^A-Za-z0-9._-]+/g, "-");
     return html`<span class="downloads">
       <button type="button" class="small" onClick=${() => save(file + ".csv", "text/csv", csvOf(chart))}>CSV</button>
-      <button type="button" class="small" onClick=${() => save(file + ".svg", "image/svg+xml", empo2.svgOf(chart))}>SVG</button></span>`;
+      <button type="button" class="small"
+        onClick=${() => save(file + ".svg", "image/svg+xml", empo2.svgOf(chart))}>SVG</button></span>`;
   }
 
   Object.assign(empo2, { Chart, Swatch, Downloads, look, pointAt, compact, csvOf, css });

@@ -1,7 +1,8 @@
 // Compare: several runs, as curves, paired differences, and what differs in their settings.
 "use strict";
 (() => {
-  const { html, useMemo, useAnswer, address, go, usePageTitle, plain, Foreign, whole, percent, signed, Term, Chart, Downloads,
+  const { html, useMemo, useAnswer, address, go, usePageTitle, plain, Foreign, whole, percent, signed, Term, Chart,
+    Downloads,
     look, position, xs } = empo2;
 
   function Compare({ params, generation, runs }) {
@@ -15,11 +16,14 @@
       set({ runs: next.map(encodeURIComponent).join(",") });
     };
     return html`<h1>Compare</h1>
-      <fieldset class="card choose"><legend>Runs</legend>${runs.map((run) => html`<label key=${run.name}><input type="checkbox"
-        checked=${chosen.includes(run.name)} onChange=${(e) => choose(run.name, e.target.checked)} /> <bdi>${plain(run.name)}</bdi></label>`)}
+      <fieldset class="card choose"><legend>Runs</legend>${runs.map((run) => html`<label key=${run.name}>
+        <input type="checkbox"
+        checked=${chosen.includes(run.name)} onChange=${(e) => choose(run.name, e.target.checked)} /> <bdi>
+          ${plain(run.name)}</bdi></label>`)}
         ${runs.length === 0 && html`<span class="muted">There is no run.</span>`}</fieldset>
       <${empo2.Problem} problem=${answer.problem} />
-      ${!path ? html`<p class="card empty">Choose two or more runs.</p>` : answer.data ? html`<${Answer} data=${answer.data} params=${params} onSet=${set} />`
+      ${!path ? html`<p class="card empty">Choose two or more runs.</p>` : answer.data ? html`<${Answer}
+        data=${answer.data} params=${params} onSet=${set} />`
         : answer.problem ? "" : html`<${empo2.Loading} />`}`;
   }
 
@@ -32,27 +36,37 @@
     const split = splits.includes(params.split) ? params.split : splits.includes("eval") ? "eval" : splits[0] || "eval";
     const arms = new Set(data.runs.map(armOf));
     const grouped = params.band === "seeds" && arms.size < data.runs.length;
-    const chart = useMemo(() => grouped ? armChart(data.runs, key, split) : runChart(data.runs, key, split), [data, key, split, grouped]);
-    return html`<section class="card" aria-labelledby="compare-title"><div class="row"><h2 id="compare-title">Success without tips</h2><span class="tools">
-        ${splits.length > 1 && html`<${empo2.Choice} label="split" value=${split} options=${splits} onChange=${(v) => onSet({ split: v })} />`}
-        <${empo2.Choice} label="against" value=${key} options=${Object.keys(xs)} names=${xs} onChange=${(v) => onSet({ x: v })} />
-        ${arms.size < data.runs.length && html`<${empo2.Choice} label="band" value=${grouped ? "seeds" : "episodes"} options=${["episodes", "seeds"]}
+    const chart = useMemo(() => grouped ? armChart(data.runs, key, split) : runChart(data.runs, key, split), [data,
+      key, split, grouped]);
+    return html`<section class="card" aria-labelledby="compare-title"><div class="row">
+      <h2 id="compare-title">Success without tips</h2><span class="tools">
+        ${splits.length > 1 && html`<${empo2.Choice} label="split" value=${split} options=${splits}
+          onChange=${(v) => onSet({ split: v })} />`}
+        <${empo2.Choice} label="against" value=${key} options=${Object.keys(xs)} names=${xs}
+          onChange=${(v) => onSet({ x: v })} />
+        ${arms.size < data.runs.length && html`<${empo2.Choice} label="band" value=${grouped ? "seeds" : "episodes"}
+          options=${["episodes", "seeds"]}
           names=${{ episodes: "of each run", seeds: "over seeds" }} onChange=${(v) => onSet({ band: v })} />`}
         <${Downloads} chart=${chart} name="compare" /></span></div>
-      ${chart.data[0].length ? html`<${Chart} chart=${chart} />` : html`<p class="empty">None of these runs has an evaluation on this split.</p>`}
-      <p class="note muted">${grouped ? html`Lines: means of the runs of a setting. Bands: <${Term} k="seeds" />.` : html`Bands: <${Term} k="interval" /> of each evaluation.`}</p></section>
+      ${chart.data[0].length ? html`<${Chart} chart=${chart} />` : html`<p
+        class="empty">None of these runs has an evaluation on this split.</p>`}
+      <p class="note muted">
+        ${grouped ? html`Lines: means of the runs of a setting. Bands: <${Term} k="seeds" />.` : html`Bands: <${Term}
+        k="interval" /> of each evaluation.`}</p></section>
       <${Last} runs=${data.runs} split=${split} />
       <${Paired} all=${data.paired} />
       <${Config} all=${data.config} runs=${data.runs} />
       <${Prompts} all=${data.prompts} />`;
   }
 
-  const own = (run, split) => run.evaluations.filter((e) => e.split === split && !e.with_tips).sort((a, b) => a.step - b.step);
+  const own = (run, split) => run.evaluations.filter((e) => e.split === split && !e.with_tips).sort((a,
+    b) => a.step - b.step);
 
   function chartOf(curves, key, split) {
     const all = [...new Set(curves.flatMap((curve) => curve.points.map((p) => p[0])))].sort((a, b) => a - b);
     const index = new Map(all.map((x, i) => [x, i]));
-    const chart = { title: `success without tips (${split})`, xLabel: xs[key], unit: "%", full: true, height: 320, sync: "compare-" + key,
+    const chart = { title: `success without tips (${split})`, xLabel: xs[key], unit: "%", full: true, height: 320,
+      sync: "compare-" + key,
       data: [all], series: [], bands: [] };
     curves.forEach((curve, i) => {
       const columns = [1, 2, 3].map((k) => {
@@ -79,10 +93,12 @@
   // armChart averages the runs of each setting at the x values that all of them have reached.
   function armChart(runs, key, split) {
     const curves = Object.entries(Object.groupBy(runs, armOf)).map(([name, members]) => {
-      const lines = members.map((run) => own(run, split).map((e) => [position(run.x, key)(e.step), e.rate])).filter((line) => line.length);
+      const lines = members.map((run) => own(run, split).map((e) => [position(run.x, key)(e.step),
+        e.rate])).filter((line) => line.length);
       const end = Math.min(...lines.map((line) => line.at(-1)[0]));
       const start = Math.max(...lines.map((line) => line[0][0]));
-      const at = [...new Set(lines.flatMap((line) => line.map((p) => p[0])))].filter((x) => x >= start && x <= end).sort((a, b) => a - b);
+      const at = [...new Set(lines.flatMap((line) => line.map((p) => p[0])))].filter((x) => x >= start
+        && x <= end).sort((a, b) => a - b);
       return { name: `${name} (${members.length} ${members.length === 1 ? "run" : "runs"})`, points: at.map((x) => {
         const values = lines.map((line) => between(line, x));
         return [x, ...bootstrap(values), mean(values)];
@@ -123,43 +139,67 @@
 
   function Last({ runs, split }) {
     const rows = runs.map((run) => ({ run, last: own(run, split).at(-1) }));
-    return html`<section class="card table-card" aria-labelledby="last-title"><h2 id="last-title">Newest evaluation without tips</h2><table>
-      <thead><tr><th scope="col">run</th><th scope="col" class="n">step</th><th scope="col" class="n">success</th><th scope="col" class="n"><${Term} k="interval" /></th><th scope="col" class="n wide">episodes</th></tr></thead>
-      <tbody>${rows.map(({ run, last }, i) => html`<tr key=${run.name}><th scope="row"><${empo2.Swatch} series=${look(i)} /> <a href=${address("now", run.name)}><bdi>${plain(run.name)}</bdi></a></th>
-        <td class="n">${whole(last?.step)}</td><td class="n"><b>${percent(last?.rate)}</b></td><td class="n">${last ? `${(100 * last.low).toFixed(1)} to ${(100 * last.high).toFixed(1)}` : "–"}</td>
+    return html`<section class="card table-card" aria-labelledby="last-title">
+      <h2 id="last-title">Newest evaluation without tips</h2><table>
+      <thead><tr><th scope="col">run</th><th scope="col" class="n">step</th><th scope="col" class="n">success</th>
+        <th scope="col" class="n"><${Term} k="interval" /></th><th scope="col" class="n wide">episodes</th></tr>
+        </thead>
+      <tbody>${rows.map(({ run, last }, i) => html`<tr key=${run.name}><th scope="row">
+        <${empo2.Swatch} series=${look(i)} /> <a href=${address("now", run.name)}><bdi>${plain(run.name)}</bdi></a>
+        </th>
+        <td class="n">${whole(last?.step)}</td><td class="n"><b>${percent(last?.rate)}</b></td><td class="n">
+          ${last ? `${(100 * last.low).toFixed(1)} to ${(100 * last.high).toFixed(1)}` : "–"}</td>
         <td class="n wide">${whole(last?.n)}</td></tr>`)}</tbody></table></section>`;
   }
 
   function Paired({ all }) {
-    if (!all?.length) return html`<section class="card" aria-labelledby="paired-title"><h2 id="paired-title"><${Term} k="paired">Paired differences<//></h2><p class="empty">The runs share no task that was evaluated in both.</p></section>`;
-    const widest = Math.max(1e-9, ...all.map((p) => Math.max(Math.abs(p.difference), Math.abs(p.low ?? 0), Math.abs(p.high ?? 0))));
+    if (!all?.length) return html`<section class="card" aria-labelledby="paired-title"><h2 id="paired-title">
+      <${Term} k="paired">Paired differences<//></h2>
+      <p class="empty">The runs share no task that was evaluated in both.</p></section>`;
+    const widest = Math.max(1e-9, ...all.map((p) => Math.max(Math.abs(p.difference), Math.abs(p.low ?? 0),
+      Math.abs(p.high ?? 0))));
     const x = (v) => 100 + 92 * v / widest;
-    return html`<section class="card table-card" aria-labelledby="paired-title"><h2 id="paired-title"><${Term} k="paired">Paired differences<//> by task</h2>
-      <table><thead><tr><th scope="col">task</th><th scope="col">runs</th><th scope="col" class="n">difference, points</th><th scope="col" class="wide"><${Term} k="interval" /></th></tr></thead>
-      <tbody>${all.map((p, i) => html`<tr key=${i}><th scope="row"><bdi>${plain(p.task || "all tasks")}</bdi></th><td><bdi>${plain(p.b)}</bdi> <span class="muted">against</span> <bdi>${plain(p.a)}</bdi></td>
+    return html`<section class="card table-card" aria-labelledby="paired-title"><h2 id="paired-title">
+      <${Term} k="paired">Paired differences<//> by task</h2>
+      <table><thead><tr><th scope="col">task</th><th scope="col">runs</th>
+        <th scope="col" class="n">difference, points</th><th scope="col" class="wide"><${Term} k="interval" /></th>
+        </tr></thead>
+      <tbody>${all.map((p, i) => html`<tr key=${i}><th scope="row"><bdi>${plain(p.task || "all tasks")}</bdi></th><td>
+        <bdi>${plain(p.b)}</bdi> <span class="muted">against</span> <bdi>${plain(p.a)}</bdi></td>
         <td class="n"><b>${signed(p.difference, points)}</b></td>
-        <td class="wide"><svg viewBox="0 0 200 14" aria-hidden="true" class="bar"><line class="axis" x1="100" x2="100" y1="0" y2="14" />
-          ${p.low != null && html`<line class="interval" x1=${x(p.low)} x2=${x(p.high)} y1="7" y2="7" />`}<circle cx=${x(p.difference)} cy="7" r="3.5" /></svg>
-          <span class="num muted">${p.low == null ? "too few pairs" : `${points(p.low)} to ${points(p.high)}`}${p.n != null ? ` · n ${whole(p.n)}` : ""}</span></td></tr>`)}</tbody></table></section>`;
+        <td class="wide"><svg viewBox="0 0 200 14" aria-hidden="true" class="bar">
+          <line class="axis" x1="100" x2="100" y1="0" y2="14" />
+          ${p.low != null && html`<line class="interval" x1=${x(p.low)} x2=${x(p.high)} y1="7" y2="7" />`}
+            <circle cx=${x(p.difference)} cy="7" r="3.5" /></svg>
+          <span class="num muted">
+            ${p.low == null ? "too few pairs" : `${points(p.low)} to ${points(p.high)}`}${p.n != null
+              ? ` · n ${whole(p.n)}` : ""}</span></td></tr>`)}</tbody></table></section>`;
   }
 
   // points shows a difference of shares in points of a percentage.
   const points = (share) => percent(share).replace(" %", "");
 
   function Config({ all, runs }) {
-    if (!all?.length) return html`<section class="card" aria-labelledby="config-title"><h2 id="config-title">Configuration</h2><p class="empty">No key differs.</p></section>`;
-    return html`<section class="card" aria-labelledby="config-title"><h2 id="config-title">Configuration: keys that differ</h2>
-      <ul class="plain differs">${all.map((one) => html`<li key=${one.key}><code class="key-name">${plain(one.key)}</code>
-        <dl>${runs.map((run) => html`<div key=${run.name}><dt class="muted"><bdi>${plain(run.name)}</bdi></dt><dd><code><${Foreign} text=${textOf(one.values[run.name])} /></code></dd></div>`)}</dl></li>`)}</ul></section>`;
+    if (!all?.length) return html`<section class="card" aria-labelledby="config-title">
+      <h2 id="config-title">Configuration</h2><p class="empty">No key differs.</p></section>`;
+    return html`<section class="card" aria-labelledby="config-title">
+      <h2 id="config-title">Configuration: keys that differ</h2>
+      <ul class="plain differs">${all.map((one) => html`<li key=${one.key}><code class="key-name">${plain(one.key)}
+        </code>
+        <dl>${runs.map((run) => html`<div key=${run.name}><dt class="muted"><bdi>${plain(run.name)}</bdi></dt><dd>
+          <code><${Foreign} text=${textOf(one.values[run.name])} /></code></dd></div>`)}</dl></li>`)}</ul></section>`;
   }
 
   const textOf = (v) => v == null ? "not set" : typeof v === "string" ? v : JSON.stringify(v);
 
   function Prompts({ all }) {
-    if (!all?.length) return html`<section class="card" aria-labelledby="prompts-title"><h2 id="prompts-title">Prompts</h2><p class="empty">No prompt differs.</p></section>`;
+    if (!all?.length) return html`<section class="card" aria-labelledby="prompts-title">
+      <h2 id="prompts-title">Prompts</h2><p class="empty">No prompt differs.</p></section>`;
     return html`<section class="card" aria-labelledby="prompts-title"><h2 id="prompts-title">Prompts that differ</h2>
-      ${all.map((one) => html`<h3 key=${one.name}>${plain(one.name)}</h3><div class="diff">${one.diff.split("\n").map((line, i) =>
-        html`<div key=${i} class=${line.startsWith("+") ? "added" : line.startsWith("-") ? "removed" : ""}><${Foreign} text=${line || " "} /></div>`)}</div>`)}</section>`;
+      ${all.map((one) => html`<h3 key=${one.name}>${plain(one.name)}</h3><div class="diff">
+        ${one.diff.split("\n").map((line, i) =>
+        html`<div key=${i} class=${line.startsWith("+") ? "added" : line.startsWith("-") ? "removed" : ""}>
+          <${Foreign} text=${line || " "} /></div>`)}</div>`)}</section>`;
   }
 
   Object.assign(empo2, { Compare });

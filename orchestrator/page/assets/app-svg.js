@@ -31,8 +31,9 @@
 
   function scales(chart) {
     const pick = (right) => finite(chart.data.slice(1).filter((_, i) => Boolean(chart.series[i].right) === right));
-    const across = (axis) => (v) => size.left + (v - axis.low) / (axis.high - axis.low) * (size.width - size.left - size.right);
-    const up = (axis) => (v) => size.height - size.bottom - (v - axis.low) / (axis.high - axis.low) * (size.height - size.top - size.bottom);
+    const share = (axis, v) => (v - axis.low) / (axis.high - axis.low);
+    const across = (axis) => (v) => size.left + share(axis, v) * (size.width - size.left - size.right);
+    const up = (axis) => (v) => size.height - size.bottom - share(axis, v) * (size.height - size.top - size.bottom);
     const x = extent(finite([chart.data[0]]));
     const y = extent(pick(false), chart.unit === "%" && chart.full ? [0, 1] : null);
     const right = extent(pick(true));
@@ -51,7 +52,8 @@
     for (const t of s.x.ticks) {
       add(svg, "text", { x: s.px(t), y: size.height - size.bottom + 18, "text-anchor": "middle" }, compact(t));
     }
-    add(svg, "text", { x: (size.width - size.right + size.left) / 2, y: size.height - 8, "text-anchor": "middle" }, chart.xLabel);
+    add(svg, "text", { x: (size.width - size.right + size.left) / 2, y: size.height - 8, "text-anchor": "middle" },
+      chart.xLabel);
     add(svg, "text", { x: 8, y: 18, "font-weight": 600 }, chart.title + (chart.unit ? `, ${chart.unit}` : ""));
   }
 
@@ -72,7 +74,8 @@
 
   function drawBand(svg, chart, s, [high, low, colour]) {
     const known = chart.data[0].map((_, k) => k).filter((k) => chart.data[low + 1][k] != null);
-    const edge = (i, ks) => ks.map((k) => `${s.px(chart.data[0][k]).toFixed(1)},${s.py(chart.data[i + 1][k]).toFixed(1)}`);
+    const point = (x, y) => `${s.px(x).toFixed(1)},${s.py(y).toFixed(1)}`;
+    const edge = (i, ks) => ks.map((k) => point(chart.data[0][k], chart.data[i + 1][k]));
     add(svg, "polygon", { points: [...edge(high, known), ...edge(low, known.toReversed())].join(" "),
       fill: colourOf(colour), "fill-opacity": 0.15 });
   }
@@ -92,7 +95,8 @@
     chart.series.forEach((one, i) => one.bound || drawSeries(svg, chart, s, i));
     names.forEach((one, i) => {
       const y = size.height + 18 * i + 4;
-      add(svg, "line", { x1: size.left, x2: size.left + 24, y1: y, y2: y, stroke: colourOf(one.colour), "stroke-width": one.dots ? 4 : 2,
+      add(svg, "line", { x1: size.left, x2: size.left + 24, y1: y, y2: y, stroke: colourOf(one.colour),
+        "stroke-width": one.dots ? 4 : 2,
         "stroke-dasharray": one.dots ? "2 6" : (one.dash || []).join(" ") });
       add(svg, "text", { x: size.left + 32, y: y + 4 }, one.name);
     });

@@ -34,7 +34,8 @@
     const [limit, setLimit] = useState(firstChars);
     const all = String(text ?? "");
     const rest = all.length - limit;
-    const shown = html`<bdi class=${block ? "foreign block" : "foreign"}>${marked(rest > 0 ? all.slice(0, limit) : all)}</bdi>`;
+    const shown = html`<bdi class=${block ? "foreign block" : "foreign"}>
+      ${marked(rest > 0 ? all.slice(0, limit) : all)}</bdi>`;
     if (rest <= 0) return shown;
     return html`${shown} <button type="button" class="small" onClick=${() => setLimit(limit + moreChars)}>
       show ${whole(Math.min(rest, moreChars))} more of ${whole(all.length)} characters</button>`;

@@ -96,6 +96,9 @@ class Api:
                 return answer({"detail": str(e), "category": "user"}, 409, _NO_RETRY)
             except (UserError, msgspec.DecodeError) as e:
                 return answer({"detail": str(e), "category": "user"}, 400)
+            except RecursionError:
+                detail = "the request's JSON is nested too deeply"
+                return answer({"detail": detail, "category": "user"}, 400)
 
         return endpoint
 

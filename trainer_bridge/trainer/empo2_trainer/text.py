@@ -123,8 +123,9 @@ class Codec:
                 add_generation_prompt=r.add_generation_prompt,
                 **r.template_args,
             )
-        except (TemplateError, TypeError, ValueError, KeyError) as e:
-            raise UserError(f"the model's chat template refuses the messages: {e}") from e
+        except Exception as e:  # a template is a program: whatever it raises is about the model
+            why = str(e) if isinstance(e, TemplateError) else f"{type(e).__name__}: {e}"
+            raise UserError(f"the model's chat template refuses the messages: {why}") from e
         return {"text": text}
 
     def _both(self) -> tuple[Any, Any]:
@@ -164,7 +165,7 @@ class Codec:
 
         try:
             return AutoTokenizer.from_pretrained(str(self.directory), local_files_only=True)
-        except (OSError, ValueError, KeyError) as e:
+        except Exception as e:  # the library raises nothing more specific for a bad file
             raise UserError(f"tokenizer of model {self.directory}: {e}") from e
 
 

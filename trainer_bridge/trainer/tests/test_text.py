@@ -126,3 +126,80 @@ def test_the_template_is_the_models(tmp_path: Path, model_dir: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match=r"tokenizer\.json"):
         Codec(str(tmp_path)).detokenize(Detokenize([1]))
+
+
+BAD_TEMPLATES = [
+    "{% for",
+    "{{",
+    "{% if %}",
+    "{% else %}",
+    "{{ 1 / 0 }}",
+    "{{ 2 ** 'x' }}",
+    "{{ messages[9].content }}",
+    "{{ messages.nothing.at_all }}",
+    "{{ none() }}",
+    "{{ messages | nothing }}",
+    "{% for i in range(10 ** 9) %}x{% endfor %}",
+    "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    "{% include 'other' %}",
+    "{% import '/etc/passwd' as x %}",
+    "{{ raise_exception('no') }}",
+    "{{ messages.__class__.__mro__[1].__subclasses__() }}",
+    "{{ strftime_now(3) }}",
+    "{{ '%d' | format('x') }}",
+    "{% set x = messages[0]['content'] + 3 %}",
+]
+BAD_FILES = {
+    "chat_template.jinja": [b"\xff\xfe", b"", b"{{"],
+    "chat_template.json": [
+        b"{",
+        b"[]",
+        b"3",
+        b"\xff",
+        b'{"chat_template": 3}',
+        b'{"chat_template": []}',
+    ],
+    "tokenizer_config.json": [
+        b"{",
+        b"[]",
+        b"3",
+        b"\xff",
+        b'{"chat_template": [{"name": "tool_use", "template": "x"}]}',
+        b'{"chat_template": [3, null]}',
+        b'{"chat_template": {"a": 1}}',
+    ],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, model_dir: Path) -> Path:
+    """A model folder without a chat template."""
+    import shutil
+
+    for name in ("tokenizer.json", "config.json"):
+        shutil.copy(model_dir / name, tmp_path)
+    settings = '{"tokenizer_class": "PreTrainedTokenizerFast"}'
+    (tmp_path / "tokenizer_config.json").write_text(settings)
+    return tmp_path
+
+
+@pytest.mark.parametrize("template", BAD_TEMPLATES)
+def test_bad_chat_templates_are_refused(folder: Path, template: str) -> None:
+    from empo2_trainer.protocol import UserError
+    from empo2_trainer.text import Codec, Message, Render
+
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(UserError, match=r"template refuses the messages: .") as e:
+        Codec(str(folder)).render(Render([Message("user", "u")], True))
+    assert "Traceback" not in str(e.value)
+
+
+@pytest.mark.parametrize(("name", "content"), [(n, c) for n, all in BAD_FILES.items() for c in all])
+def test_bad_template_files_are_refused(folder: Path, name: str, content: bytes) -> None:
+    from empo2_trainer.protocol import UserError
+    from empo2_trainer.text import Codec, Message, Render
+
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError) as e:
+        Codec(str(folder)).render(Render([Message("user", "u")], True))
+    assert str(folder) in str(e.value) or "chat template" in str(e.value)

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/empo2/empo2/orchestrator"
+	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/sampler/rollout"
+)
+
+// With the real llama-server, try sends the ids that the run has sent, and gets the ids
+// that the run got: of the base model and of a trained version, without and with tips.
+// It starts no trainer.
+func TestRealTryRepeatsARun(t *testing.T) {
+	realScratch(t)
+	command := func(args ...string) []byte {
+		t.Helper()
+		out, err := exec.CommandContext(t.Context(), "empo2", args...).Output()
+		if err != nil {
+			t.Fatalf("empo2 %q: %v\n%s", args, err, out)
+		}
+		return out
+	}
+	command("run", "--profile", "demo", "--set", "run.repeatable=true", "--set", "run.steps=2",
+		"--set", "algorithm.groups=2", "--set", "algorithm.group_size=6", "--set", "env.vault.doors=2",
+		"--set", "env.vault.levers=3", "--set", "env.vault.score=partial", "--set", "eval.every=0",
+		"--set", "env.vault.train_variations=2", "--set", "eval.final_episodes=1")
+	l, err := ledger.OpenReader(t.Context(), filepath.Join("runs", "vault"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	tips := 0
+	for step, place := range map[int64]string{1: "1/0/5", 2: "2/0/0"} {
+		want := storedEpisode(t, l, step, place)
+		out := command("try", "vault", "--like", place, "-k", "1", "--turns", "0", "--json")
+		got := eventsOf[triedReply](t, string(out), "reply")[0]
+		if len(got.Turns) != len(want.Turns) || got.Return != want.EnvReturn {
+			t.Fatalf("%s: %d turns, return %g, want %d, %g", place, len(got.Turns), got.Return, len(want.Turns), want.EnvReturn)
+		}
+		var sent []int32
+		for i, turn := range got.Turns {
+			tips += len(want.Turns[i].Tips)
+			if diff := cmp.Diff(want.Turns[i].IDs, turn.IDs); diff != "" {
+				t.Errorf("%s, turn %d: other ids were sampled: %s", place, i, diff)
+			}
+			sent = append(append([]int32{}, turn.PromptIDs...), turn.IDs...)
+		}
+		if diff := cmp.Diff(want.RowsWithTips[0].Tokens, sent); diff != "" || len(want.RowsWithTips) != 1 {
+			t.Errorf("%s: other ids were sent: %s", place, diff)
+		}
+	}
+	if tips == 0 {
+		t.Error("no episode had tips")
+	}
+}
+
+// storedEpisode reads an episode of a run.
+func storedEpisode(t *testing.T, l *ledger.Ledger, step int64, place string) rollout.Trajectory {
+	t.Helper()
+	stored, err := l.Episodes(t.Context(), step)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range stored {
+		e, err := orchestrator.EpisodeOf(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fmt.Sprintf("%d/%d/%d", e.Step, e.Group, e.Episode) == place {
+			return e
+		}
+	}
+	t.Fatalf("no episode %s", place)
+	return rollout.Trajectory{}
+}
