@@ -94,6 +94,9 @@ func (e Episode) Size() (int, error) {
 			size += 8 // an integer or a float
 		}
 	}
+	if e.Facts != nil {
+		size += factsSize + len(e.Facts.Tips)
+	}
 	return size, err
 }
 

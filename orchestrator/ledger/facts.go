@@ -78,6 +78,9 @@ func factsSum(e Episode) int64 {
 	return int64(int32(crc32.ChecksumIEEE(append(row, f.Tips...))))           // four bytes in SQLite
 }
 
+// factsSize is what a row of facts takes in bytes, apart from its tips.
+const factsSize = 40
+
 const insertFacts = `INSERT OR REPLACE INTO facts SELECT ?, ?, ?, ?, (SELECT id FROM names WHERE name = ?),
 	(SELECT id FROM names WHERE name = ?), ?, (SELECT id FROM names WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?`
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
@@ -53,8 +54,12 @@ func packed(b *testing.B, e rollout.Trajectory) ledger.Episode {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return ledger.Episode{Step: e.Step, Group: e.Group, Episode: e.Episode, Task: e.Task.ID, Mode: "off_policy",
+	out := ledger.Episode{Step: e.Step, Group: e.Group, Episode: e.Episode, Task: e.Task.ID, Mode: "off_policy",
 		Stop: string(e.Stop), EnvReturn: e.EnvReturn, Trajectory: p.JSON, Tokens: p.Tokens, Logprobs: p.Logprobs}
+	if out.Facts, err = orchestrator.FactsOf(out); err != nil {
+		b.Fatal(err)
+	}
+	return out
 }
 
 // BenchmarkEpisodeBytes measures what an episode takes in run.db, and as JSON, which is

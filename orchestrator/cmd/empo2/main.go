@@ -2,9 +2,9 @@
 // learning (EMPO², arXiv 2602.23008) on the machine it runs on.
 //
 // Each command has a file: init.go, plan.go, run.go, eval.go, demos.go,
-// warmstart.go, ls.go, show.go, tips.go, compare.go, export.go, doctor.go,
-// check.go, backup.go, memory.go, prompt.go, env.go, config.go, version.go. This
-// is the only package that imports implementations:
+// warmstart.go, ls.go, show.go, tips.go, view.go, compare.go, export.go,
+// doctor.go, check.go, backup.go, memory.go, prompt.go, env.go, config.go,
+// version.go. This is the only package that imports implementations:
 //   - backends.go opens inference servers, by their name in config.toml;
 //   - environments.go opens environments, by their name in config.toml;
 //   - bank.go opens the memory of tips and its embedder;
@@ -53,6 +53,7 @@ Your own model:
   empo2 run                              train as ./config.toml says, or continue
   empo2 eval --split test                evaluate the newest version without tips
   empo2 show RUN                         the steps of a run, its episodes and their conversations
+  empo2 view                             a page of all runs, also while they go on
   empo2 run --set algorithm.name=grpo --set run.name=grpo
                                          the same without memory
   empo2 config --profile cpu             every key with its value in a profile

@@ -71,6 +71,8 @@
     return on ? "/" + beat : "";
   }
 
+  const often = new Set(["now", "episodes"]); // views that change also between steps
+
   // addressOf is a view's address from the header. Compare begins with the run that is shown.
   const addressOf = (view, run) =>
     view === "compare" ? address(view, "", { runs: encodeURIComponent(run), run }) : address(view, run);
@@ -103,8 +105,8 @@
         ${terms && html`<${empo2.Glossary} onClose=${() => setTerms(false)} />`}
         <${State} state=${state} />
         ${unknown.current ? html`<${Unknown} run=${run} />`
-          : View && at.run ? html`<${View} key=${at.view + "/" + at.run} run=${at.run} params=${at.params} state=${state}
-            generation=${at.view === "now" || at.view === "episodes" ? events.generation : events.commits} />`
+          : View && at.run ? html`<${View} key=${at.view + "/" + at.run} run=${at.run} params=${at.params}
+            state=${state} generation=${often.has(at.view) ? events.generation : events.commits} />`
           : at.view === "compare" ? html`<${empo2.Compare} params=${at.params} generation=${events.commits}
             runs=${runs} />`
             : html`<${Runs} all=${all} />`}
