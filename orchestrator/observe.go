@@ -128,6 +128,25 @@ func (p *progress) add(name string, n int) {
 	p.tell()
 }
 
+// part returns a function that is told how many of the rows of some episodes are done.
+// The episodes count as done in proportion.
+func (p *progress) part(name string, episodes, rows int) func(done int) {
+	if p == nil {
+		return func(int) {}
+	}
+	p.mu.Lock()
+	begun := p.now.Done
+	p.mu.Unlock()
+	return func(done int) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.now.Name == name && rows > 0 {
+			p.now.Done = begun + episodes*min(done, rows)/rows
+			p.tell()
+		}
+	}
+}
+
 // tell is called with the lock, so that observers are told in order.
 func (p *progress) tell() {
 	p.watch.SetPhase(p.now)

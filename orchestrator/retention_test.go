@@ -51,7 +51,7 @@ func TestOldEpisodesAreSlimmed(t *testing.T) {
 			if old := step <= 3; g.Slim != old || old && (g.Turns[0].Prompt != nil || g.Turns[0].IDs != nil || g.RowsWithTips != nil) {
 				t.Errorf("step %d, episode %d: slim %v", step, i, g.Slim)
 			}
-			same := g.Tip == w.Tip && g.Score == w.Score && g.Stop == w.Stop && cmp.Equal(g.States(), w.States())
+			same := g.Tip == w.Tip && g.Seed == w.Seed && cmp.Equal(g.Turns[0].Tips, w.Turns[0].Tips) && g.Score == w.Score && g.Stop == w.Stop && cmp.Equal(g.States(), w.States())
 			if !same || g.Turns[0].Action != w.Turns[0].Action {
 				t.Errorf("step %d, episode %d: another result: %+v, want %+v", step, i, g, w)
 			}

@@ -176,7 +176,8 @@ func (s trainStage) optimizerSteps(ctx context.Context, step int64, episodes []t
 				s.progress.add(watchdog.PhaseTraining, len(mini))
 				continue
 			}
-			stats, norm, logprobs, err := s.optimize(ctx, sent, settings)
+			told := s.progress.part(watchdog.PhaseTraining, len(mini), len(sent))
+			stats, norm, logprobs, err := s.optimize(trainerbridge.WithRowsDone(ctx, told), sent, settings)
 			if err != nil {
 				return s.blame(ctx, err, miniBatch{sent, keys}, done, settings)
 			}
@@ -188,10 +189,9 @@ func (s trainStage) optimizerSteps(ctx context.Context, step int64, episodes []t
 			if err := s.reportShortage(ctx, step, stats); err != nil {
 				return err
 			}
-			update.GradNorm += norm
 			passes, done = append(passes, stats), append(done, miniBatch{sent, keys})
-			update.Rows += len(sent)
-			s.progress.add(watchdog.PhaseTraining, len(mini))
+			update.GradNorm, update.Rows = update.GradNorm+norm, update.Rows+len(sent)
+			told(len(sent))
 		}
 	}
 	update.Stats = trainerbridge.MergeStats(passes, nil)

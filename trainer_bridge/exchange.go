@@ -38,7 +38,7 @@ func (c *Client) train(ctx context.Context, op string, rows []Row, loss Loss) (S
 	var stats []Stats
 	var weights []float64
 	var logprobs [][]float32
-	err := c.exchange(ctx, op, requests, largest(parts), func(i int, raw json.RawMessage) error {
+	err := c.exchange(splitInto(ctx, parts), op, requests, largest(parts), func(i int, raw json.RawMessage) error {
 		var out lossOutput
 		if err := json.Unmarshal(raw, &out); err != nil {
 			return err
@@ -151,7 +151,7 @@ func (c *Client) exchange(
 		ids = append(ids, id)
 	}
 	for i, id := range ids {
-		raw, resultErr := c.await(ctx, op, id, bound)
+		raw, resultErr := c.await(ctx, op, id, bound, i)
 		var refused *RequestError
 		if errors.As(resultErr, &refused) && refused.OutOfMemory != nil {
 			refused.OutOfMemory.part = i

@@ -56,16 +56,16 @@ func decode(op string, raw json.RawMessage, result any) error {
 
 // result waits for the result of a submitted request and reads it.
 func (c *Client) result(ctx context.Context, op, id string, result any) error {
-	raw, err := c.await(ctx, op, id, smallAnswer)
+	raw, err := c.await(ctx, op, id, smallAnswer, 0)
 	if err != nil {
 		return err
 	}
 	return decode(op, raw, result)
 }
 
-// await long-polls for the result of a submitted request. The result has bound bytes at
-// most.
-func (c *Client) await(ctx context.Context, op, id string, bound int64) (json.RawMessage, error) {
+// await long-polls for the result of a submitted request, which is a part of a call. The
+// result has bound bytes at most.
+func (c *Client) await(ctx context.Context, op, id string, bound int64, part int) (json.RawMessage, error) {
 	body := map[string]any{"request_id": id, "allow_metadata_only": false}
 	for {
 		raw, err := c.post(ctx, op, "retrieve_future", body, bound)
@@ -93,6 +93,7 @@ func (c *Client) await(ctx context.Context, op, id string, bound int64) (json.Ra
 		if ctx.Err() != nil {
 			return nil, unavailable(ctx, op, nil)
 		}
+		tellRows(ctx, part, f.Rows)
 	}
 }
 

@@ -115,9 +115,11 @@ type submitted struct {
 // future is an answer of retrieve_future that is no result: an error, or a
 // request to ask again.
 type future struct {
-	Type     string   `json:"type"` // try_again
-	Error    *string  `json:"error"`
-	Category Category `json:"category"`
+	Type string `json:"type"` // try_again
+	// Rows extends the protocol: the rows that the running pass has done, and all of them.
+	Rows     json.RawMessage `json:"rows"`
+	Error    *string         `json:"error"`
+	Category Category        `json:"category"`
 	// Detail and Message are errors of other programs.
 	Detail  json.RawMessage `json:"detail"`
 	Message json.RawMessage `json:"message"`

@@ -389,6 +389,30 @@ func TestPageWorksWithTheKeyboard(t *testing.T) {
 	b.until(`[...document.querySelectorAll(".small-chart .at")].every(e => e.textContent === "step 48")`) // one cursor
 }
 
+func TestPageEditsTheMemory(t *testing.T) {
+	f := newFixture()
+	s := serveFixture(t, f)
+	b := openBrowser(t)
+	b.mayFail = true // the fixture refuses changes, as a server does while the run goes on
+	b.open(s.url(views()["memory"]))
+	remove := "POST /api/runs/" + encoded(runName) + "/tips/remove"
+	b.click("Remove")
+	b.until(`document.querySelector(".actions").textContent.includes("Really remove")`)
+	if slices.Contains(f.logged(), remove) {
+		t.Error("a tip is removed without a question")
+	}
+	b.click("Really remove")
+	b.until(`document.querySelector(".actions .problem")?.textContent.includes("empo2 memory pin RUN ID")`)
+	if !slices.Contains(f.logged(), remove) {
+		t.Error("the page does not ask to remove the tip")
+	}
+	b.run(`document.querySelector(".recall").open = true; const state = document.querySelector("textarea");
+		state.value = "a red door"; state.dispatchEvent(new Event("input", {bubbles: true}))`)
+	b.until(`!document.querySelector(".recall button").disabled`)
+	b.click("Recall")
+	b.until(`document.querySelector(".recall ol")?.textContent.includes("similarity 0.910")`)
+}
+
 func TestPageSavesCharts(t *testing.T) {
 	s := serveFixture(t, newFixture())
 	b := openBrowser(t)

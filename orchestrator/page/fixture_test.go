@@ -123,6 +123,9 @@ func (f *fixture) answer(w http.ResponseWriter, r *http.Request) {
 	case f.fail:
 		w.WriteHeader(http.StatusInternalServerError)
 		value = map[string]string{"error": "run.db: " + hostile, "hint": "empo2 check RUN"}
+	case r.Method == http.MethodPost && r.Header.Get("X-Empo2") != "page":
+		w.WriteHeader(http.StatusForbidden)
+		value = map[string]string{"error": "a change needs the header"}
 	case r.Method == http.MethodPost:
 		w.WriteHeader(http.StatusConflict)
 		value = map[string]string{"error": "the run is running", "hint": "empo2 memory pin RUN ID"}

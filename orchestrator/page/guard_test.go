@@ -87,3 +87,25 @@ func TestHostileTextsAreBoundedData(t *testing.T) {
 		t.Errorf("%d bytes", len(reply))
 	}
 }
+
+func TestAFolderKeepsItsPort(t *testing.T) {
+	dir := t.TempDir()
+	first, err := ListenFor(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := ListenFor(t.Context(), dir) // the port is taken
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Close()
+	third, err := ListenFor(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.Close()
+	third.Close()
+	if a, b, c := first.Addr().String(), second.Addr().String(), third.Addr().String(); a == b || a != c {
+		t.Errorf("the ports are %s, %s while it is taken, and %s afterwards", a, b, c)
+	}
+}

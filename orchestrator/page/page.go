@@ -16,9 +16,11 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io/fs"
 	"net"
 	"net/http"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -134,6 +136,27 @@ func (p *Page) Serve(ctx context.Context, listener net.Listener) error {
 		return nil
 	}
 	return fmt.Errorf("serve the page: %w", err)
+}
+
+// Ports of pages that follow a command, below those that systems give to clients.
+const (
+	firstPort = 20_000
+	manyPorts = 10_000
+)
+
+// ListenFor opens a port for the page of a folder. It is always the same port, so that an
+// open page connects again after a run was killed and continued; if it is taken, it is any
+// free one.
+func ListenFor(ctx context.Context, dir string) (net.Listener, error) {
+	if path, err := filepath.Abs(dir); err == nil {
+		dir = path
+	}
+	sum := fnv.New32a()
+	_, _ = sum.Write([]byte(dir)) // never fails
+	if l, err := Listen(ctx, firstPort+int(sum.Sum32()%manyPorts)); err == nil {
+		return l, nil
+	}
+	return Listen(ctx, 0)
 }
 
 // Listen opens a port on this machine only. 0: any port that is free.

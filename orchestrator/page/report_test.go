@@ -14,7 +14,8 @@ import (
 // comparison is one of several arms with two seeds and of one arm with a single run. Names
 // are hostile.
 func comparison() report.Comparison {
-	arms := []string{"grpo", "empo2", "<img src=x onerror=hacked=1>", "averylongnamewithoutanyspacesthatmustnotwidenthepage"}
+	arms := []string{"grpo", "empo2", "<img src=x onerror=hacked=1>",
+		"averylongnamewithoutanyspacesthatmustnotwidenthepage"}
 	c := report.Comparison{
 		Title: "vault: " + arms[2], Facts: []string{"Model: m.", "Seeds: 1, 2."}, Arms: arms,
 		Settings: []report.Setting{{Key: "algorithm.name", Values: []string{`"grpo"`, `"empo2"`, `"empo2"`, `"adapt"`}}},
@@ -67,7 +68,8 @@ func TestComparisonIsAccessible(t *testing.T) {
 		if wide := value[[]string](b, overflowing); len(wide) > 0 || value[bool](b, sideways) {
 			t.Errorf("at %d pixels it is wider than the screen: %q", look.width, wide)
 		}
-		b.is(`[...document.querySelectorAll("svg.wide")].every(s => (s.getBoundingClientRect().width > 0) === (innerWidth > 720))`)
+		b.is(`[...document.querySelectorAll("svg.wide")].every(s =>
+			(s.getBoundingClientRect().width > 0) === (innerWidth > 720))`)
 		b.is(`[...document.querySelectorAll("svg text")].every(s => !s.getBoundingClientRect().width ||
 			s.getBoundingClientRect().height > 10)`)
 		b.run(string(axe))

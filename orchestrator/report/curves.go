@@ -12,8 +12,8 @@ type band struct {
 const gridPoints = 60
 
 // bands returns the mean of an arm's runs along the axis with its interval: Wilson's
-// at each evaluation of a single run, and a bootstrap over several runs. The runs are
-// interpolated on a common grid, which ends where the shortest of them ends.
+// at each evaluation of a single run, and a bootstrap over several runs (or Wilson's, if
+// they are equal there). The runs are interpolated on a common grid, which ends where the shortest of them ends.
 func bands(curves []Curve, a axis) []band {
 	var drawn []Curve
 	for _, c := range curves {
@@ -36,28 +36,30 @@ func bands(curves []Curve, a axis) []band {
 		last = math.Min(last, a.of(c.Last()))
 	}
 	out := make([]band, gridPoints+1)
-	values := make([]float64, len(drawn))
+	points := make([]Point, len(drawn))
 	for i := range out {
 		x := last * float64(i) / gridPoints
 		for j, c := range drawn {
-			values[j] = interpolate(c.Points, a, x)
+			points[j] = interpolate(c.Points, a, x)
 		}
-		out[i] = band{x, Interval95(values)}
+		out[i] = band{x, overRuns(points)}
 	}
 	return out
 }
 
-// interpolate is linear between points and constant outside them.
-func interpolate(points []Point, a axis, x float64) float64 {
+// interpolate is linear between points and constant outside them. It is as certain as the
+// less certain of its two points.
+func interpolate(points []Point, a axis, x float64) Point {
 	for i, p := range points {
 		if a.of(p) < x {
 			continue
 		}
 		if i == 0 || a.of(p) == a.of(points[i-1]) {
-			return p.Success
+			return p
 		}
 		q := points[i-1]
-		return q.Success + (p.Success-q.Success)*(x-a.of(q))/(a.of(p)-a.of(q))
+		share := (x - a.of(q)) / (a.of(p) - a.of(q))
+		return Point{Success: q.Success + (p.Success-q.Success)*share, Evaluated: min(p.Evaluated, q.Evaluated)}
 	}
-	return points[len(points)-1].Success
+	return points[len(points)-1]
 }

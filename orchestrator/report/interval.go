@@ -25,8 +25,13 @@ const (
 	Bootstrap Method = "bootstrap over seeds"
 	// Wilson: the score interval of a rate within one run. It never leaves 0 to 100 %.
 	Wilson Method = "Wilson, episodes of one run"
+	// Pooled: Wilson's interval over the episodes of all runs, if the runs have equal results. They say nothing about
+	// how seeds differ, and a bootstrap would have no width.
+	Pooled Method = "Wilson, episodes of all runs"
 	// Newcombe: the score interval of the difference of two rates, each within one run.
 	Newcombe Method = "Newcombe, episodes of one run"
+	// PooledNewcombe is Newcombe's interval over the episodes of all runs, if all differences are equal.
+	PooledNewcombe Method = "Newcombe, episodes of all runs"
 )
 
 // Known reports whether the interval has bounds.
@@ -116,6 +121,51 @@ func (p Point) interval() Interval {
 	if p.Evaluated > 0 {
 		low, high := Wilson95(p.hits(), p.Evaluated)
 		out.Low, out.High = 100*low, 100*high
+	}
+	return out
+}
+
+// overRuns returns the interval of the mean success of several runs.
+func overRuns(points []Point) Interval {
+	values := make([]float64, len(points))
+	for i, p := range points {
+		values[i] = p.Success
+	}
+	out := Interval95(values)
+	if all := pooled(points); len(points) > 1 && out.Low == out.High && all.Evaluated > 0 {
+		out = all.interval()
+		out.N, out.Method = len(points), Pooled
+	}
+	return out
+}
+
+// differences returns the interval of the mean of p − q over several runs.
+func differences(p, q []Point) Interval {
+	values := make([]float64, len(p))
+	for i := range p {
+		values[i] = p[i].Success - q[i].Success
+	}
+	out := Interval95(values)
+	if a, b := pooled(p), pooled(q); len(p) > 1 && out.Low == out.High && min(a.Evaluated, b.Evaluated) > 0 {
+		out = a.difference(b)
+		out.N, out.Method = len(p), PooledNewcombe
+	}
+	return out
+}
+
+// pooled is the success over the episodes of all runs. If a number is unknown, it has none.
+func pooled(points []Point) Point {
+	var out Point
+	hits := 0
+	for _, p := range points {
+		if p.Evaluated == 0 {
+			return Point{}
+		}
+		out.Evaluated += p.Evaluated
+		hits += p.hits()
+	}
+	if out.Evaluated > 0 {
+		out.Success = 100 * float64(hits) / float64(out.Evaluated)
 	}
 	return out
 }

@@ -86,18 +86,16 @@ func naturalLess(a, b string) bool {
 // Final returns the arm's success in the final evaluations: a bootstrap over several
 // runs, and Wilson's interval for one.
 func (c Comparison) Final(arm string) Interval {
-	var values []float64
-	var last Point
+	var last []Point
 	for _, curve := range c.of(arm) {
 		if len(curve.Points) > 0 {
-			last = curve.Last()
-			values = append(values, last.Success)
+			last = append(last, curve.Last())
 		}
 	}
-	if len(values) == 1 {
-		return last.interval()
+	if len(last) == 1 {
+		return last[0].interval()
 	}
-	return Interval95(values)
+	return overRuns(last)
 }
 
 // Difference returns how much higher the success of arm is than that of base, in
@@ -109,18 +107,16 @@ func (c Comparison) Difference(arm, base string) Interval {
 			before[curve.Label] = curve.Last()
 		}
 	}
-	var values []float64
-	var p, q Point
+	var p, q []Point
 	for _, curve := range c.of(arm) {
 		if b, ok := before[curve.Label]; ok && len(curve.Points) > 0 {
-			p, q = curve.Last(), b
-			values = append(values, p.Success-q.Success)
+			p, q = append(p, curve.Last()), append(q, b)
 		}
 	}
-	if len(values) == 1 {
-		return p.difference(q)
+	if len(p) == 1 {
+		return p[0].difference(q[0])
 	}
-	return Interval95(values)
+	return differences(p, q)
 }
 
 // Table writes one line per run and one per arm.
@@ -145,7 +141,8 @@ func (c Comparison) Table(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintln(w, "intervals: Wilson's within a run; of a mean of several runs a bootstrap over the runs")
+	_, err := fmt.Fprintln(w, "intervals: Wilson's within a run; of a mean of several runs a bootstrap over the runs, or "+
+		"Wilson's if they are equal")
 	return err
 }
 

@@ -165,6 +165,31 @@ func TestDifferenceOfTwoRuns(t *testing.T) {
 	}
 }
 
+// Runs with equal results say nothing about how seeds differ, but their episodes do.
+func TestEqualRuns(t *testing.T) {
+	c := Comparison{Arms: []string{"a", "b"}}
+	for _, label := range []string{"seed 1", "seed 2"} {
+		for _, arm := range c.Arms {
+			c.Curves = append(c.Curves, Curve{Arm: arm, Label: label, Points: []Point{point(0, 0, 0), point(9, 9, 0)}})
+		}
+	}
+	_, high := Wilson95(0, 200)
+	if i := c.Final("a"); i.Method != Pooled || i.N != 2 || i.Low != 0 || math.Abs(i.High-100*high) > 1e-9 {
+		t.Errorf("got %+v", i)
+	}
+	if d := c.Difference("b", "a"); d.Method != PooledNewcombe || d.N != 2 || d.Mean != 0 || d.High < 1 || d.Low > -1 {
+		t.Errorf("got %+v", d)
+	}
+	line := bands(c.of("a"), episodes(c.of("a"), 4))
+	if last := line[len(line)-1]; last.Method != Pooled || last.High < 1 || last.Mean != 0 {
+		t.Errorf("got %+v", last)
+	}
+	c.Curves[0].Points[1].Evaluated = 0 // unknown
+	if i := c.Final("a"); i.Method != Bootstrap || i.Low != 0 || i.High != 0 {
+		t.Errorf("got %+v", i)
+	}
+}
+
 // Runs with the same seed are compared in pairs.
 func TestDifference(t *testing.T) {
 	c := sample()

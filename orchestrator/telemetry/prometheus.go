@@ -41,7 +41,8 @@ type exposed struct {
 func ServePrometheus(addr string, log zerolog.Logger) (*Prometheus, error) {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("serve metrics at %s: %w\n  hint: run.prometheus = \"127.0.0.1:0\" takes a free port", addr, err)
+		return nil, fmt.Errorf("serve metrics at %s: %w\n  hint: run.prometheus = \"127.0.0.1:0\" takes a free port",
+			addr, err)
 	}
 	p := &Prometheus{addr: listener.Addr(), runs: map[string]*exposed{}}
 	registry := prometheus.NewRegistry()

@@ -28,12 +28,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func sample(n int64) orchestrator.StepMetrics {
 	return orchestrator.StepMetrics{
 		Step: n, Version: int(n), Episodes: 8 * int(n), Failed: 2, Groups: 4, NoGradient: 1, Trained: 100, KLBase: 0.25,
-		Free:     orchestrator.EpisodeStats{N: 2, Return: 10, Success: 0.5, Turns: 3},
-		Tips:     orchestrator.EpisodeStats{N: 4, Return: 40, Success: 0.75, Turns: 6},
-		Stops:    map[rollout.StopReason]int{rollout.StopContextFull: 1},
-		Replies:  orchestrator.Replies{N: 20, Cut: 5, Empty: 2},
-		Seconds:  orchestrator.Seconds{Total: 3, Sample: 2, Train: 0.5, Publish: 0.25},
-		Phases:   []orchestrator.PhaseRecord{{Name: "sampling", Seconds: 2}, {Name: "warm start", Seconds: 1}, {Name: "sampling", Seconds: 0.5}},
+		Free:    orchestrator.EpisodeStats{N: 2, Return: 10, Success: 0.5, Turns: 3},
+		Tips:    orchestrator.EpisodeStats{N: 4, Return: 40, Success: 0.75, Turns: 6},
+		Stops:   map[rollout.StopReason]int{rollout.StopContextFull: 1},
+		Replies: orchestrator.Replies{N: 20, Cut: 5, Empty: 2},
+		Seconds: orchestrator.Seconds{Total: 3, Sample: 2, Train: 0.5, Publish: 0.25},
+		Phases: []orchestrator.PhaseRecord{{Name: "sampling", Seconds: 2}, {Name: "warm start", Seconds: 1},
+			{Name: "sampling", Seconds: 0.5}},
 		Mismatch: orchestrator.Mismatch{Tokens: 0, Mean: 9},
 	}
 }

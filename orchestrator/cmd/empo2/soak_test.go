@@ -20,6 +20,7 @@ import (
 // The soak programme (scripts/soak): one long run of empo2 with a scripted policy.
 var (
 	soakSteps   = flag.Int("soak.steps", 0, "steps of the soak run; 0: none")
+	soakKeep    = flag.Int("soak.keep", 0, "run.keep_episodes of the soak run")
 	soakMinutes = flag.Float64("soak.minutes", 20, "limit of the soak run")
 )
 
@@ -71,7 +72,7 @@ func soak(t *testing.T, steps int, limit time.Duration) (seen []usage) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "empo2", "run", "--json", "--profile", "demo", "-c", "crash.toml",
 		"--set", "run.name=soak", "--set", fmt.Sprintf("run.steps=%d", steps), "--set", "algorithm.group_size=2",
-		"--set", "eval.every=1000000", "--set", "eval.final_episodes=4")
+		"--set", fmt.Sprintf("run.keep_episodes=%d", *soakKeep), "--set", "eval.every=1000000", "--set", "eval.final_episodes=4")
 	answers, theirs, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

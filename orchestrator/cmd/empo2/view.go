@@ -116,7 +116,7 @@ func (f viewFlag) start(ctx context.Context, out *console, dir string) (stop fun
 	if !f.View {
 		return func() {}, nil
 	}
-	listener, err := page.Listen(ctx, 0)
+	listener, err := page.ListenFor(ctx, dir)
 	if err != nil {
 		return nil, err
 	}

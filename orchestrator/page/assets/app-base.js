@@ -144,6 +144,7 @@ window.empo2 = (() => {
     const [shown, setShown] = useState(value);
     const last = useRef(0);
     useEffect(() => {
+      if (value === shown) return;
       const wait = last.current + time - Date.now();
       const follow = () => {
         last.current = Date.now();

@@ -1,14 +1,18 @@
 // Now: what the run does, how well it goes, and what happened.
 "use strict";
 (() => {
-  const { html, useState, useEffect, useMemo, useRef, useAnswer, apiPath, usePageTitle, plain, Foreign, whole,
+  const { html, useState, useEffect, useMemo, useRef, useAnswer, useThrottled, apiPath, usePageTitle, plain, Foreign,
+    whole,
     percent, signed,
     value, duration, since, Term, Chart, Downloads, look } = empo2;
 
   function Now({ run, params, generation, state }) {
     usePageTitle("Now, " + plain(run));
     const now = useAnswer(apiPath(run, "now"), generation);
-    const series = useAnswer(now.data || now.problem ? apiPath(run, "series") : null, now.data && newsOf(now.data));
+    const long = now.data?.overview.steps > 500; // the curves of a long run are large
+    const newest = now.data ? newsOf(now.data) : now.problem ? "unknown" : "";
+    const news = useThrottled(newest, long ? 5000 : 1000);
+    const series = useAnswer(news ? apiPath(run, "series") : null, news);
     return html`<h1 class="sr">Now: ${plain(run)}</h1>
       <${empo2.Problem} problem=${now.problem} />
       ${now.data ? html`<${Overview} now=${now.data}
@@ -63,7 +67,8 @@
       <div class="row"><span><${Term} k="phase"><b>${plain(phase.name)}</b><//>
         ${phase.step != null && html` <span class="muted">step</span> ${whole(phase.step)}${
         phase.of > 0 ? html`<span class="muted"> of ${whole(phase.of)}</span>` : ""}`}</span>
-        <span class="num">${known ? `${whole(phase.done)} / ${whole(phase.total)}` : ""}
+        <span class="num">
+          ${known ? `${whole(phase.done)} / ${whole(phase.total)} ${plain(phase.unit)}` : plain(phase.detail)}
         <span class="muted"> for ${since(phase.since)}</span>
           ${phase.eta_s != null && html`<span class="muted">, ready in about </span>${duration(phase.eta_s)}`}</span>
           </div>
@@ -75,7 +80,8 @@
     return html`<details><summary>
       ${whole(all.length)} in flight, the oldest for ${since(all.map((one) => one.since).sort()[0])}</summary>
       <ul class="plain">${all.map((one, i) => html`<li key=${i}><b>${plain(one.what)}
-        </b> <${Foreign} text=${one.detail} /> <span class="muted num">${since(one.since)}</span></li>`)}</ul>
+        </b> <${Foreign} text=${one.detail} /> <span class="muted num">${since(one.since)}</span>
+        ${one.others > 0 && html`<span class="muted"> and ${whole(one.others)} others</span>`}</li>`)}</ul>
         </details>`;
   }
 
@@ -97,7 +103,7 @@
       <p class="big">${value(tile.value, tile.unit)}</p>
       ${tile.low != null && html`<${Interval} tile=${tile} />`}
       <p class="muted num">
-        ${change == null || tile.value == null ? "no earlier value" : change === 0 ? "unchanged"
+        ${tile.value == null ? "not known yet" : change == null ? "no earlier value" : change === 0 ? "unchanged"
           : html`before ${value(tile.value - change, tile.unit)},
         <span class=${tone}> ${signed(change, (v) => tile.unit === "%" ? percent(v).replace(" %", "") : value(v,
           tile.unit))}</span>`}</p></div>`;

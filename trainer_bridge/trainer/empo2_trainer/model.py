@@ -54,6 +54,8 @@ class Policy:
 
     def _wrap(self, hf: Any, device: torch.device) -> None:
         self.hf, self.device, self.directory = hf, device, ""
+        # The rows that the running pass has done, and all of its rows; (0, 0): there is none.
+        self.passed = (0, 0)
         keep_attention_small()
         self.micro_batch_tokens, self.memory_share = 0, 1.0
         text_config = hf.config.get_text_config()

@@ -49,6 +49,7 @@ def run(policy: Policy, sequences: list[Sequence], loss: Loss, backward: bool) -
     if policy.threads is not None:
         policy.threads.choose(policy.matrix_weights * sum(rows.lengths))
     while rows.remaining:
+        policy.passed = (len(sequences) - len(rows.remaining), len(sequences))
         batch = rows.next(budget, backward)
         checkpoint = backward and budget.checkpoints(*batch.ids.shape)
         spare = budget.spare(*batch.ids.shape) if checkpoint else 0
@@ -70,6 +71,7 @@ def run(policy: Policy, sequences: list[Sequence], loss: Loss, backward: bool) -
         for row, values in zip(batch.rows, logp.float().split(batch.lengths), strict=True):
             result.logprobs[row] = values.tolist()
         rows.drop(len(batch.rows))
+    policy.passed = (0, 0)
     gradient.finish()
     result.usage.limit = budget.tokens
     result.usage.finish(policy, time.perf_counter() - started, backward)

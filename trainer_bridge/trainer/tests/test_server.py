@@ -157,7 +157,14 @@ def test_a_result_that_is_not_ready_is_asked_for_again(client: Client, served: A
         r = impatient.post(
             "/api/v1/retrieve_future", json={"request_id": request}, headers=client.headers
         )
-    assert r.json() == {"type": "try_again", "request_id": request, "queue_state": "active"}
+        trainer.policy.passed = (3, 8)
+        r2 = impatient.post(
+            "/api/v1/retrieve_future", json={"request_id": request}, headers=client.headers
+        )
+        trainer.policy.passed = (0, 0)
+    again = {"type": "try_again", "request_id": request, "queue_state": "active"}
+    assert r.json() == again
+    assert r2.json() == again | {"rows": [3, 8]}
     hold.set()
     assert client.result(request)["category"] == "user"
 
