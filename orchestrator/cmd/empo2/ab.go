@@ -17,16 +17,16 @@ import (
 
 type abCmd struct {
 	common
-	A string `arg:"" placeholder:"A" help:"Prompt template, RUN[@VERSION], KEY=VALUE, tips=none|auto|TEXT; several with commas."`
+	A string `arg:"" placeholder:"A" help:"Prompt template, RUN[@VERSION], KEY=VALUE or tips=…; several with commas."`
 	B string `arg:"" placeholder:"B" help:"The other setting."`
 
-	Base        string   `name:"run" placeholder:"RUN[@VERSION]" help:"Run that both sides begin with. Default: the base model."`
+	Base        string   `name:"run" placeholder:"RUN[@VERSION]" help:"Run that both sides begin with. Default: none."`
 	Tasks       int      `default:"16" help:"Tasks to play, spread over the split."`
 	K           int      `short:"k" help:"Pairs of episodes a task. Default: 4, or 64 at most with --until."`
 	Split       string   `default:"eval" enum:"train,eval,test" help:"Tasks to choose from: train, eval or test."`
 	Until       string   `enum:",decided" default:"" placeholder:"decided" help:"Stop as soon as the interval excludes 0."`
 	Measure     string   `default:"return" enum:"return,success,score" help:"What is compared: ${enum}."`
-	Range       []string `sep:"none" placeholder:"LOW:HIGH" help:"Range of the measure, for --until. Default: 0:1; score 0:100."`
+	Range       []string `sep:"none" placeholder:"LOW:HIGH" help:"Range of the measure, for --until. Default: 0:1, 0:100."`
 	Seed        *uint64  `help:"Seed of the episodes. Default: run.seed."`
 	Temperature *float64 `placeholder:"T" help:"Sampling temperature. Default: eval.temperature."`
 	Limit       int      `default:"10" help:"Number of pairs to list, the largest differences first; 0: all."`

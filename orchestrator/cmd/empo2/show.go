@@ -20,7 +20,7 @@ type showCmd struct {
 	Cut      bool   `help:"Only episodes with a reply that was cut at rollout.max_tokens."`
 	Failed   bool   `help:"Only episodes that failed."`
 	WithTips bool   `help:"Only episodes that saw a tip."`
-	Kind     string `default:"training" enum:"training,eval,test,command,ab" help:"${enum}. command: of empo2 eval. ab: step 1 is side A, 2 is B."`
+	Kind     string `default:"training" enum:"training,eval,test,command,ab" help:"${enum}. command: of empo2 eval."`
 	JSON     bool   `help:"Print JSON lines. An episode that is shown alone has its ids and log-probs."`
 }
 

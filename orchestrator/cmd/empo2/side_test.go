@@ -33,7 +33,8 @@ func TestSides(t *testing.T) {
 	f("env.vault.houses=[1,2],rollout.max_tokens=64",
 		sideParts{sets: []string{"env.vault.houses=[1,2]", "rollout.max_tokens=64"}})
 	f(`tips=none`, sideParts{tips: []string{"none"}})
-	f(`tips="at oak, pull wax",tips='at clay, pull tin'`, sideParts{tips: []string{"at oak, pull wax", "at clay, pull tin"}})
+	f(`tips="at oak, pull wax",tips='at clay, pull tin'`,
+		sideParts{tips: []string{"at oak, pull wax", "at clay, pull tin"}})
 	f(`sampler.template_args={enable_thinking=false, a="x,y"},vault`,
 		sideParts{target: "vault", sets: []string{`sampler.template_args={enable_thinking=false, a="x,y"}`}})
 

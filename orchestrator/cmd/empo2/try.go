@@ -17,11 +17,11 @@ import (
 
 type tryCmd struct {
 	common
-	Target      string   `arg:"" name:"run" optional:"" placeholder:"RUN[@VERSION]" help:"A run, with its newest or another version. Default: the base model of the configuration."`
+	Target      string   `arg:"" name:"run" optional:"" placeholder:"RUN[@VERSION]" help:"Run to try. Default: none."`
 	Task        string   `default:"0" placeholder:"N|ID" help:"Number of the task in the split, or its id."`
 	Split       string   `default:"train" enum:"train,eval,test" help:"Tasks to choose from: train, eval or test."`
-	Like        string   `placeholder:"STEP/GROUP/EPISODE" help:"Task, seed, tips, version and prompt of a training episode of RUN."`
-	Tips        []string `sep:"none" placeholder:"none|auto|TEXT" help:"Tips to show: none (the default), those of the run's memory, or a text. Repeatable."`
+	Like        string   `placeholder:"STEP/GROUP/EPISODE" help:"Repeat a training episode of RUN."`
+	Tips        []string `sep:"none" placeholder:"none|auto|TEXT" help:"Tips to show; auto: the run's. Repeatable."`
 	K           int      `short:"k" default:"8" help:"Number of replies."`
 	Prompt      string   `placeholder:"FILE" help:"Prompt template. Default: prompt.template."`
 	Watch       bool     `help:"Repeat each time that the prompt template is saved."`
