@@ -21,6 +21,9 @@
     return dark;
   }
 
+  // whole are the distances of ticks of steps, episodes and tokens.
+  const whole = [1, 2, 5].flatMap((n) => Array.from({ length: 12 }, (_, k) => n * 10 ** k)).sort((a, b) => a - b);
+
   function axes(chart, width) {
     const font = "11px system-ui, sans-serif";
     const base = { stroke: css("--muted"), font, ticks: { show: false }, grid: { stroke: css("--grid"), width: 1 } };
@@ -28,7 +31,7 @@
       : compact(v));
     const size = chart.small ? 46 : 50;
     const out = [
-      { ...base, grid: { show: false }, size: chart.small ? 20 : 26, space: width < 400 ? 70 : 60,
+      { ...base, grid: { show: false }, incrs: whole, size: chart.small ? 20 : 26, space: width < 400 ? 70 : 60,
         values: (_, splits) => splits.map(compact), ...(chart.small ? {} : { label: chart.xLabel, labelSize: 18,
           labelGap: 0, labelFont: font }) },
       { ...base, scale: "y", size, space: 28, values: label(chart.unit) },
@@ -69,6 +72,9 @@
     };
   }
 
+  // returns is the range of returns: from 0 to 1 as success, if they fit.
+  const returns = (u, low, high) => low >= 0 && high <= 1 ? [0, 1] : range({ unit: "" })(u, low, high);
+
   // drawEvents draws a line and a letter at each event.
   function drawEvents(chart) {
     return (u) => {
@@ -94,7 +100,7 @@
     const fill = (name) => `color-mix(in srgb, ${css(name)} 18%, transparent)`;
     return {
       width, height: chart.height, legend: { show: false }, padding: [8, 8, 0, 0],
-      scales: { x: { time: false }, y: { range: range(chart) }, right: { range: range({ unit: "" }) } },
+      scales: { x: { time: false }, y: { range: range(chart) }, right: { range: returns } },
       axes: axes(chart, width),
       series: [{}, ...chart.series.map(seriesOptions)],
       bands: (chart.bands || []).map(([high, low, colour]) => ({ series: [high + 1, low + 1], fill: fill(colour) })),

@@ -162,14 +162,16 @@
       .map((r) => encodeURIComponent(r.name)).join(",") })}>Compare</a></div>
       <div class="card table-card"><table onKeyDown=${empo2.arrows("a.place")}><thead><tr><th scope="col">run</th>
         <th scope="col">state</th><th scope="col" class="n">steps</th><th scope="col" class="n wide">version</th>
-        <th scope="col" class="n">episodes</th><th scope="col" class="n wide">evaluated</th>
+        <th scope="col" class="n"><${empo2.Term} k="success_without">success<//></th>
+          <th scope="col" class="n wide">episodes</th><th scope="col" class="n wide">evaluated</th>
           <th scope="col" class="n wide">failed</th><th scope="col" class="wide">changed</th></tr></thead>
       <tbody>${runs.map((r) => html`<tr key=${r.name}><th scope="row"><a class="place" href=${address("now", r.name)}>
         <bdi>${plain(r.name)}</bdi></a>
           ${r.problem && html`<p class="bad">${plain(r.problem)}</p>`}</th>
         <td><span class=${"live live-" + (r.problem ? "lost" : r.live ? "live" : "ended")}>
           ${r.problem ? "unreadable" : r.live ? "live" : "ended"}</span></td><td class="n">${whole(r.steps)}</td>
-        <td class="n wide">${whole(r.version)}</td><td class="n">${whole(r.episodes)}</td><td class="n wide">
+        <td class="n wide">${whole(r.version)}</td><td class="n">${empo2.percent(r.success)}</td>
+        <td class="n wide">${whole(r.episodes)}</td><td class="n wide">
           ${whole(r.evaluated)}</td><td class="n wide">${whole(r.failed)}</td><td class="wide">${when(r.changed)}</td>
           </tr>`)}</tbody></table></div>`;
   }
