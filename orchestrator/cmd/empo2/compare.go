@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
@@ -83,8 +84,8 @@ func (cmd *compareCmd) Run(ctx context.Context, out *console) error {
 	if err := runner.setUp(ctx, log); err != nil {
 		return err
 	}
-	out.note("compare %s with %ss %v: %s\n%s", strings.Join(names(arms), ", "), job{house: cmd.houses}.kind(),
-		cmd.seeds, describeEnv(settings[0]), legend)
+	out.note("compare %s with %ss %s: %s\n%s", strings.Join(names(arms), ", "), job{house: cmd.houses}.kind(),
+		strings.Trim(fmt.Sprint(cmd.seeds), "[]"), describeEnv(settings[0]), legend)
 	if err := runner.servePrometheus(log); err != nil {
 		return err
 	}
@@ -107,8 +108,17 @@ func (r *comparer) train(ctx context.Context) error {
 			}
 		}
 	}
+	done, all := 0, len(first)+len(second)
+	var mu sync.Mutex
+	count := func(n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		done += n
+		r.console.countRuns(done, all)
+	}
+	count(0)
 	for _, jobs := range [][]job{first, second} {
-		if err := r.all(ctx, jobs); err != nil {
+		if err := r.all(ctx, jobs, func() { count(1) }); err != nil {
 			return err
 		}
 	}
@@ -234,8 +244,8 @@ func only(c config.Config) config.Config {
 		Rollout: c.Rollout, Algorithm: c.Algorithm}
 }
 
-// all runs the jobs, several at the same time.
-func (r *comparer) all(ctx context.Context, jobs []job) error {
+// all runs the jobs, several at the same time. It calls done after each.
+func (r *comparer) all(ctx context.Context, jobs []job, done func()) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(r.Jobs)
 	for _, j := range jobs {
@@ -246,6 +256,7 @@ func (r *comparer) all(ctx context.Context, jobs []job) error {
 			if err := r.one(ctx, j); err != nil {
 				return fmt.Errorf("%s: %w", j.name(), err)
 			}
+			done()
 			return nil
 		})
 	}

@@ -34,6 +34,7 @@ type progressLine struct {
 	width    func() int // of the terminal, in columns
 
 	phases map[string]watchdog.Phase // by the label of the run
+	runs   [2]int                    // that are done, and all; 0: there is one
 	told   map[string]toldPhase      // the newest event of each run
 	shown  bool                      // the line is on the screen
 
@@ -64,6 +65,13 @@ func (c *console) phase(label string, p watchdog.Phase) {
 	if l.stop == nil && (l.terminal || !c.jsonLines) {
 		l.start()
 	}
+}
+
+// countRuns says how many runs a command makes, and how many of them are done.
+func (c *console) countRuns(done, all int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.line.runs = [2]int{done, all}
 }
 
 // endPhase says that a run is in no phase any more.
@@ -117,7 +125,7 @@ func (l *progressLine) tick() {
 		return
 	}
 	for _, label := range slices.Sorted(maps.Keys(l.phases)) {
-		fmt.Fprintf(l.out.err, "progress: %s\n", progressText(label, l.phases[label], time.Now()))
+		fmt.Fprintf(l.out.err, "progress: %s\n", l.text(label, time.Now()))
 	}
 }
 
@@ -139,9 +147,18 @@ func (l *progressLine) draw() {
 	now := time.Now()
 	labels := slices.Sorted(maps.Keys(l.phases))
 	label := labels[int(now.Unix()/2)%len(labels)]
-	text := head(progressText(label, l.phases[label], now), min(columns, l.width()-1))
+	text := head(l.text(label, now), min(columns, l.width()-1))
 	l.shown = true
 	_, _ = io.WriteString(l.out.raw, "\r"+text+"\x1b[K")
+}
+
+// text says how far a run is, and how many runs are done.
+func (l *progressLine) text(label string, now time.Time) string {
+	text := progressText(label, l.phases[label], now)
+	if l.runs[1] > 1 {
+		return fmt.Sprintf("%d/%d runs  %s", l.runs[0], l.runs[1], text)
+	}
+	return text
 }
 
 // event prints a phase as a JSON line if it is new, complete, or some time after the

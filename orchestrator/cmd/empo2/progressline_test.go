@@ -110,11 +110,12 @@ func TestProgressWithoutATerminal(t *testing.T) {
 		out.phase("", watchdog.Phase{Name: watchdog.PhaseSetUp, Since: time.Now(), Detail: "installing torch"})
 		time.Sleep(65 * time.Second)
 		out.phase("", watchdog.Phase{Name: watchdog.PhaseTraining, Step: 1, Of: 2, Since: time.Now(), Usual: 60})
+		out.countRuns(1, 4)
 		time.Sleep(30 * time.Second)
 		out.close()
 		time.Sleep(time.Hour)
 		const want = "progress: set-up  installing torch  30s\nprogress: set-up  installing torch  1m00s\n" +
-			"progress: step 1/2  training  35s left\n"
+			"progress: 1/4 runs  step 1/2  training  35s left\n"
 		if stderr.String() != want || stdout.Len() > 0 {
 			t.Errorf("got %q and %q, want %q", stderr.String(), stdout.String(), want)
 		}
