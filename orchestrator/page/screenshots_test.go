@@ -38,7 +38,7 @@ func TestScreenshots(t *testing.T) {
 		{"now", "#/now/" + newest.Run, "light", 1200, 940},
 		{"now-phone", "#/now/" + newest.Run, "dark", 390, 940},
 		{"episodes", "#/episodes/" + newest.Run + "?kind=training", "light", 1200, 700},
-		{"episode", "#/episode/" + newest.Run + "?kind=training&place=" + url.QueryEscape(newest.Place), "dark", 1200, 940},
+		{"episode", "#/episode/" + newest.Run + "?kind=training&colour=ratio&place=" + url.QueryEscape(newest.Place), "dark", 1200, 940},
 		{"memory", "#/memory/" + newest.Run, "light", 1200, 700},
 		{"compare", "#/compare?runs=" + url.QueryEscape(newest.All), "light", 1200, 900},
 	} {
