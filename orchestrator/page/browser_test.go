@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/empo2/empo2/orchestrator"
@@ -20,7 +21,7 @@ type browser struct {
 
 	mu       sync.Mutex
 	problems []string
-	mayFail  bool // requests may fail, because the test stops the server
+	mayFail  atomic.Bool // requests may fail, because the test stops the server
 	loaded   chan bool
 }
 
@@ -78,7 +79,7 @@ func (b *browser) listen(method string, params json.RawMessage) {
 	case "Runtime.exceptionThrown":
 		b.problems = append(b.problems, "exception: "+e.ExceptionDetails.Text+" "+e.ExceptionDetails.Exception.Description)
 	case "Log.entryAdded":
-		if e.Entry.Level == "error" && (!b.mayFail || e.Entry.Source != "network") {
+		if e.Entry.Level == "error" && (!b.mayFail.Load() || e.Entry.Source != "network") {
 			b.problems = append(b.problems, "console: "+e.Entry.Text+" "+e.Entry.URL)
 		}
 	case "Runtime.consoleAPICalled":
@@ -248,7 +249,7 @@ func TestPageOfRunsWithoutSteps(t *testing.T) {
 	b.open(page)
 	b.until(`document.querySelector("main").textContent.includes("There is no run here yet")`)
 	record(t, filepath.Join(root, "new"))
-	b.mayFail = true // an episode and a run are not found
+	b.mayFail.Store(true) // an episode and a run are not found
 	for view, says := range map[string]string{"now": "The curve begins with the first one", "episodes": "No episode fits",
 		"memory": "The memory is empty", "episode": "Episode", "other": "There is no run"} {
 		run := "new"
@@ -267,7 +268,7 @@ func TestPageConnectsAgain(t *testing.T) {
 	b := openBrowser(t)
 	b.open(s.url("#/now/" + encoded(runName)))
 	b.until(`document.querySelector(".live-live")`)
-	b.mayFail = true
+	b.mayFail.Store(true)
 	s.http.Close()
 	b.until(`document.querySelector(".live-lost") &&
 		document.body.textContent.includes("The connection to empo2 is lost")`)
@@ -393,7 +394,7 @@ func TestPageEditsTheMemory(t *testing.T) {
 	f := newFixture()
 	s := serveFixture(t, f)
 	b := openBrowser(t)
-	b.mayFail = true // the fixture refuses changes, as a server does while the run goes on
+	b.mayFail.Store(true) // the fixture refuses changes, as a server does while the run goes on
 	b.open(s.url(views()["memory"]))
 	remove := "POST /api/runs/" + encoded(runName) + "/tips/remove"
 	b.click("Remove")

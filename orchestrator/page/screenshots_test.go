@@ -31,6 +31,7 @@ func TestScreenshots(t *testing.T) {
 		const list = "/api/runs/" + names[0] + "/episodes?kind=training&mode=off_policy&outcome=success&step=20&limit=1";
 		return { Run: names[0], All: names.join(","), Place: (await (await fetch(list)).json()).rows[0].place };
 	})()`)
+	episode := newest.Run + "?kind=training&colour=ratio&place=" + url.QueryEscape(newest.Place)
 	for _, shot := range []struct {
 		name, hash, scheme string
 		width, height      int
@@ -38,7 +39,7 @@ func TestScreenshots(t *testing.T) {
 		{"now", "#/now/" + newest.Run, "light", 1200, 940},
 		{"now-phone", "#/now/" + newest.Run, "dark", 390, 940},
 		{"episodes", "#/episodes/" + newest.Run + "?kind=training", "light", 1200, 700},
-		{"episode", "#/episode/" + newest.Run + "?kind=training&place=" + url.QueryEscape(newest.Place), "dark", 1200, 940},
+		{"episode", "#/episode/" + episode, "dark", 1200, 940},
 		{"memory", "#/memory/" + newest.Run, "light", 1200, 700},
 		{"compare", "#/compare?runs=" + url.QueryEscape(newest.All), "light", 1200, 900},
 	} {
