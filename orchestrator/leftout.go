@@ -100,7 +100,8 @@ func finite(values ...float64) bool {
 func (s trainStage) leaveOut(ctx context.Context, batch Batch, before state, pass *failedPass, left leftOut) error {
 	version := before.policy.Version
 	if limit := s.config.Trainer.MaxIncompleteSteps; before.incomplete() >= limit {
-		return fmt.Errorf("the trainer refuses rows of this step, as of the %d steps before: %w\n"+
+		// The cause is no part of the error: a restart would not help.
+		return fmt.Errorf("the trainer refuses rows of this step, as of the %d steps before: %v\n"+
 			"  hint: the step is not committed; continue with other values of [optimizer], [loss], "+
 			"trainer.micro_batch_tokens or trainer.max_incomplete_steps", limit, withoutHint{pass.err})
 	}
@@ -109,7 +110,7 @@ func (s trainStage) leaveOut(ctx context.Context, batch Batch, before state, pas
 	}
 	keys, err := s.culprits(ctx, version, pass)
 	if err != nil {
-		return fmt.Errorf("look for the rows that the trainer refuses (%w): %w", pass.err, err)
+		return fmt.Errorf("look for the rows that the trainer refuses (%v): %w", withoutHint{pass.err}, err)
 	}
 	names := make([]string, len(keys))
 	for i, k := range keys {

@@ -451,3 +451,58 @@ func TestSignsOfDivergence(t *testing.T) {
 	f(trainerbridge.Stats{"tokens:sum": 10, "entropy:sum": 10, "kl_base:sum": 9, "kl_tokens:sum": 3},
 		"the KL divergence is 3 nats per token (divergence.kl)")
 }
+
+// A trainer that dies while the rows that it refuses are looked for is restored, and
+// the step is repeated.
+func TestATrainerThatDiesInTheSearchIsRestored(t *testing.T) {
+	c := small(func(c *config.Config) { c.Run.Steps, c.Eval.Every, c.Loss.KLSampled = 2, 0, 0 })
+	probe := newWorld(t, c)
+	if _, err := probe.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	bad := hasTokens([][]int32{probe.trainer.batches[0][1].Tokens})
+	for kill := 2; kill < 5; kill++ {
+		w := newWorld(t, c)
+		trainer, calls := &refusingTrainer{fakeTrainer: w.trainer}, 0
+		trainer.refuse = func(rows []trainerbridge.Row) error {
+			if calls++; calls == kill {
+				return fmt.Errorf("gone: %w", trainerbridge.ErrUnavailable)
+			}
+			if slices.ContainsFunc(rows, bad) {
+				return userError("the loss is not finite")
+			}
+			return nil
+		}
+		l, done := w.open()
+		l.Trainer = trainer
+		_, err := l.Run(t.Context())
+		if n := len(eventsOf(t, l.Ledger, "trainer restart")); err != nil || n != 1 || len(w.steps) != 2 {
+			t.Errorf("killed at call %d: %d restarts, %d steps, %v", kill, n, len(w.steps), err)
+		}
+		done()
+	}
+}
+
+// The limit of incomplete steps ends the run at once: a restart would not help.
+func TestTheLimitOfIncompleteStepsNeedsNoRestart(t *testing.T) {
+	w := newWorld(t, small(func(c *config.Config) {
+		c.Run.Steps, c.Eval.Every, c.Loss.KLSampled = 1, 0, 0
+		c.Trainer.MaxIncompleteSteps, c.Trainer.Restarts = 0, 10
+	}))
+	trainer := &refusingTrainer{fakeTrainer: w.trainer}
+	trainer.refuse = func([]trainerbridge.Row) error {
+		return fmt.Errorf("forward_backward: %w", &trainerbridge.ExitError{State: "signal: killed", OutOfMemory: true})
+	}
+	l, done := w.open()
+	defer done()
+	l.Trainer = trainer
+	_, err := l.Run(t.Context())
+	if err == nil || !strings.HasPrefix(err.Error(), "step 1: the trainer refuses rows") {
+		t.Errorf("the run ended with %v", err)
+	}
+	for _, e := range eventsOf(t, l.Ledger, "trainer restart") {
+		if strings.HasPrefix(e, "leave out rows") {
+			t.Errorf("a restart because of the limit: %s", e)
+		}
+	}
+}

@@ -165,11 +165,15 @@ func curve(j job, s orchestrator.Summary) report.Curve {
 	return out
 }
 
-// writeFile replaces a file atomically.
+// writeFile replaces a file atomically. What is no file is not replaced.
 func writeFile(path string, write func(io.Writer) error) error {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("write %s: it is not a file\n  hint: name another place", path)
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
 	if err != nil {
-		return err
+		return fmt.Errorf("write %s: %w\n  hint: name a file in a folder that exists and is writable",
+			path, errors.Unwrap(err))
 	}
 	defer os.Remove(f.Name()) // after the rename there is nothing to remove
 	if err := errors.Join(f.Chmod(0o644), write(f), f.Close()); err != nil {

@@ -83,8 +83,8 @@ func (cmd *demosCmd) Run(ctx context.Context, out *console) error {
 
 func (cmd *demosCmd) check() error {
 	switch {
-	case checkOut(cmd.Out, cmd.Force) != nil:
-		return checkOut(cmd.Out, cmd.Force)
+	case checkOut("--out", cmd.Out, cmd.Force) != nil:
+		return checkOut("--out", cmd.Out, cmd.Force)
 	case cmd.Count < 1:
 		return fmt.Errorf("%w: --count %d\n  hint: at least 1", errUsage, cmd.Count)
 	case cmd.MinReturn != nil && math.IsNaN(*cmd.MinReturn):
@@ -100,21 +100,21 @@ func (cmd *demosCmd) check() error {
 
 // checkOut refuses a place where no file can be written, and a file that exists unless
 // it may be replaced.
-func checkOut(path string, replace bool) error {
-	const other = "\n  hint: name a file, for example --out demos.jsonl"
-	dir := filepath.Dir(path)
+func checkOut(flag, path string, replace bool) error {
+	refuse := func(what, hint string) error {
+		return fmt.Errorf("%w: %s %s: %s\n  hint: %s", errUsage, flag, path, what, hint)
+	}
 	if path == "" {
-		return fmt.Errorf("%w: --out is empty%s", errUsage, other)
+		return fmt.Errorf("%w: %s is empty\n  hint: name a file", errUsage, flag)
 	}
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return fmt.Errorf("%w: --out %s is not a file%s", errUsage, path, other)
+		return refuse("it is not a file", "name a file")
 	}
 	if _, err := os.Lstat(path); err == nil && !replace {
-		return fmt.Errorf("%w: --out %s: the file exists already\n"+
-			"  hint: choose another file, or replace it with --force", errUsage, path)
+		return refuse("the file exists already", "choose another file, or replace it with --force")
 	}
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return fmt.Errorf("%w: --out %s: the folder %s does not exist\n  hint: create it first", errUsage, path, dir)
+	if dir := filepath.Dir(path); !isFolder(dir) {
+		return refuse("the folder "+dir+" does not exist", "create it first")
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ type metricsCmd struct {
 	Format  string   `required:"" enum:"tensorboard,trackio,csv,jsonl" help:"One of ${enum}."`
 	Names   string   `default:"trl" enum:"trl,verl,prime-rl,empo2" help:"Whose names the metrics have: ${enum}."`
 	Out     string   `short:"o" placeholder:"PATH" help:"A file for csv and jsonl, else a folder. See above."`
+	Force   bool     `help:"Replace the file of csv or jsonl if it exists."`
 	Project string   `default:"empo2" placeholder:"NAME" help:"Project of trackio."`
 }
 
@@ -128,6 +129,9 @@ func (cmd *metricsCmd) tensorBoard(runs []telemetry.Run, out *console) error {
 
 func (cmd *metricsCmd) file(write func(io.Writer, []telemetry.Run) error, runs []telemetry.Run, out *console) error {
 	if cmd.Out != "" {
+		if err := checkOut("-o", cmd.Out, cmd.Force); err != nil {
+			return err
+		}
 		return writeFile(cmd.Out, func(w io.Writer) error { return write(w, runs) })
 	}
 	var text strings.Builder

@@ -16,6 +16,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -144,7 +145,8 @@ var errUsage = errors.New("usage")
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var c cli
 	exited := -1
-	out := newConsole(stdout, stderr)
+	results := &resultWriter{w: stdout}
+	out := newConsole(results, stderr)
 	stdout, stderr = out.out, out.err
 	ctx, stop := watched(ctx, out)
 	defer stop()
@@ -162,7 +164,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	command, err := parser.Parse(args)
 	if exited >= 0 { // --help or --version
-		return exited
+		return cmp.Or(exited, conclude(ctx, results.failure(), stderr))
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "empo2: %v\n  hint: %s --help\n", err, commandOf(err))
@@ -170,7 +172,33 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	err = command.Run()
 	out.close()
-	return conclude(ctx, err, stderr)
+	return conclude(ctx, cmp.Or(err, results.failure()), stderr)
+}
+
+// A resultWriter is standard output. It remembers that results were lost.
+type resultWriter struct {
+	w   io.Writer
+	mu  sync.Mutex
+	err error // of the first write that failed
+}
+
+func (r *resultWriter) Write(p []byte) (int, error) {
+	n, err := r.w.Write(p)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err = cmp.Or(r.err, err)
+	return n, err
+}
+
+// failure returns an error if results were lost.
+func (r *resultWriter) failure() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err == nil {
+		return nil
+	}
+	return fmt.Errorf("write the results to standard output: %w\n"+
+		"  hint: a part of them is lost; free some space, or write them elsewhere", r.err)
 }
 
 // watched returns a context with a watchdog that reports what takes long and

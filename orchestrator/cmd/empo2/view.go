@@ -16,6 +16,7 @@ type viewCmd struct {
 	Runs   []string `arg:"" name:"run" optional:"" help:"Runs, or folders of runs. Default: all runs in run.dir."`
 	Port   int      `xor:"how" placeholder:"N" help:"Port of the page. Default: one that is free."`
 	Export string   `xor:"how" placeholder:"FILE.html" help:"Write the page to one file, and do not serve it."`
+	Force  bool     `help:"Replace the file if it exists."`
 }
 
 // Help is shown by empo2 view --help.
@@ -40,6 +41,9 @@ func (cmd *viewCmd) Run(ctx context.Context, out *console) error {
 		return err
 	}
 	if cmd.Export != "" {
+		if err := checkOut("--export", cmd.Export, cmd.Force); err != nil {
+			return err
+		}
 		return cmd.export(ctx, out, roots)
 	}
 	return servePage(ctx, out, roots, cmd.Port)
