@@ -132,7 +132,8 @@ func fishCompletion(all []completion) string {
 			fmt.Fprintf(&b, "complete -c empo2 -n %s -a %s -d %s\n", quote(condition), w.text, quote(w.help))
 		}
 		for _, w := range c.flags {
-			fmt.Fprintf(&b, "complete -c empo2 -n %s -l %s -d %s", quote(condition), strings.TrimPrefix(w.text, "--"), quote(w.help))
+			name := strings.TrimPrefix(w.text, "--")
+			fmt.Fprintf(&b, "complete -c empo2 -n %s -l %s -d %s", quote(condition), name, quote(w.help))
 			if values := c.values[w.text]; len(values) > 0 {
 				fmt.Fprintf(&b, " -x -a %s", quote(strings.Join(values, " ")))
 			}
