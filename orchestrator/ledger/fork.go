@@ -146,7 +146,7 @@ func (f Forking) write(ctx context.Context, scratch string, step int64, version 
 	detail := fmt.Sprintf("from %s at step %d, version %d", f.From, step, version)
 	err := writeUntil(ctx, scratch, step, stepEvent{"forked", detail}, func(ctx context.Context, l *Ledger) error {
 		from := fmt.Sprintf("%s@%d", f.From, step)
-		if err := insert(ctx, l.db, "meta", tableNamed("meta").upsert(), forkKey, from); err != nil {
+		if err := l.add(ctx, "meta", tableNamed("meta").upsert(), forkKey, from); err != nil {
 			return err
 		}
 		if f.Prepare == nil {
