@@ -62,6 +62,7 @@ func Open(ctx context.Context, dir string) (*Ledger, error) {
 		return nil, err
 	}
 	l := &Ledger{Dir: dir, lock: lock}
+	removeUnfinishedForks(filepath.Dir(filepath.Clean(dir)))
 	if err := refuseStartOver(dir); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
