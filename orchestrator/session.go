@@ -25,6 +25,8 @@ type state struct {
 	mismatchReported bool
 	// warned are the largest shares of which the run has warned.
 	warned shares
+	// lost is the version whose missing checkpoint was reported last.
+	lost int
 }
 
 // A session is a run that is open: trainer and server have the last committed
@@ -180,7 +182,7 @@ func (l *Loop) newSession(now start) *session {
 		ledger: l.Ledger, log: l.Log}
 	s.commit = commitStage{ledger: l.Ledger, memory: l.Memory, keep: c.Run.KeepCheckpoints,
 		noveltyWeight: c.Novelty.Weight,
-		retention:     retention{ledger: l.Ledger, keep: c.Run.KeepEpisodes, memory: l.Memory != nil}}
+		retention:     retention{ledger: l.Ledger, keep: c.Run.KeepEpisodes, memory: l.Memory != nil}, log: l.Log}
 	s.evaluate = evaluator{config: c, family: l.Family, ledger: l.Ledger, runner: runner,
 		environment: now.environment, progress: l.progress(), observer: l.Observer}
 	if c.Algorithm.Name == "adapt" {
