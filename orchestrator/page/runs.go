@@ -214,6 +214,7 @@ type listedRun struct {
 	Name      string    `json:"name"`
 	Dir       string    `json:"dir"`
 	Live      bool      `json:"live"`
+	State     string    `json:"state"` // as empo2 ls names it; empty: unknown
 	Problem   string    `json:"problem"`
 	Steps     int64     `json:"steps"`
 	Version   int       `json:"version"`
@@ -291,13 +292,14 @@ func (o *openRun) describe(ctx context.Context) (listedRun, error) {
 	disk := view.OnDisk(o.Dir)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	live := readStatus(o.Dir).live(time.Now())
+	s, now := readStatus(o.Dir), time.Now()
+	live, state := s.live(now), s.state(now)
 	if o.listed.Bytes == disk.Bytes && o.listed.Changed.Equal(disk.Changed) {
-		o.listed.Live = live
+		o.listed.Live, o.listed.State = live, state
 		return o.listed, nil
 	}
 	v, err := o.overview(ctx)
-	out := listedRun{Dir: o.Dir, Live: live, Steps: v.Steps, Version: v.Version, Episodes: v.Episodes,
+	out := listedRun{Dir: o.Dir, Live: live, State: state, Steps: v.Steps, Version: v.Version, Episodes: v.Episodes,
 		Evaluated: v.Evaluated, Failed: v.Failed, Success: unknown, Bytes: disk.Bytes, Changed: disk.Changed}
 	if v.Evaluation != nil {
 		out.Success = number(v.Evaluation.Success)

@@ -59,6 +59,14 @@ func readStatus(dir string) (s status) {
 	return s
 }
 
+// state is the state of the run in a word; empty: it has no status.
+func (s status) state(now time.Time) string {
+	if s.PID <= 0 {
+		return ""
+	}
+	return watchdog.Status{PID: s.PID, Updated: s.Updated, Ended: s.Ended}.State(now)
+}
+
 // live reports whether the run is running, as far as its status shows it.
 func (s status) live(now time.Time) bool {
 	return s.PID > 0 && s.Ended == "" && now.Sub(s.Updated) <= 5*watchdog.Interval

@@ -68,6 +68,14 @@ func (p Phase) Text() string {
 	return p.Name
 }
 
+// Described names the phase with its detail, for example "start: trainer and server".
+func (p Phase) Described() string {
+	if p.Detail == "" {
+		return p.Text()
+	}
+	return p.Text() + ": " + p.Detail
+}
+
 // Progress says how far the phase is, for example
 // "12 of 32 episodes, 3.1/s, for 4s, about 6s left".
 func (p Phase) Progress(now time.Time) string {

@@ -187,14 +187,14 @@ func (s Status) Lines() []string {
 	if s.Ended == "" {
 		lines = append(lines, "doing: "+cmp.Or(s.Doing, "starting"))
 		if s.Phase != nil {
-			lines = append(lines, "phase: "+s.Phase.Progress(s.Updated))
+			lines = append(lines, "phase: "+s.Phase.Described()+", "+s.Phase.Progress(s.Updated))
 		}
 	}
 	if s.Last != "" {
 		lines = append(lines, "last: "+s.Last)
 	}
-	lines = append(lines, fmt.Sprintf("progress: %d calls have ended, the last one %s before",
-		s.Finished, s.Updated.Sub(s.Progress).Round(time.Second)))
+	lines = append(lines, fmt.Sprintf("progress: %d calls had ended at %s, the last one %s earlier", s.Finished,
+		s.Updated.Local().Format(time.TimeOnly), s.Updated.Sub(s.Progress).Round(time.Second)))
 	for _, c := range s.Stopped {
 		lines = append(lines, c.String())
 	}

@@ -148,6 +148,8 @@ func (w *Watch) end(i *Item) {
 const (
 	// leastPatience is the age below which nothing is reported.
 	leastPatience = 10 * time.Second
+	// startPatience is leastPatience for starts of trainers and servers, which load a model.
+	startPatience = 30 * time.Second
 	// usual is how many times the longest known time of its kind an item may take
 	// before it is reported.
 	usual = 3
@@ -157,6 +159,9 @@ const (
 // taken so far, and at most half of its deadline.
 func (w *Watch) patience(i *Item) time.Duration {
 	p := max(leastPatience, usual*w.longest[i.kind])
+	if i.Subsystem == "start" {
+		p = max(p, startPatience)
+	}
 	if i.Limit > 0 {
 		p = min(p, i.Limit/2)
 	}

@@ -115,14 +115,19 @@ func TestRunsAreNamed(t *testing.T) {
 	watching(t, func(ctx context.Context, w *Watch, log *buffer) {
 		child, remove := w.Child("vault")
 		end := Begin(With(ctx, child), "start", "llama-server", 0)
-		time.Sleep(12 * time.Second)
-		if text := log.lines(); !strings.Contains(text, "vault: still waiting for the start of llama-server, for 10s") {
+		time.Sleep(29 * time.Second) // a start takes longer than a call
+		if text := log.lines(); text != "" {
+			t.Errorf("after 29 s: %s", text)
+		}
+		time.Sleep(3 * time.Second)
+		if text := log.lines(); !strings.Contains(text, "vault: still waiting for the start of llama-server, for 30s") {
 			t.Errorf("got %q", text)
 		}
 		child.SetPhase(Phase{Name: PhaseTraining, Step: 2})
 		child.Last("step 1 done")
-		for _, want := range []string{"vault: doing: step 2: training", "last: step 1 done",
-			"waiting for the start of llama-server, for 12s"} {
+		for _, want := range []string{"vault: doing: step 2: training", "phase: step 2: training, ",
+			"progress: 0 calls had ended at ", "last: step 1 done",
+			"waiting for the start of llama-server, for 32s"} {
 			if text := w.Text(); !strings.Contains(text, want) {
 				t.Errorf("%q is not in\n%s", want, text)
 			}
@@ -169,13 +174,13 @@ func TestIdleRun(t *testing.T) {
 // least.
 func TestSilenceIsBounded(t *testing.T) {
 	watching(t, func(ctx context.Context, _ *Watch, log *buffer) {
-		end := Begin(ctx, "start", "llama-server", 0)
+		end := Begin(ctx, "trainer", "forward", 0)
 		defer end()
 		var at []string
 		for range 140 {
 			time.Sleep(time.Second)
 			for _, line := range strings.Split(strings.TrimSpace(log.lines()), "\n") {
-				if _, age, ok := strings.Cut(line, "the start of llama-server, for "); ok {
+				if _, age, ok := strings.Cut(line, "the trainer: forward, for "); ok {
 					at = append(at, strings.TrimSuffix(age, `"}`))
 				}
 			}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 )
 
 // findFinished finds the jobs that are finished. Nothing is started for them.
@@ -38,7 +39,7 @@ func (r *comparer) isFinished(ctx context.Context, j job) (done bool, err error)
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 	s, _ := readStatus(l.Dir) // without one, the ledger alone decides
-	return orchestrator.Finished(ctx, l, c, s.Ended == endedDone)
+	return orchestrator.Finished(ctx, l, c, s.Ended == watchdog.EndedDone)
 }
 
 // before is the job whose training seconds are the budget of j.

@@ -11,7 +11,6 @@ import (
 
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/view"
-	"github.com/empo2/empo2/orchestrator/watchdog"
 )
 
 type lsCmd struct {
@@ -22,7 +21,8 @@ type lsCmd struct {
 // Help is shown by empo2 ls --help.
 func (lsCmd) Help() string {
 	return `Lists the runs in a folder and below it. They may be running. Success is that of the
-newest evaluation. "no news" means that the process was killed, is stopped or hangs.
+newest evaluation. The state is running, done, interrupted, failed, killed, closed (by another
+command, for example eval), or no news: the process is stopped or hangs.
 
 Examples:
   empo2 ls
@@ -33,7 +33,7 @@ Examples:
 // listedRun is a run as ls --json prints it.
 type listedRun struct {
 	view.Overview
-	State string `json:"state"` // running, ended, no news, or empty: unknown
+	State string `json:"state"` // one of [watchdog.Status.State], or empty: unknown
 }
 
 func (cmd *lsCmd) Run(ctx context.Context, out *console) error {
@@ -56,7 +56,7 @@ func (cmd *lsCmd) Run(ctx context.Context, out *console) error {
 		out.print("no runs in %s", dir)
 		return nil
 	}
-	out.print("%-27s %-8s %6s %9s %8s %8s %8s", "run", "state", "steps", "episodes", "success", "size", "changed")
+	out.print("%-24s %-11s %6s %9s %8s %8s %8s", "run", "state", "steps", "episodes", "success", "size", "changed")
 	for _, r := range runs {
 		printListed(out, dir, r)
 	}
@@ -72,7 +72,7 @@ func printListed(out *console, dir string, r view.Overview) {
 	if r.Evaluation != nil {
 		success = fmt.Sprintf("%.1f %%", 100*r.Evaluation.Success)
 	}
-	out.print("%s %-8s %6d %9d %8s %8s %8s", pad(tail(name, 27), 27), cmp.Or(runState(r.Dir), "–"), r.Steps, r.Episodes,
+	out.print("%s %-11s %6d %9d %8s %8s %8s", pad(tail(name, 24), 24), cmp.Or(runState(r.Dir), "–"), r.Steps, r.Episodes,
 		success, size(r.Bytes), age(time.Since(r.Changed)))
 	if r.Problem != "" {
 		text, hint := splitHint(errors.New(r.Problem))
@@ -86,13 +86,8 @@ func printListed(out *console, dir string, r view.Overview) {
 // runState says what the status file of a run says; empty: it has none.
 func runState(dir string) string {
 	s, err := readStatus(dir)
-	switch {
-	case err != nil:
+	if err != nil {
 		return ""
-	case s.Ended != "":
-		return "ended"
-	case time.Since(s.Updated) > 5*watchdog.Interval:
-		return "no news"
 	}
-	return "running"
+	return s.State(time.Now())
 }

@@ -40,7 +40,7 @@ func (r *run) train(ctx context.Context) (orchestrator.Summary, error) {
 	summary, err := r.loop.Run(r.watched(ctx))
 	switch {
 	case err == nil:
-		r.ended = endedDone
+		r.ended = watchdog.EndedDone
 	case ctx.Err() != nil:
 		r.ended = context.Cause(ctx).Error()
 	default:
@@ -90,7 +90,7 @@ func openRun(ctx context.Context, c config.Config, t tools, log zerolog.Logger) 
 	}
 	r.closes = append(r.closes, r.ledger.Close)
 	r.watch = startWatcher(ctx, c, r.ledger.Dir, log, func(text string) { r.event(ctx)("stall", text) })
-	r.closes = append(r.closes, func() error { r.watch.close(cmp.Or(r.ended, "it was closed")); return nil })
+	r.closes = append(r.closes, func() error { r.watch.close(cmp.Or(r.ended, watchdog.EndedClosed)); return nil })
 	r.watch.watch.SetPhase(startPhase(c))
 	ctx = r.watched(ctx)
 	root, err := filepath.Abs(r.ledger.Dir)

@@ -15,7 +15,7 @@ import (
 // errInterrupted is the cause of a context that a signal ended.
 type errInterrupted struct{ signal os.Signal }
 
-func (e errInterrupted) Error() string { return "interrupted by " + e.signal.String() }
+func (e errInterrupted) Error() string { return watchdog.EndedInterrupted + e.signal.String() }
 
 // untilSignal returns a context that ends with the first signal that asks the
 // program to end. A second one ends it at once.

@@ -24,9 +24,6 @@ import (
 // every few seconds.
 const statusFile = "status.json"
 
-// endedDone is how a run ended that has done everything.
-const endedDone = "done"
-
 type statusCmd struct {
 	common
 	Target string `arg:"" name:"run" optional:"" placeholder:"RUN" help:"Name or folder of a run. Default: run.name."`
@@ -106,12 +103,16 @@ func readStatus(dir string) (runStatus, error) {
 
 // state says whether the run is running, as far as its file shows it.
 func (s runStatus) state(now time.Time) string {
-	age := now.Sub(s.Updated).Round(time.Second)
+	age, state := now.Sub(s.Updated).Round(time.Second), s.State(now)
 	switch {
+	case s.Ended == watchdog.EndedDone:
+		return fmt.Sprintf("done %s ago", age)
 	case s.Ended != "":
-		return fmt.Sprintf("ended %s ago: %s", age, s.Ended)
-	case age > 5*watchdog.Interval:
-		return fmt.Sprintf("no news for %s: process %d was killed, is stopped or hangs. Then:", age, s.PID)
+		return fmt.Sprintf("%s %s ago: %s", state, age, s.Ended)
+	case state == watchdog.StateKilled:
+		return fmt.Sprintf("killed: process %d is gone. Its last news, %s ago:", s.PID, age)
+	case state == watchdog.StateSilent:
+		return fmt.Sprintf("no news: process %d is stopped or hangs. Its last news, %s ago:", s.PID, age)
 	}
 	return fmt.Sprintf("running for %s as process %d", now.Sub(s.Started).Round(time.Second), s.PID)
 }

@@ -43,7 +43,7 @@ func TestStatusOfARun(t *testing.T) {
 	end()
 	w.close("the disk is full")
 	ended := show(0, dir)
-	f(ended, "ended ", "the disk is full")
+	f(ended, "failed ", "the disk is full")
 	if strings.Contains(ended, "doing: ") {
 		t.Errorf("a run that has ended still does something:\n%s", ended)
 	}
@@ -58,7 +58,11 @@ func TestStatusOfARun(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Ended, s.Updated = "", s.Updated.Add(-time.Hour)
-	if got := (runStatus{s}).state(time.Now()); !strings.Contains(got, "no news for 1h0m") {
+	if got := (runStatus{s}).state(time.Now()); !strings.Contains(got, "no news: process ") {
+		t.Errorf("a run that hangs: %s", got)
+	}
+	s.PID = 1 << 30
+	if got := (runStatus{s}).state(time.Now()); !strings.Contains(got, "killed: process 1073741824 is gone") {
 		t.Errorf("a run that was killed: %s", got)
 	}
 }
