@@ -37,7 +37,7 @@ func ParsePlace(text string) (Place, error) {
 	for i, part := range parts {
 		n, err := strconv.ParseInt(part, 10, 32)
 		if err != nil || n < 0 {
-			return p, fmt.Errorf("%q is no number of a step, group or episode", part)
+			return p, fmt.Errorf("%q is not a number of a step, group or episode", part)
 		}
 		switch i {
 		case 0:

@@ -165,7 +165,7 @@ func (cmd *compareCmd) check() (arms []arm, settings []config.Config, notes []st
 func (cmd *compareCmd) checkFlags() error {
 	switch {
 	case cmd.Jobs < 1:
-		return fmt.Errorf("%w: --jobs %d\n  hint: at least 1", errUsage, cmd.Jobs)
+		return fmt.Errorf("%w: --jobs %d is out of range\n  hint: at least 1", errUsage, cmd.Jobs)
 	case cmd.Houses != nil && cmd.Seeds != nil:
 		return fmt.Errorf("%w: --houses and --seeds exclude each other\n  hint: a house is also the seed", errUsage)
 	case cmd.Houses != nil && len(cmd.Houses) == 0:

@@ -132,7 +132,11 @@ func (cmd *metricsCmd) file(write func(io.Writer, []telemetry.Run) error, runs [
 		if err := checkOut("-o", cmd.Out, cmd.Force); err != nil {
 			return err
 		}
-		return writeFile(cmd.Out, func(w io.Writer) error { return write(w, runs) })
+		err := writeFile(cmd.Out, func(w io.Writer) error { return write(w, runs) })
+		if err == nil {
+			out.note("%s: %s", cmd.Out, counted(len(runs), "run"))
+		}
+		return err
 	}
 	var text strings.Builder
 	if err := write(&text, runs); err != nil {

@@ -84,7 +84,7 @@ type cli struct {
 	Doctor     doctorCmd     `cmd:"" help:"Check what a run needs, and report what is missing."`
 	Check      checkCmd      `cmd:"" help:"Verify everything in the folder of a run."`
 	Backup     backupCmd     `cmd:"" help:"Copy a run to a file, also while it goes on."`
-	Memory     memoryCmd     `cmd:"" help:"Export a run's tips, or import tips into a run."`
+	Memory     memoryCmd     `cmd:"" help:"Export, import, pin, unpin or remove tips of a run."`
 	Prompt     promptCmd     `cmd:"" help:"Show what the policy sees in a task, or write the prompt templates."`
 	Try        tryCmd        `cmd:"" help:"Sample replies to a task, and repeat at every save of the prompt."`
 	Ab         abCmd         `cmd:"" name:"ab" help:"Compare two prompts, versions, models or other settings."`
@@ -167,7 +167,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return cmp.Or(exited, conclude(ctx, results.failure(), stderr))
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "empo2: %v\n  hint: %s --help\n", err, commandOf(err))
+		fmt.Fprintf(stderr, "empo2: %s\n  hint: %s --help\n", mistake(err), commandOf(err))
 		return exitUsage
 	}
 	err = command.Run()
@@ -214,6 +214,19 @@ func watched(ctx context.Context, out *console) (_ context.Context, stop func())
 		cancel()
 		group.Wait()
 	}
+}
+
+// mistake words a mistake in the command line. The parser does not say it well if a
+// value is missing.
+func mistake(err error) string {
+	text := err.Error()
+	if flag, _, ok := strings.Cut(text, ": missing value, "); ok {
+		return flag + " needs a value"
+	}
+	if flag, rest, ok := strings.Cut(text, ": expected "); ok && strings.Contains(rest, "<EOL>") {
+		return flag + " needs a value"
+	}
+	return text
 }
 
 // commandOf returns the command that a mistake in the command line is about, for

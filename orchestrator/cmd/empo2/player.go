@@ -181,11 +181,19 @@ func fixedTips(texts []string) rollout.RecallFunc {
 	}
 }
 
+// checkMemory refuses a source without a memory.
+func (s source) checkMemory() error {
+	if s.run != nil && s.config.Algorithm.Name != "grpo" {
+		return nil
+	}
+	return &config.Error{Place: "--tips auto, tips=auto", Msg: "there is no memory: " + s.String(),
+		Hint: "name a run with a memory, or give the text of a tip"}
+}
+
 // openMemory opens the memory of a source's run.
 func (p *player) openMemory(ctx context.Context, s source) (rollout.RecallFunc, error) {
-	if s.run == nil || s.config.Algorithm.Name == "grpo" {
-		return nil, &config.Error{Place: "--tips auto, tips=auto", Msg: "there is no memory: " + s.String(),
-			Hint: "name a run with a memory, or give the text of a tip"}
+	if err := s.checkMemory(); err != nil {
+		return nil, err
 	}
 	bank, done, err := openStoredMemory(ctx, s.run.DB(), s.config)
 	if err != nil {

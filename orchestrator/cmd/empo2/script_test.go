@@ -74,6 +74,7 @@ func TestUsageHint(t *testing.T) {
 		}
 	}
 	f("empo2 --help", "rum")
+	f("1 to 65535, or leave it out", "view", "--port", "99999")
 	f("empo2 eval --help", "eval", "--split", "none")
 	f("empo2 env serve --help", "env", "serve")
 	f("empo2 memory --help", "memory")
@@ -81,6 +82,20 @@ func TestUsageHint(t *testing.T) {
 		"--set", "env.agentgym.dialect=webshop", "--set", "env.agentgym.train=abc")
 	f("at least 1", "compare", "--profile", "demo", "--jobs", "0")
 	f("for example --houses 1,2", "compare", "--profile", "demo", "--houses", "")
+}
+
+func TestAMissingValueNamesItsFlag(t *testing.T) {
+	f := func(want string, args ...string) {
+		t.Helper()
+		var out, err bytes.Buffer
+		execute(t.Context(), args, &out, &err)
+		if err.String() != want {
+			t.Errorf("%q, want %q", err.String(), want)
+		}
+	}
+	f("empo2: --set needs a value\n  hint: empo2 run --help\n", "run", "--set")
+	f("empo2: --scope needs a value\n  hint: empo2 tips --help\n", "tips", "vault", "--scope")
+	f("empo2: --k needs a value\n  hint: empo2 try --help\n", "try", "-k")
 }
 
 // An interrupted command prints a message and has its own exit code.

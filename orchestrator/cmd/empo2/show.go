@@ -62,6 +62,10 @@ func (cmd *showCmd) Run(ctx context.Context, out *console) error {
 	if errors.Is(err, view.ErrNone) {
 		err = &config.Error{Place: dir, Msg: fmt.Sprintf("no such episode: %s", cmd.asked()),
 			Hint: "empo2 show RUN lists the steps, and empo2 show RUN STEP lists the episodes of a step"}
+		if place.Step >= 0 && place.Group < 0 && cmd.asked() == cmd.Place {
+			err = &config.Error{Place: dir, Msg: fmt.Sprintf("no such step: %d", place.Step),
+				Hint: "empo2 show RUN lists the steps"}
+		}
 	}
 	return err
 }

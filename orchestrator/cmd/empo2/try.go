@@ -61,6 +61,11 @@ func (cmd *tryCmd) Run(ctx context.Context, out *console) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	if len(cmd.Tips) == 1 && cmd.Tips[0] == tipsAuto {
+		if err := s.checkMemory(); err != nil { // before anything is started
+			return err
+		}
+	}
 	if cmd.Temperature != nil {
 		s.config.Rollout.Temperature = *cmd.Temperature
 	}
@@ -122,11 +127,11 @@ func (cmd *tryCmd) check() error {
 	t := cmd.Temperature
 	switch {
 	case cmd.K < 1 || cmd.K > maxReplies:
-		return fmt.Errorf("%w: -k %d\n  hint: 1 to %d", errUsage, cmd.K, maxReplies)
+		return fmt.Errorf("%w: -k %d is out of range\n  hint: 1 to %d", errUsage, cmd.K, maxReplies)
 	case cmd.Turns < 0:
-		return fmt.Errorf("%w: --turns %d\n  hint: at least 1, or 0 for the whole episode", errUsage, cmd.Turns)
+		return fmt.Errorf("%w: --turns %d is negative\n  hint: at least 1, or 0 for the whole episode", errUsage, cmd.Turns)
 	case t != nil && !(*t >= 0 && *t <= 10): // NaN too
-		return fmt.Errorf("%w: --temperature %g\n  hint: a number from 0 to 10", errUsage, *t)
+		return fmt.Errorf("%w: --temperature %g is out of range\n  hint: a number from 0 to 10", errUsage, *t)
 	case cmd.Like != "" && cmd.Target == "":
 		return fmt.Errorf("%w: --like needs a run\n  hint: empo2 try RUN --like %s", errUsage, cmd.Like)
 	case len(cmd.Tips) > 1 && (slices.Contains(cmd.Tips, tipsNone) || slices.Contains(cmd.Tips, tipsAuto)):

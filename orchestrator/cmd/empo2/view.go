@@ -36,6 +36,9 @@ Examples:
 }
 
 func (cmd *viewCmd) Run(ctx context.Context, out *console) error {
+	if cmd.Port < 0 || cmd.Port > 65535 {
+		return fmt.Errorf("%w: --port %d is not a port\n  hint: 1 to 65535, or leave it out", errUsage, cmd.Port)
+	}
 	roots, err := cmd.roots()
 	if err != nil {
 		return err
