@@ -85,7 +85,7 @@ func (cmd *compareCmd) Run(ctx context.Context, out *console) error {
 		return err
 	}
 	out.note("compare %s with %ss %s: %s\n%s", strings.Join(names(arms), ", "), job{house: cmd.houses}.kind(),
-		strings.Trim(fmt.Sprint(cmd.seeds), "[]"), describeEnv(settings[0]), legend)
+		strings.Trim(fmt.Sprint(cmd.seeds), "[]"), strings.Join(describeEnv(settings[0]), "\n"), legend)
 	if err := runner.servePrometheus(log); err != nil {
 		return err
 	}
