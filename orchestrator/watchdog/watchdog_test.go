@@ -126,7 +126,7 @@ func TestRunsAreNamed(t *testing.T) {
 		child.SetPhase(Phase{Name: PhaseTraining, Step: 2})
 		child.Last("step 1 done")
 		for _, want := range []string{"vault: doing: step 2: training", "phase: step 2: training, ",
-			"progress: 0 calls had ended at ", "last: step 1 done",
+			"progress: no call has ended for ", "last: step 1 done",
 			"waiting for the start of llama-server, for 32s"} {
 			if text := w.Text(); !strings.Contains(text, want) {
 				t.Errorf("%q is not in\n%s", want, text)

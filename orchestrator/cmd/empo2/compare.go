@@ -89,7 +89,7 @@ func (cmd *compareCmd) Run(ctx context.Context, out *console) error {
 		return err
 	}
 	out.note("compare %s with %ss %s: %s\n%s", strings.Join(names(arms), ", "), job{house: cmd.houses}.kind(),
-		strings.Trim(fmt.Sprint(cmd.seeds), "[]"), describeEnv(settings[0]), legend)
+		strings.Trim(fmt.Sprint(cmd.seeds), "[]"), strings.Join(describeEnv(settings[0]), "\n"), legend)
 	if err := runner.servePrometheus(log); err != nil {
 		return err
 	}
@@ -271,10 +271,9 @@ func (r *comparer) one(ctx context.Context, j job) error {
 	if r.finished[j.name()] {
 		return r.tellFinished(ctx, j, c)
 	}
-	r.console.phase(j.name(), startPhase(c))
 	defer r.console.endPhase(j.name())
 	t := r.tools[j.arm.name]
-	opened, err := openRun(ctx, c, t, r.console.logger(r.Verbose))
+	opened, err := openRun(ctx, c, t, r.console.logger(r.Verbose), r.console.phasesOf(j.name()))
 	if err != nil {
 		return err
 	}

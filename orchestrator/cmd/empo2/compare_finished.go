@@ -33,7 +33,7 @@ func (r *comparer) isFinished(ctx context.Context, j job) (done bool, err error)
 	if err != nil {
 		return false, err
 	}
-	l, err := openLedger(ctx, c)
+	l, err := openFolder(ctx, c)
 	if err != nil {
 		return false, err
 	}

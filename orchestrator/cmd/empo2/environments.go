@@ -11,6 +11,7 @@ import (
 	"github.com/empo2/empo2/envs/vault"
 	"github.com/empo2/empo2/envs/webshop"
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 )
 
 // families are the environments by their name in config.toml.
@@ -28,7 +29,9 @@ var families = map[string]func(context.Context, opening) (envs.Family, error){
 // the error is a setupError, except for mistakes in the configuration.
 func openFamily(ctx context.Context, o opening) (envs.Family, error) {
 	name := o.config.Env.Name
+	end := watchdog.Begin(ctx, "environment", "open "+environmentPlace(o.config), 0)
 	family, err := families[name](ctx, o)
+	end()
 	var fault *config.Error
 	var setting *envs.SettingError
 	if errors.As(err, &setting) {
@@ -100,13 +103,13 @@ func openWebShop(ctx context.Context, o opening) (envs.Family, error) {
 }
 
 // describeEnv describes the environment and the groups of a run.
-func describeEnv(c config.Config) string {
+func describeEnv(c config.Config) []string {
 	what := c.Env.Name
 	if what == "vault" {
 		v := c.Env.Vault
 		what = fmt.Sprintf("vault with %d doors and %d levers (chance %s per episode)", v.Doors, v.Levers,
 			odds(v.Levers, v.Doors))
 	}
-	return fmt.Sprintf("%s, %s of %s per step", what, counted(c.Algorithm.Groups, "group"),
-		counted(c.Algorithm.GroupSize, "episode"))
+	return []string{what, fmt.Sprintf("%s of %s per step", counted(c.Algorithm.Groups, "group"),
+		counted(c.Algorithm.GroupSize, "episode"))}
 }
