@@ -23,7 +23,9 @@ func TestCompletionInBash(t *testing.T) {
 	}
 	f := func(want []string, not string, words ...string) {
 		t.Helper()
-		const probe = `source "$1"; shift; empo2() { [[ "$*" == "completion runs" ]] && printf 'vault\nvault-2\n'; }; COMP_WORDS=(empo2 "$@"); COMP_CWORD=$#; _empo2; printf '%s\n' "${COMPREPLY[@]}"`
+		const probe = `source "$1"; shift
+empo2() { [[ "$*" == "completion runs" ]] && printf 'vault\nvault-2\n'; }
+COMP_WORDS=(empo2 "$@"); COMP_CWORD=$#; _empo2; printf '%s\n' "${COMPREPLY[@]}"`
 		args := append([]string{"-c", probe, "bash", script}, words...)
 		out, err := exec.CommandContext(t.Context(), bash, args...).CombinedOutput()
 		got := strings.Fields(string(out))
