@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator/ledger"
 )
@@ -43,6 +45,7 @@ type commitStage struct {
 	keep          int             // checkpoints to keep
 	noveltyWeight float64
 	retention     retention
+	log           zerolog.Logger
 }
 
 // run commits the step and removes old checkpoints. An interrupt waits for it,
@@ -81,11 +84,34 @@ func (s commitStage) run(ctx context.Context, f finishedStep) (Committed, error)
 		trainSeconds: f.before.trainSeconds + m.Seconds.Total, prompt: f.planned.prompt,
 		recent: f.before.with(m),
 	}
+	if next.lost, err = s.lostCheckpoint(ctx, f); err != nil {
+		return Committed{}, err
+	}
 	// The last good version stays while the training may diverge.
 	if err := s.retention.run(ctx, m.Step); err != nil {
 		return Committed{}, err
 	}
 	return Committed{Metrics: m, state: next}, s.ledger.Prune(ctx, s.keep+next.diverging())
+}
+
+// eventLost is the kind of the event for a checkpoint that another program removed.
+const eventLost = "checkpoint missing"
+
+// lostCheckpoint warns if the checkpoint that the step began with was removed. It
+// returns the version that was reported last.
+func (s commitStage) lostCheckpoint(ctx context.Context, f finishedStep) (int, error) {
+	version := f.before.policy.Version
+	if f.before.lost == version || s.ledger.HasCheckpoint(version) {
+		return f.before.lost, nil
+	}
+	cost := fmt.Sprintf("--from-step cannot return to version %d", version)
+	if f.published.Version == nil {
+		cost = "a restart fails until the next version is committed"
+	}
+	text := fmt.Sprintf("another program removed the checkpoint of version %d in %s: %s; "+
+		"find out what removes files there, and copy the checkpoint back from a backup", version, s.ledger.Dir, cost)
+	s.log.Warn().Int64("step", f.planned.Step).Int("version", version).Msg(text)
+	return version, s.ledger.Event(ctx, f.planned.Step, eventLost, text)
 }
 
 // learn hands the step's episodes to the memory, in the plan's order, so that

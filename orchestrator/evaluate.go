@@ -86,6 +86,28 @@ func (e evaluator) final(ctx context.Context, now state, split envs.Split) error
 	return e.once(ctx, now, split, e.config.Eval.FinalEpisodes)
 }
 
+// Finished reports whether [Loop.Run] with a configuration would neither train nor
+// evaluate. ended says that an earlier Run has returned without an error: a split that
+// it has not evaluated has no tasks.
+func Finished(ctx context.Context, led *ledger.Ledger, c config.Config, ended bool) (bool, error) {
+	s, err := Summarize(ctx, led)
+	if err != nil || !reached(c, s.Steps, s.Seconds) {
+		return false, err
+	}
+	evaluated := map[string]bool{}
+	for _, e := range s.Evaluations {
+		if e.Step != s.Steps {
+			continue
+		}
+		if e.Episodes+e.Failed < c.Eval.FinalEpisodes {
+			return false, nil
+		}
+		evaluated[e.Kind] = true
+	}
+	all := evaluated[string(envs.Eval)] && evaluated[string(envs.Test)]
+	return all || ended && len(evaluated) > 0, nil
+}
+
 // run evaluates the newest policy without tips. Only an adaptation run shows
 // tips, because the memory is all that it has learnt. Seeds depend on the
 // run's seed and the episode only, so that all evaluations use the same seeds.

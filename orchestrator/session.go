@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
@@ -24,6 +25,8 @@ type state struct {
 	mismatchReported bool
 	// warned are the largest shares of which the run has warned.
 	warned shares
+	// lost is the version whose missing checkpoint was reported last.
+	lost int
 }
 
 // A session is a run that is open: trainer and server have the last committed
@@ -179,7 +182,7 @@ func (l *Loop) newSession(now start) *session {
 		ledger: l.Ledger, log: l.Log}
 	s.commit = commitStage{ledger: l.Ledger, memory: l.Memory, keep: c.Run.KeepCheckpoints,
 		noveltyWeight: c.Novelty.Weight,
-		retention:     retention{ledger: l.Ledger, keep: c.Run.KeepEpisodes, memory: l.Memory != nil}}
+		retention:     retention{ledger: l.Ledger, keep: c.Run.KeepEpisodes, memory: l.Memory != nil}, log: l.Log}
 	s.evaluate = evaluator{config: c, family: l.Family, ledger: l.Ledger, runner: runner,
 		environment: now.environment, progress: l.progress(), observer: l.Observer}
 	if c.Algorithm.Name == "adapt" {
@@ -190,8 +193,12 @@ func (l *Loop) newSession(now start) *session {
 
 // finished reports whether the run has used its steps or its time.
 func (s *session) finished() bool {
-	run := s.loop.Config.Run
-	return s.state.step >= int64(run.Steps) || run.MaxSeconds > 0 && s.state.trainSeconds >= run.MaxSeconds
+	return reached(s.loop.Config, s.state.step, s.state.trainSeconds)
+}
+
+// reached reports whether a run has the number of steps or the seconds of its budget.
+func reached(c config.Config, step int64, seconds float64) bool {
+	return step >= int64(c.Run.Steps) || c.Run.MaxSeconds > 0 && seconds >= c.Run.MaxSeconds
 }
 
 // recordContinuation records that an unfinished run was continued.

@@ -238,3 +238,36 @@ func TestContextBudget(t *testing.T) {
 	f(100, 10, 90)
 	f(100, 200, 1)
 }
+
+// A removed checkpoint is reported once, with what it costs.
+func TestARemovedCheckpointIsReported(t *testing.T) {
+	led := newLedger(t)
+	var log bytes.Buffer
+	stage := commitStage{ledger: led, keep: 1, log: zerolog.New(&log)}
+	before := state{policy: sampler.Policy{Version: 3}}
+	checkpoint := filepath.Join(led.Dir, "checkpoints", "000003")
+	if err := os.MkdirAll(checkpoint, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for step, want := range []int{0, 0, 1, 1} {
+		if step == 2 {
+			if err := os.RemoveAll(checkpoint); err != nil {
+				t.Fatal(err)
+			}
+		}
+		done, err := stage.run(t.Context(), finishedStep{before: before, published: Published{Policy: before.policy},
+			planned: Planned{Plan: Plan{Step: int64(step) + 1}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before = done.state
+		text, err := led.LastEvent(t.Context(), eventLost)
+		warned := strings.Count(log.String(), "removed the checkpoint of version 3")
+		if err != nil || (text != "") != (want > 0) || warned != want {
+			t.Errorf("step %d: event %q, %v; log %s", step+1, text, err, &log)
+		}
+		if want > 0 && !strings.Contains(text, "a restart fails until the next version is committed") {
+			t.Errorf("event %q", text)
+		}
+	}
+}

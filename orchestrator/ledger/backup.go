@@ -136,7 +136,7 @@ func copyFolder(from, to string) error {
 			return err
 		}
 	}
-	return nil
+	return errors.Join(syncFolder(to), syncFolder(filepath.Dir(to)))
 }
 
 func copyFile(from, to string) error {
@@ -149,9 +149,14 @@ func copyFile(from, to string) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(out, in)
+	if _, err = io.Copy(out, in); err == nil {
+		err = syncFile(out)
+	}
 	return errors.Join(err, out.Close())
 }
+
+// syncFile flushes a file to disk. Tests replace it.
+var syncFile = (*os.File).Sync
 
 // writeTar writes the files of a folder to a new tar file and reads it again to
 // compare. Only the owner can read the file.

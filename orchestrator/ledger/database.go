@@ -59,6 +59,12 @@ func openDB(ctx context.Context, path string) (*sql.DB, error) {
 	if err == nil {
 		_, err = db.ExecContext(ctx, factsSchema)
 	}
+	if err == nil {
+		err = addPieceSums(ctx, db)
+	}
+	if err == nil {
+		err = countOnce(ctx, db)
+	}
 	if err != nil {
 		db.Close()
 		return nil, fmt.Errorf("open %s: %w", path, explain(err))

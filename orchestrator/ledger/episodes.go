@@ -169,7 +169,7 @@ func (l *Ledger) AddEpisode(ctx context.Context, e Episode) error {
 	}
 	values, err := e.pack()
 	if err == nil {
-		err = l.saveEpisode(ctx, e, func(tx *sql.Tx) error { return insert(ctx, tx, e.table(), suffix, values...) })
+		err = l.saveEpisode(ctx, e, func(tx *sql.Tx) error { return add(ctx, tx, e.table(), suffix, values...) })
 	}
 	if err != nil {
 		return fmt.Errorf("save episode %d/%d/%d: %w", e.Step, e.Group, e.Episode, explain(err))
@@ -223,17 +223,13 @@ func (l *Ledger) Episodes(ctx context.Context, step int64) ([]Episode, error) {
 
 // DropUntrained removes the episodes of a kind and a step that are not trained.
 func (l *Ledger) DropUntrained(ctx context.Context, kind string, step int64) error {
-	tx, err := l.db.BeginTx(ctx, nil)
-	if err != nil {
-		return explain(err)
-	}
-	defer tx.Rollback() // no effect after Commit
-	for _, table := range []string{"untrained", "facts"} {
-		if _, err := tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE kind = ? AND step = ?", kind, step); err != nil {
-			return explain(err)
+	const where = "kind = ? AND step = ?"
+	return explain(transact(ctx, l.db, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM facts WHERE "+where, kind, step); err != nil {
+			return err
 		}
-	}
-	return explain(tx.Commit())
+		return drop(ctx, tx, "untrained", where, kind, step)
+	}))
 }
 
 // Untrained returns the episodes of a kind and a step that are not trained.

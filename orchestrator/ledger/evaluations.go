@@ -13,7 +13,7 @@ import (
 func (l *Ledger) SaveEvaluation(
 	ctx context.Context, step int64, kind string, version int, result json.RawMessage,
 ) error {
-	return explain(insert(ctx, l.db, "evaluations", tableNamed("evaluations").upsert(), step, kind, version, result))
+	return explain(l.add(ctx, "evaluations", tableNamed("evaluations").upsert(), step, kind, version, result))
 }
 
 // Evaluation returns a recorded evaluation, nil if there is none.
@@ -60,6 +60,7 @@ func (l *Ledger) Evaluations(ctx context.Context) ([][]byte, error) {
 // DropEvaluation removes an evaluation, so that it can be repeated with more
 // episodes.
 func (l *Ledger) DropEvaluation(ctx context.Context, step int64, kind string) error {
-	_, err := l.db.ExecContext(ctx, "DELETE FROM evaluations WHERE step = ? AND kind = ?", step, kind)
-	return explain(err)
+	return explain(transact(ctx, l.db, func(tx *sql.Tx) error {
+		return drop(ctx, tx, "evaluations", "step = ? AND kind = ?", step, kind)
+	}))
 }

@@ -27,8 +27,10 @@ CREATE TABLE IF NOT EXISTS facts(
   checksum   INTEGER NOT NULL,
   PRIMARY KEY(kind, step, grp, episode)
 ) WITHOUT ROWID;
--- The texts of sampled tokens, for people who look at episodes.
+-- The texts of sampled tokens, for people who look at episodes. checksum is the
+-- CRC-32 of the row (pieceSum).
 CREATE TABLE IF NOT EXISTS pieces(
-  id   INTEGER PRIMARY KEY,
-  text TEXT NOT NULL
+  id       INTEGER PRIMARY KEY,
+  text     TEXT NOT NULL,
+  checksum INTEGER NOT NULL
 );

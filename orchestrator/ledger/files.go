@@ -141,6 +141,16 @@ func (l *Ledger) remove(which func([]int) []int) error {
 	return errors.Join(errs...)
 }
 
+// HasCheckpoint reports whether the folder of a version's checkpoint is there. Version 0
+// has none and needs none.
+func (l *Ledger) HasCheckpoint(version int) bool {
+	if version == 0 {
+		return true
+	}
+	_, err := os.Stat(checkpoints(l.Dir).entry(version))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // VerifyCheckpoint compares the checkpoint of a version with its manifest and
 // with the record of the commit. Version 0 has no checkpoint.
 func (l *Ledger) VerifyCheckpoint(ctx context.Context, version int) error {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // forkKey is the entry of the table meta that names the run and the step that a run
@@ -47,12 +48,18 @@ func Fork(ctx context.Context, f Forking) (step int64, err error) {
 	if _, err := os.Lstat(f.To); err == nil {
 		return fail(fmt.Errorf("%s exists\n  hint: choose another name with --set run.name=…", f.To))
 	}
-	scratch := f.To + ".fork"
+	removeUnfinishedForks(filepath.Dir(f.To))
+	scratch := filepath.Join(filepath.Dir(f.To), "."+filepath.Base(f.To)+forkSuffix)
 	lock, err := claim(scratch)
 	if err != nil {
 		return fail(err)
 	}
-	defer lock.Close()
+	defer func() {
+		lock.Close()
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(scratch))
+		}
+	}()
 	version, step, err := f.copy(ctx, scratch)
 	if err != nil {
 		return fail(err)
@@ -72,6 +79,29 @@ func Fork(ctx context.Context, f Forking) (step int64, err error) {
 		return fail(err)
 	}
 	return step, syncFolder(filepath.Dir(f.To))
+}
+
+// forkSuffix ends the name of the folder in which a fork is made. The name begins with
+// a dot, so that it is not listed as a run.
+const forkSuffix = ".fork"
+
+// removeUnfinishedForks removes from a folder of runs what killed forks have left. A
+// fork that goes on has its lock. What cannot be removed only takes space.
+func removeUnfinishedForks(runs string) {
+	entries, err := os.ReadDir(runs)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), ".") || !strings.HasSuffix(e.Name(), forkSuffix) {
+			continue
+		}
+		dir := filepath.Join(runs, e.Name())
+		if lock, err := lockFile(filepath.Join(dir, "lock")); err == nil {
+			lock.Close()
+			_ = os.RemoveAll(dir)
+		}
+	}
 }
 
 // copy copies the database and the files of the step's version to scratch. A run that
@@ -146,7 +176,7 @@ func (f Forking) write(ctx context.Context, scratch string, step int64, version 
 	detail := fmt.Sprintf("from %s at step %d, version %d", f.From, step, version)
 	err := writeUntil(ctx, scratch, step, stepEvent{"forked", detail}, func(ctx context.Context, l *Ledger) error {
 		from := fmt.Sprintf("%s@%d", f.From, step)
-		if err := insert(ctx, l.db, "meta", tableNamed("meta").upsert(), forkKey, from); err != nil {
+		if err := l.add(ctx, "meta", tableNamed("meta").upsert(), forkKey, from); err != nil {
 			return err
 		}
 		if f.Prepare == nil {

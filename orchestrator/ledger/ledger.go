@@ -16,7 +16,8 @@
 //
 // # Damage
 //
-// Every row has a checksum, which is verified whenever the row is read. Adapters
+// Every row has a checksum, which is verified whenever the row is read, and the number
+// of rows of each table is recorded with every change. Adapters
 // and checkpoints have manifests (package manifest). [Verify] checks all of it,
 // [Ledger.QuickCheck] a part that takes little time. [Return] goes back to an
 // earlier step, and [Backup] copies a run while it goes on.
@@ -61,6 +62,7 @@ func Open(ctx context.Context, dir string) (*Ledger, error) {
 		return nil, err
 	}
 	l := &Ledger{Dir: dir, lock: lock}
+	removeUnfinishedForks(filepath.Dir(filepath.Clean(dir)))
 	if err := refuseStartOver(dir); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -108,7 +110,7 @@ func (l *Ledger) Config(ctx context.Context) (string, error) {
 // SaveConfig records the resolved configuration in the database and, for people,
 // in config.toml beside it.
 func (l *Ledger) SaveConfig(ctx context.Context, text string) error {
-	err := insert(ctx, l.db, "meta", tableNamed("meta").upsert(), "config", text)
+	err := l.add(ctx, "meta", tableNamed("meta").upsert(), "config", text)
 	if err != nil {
 		return fmt.Errorf("save configuration: %w", explain(err))
 	}
@@ -123,9 +125,9 @@ func (l *Ledger) meta(ctx context.Context, key string) (string, error) {
 	return readMeta(ctx, l.db, key)
 }
 
-func readMeta(ctx context.Context, db *sql.DB, key string) (string, error) {
+func readMeta(ctx context.Context, from rowQueryer, key string) (string, error) {
 	var value, sum string
-	err := db.QueryRowContext(ctx, "SELECT value, checksum FROM meta WHERE key = ?", key).Scan(&value, &sum)
+	err := from.QueryRowContext(ctx, "SELECT value, checksum FROM meta WHERE key = ?", key).Scan(&value, &sum)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", nil
 	}
@@ -138,7 +140,7 @@ func readMeta(ctx context.Context, db *sql.DB, key string) (string, error) {
 // Event records something worth knowing about the run, for example that it was
 // continued, or that a trainer or server was restarted.
 func (l *Ledger) Event(ctx context.Context, step int64, kind, detail string) error {
-	return explain(insert(ctx, l.db, "events", "", step, now(), kind, detail))
+	return explain(l.add(ctx, "events", "", step, now(), kind, detail))
 }
 
 // Event is something worth knowing about a run; see [Ledger.Event].

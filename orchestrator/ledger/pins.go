@@ -36,12 +36,12 @@ func (l *Ledger) SavePins(ctx context.Context, step int64, pins map[string]strin
 	}
 	defer tx.Rollback() // no effect after Commit
 	if changed != "" {
-		if err := insert(ctx, tx, "events", "", step, now(), "changed", changed); err != nil {
+		if err := add(ctx, tx, "events", "", step, now(), "changed", changed); err != nil {
 			return fail(err)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(pins)) {
-		if err := insert(ctx, tx, "pins", tableNamed("pins").upsert(), name, pins[name], step); err != nil {
+		if err := add(ctx, tx, "pins", tableNamed("pins").upsert(), name, pins[name], step); err != nil {
 			return fail(err)
 		}
 	}
@@ -83,7 +83,7 @@ func (l *Ledger) SaveImport(ctx context.Context, tx *sql.Tx, records string) err
 	var last int64
 	err := tx.QueryRowContext(ctx, "SELECT coalesce(max(step), 0) FROM steps").Scan(&last)
 	if err == nil {
-		err = insert(ctx, tx, "imports", "", last, records)
+		err = add(ctx, tx, "imports", "", last, records)
 	}
 	if err != nil {
 		return fmt.Errorf("record the import: %w", explain(err))

@@ -9,7 +9,7 @@ import (
 // SavePrompt stores the text of a prompt template under its checksum. Saving it
 // again changes nothing.
 func (l *Ledger) SavePrompt(ctx context.Context, sha256, text string) error {
-	err := insert(ctx, l.db, "meta", "ON CONFLICT(key) DO NOTHING", "prompt "+sha256, text)
+	err := l.add(ctx, "meta", "ON CONFLICT(key) DO NOTHING", "prompt "+sha256, text)
 	if err != nil {
 		return fmt.Errorf("save the prompt template: %w", explain(err))
 	}

@@ -48,7 +48,7 @@ func (l *Ledger) limitSlimmed(ctx context.Context, step int64) error {
 	if err != nil || done <= step {
 		return err
 	}
-	return explain(insert(ctx, l.db, "meta", tableNamed("meta").upsert(), slimKey, strconv.FormatInt(step, 10)))
+	return explain(l.add(ctx, "meta", tableNamed("meta").upsert(), slimKey, strconv.FormatInt(step, 10)))
 }
 
 func (l *Ledger) slimStep(ctx context.Context, step int64, slim func(Episode) (Episode, error)) error {
@@ -69,14 +69,11 @@ func (l *Ledger) slimStep(ctx context.Context, step int64, slim func(Episode) (E
 			return err
 		}
 	}
-	for _, table := range []string{"untrained", "facts"} {
-		query := "DELETE FROM " + table + " WHERE step = ?"
-		if table == "facts" {
-			query += " AND kind <> ''"
-		}
-		if _, err := tx.ExecContext(ctx, query, step); err != nil {
-			return err
-		}
+	if _, err := tx.ExecContext(ctx, "DELETE FROM facts WHERE step = ? AND kind <> ''", step); err != nil {
+		return err
+	}
+	if err := drop(ctx, tx, "untrained", "step = ?", step); err != nil {
+		return err
 	}
 	if err := dropLogprobs(ctx, tx, step); err != nil {
 		return err
@@ -84,7 +81,7 @@ func (l *Ledger) slimStep(ctx context.Context, step int64, slim func(Episode) (E
 	if err := renewContent(ctx, tx, step); err != nil {
 		return err
 	}
-	err = insert(ctx, tx, "meta", tableNamed("meta").upsert(), slimKey, strconv.FormatInt(step, 10))
+	err = add(ctx, tx, "meta", tableNamed("meta").upsert(), slimKey, strconv.FormatInt(step, 10))
 	if err != nil {
 		return err
 	}

@@ -121,10 +121,16 @@ func writeUntil(ctx context.Context, dir string, step int64, event stepEvent, re
 	if err := copyFacts(ctx, db, step); err != nil {
 		return fmt.Errorf("copy the facts: %w", explain(err))
 	}
+	l := &Ledger{Dir: dir, db: db}
+	if err := l.copyPieces(ctx); err != nil {
+		return fmt.Errorf("copy the texts of tokens: %w", explain(err))
+	}
 	if _, err := db.ExecContext(ctx, "DETACH DATABASE old"); err != nil {
 		return explain(err)
 	}
-	l := &Ledger{Dir: dir, db: db}
+	if err := transact(ctx, db, func(tx *sql.Tx) error { return recount(ctx, tx) }); err != nil {
+		return explain(err)
+	}
 	if err := l.limitSlimmed(ctx, step); err != nil {
 		return err
 	}
@@ -165,12 +171,11 @@ func copyRows(ctx context.Context, db *sql.DB, step int64) error {
 // again when the run is opened.
 func copyFacts(ctx context.Context, db *sql.DB, step int64) error {
 	_, err := db.ExecContext(ctx, `INSERT INTO main.names SELECT * FROM old.names;
-		INSERT INTO main.pieces SELECT * FROM old.pieces;
 		INSERT INTO main.facts SELECT * FROM old.facts WHERE step <= ?`, step)
 	if err == nil {
 		return nil
 	}
-	_, err = db.ExecContext(ctx, "DELETE FROM main.facts; DELETE FROM main.names; DELETE FROM main.pieces")
+	_, err = db.ExecContext(ctx, "DELETE FROM main.facts; DELETE FROM main.names")
 	return errors.Join(err, ctx.Err())
 }
 
@@ -181,7 +186,10 @@ func copyGood(ctx context.Context, db *sql.DB, t table, step int64) error {
 	if slices.Contains(t.columns, "step") {
 		where = fmt.Sprintf(" WHERE step <= %d", step)
 	}
-	n := len(t.columns)
+	n, suffix := len(t.columns), ""
+	if t.name == "meta" { // the new database has counted its rows
+		suffix = t.upsert()
+	}
 	rows, err := selectAll(ctx, db, "SELECT "+t.list()+" FROM old."+t.name+where, n+1)
 	if err != nil {
 		return ctx.Err()
@@ -190,7 +198,7 @@ func copyGood(ctx context.Context, db *sql.DB, t table, step int64) error {
 		if checksum(row[:n]...) != fmt.Sprint(row[n]) {
 			continue
 		}
-		if err := insert(ctx, db, t.name, "", row[:n]...); err != nil {
+		if err := insert(ctx, db, t.name, suffix, row[:n]...); err != nil {
 			return explain(err)
 		}
 	}

@@ -50,7 +50,7 @@ func (l *Ledger) Plan(ctx context.Context, step int64) (json.RawMessage, error) 
 
 // SavePlan writes the plan of a step that has none.
 func (l *Ledger) SavePlan(ctx context.Context, step int64, plan json.RawMessage) error {
-	err := insert(ctx, l.db, "plans", "", step, plan)
+	err := l.add(ctx, "plans", "", step, plan)
 	if err != nil {
 		return fmt.Errorf("save plan of step %d: %w", step, explain(err))
 	}
@@ -179,6 +179,7 @@ func (l *Ledger) Commit(ctx context.Context, s Step, v *Version, with func(*sql.
 	if err != nil {
 		return fail(err)
 	}
+	added := map[string]int64{"steps": 1, "estimates": int64(len(s.Estimates))}
 	for _, e := range s.Estimates {
 		if err := insert(ctx, tx, "estimates", "", e.values(s.Step)...); err != nil {
 			return fail(err)
@@ -194,6 +195,10 @@ func (l *Ledger) Commit(ctx context.Context, s Step, v *Version, with func(*sql.
 		if err := saveVersion(ctx, tx, record); err != nil {
 			return fail(err)
 		}
+		added["versions"] = 1
+	}
+	if err := count(ctx, tx, added); err != nil {
+		return fail(err)
 	}
 	if with != nil {
 		if err := with(tx); err != nil {

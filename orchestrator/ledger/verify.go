@@ -197,6 +197,7 @@ func (v *verifier) run() error {
 	good := v.steps()
 	v.unfinished()
 	v.rest()
+	v.counts()
 	v.files(good)
 	return v.ctx.Err()
 }
@@ -304,6 +305,11 @@ func (v *verifier) rest() {
 	v.report.Rows += n
 	if err != nil { // the next start computes them again
 		v.report.add("facts", err, true)
+	}
+	n, err = verifyPieces(v.ctx, &Ledger{db: v.db})
+	v.report.Rows += n
+	if err != nil { // the run stores the texts again when it samples the tokens
+		v.report.add("table "+piecesTable, err, true)
 	}
 	text, err := readMeta(v.ctx, v.db, "config")
 	file := filepath.Join(v.report.Dir, configName)

@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/empo2/empo2/orchestrator"
@@ -176,6 +177,9 @@ func Find(ctx context.Context, dir string) ([]string, error) {
 			return context.Cause(ctx)
 		case err != nil || !d.IsDir(): // a folder that cannot be read hides no other
 			return nil
+		}
+		if path != dir && strings.HasPrefix(d.Name(), ".") { // a fork or a backup that is not finished
+			return fs.SkipDir
 		}
 		if info, err := os.Stat(filepath.Join(path, databaseFiles[0])); err == nil && info.Mode().IsRegular() {
 			out = append(out, path)

@@ -29,7 +29,7 @@ type abCmd struct {
 	Range       []string `sep:"none" placeholder:"LOW:HIGH" help:"Range of the measure, for --until. Default: 0:1, 0:100."`
 	Seed        *uint64  `help:"Seed of the episodes. Default: run.seed."`
 	Temperature *float64 `placeholder:"T" help:"Sampling temperature. Default: eval.temperature."`
-	Limit       int      `default:"10" help:"Number of pairs to list, the largest differences first; 0: all."`
+	Limit       int      `default:"10" help:"Number of tasks and pairs to list, the largest differences first; 0: all."`
 	JSON        bool     `help:"Print JSON lines."`
 }
 

@@ -57,9 +57,9 @@ type checkCmd struct {
 // Help is shown by empo2 check --help.
 func (checkCmd) Help() string {
 	return `Verifies everything in the folder of a run and changes nothing: the pages of the
-database, a checksum of every row, the order of steps and versions, the files of
-adapters and checkpoints by SHA-256, and that the memory equals a replay of the
-episodes. The exit code is 1 if anything is damaged, and 3 if the run is running.
+database, a checksum of every row, missing rows, the order of steps and versions, the
+files of adapters and checkpoints by SHA-256, and that the memory equals a replay of
+the episodes. The exit code is 1 if anything is damaged, and 3 if the run is running.
 A start verifies a part of it.
 
 Examples:

@@ -12,6 +12,7 @@ import (
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator"
+	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/orchestrator/view"
@@ -180,5 +181,29 @@ func TestHostileTextsAreInert(t *testing.T) {
 		}
 		t.Errorf("%d bytes are shown, want %d; from byte %d on %.50q, want %.50q",
 			len(got), len(want), at, got[at:], want[at:])
+	}
+}
+
+// The opening lines of run fit, and a step says which replies were of no use.
+func TestOpeningAndBadRepliesFit(t *testing.T) {
+	c := config.Default()
+	c.Algorithm.Groups, c.Algorithm.GroupSize = 1000, 1000
+	text := beginning(c, "/data/experiments/runs/vault-with-a-long-name", 754*time.Second)
+	for line := range strings.Lines(text) {
+		if n := uniseg.StringWidth(strings.TrimSpace(line)); n > columns {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+	if !strings.Contains(text, "vault-with-a-long-name  started in 754.0s\n") ||
+		!strings.Contains(text, "1000 groups of 1000 episodes per step\n") {
+		t.Errorf("got %q", text)
+	}
+	for want, r := range map[string]orchestrator.Replies{
+		"": {N: 8, Cut: 3}, "of 8 replies: 2 empty": {N: 8, Empty: 2},
+		"of 8 replies: 1 empty, 3 without a valid action": {N: 8, Empty: 1, NoAction: 3},
+	} {
+		if got := badReplies(r); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }

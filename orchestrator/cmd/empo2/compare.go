@@ -81,11 +81,15 @@ func (cmd *compareCmd) Run(ctx context.Context, out *console) error {
 	defer stop()
 	log := out.logger(cmd.Verbose)
 	runner := comparer{compareCmd: cmd, console: out, arms: arms, settings: settings, notes: notes}
+	first, second := runner.jobs()
+	if err := runner.findFinished(ctx, append(first, second...)); err != nil {
+		return err
+	}
 	if err := runner.setUp(ctx, log); err != nil {
 		return err
 	}
 	out.note("compare %s with %ss %s: %s\n%s", strings.Join(names(arms), ", "), job{house: cmd.houses}.kind(),
-		strings.Trim(fmt.Sprint(cmd.seeds), "[]"), describeEnv(settings[0]), legend)
+		strings.Trim(fmt.Sprint(cmd.seeds), "[]"), strings.Join(describeEnv(settings[0]), "\n"), legend)
 	if err := runner.servePrometheus(log); err != nil {
 		return err
 	}
@@ -98,16 +102,7 @@ func (cmd *compareCmd) Run(ctx context.Context, out *console) error {
 
 // train trains all jobs and writes the report.
 func (r *comparer) train(ctx context.Context) error {
-	var first, second []job
-	for _, seed := range r.seeds {
-		for _, a := range r.arms {
-			if j := (job{a, seed, r.houses}); a.after == "" {
-				first = append(first, j)
-			} else {
-				second = append(second, j)
-			}
-		}
-	}
+	first, second := r.jobs()
 	done, all := 0, len(first)+len(second)
 	var mu sync.Mutex
 	count := func(n int) {
@@ -200,6 +195,7 @@ type comparer struct {
 	tools    map[string]tools // by the name of an arm
 	// prometheus serves the metrics of all jobs; nil: they are not served.
 	prometheus *telemetry.Prometheus
+	finished   map[string]bool // by the name of a job: nothing is left to do
 }
 
 // setUp finds or installs what each arm needs. Arms that need the same share it.
@@ -207,6 +203,9 @@ func (r *comparer) setUp(ctx context.Context, log zerolog.Logger) error {
 	r.tools = map[string]tools{}
 	found := map[string]tools{}
 	for i, c := range r.settings {
+		if r.allFinished(r.arms[i]) {
+			continue
+		}
 		needs := fmt.Sprint(trains(c), config.Values(only(c)))
 		t, ok := found[needs]
 		if !ok {
@@ -265,17 +264,12 @@ func (r *comparer) all(ctx context.Context, jobs []job, done func()) error {
 
 // one runs one job.
 func (r *comparer) one(ctx context.Context, j job) error {
-	budget := 0.0
-	if j.arm.after != "" {
-		other, err := r.summary(ctx, job{arm{name: j.arm.after}, j.seed, j.house})
-		if err != nil {
-			return err
-		}
-		budget = other.Seconds
-	}
-	c, err := r.config(j, budget, unnoted)
+	c, err := r.budgeted(ctx, j)
 	if err != nil {
 		return err
+	}
+	if r.finished[j.name()] {
+		return r.tellFinished(ctx, j, c)
 	}
 	r.console.phase(j.name(), startPhase(c))
 	defer r.console.endPhase(j.name())
@@ -331,9 +325,4 @@ func (j job) wrap(name string, data any) any {
 		out["house"] = j.seed
 	}
 	return out
-}
-
-// summary reads a finished job from its ledger.
-func (r *comparer) summary(ctx context.Context, j job) (orchestrator.Summary, error) {
-	return readSummary(ctx, filepath.Join(r.Out, j.name()))
 }

@@ -64,7 +64,7 @@ const jsonSchema = 2
 type jsonLine struct {
 	Event  string    `json:"event"`
 	Schema int       `json:"schema"`
-	At     time.Time `json:"at,omitzero"` // of what happens while the command runs
+	At     time.Time `json:"at"` // when the line was printed
 	Data   any       `json:"data"`
 }
 
@@ -78,11 +78,7 @@ func (c *console) json(event string, v any) {
 // writeJSON is json for callers that have the lock.
 func (c *console) writeJSON(event string, v any) {
 	c.line.clear()
-	line := jsonLine{Event: event, Schema: jsonSchema, Data: v}
-	if c.jsonLines {
-		line.At = time.Now().UTC()
-	}
-	text, err := json.Marshal(line)
+	text, err := json.Marshal(jsonLine{event, jsonSchema, time.Now().UTC(), v})
 	if err != nil {
 		fmt.Fprintf(c.err, "%s: %v\n", event, err)
 		return

@@ -123,7 +123,7 @@ type comparison struct {
 	Better   string           `json:"better"`
 	Improved int              `json:"improved"` // tasks in which B is better
 	Worsened int              `json:"worsened"`
-	Tasks    []taskDifference `json:"tasks"`
+	Tasks    []taskDifference `json:"tasks"`  // those that differ most come first
 	Failed   int              `json:"failed"` // pairs, which are not counted
 	Dir      string           `json:"dir"`
 }
@@ -155,7 +155,9 @@ func (d *duel) compared(o playedPairs) comparison {
 		}
 		out.Tasks = append(out.Tasks, t)
 	}
-	slices.SortStableFunc(out.Tasks, func(a, b taskDifference) int { return cmp.Compare(b.difference(), a.difference()) })
+	slices.SortStableFunc(out.Tasks, func(a, b taskDifference) int {
+		return cmp.Or(cmp.Compare(math.Abs(b.difference()), math.Abs(a.difference())), cmp.Compare(b.difference(), a.difference()))
+	})
 	if low, high := o.difference.Low, o.difference.High; low != nil && *low > 0 {
 		out.Better = d.sides[1].name
 	} else if high != nil && *high < 0 {
@@ -227,13 +229,15 @@ func (d *duel) printDifference(c comparison) {
 	}
 }
 
+// printTasks lists the tasks that differ most.
 func (d *duel) printTasks(c comparison) {
 	equal := len(c.Tasks) - c.Improved - c.Worsened
 	d.print("\nB against A: %s improved, %d worsened, %d equal", counted(c.Improved, "task"), c.Worsened, equal)
 	d.print("%10s %10s %10s %6s  %s", "A", "B", "B − A", "pairs", "task")
 	for i, t := range c.Tasks {
-		if most := d.Limit / 2; d.Limit > 0 && i >= most && i < len(c.Tasks)-most {
-			continue // those that changed most are at both ends
+		if d.Limit > 0 && i >= d.Limit {
+			d.print("%d of %d tasks; --limit 0 lists all", i, len(c.Tasks))
+			break
 		}
 		d.print("%10s %10s %10s %6d  %s", number(t.A), number(t.B), fmt.Sprintf("%+.4g", t.difference()), t.Pairs,
 			tail(t.Task, 38))

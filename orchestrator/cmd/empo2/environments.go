@@ -100,13 +100,13 @@ func openWebShop(ctx context.Context, o opening) (envs.Family, error) {
 }
 
 // describeEnv describes the environment and the groups of a run.
-func describeEnv(c config.Config) string {
+func describeEnv(c config.Config) []string {
 	what := c.Env.Name
 	if what == "vault" {
 		v := c.Env.Vault
 		what = fmt.Sprintf("vault with %d doors and %d levers (chance %s per episode)", v.Doors, v.Levers,
 			odds(v.Levers, v.Doors))
 	}
-	return fmt.Sprintf("%s, %s of %s per step", what, counted(c.Algorithm.Groups, "group"),
-		counted(c.Algorithm.GroupSize, "episode"))
+	return []string{what, fmt.Sprintf("%s of %s per step", counted(c.Algorithm.Groups, "group"),
+		counted(c.Algorithm.GroupSize, "episode"))}
 }

@@ -40,7 +40,7 @@ func (r *run) train(ctx context.Context) (orchestrator.Summary, error) {
 	summary, err := r.loop.Run(r.watched(ctx))
 	switch {
 	case err == nil:
-		r.ended = "done"
+		r.ended = endedDone
 	case ctx.Err() != nil:
 		r.ended = context.Cause(ctx).Error()
 	default:

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rivo/uniseg"
 	"golang.org/x/term"
 
 	"github.com/empo2/empo2/orchestrator/watchdog"
@@ -62,7 +63,7 @@ func (c *console) phase(label string, p watchdog.Phase) {
 	if c.jsonLines {
 		l.event(label, p)
 	}
-	if l.stop == nil && (l.terminal || !c.jsonLines) {
+	if l.stop == nil {
 		l.start()
 	}
 }
@@ -95,11 +96,14 @@ func (c *console) close() {
 	}
 }
 
-// start begins to draw the line, until close is called.
+// start begins to tell the phases from time to time, until close is called.
 func (l *progressLine) start() {
 	stop, every := make(chan struct{}), plainEvery
-	if l.terminal {
+	switch {
+	case l.terminal:
 		every = redrawEvery
+	case l.out.jsonLines:
+		every = jsonEvery / 20 // repeat leaves out what is too early
 	}
 	l.stop = stop
 	l.done.Go(func() {
@@ -120,12 +124,21 @@ func (l *progressLine) start() {
 
 // tick is called with the console's lock.
 func (l *progressLine) tick() {
+	labels := slices.Sorted(maps.Keys(l.phases))
+	if l.out.jsonLines {
+		for _, label := range labels {
+			l.repeat(label)
+		}
+	}
 	if l.terminal {
 		l.draw()
 		return
 	}
-	for _, label := range slices.Sorted(maps.Keys(l.phases)) {
-		fmt.Fprintf(l.out.err, "progress: %s\n", l.text(label, time.Now()))
+	if l.out.jsonLines {
+		return
+	}
+	for _, label := range labels {
+		fmt.Fprintf(l.out.err, "progress: %s\n", l.text(label, l.phases[label], time.Now()))
 	}
 }
 
@@ -147,14 +160,35 @@ func (l *progressLine) draw() {
 	now := time.Now()
 	labels := slices.Sorted(maps.Keys(l.phases))
 	label := labels[int(now.Unix()/2)%len(labels)]
-	text := head(l.text(label, now), min(columns, l.width()-1))
+	text := head(l.fitting(label, now, min(columns, l.width()-1)), min(columns, l.width()-1))
 	l.shown = true
 	_, _ = io.WriteString(l.out.raw, "\r"+text+"\x1b[K")
 }
 
+// fitting is the text without what matters least: as much as it takes to show the rate
+// and the time that is left.
+func (l *progressLine) fitting(label string, now time.Time, width int) string {
+	p := l.phases[label]
+	text := l.text(label, p, now)
+	for _, shorten := range []func(excess int){
+		func(excess int) { p.Detail = head(p.Detail, max(0, uniseg.StringWidth(p.Detail)-excess)) },
+		func(int) { p.Detail, p.Unit = "", "" },
+		func(int) { p.Of = 0 },
+		func(int) { p.Step = 0 },
+	} {
+		excess := uniseg.StringWidth(text) - width
+		if excess <= 0 {
+			break
+		}
+		shorten(excess)
+		text = l.text(label, p, now)
+	}
+	return text
+}
+
 // text says how far a run is, and how many runs are done.
-func (l *progressLine) text(label string, now time.Time) string {
-	text := progressText(label, l.phases[label], now)
+func (l *progressLine) text(label string, p watchdog.Phase, now time.Time) string {
+	text := progressText(label, p, now)
 	if l.runs[1] > 1 {
 		return fmt.Sprintf("%d/%d runs  %s", l.runs[0], l.runs[1], text)
 	}
@@ -169,6 +203,17 @@ func (l *progressLine) event(label string, p watchdog.Phase) {
 	if before.name == p.Name && before.since.Equal(p.Since) && now.Sub(before.at) < jsonEvery && !complete {
 		return
 	}
+	l.tell(label, p, now)
+}
+
+// repeat prints the phase of a run again if nothing was told for some time.
+func (l *progressLine) repeat(label string) {
+	if now := time.Now(); now.Sub(l.told[label].at) > jsonEvery {
+		l.tell(label, l.phases[label], now)
+	}
+}
+
+func (l *progressLine) tell(label string, p watchdog.Phase, now time.Time) {
 	l.told[label] = toldPhase{p.Name, p.Since, now}
 	l.out.writeJSON("progress", struct {
 		Run string `json:"run,omitempty"`
@@ -191,7 +236,7 @@ func progressText(label string, p watchdog.Phase, now time.Time) string {
 	}
 	name := p.Name
 	if p.Total > 0 {
-		name += fmt.Sprintf(" %d/%d %s", p.Done, p.Total, p.Unit)
+		name += strings.TrimSuffix(fmt.Sprintf(" %d/%d %s", p.Done, p.Total, p.Unit), " ")
 	}
 	parts = append(parts, name)
 	if p.Detail != "" {

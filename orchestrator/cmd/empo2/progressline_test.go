@@ -102,6 +102,48 @@ func TestProgressFitsTheTerminal(t *testing.T) {
 	f(40, 39)
 }
 
+// A narrow terminal shows the rate and the time that is left rather than the rest.
+func TestProgressOnANarrowTerminal(t *testing.T) {
+	f := func(width int, detail, want string) {
+		t.Helper()
+		synctest.Test(t, func(t *testing.T) {
+			out, shown := onTerminal(width)
+			defer out.close()
+			p := watchdog.Phase{Name: watchdog.PhaseSampling, Step: 4, Of: 100, Done: 8, Total: 32, Unit: "episodes",
+				Since: time.Now().Add(-4*time.Second + redrawEvery), Detail: detail}
+			out.phase("", p)
+			time.Sleep(redrawEvery + time.Nanosecond)
+			if _, now := screen(shown.String()); now != want {
+				t.Errorf("on %d columns the line is %q, want %q", width, now, want)
+			}
+		})
+	}
+	f(80, "", "step 4/100  sampling 8/32 episodes  2.0/s  12s left")
+	f(40, "", "step 4  sampling 8/32  2.0/s  12s left")
+	f(40, "loss 0.25", "step 4  sampling 8/32  2.0/s  12s left")
+	f(34, "", "sampling 8/32  2.0/s  12s left")
+}
+
+// With --json a phase that tells nothing new is an event every few seconds too.
+func TestAQuietPhaseAsJSON(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var stdout, stderr bytes.Buffer
+		out := newConsole(&stdout, &stderr)
+		out.useJSON(true)
+		out.phase("", watchdog.Phase{Name: watchdog.PhaseStart, Since: time.Now(), Detail: "trainer and server"})
+		time.Sleep(12 * time.Second)
+		if n := strings.Count(stdout.String(), `"event":"progress"`); n != 3 {
+			t.Errorf("%d events in 12 s, want 3:\n%s", n, &stdout)
+		}
+		out.endPhase("")
+		out.close()
+		time.Sleep(time.Minute)
+		if n := strings.Count(stdout.String(), "\n"); n != 3 || stderr.Len() > 0 {
+			t.Errorf("%d lines after the end; %s", n, &stderr)
+		}
+	})
+}
+
 // Without a terminal there is a plain line every 30 seconds.
 func TestProgressWithoutATerminal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

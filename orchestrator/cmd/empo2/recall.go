@@ -45,12 +45,25 @@ func (b readBank) Close() error {
 	return nil
 }
 
-// maxRecallScopes is the number of scopes that the page asks at once.
+// maxRecallScopes is the number of scopes that are asked at once.
 const maxRecallScopes = 64
 
-// recallForPage returns the tips that the memory recalls for a state: in one scope, or
-// in each if scope is empty, the most similar first.
-func recallForPage(ctx context.Context, r *view.Run, scope, state string) (found []page.Recalled, err error) {
+// recalled is what the memory recalls in one scope, as tips --recall --json prints it.
+type recalled struct {
+	Scope   string        `json:"scope"`
+	Similar int           `json:"similar"`
+	Tips    []recalledTip `json:"tips"`
+}
+
+// A recalledTip has the similarity of the most similar state that it is stored with.
+type recalledTip struct {
+	memory.Tip
+	Similarity float64 `json:"similarity"`
+}
+
+// recallIn returns what the memory recalls for a state: in one scope, or in each if
+// scope is empty. A memory without tips in the scope recalls nothing.
+func recallIn(ctx context.Context, r *view.Run, scope, state string) (found []recalled, err error) {
 	stored, err := memory.Stored(ctx, r.DB(), scope)
 	if err != nil || len(stored) == 0 {
 		return nil, err
@@ -75,16 +88,37 @@ func recallForPage(ctx context.Context, r *view.Run, scope, state string) (found
 		if err != nil {
 			return nil, err
 		}
+		in := recalled{Scope: s, Similar: answer.Similar, Tips: []recalledTip{}}
 		for _, t := range answer.Tips {
 			similarity, err := memory.Similarity(ctx, r.DB(), t.ID, vectors[0])
 			if err != nil {
 				return nil, err
 			}
-			found = append(found, page.Recalled{Text: t.Text, Scope: s, Similarity: similarity, Score: t.Score})
+			t.Scope = s
+			in.Tips = append(in.Tips, recalledTip{t, similarity})
 		}
-	}
-	if len(scopes) > 1 { // within a scope, the order is the memory's
-		slices.SortStableFunc(found, func(a, b page.Recalled) int { return cmp.Compare(b.Similarity, a.Similarity) })
+		found = append(found, in)
 	}
 	return found, nil
+}
+
+// mostSimilar returns the tips of all scopes, the most similar first. Within a single
+// scope, the order is the memory's.
+func mostSimilar(found []recalled) (tips []recalledTip) {
+	for _, in := range found {
+		tips = append(tips, in.Tips...)
+	}
+	if len(found) > 1 {
+		slices.SortStableFunc(tips, func(a, b recalledTip) int { return cmp.Compare(b.Similarity, a.Similarity) })
+	}
+	return tips
+}
+
+// recallForPage returns the tips that the memory recalls for a state.
+func recallForPage(ctx context.Context, r *view.Run, scope, state string) (out []page.Recalled, err error) {
+	found, err := recallIn(ctx, r, scope, state)
+	for _, t := range mostSimilar(found) {
+		out = append(out, page.Recalled{Text: t.Text, Scope: t.Scope, Similarity: t.Similarity, Score: t.Score})
+	}
+	return out, err
 }

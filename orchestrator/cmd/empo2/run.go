@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/empo2/empo2/envs"
@@ -154,8 +155,7 @@ func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) err
 func (cmd *runCmd) announce(ctx context.Context, r *run, took time.Duration, out *console) error {
 	c := r.loop.Config
 	if !cmd.JSON {
-		out.note("%s in %s: %s, started in %.1fs\n%s", c.Algorithm.Name, r.ledger.Dir, describeEnv(c), took.Seconds(),
-			legend)
+		out.note("%s", beginning(c, r.ledger.Dir, took))
 		return nil
 	}
 	last, err := r.ledger.Last(ctx)
@@ -166,6 +166,13 @@ func (cmd *runCmd) announce(ctx context.Context, r *run, took time.Duration, out
 		Algorithm: c.Algorithm.Name, Environment: c.Env.Name, Model: c.Model.Path, Step: last.Step, Version: last.Version,
 		Steps: c.Run.Steps, Seconds: took.Seconds()})
 	return nil
+}
+
+// beginning is what run prints when everything has started.
+func beginning(c config.Config, dir string, took time.Duration) string {
+	parts := append([]string{c.Algorithm.Name + " in " + dir, fmt.Sprintf("started in %.1fs", took.Seconds())},
+		describeEnv(c)...)
+	return strings.Join(append(wrapParts("", parts), legend), "\n")
 }
 
 // runStart is the data of the event "start".

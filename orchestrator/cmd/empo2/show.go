@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
@@ -139,6 +140,9 @@ func (cmd *showCmd) steps(ctx context.Context, out *console, r *view.Run) error 
 	}
 	for _, s := range steps {
 		out.print("%s", stepRow(s))
+		if text := badReplies(s.Replies); text != "" {
+			out.print("%12s%s", "", text)
+		}
 	}
 	if going != nil {
 		out.print("step %d is not committed: %d of %d episodes are finished", going.Step, going.Episodes, going.Planned)
@@ -167,6 +171,21 @@ func stepRow(s view.Step) string {
 	}
 	return fmt.Sprintf("%6d%6d%10s%10s%8s%8s%7s%8d%8s", s.Step, s.Version, free, tips, freeSuccess, tipsSuccess, cut,
 		s.Failed, evaluated)
+}
+
+// badReplies says how many replies had no action that the environment takes; empty: none.
+func badReplies(r orchestrator.Replies) string {
+	var parts []string
+	if r.Empty > 0 {
+		parts = append(parts, fmt.Sprintf("%d empty", r.Empty))
+	}
+	if r.NoAction > 0 {
+		parts = append(parts, fmt.Sprintf("%d without a valid action", r.NoAction))
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("of %d replies: %s", r.N, strings.Join(parts, ", "))
 }
 
 // list prints episodes as they are read.

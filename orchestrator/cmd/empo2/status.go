@@ -24,6 +24,9 @@ import (
 // every few seconds.
 const statusFile = "status.json"
 
+// endedDone is how a run ended that has done everything.
+const endedDone = "done"
+
 type statusCmd struct {
 	common
 	Target string `arg:"" name:"run" optional:"" placeholder:"RUN" help:"Name or folder of a run. Default: run.name."`

@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
-	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/view"
 )
@@ -147,67 +144,53 @@ func effectRow(a *view.Association) string {
 		fmt.Sprintf("%+.4g", a.Difference), interval)
 }
 
-// recalled is what tips --recall --json prints.
-type recalled struct {
-	Scope   string       `json:"scope"`
-	Similar int          `json:"similar"`
-	Tips    []memory.Tip `json:"tips"`
-}
-
 // recall shows what the memory recalls for a state.
-func (cmd *tipsCmd) recall(ctx context.Context, out *console, r *view.Run) (err error) {
-	stored, err := memory.Stored(ctx, r.DB(), "")
-	if err != nil {
+func (cmd *tipsCmd) recall(ctx context.Context, out *console, r *view.Run) error {
+	found, err := recallIn(ctx, r, cmd.Scope, cmd.Recall)
+	switch {
+	case err != nil:
 		return err
-	}
-	scope, err := cmd.scopeOf(stored)
-	if err != nil {
-		return err
-	}
-	bank, err := openRecall(ctx, r)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, bank.Close()) }()
-	found, err := bank.Recall(ctx, memory.State{Scope: scope, Text: cmd.Recall})
-	if err != nil {
-		return err
+	case len(found) == 0 && cmd.Scope != "":
+		return &config.Error{Place: "--scope", Msg: fmt.Sprintf("the memory has no scope %q", cmd.Scope),
+			Hint: "empo2 tips RUN --json prints the scopes; without --scope all are searched"}
+	case len(found) == 0:
+		return &config.Error{Place: "--recall", Msg: "the memory of the run has no tips",
+			Hint: "empo2 show RUN shows its steps"}
 	}
 	if cmd.JSON {
-		out.json("recalled", recalled{scope, found.Similar, found.Tips})
+		for _, in := range found {
+			out.json("recalled", in)
+		}
 		return nil
 	}
-	out.print("%d similar in scope %s; %d tips are recalled", found.Similar, tail(scope, 40), len(found.Tips))
-	for i, t := range found.Tips {
+	tips, similar := mostSimilar(found), 0
+	for _, in := range found {
+		similar += in.Similar
+	}
+	if len(found) == 1 {
+		out.print("%d similar in scope %s; %s recalled", similar, tail(found[0].Scope, 40), are(len(tips), "tip"))
+	} else {
+		out.print("%d similar in %d scopes; %s recalled", similar, len(found), are(len(tips), "tip"))
+	}
+	for i, t := range tips {
+		if i == cmd.Limit && i > 0 {
+			out.print("%d of %d tips; --limit 0 shows all", i, len(tips))
+			break
+		}
 		out.print("%d. score %s, written by %s, version %d", i+1, number(t.Score), view.Place{Step: t.Step, Group: t.Group,
 			Episode: t.Episode}, t.Version)
+		if len(found) > 1 {
+			out.print("   scope %s, similarity %.2f", tail(t.Scope, 40), t.Similarity)
+		}
 		out.block(t.Text)
 	}
 	return nil
 }
 
-// scopeOf returns the scope to recall from: the one that the user named, or the only
-// one.
-func (cmd *tipsCmd) scopeOf(stored []memory.Tip) (string, error) {
-	var scopes []string
-	for _, t := range stored {
-		if n := len(scopes); n == 0 || scopes[n-1] != t.Scope {
-			scopes = append(scopes, t.Scope)
-		}
+// are counts things that something was done to: "1 tip is", "2 tips are".
+func are(n int, thing string) string {
+	if n == 1 {
+		return counted(n, thing) + " is"
 	}
-	switch {
-	case cmd.Scope != "" && slices.Contains(scopes, cmd.Scope):
-		return cmd.Scope, nil
-	case len(scopes) == 0:
-		return "", &config.Error{Place: "--recall", Msg: "the memory of the run has no tips",
-			Hint: "empo2 show RUN shows its steps"}
-	case len(scopes) == 1 && cmd.Scope == "":
-		return scopes[0], nil
-	}
-	msg := fmt.Sprintf("the memory has %d scopes", len(scopes))
-	if cmd.Scope != "" {
-		msg = fmt.Sprintf("the memory has no scope %q", cmd.Scope)
-	}
-	return "", &config.Error{Place: "--scope", Msg: msg,
-		Hint: fmt.Sprintf("name one of them, for example --scope %s", quoteArgument(scopes[0]))}
+	return counted(n, thing) + " are"
 }

@@ -22,8 +22,9 @@ type viewCmd struct {
 // Help is shown by empo2 view --help.
 func (viewCmd) Help() string {
 	return `Serves a page with the curves of runs, their episodes with every conversation, and
-their tips. The runs may be running: the page follows them. Nothing is changed. The page
-is for this machine only, and loads nothing from elsewhere. Ctrl-C ends it.
+their tips. The runs may be running: the page follows them. It changes nothing but tips
+that you pin or remove, and these only while their run is not running. The page is for
+this machine only, and loads nothing from elsewhere. Ctrl-C ends it.
 
 --export writes one file with the numbers, the newest episodes and the tips. It needs no
 server.

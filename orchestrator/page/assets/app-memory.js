@@ -13,7 +13,8 @@
     const sorted = useMemo(() => tips.data && sortTips(tips.data.tips, params.sort), [tips.data, params.sort]);
     const removed = sorted?.filter((tip) => tip.stored === 0).length;
     return html`<div class="row"><h1>Memory</h1>${sorted && html`<p class="muted" role="status">
-      ${whole(sorted.length)}${tips.data.total > sorted.length ? " of " + whole(tips.data.total) : ""} tips${removed > 0 ? `, ${whole(removed)} of these removed` : ""}</p>`}
+      ${whole(sorted.length)}${tips.data.total > sorted.length ? " of " + whole(tips.data.total) : ""} tips
+      ${removed > 0 ? `, ${whole(removed)} of these removed` : ""}</p>`}
       </div>
       <${Recall} run=${run} />
       <form class="filters card" aria-label="Filters" onSubmit=${(e) => e.preventDefault()}>
