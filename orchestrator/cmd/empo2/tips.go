@@ -89,7 +89,10 @@ func (cmd *tipsCmd) print(out *console, tips []view.Tip, all int) {
 			score = number(t.Score)
 		}
 		if cmd.Effect {
-			out.print("%s %-11s %s", effectRow(t.Association), author, markOf(t))
+			out.print("%s %s", effectRow(t.Association), author)
+			if mark := markOf(t); mark != "" {
+				out.print("  %s:", mark)
+			}
 		} else {
 			out.print("%8d %8d %9s %9s  %-11s %s", t.Seen, t.Written, storedAs(t), score, author, tail(t.Scope, 29))
 		}
