@@ -103,7 +103,9 @@ type Config struct {
 	Nondeterministic bool
 
 	Deadlines Deadlines
-	// Budget limits the restarts of one JVM. The zero value: none.
+	// Budget limits the restarts of a JVM. The JVMs together may be restarted 4 times
+	// as often as their budgets allow: once for each try of an action that breaks all of
+	// them. The zero value: none.
 	Budget process.Budget
 	Log    zerolog.Logger
 }

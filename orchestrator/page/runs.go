@@ -81,6 +81,9 @@ func (r *runs) locate(ctx context.Context) ([]located, error) {
 			return nil, fmt.Errorf("find the runs in %s: %w", root, err)
 		}
 		for _, dir := range dirs {
+			if view.IsComparison(dir) {
+				continue
+			}
 			name := nameOf(root, dir, len(r.roots) > 1)
 			for n := 2; taken[name]; n++ {
 				name = fmt.Sprintf("%s (%d)", nameOf(root, dir, true), n)

@@ -19,6 +19,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -61,6 +62,7 @@ type Overview struct {
 	Episodes  int `json:"episodes"`
 	Evaluated int `json:"evaluated"`
 	Failed    int `json:"failed"`
+	Pairs     int `json:"pairs,omitempty"` // of a comparison of prompts, which is no run
 	// Evaluation is the newest one on the split "eval", or else on any.
 	Evaluation *orchestrator.Evaluation `json:"evaluation"`
 	Bytes      int64                    `json:"bytes"`   // of run.db and its log
@@ -109,6 +111,8 @@ func (r *Run) Totals(ctx context.Context) (Overview, error) {
 			out.Episodes = n
 		case ledger.KindFailed:
 			out.Failed = n
+		case kindPair:
+			out.Pairs = n / 2 // one episode of each side
 		default:
 			out.Evaluated += n
 		}
@@ -191,6 +195,18 @@ func Find(ctx context.Context, dir string) ([]string, error) {
 		return nil
 	})
 	return out, err
+}
+
+// kindPair is the kind of the episodes of empo2 ab.
+const kindPair = "ab"
+
+// comparisonName is the name of a folder that empo2 ab makes.
+var comparisonName = regexp.MustCompile("^[0-9a-f]{12}$")
+
+// IsComparison says whether a folder is one of empo2 ab. It has a ledger, but is no run.
+func IsComparison(dir string) bool {
+	full, err := filepath.Abs(dir)
+	return err == nil && filepath.Base(filepath.Dir(full)) == "ab" && comparisonName.MatchString(filepath.Base(full))
 }
 
 // levels counts the names in a relative path.

@@ -9,7 +9,7 @@ import (
 // The phases of a run.
 const (
 	PhaseSetUp      = "set-up"
-	PhaseStart      = "start" // of trainer and server
+	PhaseStart      = "start" // of environment, trainer and server
 	PhaseWarmStart  = "warm start"
 	PhaseSampling   = "sampling"
 	PhaseReflection = "reflection" // after the last episode has ended

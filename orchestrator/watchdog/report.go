@@ -185,7 +185,11 @@ func (w *Watch) Status() Status {
 func (s Status) Lines() []string {
 	var lines []string
 	if s.Ended == "" {
-		lines = append(lines, "doing: "+cmp.Or(s.Doing, "starting"))
+		doing := cmp.Or(s.Doing, "starting")
+		if s.Phase != nil && s.Phase.Detail != "" {
+			doing += ": " + s.Phase.Detail
+		}
+		lines = append(lines, "doing: "+doing)
 		if s.Phase != nil {
 			lines = append(lines, "phase: "+s.Phase.Progress(s.Updated))
 		}
@@ -193,8 +197,7 @@ func (s Status) Lines() []string {
 	if s.Last != "" {
 		lines = append(lines, "last: "+s.Last)
 	}
-	lines = append(lines, fmt.Sprintf("progress: %d calls have ended, the last one %s before",
-		s.Finished, s.Updated.Sub(s.Progress).Round(time.Second)))
+	lines = append(lines, s.ended())
 	for _, c := range s.Stopped {
 		lines = append(lines, c.String())
 	}
@@ -202,6 +205,18 @@ func (s Status) Lines() []string {
 		lines = append(lines, "waiting for "+i.describe(s.Updated))
 	}
 	return lines
+}
+
+// ended counts the calls that have ended.
+func (s Status) ended() string {
+	age := s.Updated.Sub(s.Progress).Round(time.Second)
+	switch s.Finished {
+	case 0:
+		return fmt.Sprintf("progress: no call has ended for %s", age)
+	case 1:
+		return fmt.Sprintf("progress: 1 call has ended, %s before", age)
+	}
+	return fmt.Sprintf("progress: %d calls have ended, the last one %s before", s.Finished, age)
 }
 
 // Text describes all that is in flight, children included.

@@ -31,6 +31,8 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/empo2/empo2/orchestrator/safetext"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/admission"
 )
@@ -156,10 +158,13 @@ func (b *Backend) start(ctx context.Context) error {
 	if err := b.probeAll(ctx); err != nil {
 		return err
 	}
-	err := Insist(ctx, b.replicas[0].server, func() (err error) {
+	first := b.replicas[0].server
+	end := watchdog.Begin(ctx, "server", "tokenize the canary with "+safetext.URL(first.URL()), limit)
+	err := Insist(ctx, first, func() (err error) {
 		b.canaryPrompt, err = b.cfg.CanaryPrompt(ctx)
 		return err
 	})
+	end()
 	if err != nil {
 		return err
 	}
@@ -192,6 +197,8 @@ func (b *Backend) probeAll(ctx context.Context) error {
 	var group errgroup.Group
 	for i, r := range b.replicas {
 		group.Go(func() (err error) {
+			deadline, _ := ctx.Deadline()
+			defer watchdog.Begin(ctx, "server", "probe "+safetext.URL(r.server.URL()), time.Until(deadline))()
 			err = Insist(ctx, r.server, func() (err error) { probes[i], err = r.probe(ctx); return err })
 			if err != nil {
 				return fmt.Errorf("probe %s: %w", r.server.URL(), err)

@@ -7,6 +7,8 @@ import (
 	"net/http"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/orchestrator/safetext"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler/chat"
 )
 
@@ -31,7 +33,9 @@ func (b *Backend) CompareTokenizers(ctx context.Context, own chat.Tokenizer) err
 		own, servers = withDeadline{b, servers[0]}, servers[1:]
 	}
 	for _, s := range servers {
+		end := watchdog.Begin(ctx, "server", "compare its tokenizer with the model's: "+safetext.URL(s.URL()), 0)
 		err := Insist(ctx, s, func() error { return b.compareTokenizer(ctx, own, s) })
+		end()
 		switch {
 		case errors.Is(err, errors.ErrUnsupported):
 			b.cfg.Log.Warn().Str("server", s.URL()).

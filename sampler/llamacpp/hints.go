@@ -4,6 +4,7 @@ import "github.com/empo2/empo2/orchestrator/process"
 
 const (
 	otherBaseHint = "the adapter belongs to another base model: set model.path to the model that it was trained on"
+	adapterHint   = "a file of the adapter is missing or damaged: the same command continues, and writes it again"
 	memoryHint    = "not enough memory: lower sampler.concurrency or sampler.max_model_len"
 )
 
@@ -27,6 +28,9 @@ var exitHints = []process.Hint{
 		Remedy: otherBaseHint},
 	{Contains: "within the file bounds", Remedy: "the file is cut short: delete it, so that it is written again"},
 	{Contains: "invalid magic", Remedy: "the file is not GGUF: delete it, so that it is written again"},
+	{Contains: "failed to open GGUF file", Remedy: adapterHint},
+	{Contains: "failed to apply lora adapter", Remedy: adapterHint},
+	{Contains: "failed to load lora adapter", Remedy: adapterHint},
 	{Contains: "unable to allocate", Remedy: memoryHint},
 	{Contains: "failed to allocate", Remedy: memoryHint},
 	{Contains: "bad_alloc", Remedy: memoryHint},

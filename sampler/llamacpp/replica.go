@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/admission"
 )
@@ -61,7 +62,7 @@ func (v *version) replica(ctx context.Context) (*replica, error) {
 	if v.adapter != "" {
 		l.Adapters = append(l.Adapters, v.adapter)
 		if err := v.verify(); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w\n  hint: %s", err, adapterHint)
 		}
 	}
 	s, err := v.b.start(ctx, l)
@@ -70,7 +71,10 @@ func (v *version) replica(ctx context.Context) (*replica, error) {
 	}
 	r := &replica{server: s, client: newClient(s.endpoint(), cfg.Slots+4), slots: newSlots(cfg.Slots),
 		cache: make(slotCache, cfg.Slots)}
-	if err := v.check(ctx, r); err != nil {
+	end := watchdog.Begin(ctx, "server", "check llama-server", cfg.StartTimeout)
+	err = v.check(ctx, r)
+	end()
+	if err != nil {
 		select {
 		case <-s.exited():
 			err = errors.Join(err, s.err())

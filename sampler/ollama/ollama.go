@@ -26,6 +26,8 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/empo2/empo2/orchestrator/safetext"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/admission"
 )
@@ -162,6 +164,7 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.PublishTimeout, fmt.Errorf("no answer within %v", cfg.PublishTimeout))
 	defer cancel()
+	defer watchdog.Begin(ctx, "server", "probe "+safetext.URL(cfg.URL), cfg.PublishTimeout)()
 	if err := b.probe(ctx); err != nil {
 		b.client.close()
 		return nil, fmt.Errorf("ollama %s: %w", cfg.URL, err)

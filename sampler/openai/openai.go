@@ -14,6 +14,8 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/empo2/empo2/orchestrator/safetext"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/admission"
 	"github.com/empo2/empo2/sampler/chat"
@@ -113,7 +115,9 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	b.alive, b.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.RequestTimeout, fmt.Errorf("no answer within %v", cfg.RequestTimeout))
 	defer cancel()
+	end := watchdog.Begin(ctx, "server", "probe "+safetext.URL(base), cfg.RequestTimeout)
 	served, err := b.client.models(ctx)
+	end()
 	if err != nil {
 		b.client.close()
 		return nil, fmt.Errorf("openai: %w", err)

@@ -10,6 +10,7 @@ import (
 	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/memory/embed"
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 )
 
 // embedders are the memory's embedders by their name in memory.embedder. If a
@@ -47,6 +48,7 @@ func openStoredMemory(ctx context.Context, db *sql.DB, c config.Config) (b *memo
 
 // openMemory opens the bank in the run's database.
 func (r *run) openMemory(ctx context.Context, c config.Config) (*memory.Bank, error) {
+	defer watchdog.Begin(ctx, "memory", "open with embedder "+c.Memory.Embedder, 0)()
 	embedder, err := embedders[c.Memory.Embedder](ctx, c.Memory)
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/prompt"
@@ -43,6 +44,7 @@ func canaryPrompt(
 	if err != nil || len(tasks) == 0 {
 		return nil, fmt.Errorf("environment %s: no training task: %w", family.Name(), err)
 	}
+	defer watchdog.Begin(ctx, "environment", "first prompt of the first training task", 0)()
 	episode, err := family.Open(ctx, tasks[0])
 	if err != nil {
 		return nil, err

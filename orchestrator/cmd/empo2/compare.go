@@ -271,10 +271,9 @@ func (r *comparer) one(ctx context.Context, j job) error {
 	if r.finished[j.name()] {
 		return r.tellFinished(ctx, j, c)
 	}
-	r.console.phase(j.name(), startPhase(c))
 	defer r.console.endPhase(j.name())
 	t := r.tools[j.arm.name]
-	opened, err := openRun(ctx, c, t, r.console.logger(r.Verbose))
+	opened, err := openRun(ctx, c, t, r.console.logger(r.Verbose), r.console.phasesOf(j.name()))
 	if err != nil {
 		return err
 	}

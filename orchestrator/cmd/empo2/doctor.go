@@ -14,6 +14,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/forecast"
 	"github.com/empo2/empo2/orchestrator/inspect"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 	"github.com/empo2/empo2/trainer_bridge/pyenv"
@@ -151,7 +152,7 @@ func (d *doctor) processes() error {
 	c := d.config
 	c.Run.Dir, c.Run.Name = root, "doctor"
 	start := time.Now()
-	r, err := openRun(d.ctx, c, d.tools, d.logger(false))
+	r, err := openRun(d.ctx, c, d.tools, d.logger(false), func(watchdog.Phase) {})
 	if err != nil {
 		var at *serverError
 		if errors.As(err, &at) {

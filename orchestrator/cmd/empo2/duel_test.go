@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/orchestrator/view"
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
@@ -66,5 +69,44 @@ func TestJSONLinesHaveTimeAndSchema(t *testing.T) {
 	if err := json.Unmarshal(stdout.Bytes(), &line); err != nil || line.Event != "tip" || line.Schema != jsonSchema ||
 		line.At.Before(begun) || line.Data["number"] != 1 {
 		t.Errorf("%v: %s", err, &stdout)
+	}
+}
+
+// A comparison is listed as one, and commands about runs say what it is.
+func TestAComparisonIsNoEmptyRun(t *testing.T) {
+	t.Chdir(t.TempDir())
+	dir := filepath.Join("runs", "ab", "0123456789ab")
+	l, err := ledger.Open(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for step := range int64(2) {
+		record, err := orchestrator.UntrainedEpisode(rollout.Trajectory{Step: step + 1}, kindPair)
+		if err == nil {
+			err = l.AddEpisode(t.Context(), record)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	listed, _ := empo2(t, 0, "ls")
+	if !strings.Contains(listed, "0123456789ab") || !strings.Contains(listed, " ab ") || !strings.Contains(listed, " 1 pair ") {
+		t.Errorf("ls: %s", listed)
+	}
+	for _, args := range [][]string{{"status", dir}, {"status", "ab/0123456789ab"}, {"view", dir},
+		{"export", dir, "--format", "csv"}} {
+		stdout, stderr := empo2(t, exitUsage, args...)
+		if stdout != "" || !strings.Contains(stderr, "is a comparison of prompts") || !strings.Contains(stderr, "--kind ab lists") {
+			t.Errorf("%v: %s%s", args, stdout, stderr)
+		}
+	}
+	if dirs, err := view.Find(t.Context(), "runs"); err != nil || len(dirs) != 1 || !view.IsComparison(dirs[0]) {
+		t.Errorf("found %q, %v", dirs, err)
+	}
+	if view.IsComparison(filepath.Join("runs", "ab", "mine")) || view.IsComparison(filepath.Join("runs", "0123456789ab")) {
+		t.Error("a run counts as a comparison")
 	}
 }

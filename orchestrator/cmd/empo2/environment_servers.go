@@ -16,12 +16,25 @@ import (
 	"github.com/empo2/empo2/envs/remote/exchange"
 	"github.com/empo2/empo2/envs/remote/numbered"
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // environmentServer describes a server of any protocol. If it needs a token, set
 // EMPO2_ENV_KEY.
 func environmentServer(url string, timeout float64, log zerolog.Logger) exchange.Server {
 	return exchange.Server{URL: url, Token: os.Getenv("EMPO2_ENV_KEY"), Timeout: seconds(timeout), Log: log}
+}
+
+// environmentPlace names an environment and its server, if it has one.
+func environmentPlace(c config.Config) string {
+	e := c.Env
+	address := map[string]string{
+		"remote": e.Remote.URL, "agentgym": e.AgentGym.URL, "openenv": e.OpenEnv.URL, "ors": e.ORS.URL,
+	}[e.Name]
+	if address == "" {
+		return e.Name
+	}
+	return e.Name + " at " + safetext.URL(address)
 }
 
 func openRemote(ctx context.Context, o opening) (envs.Family, error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/empo2/empo2/envs/vault"
 	"github.com/empo2/empo2/envs/webshop"
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 )
 
 // families are the environments by their name in config.toml.
@@ -28,7 +29,9 @@ var families = map[string]func(context.Context, opening) (envs.Family, error){
 // the error is a setupError, except for mistakes in the configuration.
 func openFamily(ctx context.Context, o opening) (envs.Family, error) {
 	name := o.config.Env.Name
+	end := watchdog.Begin(ctx, "environment", "open "+environmentPlace(o.config), 0)
 	family, err := families[name](ctx, o)
+	end()
 	var fault *config.Error
 	var setting *envs.SettingError
 	if errors.As(err, &setting) {

@@ -55,8 +55,7 @@ func (cmd *evalCmd) evaluate(ctx context.Context, c config.Config, out *console)
 	if err != nil {
 		return err
 	}
-	out.phase("", startPhase(c))
-	r, err := openRun(ctx, c, t, log)
+	r, err := openRun(ctx, c, t, log, out.phasesOf(""))
 	if err != nil {
 		return err
 	}

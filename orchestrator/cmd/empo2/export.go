@@ -89,6 +89,9 @@ func (cmd *metricsCmd) Run(ctx context.Context, out *console) error {
 
 // read reads the run in a folder.
 func (cmd *metricsCmd) read(ctx context.Context, dir string) (telemetry.Run, error) {
+	if err := checkRunFolder(dir); err != nil {
+		return telemetry.Run{}, err
+	}
 	l, err := ledger.OpenReader(ctx, dir)
 	if err != nil {
 		return telemetry.Run{}, err

@@ -23,6 +23,7 @@ type lsCmd struct {
 func (lsCmd) Help() string {
 	return `Lists the runs in a folder and below it. They may be running. Success is that of the
 newest evaluation. "no news" means that the process was killed, is stopped or hangs.
+The state "ab" marks a comparison of prompts, with the number of its pairs.
 
 Examples:
   empo2 ls
@@ -33,7 +34,7 @@ Examples:
 // listedRun is a run as ls --json prints it.
 type listedRun struct {
 	view.Overview
-	State string `json:"state"` // running, ended, no news, or empty: unknown
+	State string `json:"state"` // running, ended, no news, ab, or empty: unknown
 }
 
 func (cmd *lsCmd) Run(ctx context.Context, out *console) error {
@@ -68,23 +69,47 @@ func printListed(out *console, dir string, r view.Overview) {
 	if err != nil {
 		name = r.Dir
 	}
+	if view.IsComparison(r.Dir) {
+		out.print("%s %-8s %16s %8s %8s %8s", pad(tail(name, 27), 27), kindPair, counted(r.Pairs, "pair"), "–", size(r.Bytes),
+			age(time.Since(r.Changed)))
+		printProblem(out, r.Problem)
+		return
+	}
 	success := "–"
 	if r.Evaluation != nil {
 		success = fmt.Sprintf("%.1f %%", 100*r.Evaluation.Success)
 	}
 	out.print("%s %-8s %6d %9d %8s %8s %8s", pad(tail(name, 27), 27), cmp.Or(runState(r.Dir), "–"), r.Steps, r.Episodes,
 		success, size(r.Bytes), age(time.Since(r.Changed)))
-	if r.Problem != "" {
-		text, hint := splitHint(errors.New(r.Problem))
-		out.block("cannot be read: " + text)
-		if hint != "" {
-			out.block("hint: " + hint)
-		}
+	printProblem(out, r.Problem)
+}
+
+// printProblem says why a run cannot be read, if it cannot.
+func printProblem(out *console, problem string) {
+	if problem == "" {
+		return
 	}
+	text, hint := splitHint(errors.New(problem))
+	out.block("cannot be read: " + text)
+	if hint != "" {
+		out.block("hint: " + hint)
+	}
+}
+
+// checkRunFolder refuses a comparison of prompts where a command needs a run.
+func checkRunFolder(dir string) error {
+	if !view.IsComparison(dir) || !isFolder(dir) {
+		return nil
+	}
+	return &config.Error{Place: dir, Msg: "it is a comparison of prompts (empo2 ab) and no run",
+		Hint: "empo2 show " + quoteArgument(dir) + " --kind ab lists its episodes; the same empo2 ab prints its result again"}
 }
 
 // runState says what the status file of a run says; empty: it has none.
 func runState(dir string) string {
+	if view.IsComparison(dir) {
+		return kindPair
+	}
 	s, err := readStatus(dir)
 	switch {
 	case err != nil:

@@ -27,10 +27,10 @@ func (o progressObserver) Evaluation(orchestrator.Evaluation) {}
 // Prompt implements [orchestrator.Observer].
 func (o progressObserver) Prompt(orchestrator.PromptReload) {}
 
-// startPhase is the phase in which trainer and server are started.
-func startPhase(c config.Config) watchdog.Phase {
-	return watchdog.Phase{Name: watchdog.PhaseStart, Of: int64(c.Run.Steps), Since: time.Now(),
-		Detail: "trainer and server"}
+// startPhase is the phase in which a part of the run is started, for example the
+// server.
+func startPhase(c config.Config, part string) watchdog.Phase {
+	return watchdog.Phase{Name: watchdog.PhaseStart, Of: int64(c.Run.Steps), Since: time.Now(), Detail: part}
 }
 
 // textObserver prints the steps and evaluations of a run, and shows its progress.

@@ -23,5 +23,4 @@ func TestRestartsOfChildProcesses(t *testing.T) {
 	if n := o.budget().Restarts; n != 7 || vllmLaunch(c, "m").Budget.Restarts != 7 {
 		t.Errorf("%d restarts, want those of trainer.restarts", n)
 	}
-	(&run{}).event(t.Context())("server restart", "before the ledger is open")
 }

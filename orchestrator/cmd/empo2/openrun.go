@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"time"
 
@@ -15,7 +14,6 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/orchestrator/watchdog"
-	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/prompt"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
@@ -25,6 +23,7 @@ import (
 // ended.
 type run struct {
 	loop   *orchestrator.Loop
+	show   func(watchdog.Phase) // shows the phases of the start
 	ledger *ledger.Ledger
 	server served
 	// template is nil if the server takes messages.
@@ -61,8 +60,8 @@ func (r *run) observe(observers ...orchestrator.Observer) {
 // watched returns a context with the run's watchdog.
 func (r *run) watched(ctx context.Context) context.Context { return watchdog.With(ctx, r.watch.watch) }
 
-// Close stops what openRun started, in reverse order: backend, trainer, ledger,
-// environment.
+// Close stops what openRun started, in reverse order: backend, trainer,
+// environment, ledger.
 func (r *run) Close() error {
 	var errs []error
 	for i := len(r.closes) - 1; i >= 0; i-- {
@@ -71,38 +70,62 @@ func (r *run) Close() error {
 	return errors.Join(errs...)
 }
 
-// openRun opens or creates the run's folder, starts trainer and server, and
-// connects them to the training loop.
-func openRun(ctx context.Context, c config.Config, t tools, log zerolog.Logger) (_ *run, err error) {
-	r := &run{}
+// openRun opens or creates the run's folder, opens the environment, starts trainer
+// and server, and connects them to the training loop. show is called with the phases
+// of the start.
+func openRun(
+	ctx context.Context, c config.Config, t tools, log zerolog.Logger, show func(watchdog.Phase),
+) (_ *run, err error) {
+	r := &run{show: show}
 	defer func() {
 		if err != nil {
+			r.ended, _ = splitHint(cmp.Or(context.Cause(ctx), err))
 			err = errors.Join(err, r.Close())
 		}
 	}()
-	family, err := openFamily(ctx, opening{config: c, event: r.event(ctx), log: log})
-	if err != nil {
-		return nil, err
-	}
-	r.closes = append(r.closes, family.Close)
-	if r.ledger, err = openLedger(ctx, c); err != nil {
+	if r.ledger, err = openFolder(ctx, c); err != nil {
 		return nil, err
 	}
 	r.closes = append(r.closes, r.ledger.Close)
+	r.loop = &orchestrator.Loop{Config: c, Ledger: r.ledger, Log: log}
 	r.watch = startWatcher(ctx, c, r.ledger.Dir, log, func(text string) { r.event(ctx)("stall", text) })
 	r.closes = append(r.closes, func() error { r.watch.close(cmp.Or(r.ended, "it was closed")); return nil })
-	r.watch.watch.SetPhase(startPhase(c))
 	ctx = r.watched(ctx)
+	o := opening{config: c, tools: t, event: r.event(ctx), log: log}
+	r.begin(startPhase(c, "environment"))
+	if r.loop.Family, err = openFamily(ctx, o); err != nil {
+		return nil, err
+	}
+	r.closes = append(r.closes, r.loop.Family.Close)
+	// A mistake in the environment's keys must not become the configuration of the run.
+	if err = saveFirst(ctx, r.ledger, c); err != nil {
+		return nil, err
+	}
 	root, err := filepath.Abs(r.ledger.Dir)
 	if err != nil {
 		return nil, err
 	}
-	r.loop = &orchestrator.Loop{Config: c, Family: family, Ledger: r.ledger, Log: log}
-	server, err := r.start(ctx, opening{config: c, tools: t, event: r.event(ctx), log: log}, root)
+	r.begin(startPhase(c, processes(c)))
+	server, err := r.start(ctx, o, root)
 	if err != nil {
 		return nil, err
 	}
 	return r, r.connect(ctx, server)
+}
+
+// begin begins a phase of the start.
+func (r *run) begin(p watchdog.Phase) {
+	r.watch.watch.SetPhase(p)
+	r.watch.Phase(p)
+	r.show(p)
+}
+
+// processes names what a run starts or connects to, beside its environment.
+func processes(c config.Config) string {
+	if trains(c) {
+		return "trainer and server"
+	}
+	return "server"
 }
 
 // start starts trainer and server. It starts them at the same time, unless the
@@ -141,13 +164,9 @@ func (r *run) start(ctx context.Context, o opening, root string) (served, error)
 	return server, err
 }
 
-// event returns a function that records an event of a child process in the ledger,
-// as soon as there is one.
+// event returns a function that records an event of a child process in the ledger.
 func (r *run) event(ctx context.Context) func(kind, detail string) {
 	return func(kind, detail string) {
-		if r.loop == nil { // the environment is opened before the ledger
-			return
-		}
 		_ = r.ledger.Event(context.WithoutCancel(ctx), r.loop.Step(), kind, detail) // the log has it too
 	}
 }
@@ -156,8 +175,8 @@ func (r *run) event(ctx context.Context) func(kind, detail string) {
 func (r *run) connect(ctx context.Context, server served) error {
 	l := r.loop
 	// The tokenizer may be the server's, so the base model must be served first.
-	if _, err := server.Publish(ctx, sampler.Adapter{}); err != nil {
-		return fmt.Errorf("serve the base model: %w", err)
+	if err := server.serveBase(ctx); err != nil {
+		return err
 	}
 	var template *chat.Template
 	err := l.WithTrainer(ctx, "chat template", func() (err error) {

@@ -17,6 +17,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/forecast"
 	"github.com/empo2/empo2/orchestrator/inspect"
 	"github.com/empo2/empo2/orchestrator/safetext"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 	"github.com/empo2/empo2/trainer_bridge/pyenv"
 )
@@ -196,11 +197,8 @@ func calibrate(ctx context.Context, c config.Config, limit time.Duration, out *c
 	enough := (c.Rollout.Concurrency + c.Algorithm.GroupSize - 1) / c.Algorithm.GroupSize
 	c.Algorithm.Groups = min(c.Algorithm.Groups, enough)
 	out.note("calibration: starting trainer, server and environment")
-	phase := startPhase(c)
-	phase.Of = 0
-	out.phase("", phase)
 	defer out.endPhase("")
-	r, err := openRun(ctx, c, t, log)
+	r, err := openRun(ctx, c, t, log, func(p watchdog.Phase) { p.Of = 0; out.phase("", p) })
 	if err != nil {
 		return nil, err
 	}

@@ -102,8 +102,8 @@ func (p *player) startServer(ctx context.Context, t tools) error {
 // prepare serves the base model and makes the driver.
 func (p *player) prepare(ctx context.Context) error {
 	// The tokenizer may be the server's, so the base model must be served first.
-	if _, err := p.server.Publish(ctx, sampler.Adapter{}); err != nil {
-		return fmt.Errorf("serve the base model: %w", err)
+	if err := p.server.serveBase(ctx); err != nil {
+		return err
 	}
 	template, err := p.server.newTemplate(ctx, p.config)
 	if err != nil {

@@ -68,6 +68,11 @@ func (c *console) phase(label string, p watchdog.Phase) {
 	}
 }
 
+// phasesOf returns a function that says in which phase a run is.
+func (c *console) phasesOf(label string) func(watchdog.Phase) {
+	return func(p watchdog.Phase) { c.phase(label, p) }
+}
+
 // countRuns says how many runs a command makes, and how many of them are done.
 func (c *console) countRuns(done, all int) {
 	c.mu.Lock()

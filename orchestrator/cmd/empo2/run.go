@@ -108,9 +108,8 @@ func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) err
 		}
 	}
 	started := time.Now()
-	out.phase("", startPhase(c))
 	defer out.endPhase("")
-	r, err := openRun(ctx, c, t, log)
+	r, err := openRun(ctx, c, t, log, out.phasesOf(""))
 	if err != nil {
 		return err
 	}

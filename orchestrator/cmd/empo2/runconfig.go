@@ -16,6 +16,18 @@ import (
 // saveConfig then replaces the stored configuration, when everything that c
 // names was found.
 func openLedger(ctx context.Context, c config.Config) (*ledger.Ledger, error) {
+	l, err := openFolder(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := saveFirst(ctx, l, c); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// openFolder is openLedger without a configuration for a new run.
+func openFolder(ctx context.Context, c config.Config) (*ledger.Ledger, error) {
 	if err := checkWarmStart(c); err != nil {
 		return nil, err
 	}
@@ -24,11 +36,7 @@ func openLedger(ctx context.Context, c config.Config) (*ledger.Ledger, error) {
 		return nil, err
 	}
 	text, err := l.Config(ctx)
-	switch {
-	case err != nil:
-	case text == "":
-		err = saveConfig(ctx, l, c)
-	default:
+	if err == nil && text != "" {
 		err = sameRun(text, l.Dir, c)
 	}
 	if err == nil {
@@ -38,6 +46,15 @@ func openLedger(ctx context.Context, c config.Config) (*ledger.Ledger, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// saveFirst gives a new run its configuration.
+func saveFirst(ctx context.Context, l *ledger.Ledger, c config.Config) error {
+	text, err := l.Config(ctx)
+	if err != nil || text != "" {
+		return err
+	}
+	return saveConfig(ctx, l, c)
 }
 
 // saveConfig records c as the run's configuration, and as an event what differs

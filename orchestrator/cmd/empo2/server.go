@@ -8,6 +8,7 @@ import (
 
 	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/rollout"
@@ -62,11 +63,21 @@ func openServer(ctx context.Context, o opening) (served, error) {
 	return s, nil
 }
 
+// serveBase has the base model served.
+func (s served) serveBase(ctx context.Context) error {
+	defer watchdog.Begin(ctx, "server", "publish the base model", 0)()
+	if _, err := s.Publish(ctx, sampler.Adapter{}); err != nil {
+		return fmt.Errorf("serve the base model: %w", err)
+	}
+	return nil
+}
+
 // newTemplate returns the chat template, or nil if the server takes messages.
 func (s served) newTemplate(ctx context.Context, c config.Config) (*chat.Template, error) {
 	if s.tokenizer == nil {
 		return nil, nil
 	}
+	defer watchdog.Begin(ctx, "server", "verify the chat template", 0)()
 	name := c.Sampler.Template
 	if name == chat.TemplateAuto && s.renderer == nil {
 		return nil, &config.Error{Place: "sampler.template", Msg: "the server does not provide its chat template",

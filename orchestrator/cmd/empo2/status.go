@@ -49,6 +49,9 @@ func (cmd *statusCmd) Run(out *console) error {
 	if err != nil {
 		return err
 	}
+	if err := checkRunFolder(dir); err != nil {
+		return err
+	}
 	s, err := readStatus(dir)
 	if err != nil {
 		return err
@@ -67,7 +70,7 @@ func (cmd *statusCmd) Run(out *console) error {
 
 // dir returns the folder of the run that the user named.
 func (cmd *statusCmd) dir() (string, error) {
-	if cmd.Target != "" && fileExists(filepath.Join(cmd.Target, statusFile)) {
+	if cmd.Target != "" && (fileExists(filepath.Join(cmd.Target, statusFile)) || checkRunFolder(cmd.Target) != nil) {
 		return cmd.Target, nil
 	}
 	c, err := cmd.load()

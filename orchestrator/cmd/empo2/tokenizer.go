@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
@@ -27,6 +28,7 @@ func compareTokenizers(ctx context.Context, c config.Config, trainer *trainerbri
 	}
 	own := trainer.Codec()
 	defer own.Close()
+	defer watchdog.Begin(ctx, "server", "compare its tokenizer with the model's", 0)()
 	if counts {
 		return sameCounts(ctx, own, counter, s.Backend)
 	}

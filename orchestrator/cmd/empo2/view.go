@@ -84,6 +84,9 @@ func (cmd *viewCmd) roots() ([]string, error) {
 		if !isFolder(roots[i]) {
 			return nil, &config.Error{Place: name, Msg: "no such run", Hint: "name the folder of a run, for example runs/vault"}
 		}
+		if err := checkRunFolder(roots[i]); err != nil {
+			return nil, err
+		}
 	}
 	return roots, nil
 }

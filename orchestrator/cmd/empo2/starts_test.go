@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rs/zerolog"
+
+	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/orchestrator/watchdog"
+)
+
+var errSeen = errors.New("the test has seen enough")
+
+// hangs starts a server that never answers. At its first request it calls see and
+// cancels the context.
+func hangs(t *testing.T, see func(ctx context.Context)) (_ context.Context, url string) {
+	t.Helper()
+	ctx, cancel := context.WithCancelCause(watchdog.With(t.Context(), watchdog.New()))
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if ctx.Err() == nil {
+			see(ctx)
+			cancel(errSeen)
+		}
+		<-r.Context().Done()
+	}))
+	t.Cleanup(server.Close)
+	return ctx, server.URL
+}
+
+// The first request to an environment or a server that never answers has a name.
+func TestHangingStartsHaveNames(t *testing.T) {
+	f := func(name string, open func(ctx context.Context, url string) error, want string) {
+		t.Helper()
+		var shown string
+		ctx, url := hangs(t, func(ctx context.Context) {
+			for _, i := range watchdog.From(ctx).Status().InFlight {
+				shown += i.Subsystem + ": " + i.What + "\n"
+			}
+		})
+		err := open(ctx, url)
+		if want = strings.ReplaceAll(want, "URL", url); err == nil || !strings.Contains(shown, want) {
+			t.Errorf("%s: waiting for %q, want %q; %v", name, shown, want, err)
+		}
+	}
+	for _, name := range []string{"remote", "agentgym", "openenv", "ors"} {
+		f(name, func(ctx context.Context, url string) error {
+			sets := []string{"env.name=" + name, "env." + name + ".url=" + url}
+			if name == "agentgym" {
+				sets = append(sets, "env.agentgym.dialect=sciworld", "env.agentgym.train=0-9")
+			}
+			family, err := openFamily(ctx, opening{config: load(t, sets...)})
+			if err == nil {
+				family.Close()
+			}
+			return err
+		}, "environment: open "+name+" at URL\n")
+	}
+	for _, name := range []string{"openai", "vllm", "sglang", "ollama"} {
+		f(name, func(ctx context.Context, url string) error {
+			sets := []string{"sampler.backend=" + name, "sampler.served_model_name=m", "algorithm.name=adapt"}
+			o := opening{}
+			switch name {
+			case "vllm", "sglang":
+				sets[2] = fmt.Sprintf("sampler.%s.urls=[%q]", name, url)
+				o.codec = &trainerCodec{}
+			default:
+				sets = append(sets, "sampler."+name+".url="+url)
+			}
+			o.config = load(t, sets...)
+			server, err := backends[name].open(ctx, o)
+			if err == nil {
+				server.Close()
+			}
+			return err
+		}, "server: probe URL")
+	}
+}
+
+// While an environment hangs at the start of a run, the status of the run names it,
+// and restarts are events already. The failed start leaves no configuration, so that
+// the next one may have another.
+func TestStatusWhileTheEnvironmentHangs(t *testing.T) {
+	c := load(t, "run.dir="+t.TempDir(), "env.name=remote", "env.remote.url=http://127.0.0.1:1")
+	dir := filepath.Join(c.Run.Dir, c.Run.Name)
+	var text []byte
+	var phases []string
+	ctx, url := hangs(t, func(context.Context) { text, _ = os.ReadFile(filepath.Join(dir, statusFile)) })
+	c.Env.Remote.URL = url
+	_, err := openRun(ctx, c, tools{}, zerolog.Nop(), func(p watchdog.Phase) { phases = append(phases, p.Detail) })
+	if !errors.Is(err, errSeen) {
+		t.Errorf("%v, want that the test has seen enough", err)
+	}
+	var s watchdog.Status
+	if err := json.Unmarshal(text, &s); err != nil || s.Phase == nil || s.Phase.Detail != "environment" ||
+		!strings.Contains(strings.Join(s.Lines(), "\n"), "doing: start: environment\n") {
+		t.Errorf("status %s, %v", text, err)
+	}
+	if got := strings.Join(phases, ", "); got != "environment" {
+		t.Errorf("phases %q", got)
+	}
+	if s, err := readStatus(dir); err != nil || s.Ended != errSeen.Error() {
+		t.Errorf("the run ended with %q, %v", s.Ended, err)
+	}
+	other := c
+	other.Env.Name = "vault"
+	l, err := openLedger(t.Context(), other)
+	if err != nil {
+		t.Fatalf("another environment after the failed start: %v", err)
+	}
+	l.Close()
+}
+
+// A restart of a child process is recorded from the moment on at which the folder of
+// the run is open.
+func TestRestartsAtTheStartAreEvents(t *testing.T) {
+	const want = "environment restart"
+	c, ctx := load(t, "run.dir="+t.TempDir()), t.Context()
+	open := families["vault"]
+	defer func() { families["vault"] = open }()
+	gone := errors.New("gone")
+	families["vault"] = func(_ context.Context, o opening) (envs.Family, error) {
+		o.restarted("environment")("jvm", errors.New("killed"))
+		return nil, gone
+	}
+	if _, err := openRun(ctx, c, tools{}, zerolog.Nop(), func(watchdog.Phase) {}); !errors.Is(err, gone) {
+		t.Fatal(err)
+	}
+	l, err := ledger.Open(ctx, filepath.Join(c.Run.Dir, c.Run.Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	events, err := l.Events(ctx, 10)
+	if err != nil || len(events) != 1 || events[0].Kind != want {
+		t.Errorf("events %+v, %v, want one of kind %q", events, err, want)
+	}
+}
+
+// The phase names what is started.
+func TestPhasesOfTheStart(t *testing.T) {
+	f := func(algorithm, want string) {
+		t.Helper()
+		c := config.Default()
+		c.Algorithm.Name = algorithm
+		if got := processes(c); got != want {
+			t.Errorf("%s: %q, want %q", algorithm, got, want)
+		}
+	}
+	f("empo2", "trainer and server")
+	f("adapt", "server")
+}
