@@ -298,30 +298,60 @@ func TestPageIsAccessible(t *testing.T) {
 	s := serveFixture(t, newFixture())
 	b := openBrowser(t)
 	for name, hash := range views() {
-		b.size(1280, 900)
-		b.scheme("light")
 		b.open(s.url(hash))
 		b.run(string(axe))
-		for _, violation := range value[[]string](b, axeRun) {
-			t.Errorf("%s, light: %s", name, violation)
-		}
-		b.scheme("dark")
-		for _, width := range []int{320, 390} {
+		for _, width := range []int{390, 1280, 320} {
 			b.size(width, 800)
 			if wide := value[[]string](b, overflowing); len(wide) > 0 {
-				t.Errorf("%s at %d pixels is wider than the screen: %q", name, width, wide)
+				t.Errorf("%s at %d pixels overflows: %q", name, width, wide)
 			}
-		}
-		for _, violation := range value[[]string](b, axeRun) {
-			t.Errorf("%s, dark on a phone: %s", name, violation)
+			if width == 390 {
+				continue // as 320
+			}
+			for _, scheme := range []string{"light", "dark"} {
+				b.scheme(scheme)
+				for _, violation := range value[[]string](b, axeRun) {
+					t.Errorf("%s, %s, %d pixels: %s", name, scheme, width, violation)
+				}
+			}
 		}
 	}
 }
 
-// overflowing names elements beyond the right edge, if the page scrolls sideways.
-const overflowing = `document.documentElement.scrollWidth <= innerWidth ? [] :
+// overflowing names elements beyond the right edge, if the page scrolls sideways, cards that
+// are narrower than what is in them, and labels whose text is set letter by letter.
+const overflowing = `[...document.querySelectorAll(".card")].filter(e => e.scrollWidth > e.clientWidth + 1)
+	.concat([...document.querySelectorAll(".tools label, .filters label")].filter(e => e.offsetHeight > 60))
+	.map(e => e.tagName + "." + e.className).concat(document.documentElement.scrollWidth <= innerWidth ? [] :
 	[...document.querySelectorAll("body *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1).slice(0, 5)
-		.map(e => e.tagName + "." + e.className)`
+		.map(e => e.tagName + "." + e.className))`
+
+// The axis of returns covers 0 to 1, as that of success does, and steps are whole numbers.
+func TestChartsHaveHonestAxes(t *testing.T) {
+	f := newFixture()
+	f.steps = 4
+	s := serveFixture(t, f)
+	b := openBrowser(t)
+	b.open(s.url("#/"))
+	b.run(`window.plots = []; uPlot = new Proxy(uPlot, { construct(target, args) {
+		const made = new target(...args); plots.push(made); return made } })`)
+	b.run(`location.hash = "#/now/` + encoded(runName) + `"`)
+	b.until(`plots.length > 5 && plots.every(p => p.axes[0]._splits)`)
+	b.is(`plots.filter(p => p.axes.length === 3).length > 0`)
+	b.is(`plots.filter(p => p.axes.length === 3).every(p => p.scales.right.min === 0 && p.scales.right.max === 1)`)
+	b.is(`plots.every(p => p.axes[0]._splits.every(Number.isInteger))`)
+}
+
+// A phone shows what a wide screen has columns for.
+func TestPhoneShowsTurnsAndCut(t *testing.T) {
+	s := serveFixture(t, newFixture())
+	b := openBrowser(t)
+	b.size(320, 800)
+	b.open(s.url(views()["episodes"]))
+	b.is(`[...document.querySelectorAll("td .narrow")].some(e => e.innerText.includes("5 turns · 1 cut"))`)
+	b.open(s.url(views()["compare"]))
+	b.is(`document.querySelector("main").innerText.includes("different steps")`)
+}
 
 func TestHostileTextsAreInert(t *testing.T) {
 	s := serveFixture(t, newFixture())

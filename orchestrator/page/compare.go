@@ -34,6 +34,8 @@ type paired struct {
 	Task       string   `json:"task"` // empty: all tasks
 	A          string   `json:"a"`
 	B          string   `json:"b"`
+	AStep      int64    `json:"a_step"` // of the evaluation
+	BStep      int64    `json:"b_step"`
 	Difference float64  `json:"difference"`
 	Low        *float64 `json:"low"` // 95 %; null: there are too few pairs
 	High       *float64 `json:"high"`
@@ -105,7 +107,8 @@ type side struct {
 	name    string
 	values  map[string]string // of the configuration, by key
 	prompt  string
-	results map[pairKey]float64 // success, of the newest evaluation
+	step    int64               // of the newest evaluation; -1: there is none
+	results map[pairKey]float64 // its success
 }
 
 // pairKey names an episode of an evaluation. Equal ones of two runs have the same task
@@ -159,15 +162,15 @@ func (p *Page) comparedOf(ctx context.Context, l located) (run comparedRun, s si
 	if s.prompt, err = o.Prompt(ctx); err != nil {
 		return run, s, err
 	}
-	s.results, err = o.newestResults(ctx)
+	s.step, s.results, err = o.newestResults(ctx)
 	return run, s, err
 }
 
-// newestResults returns the success of the episodes of the newest evaluation.
-func (o *openRun) newestResults(ctx context.Context) (map[pairKey]float64, error) {
+// newestResults returns the step of the newest evaluation and the success of its episodes.
+func (o *openRun) newestResults(ctx context.Context) (int64, map[pairKey]float64, error) {
 	evaluations, err := o.Evaluations(ctx)
 	if err != nil {
-		return nil, err
+		return -1, nil, err
 	}
 	f, step := ledger.AllOf("eval"), int64(-1)
 	for _, e := range evaluations {
@@ -177,7 +180,7 @@ func (o *openRun) newestResults(ctx context.Context) (map[pairKey]float64, error
 	}
 	out := map[pairKey]float64{}
 	if step < 0 {
-		return out, nil
+		return step, out, nil
 	}
 	f.Step, f.Limit = step, maxRowsPaired
 	page, err := o.PageOf(ctx, f, "")
@@ -188,7 +191,7 @@ func (o *openRun) newestResults(ctx context.Context) (map[pairKey]float64, error
 		}
 		out[pairKey{e.Task, e.Place.Episode}] = v
 	}
-	return out, err
+	return step, out, err
 }
 
 // maxRowsPaired bounds the episodes of an evaluation that are paired.
@@ -221,7 +224,8 @@ func pairs(a, b side) []paired {
 
 func pairedOf(task string, a, b side, of []report.Pair) paired {
 	d := report.Paired95(of)
-	return paired{Task: task, A: a.name, B: b.name, Difference: d.Mean, Low: d.Low, High: d.High, N: d.N}
+	return paired{Task: task, A: a.name, B: b.name, AStep: a.step, BStep: b.step, Difference: d.Mean, Low: d.Low,
+		High: d.High, N: d.N}
 }
 
 // settingsOf returns the keys whose values differ between the runs.

@@ -342,7 +342,8 @@ func (f *fixture) compare() object {
 		runs = append(runs, object{"name": name, "x": series["x"], "evaluations": evaluations})
 	}
 	return object{"runs": runs,
-		"paired": []any{object{"task": "house 1 " + hostile, "a": "runs/grpo-1", "b": runName, "difference": 0.4,
+		"paired": []any{object{"task": "house 1 " + hostile, "a": "runs/grpo-1", "b": runName,
+			"a_step": 44, "b_step": 48, "difference": 0.4,
 			"low": 0.2, "high": 0.6}},
 		"config": []any{object{"key": "algorithm.name", "values": object{runName: "empo2",
 			"runs/grpo-1": "grpo " + hostile, "runs/grpo-2": "grpo"}}},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/empo2/empo2/orchestrator"
@@ -29,7 +30,7 @@ type nowAnswer struct {
 
 // health is one line about the state of a run.
 type health struct {
-	Level string `json:"level"` // ok, warning or error
+	Level string `json:"level"` // ok, info, warning or error
 	Text  string `json:"text"`
 }
 
@@ -130,7 +131,9 @@ func healthOf(recent []orchestrator.StepMetrics, s status, live bool) []health {
 	}
 	add(s.PID > 0 && !live && s.Ended == "", "error",
 		"no news since %s: the process was killed, is stopped or hangs", s.Updated.Format(time.TimeOnly))
-	add(s.Ended != "" && s.Ended != "done", "error", "the run has ended: %s", s.Ended)
+	asked := strings.HasPrefix(s.Ended, "interrupted (")
+	add(asked, "info", "the run has ended: %s", s.Ended)
+	add(s.Ended != "" && s.Ended != "done" && !asked, "error", "the run has ended: %s", s.Ended)
 	if n := len(recent); n > 0 {
 		m := recent[n-1]
 		all := ended(&m)

@@ -284,7 +284,8 @@ func TestRunsAreCompared(t *testing.T) {
 	if len(c.Runs) != 2 || len(c.Paired) != 2 {
 		t.Fatalf("%+v", c)
 	}
-	if p := c.Paired[0]; p.Task != "" || p.A != "a,1" || p.B != "b" || p.Difference != 0.5 || p.N != 4 || *p.High < 0.5 {
+	if p := c.Paired[0]; p.Task != "" || p.A != "a,1" || p.B != "b" || p.Difference != 0.5 || p.N != 4 || *p.High < 0.5 ||
+		p.AStep != 2 || p.BStep != 2 {
 		t.Errorf("%+v", p)
 	}
 	if len(c.Config) != 1 || c.Config[0].Key != "run.steps" || *c.Config[0].Values["b"] != "5" {

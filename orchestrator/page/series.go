@@ -1,10 +1,13 @@
 package page
 
 import (
+	"cmp"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"math"
 	"net/http"
+	"strings"
 
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/ledger"
@@ -82,12 +85,31 @@ func eventsOf(all []ledger.Event) []event {
 			kind = "warning"
 		}
 		text := e.Kind
+		if kind == "prompt" {
+			e.Detail = shortSum(e.Detail)
+		}
 		if e.Detail != "" {
 			text += ": " + e.Detail
 		}
 		out[i] = event{At: e.At, Step: e.Step, Kind: kind, Text: shorten(text, maxEventText)}
 	}
 	return out
+}
+
+// sumShown is the number of characters of a checksum that readers see.
+const sumShown = 8
+
+// shortSum shortens the checksum at the end of a prompt event, after the name of the
+// template.
+func shortSum(detail string) string {
+	name, sum := "", detail
+	if i := strings.LastIndexByte(detail, ' '); i >= 0 {
+		name, sum = detail[:i+1], detail[i+1:]
+	}
+	if _, err := hex.DecodeString(sum); err != nil || len(sum) <= sumShown {
+		return detail
+	}
+	return cmp.Or(name, "template ") + sum[:sumShown]
 }
 
 // answerSeries returns the series as JSON. It is made again when the run has a new

@@ -21,7 +21,7 @@ const (
 const (
 	EndedDone        = "done"
 	EndedClosed      = "it was closed"
-	EndedInterrupted = "interrupted by "
+	EndedInterrupted = "interrupted "
 )
 
 // State says what the snapshot and the process that wrote it show. A process that wrote

@@ -21,7 +21,7 @@ func TestStates(t *testing.T) {
 	f(StateKilled, "", time.Minute, false)
 	f(StateDone, EndedDone, time.Minute, false)
 	f(StateClosed, EndedClosed, time.Minute, false)
-	f(StateInterrupted, EndedInterrupted+"terminated", time.Minute, false)
+	f(StateInterrupted, EndedInterrupted+"(SIGTERM)", time.Minute, false)
 	f(StateFailed, "the disk is full", time.Minute, false)
 	if !exists(os.Getpid()) || exists(1<<30) {
 		t.Error("which processes exist is not known")

@@ -1,23 +1,29 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
 
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/view"
 )
 
 type completionCmd struct {
-	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
+	Shell string `arg:"" enum:"bash,zsh,fish,runs" help:"bash, zsh or fish; runs: what the scripts complete runs with."`
 }
 
 // Help is shown by empo2 completion --help.
 func (completionCmd) Help() string {
-	return `Prints a script that completes commands, flags, profiles and configuration keys.
+	return `Prints a script that completes commands, flags, profiles, configuration keys and the
+runs in run.dir.
 
 Examples:
   source <(empo2 completion bash)                                  in ~/.bashrc
@@ -26,7 +32,10 @@ Examples:
 }
 
 // Run prints the script.
-func (cmd *completionCmd) Run(app *kong.Kong, out *console) error {
+func (cmd *completionCmd) Run(ctx context.Context, app *kong.Kong, out *console) error {
+	if cmd.Shell == "runs" {
+		return printRunNames(ctx, out)
+	}
 	commands := completions(app.Model.Node, "")
 	switch cmd.Shell {
 	case "fish":
@@ -39,11 +48,31 @@ func (cmd *completionCmd) Run(app *kong.Kong, out *console) error {
 	return nil
 }
 
+// printRunNames prints the runs in run.dir as commands take them. There may be none.
+func printRunNames(ctx context.Context, out *console) error {
+	root := runsFolder()
+	dirs, err := view.Find(ctx, root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find the runs in %s: %w", root, err)
+	}
+	for _, dir := range dirs {
+		name, err := filepath.Rel(root, dir)
+		if err == nil && name != "." && !view.IsComparison(dir) {
+			out.print("%s", name)
+		}
+	}
+	return nil
+}
+
 // A completion is what may follow a command.
 type completion struct {
 	path     string // for example "memory export"; empty: no command yet
 	commands []word
 	flags    []word
+	runs     bool                // an argument is a run
 	values   map[string][]string // of flags that have few, for example --split
 }
 
@@ -67,6 +96,9 @@ func completions(n *kong.Node, path string) []completion {
 			}
 		}
 	}
+	for _, p := range n.Positional {
+		c.runs = c.runs || p.Name == "run"
+	}
 	var below []completion
 	for _, child := range n.Children {
 		if child.Type != kong.CommandNode || child.Hidden {
@@ -82,7 +114,7 @@ func completions(n *kong.Node, path string) []completion {
 func bashCompletion(all []completion) string {
 	var b strings.Builder
 	b.WriteString(`_empo2() {
-  local word path= words= values= cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}" i
+  local word path= words= values= runs= cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}" i
   for ((i = 1; i < COMP_CWORD; i++)); do
     word="$path ${COMP_WORDS[i]}"
     case "${word# }" in
@@ -99,10 +131,15 @@ func bashCompletion(all []completion) string {
 		for _, flag := range slices.Sorted(maps.Keys(c.values)) {
 			fmt.Fprintf(&b, "        %s) values=%q ;;\n", flag, strings.Join(c.values[flag], " "))
 		}
+		if c.runs {
+			b.WriteString("      esac\n      runs=1 ;;\n")
+			continue
+		}
 		b.WriteString("      esac ;;\n")
 	}
 	b.WriteString(`  esac
   [[ "$prev" == --set && "$values" ]] && compopt -o nospace 2> /dev/null
+  [[ "$runs" && -z "$values" && "$cur" != -* ]] && words="$(empo2 completion runs 2> /dev/null) $words"
   COMPREPLY=($(compgen -W "${values:-$words}" -- "$cur"))
 }
 complete -o bashdefault -o default -F _empo2 empo2`)
@@ -130,6 +167,9 @@ func fishCompletion(all []completion) string {
 		}
 		for _, w := range c.commands {
 			fmt.Fprintf(&b, "complete -c empo2 -n %s -a %s -d %s\n", quote(condition), w.text, quote(w.help))
+		}
+		if c.runs {
+			fmt.Fprintf(&b, "complete -c empo2 -n %s -a '(empo2 completion runs 2> /dev/null)' -d run\n", quote(condition))
 		}
 		for _, w := range c.flags {
 			name := strings.TrimPrefix(w.text, "--")

@@ -81,7 +81,8 @@ func TestAComparisonIsNoEmptyRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	for step := range int64(2) {
-		record, err := orchestrator.UntrainedEpisode(rollout.Trajectory{Step: step + 1}, kindPair)
+		record, err := orchestrator.UntrainedEpisode(
+			rollout.Trajectory{Step: step + 1}, kindPair)
 		if err == nil {
 			err = l.AddEpisode(t.Context(), record)
 		}
@@ -93,13 +94,15 @@ func TestAComparisonIsNoEmptyRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	listed, _ := empo2(t, 0, "ls")
-	if !strings.Contains(listed, "0123456789ab") || !strings.Contains(listed, " ab ") || !strings.Contains(listed, " 1 pair ") {
+	if !strings.Contains(listed, "0123456789ab") || !strings.Contains(listed, " ab ") ||
+		!strings.Contains(listed, " 1 pair ") {
 		t.Errorf("ls: %s", listed)
 	}
 	for _, args := range [][]string{{"status", dir}, {"status", "ab/0123456789ab"}, {"view", dir},
 		{"export", dir, "--format", "csv"}} {
 		stdout, stderr := empo2(t, exitUsage, args...)
-		if stdout != "" || !strings.Contains(stderr, "is a comparison of prompts") || !strings.Contains(stderr, "--kind ab lists") {
+		if stdout != "" || !strings.Contains(stderr, "is a comparison of prompts") ||
+			!strings.Contains(stderr, "--kind ab lists") {
 			t.Errorf("%v: %s%s", args, stdout, stderr)
 		}
 	}

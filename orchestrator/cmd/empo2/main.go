@@ -253,12 +253,12 @@ func conclude(ctx context.Context, err error, stderr io.Writer) int {
 	var configError *config.Error
 	var setup *setupError
 	if ctx.Err() != nil && !errors.As(err, &configError) { // what fails now fails because of the signal
-		by := ""
+		what := "interrupted"
 		var signal errInterrupted
 		if errors.As(context.Cause(ctx), &signal) && signal.signal != os.Interrupt {
-			by = " by " + signal.signal.String()
+			what = signal.Error()
 		}
-		fmt.Fprintf(stderr, "empo2: interrupted%s; finished work is kept, and the same command continues\n", by)
+		fmt.Fprintf(stderr, "empo2: %s; finished work is kept, and the same command continues\n", what)
 		return exitInterrupted
 	}
 	msg, hint := splitHint(err)

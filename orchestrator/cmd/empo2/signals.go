@@ -15,7 +15,18 @@ import (
 // errInterrupted is the cause of a context that a signal ended.
 type errInterrupted struct{ signal os.Signal }
 
-func (e errInterrupted) Error() string { return watchdog.EndedInterrupted + e.signal.String() }
+func (e errInterrupted) Error() string {
+	name := e.signal.String()
+	switch e.signal {
+	case os.Interrupt:
+		name = "Ctrl-C"
+	case syscall.SIGTERM:
+		name = "SIGTERM"
+	case syscall.SIGHUP:
+		name = "SIGHUP"
+	}
+	return watchdog.EndedInterrupted + "(" + name + ")"
+}
 
 // untilSignal returns a context that ends with the first signal that asks the
 // program to end. A second one ends it at once.

@@ -82,8 +82,11 @@ func TestSignalPrintsOneLine(t *testing.T) {
 	}
 	const rest = "; finished work is kept, and the same command continues\n"
 	f(os.Interrupt, "empo2: interrupted"+rest)
-	f(syscall.SIGHUP, "empo2: interrupted by hangup"+rest)
-	f(syscall.SIGTERM, "empo2: interrupted by terminated"+rest)
+	f(syscall.SIGHUP, "empo2: interrupted (SIGHUP)"+rest)
+	if got := (errInterrupted{os.Interrupt}).Error(); got != "interrupted (Ctrl-C)" {
+		t.Errorf("the status of the run says %q", got)
+	}
+	f(syscall.SIGTERM, "empo2: interrupted (SIGTERM)"+rest)
 }
 
 func TestDump(t *testing.T) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/view"
@@ -75,8 +76,9 @@ func (cmd *tipsCmd) print(out *console, tips []view.Tip, all int) {
 	case cmd.Effect:
 		out.print("%9s %6s  %9s %6s  %10s  %-21s %s", "seen", "n", "others", "n", "difference", "95 %", "written by")
 	default:
-		out.print("%8s %8s %7s %9s  %-11s %s", "seen by", "written", "stored", "score", "written by", "scope")
+		out.print("%8s %8s %9s %9s  %-11s %s", "seen by", "written", "stored", "score", "written by", "scope")
 	}
+	removed := 0
 	for _, t := range tips {
 		author := "–"
 		if t.Author != nil {
@@ -88,10 +90,19 @@ func (cmd *tipsCmd) print(out *console, tips []view.Tip, all int) {
 		}
 		if cmd.Effect {
 			out.print("%s %s", effectRow(t.Association), author)
+			if mark := markOf(t); mark != "" {
+				out.print("  %s:", mark)
+			}
 		} else {
-			out.print("%8d %8d %7d %9s  %-11s %s", t.Seen, t.Written, t.Stored, score, author, tail(t.Scope, 31))
+			out.print("%8d %8d %9s %9s  %-11s %s", t.Seen, t.Written, storedAs(t), score, author, tail(t.Scope, 29))
 		}
 		out.block(t.Text)
+		if t.Stored == 0 {
+			removed++
+		}
+	}
+	if removed > 0 {
+		out.print("%d of these tips: removed from the memory", removed)
 	}
 	if n := len(tips); n == cmd.Limit && n < all {
 		out.print("%d of %d tips; --limit 0 shows all", n, all)
@@ -102,6 +113,25 @@ func (cmd *tipsCmd) print(out *console, tips []view.Tip, all int) {
 		out.print("Mean returns of episodes that saw the tip and of others of the same task and")
 		out.print("steps. This is an association: the memory chooses who sees a tip.")
 	}
+}
+
+// markOf says that a tip is removed or pinned.
+func markOf(t view.Tip) string {
+	switch {
+	case t.Stored == 0:
+		return "removed"
+	case t.Pinned:
+		return "pinned"
+	}
+	return ""
+}
+
+// storedAs is the number of a tip's copies in the memory, with its mark.
+func storedAs(t view.Tip) string {
+	if t.Stored == 0 {
+		return markOf(t)
+	}
+	return strings.TrimSpace(fmt.Sprint(t.Stored, " ", markOf(t)))
 }
 
 // effectRow is an association in one line.

@@ -165,7 +165,9 @@
         <th scope="col" class="n">difference, points</th><th scope="col" class="wide"><${Term} k="interval" /></th>
         </tr></thead>
       <tbody>${all.map((p, i) => html`<tr key=${i}><th scope="row"><bdi>${plain(p.task || "all tasks")}</bdi></th><td>
-        <bdi>${plain(p.b)}</bdi> <span class="muted">against</span> <bdi>${plain(p.a)}</bdi></td>
+        <bdi>${plain(p.b)}</bdi> <span class="muted">step ${whole(p.b_step)}, against</span> <bdi>${plain(p.a)}</bdi>
+        <span class="muted"> step ${whole(p.a_step)}</span>
+        ${p.a_step !== p.b_step && html` <span class="warn">different steps</span>`}</td>
         <td class="n"><b>${signed(p.difference, points)}</b></td>
         <td class="wide"><svg viewBox="0 0 200 14" aria-hidden="true" class="bar">
           <line class="axis" x1="100" x2="100" y1="0" y2="14" />

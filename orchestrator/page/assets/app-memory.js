@@ -11,8 +11,10 @@
       order: params.sort === "association" ? "difference" : "" }), generation + "/" + changes);
     const set = (change) => go(address("memory", run, { ...params, ...change }), true);
     const sorted = useMemo(() => tips.data && sortTips(tips.data.tips, params.sort), [tips.data, params.sort]);
+    const removed = sorted?.filter((tip) => tip.stored === 0).length;
     return html`<div class="row"><h1>Memory</h1>${sorted && html`<p class="muted" role="status">
-      ${whole(sorted.length)}${tips.data.total > sorted.length ? " of " + whole(tips.data.total) : ""} tips</p>`}
+      ${whole(sorted.length)}${tips.data.total > sorted.length ? " of " + whole(tips.data.total) : ""} tips
+      ${removed > 0 ? `, ${whole(removed)} of these removed` : ""}</p>`}
       </div>
       <${Recall} run=${run} />
       <form class="filters card" aria-label="Filters" onSubmit=${(e) => e.preventDefault()}>
@@ -100,7 +102,7 @@
             ? html`<a href=${address("episodes", run, { kind: "training", tip: tip.id })}>
               ${whole(tip.seen)} episodes</a>` : whole(tip.seen) + " episodes"}</span>
           <span><${Term} k="score">score<//> ${number(tip.score)}</span>
-            ${tip.stored === 0 && html`<span>no longer stored</span>`}
+            ${tip.stored === 0 && html`<span class="chip">removed</span>`}
           ${tip.pinned && html`<span class="chip">pinned</span>`}</p></div>
       <${Association} a=${tip.association} widest=${widest} />
       ${tip.id != null && !empo2.isFile && tip.stored !== 0 && html`<${Actions} run=${run} tip=${tip}

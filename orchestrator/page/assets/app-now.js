@@ -85,7 +85,7 @@
         </details>`;
   }
 
-  const levels = { ok: "fine", warning: "warning", error: "error" };
+  const levels = { ok: "fine", info: "note", warning: "warning", error: "error" };
 
   function Health({ all }) {
     if (!all?.length) return "";
