@@ -92,6 +92,7 @@ func (b *browser) listen(method string, params json.RawMessage) {
 // open shows an address and waits until its view is there.
 func (b *browser) open(address string) {
 	b.t.Helper()
+	b.t.Cleanup(func() { b.mayFail.Store(true) })         // before the server ends
 	for _, to := range []string{"about:blank", address} { // else a new fragment loads nothing
 		b.command("Page.navigate", object{"url": to}, nil)
 		<-b.loaded

@@ -38,6 +38,12 @@ func screen(text string) (lines []string, now string) {
 	return lines, now
 }
 
+// pass lets time go by and waits for what it sets off, so that output can be read.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 func onTerminal(width int) (out *console, shown *bytes.Buffer) {
 	shown = &bytes.Buffer{}
 	out = newConsole(shown, shown)
@@ -52,19 +58,19 @@ func TestProgressOnATerminal(t *testing.T) {
 		out, shown := onTerminal(80)
 		p := watchdog.Phase{Name: watchdog.PhaseSampling, Step: 4, Of: 100, Total: 32, Unit: "episodes", Since: time.Now()}
 		out.phase("", p)
-		time.Sleep(4 * time.Second)
+		pass(4 * time.Second)
 		p.Done = 8
 		out.phase("", p)
-		time.Sleep(redrawEvery + time.Millisecond)
+		pass(redrawEvery + time.Millisecond)
 		if _, now := screen(shown.String()); now != "step 4/100  sampling 8/32 episodes  1.9/s  13s left" {
 			t.Errorf("the line is %q", now)
 		}
 		out.print("step   3  done")
 		log := out.logger(false)
 		log.Warn().Msg("careful")
-		time.Sleep(redrawEvery + time.Millisecond)
+		pass(redrawEvery + time.Millisecond)
 		out.note("a note")
-		time.Sleep(redrawEvery + time.Millisecond)
+		pass(redrawEvery + time.Millisecond)
 		lines, now := screen(shown.String())
 		if len(lines) != 3 || lines[0] != "step   3  done" || !strings.Contains(lines[1], "careful") || lines[2] != "a note" {
 			t.Errorf("the terminal shows %q", lines)
@@ -73,7 +79,7 @@ func TestProgressOnATerminal(t *testing.T) {
 			t.Errorf("the line is not drawn again: %q", now)
 		}
 		out.endPhase("")
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		out.close()
 		if _, now := screen(shown.String()); now != "" {
 			t.Errorf("at the end %q is left", now)
@@ -89,7 +95,7 @@ func TestProgressFitsTheTerminal(t *testing.T) {
 			out, shown := onTerminal(width)
 			out.phase("a-run-with-a-long-name", watchdog.Phase{Name: watchdog.PhaseSetUp, Since: time.Now(),
 				Detail: strings.Repeat("界", 60)})
-			time.Sleep(redrawEvery + time.Millisecond)
+			pass(redrawEvery + time.Millisecond)
 			_, now := screen(shown.String())
 			if got := uniseg.StringWidth(now); got > most || got < most-2 {
 				t.Errorf("on %d columns the line has %d, want %d: %q", width, got, most, now)
@@ -112,7 +118,7 @@ func TestProgressOnANarrowTerminal(t *testing.T) {
 			p := watchdog.Phase{Name: watchdog.PhaseSampling, Step: 4, Of: 100, Done: 8, Total: 32, Unit: "episodes",
 				Since: time.Now().Add(-4*time.Second + redrawEvery), Detail: detail}
 			out.phase("", p)
-			time.Sleep(redrawEvery + time.Nanosecond)
+			pass(redrawEvery + time.Nanosecond)
 			if _, now := screen(shown.String()); now != want {
 				t.Errorf("on %d columns the line is %q, want %q", width, now, want)
 			}
@@ -131,13 +137,13 @@ func TestAQuietPhaseAsJSON(t *testing.T) {
 		out := newConsole(&stdout, &stderr)
 		out.useJSON(true)
 		out.phase("", watchdog.Phase{Name: watchdog.PhaseStart, Since: time.Now(), Detail: "trainer and server"})
-		time.Sleep(12 * time.Second)
+		pass(12 * time.Second)
 		if n := strings.Count(stdout.String(), `"event":"progress"`); n != 3 {
 			t.Errorf("%d events in 12 s, want 3:\n%s", n, &stdout)
 		}
 		out.endPhase("")
 		out.close()
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if n := strings.Count(stdout.String(), "\n"); n != 3 || stderr.Len() > 0 {
 			t.Errorf("%d lines after the end; %s", n, &stderr)
 		}
@@ -150,12 +156,12 @@ func TestProgressWithoutATerminal(t *testing.T) {
 		var stdout, stderr bytes.Buffer
 		out := newConsole(&stdout, &stderr)
 		out.phase("", watchdog.Phase{Name: watchdog.PhaseSetUp, Since: time.Now(), Detail: "installing torch"})
-		time.Sleep(65 * time.Second)
+		pass(65 * time.Second)
 		out.phase("", watchdog.Phase{Name: watchdog.PhaseTraining, Step: 1, Of: 2, Since: time.Now(), Usual: 60})
 		out.countRuns(1, 4)
-		time.Sleep(30 * time.Second)
+		pass(30 * time.Second)
 		out.close()
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		const want = "progress: set-up  installing torch  30s\nprogress: set-up  installing torch  1m00s\n" +
 			"progress: 1/4 runs  step 1/2  training  35s left\n"
 		if stderr.String() != want || stdout.Len() > 0 {
@@ -176,7 +182,7 @@ func TestProgressAsJSON(t *testing.T) {
 		p := watchdog.Phase{Name: watchdog.PhaseSampling, Step: 1, Of: 2, Total: 20, Unit: "episodes", Since: begun}
 		for range 20 {
 			out.phase("", p)
-			time.Sleep(time.Second)
+			pass(time.Second)
 			p.Done++
 		}
 		out.phase("", p)

@@ -133,7 +133,7 @@ func TestRealDemonstrationsHaveTheTokensOfTheRun(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	log := zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)
-	tools, err := setUp(ctx, c, &console{out: os.Stderr, err: os.Stderr}, log)
+	tools, err := setUp(ctx, c, newConsole(os.Stderr, os.Stderr), log)
 	if err != nil {
 		t.Fatal(err)
 	}
