@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/samplertest/torch"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
@@ -61,7 +62,7 @@ func (r *real) adapter(t testing.TB, version int) sampler.Adapter {
 
 func (r *real) config() Config {
 	return Config{Python: r.python, Binary: os.Getenv("EMPO2_TEST_LLAMA_SERVER"), BaseGGUF: r.gguf, Slots: 4,
-		ContextPerSlot: 1024, ExactLogprobs: true, RequestTimeout: time.Minute}
+		ContextPerSlot: 1024, ExactLogprobs: true, RequestTimeout: time.Minute, Budget: process.NewBudget(3)}
 }
 
 func (r *real) open(t testing.TB, cfg Config) *Backend {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/fleet"
 	"github.com/empo2/empo2/sampler/samplertest"
@@ -52,6 +53,7 @@ func (r *real) launch(t testing.TB, change func(*Config)) *Backend {
 	t.Helper()
 	cfg := Config{
 		Launch: LaunchConfig{
+			Budget: process.NewBudget(3),
 			Python: r.python, Model: r.model, CPU: true, Exact: true, Context: 1024, MaxSeqs: 64, MaxResident: 4,
 			Env: []string{"HF_HUB_OFFLINE=1"}, StartTimeout: 5 * time.Minute,
 		},
