@@ -186,6 +186,10 @@ func (v *version) withDeadline(ctx context.Context, rep *replica, call func(cont
 	}
 	v.log.Warn().Stringer("limit", limit).Msg("llama-server hangs and is killed")
 	rep.kill()
+	select { // else the request is sent to the dying process again
+	case <-rep.exited():
+	case <-v.b.alive.Done():
+	}
 	return fmt.Errorf("%w: no answer within %v", errLost, limit)
 }
 

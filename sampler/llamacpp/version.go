@@ -181,8 +181,9 @@ func (v *version) current(ctx context.Context) (*replica, error) {
 }
 
 const (
-	// maxTries is how often a request is sent to the same process.
-	maxTries   = 5
+	// maxTries is how often a request is sent to the same process, within 1.3
+	// seconds: a busy machine may notice the end of a process that late.
+	maxTries   = 8
 	firstPause = 10 * time.Millisecond
 )
 
@@ -194,7 +195,7 @@ func (v *version) do(ctx context.Context, call func(context.Context, *replica) e
 	var last *replica
 	tries, lost := 0, false
 	retry := jsonhttp.Retry{
-		First: firstPause, Last: 16 * firstPause,
+		First: firstPause, Last: 64 * firstPause,
 		Again:  func(error) bool { return lost && tries < maxTries },
 		Before: func(int, time.Duration, error) { v.b.counters.add(Stats{Retries: 1}) },
 	}
