@@ -191,15 +191,17 @@ func (d *duel) why(played map[view.Place]rollout.Trajectory) string {
 // play plays the episodes of a batch that are not among played, on both sides at the
 // same time, and fills in the batch. Each finished episode is stored at once.
 func (d *duel) play(ctx context.Context, batch []match, played map[view.Place]rollout.Trajectory) error {
+	specs := make([][]rollout.EpisodeSpec, len(d.sides))
+	for side, s := range d.sides {
+		for _, m := range batch {
+			if _, ok := played[m.place(side)]; !ok {
+				specs[side] = append(specs[side], s.spec(d.tasks[m.task], m, side, d.seed(d.sides)))
+			}
+		}
+	}
 	var mu sync.Mutex
 	group, playing := errgroup.WithContext(ctx) // an error of the ledger ends both sides
 	for side, s := range d.sides {
-		var specs []rollout.EpisodeSpec
-		for _, m := range batch {
-			if _, ok := played[m.place(side)]; !ok {
-				specs = append(specs, s.spec(d.tasks[m.task], m, side, d.seed(d.sides)))
-			}
-		}
 		concurrency := max(1, s.player.config.Rollout.Concurrency)
 		if d.sides[0].player == d.sides[1].player {
 			concurrency = max(1, concurrency/2)
@@ -207,7 +209,7 @@ func (d *duel) play(ctx context.Context, batch []match, played map[view.Place]ro
 		scheduler := rollout.Scheduler{Run: s.player.with(s.texts).Run, Concurrency: concurrency,
 			Retries: s.player.config.Rollout.Retries, Log: s.player.log}
 		group.Go(func() (err error) {
-			scheduler.Sample(playing, specs, func(t rollout.Trajectory) {
+			scheduler.Sample(playing, specs[side], func(t rollout.Trajectory) {
 				if t.Failed() && playing.Err() != nil { // it failed because the command ends
 					return
 				}
