@@ -161,6 +161,17 @@ func (r Replies) warning(shortcoming int, stops map[rollout.StopReason]int) stri
 		"episode more often", stops[rollout.StopFailed], episodes)
 }
 
+// Warnings says what is wrong with many replies, tips or episodes of the step, and
+// which key may help.
+func (m StepMetrics) Warnings() (out []string) {
+	for i, share := range sharesOf(m.Replies, m.Stops) {
+		if share >= worth {
+			out = append(out, m.Replies.warning(i, m.Stops))
+		}
+	}
+	return out
+}
+
 // emptyText says how many replies have no action, and what may help.
 func (r Replies) emptyText() string {
 	if r.Unfinished > 0 {

@@ -99,3 +99,14 @@ func TestUnfinishedThoughtsAreCounted(t *testing.T) {
 		}
 	}
 }
+
+// The warnings of a step are those of the log, with their keys.
+func TestWarningsOfAStep(t *testing.T) {
+	m := StepMetrics{Replies: Replies{N: 10, Cut: 1, NoAction: 5, Tips: 10}, Stops: map[rollout.StopReason]int{
+		rollout.StopTerminated: 95, rollout.StopContextFull: 5}}
+	got := m.Warnings()
+	if len(got) != 2 || !strings.Contains(got[0], "1 of 10 replies are cut off at rollout.max_tokens") ||
+		!strings.Contains(got[1], "5 of 10 replies") {
+		t.Errorf("warnings: %q", got)
+	}
+}

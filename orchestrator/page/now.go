@@ -136,14 +136,9 @@ func healthOf(recent []orchestrator.StepMetrics, s status, live bool) []health {
 	add(s.Ended != "" && s.Ended != "done" && !asked, "error", "the run has ended: %s", s.Ended)
 	if n := len(recent); n > 0 {
 		m := recent[n-1]
-		all := ended(&m)
-		add(10*m.Replies.Cut >= max(m.Replies.N, 1), "warning", "%d of %d replies are cut at rollout.max_tokens",
-			m.Replies.Cut, m.Replies.N)
-		add(2*m.Replies.Empty >= max(m.Replies.N, 1), "warning", "%d of %d replies have no action", m.Replies.Empty,
-			m.Replies.N)
-		add(10*m.Stops[rollout.StopContextFull] >= max(all, 1), "warning", "%d of %d episodes ended with a full context",
-			m.Stops[rollout.StopContextFull], all)
-		add(m.Failed > 0, "warning", "%d of %d episodes failed", m.Failed, all)
+		for _, text := range m.Warnings() {
+			add(true, "warning", "%s", text)
+		}
 		add(m.Groups > 0 && m.NoGradient == m.Groups, "warning", "no group of the last step has a gradient")
 		for _, sign := range m.Diverging {
 			add(true, "error", "the training may diverge: %s", sign)
@@ -165,8 +160,17 @@ func tilesOf(recent []orchestrator.StepMetrics, evaluations []orchestrator.Evalu
 			return hits(m.Tips.Success, m.Tips.N), m.Tips.N
 		}},
 		{"cut", "replies cut", func(m *orchestrator.StepMetrics) (int, int) { return m.Replies.Cut, m.Replies.N }},
-		{"no_gradient", "groups without gradient", func(m *orchestrator.StepMetrics) (int, int) { return m.NoGradient, m.Groups }},
-		{"empty", "replies without action", func(m *orchestrator.StepMetrics) (int, int) { return m.Replies.Empty, m.Replies.N }},
+		{"no_gradient", "groups without gradient", func(m *orchestrator.StepMetrics) (int, int) {
+			return m.NoGradient, m.Groups
+		}},
+		{"empty", "replies empty", func(m *orchestrator.StepMetrics) (int, int) { return m.Replies.Empty, m.Replies.N }},
+		{"no_action", "replies without a valid action", func(m *orchestrator.StepMetrics) (int, int) {
+			return m.Replies.NoAction, m.Replies.N
+		}},
+		{"cut_tips", "tips cut", func(m *orchestrator.StepMetrics) (int, int) { return m.Replies.CutTips, m.Replies.Tips }},
+		{"context_full", "context full", func(m *orchestrator.StepMetrics) (int, int) {
+			return m.Stops[rollout.StopContextFull], ended(m)
+		}},
 		{"failed", "episodes failed", func(m *orchestrator.StepMetrics) (int, int) { return m.Failed, ended(m) }},
 	}
 	out := []tile{successTile(now, before, evaluations)}

@@ -45,6 +45,7 @@ func recorded(t testing.TB, dir string) recording {
 	failed.Stop, failed.Err = rollout.StopFailed, "the server is down"
 	w.add(ledger.KindFailed, orchestrator.OnPolicy, failed)
 	w.commit(orchestrator.StepMetrics{Step: 2, Version: 2, Episodes: 5, Failed: 1,
+		Stops:   map[rollout.StopReason]int{rollout.StopTerminated: 2, rollout.StopFailed: 1},
 		Tips:    orchestrator.EpisodeStats{N: 1, Return: 1, Success: 1},
 		Trainer: orchestrator.TrainerUsage{RowTokens: 5}, Seconds: orchestrator.Seconds{Total: 2},
 	}, ledger.Estimate{Group: 0, Episode: 0, Advantage: 0.5, Tokens: 2, Logprobs: []float32{-6, -0.5}})
@@ -85,7 +86,10 @@ func TestNowAndSeries(t *testing.T) {
 	if s := tiles["cut"]; s.Value != 0.5 || s.N != 2 {
 		t.Errorf("cut: %+v", s)
 	}
-	if !slices.ContainsFunc(now.Health, func(h health) bool { return h.Level == "warning" && strings.Contains(h.Text, "failed") }) {
+	failed := func(h health) bool {
+		return h.Level == "warning" && strings.HasPrefix(h.Text, "1 of 3 episodes failed: ")
+	}
+	if !slices.ContainsFunc(now.Health, failed) {
 		t.Errorf("an episode failed, and all is well: %+v", now.Health)
 	}
 	series := answered[struct {
@@ -332,8 +336,8 @@ func TestExport(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &answers); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"/api/runs", "/api/runs/one%20(1)/now", "/api/runs/one%20(1)/series", "/api/runs/two/tips",
-		"/api/runs/two/episodes", "/api/runs/two/episode?kind=training&place=2%2F0%2F0", "/api/compare?runs=one%20(1),two"} {
+	for _, path := range []string{"/api/runs", "/api/runs/one%20(1)/now", "/api/runs/one%20(1)/series",
+		"/api/runs/two/tips", "/api/runs/two/episodes", "/api/runs/two/episode?kind=training&place=2%2F0%2F0", "/api/compare?runs=one%20(1),two"} {
 		if answers[path] == nil {
 			t.Errorf("the file has no %s", path)
 		}

@@ -169,8 +169,8 @@ func (w *Watch) Status() Status {
 	stopped := w.stopped()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := Status{Stopped: append([]Child{}, stopped...), Updated: time.Now(), Doing: w.doing, Last: w.last, Finished: w.finished, Progress: w.progress,
-		InFlight: []Item{}}
+	s := Status{Stopped: append([]Child{}, stopped...), Updated: time.Now(), Doing: w.doing, Last: w.last,
+		Finished: w.finished, Progress: w.progress, InFlight: []Item{}}
 	if w.phase != nil {
 		phase := w.phase.Status(s.Updated)
 		s.Phase = &phase

@@ -93,7 +93,8 @@ func (s *Scripted) Adapter(version int) sampler.Adapter {
 func (s *Scripted) Capabilities(context.Context) (sampler.Capabilities, error) {
 	return sampler.Capabilities{
 		Server: "scripted", Version: "1", IDsIn: true, IDsOut: true, Logprobs: true, StopStrings: true,
-		Adapters: cmp.Or(s.Adapters, "runtime"), AdapterFormat: "none", ContextLength: s.Context, Parallel: 64, VocabSize: s.VocabSize(),
+		Adapters: cmp.Or(s.Adapters, "runtime"), AdapterFormat: "none", ContextLength: s.Context, Parallel: 64,
+		VocabSize: s.VocabSize(),
 	}, nil
 }
 

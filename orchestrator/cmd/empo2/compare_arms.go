@@ -149,7 +149,8 @@ func (a *arm) explain(set string, err error) error {
 	return &named
 }
 
-// splitSets splits the keys of --arm at commas, except those within quotes or brackets.
+// splitSets splits the keys of --arm, or the parts of a side of empo2 ab, at commas,
+// except those within quotes or brackets.
 func splitSets(text string) []string {
 	var out []string
 	var quote rune // that is open

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -41,7 +42,8 @@ type sideParts struct {
 // parseSide splits a side into its parts. A part is a prompt template (its path, or the
 // name of a built-in one), a run, KEY=VALUE, or tips=none, auto or a text.
 func parseSide(text string) (out sideParts, err error) {
-	for _, part := range splitParts(text) {
+	for _, part := range splitSets(cmp.Or(text, ",")) { // else an empty side has no part
+		part = strings.TrimSpace(part)
 		key, value, isSet := strings.Cut(part, "=")
 		switch info, failed := os.Stat(part); {
 		case part == "":
@@ -61,29 +63,6 @@ func parseSide(text string) (out sideParts, err error) {
 		}
 	}
 	return out, nil
-}
-
-// splitParts splits a text at its commas, except for those in quotes or brackets.
-func splitParts(text string) []string {
-	var out []string
-	begin, depth, quote := 0, 0, rune(0)
-	for i, r := range text {
-		switch {
-		case quote != 0:
-			if r == quote {
-				quote = 0
-			}
-		case r == '"' || r == '\'':
-			quote = r
-		case r == '[' || r == '{':
-			depth++
-		case r == ']' || r == '}':
-			depth--
-		case r == ',' && depth <= 0:
-			out, begin = append(out, strings.TrimSpace(text[begin:i])), i+1
-		}
-	}
-	return append(out, strings.TrimSpace(text[begin:]))
 }
 
 // unquoted removes the quotes around a text.

@@ -96,8 +96,8 @@
 
   function Tile({ tile }) {
     const change = tile.change;
-    const better = { success_without: 1, success_with: 1, cut: -1, no_gradient: -1, empty: -1, failed: -1 }[tile.key]
-      || 0;
+    const better = { success_without: 1, success_with: 1, cut: -1, no_gradient: -1, empty: -1, no_action: -1, cut_tips: -1,
+      context_full: -1, failed: -1 }[tile.key] || 0;
     const tone = !change || !better ? "" : change * better > 0 ? "good" : "bad";
     return html`<div class="card tile"><h2><${Term} k=${tile.key}>${plain(tile.label)}<//></h2>
       <p class="big">${value(tile.value, tile.unit)}</p>
@@ -185,8 +185,8 @@
     { key: "masked", unit: "%", lines: { masked: "masked" } },
     { key: "ratio", unit: "", lines: { ratio: "mean", ratio_max: "largest" } },
     { key: "grad_norm", unit: "", lines: { grad_norm: "gradient norm" } },
-    { key: "cut", unit: "%", lines: { cut: "cut replies", empty: "without an action", context_full: "context full" },
-      title: "lost replies" },
+    { key: "cut", unit: "%", lines: { cut: "replies cut", empty: "empty", no_action: "no valid action",
+      cut_tips: "tips cut", context_full: "context full" }, title: "lost replies, tips and episodes" },
     { key: "training_success", title: "success in training", unit: "%", lines: { success_without: "without tips",
       success_with: "with tips" } },
     { key: "no_gradient", unit: "%", lines: { flat: "without gradient", no_gradient: "without gradient" } },

@@ -27,7 +27,9 @@
       "How much better an episode is than its group. Its sign says whether its tokens become more or less " +
       "likely."],
     cut: ["cut", "Replies that ended at the limit of tokens (rollout.max_tokens). Their action is often lost."],
-    empty: ["empty", "Replies without a valid action."],
+    empty: ["empty", "Replies without an action, for example only a thought."],
+    no_action: ["no valid action", "Replies that are not empty and whose action the environment refused."],
+    cut_tips: ["tips cut", "Tips that end early, at a limit of tokens or of characters."],
     no_gradient: ["groups without gradient", "Groups whose episodes all have the same return. They teach nothing."],
     context_full: ["context full", "Episodes that ended because the context of the model was full."],
     failed: ["failed", "Episodes that ended with an error after all retries. They are not trained on."],
