@@ -174,8 +174,12 @@ func tilesOf(recent []orchestrator.StepMetrics, evaluations []orchestrator.Evalu
 		{"failed", "episodes failed", func(m *orchestrator.StepMetrics) (int, int) { return m.Failed, ended(m) }},
 	}
 	out := []tile{successTile(now, before, evaluations)}
-	for _, s := range shares {
+	const always = 3 // the others have a tile if they are above 0
+	for i, s := range shares {
 		hit, n := sumOf(now, s.of)
+		if hit == 0 && i >= always {
+			continue
+		}
 		t := rateTile(s.key, s.label, hit, n)
 		if hit, n := sumOf(before, s.of); n > 0 {
 			t.Change = t.Value - number(share(hit, n))
