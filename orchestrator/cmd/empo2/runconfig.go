@@ -26,19 +26,18 @@ func openLedger(ctx context.Context, c config.Config) (*ledger.Ledger, error) {
 	return l, nil
 }
 
-// openFolder is openLedger without a configuration for a new run.
+// openFolder is openLedger without a configuration for a new run. What a failed start
+// has left of a run that has not begun is removed, so that the next start may have
+// another model, environment or server.
 func openFolder(ctx context.Context, c config.Config) (*ledger.Ledger, error) {
-	if err := checkWarmStart(c); err != nil {
+	if err := checkWarmStart(ctx, c); err != nil {
 		return nil, err
 	}
 	l, err := ledger.Open(ctx, filepath.Join(c.Run.Dir, c.Run.Name))
 	if err != nil {
 		return nil, err
 	}
-	text, err := l.Config(ctx)
-	if err == nil && text != "" {
-		err = sameRun(text, l.Dir, c)
-	}
+	err = acceptConfig(ctx, l, c)
 	if err == nil {
 		err = l.FillFacts(ctx, orchestrator.FactsOf)
 	}
@@ -46,6 +45,22 @@ func openFolder(ctx context.Context, c config.Config) (*ledger.Ledger, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// acceptConfig returns an error if the run was begun with another configuration.
+func acceptConfig(ctx context.Context, l *ledger.Ledger, c config.Config) error {
+	text, err := l.Config(ctx)
+	if err != nil || text == "" {
+		return err
+	}
+	begun, err := l.Begun(ctx)
+	if err != nil {
+		return err
+	}
+	if !begun {
+		return l.StartOver(ctx)
+	}
+	return sameRun(text, l.Dir, c)
 }
 
 // saveFirst gives a new run its configuration.

@@ -147,6 +147,113 @@ func TestRestartsAtTheStartAreEvents(t *testing.T) {
 	}
 }
 
+// A start that fails after the environment was opened leaves a run that takes any other
+// configuration, and a warm start.
+func TestAfterAFailedStart(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	ctx := t.Context()
+	bad := load(t, "run.dir="+t.TempDir(), "algorithm.name=adapt", "sampler.backend=openai",
+		"sampler.served_model_name=m", "sampler.openai.url="+server.URL)
+	dir := filepath.Join(bad.Run.Dir, bad.Run.Name)
+	if _, err := openRun(ctx, bad, tools{}, zerolog.Nop(), func(watchdog.Phase) {}); err == nil {
+		t.Fatal("a server without an API was accepted")
+	}
+	l, err := ledger.Open(ctx, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := l.Config(ctx)
+	if err = errors.Join(err, l.Close()); err != nil || text == "" {
+		t.Fatalf("the failed start has recorded %q, %v", text, err)
+	}
+	if _, err := (&warmstartCmd{Data: "/dev/null"}).plan(ctx, load(t, "run.dir="+bad.Run.Dir), 2); err != nil {
+		t.Errorf("a warm start: %v", err)
+	}
+	better := load(t, "run.dir="+bad.Run.Dir, "env.vault.doors=3", "memory.k=3", "trainer.rank=4")
+	if l, err = openLedger(ctx, better); err != nil {
+		t.Fatalf("another configuration: %v", err)
+	}
+	defer l.Close()
+	var want strings.Builder
+	if err := config.Write(&want, better); err != nil {
+		t.Fatal(err)
+	}
+	if text, err = l.Config(ctx); err != nil || text != want.String() {
+		t.Errorf("recorded %s, %v", text, err)
+	}
+}
+
+// A warm start that failed before its first checkpoint is no obstacle to a run, and
+// leaves no folder behind. One that has a checkpoint, or that goes on, is.
+func TestAfterAFailedWarmStart(t *testing.T) {
+	ctx := t.Context()
+	t.Chdir(t.TempDir())
+	c := load(t)
+	w := &warmStart{out: warmBase(c), work: warmBase(c) + ".work"}
+	made := firstMissing(w.work)
+	lock, err := w.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := checkWarmStart(ctx, c); err == nil {
+		t.Error("a run may begin while its warm start goes on")
+	}
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkWarmStart(ctx, c); err != nil {
+		t.Errorf("after a failed warm start: %v", err)
+	}
+	checkpoint := filepath.Join(w.work, "checkpoints", "000001")
+	if err := os.MkdirAll(checkpoint, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.leave(errSeen, made), checkWarmStart(ctx, c)); err == nil {
+		t.Error("a run may begin although its warm start has a checkpoint")
+	}
+	if err := errors.Join(os.Remove(checkpoint), w.leave(errSeen, made)); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir("."); err != nil || len(entries) > 0 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}
+
+// What happens at the start of a run that continues belongs to the step that comes next.
+func TestEventsOfTheStartHaveTheirStep(t *testing.T) {
+	c, ctx := load(t, "run.dir="+t.TempDir()), t.Context()
+	l, err := openLedger(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for step := range int64(3) {
+		err = errors.Join(err, l.SavePlan(ctx, step+1, json.RawMessage("{}")),
+			l.Commit(ctx, ledger.Step{Step: step + 1, Metrics: json.RawMessage("{}")}, nil, nil))
+	}
+	if err := errors.Join(err, l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	open := families["vault"]
+	defer func() { families["vault"] = open }()
+	gone := errors.New("gone")
+	families["vault"] = func(_ context.Context, o opening) (envs.Family, error) {
+		o.restarted("environment")("jvm", errors.New("killed"))
+		return nil, gone
+	}
+	if _, err := openRun(ctx, c, tools{}, zerolog.Nop(), func(watchdog.Phase) {}); !errors.Is(err, gone) {
+		t.Fatal(err)
+	}
+	if l, err = ledger.Open(ctx, filepath.Join(c.Run.Dir, c.Run.Name)); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	events, err := l.Events(ctx, 1)
+	if err != nil || len(events) != 1 || events[0].Step != 4 {
+		t.Errorf("events %+v, %v, want one of step 4", events, err)
+	}
+}
+
 // The phase names what is started.
 func TestPhasesOfTheStart(t *testing.T) {
 	f := func(algorithm, want string) {
