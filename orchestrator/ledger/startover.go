@@ -27,7 +27,8 @@ func Begun(ctx context.Context, dir string) bool {
 }
 
 // Begun is [Begun] of an open run. Plans do not count: they are drawn again from the
-// seed. If rows are missing, the run has begun.
+// seed. Imported tips do not count either: they stay. If rows are missing, the run has
+// begun.
 func (l *Ledger) Begun(ctx context.Context) (bool, error) {
 	if len(missingRows(ctx, l.db)) > 0 {
 		return true, nil
@@ -41,7 +42,7 @@ func (l *Ledger) Begun(ctx context.Context) (bool, error) {
 	if from != "" || err != nil {
 		return true, err
 	}
-	for _, name := range []string{"steps", "episodes", "untrained", "versions", "evaluations", "imports"} {
+	for _, name := range []string{"steps", "episodes", "untrained", "versions", "evaluations"} {
 		if n, err := rowsOf(ctx, l.db, name); n > 0 || err != nil {
 			return true, explain(err)
 		}
@@ -51,8 +52,13 @@ func (l *Ledger) Begun(ctx context.Context) (bool, error) {
 
 // StartOver removes all that a start has written to a run that has not begun:
 // configuration, pins, and the tables of other packages. It keeps events of restarts.
+// If tips were imported, they and the tables of other packages stay too.
 func (l *Ledger) StartOver(ctx context.Context) error {
 	return explain(transact(ctx, l.db, func(tx *sql.Tx) error {
+		imports, err := rowsOf(ctx, tx, "imports")
+		if err != nil {
+			return err
+		}
 		all, err := selectAll(ctx, tx, "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", 1)
 		if err != nil {
 			return err
@@ -60,12 +66,14 @@ func (l *Ledger) StartOver(ctx context.Context) error {
 		own := slices.Concat(namesOf(tables), []string{"facts", "names", piecesTable})
 		for _, row := range all {
 			name, _ := row[0].(string)
-			statement := "DROP TABLE " + name
-			switch {
+			statement := "DELETE FROM " + name
+			switch isOwn := slices.Contains(own, name); {
+			case imports > 0 && (name == "imports" || !isOwn):
+				continue
 			case name == "events":
-				statement = "DELETE FROM events WHERE kind NOT LIKE '%restart'"
-			case slices.Contains(own, name):
-				statement = "DELETE FROM " + name
+				statement += " WHERE kind NOT LIKE '%restart'"
+			case !isOwn:
+				statement = "DROP TABLE " + name
 			}
 			if _, err := tx.ExecContext(ctx, statement); err != nil {
 				return err

@@ -57,6 +57,27 @@ func TestAFailedStartLeavesNothing(t *testing.T) {
 	}
 }
 
+// Imported tips outlive a failed start.
+func TestImportedTipsStay(t *testing.T) {
+	ctx := t.Context()
+	l := startFails(t, t.TempDir())
+	tx, err := l.DB().BeginTx(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(l.SaveImport(ctx, tx, "{}"), tx.Commit(), l.StartOver(ctx))
+	imports, _, readErr := l.Imports(ctx)
+	pins, pinErr := l.Pins(ctx)
+	tips, countErr := rowsOf(ctx, l.DB(), "memory_tips")
+	err = errors.Join(err, readErr, pinErr, countErr, l.Close())
+	if err != nil || len(imports) != 1 || tips != 1 || len(pins) != 0 {
+		t.Errorf("imports %v, tips %d, pins %v, %v", imports, tips, pins, err)
+	}
+	if got := found(t, l.Dir); got != "" {
+		t.Errorf("check: %s", got)
+	}
+}
+
 func TestWhatHasBegun(t *testing.T) {
 	ctx := t.Context()
 	for name, do := range map[string]func(l *Ledger) error{
@@ -65,15 +86,8 @@ func TestWhatHasBegun(t *testing.T) {
 			return l.AddEpisode(ctx, Episode{Kind: "eval", Trajectory: json.RawMessage("{}")})
 		},
 		"an evaluation": func(l *Ledger) error { return l.SaveEvaluation(ctx, 0, "eval", 0, json.RawMessage("{}")) },
-		"an import": func(l *Ledger) error {
-			tx, err := l.DB().BeginTx(ctx, nil)
-			if err != nil {
-				return err
-			}
-			return errors.Join(l.SaveImport(ctx, tx, "{}"), tx.Commit())
-		},
-		"a checkpoint": func(l *Ledger) error { return os.Mkdir(filepath.Join(l.Dir, "checkpoints", "000001"), 0o700) },
-		"an adapter":   func(l *Ledger) error { return os.Mkdir(filepath.Join(l.Dir, "adapters", "v000001"), 0o700) },
+		"a checkpoint":  func(l *Ledger) error { return os.Mkdir(filepath.Join(l.Dir, "checkpoints", "000001"), 0o700) },
+		"an adapter":    func(l *Ledger) error { return os.Mkdir(filepath.Join(l.Dir, "adapters", "v000001"), 0o700) },
 	} {
 		dir := t.TempDir()
 		l := startFails(t, dir)

@@ -184,8 +184,30 @@ func TestAfterAFailedStart(t *testing.T) {
 	}
 }
 
-// A warm start that failed before its first checkpoint is no obstacle to a run, and
-// leaves no folder behind. One that has a checkpoint, or that goes on, is.
+// Tips may be imported before the first start, and stay if that fails. Only the memory's
+// keys are fixed then.
+func TestAStartAfterAnImport(t *testing.T) {
+	ctx := t.Context()
+	t.Chdir(t.TempDir())
+	if code, text := executeWith(t, goodBank, "memory", "import", "--profile", "demo"); code != 0 {
+		t.Fatal(text)
+	}
+	l, err := openLedger(ctx, load(t, "env.vault.doors=3", "trainer.rank=4"))
+	if err != nil {
+		t.Fatalf("other keys than those of the memory: %v", err)
+	}
+	imports, _, err := l.Imports(ctx)
+	if err = errors.Join(err, l.Close()); err != nil || len(imports) != 1 {
+		t.Errorf("imports %v, %v", imports, err)
+	}
+	if l, err = openLedger(ctx, load(t, "memory.threshold=0.7")); err == nil {
+		l.Close()
+		t.Error("the embeddings of imported tips have another threshold")
+	}
+}
+
+// A warm start that failed before its first checkpoint leaves no folder behind: a run
+// does not begin beside one.
 func TestAfterAFailedWarmStart(t *testing.T) {
 	ctx := t.Context()
 	t.Chdir(t.TempDir())
@@ -196,27 +218,41 @@ func TestAfterAFailedWarmStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := checkWarmStart(ctx, c); err == nil {
-		t.Error("a run may begin while its warm start goes on")
-	}
-	if err := lock.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := checkWarmStart(ctx, c); err != nil {
-		t.Errorf("after a failed warm start: %v", err)
-	}
+	defer lock.Close()
 	checkpoint := filepath.Join(w.work, "checkpoints", "000001")
 	if err := os.MkdirAll(checkpoint, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(w.leave(errSeen, made), checkWarmStart(ctx, c)); err == nil {
-		t.Error("a run may begin although its warm start has a checkpoint")
-	}
-	if err := errors.Join(os.Remove(checkpoint), w.leave(errSeen, made)); err != nil {
+	interrupted, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := errors.Join(w.leave(ctx, errSeen, made), os.Remove(checkpoint), w.leave(ctx, nil, made),
+		w.leave(interrupted, errSeen, made)); err != nil {
 		t.Fatal(err)
+	}
+	if err := checkWarmStart(ctx, c); err == nil {
+		t.Error("a run may begin beside a warm start that is not finished")
+	}
+	if err := errors.Join(w.leave(ctx, errSeen, made), checkWarmStart(ctx, c)); err != nil {
+		t.Errorf("after a failed warm start: %v", err)
 	}
 	if entries, err := os.ReadDir("."); err != nil || len(entries) > 0 {
 		t.Errorf("left: %v, %v", entries, err)
+	}
+}
+
+// commitSteps commits the first n steps of a run, as far as it does not have them.
+func commitSteps(t *testing.T, l *ledger.Ledger, n int64) {
+	t.Helper()
+	last, err := l.Last(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for step := last.Step + 1; step <= n; step++ {
+		err := errors.Join(l.SavePlan(t.Context(), step, json.RawMessage("{}")),
+			l.Commit(t.Context(), ledger.Step{Step: step, Metrics: json.RawMessage("{}")}, nil, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -227,11 +263,8 @@ func TestEventsOfTheStartHaveTheirStep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for step := range int64(3) {
-		err = errors.Join(err, l.SavePlan(ctx, step+1, json.RawMessage("{}")),
-			l.Commit(ctx, ledger.Step{Step: step + 1, Metrics: json.RawMessage("{}")}, nil, nil))
-	}
-	if err := errors.Join(err, l.Close()); err != nil {
+	commitSteps(t, l, 3)
+	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
 	open := families["vault"]

@@ -34,26 +34,12 @@ func withWarmBase(c config.Config) (config.Config, error) {
 // begin with model.path, and the warm start could not follow.
 func checkWarmStart(ctx context.Context, c config.Config) error {
 	base := warmBase(c)
-	if fileExists(filepath.Join(base, manifest.WarmStart)) || !warmStartBegun(base+".work") ||
+	if fileExists(filepath.Join(base, manifest.WarmStart)) || !fileExists(base+".work") ||
 		ledger.Begun(ctx, filepath.Dir(base)) {
 		return nil
 	}
 	return &config.Error{Place: base + ".work", Msg: "the warm start of this run is not finished",
 		Hint: "repeat its empo2 warmstart command, or remove the folder to begin without it"}
-}
-
-// warmStartBegun reports whether a warm start works in a folder, or has left a
-// checkpoint in it. One whose start failed has not begun.
-func warmStartBegun(work string) bool {
-	if !fileExists(work) {
-		return false
-	}
-	lock, err := ledger.Lock(filepath.Join(work, "lock"))
-	if err != nil {
-		return true
-	}
-	defer lock.Close()
-	return hasCheckpoints(work)
 }
 
 // hasCheckpoints reports whether a warm start has checkpoints in its work folder.

@@ -155,7 +155,7 @@ func (w *warmStart) train(ctx context.Context, data []demos.Demonstration, t too
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.leave(err, made), lock.Close()) }()
+	defer func() { err = errors.Join(err, w.leave(ctx, err, made), lock.Close()) }()
 	if err := w.begin(); err != nil {
 		return err
 	}

@@ -154,10 +154,11 @@ func (w *warmStart) lock() (io.Closer, error) {
 	return lock, nil
 }
 
-// leave removes the work folder of a training that failed before its first checkpoint.
-// made is the first folder that was made for it; empty: none.
-func (w *warmStart) leave(failed error, made string) error {
-	if failed == nil || hasCheckpoints(w.work) {
+// leave removes the work folder of a training that failed before its first checkpoint,
+// because a run does not begin beside it. After an interruption it stays. made is the
+// first folder that was made for it; empty: none.
+func (w *warmStart) leave(ctx context.Context, failed error, made string) error {
+	if failed == nil || ctx.Err() != nil || hasCheckpoints(w.work) {
 		return nil
 	}
 	if made == "" {
