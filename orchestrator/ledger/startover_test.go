@@ -41,7 +41,8 @@ func TestAFailedStartLeavesNothing(t *testing.T) {
 		t.Errorf("config %q, pins %v, plan %s, %v", config, pins, plan, err)
 	}
 	var foreign int
-	err = l.DB().QueryRowContext(t.Context(), "SELECT count(*) FROM sqlite_master WHERE name = 'memory_tips'").Scan(&foreign)
+	const query = "SELECT count(*) FROM sqlite_master WHERE name = 'memory_tips'"
+	err = l.DB().QueryRowContext(t.Context(), query).Scan(&foreign)
 	if err != nil || foreign != 0 {
 		t.Errorf("a table of another package is left: %v", err)
 	}
@@ -81,7 +82,9 @@ func TestImportedTipsStay(t *testing.T) {
 func TestWhatHasBegun(t *testing.T) {
 	ctx := t.Context()
 	for name, do := range map[string]func(l *Ledger) error{
-		"an episode": func(l *Ledger) error { return l.AddEpisode(ctx, Episode{Step: 1, Trajectory: json.RawMessage("{}")}) },
+		"an episode": func(l *Ledger) error {
+			return l.AddEpisode(ctx, Episode{Step: 1, Trajectory: json.RawMessage("{}")})
+		},
 		"an episode of an evaluation": func(l *Ledger) error {
 			return l.AddEpisode(ctx, Episode{Kind: "eval", Trajectory: json.RawMessage("{}")})
 		},
