@@ -148,12 +148,12 @@ func (cmd *promptCmd) play(
 	}
 	episode, err := family.Open(ctx, task)
 	if err != nil {
-		return nil, err
+		return nil, hintAtServer(fmt.Errorf("environment: open %s: %w", task.ID, err))
 	}
 	defer episode.Close()
 	o, err := episode.Reset(ctx)
 	if err != nil {
-		return nil, err
+		return nil, hintAtServer(fmt.Errorf("environment: reset %s: %w", task.ID, err))
 	}
 	p := &played{task: task, source: "given by --tip"}
 	for i, text := range cmd.Tip {
@@ -168,7 +168,7 @@ func (cmd *promptCmd) play(
 	for _, written := range cmd.Action {
 		step, err := episode.Step(ctx, texts.Action(chat.Answer(written)))
 		if err != nil {
-			return nil, err
+			return nil, hintAtServer(fmt.Errorf("environment: step of %s: %w", task.ID, err))
 		}
 		p.messages = append(p.messages, chat.Message{
 			Role: chat.RoleAssistant, Spans: []chat.Span{{Kind: chat.ActionSpan, Text: written}},
