@@ -25,8 +25,7 @@ func (o Observation) Bounded() error {
 // Guard enforces the order of calls that [Episode] demands. A second Reset, a
 // Step before Reset, and a Step after the end or after an error return
 // [ErrMisuse]. An observation that is too long is an error. A call whose context has
-// ended returns the cause and does not
-// reach e.
+// ended returns the cause and does not reach e.
 func Guard(e Episode) Episode { return &guarded{episode: e} }
 
 type guarded struct {
