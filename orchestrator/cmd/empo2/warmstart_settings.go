@@ -154,7 +154,7 @@ func (w *warmStart) next() string {
 	if w.cmd.Out == "" {
 		return "next: empo2 run with the same configuration begins with it"
 	}
-	return "next: empo2 run --set model.path=" + w.out
+	return "next: empo2 run --set " + safetext.Argument("model.path="+w.out)
 }
 
 // lock creates the work folder and keeps other commands out of it.
