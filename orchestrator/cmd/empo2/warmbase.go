@@ -1,9 +1,15 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/orchestrator/manifest"
 )
 
@@ -30,14 +36,37 @@ func withWarmBase(c config.Config) (config.Config, error) {
 
 // checkWarmStart refuses to begin a run whose warm start is not finished: it would
 // begin with model.path, and the warm start could not follow.
-func checkWarmStart(c config.Config) error {
+func checkWarmStart(ctx context.Context, c config.Config) error {
 	base := warmBase(c)
-	begun := fileExists(filepath.Join(filepath.Dir(base), "run.db"))
-	if begun || fileExists(filepath.Join(base, manifest.WarmStart)) || !fileExists(base+".work") {
+	if fileExists(filepath.Join(base, manifest.WarmStart)) || !fileExists(base+".work") ||
+		ledger.Begun(ctx, filepath.Dir(base)) {
 		return nil
 	}
 	return &config.Error{Place: base + ".work", Msg: "the warm start of this run is not finished",
 		Hint: "repeat its empo2 warmstart command, or remove the folder to begin without it"}
+}
+
+// hasCheckpoints reports whether a warm start has checkpoints in its work folder, also
+// damaged ones.
+func hasCheckpoints(work string) bool {
+	_, err := os.Stat(filepath.Join(work, "damaged"))
+	return err == nil || newestCheckpoint(work) != ""
+}
+
+// newestCheckpoint returns the number of the newest checkpoint of a warm start; empty:
+// there is none.
+func newestCheckpoint(work string) string {
+	entries, err := os.ReadDir(filepath.Join(work, "checkpoints"))
+	newest := ""
+	for _, e := range entries { // in order
+		if n, wrong := strconv.Atoi(e.Name()); wrong == nil && n > 0 {
+			newest = strconv.Itoa(n)
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "unknown"
+	}
+	return newest
 }
 
 // withMovedBase returns a run's stored configuration with the warm-started model

@@ -154,11 +154,12 @@ func (cmd *warmstartCmd) check(c config.Config) error {
 // train trains, merges and reports.
 func (w *warmStart) train(ctx context.Context, data []demos.Demonstration, t tools, out *console, log zerolog.Logger) (
 	err error) {
+	made := firstMissing(w.work)
 	lock, err := w.lock()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, lock.Close()) }()
+	defer func() { err = errors.Join(err, w.leave(ctx, err, made), lock.Close()) }()
 	if err := w.begin(log); err != nil {
 		return err
 	}

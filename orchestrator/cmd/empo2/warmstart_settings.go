@@ -64,7 +64,7 @@ func (cmd *warmstartCmd) plan(ctx context.Context, c config.Config, demonstratio
 		w.out = warmBase(c)
 	}
 	w.work = strings.TrimRight(w.out, "/") + ".work"
-	if cmd.Out == "" && fileExists(filepath.Join(filepath.Dir(w.out), "run.db")) {
+	if cmd.Out == "" && ledger.Begun(ctx, filepath.Dir(w.out)) {
 		return nil, &config.Error{Place: "run " + filepath.Dir(w.out),
 			Msg:  "it has begun; a warm start comes before it",
 			Hint: "choose another name (--set run.name=…), or another folder (--out DIR)"}
@@ -169,15 +169,24 @@ func (w *warmStart) lock() (io.Closer, error) {
 	return lock, nil
 }
 
+// leave removes the work folder of a training that failed before its first checkpoint,
+// because a run does not begin beside it. After an interruption it stays. made is the
+// first folder that was made for it; empty: none.
+func (w *warmStart) leave(ctx context.Context, failed error, made string) error {
+	if failed == nil || ctx.Err() != nil || hasCheckpoints(w.work) {
+		return nil
+	}
+	if made == "" {
+		made = w.work
+	}
+	return removeMade(w.work, made)
+}
+
 // begin stores the settings of a new training, and checks those of one to continue.
 // Changes that it may have are recorded with the model.
 func (w *warmStart) begin(log zerolog.Logger) error {
 	path := filepath.Join(w.work, "settings.json")
-	begun, err := filepath.Glob(filepath.Join(globQuote(w.work), "checkpoints", "[0-9]*"))
-	if err != nil {
-		return err
-	}
-	if len(begun) > 0 {
+	if hasCheckpoints(w.work) {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return err
@@ -188,7 +197,7 @@ func (w *warmStart) begin(log zerolog.Logger) error {
 				Msg:  "the unfinished training in it has other settings: " + strings.Join(differ, ", "),
 				Hint: "repeat its command to continue it, or remove the folder to begin anew"}
 		}
-		if err := w.keepChanges(text, differ, filepath.Base(slices.Max(begun)), log); err != nil {
+		if err := w.keepChanges(text, differ, log); err != nil {
 			return err
 		}
 	}
@@ -204,23 +213,18 @@ func isChangeable(difference string) bool {
 }
 
 // keepChanges keeps the changes that the stored settings list, and adds new ones.
-func (w *warmStart) keepChanges(stored []byte, differ []string, checkpoint string, log zerolog.Logger) error {
+func (w *warmStart) keepChanges(stored []byte, differ []string, log zerolog.Logger) error {
 	var before settings
 	if err := json.Unmarshal(stored, &before); err != nil {
 		return err
 	}
 	w.settings.Changes = before.Changes
 	if len(differ) > 0 {
-		change := "after step " + cmp.Or(strings.TrimLeft(checkpoint, "0"), "0") + ": " + strings.Join(differ, ", ")
+		change := "after step " + cmp.Or(newestCheckpoint(w.work), "0") + ": " + strings.Join(differ, ", ")
 		w.settings.Changes = append(w.settings.Changes, change)
 		log.Warn().Msg("the training continues with other settings " + change)
 	}
 	return nil
-}
-
-// globQuote makes a path a pattern that only it matches.
-func globQuote(path string) string {
-	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(path)
 }
 
 // differences lists the settings that differ from stored ones, with both values.
