@@ -180,9 +180,9 @@ func (e *episode) watched(turn Turn) func(text string) {
 	if e.spec.Watch == nil {
 		return nil
 	}
-	number := len(e.t.Turns)
-	e.spec.Watch(number, turn, "")
-	return func(text string) { e.spec.Watch(number, turn, validText(text)) }
+	before := e.t.Turns
+	e.spec.Watch(before, turn, "")
+	return func(text string) { e.spec.Watch(before, turn, validText(text)) }
 }
 
 // prompt renders the turn's messages after the conversation so far and stores them in the turn.
