@@ -11,12 +11,23 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/sampler/chat"
 )
 
-// ServerText is the servers' own tokenizer. It keeps control tokens in text as plain
-// text. The servers would parse them. The text is therefore split inside each of them,
-// and its parts are tokenized separately. It is safe for concurrent use.
+var (
+	_ chat.Codec            = (*ServerText)(nil)
+	_ chat.Renderer         = (*ServerText)(nil)
+	_ chat.SpecialTokenizer = (*ServerText)(nil)
+)
+
+// ServerText is the servers' own tokenizer and chat template. It keeps control tokens in
+// text as plain text. The servers would parse them. The text is therefore split inside
+// each of them, and its parts are tokenized separately. It is safe for concurrent use.
 type ServerText struct {
+	// TemplateArgs are arguments of the chat template; may be nil. Set them before the
+	// first request.
+	TemplateArgs map[string]any
+
 	servers []Server
 	timeout time.Duration // of a request
 
@@ -125,22 +136,63 @@ func (p *ServerText) singleToken(ctx context.Context, text string) (int32, error
 	return id, nil
 }
 
-// tokenize asks one server after another. Control tokens in text become their
-// ids.
+// tokenize encodes text. Control tokens in it become their ids.
 func (p *ServerText) tokenize(ctx context.Context, text string) (ids []int32, err error) {
 	if text == "" {
 		return nil, nil
 	}
+	err = p.ask(ctx, func(ctx context.Context, s Server) (err error) {
+		ids, err = s.Tokenize(ctx, text)
+		return err
+	})
+	return ids, err
+}
+
+// TokenizeSpecial implements [chat.SpecialTokenizer].
+func (p *ServerText) TokenizeSpecial(ctx context.Context, text string) ([]int32, error) {
+	ids, err := p.tokenize(ctx, text)
+	if err != nil {
+		return nil, fmt.Errorf("tokenize %.40q: %w", text, err)
+	}
+	return ids, nil
+}
+
+// Detokenize implements [chat.Codec].
+func (p *ServerText) Detokenize(ctx context.Context, ids []int32) (text string, err error) {
+	err = p.ask(ctx, func(ctx context.Context, s Server) (err error) {
+		text, err = s.Detokenize(ctx, ids)
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("detokenize %d ids: %w", len(ids), err)
+	}
+	return text, nil
+}
+
+// Render implements [chat.Renderer]. The servers return ids, whose text it returns.
+func (p *ServerText) Render(ctx context.Context, messages []chat.Message, generation bool) (string, error) {
+	var ids []int32
+	err := p.ask(ctx, func(ctx context.Context, s Server) (err error) {
+		ids, err = s.TokenizeMessages(ctx, messages, generation, p.TemplateArgs)
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("render %d messages: %w", len(messages), err)
+	}
+	return p.Detokenize(ctx, ids)
+}
+
+// ask asks one server after another.
+func (p *ServerText) ask(ctx context.Context, f func(context.Context, Server) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, p.timeout, fmt.Errorf("no answer within %v", p.timeout))
 	defer cancel()
 	lost := func(err error) bool { return errors.Is(err, ErrLost) }
-	err = jsonhttp.Retry{Attempts: 3, Again: lost}.Do(ctx, func(ctx context.Context) (err error) {
+	return jsonhttp.Retry{Attempts: 3, Again: lost}.Do(ctx, func(ctx context.Context) (err error) {
 		for _, s := range p.servers {
-			if ids, err = s.Tokenize(ctx, text); err == nil || !lost(err) || ctx.Err() != nil {
+			if err = f(ctx, s); err == nil || !lost(err) || ctx.Err() != nil {
 				return err
 			}
 		}
 		return err
 	})
-	return ids, err
 }

@@ -18,6 +18,13 @@ func (b *Backend) ControlToken(ctx context.Context, text string) (int32, error) 
 	return b.text.ControlToken(ctx, text)
 }
 
+// ServerText returns the servers' own tokenizer and chat template, or nil if Open got
+// the trainer's tokenizer.
+func (b *Backend) ServerText() *fleet.ServerText {
+	text, _ := b.text.(*fleet.ServerText)
+	return text
+}
+
 func (c *Config) tokenizer(servers []fleet.Server) tokenizer {
 	if c.Codec != nil {
 		return c.Codec

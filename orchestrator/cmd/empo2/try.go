@@ -135,7 +135,13 @@ func (cmd *tryCmd) check() error {
 		return fmt.Errorf("%w: --temperature %g is out of range\n  hint: a number from 0 to 10", errUsage, *t)
 	case cmd.Like != "" && cmd.Target == "":
 		return fmt.Errorf("%w: --like needs a run\n  hint: empo2 try RUN --like %s", errUsage, cmd.Like)
-	case len(cmd.Tips) > 1 && (slices.Contains(cmd.Tips, tipsNone) || slices.Contains(cmd.Tips, tipsAuto)):
+	}
+	return checkTips(cmd.Tips)
+}
+
+// checkTips refuses texts of tips beside none and auto.
+func checkTips(tips []string) error {
+	if len(tips) > 1 && (slices.Contains(tips, tipsNone) || slices.Contains(tips, tipsAuto)) {
 		return fmt.Errorf("%w: --tips none and --tips auto stand alone\n  hint: leave the other --tips out", errUsage)
 	}
 	return nil
