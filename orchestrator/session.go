@@ -141,7 +141,11 @@ func (l *Loop) checkFolder(ctx context.Context) error {
 		return nil
 	}
 	l.Log.Warn().Msg(l.Ledger.Lost)
-	return l.Ledger.Event(ctx, 0, "damage", l.Ledger.Lost)
+	last, err := l.Ledger.Last(ctx)
+	if err != nil {
+		return err
+	}
+	return l.Ledger.Event(ctx, last.Step+1, "damage", l.Ledger.Lost)
 }
 
 // serveBase publishes the base model and asks what the server can do.

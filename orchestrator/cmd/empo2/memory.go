@@ -84,7 +84,7 @@ func (cmd *importCmd) Run(ctx context.Context, out *console) error {
 		return err
 	})
 	if err != nil && made != "" { // the folder was made for this import
-		return errors.Join(err, os.RemoveAll(made))
+		return errors.Join(err, removeMade(dir, made))
 	}
 	return err
 }
@@ -104,6 +104,19 @@ func firstMissing(dir string) string {
 		dir = filepath.Dir(dir)
 	}
 	return missing
+}
+
+// removeMade removes a folder and those above it that were made with it, from made on.
+// A folder above it stays if another command uses it.
+func removeMade(dir, made string) error {
+	err := os.RemoveAll(dir)
+	for err == nil && dir != made {
+		dir = filepath.Dir(dir)
+		if os.Remove(dir) != nil {
+			break
+		}
+	}
+	return err
 }
 
 // bank has the methods of the memory that the commands call.
