@@ -17,11 +17,11 @@ import (
 
 type promptCmd struct {
 	common
-	Target string   `arg:"" name:"run" optional:"" placeholder:"RUN[@VERSION]" help:"Run whose settings and memory count."`
+	Target string   `arg:"" name:"run" optional:"" placeholder:"RUN[@VERSION]" help:"Run with settings and tips."`
 	Task   string   `default:"0" placeholder:"N|ID" help:"Number of the task in the split, or its id."`
 	Split  string   `default:"train" enum:"train,eval,test" help:"Tasks to choose from: train, eval or test."`
 	Action []string `sep:"none" placeholder:"TEXT" help:"Reply of the policy, to see the next prompt. Repeatable."`
-	Tips   []string `sep:"none" aliases:"tip" placeholder:"none|auto|TEXT" help:"Tips to show; auto: the run's. Repeatable."`
+	Tips   []string `sep:"none" aliases:"tip" placeholder:"none|auto|TEXT" help:"Tips to show. Repeatable."`
 	Tokens bool     `help:"Show the tokens too: each id and its text. Starts the server."`
 	Write  string   `placeholder:"DIR" help:"Write the built-in templates to a folder, and show nothing."`
 	JSON   bool     `help:"Print JSON."`
