@@ -13,6 +13,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/fleet"
 )
 
@@ -34,6 +35,11 @@ type server struct {
 type serverTraits struct {
 	base  string // the base model's name
 	seeds bool   // the server accepts sampling_seed
+}
+
+// TokenizeMessages implements [fleet.Server]. SGLang's /tokenize takes text only.
+func (s *server) TokenizeMessages(context.Context, []chat.Message, bool, map[string]any) ([]int32, error) {
+	return nil, fmt.Errorf("%w: SGLang does not return its rendering of a conversation", errors.ErrUnsupported)
 }
 
 // update is the answer to a load or an unload.

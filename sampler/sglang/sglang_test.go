@@ -1,11 +1,14 @@
 package sglang
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"github.com/empo2/empo2/orchestrator/process/processtest"
@@ -160,7 +163,6 @@ func TestOpenRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, wantErr)
 		}
 	}
-	f("no tokenizer", "the trainer's tokenizer is required", func(_ *fakeserver.SGLang, c *Config) { c.Codec = nil })
 	f("no server", "hint: set sampler.sglang.urls", func(_ *fakeserver.SGLang, c *Config) { c.URLs = nil })
 	f("another model", `not "big"`, func(_ *fakeserver.SGLang, c *Config) { c.Model = "big" })
 	f("a URL twice", " is named twice", func(s *fakeserver.SGLang, c *Config) { c.URLs = []string{s.URL, s.URL + "/"} })
@@ -202,4 +204,31 @@ func TestEnvironmentOfALaunchedServer(t *testing.T) {
 		t.Error("the server started")
 	}
 	check()
+}
+
+// Without the trainer's tokenizer the servers' own is used. It renders no chat template.
+func TestServerText(t *testing.T) {
+	s := newFake(t)
+	c := config(s)
+	c.Codec = nil
+	b, err := Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	text, own := b.ServerText(), policy.Tokenizer
+	ids, err := text.TokenizeSpecial(t.Context(), "<|im_start|>pull")
+	if diff := cmp.Diff(own.EncodeSpecial("<|im_start|>pull"), ids); diff != "" || err != nil {
+		t.Error(err, diff)
+	}
+	if back, err := text.Detokenize(t.Context(), ids); err != nil || back != "<|im_start|>pull" {
+		t.Errorf("%q, %v", back, err)
+	}
+	if plain, err := b.Tokenize(t.Context(), "a<|im_end|>"); err != nil || own.Decode(plain) != "a<|im_end|>" ||
+		slices.Contains(plain, own.EndOfTurn()) {
+		t.Errorf("%d, %v", plain, err)
+	}
+	if _, err := text.Render(t.Context(), nil, true); !errors.Is(err, errors.ErrUnsupported) {
+		t.Error(err)
+	}
 }
