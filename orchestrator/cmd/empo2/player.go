@@ -174,6 +174,17 @@ func (p *player) spec(task envs.Task, seed uint64) rollout.EpisodeSpec {
 	}
 }
 
+// promptLimit is the longest prompt of the run's episodes of a task; 0: only the server
+// limits it.
+func (p *player) promptLimit(ctx context.Context, c config.Config, texts prompt.Template, tasks ...envs.Task) (
+	int, error) {
+	can, err := p.server.Capabilities(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return orchestrator.PromptLimit(ctx, c, can.ContextLength, p.with(texts), tasks)
+}
+
 // The values of --tips and of tips=… that are no text of a tip.
 const (
 	tipsNone = "none"

@@ -217,10 +217,15 @@ func (t *trial) read() (prompt.Template, error) {
 // alone, so that it comes soon.
 func (t *trial) round(ctx context.Context, texts prompt.Template) error {
 	begun, sum := time.Now(), trySummary{}
+	limit, err := t.promptLimit(ctx, t.config, texts, t.task)
+	if err != nil {
+		return err
+	}
 	specs := make([]rollout.EpisodeSpec, len(t.seeds))
 	for i, seed := range t.seeds {
 		specs[i] = t.spec(t.task, seed)
 		specs[i].Episode, specs[i].MaxTurns, specs[i].Recall = i, t.turns(), t.recall
+		specs[i].MaxPrompt = limit
 	}
 	scheduler := rollout.Scheduler{Run: t.with(texts).Run, Concurrency: t.config.Rollout.Concurrency,
 		Retries: t.config.Rollout.Retries, Log: t.log}
