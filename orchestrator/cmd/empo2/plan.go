@@ -79,6 +79,11 @@ func (cmd *planCmd) Run(ctx context.Context, out *console) error {
 	if err != nil {
 		return err
 	}
+	if in.Model.Architecture != "" {
+		if err := useOf(c).check(in.Model, "model.path"); err != nil {
+			return err
+		}
+	}
 	if !cmd.NoCalibrate {
 		limit := time.Duration(cmd.Seconds * float64(time.Second))
 		if in.Measured, err = calibrate(ctx, c, limit, out, out.logger(cmd.Verbose)); err != nil {

@@ -93,7 +93,7 @@ func (cmd *warmstartCmd) Run(ctx context.Context, out *console) error {
 	if err := w.checkFit(data, log); err != nil {
 		return err
 	}
-	t, err := setUp(ctx, c, out, log)
+	t, err := setUpTrainer(ctx, c, out, log)
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,8 @@ func (cmd *warmstartCmd) Run(ctx context.Context, out *console) error {
 }
 
 // checkFit refuses a warm start whose trainer needs more memory than there is. No
-// server runs beside it. The longest conversation is estimated at four bytes a token.
+// server runs beside it. The longest conversation is estimated at four bytes a token. One
+// that is longer than the model's context is refused or left out later, by its line.
 func (w *warmStart) checkFit(data []demos.Demonstration, log zerolog.Logger) error {
 	c, longest := w.config, 0
 	for _, d := range data {
@@ -115,6 +116,9 @@ func (w *warmStart) checkFit(data []demos.Demonstration, log zerolog.Logger) err
 	in, err := forecastInput(c, w.cmd.Probe.Machine())
 	if err != nil {
 		return nil // what is wrong with the model is reported where it is used
+	}
+	if in.Model.Context > 0 {
+		in.Config.Sampler.MaxModelLen = min(longest/4+1, in.Model.Context)
 	}
 	in.Server = forecast.Server{}
 	return refuseProblems(forecast.Of(in), c.Run.MustFit, log)
