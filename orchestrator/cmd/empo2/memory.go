@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
 )
@@ -124,7 +123,6 @@ func removeMade(dir, made string) error {
 type bank interface {
 	Export(ctx context.Context, w io.Writer) error
 	Import(ctx context.Context, r io.Reader, with func(*sql.Tx) error) (tips int, err error)
-	Recall(ctx context.Context, s memory.State) (memory.Recollection, error)
 }
 
 // withMemory opens only the run's folder and its bank, and calls f.
