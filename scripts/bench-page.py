@@ -1,8 +1,9 @@
 """Measures the CPU time of the live page beside a run, in one run.
 
-Usage: bench-page.py EMPO2 [ARGUMENT of empo2 run …]. It trains the demonstration (12 steps). Beside it, three
-processes of empo2 view serve the run: one to a client that asks as a tab with the view Now does, one to a client
-like a tab with the view Episodes, and one to nobody. The CPU time of the run includes its server and its trainer.
+Usage: bench-page.py EMPO2 [ARGUMENT of empo2 run …]. It trains the demonstration (12 steps).
+Beside it, three processes of empo2 view serve the run: one to a client that asks as a tab with the
+view Now does, one to a client like a tab with the view Episodes, and one to nobody. The CPU time
+of the run includes its server and its trainer.
 """
 
 import json
@@ -33,7 +34,8 @@ class Page:
 
     def ask(self, path: str) -> bytes:
         """Asks for an answer; empty: it is the one before."""
-        request = urllib.request.Request(self.address + path, headers={"If-None-Match": self.tags.get(path, "")})
+        known = {"If-None-Match": self.tags.get(path, "")}
+        request = urllib.request.Request(self.address + path, headers=known)
         self.answers += 1
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
@@ -48,7 +50,8 @@ class Page:
         """Asks at each event of the run, as app.js and the view do, until the page ends."""
         seen: dict[str, object] = {}
         try:
-            with urllib.request.urlopen(f"{self.address}/api/events?run={name}", timeout=600) as stream:
+            events = f"{self.address}/api/events?run={name}"
+            with urllib.request.urlopen(events, timeout=600) as stream:
                 for line in stream:
                     if line.startswith(b"data: "):
                         self.events += 1
@@ -65,7 +68,8 @@ class Page:
 
         if new("commits", (event["live"], event["steps"], event["version"])):
             self.ask("/api/runs")
-        if view == "episodes" and new("stored", (event["steps"], event["episodes"], event["untrained"])):
+        stored = (event["steps"], event["episodes"], event["untrained"])
+        if view == "episodes" and new("stored", stored):
             self.ask(self.base + "episodes?kind=training&limit=100")
         if view == "now" and (now := self.ask(self.base + "now")):
             answer = json.loads(now)
@@ -79,7 +83,7 @@ class Page:
 
 
 def cpu(pid: int) -> float:
-    """Waits for a process and returns its CPU time, with that of the processes that it has waited for."""
+    """Waits for a process and returns its CPU time, with that of its own children."""
     _, _, usage = os.wait4(pid, 0)
     return usage.ru_utime + usage.ru_stime
 
@@ -89,10 +93,8 @@ def main() -> None:
     views = ["now", "episodes", ""]
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "vault"
-        training = subprocess.Popen(
-            [empo2, "run", "--profile", "demo", "--set", "run.dir=" + folder, "--set", "run.steps=12", *arguments],
-            stdout=sys.stderr,
-        )
+        settings = ["--profile", "demo", "--set", f"run.dir={folder}", "--set", "run.steps=12"]
+        training = subprocess.Popen([empo2, "run", *settings, *arguments], stdout=sys.stderr)
         while not (run / "run.db-wal").exists():
             assert training.poll() is None, "the run has ended early"
             time.sleep(0.1)
@@ -109,7 +111,8 @@ def main() -> None:
     for page, view, spent in zip(pages, views, used, strict=True):
         reader = f"a tab with the view {view.title()}" if view else "no reader"
         print(
-            f"the page with {reader}: {spent:.2f} s of CPU ({page.events} events, {page.answers} answers), "
+            f"the page with {reader}: {spent:.2f} s of CPU "
+            f"({page.events} events, {page.answers} answers), "
             f"{100 * spent / run_cpu:.2f} % of the run's, {100 * spent / took:.2f} % of a core"
         )
 

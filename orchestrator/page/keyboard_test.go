@@ -54,20 +54,19 @@ func TestEnterAndEscapeLeadThroughTheViews(t *testing.T) {
 	b := openBrowser(t)
 	run := encoded(runName)
 	focus := func(selector string) { b.run(`document.querySelector("` + selector + `").focus()`) }
-	at := func(hash string) {
+	at := func(hash string) { // a view that is opened has the focus
 		t.Helper()
 		b.until(`(location.hash + "?").startsWith("` + hash + `?") &&
-			!document.querySelector("main").textContent.includes("Loading")`)
+			document.activeElement.id === "main" && !document.querySelector("main").textContent.includes("Loading")`)
 	}
 	b.open(s.url("#/"))
 	focus("a.place")
 	b.press("Enter")
 	at("#/now/" + run)
-	for i, view := range []string{"now", "episodes", "memory"} {
-		focus("nav a:nth-child(" + string(rune('1'+i)) + ")")
+	for i, view := range []string{"episodes", "memory"} {
+		focus("nav a:nth-child(" + string(rune('2'+i)) + ")")
 		b.press("Enter")
 		at("#/" + view + "/" + run)
-		b.until(`document.activeElement.id === "main" || ` + map[bool]string{true: "true", false: "false"}[i == 0])
 	}
 	focus("li.tip .tip-text a") // its author
 	b.press("Enter")
