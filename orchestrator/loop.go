@@ -126,6 +126,17 @@ func (l *Loop) WithTrainer(ctx context.Context, what string, f func() error) err
 // any time: events of a server belong to it.
 func (l *Loop) Step() int64 { return l.now.Load() }
 
+// FindStep reads which step comes next. A caller that starts the trainer, the server
+// or the environment before Run calls it first, so that events of the start belong to
+// this step.
+func (l *Loop) FindStep(ctx context.Context) error {
+	last, err := l.Ledger.Last(ctx)
+	if err == nil {
+		l.now.Store(last.Step + 1)
+	}
+	return err
+}
+
 // begin begins a phase of a step. total is the number of its units; 0: nothing is
 // counted.
 func (l *Loop) begin(ctx context.Context, step int64, phase string, total int, unit string) {

@@ -141,7 +141,11 @@ func (l *Loop) checkFolder(ctx context.Context) error {
 		return nil
 	}
 	l.Log.Warn().Msg(l.Ledger.Lost)
-	return l.Ledger.Event(ctx, 0, "damage", l.Ledger.Lost)
+	last, err := l.Ledger.Last(ctx)
+	if err != nil {
+		return err
+	}
+	return l.Ledger.Event(ctx, last.Step+1, "damage", l.Ledger.Lost)
 }
 
 // serveBase publishes the base model and asks what the server can do.
@@ -184,7 +188,8 @@ func (l *Loop) newSession(now start) *session {
 		noveltyWeight: c.Novelty.Weight,
 		retention:     retention{ledger: l.Ledger, keep: c.Run.KeepEpisodes, memory: l.Memory != nil}, log: l.Log}
 	s.evaluate = evaluator{config: c, family: l.Family, ledger: l.Ledger, runner: runner,
-		environment: now.environment, progress: l.progress(), observer: l.Observer}
+		budget: budget, reflects: recall != nil, environment: now.environment, progress: l.progress(),
+		observer: l.Observer}
 	if c.Algorithm.Name == "adapt" {
 		s.evaluate.recall = recall
 	}

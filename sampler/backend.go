@@ -103,6 +103,9 @@ type Request struct {
 	// SessionEnd is closed after the last request of the session. The cache of an ended session may be replaced first.
 	// Nil: the session may end with this request.
 	SessionEnd <-chan struct{}
+	// Written is called with the text of the completion so far, again and again until the completion is complete. If the
+	// request is sent again, the text begins anew. A backend that cannot stream does not call it. Nil: nobody watches.
+	Written func(text string)
 }
 
 // MaxAnswer bounds a server's answer with a completion of so many tokens, in bytes. A token needs a few hundred bytes

@@ -32,6 +32,9 @@ type Config struct {
 	KeyHeaders []string
 	// Timeout bounds one exchange; 0: only the caller's context bounds it.
 	Timeout time.Duration
+	// ErrorsInAnswers takes an {"error": …} in an answer whose status is a success for a failure. Some servers and
+	// proxies report errors so.
+	ErrorsInAnswers bool
 	// MaxAnswer bounds the body of an answer in bytes, if the request has no bound of its own; default 64 MiB.
 	MaxAnswer int64
 	// Transport sends the requests; default NewTransport(64). Clients may share one.
@@ -184,6 +187,9 @@ func (c *Client) do(ctx context.Context, r Request) ([]byte, http.Header, error)
 		return nil, nil, c.withOp(r, c.Failure(ctx, err))
 	case !answer.IsSuccess():
 		return nil, nil, c.withOp(r, c.Refusal(answer.StatusCode(), answer.Header(), answer.Body()))
+	}
+	if e := c.embedded(answer.Header(), answer.Body()); e != nil {
+		return nil, nil, c.withOp(r, e)
 	}
 	return c.Redact(answer.Body()), answer.Header(), nil
 }

@@ -158,20 +158,35 @@ func isCounted(ctx context.Context, db *sql.DB) (bool, error) {
 
 // counts compares the numbers of rows with those that were recorded.
 func (v *verifier) counts() {
-	counts, err := readCounts(v.ctx, v.db)
-	if err != nil {
-		return // the check of the table says so
+	for _, m := range missingRows(v.ctx, v.db) {
+		v.report.add("table "+m.table, m.err, m.table == piecesTable)
 	}
-	if counted, err := isCounted(v.ctx, v.db); counts == nil && (counted || err != nil) {
-		v.report.Add("table meta", errors.Join(err, errors.New("the numbers of rows are missing")))
+}
+
+// missing says what is missing in a table.
+type missing struct {
+	table string
+	err   error
+}
+
+// missingRows compares the numbers of rows with those that were recorded. It leaves
+// out what cannot be read, which other checks report.
+func missingRows(ctx context.Context, db *sql.DB) (found []missing) {
+	counts, err := readCounts(ctx, db)
+	if err != nil {
+		return nil
+	}
+	if counted, err := isCounted(ctx, db); counts == nil && (counted || err != nil) {
+		found = append(found, missing{"meta", errors.Join(err, errors.New("the numbers of rows are missing"))})
 	}
 	for _, name := range slices.Sorted(maps.Keys(counts)) {
 		if !slices.Contains(countedTables, name) {
 			continue
 		}
-		n, err := rowsOf(v.ctx, v.db, name)
+		n, err := rowsOf(ctx, db, name)
 		if want := counts[name]; err == nil && n < want {
-			v.report.add("table "+name, fmt.Errorf("%d of %d rows are missing", want-n, want), name == piecesTable)
+			found = append(found, missing{name, fmt.Errorf("%d of %d rows are missing", want-n, want)})
 		}
 	}
+	return found
 }

@@ -88,6 +88,12 @@ func TestMissingRowsAreFound(t *testing.T) {
 			t.Errorf("%s: found %q", query, got)
 		}
 		l := open(t, dir) // a start must not accept what is missing
+		if _, err := l.QuickCheck(t.Context()); !errors.Is(err, ErrDamaged) && !strings.Contains(query, "pieces") {
+			t.Errorf("%s: a start says %v", query, err)
+		}
+		if begun, err := l.Begun(t.Context()); !begun || err != nil {
+			t.Errorf("%s: begun is %t, %v", query, begun, err)
+		}
 		if err := errors.Join(l.Event(t.Context(), 1, "restart", "again"), l.Close()); err != nil {
 			t.Fatal(err)
 		}

@@ -18,9 +18,9 @@ import (
 const quickTimeout = 10 * time.Second
 
 // QuickCheck verifies what a start depends on: the pages of the database as far
-// as the time allows, the order of the steps, and the checkpoint of the last one.
-// complete is false if the pages took too long. Rows are verified when they are
-// read.
+// as the time allows, the numbers of rows, the order of the steps, and the checkpoint
+// of the last one. complete is false if the pages took too long. Rows are verified
+// when they are read.
 func (l *Ledger) QuickCheck(ctx context.Context) (complete bool, err error) {
 	limited, cancel := context.WithTimeoutCause(ctx, quickTimeout, errors.New("the database is large"))
 	defer cancel()
@@ -32,6 +32,11 @@ func (l *Ledger) QuickCheck(ctx context.Context) (complete bool, err error) {
 	steps, err := l.Steps(ctx)
 	if err != nil {
 		return complete, err
+	}
+	for _, m := range missingRows(ctx, l.db) {
+		if m.table != piecesTable { // the run stores them again
+			return complete, fmt.Errorf("%w: run.db: table %s: %w%s", ErrDamaged, m.table, m.err, checkHint)
+		}
 	}
 	for i, s := range steps {
 		if s.Step != int64(i)+1 {

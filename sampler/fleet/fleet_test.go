@@ -20,6 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // fake is a Server with the functions and adapters of a test. By default it is
 // healthy and answers with the first id of the prompt.
 type fake struct {
+	Server   // nil: no test calls its other methods
 	name     string
 	health   func(context.Context) error
 	complete func(context.Context, string, sampler.Request) (Answer, error)

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 )
 
 // A Server is the client of one replica. Its methods are safe for concurrent
@@ -27,6 +28,14 @@ type Server interface {
 	// their ids, and no tokens are added. The error wraps [errors.ErrUnsupported] if
 	// the server has no such request.
 	Tokenize(ctx context.Context, text string) ([]int32, error)
+	// Detokenize decodes ids. Control tokens become their text. Its error is like that of
+	// Tokenize.
+	Detokenize(ctx context.Context, ids []int32) (string, error)
+	// TokenizeMessages applies the model's chat template with further arguments, and
+	// encodes the result. With generation it ends with the beginning of the policy's
+	// message. The error wraps [chat.ErrRefused] if the template refuses the
+	// conversation, and [errors.ErrUnsupported] if the server has no such request.
+	TokenizeMessages(ctx context.Context, messages []chat.Message, generation bool, args map[string]any) ([]int32, error)
 	// LoadAdapter loads a PEFT directory under a new name. The error wraps
 	// [ErrLoaded] if the name is taken.
 	LoadAdapter(ctx context.Context, name, dir string) error

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,10 +19,59 @@ func (c *Client) Tokenize(ctx context.Context, text string) ([]int32, error) {
 		Tokens []int32 `json:"tokens"`
 	}
 	err := c.Call(ctx, "/tokenize", map[string]any{"prompt": text, "add_special_tokens": false}, &answer)
-	if jsonhttp.Status(err) == http.StatusNotFound {
-		return nil, fmt.Errorf("%w: no /tokenize", errors.ErrUnsupported)
+	return answer.Tokens, unsupported(err, "/tokenize")
+}
+
+// Detokenize implements [Server].
+func (c *Client) Detokenize(ctx context.Context, ids []int32) (string, error) {
+	var answer struct {
+		Prompt *string `json:"prompt"` // vLLM's name
+		Text   *string `json:"text"`   // SGLang's name
 	}
-	return answer.Tokens, err
+	err := c.Call(ctx, "/detokenize", map[string]any{"tokens": ids, "skip_special_tokens": false}, &answer)
+	switch text := cmp.Or(answer.Prompt, answer.Text); {
+	case err != nil:
+		return "", unsupported(err, "/detokenize")
+	case text == nil:
+		return "", fmt.Errorf("%s: the answer of /detokenize has no text", c.URL())
+	default:
+		return *text, nil
+	}
+}
+
+// TokenizeMessages implements [Server] as vLLM does it.
+func (c *Client) TokenizeMessages(
+	ctx context.Context, messages []chat.Message, generation bool, args map[string]any,
+) ([]int32, error) {
+	type message struct {
+		Role    string `json:"role"`
+		Content string `json:"content"`
+	}
+	body := struct {
+		Messages   []message      `json:"messages"`
+		Generation bool           `json:"add_generation_prompt"`
+		Add        bool           `json:"add_special_tokens"`
+		Args       map[string]any `json:"chat_template_kwargs,omitempty"`
+	}{Generation: generation, Args: args}
+	for _, m := range messages {
+		body.Messages = append(body.Messages, message{m.Role, m.Text()})
+	}
+	var answer struct {
+		Tokens []int32 `json:"tokens"`
+	}
+	err := c.Call(ctx, "/tokenize", body, &answer)
+	if status := jsonhttp.Status(err); status == http.StatusBadRequest || status == http.StatusInternalServerError {
+		return nil, fmt.Errorf("%w: %w", chat.ErrRefused, err)
+	}
+	return answer.Tokens, unsupported(err, "/tokenize")
+}
+
+// unsupported marks the error of a request that the server does not have.
+func unsupported(err error, path string) error {
+	if jsonhttp.Status(err) == http.StatusNotFound {
+		return fmt.Errorf("%w: no %s", errors.ErrUnsupported, path)
+	}
+	return err
 }
 
 // CompareTokenizers returns an error if a replica has another tokenizer than the

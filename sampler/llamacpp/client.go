@@ -35,7 +35,11 @@ func (c *client) call(ctx context.Context, path string, body, out any) error {
 	if c.err != nil {
 		return c.err
 	}
-	err := c.web.Call(ctx, jsonhttp.Request{Path: path, Body: body}, out)
+	return explained(c.web.Call(ctx, jsonhttp.Request{Path: path, Body: body}, out))
+}
+
+// explained wraps errLost around errors without an answer, and adds a hint to others.
+func explained(err error) error {
 	var e *jsonhttp.Error
 	if errors.As(err, &e) && e.Retryable() && e.Kind != jsonhttp.TimedOut {
 		return fmt.Errorf("%w: %w", errLost, err)

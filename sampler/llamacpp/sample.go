@@ -82,6 +82,7 @@ type answer struct {
 	Model     string          `json:"model"`
 	StopType  string          `json:"stop_type"`
 	Evaluated int             `json:"tokens_evaluated"`
+	Predicted int             `json:"tokens_predicted"`
 	Entries   []entry         `json:"completion_probabilities"`
 	Cached    int64           `json:"timings/cache_n"`
 	Processed int64           `json:"timings/prompt_n"`
@@ -90,7 +91,7 @@ type answer struct {
 
 // answerFields are the fields that the server sends. It would also send prompt and
 // settings.
-var answerFields = []string{"content", "tokens", "model", "stop_type", "tokens_evaluated",
+var answerFields = []string{"content", "tokens", "model", "stop_type", "tokens_evaluated", "tokens_predicted",
 	"completion_probabilities", "timings/cache_n", "timings/prompt_n"}
 
 // present reports whether a JSON value is set and not null.
@@ -141,9 +142,9 @@ func (v *version) complete(ctx context.Context, rep *replica, r sampler.Request)
 		return sampler.Completion{}, err
 	}
 	defer slot.Release()
-	var a answer
 	rep.cache[slot.Index] = cached{} // unknown if the request fails
-	if err := v.post(ctx, rep, v.newRequest(r, slot.Index), &a); err != nil {
+	a, err := v.post(ctx, rep, v.newRequest(r, slot.Index), r.Written)
+	if err != nil {
 		return sampler.Completion{}, fmt.Errorf("llama-server at %s: %w", rep.client.web.URL(), err)
 	}
 	rep.cache[slot.Index] = cached{slices.Concat(r.Prompt, a.Tokens), r.SessionEnd}
@@ -156,15 +157,25 @@ func (v *version) complete(ctx context.Context, rep *replica, r sampler.Request)
 	return c, nil
 }
 
-// post sends a request and decodes the answer.
-func (v *version) post(ctx context.Context, rep *replica, q completionRequest, a *answer) error {
-	err := v.withDeadline(ctx, rep, func(ctx context.Context) error {
-		return rep.client.call(ctx, "/completion", q, a)
+// post sends a request and decodes the answer. If written is not nil, the answer is
+// streamed to it.
+func (v *version) post(
+	ctx context.Context, rep *replica, q completionRequest, written func(string),
+) (a answer, err error) {
+	err = v.withDeadline(ctx, rep, func(ctx context.Context) (err error) {
+		if written != nil {
+			a, err = rep.client.stream(ctx, q, written)
+			if err != nil || a.Predicted == len(a.Tokens) {
+				return err
+			}
+		}
+		a = answer{}
+		return rep.client.call(ctx, "/completion", q, &a)
 	})
 	if sampler.ContextFull(err) {
-		return fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
+		return a, fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
 	}
-	return err
+	return a, err
 }
 
 var errSlow = errors.New("the request took too long")

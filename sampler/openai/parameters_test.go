@@ -137,9 +137,23 @@ func TestContentAsParts(t *testing.T) {
 	f(`[{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "pull "},
 		{"type": "text", "text": "jade"}]`, "pull jade")
 	f(`[{"type": "reasoning", "text": "hm"}, {"type": "output_text", "text": "pull"}]`, "pull")
+	f(`["pull ", "jade"]`, "pull jade")
+	f(`{"type": "text", "text": "pull jade"}`, "pull jade")
+	f(`[null, {"type": "text", "text": null}, {"type": "image_url", "image_url": {"url": "x"}}]`, "")
 	f(`[]`, "")
 	f(`null`, "")
 	f(`"pull"`, "pull")
+}
+
+// Servers have words of their own for a reply that reached a limit.
+func TestFinishReasons(t *testing.T) {
+	for reason, want := range map[string]bool{"stop": false, "length": true, "": true, "model_length": true,
+		"max_tokens": true, "MAX_TOKENS": true, "max_output_tokens": true, "model_context_window_exceeded": true,
+		"content_filter": false, "tool_calls": false, "STOP": false, "eos_token": false, "end_turn": false} {
+		if got := cutOff(reason); got != want {
+			t.Errorf("%q: cut off: %v", reason, got)
+		}
+	}
 }
 
 // A model that the server does not list is tried. An answer of a listed model in its place is refused.

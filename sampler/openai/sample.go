@@ -2,7 +2,6 @@ package openai
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -97,8 +96,7 @@ type message struct {
 }
 
 type answer struct {
-	Error   json.RawMessage `json:"error"` // some servers report errors with status 200
-	Model   string          `json:"model"`
+	Model   string `json:"model"`
 	Choices []struct {
 		Finish  string `json:"finish_reason"`
 		Message *struct {
@@ -142,9 +140,6 @@ func (b *Backend) send(ctx context.Context, r sampler.Request) (sampler.Completi
 
 // completion checks an answer and converts it.
 func (a answer) completion() (sampler.Completion, error) {
-	if text := string(a.Error); text != "" && text != "null" {
-		return sampler.Completion{}, fmt.Errorf("the answer is an error: %s", jsonhttp.Shorten(text))
-	}
 	if len(a.Choices) == 0 {
 		return sampler.Completion{}, errors.New("the answer has no choices\n" +
 			"  hint: check that sampler.openai.url is the address of an OpenAI-compatible API")
@@ -159,10 +154,18 @@ func (a answer) completion() (sampler.Completion, error) {
 			"  hint: check that sampler.openai.url is the address of an OpenAI-compatible API")
 	}
 	c := sampler.Completion{Text: string(choice.Message.Content), Finish: sampler.FinishStop}
-	if choice.Finish == "length" || choice.Finish == "" {
+	if cutOff(choice.Finish) {
 		c.Finish = sampler.FinishLength
 	}
 	return c, nil
+}
+
+// cutOff reports whether a finish reason says that the reply reached a limit. Without a reason nothing says that it is
+// complete. Servers have words of their own: model_length (Mistral), max_tokens (Anthropic), MAX_TOKENS (Google).
+func cutOff(reason string) bool {
+	reason = strings.ToLower(reason)
+	return reason == "" || strings.Contains(reason, "length") || strings.Contains(reason, "max_") ||
+		strings.Contains(reason, "context")
 }
 
 // refusedParameter returns a remedy if the server refused a parameter that some

@@ -156,7 +156,7 @@ func (e *episode) sample(ctx context.Context, turn *Turn) error {
 		Prompt: ids, MaxTokens: e.spec.MaxTokens, Temperature: e.spec.Temperature,
 		TopP: e.spec.TopP, TopK: e.spec.TopK, Stop: e.spec.Stop,
 		Seed: sampler.Seed(e.spec.Seed, uint64(len(e.t.Turns))), Session: e.t.session(), SessionEnd: e.ended,
-		Messages: e.conversation.Messages(),
+		Messages: e.conversation.Messages(), Written: e.watched(*turn),
 	})
 	if err != nil {
 		return err
@@ -173,6 +173,16 @@ func (e *episode) sample(ctx context.Context, turn *Turn) error {
 	e.opening = nil
 	e.tipsShown.add(turn.Tips)
 	return e.conversation.AddCompletion(c.IDs, c.Logprobs, chat.Neutralize(text, e.Neutralize))
+}
+
+// watched shows a turn, and returns a function that shows its reply while it is written. Nil: nobody watches.
+func (e *episode) watched(turn Turn) func(text string) {
+	if e.spec.Watch == nil {
+		return nil
+	}
+	before := e.t.Turns
+	e.spec.Watch(before, turn, "")
+	return func(text string) { e.spec.Watch(before, turn, validText(text)) }
 }
 
 // prompt renders the turn's messages after the conversation so far and stores them in the turn.

@@ -39,6 +39,9 @@ type EpisodeSpec struct {
 
 	Recall RecallFunc // nil: no memory
 	Keep   Keep       // empty: KeepAll
+	// Watch is called with the turns so far and the next one before the policy replies, and then with the text of the
+	// reply so far, if the backend streams. An episode that is retried begins anew. Nil: nobody watches.
+	Watch func(before []Turn, next Turn, written string)
 }
 
 // StopReason says why an episode ended.

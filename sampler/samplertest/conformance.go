@@ -45,6 +45,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"greedy completions are equal at once and token by token", testGreedy},
 		{"top-k and top-p do not change the log-probs", testTruncated},
 		{"a stop string ends a reply", testStop},
+		{"a completion that is watched is the same one", testWritten},
 		{"parameters out of range are refused", testParameters},
 		{"publish is idempotent", testPublishTwice},
 		{"an adapter answers under its version", testAdapter},

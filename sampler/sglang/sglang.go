@@ -38,8 +38,8 @@ type Config struct {
 	// differ between runs on one server. Empty: "policy".
 	Alias  string
 	APIKey string // the server's --api-key; empty: none
-	// Codec is the trainer's tokenizer. Open compares it with that of each server,
-	// which is not used.
+	// Codec is the trainer's tokenizer. Open compares it with that of each server.
+	// Nil: the servers' tokenizer is used. Open then compares the servers.
 	Codec chat.Codec
 	// Tolerance is the largest difference of a replica's log-probs from the
 	// trainer's when a version is published, in nats; 0: 0.05.
@@ -86,15 +86,22 @@ func LaunchLine(model string, rank, resident int) string {
 // Backend serves policies from the replicas. It is safe for concurrent use.
 type Backend struct {
 	*fleet.Backend
-	codec chat.Codec
+	codec chat.Codec // the trainer's, or the servers' own
 }
 
-// Tokenize encodes text with the trainer's tokenizer and adds no tokens.
+// Tokenize encodes text and adds no tokens.
 func (b *Backend) Tokenize(ctx context.Context, text string) ([]int32, error) {
 	return b.codec.Tokenize(ctx, text)
 }
 
-// ControlToken returns the id of a control token of the trainer's tokenizer.
+// ServerText returns the servers' own tokenizer, or nil if Open got the trainer's. The
+// servers do not apply their chat template for others, so that it cannot render.
+func (b *Backend) ServerText() *fleet.ServerText {
+	text, _ := b.codec.(*fleet.ServerText)
+	return text
+}
+
+// ControlToken returns the id of a control token.
 func (b *Backend) ControlToken(ctx context.Context, text string) (int32, error) {
 	return b.codec.ControlToken(ctx, text)
 }
@@ -111,12 +118,13 @@ func Open(ctx context.Context, cfg Config) (*Backend, error) {
 }
 
 func open(ctx context.Context, cfg Config) (*Backend, error) {
-	if cfg.Codec == nil {
-		return nil, errors.New("no tokenizer: the trainer's tokenizer is required")
-	}
 	servers, err := cfg.servers(ctx)
 	if err != nil {
 		return nil, err
+	}
+	own := cfg.Codec
+	if own == nil {
+		cfg.Codec = fleet.NewServerText(servers, cfg.RequestTimeout)
 	}
 	pool, err := fleet.Open(ctx, fleet.Config{
 		Servers: servers, Section: "sampler.sglang", Alias: cfg.Alias, Tolerance: cfg.Tolerance,
@@ -127,7 +135,7 @@ func open(ctx context.Context, cfg Config) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := pool.CompareTokenizers(ctx, cfg.Codec); err != nil {
+	if err := pool.CompareTokenizers(ctx, own); err != nil {
 		return nil, errors.Join(err, pool.Close())
 	}
 	return &Backend{pool, cfg.Codec}, nil

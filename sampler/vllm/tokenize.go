@@ -2,14 +2,7 @@ package vllm
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"regexp"
-	"slices"
-	"sync"
-	"time"
 
-	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler/fleet"
 )
 
@@ -25,142 +18,16 @@ func (b *Backend) ControlToken(ctx context.Context, text string) (int32, error) 
 	return b.text.ControlToken(ctx, text)
 }
 
+// ServerText returns the servers' own tokenizer and chat template, or nil if Open got
+// the trainer's tokenizer.
+func (b *Backend) ServerText() *fleet.ServerText {
+	text, _ := b.text.(*fleet.ServerText)
+	return text
+}
+
 func (c *Config) tokenizer(servers []fleet.Server) tokenizer {
 	if c.Codec != nil {
 		return c.Codec
 	}
-	t := &serverTokenizer{timeout: c.RequestTimeout, tokens: map[string]int32{}}
-	if t.timeout == 0 {
-		t.timeout = time.Minute
-	}
-	for _, s := range servers {
-		t.servers = append(t.servers, s.(*server))
-	}
-	return t
-}
-
-// serverTokenizer uses the servers' tokenizer and keeps control tokens in text as
-// plain text. The servers would parse them. The text is therefore split inside
-// each of them, and its parts are tokenized separately.
-type serverTokenizer struct {
-	servers []*server
-	timeout time.Duration
-
-	mu     sync.Mutex
-	tokens map[string]int32 // text in the shape of a control token → its id; −1: it is not one token
-}
-
-const maxTokens = 4096
-
-// controlShapes match possible control tokens: <|im_end|>, <s>, <start_of_turn>,
-// <｜User｜>, [INST].
-var controlShapes = []*regexp.Regexp{
-	regexp.MustCompile(`<[^<>\s]{1,64}>`),
-	regexp.MustCompile(`<\|[^|\n]{1,64}\|>`),
-	regexp.MustCompile(`\[[A-Za-z/_]{1,32}\]`),
-}
-
-// Tokenize encodes text. It splits control tokens after their first character.
-func (p *serverTokenizer) Tokenize(ctx context.Context, text string) ([]int32, error) {
-	ids, err := p.encode(ctx, text)
-	if err != nil {
-		return nil, fmt.Errorf("tokenize %.40q: %w", text, err)
-	}
-	return ids, nil
-}
-
-func (p *serverTokenizer) encode(ctx context.Context, text string) (ids []int32, err error) {
-	var cuts []int
-	for _, shape := range controlShapes {
-		for _, span := range shape.FindAllStringIndex(text, -1) {
-			id, err := p.singleToken(ctx, text[span[0]:span[1]])
-			if err != nil {
-				return nil, err
-			}
-			if id >= 0 {
-				cuts = append(cuts, span[0]+1)
-			}
-		}
-	}
-	slices.Sort(cuts)
-	from := 0
-	for _, cut := range append(slices.Compact(cuts), len(text)) {
-		piece, err := p.tokenize(ctx, text[from:cut])
-		if err != nil {
-			return nil, err
-		}
-		ids, from = append(ids, piece...), cut
-	}
-	return ids, p.checkNoControlTokens(ids)
-}
-
-// checkNoControlTokens returns an error if the ids contain a control token.
-func (p *serverTokenizer) checkNoControlTokens(ids []int32) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for text, id := range p.tokens {
-		if id >= 0 && slices.Contains(ids, id) {
-			return fmt.Errorf("the server reads a part of it as the control token %q", text)
-		}
-	}
-	return nil
-}
-
-// ControlToken asks the server if the text has the shape of a control token.
-func (p *serverTokenizer) ControlToken(ctx context.Context, text string) (int32, error) {
-	id, err := int32(-1), error(nil)
-	if slices.ContainsFunc(controlShapes, func(s *regexp.Regexp) bool { return s.FindString(text) == text }) {
-		id, err = p.singleToken(ctx, text)
-	}
-	switch {
-	case err != nil:
-		return 0, fmt.Errorf("control token %.40q: %w", text, err)
-	case id < 0:
-		return 0, fmt.Errorf("control token %.40q: the model has no such token", text)
-	}
-	return id, nil
-}
-
-// singleToken returns the id of a text that is one token, otherwise −1.
-func (p *serverTokenizer) singleToken(ctx context.Context, text string) (int32, error) {
-	p.mu.Lock()
-	id, known := p.tokens[text]
-	p.mu.Unlock()
-	if known {
-		return id, nil
-	}
-	ids, err := p.tokenize(ctx, text)
-	if err != nil {
-		return 0, err
-	}
-	id = -1
-	if len(ids) == 1 {
-		id = ids[0]
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if id >= 0 || len(p.tokens) < maxTokens {
-		p.tokens[text] = id
-	}
-	return id, nil
-}
-
-// tokenize asks one server after another. Control tokens in text become their
-// ids.
-func (p *serverTokenizer) tokenize(ctx context.Context, text string) (ids []int32, err error) {
-	if text == "" {
-		return nil, nil
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, p.timeout, fmt.Errorf("no answer within %v", p.timeout))
-	defer cancel()
-	lost := func(err error) bool { return errors.Is(err, fleet.ErrLost) }
-	err = jsonhttp.Retry{Attempts: 3, Again: lost}.Do(ctx, func(ctx context.Context) (err error) {
-		for _, s := range p.servers {
-			if ids, err = s.Tokenize(ctx, text); err == nil || !lost(err) || ctx.Err() != nil {
-				return err
-			}
-		}
-		return err
-	})
-	return ids, err
+	return fleet.NewServerText(servers, c.RequestTimeout)
 }

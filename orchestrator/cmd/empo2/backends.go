@@ -33,8 +33,10 @@ type opening struct {
 	codec  *trainerCodec // the trainer's tokenizer; nil: nothing is trained
 	// untrained means that nothing is trained on the episodes.
 	untrained bool
-	event     func(kind, detail string) // records an event of a child process; nil: none is recorded
-	log       zerolog.Logger
+	// serverText means that the server's own tokenizer is used, because no trainer runs.
+	serverText bool
+	event      func(kind, detail string) // records an event of a child process; nil: none is recorded
+	log        zerolog.Logger
 }
 
 // budget returns how often a child process may be restarted. Each has the same
@@ -95,6 +97,9 @@ type backend struct {
 	// codec means that prompts are tokenized by the trainer, which must run
 	// before the backend is opened.
 	codec bool
+	// noText says why prompts cannot be tokenized without the trainer. Empty: they can, by
+	// the server. Nil: the server has no tokenizer for others.
+	noText func(c config.Config) string
 	// launch returns the command with which users start such a server. Nil:
 	// empo2 always starts the server itself, or it is a remote service.
 	launch func(c config.Config, model string) string
@@ -106,13 +111,20 @@ type backend struct {
 // backends are the inference servers by their name in sampler.backend.
 var backends = map[string]backend{
 	"llamacpp": {open: openLlamaCPP, memory: predictLlamaCPP},
-	"vllm": {open: openVLLM, codec: true, memory: predictVLLM,
+	"vllm": {open: openVLLM, codec: true, memory: predictVLLM, noText: func(config.Config) string { return "" },
 		launch: func(c config.Config, model string) string { return vllm.LaunchLine(vllmLaunch(c, model)) }},
 	"sglang": {open: openSGLang, codec: true,
+		noText: func(c config.Config) string {
+			if c.Sampler.Template != chat.TemplateAuto {
+				return ""
+			}
+			return "SGLang tokenizes texts, but does not return its chat template; with sampler.template = NAME it suffices"
+		},
 		launch: func(c config.Config, model string) string {
 			return sglang.LaunchLine(model, c.Trainer.Rank, residentAdapters)
 		}},
 	"ollama": {open: openOllama, codec: true,
+		noText: func(config.Config) string { return "Ollama has no request that tokenizes" },
 		launch: func(c config.Config, _ string) string {
 			return fmt.Sprintf("OLLAMA_NUM_PARALLEL=%d OLLAMA_KEEP_ALIVE=-1 ollama serve", c.Sampler.Concurrency)
 		}},
@@ -170,6 +182,10 @@ func openVLLM(ctx context.Context, o opening) (served, error) {
 		return served{}, err
 	}
 	out.Backend, out.tokenizer, out.control = b, b, b
+	if own := b.ServerText(); own != nil {
+		own.TemplateArgs = all.TemplateArgs
+		out.renderer, out.decoder = own, own
+	}
 	if s.Sleep {
 		err = out.mustSleep(b, "sampler.vllm.sleep",
 			"start vLLM on a GPU with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1")
@@ -198,22 +214,30 @@ func (s *served) mustSleep(b maybeSleeper, key, hint string) error {
 func openSGLang(ctx context.Context, o opening) (served, error) {
 	all := o.config.Sampler
 	s := all.SGLang
-	if o.codec == nil {
+	if o.codec == nil && !o.serverText {
 		return served{}, errors.New("sglang: prompts need the trainer's tokenizer, but nothing is trained\n" +
 			"  hint: sampler.backend = \"openai\" works with the same server")
 	}
-	b, err := sglang.Open(ctx, sglang.Config{
-		URLs: s.URLs, Model: all.ServedModelName, Alias: o.alias(), APIKey: serverKey(), Codec: o.codec,
+	out := served{}
+	cfg := sglang.Config{
+		URLs: s.URLs, Model: all.ServedModelName, Alias: o.alias(), APIKey: serverKey(),
 		Tolerance: all.CanaryTolerance, Sleep: s.Sleep,
 		RequestTimeout: seconds(all.TimeoutSeconds), LoadTimeout: seconds(all.LoadTimeoutSeconds),
 		MaxInFlight: all.Concurrency,
 		OnReturn:    func(url string) { o.event("replica returned", url) }, OnRestart: o.restarted("server"), Log: o.log,
 		Launch: sglang.LaunchConfig{Command: s.Launch, Inherit: s.Env, Budget: o.budget()},
-	})
+	}
+	if o.codec != nil {
+		cfg.Codec, out.renderer, out.decoder = o.codec, o.codec, o.codec
+	}
+	b, err := sglang.Open(ctx, cfg)
 	if err != nil {
 		return served{}, err
 	}
-	out := served{Backend: b, tokenizer: b, control: b, renderer: o.codec, decoder: o.codec}
+	out.Backend, out.tokenizer, out.control = b, b, b
+	if own := b.ServerText(); own != nil {
+		out.decoder = own
+	}
 	if s.Sleep {
 		err = out.mustSleep(b, "sampler.sglang.sleep", "start SGLang with --enable-memory-saver")
 	}

@@ -32,12 +32,14 @@ func badRuns(t *testing.T) (all []badInput) {
 	return append(all, damagedRuns(t)...)
 }
 
+// goodBank is a bank with one tip.
+const goodBank = `{"kind":"bank","format":1}` + "\n" +
+	`{"kind":"tip","tip":{"id":1,"scope":"s","text":"a"},"states":["b"]}`
+
 // damagedRuns has copies of a run with tips whose files are damaged.
 func damagedRuns(t *testing.T) (all []badInput) {
 	t.Chdir(t.TempDir())
-	const tips = `{"kind":"bank","format":1}` +
-		"\n" + `{"kind":"tip","tip":{"id":1,"scope":"s","text":"a"},"states":["b"]}`
-	if code, text := executeWith(t, tips, "memory", "import", "--profile", "demo", "--set", "run.name=x"); code != 0 {
+	if code, text := executeWith(t, goodBank, "memory", "import", "--profile", "demo", "--set", "run.name=x"); code != 0 {
 		t.Fatal(text)
 	}
 	database, err := os.ReadFile("runs/x/run.db")

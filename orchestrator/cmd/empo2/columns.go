@@ -17,6 +17,14 @@ const columns = 80
 // with a bar. A line that is too long continues after a broken bar. So no text can
 // pass for what the command itself prints.
 func (c *console) block(text string) {
+	for _, line := range blockLines(text) {
+		c.print("%s", line)
+	}
+}
+
+// blockLines are the lines that block prints. All but the last one stay the same if the
+// text grows at its end.
+func blockLines(text string) (lines []string) {
 	const bar, broken = "  │ ", "  ┊ "
 	for line := range strings.SplitSeq(text, "\n") {
 		prefix := bar
@@ -26,12 +34,13 @@ func (c *console) block(text string) {
 			if part == "" {
 				prefix = strings.TrimRight(prefix, " ")
 			}
-			c.print("%s", prefix+part)
+			lines = append(lines, prefix+part)
 			if rest == "" {
 				break
 			}
 		}
 	}
+	return lines
 }
 
 // cutColumns cuts a line of text where it fills a number of columns, after a space if

@@ -21,6 +21,7 @@ type console struct {
 	raw       io.Writer // err without escapes, for logs: their colours are escapes too
 	mu        sync.Mutex
 	line      progressLine
+	screen    bool // both out and err are a terminal
 	jsonLines bool // progress and warnings are JSON lines on out too
 }
 
@@ -29,6 +30,10 @@ func newConsole(stdout, stderr io.Writer) *console {
 	c.line.out = c
 	if f, ok := terminalOf(stderr); ok {
 		c.line.terminal, c.line.width = true, func() int { return widthOf(f) }
+		if results, ok := stdout.(*resultWriter); ok {
+			stdout = results.w
+		}
+		_, c.screen = terminalOf(stdout)
 	}
 	return c
 }

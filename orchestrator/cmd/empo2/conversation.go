@@ -104,18 +104,24 @@ func printSpans(out *console, turn rollout.Turn, authors map[prompt.Tip]view.Pla
 
 // printReply prints the policy's reply in a turn.
 func printReply(out *console, turn rollout.Turn) {
-	heading := "reply: " + counted(len(turn.IDs), "token")
+	heading := "reply: " + replyLength(turn)
 	if len(turn.Prompt) == 0 && len(turn.IDs) == 0 { // an old episode
-		heading = "action"
-	}
-	switch {
-	case turn.Finish == sampler.FinishLength:
-		heading += ", CUT at rollout.max_tokens"
-	case turn.Action == "":
-		heading += ", EMPTY"
+		heading = "action" + strings.TrimPrefix(replyLength(turn), counted(0, "token"))
 	}
 	out.print("%s", heading)
 	out.block(cmp.Or(turn.Text, turn.Action))
+}
+
+// replyLength says how long the policy's reply is, and whether it was cut or is empty.
+func replyLength(turn rollout.Turn) string {
+	length := counted(len(turn.IDs), "token")
+	switch {
+	case turn.Finish == sampler.FinishLength:
+		length += ", CUT at rollout.max_tokens"
+	case turn.Action == "":
+		length += ", EMPTY"
+	}
+	return length
 }
 
 // tipSources names the episodes that wrote the tips of a turn.

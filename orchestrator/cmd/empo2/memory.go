@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
 )
@@ -85,7 +84,7 @@ func (cmd *importCmd) Run(ctx context.Context, out *console) error {
 		return err
 	})
 	if err != nil && made != "" { // the folder was made for this import
-		return errors.Join(err, os.RemoveAll(made))
+		return errors.Join(err, removeMade(dir, made))
 	}
 	return err
 }
@@ -107,11 +106,23 @@ func firstMissing(dir string) string {
 	return missing
 }
 
+// removeMade removes a folder and those above it that were made with it, from made on.
+// A folder above it stays if another command uses it.
+func removeMade(dir, made string) error {
+	err := os.RemoveAll(dir)
+	for err == nil && dir != made {
+		dir = filepath.Dir(dir)
+		if os.Remove(dir) != nil {
+			break
+		}
+	}
+	return err
+}
+
 // bank has the methods of the memory that the commands call.
 type bank interface {
 	Export(ctx context.Context, w io.Writer) error
 	Import(ctx context.Context, r io.Reader, with func(*sql.Tx) error) (tips int, err error)
-	Recall(ctx context.Context, s memory.State) (memory.Recollection, error)
 }
 
 // withMemory opens only the run's folder and its bank, and calls f.

@@ -88,6 +88,9 @@ func openRun(
 	}
 	r.closes = append(r.closes, r.ledger.Close)
 	r.loop = &orchestrator.Loop{Config: c, Ledger: r.ledger, Log: log}
+	if err = r.loop.FindStep(ctx); err != nil {
+		return nil, err
+	}
 	r.watch = startWatcher(ctx, c, r.ledger.Dir, log, func(text string) { r.event(ctx)("stall", text) })
 	r.closes = append(r.closes, func() error { r.watch.close(cmp.Or(r.ended, watchdog.EndedClosed)); return nil })
 	ctx = r.watched(ctx)

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/prompt"
 	"github.com/empo2/empo2/sampler/rollout"
@@ -28,6 +30,8 @@ type player struct {
 	served map[int]sampler.Policy // by version
 	log    zerolog.Logger
 	closes []func() error
+	// serverText says that prompts are only tokenized, by the server: no trainer starts.
+	serverText bool
 }
 
 // openPlayer opens the environment. Call start before the first episode. concurrency is
@@ -46,10 +50,16 @@ func openPlayer(ctx context.Context, s source, concurrency int, log zerolog.Logg
 
 // start finds or installs what the server needs, starts it and has the version served.
 func (p *player) start(ctx context.Context, out *console) error {
-	t, err := setUp(ctx, p.config, out, p.log)
+	var t tools
+	var err error
+	if !p.serverText {
+		t, err = setUp(ctx, p.config, out, p.log)
+	}
 	if err != nil {
 		return err
 	}
+	defer out.endPhase("")
+	out.phase("", watchdog.Phase{Name: watchdog.PhaseStart, Detail: p.starts(), Since: time.Now()})
 	if err := p.startServer(ctx, t); err != nil {
 		return err
 	}
@@ -58,6 +68,19 @@ func (p *player) start(ctx context.Context, out *console) error {
 	}
 	p.policy, err = p.serve(ctx, p.source)
 	return err
+}
+
+// starts names what start starts.
+func (p *player) starts() string {
+	if p.usesTrainer() {
+		return "trainer and server"
+	}
+	return "server"
+}
+
+// usesTrainer reports whether the trainer tokenizes prompts.
+func (p *player) usesTrainer() bool {
+	return trains(p.config) && backends[p.config.Sampler.Backend].codec && !p.serverText
 }
 
 // Close stops what was opened and started, in reverse order. It does not close the
@@ -73,10 +96,10 @@ func (p *player) Close() error {
 // startServer starts the server, and the trainer if the server needs its tokenizer.
 // Names of this process on a server that others use too differ from those of runs.
 func (p *player) startServer(ctx context.Context, t tools) error {
-	o := opening{config: p.config, tools: t, untrained: true, log: p.log,
+	o := opening{config: p.config, tools: t, untrained: true, serverText: p.serverText, log: p.log,
 		event: func(kind, detail string) { p.log.Info().Str("detail", detail).Msg(kind) }}
 	o.config.Run.Name = fmt.Sprintf("try-%d", os.Getpid())
-	if trains(p.config) && backends[p.config.Sampler.Backend].codec {
+	if p.usesTrainer() {
 		root, err := os.MkdirTemp("", "empo2-try-")
 		if err != nil {
 			return err
@@ -149,6 +172,17 @@ func (p *player) spec(task envs.Task, seed uint64) rollout.EpisodeSpec {
 		Task: task, Seed: seed, Policy: p.policy, Temperature: r.Temperature, TopP: r.TopP, TopK: r.TopK, Stop: r.Stop,
 		MaxTurns: r.MaxTurns, MaxTokens: r.MaxTokens, Keep: rollout.Keep(p.config.Memory.Keep),
 	}
+}
+
+// promptLimit is the longest prompt of the run's episodes of a task; 0: only the server
+// limits it.
+func (p *player) promptLimit(ctx context.Context, c config.Config, texts prompt.Template, tasks ...envs.Task) (
+	int, error) {
+	can, err := p.server.Capabilities(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return orchestrator.PromptLimit(ctx, c, can.ContextLength, p.with(texts), tasks)
 }
 
 // The values of --tips and of tips=… that are no text of a tip.

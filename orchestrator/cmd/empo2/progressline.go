@@ -37,6 +37,7 @@ type progressLine struct {
 	phases map[string]watchdog.Phase // by the label of the run
 	runs   [2]int                    // that are done, and all; 0: there is one
 	told   map[string]toldPhase      // the newest event of each run
+	draft  string                    // a line that is being written, in place of the phases; empty: there is none
 	shown  bool                      // the line is on the screen
 
 	stop chan struct{} // nil: nothing ticks
@@ -71,6 +72,16 @@ func (c *console) phase(label string, p watchdog.Phase) {
 // phasesOf returns a function that says in which phase a run is.
 func (c *console) phasesOf(label string) func(watchdog.Phase) {
 	return func(p watchdog.Phase) { c.phase(label, p) }
+}
+
+// draft shows a line that is being written, on a terminal, until it is printed or
+// replaced. An empty line ends it.
+func (c *console) draft(line string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.line.draft = line; c.line.terminal && line != "" {
+		c.line.draw()
+	}
 }
 
 // countRuns says how many runs a command makes, and how many of them are done.
@@ -159,15 +170,16 @@ func (l *progressLine) clear() {
 // draw writes the line in the place of the one before it. If there are several runs,
 // it shows one after the other.
 func (l *progressLine) draw() {
-	if len(l.phases) == 0 {
+	if len(l.phases) == 0 && l.draft == "" {
 		return
 	}
-	now := time.Now()
-	labels := slices.Sorted(maps.Keys(l.phases))
-	label := labels[int(now.Unix()/2)%len(labels)]
-	text := head(l.fitting(label, now, min(columns, l.width()-1)), min(columns, l.width()-1))
+	text, now, width := l.draft, time.Now(), min(columns, l.width()-1)
+	if text == "" {
+		labels := slices.Sorted(maps.Keys(l.phases))
+		text = l.fitting(labels[int(now.Unix()/2)%len(labels)], now, width)
+	}
 	l.shown = true
-	_, _ = io.WriteString(l.out.raw, "\r"+text+"\x1b[K")
+	_, _ = io.WriteString(l.out.raw, "\r"+head(text, width)+"\x1b[K")
 }
 
 // fitting is the text without what matters least: as much as it takes to show the rate

@@ -10,19 +10,18 @@ import (
 	"strconv"
 
 	"github.com/empo2/empo2/envs"
-	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator/config"
-	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/prompt"
 )
 
 type promptCmd struct {
 	common
+	Target string   `arg:"" name:"run" optional:"" placeholder:"RUN[@VERSION]" help:"Run with settings and tips."`
 	Task   string   `default:"0" placeholder:"N|ID" help:"Number of the task in the split, or its id."`
 	Split  string   `default:"train" enum:"train,eval,test" help:"Tasks to choose from: train, eval or test."`
 	Action []string `sep:"none" placeholder:"TEXT" help:"Reply of the policy, to see the next prompt. Repeatable."`
-	Tip    []string `sep:"none" placeholder:"TEXT" help:"Tip to show. Repeatable. Default: the memory's tips."`
+	Tips   []string `sep:"none" aliases:"tip" placeholder:"none|auto|TEXT" help:"Tips to show. Repeatable."`
 	Tokens bool     `help:"Show the tokens too: each id and its text. Starts the server."`
 	Write  string   `placeholder:"DIR" help:"Write the built-in templates to a folder, and show nothing."`
 	JSON   bool     `help:"Print JSON."`
@@ -31,11 +30,18 @@ type promptCmd struct {
 // Help is shown by empo2 prompt --help.
 func (promptCmd) Help() string {
 	return `Shows exactly what the policy sees in a task, without and with tips. It needs no model,
-except for --tokens. That starts the server, and the trainer only if the server has no
-tokenizer of its own (vllm, sglang, ollama). empo2 try shows what the policy answers.
+except for --tokens. empo2 try shows what the policy answers.
+
+The tips are those that the memory of RUN recalls in each state, as it is now, for every
+version; without RUN or without a memory they are an example. This rule holds for try and
+ab too, which show tips only with --tips auto or tips=auto.
+
+With --tokens the server tokenizes: llama-server and vLLM with the model's chat template,
+SGLang if sampler.template names one. Otherwise, and with Ollama, the trainer does.
 
 Examples:
   empo2 prompt --task 3
+  empo2 prompt vault --task 3              with the tips of the run vault
   empo2 prompt --set env.name=scienceworld --set prompt.template=recipe --action "look around"
   empo2 prompt --profile demo --tokens
   empo2 prompt --write prompts             then edit one and set prompt.template to its path`
@@ -45,38 +51,38 @@ func (cmd *promptCmd) Run(ctx context.Context, out *console) (err error) {
 	if cmd.Write != "" {
 		return writeTemplates(cmd.Write, out)
 	}
-	c, err := cmd.load()
+	if err := checkTips(cmd.Tips); err != nil {
+		return err
+	}
+	s, err := openSource(ctx, cmd.common, cmd.Target)
 	if err != nil {
 		return err
 	}
-	texts, err := readPromptTemplate(c)
+	defer func() { err = errors.Join(err, s.Close()) }()
+	texts, err := readPromptTemplate(s.config)
 	if err != nil {
 		return err
 	}
-	log := out.logger(cmd.Verbose)
-	family, err := openFamily(ctx, opening{config: c, log: log})
+	p, err := openPlayer(ctx, s, 1, out.logger(cmd.Verbose))
 	if err != nil {
 		return err
 	}
-	play, err := cmd.play(ctx, c, family, texts)
-	if err = errors.Join(err, family.Close()); err != nil {
+	defer func() { err = errors.Join(err, p.Close()) }()
+	play, err := cmd.play(ctx, p, texts)
+	if err != nil {
 		return err
 	}
 	var encode encoder
 	if cmd.Tokens {
-		var p *player
-		if p, err = openPlayer(ctx, source{config: c}, 1, log); err != nil {
+		if encode, err = p.openEncoder(ctx, out); err != nil {
 			return err
-		}
-		defer func() { err = errors.Join(err, p.Close()) }()
-		if err = p.start(ctx, out); err != nil {
-			return err
-		}
-		encode = encoder{p.driver.ChatTemplate, newPieces(p.server.decoder)}
-		if encode.template == nil {
-			out.note("no token ids: the server takes text and tokenizes it itself")
 		}
 	}
+	return cmd.show(ctx, out, play, encode)
+}
+
+// show prints the conversation without and with tips.
+func (cmd *promptCmd) show(ctx context.Context, out *console, play *played, encode encoder) error {
 	without, err := play.rendered(ctx, false, encode)
 	if err != nil {
 		return err
@@ -85,13 +91,16 @@ func (cmd *promptCmd) Run(ctx context.Context, out *console) (err error) {
 	if err != nil {
 		return err
 	}
+	texts := play.texts
 	if cmd.JSON {
 		out.json("prompt", shownPrompt{play.task.ID, cmd.Split, texts.Name(), texts.SHA256(), without, with, play.source})
 		return nil
 	}
 	out.print("task %s of %s, template %s (sha256 %.12s)", play.task.ID, cmd.Split, texts.Name(), texts.SHA256())
 	without.print(out, "without tips")
-	with.print(out, fmt.Sprintf("with tips (%s)", play.source))
+	if play.source != "" {
+		with.print(out, fmt.Sprintf("with tips (%s)", play.source))
+	}
 	return nil
 }
 
@@ -130,58 +139,6 @@ func writeTemplates(dir string, out *console) error {
 	return nil
 }
 
-// played is the conversation of an episode, with the tips in it.
-type played struct {
-	task     envs.Task
-	tips     []prompt.Tip
-	source   string // where the tips come from
-	messages []chat.Message
-}
-
-// play plays the task's first turns with the actions of --action.
-func (cmd *promptCmd) play(
-	ctx context.Context, c config.Config, family envs.Family, texts prompt.Template,
-) (*played, error) {
-	task, err := findTask(family, cmd.Split, cmd.Task)
-	if err != nil {
-		return nil, err
-	}
-	episode, err := family.Open(ctx, task)
-	if err != nil {
-		return nil, err
-	}
-	defer episode.Close()
-	o, err := episode.Reset(ctx)
-	if err != nil {
-		return nil, err
-	}
-	p := &played{task: task, source: "given by --tip"}
-	for i, text := range cmd.Tip {
-		p.tips = append(p.tips, prompt.Tip{ID: int64(i + 1), Text: text})
-	}
-	if len(p.tips) == 0 {
-		if err = p.recall(ctx, c, o.State); err != nil {
-			return nil, err
-		}
-	}
-	p.messages = append(texts.Opening(task), texts.Turn(o, p.tips))
-	for _, written := range cmd.Action {
-		step, err := episode.Step(ctx, texts.Action(chat.Answer(written)))
-		if err != nil {
-			return nil, err
-		}
-		p.messages = append(p.messages, chat.Message{
-			Role: chat.RoleAssistant, Spans: []chat.Span{{Kind: chat.ActionSpan, Text: written}},
-		})
-		if step.Done() {
-			p.messages = append(p.messages, texts.Request(task, step.Observation))
-			break
-		}
-		p.messages = append(p.messages, texts.Turn(step.Observation, nil))
-	}
-	return p, nil
-}
-
 // findTask finds the task of a split that the user named by number or id.
 func findTask(family envs.Family, split, name string) (envs.Task, error) {
 	tasks, err := family.Tasks(envs.Split(split))
@@ -202,45 +159,42 @@ func findTask(family envs.Family, split, name string) (envs.Task, error) {
 	return tasks[n], nil
 }
 
-// recall fills in the tips that the run's memory has for a state. If there are
-// none, it fills in an example.
-func (p *played) recall(ctx context.Context, c config.Config, state string) error {
-	dir := filepath.Join(c.Run.Dir, c.Run.Name)
-	if fileExists(filepath.Join(dir, "run.db")) && c.Algorithm.Name != "grpo" {
-		known, err := recallFrom(ctx, c, memory.State{Scope: p.task.Scope, Text: state})
-		if err != nil && !errors.Is(err, ledger.ErrInUse) {
-			return err
-		}
-		for _, tip := range known.Tips {
-			p.tips = append(p.tips, prompt.Tip{ID: tip.ID, Text: tip.Text})
-		}
-		p.source = "recalled by " + dir
-	}
-	if len(p.tips) == 0 {
-		p.tips = []prompt.Tip{{ID: 1, Text: "(what the policy wrote after an earlier episode)"}}
-		p.source = "an example"
-	}
-	return nil
-}
-
-// recallFrom recalls tips from the memory of the run that c names. It uses the
-// configuration with which that run was trained.
-func recallFrom(ctx context.Context, c config.Config, state memory.State) (known memory.Recollection, err error) {
-	stored, err := storedConfig(ctx, c, nil)
-	if err != nil {
-		return known, err
-	}
-	err = withMemory(ctx, stored, func(_ *ledger.Ledger, b bank) (err error) {
-		known, err = b.Recall(ctx, state)
-		return err
-	})
-	return known, err
-}
-
 // encoder encodes prompts as the server gets them. The zero value encodes nothing.
 type encoder struct {
 	template *chat.Template
 	pieces   *pieces
+}
+
+// openEncoder starts what tokenizes prompts: the server, and the trainer only if the
+// server cannot.
+func (p *player) openEncoder(ctx context.Context, out *console) (encoder, error) {
+	backend := backends[p.config.Sampler.Backend]
+	if trains(p.config) && backend.codec {
+		why := backend.noText(p.config)
+		if why == "" {
+			p.serverText = true
+			err := p.start(ctx, out)
+			if !errors.Is(err, errors.ErrUnsupported) {
+				return p.encoder(), err
+			}
+			why, p.serverText = err.Error(), false
+		}
+		out.note("the trainer tokenizes: %s", why)
+	}
+	err := p.start(ctx, out)
+	if err == nil && p.driver.ChatTemplate == nil {
+		out.note("no token ids: the server takes text and tokenizes it itself")
+	}
+	return p.encoder(), err
+}
+
+// encoder encodes prompts for the server that was started. Without one it is the zero
+// value.
+func (p *player) encoder() encoder {
+	if p.driver == nil {
+		return encoder{}
+	}
+	return encoder{p.driver.ChatTemplate, newPieces(p.server.decoder)}
 }
 
 // rendered is a prompt as text, and as tokens up to where the policy writes.

@@ -26,19 +26,18 @@ func openLedger(ctx context.Context, c config.Config) (*ledger.Ledger, error) {
 	return l, nil
 }
 
-// openFolder is openLedger without a configuration for a new run.
+// openFolder is openLedger without a configuration for a new run. What a failed start
+// has left of a run that has not begun is removed, so that the next start may have
+// another model, environment or server.
 func openFolder(ctx context.Context, c config.Config) (*ledger.Ledger, error) {
-	if err := checkWarmStart(c); err != nil {
+	if err := checkWarmStart(ctx, c); err != nil {
 		return nil, err
 	}
 	l, err := ledger.Open(ctx, filepath.Join(c.Run.Dir, c.Run.Name))
 	if err != nil {
 		return nil, err
 	}
-	text, err := l.Config(ctx)
-	if err == nil && text != "" {
-		err = sameRun(text, l.Dir, c)
-	}
+	err = acceptConfig(ctx, l, c)
 	if err == nil {
 		err = l.FillFacts(ctx, orchestrator.FactsOf)
 	}
@@ -46,6 +45,29 @@ func openFolder(ctx context.Context, c config.Config) (*ledger.Ledger, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// acceptConfig returns an error if the run was begun with another configuration.
+func acceptConfig(ctx context.Context, l *ledger.Ledger, c config.Config) error {
+	text, err := l.Config(ctx)
+	if err != nil || text == "" {
+		return err
+	}
+	begun, err := l.Begun(ctx)
+	if err != nil {
+		return err
+	}
+	if begun {
+		return sameRun(text, l.Dir, c)
+	}
+	imports, _, err := l.Imports(ctx)
+	if err == nil && len(imports) > 0 { // their embeddings and their order depend on the memory's keys
+		err = sameMemory(text, l.Dir, c)
+	}
+	if err != nil {
+		return err
+	}
+	return l.StartOver(ctx)
 }
 
 // saveFirst gives a new run its configuration.
@@ -113,6 +135,22 @@ var mustStay = []string{"sampler.template", "sampler.template_args", "sampler.th
 // sameRun returns an error if c would compute something else than the
 // configuration that the run was started with.
 func sameRun(text, dir string, c config.Config) error {
+	return refuseChanges(text, dir, c, func(key string) bool {
+		return !config.Matches(key, mayChange) || config.Matches(key, mustStay)
+	})
+}
+
+// sameMemory returns an error if c has another memory than the configuration that tips
+// were imported with.
+func sameMemory(text, dir string, c config.Config) error {
+	return refuseChanges(text, dir, c, func(key string) bool {
+		return config.Matches(key, []string{"memory.", "novelty."}) && !config.Matches(key, mayChange)
+	})
+}
+
+// refuseChanges returns an error if a key that stays has another value in c than in the
+// stored configuration.
+func refuseChanges(text, dir string, c config.Config, stays func(key string) bool) error {
 	before, err := parseStored(text, dir)
 	if err != nil {
 		return err
@@ -120,8 +158,7 @@ func sameRun(text, dir string, c config.Config) error {
 	before = withMovedBase(before, c)
 	var differ []string
 	for _, d := range config.Differences(before, c) {
-		key, _, _ := strings.Cut(d, ":")
-		if !config.Matches(key, mayChange) || config.Matches(key, mustStay) {
+		if key, _, _ := strings.Cut(d, ":"); stays(key) {
 			differ = append(differ, d)
 		}
 	}

@@ -26,6 +26,7 @@ func TestKeysThatAContinuedRunMayChange(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		commitSteps(t, l, 1)
 		l.Close()
 		l, err = openLedger(context.Background(), c)
 		if err == nil {
@@ -54,6 +55,7 @@ func TestStoredConfigurationSurvivesAFailedStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	commitSteps(t, l, 1)
 	l.Close()
 	other, err := config.With(before, []string{"sampler.backend=vllm"})
 	if err != nil {
@@ -88,6 +90,7 @@ func TestRunOfAnEarlierVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	commitSteps(t, l, 1)
 	err = errors.Join(l.SaveConfig(ctx, "[rollout]\nmax_steps = 30\n[sampler]\ncanary = 0.001\n"), l.Close())
 	if err != nil {
 		t.Fatal(err)
@@ -117,6 +120,7 @@ func TestChangesOfAContinuedRunAreEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
+		commitSteps(t, l, 1)
 		if err := saveConfig(t.Context(), l, c); err != nil {
 			t.Fatal(err)
 		}

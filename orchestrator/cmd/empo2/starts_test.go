@@ -147,6 +147,146 @@ func TestRestartsAtTheStartAreEvents(t *testing.T) {
 	}
 }
 
+// A start that fails after the environment was opened leaves a run that takes any other
+// configuration, and a warm start.
+func TestAfterAFailedStart(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	ctx := t.Context()
+	bad := load(t, "run.dir="+t.TempDir(), "algorithm.name=adapt", "sampler.backend=openai",
+		"sampler.served_model_name=m", "sampler.openai.url="+server.URL)
+	dir := filepath.Join(bad.Run.Dir, bad.Run.Name)
+	if _, err := openRun(ctx, bad, tools{}, zerolog.Nop(), func(watchdog.Phase) {}); err == nil {
+		t.Fatal("a server without an API was accepted")
+	}
+	l, err := ledger.Open(ctx, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := l.Config(ctx)
+	if err = errors.Join(err, l.Close()); err != nil || text == "" {
+		t.Fatalf("the failed start has recorded %q, %v", text, err)
+	}
+	if _, err := (&warmstartCmd{Data: "/dev/null"}).plan(ctx, load(t, "run.dir="+bad.Run.Dir), 2); err != nil {
+		t.Errorf("a warm start: %v", err)
+	}
+	better := load(t, "run.dir="+bad.Run.Dir, "env.vault.doors=3", "memory.k=3", "trainer.rank=4")
+	if l, err = openLedger(ctx, better); err != nil {
+		t.Fatalf("another configuration: %v", err)
+	}
+	defer l.Close()
+	var want strings.Builder
+	if err := config.Write(&want, better); err != nil {
+		t.Fatal(err)
+	}
+	if text, err = l.Config(ctx); err != nil || text != want.String() {
+		t.Errorf("recorded %s, %v", text, err)
+	}
+}
+
+// Tips may be imported before the first start, and stay if that fails. Only the memory's
+// keys are fixed then.
+func TestAStartAfterAnImport(t *testing.T) {
+	ctx := t.Context()
+	t.Chdir(t.TempDir())
+	if code, text := executeWith(t, goodBank, "memory", "import", "--profile", "demo"); code != 0 {
+		t.Fatal(text)
+	}
+	l, err := openLedger(ctx, load(t, "env.vault.doors=3", "trainer.rank=4"))
+	if err != nil {
+		t.Fatalf("other keys than those of the memory: %v", err)
+	}
+	imports, _, err := l.Imports(ctx)
+	if err = errors.Join(err, l.Close()); err != nil || len(imports) != 1 {
+		t.Errorf("imports %v, %v", imports, err)
+	}
+	if l, err = openLedger(ctx, load(t, "memory.threshold=0.7")); err == nil {
+		l.Close()
+		t.Error("the embeddings of imported tips have another threshold")
+	}
+}
+
+// A warm start that failed before its first checkpoint leaves no folder behind: a run
+// does not begin beside one.
+func TestAfterAFailedWarmStart(t *testing.T) {
+	ctx := t.Context()
+	t.Chdir(t.TempDir())
+	c := load(t)
+	w := &warmStart{out: warmBase(c), work: warmBase(c) + ".work"}
+	made := firstMissing(w.work)
+	lock, err := w.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	checkpoint := filepath.Join(w.work, "checkpoints", "000001")
+	if err := os.MkdirAll(checkpoint, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	interrupted, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := errors.Join(w.leave(ctx, errSeen, made), os.Remove(checkpoint), w.leave(ctx, nil, made),
+		w.leave(interrupted, errSeen, made)); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkWarmStart(ctx, c); err == nil {
+		t.Error("a run may begin beside a warm start that is not finished")
+	}
+	if err := errors.Join(w.leave(ctx, errSeen, made), checkWarmStart(ctx, c)); err != nil {
+		t.Errorf("after a failed warm start: %v", err)
+	}
+	if entries, err := os.ReadDir("."); err != nil || len(entries) > 0 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}
+
+// commitSteps commits the first n steps of a run, as far as it does not have them.
+func commitSteps(t *testing.T, l *ledger.Ledger, n int64) {
+	t.Helper()
+	last, err := l.Last(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for step := last.Step + 1; step <= n; step++ {
+		err := errors.Join(l.SavePlan(t.Context(), step, json.RawMessage("{}")),
+			l.Commit(t.Context(), ledger.Step{Step: step, Metrics: json.RawMessage("{}")}, nil, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What happens at the start of a run that continues belongs to the step that comes next.
+func TestEventsOfTheStartHaveTheirStep(t *testing.T) {
+	c, ctx := load(t, "run.dir="+t.TempDir()), t.Context()
+	l, err := openLedger(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	commitSteps(t, l, 3)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	open := families["vault"]
+	defer func() { families["vault"] = open }()
+	gone := errors.New("gone")
+	families["vault"] = func(_ context.Context, o opening) (envs.Family, error) {
+		o.restarted("environment")("jvm", errors.New("killed"))
+		return nil, gone
+	}
+	if _, err := openRun(ctx, c, tools{}, zerolog.Nop(), func(watchdog.Phase) {}); !errors.Is(err, gone) {
+		t.Fatal(err)
+	}
+	if l, err = ledger.Open(ctx, filepath.Join(c.Run.Dir, c.Run.Name)); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	events, err := l.Events(ctx, 1)
+	if err != nil || len(events) != 1 || events[0].Step != 4 {
+		t.Errorf("events %+v, %v, want one of step 4", events, err)
+	}
+}
+
 // The phase names what is started.
 func TestPhasesOfTheStart(t *testing.T) {
 	f := func(algorithm, want string) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/prompt"
 	"github.com/empo2/empo2/sampler/rollout"
@@ -134,7 +135,13 @@ func (cmd *tryCmd) check() error {
 		return fmt.Errorf("%w: --temperature %g is out of range\n  hint: a number from 0 to 10", errUsage, *t)
 	case cmd.Like != "" && cmd.Target == "":
 		return fmt.Errorf("%w: --like needs a run\n  hint: empo2 try RUN --like %s", errUsage, cmd.Like)
-	case len(cmd.Tips) > 1 && (slices.Contains(cmd.Tips, tipsNone) || slices.Contains(cmd.Tips, tipsAuto)):
+	}
+	return checkTips(cmd.Tips)
+}
+
+// checkTips refuses texts of tips beside none and auto.
+func checkTips(tips []string) error {
+	if len(tips) > 1 && (slices.Contains(tips, tipsNone) || slices.Contains(tips, tipsAuto)) {
 		return fmt.Errorf("%w: --tips none and --tips auto stand alone\n  hint: leave the other --tips out", errUsage)
 	}
 	return nil
@@ -155,6 +162,8 @@ type trial struct {
 	fixed  *prompt.Template
 	sent   *sentPrompts
 	pieces *pieces
+	texts  prompt.Template // of the round
+	live   *liveReply      // of the round; nil: replies are shown when they are complete
 }
 
 // prepare chooses the task, the seeds and the tips. like is nil, or the episode to
@@ -208,14 +217,28 @@ func (t *trial) read() (prompt.Template, error) {
 // alone, so that it comes soon.
 func (t *trial) round(ctx context.Context, texts prompt.Template) error {
 	begun, sum := time.Now(), trySummary{}
+	limit, err := t.promptLimit(ctx, t.config, texts, t.task)
+	if err != nil {
+		return err
+	}
 	specs := make([]rollout.EpisodeSpec, len(t.seeds))
 	for i, seed := range t.seeds {
 		specs[i] = t.spec(t.task, seed)
 		specs[i].Episode, specs[i].MaxTurns, specs[i].Recall = i, t.turns(), t.recall
+		specs[i].MaxPrompt = limit
 	}
 	scheduler := rollout.Scheduler{Run: t.with(texts).Run, Concurrency: t.config.Rollout.Concurrency,
 		Retries: t.config.Rollout.Retries, Log: t.log}
 	t.head(texts)
+	t.texts, t.live = texts, nil
+	if t.screen && !t.JSON && !t.Tokens {
+		t.live = &liveReply{trial: t, begun: begun}
+		specs[0].Watch = t.live.watch
+	}
+	phase := watchdog.Phase{Name: watchdog.PhaseSampling, Total: len(specs), Unit: "replies", Since: begun}
+	t.phase("", phase)
+	defer t.endPhase("")
+	defer t.draft("")
 	var failed error
 	emit := func(e rollout.Trajectory) {
 		if ctx.Err() != nil {
@@ -228,6 +251,8 @@ func (t *trial) round(ctx context.Context, texts prompt.Template) error {
 			failed = err
 		}
 		sum.add(texts, e)
+		phase.Done++
+		t.phase("", phase)
 	}
 	scheduler.Sample(ctx, specs[:1], emit)
 	scheduler.Sample(ctx, specs[1:], emit)

@@ -84,13 +84,19 @@ func (t *trial) show(ctx context.Context, texts prompt.Template, e rollout.Traje
 	if len(r.Turns) > 0 {
 		r.Action, r.Reward, r.Cut = r.Turns[0].Action, r.Turns[0].Reward, r.Turns[0].Cut
 	}
-	if t.JSON {
+	switch {
+	case t.JSON:
 		t.json("reply", r)
-		return nil
+	case first && t.live != nil:
+		t.live.finish(r)
+	default:
+		t.printReply(r, first)
 	}
-	t.printReply(r, first)
 	return nil
 }
+
+// title is the heading of a reply.
+func (t *trial) title(number int) string { return fmt.Sprintf("reply %d of %d", number, len(t.seeds)) }
 
 // printReply prints an episode for people. Later episodes begin with the same prompt,
 // so it is printed once.
@@ -99,7 +105,7 @@ func (t *trial) printReply(r triedReply, first bool) {
 		t.print("%s", rule("prompt"))
 		t.printPrompt(r.Turns[0])
 	}
-	t.print("%s", rule(fmt.Sprintf("reply %d of %d", r.Number, len(t.seeds))))
+	t.print("%s", rule(t.title(r.Number)))
 	for i, turn := range r.Turns {
 		if i > 0 {
 			t.printPrompt(turn)
@@ -108,9 +114,19 @@ func (t *trial) printReply(r triedReply, first bool) {
 		if len(turn.Tokens) > 0 {
 			t.tokens(turn.Tokens)
 		}
-		t.print("action %s, reward %s, score %s, %.2f s", head(fmt.Sprintf("%q", turn.Action), 36), number(turn.Reward),
-			number(turn.Score), turn.Seconds)
+		t.printOutcome(turn)
 	}
+	t.printEnd(r)
+}
+
+// printOutcome says what the environment got and gave in a turn.
+func (t *trial) printOutcome(turn triedTurn) {
+	t.print("action %s, reward %s, score %s, %.2f s", head(fmt.Sprintf("%q", turn.Action), 36), number(turn.Reward),
+		number(turn.Score), turn.Seconds)
+}
+
+// printEnd says how an episode ended.
+func (t *trial) printEnd(r triedReply) {
 	switch {
 	case r.Error != "":
 		t.print("FAILED")
@@ -148,5 +164,9 @@ func (t *trial) summary(s trySummary) {
 	if s.Failed > 0 {
 		t.print("%d FAILED", s.Failed)
 	}
-	t.print("first reply after %.2f s, all after %.2f s", s.FirstSeconds, s.Seconds)
+	began := ""
+	if t.live != nil && t.live.first > 0 {
+		began = fmt.Sprintf("first token after %.2f s, ", t.live.first.Seconds())
+	}
+	t.print("%sfirst reply after %.2f s, all after %.2f s", began, s.FirstSeconds, s.Seconds)
 }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"path/filepath"
 
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/orchestrator/manifest"
 )
 
@@ -30,14 +32,20 @@ func withWarmBase(c config.Config) (config.Config, error) {
 
 // checkWarmStart refuses to begin a run whose warm start is not finished: it would
 // begin with model.path, and the warm start could not follow.
-func checkWarmStart(c config.Config) error {
+func checkWarmStart(ctx context.Context, c config.Config) error {
 	base := warmBase(c)
-	begun := fileExists(filepath.Join(filepath.Dir(base), "run.db"))
-	if begun || fileExists(filepath.Join(base, manifest.WarmStart)) || !fileExists(base+".work") {
+	if fileExists(filepath.Join(base, manifest.WarmStart)) || !fileExists(base+".work") ||
+		ledger.Begun(ctx, filepath.Dir(base)) {
 		return nil
 	}
 	return &config.Error{Place: base + ".work", Msg: "the warm start of this run is not finished",
 		Hint: "repeat its empo2 warmstart command, or remove the folder to begin without it"}
+}
+
+// hasCheckpoints reports whether a warm start has checkpoints in its work folder.
+func hasCheckpoints(work string) bool {
+	found, err := filepath.Glob(filepath.Join(work, "checkpoints", "[0-9]*"))
+	return err != nil || len(found) > 0
 }
 
 // withMovedBase returns a run's stored configuration with the warm-started model

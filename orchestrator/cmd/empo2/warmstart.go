@@ -74,7 +74,7 @@ func (cmd *warmstartCmd) Run(ctx context.Context, out *console) error {
 	if err != nil {
 		return fmt.Errorf("%w: --data %w", errUsage, err)
 	}
-	w, err := cmd.plan(c, len(data))
+	w, err := cmd.plan(ctx, c, len(data))
 	if err != nil {
 		return err
 	}
@@ -150,11 +150,12 @@ func (cmd *warmstartCmd) check(c config.Config) error {
 // train trains, merges and reports.
 func (w *warmStart) train(ctx context.Context, data []demos.Demonstration, t tools, out *console, log zerolog.Logger) (
 	err error) {
+	made := firstMissing(w.work)
 	lock, err := w.lock()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, lock.Close()) }()
+	defer func() { err = errors.Join(err, w.leave(ctx, err, made), lock.Close()) }()
 	if err := w.begin(); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -47,13 +48,13 @@ type settings struct {
 }
 
 // plan fixes all settings.
-func (cmd *warmstartCmd) plan(c config.Config, demonstrations int) (*warmStart, error) {
+func (cmd *warmstartCmd) plan(ctx context.Context, c config.Config, demonstrations int) (*warmStart, error) {
 	w := &warmStart{cmd: cmd, config: c, out: cmd.Out}
 	if w.out == "" {
 		w.out = warmBase(c)
 	}
 	w.work = strings.TrimRight(w.out, "/") + ".work"
-	if cmd.Out == "" && fileExists(filepath.Join(filepath.Dir(w.out), "run.db")) {
+	if cmd.Out == "" && ledger.Begun(ctx, filepath.Dir(w.out)) {
 		return nil, &config.Error{Place: "run " + filepath.Dir(w.out),
 			Msg:  "it has begun; a warm start comes before it",
 			Hint: "choose another name (--set run.name=…), or another folder (--out DIR)"}
@@ -153,14 +154,23 @@ func (w *warmStart) lock() (io.Closer, error) {
 	return lock, nil
 }
 
+// leave removes the work folder of a training that failed before its first checkpoint,
+// because a run does not begin beside it. After an interruption it stays. made is the
+// first folder that was made for it; empty: none.
+func (w *warmStart) leave(ctx context.Context, failed error, made string) error {
+	if failed == nil || ctx.Err() != nil || hasCheckpoints(w.work) {
+		return nil
+	}
+	if made == "" {
+		made = w.work
+	}
+	return removeMade(w.work, made)
+}
+
 // begin stores the settings of a new training, and checks those of one to continue.
 func (w *warmStart) begin() error {
 	path := filepath.Join(w.work, "settings.json")
-	begun, err := filepath.Glob(filepath.Join(w.work, "checkpoints", "[0-9]*"))
-	if err != nil {
-		return err
-	}
-	if len(begun) > 0 {
+	if hasCheckpoints(w.work) {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return err

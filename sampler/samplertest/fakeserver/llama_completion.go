@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/samplertest"
@@ -152,15 +153,21 @@ func breakOff(w http.ResponseWriter, a any) {
 	panic(http.ErrAbortHandler)
 }
 
-// stream sends an event per token and a last event without tokens.
+// stream sends an event per token and a last event without tokens. Like the real server it sends no event for a token
+// that ends within a character.
 func stream(w http.ResponseWriter, a answer) {
 	w.Header().Set("Content-Type", "text/event-stream")
+	text := ""
 	for i, id := range a.Tokens {
 		event := answer{Tokens: []int32{id}, IDSlot: -1, TokensPredicted: i + 1, TokensEvaluated: a.TokensEvaluated}
 		if len(a.Probabilities) == len(a.Tokens) {
-			event.Content, event.Probabilities = a.Probabilities[i].Token, a.Probabilities[i:i+1]
+			text += a.Probabilities[i].Token
+			event.Content, event.Probabilities = text, a.Probabilities[i:i+1]
 		}
-		send(w, event)
+		if utf8.ValidString(text) {
+			send(w, event)
+			text = ""
+		}
 	}
 	a.Tokens, a.Content, a.Probabilities = []int32{}, "", nil
 	send(w, a)

@@ -57,6 +57,7 @@ func NewSGLang(p samplertest.Policy) *SGLang {
 		"POST /unload_lora_adapter":       s.unloadAdapter,
 		"POST /flush_cache":               ok,
 		"POST /tokenize":                  s.serveTokenize,
+		"POST /detokenize":                s.serveDetokenize,
 		"POST /update_weight_version":     s.updateVersion,
 		"POST /release_memory_occupation": s.occupation(true),
 		"POST /resume_memory_occupation":  s.occupation(false),
@@ -112,6 +113,20 @@ func (s *SGLang) serveTokenize(w http.ResponseWriter, r *http.Request) {
 		ids := s.tokenize(body.Prompt)
 		reply(w, http.StatusOK, map[string]any{"tokens": ids, "count": len(ids), "max_model_len": s.Context})
 	}
+}
+
+func (s *SGLang) serveDetokenize(w http.ResponseWriter, r *http.Request) {
+	body := struct {
+		Tokens []int32 `json:"tokens"`
+		Skip   *bool   `json:"skip_special_tokens"`
+	}{}
+	if !decode(w, r, &body) {
+		return
+	}
+	if body.Skip == nil || *body.Skip {
+		body.Tokens = slices.DeleteFunc(body.Tokens, func(id int32) bool { return id < samplertest.FirstByte })
+	}
+	reply(w, http.StatusOK, map[string]any{"text": s.Policy.Tokenizer.Decode(body.Tokens)})
 }
 
 func (s *SGLang) load(w http.ResponseWriter, _ *http.Request) {

@@ -20,6 +20,8 @@ type VLLM struct {
 	NoIDs bool
 	// NoLora says that the server was launched without --enable-lora, but with permission to load adapters.
 	NoLora bool
+	// NoTokenize says that the server has no /tokenize.
+	NoTokenize bool
 	// NoMetrics says that the server has no /metrics.
 	NoMetrics bool
 	MaxLoras  int
@@ -55,6 +57,7 @@ func NewVLLM(p samplertest.Policy) *VLLM {
 		"GET /v1/models":               v.models,
 		"GET /metrics":                 v.metrics,
 		"POST /tokenize":               v.serveTokenize,
+		"POST /detokenize":             v.serveDetokenize,
 		"POST /v1/load_lora_adapter":   v.loadAdapter,
 		"POST /v1/unload_lora_adapter": v.unloadAdapter,
 		"POST /v1/completions":         v.complete,
@@ -116,14 +119,37 @@ vllm:lora_requests_info{max_lora="%d",running_lora_adapters="",waiting_lora_adap
 
 func (v *VLLM) serveTokenize(w http.ResponseWriter, r *http.Request) {
 	body := struct {
-		Prompt string `json:"prompt"`
+		Prompt     string `json:"prompt"`
+		Messages   []any  `json:"messages"`
+		Generation bool   `json:"add_generation_prompt"`
 	}{}
+	if v.NoTokenize {
+		notFound(w, r)
+		return
+	}
 	if !decode(w, r, &body) {
 		return
 	}
-	ids := v.tokenize(body.Prompt)
+	text := body.Prompt
+	for _, m := range body.Messages { // the model's chat template is ChatML
+		message, _ := m.(map[string]any)
+		text += fmt.Sprintf("<|im_start|>%s\n%s<|im_end|>\n", message["role"], message["content"])
+	}
+	if len(body.Messages) > 0 && body.Generation {
+		text += "<|im_start|>assistant\n"
+	}
+	ids := v.tokenize(text)
 	reply(w, http.StatusOK, map[string]any{"count": len(ids), "max_model_len": v.Context, "tokens": ids,
 		"token_strs": nil})
+}
+
+func (v *VLLM) serveDetokenize(w http.ResponseWriter, r *http.Request) {
+	body := struct {
+		Tokens []int32 `json:"tokens"`
+	}{}
+	if decode(w, r, &body) {
+		reply(w, http.StatusOK, map[string]any{"prompt": v.Policy.Tokenizer.Decode(body.Tokens)})
+	}
 }
 
 func (v *VLLM) loadAdapter(w http.ResponseWriter, r *http.Request) {
