@@ -56,6 +56,7 @@ func TestPageShowsWhatHappens(t *testing.T) {
 		w.add("", orchestrator.OnPolicy, played(4, 0, 1, "a", 1))
 	})
 	b.open(page + "/#/memory/one")
+	b.until(`document.querySelector("li.tip")`)
 	show("a tip", `[...document.querySelectorAll("li.tip")].some(e => e.textContent.includes("push right"))`, func() {
 		writer := played(4, 0, 2, "a", 1)
 		writer.Tip = "push right"
