@@ -48,6 +48,10 @@ func dataSource(path, options string) string {
 	return "file:" + (&url.URL{Path: filepath.ToSlash(filepath.Clean(path))}).EscapedPath() + "?" + options
 }
 
+// intoFile returns the name of a new database for VACUUM INTO, which would take a
+// relative name that begins with "file:" for a URI.
+func intoFile(path string) (string, error) { return filepath.Abs(path) }
+
 func openDB(ctx context.Context, path string) (*sql.DB, error) {
 	if err := createPrivate(path); err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
