@@ -52,6 +52,17 @@ func Restartable(err error) bool {
 	return errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUncertain)
 }
 
+// RefusesRows reports whether the error of a pass is about its rows, not about the
+// trainer or the connection to it. With other rows the pass may succeed.
+func RefusesRows(err error) bool {
+	var refused *RequestError
+	if errors.As(err, &refused) {
+		isAboutContent := refused.Status == 0 || refused.Status == 400 || refused.Status == 413 || refused.Status == 422
+		return refused.Category == CategoryUser && isAboutContent
+	}
+	return !Restartable(err)
+}
+
 // ForwardBackward is [Client.ForwardBackward].
 func (l *Local) ForwardBackward(ctx context.Context, rows []Row, loss Loss) (Stats, [][]float32, error) {
 	l.fresh = false

@@ -238,6 +238,16 @@ func TestHasGPU(t *testing.T) {
 	if (Probe{Root: write(t, nil)}).HasGPU() {
 		t.Error("a GPU without a driver")
 	}
+	smi := func(answer string, err error) func(string, ...string) (string, error) {
+		return func(string, ...string) (string, error) { return answer, err }
+	}
+	wsl := write(t, map[string]string{"dev/dxg": "x"})
+	if (Probe{Root: wsl, Run: smi("", errors.New("not found"))}).HasGPU() {
+		t.Error("a GPU in WSL2 without a driver")
+	}
+	if !(Probe{Root: wsl, Run: smi("NVIDIA RTX 4090, 24564\n", nil)}).HasGPU() {
+		t.Error("no GPU in WSL2 with a driver")
+	}
 	if !(Probe{Root: write(t, map[string]string{"dev/kfd": "x"})}).HasGPU() {
 		t.Error("no GPU in spite of its driver")
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/demos"
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
@@ -77,7 +78,8 @@ func (cmd *demosCmd) Run(ctx context.Context, out *console) error {
 		return err
 	}
 	out.note("%s", demos.Describe(all))
-	out.print("%s: %d demonstrations; next: empo2 warmstart --data %s", cmd.Out, len(all), cmd.Out)
+	out.print("%s: %d demonstrations; next: empo2 warmstart --data %s", cmd.Out, len(all),
+		safetext.Argument(cmd.Out))
 	return nil
 }
 
