@@ -181,6 +181,15 @@ class Codec:
             raise UserError(f"tokenizer of model {self.directory}: {e}") from e
 
 
+def check_ends(directory: str) -> None:
+    """Refuses a model whose chat template does not end: llama-server would not start."""
+    try:
+        Codec(directory).render(Render([Message("user", "a")], True))
+    except UserError as e:
+        if isinstance(e.__cause__, TooLong):
+            raise
+
+
 def _bound(template: str) -> None:
     """Bounds what a template writes, and refuses a power, which cannot be interrupted."""
     from jinja2 import TemplateError, nodes

@@ -202,17 +202,20 @@ LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}BODY{% endfor %}{%
 def test_endless_templates_are_refused(folder: Path, body: str, monkeypatch: Any) -> None:
     from empo2_trainer import bounded
     from empo2_trainer.protocol import UserError
-    from empo2_trainer.text import Codec, Message, Render
+    from empo2_trainer.text import Codec, Message, Render, check_ends
 
     monkeypatch.setattr(bounded, "MAX_SECONDS", 1.0)
     monkeypatch.setattr(bounded, "MAX_CALLS", 500_000)
     (folder / "chat_template.jinja").write_text(LOOP.replace("BODY", body))
-    codec = Codec(str(folder))
-    with pytest.raises(UserError, match=r"does not end, or writes .* sampler\.template"):
-        codec.render(Render([Message("user", "u")], True))
+    refused = pytest.raises(UserError, match=r"does not end, or writes .* sampler\.template")
+    with refused:
+        Codec(str(folder)).render(Render([Message("user", "u")], True))
+    with refused:
+        check_ends(str(folder))
     (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
-    codec = Codec(str(folder))
-    assert codec.render(Render([Message("user", "u")])) == {"text": "u"}
+    assert Codec(str(folder)).render(Render([Message("user", "u")])) == {"text": "u"}
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no user') }}")
+    check_ends(str(folder))
 
 
 @pytest.mark.parametrize(("name", "content"), [(n, c) for n, all in BAD_FILES.items() for c in all])
