@@ -19,6 +19,10 @@ from empo2_trainer.chat_template import chat_template, other_templates
 from empo2_trainer.protocol import UserError
 
 MAX_TEXT = 16 << 20  # characters, or tokens, of one request
+ENDLESS = (
+    f"does not end, or writes more than {MAX_TEXT >> 20} million characters: correct its loops "
+    "(chat_template.jinja, or chat_template in tokenizer_config.json)"
+)
 
 
 class Tokenize(Struct):
@@ -131,9 +135,8 @@ class Codec:
             text = bounded(render)
         except TooLong as e:
             raise UserError(
-                f"the chat template of model {self.directory} does not end, or writes more than "
-                f"{MAX_TEXT >> 20} million characters: correct its loops in chat_template.jinja, "
-                "or name the template that the model was trained with in sampler.template"
+                f"the chat template of model {self.directory} {ENDLESS}, or name the template that "
+                "the model was trained with in sampler.template"
             ) from e
         except Exception as e:  # a template is a program: whatever it raises is about the model
             why = str(e) if isinstance(e, TemplateError) else f"{type(e).__name__}: {e}"
@@ -187,7 +190,7 @@ def check_ends(directory: str) -> None:
         Codec(directory).render(Render([Message("user", "a")], True))
     except UserError as e:
         if isinstance(e.__cause__, TooLong):
-            raise
+            raise UserError(f"its chat template {ENDLESS}") from e
 
 
 def _bound(template: str) -> None:
