@@ -182,8 +182,8 @@ func (l *Local) restart(ctx context.Context) error {
 	return l.dial(ctx)
 }
 
-// smallestShare bounds the halving of the memory of a micro-batch.
-const smallestShare = 1.0 / 64
+// SmallestShare bounds the halving of the memory of a micro-batch.
+const SmallestShare = 1.0 / 64
 
 // halveMemory lets the next process use half the memory for a micro-batch if the
 // system killed the present one for lack of memory. To repeat the same work
@@ -196,7 +196,7 @@ func (l *Local) halveMemory() {
 	if l.Process.MemoryShare == 0 {
 		l.Process.MemoryShare = 1
 	}
-	l.Process.MemoryShare = max(l.Process.MemoryShare/2, smallestShare)
+	l.Process.MemoryShare = max(l.Process.MemoryShare/2, SmallestShare)
 }
 
 // dial creates a new adapter, which is version 0.
