@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"time"
 
 	"github.com/empo2/empo2/orchestrator/report"
 	"github.com/empo2/empo2/sampler"
@@ -43,19 +42,6 @@ func (d *duel) begin(stored int) {
 	if stored > 0 {
 		d.print("%s of an earlier command are kept", counted(stored, "episode"))
 	}
-}
-
-// progressPause is the time between two lines of progress.
-const progressPause = 5 * time.Second
-
-// progress says how far it is, without what came of it: a number of pairs that was
-// fixed beforehand must not be changed because of results.
-func (d *duel) progress(so playedPairs, left int) {
-	if left == 0 || so.decided || time.Since(d.told) < progressPause {
-		return
-	}
-	d.told = time.Now()
-	d.note("%d of %d pairs", len(so.matches)+so.failed, len(d.tasks)*d.K)
 }
 
 // matchResult is a pair as ab --json prints it.
