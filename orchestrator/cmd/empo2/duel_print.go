@@ -196,6 +196,11 @@ func (d *duel) printSides(c comparison) {
 		d.print("%4s %10.1f %18s %12s %12s %8.1f", s.Side, 100*s.Success,
 			fmt.Sprintf("%.1f to %.1f", 100*s.Low, 100*s.High), number(s.Return), number(s.Score), 100*s.Cut)
 	}
+	for i, s := range c.Sides {
+		if s.Cut >= 0.1 {
+			d.print("many replies of %s are CUT: raise rollout.max_tokens (%d)", s.Side, d.sides[i].config.Rollout.MaxTokens)
+		}
+	}
 }
 
 func (d *duel) printDifference(c comparison) {
