@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
@@ -22,6 +23,28 @@ func (b contextBudget) maxPrompt(answer int) int {
 	return max(1, b.length-answer)
 }
 
+// episodePrompt is the longest prompt of an episode of some tasks, in training and in
+// evaluations; 0 if the length of the context is unknown. reflects says that training
+// episodes are reflected upon.
+func (b contextBudget) episodePrompt(ctx context.Context, d *rollout.Driver, tasks []envs.Task, maxTokens int,
+	reflects bool) (int, error) {
+	reserve := 0
+	if reflects {
+		var err error
+		if reserve, err = b.tipReserve(ctx, d, tasks); err != nil {
+			return 0, err
+		}
+	}
+	return b.maxPrompt(maxTokens + reserve), nil
+}
+
+// PromptLimit is the longest prompt of a run's episodes of some tasks, in tokens, with a
+// server that holds length tokens; 0: only the server limits it.
+func PromptLimit(ctx context.Context, c config.Config, length int, d *rollout.Driver, tasks []envs.Task) (int, error) {
+	b := contextBudget{length: length, reflection: c.Reflection.MaxTokens}
+	return b.episodePrompt(ctx, d, tasks, c.Rollout.MaxTokens, c.Algorithm.Name != "grpo")
+}
+
 // glueTokens stand between the last action and the request for a tip.
 const glueTokens = 8
 
@@ -30,18 +53,18 @@ const glueTokens = 8
 // upon too: long failures are the most instructive. Nothing is reserved if
 // that would take more than half of the context, or if the server takes text
 // and has limits of its own.
-func (b contextBudget) tipReserve(ctx context.Context, d *rollout.Driver, plan Plan) (int, error) {
+func (b contextBudget) tipReserve(ctx context.Context, d *rollout.Driver, tasks []envs.Task) (int, error) {
 	if b.length == 0 || d.ChatTemplate == nil {
 		return 0, nil
 	}
 	request := 0
 	seen := map[string]bool{}
-	for _, group := range plan.Groups {
-		if seen[group.Task.Reflection] {
+	for _, task := range tasks {
+		if seen[task.Reflection] {
 			continue
 		}
-		seen[group.Task.Reflection] = true
-		ids, err := d.ChatTemplate.Extend(ctx, nil, d.PromptTemplate.Request(group.Task, envs.Observation{}))
+		seen[task.Reflection] = true
+		ids, err := d.ChatTemplate.Extend(ctx, nil, d.PromptTemplate.Request(task, envs.Observation{}))
 		if err != nil {
 			return 0, err
 		}

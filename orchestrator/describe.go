@@ -10,7 +10,7 @@ import (
 // newStepMetrics describes a step that is about to be committed.
 func newStepMetrics(f finishedStep, noveltyWeight float64) StepMetrics {
 	m := StepMetrics{
-		Step: f.planned.Step, Version: f.published.Policy.Version, Episodes: f.before.episodes + f.planned.Episodes(),
+		Step: f.planned.Step, Version: f.published.Policy.Version, Episodes: f.before.episodes,
 		Modes: map[Mode]int{}, Stops: map[rollout.StopReason]int{},
 		Groups: f.batch.Groups, NoGradient: f.batch.NoGradient, LeftOut: f.leftOut, Diverging: f.diverging, Phases: f.phases,
 	}
@@ -50,12 +50,13 @@ func (m *StepMetrics) describeEpisodes(in Sampled, noveltyWeight float64) {
 	for g, group := range in.Groups {
 		for e, t := range group {
 			mode := in.Plan.Groups[g].Episodes[e].Mode
-			m.Modes[mode]++
 			m.Stops[t.Stop]++
 			if t.Failed() {
 				m.Failed++
 				continue
 			}
+			m.Modes[mode]++
+			m.Episodes++
 			m.Replies.add(t)
 			if t.Tip != "" {
 				m.NewTips++

@@ -23,7 +23,9 @@ type evaluator struct {
 	ledger      *ledger.Ledger
 	runner      episodeRunner
 	recall      rollout.RecallFunc // nil: no tips are shown
-	environment json.RawMessage    // the record of the environment
+	budget      contextBudget
+	reflects    bool            // training episodes are reflected upon
+	environment json.RawMessage // the record of the environment
 	progress    *progress
 	observer    Observer // nil: not told
 }
@@ -32,7 +34,7 @@ type evaluator struct {
 type evaluationTask struct {
 	split    envs.Split
 	tasks    []envs.Task
-	episodes int // spread evenly over tasks; if there are fewer than tasks, over as many of them
+	episodes int // spread evenly over tasks
 	// kind is that of the stored episodes; empty: the split.
 	kind string
 }
@@ -115,10 +117,17 @@ func (e evaluator) run(ctx context.Context, now state, t evaluationTask) (Evalua
 	begun := time.Now()
 	e.progress.begin(ctx, watchdog.Phase{Name: watchdog.PhaseEvaluation, Step: now.step, Total: t.episodes,
 		Unit: "episodes"})
-	t.tasks = Spread(t.tasks, t.episodes) // families list similar tasks side by side
+	t.tasks = Spread(t.tasks, t.episodes)
+	// Conversations have the limit of training.
+	limit, err := e.budget.episodePrompt(ctx, e.runner.driverFor(now.prompt), t.tasks, e.config.Rollout.MaxTokens,
+		e.reflects)
+	if err != nil {
+		return Evaluation{}, err
+	}
 	specs := make([]rollout.EpisodeSpec, t.episodes)
 	for i := range specs {
 		specs[i] = e.spec(now, t, i)
+		specs[i].MaxPrompt = limit
 	}
 	done, err := e.play(ctx, now, t, specs)
 	if err != nil {
@@ -142,11 +151,16 @@ func (e evaluator) play(ctx context.Context, now state, t evaluationTask, specs 
 	ctx, cancel := context.WithCancelCause(ctx) // an error of the ledger ends the evaluation
 	defer cancel(nil)
 	done := make([]rollout.Trajectory, len(specs))
+	type place struct{ group, episode int }
+	index := map[place]int{}
+	for i, s := range specs {
+		index[place{s.Group, s.Episode}] = i
+	}
 	var mu sync.Mutex
 	e.runner.run(ctx, now.prompt, specs, func(d rollout.Trajectory) {
 		mu.Lock()
 		defer mu.Unlock()
-		done[d.Episode*len(t.tasks)+d.Group] = d
+		done[index[place{d.Group, d.Episode}]] = d
 		e.progress.add(watchdog.PhaseEvaluation, 1)
 		if d.Failed() && ctx.Err() != nil { // it failed because the run ends
 			return
@@ -169,10 +183,21 @@ func (e evaluator) store(ctx context.Context, t rollout.Trajectory, kind string)
 	return e.ledger.AddEpisode(ctx, record)
 }
 
+// place returns the task of the i-th episode, and which one of that task it is. Every
+// task is played equally often. The rest is spread, because families list similar tasks
+// side by side.
+func (t evaluationTask) place(i int) (task, number int) {
+	n := len(t.tasks)
+	number = i / n
+	round := min(n, t.episodes-number*n) // episodes of this round
+	return i % n * n / round, number
+}
+
 func (e evaluator) spec(now state, t evaluationTask, i int) rollout.EpisodeSpec {
 	c := e.config
+	task, number := t.place(i)
 	return rollout.EpisodeSpec{
-		Task: t.tasks[i%len(t.tasks)], Step: now.step, Group: i % len(t.tasks), Episode: i / len(t.tasks),
+		Task: t.tasks[task], Step: now.step, Group: task, Episode: number,
 		Seed: childSeed(c.Run.Seed, "evaluate "+string(t.split), uint64(i)), Policy: now.policy,
 		Temperature: c.Eval.Temperature, TopP: c.Eval.TopP, TopK: c.Eval.TopK, Stop: c.Rollout.Stop,
 		MaxTurns: c.Rollout.MaxTurns, MaxTokens: c.Rollout.MaxTokens,

@@ -10,6 +10,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/sampler"
@@ -435,10 +438,11 @@ func TestStepAndMemoryAreOneTransaction(t *testing.T) {
 	}
 }
 
-// Two episodes for four tasks are played on the first and the third one, since neighbours are alike.
+// Two episodes for four tasks are played on the first and the third one, since neighbours are alike. So is the rest of
+// six episodes.
 func TestFewEpisodesAreSpreadOverTheTasks(t *testing.T) {
 	w := newWorld(t, small(func(c *config.Config) {
-		c.Run.Steps, c.Eval.Every, c.Eval.Episodes, c.Eval.FinalEpisodes = 1, 1, 2, 8
+		c.Run.Steps, c.Eval.Every, c.Eval.Episodes, c.Eval.FinalEpisodes = 1, 1, 2, 6
 	}))
 	if _, err := w.run(context.Background()); err != nil {
 		t.Fatal(err)
@@ -456,7 +460,66 @@ func TestFewEpisodesAreSpreadOverTheTasks(t *testing.T) {
 	for i, want := range []string{all[0], all[2]} {
 		id, _, _ := strings.Cut(want, " ")
 		if few[i] != id+" 1" || want != id+" 2" {
-			t.Errorf("2 episodes: %q, 8 episodes: %q", few[i], want)
+			t.Errorf("2 episodes: %q, 6 episodes: %q", few[i], want)
 		}
+	}
+}
+
+// An evaluation plays each task equally often, and spreads the rest. No episode has the place of another one.
+func TestPlacesOfAnEvaluation(t *testing.T) {
+	f := func(tasks, episodes int, want ...int) {
+		t.Helper()
+		task := evaluationTask{tasks: make([]envs.Task, tasks), episodes: episodes}
+		got, seen := make([]int, tasks), map[[2]int]bool{}
+		for i := range episodes {
+			g, e := task.place(i)
+			got[g]++
+			seen[[2]int{g, e}] = true
+		}
+		if diff := cmp.Diff(want, got); diff != "" || len(seen) != episodes {
+			t.Errorf("%d episodes of %d tasks: %d places, %s", episodes, tasks, len(seen), diff)
+		}
+	}
+	f(1, 3, 3)
+	f(4, 4, 1, 1, 1, 1)
+	f(4, 6, 2, 1, 2, 1)
+	f(5, 12, 3, 2, 3, 2, 2)
+	f(3, 8, 3, 3, 2)
+}
+
+// Episodes of an evaluation have the prompt limit of training episodes, which leave room for a tip.
+func TestEvaluationsHaveTheLimitOfTraining(t *testing.T) {
+	w := newWorld(t, small(func(c *config.Config) {
+		c.Run.Steps, c.Eval.Temperature, c.Env.Vault.Doors, c.Env.Vault.Levers = 1, 0.5, 8, 2
+	}))
+	w.backend.Context = 720
+	if _, err := w.run(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	longest := map[bool]int{} // by whether the request may be one of training
+	for _, c := range w.backend.Calls() {
+		if !strings.Contains(w.backend.Decode(c.Request.Prompt), "Write one tip") {
+			training := c.Request.Temperature == w.config.Rollout.Temperature
+			longest[training] = max(longest[training], len(c.Request.Prompt))
+		}
+	}
+	limit := w.backend.Context - w.config.Rollout.MaxTokens - w.config.Reflection.MaxTokens
+	if longest[false] == 0 || longest[false] > limit || longest[true] > limit {
+		t.Errorf("prompts of up to %d tokens in evaluations and %d in training, at most %d are allowed",
+			longest[false], longest[true], limit)
+	}
+}
+
+// Failed episodes are no training episodes, in no count.
+func TestFailedEpisodesAreNotCounted(t *testing.T) {
+	group := GroupPlan{Episodes: []EpisodePlan{{Mode: OnPolicy}, {Mode: OnPolicy}, {Mode: OffPolicy}}}
+	m := newStepMetrics(finishedStep{
+		before: state{episodes: 10}, planned: Planned{Plan: Plan{Step: 1, Groups: []GroupPlan{group}}},
+		sampled: Sampled{Plan: Plan{Groups: []GroupPlan{group}}, Groups: [][]rollout.Trajectory{
+			{{Stop: rollout.StopTerminated}, {Stop: rollout.StopFailed}, {Stop: rollout.StopTerminated}}}},
+	}, 0)
+	if diff := cmp.Diff(map[Mode]int{OnPolicy: 1, OffPolicy: 1}, m.Modes); diff != "" || m.Episodes != 12 || m.Failed != 1 ||
+		m.Free.N != 1 || m.Tips.N != 1 {
+		t.Errorf("%d episodes, %d failed, %d and %d: %s", m.Episodes, m.Failed, m.Free.N, m.Tips.N, diff)
 	}
 }

@@ -11,8 +11,8 @@ import (
 type StepMetrics struct {
 	Step     int64        `json:"step"`
 	Version  int          `json:"version"`  // of the policy after the step
-	Episodes int          `json:"episodes"` // training episodes so far, this step included
-	Modes    map[Mode]int `json:"modes"`    // episodes by learning mode
+	Episodes int          `json:"episodes"` // training episodes so far, this step included, without failed ones
+	Modes    map[Mode]int `json:"modes"`    // the same of this step, by learning mode
 	Failed   int          `json:"failed"`   // episodes that failed after all retries
 	// Stops counts episodes by the reason why they ended.
 	Stops map[rollout.StopReason]int `json:"stops"`
@@ -26,7 +26,7 @@ type StepMetrics struct {
 	NoGradient int     `json:"no_gradient"` // groups of equal returns, which are not trained
 	Rows       int     `json:"rows"`        // training rows sent
 	Trained    int     `json:"trained"`     // tokens trained
-	MaskShare  float64 `json:"mask_share"`  // of trained tokens: below the log-prob floor
+	MaskShare  float64 `json:"mask_share"`  // of trained tokens: off-policy, below the log-prob floor
 	ClipShare  float64 `json:"clip_share"`
 	Ratio      float64 `json:"ratio"` // mean importance ratio
 	RatioMax   float64 `json:"ratio_max"`

@@ -55,6 +55,15 @@ func (p Plan) Episodes() int {
 	return n
 }
 
+// tasks returns the tasks of the groups.
+func (p Plan) tasks() []envs.Task {
+	out := make([]envs.Task, len(p.Groups))
+	for i, g := range p.Groups {
+		out[i] = g.Task
+	}
+	return out
+}
+
 // Planned is a step whose plan is in the ledger.
 type Planned struct {
 	Plan

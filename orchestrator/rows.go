@@ -52,6 +52,8 @@ func rows(batch []trainedEpisode, c config.Loss, left leftOut) (out []trainerbri
 				continue
 			}
 			r := row(s, e.advantage*scale, kl*scale)
+			// The floor is for tokens that the trained context makes almost impossible.
+			r.FloorExempt = e.sampledContext
 			if e.importanceWeights != nil {
 				r.ImportanceWeights = e.importanceWeights[i]
 			}

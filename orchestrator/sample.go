@@ -88,12 +88,9 @@ func (s sampleStage) run(ctx context.Context, p Planned, policy sampler.Policy, 
 // missing lists the episodes of the plan that are not among groups.
 func (s sampleStage) missing(ctx context.Context, p Planned, policy sampler.Policy, groups [][]rollout.Trajectory) (
 	[]rollout.EpisodeSpec, error) {
-	reserve := 0
-	if s.recall != nil {
-		var err error
-		if reserve, err = s.budget.tipReserve(ctx, s.runner.driverFor(p.prompt), p.Plan); err != nil {
-			return nil, err
-		}
+	limit, err := s.budget.episodePrompt(ctx, s.runner.driverFor(p.prompt), p.tasks(), s.rollout.MaxTokens, s.recall != nil)
+	if err != nil {
+		return nil, err
 	}
 	var specs []rollout.EpisodeSpec
 	for g, group := range p.Groups {
@@ -105,7 +102,7 @@ func (s sampleStage) missing(ctx context.Context, p Planned, policy sampler.Poli
 				Task: group.Task, Step: p.Step, Group: g, Episode: e, Seed: episode.Seed, Policy: policy,
 				Temperature: s.rollout.Temperature, TopP: s.rollout.TopP, TopK: s.rollout.TopK, Stop: s.rollout.Stop,
 				MaxTurns: s.rollout.MaxTurns, MaxTokens: s.rollout.MaxTokens,
-				MaxPrompt: s.budget.maxPrompt(s.rollout.MaxTokens + reserve), Keep: s.keep,
+				MaxPrompt: limit, Keep: s.keep,
 			}
 			if episode.Mode.Tips() {
 				spec.Recall = s.recall

@@ -188,7 +188,8 @@ func (l *Loop) newSession(now start) *session {
 		noveltyWeight: c.Novelty.Weight,
 		retention:     retention{ledger: l.Ledger, keep: c.Run.KeepEpisodes, memory: l.Memory != nil}, log: l.Log}
 	s.evaluate = evaluator{config: c, family: l.Family, ledger: l.Ledger, runner: runner,
-		environment: now.environment, progress: l.progress(), observer: l.Observer}
+		budget: budget, reflects: recall != nil, environment: now.environment, progress: l.progress(),
+		observer: l.Observer}
 	if c.Algorithm.Name == "adapt" {
 		s.evaluate.recall = recall
 	}

@@ -1,6 +1,7 @@
 package jsonhttp
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -67,7 +69,7 @@ func (e *Error) Remedy(key, address string) string {
 	return ""
 }
 
-// Error returns the request, the status and the server's text, shortened.
+// Error returns the request, the status and the server's text. A text that does not explain a refusal is shortened.
 func (e *Error) Error() string {
 	var parts []string
 	if e.Op != "" {
@@ -77,7 +79,11 @@ func (e *Error) Error() string {
 		answer := fmt.Sprintf("the server answers %d %s", e.Status, http.StatusText(e.Status))
 		parts = append(parts, strings.TrimSpace(answer))
 	}
-	if e.Message != "" {
+	switch {
+	case e.Message == "":
+	case e.Status/100 == 4: // why the server refuses a request is quoted in full
+		parts = append(parts, e.Message)
+	default:
 		parts = append(parts, Shorten(e.Message))
 	}
 	if e.Err != nil {
@@ -170,13 +176,37 @@ func (c *Client) Failure(ctx context.Context, err error) *Error {
 func (c *Client) Refusal(status int, header http.Header, body []byte) *Error {
 	e := &Error{Kind: Refused, Status: status, After: retryAfter(header.Get("Retry-After"))}
 	c.readErrorBody(e, header, body)
-	switch {
+	e.classify()
+	return e
+}
+
+// classify chooses the kind of an answer whose status is not a success.
+func (e *Error) classify() {
+	switch status := e.Status; {
 	case status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable:
 		e.Kind = Busy
 	case status == http.StatusBadGateway || status == http.StatusGatewayTimeout || status == http.StatusRequestTimeout:
 		e.Kind = Lost
 	case status >= 500:
 		e.Kind = Failed
+	}
+}
+
+// embedded returns the {"error": …} in an answer whose status is a success; nil if there is none. Its code replaces the
+// status if it is one.
+func (c *Client) embedded(header http.Header, body []byte) *Error {
+	var parsed errorBody
+	if !c.cfg.ErrorsInAnswers || !bytes.Contains(body, []byte(`"error"`)) || json.Unmarshal(body, &parsed) != nil ||
+		!present(parsed.Error) {
+		return nil
+	}
+	e := &Error{Kind: Refused, Status: http.StatusOK}
+	c.readErrorBody(e, header, body)
+	if code, err := strconv.Atoi(e.Code); err == nil && code >= 400 && code < 600 {
+		e.Status = code
+		e.classify()
+	} else {
+		e.Message = "the answer is an error: " + e.Message
 	}
 	return e
 }

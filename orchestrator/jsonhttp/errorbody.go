@@ -21,11 +21,15 @@ import (
 //   - {"detail": …} with a text or a list (FastAPI)
 //   - {"message": …} (SGLang, LiteLLM)
 //   - {"error_message": …} (SGLang)
+//
+// Google sends a list with one of them. Some servers put code and type beside the message.
 type errorBody struct {
 	Error        json.RawMessage `json:"error"`
 	ErrorMessage string          `json:"error_message"`
 	Message      string          `json:"message"`
 	Detail       json.RawMessage `json:"detail"`
+	Code         any             `json:"code"` // a string, a number or null
+	Type         any             `json:"type"`
 }
 
 // readErrorBody fills an Error with the server's message and codes.
@@ -37,6 +41,10 @@ func (c *Client) readErrorBody(e *Error, header http.Header, body []byte) {
 		}
 	}()
 	var parsed errorBody
+	var list []json.RawMessage
+	if json.Unmarshal(body, &list) == nil && len(list) == 1 {
+		body = list[0]
+	}
 	if json.Unmarshal(body, &parsed) != nil {
 		e.Message = string(body)
 		if looksLikeHTML(header, body) {
@@ -50,6 +58,7 @@ func (c *Client) readErrorBody(e *Error, header http.Header, body []byte) {
 		Type    any    `json:"type"`
 		Param   any    `json:"param"` // the wrong field, as OpenAI names it
 	}
+	e.Code, e.Type = scalarText(parsed.Code), scalarText(parsed.Type)
 	switch {
 	case json.Unmarshal(parsed.Error, &inner) == nil && inner.Message != "":
 		e.Message, e.Code, e.Type = inner.Message, scalarText(inner.Code), scalarText(inner.Type)

@@ -35,6 +35,11 @@ func TestErrorBodiesOfAllServers(t *testing.T) {
 	f(j, `{"detail":{"why":"x"}}`, Error{Message: `{"why":"x"}`}, `: {"why":"x"}`)
 	f(j, `{"message":"no credit","error":null}`, Error{Message: "no credit"}, ": no credit")
 	f(j, `{"error_message":"no adapter"}`, Error{Message: "no adapter"}, ": no adapter")
+	f(j, `{"object":"error","message":"no room","type":"Full","code":400}`,
+		Error{Message: "no room", Code: "400", Type: "Full"}, ": no room")
+	f(j, `[{"error":{"code":400,"message":"no room"}}]`, Error{Message: "no room", Code: "400"}, ": no room")
+	long := strings.Repeat("a reason ", 300) + "at the end"
+	f(j, `{"error":"`+long+`"}`, Error{Message: long}, ": "+long)
 	f(j, `{"other":1}`, Error{Message: `{"other":1}`}, `: {"other":1}`)
 	f(j, `{"error":""}`, Error{}, "")
 	f(j, `{}`, Error{}, "")
@@ -64,6 +69,31 @@ func TestServerTextIsCleanedAndShortened(t *testing.T) {
 	f(500, "\x1b[31mred\x00\u009b alert", `\u001b[31mred\u0000\u009b alert`)
 	f(500, strings.Repeat("é", 1<<20), "ééé …")
 	f(200, strings.Repeat("é", 1<<20), `"ééé`)
+}
+
+// A server may report an error with a status of success.
+func TestErrorsInAnswers(t *testing.T) {
+	f := func(body, want string, kind Kind, status int) {
+		t.Helper()
+		c := open(t, Config{ErrorsInAnswers: true}, answers(200, "application/json", body))
+		var out map[string]any
+		err := c.Call(t.Context(), Request{Path: "/a", Body: 1}, &out)
+		if want == "" {
+			if err != nil {
+				t.Errorf("%s: %v", body, err)
+			}
+			return
+		}
+		if e := failure(t, err); e.Error() != want || e.Kind != kind || e.Status != status {
+			t.Errorf("%s: %v of kind %v with status %d", body, e, e.Kind, e.Status)
+		}
+	}
+	f(`{"error":null,"x":1}`, "", 0, 0)
+	f(`{"x":"\"error\""}`, "", 0, 0)
+	f(`{"error":"no room","x":1}`, "POST /a: the answer is an error: no room", Refused, 200)
+	f(`{"error":{"message":"no room","code":"full"}}`, "POST /a: the answer is an error: no room", Refused, 200)
+	f(`{"error":{"message":"busy","code":503}}`, "POST /a: the server answers 503 Service Unavailable: busy", Busy, 503)
+	f(`{"error":{"message":"no room","code":400}}`, "POST /a: the server answers 400 Bad Request: no room", Refused, 400)
 }
 
 func TestErrorInFindsErrorsInSuccessfulAnswers(t *testing.T) {

@@ -7,6 +7,7 @@ package jsonhttp
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,6 +33,9 @@ type Config struct {
 	KeyHeaders []string
 	// Timeout bounds one exchange; 0: only the caller's context bounds it.
 	Timeout time.Duration
+	// ErrorsInAnswers takes an {"error": …} in an answer whose status is a success for a failure. Some servers and
+	// proxies report errors so.
+	ErrorsInAnswers bool
 	// MaxAnswer bounds the body of an answer in bytes, if the request has no bound of its own; default 64 MiB.
 	MaxAnswer int64
 	// Transport sends the requests; default NewTransport(64). Clients may share one.
@@ -52,6 +56,10 @@ func New(cfg Config) (*Client, error) {
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
 		return nil, fmt.Errorf("%q is not the URL of a server\n  hint: http://host:port or https://host",
 			safetext.URL(cfg.URL))
+	}
+	if strings.ContainsAny(cfg.URL, "?#") { // the paths of requests are appended
+		return nil, fmt.Errorf("the URL of %s has a query or a fragment\n  hint: leave out what begins with ? or #",
+			cmp.Or(cfg.Server, "the server"))
 	}
 	if cfg.Timeout < 0 {
 		return nil, fmt.Errorf("timeout %v is negative", cfg.Timeout)
@@ -184,6 +192,9 @@ func (c *Client) do(ctx context.Context, r Request) ([]byte, http.Header, error)
 		return nil, nil, c.withOp(r, c.Failure(ctx, err))
 	case !answer.IsSuccess():
 		return nil, nil, c.withOp(r, c.Refusal(answer.StatusCode(), answer.Header(), answer.Body()))
+	}
+	if e := c.embedded(answer.Header(), answer.Body()); e != nil {
+		return nil, nil, c.withOp(r, e)
 	}
 	return c.Redact(answer.Body()), answer.Header(), nil
 }

@@ -25,7 +25,7 @@ type HTTP struct {
 func NewHTTP(url, key string, connections int) *HTTP {
 	h := &HTTP{url: strings.TrimRight(safetext.URL(url), "/"), transport: jsonhttp.NewTransport(connections)}
 	h.web, h.err = jsonhttp.New(jsonhttp.Config{
-		URL: url, Server: "an inference server", Key: key, Transport: h.transport,
+		URL: url, Server: "an inference server", Key: key, Transport: h.transport, ErrorsInAnswers: true,
 	})
 	return h
 }

@@ -24,7 +24,7 @@ type client struct {
 
 func newClient(url string, connections int) (*client, error) {
 	transport := jsonhttp.NewTransport(connections + 4)
-	web, err := jsonhttp.New(jsonhttp.Config{URL: url, Server: "Ollama", Transport: transport})
+	web, err := jsonhttp.New(jsonhttp.Config{URL: url, Server: "Ollama", Transport: transport, ErrorsInAnswers: true})
 	return &client{web, transport}, err
 }
 

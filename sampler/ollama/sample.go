@@ -2,13 +2,11 @@ package ollama
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
 	"github.com/ollama/ollama/api"
 
-	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/admission"
 	"github.com/empo2/empo2/sampler/chat"
@@ -122,15 +120,14 @@ func (b *Backend) options(r sampler.Request) map[string]any {
 
 // answer has the fields of both endpoints that are used.
 type answer struct {
-	Model      string          `json:"model"`
-	Response   *string         `json:"response"` // of /api/generate
-	Message    *api.Message    `json:"message"`  // of /api/chat
-	Done       bool            `json:"done"`
-	DoneReason string          `json:"done_reason"`
-	Prompt     int64           `json:"prompt_eval_count"`
-	Sampled    int64           `json:"eval_count"`
-	Logprobs   []tokenLogprob  `json:"logprobs"`
-	Error      json.RawMessage `json:"error"` // with status 200
+	Model      string         `json:"model"`
+	Response   *string        `json:"response"` // of /api/generate
+	Message    *api.Message   `json:"message"`  // of /api/chat
+	Done       bool           `json:"done"`
+	DoneReason string         `json:"done_reason"`
+	Prompt     int64          `json:"prompt_eval_count"`
+	Sampled    int64          `json:"eval_count"`
+	Logprobs   []tokenLogprob `json:"logprobs"`
 }
 
 // tokenLogprob is an [api.TokenLogprob] whose log-prob may be absent.
@@ -154,8 +151,6 @@ func (a answer) text() (text string, ok bool) {
 func (a answer) check(model string) error {
 	text, ok := a.text()
 	switch {
-	case len(a.Error) > 0 && string(a.Error) != "null":
-		return fmt.Errorf("the answer is an error: %s", jsonhttp.Shorten(string(a.Error)))
 	case !ok:
 		return errors.New("the answer has no text\n  hint: sampler.ollama.url must be Ollama's own address")
 	case a.Model != model && (a.Model != "" || text != ""): // an empty answer has no name

@@ -27,7 +27,8 @@ type client struct {
 func newClient(base string, cfg Config) (*client, error) {
 	web, err := jsonhttp.New(jsonhttp.Config{
 		URL: base, Server: "an OpenAI-compatible server", Key: cfg.APIKey, MaxAnswer: maxAnswer,
-		Transport: jsonhttp.NewTransport(cfg.MaxInFlight),
+		ErrorsInAnswers: true,
+		Transport:       jsonhttp.NewTransport(cfg.MaxInFlight),
 	})
 	return &client{web: web, log: cfg.Log, pause: 100 * time.Millisecond}, err
 }

@@ -19,19 +19,34 @@ func (c *content) UnmarshalJSON(raw []byte) error {
 		}
 		return nil
 	}
-	var parts []struct {
-		Type string `json:"type"`
-		Text string `json:"text"`
-	}
+	var parts []part
 	if json.Unmarshal(raw, &parts) != nil {
-		return err
+		parts = make([]part, 1)
+		if json.Unmarshal(raw, &parts[0]) != nil {
+			return err
+		}
 	}
 	var all strings.Builder
-	for _, part := range parts {
-		if part.Type == "" || part.Type == "text" || part.Type == "output_text" {
-			all.WriteString(part.Text)
+	for _, p := range parts {
+		if p.Type == "" || p.Type == "text" || p.Type == "output_text" {
+			all.WriteString(p.Text)
 		}
 	}
 	*c = content(all.String())
 	return nil
+}
+
+// part is a part of a content: a text, or an object with a type.
+type part struct {
+	Type string `json:"type"`
+	Text string `json:"text"`
+}
+
+// UnmarshalJSON reads both forms.
+func (p *part) UnmarshalJSON(raw []byte) error {
+	if json.Unmarshal(raw, &p.Text) == nil {
+		return nil
+	}
+	type object part
+	return json.Unmarshal(raw, (*object)(p))
 }

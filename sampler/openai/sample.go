@@ -2,10 +2,11 @@ package openai
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
@@ -97,8 +98,7 @@ type message struct {
 }
 
 type answer struct {
-	Error   json.RawMessage `json:"error"` // some servers report errors with status 200
-	Model   string          `json:"model"`
+	Model   string `json:"model"`
 	Choices []struct {
 		Finish  string `json:"finish_reason"`
 		Message *struct {
@@ -142,9 +142,6 @@ func (b *Backend) send(ctx context.Context, r sampler.Request) (sampler.Completi
 
 // completion checks an answer and converts it.
 func (a answer) completion() (sampler.Completion, error) {
-	if text := string(a.Error); text != "" && text != "null" {
-		return sampler.Completion{}, fmt.Errorf("the answer is an error: %s", jsonhttp.Shorten(text))
-	}
 	if len(a.Choices) == 0 {
 		return sampler.Completion{}, errors.New("the answer has no choices\n" +
 			"  hint: check that sampler.openai.url is the address of an OpenAI-compatible API")
@@ -159,17 +156,37 @@ func (a answer) completion() (sampler.Completion, error) {
 			"  hint: check that sampler.openai.url is the address of an OpenAI-compatible API")
 	}
 	c := sampler.Completion{Text: string(choice.Message.Content), Finish: sampler.FinishStop}
-	if choice.Finish == "length" || choice.Finish == "" {
+	if cutOff(choice.Finish) {
 		c.Finish = sampler.FinishLength
 	}
 	return c, nil
+}
+
+// aboutSystemRole matches refusals of a system message: those of chat templates, of OpenAI and of Google.
+var aboutSystemRole = regexp.MustCompile(`(?i)system (role|message|prompt|instruction)|` +
+	`developer (role|message|instruction)|role.{0,40}\b(system|developer)\b|messages(\.|\[)0\]?\.role|roles must alternate`)
+
+// cutOff reports whether a finish reason says that the reply reached a limit. Without a reason nothing says that it is
+// complete. Servers have words of their own: model_length (Mistral), max_tokens (Anthropic), MAX_TOKENS (Google).
+func cutOff(reason string) bool {
+	reason = strings.ToLower(reason)
+	return reason == "" || strings.Contains(reason, "length") || strings.Contains(reason, "max_") ||
+		strings.Contains(reason, "context")
 }
 
 // refusedParameter returns a remedy if the server refused a parameter that some
 // servers do not have. It is empty for other errors.
 func (b *Backend) refusedParameter(r sampler.Request, err error) string {
 	var refused *jsonhttp.Error
-	if !errors.As(err, &refused) || refused.Status/100 != 4 {
+	if !errors.As(err, &refused) {
+		return ""
+	}
+	hasSystem := slices.ContainsFunc(r.Messages, func(m chat.Message) bool { return m.Role == chat.RoleSystem })
+	if hasSystem && b.cfg.SystemRole != chat.RoleUser && aboutSystemRole.MatchString(jsonhttp.ServerText(err)) {
+		return fmt.Sprintf("sampler.openai.system_role is %q: \"user\" puts the system message before the first message "+
+			"of the user", b.cfg.SystemRole)
+	}
+	if refused.Status/100 != 4 {
 		return ""
 	}
 	for _, p := range []struct {

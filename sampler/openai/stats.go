@@ -9,7 +9,7 @@ type Stats struct {
 	PromptTokens int64  `json:"prompt_tokens"` // as counted, and perhaps billed, by the server
 	Sampled      int64  `json:"sampled"`       // tokens, including hidden thoughts
 	Cut          int64  `json:"cut"`           // answers that ended at the token limit
-	Odd          int64  `json:"odd"`           // answers with another finish reason than stop and length
+	Odd          int64  `json:"odd"`           // answers whose finish reason is neither stop nor a limit
 	Empty        int64  `json:"empty"`         // answers without text
 	Retries      int64  `json:"retries"`       // requests sent again
 	Model        string `json:"model"`         // named in the last answer; it may differ from the requested one
@@ -34,11 +34,10 @@ func (b *Backend) count(a answer, finish string) {
 	s.PromptTokens += a.Usage.Prompt
 	s.Sampled += a.Usage.Completion
 	s.Model = a.Model
-	switch finish {
-	case "stop":
-	case "length", "":
+	switch {
+	case cutOff(finish):
 		s.Cut++
-	default:
+	case finish != "stop":
 		s.Odd++
 	}
 	if a.Choices[0].Message.Content == "" {

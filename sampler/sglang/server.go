@@ -12,6 +12,7 @@ import (
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/orchestrator/process"
+	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/fleet"
@@ -152,7 +153,25 @@ type generated struct {
 }
 
 type finish struct {
-	Type string `json:"type"`
+	Type    string `json:"type"`
+	Message string `json:"message"`     // of an abort
+	Status  *int   `json:"status_code"` // the HTTP status that an abort stands for; nil: none
+}
+
+// aborted returns the error of a request that the server has aborted; nil: it has not. Some versions answer so with
+// status 200 if the prompt is too long.
+func (f finish) aborted() error {
+	if f.Type != "abort" {
+		return nil
+	}
+	e := &jsonhttp.Error{Op: "POST /generate", Message: "the server aborted the request: " + safetext.Escape(f.Message),
+		Status: http.StatusOK}
+	if f.Status != nil && *f.Status >= http.StatusBadRequest {
+		e.Status = *f.Status
+	} else if f.Message == "" {
+		return fmt.Errorf("%w: %w", fleet.ErrLost, e)
+	}
+	return completionError(e)
 }
 
 // A logprobRow is [log-prob, id, text or null].
@@ -201,6 +220,9 @@ func (s *server) generate(ctx context.Context, q generateRequest) (fleet.Answer,
 	var g generated
 	if err := s.Call(ctx, "/generate", q, &g); err != nil {
 		return fleet.Answer{}, completionError(err)
+	}
+	if err := g.Meta.Finish.aborted(); err != nil {
+		return fleet.Answer{}, err
 	}
 	return g.read()
 }

@@ -1,6 +1,7 @@
 package sglang
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/empo2/empo2/orchestrator/process/processtest"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/fleet"
 	"github.com/empo2/empo2/sampler/fleet/fleettest"
 	"github.com/empo2/empo2/sampler/samplertest"
 	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
@@ -108,6 +110,28 @@ func TestCapabilitiesAreProbed(t *testing.T) {
 		return c.Adapters == "none" && err != nil && strings.Contains(err.Error(), "--enable-lora")
 	})
 	f("no seeds", func(s *fakeserver.SGLang) { s.NoSeeds = true }, func(c sampler.Capabilities) bool { return c.IDsOut })
+}
+
+// Some versions answer a prompt that is too long with an abort, whose status is 200.
+func TestAborts(t *testing.T) {
+	f := func(text string, want error) {
+		t.Helper()
+		var g generated
+		if err := json.Unmarshal([]byte(text), &g); err != nil {
+			t.Fatal(err)
+		}
+		err := g.Meta.Finish.aborted()
+		if (err == nil) != (want == nil) || want != nil && !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", text, err, want)
+		}
+	}
+	f(`{"meta_info": {"finish_reason": {"type": "stop", "matched": 2}}}`, nil)
+	f(`{"meta_info": {"finish_reason": {"type": "abort", "message": "Input length (99 tokens) exceeds the maximum allowed `+
+		`length (64 tokens).", "status_code": 400}}}`, sampler.ErrContextFull)
+	f(`{"meta_info": {"finish_reason": {"type": "abort", "message": "The input (99 tokens) is longer than the model's `+
+		`context length (64 tokens).", "status_code": null}}}`, sampler.ErrContextFull)
+	f(`{"meta_info": {"finish_reason": {"type": "abort", "message": "shutting down", "status_code": 503}}}`, fleet.ErrLost)
+	f(`{"meta_info": {"finish_reason": {"type": "abort"}}}`, fleet.ErrLost)
 }
 
 func TestSleep(t *testing.T) {

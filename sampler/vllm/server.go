@@ -251,6 +251,9 @@ func (c *completion) read() (answer, error) {
 		return answer{}, fmt.Errorf("%d choices, one was asked for", len(c.Choices))
 	}
 	choice := c.Choices[0]
+	if choice.Finish == "abort" || choice.Finish == "error" {
+		return answer{}, fmt.Errorf("%w: the server ended the request with %q", fleet.ErrLost, choice.Finish)
+	}
 	a := answer{fleet.Answer{Model: c.Model, Prompt: len(choice.PromptIDs), IDs: choice.IDs, Text: choice.Text,
 		Finish: fleet.Finish(choice.Finish)}, choice.PromptIDs}
 	l := choice.Logprobs

@@ -198,9 +198,14 @@ func (d *duel) why(played map[view.Place]rollout.Trajectory) string {
 func (d *duel) play(ctx context.Context, batch []match, played map[view.Place]rollout.Trajectory) error {
 	specs := make([][]rollout.EpisodeSpec, len(d.sides))
 	for side, s := range d.sides {
+		limit, err := s.player.promptLimit(ctx, s.config, s.texts, d.tasks...)
+		if err != nil {
+			return err
+		}
 		for _, m := range batch {
 			if _, ok := played[m.place(side)]; !ok {
 				specs[side] = append(specs[side], s.spec(d.tasks[m.task], m, side, d.seed(d.sides)))
+				specs[side][len(specs[side])-1].MaxPrompt = limit
 			}
 		}
 	}

@@ -38,6 +38,9 @@ type player struct {
 // the number of episodes that are played at the same time.
 func openPlayer(ctx context.Context, s source, concurrency int, log zerolog.Logger) (*player, error) {
 	p := &player{source: s, served: map[int]sampler.Policy{}, log: log}
+	if _, err := s.adapter(ctx); err != nil { // before minutes of set-up
+		return nil, err
+	}
 	p.config.Rollout.Concurrency = min(p.config.Rollout.Concurrency, concurrency)
 	p.config.Sampler.Concurrency = min(p.config.Sampler.Concurrency, concurrency)
 	family, err := openFamily(ctx, opening{config: p.config, log: log})
@@ -172,6 +175,17 @@ func (p *player) spec(task envs.Task, seed uint64) rollout.EpisodeSpec {
 		Task: task, Seed: seed, Policy: p.policy, Temperature: r.Temperature, TopP: r.TopP, TopK: r.TopK, Stop: r.Stop,
 		MaxTurns: r.MaxTurns, MaxTokens: r.MaxTokens, Keep: rollout.Keep(p.config.Memory.Keep),
 	}
+}
+
+// promptLimit is the longest prompt of the run's episodes of a task; 0: only the server
+// limits it.
+func (p *player) promptLimit(ctx context.Context, c config.Config, texts prompt.Template, tasks ...envs.Task) (
+	int, error) {
+	can, err := p.server.Capabilities(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return orchestrator.PromptLimit(ctx, c, can.ContextLength, p.with(texts), tasks)
 }
 
 // The values of --tips and of tips=… that are no text of a tip.

@@ -113,26 +113,9 @@ func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) err
 	if err != nil {
 		return err
 	}
-	err = r.checkPins(ctx, t, cmd.AcceptChanges)
-	if err == nil {
-		err = saveConfig(ctx, r.ledger, c)
-	}
-	if err == nil {
-		err = cmd.announce(ctx, r, time.Since(started), out)
-	}
-	if err != nil {
+	if err := cmd.begin(ctx, r, t, time.Since(started), out); err != nil {
 		return errors.Join(err, r.Close())
 	}
-	others, err := r.tellOthers(ctx, c, out)
-	if err != nil {
-		return errors.Join(err, r.Close())
-	}
-	if cmd.JSON {
-		others = append(others, jsonObserver{out: out})
-	} else {
-		others = append(others, textObserver{out: out, verbose: cmd.Verbose})
-	}
-	r.observe(others...)
 	summary, err := r.train(ctx)
 	out.phase("", watchdog.Phase{Name: watchdog.PhaseStop, Since: time.Now(), Detail: "trainer and server"})
 	err = errors.Join(err, r.Close())
@@ -147,6 +130,32 @@ func (cmd *runCmd) train(ctx context.Context, c config.Config, out *console) err
 	}
 	printSummary(out, summary, r.ledger.Dir)
 	reportPlan(out, summary, r.ledger.Dir, false)
+	return nil
+}
+
+// begin checks and stores what the opened run depends on, announces it, and adds its
+// observers. It took so long to open the run.
+func (cmd *runCmd) begin(ctx context.Context, r *run, t tools, took time.Duration, out *console) error {
+	c := r.loop.Config
+	if err := r.checkPins(ctx, t, cmd.AcceptChanges); err != nil {
+		return err
+	}
+	if err := saveConfig(ctx, r.ledger, c); err != nil {
+		return err
+	}
+	if err := cmd.announce(ctx, r, took, out); err != nil {
+		return err
+	}
+	others, err := r.tellOthers(ctx, c, out)
+	if err != nil {
+		return err
+	}
+	if cmd.JSON {
+		others = append(others, jsonObserver{out: out})
+	} else {
+		others = append(others, textObserver{out: out, verbose: cmd.Verbose})
+	}
+	r.observe(others...)
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/prompt"
@@ -134,7 +135,7 @@ func (cmd *tryCmd) check() error {
 	case t != nil && !(*t >= 0 && *t <= 10): // NaN too
 		return fmt.Errorf("%w: --temperature %g is out of range\n  hint: a number from 0 to 10", errUsage, *t)
 	case cmd.Like != "" && cmd.Target == "":
-		return fmt.Errorf("%w: --like needs a run\n  hint: empo2 try RUN --like %s", errUsage, cmd.Like)
+		return fmt.Errorf("%w: --like needs a run\n  hint: empo2 try RUN --like %s", errUsage, safetext.Argument(cmd.Like))
 	}
 	return checkTips(cmd.Tips)
 }
@@ -217,10 +218,15 @@ func (t *trial) read() (prompt.Template, error) {
 // alone, so that it comes soon.
 func (t *trial) round(ctx context.Context, texts prompt.Template) error {
 	begun, sum := time.Now(), trySummary{}
+	limit, err := t.promptLimit(ctx, t.config, texts, t.task)
+	if err != nil {
+		return err
+	}
 	specs := make([]rollout.EpisodeSpec, len(t.seeds))
 	for i, seed := range t.seeds {
 		specs[i] = t.spec(t.task, seed)
 		specs[i].Episode, specs[i].MaxTurns, specs[i].Recall = i, t.turns(), t.recall
+		specs[i].MaxPrompt = limit
 	}
 	scheduler := rollout.Scheduler{Run: t.with(texts).Run, Concurrency: t.config.Rollout.Concurrency,
 		Retries: t.config.Rollout.Retries, Log: t.log}

@@ -82,7 +82,7 @@ func bodies() []Fault {
 		{Name: "100,000 keys", Serve: body("application/json", "{"+strings.Repeat(`"a":1,`, 100_000)+`"b":2}`)},
 	}
 	for _, text := range []string{"", " ", "null", "3", "[]", `"x"`, "{}", "true", `{"a":`, `{"error":"no"}`,
-		`{"error":{"message":"no","code":500}}`, `{"error":{"message":3}}`, `{"error":["no"]}`, `{"detail":"no"}`,
+		`{"error":{"message":"no","code":400}}`, `{"error":{"message":3}}`, `{"error":["no"]}`, `{"detail":"no"}`,
 		"\xff\xfe{\x00}\x00", "\x00\x00", `{"model":"\ud800"}`, `{"choices":3}`, `{"message":"no"}`} {
 		says := strings.Contains(text, `"no"`) || text == "null"
 		all = append(all, Fault{Name: fmt.Sprintf("the text %q", text), Refused: says,

@@ -1,7 +1,7 @@
 """Conversion from Hugging Face's format to GGUF: base models and LoRA adapters for llama.cpp.
 
 The result is float32, since sampling and training must agree on log-probs. llama-server then
-differs from torch by less than 1e-5. `gguf_arch` has the supported architectures.
+differs from torch by rounding only. `gguf_arch` has the supported architectures.
 """
 
 import re
