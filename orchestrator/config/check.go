@@ -279,6 +279,7 @@ func contradictions(c Config) []rule {
 				c.Sampler.Backend), `sampler.backend = "llamacpp", or leave it at false`},
 		{"memory.url", !server || c.Memory.URL != "", "is empty, but the embedder is a server",
 			`for example url = "http://127.0.0.1:11434"`},
+		optionalAddress("memory.url", c.Memory.URL),
 		{"memory.model", !server || c.Memory.Model != "", "is empty, but the embedder is a server",
 			"the name of its embedding model"},
 		{"optimizer.warmup_steps", c.Optimizer.WarmupSteps == 0 || c.Optimizer.WarmupSteps < c.Run.Steps,

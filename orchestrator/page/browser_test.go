@@ -139,7 +139,7 @@ func (b *browser) is(expression string) {
 
 // keyCodes are the codes of keys without a character.
 var keyCodes = map[string]int{"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39,
-	"ArrowDown": 40}
+	"ArrowDown": 40, " ": 32}
 
 // press types keys, each by its name or its character.
 func (b *browser) press(keys ...string) {
@@ -149,7 +149,7 @@ func (b *browser) press(keys ...string) {
 		switch {
 		case key == "Enter":
 			event["text"] = "\r"
-		case keyCodes[key] == 0:
+		case keyCodes[key] == 0, key == " ":
 			event["text"] = key
 		}
 		b.command("Input.dispatchKeyEvent", event, nil)

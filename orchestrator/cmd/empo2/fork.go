@@ -74,12 +74,11 @@ func (f fork) check() error {
 // begin makes the new run unless it exists.
 func (f fork) begin(ctx context.Context, t tools, out *console) error {
 	to := filepath.Join(f.config.Run.Dir, f.config.Run.Name)
-	known, err := ledger.ForkedFrom(ctx, to)
-	from, _, _ := strings.Cut(known, "@")
+	from, err := ledger.ForkedFrom(ctx, to)
 	switch {
 	case err != nil:
 		return err
-	case known != "" && from == f.from:
+	case from == f.from:
 		return nil // the same command continues
 	case fileExists(filepath.Join(to, "run.db")):
 		return &config.Error{Place: to, Msg: "is a run that was not forked from " + f.from,

@@ -137,6 +137,18 @@ func filePins(ctx context.Context, c config.Config, t tools) (map[string]string,
 	return out, nil
 }
 
+// modelSums returns the checksums of the model's files by their names.
+func modelSums(ctx context.Context, c config.Config) (map[string]string, error) {
+	pins, err := filePins(ctx, c, tools{})
+	out := map[string]string{}
+	for name, sum := range pins {
+		if file, ok := strings.CutPrefix(name, modelPin); ok {
+			out[file] = sum
+		}
+	}
+	return out, err
+}
+
 func isPinned(name string) bool {
 	return slices.ContainsFunc(pinned, func(pattern string) bool {
 		ok, err := filepath.Match(pattern, name)

@@ -10,7 +10,7 @@
     usePageTitle("Now, " + plain(run));
     const now = useAnswer(apiPath(run, "now"), generation);
     const long = now.data?.overview.steps > 500; // the curves of a long run are large
-    const newest = now.data ? newsOf(now.data) : now.problem ? "unknown" : "";
+    const newest = now.data ? now.data.news + " " + now.data.live : now.problem ? "unknown" : "";
     const news = useThrottled(newest, long ? 5000 : 1000);
     const series = useAnswer(news ? apiPath(run, "series") : null, news);
     return html`<h1 class="sr">Now: ${plain(run)}</h1>
@@ -20,12 +20,6 @@
       ${now.problem && series.problem ? "" : html`<${empo2.Problem} problem=${series.problem} />`}
       ${now.data && !series.data && !series.problem && html`<${empo2.Loading} />`}
       ${series.data && html`<${Curves} run=${run} series=${series.data} params=${params} />`}`;
-  }
-
-  // newsOf changes when the curves may have changed: after a step, an evaluation or a warning.
-  function newsOf({ overview, health, live }) {
-    return JSON.stringify([overview.steps, overview.version, overview.evaluation?.step, overview.evaluation?.kind,
-      health, live]);
   }
 
   function Overview({ now, ended }) {
