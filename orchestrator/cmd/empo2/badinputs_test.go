@@ -45,7 +45,9 @@ func TestBadInputs(t *testing.T) {
 		{"model folders", badModels()}, {"safetensors files", badWeights()},
 		{"tensors", badTensors()}, {"GGUF files", badGGUF()},
 		{"prompt templates", badTemplates()}, {"demonstrations", badDemonstrations()}, {"tips", badTips()},
-		{"environments", badEnvironments()}, {"run folders", badRuns(t)},
+		{"environments", badEnvironments()}, {"descriptions of environments", badDescriptions()},
+		{"ranges of tasks", badRanges()}, {"catalogues", badCatalogues()}, {"run folders", badRuns(t)},
+		{"adapters and checkpoints", badAdapters(t)},
 	} {
 		for _, b := range group.all {
 			t.Run(group.name+" "+b.name, func(t *testing.T) { b.check(t) })
