@@ -228,7 +228,7 @@ func (r *run) connect(ctx context.Context, server served) error {
 		return err
 	}
 	l.Memory = bank
-	return nil
+	return bank.CheckEmbedder(ctx)
 }
 
 // seconds converts a number of seconds from the configuration. Products of several
