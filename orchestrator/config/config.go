@@ -177,6 +177,8 @@ type Algorithm struct {
 	Estimator            string  `toml:"estimator"`
 	Baseline             string  `toml:"baseline"`
 	NormalizeStd         bool    `toml:"normalize_std"`
+	StepDiscount         float64 `toml:"step_discount"`
+	StepWeight           float64 `toml:"step_weight"`
 }
 
 // Loss is the objective of EMPO² (a surrogate such as PPO's clip, mask, KL).
