@@ -45,6 +45,9 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 	if _, err := readPromptTemplate(c); err != nil {
 		return tools{}, err
 	}
+	if err := checkPrograms(c); err != nil {
+		return tools{}, err
+	}
 	t, err := install(ctx, c, out, log)
 	if err == nil {
 		return t, nil
@@ -61,8 +64,11 @@ func install(ctx context.Context, c config.Config, out *console, log zerolog.Log
 	phase := watchdog.Phase{Name: watchdog.PhaseSetUp, Since: start}
 	out.phase("", phase)
 	defer out.endPhase("")
+	if !needsPython(c) {
+		return t, nil
+	}
 	cache, err := pyenv.CacheDir()
-	if err != nil || !needsPython(c) {
+	if err != nil {
 		return t, err
 	}
 	if t.sources, err = trainerbridge.ExtractSources(cache); err != nil {
@@ -93,7 +99,7 @@ func install(ctx context.Context, c config.Config, out *console, log zerolog.Log
 		return t, err
 	}
 	log.Info().Str("python", t.python).Str("model", t.model).Str("gguf", t.gguf).
-		Dur("took", time.Since(start)).Msg("set up")
+		Stringer("took", time.Since(start).Round(time.Millisecond)).Msg("set up")
 	return t, nil
 }
 
