@@ -1,9 +1,11 @@
 package memory_test
 
 import (
+	"context"
 	"database/sql"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -53,6 +55,52 @@ func recall(t testing.TB, b memory.Strategy, scope, text string) memory.Recollec
 		t.Fatal(err)
 	}
 	return r
+}
+
+// otherModel has the name of another embedder, and other vectors.
+type otherModel struct {
+	embed.NGram
+	change func(v []float32)
+}
+
+func (o otherModel) Embed(ctx context.Context, texts ...string) ([][]float32, error) {
+	vectors, err := o.NGram.Embed(ctx, texts...)
+	for _, v := range vectors {
+		o.change(v)
+	}
+	return vectors, err
+}
+
+// A server that has another model under the same name is found when a bank is opened.
+// One that only rounds differently is not refused.
+func TestAnotherModelUnderTheNameOfTheEmbedder(t *testing.T) {
+	db := memorytest.DB(t)
+	first := openBank(t, db)
+	if err := first.CheckEmbedder(t.Context()); err != nil {
+		t.Error("an empty bank:", err)
+	}
+	learn(t, first, episode(1, "tip", 1, "a red door", "a blue door"))
+	commit(t, db, first)
+	f := func(refused bool, change func(v []float32)) {
+		t.Helper()
+		b := openBank(t, db, func(c *memory.Config) { c.Embedder = otherModel{change: change} })
+		err := b.CheckEmbedder(t.Context())
+		if (err != nil) != refused || refused && !strings.Contains(err.Error(), "its model has changed\n  hint: ") {
+			t.Error(err)
+		}
+	}
+	f(false, func([]float32) {})
+	f(false, func(v []float32) {
+		for i := range v {
+			v[i] *= 1 + 1e-4*float32(i%2)
+		}
+	})
+	f(true, func(v []float32) { slices.Reverse(v) })
+	f(true, func(v []float32) {
+		for i := range v {
+			v[i] = -v[i]
+		}
+	})
 }
 
 func episode(n int, tip string, score float64, states ...string) memory.Experience {

@@ -121,6 +121,9 @@ func exportVisits(ctx context.Context, tx *sql.Tx, lines *json.Encoder) error {
 // must have no open transaction. with, if not nil, writes more in the same
 // transaction.
 func (b *Bank) Import(ctx context.Context, r io.Reader, with func(*sql.Tx) error) (tips int, err error) {
+	if err := b.CheckEmbedder(ctx); err != nil {
+		return 0, fmt.Errorf("import memory: %w", err)
+	}
 	tx, err := b.db.BeginTx(ctx, nil)
 	if err != nil {
 		return 0, fmt.Errorf("import memory: %w", err)

@@ -45,7 +45,7 @@ func packages(t *testing.T) []goPackage {
 
 // leaves are packages that import nothing of ours, so that all may use them.
 var leaves = []string{"orchestrator/process", "orchestrator/jsonhttp", "orchestrator/manifest", "orchestrator/watchdog",
-	"orchestrator/safetext", "orchestrator/jsonhttp/faultyhttp"}
+	"orchestrator/safetext", "orchestrator/jsonhttp/faultyhttp", "orchestrator/culprit"}
 
 // importRules say what a package and the packages below it may import. The
 // first rule that fits a package counts. An entry "x/..." is x and everything
@@ -59,6 +59,7 @@ var importRules = []struct{ of, may, why string }{
 	{"orchestrator/jsonhttp", "orchestrator/safetext", "HTTP is spoken everywhere, and servers' texts are shown"},
 	{"orchestrator/safetext", "", "every package shows texts from outside, so this package imports nothing of ours"},
 	{"orchestrator/manifest", "orchestrator/safetext", "files are verified by the trainer's client and by the ledger"},
+	{"orchestrator/culprit", "", "a search knows no rows and no trainer"},
 	{"orchestrator/advantage", "", "estimators are pure functions"},
 	{"orchestrator/ledger", "", "the ledger stores values and does not interpret them"},
 	{"orchestrator/config", "", "configuration is data; the command interprets it"},

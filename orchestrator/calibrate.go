@@ -162,7 +162,8 @@ func (s *session) describeSample(in Sampled) (Calibration, Batch) {
 			}
 			mode := in.Plan.Groups[g].Episodes[e].Mode
 			one := advantage.Episode{Tips: mode.Tips(), OffPolicy: mode == OffPolicy}
-			episode := s.estimate.episode(t, one, float64(1-2*(e%2)))
+			episode := s.estimate.episode(t, one)
+			episode.advantage = float64(1 - 2*(e%2))
 			c.add(t, episode, s.sample.rollout.MaxTurns)
 			if episode.tokens > 0 {
 				all = append(all, episode)

@@ -3,8 +3,8 @@ package orchestrator
 import (
 	"context"
 	"errors"
-	"slices"
 
+	"github.com/empo2/empo2/orchestrator/culprit"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
@@ -37,15 +37,11 @@ func (s trainStage) culprits(ctx context.Context, committed int, pass *failedPas
 	if keys := pass.tooLong(); len(keys) > 0 {
 		return keys, nil
 	}
-	all := make([]int, len(pass.keys))
-	for i := range all {
-		all[i] = i
-	}
 	for _, try := range []attempt{pass.try, pass.replay} {
 		if try == nil {
 			continue
 		}
-		found, err := culpritSearch{stage: s, committed: committed, try: try}.run(ctx, all)
+		found, err := culprit.Find(ctx, len(pass.keys), s.fails(committed, try))
 		if err != nil {
 			return nil, err
 		}
@@ -81,82 +77,18 @@ func (f *failedPass) tooLong() []rowKey {
 	return keys
 }
 
-// maxTogether bounds the rows that are left out one by one because rows fail only
-// together.
-const maxTogether = 8
-
-// A culpritSearch looks for the fewest rows without which a pass does not fail.
-type culpritSearch struct {
-	stage     trainStage
-	committed int // version from which each attempt begins
-	try       attempt
-}
-
-// run returns those of the rows that fail alone. If rows fail only together, it
-// returns some without which the others do not fail.
-func (c culpritSearch) run(ctx context.Context, rows []int) ([]int, error) {
-	if fails, err := c.fails(ctx, rows); err != nil || !fails {
-		return nil, err
-	}
-	if len(rows) == 1 {
-		return rows, nil
-	}
-	half := len(rows) / 2
-	first, err := c.run(ctx, rows[:half])
-	if err != nil {
-		return nil, err
-	}
-	second, err := c.run(ctx, rows[half:])
-	if err != nil {
-		return nil, err
-	}
-	if found := append(first, second...); len(found) > 0 {
-		return found, nil
-	}
-	return c.together(ctx, rows, half)
-}
-
-// together returns rows without which the others do not fail. The first good rows
-// do not fail, and all of them do. It adds rows to the good ones until they fail:
-// the last one is to blame.
-func (c culpritSearch) together(ctx context.Context, rows []int, good int) ([]int, error) {
-	var found []int
-	for len(found) < maxTogether {
-		bad := len(rows)
-		for bad-good > 1 {
-			middle := (good + bad) / 2
-			fails, err := c.fails(ctx, rows[:middle])
-			if err != nil {
-				return nil, err
-			}
-			if fails {
-				bad = middle
-			} else {
-				good = middle
-			}
+// fails returns a search's attempt. The trainer has the committed version
+// afterwards.
+func (s trainStage) fails(committed int, try attempt) culprit.Fails {
+	return func(ctx context.Context, rows []int) (bool, error) {
+		err := try(ctx, rows)
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
 		}
-		found = append(found, rows[bad-1])
-		rows = slices.Concat(rows[:bad-1], rows[bad:])
-		if good == len(rows) {
-			return found, nil
+		if err != nil && !refusesRows(err) {
+			return false, err
 		}
-		if fails, err := c.fails(ctx, rows); err != nil || !fails {
-			return found, err
-		}
+		// A gradient that is left over must not join the next one.
+		return err != nil, restoreTrainer(ctx, s.ledger, s.trainer, committed)
 	}
-	return append(found, rows[good:]...), nil
-}
-
-// fails reports whether the pass fails with some of its rows. The trainer has the
-// committed version afterwards.
-func (c culpritSearch) fails(ctx context.Context, rows []int) (bool, error) {
-	err := c.try(ctx, rows)
-	if ctx.Err() != nil {
-		return false, context.Cause(ctx)
-	}
-	if err != nil && !refusesRows(err) {
-		return false, err
-	}
-	// A gradient that is left over must not join the next one.
-	return err != nil, restoreTrainer(ctx, c.stage.ledger, c.stage.trainer, c.committed)
 }

@@ -51,34 +51,31 @@ func (s estimateStage) run(in Sampled) Batch {
 	if !s.enabled {
 		return out
 	}
-	baseline := advantage.Group
-	if s.memory {
-		baseline = advantage.Baseline(s.config.Algorithm.Baseline)
-	}
+	scored := make([][]trainedEpisode, len(in.Groups))
+	returns := make([][]advantage.Episode, len(in.Groups))
 	for g, group := range in.Groups {
-		var scored []rollout.Trajectory
-		var episodes []advantage.Episode
-		for e, t := range group {
+		for i, t := range group {
 			if t.Failed() || !fits(t) {
 				continue
 			}
-			mode := in.Plan.Groups[g].Episodes[e].Mode
-			scored = append(scored, t)
-			episodes = append(episodes, advantage.Episode{
-				Env: t.EnvReturn, Bonus: bonus(t, s.config.Novelty.Weight),
-				Tips: mode.Tips(), OffPolicy: mode == OffPolicy,
-			})
+			mode := in.Plan.Groups[g].Episodes[i].Mode
+			r := advantage.Episode{Env: t.EnvReturn, Bonus: bonus(t, s.config.Novelty.Weight),
+				Tips: mode.Tips(), OffPolicy: mode == OffPolicy}
+			e := s.episode(t, r)
+			r.Tokens = e.tokens
+			scored[g], returns[g] = append(scored[g], e), append(returns[g], r)
 		}
+	}
+	for g, estimated := range advantage.Step(returns, s.options()) {
 		out.Groups++
-		advantages, ok := advantage.Estimate(episodes, baseline, s.config.Algorithm.NormalizeStd)
-		if !ok {
+		if !estimated.Gradient {
 			out.NoGradient++
 		}
-		for i, t := range scored {
-			estimate := ledger.Estimate{Group: t.Group, Episode: t.Episode, Bonus: episodes[i].Bonus}
-			if ok {
-				e := s.episode(t, episodes[i], advantages[i])
-				if e.group, e.number = t.Group, t.Episode; e.tokens > 0 {
+		for i, e := range scored[g] {
+			estimate := ledger.Estimate{Group: e.group, Episode: e.number, Bonus: returns[g][i].Bonus}
+			if estimated.Gradient {
+				e.advantage = estimated.Advantages[i]
+				if e.tokens > 0 {
 					out.Episodes = append(out.Episodes, e)
 				}
 				estimate.Advantage, estimate.Tokens = e.advantage, e.tokens
@@ -89,11 +86,21 @@ func (s estimateStage) run(in Sampled) Batch {
 	return out
 }
 
+// options are the estimator's.
+func (s estimateStage) options() advantage.Options {
+	a := s.config.Algorithm
+	o := advantage.Options{Estimator: advantage.Estimator(a.Estimator), Baseline: advantage.Group, Normalize: a.NormalizeStd}
+	if s.memory {
+		o.Baseline = advantage.Baseline(a.Baseline)
+	}
+	return o
+}
+
 // episode chooses the rows of an episode. For an off-policy episode these are
 // the rows that were rendered without tips.
-func (s estimateStage) episode(t rollout.Trajectory, e advantage.Episode, a float64) trainedEpisode {
+func (s estimateStage) episode(t rollout.Trajectory, e advantage.Episode) trainedEpisode {
 	out := trainedEpisode{
-		advantage: a, rows: t.Rows(e.Tips && !e.OffPolicy), sampled: t.Rows(true), sampledContext: !e.OffPolicy,
+		group: t.Group, number: t.Episode, rows: t.Rows(e.Tips && !e.OffPolicy), sampled: t.Rows(true), sampledContext: !e.OffPolicy,
 	}
 	if e.OffPolicy && s.config.Loss.KLSampled > 0 {
 		out.klRows = t.Rows(true)

@@ -28,6 +28,8 @@ type evaluator struct {
 	environment json.RawMessage // the record of the environment
 	progress    *progress
 	observer    Observer // nil: not told
+	replies     replyReporter
+	warned      *shares // of what the evaluations of this process have warned of
 }
 
 // evaluationTask says what to evaluate on.
@@ -58,6 +60,9 @@ func (e evaluator) once(ctx context.Context, now state, split envs.Split, episod
 		return err
 	}
 	if err := e.ledger.SaveEvaluation(ctx, now.step, string(split), result.Version, text); err != nil {
+		return err
+	}
+	if err := e.replies.evaluation(ctx, result, now.warned, e.warned); err != nil {
 		return err
 	}
 	if e.observer != nil {
@@ -209,12 +214,15 @@ func (e evaluator) spec(now state, t evaluationTask, i int) rollout.EpisodeSpec 
 // the index of their task.
 func summarize(e *Evaluation, tasks []envs.Task, done []rollout.Trajectory) error {
 	results := make([]TaskResult, len(tasks))
+	e.Stops = map[rollout.StopReason]int{}
 	var scores []float64
 	for _, t := range done {
+		e.Stops[t.Stop]++
 		if t.Failed() {
 			e.Failed++
 			continue
 		}
+		e.Replies.add(t)
 		r := &results[t.Group]
 		r.Episodes++
 		r.Score += t.Score

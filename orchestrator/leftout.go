@@ -70,12 +70,7 @@ func refusesRows(err error) bool {
 	if errors.As(err, &other) {
 		return false
 	}
-	var refused *trainerbridge.RequestError
-	if errors.As(err, &refused) {
-		isAboutContent := refused.Status == 0 || refused.Status == 400 || refused.Status == 413 || refused.Status == 422
-		return refused.Category == trainerbridge.CategoryUser && isAboutContent
-	}
-	return !trainerbridge.Restartable(err)
+	return trainerbridge.RefusesRows(err)
 }
 
 // notAboutRows is an error that other rows would not avoid.

@@ -97,18 +97,22 @@ type Seconds struct {
 
 // Evaluation is the result of episodes on a split.
 type Evaluation struct {
-	Kind        string       `json:"kind"` // the split: eval or test
-	Step        int64        `json:"step"`
-	Version     int          `json:"version"`
-	Episodes    int          `json:"episodes"`
-	Failed      int          `json:"failed,omitempty"`
-	Temperature float64      `json:"temperature"`
-	Tips        bool         `json:"tips,omitempty"` // tips were shown (adaptation runs only)
-	Success     float64      `json:"success"`        // share of episodes
-	Score       float64      `json:"score"`          // mean
-	StdErr      float64      `json:"stderr"`         // of the mean score, over episodes
-	Tasks       []TaskResult `json:"tasks"`
-	Seconds     float64      `json:"seconds"`
+	Kind        string  `json:"kind"` // the split: eval or test
+	Step        int64   `json:"step"`
+	Version     int     `json:"version"`
+	Episodes    int     `json:"episodes"`
+	Failed      int     `json:"failed,omitempty"`
+	Temperature float64 `json:"temperature"`
+	Tips        bool    `json:"tips,omitempty"` // tips were shown (adaptation runs only)
+	Success     float64 `json:"success"`        // share of episodes
+	Score       float64 `json:"score"`          // mean
+	StdErr      float64 `json:"stderr"`         // of the mean score, over episodes
+	// Replies counts the replies of the episodes that did not fail, and Stops says how all
+	// of them ended. Evaluations of an earlier version have neither.
+	Replies Replies                    `json:"replies,omitzero"`
+	Stops   map[rollout.StopReason]int `json:"stops,omitempty"`
+	Tasks   []TaskResult               `json:"tasks"`
+	Seconds float64                    `json:"seconds"`
 	// TrainSeconds and TrainEpisodes are the cost of training until then,
 	// without evaluations.
 	TrainSeconds  float64 `json:"train_seconds"`

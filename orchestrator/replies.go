@@ -25,11 +25,15 @@ type Replies struct {
 	NoTips     int `json:"no_tips,omitempty"` // of those, without a tip
 	// CutTips are those whose tip ends early, at the limit of tokens or of characters.
 	CutTips int `json:"cut_tips,omitempty"`
+	// Tokens and TipTokens were sampled for the replies, and for the tips.
+	Tokens    int `json:"tokens,omitempty"`
+	TipTokens int `json:"tip_tokens,omitempty"`
 }
 
 func (r *Replies) add(t rollout.Trajectory) {
 	for _, turn := range t.Turns {
 		r.N++
+		r.Tokens += len(turn.IDs)
 		switch {
 		case turn.Action == "":
 			r.Empty++
@@ -45,6 +49,7 @@ func (r *Replies) add(t rollout.Trajectory) {
 	}
 	if t.TipIDs != nil {
 		r.Tips++
+		r.TipTokens += len(t.TipIDs)
 		if t.Tip == "" {
 			r.NoTips++
 		} else if t.TipCut {
@@ -133,6 +138,25 @@ func (r replyReporter) report(ctx context.Context, in Sampled, before shares) (s
 	return after, nil
 }
 
+// evaluation logs and records as events what is new in an evaluation: what neither the
+// training nor an earlier evaluation has warned of.
+func (r replyReporter) evaluation(ctx context.Context, e Evaluation, training shares, earlier *shares) error {
+	before := training
+	for i := range before {
+		before[i] = max(before[i], earlier[i])
+	}
+	after, news := before.with(sharesOf(e.Replies, e.Stops))
+	*earlier = after
+	for _, i := range news {
+		text := "in the evaluation " + e.Replies.warning(i, e.Stops)
+		r.log.Warn().Int64("step", e.Step).Msg(text)
+		if err := r.ledger.Event(ctx, e.Step, "replies", text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // warning says how large a shortcoming is, and which key may help.
 func (r Replies) warning(shortcoming int, stops map[rollout.StopReason]int) string {
 	episodes := 0
@@ -163,10 +187,15 @@ func (r Replies) warning(shortcoming int, stops map[rollout.StopReason]int) stri
 
 // Warnings says what is wrong with many replies, tips or episodes of the step, and
 // which key may help.
-func (m StepMetrics) Warnings() (out []string) {
-	for i, share := range sharesOf(m.Replies, m.Stops) {
+func (m StepMetrics) Warnings() []string { return m.Replies.warnings(m.Stops) }
+
+// Warnings says what is wrong with many replies or episodes, and which key may help.
+func (e Evaluation) Warnings() []string { return e.Replies.warnings(e.Stops) }
+
+func (r Replies) warnings(stops map[rollout.StopReason]int) (out []string) {
+	for i, share := range sharesOf(r, stops) {
 		if share >= worth {
-			out = append(out, m.Replies.warning(i, m.Stops))
+			out = append(out, r.warning(i, stops))
 		}
 	}
 	return out

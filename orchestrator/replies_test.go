@@ -7,6 +7,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/rollout"
 )
@@ -63,6 +64,37 @@ func TestShortcomingsAreReportedOnceAndWhenTheyGrow(t *testing.T) {
 		"1 of 2 episodes ended with a full context: raise sampler.max_model_len, or lower rollout.max_turns"}, full, good)
 	f([]string{"1 of 4 episodes failed: empo2 show RUN --failed"}, failed, good, good, good)
 	f(nil, full, good, failed, good)
+}
+
+// An evaluation counts its replies, and warns of what the training has not warned of.
+func TestShortcomingsOfAnEvaluation(t *testing.T) {
+	led := newLedger(t)
+	var log bytes.Buffer
+	r := replyReporter{ledger: led, log: zerolog.New(&log)}
+	cut := rollout.Turn{Action: "nor", Finish: sampler.FinishLength}
+	empty := rollout.Turn{Text: "<think>nor", Finish: sampler.FinishLength}
+	e := Evaluation{Step: 4}
+	done := []rollout.Trajectory{{Stop: rollout.StopTerminated, Turns: []rollout.Turn{cut, empty}},
+		{Stop: rollout.StopFailed, Turns: []rollout.Turn{cut}, Err: "it broke"}}
+	if err := summarize(&e, []envs.Task{{ID: "a"}}, done); err != nil {
+		t.Fatal(err)
+	}
+	if e.Replies != (Replies{N: 2, Cut: 2, Empty: 1, Unfinished: 1}) || e.Stops[rollout.StopFailed] != 1 {
+		t.Errorf("%+v, %v", e.Replies, e.Stops)
+	}
+	if got := e.Warnings(); len(got) != 3 {
+		t.Errorf("%q", got)
+	}
+	warned := shares{}
+	for range 2 {
+		if err := r.evaluation(t.Context(), e, shares{cutReplies: 1}, &warned); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := eventsOf(t, led, "replies"); len(got) != 2 || strings.Contains(log.String(), "cut off at rollout.max_tokens") ||
+		!strings.Contains(log.String(), "in the evaluation 1 of 2 replies are empty") {
+		t.Errorf("%d events: %s", len(got), log.String())
+	}
 }
 
 // A continued run knows what it has warned of from the metrics of its steps.

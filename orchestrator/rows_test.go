@@ -49,7 +49,8 @@ func TestTheFloorIsForOffPolicyRows(t *testing.T) {
 	for mode, exempt := range map[Mode]bool{OnPolicy: true, OnPolicyTips: true, OffPolicy: false} {
 		trajectory := rollout.Trajectory{RowsWithTips: []rollout.Row{trainedRow(2)},
 			RowsWithoutTips: []rollout.Row{trainedRow(3)}}
-		e := stage.episode(trajectory, advantage.Episode{Tips: mode.Tips(), OffPolicy: mode == OffPolicy}, 1)
+		e := stage.episode(trajectory, advantage.Episode{Tips: mode.Tips(), OffPolicy: mode == OffPolicy})
+		e.advantage = 1
 		sent, _ := rows([]trainedEpisode{e}, stage.config.Loss, nil)
 		if sent[0].FloorExempt != exempt {
 			t.Errorf("%s: exempt from the floor: %v", mode, sent[0].FloorExempt)
@@ -147,7 +148,8 @@ func TestMaskTruncated(t *testing.T) {
 	c.Rollout.MaskTruncated = true
 	trajectory := rollout.Trajectory{Turns: turns, RowsWithTips: rows, RowsWithoutTips: rows}
 	stage := estimateStage{config: c, enabled: true}
-	e := stage.episode(trajectory, advantage.Episode{Tips: true, OffPolicy: true}, 1)
+	e := stage.episode(trajectory, advantage.Episode{Tips: true, OffPolicy: true})
+	e.advantage = 1
 	if e.tokens != 2 || countTrained(e.sampled[0]) != 2 || countTrained(e.klRows[0]) != 2 {
 		t.Errorf("%d tokens trained: %+v", e.tokens, e)
 	}

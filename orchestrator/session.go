@@ -189,7 +189,7 @@ func (l *Loop) newSession(now start) *session {
 		retention:     retention{ledger: l.Ledger, keep: c.Run.KeepEpisodes, memory: l.Memory != nil}, log: l.Log}
 	s.evaluate = evaluator{config: c, family: l.Family, ledger: l.Ledger, runner: runner,
 		budget: budget, reflects: recall != nil, environment: now.environment, progress: l.progress(),
-		observer: l.Observer}
+		observer: l.Observer, replies: s.replies, warned: &shares{}}
 	if c.Algorithm.Name == "adapt" {
 		s.evaluate.recall = recall
 	}

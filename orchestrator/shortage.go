@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/rs/zerolog"
@@ -38,10 +39,19 @@ func reportKill(ctx context.Context, led *ledger.Ledger, log zerolog.Logger, ste
 	if !errors.As(err, &exit) || !exit.OutOfMemory {
 		return nil
 	}
-	const text = "the system killed the trainer, most likely because memory ran out; " +
-		"the next attempt uses half the memory for a micro-batch"
-	log.Warn().Int64("step", step).Msg(text + "; a lower trainer.micro_batch_tokens may avoid this")
-	return led.Event(ctx, step, eventOutOfMemory, text)
+	log.Warn().Int64("step", step).Msg(killedText + "; a lower trainer.micro_batch_tokens may avoid this")
+	return led.Event(ctx, step, eventOutOfMemory, killedText)
+}
+
+const killedText = "the system killed the trainer, most likely because memory ran out; " +
+	"the next attempt uses half the memory for a micro-batch"
+
+// MemoryShare is the part of the usual memory that a micro-batch may take when a run
+// begins or continues: 1, or half for each time that the system killed the run's
+// trainer for lack of memory.
+func MemoryShare(ctx context.Context, led *ledger.Ledger) (float64, error) {
+	kills, err := led.CountEvents(ctx, eventOutOfMemory, killedText)
+	return max(math.Pow(0.5, float64(kills)), trainerbridge.SmallestShare), err
 }
 
 // A killedPass is a pass during which the system killed the trainer because memory

@@ -100,6 +100,11 @@ func TestTheEstimateStage(t *testing.T) {
 			t.Errorf("episode %d: %+v, want %+v", i, e, want)
 		}
 	}
+	c.Algorithm.Estimator = "rloo"
+	rloo := estimateStage{config: c, enabled: true, memory: true}.run(in)
+	if a := rloo.Episodes[2].advantage; math.Abs(a-4.5) > 1e-9 || rloo.NoGradient != 1 {
+		t.Errorf("rloo: advantage %g, want 6 - (1+2)/2, and one group without a gradient: %+v", a, rloo)
+	}
 	if off := (estimateStage{config: c}).run(in); off.Groups != 0 || len(off.Episodes) != 0 {
 		t.Errorf("nothing is trained, but the batch is %+v", off)
 	}

@@ -96,6 +96,9 @@ func TestOutOfMemoryIsRecorded(t *testing.T) {
 	killed := fmt.Errorf("forward_backward: %w", &trainerbridge.ExitError{State: "signal: killed", OutOfMemory: true})
 	f(reportKill(ctx, led, stage.log, 4, killed), 2, "half the memory", "trainer.micro_batch_tokens")
 	f(reportKill(ctx, led, stage.log, 4, &trainerbridge.ExitError{State: "signal: killed"}), 2)
+	if share, err := MemoryShare(ctx, led); share != 0.5 || err != nil { // a continued run begins with it
+		t.Errorf("memory for a micro-batch after a kill: %g of the usual, %v", share, err)
+	}
 	detail, err := led.LastEvent(ctx, eventOutOfMemory)
 	if err != nil || !strings.Contains(detail, "killed the trainer") {
 		t.Errorf("%q, %v", detail, err)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -81,7 +82,8 @@ func (c Converter) run(ctx context.Context, name string, args ...string) error {
 // Fingerprint is a hash of the code that converts. With the same fingerprint a
 // model is converted to the same file.
 func (c Converter) Fingerprint() (string, error) {
-	files, err := filepath.Glob(filepath.Join(c.SourceDir, "empo2_trainer", "gguf_*.py"))
+	// A pattern of whole paths would not match folders that have a [ in their names.
+	files, err := fs.Glob(os.DirFS(filepath.Join(c.SourceDir, "empo2_trainer")), "gguf_*.py")
 	if err != nil {
 		return "", err
 	}
@@ -90,11 +92,11 @@ func (c Converter) Fingerprint() (string, error) {
 	}
 	sum := sha256.New()
 	for _, file := range files {
-		text, err := os.ReadFile(file)
+		text, err := os.ReadFile(filepath.Join(c.SourceDir, "empo2_trainer", file))
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(sum, "%s %x\n", filepath.Base(file), sha256.Sum256(text))
+		fmt.Fprintf(sum, "%s %x\n", file, sha256.Sum256(text))
 	}
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }

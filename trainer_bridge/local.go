@@ -52,6 +52,17 @@ func Restartable(err error) bool {
 	return errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUncertain)
 }
 
+// RefusesRows reports whether the error of a pass is about its rows, not about the
+// trainer or the connection to it. With other rows the pass may succeed.
+func RefusesRows(err error) bool {
+	var refused *RequestError
+	if errors.As(err, &refused) {
+		isAboutContent := refused.Status == 0 || refused.Status == 400 || refused.Status == 413 || refused.Status == 422
+		return refused.Category == CategoryUser && isAboutContent
+	}
+	return !Restartable(err)
+}
+
 // ForwardBackward is [Client.ForwardBackward].
 func (l *Local) ForwardBackward(ctx context.Context, rows []Row, loss Loss) (Stats, [][]float32, error) {
 	l.fresh = false
@@ -171,8 +182,8 @@ func (l *Local) restart(ctx context.Context) error {
 	return l.dial(ctx)
 }
 
-// smallestShare bounds the halving of the memory of a micro-batch.
-const smallestShare = 1.0 / 64
+// SmallestShare bounds the halving of the memory of a micro-batch.
+const SmallestShare = 1.0 / 64
 
 // halveMemory lets the next process use half the memory for a micro-batch if the
 // system killed the present one for lack of memory. To repeat the same work
@@ -185,7 +196,7 @@ func (l *Local) halveMemory() {
 	if l.Process.MemoryShare == 0 {
 		l.Process.MemoryShare = 1
 	}
-	l.Process.MemoryShare = max(l.Process.MemoryShare/2, smallestShare)
+	l.Process.MemoryShare = max(l.Process.MemoryShare/2, SmallestShare)
 }
 
 // dial creates a new adapter, which is version 0.

@@ -33,8 +33,13 @@ func describe(ctx context.Context, c *exchange.Client) (description, error) {
 		return description{}, hinted(err)
 	}
 	var d description
-	if json.Unmarshal(raw, &d) != nil || d.Protocol == "" {
+	err = json.Unmarshal(raw, &d)
+	if d.Protocol == "" {
 		return description{}, nil
+	}
+	if d.Protocol == protocol && err != nil {
+		return d, fmt.Errorf("the server's description of itself (GET /): %w\n  hint: it is an object such as "+
+			`{"protocol": %q, "version": %d, "instruction": "…"}`, safetext.JSONError(err), protocol, version)
 	}
 	if d.Protocol != protocol {
 		return d, fmt.Errorf("the server speaks %q, not %s\n  hint: %s", d.Protocol, protocol, c.Recognize(ctx))

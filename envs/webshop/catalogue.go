@@ -110,6 +110,11 @@ func (l *loader) load(ctx context.Context, r io.Reader) error {
 			return err
 		}
 	}
+	if !dec.More() { // the limit may leave a part of the list
+		if err := finish(dec); err != nil {
+			return err
+		}
+	}
 	return context.Cause(ctx)
 }
 

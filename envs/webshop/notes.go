@@ -2,8 +2,11 @@ package webshop
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // A note has the attributes and the instruction of a product (items_ins_v2*.json).
@@ -39,7 +42,7 @@ func readNotes(r io.Reader, shared interner, instructions bool) (notes, error) {
 	err := readObject(r, func(asin string, dec *json.Decoder) error {
 		var n note
 		if err := dec.Decode(&n); err != nil {
-			return err
+			return safetext.JSONError(err)
 		}
 		if !instructions {
 			n.Instruction, n.InstructionAttributes = nil, nil
@@ -60,7 +63,7 @@ func readWishes(r io.Reader) (map[string][]wish, error) {
 	err := readObject(r, func(asin string, dec *json.Decoder) error {
 		var list []wish
 		if err := dec.Decode(&list); err != nil {
-			return err
+			return safetext.JSONError(err)
 		}
 		all[asin] = list
 		return nil
@@ -84,16 +87,36 @@ func readObject(r io.Reader, value func(key string, dec *json.Decoder) error) er
 			return fmt.Errorf("%s: %w", key, err)
 		}
 	}
-	_, err := dec.Token()
-	return err
+	return finish(dec)
 }
 
+// expect reads the beginning of a list or an object.
 func expect(dec *json.Decoder, want json.Delim) error {
 	t, err := dec.Token()
-	if err == nil && t != want {
-		err = fmt.Errorf("the file begins with %v, want %v", t, want)
+	switch {
+	case err != nil || t == want:
+		return err
+	case t == nil:
+		t = "null"
 	}
-	return err
+	return fmt.Errorf("the file begins with %v, want %v", t, want)
+}
+
+// finish reads the end of a list or an object, which is also the end of the file.
+func finish(dec *json.Decoder) error {
+	if _, err := dec.Token(); errors.Is(err, io.EOF) {
+		return errors.New("the file ends in the middle of its data")
+	} else if err != nil {
+		return err
+	}
+	switch t, err := dec.Token(); {
+	case errors.Is(err, io.EOF):
+		return nil
+	case err != nil:
+		return fmt.Errorf("after the end of the data: %w", err)
+	default:
+		return fmt.Errorf("the file goes on with %v after the end of its data", t)
+	}
 }
 
 // An interner makes equal strings share memory.

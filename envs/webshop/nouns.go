@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"unicode"
+
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // A nounTagger returns the nouns of a product's title in lower case, in order and with
@@ -23,7 +25,7 @@ func readNouns(r io.Reader) (listedNouns, error) {
 	err := readObject(r, func(asin string, dec *json.Decoder) error {
 		var words []string
 		if err := dec.Decode(&words); err != nil {
-			return err
+			return safetext.JSONError(err)
 		}
 		for i, w := range words {
 			words[i] = pyLower(w)

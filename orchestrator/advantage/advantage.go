@@ -9,12 +9,16 @@ import "math"
 // 1e-6).
 const epsilon = 1e-6
 
+// smallest is the least difference of returns that is not rounding.
+const smallest = 1e-9
+
 // Episode is one finished episode of a group, as far as the estimate needs it.
 type Episode struct {
 	Env       float64 // Σ_t r_t^env
 	Bonus     float64 // λ · Σ_t r_t^int; 0 without memory
 	Tips      bool    // sampled with tips
 	OffPolicy bool    // trained with its tips removed
+	Tokens    int     // trained; the weight of the episode in OPO and REINFORCE++
 }
 
 // Return is R = Σ_t (r_t^env + λ · r_t^int) (EMPO², section 4.1): the
@@ -53,7 +57,7 @@ func Estimate(group []Episode, b Baseline, normalize bool) (advantages []float64
 	center := centers(group, b)
 	for i, e := range group {
 		a := e.Return() - center(e)
-		if math.Abs(a) < 1e-9 { // equal returns up to rounding
+		if math.Abs(a) < smallest { // equal returns up to rounding
 			continue
 		}
 		advantages[i] = a * scale

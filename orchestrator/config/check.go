@@ -131,6 +131,8 @@ func algorithmRules(a Algorithm) []rule {
 		oneOf("algorithm.mode_draw", a.ModeDraw, "step", "group", "episode"),
 		between("algorithm.memory_probability", a.MemoryProbability, 0, 1),
 		between("algorithm.off_policy_probability", a.OffPolicyProbability, 0, 1),
+		oneOf("algorithm.estimator", a.Estimator, "grpo", "rloo", "opo", "reinforce_plus_plus",
+			"reinforce_plus_plus_baseline", "maxrl"),
 		oneOf("algorithm.baseline", a.Baseline, "group", "tip-free"),
 	}
 }
@@ -270,6 +272,8 @@ func contradictions(c Config) []rule {
 		{"algorithm.baseline", a.Name != "empo2" || a.Baseline != "tip-free" || a.ModeDraw == "episode",
 			fmt.Sprintf("tip-free needs mixed groups, but mode_draw is %q", a.ModeDraw),
 			`baseline = "group", or mode_draw = "episode"`},
+		{"algorithm.estimator", a.Estimator == "grpo" || a.Name != "empo2" || a.Baseline == "group",
+			a.Estimator + " has a baseline of its own, but algorithm.baseline is \"tip-free\"", `baseline = "group"`},
 		{"algorithm.memory_probability", !mixed || a.Baseline != "tip-free" || withTips < a.GroupSize,
 			"leaves no episode without tips for the tip-free baseline", "lower memory_probability or raise group_size"},
 		{"algorithm.memory_probability", !mixed || a.MemoryProbability == 0 || withTips >= 1,
@@ -279,6 +283,7 @@ func contradictions(c Config) []rule {
 				c.Sampler.Backend), `sampler.backend = "llamacpp", or leave it at false`},
 		{"memory.url", !server || c.Memory.URL != "", "is empty, but the embedder is a server",
 			`for example url = "http://127.0.0.1:11434"`},
+		optionalAddress("memory.url", c.Memory.URL),
 		{"memory.model", !server || c.Memory.Model != "", "is empty, but the embedder is a server",
 			"the name of its embedding model"},
 		{"optimizer.warmup_steps", c.Optimizer.WarmupSteps == 0 || c.Optimizer.WarmupSteps < c.Run.Steps,
@@ -306,9 +311,11 @@ func ineffective(c Config) []idle {
 		"algorithm.off_policy_probability", "algorithm.baseline")
 	when(c.Algorithm.Name == "adapt", `algorithm.name is "adapt": nothing is trained and every episode is shown tips`,
 		"loss.", "optimizer.", "novelty.", "algorithm.mode_draw", "algorithm.memory_probability",
-		"algorithm.off_policy_probability", "algorithm.baseline", "algorithm.normalize_std",
+		"algorithm.off_policy_probability", "algorithm.baseline", "algorithm.normalize_std", "algorithm.estimator",
 		"rollout.mask_truncated", "sampler.canary_tolerance", "sampler.vllm.sleep", "sampler.sglang.sleep",
 		"run.keep_checkpoints", "divergence.", "trainer.")
+	when(c.Algorithm.Estimator != "grpo", fmt.Sprintf("algorithm.estimator is %q, not \"grpo\"", c.Algorithm.Estimator),
+		"algorithm.normalize_std")
 	when(c.Algorithm.MemoryProbability == 0, "algorithm.memory_probability is 0: no episode is shown tips",
 		"memory.", "novelty.", "reflection.", "algorithm.off_policy_probability")
 	when(!c.NeedsModel(), "empo2 starts neither a trainer nor a server", "run.must_fit")

@@ -100,6 +100,11 @@ func address(key, text string) rule {
 	u, err := url.Parse(text)
 	ok := err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
 	says := fmt.Sprintf("%q is not the address of a server", safetext.URL(text))
+	if ok && strings.ContainsAny(text, "?#") { // the paths of requests are appended; a query may hold a key
+		before, _, _ := strings.Cut(safetext.URL(text), "?")
+		return rule{key, false, fmt.Sprintf("%q has a query or a fragment after it", before),
+			"leave out what begins with ? or #; keys are taken from EMPO2_SERVER_KEY, EMPO2_ENV_KEY or EMPO2_EMBEDDER_KEY"}
+	}
 	return rule{key, ok, says, `for example "http://127.0.0.1:8000"`}
 }
 

@@ -174,6 +174,7 @@ type Algorithm struct {
 	ModeDraw             string  `toml:"mode_draw"`
 	MemoryProbability    float64 `toml:"memory_probability"`
 	OffPolicyProbability float64 `toml:"off_policy_probability"`
+	Estimator            string  `toml:"estimator"`
 	Baseline             string  `toml:"baseline"`
 	NormalizeStd         bool    `toml:"normalize_std"`
 }

@@ -308,6 +308,9 @@ func TestSamplerKeys(t *testing.T) {
 	f(append(openai, "algorithm.name=adapt", "rollout.top_p=0.9", "rollout.top_k=40"))
 	f([]string{"sampler.backend=openai", "sampler.served_model_name=m", "algorithm.name=adapt"}, "sampler.openai.url",
 		"not the address")
+	f(append(openai, "algorithm.name=adapt", "sampler.openai.url=https://host/v1?key=abcdef"), "sampler.openai.url",
+		`"https://host/v1" has a query`)
+	f([]string{"memory.embedder=ollama", "memory.model=m", "memory.url=http://host/#x"}, "memory.url", "a fragment")
 	f([]string{"sampler.backend=sgl"}, "one of llamacpp, vllm, sglang, ollama, openai")
 	f([]string{"model.path=m.gguf", "algorithm.name=adapt", "sampler.backend=llamacpp"})
 	f([]string{"model.path=embedded", "sampler.llamacpp.gguf=m.gguf"}, "sampler.llamacpp.gguf", "another model")

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/BurntSushi/toml"
+
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // Error is a mistake in the configuration. It names the place and the remedy.
@@ -145,8 +147,8 @@ const pipeTimeout = 10 * time.Second
 // readFile reads a configuration file.
 func readFile(path string) (string, error) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return "", &Error{path, "no such file", "empo2 init --model DIR writes one; empo2 config > " + path +
-			" writes the defaults there"}
+		return "", &Error{path, "no such file", "empo2 init --model DIR writes one; empo2 config > " +
+			safetext.Argument(path) + " writes the defaults there"}
 	}
 	return ReadText(path, path)
 }

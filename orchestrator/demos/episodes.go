@@ -22,18 +22,18 @@ type Episodes struct {
 }
 
 // Collect returns the demonstrations, the newest first. Of equal conversations it
-// returns one.
-func (e Episodes) Collect(ctx context.Context) ([]Demonstration, error) {
+// returns one. It leaves out and counts episodes of which a reply has no text, since a
+// warm start refuses them.
+func (e Episodes) Collect(ctx context.Context) (all []Demonstration, empty int, err error) {
 	last, err := e.Ledger.Last(ctx)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var all []Demonstration
 	seen := map[string]bool{}
 	for step := last.Step; step > 0; step-- {
 		stored, err := e.Ledger.Episodes(ctx, step)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		for _, s := range stored {
 			if !e.wanted(s) {
@@ -41,20 +41,25 @@ func (e Episodes) Collect(ctx context.Context) ([]Demonstration, error) {
 			}
 			t, err := rollout.Unpack(rollout.Packed{JSON: s.Trajectory, Tokens: s.Tokens, Logprobs: s.Logprobs})
 			if err != nil {
-				return nil, fmt.Errorf("episode %d/%d of step %d in run.db: %w", s.Group, s.Episode, step, err)
+				return nil, 0, fmt.Errorf("episode %d/%d of step %d in run.db: %w", s.Group, s.Episode, step, err)
 			}
 			d := e.demonstration(t)
 			key, err := json.Marshal(d.Messages)
 			if err != nil {
-				return nil, err
+				return nil, 0, err
 			}
-			if len(t.Turns) > 0 && !t.Slim && !seen[string(key)] {
-				seen[string(key)] = true
-				all = append(all, d)
+			if len(t.Turns) == 0 || t.Slim || seen[string(key)] {
+				continue
 			}
+			seen[string(key)] = true
+			if d.check() != nil {
+				empty++
+				continue
+			}
+			all = append(all, d)
 		}
 	}
-	return all, nil
+	return all, empty, nil
 }
 
 func (e Episodes) wanted(s ledger.Episode) bool {

@@ -20,17 +20,23 @@ func TestEpisodesOfARun(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
+	text := func(action string) string {
+		if action == "" {
+			return "\n"
+		}
+		return "<think></think>" + action
+	}
 	add := func(step int64, episode int, action string, reward float64, success bool) {
 		t.Helper()
 		prompt := chat.Message{Role: chat.RoleUser, Spans: []chat.Span{{Kind: chat.TipsSpan, Text: "tip"},
 			{Kind: chat.StateSpan, Text: "state"}}}
-		text, err := json.Marshal(rollout.Trajectory{Task: envs.Task{ID: "t"}, Success: success,
-			Turns: []rollout.Turn{{Prompt: []chat.Message{prompt}, Action: action, Text: "<think></think>" + action}}})
+		stored, err := json.Marshal(rollout.Trajectory{Task: envs.Task{ID: "t"}, Success: success,
+			Turns: []rollout.Turn{{Prompt: []chat.Message{prompt}, Action: action, Text: text(action)}}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		err = l.AddEpisode(t.Context(), ledger.Episode{Step: step, Episode: episode, Task: "t", EnvReturn: reward,
-			Success: success, Trajectory: text})
+			Success: success, Trajectory: stored})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -39,6 +45,7 @@ func TestEpisodesOfARun(t *testing.T) {
 	add(1, 1, "fail", 0.2, false)
 	add(1, 2, "old", 1, true)
 	add(2, 0, "new", 0.7, true)
+	add(2, 1, "", 0.8, true) // a warm start refuses a reply without text
 	add(3, 0, "uncommitted", 1, true)
 	for step := int64(1); step <= 2; step++ {
 		s := ledger.Step{Step: step, Metrics: json.RawMessage("{}")}
@@ -49,9 +56,12 @@ func TestEpisodesOfARun(t *testing.T) {
 	f := func(e Episodes, prompt string, want ...string) {
 		t.Helper()
 		e.Ledger = l
-		all, err := e.Collect(t.Context())
+		all, empty, err := e.Collect(t.Context())
 		if err != nil {
 			t.Fatal(err)
+		}
+		if empty != 1 {
+			t.Errorf("%d episodes are left out for a reply without text, want 1", empty)
 		}
 		var got []string
 		for _, d := range all {

@@ -44,7 +44,7 @@ func Read(path string) ([]Demonstration, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%s: no such file\n  hint: empo2 demos --out %s writes one", path, path)
+		return nil, fmt.Errorf("%s: no such file\n  hint: empo2 demos --out %s writes one", path, safetext.Argument(path))
 	case err == nil && !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%s is not a file\n  hint: %s", path, form)
 	}

@@ -1,7 +1,7 @@
 package inspect
 
 import (
-	"encoding/json"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,6 +27,12 @@ type hfConfig struct {
 	Intermediate  float64   `json:"intermediate_size"`
 	Vocabulary    float64   `json:"vocab_size"`
 	Tied          bool      `json:"tie_word_embeddings"`
+	Experts       float64   `json:"num_experts"`       // of a mixture of experts
+	LocalExperts  float64   `json:"num_local_experts"` // another name of the same
+	ExpertSize    float64   `json:"moe_intermediate_size"`
+	SharedExpert  float64   `json:"shared_expert_intermediate_size"`
+	SparseStep    float64   `json:"decoder_sparse_step"` // each such layer has experts; 0: all
+	DenseLayers   []int     `json:"mlp_only_layers"`     // those that have none
 	Rope          *hfRope   `json:"rope_parameters"`
 	RopeScaling   *hfRope   `json:"rope_scaling"`
 	Quantisation  *hfQuant  `json:"quantization_config"`
@@ -51,8 +57,8 @@ func (m *Model) readConfig() error {
 	if err != nil {
 		return err
 	}
-	var c hfConfig
-	if err := json.Unmarshal(text, &c); err != nil {
+	c, err := parseConfig(text)
+	if err != nil {
 		return fmt.Errorf("config.json: %w%s", safetext.JSONError(err), m.downloadHint(text))
 	}
 	if c.Type == "" {
@@ -88,7 +94,9 @@ func (m *Model) readShape(c hfConfig) error {
 	}{
 		{"max_position_embeddings", c.Context}, {"num_hidden_layers", c.Layers}, {"hidden_size", c.Hidden},
 		{"num_attention_heads", c.Heads}, {"num_key_value_heads", c.KVHeads}, {"head_dim", c.HeadDim},
-		{"intermediate_size", c.Intermediate}, {"vocab_size", c.Vocabulary},
+		{"intermediate_size", c.Intermediate}, {"vocab_size", c.Vocabulary}, {"num_experts", c.Experts},
+		{"num_local_experts", c.LocalExperts}, {"moe_intermediate_size", c.ExpertSize},
+		{"shared_expert_intermediate_size", c.SharedExpert}, {"decoder_sparse_step", c.SparseStep},
 	} {
 		if n.value < 0 || n.value > 1e9 || n.value != float64(int64(n.value)) {
 			return fmt.Errorf("config.json: %s = %g is not possible\n  hint: download the file again", n.key, n.value)
@@ -109,11 +117,27 @@ func (m *Model) readShape(c hfConfig) error {
 		Layers: int64(c.Layers), Hidden: int64(c.Hidden), Intermediate: int64(c.Intermediate), Heads: int64(c.Heads),
 		KVHeads: int64(c.KVHeads), HeadDim: int64(c.HeadDim), Vocabulary: int64(c.Vocabulary), Tied: c.Tied,
 	}
+	if experts := cmp.Or(c.Experts, c.LocalExperts); experts > 0 {
+		m.Shape.Experts, m.Shape.SparseLayers = int64(experts), c.sparseLayers()
+		m.Shape.ExpertSize, m.Shape.SharedExpert = int64(cmp.Or(c.ExpertSize, c.Intermediate)), int64(c.SharedExpert)
+	}
 	m.Dtype, m.Context, m.CacheValues, m.RopeScaling = c.Dtype, int(c.Context), int64(values), c.scaling()
 	if m.Dtype == "" {
 		m.Dtype = c.TorchDtype
 	}
 	return nil
+}
+
+// sparseLayers counts the layers of a mixture that have experts, as transformers chooses them for
+// Qwen's mixtures. Those without the two keys have experts in all layers.
+func (c hfConfig) sparseLayers() int64 {
+	step, n := max(1, int(c.SparseStep)), 0
+	for layer := range min(int(c.Layers), 1e5) {
+		if (layer+1)%step == 0 && !slices.Contains(c.DenseLayers, layer) {
+			n++
+		}
+	}
+	return int64(n)
 }
 
 // writesText reports whether the model generates text. An empty list of

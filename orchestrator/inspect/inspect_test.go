@@ -3,6 +3,7 @@ package inspect
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,7 +52,8 @@ func TestFolder(t *testing.T) {
 	got, err := Folder(dir)
 	want := Model{
 		Path: dir, Architecture: "qwen2", Dtype: "bfloat16", Context: 2048, Parameters: 6,
-		Shape:       Shape{Layers: 4, Hidden: 64, Heads: 4, KVHeads: 2, HeadDim: 16},
+		Shape: Shape{Layers: 4, Hidden: 64, Intermediate: 22016, Heads: 4, KVHeads: 2, HeadDim: 16,
+			Vocabulary: 151936},
 		CacheValues: 2 * 4 * 2 * 16, ChatTemplate: true, Thinking: true,
 	}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
@@ -236,7 +238,48 @@ func TestHasGPU(t *testing.T) {
 	if (Probe{Root: write(t, nil)}).HasGPU() {
 		t.Error("a GPU without a driver")
 	}
+	smi := func(answer string, err error) func(string, ...string) (string, error) {
+		return func(string, ...string) (string, error) { return answer, err }
+	}
+	wsl := write(t, map[string]string{"dev/dxg": "x"})
+	if (Probe{Root: wsl, Run: smi("", errors.New("not found"))}).HasGPU() {
+		t.Error("a GPU in WSL2 without a driver")
+	}
+	if !(Probe{Root: wsl, Run: smi("NVIDIA RTX 4090, 24564\n", nil)}).HasGPU() {
+		t.Error("no GPU in WSL2 with a driver")
+	}
 	if !(Probe{Root: write(t, map[string]string{"dev/kfd": "x"})}).HasGPU() {
 		t.Error("no GPU in spite of its driver")
+	}
+}
+
+// Parameters by the models' cards or reports, in billions.
+func TestParametersOfTheShape(t *testing.T) {
+	for _, tt := range []struct {
+		name, config string
+		want         float64
+	}{
+		{"Qwen3-30B-A3B", `{"model_type": "qwen3_moe", "num_hidden_layers": 48, "hidden_size": 2048,
+			"intermediate_size": 6144,
+			"num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "vocab_size": 151936, "num_experts": 128,
+			"moe_intermediate_size": 768, "decoder_sparse_step": 1, "mlp_only_layers": [], "tie_word_embeddings": false}`, 30.5},
+		{"gpt-oss-20b", `{"model_type": "gpt_oss", "num_hidden_layers": 24, "num_local_experts": 32, "hidden_size": 2880,
+			"intermediate_size": 2880}`, 20.9},
+		{"gemma-2-2b without tie_word_embeddings", `{"model_type": "gemma2", "num_hidden_layers": 26, "hidden_size": 2304,
+			"intermediate_size": 9216, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+			"vocab_size": 256000}`, 2.6},
+		{"gemma-3-4b-it as transformers writes it", `{"model_type": "gemma3", "text_config": {"model_type": "gemma3_text",
+			"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34}}`, 3.9},
+		{"Qwen2.5-7B", `{"model_type": "qwen2", "num_hidden_layers": 28, "hidden_size": 3584, "intermediate_size": 18944,
+			"num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": false}`, 7.6},
+	} {
+		m, err := Config(write(t, map[string]string{"config.json": tt.config, "model.safetensors": ""}))
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+			continue
+		}
+		if got := float64(m.Parameters) / 1e9; math.Abs(got-tt.want) > 0.05 {
+			t.Errorf("%s: got %.2f billion parameters, want %.1f", tt.name, got, tt.want)
+		}
 	}
 }

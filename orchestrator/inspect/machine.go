@@ -95,18 +95,19 @@ func (p Probe) gpus() []GPU {
 var drivers = []struct{ file, gpu string }{
 	{"/dev/nvidiactl", "NVIDIA GPU"},
 	{"/dev/kfd", "AMD GPU"},
+	{"/dev/nvhost-gpu", "NVIDIA GPU of Jetson"},
 	{"/usr/lib/wsl/lib/libcuda.so.1", "NVIDIA GPU of WSL2"}, // /dev/dxg also exists without a GPU
 }
 
-// HasGPU reports whether there is a GPU that torch can use. It only looks at
-// files and runs no command.
+// HasGPU reports whether there is a GPU that torch can use. It runs a command only in
+// WSL2, where a container may have the driver in any folder.
 func (p Probe) HasGPU() bool {
 	for _, d := range drivers {
 		if p.exists(d.file) {
 			return true
 		}
 	}
-	return false
+	return p.exists("/dev/dxg") && len(p.gpus()) > 0
 }
 
 func (p Probe) exists(path string) bool {

@@ -12,25 +12,31 @@ type Shape struct {
 	Layers, Hidden, Intermediate, Heads, KVHeads, HeadDim, Vocabulary int64
 
 	Tied bool // input and output embeddings are one matrix
+
+	// A mixture has Experts MLPs of ExpertSize in each of SparseLayers, and one of
+	// SharedExpert beside them. A dense model has 0 experts.
+	Experts, ExpertSize, SharedExpert, SparseLayers int64
 }
 
 // Linear are the rows plus columns of the linear layers of one decoder layer,
 // summed: a LoRA adapter has so many values per rank and layer. attention leaves
-// the MLP out.
+// the MLP out, and experts, whose weights are one tensor, never have an adapter.
 func (s Shape) Linear(attention bool) int64 {
 	query, kv := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
 	n := 2*(s.Hidden+query) + 2*(s.Hidden+kv)
-	if !attention {
+	if !attention && s.SparseLayers == 0 {
 		n += 3 * (s.Hidden + s.Intermediate)
 	}
 	return n
 }
 
-// parameters counts the weights of a dense decoder of this shape.
+// parameters counts the weights of a decoder of this shape.
 func (s Shape) parameters() int64 {
 	query, kv := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
-	layer := 2*s.Hidden*query + 2*s.Hidden*kv + 3*s.Hidden*s.Intermediate + 2*s.Hidden
-	n := s.Layers*layer + s.Vocabulary*s.Hidden + s.Hidden
+	attention := 2*s.Hidden*query + 2*s.Hidden*kv + 2*s.Hidden
+	router := s.Hidden * s.Experts
+	n := s.Layers*attention + (s.Layers-s.SparseLayers)*3*s.Hidden*s.Intermediate +
+		s.SparseLayers*(3*s.Hidden*(s.Experts*s.ExpertSize+s.SharedExpert)+router) + s.Vocabulary*s.Hidden + s.Hidden
 	if !s.Tied {
 		n += s.Vocabulary * s.Hidden
 	}
@@ -38,8 +44,7 @@ func (s Shape) parameters() int64 {
 }
 
 // Config reads only the config.json of a model's folder. The weights need not
-// exist: the number of parameters is then computed from the shape, for a dense
-// model.
+// exist: the number of parameters is then computed from the shape.
 func Config(path string) (Model, error) {
 	if m, err := Folder(path); err == nil {
 		return m, nil

@@ -7,6 +7,7 @@ package jsonhttp
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -55,6 +56,10 @@ func New(cfg Config) (*Client, error) {
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
 		return nil, fmt.Errorf("%q is not the URL of a server\n  hint: http://host:port or https://host",
 			safetext.URL(cfg.URL))
+	}
+	if strings.ContainsAny(cfg.URL, "?#") { // the paths of requests are appended
+		return nil, fmt.Errorf("the URL of %s has a query or a fragment\n  hint: leave out what begins with ? or #",
+			cmp.Or(cfg.Server, "the server"))
 	}
 	if cfg.Timeout < 0 {
 		return nil, fmt.Errorf("timeout %v is negative", cfg.Timeout)

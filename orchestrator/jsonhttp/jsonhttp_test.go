@@ -351,6 +351,9 @@ func TestInvalidConfigurationsAreRefused(t *testing.T) {
 	f(Config{URL: "ftp://x"})
 	f(Config{URL: "http://"})
 	f(Config{URL: "http://x", Timeout: -1})
+	f(Config{URL: "http://x/v1?api-version=1"})
+	f(Config{URL: "http://x/v1#a"})
+	f(Config{URL: "http://x/?"})
 }
 
 func TestTheLoopbackIsNotProxied(t *testing.T) {

@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // backupAttempts is how often a backup begins again because the run has gone on
@@ -54,7 +56,8 @@ func Backup(ctx context.Context, dir, file string) (*Report, error) {
 	}
 	if len(r.Problems) > 0 {
 		p := r.Problems[0]
-		return fail(fmt.Errorf("%w: %s: %s\n  hint: empo2 check %s shows how to go on", ErrDamaged, p.Place, p.Detail, dir))
+		return fail(fmt.Errorf("%w: %s: %s\n  hint: empo2 check %s shows how to go on", ErrDamaged, p.Place, p.Detail,
+			safetext.Argument(dir)))
 	}
 	if err := writeTar(scratch, file); err != nil {
 		return fail(err)
@@ -64,7 +67,10 @@ func Backup(ctx context.Context, dir, file string) (*Report, error) {
 
 // snapshot copies a run of one moment to a folder.
 func snapshot(ctx context.Context, dir, to string) error {
-	path := filepath.Join(to, databaseName)
+	path, err := intoFile(filepath.Join(to, databaseName))
+	if err != nil {
+		return err
+	}
 	for attempt := 1; ; attempt++ {
 		for _, old := range []string{path, adapters(to).path, checkpoints(to).path} { // of the attempt before
 			if err := os.RemoveAll(old); err != nil {
@@ -101,7 +107,8 @@ func snapshot(ctx context.Context, dir, to string) error {
 			return err
 		}
 		if attempt == backupAttempts {
-			return fmt.Errorf("%w\n  hint: empo2 check %s shows what is missing and how to go on", err, dir)
+			return fmt.Errorf("%w\n  hint: empo2 check %s shows what is missing and how to go on", err,
+				safetext.Argument(dir))
 		}
 	}
 }

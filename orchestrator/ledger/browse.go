@@ -67,6 +67,12 @@ func (l *Ledger) Counts(ctx context.Context) (map[string]int, error) {
 	return out, explain(rows.Err())
 }
 
+// NewestUntrained grows with each episode that is not trained.
+func (l *Ledger) NewestUntrained(ctx context.Context) (n int64, err error) {
+	err = l.db.QueryRowContext(ctx, "SELECT coalesce(max(rowid), 0) FROM untrained").Scan(&n)
+	return n, explain(err)
+}
+
 // Newest changes when the run has a new step, evaluation or event.
 func (l *Ledger) Newest(ctx context.Context) (text string, err error) {
 	err = l.db.QueryRowContext(ctx, `SELECT (SELECT coalesce(max(step), 0) FROM steps) || ' ' ||

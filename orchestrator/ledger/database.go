@@ -29,9 +29,10 @@ var errEarlierFormat = errors.New("it was written by an earlier version of empo2
 	"  hint: empo2 run or empo2 memory export opens the run and brings it up to date")
 
 // The pragmas of a run's database. synchronous=NORMAL makes commits durable at a
-// checkpoint of the WAL, which [Ledger.Prune] makes after every step.
+// checkpoint of the WAL, which [Ledger.Prune] makes after every step. With secure_delete,
+// what [Ledger.Slim] removes is overwritten with zeros.
 const writing = "_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=busy_timeout(10000)" +
-	"&_pragma=foreign_keys(1)&_txlock=immediate"
+	"&_pragma=secure_delete(1)&_pragma=foreign_keys(1)&_txlock=immediate"
 
 // errUnfinishedFile is the error of commands that only read a run that was killed
 // while its database was created: SQLite must first roll the rest back.
@@ -46,6 +47,10 @@ const reading = "mode=ro&_pragma=busy_timeout(10000)"
 func dataSource(path, options string) string {
 	return "file:" + (&url.URL{Path: filepath.ToSlash(filepath.Clean(path))}).EscapedPath() + "?" + options
 }
+
+// intoFile returns the name of a new database for VACUUM INTO, which would take a
+// relative name that begins with "file:" for a URI.
+func intoFile(path string) (string, error) { return filepath.Abs(path) }
 
 func openDB(ctx context.Context, path string) (*sql.DB, error) {
 	if err := createPrivate(path); err != nil {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,6 +43,31 @@ func TestThePathIsNotASyntax(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(root); err != nil || len(entries) != len(names) {
 		t.Errorf("%d entries for %d runs: %v (%v)", len(entries), len(names), entries, err)
+	}
+}
+
+// A fork and a backup are in the folder and the file that are named, and a fork knows
+// the run that it was made from.
+func TestThePathOfACopyIsNotASyntax(t *testing.T) {
+	t.Chdir(t.TempDir())
+	const from = "file:a@b?mode=memory#1"
+	l := open(t, from)
+	l.Close()
+	for i, to := range []string{"file:copy@2", "file:///copy?x=1", "a@12"} {
+		if _, err := Fork(t.Context(), Forking{From: from, Step: -1, To: to}); err != nil {
+			t.Errorf("%s: %v", to, err)
+			continue
+		}
+		if got, err := ForkedFrom(t.Context(), to); got != from || err != nil {
+			t.Errorf("%s was forked from %q, %v; want %q", to, got, err, from)
+		}
+		file := fmt.Sprintf("file:%d?mode=memory.tar", i)
+		if _, err := Backup(t.Context(), from, file); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+		if info, err := os.Stat(file); err != nil || info.Size() == 0 {
+			t.Errorf("%s: %v", file, err)
+		}
 	}
 }
 

@@ -9,24 +9,29 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // forkKey is the entry of the table meta that names the run and the step that a run
 // was forked from.
 const forkKey = "forked"
 
-// ForkedFrom returns the run and the step that the run in dir was forked from, for
-// example "runs/a@12"; empty if it is no fork or does not exist.
-func ForkedFrom(ctx context.Context, dir string) (string, error) {
+// ForkedFrom returns the run that the run in dir was forked from, for example
+// "runs/a"; empty if it is no fork or does not exist.
+func ForkedFrom(ctx context.Context, dir string) (run string, err error) {
 	path := filepath.Join(dir, databaseName)
 	if info, err := os.Stat(path); err != nil || info.Size() == 0 {
 		return "", nil
 	}
 	var from string
-	err := readDatabase(ctx, path, func(db *sql.DB) (err error) {
+	err = readDatabase(ctx, path, func(db *sql.DB) (err error) {
 		from, err = readMeta(ctx, db, forkKey)
 		return err
 	})
+	if step := strings.LastIndexByte(from, '@'); step >= 0 { // a folder may have this character too
+		from = from[:step]
+	}
 	return from, err
 }
 
@@ -70,7 +75,8 @@ func Fork(ctx context.Context, f Forking) (step int64, err error) {
 	r, err := verifyFolder(ctx, scratch)
 	if err == nil && r.Damaged() {
 		p := r.Problems[0]
-		err = fmt.Errorf("%w: %s: %s\n  hint: empo2 check %s shows how to go on", ErrDamaged, p.Place, p.Detail, f.From)
+		err = fmt.Errorf("%w: %s: %s\n  hint: empo2 check %s shows how to go on", ErrDamaged, p.Place, p.Detail,
+			safetext.Argument(f.From))
 	}
 	if err != nil {
 		return fail(err)
@@ -107,7 +113,10 @@ func removeUnfinishedForks(runs string) {
 // copy copies the database and the files of the step's version to scratch. A run that
 // goes on may remove the files meanwhile.
 func (f Forking) copy(ctx context.Context, scratch string) (version int, step int64, err error) {
-	path := filepath.Join(scratch, databaseName)
+	path, err := intoFile(filepath.Join(scratch, databaseName))
+	if err != nil {
+		return 0, 0, err
+	}
 	for attempt := 1; ; attempt++ {
 		if err := emptyRun(scratch); err != nil {
 			return 0, 0, err

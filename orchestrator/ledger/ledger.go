@@ -169,6 +169,13 @@ func (l *Ledger) Events(ctx context.Context, limit int) ([]Event, error) {
 	return out, nil
 }
 
+// CountEvents counts the events of a kind with this detail.
+func (l *Ledger) CountEvents(ctx context.Context, kind, detail string) (n int, err error) {
+	row := l.db.QueryRowContext(ctx, "SELECT count(*) FROM events WHERE kind = ? AND detail = ?", kind, detail)
+	err = explain(row.Scan(&n))
+	return n, err
+}
+
 // LastEvent returns the detail of the newest event of a kind, "" if there is
 // none.
 func (l *Ledger) LastEvent(ctx context.Context, kind string) (string, error) {

@@ -15,6 +15,10 @@ const slimKey = "slimmed"
 // training episode. Episodes that are not trained are removed, and so are the
 // trainer's log-probs. Each step is one transaction. At most limit steps are slimmed,
 // the oldest first. Steps that were slimmed before are not read again.
+//
+// The rows of a step are removed and added again: rows that shrink in their place leave
+// pages that are half empty for ever. Removed rows leave whole pages, which later
+// episodes fill.
 func (l *Ledger) Slim(ctx context.Context, until int64, limit int, slim func(Episode) (Episode, error)) error {
 	done, err := l.slimmed(ctx)
 	if err != nil {
@@ -61,13 +65,8 @@ func (l *Ledger) slimStep(ctx context.Context, step int64, slim func(Episode) (E
 	if err != nil {
 		return err
 	}
-	for _, e := range stored {
-		if e, err = slim(e); err != nil {
-			return err
-		}
-		if err := replaceEpisode(ctx, tx, e); err != nil {
-			return err
-		}
+	if err := replaceEpisodes(ctx, tx, step, stored, slim); err != nil {
+		return err
 	}
 	if _, err := tx.ExecContext(ctx, "DELETE FROM facts WHERE step = ? AND kind <> ''", step); err != nil {
 		return err
@@ -88,18 +87,41 @@ func (l *Ledger) slimStep(ctx context.Context, step int64, slim func(Episode) (E
 	return tx.Commit()
 }
 
+// replaceEpisodes replaces the training episodes of a step by what slim leaves of them.
+func replaceEpisodes(
+	ctx context.Context, tx *sql.Tx, step int64, stored []Episode, slim func(Episode) (Episode, error),
+) error {
+	if _, err := tx.ExecContext(ctx, "DELETE FROM episodes WHERE step = ?", step); err != nil {
+		return err
+	}
+	for _, e := range stored {
+		e, err := slim(e)
+		if err != nil {
+			return err
+		}
+		values, err := e.pack()
+		if err != nil {
+			return err
+		}
+		if err := insert(ctx, tx, "episodes", "", values...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // dropLogprobs removes the trainer's log-probs from the estimates of a step.
 func dropLogprobs(ctx context.Context, tx *sql.Tx, step int64) error {
-	all, err := estimates(ctx, tx, step, "WHERE step = ?", step)
+	all, err := estimates(ctx, tx, step, "WHERE step = ? ORDER BY grp, episode", step)
 	if err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, "DELETE FROM estimates WHERE step = ?", step); err != nil {
 		return err
 	}
 	for _, e := range all {
 		e.Logprobs = nil
-		values := e.values(step)
-		_, err := tx.ExecContext(ctx, "UPDATE estimates SET logprobs = ?, checksum = ? "+
-			"WHERE step = ? AND grp = ? AND episode = ?", values[len(values)-1], checksum(values...), step, e.Group, e.Episode)
-		if err != nil {
+		if err := insert(ctx, tx, "estimates", "", e.values(step)...); err != nil {
 			return err
 		}
 	}

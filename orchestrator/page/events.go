@@ -31,12 +31,14 @@ const (
 
 // change is what an event says about a run.
 type change struct {
-	Run      string    `json:"run"`
-	Live     bool      `json:"live"`
-	Steps    int64     `json:"steps"`
-	Version  int       `json:"version"`
-	Episodes int       `json:"episodes"`
-	Changed  time.Time `json:"changed"`
+	Run      string `json:"run"`
+	Live     bool   `json:"live"`
+	Steps    int64  `json:"steps"`
+	Version  int    `json:"version"`
+	Episodes int    `json:"episodes"` // that are trained
+	// Untrained grows with each other episode.
+	Untrained int64     `json:"untrained"`
+	Changed   time.Time `json:"changed"`
 }
 
 // serveEvents sends an event whenever a file of a run has changed. The first event
@@ -189,8 +191,12 @@ func (p *Page) changeOf(ctx context.Context, name, dir string) (change, error) {
 		return change{}, err
 	}
 	episodes, err := o.newest(ctx, step)
+	if err != nil {
+		return change{}, err
+	}
+	untrained, err := o.NewestUntrained(ctx)
 	return change{Run: name, Live: readStatus(dir).live(time.Now()), Steps: step, Version: version, Episodes: episodes,
-		Changed: view.OnDisk(dir).Changed}, err
+		Untrained: untrained, Changed: view.OnDisk(dir).Changed}, err
 }
 
 // newest returns the number of training episodes, of which those of the steps until

@@ -201,7 +201,7 @@ func (f *fixture) now() object {
 		"overview": object{"dir": "/tmp/run", "steps": f.steps, "version": f.steps, "episodes": 64 * f.steps,
 			"evaluated": 512,
 			"failed":    1, "bytes": 41_000_000, "changed": "2026-05-01T12:00:00Z"},
-		"live": f.live,
+		"live": f.live, "news": fmt.Sprint(f.steps),
 		"phase": object{"name": "sampling", "step": f.steps + 1, "of": 96, "done": 40, "total": 64,
 			"since": "2026-05-01T12:00:00Z", "eta_s": 12.5},
 		"health": []any{object{"level": "warning",

@@ -26,6 +26,8 @@ type nowAnswer struct {
 	Health   []health   `json:"health"`
 	Tiles    []tile     `json:"tiles"`
 	InFlight []inFlight `json:"inflight"`
+	// News changes when the series do: with a step, an evaluation or an event.
+	News string `json:"news"`
 }
 
 // health is one line about the state of a run.
@@ -71,7 +73,7 @@ func answerNow(ctx context.Context, o *openRun, _ *http.Request) (any, error) {
 	}
 	s := readStatus(o.Dir)
 	out := nowAnswer{Overview: overview, Live: s.live(time.Now()), Doing: s.Doing, Ended: s.Ended, ETA: unknown,
-		InFlight: s.InFlight, Tiles: tilesOf(h.recent, o.evaluated.all)}
+		InFlight: s.InFlight, Tiles: tilesOf(h.recent, o.evaluated.all), News: o.evaluated.newest}
 	out.Health = healthOf(h.recent, s, out.Live)
 	if !out.Live {
 		out.InFlight = nil

@@ -26,7 +26,7 @@ func comparison() report.Comparison {
 			curve := report.Curve{Arm: arm, TimeBudget: i == 0, Label: fmt.Sprintf("seed %d", seed+1), Steps: 8, Tips: 9,
 				Test: &report.Point{Success: 12.5, Evaluated: 16}}
 			for n := range 9 {
-				curve.Points = append(curve.Points, report.Point{Episodes: 400 * n, Seconds: float64(60 * n),
+				curve.Points = append(curve.Points, report.Point{Episodes: 400 * n, Seconds: float64(60 * n), Tokens: 70_000 * n,
 					Success: float64(n*i*3 + seed), Evaluated: 64, Score: float64(n)})
 			}
 			c.Curves = append(c.Curves, curve)
@@ -81,6 +81,8 @@ func TestComparisonIsAccessible(t *testing.T) {
 	b.open(server.URL + "/compare.html")
 	b.press("Tab") // the table of arms, which scrolls
 	b.is(`document.activeElement.matches(".scroll")`)
+	b.press("Tab") // the picture of a figure as a file
+	b.is(`document.activeElement.matches("a[download='episodes.svg']")`)
 	b.press("Tab", "Enter") // the numbers of a figure
 	b.is(`document.activeElement.matches("summary") && document.activeElement.parentElement.open`)
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/orchestrator/view"
 )
 
@@ -115,7 +116,8 @@ func (p *Page) answerEdit(ctx context.Context, o *openRun, r *http.Request) (any
 		return nil, err
 	}
 	const refused = "the run is running, and its memory is its own until it ends"
-	hint := fmt.Sprintf("stop it with Ctrl-C, then try again, or: empo2 memory %s %s %s", what, filepath.Base(o.Dir), body.ID)
+	hint := fmt.Sprintf("stop it with Ctrl-C, then try again, or: empo2 memory %s %s %s", what,
+		safetext.Argument(filepath.Base(o.Dir)), body.ID)
 	switch {
 	case p.options.Edit == nil:
 		return nil, &answerError{http.StatusNotImplemented, "tips cannot be changed here", hint}

@@ -5,14 +5,17 @@ import (
 	"strings"
 )
 
-// FillPlaceholders replaces every placeholder {name} in the words of a command.
+// FillPlaceholders replaces every placeholder {name} in the words of a command. A
+// placeholder in a value stays as it is.
 func FillPlaceholders(command []string, values map[string]string) []string {
+	var pairs []string
+	for name, value := range values {
+		pairs = append(pairs, "{"+name+"}", value)
+	}
+	replacer := strings.NewReplacer(pairs...)
 	var filled []string
 	for _, word := range command {
-		for name, value := range values {
-			word = strings.ReplaceAll(word, "{"+name+"}", value)
-		}
-		filled = append(filled, word)
+		filled = append(filled, replacer.Replace(word))
 	}
 	return filled
 }

@@ -12,6 +12,12 @@ func TestFillPlaceholders(t *testing.T) {
 	if strings.Join(got, " ") != "vllm serve m --port=1" {
 		t.Error(got)
 	}
+	for range 20 { // the order of a map's keys changes
+		got = FillPlaceholders([]string{"{model}", "{port}"}, map[string]string{"model": "/a{port}", "port": "{model}"})
+		if strings.Join(got, " ") != "/a{port} {model}" {
+			t.Fatal(got)
+		}
+	}
 	if !HasPlaceholder(command, "port") || HasPlaceholder(command, "key") {
 		t.Errorf("placeholders of %v", command)
 	}

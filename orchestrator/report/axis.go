@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 )
 
 // axis is the horizontal axis of a figure.
@@ -64,6 +65,31 @@ func time(curves []Curve, ticks int) axis {
 	}
 	a := axis{name: "Training time", unit: unit, of: func(p Point) float64 { return p.Seconds / scale }}
 	return a.fit(curves, ticks)
+}
+
+// tokens is the axis of trained tokens. Its unit is one in which the numbers are small.
+func tokens(curves []Curve, ticks int) axis {
+	most := 0
+	for _, c := range curves {
+		most = max(most, c.Last().Tokens)
+	}
+	unit, scale := "tokens", 1.0
+	switch {
+	case most >= 3_000_000:
+		unit, scale = "millions", 1e6
+	case most >= 30_000:
+		unit, scale = "thousands", 1e3
+	}
+	a := axis{name: "Trained tokens", unit: unit, of: func(p Point) float64 { return float64(p.Tokens) / scale }}
+	return a.fit(curves, ticks)
+}
+
+// label is the name of the axis with its unit.
+func (a axis) label() string {
+	if strings.HasSuffix(a.name, a.unit) {
+		return a.name
+	}
+	return a.name + " in " + a.unit
 }
 
 func (a axis) fit(curves []Curve, ticks int) axis {

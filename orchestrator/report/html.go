@@ -2,6 +2,7 @@ package report
 
 import (
 	_ "embed"
+	"encoding/base64"
 	"fmt"
 	"html/template"
 	"io"
@@ -25,7 +26,12 @@ func (c Comparison) HTML(w io.Writer) error {
 		key := `<svg class="key" viewBox="-12 -8 24 16" aria-hidden="true"><path class="mean l%d" d="M-12 0h24"/>%s</svg>`
 		p.Keys = append(p.Keys, pageKey{Name: arm, Mark: template.HTML(fmt.Sprintf(key, series(i), mark(i, 0, 0)))})
 	}
-	for _, f := range figures {
+	var table strings.Builder
+	if err := c.CSV(&table); err != nil {
+		return err
+	}
+	p.Data = download("text/csv", table.String())
+	for _, f := range c.figures() {
 		p.Figures = append(p.Figures, c.figure(f, p.Keys))
 	}
 	for i, arm := range c.Arms {
@@ -53,6 +59,7 @@ type pageData struct {
 	Style      template.CSS
 	Verdict    string
 	Forest     template.HTML
+	Data       template.URL // the evaluations as a CSV file
 	Keys       []pageKey
 	Figures    []pageFigure
 	Rows       []pageArm
@@ -97,9 +104,10 @@ func (p Point) String() string { return fmt.Sprintf("%.1f %s", p.Success, p.inte
 
 // pageFigure is a figure with the numbers that it shows.
 type pageFigure struct {
-	ID, Caption, Unit string
+	ID, Caption, Axis string
 	Drawing           template.HTML
-	Keys              []pageKey // of the arms in it
+	Picture           template.URL // a file of its own
+	Keys              []pageKey    // of the arms in it
 	Points            []pagePoint
 }
 
@@ -108,6 +116,7 @@ type pagePoint struct{ Arm, Label, X, Success, Interval, Evaluated string }
 func (c Comparison) figure(f figure, keys []pageKey) pageFigure {
 	out := pageFigure{ID: f.id, Caption: f.caption,
 		Drawing: template.HTML(c.inline(f, wide, "wide") + c.inline(f, narrow, "narrow"))}
+	out.Picture = download("image/svg+xml", c.picture([]figure{f}))
 	var all []Curve
 	for i, arm := range c.Arms {
 		if curves := c.drawn(arm, f); len(curves) > 0 {
@@ -116,7 +125,7 @@ func (c Comparison) figure(f figure, keys []pageKey) pageFigure {
 		}
 	}
 	a := f.axis(all, wide.ticks)
-	out.Unit = a.unit
+	out.Axis = a.label()
 	for _, curve := range all {
 		for _, p := range curve.Points {
 			x := math.Round(10*a.of(p)) / 10
@@ -125,6 +134,11 @@ func (c Comparison) figure(f figure, keys []pageKey) pageFigure {
 		}
 	}
 	return out
+}
+
+// download is a file as an address, so that a page without scripts can offer it.
+func download(kind, text string) template.URL {
+	return template.URL("data:" + kind + ";base64," + base64.StdEncoding.EncodeToString([]byte(text)))
 }
 
 // duration formats seconds for people.

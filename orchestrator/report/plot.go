@@ -37,9 +37,20 @@ var figures = []figure{
 		includes: func(c Curve) bool { return !c.TimeBudget },
 	},
 	{
+		id: "tokens", caption: "Success without tips against trained tokens", axis: tokens,
+		includes: func(c Curve) bool { return c.Last().Tokens > 0 },
+	},
+	{
 		id: "time", caption: "Success without tips against training time", axis: time,
 		includes: func(Curve) bool { return true },
 	},
+}
+
+// figures are the plots that show something: without a trained token there is no curve
+// against tokens.
+func (c Comparison) figures() []figure {
+	trained := slices.ContainsFunc(c.Curves, func(curve Curve) bool { return curve.Last().Tokens > 0 })
+	return slices.DeleteFunc(slices.Clone(figures), func(f figure) bool { return f.id == "tokens" && !trained })
 }
 
 // drawn returns the arm's curves in a figure.
@@ -133,11 +144,7 @@ func (p *plot) frame() {
 		p.text("muted", "middle", x, p.base+9+p.font, number(v))
 	}
 	fmt.Fprintf(&p.b, `<path class="frame" d="M%.1f %.1fH%.1f"/>`, p.left, p.base, p.right)
-	label := p.axis.name
-	if !strings.HasSuffix(label, p.axis.unit) {
-		label += " in " + p.axis.unit
-	}
-	p.text("ink", "middle", (p.left+p.right)/2, p.base+16+2.2*p.font, label)
+	p.text("ink", "middle", (p.left+p.right)/2, p.base+16+2.2*p.font, p.axis.label())
 }
 
 // area draws the band of an arm.
@@ -271,17 +278,22 @@ const captionHeight = 30.0
 // SVG writes the learning curves as one picture that needs no other file, for
 // example for a README. It is dark on a dark page.
 func (c Comparison) SVG(w io.Writer) error {
+	_, err := io.WriteString(w, c.picture(c.figures()))
+	return err
+}
+
+// picture is some figures as one file.
+func (c Comparison) picture(of []figure) string {
 	var b strings.Builder
 	panel := captionHeight + wide.height
-	fmt.Fprintf(&b, svgHead, escape(c.Title), wide.width, panel*float64(len(figures)), figureStyle())
-	for i, f := range figures {
+	fmt.Fprintf(&b, svgHead, escape(c.Title), wide.width, panel*float64(len(of)), figureStyle())
+	for i, f := range of {
 		fmt.Fprintf(&b, "<g transform=\"translate(0 %g)\">\n", panel*float64(i))
 		fmt.Fprintf(&b, "<text class=\"ink\" x=\"8\" y=\"24\" font-weight=\"600\" font-size=\"15\">%s</text>\n", f.caption)
 		fmt.Fprintf(&b, "<g transform=\"translate(0 %g)\">%s</g></g>\n", captionHeight, c.plot(f, wide).draw())
 	}
 	b.WriteString("</svg>\n")
-	_, err := io.WriteString(w, b.String())
-	return err
+	return b.String()
 }
 
 // escape makes text safe for HTML and SVG.

@@ -1,11 +1,12 @@
 // Package report compares runs: as a text table, and as one HTML page with
-// learning curves by episodes and by seconds. The page needs no other file and no
-// JavaScript. Start with [Comparison].
+// learning curves by episodes, by tokens and by seconds. The page needs no other file and
+// no JavaScript. Start with [Comparison].
 //
 //   - interval.go computes intervals: Wilson's within a run, a bootstrap over seeds.
 //     paired.go and sequential.go compare two settings on the same tasks.
 //   - curves.go computes means and bands, axis.go their axes.
-//   - plot.go draws them as SVG, html.go writes the page from page.html and style.css.
+//   - plot.go draws them as SVG, csv.go writes their numbers, html.go writes the page from
+//     page.html and style.css.
 package report
 
 import (
@@ -19,6 +20,7 @@ import (
 type Point struct {
 	Episodes  int     `json:"episodes"`            // training episodes until then
 	Seconds   float64 `json:"seconds"`             // training seconds until then
+	Tokens    int     `json:"tokens,omitempty"`    // of the rows that were trained until then
 	Success   float64 `json:"success"`             // percent of the evaluated episodes
 	Evaluated int     `json:"evaluated,omitempty"` // episodes of the evaluation; 0: unknown
 	Score     float64 `json:"score,omitempty"`     // mean score, in the environment's unit

@@ -1,10 +1,13 @@
 package report
 
 import (
+	"encoding/base64"
 	"encoding/xml"
 	"errors"
+	"html"
 	"io"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -122,6 +125,66 @@ func TestSVGIsAPictureOfItsOwn(t *testing.T) {
 			t.Errorf("%d times %q, want %d", n, class, want)
 		}
 	}
+}
+
+// Trained tokens are an axis of their own, without the runs that trained none. Each figure is a
+// file that the page offers without a script, and so is the table.
+func TestCurvesAgainstTokens(t *testing.T) {
+	c := sample()
+	for i := range c.Curves[:3] {
+		for k := range c.Curves[i].Points {
+			c.Curves[i].Points[k].Tokens = 40_000 * k * (i + 1)
+		}
+	}
+	var page, table, picture strings.Builder
+	if err := errors.Join(c.HTML(&page), c.CSV(&table), c.SVG(&picture)); err != nil {
+		t.Fatal(err)
+	}
+	checkXML(t, picture.String())
+	for _, want := range []string{`<h2 id="tokens">`, ">Trained tokens in thousands<", "<dt>trained tokens</dt>"} {
+		if !strings.Contains(page.String(), want) {
+			t.Errorf("no %q", want)
+		}
+	}
+	if rows := strings.Split(table.String(), "\n"); len(rows) != 11 || rows[3] != "empo2,seed 1,200,80000,20,60,50.2003,69.0599,100,0" {
+		t.Errorf("the table is\n%s", table.String())
+	}
+	files := regexp.MustCompile(`href="data:([^"]+);base64,([^"]+)" download="([^"]+)"`).
+		FindAllStringSubmatch(page.String(), -1)
+	got := map[string]string{}
+	for _, file := range files {
+		text, err := base64.StdEncoding.DecodeString(html.UnescapeString(file[2]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[file[3]] = string(text)
+	}
+	if len(got) != 4 || got["compare.csv"] != table.String() {
+		t.Errorf("the page offers %d files, want three figures and the table", len(got))
+	}
+	checkXML(t, got["tokens.svg"])
+	// Over tokens empo2 has two runs, and grpo one, whose mean it is.
+	for class, want := range map[string]int{"run ": 2, "mean ": 2} {
+		if n := strings.Count(got["tokens.svg"], `class="`+class); n != want {
+			t.Errorf("%d times %q, want %d", n, class, want)
+		}
+	}
+	page.Reset()
+	if err := sample().HTML(&page); err != nil || strings.Contains(page.String(), `<h2 id="tokens">`) {
+		t.Errorf("%v; without tokens there is a figure", err)
+	}
+}
+
+func TestUnitOfTokens(t *testing.T) {
+	f := func(n int, want string) {
+		t.Helper()
+		if got := tokens([]Curve{{Points: []Point{{Tokens: n}}}}, 4).label(); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+	f(900, "Trained tokens")
+	f(40_000, "Trained tokens in thousands")
+	f(5_000_000, "Trained tokens in millions")
 }
 
 func TestMeanCurveEndsWithTheShortestRun(t *testing.T) {

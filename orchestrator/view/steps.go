@@ -78,6 +78,11 @@ func (r *Run) Events(ctx context.Context, limit int) ([]ledger.Event, error) {
 	return r.ledger.Events(ctx, limit)
 }
 
+// NewestUntrained grows with each episode that is not trained.
+func (r *Run) NewestUntrained(ctx context.Context) (int64, error) {
+	return r.ledger.NewestUntrained(ctx)
+}
+
 // Newest changes when the run has a new step, evaluation or event.
 func (r *Run) Newest(ctx context.Context) (string, error) { return r.ledger.Newest(ctx) }
 

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/empo2/empo2/orchestrator/manifest"
 )
 
 // keptCheckpoints is how many checkpoints a training keeps.
@@ -18,41 +20,67 @@ const keptCheckpoints = 2
 
 const historyFile = "history.json"
 
-// resume brings the trainer to the newest checkpoint.
-func (t *Training) resume(ctx context.Context) error {
+// restore brings the trainer to the newest checkpoint that is not damaged. Damaged
+// ones are set aside.
+func (t *Training) restore(ctx context.Context) error {
 	steps, err := t.checkpoints()
 	if err != nil {
 		return err
 	}
 	newest := 0
-	if len(steps) > 0 {
-		newest = steps[len(steps)-1]
+	for i := len(steps) - 1; i >= 0 && newest == 0; i-- {
+		_, damage := manifest.Verify(t.checkpoint(steps[i]), manifest.Checkpoint)
+		switch {
+		case damage == nil:
+			newest = steps[i]
+		case !errors.Is(damage, manifest.ErrDamaged):
+			return fmt.Errorf("checkpoint of step %d: %w", steps[i], damage)
+		default:
+			t.Log.Warn().Err(damage).Int("step", steps[i]).
+				Msg("the checkpoint is set aside; the training continues from an earlier one")
+			if err := t.setAside(steps[i]); err != nil {
+				return err
+			}
+		}
 	}
 	if err := t.Trainer.Restore(ctx, newest); err != nil {
 		return err
 	}
-	return t.load(newest)
+	t.load(newest)
+	return nil
+}
+
+// setAside moves a damaged checkpoint to another folder, with a number after its
+// name if there is one of the same step.
+func (t *Training) setAside(step int) error {
+	if err := os.MkdirAll(filepath.Join(t.Dir, "damaged"), 0o755); err != nil {
+		return err
+	}
+	to := filepath.Join(t.Dir, "damaged", filepath.Base(t.checkpoint(step)))
+	for n := 2; ; n++ {
+		if _, err := os.Lstat(to); errors.Is(err, fs.ErrNotExist) {
+			return os.Rename(t.checkpoint(step), to)
+		}
+		to = filepath.Join(t.Dir, "damaged", fmt.Sprintf("%06d-%d", step, n))
+	}
 }
 
 // load reads the history up to a checkpoint.
-func (t *Training) load(step int) error {
+func (t *Training) load(step int) {
 	t.saved, t.savedAt, t.history = step, time.Now(), nil
 	if step == 0 {
-		return nil
+		return
 	}
 	text, err := os.ReadFile(filepath.Join(t.Dir, historyFile))
 	if err == nil {
 		err = json.Unmarshal(text, &t.history)
 	}
-	if err != nil {
-		return fmt.Errorf("history of the training in %s: %w", t.Dir, err)
-	}
 	t.history = slices.DeleteFunc(t.history, func(s Step) bool { return s.Step > step })
-	if t.done() != step {
-		return fmt.Errorf("%s ends at step %d, but the newest checkpoint is of step %d\n"+
-			"  hint: remove the folder to train from the beginning", filepath.Join(t.Dir, historyFile), t.done(), step)
+	if err != nil || t.done() != step {
+		t.Log.Warn().Str("file", filepath.Join(t.Dir, historyFile)).
+			Msg("the history of the training is damaged: the losses of its first steps are lost")
+		t.history = []Step{{Step: step}}
 	}
-	return nil
 }
 
 // save writes the history and then the checkpoint of the newest step, so that
@@ -68,7 +96,7 @@ func (t *Training) save(ctx context.Context) error {
 	if err := t.Trainer.Save(ctx, t.done()); err != nil {
 		return fmt.Errorf("checkpoint of step %d: %w", t.done(), err)
 	}
-	t.saved, t.savedAt, t.restarts = t.done(), time.Now(), 0
+	t.saved, t.savedAt = t.done(), time.Now()
 	steps, err := t.checkpoints()
 	if err != nil || len(steps) <= keptCheckpoints {
 		return err

@@ -15,6 +15,7 @@ import (
 // An Example is a demonstration as tokens: one row, or several if later prompts do
 // not only grow.
 type Example struct {
+	Line    int // of the data
 	Rows    []rollout.Row
 	Tokens  int // of all rows
 	Trained int // tokens that the loss counts
@@ -51,7 +52,9 @@ func (t Tokenizer) Example(ctx context.Context, d demos.Demonstration) (Example,
 		}
 		prompt = nil
 	}
-	return newExample(c.Rows(false))
+	e, err := newExample(c.Rows(false))
+	e.Line = d.Line
+	return e, err
 }
 
 // logprobs are 0 for a reply to train. A conversation does not train tokens whose

@@ -15,11 +15,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"github.com/empo2/empo2/orchestrator/process"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
@@ -58,7 +58,10 @@ type Step struct {
 	GradNorm     float64 `json:"grad_norm"`
 	Tokens       int     `json:"tokens"`  // of the batch, prompts included
 	Trained      int     `json:"trained"` // of these, counted by the loss
-	Seconds      float64 `json:"seconds"` // of the update; the held-out loss and checkpoints are not included
+	// LeftOut are the conversations of the batch that the trainer refused in this step.
+	LeftOut int `json:"left_out,omitempty"`
+
+	Seconds float64 `json:"seconds"` // of the update; the held-out loss and checkpoints are not included
 }
 
 // Training trains an adapter on examples. Its fields must not change after Run was
@@ -71,16 +74,22 @@ type Training struct {
 	Dir string
 	// SaveEvery is the time between two checkpoints; 0: one after every step.
 	SaveEvery time.Duration
-	// Restarts is how often a failed trainer is restarted between two checkpoints.
-	Restarts int
-	OnStep   func(Step) // nil: nothing is reported
-	Log      zerolog.Logger
+	// Budget limits the restarts of a failed trainer.
+	Budget process.Budget
+	// MaxIncomplete is how many steps in a row may leave conversations out.
+	MaxIncomplete int
+	OnStep        func(Step) // nil: nothing is reported
+	Log           zerolog.Logger
 
 	train, held []Example
+	left        leftOut
 	history     []Step // since the beginning, also of earlier processes
 	saved       int    // step of the newest checkpoint
 	savedAt     time.Time
-	restarts    int // since the newest checkpoint
+	saveAt      int // step after which a checkpoint is written in any case
+	repeated    int // step that was refused and is tried again
+	killedAt    int // step in which the trainer was killed for lack of memory
+	kills       int // in this step
 }
 
 // Result describes a finished training.
@@ -88,8 +97,9 @@ type Result struct {
 	Adapter trainerbridge.Exported
 	// History has every step. Step 0 is the held-out loss before the training.
 	History []Step
-	Train   int // examples that were trained on
-	Held    int // examples that were held out
+	Train   int   // examples that were trained on
+	Held    int   // examples that were held out
+	LeftOut []int // lines of the data that the trainer refused
 }
 
 // evaluations is about how often the held-out loss is computed.
@@ -102,23 +112,33 @@ func (t *Training) Run(ctx context.Context) (Result, error) {
 	if len(t.train) == 0 {
 		return Result{}, errors.New("there is no demonstration to train on")
 	}
-	if err := t.resume(ctx); err != nil {
-		return Result{}, err
+	t.readLeftOut()
+	adapter, err := trainerbridge.Exported{}, t.restore(ctx)
+	if err == nil {
+		adapter, err = t.steps(ctx)
 	}
-	for t.done() < t.Config.Steps {
-		err := t.next(ctx)
-		if err == nil {
-			continue
-		}
-		if err := t.recover(ctx, err); err != nil {
+	for err != nil {
+		if err = t.recover(ctx, err); err != nil {
 			return Result{}, err
+		}
+		adapter, err = t.steps(ctx)
+	}
+	return Result{Adapter: adapter, History: t.history, Train: len(t.train), Held: len(t.held),
+		LeftOut: t.linesLeftOut()}, nil
+}
+
+// steps trains to the last step and exports the adapter.
+func (t *Training) steps(ctx context.Context) (trainerbridge.Exported, error) {
+	for t.done() < t.Config.Steps {
+		if err := t.next(ctx); err != nil {
+			return trainerbridge.Exported{}, err
 		}
 	}
 	adapter, err := t.Trainer.Export(ctx, t.Config.Steps)
 	if err != nil {
-		return Result{}, fmt.Errorf("export the adapter: %w", err)
+		err = fmt.Errorf("export the adapter: %w", err)
 	}
-	return Result{Adapter: adapter, History: t.history, Train: len(t.train), Held: len(t.held)}, nil
+	return adapter, err
 }
 
 // done is the number of steps that the trainer's adapter has.
@@ -142,12 +162,12 @@ func (t *Training) next(ctx context.Context) error {
 	}
 	last := step.Step == t.Config.Steps
 	if every := max(1, t.Config.Steps/evaluations); last || step.Step%every == 0 {
-		if step.HeldOut, err = t.heldOut(ctx); err != nil {
+		if step.HeldOut, err = t.heldOut(ctx, step.Step); err != nil {
 			return err
 		}
 	}
 	t.history = append(t.history, step)
-	if last || time.Since(t.savedAt) >= t.SaveEvery {
+	if last || step.Step == t.saveAt || time.Since(t.savedAt) >= t.SaveEvery {
 		if err := t.save(ctx); err != nil {
 			return err
 		}
@@ -160,7 +180,7 @@ func (t *Training) next(ctx context.Context) error {
 
 // begin computes the held-out loss before the first step.
 func (t *Training) begin(ctx context.Context) error {
-	before, err := t.heldOut(ctx)
+	before, err := t.heldOut(ctx, 0)
 	if err != nil {
 		return err
 	}
@@ -171,62 +191,84 @@ func (t *Training) begin(ctx context.Context) error {
 	return nil
 }
 
+// batch are the examples of a step, without those that are left out.
+func (t *Training) batch(step int) []Example {
+	return t.left.from(pick(t.train, t.Config.batch(step, len(t.train))), step)
+}
+
 // update makes one optimizer step.
-func (t *Training) update(ctx context.Context, number int) (Step, error) {
+func (t *Training) update(ctx context.Context, number int) (step Step, err error) {
 	begun := time.Now()
-	step := Step{Step: number, LearningRate: t.Config.learningRate(number)}
-	var batch []Example
-	for _, i := range t.Config.batch(number, len(t.train)) {
-		batch = append(batch, t.train[i])
-		step.Tokens += t.train[i].Tokens
-		step.Trained += t.train[i].Trained
+	step = Step{Step: number, LearningRate: t.Config.learningRate(number)}
+	for _, e := range pick(t.train, t.Config.batch(number, len(t.train))) {
+		if t.left[e.Line] == number {
+			step.LeftOut++
+		}
+	}
+	batch := t.batch(number)
+	for _, e := range batch {
+		step.Tokens += e.Tokens
+		step.Trained += e.Trained
+	}
+	if len(batch) > 0 {
+		step.Loss, step.GradNorm, err = t.pass(ctx, number, batch)
+	}
+	step.Seconds = time.Since(begun).Seconds()
+	return step, err
+}
+
+// pass updates the weights with examples of a step. If the trainer refuses the
+// examples, the error is a [*refusedBatch].
+func (t *Training) pass(ctx context.Context, number int, batch []Example) (loss, norm float64, err error) {
+	refuse := func(err error) (float64, float64, error) {
+		return 0, 0, &refusedBatch{step: number, batch: batch, err: err}
 	}
 	stats, _, err := t.Trainer.ForwardBackward(ctx, rows(batch), trainerbridge.Loss{Name: "cross_entropy"})
-	if err != nil {
-		return step, err
+	switch {
+	case err != nil && trainerbridge.RefusesRows(err) && ctx.Err() == nil:
+		return refuse(err)
+	case err != nil:
+		return 0, 0, err
+	case !finite(stats.Loss()):
+		return refuse(errNotFinite)
 	}
 	adam := t.Config.Adam
-	adam.LearningRate = step.LearningRate
+	adam.LearningRate = t.Config.learningRate(number)
 	optim, err := t.Trainer.OptimStep(ctx, adam)
-	if err != nil {
-		return step, err
+	var refused *trainerbridge.RequestError
+	switch {
+	case errors.As(err, &refused) && trainerbridge.RefusesRows(err):
+		return refuse(err)
+	case err == nil && !finite(optim.GradNorm()):
+		return refuse(errNotFinite)
 	}
-	step.Loss, step.GradNorm, step.Seconds = stats.Loss(), optim.GradNorm(), time.Since(begun).Seconds()
-	return step, nil
+	return stats.Loss(), optim.GradNorm(), err
 }
 
-// heldOut is the mean cross-entropy of the held-out examples; 0 if there are none.
-// It sends them in batches, because the time limit of a call holds for a batch.
-func (t *Training) heldOut(ctx context.Context) (float64, error) {
-	if len(t.held) == 0 {
-		return 0, nil
-	}
-	sum, n := 0.0, 0
-	for batch := range slices.Chunk(t.held, t.Config.Batch) {
-		sent := rows(batch)
-		logprobs, err := t.Trainer.Forward(ctx, sent)
-		if err != nil {
-			return 0, fmt.Errorf("held-out loss: %w", err)
-		}
-		loss, trained := sumLoss(sent, logprobs)
-		sum, n = sum+loss, n+trained
-	}
-	return sum / float64(n), nil
-}
-
-// recover restores a trainer that failed to the newest checkpoint. It returns the
-// failure if that cannot help.
+// recover makes it possible to go on after a failure: it leaves out the examples
+// that the trainer refuses, or restores a trainer that failed to the newest
+// checkpoint. It returns the failure if that cannot help.
 func (t *Training) recover(ctx context.Context, failure error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	for failure != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		var refused *refusedBatch
+		if errors.As(failure, &refused) {
+			failure = t.leaveOut(ctx, refused)
+			continue
+		}
+		if !trainerbridge.Restartable(failure) {
+			return failure
+		}
+		if spent := t.Budget.Next(ctx, failure); spent != nil {
+			return fmt.Errorf("the trainer was %w: %w", spent, failure)
+		}
+		t.Log.Warn().Err(failure).Int("step", t.saved).Msg("the trainer failed; continuing from the newest checkpoint")
+		if err := t.afterKill(failure); err != nil {
+			return err
+		}
+		failure = t.restore(ctx)
 	}
-	if t.restarts >= t.Restarts || !trainerbridge.Restartable(failure) {
-		return failure
-	}
-	t.restarts++
-	t.Log.Warn().Err(failure).Int("step", t.saved).Msg("the trainer failed; continuing from the newest checkpoint")
-	if err := t.Trainer.Restore(ctx, t.saved); err != nil {
-		return err
-	}
-	return t.load(t.saved)
+	return nil
 }

@@ -9,8 +9,11 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/empo2/empo2/orchestrator/demos"
+	"github.com/empo2/empo2/orchestrator/manifest"
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/rollout"
 	"github.com/empo2/empo2/sampler/samplertest"
@@ -27,6 +30,7 @@ type fakeTrainer struct {
 	calls    int
 	failAt   int // number of the forward_backward that fails; 0: none
 	failure  error
+	refuses  func(rows []trainerbridge.Row) error // nil: nothing
 	restored []int
 	forwards []int // rows of each Forward
 }
@@ -39,6 +43,12 @@ func (f *fakeTrainer) ForwardBackward(_ context.Context, rows []trainerbridge.Ro
 	}
 	if loss.Name != "cross_entropy" {
 		return nil, nil, fmt.Errorf("loss %s", loss.Name)
+	}
+	if f.refuses != nil {
+		if err := f.refuses(rows); err != nil {
+			f.gradient = math.NaN() // it must not reach the weights
+			return nil, nil, err
+		}
 	}
 	sum := 0.0
 	for _, r := range rows {
@@ -63,6 +73,11 @@ func (f *fakeTrainer) OptimStep(_ context.Context, adam trainerbridge.Adam) (tra
 
 func (f *fakeTrainer) Forward(_ context.Context, rows []trainerbridge.Row) ([][]float32, error) {
 	f.forwards = append(f.forwards, len(rows))
+	if f.refuses != nil {
+		if err := f.refuses(rows); err != nil {
+			return nil, err
+		}
+	}
 	var out [][]float32
 	for _, r := range rows {
 		out = append(out, slices.Repeat([]float32{-2}, len(r.Tokens)-1))
@@ -79,7 +94,10 @@ func (f *fakeTrainer) Save(_ context.Context, version int) error {
 		return err
 	}
 	text := fmt.Sprint(math.Float64bits(f.weight))
-	return os.WriteFile(filepath.Join(f.path(version), "weight"), []byte(text), 0o644)
+	if err := os.WriteFile(filepath.Join(f.path(version), "weight"), []byte(text), 0o644); err != nil {
+		return err
+	}
+	return manifest.Write(f.path(version), manifest.Checkpoint, nil)
 }
 
 func (f *fakeTrainer) Restore(_ context.Context, version int) error {
@@ -111,7 +129,7 @@ func numbered(n int) []Example {
 			Rows: []rollout.Row{{
 				Tokens: []int32{1, int32(10 * (i + 1))}, LossMask: []bool{false, true}, Logprobs: make([]float32, 2),
 			}},
-			Tokens: 2, Trained: 1, Longest: 2,
+			Line: i + 1, Tokens: 2, Trained: 1, Longest: 2,
 		})
 	}
 	return all
@@ -123,11 +141,21 @@ func newTraining(dir string, f *fakeTrainer) *Training {
 		Config: Config{
 			Steps: 12, Batch: 3, LearningRate: 0.01, Schedule: Cosine, WarmupSteps: 2, Holdout: 0.1, Seed: 4,
 		},
-		Trainer: f, Examples: numbered(11), Dir: dir, Restarts: 1,
+		Trainer: f, Examples: numbered(11), Dir: dir, MaxIncomplete: 3,
+		Budget: process.Budget{Restarts: 1, Window: time.Hour},
 	}
 }
 
-var errCrash = errors.New("killed")
+var errCrash = fmt.Errorf("killed: %w", trainerbridge.ErrUnavailable)
+
+// crash trains until the trainer dies at a forward_backward.
+func crash(t *testing.T, training *Training) {
+	t.Helper()
+	training.Budget = process.Budget{}
+	if _, err := training.Run(t.Context()); !errors.Is(err, errCrash) {
+		t.Fatal(err)
+	}
+}
 
 // A training that was killed after any step ends with the same adapter and history
 // as one that was not.
@@ -139,22 +167,19 @@ func TestAResumedTrainingEqualsAnUninterruptedOne(t *testing.T) {
 	if len(whole.History) != 13 || whole.Train != 9 || whole.Held != 2 || whole.History[12].HeldOut != 2 {
 		t.Fatalf("%d and %d examples, history %+v", whole.Train, whole.Held, whole.History)
 	}
-	for crash := 1; crash <= 12; crash++ {
+	for at := 1; at <= 12; at++ {
 		dir := t.TempDir()
-		first := newTraining(dir, &fakeTrainer{failAt: crash, failure: errCrash})
-		if _, err := first.Run(t.Context()); !errors.Is(err, errCrash) {
-			t.Fatalf("crash at %d: %v", crash, err)
-		}
+		crash(t, newTraining(dir, &fakeTrainer{failAt: at, failure: errCrash}))
 		f := &fakeTrainer{}
 		again, err := newTraining(dir, f).Run(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if f.restored[0] != crash-1 || f.calls != 13-crash {
-			t.Errorf("crash at %d: continued from %v with %d updates", crash, f.restored, f.calls)
+		if f.restored[0] != at-1 || f.calls != 13-at {
+			t.Errorf("crash at %d: continued from %v with %d updates", at, f.restored, f.calls)
 		}
 		if adapterOf(again) != adapterOf(whole) || !sameHistory(again.History, whole.History) {
-			t.Errorf("crash at %d: adapter %+v, want %+v", crash, again.Adapter, whole.Adapter)
+			t.Errorf("crash at %d: adapter %+v, want %+v", at, again.Adapter, whole.Adapter)
 		}
 		if left, _ := filepath.Glob(filepath.Join(dir, "checkpoints", "*")); len(left) != keptCheckpoints {
 			t.Errorf("%d checkpoints are left, want %d", len(left), keptCheckpoints)
@@ -181,11 +206,6 @@ func TestAFailedTrainerIsRestored(t *testing.T) {
 	again, err := newTraining(t.TempDir(), f).Run(t.Context())
 	if err != nil || adapterOf(again) != adapterOf(whole) || !slices.Equal(f.restored, []int{0, 4}) {
 		t.Errorf("restored %v, adapter %+v, want %+v, %v", f.restored, again.Adapter, whole.Adapter, err)
-	}
-	refused := &trainerbridge.RequestError{Category: trainerbridge.CategoryUser}
-	f = &fakeTrainer{failAt: 5, failure: refused}
-	if _, err := newTraining(t.TempDir(), f).Run(t.Context()); !errors.Is(err, refused) || len(f.restored) != 1 {
-		t.Errorf("a refused request: %v, restored %v", err, f.restored)
 	}
 }
 
@@ -310,7 +330,7 @@ func TestHeldOutLossIsSentInBatches(t *testing.T) {
 	f := &fakeTrainer{}
 	training := newTraining(t.TempDir(), f)
 	training.held = numbered(7)
-	loss, err := training.heldOut(t.Context())
+	loss, err := training.heldOut(t.Context(), 0)
 	if err != nil || loss != 2 {
 		t.Errorf("held-out loss %v, %v; want 2", loss, err)
 	}

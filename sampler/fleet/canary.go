@@ -23,10 +23,14 @@ type answer struct {
 
 // maxDiff returns the largest difference of log-probs up to the first id that
 // differs. Such an id is a near tie, and the ids after it have different
-// prompts.
-func (a *answer) maxDiff(other *answer) (largest float64) {
+// prompts. Unknown log-probs do not count; if there are no others, maxDiff returns NaN.
+func (a *answer) maxDiff(other *answer) float64 {
+	largest := math.NaN()
 	for i := range min(len(a.ids), len(other.ids)) {
-		largest = max(largest, math.Abs(float64(a.logprobs[i])-float64(other.logprobs[i])))
+		d := math.Abs(float64(a.logprobs[i]) - float64(other.logprobs[i]))
+		if math.IsNaN(largest) || d > largest {
+			largest = d
+		}
 		if a.ids[i] != other.ids[i] {
 			break
 		}
@@ -88,7 +92,11 @@ func (b *Backend) compare(ctx context.Context, v *version, now *answer) error {
 }
 
 func (b *Backend) withinTolerance(got, want *answer, reference string) error {
-	if d := got.maxDiff(want); d > b.cfg.Tolerance {
+	d := got.maxDiff(want)
+	if math.IsNaN(d) {
+		return fmt.Errorf("%w: no log-prob of the answer is known", sampler.ErrCanary)
+	}
+	if d > b.cfg.Tolerance {
 		return fmt.Errorf("%w: log-probs differ from %s by %.3g (tolerance %.3g)\n  hint: %s",
 			sampler.ErrCanary, reference, d, b.cfg.Tolerance,
 			"the adapter may not be applied, the base model or the adapter file may be another one, or a cache is stale: "+

@@ -3,6 +3,8 @@ package fleet
 import (
 	"context"
 	"errors"
+	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -72,4 +74,64 @@ func TestTheTrainerScoresAVersionOnce(t *testing.T) {
 	if err := b.replicas[0].verify(t.Context(), b.versions[p.Version]); err != nil || scored != 1 {
 		t.Errorf("%v, the trainer scored %d times", err, scored)
 	}
+}
+
+// What is unknown is no difference, and an answer without any known log-prob proves
+// nothing.
+func TestUnknownLogprobsOfACanary(t *testing.T) {
+	nan := float32(math.NaN())
+	f := func(want float64, ids []int32, got, other []float32) {
+		t.Helper()
+		d := (&answer{ids, got}).maxDiff(&answer{[]int32{1, 2, 3}, other})
+		if d != want && !(math.IsNaN(d) && math.IsNaN(want)) {
+			t.Errorf("%v, want %v", d, want)
+		}
+	}
+	f(0.5, []int32{1, 2, 3}, []float32{nan, -1.5, nan}, []float32{-1, -1, -1})
+	f(0.5, []int32{1, 2, 3}, []float32{-1.5, nan, -1}, []float32{-1, -1, -1})
+	f(math.NaN(), []int32{1, 2, 3}, []float32{nan, nan, -1}, []float32{-1, -1, nan})
+	f(math.NaN(), []int32{1, 9, 3}, []float32{nan, nan, -1}, []float32{-1, -1, -1})
+	b := &Backend{cfg: Config{Tolerance: 1}}
+	if err := b.withinTolerance(&answer{[]int32{1}, []float32{nan}}, &answer{[]int32{1}, []float32{-1}}, "x"); err == nil {
+		t.Error("an answer without log-probs passes the canary")
+	}
+}
+
+// A log-prob that the server could not compute is NaN. One above 0 is an error, and so
+// is an answer of several tokens without any log-prob.
+func TestUnknownLogprobsOfAnAnswer(t *testing.T) {
+	f := func(accepted bool, logprobs ...float32) {
+		t.Helper()
+		fk := &fake{name: "a", complete: func(_ context.Context, model string, r sampler.Request) (Answer, error) {
+			a := firstID(model, r)
+			if r.MaxTokens == 3 {
+				a.IDs, a.Logprobs = []int32{1, 1, 1}[:len(logprobs)], slices.Clone(logprobs)
+				a.Finish = sampler.FinishStop
+			}
+			return a, nil
+		}}
+		b, p := open(t, Config{}, fk)
+		defer b.Close()
+		q := request
+		q.MaxTokens = 3
+		c, err := b.Sample(t.Context(), p, q)
+		if (err == nil) != accepted {
+			t.Errorf("%v: %v", logprobs, err)
+		}
+		if !accepted {
+			return
+		}
+		for i, l := range logprobs {
+			if known := l > -9999; known == math.IsNaN(float64(c.Logprobs[i])) {
+				t.Errorf("%v became %v", logprobs, c.Logprobs)
+			}
+		}
+	}
+	nan, inf := float32(math.NaN()), float32(math.Inf(1))
+	f(true, -1, nan, -2)
+	f(true, -inf, -1, -9999)
+	f(true, nan)
+	f(false, nan, -inf)
+	f(false, -1, inf)
+	f(false, -1, 0.5)
 }

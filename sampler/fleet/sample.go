@@ -115,8 +115,12 @@ func (r *replica) complete(ctx context.Context, v *version, q sampler.Request) (
 	return c, nil
 }
 
-// maxLogprob allows for rounding above 0.
-const maxLogprob = 1e-4
+const (
+	// maxLogprob allows for rounding above 0.
+	maxLogprob = 1e-4
+	// impossible is what vLLM writes for a log-prob of -Inf. No other log-prob is so low.
+	impossible = -9999
+)
 
 // read checks an answer and converts it into a completion.
 func (b *Backend) read(v *version, q sampler.Request, a Answer) (sampler.Completion, error) {
@@ -137,11 +141,20 @@ func (b *Backend) read(v *version, q sampler.Request, a Answer) (sampler.Complet
 	if err := b.probe.Capabilities.CheckVocabulary(a.IDs); err != nil {
 		return c, err
 	}
+	unknown := 0
 	for i, l := range a.Logprobs {
-		if f := float64(l); math.IsNaN(f) || math.IsInf(f, 0) || f > maxLogprob {
+		switch f := float64(l); {
+		case f > maxLogprob: // +Inf too
 			return c, fmt.Errorf("log-prob %v of id %d", l, a.IDs[i])
+		case math.IsNaN(f) || f <= impossible: // the token is not trained
+			c.Logprobs[i] = float32(math.NaN())
+			unknown++
+		default:
+			c.Logprobs[i] = min(l, 0)
 		}
-		c.Logprobs[i] = min(l, 0)
+	}
+	if unknown == n && n > 1 {
+		return c, fmt.Errorf("no log-prob of %d tokens", n)
 	}
 	changed := q.Truncated() || q.Temperature != 0 && q.Temperature != 1
 	if b.probe.Capabilities.LogprobSpace == "processed" && changed {

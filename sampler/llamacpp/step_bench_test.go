@@ -3,6 +3,7 @@ package llamacpp
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strconv"
 	"testing"
@@ -31,11 +32,24 @@ type step struct {
 // is one step. The process that plays is new in every step; that of the base model
 // is kept. The bound is the time in which the same processes read as many prompt
 // tokens, each once and in full batches, and then generate as many tokens in full
-// batches. It says what the server's own arithmetic costs.
+// batches. It says what the server's own arithmetic costs. The parts show what less
+// exact numbers save: a float16 cache with flash attention, and, if EMPO2_SMOLLM2_GGUF
+// names it, a quantised base.
 func BenchmarkStep(b *testing.B) {
 	r := newReal(b)
-	cfg := r.config()
-	cfg.Slots, cfg.ContextPerSlot, cfg.RequestTimeout = stepEpisodes, 512, 10*time.Minute
+	exact := r.config()
+	exact.Slots, exact.ContextPerSlot, exact.RequestTimeout = stepEpisodes, 512, 10*time.Minute
+	b.Run("float32", func(b *testing.B) { benchmarkStep(b, r, exact) })
+	half := exact
+	half.ExactLogprobs = false
+	b.Run("float16-cache", func(b *testing.B) { benchmarkStep(b, r, half) })
+	quantised := half
+	if quantised.BaseGGUF = os.Getenv("EMPO2_SMOLLM2_GGUF"); quantised.BaseGGUF != "" {
+		b.Run("quantised-base", func(b *testing.B) { benchmarkStep(b, r, quantised) })
+	}
+}
+
+func benchmarkStep(b *testing.B, r *real, cfg Config) {
 	s := &step{b: b, reflect: r.open(b, cfg)}
 	s.reviewer = r.publish(b, s.reflect, sampler.Adapter{})
 	var spent, bound, sent, read, generated float64

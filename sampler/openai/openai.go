@@ -42,8 +42,11 @@ type Config struct {
 	// RequestTimeout is the deadline of a request with its retries, without waiting
 	// for a place; 0: 5 minutes.
 	RequestTimeout time.Duration
-	MaxInFlight    int            // requests in flight; 0: 16
-	Log            zerolog.Logger // the zero value is silent
+	MaxInFlight    int // requests in flight; 0: 16
+	// OnRefusal is called once for each parameter that the server refuses and that is
+	// left out from then on. Nil: not called.
+	OnRefusal func(what string)
+	Log       zerolog.Logger // the zero value is silent
 }
 
 func (c Config) withDefaults() Config {

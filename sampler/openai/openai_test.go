@@ -313,6 +313,39 @@ func TestHintsOfRefusals(t *testing.T) {
 	f(404, `{"error": {"message": "not found", "code": "model_not_found"}}`, "the server has: other")
 }
 
+// A refused system message names the key that moves it to the user's message.
+func TestARefusedSystemRoleHasAHint(t *testing.T) {
+	f := func(status int, text, role string, hinted bool) {
+		t.Helper()
+		url, _ := newPicky(t, func(body map[string]any) (int, string) {
+			if messages, _ := body["messages"].([]any); len(messages) > 1 {
+				return status, text
+			}
+			return 0, ""
+		}, `"yes"`)
+		b, err := Open(t.Context(), Config{URL: url, Model: "m", RequestTimeout: time.Minute, SystemRole: role})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		r := request()
+		r.Messages = []chat.Message{chat.NewMessage(chat.RoleSystem, "S"), chat.NewMessage(chat.RoleUser, "u"),
+			chat.NewMessage(chat.RoleAssistant, "a"), chat.NewMessage(chat.RoleUser, "u")}
+		_, err = b.Sample(t.Context(), publish(t, b), r)
+		if got := strings.Contains(fmt.Sprint(err), `sampler.openai.system_role is`); got != hinted || err == nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	f(400, `{"error": {"message": "System role not supported"}}`, "", true)
+	f(400, `{"error": {"message": "Unsupported value: 'messages[0].role' does not support 'system' with this model."}}`,
+		"", true)
+	f(400, `[{"error": {"message": "Developer instruction is not enabled for models/gemma-3-27b-it"}}]`, "developer",
+		true)
+	f(400, `{"error": {"message": "Conversation roles must alternate user/assistant/user/assistant/..."}}`, "", true)
+	f(400, `{"error": {"message": "System role not supported"}}`, "user", false)
+	f(400, `{"error": {"message": "no such file system"}}`, "", false)
+}
+
 // A request fails immediately if the server requests a pause that is longer than
 // the deadline.
 func TestRetryAfterIsObeyedWithinTheDeadline(t *testing.T) {

@@ -27,9 +27,9 @@ var optionalParameters = []string{seedParameter, topP, maxCompletion, maxTokens,
 var (
 	unsupportedWords = regexp.MustCompile(`(?i)support|unrecogni|unknown|unexpected|not permitted|not allowed|extra|` +
 		`forbidden|instead|deprecated|additional propert|no such|cannot both be|cannot be (set|used|specified)|` +
-		`invalid (field|param|argument)`)
+		`invalid (field|param|argument)|only (the )?(default|[0-9.]+)\b|must be (equal to |exactly )?[0-9.]+(\W|$)`)
 	rangeWords = regexp.MustCompile(`(?i)too (large|high|small|low)|at most|at least|below|above|minimum|exceed|` +
-		`(less|greater) than|between`)
+		`(less|greater|lower|higher) than|or (less|more)|between|strictly`)
 )
 
 // exchange sends the request and learns which optional parameters the server refuses.
@@ -100,6 +100,9 @@ func (b *Backend) leaveOut(name string, q completionRequest) {
 	}
 	b.mu.Unlock()
 	effect := "the server's own value applies"
+	if !known && b.cfg.OnRefusal != nil {
+		b.cfg.OnRefusal("the server refuses " + what + ", and it is no longer sent")
+	}
 	switch {
 	case known, name == topP && *q.TopP == 1, name == temperature && *q.Temperature == 1: // the usual default
 		return

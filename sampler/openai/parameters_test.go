@@ -54,7 +54,9 @@ func TestRefusedParametersAreLeftOut(t *testing.T) {
 			return status, text
 		}, `"yes"`)
 		var log bytes.Buffer
-		b, err := Open(t.Context(), Config{URL: url, Model: "m", RequestTimeout: time.Minute, Log: zerolog.New(&log)})
+		var told []string
+		b, err := Open(t.Context(), Config{URL: url, Model: "m", RequestTimeout: time.Minute, Log: zerolog.New(&log),
+			OnRefusal: func(what string) { told = append(told, what) }})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -69,6 +71,9 @@ func TestRefusedParametersAreLeftOut(t *testing.T) {
 		}
 		if diff := cmp.Diff(left, b.Stats().LeftOut); diff != "" || len(*bodies) != 3 || refusals != len(left) {
 			t.Errorf("%s\n%d refusals, %d answers", diff, refusals, len(*bodies))
+		}
+		if len(told) != len(left) || !strings.Contains(told[0], left[0]) {
+			t.Errorf("told %q", told)
 		}
 		if strings.Count(log.String(), warning) != 1 || warning == "" {
 			t.Errorf("log %s, want %q", &log, warning)
@@ -87,6 +92,16 @@ func TestRefusedParametersAreLeftOut(t *testing.T) {
 	f(422, `{"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}`, []string{"seed"},
 		"not repeatable", has("seed"))
 	f(400, `{"error": {"message": "That is unsupported", "code": "unsupported_value", "param": "temperature"}}`,
+		[]string{"temperature = 0.5"}, "refuses temperature = 0.5", func(body map[string]any) bool {
+			return body["temperature"] != nil && body["temperature"] != 1.0
+		})
+	f(400, `{"error": {"message": "invalid temperature: only 1 is allowed for this model"}}`,
+		[]string{"temperature = 0.5"}, "refuses temperature = 0.5", func(body map[string]any) bool {
+			return body["temperature"] != nil && body["temperature"] != 1.0
+		})
+	f(400, `[{"error": {"code": 400, "message": "Invalid JSON payload. Unknown name \"seed\": Cannot find field."}}]`,
+		[]string{"seed"}, "not repeatable", has("seed"))
+	f(400, `{"error": {"message": "temperature must be 1."}}`,
 		[]string{"temperature = 0.5"}, "refuses temperature = 0.5", func(body map[string]any) bool {
 			return body["temperature"] != nil && body["temperature"] != 1.0
 		})
@@ -115,6 +130,8 @@ func TestOtherRefusalsTeachNothing(t *testing.T) {
 		}
 	}
 	f(400, `{"error": {"message": "temperature must be between 0 and 0.9", "param": "temperature"}}`)
+	f(422, `{"error": "Input validation error: temperature must be strictly positive", "error_type": "validation"}`)
+	f(400, `{"error": {"message": "temperature must be 1 or less"}}`)
 	f(400, `{"error": {"message": "max_tokens is too large: 16. This model supports at most 8 completion tokens"}}`)
 	f(404, `{"error": {"message": "the model does not support temperature"}}`)
 	f(403, `{"error": {"message": "your plan does not support seed"}}`)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
@@ -160,6 +162,10 @@ func (a answer) completion() (sampler.Completion, error) {
 	return c, nil
 }
 
+// aboutSystemRole matches refusals of a system message: those of chat templates, of OpenAI and of Google.
+var aboutSystemRole = regexp.MustCompile(`(?i)system (role|message|prompt|instruction)|` +
+	`developer (role|message|instruction)|role.{0,40}\b(system|developer)\b|messages(\.|\[)0\]?\.role|roles must alternate`)
+
 // cutOff reports whether a finish reason says that the reply reached a limit. Without a reason nothing says that it is
 // complete. Servers have words of their own: model_length (Mistral), max_tokens (Anthropic), MAX_TOKENS (Google).
 func cutOff(reason string) bool {
@@ -172,7 +178,15 @@ func cutOff(reason string) bool {
 // servers do not have. It is empty for other errors.
 func (b *Backend) refusedParameter(r sampler.Request, err error) string {
 	var refused *jsonhttp.Error
-	if !errors.As(err, &refused) || refused.Status/100 != 4 {
+	if !errors.As(err, &refused) {
+		return ""
+	}
+	hasSystem := slices.ContainsFunc(r.Messages, func(m chat.Message) bool { return m.Role == chat.RoleSystem })
+	if hasSystem && b.cfg.SystemRole != chat.RoleUser && aboutSystemRole.MatchString(jsonhttp.ServerText(err)) {
+		return fmt.Sprintf("sampler.openai.system_role is %q: \"user\" puts the system message before the first message "+
+			"of the user", b.cfg.SystemRole)
+	}
+	if refused.Status/100 != 4 {
 		return ""
 	}
 	for _, p := range []struct {

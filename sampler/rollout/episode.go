@@ -42,11 +42,14 @@ func (e *episode) run(ctx context.Context) (StopReason, error) {
 	defer e.close()
 	err = await(ctx, "environment", "reset "+e.spec.Task.ID, e.EnvTimeout, func(ctx context.Context) error {
 		o, err := e.env.Reset(ctx)
-		if n := len(o.Feedback) + len(o.State); err == nil && n > maxObservation {
-			return fmt.Errorf("an observation of %d bytes, %d allowed", n, maxObservation)
+		if err == nil {
+			err = o.Bounded()
+		}
+		if err != nil {
+			return err
 		}
 		e.t.Final = validObservation(o)
-		return err
+		return nil
 	})
 	if err != nil {
 		return StopFailed, err
@@ -204,9 +207,6 @@ func (e *episode) prompt(ctx context.Context, turn *Turn) (prompt []int32, err e
 // the trainer computes, holds the values.
 const MaxReturn = 1e30
 
-// maxObservation bounds the text of an observation in bytes. It is far above what fits into a context.
-const maxObservation = 4 << 20
-
 // act sends the action to the environment.
 func (e *episode) act(ctx context.Context, action string) (envs.Step, error) {
 	var s envs.Step
@@ -220,9 +220,10 @@ func (e *episode) act(ctx context.Context, action string) (envs.Step, error) {
 		err = fmt.Errorf("step: reward %v and score %v are not finite", s.Reward, s.Score)
 	case math.Abs(sum) > MaxReturn || math.Abs(s.Score) > MaxReturn:
 		err = fmt.Errorf("step: the sum of rewards is %g and the score %g, beyond ±%g", sum, s.Score, MaxReturn)
-	case len(s.Observation.Feedback)+len(s.Observation.State) > maxObservation:
-		err = fmt.Errorf("step: an observation of %d bytes, %d allowed",
-			len(s.Observation.Feedback)+len(s.Observation.State), maxObservation)
+	default:
+		if err = s.Observation.Bounded(); err != nil {
+			err = fmt.Errorf("step: %w", err)
+		}
 	}
 	return s, err
 }

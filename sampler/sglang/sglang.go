@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/orchestrator/process"
+	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/fleet"
@@ -80,7 +81,7 @@ func LaunchLine(model string, rank, resident int) string {
 		"127.0.0.1 --port 30000 \\\n"+
 		"  --enable-lora --max-lora-rank %d --lora-target-modules all --max-loras-per-batch %d --max-loaded-loras %d "+
 		"--sampling-defaults openai",
-		model, rank, resident, 2*resident)
+		safetext.Argument(model), rank, resident, 2*resident)
 }
 
 // Backend serves policies from the replicas. It is safe for concurrent use.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/empo2/empo2/orchestrator/process"
+	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/sampler/fleet"
 )
 
@@ -120,9 +121,15 @@ func (l LaunchConfig) environment() []string {
 // everything that a run needs.
 func LaunchLine(l LaunchConfig) string {
 	l = l.withDefaults()
-	return strings.Join(l.environment(), " ") + " \\\n  vllm serve " + l.Model +
-		" --host 127.0.0.1 --port 8000 \\\n  " +
-		strings.Join(l.arguments(), " ")
+	quoted := func(words []string) string {
+		out := make([]string, len(words))
+		for i, word := range words {
+			out[i] = safetext.Argument(word)
+		}
+		return strings.Join(out, " ")
+	}
+	return quoted(l.environment()) + " \\\n  vllm serve " + safetext.Argument(l.Model) +
+		" --host 127.0.0.1 --port 8000 \\\n  " + quoted(l.arguments())
 }
 
 func (l LaunchConfig) command(port int, key string) []string {

@@ -31,10 +31,11 @@ func Range(first, last uint64) Set {
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (s *Set) UnmarshalText(text []byte) error {
 	var all Set
+	if strings.TrimSpace(string(text)) == "" {
+		*s = all
+		return nil
+	}
 	for part := range strings.SplitSeq(string(text), ",") {
-		if strings.TrimSpace(part) == "" {
-			continue
-		}
 		from, to, isRange := strings.Cut(part, "-")
 		if !isRange {
 			to = from
@@ -49,8 +50,23 @@ func (s *Set) UnmarshalText(text []byte) error {
 		}
 		all = append(all, Range(first, last)...)
 	}
+	if n, twice := all.twice(); twice {
+		return fmt.Errorf("%q has the number %d twice\n  hint: for example \"0-499, 700\"", text, n)
+	}
 	*s = all
 	return nil
+}
+
+// twice returns a number that is in the set more than once.
+func (s Set) twice() (n uint64, found bool) {
+	seen := make(map[uint64]bool, len(s))
+	for _, n := range s {
+		if seen[n] {
+			return n, true
+		}
+		seen[n] = true
+	}
+	return 0, false
 }
 
 // Splits are the numbers of each split. If Eval is empty, it is equal to Train.
@@ -80,20 +96,20 @@ func New(prefix string, s Splits, like envs.Task) (*Tasks, error) {
 		return nil, errors.New("there is no training task\n  hint: train = \"0-99\"")
 	}
 	for split, set := range t.splits {
-		seen := make(map[uint64]bool, len(set))
+		if n, twice := set.twice(); twice {
+			return nil, fmt.Errorf("%s has the task %d twice", split, n)
+		}
 		for _, n := range set {
-			if seen[n] {
-				return nil, fmt.Errorf("%s has the task %d twice", split, n)
-			}
-			seen[n], t.known[n] = true, true
+			t.known[n] = true
 		}
-		if split != envs.Train {
-			continue
-		}
-		for _, n := range s.Test {
-			if seen[n] {
-				return nil, fmt.Errorf("the task %d is in train and in test", n)
-			}
+	}
+	trained := make(map[uint64]bool, len(s.Train))
+	for _, n := range s.Train {
+		trained[n] = true
+	}
+	for _, n := range s.Test {
+		if trained[n] {
+			return nil, fmt.Errorf("the task %d is in train and in test", n)
 		}
 	}
 	return t, nil

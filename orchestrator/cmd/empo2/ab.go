@@ -143,6 +143,11 @@ func (cmd *abCmd) open(ctx context.Context, sides [2]*side, out *console, log ze
 			err = errors.Join(err, d.Close())
 		}
 	}()
+	for _, s := range sides { // a player that both share verifies only the first
+		if _, err := s.adapter(ctx); err != nil {
+			return nil, fmt.Errorf("side %s: %w", s.name, err)
+		}
+	}
 	open := func(s source) (*player, error) {
 		p, err := openPlayer(ctx, s, s.config.Rollout.Concurrency, log)
 		if err == nil {

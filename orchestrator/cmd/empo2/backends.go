@@ -296,6 +296,11 @@ func openOpenAI(ctx context.Context, o opening) (served, error) {
 		URL: s.OpenAI.URL, Model: s.ServedModelName, APIKey: serverKey(), SystemRole: s.OpenAI.SystemRole,
 		TemplateArgs:   s.TemplateArgs,
 		RequestTimeout: seconds(s.TimeoutSeconds), MaxInFlight: s.Concurrency, Log: o.log,
+		OnRefusal: func(what string) {
+			if o.event != nil {
+				o.event("server parameter", what)
+			}
+		},
 	})
 	if err != nil {
 		return served{}, err

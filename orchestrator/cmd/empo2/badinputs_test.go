@@ -44,7 +44,9 @@ func TestBadInputs(t *testing.T) {
 			badFlags()},
 		{"model folders", badModels()}, {"safetensors files", badWeights()}, {"GGUF files", badGGUF()},
 		{"prompt templates", badTemplates()}, {"demonstrations", badDemonstrations()}, {"tips", badTips()},
-		{"environments", badEnvironments()}, {"run folders", badRuns(t)},
+		{"environments", badEnvironments()}, {"descriptions of environments", badDescriptions()},
+		{"ranges of tasks", badRanges()}, {"catalogues", badCatalogues()}, {"run folders", badRuns(t)},
+		{"adapters and checkpoints", badAdapters(t)},
 	} {
 		for _, b := range group.all {
 			t.Run(group.name+" "+b.name, func(t *testing.T) { b.check(t) })

@@ -40,7 +40,10 @@ func openStoredMemory(ctx context.Context, db *sql.DB, c config.Config) (b *memo
 	if server, ok := embedder.(io.Closer); ok {
 		done = server.Close
 	}
-	if b, err = memory.OpenBank(ctx, db, memoryConfig(c, embedder)); err != nil {
+	if b, err = memory.OpenBank(ctx, db, memoryConfig(c, embedder)); err == nil {
+		err = b.CheckEmbedder(ctx)
+	}
+	if err != nil {
 		return nil, nil, errors.Join(err, done())
 	}
 	return b, done, nil

@@ -12,6 +12,7 @@ import (
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/orchestrator/view"
 )
 
@@ -95,10 +96,10 @@ func (cmd *checkCmd) Run(ctx context.Context, out *console) error {
 func continueCommand(dir string) string {
 	words := []string{"empo2", "run"}
 	if file := filepath.Join(dir, "config.toml"); fileExists(file) {
-		words = append(words, "-c", quoteArgument(file))
+		words = append(words, "-c", safetext.Argument(file))
 	}
-	return strings.Join(append(words, "--set", quoteArgument("run.dir="+filepath.Dir(dir)),
-		"--set", quoteArgument("run.name="+filepath.Base(dir))), " ")
+	return strings.Join(append(words, "--set", safetext.Argument("run.dir="+filepath.Dir(dir)),
+		"--set", safetext.Argument("run.name="+filepath.Base(dir))), " ")
 }
 
 // checkRun verifies a run with the memory's configuration that is stored in it.
@@ -181,7 +182,7 @@ func explainDamage(ctx context.Context, err error, dir, command string) error {
 // command is the command line of empo2 run with the user's flags.
 func (c common) command() string {
 	words := []string{"empo2", "run"}
-	add := func(flag, value string) { words = append(words, flag, quoteArgument(value)) }
+	add := func(flag, value string) { words = append(words, flag, safetext.Argument(value)) }
 	if c.Profile != "" {
 		add("--profile", c.Profile)
 	}
@@ -192,15 +193,4 @@ func (c common) command() string {
 		add("--set", s)
 	}
 	return strings.Join(words, " ")
-}
-
-// quoteArgument quotes a word for a shell if it needs quotes.
-func quoteArgument(word string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./=:,@%+", r)
-	}
-	if word != "" && strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0 {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/report"
 )
 
-// finish writes compare.json, compare.html, compare.svg and compare.txt and
+// finish writes compare.json, compare.html, compare.svg, compare.csv and compare.txt and
 // prints the table.
 func (r *comparer) finish(ctx context.Context, jobs []job) error {
 	out := r.describe()
@@ -33,6 +33,7 @@ func (r *comparer) finish(ctx context.Context, jobs []job) error {
 	files := map[string]func(io.Writer) error{
 		"compare.html": out.HTML,
 		"compare.svg":  out.SVG,
+		"compare.csv":  out.CSV,
 		"compare.txt":  out.Table,
 		"compare.json": func(w io.Writer) error {
 			e := json.NewEncoder(w)
@@ -148,13 +149,17 @@ func differing(settings []config.Config) []report.Setting {
 // curve returns the learning curve of one run for the report.
 func curve(j job, s orchestrator.Summary) report.Curve {
 	out := report.Curve{Arm: j.arm.name, TimeBudget: j.arm.after != "", Label: j.label(), Steps: s.Steps}
+	tokens := map[int64]int{} // until the end of a step
+	sum := 0
 	for _, m := range s.History {
 		out.Hits += int(float64(m.Free.N)*m.Free.Success + 0.5)
 		out.Tips += m.NewTips
+		sum += m.Trainer.RowTokens
+		tokens[m.Step] = sum
 	}
 	for _, e := range s.Evaluations {
-		p := report.Point{Episodes: e.TrainEpisodes, Seconds: e.TrainSeconds, Success: 100 * e.Success,
-			Evaluated: e.Episodes, Score: e.Score}
+		p := report.Point{Episodes: e.TrainEpisodes, Seconds: e.TrainSeconds, Tokens: tokens[e.Step],
+			Success: 100 * e.Success, Evaluated: e.Episodes, Score: e.Score}
 		switch e.Kind {
 		case string(envs.Test):
 			out.Test = &p

@@ -41,9 +41,9 @@ func (cmd *completionCmd) Run(ctx context.Context, app *kong.Kong, out *console)
 	case "fish":
 		out.print("%s", fishCompletion(commands))
 	case "zsh":
-		out.print("autoload -U +X bashcompinit && bashcompinit\n%s", bashCompletion(commands))
+		out.print("autoload -U +X bashcompinit && bashcompinit\n%s\n%s", bashCompletion(commands), zshEnd)
 	default:
-		out.print("%s", bashCompletion(commands))
+		out.print("%s\n%s", bashCompletion(commands), bashEnd)
 	}
 	return nil
 }
@@ -73,17 +73,22 @@ type completion struct {
 	commands []word
 	flags    []word
 	runs     bool                // an argument is a run
+	files    bool                // an argument may be a file
 	values   map[string][]string // of flags that have few, for example --split
 }
 
-type word struct{ text, help string }
+// word is a command, a flag or a value.
+type word struct {
+	text, help string
+	valued     bool // a flag that takes a value
+}
 
 // completions lists a command and those below it.
 func completions(n *kong.Node, path string) []completion {
 	c := completion{path: path, values: map[string][]string{}}
 	for _, group := range n.AllFlags(true) {
 		for _, f := range group {
-			c.flags = append(c.flags, word{"--" + f.Name, f.Help})
+			c.flags = append(c.flags, word{"--" + f.Name, f.Help, !f.IsBool()})
 			switch {
 			case f.Enum != "":
 				c.values["--"+f.Name] = strings.Split(f.Enum, ",")
@@ -98,36 +103,37 @@ func completions(n *kong.Node, path string) []completion {
 	}
 	for _, p := range n.Positional {
 		c.runs = c.runs || p.Name == "run"
+		c.files = c.files || p.Enum == "" && !slices.Contains([]string{"run", "place", "id"}, p.Name)
+		for _, value := range strings.Split(p.Enum, ",") {
+			if p.Enum != "" {
+				c.commands = append(c.commands, word{text: value})
+			}
+		}
 	}
 	var below []completion
 	for _, child := range n.Children {
 		if child.Type != kong.CommandNode || child.Hidden {
 			continue
 		}
-		c.commands = append(c.commands, word{child.Name, child.Help})
+		c.commands = append(c.commands, word{text: child.Name, help: child.Help})
 		below = append(below, completions(child, strings.TrimSpace(path+" "+child.Name))...)
 	}
 	return append([]completion{c}, below...)
 }
 
-// bashCompletion is a script for bash, which zsh understands too.
+// bashCompletion is a function for bash, which zsh understands too. In zsh, path and words
+// have a meaning of their own.
 func bashCompletion(all []completion) string {
 	var b strings.Builder
 	b.WriteString(`_empo2() {
-  local word path= words= values= runs= cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}" i
+  local word at= choices= values= runs= cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}" i
   for ((i = 1; i < COMP_CWORD; i++)); do
-    word="$path ${COMP_WORDS[i]}"
+    word="$at ${COMP_WORDS[i]}"
     case "${word# }" in
 `)
-	var paths []string
+	fmt.Fprintf(&b, "      %s) at=\"${word# }\" ;;\n    esac\n  done\n  case \"$at\" in\n", strings.Join(paths(all), "|"))
 	for _, c := range all {
-		if c.path != "" {
-			paths = append(paths, fmt.Sprintf("%q", c.path))
-		}
-	}
-	fmt.Fprintf(&b, "      %s) path=\"${word# }\" ;;\n    esac\n  done\n  case \"$path\" in\n", strings.Join(paths, "|"))
-	for _, c := range all {
-		fmt.Fprintf(&b, "    %q) words=%q\n      case \"$prev\" in\n", c.path, texts(c.commands)+" "+texts(c.flags))
+		fmt.Fprintf(&b, "    %q) choices=%q\n      case \"$prev\" in\n", c.path, texts(c.commands)+" "+texts(c.flags))
 		for _, flag := range slices.Sorted(maps.Keys(c.values)) {
 			fmt.Fprintf(&b, "        %s) values=%q ;;\n", flag, strings.Join(c.values[flag], " "))
 		}
@@ -138,12 +144,31 @@ func bashCompletion(all []completion) string {
 		b.WriteString("      esac ;;\n")
 	}
 	b.WriteString(`  esac
-  [[ "$prev" == --set && "$values" ]] && compopt -o nospace 2> /dev/null
-  [[ "$runs" && -z "$values" && "$cur" != -* ]] && words="$(empo2 completion runs 2> /dev/null) $words"
-  COMPREPLY=($(compgen -W "${values:-$words}" -- "$cur"))
-}
-complete -o bashdefault -o default -F _empo2 empo2`)
+  [[ "$runs" && -z "$values" && "$cur" != -* ]] && choices="$(empo2 completion runs 2> /dev/null) $choices"
+  COMPREPLY=($(compgen -W "${values:-$choices}" -- "$cur"))`)
 	return b.String()
+}
+
+// The ends of the functions. A key ends with =, after which no space follows: bash is
+// told so, and zsh gets the other words with their spaces.
+const (
+	bashEnd = `  [[ "$prev" == --set && "$values" ]] && compopt -o nospace 2> /dev/null
+}
+complete -o bashdefault -o default -F _empo2 empo2`
+	zshEnd = `  [[ "$prev" == --set && "$values" ]] || COMPREPLY=("${COMPREPLY[@]/%/ }")
+}
+complete -o bashdefault -o default -o nospace -F _empo2 empo2`
+)
+
+// paths returns the commands as they are typed, quoted.
+func paths(all []completion) []string {
+	var out []string
+	for _, c := range all {
+		if c.path != "" {
+			out = append(out, fmt.Sprintf("%q", c.path))
+		}
+	}
+	return out
 }
 
 func texts(words []word) string {
@@ -154,30 +179,48 @@ func texts(words []word) string {
 	return strings.Join(out, " ")
 }
 
+// fishStart is a function of fish that tells whether a command was typed, and no files
+// beside what is completed.
+const fishStart = `function __empo2_at
+  set -l at
+  for word in (commandline -opc)[2..]
+    contains -- (string join -- ' ' $at $word) %s
+    and set -a at $word
+  end
+  test "$at" = "$argv[1]"
+end
+complete -c empo2 -f
+`
+
 // fishCompletion is a script for fish.
 func fishCompletion(all []completion) string {
 	quote := func(s string) string {
 		return "'" + strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(s) + "'"
 	}
 	var b strings.Builder
+	fmt.Fprintf(&b, fishStart, strings.Join(paths(all), " "))
 	for _, c := range all {
-		condition := "__fish_use_subcommand"
-		if names := strings.Fields(c.path); len(names) > 0 {
-			condition = "__fish_seen_subcommand_from " + strings.Join(names, "; and __fish_seen_subcommand_from ")
+		add := func(format string, args ...any) {
+			fmt.Fprintf(&b, "complete -c empo2 -n %s%s\n", quote("__empo2_at "+quote(c.path)), fmt.Sprintf(format, args...))
 		}
 		for _, w := range c.commands {
-			fmt.Fprintf(&b, "complete -c empo2 -n %s -a %s -d %s\n", quote(condition), w.text, quote(w.help))
+			add(" -a %s -d %s", w.text, quote(w.help))
 		}
 		if c.runs {
-			fmt.Fprintf(&b, "complete -c empo2 -n %s -a '(empo2 completion runs 2> /dev/null)' -d run\n", quote(condition))
+			add(" -a '(empo2 completion runs 2> /dev/null)' -d run")
+		}
+		if c.files {
+			add(" -F")
 		}
 		for _, w := range c.flags {
-			name := strings.TrimPrefix(w.text, "--")
-			fmt.Fprintf(&b, "complete -c empo2 -n %s -l %s -d %s", quote(condition), name, quote(w.help))
-			if values := c.values[w.text]; len(values) > 0 {
-				fmt.Fprintf(&b, " -x -a %s", quote(strings.Join(values, " ")))
+			flag := " -l " + strings.TrimPrefix(w.text, "--") + " -d " + quote(w.help)
+			switch values := c.values[w.text]; {
+			case len(values) > 0:
+				flag += " -x -a " + quote(strings.Join(values, " "))
+			case w.valued:
+				flag += " -r -F"
 			}
-			b.WriteString("\n")
+			add("%s", flag)
 		}
 	}
 	return strings.TrimSuffix(b.String(), "\n")

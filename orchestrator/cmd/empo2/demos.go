@@ -14,6 +14,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/demos"
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
@@ -62,7 +63,7 @@ func (cmd *demosCmd) Run(ctx context.Context, out *console) error {
 	}
 	var all []demos.Demonstration
 	if cmd.FromRun != "" {
-		all, err = cmd.ofRun(ctx, c)
+		all, err = cmd.ofRun(ctx, c, out)
 	} else {
 		all, err = cmd.ofEnvironment(ctx, c, out)
 	}
@@ -77,7 +78,8 @@ func (cmd *demosCmd) Run(ctx context.Context, out *console) error {
 		return err
 	}
 	out.note("%s", demos.Describe(all))
-	out.print("%s: %d demonstrations; next: empo2 warmstart --data %s", cmd.Out, len(all), cmd.Out)
+	out.print("%s: %d demonstrations; next: empo2 warmstart --data %s", cmd.Out, len(all),
+		safetext.Argument(cmd.Out))
 	return nil
 }
 
@@ -120,18 +122,21 @@ func checkOut(flag, path string, replace bool) error {
 }
 
 // ofRun collects episodes of a run.
-func (cmd *demosCmd) ofRun(ctx context.Context, c config.Config) (all []demos.Demonstration, err error) {
+func (cmd *demosCmd) ofRun(ctx context.Context, c config.Config, out *console) (all []demos.Demonstration, err error) {
 	c.Run.Name = cmd.FromRun
 	if c, err = storedConfig(ctx, c, nil); err != nil {
 		return nil, err
 	}
-	l, err := ledger.Open(ctx, filepath.Join(c.Run.Dir, c.Run.Name))
+	l, err := ledger.OpenReader(ctx, filepath.Join(c.Run.Dir, c.Run.Name))
 	if err != nil {
 		return nil, err
 	}
-	all, err = demos.Episodes{
+	all, empty, err := demos.Episodes{
 		Env: c.Env.Name, Ledger: l, MinReturn: cmd.MinReturn, WithoutTips: cmd.WithoutTips,
 	}.Collect(ctx)
+	if empty > 0 {
+		out.note("%s left out: a reply has no text, so it teaches nothing", counted(empty, "episode"))
+	}
 	return all[:min(len(all), cmd.Count)], errors.Join(err, l.Close())
 }
 

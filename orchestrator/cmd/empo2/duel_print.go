@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/orchestrator/report"
+	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/rollout"
 )
@@ -81,7 +82,7 @@ type matchedSide struct {
 func (d *duel) matched(m match, side int) matchedSide {
 	t := m.played[side]
 	return matchedSide{m.place(side).String(), t.EnvReturn, t.Score, t.Success, len(t.Turns), cutReplies(t),
-		fmt.Sprintf("empo2 show %s %s --kind %s", quoteArgument(d.ledger.Dir), m.place(side), kindPair)}
+		fmt.Sprintf("empo2 show %s %s --kind %s", safetext.Argument(d.ledger.Dir), m.place(side), kindPair)}
 }
 
 func cutReplies(t rollout.Trajectory) int {

@@ -37,12 +37,7 @@ func openFamily(ctx context.Context, o opening) (envs.Family, error) {
 		return family, nil
 	}
 	if !errors.As(err, &fault) {
-		err = fmt.Errorf("environment %w", err)
-		if _, hint := splitHint(err); hint == "" {
-			err = fmt.Errorf("%w\n  hint: the log of the environment's server may say why; "+
-				"empo2 prompt tries it again", err)
-		}
-		err = &setupError{err}
+		err = &setupError{hintAtServer(fmt.Errorf("environment %w", err))}
 	}
 	return nil, err
 }
@@ -71,6 +66,14 @@ func checkNames(c config.Config) error {
 		return nil
 	}
 	return settingFault(c.Env.Name, scienceWorldConfig(opening{config: c}).Check())
+}
+
+// hintAtServer adds a remedy to an error of an environment that has none.
+func hintAtServer(err error) error {
+	if _, hint := splitHint(err); hint != "" {
+		return err
+	}
+	return fmt.Errorf("%w\n  hint: the log of the environment's server may say why; empo2 prompt tries it again", err)
 }
 
 func openVault(_ context.Context, o opening) (envs.Family, error) {

@@ -77,6 +77,9 @@ func (cmd *evalCmd) evaluate(ctx context.Context, c config.Config, out *console)
 		return nil
 	}
 	textObserver{out: out}.Evaluation(e)
+	for _, text := range e.Warnings() {
+		log.Warn().Msg(text)
+	}
 	for _, task := range e.Tasks {
 		out.print("  %-28s success %5.1f %%  score %6.1f  (%d episodes)",
 			task.Task, 100*task.Success, task.Score, task.Episodes)

@@ -46,6 +46,9 @@ func TestWhatFitsIsCheckedBeforeARunAndAWarmStart(t *testing.T) {
 	f(1024, "2000000", refused, "has 2.0 GB free\n  hint: choose a smaller model, a shorter context")
 	f(16, "500000", "the weights alone take 1.1 GB", "the weights alone take 0.5 GB")
 	f(16, "2000000", "", "", "run.must_fit=false")
+	// What is longer than the context is no row of the trainer: it is refused by its line.
+	data[0].Messages[0].Content = strings.Repeat("word ", 400_000)
+	f(16, "24000000", "", "")
 }
 
 // The reason why a quantised model cannot be trained comes before its size.

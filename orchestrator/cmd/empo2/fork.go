@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"maps"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/empo2/empo2/orchestrator"
@@ -74,12 +72,11 @@ func (f fork) check() error {
 // begin makes the new run unless it exists.
 func (f fork) begin(ctx context.Context, t tools, out *console) error {
 	to := filepath.Join(f.config.Run.Dir, f.config.Run.Name)
-	known, err := ledger.ForkedFrom(ctx, to)
-	from, _, _ := strings.Cut(known, "@")
+	from, err := ledger.ForkedFrom(ctx, to)
 	switch {
 	case err != nil:
 		return err
-	case known != "" && from == f.from:
+	case from == f.from:
 		return nil // the same command continues
 	case fileExists(filepath.Join(to, "run.db")):
 		return &config.Error{Place: to, Msg: "is a run that was not forked from " + f.from,
@@ -98,29 +95,18 @@ func (f fork) begin(ctx context.Context, t tools, out *console) error {
 
 // sameModel returns an error if the new run has another model than the other one.
 func (f fork) sameModel(ctx context.Context, t tools) error {
-	now, err := filePins(ctx, f.config, t)
-	if err != nil {
-		return err
-	}
 	l, err := ledger.OpenReader(ctx, f.from)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	before, err := l.Pins(ctx)
-	if err != nil {
-		return err
-	}
-	notFile := func(name, _ string) bool { return !isModelPin(name) }
-	maps.DeleteFunc(now, notFile)
-	maps.DeleteFunc(before, notFile)
-	if changed := changedPins(before, now); len(changed) > 0 {
-		slices.Sort(changed)
-		return &config.Error{Place: "model.path", Msg: "it is another model than that of " + f.from + ": " +
+	changed, err := changedModel(ctx, l, f.config, t)
+	if err == nil && len(changed) > 0 {
+		err = &config.Error{Place: "model.path", Msg: "it is another model than that of " + f.from + ": " +
 			strings.Join(changed, ", "),
 			Hint: "a fork trains the same model: leave model.path out, or start a run of its own without --fork"}
 	}
-	return nil
+	return err
 }
 
 // prepare writes the memory and the configuration of the new run.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/inspect"
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // summary prints what was found, what was chosen, and the next commands.
@@ -26,7 +27,7 @@ func (p *planner) summary(out *console, c config.Config, file string) {
 	}
 	command := ""
 	if file != "config.toml" {
-		command = " -c " + shellWord(file)
+		command = " -c " + safetext.Argument(file)
 	}
 	out.print("written  %s, with the reason for each value", file)
 	out.print("next     empo2 doctor%s, then empo2 try%s to see replies, then empo2 run%s", command, command, command)
@@ -76,12 +77,4 @@ func describeGPU(g inspect.GPU) string {
 		return g.Name
 	}
 	return fmt.Sprintf("%s with %.1f GB", g.Name, float64(g.Memory)/gigabyte)
-}
-
-// shellWord quotes a file's name for a command to copy, if it needs quotes.
-func shellWord(name string) string {
-	if notInNames.MatchString(strings.ReplaceAll(name, "/", "")) {
-		return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
-	}
-	return name
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/inspect"
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // modelFolder writes a model folder like that of a download. The header of its
@@ -377,10 +378,10 @@ func TestInitWithUnusualNames(t *testing.T) {
 			t.Errorf("%q: path %q, name %q", name, c.Model.Path, c.Run.Name)
 		}
 	}
-	if word := shellWord("it's here.toml"); word != `'it'\''s here.toml'` {
+	if word := safetext.Argument("it's here.toml"); word != `'it'\''s here.toml'` {
 		t.Error(word)
 	}
-	if word := shellWord("/a/b-c.toml"); word != "/a/b-c.toml" {
+	if word := safetext.Argument("/a/b-c.toml"); word != "/a/b-c.toml" {
 		t.Error(word)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/orchestrator/view"
 )
 
@@ -102,7 +103,8 @@ func checkRunFolder(dir string) error {
 		return nil
 	}
 	return &config.Error{Place: dir, Msg: "it is a comparison of prompts (empo2 ab) and no run",
-		Hint: "empo2 show " + quoteArgument(dir) + " --kind ab lists its episodes; the same empo2 ab prints its result again"}
+		Hint: "empo2 show " + safetext.Argument(dir) +
+			" --kind ab lists its episodes; the same empo2 ab prints its result again"}
 }
 
 // runState says what the status file of a run says; empty: it has none.

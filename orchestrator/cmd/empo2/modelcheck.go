@@ -17,6 +17,11 @@ type modelUse struct {
 	flags   bool // remedies are flags of empo2 init, not keys
 }
 
+// useOf is what a run with this configuration does with its model.
+func useOf(c config.Config) modelUse {
+	return modelUse{backend: c.Sampler.Backend, trains: trains(c), ownFile: c.Sampler.LlamaCPP.GGUF != ""}
+}
+
 // check returns an error if the model cannot be used in this way. Training, the
 // conversion of adapters and the conversion of the base are separate questions.
 func (u modelUse) check(m inspect.Model, place string) error {

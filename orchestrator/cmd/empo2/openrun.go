@@ -137,6 +137,11 @@ func (r *run) start(ctx context.Context, o opening, root string) (served, error)
 	group, startCtx := errgroup.WithContext(ctx)
 	if trains(o.config) {
 		trainer := newTrainer(o.config, o.tools, root, o.log)
+		share, err := orchestrator.MemoryShare(ctx, r.ledger)
+		if err != nil {
+			return served{}, err
+		}
+		trainer.Process.MemoryShare = share
 		r.closes = append(r.closes, trainer.Close)
 		r.loop.Trainer = trainer
 		if backends[o.config.Sampler.Backend].codec {
@@ -223,7 +228,7 @@ func (r *run) connect(ctx context.Context, server served) error {
 		return err
 	}
 	l.Memory = bank
-	return nil
+	return bank.CheckEmbedder(ctx)
 }
 
 // seconds converts a number of seconds from the configuration. Products of several

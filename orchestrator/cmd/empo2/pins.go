@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/trainer_bridge/pyenv"
 )
@@ -54,6 +55,22 @@ func (r *run) checkPins(ctx context.Context, t tools, accept bool) error {
 		return nil
 	}
 	return r.ledger.SavePins(ctx, last.Step, now, strings.Join(changed, ", "))
+}
+
+// changedModel lists the files of the model that differ from those that a run recorded.
+func changedModel(ctx context.Context, l *ledger.Ledger, c config.Config, t tools) ([]string, error) {
+	now, err := filePins(ctx, c, t)
+	if err != nil {
+		return nil, err
+	}
+	before, err := l.Pins(ctx)
+	if err != nil {
+		return nil, err
+	}
+	notFile := func(name, _ string) bool { return !isModelPin(name) }
+	maps.DeleteFunc(now, notFile)
+	maps.DeleteFunc(before, notFile)
+	return changedPins(before, now), nil
 }
 
 const (
@@ -135,6 +152,18 @@ func filePins(ctx context.Context, c config.Config, t tools) (map[string]string,
 	}
 	sums.save()
 	return out, nil
+}
+
+// modelSums returns the checksums of the model's files by their names.
+func modelSums(ctx context.Context, c config.Config) (map[string]string, error) {
+	pins, err := filePins(ctx, c, tools{})
+	out := map[string]string{}
+	for name, sum := range pins {
+		if file, ok := strings.CutPrefix(name, modelPin); ok {
+			out[file] = sum
+		}
+	}
+	return out, err
 }
 
 func isPinned(name string) bool {

@@ -3,10 +3,14 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/ledger"
 )
 
 func TestChangedPins(t *testing.T) {
@@ -24,6 +28,46 @@ func TestChangedPins(t *testing.T) {
 	f(m{modelPin + "a": "1"}, m{}, []string(nil)...)
 	f(m{modelPin + "a": "1", modelPin + "b": "1"}, m{modelPin + "a": "1"}, modelPin+"b")
 	f(m{modelPin + "a": "1"}, m{modelPin + "a": "1", modelPin + "b": "1"}, modelPin+"b (new)")
+}
+
+// try and ab do not serve an adapter on another model than it was trained on.
+func TestAVersionNeedsTheModelThatItWasTrainedOn(t *testing.T) {
+	t.Setenv("EMPO2_CACHE", t.TempDir())
+	model := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(model, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("config.json", "{}")
+	write("tokenizer.json", "{}")
+	l, err := ledger.Open(t.Context(), filepath.Join(t.TempDir(), "run"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s := source{config: config.Config{Model: config.Model{Path: model}}, run: l, version: 3}
+	pins, err := filePins(t.Context(), s.config, tools{})
+	if err == nil {
+		pins[ggufPin] = "another"
+		err = l.SavePins(t.Context(), 0, pins, "")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.checkModel(t.Context(), tools{}); err != nil {
+		t.Error(err)
+	}
+	write("tokenizer.json", `{"other": 1}`)
+	err = s.checkModel(t.Context(), tools{})
+	if err == nil || !strings.Contains(err.Error(), "another model: model file tokenizer.json\n  hint: restore") {
+		t.Error(err)
+	}
+	s.version = 0 // the base model
+	if err := s.checkModel(t.Context(), tools{}); err != nil {
+		t.Error(err)
+	}
 }
 
 // A template that writes today's date has the same record every day.

@@ -79,6 +79,11 @@ func (cmd *planCmd) Run(ctx context.Context, out *console) error {
 	if err != nil {
 		return err
 	}
+	if in.Model.Architecture != "" {
+		if err := useOf(c).check(in.Model, "model.path"); err != nil {
+			return err
+		}
+	}
 	if !cmd.NoCalibrate {
 		limit := time.Duration(cmd.Seconds * float64(time.Second))
 		if in.Measured, err = calibrate(ctx, c, limit, out, out.logger(cmd.Verbose)); err != nil {
@@ -231,9 +236,9 @@ func measured(m orchestrator.Calibration, root string) *forecast.Calibration {
 	}
 	if m.AdapterFolder != "" {
 		out.AdapterBytes = folderBytes(m.AdapterFolder)
-		checkpoints, _ := filepath.Glob(filepath.Join(root, "calibration", "checkpoints", "*")) // the pattern is valid
-		if n := len(checkpoints); n > 0 {
-			out.CheckpointBytes = folderBytes(checkpoints[n-1])
+		checkpoints := filepath.Join(root, "calibration", "checkpoints")
+		if entries, _ := os.ReadDir(checkpoints); len(entries) > 0 { // in order; none if no step was trained
+			out.CheckpointBytes = folderBytes(filepath.Join(checkpoints, entries[len(entries)-1].Name()))
 		}
 	}
 	return out

@@ -38,6 +38,9 @@ type player struct {
 // the number of episodes that are played at the same time.
 func openPlayer(ctx context.Context, s source, concurrency int, log zerolog.Logger) (*player, error) {
 	p := &player{source: s, served: map[int]sampler.Policy{}, log: log}
+	if _, err := s.adapter(ctx); err != nil { // before minutes of set-up
+		return nil, err
+	}
 	p.config.Rollout.Concurrency = min(p.config.Rollout.Concurrency, concurrency)
 	p.config.Sampler.Concurrency = min(p.config.Sampler.Concurrency, concurrency)
 	family, err := openFamily(ctx, opening{config: p.config, log: log})

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 
 	"github.com/empo2/empo2/envs"
@@ -44,7 +45,7 @@ func (cmd *promptCmd) play(ctx context.Context, p *player, texts prompt.Template
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case t.Failed() && !given.ended:
-		return nil, errors.New(t.Err)
+		return nil, hintAtServer(fmt.Errorf("task %s: %s", task.ID, t.Err))
 	case !given.ended: // the episode did
 		out.reply(cmd.Action[len(t.Turns)-1])
 		out.messages = append(out.messages, texts.Request(task, t.Final))

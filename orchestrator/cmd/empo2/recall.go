@@ -31,7 +31,10 @@ func openRecall(ctx context.Context, r *view.Run) (b readBank, err error) {
 	if b.embedder, err = embedders[c.Memory.Embedder](ctx, c.Memory); err != nil {
 		return b, err
 	}
-	if b.Bank, err = memory.OpenBank(ctx, r.DB(), memoryConfig(c, b.embedder)); err != nil {
+	if b.Bank, err = memory.OpenBank(ctx, r.DB(), memoryConfig(c, b.embedder)); err == nil {
+		err = b.CheckEmbedder(ctx)
+	}
+	if err != nil {
 		return b, errors.Join(err, b.Close())
 	}
 	return b, nil

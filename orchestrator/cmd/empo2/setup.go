@@ -39,16 +39,27 @@ func needsPython(c config.Config) bool { return trains(c) || c.Sampler.Backend =
 // setUp finds or installs what a run needs, and reports progress. A run without
 // training on a server that runs already needs nothing.
 func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logger) (tools, error) {
+	return setUpFor(ctx, c, true, out, log)
+}
+
+// setUpTrainer is setUp for a command that serves no model: it makes no GGUF file.
+func setUpTrainer(ctx context.Context, c config.Config, out *console, log zerolog.Logger) (tools, error) {
+	return setUpFor(ctx, c, false, out, log)
+}
+
+func setUpFor(ctx context.Context, c config.Config, serves bool, out *console, log zerolog.Logger) (tools, error) {
 	if err := checkModels(c); err != nil { // before the installation of gigabytes
 		return tools{}, err
 	}
 	if _, err := readPromptTemplate(c); err != nil {
 		return tools{}, err
 	}
-	if err := checkPrograms(c); err != nil {
-		return tools{}, err
+	if serves {
+		if err := checkPrograms(c); err != nil {
+			return tools{}, err
+		}
 	}
-	t, err := install(ctx, c, out, log)
+	t, err := install(ctx, c, serves, out, log)
 	if err == nil {
 		return t, nil
 	}
@@ -58,8 +69,9 @@ func setUp(ctx context.Context, c config.Config, out *console, log zerolog.Logge
 	return tools{}, &setupError{err}
 }
 
-// install creates the Python environment and prepares the model.
-func install(ctx context.Context, c config.Config, out *console, log zerolog.Logger) (t tools, err error) {
+// install creates the Python environment and prepares the model. If a llama-server
+// serves it, that includes its GGUF file.
+func install(ctx context.Context, c config.Config, serves bool, out *console, log zerolog.Logger) (t tools, err error) {
 	start := time.Now()
 	phase := watchdog.Phase{Name: watchdog.PhaseSetUp, Since: start}
 	out.phase("", phase)
@@ -90,7 +102,7 @@ func install(ctx context.Context, c config.Config, out *console, log zerolog.Log
 		}
 	}
 	t.context = inspect.Context(t.model)
-	if c.Sampler.Backend != "llamacpp" {
+	if c.Sampler.Backend != "llamacpp" || !serves {
 		return t, nil
 	}
 	phase.Detail = "the model's GGUF file"
@@ -142,8 +154,7 @@ func checkModels(c config.Config) error {
 		if err != nil {
 			return modelFault("model.path", err)
 		}
-		use := modelUse{backend: c.Sampler.Backend, trains: true, ownFile: gguf != ""}
-		if err := use.check(m, "model.path"); err != nil {
+		if err := useOf(c).check(m, "model.path"); err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/sampler"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
@@ -110,6 +111,21 @@ func (s *source) read(ctx context.Context, version int, sets []string) error {
 	if err == nil && s.version > last.Version {
 		err = &config.Error{Place: fmt.Sprintf("%s@%d", s.run.Dir, version), Msg: "no such version",
 			Hint: fmt.Sprintf("the newest version is %d", last.Version)}
+	}
+	return err
+}
+
+// checkModel returns an error if the version was trained on another model than the
+// configuration names, or if the model's files have changed.
+func (s source) checkModel(ctx context.Context, t tools) error {
+	if s.version == 0 {
+		return nil
+	}
+	changed, err := changedModel(ctx, s.run, s.config, t)
+	if err == nil && len(changed) > 0 {
+		err = &config.Error{Place: "model.path", Msg: fmt.Sprintf("version %d of %s was trained on another model: %s",
+			s.version, s.run.Dir, strings.Join(changed, ", ")),
+			Hint: "restore the model's files; " + safetext.Argument(s.run.Dir+"@0") + " is the base model"}
 	}
 	return err
 }

@@ -95,22 +95,28 @@ func secondsText(s float64) string {
 	return watchdog.Span(time.Duration(s * float64(time.Second)))
 }
 
-// stepNotes says what went wrong in a step, without what did not happen.
-func stepNotes(m orchestrator.StepMetrics) []string {
+// replyNotes are the shares of replies, tips and episodes with a shortcoming, without
+// those that are 0.
+func replyNotes(r orchestrator.Replies, stops map[rollout.StopReason]int, failed, episodes int) []string {
 	var notes []string
 	share := func(what string, n, all int) {
 		if n > 0 {
 			notes = append(notes, what+" "+percent(n, all))
 		}
 	}
-	r, episodes := m.Replies, m.Free.N+m.Tips.N+m.Failed
 	share("cut", r.Cut, r.N)
 	share("no action", r.NoAction, r.N)
 	share("empty", r.Empty, r.N)
 	share("tips cut", r.CutTips, r.Tips)
 	share("no tip", r.NoTips, r.Tips)
-	share("context full", m.Stops[rollout.StopContextFull], episodes)
-	share("FAILED", m.Failed, episodes)
+	share("context full", stops[rollout.StopContextFull], episodes)
+	share("FAILED", failed, episodes)
+	return notes
+}
+
+// stepNotes says what went wrong in a step, without what did not happen.
+func stepNotes(m orchestrator.StepMetrics) []string {
+	notes := replyNotes(m.Replies, m.Stops, m.Failed, m.Free.N+m.Tips.N+m.Failed)
 	if m.Corrected && m.Mismatch.Tokens > 0 {
 		notes = append(notes, "corrected")
 	}
@@ -203,9 +209,7 @@ func evaluationText(e orchestrator.Evaluation, verbose bool) lineText {
 	}
 	text := lineText{parts: []string{fmt.Sprintf("%s %3d", kind, e.Step), fmt.Sprintf("success %.1f %%", 100*e.Success),
 		fmt.Sprintf("score %.1f ± %.1f", e.Score, e.StdErr), fmt.Sprintf("%d episodes%s", e.Episodes, of)}}
-	if e.Failed > 0 {
-		text.parts = append(text.parts, fmt.Sprintf("%d FAILED", e.Failed))
-	}
+	text.parts = append(text.parts, replyNotes(e.Replies, e.Stops, e.Failed, e.Episodes+e.Failed)...)
 	if verbose {
 		text.details = [][]string{{fmt.Sprintf("T = %g", e.Temperature), secondsText(e.Seconds),
 			fmt.Sprintf("after %d training episodes", e.TrainEpisodes), secondsText(e.TrainSeconds) + " of training"}}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/prompt"
@@ -134,7 +135,7 @@ func (cmd *tryCmd) check() error {
 	case t != nil && !(*t >= 0 && *t <= 10): // NaN too
 		return fmt.Errorf("%w: --temperature %g is out of range\n  hint: a number from 0 to 10", errUsage, *t)
 	case cmd.Like != "" && cmd.Target == "":
-		return fmt.Errorf("%w: --like needs a run\n  hint: empo2 try RUN --like %s", errUsage, cmd.Like)
+		return fmt.Errorf("%w: --like needs a run\n  hint: empo2 try RUN --like %s", errUsage, safetext.Argument(cmd.Like))
 	}
 	return checkTips(cmd.Tips)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
+	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/orchestrator/view"
 	"github.com/empo2/empo2/sampler/prompt"
 	"github.com/empo2/empo2/sampler/rollout"
@@ -53,7 +54,8 @@ func (cmd *tryCmd) like(ctx context.Context, s *source) (*likeness, error) {
 		return out, err
 	}
 	return nil, &config.Error{Place: "--like " + cmd.Like, Msg: "no such training episode",
-		Hint: fmt.Sprintf("empo2 show %s %d lists the episodes of the step", s.run.Dir, place.Step)}
+		Hint: fmt.Sprintf("empo2 show %s %d lists the episodes of the step", safetext.Argument(s.run.Dir),
+			place.Step)}
 }
 
 // recallAgain recalls in each state the tips that an episode saw there. In a state

@@ -10,6 +10,7 @@ import (
 
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/page"
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 type viewCmd struct {
@@ -132,7 +133,7 @@ func (f viewFlag) start(ctx context.Context, out *console, dir string) (stop fun
 		return nil, err
 	}
 	p := page.New(pageOptions([]string{dir}))
-	out.note("the page is at http://%s while this goes on; later: empo2 view %s", listener.Addr(), quoteArgument(dir))
+	out.note("the page is at http://%s while this goes on; later: empo2 view %s", listener.Addr(), safetext.Argument(dir))
 	ctx, cancel := context.WithCancel(ctx)
 	var served sync.WaitGroup
 	served.Go(func() {

@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
@@ -42,10 +46,27 @@ func checkWarmStart(ctx context.Context, c config.Config) error {
 		Hint: "repeat its empo2 warmstart command, or remove the folder to begin without it"}
 }
 
-// hasCheckpoints reports whether a warm start has checkpoints in its work folder.
+// hasCheckpoints reports whether a warm start has checkpoints in its work folder, also
+// damaged ones.
 func hasCheckpoints(work string) bool {
-	found, err := filepath.Glob(filepath.Join(work, "checkpoints", "[0-9]*"))
-	return err != nil || len(found) > 0
+	_, err := os.Stat(filepath.Join(work, "damaged"))
+	return err == nil || newestCheckpoint(work) != ""
+}
+
+// newestCheckpoint returns the number of the newest checkpoint of a warm start; empty:
+// there is none.
+func newestCheckpoint(work string) string {
+	entries, err := os.ReadDir(filepath.Join(work, "checkpoints"))
+	newest := ""
+	for _, e := range entries { // in order
+		if n, wrong := strconv.Atoi(e.Name()); wrong == nil && n > 0 {
+			newest = strconv.Itoa(n)
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "unknown"
+	}
+	return newest
 }
 
 // withMovedBase returns a run's stored configuration with the warm-started model

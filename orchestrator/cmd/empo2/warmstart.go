@@ -14,6 +14,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/demos"
 	"github.com/empo2/empo2/orchestrator/forecast"
 	"github.com/empo2/empo2/orchestrator/inspect"
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/orchestrator/warmstart"
 	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler/chat"
@@ -52,7 +53,10 @@ A line of the data is a conversation as in TRL:
                 {"role": "assistant", "content": "…"}]}
 or {"prompt": [messages], "completion": [messages]}, where the loss counts the completion.
 
-After Ctrl-C or a crash the same command continues from the newest checkpoint.
+After Ctrl-C or a crash the same command continues from the newest checkpoint that is not
+damaged. --learning-rate, --schedule, --warmup-steps and [optimizer] may then be changed.
+Conversations that the trainer refuses (no memory, a gradient that is not finite) are left
+out; after trainer.max_incomplete_steps such steps in a row the training ends.
 
 Examples:
   empo2 demos --env vault --count 2000 --out demos.jsonl
@@ -89,7 +93,7 @@ func (cmd *warmstartCmd) Run(ctx context.Context, out *console) error {
 	if err := w.checkFit(data, log); err != nil {
 		return err
 	}
-	t, err := setUp(ctx, c, out, log)
+	t, err := setUpTrainer(ctx, c, out, log)
 	if err != nil {
 		return err
 	}
@@ -97,7 +101,8 @@ func (cmd *warmstartCmd) Run(ctx context.Context, out *console) error {
 }
 
 // checkFit refuses a warm start whose trainer needs more memory than there is. No
-// server runs beside it. The longest conversation is estimated at four bytes a token.
+// server runs beside it. The longest conversation is estimated at four bytes a token. One
+// that is longer than the model's context is refused or left out later, by its line.
 func (w *warmStart) checkFit(data []demos.Demonstration, log zerolog.Logger) error {
 	c, longest := w.config, 0
 	for _, d := range data {
@@ -111,6 +116,9 @@ func (w *warmStart) checkFit(data []demos.Demonstration, log zerolog.Logger) err
 	in, err := forecastInput(c, w.cmd.Probe.Machine())
 	if err != nil {
 		return nil // what is wrong with the model is reported where it is used
+	}
+	if in.Model.Context > 0 {
+		in.Config.Sampler.MaxModelLen = min(longest/4+1, in.Model.Context)
 	}
 	in.Server = forecast.Server{}
 	return refuseProblems(forecast.Of(in), c.Run.MustFit, log)
@@ -156,7 +164,7 @@ func (w *warmStart) train(ctx context.Context, data []demos.Demonstration, t too
 		return err
 	}
 	defer func() { err = errors.Join(err, w.leave(ctx, err, made), lock.Close()) }()
-	if err := w.begin(); err != nil {
+	if err := w.begin(log); err != nil {
 		return err
 	}
 	root, err := filepath.Abs(w.work)
@@ -177,7 +185,7 @@ func (w *warmStart) train(ctx context.Context, data []demos.Demonstration, t too
 	}
 	training := &warmstart.Training{
 		Config: w.training, Trainer: trainer, Examples: examples, Dir: root, SaveEvery: seconds(w.cmd.SaveSeconds),
-		Restarts: w.config.Trainer.Restarts, Log: log,
+		Budget: process.NewBudget(w.config.Trainer.Restarts), MaxIncomplete: w.config.Trainer.MaxIncompleteSteps, Log: log,
 	}
 	progress := newWarmProgress(w.training, out)
 	training.OnStep = progress.step
@@ -260,6 +268,7 @@ func (w *warmStart) finish(ctx context.Context, result warmstart.Result, t tools
 		"settings": w.settings, "trained_on": result.Train, "held_out": result.Held,
 		"adapter_sha256": result.Adapter.Files["adapter_model.safetensors"],
 		"loss":           last.Loss, "held_out_loss": last.HeldOut, "held_out_loss_before": first.HeldOut,
+		"left_out_lines": result.LeftOut,
 	}
 	converter := trainerbridge.Converter{Python: t.python, SourceDir: t.sources, Inherit: w.config.Trainer.Env, Log: log}
 	err = converter.Merge(ctx, trainerbridge.Merge{Model: t.model, Adapter: result.Adapter.Dir, Out: folder,

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
@@ -31,21 +34,28 @@ type warmStart struct {
 
 // settings are recorded with the model. A training continues only with the same.
 type settings struct {
-	Base           string           `json:"base"`
-	BaseConfig     string           `json:"base_config_sha256"`
-	Data           string           `json:"data"`
-	DataSHA256     string           `json:"data_sha256"`
-	Demonstrations int              `json:"demonstrations"`
-	Rank           int              `json:"rank"`
-	Alpha          float64          `json:"alpha"`
-	TargetModules  []string         `json:"target_modules"`
-	Dtype          string           `json:"dtype"`
-	Template       string           `json:"template"`
-	TemplateArgs   map[string]any   `json:"template_args"`
-	Thinking       string           `json:"thinking"`
-	SkipLong       bool             `json:"skip_long"`
-	Training       warmstart.Config `json:"training"`
+	Base       string `json:"base"`
+	BaseConfig string `json:"base_config_sha256"`
+	// BaseFiles has the SHA-256 of each file that the model's outputs depend on.
+	BaseFiles      map[string]string `json:"base_files"`
+	Data           string            `json:"data"`
+	DataSHA256     string            `json:"data_sha256"`
+	Demonstrations int               `json:"demonstrations"`
+	Rank           int               `json:"rank"`
+	Alpha          float64           `json:"alpha"`
+	TargetModules  []string          `json:"target_modules"`
+	Dtype          string            `json:"dtype"`
+	Template       string            `json:"template"`
+	TemplateArgs   map[string]any    `json:"template_args"`
+	Thinking       string            `json:"thinking"`
+	SkipLong       bool              `json:"skip_long"`
+	Training       warmstart.Config  `json:"training"`
+	// Changes says which settings were other ones until a step.
+	Changes []string `json:"changes,omitempty"`
 }
+
+// changeable are the settings that may change while a training is unfinished.
+var changeable = []string{"training.LearningRate", "training.Schedule", "training.WarmupSteps", "training.Adam."}
 
 // plan fixes all settings.
 func (cmd *warmstartCmd) plan(ctx context.Context, c config.Config, demonstrations int) (*warmStart, error) {
@@ -65,6 +75,7 @@ func (cmd *warmstartCmd) plan(ctx context.Context, c config.Config, demonstratio
 	}
 	w.training = cmd.training(c, demonstrations)
 	model, base := c.Model.Path, ""
+	var files map[string]string
 	if model != config.Embedded {
 		if err := checkModels(c); err != nil {
 			return nil, err
@@ -72,12 +83,15 @@ func (cmd *warmstartCmd) plan(ctx context.Context, c config.Config, demonstratio
 		if base, err = manifest.Sum(filepath.Join(model, "config.json")); err != nil {
 			return nil, err
 		}
+		if files, err = modelSums(ctx, c); err != nil {
+			return nil, err
+		}
 		if model, err = filepath.Abs(model); err != nil {
 			return nil, err
 		}
 	}
 	w.settings = settings{
-		Base: model, BaseConfig: base, Data: cmd.Data, DataSHA256: data, Demonstrations: demonstrations,
+		Base: model, BaseConfig: base, BaseFiles: files, Data: cmd.Data, DataSHA256: data, Demonstrations: demonstrations,
 		Rank: cmd.Rank, Alpha: float64(2 * cmd.Rank), TargetModules: c.Trainer.TargetModules, Dtype: c.Trainer.Dtype,
 		Template: c.Sampler.Template, TemplateArgs: c.Sampler.TemplateArgs, Thinking: c.Sampler.Thinking,
 		SkipLong: cmd.SkipLong, Training: w.training,
@@ -128,8 +142,9 @@ func (w *warmStart) finished() (bool, error) {
 		return false, fmt.Errorf("%s: %w\n  hint: %s", filepath.Join(w.out, "warmstart.json"),
 			safetext.JSONError(err), hint)
 	}
-	if differ := differences(about.Settings, w.settings); differ != "" {
-		return false, &config.Error{Place: w.out, Msg: "it was made with other settings: " + differ, Hint: hint}
+	if differ := differences(about.Settings, w.settings); len(differ) > 0 {
+		return false, &config.Error{Place: w.out, Msg: "it was made with other settings: " + strings.Join(differ, ", "),
+			Hint: hint}
 	}
 	return true, nil
 }
@@ -139,7 +154,7 @@ func (w *warmStart) next() string {
 	if w.cmd.Out == "" {
 		return "next: empo2 run with the same configuration begins with it"
 	}
-	return "next: empo2 run --set model.path=" + w.out
+	return "next: empo2 run --set " + safetext.Argument("model.path="+w.out)
 }
 
 // lock creates the work folder and keeps other commands out of it.
@@ -168,18 +183,23 @@ func (w *warmStart) leave(ctx context.Context, failed error, made string) error 
 }
 
 // begin stores the settings of a new training, and checks those of one to continue.
-func (w *warmStart) begin() error {
+// Changes that it may have are recorded with the model.
+func (w *warmStart) begin(log zerolog.Logger) error {
 	path := filepath.Join(w.work, "settings.json")
 	if hasCheckpoints(w.work) {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return err
 		}
-		if differ := differences(text, w.settings); differ != "" {
-			return &config.Error{Place: w.work, Msg: "the unfinished training in it has other settings: " + differ,
+		differ := differences(text, w.settings)
+		if i := slices.IndexFunc(differ, func(d string) bool { return !isChangeable(d) }); i >= 0 {
+			return &config.Error{Place: w.work,
+				Msg:  "the unfinished training in it has other settings: " + strings.Join(differ, ", "),
 				Hint: "repeat its command to continue it, or remove the folder to begin anew"}
 		}
-		return nil
+		if err := w.keepChanges(text, differ, log); err != nil {
+			return err
+		}
 	}
 	text, err := json.MarshalIndent(w.settings, "", "  ")
 	if err != nil {
@@ -188,33 +208,62 @@ func (w *warmStart) begin() error {
 	return os.WriteFile(path, append(text, '\n'), 0o644)
 }
 
-// differences names the settings that differ from stored ones, with both values.
-func differences(stored []byte, now settings) string {
+func isChangeable(difference string) bool {
+	return slices.ContainsFunc(changeable, func(key string) bool { return strings.HasPrefix(difference, key) })
+}
+
+// keepChanges keeps the changes that the stored settings list, and adds new ones.
+func (w *warmStart) keepChanges(stored []byte, differ []string, log zerolog.Logger) error {
+	var before settings
+	if err := json.Unmarshal(stored, &before); err != nil {
+		return err
+	}
+	w.settings.Changes = before.Changes
+	if len(differ) > 0 {
+		change := "after step " + cmp.Or(newestCheckpoint(w.work), "0") + ": " + strings.Join(differ, ", ")
+		w.settings.Changes = append(w.settings.Changes, change)
+		log.Warn().Msg("the training continues with other settings " + change)
+	}
+	return nil
+}
+
+// differences lists the settings that differ from stored ones, with both values.
+func differences(stored []byte, now settings) []string {
 	var before, after map[string]any
 	text, err := json.Marshal(now)
 	if err == nil {
 		err = json.Unmarshal(text, &after)
 	}
 	if err != nil || json.Unmarshal(stored, &before) != nil {
-		return "they cannot be read"
+		return []string{"they cannot be read"}
 	}
-	delete(before, "data") // the checksum counts
-	delete(after, "data")
+	delete(after, "data") // the checksum counts
+	delete(after, "changes")
+	if before["base_files"] == nil { // an earlier version recorded none
+		delete(after, "base_files")
+	}
 	var differ []string
-	flatten("", before, after, &differ)
-	return strings.Join(differ, ", ")
+	for _, key := range slices.Sorted(maps.Keys(after)) {
+		differ = appendDifferences(differ, key, before[key], after[key])
+	}
+	return differ
 }
 
-// flatten appends "key: before → after" for each value of after that differs.
-func flatten(prefix string, before, after map[string]any, differ *[]string) {
-	for _, key := range slices.Sorted(maps.Keys(after)) {
-		old, isMap := before[key].(map[string]any)
-		if now, ok := after[key].(map[string]any); ok && isMap {
-			flatten(prefix+key+".", old, now, differ)
-			continue
+// appendDifferences appends "key: before → after" if the values differ, or for each
+// of their values that differs.
+func appendDifferences(differ []string, key string, before, after any) []string {
+	old, wasMap := before.(map[string]any)
+	now, isMap := after.(map[string]any)
+	if !wasMap || !isMap {
+		if a, b := fmt.Sprint(before), fmt.Sprint(after); a != b {
+			differ = append(differ, fmt.Sprintf("%s: %s → %s", key, a, b))
 		}
-		if a, b := fmt.Sprint(before[key]), fmt.Sprint(after[key]); a != b {
-			*differ = append(*differ, fmt.Sprintf("%s%s: %s → %s", prefix, key, a, b))
-		}
+		return differ
 	}
+	both := maps.Clone(old)
+	maps.Copy(both, now)
+	for _, k := range slices.Sorted(maps.Keys(both)) {
+		differ = appendDifferences(differ, key+"."+k, old[k], now[k])
+	}
+	return differ
 }

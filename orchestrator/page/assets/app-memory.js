@@ -1,8 +1,8 @@
 // Memory: the tips, who wrote them, and how the episodes that saw them went.
 "use strict";
 (() => {
-  const { html, useState, useMemo, useAnswer, apiPath, address, go, get, post, usePageTitle, plain, Foreign, whole,
-    number, signed, Term, Typed } = empo2;
+  const { html, useState, useEffect, useMemo, useRef, useAnswer, apiPath, address, go, get, post, usePageTitle,
+    plain, Foreign, whole, number, signed, Term, Typed } = empo2;
 
   function Memory({ run, params, generation }) {
     usePageTitle("Memory, " + plain(run));
@@ -127,6 +127,12 @@
   function Actions({ run, tip, onChange }) {
     const [sure, setSure] = useState(false);
     const [problem, setProblem] = useState(null);
+    const box = useRef(null);
+    const before = useRef(false);
+    useEffect(() => { // the focus goes to Keep, and back to Remove
+      if (sure !== before.current) box.current.querySelector("button:last-of-type").focus();
+      before.current = sure;
+    }, [sure]);
     const act = async (what) => {
       setProblem(null);
       try {
@@ -139,7 +145,7 @@
     };
     const button = (what, label, onClick = () => act(what)) => html`<button type="button" class="small"
       onClick=${onClick}>${label}<span class="sr"> the tip: ${plain(tip.text.slice(0, 80))}</span></button>`;
-    return html`<div class="actions">${tip.pinned ? button("unpin", "Unpin") : button("pin", "Pin")}
+    return html`<div class="actions" ref=${box}>${tip.pinned ? button("unpin", "Unpin") : button("pin", "Pin")}
       ${sure ? html`${button("remove", "Really remove")} ${button("keep", "Keep", () => setSure(false))}`
         : button("remove", "Remove", () => setSure(true))}
       <${empo2.Problem} problem=${problem} /></div>`;

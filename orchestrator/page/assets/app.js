@@ -26,10 +26,12 @@
     return parseAddress(hash);
   }
 
-  // useEvents follows a run: generation grows with each change, and commits changes with each
-  // step. state is "live", "ended", "lost" while the server is away, or "file".
+  // useEvents follows a run: generation grows with each change, stored changes with each
+  // episode, and commits with each step. state is "live", "ended", "lost" while the server is
+  // away, or "file". A tab that nobody sees asks for nothing: it catches up when it is shown.
   function useEvents(run) {
     const [generation, setGeneration] = useState(0);
+    const [stored, setStored] = useState("");
     const [commits, setCommits] = useState("");
     const [state, setState] = useState(empo2.isFile ? "file" : "connecting");
     useEffect(() => {
@@ -38,13 +40,24 @@
       let source = null;
       let timer = null;
       let losses = 0;
+      let unseen = null;
+      const take = ({ live, steps, version, episodes, untrained }) => {
+        const step = [live, steps, version, losses].join(); // after a loss all is asked for again
+        setState(live ? "live" : "ended");
+        setCommits(step);
+        setStored([step, episodes, untrained].join());
+        setGeneration((n) => n + 1);
+      };
+      const show = () => {
+        if (document.hidden || !unseen) return;
+        take(unseen);
+        unseen = null;
+      };
       const open = () => {
         source = new EventSource("/api/events?run=" + encodeURIComponent(run));
         source.addEventListener("change", (event) => { // the first one comes at once
-          const { live, steps, version } = JSON.parse(event.data);
-          setState(live ? "live" : "ended");
-          setCommits([live, steps, version, losses].join()); // after a loss all is asked for again
-          setGeneration((n) => n + 1);
+          unseen = JSON.parse(event.data);
+          show();
         });
         source.addEventListener("gone", () => { setState("ended"); setGeneration((n) => n + 1); });
         source.onerror = () => {
@@ -55,9 +68,14 @@
         };
       };
       open();
-      return () => { source.close(); clearTimeout(timer); };
+      document.addEventListener("visibilitychange", show);
+      return () => {
+        source.close();
+        clearTimeout(timer);
+        document.removeEventListener("visibilitychange", show);
+      };
     }, [run]);
-    return { generation, commits, state };
+    return { generation, stored, commits, state };
   }
 
   // usePulse changes every ten seconds, for the list of runs, which has no events.
@@ -71,7 +89,8 @@
     return on ? "/" + beat : "";
   }
 
-  const often = new Set(["now", "episodes"]); // views that change also between steps
+  // newsOf tells a view whether to ask again: Now changes also between episodes.
+  const newsOf = (view, events) => ({ now: events.generation, episodes: events.stored })[view] ?? events.commits;
 
   // addressOf is a view's address from the header. Compare begins with the run that is shown.
   const addressOf = (view, run) =>
@@ -106,7 +125,7 @@
         <${State} state=${state} />
         ${unknown.current ? html`<${Unknown} run=${run} />`
           : View && at.run ? html`<${View} key=${at.view + "/" + at.run} run=${at.run} params=${at.params}
-            state=${state} generation=${often.has(at.view) ? events.generation : events.commits} />`
+            state=${state} generation=${newsOf(at.view, events)} />`
           : at.view === "compare" ? html`<${empo2.Compare} params=${at.params} generation=${events.commits}
             runs=${runs} />`
             : html`<${Runs} all=${all} />`}

@@ -4,6 +4,7 @@ package fleettest
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -42,6 +43,7 @@ func Run(t *testing.T, open func(t *testing.T, c Config) Fleet) {
 		f    func(*suite)
 	}{
 		{"bad answers are refused", (*suite).badAnswers},
+		{"an unknown log-prob is no bad answer", (*suite).unknownLogprob},
 		{"busy servers and broken connections are retried", (*suite).retries},
 		{"a request that hangs is sent to another replica", (*suite).oneHangs},
 		{"a single server recovers from a hang", (*suite).onlyServerHangs},
@@ -123,13 +125,30 @@ func (m *suite) checkFailure(f Fleet, p sampler.Policy, texts ...string) {
 	}
 }
 
+// unknownLogprob checks that a token without a log-prob costs neither the answer nor the
+// replica.
+func (m *suite) unknownLogprob() {
+	f := m.open(m.T, Config{Replicas: 1, Prepare: failOnce(samplertest.FaultNaN)})
+	_, p := m.publish(f, 1)
+	c, err := f.Backend.Sample(m.Context(), p, testRequest)
+	if err != nil {
+		m.Fatal(err)
+	}
+	for i, l := range c.Logprobs {
+		if math.IsNaN(float64(l)) != (i == len(c.IDs)-1) {
+			m.Errorf("log-probs %v", c.Logprobs)
+			break
+		}
+	}
+	m.checkSample(f, p)
+}
+
 func (m *suite) badAnswers() {
 	for fault, text := range map[samplertest.Fault]string{
 		samplertest.FaultWrongModel: "in place of policy-v000001",
 		samplertest.FaultWrongIDs:   "the sampled id is",
 		samplertest.FaultBadID:      "outside the vocabulary",
 		samplertest.FaultNoLogprobs: "0 log-probs for",
-		samplertest.FaultNaN:        "log-prob NaN",
 		samplertest.FaultTooMany:    "21 were asked for",
 		samplertest.FaultEmpty:      "0 tokens",
 		samplertest.FaultGarbage:    "not an answer of an inference server",
