@@ -139,6 +139,7 @@ func algorithmRules(a Algorithm) []rule {
 
 func lossRules(l Loss) []rule {
 	return []rule{
+		oneOf("loss.surrogate", l.Surrogate, "clip", "cispo", "sapo", "dppo"),
 		between("loss.clip_low", l.ClipLow, 0, 1),
 		between("loss.clip_high", l.ClipHigh, 0, maxFactor),
 		{"loss.dual_clip", l.DualClip == 0 || l.DualClip > 1 && l.DualClip <= maxFactor,
@@ -324,6 +325,9 @@ func ineffective(c Config) []idle {
 	for _, name := range environments {
 		when(c.Env.Name != name, fmt.Sprintf("env.name is %q, not %q", c.Env.Name, name), "env."+name+".")
 	}
+	surrogate := fmt.Sprintf("loss.surrogate is %q", c.Loss.Surrogate)
+	when(c.Loss.Surrogate != "clip", surrogate, "loss.dual_clip")
+	when(c.Loss.Surrogate == "sapo", surrogate, "loss.clip_low", "loss.clip_high")
 	when(c.Loss.KL == 0 && c.Loss.KLSampled == 0, "loss.kl and loss.kl_sampled are 0", "loss.kl_estimator")
 	when(c.Loss.Average != "constant", fmt.Sprintf("loss.average is %q, not \"constant\"", c.Loss.Average),
 		"loss.average_length")

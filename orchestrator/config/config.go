@@ -179,8 +179,9 @@ type Algorithm struct {
 	NormalizeStd         bool    `toml:"normalize_std"`
 }
 
-// Loss is the objective of EMPO² (PPO's clip, dual clip, mask, KL).
+// Loss is the objective of EMPO² (a surrogate such as PPO's clip, mask, KL).
 type Loss struct {
+	Surrogate    string  `toml:"surrogate"`
 	ClipLow      float64 `toml:"clip_low"`
 	ClipHigh     float64 `toml:"clip_high"`
 	DualClip     float64 `toml:"dual_clip"`
