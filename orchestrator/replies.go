@@ -25,11 +25,15 @@ type Replies struct {
 	NoTips     int `json:"no_tips,omitempty"` // of those, without a tip
 	// CutTips are those whose tip ends early, at the limit of tokens or of characters.
 	CutTips int `json:"cut_tips,omitempty"`
+	// Tokens and TipTokens were sampled for the replies, and for the tips.
+	Tokens    int `json:"tokens,omitempty"`
+	TipTokens int `json:"tip_tokens,omitempty"`
 }
 
 func (r *Replies) add(t rollout.Trajectory) {
 	for _, turn := range t.Turns {
 		r.N++
+		r.Tokens += len(turn.IDs)
 		switch {
 		case turn.Action == "":
 			r.Empty++
@@ -45,6 +49,7 @@ func (r *Replies) add(t rollout.Trajectory) {
 	}
 	if t.TipIDs != nil {
 		r.Tips++
+		r.TipTokens += len(t.TipIDs)
 		if t.Tip == "" {
 			r.NoTips++
 		} else if t.TipCut {

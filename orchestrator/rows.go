@@ -32,12 +32,9 @@ func miniBatchOrder(seed uint64, version, epoch int) *rand.Rand {
 // (loss.average). Rows that carry neither an advantage nor a KL nor an entropy
 // bonus have no gradient. They count in the averages and are not sent.
 func rows(batch []trainedEpisode, c config.Loss, left leftOut) (out []trainerbridge.Row, keys []rowKey) {
-	total := 0
+	sizes := sizesOf(batch)
 	for _, e := range batch {
-		total += e.tokens
-	}
-	for _, e := range batch {
-		scale := tokenScale(c, e.tokens, total, len(batch))
+		scale := sizes.tokenScale(c, e)
 		kl := c.KL
 		if e.sampledContext {
 			kl += c.KLSampled
@@ -69,17 +66,33 @@ func rows(batch []trainedEpisode, c config.Loss, left leftOut) (out []trainerbri
 	return out, keys
 }
 
+// batchSizes are the denominators of a mini-batch's averages.
+type batchSizes struct {
+	episodes, tokens int
+	groups           map[int]int // trained tokens by group
+}
+
+func sizesOf(batch []trainedEpisode) batchSizes {
+	s := batchSizes{episodes: len(batch), groups: map[int]int{}}
+	for _, e := range batch {
+		s.tokens += e.tokens
+		s.groups[e.group] += e.tokens
+	}
+	return s
+}
+
 // tokenScale is what each token of an episode is multiplied with, so that the
-// sum over a mini-batch is the average that loss.average names. trained are the
-// episode's trained tokens, total those of the mini-batch.
-func tokenScale(l config.Loss, trained, total, episodes int) float64 {
+// sum over a mini-batch is the average that loss.average names.
+func (s batchSizes) tokenScale(l config.Loss, e trainedEpisode) float64 {
 	switch l.Average {
 	case "token": // 1/Σ|o_i| (DAPO)
-		return 1 / float64(total)
+		return 1 / float64(s.tokens)
 	case "constant": // 1/(L·N): no length of a reply matters (Dr.GRPO, arXiv 2503.20783)
-		return 1 / float64(l.AverageLength*episodes)
+		return 1 / float64(l.AverageLength*s.episodes)
+	case "prompt": // 1/(Σ|o_i| of the group · groups)
+		return 1 / float64(s.groups[e.group]*len(s.groups))
 	default: // 1/(|o_i|·N) (GRPO and the paper)
-		return 1 / float64(trained*episodes)
+		return 1 / float64(e.tokens*s.episodes)
 	}
 }
 

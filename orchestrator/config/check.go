@@ -139,6 +139,7 @@ func algorithmRules(a Algorithm) []rule {
 
 func lossRules(l Loss) []rule {
 	return []rule{
+		oneOf("loss.surrogate", l.Surrogate, "clip", "cispo", "sapo", "dppo"),
 		between("loss.clip_low", l.ClipLow, 0, 1),
 		between("loss.clip_high", l.ClipHigh, 0, maxFactor),
 		{"loss.dual_clip", l.DualClip == 0 || l.DualClip > 1 && l.DualClip <= maxFactor,
@@ -152,8 +153,11 @@ func lossRules(l Loss) []rule {
 		{"loss.mismatch_cap", l.MismatchCap == 0 || l.MismatchCap >= 1 && l.MismatchCap <= maxFactor,
 			fmt.Sprintf("%g is out of range: below 1 it would reduce the weight of every token", l.MismatchCap),
 			fmt.Sprintf("0 (off) or a number from 1 to %g", maxFactor)},
+		oneOf("loss.mismatch_mode", l.MismatchMode, "token_truncate", "token_mask", "sequence_truncate", "sequence_mask",
+			"geometric_truncate", "geometric_mask"),
+		between("loss.mismatch_floor", l.MismatchFloor, 0, 1),
 		positive("loss.mismatch_tolerance", l.MismatchTolerance, 1e3),
-		oneOf("loss.average", l.Average, "episode", "token", "constant"),
+		oneOf("loss.average", l.Average, "episode", "token", "constant", "prompt"),
 		between("loss.average_length", float64(l.AverageLength), 1, 1e9),
 		between("loss.minibatch", float64(l.MiniBatch), 1, 1e6),
 		between("loss.epochs", float64(l.Epochs), 1, 100),
@@ -324,6 +328,12 @@ func ineffective(c Config) []idle {
 	for _, name := range environments {
 		when(c.Env.Name != name, fmt.Sprintf("env.name is %q, not %q", c.Env.Name, name), "env."+name+".")
 	}
+	when(c.Loss.MismatchCap == 0, "loss.mismatch_cap is 0", "loss.mismatch_mode", "loss.mismatch_floor")
+	when(!strings.HasSuffix(c.Loss.MismatchMode, "_mask"), fmt.Sprintf("loss.mismatch_mode is %q", c.Loss.MismatchMode),
+		"loss.mismatch_floor")
+	surrogate := fmt.Sprintf("loss.surrogate is %q", c.Loss.Surrogate)
+	when(c.Loss.Surrogate != "clip", surrogate, "loss.dual_clip")
+	when(c.Loss.Surrogate == "sapo", surrogate, "loss.clip_low", "loss.clip_high")
 	when(c.Loss.KL == 0 && c.Loss.KLSampled == 0, "loss.kl and loss.kl_sampled are 0", "loss.kl_estimator")
 	when(c.Loss.Average != "constant", fmt.Sprintf("loss.average is %q, not \"constant\"", c.Loss.Average),
 		"loss.average_length")

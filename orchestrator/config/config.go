@@ -179,8 +179,9 @@ type Algorithm struct {
 	NormalizeStd         bool    `toml:"normalize_std"`
 }
 
-// Loss is the objective of EMPO² (PPO's clip, dual clip, mask, KL).
+// Loss is the objective of EMPO² (a surrogate such as PPO's clip, mask, KL).
 type Loss struct {
+	Surrogate    string  `toml:"surrogate"`
 	ClipLow      float64 `toml:"clip_low"`
 	ClipHigh     float64 `toml:"clip_high"`
 	DualClip     float64 `toml:"dual_clip"`
@@ -189,8 +190,10 @@ type Loss struct {
 	KLSampled    float64 `toml:"kl_sampled"`
 	KLEstimator  string  `toml:"kl_estimator"`
 	Entropy      float64 `toml:"entropy"`
-	// MismatchCap and MismatchTolerance bound the difference between server and trainer.
+	// These bound the difference between server and trainer.
 	MismatchCap       float64 `toml:"mismatch_cap"`
+	MismatchMode      string  `toml:"mismatch_mode"`
+	MismatchFloor     float64 `toml:"mismatch_floor"`
 	MismatchTolerance float64 `toml:"mismatch_tolerance"`
 	Average           string  `toml:"average"`
 	AverageLength     int     `toml:"average_length"`

@@ -237,6 +237,7 @@ func settingsOf(sides []side) []setting {
 			keys[key] = true
 		}
 	}
+	delete(keys, "run.name") // the page names the runs
 	for key := range keys {
 		values, differs := map[string]*string{}, false
 		first, known := sides[0].values[key]

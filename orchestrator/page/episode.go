@@ -186,7 +186,7 @@ func tipSpans(text string, tips []prompt.Tip, authors map[prompt.Tip]view.Place)
 		if !found || tip.Text == "" {
 			continue
 		}
-		if strings.TrimSpace(before) != "" {
+		if before = strings.TrimRight(before, " \n-*•"); strings.TrimSpace(before) != "" { // without the mark of the list
 			out = append(out, span{Kind: "template", Text: strings.TrimSpace(before)})
 		}
 		s := span{Kind: "tip", Text: tip.Text}

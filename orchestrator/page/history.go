@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/empo2/empo2/orchestrator"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
@@ -57,10 +58,32 @@ var perStep = []struct {
 	{"tokens_per_second", func(m *orchestrator.StepMetrics) float64 {
 		return of(m.Trainer.RowTokens, m.Trainer.TokensPerSecond)
 	}},
-	{"seconds_sampling", func(m *orchestrator.StepMetrics) float64 { return m.Seconds.Sample }},
+	{"tokens_sampling", func(m *orchestrator.StepMetrics) float64 {
+		return of(m.Replies.Tokens, float64(m.Replies.Tokens))
+	}},
+	{"tokens_reflection", func(m *orchestrator.StepMetrics) float64 {
+		return of(m.Replies.TipTokens, float64(m.Replies.TipTokens))
+	}},
+	{"seconds_sampling", func(m *orchestrator.StepMetrics) float64 {
+		return max(0, m.Seconds.Sample-secondsOf(m, watchdog.PhaseReflection))
+	}},
+	{"seconds_reflection", func(m *orchestrator.StepMetrics) float64 {
+		seconds := secondsOf(m, watchdog.PhaseReflection)
+		return of(int(math.Ceil(seconds)), seconds)
+	}},
 	{"seconds_training", func(m *orchestrator.StepMetrics) float64 { return m.Seconds.Train }},
 	{"seconds_publishing", func(m *orchestrator.StepMetrics) float64 { return m.Seconds.Publish }},
 	{"seconds_total", func(m *orchestrator.StepMetrics) float64 { return m.Seconds.Total }},
+}
+
+// secondsOf is how long a phase of a step took; 0: unknown.
+func secondsOf(m *orchestrator.StepMetrics, phase string) (sum float64) {
+	for _, p := range m.Phases {
+		if p.Name == phase {
+			sum += p.Seconds
+		}
+	}
+	return sum
 }
 
 // of returns a value of n things, or NaN if there are none.

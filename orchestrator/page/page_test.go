@@ -34,9 +34,10 @@ func recorded(t testing.TB, dir string) recording {
 	w.add("", orchestrator.OnPolicy, cut)
 	w.commit(orchestrator.StepMetrics{Step: 1, Version: 1, Episodes: 2,
 		Free:    orchestrator.EpisodeStats{N: 2, Return: 0.5, Success: 0.5},
-		Replies: orchestrator.Replies{N: 2, Cut: 1}, Stops: map[rollout.StopReason]int{rollout.StopTerminated: 2},
+		Replies: orchestrator.Replies{N: 2, Cut: 1, Tokens: 4, TipTokens: 3}, Stops: map[rollout.StopReason]int{rollout.StopTerminated: 2},
 		Groups: 1, Trained: 4, KLBase: 0.25, Trainer: orchestrator.TrainerUsage{RowTokens: 10},
 		Seconds: orchestrator.Seconds{Sample: 1, Train: 2, Total: 4},
+		Phases:  []orchestrator.PhaseRecord{{Name: "sampling", Seconds: 0.75}, {Name: "reflection", Seconds: 0.25}},
 	}, ledger.Estimate{Group: 0, Episode: 0, Advantage: -0.5, Tokens: 2, Logprobs: []float32{-1, -0.5}})
 	tip := prompt.Tip{ID: 1, Text: "pull <b>left</b>", Author: "1/0/0"}
 	w.add("", orchestrator.OffPolicy, showing(played(2, 0, 0, "a", 1), tip))
@@ -50,7 +51,7 @@ func recorded(t testing.TB, dir string) recording {
 		Trainer: orchestrator.TrainerUsage{RowTokens: 5}, Seconds: orchestrator.Seconds{Total: 2},
 	}, ledger.Estimate{Group: 0, Episode: 0, Advantage: 0.5, Tokens: 2, Logprobs: []float32{-6, -0.5}})
 	w.evaluate(orchestrator.Evaluation{Kind: "eval", Step: 2, Version: 2, Episodes: 10, Success: 0.5, Score: 50,
-		TrainEpisodes: 5, TrainSeconds: 6})
+		Seconds: 7, TrainEpisodes: 5, TrainSeconds: 6})
 	if err := w.SaveConfig(context.Background(), "[run]\nsteps = 4\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -106,6 +107,15 @@ func TestNowAndSeries(t *testing.T) {
 	}
 	if kl := series.Lines["kl"]; *kl[0] != 0.25 || kl[1] != nil {
 		t.Errorf("the KL of a step that trained nothing is known: %v", kl)
+	}
+	for name, want := range map[string]float64{"seconds_sampling": 0.75, "seconds_reflection": 0.25, "seconds_training": 2,
+		"tokens_sampling": 4, "tokens_reflection": 3, "row_tokens": 10} {
+		if got := series.Lines[name][0]; got == nil || *got != want {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+	if took := series.Lines["seconds_evaluation"]; took[0] != nil || *took[1] != 7 {
+		t.Errorf("the evaluation after step 2 took %v", took)
 	}
 	if e := series.Evaluations[0]; e.Rate != 0.5 || e.N != 10 || e.Mean != 50 || e.Episodes != 5 || e.Low >= 0.5 {
 		t.Errorf("%+v", e)

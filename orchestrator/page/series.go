@@ -54,6 +54,23 @@ func evaluationsOf(all []orchestrator.Evaluation) []evaluation {
 	return lasts(out, bucket(len(out)))
 }
 
+// evaluating is how long the evaluations after each step took; NaN: there were none.
+func evaluating(steps []int64, all []orchestrator.Evaluation) []float64 {
+	took := map[int64]float64{}
+	for _, e := range all {
+		took[e.Step] += e.Seconds
+	}
+	out := make([]float64, len(steps))
+	for i, step := range steps {
+		if seconds, known := took[step]; known {
+			out[i] = seconds
+		} else {
+			out[i] = math.NaN()
+		}
+	}
+	return out
+}
+
 // hits is the number that a share of n is.
 func hits(share float64, n int) int { return int(math.Round(share * float64(n))) }
 
@@ -161,5 +178,6 @@ func (o *openRun) series(ctx context.Context) (*seriesAnswer, error) {
 	for i, l := range perStep {
 		out.Lines[l.name] = means(h.lines[i], size)
 	}
+	out.Lines["seconds_evaluation"] = means(evaluating(h.steps, evaluations), size)
 	return &out, nil
 }

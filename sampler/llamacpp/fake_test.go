@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/orchestrator/process"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/samplertest"
 	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
@@ -41,7 +42,8 @@ type fakes struct {
 	// prepare changes the n-th server, counted from 0, before it is used. Its error
 	// is an error of the start.
 	prepare func(n int, s *fakeserver.Llama) error
-	keys    []pair // of the base model's file; nil: a model with a chat template
+	keys    []pair          // of the base model's file; nil: a model with a chat template
+	watch   *watchdog.Watch // of the backend; may be nil
 
 	mu      sync.Mutex
 	started []*fake
@@ -96,7 +98,7 @@ func (f *fakes) open(t *testing.T, cfg Config) (*Backend, error) {
 	if cfg.Slots == 0 {
 		cfg.Slots = 3
 	}
-	b, err := open(t.Context(), cfg, f.start)
+	b, err := open(watchdog.With(t.Context(), f.watch), cfg, f.start)
 	if err == nil {
 		t.Cleanup(func() { b.Close() })
 	}

@@ -63,6 +63,7 @@ type Config struct {
 
 	StartTimeout   time.Duration // until a process is ready and checked; 0: 2 minutes
 	RequestTimeout time.Duration // of one request, without waiting for a slot; 0: 5 minutes
+	RenderTimeout  time.Duration // of one conversation in the chat template, which may not end; 0: a minute
 	HealthInterval time.Duration // between two health checks of a process; 0: 10 seconds
 	Grace          time.Duration // for a process to end before it is killed; 0: 3 seconds
 
@@ -95,6 +96,7 @@ func (c Config) withDefaults() Config {
 	setInt(&c.BatchThreads, 1)
 	setDuration(&c.StartTimeout, 2*time.Minute)
 	setDuration(&c.RequestTimeout, 5*time.Minute)
+	setDuration(&c.RenderTimeout, time.Minute)
 	setDuration(&c.HealthInterval, 10*time.Second)
 	setDuration(&c.Grace, 3*time.Second)
 	return c

@@ -2,6 +2,7 @@ package llamacpp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -46,12 +47,20 @@ func (b *Backend) Render(ctx context.Context, messages []chat.Message, generatio
 	}
 	defer v.gate.Leave()
 	var text string
+	endless := fmt.Errorf("the chat template of %s takes more than %v for %d messages\n"+
+		"  hint: correct its loops, or name the template that the model was trained with in sampler.template",
+		b.cfg.BaseGGUF, b.cfg.RenderTimeout, len(messages))
 	err = v.do(ctx, func(ctx context.Context, r *replica) error {
 		return v.withDeadline(ctx, r, func(ctx context.Context) (err error) {
+			ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.RenderTimeout, endless)
+			defer cancel()
 			text, err = r.client.render(ctx, messages, generation, b.cfg.TemplateArgs)
 			return err
 		})
 	})
+	if errors.Is(err, endless) {
+		return "", endless
+	}
 	if jsonhttp.Status(err) != 0 {
 		err = fmt.Errorf("%w: %w", chat.ErrRefused, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -47,6 +48,32 @@ func fakeRendering(f *fakes, prompt string, bos bool) *string {
 		return nil
 	}
 	return sent
+}
+
+// A chat template that does not end is named, and the server is not restarted for it.
+func TestAnEndlessTemplateIsNamed(t *testing.T) {
+	f := newFakes()
+	f.prepare = func(_ int, s *fakeserver.Llama) error {
+		next := s.Config.Handler
+		s.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/apply-template" {
+				_, _ = io.Copy(io.Discard, r.Body) // else the end of the connection goes unnoticed
+				<-r.Context().Done()
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+		return nil
+	}
+	b, _ := f.serve(t, Config{RenderTimeout: 50 * time.Millisecond})
+	_, err := b.Render(t.Context(), []chat.Message{message(chat.RoleUser, "a")}, true)
+	if err == nil || !strings.Contains(err.Error(), "takes more than 50ms for 1 messages\n  hint: correct its loops") ||
+		!strings.Contains(err.Error(), ".gguf") {
+		t.Error(err)
+	}
+	if n := b.Stats().Restarts; n != 0 {
+		t.Errorf("%d restarts", n)
+	}
 }
 
 func message(role, text string) chat.Message {

@@ -49,7 +49,9 @@ func (r *replica) runs() bool {
 func (v *version) replica(ctx context.Context) (*replica, error) {
 	cfg := v.b.cfg
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.StartTimeout,
-		fmt.Errorf("llama-server is not ready within %v", cfg.StartTimeout))
+		fmt.Errorf("llama-server is not ready within %v\n"+
+			"  hint: its log (-v) may say why; it also renders the chat template of %s, whose loops may not end",
+			cfg.StartTimeout, cfg.BaseGGUF))
 	defer cancel()
 	l := launch{
 		Model: cfg.BaseGGUF, Alias: v.policy.Name, Adapters: []string{},

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/orchestrator/process"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/samplertest"
 	"github.com/empo2/empo2/sampler/samplertest/fakeserver"
@@ -59,6 +60,35 @@ func TestADeadServerIsReplaced(t *testing.T) {
 	}
 	if b.Stats().Restarts != 1 {
 		t.Errorf("%+v", b.Stats())
+	}
+}
+
+// While the next process loads, the restart has a name.
+func TestARestartHasAName(t *testing.T) {
+	watch, shown := watchdog.New(), make(chan string, 1)
+	f := newFakes()
+	f.watch = watch
+	f.prepare = func(n int, _ *fakeserver.Llama) error {
+		if n == 0 {
+			return nil
+		}
+		var all []string
+		for _, i := range watch.Status().InFlight {
+			all = append(all, i.Subsystem+": "+i.What)
+		}
+		shown <- strings.Join(all, "\n")
+		return nil
+	}
+	b, p := f.serve(t, Config{})
+	f.last().kill()
+	if got := <-shown; !strings.Contains(got, "server: restart llama-server of "+p.Name) {
+		t.Errorf("in flight: %s", got)
+	}
+	if _, err := b.Sample(t.Context(), p, testRequest); err != nil {
+		t.Error(err)
+	}
+	if got := watch.Status().InFlight; len(got) != 0 {
+		t.Errorf("in flight after the restart: %v", got)
 	}
 }
 

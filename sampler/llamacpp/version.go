@@ -11,6 +11,7 @@ import (
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/orchestrator/process"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/admission"
 )
@@ -125,8 +126,10 @@ func (v *version) isHealthy(r *replica) bool {
 	return r.client.health(ctx) == nil
 }
 
-// restart starts the next process. It returns nil after too many restarts.
+// restart starts the next process. It returns nil after too many restarts. Requests wait
+// for it, so it has a name: also while it pauses, and while the model is loaded.
 func (v *version) restart(why error) *replica {
+	defer watchdog.Begin(v.b.alive, "server", "restart llama-server of "+v.policy.Name, 0)()
 	for {
 		if err := v.budget.Next(v.b.alive, why); err != nil {
 			if v.b.alive.Err() == nil {

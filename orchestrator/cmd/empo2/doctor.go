@@ -58,7 +58,7 @@ func (cmd *doctorCmd) Run(ctx context.Context, out *console) error {
 			return &setupError{errors.New("a run would fail; see above")}
 		}
 	}
-	out.print("no problems found; next: empo2 run with the same flags")
+	out.print("no problems found; next: empo2 try shows replies, empo2 run trains, with the same flags")
 	return nil
 }
 
@@ -114,8 +114,10 @@ func (d *doctor) python() error {
 		return nil // setUp does it
 	}
 	found := pyenv.Find(d.ctx, pyenv.Options{Requirements: trainerbridge.Requirements(), CacheDir: d.cache})
-	for _, i := range found.Interpreters {
-		d.print("  found %v", i)
+	if found.Problem != nil || !fileExists(found.Dir) { // else they do not matter
+		for _, i := range found.Interpreters {
+			d.print("  found %v", i)
+		}
 	}
 	if found.Problem != nil {
 		return found.Problem
@@ -152,7 +154,8 @@ func (d *doctor) processes() error {
 	c := d.config
 	c.Run.Dir, c.Run.Name = root, "doctor"
 	start := time.Now()
-	r, err := openRun(d.ctx, c, d.tools, d.logger(false), func(watchdog.Phase) {})
+	defer d.endPhase("")
+	r, err := openRun(d.ctx, c, d.tools, d.logger(false), d.phasesOf(""))
 	if err != nil {
 		var at *serverError
 		if errors.As(err, &at) {
@@ -175,6 +178,7 @@ func (d *doctor) processes() error {
 		d.ok("nothing is trained: only the memory changes")
 		return nil
 	}
+	d.phase("", watchdog.Phase{Name: watchdog.PhasePublishing, Detail: "the base model, with its log-probs", Since: time.Now()})
 	if _, err := r.loop.Backend.Publish(d.ctx, sampler.Adapter{Score: r.loop.Score}); err != nil {
 		return err
 	}

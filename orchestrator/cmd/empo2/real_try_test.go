@@ -2,22 +2,37 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
-// With the real llama-server, try sends the ids that the run has sent, and gets the ids
-// that the run got: of the base model and of a trained version, without and with tips.
-// It starts no trainer.
+// With the real llama-server, try sends what the run has sent, request for request on the
+// wire, and gets the ids that the run got: of the base model and of a trained version,
+// without and with tips. It starts no trainer.
 func TestRealTryRepeatsARun(t *testing.T) {
+	script, err := filepath.Abs("../../../sampler/llamacpp/testdata/llama-server.py")
+	if err != nil {
+		t.Fatal(err)
+	}
 	realScratch(t)
+	recorder, err := exec.LookPath("recordingserver")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wire, err := filepath.Abs("wire.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
 	command := func(args ...string) []byte {
 		t.Helper()
 		out, err := exec.CommandContext(t.Context(), "empo2", args...).Output()
@@ -27,6 +42,8 @@ func TestRealTryRepeatsARun(t *testing.T) {
 		return out
 	}
 	command("run", "--profile", "demo", "--set", "run.repeatable=true", "--set", "run.steps=2",
+		"--set", "sampler.llamacpp.binary="+recorder, "--set", fmt.Sprintf("sampler.llamacpp.env=[%q, %q, %q]",
+			recordFile+"="+wire, recordProgram+"="+os.Getenv("EMPO2_PYTHON"), recordScript+"="+script),
 		"--set", "algorithm.groups=2", "--set", "algorithm.group_size=6", "--set", "env.vault.doors=2",
 		"--set", "env.vault.levers=3", "--set", "env.vault.score=partial", "--set", "eval.every=0",
 		"--set", "env.vault.train_variations=2", "--set", "eval.final_episodes=1")
@@ -35,6 +52,7 @@ func TestRealTryRepeatsARun(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
+	sent, end := readRecorded(t, wire, 0)
 	tips := 0
 	for step, place := range map[int64]string{1: "1/0/5", 2: "2/0/0"} {
 		want := storedEpisode(t, l, step, place)
@@ -43,15 +61,23 @@ func TestRealTryRepeatsARun(t *testing.T) {
 		if len(got.Turns) != len(want.Turns) || got.Return != want.EnvReturn {
 			t.Fatalf("%s: %d turns, return %g, want %d, %g", place, len(got.Turns), got.Return, len(want.Turns), want.EnvReturn)
 		}
-		var sent []int32
+		var again map[string]map[string]any
+		again, end = readRecorded(t, wire, end)
+		var ids []int32
 		for i, turn := range got.Turns {
+			seed := sampler.Seed(want.Seed, uint64(i))
+			onWire := strconv.Itoa(int(uint32(seed) ^ uint32(seed>>32))) // the server has 32 bits
+			if sent[onWire] == nil || again[onWire] == nil {
+				t.Fatalf("%s, turn %d: not on the wire", place, i)
+			}
+			sameRequest(t, place, sent[onWire], again[onWire])
 			tips += len(want.Turns[i].Tips)
 			if diff := cmp.Diff(want.Turns[i].IDs, turn.IDs); diff != "" {
 				t.Errorf("%s, turn %d: other ids were sampled: %s", place, i, diff)
 			}
-			sent = append(append([]int32{}, turn.PromptIDs...), turn.IDs...)
+			ids = append(append([]int32{}, turn.PromptIDs...), turn.IDs...)
 		}
-		if diff := cmp.Diff(want.RowsWithTips[0].Tokens, sent); diff != "" || len(want.RowsWithTips) != 1 {
+		if diff := cmp.Diff(want.RowsWithTips[0].Tokens, ids); diff != "" || len(want.RowsWithTips) != 1 {
 			t.Errorf("%s: other ids were sent: %s", place, diff)
 		}
 	}

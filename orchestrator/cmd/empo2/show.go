@@ -214,11 +214,11 @@ func (cmd *showCmd) list(ctx context.Context, out *console, r *view.Run, q view.
 		return ctx.Err()
 	})
 	switch {
-	case err != nil || n > 0 || cmd.JSON:
-	case cmd.Cut || cmd.Failed || cmd.WithTips:
-		out.print("none")
-	default:
+	case err != nil || n > 0:
+	case cmd.asked() == cmd.Place: // there is no such step or group
 		err = view.ErrNone
+	case !cmd.JSON:
+		out.print("none")
 	}
 	return err
 }

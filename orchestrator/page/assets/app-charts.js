@@ -61,10 +61,22 @@
     };
   }
 
+  // Ends of the axis of success: the curve of a run that begins is seen, too.
+  const tops = [0.05, 0.1, 0.25, 0.5, 1];
+  const ofSide = (chart, right) => chart.series.flatMap((s, i) => Boolean(s.right) === right ? chart.data[i + 1] : [])
+    .filter((v) => v != null);
+
+  // withTop sets full, where the axis of success ends. Returns between 0 and 1 have the same one.
+  function withTop(chart) {
+    const right = ofSide(chart, true);
+    const most = Math.max(0, ...ofSide(chart, false), ...(right.every((v) => v >= 0 && v <= 1) ? right : []));
+    return { ...chart, full: tops.find((top) => most <= top) ?? 1 };
+  }
+
   // range keeps rates between 0 and 1, and gives a constant line some room.
   function range(chart) {
     return (_, low, high) => {
-      if (chart.unit === "%") return [0, chart.full ? 1 : Math.max(high || 0, 0.02) * 1.08];
+      if (chart.unit === "%") return [0, chart.full || Math.max(high || 0, 0.02) * 1.08];
       if (low == null) return [0, 1];
       if (low >= 0) return [0, high > 0 ? high * 1.08 : 1];
       const room = (high - low) * 0.08 || 1;
@@ -72,8 +84,9 @@
     };
   }
 
-  // returns is the range of returns: from 0 to 1 as success, if they fit.
-  const returns = (u, low, high) => low >= 0 && high <= 1 ? [0, 1] : range({ unit: "" })(u, low, high);
+  // returns is the range of returns: that of success, if they are between 0 and 1.
+  const returns = (chart) => (u, low, high) => low >= 0 && high <= 1 ? [0, chart.full || 1]
+    : range({ unit: "" })(u, low, high);
 
   // drawEvents draws a line and a letter at each event.
   function drawEvents(chart) {
@@ -100,7 +113,7 @@
     const fill = (name) => `color-mix(in srgb, ${css(name)} 18%, transparent)`;
     return {
       width, height: chart.height, legend: { show: false }, padding: [8, 8, 0, 0],
-      scales: { x: { time: false }, y: { range: range(chart) }, right: { range: returns } },
+      scales: { x: { time: false }, y: { range: range(chart) }, right: { range: returns(chart) } },
       axes: axes(chart, width),
       series: [{}, ...chart.series.map(seriesOptions)],
       bands: (chart.bands || []).map(([high, low, colour]) => ({ series: [high + 1, low + 1], fill: fill(colour) })),
@@ -144,7 +157,8 @@
     latest.current = chart;
     const dark = useScheme();
     const [index, setIndex] = useState(null);
-    const shape = JSON.stringify([chart.series, chart.bands, chart.unit, chart.height, chart.events, chart.sync, dark]);
+    const shape = JSON.stringify([chart.series, chart.bands, chart.unit, chart.height, chart.events, chart.sync,
+      chart.full, dark]);
     useEffect(() => {
       const target = box.current;
       const made = new uPlot(plotOptions(latest.current, Math.max(120, target.clientWidth), setIndex),
@@ -230,5 +244,5 @@
         onClick=${() => save(file + ".svg", "image/svg+xml", empo2.svgOf(chart))}>SVG</button></span>`;
   }
 
-  Object.assign(empo2, { Chart, Swatch, Downloads, look, pointAt, compact, csvOf, css });
+  Object.assign(empo2, { Chart, Swatch, withTop, Downloads, look, pointAt, compact, csvOf, css });
 })();

@@ -65,7 +65,7 @@
   function chartOf(curves, key, split) {
     const all = [...new Set(curves.flatMap((curve) => curve.points.map((p) => p[0])))].sort((a, b) => a - b);
     const index = new Map(all.map((x, i) => [x, i]));
-    const chart = { title: `success without tips (${split})`, xLabel: xs[key], unit: "%", full: true, height: 320,
+    const chart = { title: `success without tips (${split})`, xLabel: xs[key], unit: "%", height: 320,
       sync: "compare-" + key,
       data: [all], series: [], bands: [] };
     curves.forEach((curve, i) => {
@@ -80,7 +80,7 @@
         { name: curve.name, ...look(i), points: curve.points.length < 60, low: n, high: n + 1 });
       chart.bands.push([n + 1, n, look(i).colour]);
     });
-    return chart;
+    return empo2.withTop(chart);
   }
 
   function runChart(runs, key, split) {
@@ -168,15 +168,16 @@
         <bdi>${plain(p.b)}</bdi> <span class="muted">step ${whole(p.b_step)}, against</span> <bdi>${plain(p.a)}</bdi>
         <span class="muted"> step ${whole(p.a_step)}</span>
         ${p.a_step !== p.b_step && html` <span class="warn">different steps</span>`}</td>
-        <td class="n"><b>${signed(p.difference, points)}</b></td>
+        <td class="n"><b>${signed(p.difference, points)}</b><span class="narrow muted">${intervalOf(p)}</span></td>
         <td class="wide"><svg viewBox="0 0 200 14" aria-hidden="true" class="bar">
           <line class="axis" x1="100" x2="100" y1="0" y2="14" />
           ${p.low != null && html`<line class="interval" x1=${x(p.low)} x2=${x(p.high)} y1="7" y2="7" />`}
             <circle cx=${x(p.difference)} cy="7" r="3.5" /></svg>
-          <span class="num muted">
-            ${p.low == null ? "too few pairs" : `${points(p.low)} to ${points(p.high)}`}${p.n != null
-              ? ` · n ${whole(p.n)}` : ""}</span></td></tr>`)}</tbody></table></section>`;
+          <span class="num muted">${intervalOf(p)}</span></td></tr>`)}</tbody></table></section>`;
   }
+
+  const intervalOf = (p) => (p.low == null ? "too few pairs" : `${points(p.low)} to ${points(p.high)}`) +
+    (p.n != null ? ` · n ${whole(p.n)}` : "");
 
   // points shows a difference of shares in points of a percentage.
   const points = (share) => percent(share).replace(" %", "");

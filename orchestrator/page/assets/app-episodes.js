@@ -118,8 +118,9 @@
     const outcome = row.error ? "error" : row.success ? "success" : "failure";
     const warn = (n) => n > 0 ? "n wide warn" : "n wide zero";
     return html`<tr class=${outcome}><td><a class="place" href=${open}>${row.place}</a></td><td>${modeName(row.mode)}
-        <span class="narrow muted num">${whole(row.turns)} turns · <span class=${row.cut > 0 ? "warn" : ""}>
-          ${whole(row.cut)} cut</span></span></td><td class="n wide">${whole(row.version)}</td>
+        <span class="narrow muted num">${row.turns === 1 ? "1 turn" : whole(row.turns) + " turns"}
+          ${row.cut > 0 && html`<span class="warn"> · ${whole(row.cut)} cut</span>`}</span></td>
+      <td class="n wide">${whole(row.version)}</td>
       <td class="n">${number(row.return)}</td><td class="n"><${Signed} value=${row.advantage} /></td>
         <td class="n wide">${whole(row.turns)}</td>
       <td class=${warn(row.cut)}>${whole(row.cut)}</td><td class=${warn(row.empty)}>${whole(row.empty)}</td>

@@ -90,7 +90,8 @@
 
   function Tile({ tile }) {
     const change = tile.change;
-    const better = { success_without: 1, success_with: 1, cut: -1, no_gradient: -1, empty: -1, no_action: -1, cut_tips: -1,
+    const better = { success_without: 1, success_with: 1, cut: -1, no_gradient: -1, empty: -1, no_action: -1,
+      cut_tips: -1,
       context_full: -1, failed: -1 }[tile.key] || 0;
     const tone = !change || !better ? "" : change * better > 0 ? "good" : "bad";
     return html`<div class="card tile"><h2><${Term} k=${tile.key}>${plain(tile.label)}<//></h2>
@@ -155,11 +156,11 @@
       ...named("success with tips"),
       { name: "success with tips", colour: "--c1", dash: [7, 3], points: true, low: 5, high: 6 },
     ];
-    return withoutEmpty({ title: `success in evaluations (${split})`, xLabel: xs[key], unit: "%", full: true,
+    return empo2.withTop(withoutEmpty({ title: `success in evaluations (${split})`, xLabel: xs[key], unit: "%",
       height: 280,
       sync: key === "step" ? "step" : "x-" + key, series: columns, bands: [[3, 2, "--c0"], [6, 5, "--c1"]],
       data: [sorted.map(([x]) => x), ...columns.map((_, i) => sorted.map(([, p]) => p[i]))],
-      events: (series.events || []).filter((e) => e.step != null).map((e) => ({ x: at(e.step), kind: e.kind })) });
+      events: (series.events || []).filter((e) => e.step != null).map((e) => ({ x: at(e.step), kind: e.kind })) }));
   }
 
   // withoutEmpty drops series without a value.
@@ -179,17 +180,17 @@
     { key: "masked", unit: "%", lines: { masked: "masked" } },
     { key: "ratio", unit: "", lines: { ratio: "mean", ratio_max: "largest" } },
     { key: "grad_norm", unit: "", lines: { grad_norm: "gradient norm" } },
-    { key: "cut", unit: "%", lines: { cut: "replies cut", empty: "empty", no_action: "no valid action",
-      cut_tips: "tips cut", context_full: "context full" }, title: "lost replies, tips and episodes" },
+    { key: "lost", unit: "%", lines: { cut: "replies cut", empty: "empty", no_action: "no valid action",
+      cut_tips: "tips cut", context_full: "context full" } },
     { key: "training_success", title: "success in training", unit: "%", lines: { success_without: "without tips",
       success_with: "with tips" } },
     { key: "no_gradient", unit: "%", lines: { flat: "without gradient", no_gradient: "without gradient" } },
-    { key: "seconds", title: "seconds of a step, by phase", unit: "s", lines: { seconds_sampling: "sampling",
+    { key: "seconds", title: "seconds by phase", unit: "s", lines: { seconds_sampling: "sampling",
       seconds_reflection: "reflection",
       seconds_training: "training", seconds_publishing: "publishing", seconds_evaluation: "evaluation",
         seconds_total: "all" } },
-    { key: "tokens", title: "tokens of a step", unit: "", lines: { tokens_sampled: "sampled",
-      tokens_trained: "trained", row_tokens: "in rows", trained: "with a loss" } },
+    { key: "tokens", title: "tokens by phase", unit: "", lines: { tokens_sampling: "sampling",
+      tokens_reflection: "reflection", row_tokens: "training", trained: "of these with a loss" } },
   ];
   const charted = new Set([...small.flatMap((s) => Object.keys(s.lines)), "return_without", "return_with"]);
 

@@ -35,8 +35,9 @@
     const across = (axis) => (v) => size.left + share(axis, v) * (size.width - size.left - size.right);
     const up = (axis) => (v) => size.height - size.bottom - share(axis, v) * (size.height - size.top - size.bottom);
     const x = extent(finite([chart.data[0]]));
-    const y = extent(pick(false), chart.unit === "%" && chart.full ? [0, 1] : null);
-    const right = extent(pick(true));
+    const y = extent(pick(false), chart.full ? [0, chart.full] : null);
+    const fits = pick(true).every((v) => v >= 0 && v <= 1);
+    const right = extent(pick(true), chart.full && fits ? [0, chart.full] : null);
     return { x, y, right, px: across(x), py: up(y), pr: up(right), hasRight: pick(true).length > 0 };
   }
 

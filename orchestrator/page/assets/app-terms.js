@@ -56,7 +56,18 @@
       "not. It is no effect: the memory chooses who sees a tip, by the state of the episode. A tip that is " +
       "recalled in hard states looks bad."],
     similarity: ["similarity", "Cosine of the embeddings of two texts. One means equal."],
-    score: ["score", "Return of the episode that wrote the tip. The memory prefers high ones."],
+    score: ["score",
+      "Score of an episode, as the environment counts it. That of a tip is the score of the episode that wrote it; " +
+      "the memory prefers high ones."],
+    bonus: ["bonus", "Intrinsic reward of an episode with tips: it is high for states that are new."],
+    approx_kl: ["approximate KL", "Mean of the log-prob before the update less that after it, in nats."],
+    new_tips: ["new tips", "Tips that were written in a step."],
+    tips_shown: ["tips shown", "Tips in the prompts of an episode. One that several turns show counts each time."],
+    tokens: ["tokens by phase",
+      "Tokens of a step: of the sampled replies, of the tips, and of the rows that were trained, with their prompts. " +
+      "Only some tokens of a row have a loss."],
+    seconds: ["seconds by phase", "Seconds of a step. Evaluations are shown where they were made."],
+    lost: ["lost texts", "Shares of replies, tips and episodes that are cut, empty, refused or too long."],
     paired: ["paired difference",
       "Difference of the success of two runs on the same tasks, in points of a percentage. Chance in the choice " +
       "of tasks cancels out."],

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from empo2_trainer.process import Fatal, explained, serve
+from empo2_trainer.process import Fatal, configure_logging, explained, serve
 
 
 def formats(text: str) -> tuple[str, ...]:
@@ -88,9 +88,8 @@ def convert(model: str, out: str) -> None:
         from empo2_trainer.model_dir import check_directory
         from empo2_trainer.protocol import UserError
 
+        configure_logging()
         check_directory(model)
-        from safetensors import SafetensorError
-
         from empo2_trainer.gguf_export import write_model
 
         try:
@@ -101,9 +100,6 @@ def convert(model: str, out: str) -> None:
                 'or use sampler.backend = "vllm" or "sglang"'
             )
             raise Fatal(f"model {model}: {e}", hint) from e
-        except SafetensorError as e:
-            hint = "its weights are damaged: repair or re-download them"
-            raise Fatal(f"model {model}: {e}", hint) from e
 
 
 def merge(args: argparse.Namespace) -> None:
@@ -111,9 +107,8 @@ def merge(args: argparse.Namespace) -> None:
     with explained():
         from empo2_trainer.model_dir import check_directory
 
+        configure_logging()
         check_directory(args.model)
-        from safetensors import SafetensorError
-
         from empo2_trainer import merge
         from empo2_trainer.protocol import UserError
 
@@ -122,9 +117,6 @@ def merge(args: argparse.Namespace) -> None:
             merge.merge(paths[0], paths[1], paths[2], args.dtype, args.about)
         except UserError as e:
             hint = "merge into the base that the adapter was trained on, not quantised"
-            raise Fatal(f"model {args.model}: {e}", hint) from e
-        except SafetensorError as e:
-            hint = "its weights are damaged: repair or re-download them"
             raise Fatal(f"model {args.model}: {e}", hint) from e
 
 

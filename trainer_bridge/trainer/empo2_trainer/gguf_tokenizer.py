@@ -11,6 +11,7 @@ from typing import Any
 
 from empo2_trainer.chat_template import chat_template
 from empo2_trainer.protocol import UserError
+from empo2_trainer.text import check_ends
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # gguf.TokenType
 SPACE = "▁"
@@ -60,6 +61,7 @@ def add_tokenizer(writer: Any, directory: Path, config: dict[str, Any]) -> None:
     _add_special_ids(writer, directory, config)
     template = chat_template(directory)
     if template:
+        check_ends(str(directory))
         writer.add_chat_template(template)
 
 

@@ -14,10 +14,15 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from empo2_trainer.bounded import TooLong, bounded, join
 from empo2_trainer.chat_template import chat_template, other_templates
 from empo2_trainer.protocol import UserError
 
 MAX_TEXT = 16 << 20  # characters, or tokens, of one request
+ENDLESS = (
+    f"does not end, or writes more than {MAX_TEXT >> 20} million characters: correct its loops "
+    "(chat_template.jinja, or chat_template in tokenizer_config.json)"
+)
 
 
 class Tokenize(Struct):
@@ -115,14 +120,24 @@ class Codec:
                 "folder, or name the template that it was trained with in sampler.template"
             )
         messages = [{"role": m.role, "content": m.content} for m in r.messages]
-        try:
-            text = chat.apply_chat_template(
+
+        def render() -> Any:
+            _bound(template)
+            return chat.apply_chat_template(
                 messages,
                 chat_template=template,
                 tokenize=False,
                 add_generation_prompt=r.add_generation_prompt,
                 **r.template_args,
             )
+
+        try:
+            text = bounded(render)
+        except TooLong as e:
+            raise UserError(
+                f"the chat template of model {self.directory} {ENDLESS}, or name the template that "
+                "the model was trained with in sampler.template"
+            ) from e
         except Exception as e:  # a template is a program: whatever it raises is about the model
             why = str(e) if isinstance(e, TemplateError) else f"{type(e).__name__}: {e}"
             raise UserError(f"the model's chat template refuses the messages: {why}") from e
@@ -167,6 +182,26 @@ class Codec:
             return AutoTokenizer.from_pretrained(str(self.directory), local_files_only=True)
         except Exception as e:  # the library raises nothing more specific for a bad file
             raise UserError(f"tokenizer of model {self.directory}: {e}") from e
+
+
+def check_ends(directory: str) -> None:
+    """Refuses a model whose chat template does not end: llama-server would not start."""
+    try:
+        Codec(directory).render(Render([Message("user", "a")], True))
+    except UserError as e:
+        if isinstance(e.__cause__, TooLong):
+            raise UserError(f"its chat template {ENDLESS}") from e
+
+
+def _bound(template: str) -> None:
+    """Bounds what a template writes, and refuses a power, which cannot be interrupted."""
+    from jinja2 import TemplateError, nodes
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    environment = _compile_jinja_template(template).environment
+    environment.concat = join(MAX_TEXT)
+    if environment.parse(template).find(nodes.Pow) is not None:
+        raise TemplateError("it uses the operator **, whose result is not bounded")
 
 
 def _check_size(n: int, what: str) -> None:

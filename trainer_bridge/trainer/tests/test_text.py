@@ -135,6 +135,7 @@ BAD_TEMPLATES = [
     "{% else %}",
     "{{ 1 / 0 }}",
     "{{ 2 ** 'x' }}",
+    "{{ 10 ** 10 ** 10 }}",
     "{{ messages[9].content }}",
     "{{ messages.nothing.at_all }}",
     "{{ none() }}",
@@ -192,6 +193,28 @@ def test_bad_chat_templates_are_refused(folder: Path, template: str) -> None:
     with pytest.raises(UserError, match=r"template refuses the messages: .") as e:
         Codec(str(folder)).render(Render([Message("user", "u")], True))
     assert "Traceback" not in str(e.value)
+
+
+LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}BODY{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize("body", ["", "x" * 999, "{{ i }}", "{{ range(99999) | sum }}"])
+def test_endless_templates_are_refused(folder: Path, body: str, monkeypatch: Any) -> None:
+    from empo2_trainer import bounded
+    from empo2_trainer.protocol import UserError
+    from empo2_trainer.text import Codec, Message, Render, check_ends
+
+    monkeypatch.setattr(bounded, "MAX_SECONDS", 1.0)
+    monkeypatch.setattr(bounded, "MAX_CALLS", 500_000)
+    (folder / "chat_template.jinja").write_text(LOOP.replace("BODY", body))
+    with pytest.raises(UserError, match=r"does not end, or writes .* sampler\.template"):
+        Codec(str(folder)).render(Render([Message("user", "u")], True))
+    with pytest.raises(UserError, match=r"its chat template does not end"):
+        check_ends(str(folder))
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    assert Codec(str(folder)).render(Render([Message("user", "u")])) == {"text": "u"}
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no user') }}")
+    check_ends(str(folder))
 
 
 @pytest.mark.parametrize(("name", "content"), [(n, c) for n, all in BAD_FILES.items() for c in all])
