@@ -10,7 +10,8 @@ import (
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
-// Batch holds the episodes of a step that carry a gradient.
+// Batch holds the episodes of a step that carry a gradient, and those of other groups if
+// loss.flat_groups keeps them.
 type Batch struct {
 	Step       int64
 	Episodes   []trainedEpisode
@@ -87,7 +88,7 @@ func (s estimateStage) run(in Sampled) Batch {
 		}
 		for i, e := range scored[g] {
 			estimate := ledger.Estimate{Group: e.group, Episode: e.number, Bonus: returns[g][i].Bonus}
-			if estimated.Gradient {
+			if estimated.Gradient || s.config.Loss.FlatGroups {
 				if e.tokens > 0 {
 					out.Episodes = append(out.Episodes, e)
 				}

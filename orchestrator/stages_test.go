@@ -106,6 +106,11 @@ func TestTheEstimateStage(t *testing.T) {
 	if a := rloo.Episodes[2].advantage; math.Abs(a-4.5) > 1e-9 || rloo.NoGradient != 1 {
 		t.Errorf("rloo: advantage %g, want 6 - (1+2)/2, and one group without a gradient: %+v", a, rloo)
 	}
+	c.Loss.FlatGroups = true // the group of equal returns is kept for its KL
+	if flat := (estimateStage{config: c, enabled: true, memory: true}).run(in); len(flat.Episodes) != 5 ||
+		flat.NoGradient != 1 || flat.Episodes[4].advantage != 0 {
+		t.Errorf("with flat groups: %+v", flat)
+	}
 	if off := (estimateStage{config: c}).run(in); off.Groups != 0 || len(off.Episodes) != 0 {
 		t.Errorf("nothing is trained, but the batch is %+v", off)
 	}

@@ -338,6 +338,8 @@ func ineffective(c Config) []idle {
 	surrogate := fmt.Sprintf("loss.surrogate is %q", c.Loss.Surrogate)
 	when(c.Loss.Surrogate != "clip", surrogate, "loss.dual_clip")
 	when(c.Loss.Surrogate == "sapo", surrogate, "loss.clip_low", "loss.clip_high")
+	when(c.Loss.KL == 0 && c.Loss.KLSampled == 0 && c.Loss.Entropy == 0,
+		"loss.kl, loss.kl_sampled and loss.entropy are 0", "loss.flat_groups")
 	when(c.Loss.KL == 0 && c.Loss.KLSampled == 0, "loss.kl and loss.kl_sampled are 0", "loss.kl_estimator")
 	when(c.Loss.Average != "constant", fmt.Sprintf("loss.average is %q, not \"constant\"", c.Loss.Average),
 		"loss.average_length")

@@ -191,6 +191,7 @@ type Loss struct {
 	KL           float64 `toml:"kl"`
 	KLSampled    float64 `toml:"kl_sampled"`
 	KLEstimator  string  `toml:"kl_estimator"`
+	FlatGroups   bool    `toml:"flat_groups"`
 	Entropy      float64 `toml:"entropy"`
 	// These bound the difference between server and trainer.
 	MismatchCap       float64 `toml:"mismatch_cap"`
