@@ -139,7 +139,8 @@ func (s trainStage) trainUntilDone(ctx context.Context, batch Batch, before stat
 // returns nil if every row is left out.
 func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Update, error) {
 	c := s.config
-	correction := mismatchCorrection{trainer: s.trainer, tolerance: c.Loss.MismatchTolerance, cap: c.Loss.MismatchCap}
+	correction := mismatchCorrection{trainer: s.trainer, tolerance: c.Loss.MismatchTolerance,
+		weights: importance{mode: c.Loss.MismatchMode, low: c.Loss.MismatchFloor, high: c.Loss.MismatchCap}}
 	episodes := left.from(batch.Episodes)
 	if len(episodes) == 0 {
 		return nil, nil

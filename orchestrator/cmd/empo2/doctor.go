@@ -78,14 +78,20 @@ type doctor struct {
 func (d *doctor) ok(format string, args ...any) { d.print("✓ "+format, args...) }
 
 func (d *doctor) machine() (err error) {
-	if d.cache, err = pyenv.CacheDir(); err != nil {
+	c := d.config
+	if d.cache, err = pyenv.CacheDir(); err != nil && needsPython(c) {
 		return err
 	}
-	c := d.config
 	d.ok("configuration is valid: %s on %s, backend %s", c.Algorithm.Name, c.Env.Name, c.Sampler.Backend)
-	d.ok("%s/%s, %d cores; cache %s; runs %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), d.cache,
-		filepath.Join(c.Run.Dir, c.Run.Name))
-	return os.MkdirAll(d.cache, 0o755)
+	d.ok("%s/%s, %d cores; cache %s; runs %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(),
+		cmp.Or(d.cache, "unknown"), filepath.Join(c.Run.Dir, c.Run.Name))
+	if !needsPython(c) {
+		return nil
+	}
+	if err := os.MkdirAll(d.cache, 0o755); err != nil {
+		return fmt.Errorf("cache: %w\n  hint: EMPO2_CACHE names another folder", err)
+	}
+	return nil
 }
 
 // named checks that the configuration names a model, before what depends on it.
