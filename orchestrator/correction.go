@@ -20,13 +20,11 @@ const (
 
 // mismatchCorrection replaces the server's log-probs by the trainer's where
 // they differ too much. The tokens were still drawn from the server's
-// distribution, so each token is weighted with min(π_trainer/π_server, cap):
-// truncated importance sampling per token ("Your efficient RL framework
-// secretly brings you off-policy RL training", Yao et al. 2025).
+// distribution, so each token gets an importance weight.
 type mismatchCorrection struct {
 	trainer   Trainer
-	tolerance float64 // mean difference in nats
-	cap       float64 // of the weights; 0: measure only
+	tolerance float64    // mean difference in nats
+	weights   importance // if its high is 0: measure only
 }
 
 // correctedBatch are the episodes to train.
@@ -48,7 +46,7 @@ func (c mismatchCorrection) run(ctx context.Context, episodes []trainedEpisode) 
 			return out, err
 		}
 		out.mismatch = mismatch
-		if c.cap == 0 || !mismatch.large(c.tolerance) {
+		if c.weights.high == 0 || !mismatch.large(c.tolerance) {
 			return out, nil
 		}
 	}
@@ -59,7 +57,7 @@ func (c mismatchCorrection) run(ctx context.Context, episodes []trainedEpisode) 
 	out.mismatch, out.corrected = mismatch, true
 	out.episodes = make([]trainedEpisode, len(episodes))
 	for i, e := range episodes {
-		if out.episodes[i], err = e.rescored(scores[i], c.cap); err != nil {
+		if out.episodes[i], err = e.rescored(scores[i], c.weights); err != nil {
 			key := rowKey{group: e.group, episode: e.number, row: wholeEpisode}
 			return out, &failedPass{err: err, keys: []rowKey{key}}
 		}
@@ -136,20 +134,25 @@ func (c mismatchCorrection) scoring(rows []trainerbridge.Row) attempt {
 }
 
 // scoredToken is a sampled token with the trainer's log-prob.
-type scoredToken struct{ logprob, weight float32 }
+type scoredToken struct {
+	logprob  float32
+	logRatio float64 // less the server's; 0 if that is unknown
+	weight   float32
+}
 
 // rescored returns the episode with the trainer's log-probs in place of the
 // server's. Both renderings hold the same sampled tokens in the same order, so
 // that the scores of one apply to the other.
-func (e trainedEpisode) rescored(scores [][]float32, limit float64) (trainedEpisode, error) {
+func (e trainedEpisode) rescored(scores [][]float32, weights importance) (trainedEpisode, error) {
 	var tokens []scoredToken
 	for i, r := range e.sampled {
-		scored, err := scoreTokens(r, scores[i], limit)
+		scored, err := scoreTokens(r, scores[i])
 		if err != nil {
 			return e, err
 		}
 		tokens = append(tokens, scored...)
 	}
+	weigh(tokens, weights)
 	out := e
 	out.rows, out.importanceWeights = make([]rollout.Row, len(e.rows)), make([][]float32, len(e.rows))
 	for i, r := range e.rows {
@@ -173,9 +176,20 @@ func (e trainedEpisode) rescored(scores [][]float32, limit float64) (trainedEpis
 	return out, nil
 }
 
+// weigh gives the tokens of an episode their weights.
+func weigh(tokens []scoredToken, weights importance) {
+	ratios := make([]float64, len(tokens))
+	for i, t := range tokens {
+		ratios[i] = t.logRatio
+	}
+	for i, w := range weights.weights(ratios) {
+		tokens[i].weight = w
+	}
+}
+
 // scoreTokens returns the trained tokens of a sampled row with the trainer's
-// log-probs and their truncated importance weights.
-func scoreTokens(r rollout.Row, scores []float32, limit float64) ([]scoredToken, error) {
+// log-probs.
+func scoreTokens(r rollout.Row, scores []float32) ([]scoredToken, error) {
 	if len(scores) != len(r.Tokens)-1 {
 		return nil, fmt.Errorf("score a row of %d tokens: the trainer answered with %d log-probs",
 			len(r.Tokens), len(scores))
@@ -185,15 +199,15 @@ func scoreTokens(r rollout.Row, scores []float32, limit float64) ([]scoredToken,
 		if !trained {
 			continue
 		}
-		logprob, weight := scores[k-1], 1.0
+		logprob, ratio := scores[k-1], 0.0
 		if v := float64(logprob); math.IsNaN(v) || math.IsInf(v, 0) || logprob > 1e-4 {
 			return nil, fmt.Errorf("score a row: the trainer's log-prob of token %d is %v", k, logprob)
 		}
 		logprob = min(logprob, 0)
-		if !r.WithoutLogprobs && limit > 0 {
-			weight = min(math.Exp(float64(logprob)-float64(r.Logprobs[k])), limit)
+		if !r.WithoutLogprobs {
+			ratio = float64(logprob) - float64(r.Logprobs[k])
 		}
-		out = append(out, scoredToken{logprob: logprob, weight: float32(weight)})
+		out = append(out, scoredToken{logprob: logprob, logRatio: ratio})
 	}
 	return out, nil
 }

@@ -79,7 +79,7 @@ func TestImportanceWeightsAreTruncated(t *testing.T) {
 		Tokens: []int32{9, 2, 9, 3}, LossMask: []bool{false, true, false, true}, Logprobs: []float32{0, -3, 0, -1},
 	}
 	e := trainedEpisode{rows: []rollout.Row{bare}, sampled: []rollout.Row{row}}
-	got, err := e.rescored([][]float32{{-1, -1.5}}, 2)
+	got, err := e.rescored([][]float32{{-1, -1.5}}, importance{mode: "token_truncate", high: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,12 +94,12 @@ func TestImportanceWeightsAreTruncated(t *testing.T) {
 		"too few": {{-1}}, "infinite": {{-1, float32(math.Inf(-1))}}, "NaN": {{-1, float32(math.NaN())}},
 		"positive": {{-1, 1}},
 	} {
-		if _, err := e.rescored(scores, 2); err == nil {
+		if _, err := e.rescored(scores, importance{mode: "token_truncate", high: 2}); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
 	e.rows[0].LossMask = []bool{false, true, false, false}
-	if _, err := e.rescored([][]float32{{-1, -1.5}}, 2); err == nil {
+	if _, err := e.rescored([][]float32{{-1, -1.5}}, importance{mode: "token_truncate", high: 2}); err == nil {
 		t.Error("a sampled token that is in no trained row was accepted")
 	}
 }
@@ -111,7 +111,7 @@ func TestRowsWithoutLogprobsAreScored(t *testing.T) {
 		Tokens: []int32{1, 2}, LossMask: []bool{false, true}, Logprobs: []float32{0, 0}, WithoutLogprobs: true,
 	}
 	e := trainedEpisode{rows: []rollout.Row{row}, sampled: []rollout.Row{row}}
-	got, err := e.rescored([][]float32{{-0.7}}, 2)
+	got, err := e.rescored([][]float32{{-0.7}}, importance{mode: "token_truncate", high: 2})
 	if err != nil || got.rows[0].Logprobs[1] != -0.7 || got.importanceWeights[0][1] != 1 ||
 		got.rows[0].WithoutLogprobs {
 		t.Errorf("%+v, %v", got, err)

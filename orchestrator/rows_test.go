@@ -106,10 +106,42 @@ func TestDrGRPO(t *testing.T) {
 	}
 	l := config.Loss{Average: "constant", AverageLength: 100}
 	for _, trained := range []int{1, 50, 100} {
-		if got := tokenScale(l, trained, 151, 4); got != 1.0/400 {
+		if got := (batchSizes{episodes: 4, tokens: 151}).tokenScale(l, trainedEpisode{tokens: trained}); got != 1.0/400 {
 			t.Errorf("%d tokens: scale %g", trained, got)
 		}
 	}
+}
+
+// The loss of a batch of four episodes with ρ = 1 is -Σ weight · tokens · advantage. The
+// numbers were computed by hand.
+func TestAveragesByHand(t *testing.T) {
+	var batch []trainedEpisode
+	for i, tokens := range []int{2, 4, 6, 8} {
+		advantage := []float64{0.625, -0.375, -0.375, 0.125}[i] // Dr.GRPO's for returns of 1, 0, 0, 0.5
+		batch = append(batch, trainedEpisode{group: i / 2, tokens: tokens, advantage: advantage})
+	}
+	f := func(average string, loss float64, weights ...float64) {
+		t.Helper()
+		sum, l := 0.0, config.Loss{Average: average, AverageLength: 10}
+		for i, e := range batch {
+			w := sizesOf(batch).tokenScale(l, e)
+			if math.Abs(w-weights[i]) > 6e-5 {
+				t.Errorf("%s: a token of episode %d has the weight %g, want %g", average, i, w, weights[i])
+			}
+			sum -= w * float64(e.tokens) * e.advantage
+		}
+		if math.Abs(sum-loss) > 6e-5 {
+			t.Errorf("%s: loss %g, want %g", average, sum, loss)
+		}
+	}
+	f("episode", 0, 0.125, 0.0625, 0.0417, 0.0313)
+	f("token", 0.075, 0.05, 0.05, 0.05, 0.05)
+	f("constant", 0.0375, 0.025, 0.025, 0.025, 0.025)
+	f("prompt", 0.0655, 1.0/12, 1.0/12, 1.0/28, 1.0/28) // groups of 6 and 14 tokens
+	for i := range batch {
+		batch[i].group = 0
+	}
+	f("prompt", 0.075, 0.05, 0.05, 0.05, 0.05) // one group: the mean over all tokens
 }
 
 // Replies that were cut off carry no loss, in every rendering; tokens without a

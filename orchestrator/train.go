@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -138,7 +139,8 @@ func (s trainStage) trainUntilDone(ctx context.Context, batch Batch, before stat
 // returns nil if every row is left out.
 func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Update, error) {
 	c := s.config
-	correction := mismatchCorrection{trainer: s.trainer, tolerance: c.Loss.MismatchTolerance, cap: c.Loss.MismatchCap}
+	correction := mismatchCorrection{trainer: s.trainer, tolerance: c.Loss.MismatchTolerance,
+		weights: importance{mode: c.Loss.MismatchMode, low: c.Loss.MismatchFloor, high: c.Loss.MismatchCap}}
 	episodes := left.from(batch.Episodes)
 	if len(episodes) == 0 {
 		return nil, nil
@@ -199,12 +201,16 @@ func (s trainStage) optimizerSteps(ctx context.Context, step int64, episodes []t
 	return nil
 }
 
+// surrogates are in the order of SURROGATES in empo2_trainer/losses.py.
+var surrogates = []string{"clip", "cispo", "sapo", "dppo"}
+
 // loss is the trainer's loss with its configuration.
 func loss(c config.Loss) trainerbridge.Loss {
 	return trainerbridge.Loss{Name: "empo2", Config: map[string]float64{
 		"clip_low_threshold": 1 - c.ClipLow, "clip_high_threshold": 1 + c.ClipHigh,
 		"dual_clip": c.DualClip, "logprob_floor": c.LogprobFloor,
 		"kl_estimator": map[string]float64{"exact": 0, "k3": 1}[c.KLEstimator],
+		"surrogate":    float64(slices.Index(surrogates, c.Surrogate)),
 	}}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -115,5 +116,23 @@ func TestStepMetricsHaveTheTrainersUsage(t *testing.T) {
 	want := TrainerUsage{RowTokens: 1000, Seconds: 4, TokensPerSecond: 250, PeakMemory: 7, MFU: 0.4, OutOfMemory: 1}
 	if got != want {
 		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+func TestSurrogatesAreTheTrainers(t *testing.T) {
+	source, err := os.ReadFile("../trainer_bridge/trainer/empo2_trainer/losses.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := `SURROGATES = ("` + strings.Join(surrogates, `", "`) + `")`
+	if !strings.Contains(string(source), "\n"+line+"\n") {
+		t.Errorf("losses.py has no line %s", line)
+	}
+	c := demo().Loss
+	for i, name := range surrogates {
+		c.Surrogate = name
+		if got := loss(c).Config["surrogate"]; got != float64(i) {
+			t.Errorf("%s is sent as %g, want %d", c.Surrogate, got, i)
+		}
 	}
 }

@@ -136,6 +136,21 @@ func orElse[T comparable](field *T, value T) {
 	}
 }
 
+// Check finds mistakes without a simulator. The tasks of another simulator than the
+// published ones are unknown.
+func (c Config) Check() error {
+	if _, err := c.withDefaults(); err != nil || c.JarSHA256 != "" {
+		return err
+	}
+	known := make([]string, len(taskNames))
+	for i, t := range taskNames {
+		known[i] = t.name
+	}
+	slices.Sort(known)
+	_, err := resolveTasks(c.Tasks, known)
+	return err
+}
+
 func (c Config) check() error {
 	return errors.Join(
 		oneOf("reads", c.Reads, ReadFull, ReadLazy),

@@ -44,7 +44,10 @@ type Provenance struct {
 // Open finds and checks the jar and Java, starts the first simulator and reads the
 // tasks from it. A wrong key is an error with a hint.
 func Open(ctx context.Context, c Config) (*Family, error) {
-	c, err := c.withDefaults()
+	err := c.Check()
+	if err == nil {
+		c, err = c.withDefaults()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("scienceworld: %w", err)
 	}

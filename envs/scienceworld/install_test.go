@@ -162,6 +162,18 @@ func TestConfigIsRefused(t *testing.T) {
 	f(Config{Limit: map[envs.Split]int{envs.Train: -3}}, "want 0 or more")
 }
 
+// An unknown task is found before the simulator is.
+func TestUnknownTasksAreFoundFirst(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "none.jar")
+	_, err := Open(t.Context(), Config{Tasks: []string{"1-1", "bake"}, Jar: missing})
+	fails(t, err, `unknown task "bake"`, "one of boil, change-the-state-of-matter-of, chemistry-mix")
+	_, err = Open(t.Context(), Config{Tasks: []string{"bake"}, Jar: missing, JarSHA256: "of another simulator"})
+	fails(t, err, missing)
+	if err := (Config{Tasks: []string{"1-1", "boil", "10-2"}}).Check(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestTasksAreRefused(t *testing.T) {
 	sim := func() *simulator {
 		h := &fakeHost{faults: newFaults(nil)}

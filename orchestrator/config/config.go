@@ -177,10 +177,13 @@ type Algorithm struct {
 	Estimator            string  `toml:"estimator"`
 	Baseline             string  `toml:"baseline"`
 	NormalizeStd         bool    `toml:"normalize_std"`
+	StepDiscount         float64 `toml:"step_discount"`
+	StepWeight           float64 `toml:"step_weight"`
 }
 
-// Loss is the objective of EMPO² (PPO's clip, dual clip, mask, KL).
+// Loss is the objective of EMPO² (a surrogate such as PPO's clip, mask, KL).
 type Loss struct {
+	Surrogate    string  `toml:"surrogate"`
 	ClipLow      float64 `toml:"clip_low"`
 	ClipHigh     float64 `toml:"clip_high"`
 	DualClip     float64 `toml:"dual_clip"`
@@ -188,9 +191,12 @@ type Loss struct {
 	KL           float64 `toml:"kl"`
 	KLSampled    float64 `toml:"kl_sampled"`
 	KLEstimator  string  `toml:"kl_estimator"`
+	FlatGroups   bool    `toml:"flat_groups"`
 	Entropy      float64 `toml:"entropy"`
-	// MismatchCap and MismatchTolerance bound the difference between server and trainer.
+	// These bound the difference between server and trainer.
 	MismatchCap       float64 `toml:"mismatch_cap"`
+	MismatchMode      string  `toml:"mismatch_mode"`
+	MismatchFloor     float64 `toml:"mismatch_floor"`
 	MismatchTolerance float64 `toml:"mismatch_tolerance"`
 	Average           string  `toml:"average"`
 	AverageLength     int     `toml:"average_length"`

@@ -34,13 +34,15 @@ func expandHome(c *Config) {
 	}
 }
 
-// pathRules refuse a ~ that could not be replaced.
+// pathRules refuse a ~ that could not be replaced, and variables, which only a shell replaces.
 func pathRules(c Config) []rule {
 	var out []rule
 	for key, path := range paths(&c) {
 		out = append(out, rule{key, !strings.HasPrefix(*path, "~"),
 			fmt.Sprintf("%s: only ~ and ~/… stand for a home folder, and only if HOME is set", *path),
 			"write the whole path; ./~… is a name that begins with ~"})
+		out = append(out, rule{key, !strings.HasPrefix(*path, "$"),
+			*path + ": variables are not replaced here", "write the whole path; ./$… is a name that begins with $"})
 	}
 	return out
 }

@@ -18,6 +18,7 @@ func TestHomeInPaths(t *testing.T) {
 	f("~/runs", "/home/me/runs")
 	f("./~", "./~")
 	f("a~b", "a~b")
+	f("./$x", "./$x")
 	c, err := Source{Profile: Demo, Sets: []string{"model.path=~/m"}}.Load()
 	if err != nil || c.Model.Path != "/home/me/m" {
 		t.Errorf("model.path: %q (%v)", c.Model.Path, err)
@@ -32,6 +33,8 @@ func TestHomeInPaths(t *testing.T) {
 	}
 	refused("/home/me", "run.dir=~other/runs")
 	refused("", "run.dir=~/runs")
+	refused("/home/me", "run.dir=$HOME/runs")
+	refused("/home/me", "prompt.template=${HOME}/mine.tmpl")
 	refused("/home/me", "run.name="+strings.Repeat("n", 300))
 	refused("/home/me", "run.name=a\nb")
 	refused("/home/me", "run.name=a/b")

@@ -64,7 +64,7 @@ func FuzzSafetensors(f *testing.F) {
 		writeFiles(t, m.Path, map[string][]byte{oneFile: text})
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		n, err := m.countSafetensors(oneFile)
+		n, err := m.countSafetensors(oneFile, map[string]string{})
 		runtime.ReadMemStats(&after)
 		if used := after.TotalAlloc - before.TotalAlloc; used > uint64(4<<20+64*len(text)) {
 			t.Fatalf("a file of %d bytes takes %d bytes of memory", len(text), used)

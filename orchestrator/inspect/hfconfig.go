@@ -35,17 +35,13 @@ type hfConfig struct {
 	DenseLayers   []int     `json:"mlp_only_layers"`     // those that have none
 	Rope          *hfRope   `json:"rope_parameters"`
 	RopeScaling   *hfRope   `json:"rope_scaling"`
-	Quantisation  *hfQuant  `json:"quantization_config"`
-	Text          *hfConfig `json:"text_config"` // of models with several modalities
+	Quantisation  struct{}  `json:"quantization_config"` // must be an object; see configQuantisation
+	Text          *hfConfig `json:"text_config"`         // of models with several modalities
 }
 
 type hfRope struct {
 	RopeType string `json:"rope_type"`
 	Type     string `json:"type"` // the older name
-}
-
-type hfQuant struct {
-	Method string `json:"quant_method"`
 }
 
 // readConfig reads architecture and shape.
@@ -69,7 +65,7 @@ func (m *Model) readConfig() error {
 			"whose config.json has an architecture such as LlamaForCausalLM", strings.Join(c.Architectures, ", "))
 	}
 	m.Architecture = c.Type
-	m.Quantisation = c.quantisation()
+	m.Quantisation = configQuantisation(text)
 	if c.Text != nil {
 		c = *c.Text
 	}
@@ -147,16 +143,6 @@ func (c hfConfig) writesText() bool {
 		return strings.Contains(name, "CausalLM") || strings.Contains(name, "ConditionalGeneration") ||
 			strings.Contains(name, "LMHead")
 	})
-}
-
-func (c hfConfig) quantisation() string {
-	switch {
-	case c.Quantisation == nil:
-		return ""
-	case c.Quantisation.Method == "":
-		return "an unnamed method"
-	}
-	return c.Quantisation.Method
 }
 
 // scaling is the kind of rope scaling; empty: none.

@@ -16,8 +16,12 @@ const config = `{"model_type": "qwen2", "dtype": "bfloat16", "max_position_embed
  "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}`
 
 // safetensors is a file with one tensor of 2 × 3 values.
-func safetensors(data int) string {
-	header := `{"__metadata__": {"format": "pt"}, "w": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}}`
+func safetensors(data int) string { return tensorFile("w", data) }
+
+// tensorFile is a file with one tensor of 2 × 3 values and this name.
+func tensorFile(name string, data int) string {
+	header := `{"__metadata__": {"format": "pt"}, "` + name +
+		`": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}}`
 	return string(binary.LittleEndian.AppendUint64(nil, uint64(len(header)))) + header + strings.Repeat("x", data)
 }
 
@@ -171,12 +175,12 @@ func TestShards(t *testing.T) {
 	files := map[string]string{
 		"model.safetensors":     "",
 		"stray.safetensors":     safetensors(12),
-		"model-1.safetensors":   safetensors(12),
-		"model-2.safetensors":   safetensors(12),
+		"model-1.safetensors":   tensorFile("a", 12),
+		"model-2.safetensors":   tensorFile("b", 12),
 		"config.json":           `{"model_type": "llama", "max_position_embeddings": 2048.0}`,
 		"tokenizer_config.json": `{"chat_template": null}`,
 		weightsIndex: `{"weight_map":
-			{"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "model-1.safetensors"}}`,
+			{"a": "model-1.safetensors", "b": "model-2.safetensors"}}`,
 	}
 	dir := write(t, files)
 	m, err := Folder(dir)

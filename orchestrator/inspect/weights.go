@@ -14,14 +14,19 @@ import (
 	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
-// readWeights counts the parameters in the headers of the safetensors files.
+// readWeights counts the parameters in the headers of the safetensors files, and
+// checks that the weights are complete.
 func (m *Model) readWeights() error {
-	files, err := m.weightFiles()
+	files, index, err := m.weightFiles()
 	if err != nil {
 		return err
 	}
+	if err := checkShards(files); err != nil {
+		return err
+	}
+	tensors := map[string]string{} // name → dtype
 	for _, name := range files {
-		n, err := m.countSafetensors(name)
+		n, err := m.countSafetensors(name, tensors)
 		if errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%s is missing\n  hint: the index lists it: download it into the folder", name)
 		}
@@ -30,7 +35,13 @@ func (m *Model) readWeights() error {
 		}
 		m.Parameters += n
 	}
-	return nil
+	if m.Quantisation == "" {
+		m.Quantisation = m.fileQuantisation(tensors)
+	}
+	if m.Quantisation != "" {
+		return nil // other tensors, and not the same in all layers
+	}
+	return m.checkTensors(index, tensors)
 }
 
 // The names under which transformers looks for weights, in this order: one
@@ -40,70 +51,73 @@ const (
 	weightsIndex = "model.safetensors.index.json"
 )
 
-// weightFiles are the names of the files with weights, or all that are there if
-// none has a usual name.
-func (m *Model) weightFiles() ([]string, error) {
+// weightFiles are the names of the files with weights, and the index, which has the
+// file of each tensor; nil: there is one file and no index.
+func (m *Model) weightFiles() (files []string, index map[string]string, err error) {
 	if _, err := os.Stat(filepath.Join(m.Path, oneFile)); err == nil {
-		return []string{oneFile}, nil
+		return []string{oneFile}, nil, nil
 	}
 	text, err := m.read(weightsIndex)
-	if err == nil {
-		return m.indexed(text)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, m.noWeights()
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+	if err != nil {
+		return nil, nil, err
 	}
+	return m.indexed(text)
+}
+
+// noWeights is the error for a folder with neither the one file nor an index.
+func (m *Model) noWeights() error {
 	entries, err := os.ReadDir(m.Path)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var files []string
 	hint := folderHint
 	for _, e := range entries {
 		switch name := e.Name(); filepath.Ext(name) {
 		case ".safetensors":
-			files = append(files, name)
+			return fmt.Errorf("it has %s, but neither %s nor %s\n  hint: download the index and all files that it "+
+				"lists; if there is only one file, name it %s", name, oneFile, weightsIndex, oneFile)
 		case ".bin":
 			hint = "\n  hint: it has " + name + "; " +
 				"AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(DIR) writes *.safetensors"
 		}
 	}
-	if len(files) == 0 {
-		return nil, fmt.Errorf("it has no *.safetensors%s", hint)
-	}
-	return files, nil
+	return fmt.Errorf("it has no *.safetensors%s", hint)
 }
 
-// indexed are the files that the text of an index lists, sorted.
-func (m *Model) indexed(text []byte) ([]string, error) {
+// indexed are the files that the text of an index lists, sorted, and the file of
+// each tensor.
+func (m *Model) indexed(text []byte) ([]string, map[string]string, error) {
 	var index struct {
 		Files map[string]string `json:"weight_map"` // tensor → file
 	}
 	if err := json.Unmarshal(text, &index); err != nil {
-		return nil, fmt.Errorf("%s: %w%s", weightsIndex, safetext.JSONError(err), m.downloadHint(text))
+		return nil, nil, fmt.Errorf("%s: %w%s", weightsIndex, safetext.JSONError(err), m.downloadHint(text))
 	}
 	var files []string
 	for tensor, name := range index.Files {
 		if !filepath.IsLocal(name) {
-			return nil, fmt.Errorf("%s: tensor %s is in %q, outside of the folder%s", weightsIndex, tensor, name,
+			return nil, nil, fmt.Errorf("%s: tensor %s is in %q, outside of the folder%s", weightsIndex, tensor, name,
 				m.downloadHint(text))
 		}
 		files = append(files, name)
 	}
 	slices.Sort(files)
 	if files = slices.Compact(files); len(files) == 0 {
-		return nil, fmt.Errorf("%s lists no file%s", weightsIndex, m.downloadHint(text))
+		return nil, nil, fmt.Errorf("%s lists no file%s", weightsIndex, m.downloadHint(text))
 	}
-	return files, nil
+	return files, index.Files, nil
 }
 
 // maxSafetensorsHeader is the format's own limit in bytes.
 const maxSafetensorsHeader = 100 << 20
 
-// countSafetensors returns the number of values in a file. It reads only the
-// header: a length of 8 bytes, then JSON with the shape and the offsets of each
-// tensor.
-func (m *Model) countSafetensors(name string) (int64, error) {
+// countSafetensors returns the number of values in a file, and adds the dtypes of its
+// tensors to a map. It reads only the header: a length of 8 bytes, then JSON with
+// dtype, shape and offsets of each tensor.
+func (m *Model) countSafetensors(name string, dtypes map[string]string) (int64, error) {
 	path := filepath.Join(m.Path, name)
 	info, err := os.Stat(path)
 	if err != nil {
@@ -117,7 +131,7 @@ func (m *Model) countSafetensors(name string) (int64, error) {
 		return 0, fmt.Errorf("%w\n  hint: check its owner and permissions", cause(err))
 	}
 	defer f.Close()
-	n, err := readSafetensors(f)
+	n, err := readSafetensors(f, dtypes)
 	if err != nil {
 		start := make([]byte, 32)
 		k, _ := f.ReadAt(start, 0) // an empty or unreadable start is no pointer
@@ -126,7 +140,7 @@ func (m *Model) countSafetensors(name string) (int64, error) {
 	return n, nil
 }
 
-func readSafetensors(f *os.File) (int64, error) {
+func readSafetensors(f *os.File, dtypes map[string]string) (int64, error) {
 	var length uint64
 	err := binary.Read(f, binary.LittleEndian, &length)
 	switch {
@@ -146,10 +160,11 @@ func readSafetensors(f *os.File) (int64, error) {
 	if err := json.Unmarshal(text, &tensors); err != nil {
 		return 0, errors.New("not a safetensors file")
 	}
-	return addTensors(f, int64(length), tensors)
+	return addTensors(f, int64(length), tensors, dtypes)
 }
 
-func addTensors(f *os.File, header int64, tensors map[string]json.RawMessage) (int64, error) {
+func addTensors(f *os.File, header int64, tensors map[string]json.RawMessage, dtypes map[string]string) (
+	int64, error) {
 	size, err := f.Stat()
 	if err != nil {
 		return 0, err
@@ -160,6 +175,7 @@ func addTensors(f *os.File, header int64, tensors map[string]json.RawMessage) (i
 			continue
 		}
 		var tensor struct {
+			Dtype   string   `json:"dtype"`
 			Shape   []int64  `json:"shape"`
 			Offsets [2]int64 `json:"data_offsets"`
 		}
@@ -171,7 +187,7 @@ func addTensors(f *os.File, header int64, tensors map[string]json.RawMessage) (i
 			return 0, fmt.Errorf("tensor %s has the shape %d and the offsets %d, which are not possible",
 				name, tensor.Shape, tensor.Offsets)
 		}
-		total, end = total+n, max(end, tensor.Offsets[1])
+		total, end, dtypes[name] = total+n, max(end, tensor.Offsets[1]), tensor.Dtype
 	}
 	if end > size.Size()-8-header {
 		return 0, errors.New("the file is cut short")

@@ -17,8 +17,10 @@ const configName = "config.toml"
 // other users may enter the run's folder and read the adapters, whatever the
 // umask. All other files are private.
 func makeFolders(dir string) error {
-	return errors.Join(makeDir(dir, 0o711), makeDir(filepath.Join(dir, "adapters"), 0o755),
-		makeDir(filepath.Join(dir, "checkpoints"), 0o700))
+	if err := makeDir(dir, 0o711); err != nil {
+		return err
+	}
+	return errors.Join(makeDir(filepath.Join(dir, "adapters"), 0o755), makeDir(filepath.Join(dir, "checkpoints"), 0o700))
 }
 
 // makeDir creates a folder with its parents. It does not change a folder that

@@ -237,7 +237,9 @@ func settingsOf(sides []side) []setting {
 			keys[key] = true
 		}
 	}
-	delete(keys, "run.name") // the page names the runs
+	for _, key := range []string{"run.name", "run.dir"} { // the page names the runs
+		delete(keys, key)
+	}
 	for key := range keys {
 		values, differs := map[string]*string{}, false
 		first, known := sides[0].values[key]

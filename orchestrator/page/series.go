@@ -86,7 +86,7 @@ type event struct {
 var eventKinds = map[string]string{
 	"prompt": "prompt", "configuration changed": "config", "mismatch": "mismatch", "trainer restart": "restart",
 	"server restart": "restart", "continued": "restart", "replica returned": "restart", "returned": "restart",
-	"environment": "environment",
+	"environment": "environment", "memory": "memory", "forked": "fork",
 }
 
 const (

@@ -109,6 +109,7 @@ type pageFigure struct {
 	Picture           template.URL // a file of its own
 	Keys              []pageKey    // of the arms in it
 	Points            []pagePoint
+	Missing           string // arms that the figure cannot show
 }
 
 type pagePoint struct{ Arm, Label, X, Success, Interval, Evaluated string }
@@ -118,11 +119,17 @@ func (c Comparison) figure(f figure, keys []pageKey) pageFigure {
 		Drawing: template.HTML(c.inline(f, wide, "wide") + c.inline(f, narrow, "narrow"))}
 	out.Picture = download("image/svg+xml", c.picture([]figure{f}))
 	var all []Curve
+	var missing []string
 	for i, arm := range c.Arms {
-		if curves := c.drawn(arm, f); len(curves) > 0 {
-			all = append(all, curves...)
+		curves := c.drawn(arm, f)
+		if all = append(all, curves...); len(curves) > 0 {
 			out.Keys = append(out.Keys, keys[i])
+		} else if len(c.of(arm)) > 0 {
+			missing = append(missing, arm)
 		}
+	}
+	if out.Missing = strings.Join(missing, ", "); out.Missing != "" {
+		out.Missing = "Not shown: " + out.Missing + " (" + f.excluded + ")."
 	}
 	a := f.axis(all, wide.ticks)
 	out.Axis = a.label()

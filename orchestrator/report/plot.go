@@ -28,21 +28,22 @@ type figure struct {
 	id, caption string
 	axis        func([]Curve, int) axis
 	includes    func(Curve) bool // the curves to draw
+	excluded    string           // why the others are not drawn
 }
 
 // figures are the plots of a comparison.
 var figures = []figure{
 	{
 		id: "episodes", caption: "Success without tips against training episodes", axis: episodes,
-		includes: func(c Curve) bool { return !c.TimeBudget },
+		includes: func(c Curve) bool { return !c.TimeBudget }, excluded: "its budget is a time, or it has no evaluation",
 	},
 	{
 		id: "tokens", caption: "Success without tips against trained tokens", axis: tokens,
-		includes: func(c Curve) bool { return c.Last().Tokens > 0 },
+		includes: func(c Curve) bool { return c.Last().Tokens > 0 }, excluded: "it trained no token, or it has no evaluation",
 	},
 	{
 		id: "time", caption: "Success without tips against training time", axis: time,
-		includes: func(Curve) bool { return true },
+		includes: func(Curve) bool { return true }, excluded: "it has no evaluation",
 	},
 }
 

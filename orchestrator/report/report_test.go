@@ -169,6 +169,11 @@ func TestCurvesAgainstTokens(t *testing.T) {
 			t.Errorf("%d times %q, want %d", n, class, want)
 		}
 	}
+	c.Curves[2].Points = []Point{point(0, 0, 0), point(200, 5, 1)}
+	page.Reset()
+	if err := c.HTML(&page); err != nil || !strings.Contains(page.String(), "Not shown: grpo (it trained no token") {
+		t.Errorf("%v; the figure does not say that grpo is missing", err)
+	}
 	page.Reset()
 	if err := sample().HTML(&page); err != nil || strings.Contains(page.String(), `<h2 id="tokens">`) {
 		t.Errorf("%v; without tokens there is a figure", err)

@@ -52,9 +52,16 @@ type Env struct {
 // EMPO2_CACHE, else empo2 in the user's cache directory.
 func CacheDir() (string, error) {
 	if dir := os.Getenv("EMPO2_CACHE"); dir != "" {
+		if strings.HasPrefix(dir, "~") { // only a shell replaces it
+			return "", &Error{Op: "find the cache directory", Err: fmt.Errorf("EMPO2_CACHE is %s", dir),
+				Hint: "write the whole path; ./~… is a name that begins with ~"}
+		}
 		return filepath.Abs(dir)
 	}
 	dir, err := os.UserCacheDir()
+	if err == nil && !filepath.IsAbs(dir) {
+		err = errors.New("HOME is a relative path")
+	}
 	if err != nil {
 		return "", &Error{Op: "find the cache directory", Err: err, Hint: "set EMPO2_CACHE to a directory"}
 	}

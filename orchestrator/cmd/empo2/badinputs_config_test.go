@@ -225,6 +225,15 @@ func badFlags() (all []badInput) {
 		"prompt config version") {
 		add("--no-such-flag", command, "--no-such-flag")
 	}
+	for _, command := range []string{"plan", "run", "compare", "prompt", "config", "try"} {
+		add("prompt.template: there is no file none.tmpl", command, "--profile", "demo", "--set",
+			"prompt.template=none.tmpl")
+		add("variables are not replaced", command, "--profile", "demo", "--set", "run.dir=$HOME/runs")
+	}
+	for _, command := range []string{"plan", "prompt", "config"} {
+		add(`unknown task "bake"`, command, "--profile", "demo", "--set", "env.name=scienceworld", "--set",
+			`env.scienceworld.tasks=["boil", "bake"]`)
+	}
 	for _, command := range []string{"plan", "run", "eval", "compare", "doctor", "prompt", "config"} {
 		add("unknown profile", command, "--profile", "none")
 		add("run.stepz", command, "--set", "run.stepz=1")

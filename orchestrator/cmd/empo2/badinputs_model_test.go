@@ -3,6 +3,9 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -57,9 +60,7 @@ func badModels() (all []badInput) {
 
 // badWeights has damaged safetensors files.
 func badWeights() (all []badInput) {
-	header := func(text string, data int) string {
-		return string(binary.LittleEndian.AppendUint64(nil, uint64(len(text)))) + text + strings.Repeat("\x00", data)
-	}
+	header := safetensorsText
 	for i, text := range []string{"", "x", "\x00\x00\x00\x00\x00\x00\x00\x00", "\xff\xff\xff\xff\xff\xff\xff\xff",
 		"\xff\xff\xff\xff\xff\xff\xff\x7f{}", "\x00\x00\x00\x05\x00\x00\x00\x00{",
 		"version https://git-lfs.github.com/spec/v1\n",
@@ -76,6 +77,80 @@ func badWeights() (all []badInput) {
 			args: []string{"init", "--model", "model", "-o", "out.toml"}, place: "model.safetensors"})
 	}
 	return all
+}
+
+// safetensorsText is a file with a header and zeros as data.
+func safetensorsText(header string, data int) string {
+	return string(binary.LittleEndian.AppendUint64(nil, uint64(len(header)))) + header + strings.Repeat("\x00", data)
+}
+
+// badTensors has folders that transformers would load with random values, and
+// quantised ones. Every command that would use them refuses them before it starts
+// anything.
+func badTensors() (all []badInput) {
+	const config = `{"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 8, "num_attention_heads": 2%s}`
+	for _, folder := range incompleteFolders() {
+		files := map[string]string{"model/config.json": fmt.Sprintf(config, folder.config),
+			"model/tokenizer.json": goodTokenizer, "demos.jsonl": goodDemonstration + "\n"}
+		for name, text := range folder.files {
+			files["model/"+name] = text
+		}
+		add := func(args ...string) {
+			all = append(all, badInput{name: folder.name + " " + args[0], files: files, args: args, place: folder.place})
+		}
+		model := []string{"--profile", "cpu", "--set", "model.path=model", "--set", "sampler.backend=vllm"}
+		add("init", "--model", "model", "-o", "out.toml")
+		add(append([]string{"plan"}, model...)...)
+		add(append([]string{"run"}, model...)...)
+		add(append([]string{"warmstart", "--data", "demos.jsonl"}, model...)...)
+	}
+	return all
+}
+
+// An incompleteFolder has other keys of config.json, and files of weights.
+type incompleteFolder struct {
+	name, place, config string
+	files               map[string]string
+}
+
+func incompleteFolders() []incompleteFolder {
+	const one, two = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+	const index = "model.safetensors.index.json"
+	up, down := "model.layers.%d.mlp.up_proj.weight", "model.layers.%d.mlp.down_proj.weight"
+	whole, half := tensorsText(2, up, down), tensorsText(1, up, down)
+	listed := `{"weight_map": {"model.norm.weight": "` + one + `"`
+	single := func(text string) map[string]string { return map[string]string{"model.safetensors": text} }
+	return []incompleteFolder{
+		{"a missing tensor", "layers.1.mlp.up_proj.weight", "",
+			single(tensorsText(2, down, "model.layers.0.mlp.up_proj.weight"))},
+		{"a missing layer", "layer 1 of 2", "", single(half)},
+		{"an index of one shard", two, "", map[string]string{one: half, index: listed + "}}"}},
+		{"a missing shard", two, "", map[string]string{one: half, index: listed + `, "x": "` + two + `"}}`}},
+		{"a wrong shard", "tensor x", "", map[string]string{one: half, two: half,
+			index: listed + `, "x": "` + two + `"}}`}},
+		{"a shard without an index", one, "", map[string]string{one: whole}},
+		{"GPTQ without a word in config.json", "qweight", "", single(tensorsText(2, "model.layers.%d.qweight"))},
+		{"an older GPTQ", "quantize_config.json", "", map[string]string{"model.safetensors": whole,
+			"quantize_config.json": "{}"}},
+		{"MLX", "MLX", `, "quantization": {"bits": 4}`, single(whole)},
+		{"a nested block", "awq", `, "text_config": {"quantization_config": {"quant_method": "awq"}}`, single(whole)},
+	}
+}
+
+// tensorsText is a file with these tensors, each with the number of every layer in place
+// of %d, and those outside of the layers.
+func tensorsText(layers int, names ...string) string {
+	tensors := map[string]bool{"model.embed_tokens.weight": true, "model.norm.weight": true}
+	for _, name := range names {
+		for i := range layers {
+			tensors[strings.ReplaceAll(name, "%d", strconv.Itoa(i))] = true
+		}
+	}
+	var header []string
+	for _, name := range slices.Sorted(maps.Keys(tensors)) {
+		header = append(header, fmt.Sprintf(`%q: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}`, name))
+	}
+	return safetensorsText("{"+strings.Join(header, ", ")+"}", 4)
 }
 
 // badGGUF has files that are no complete model in the format GGUF.

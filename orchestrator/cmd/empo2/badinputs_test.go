@@ -42,7 +42,8 @@ func TestBadInputs(t *testing.T) {
 	}{
 		{"values of keys", badKeys(t)}, {"configuration files", badFiles()}, {"keys", badCombinations()}, {"flags",
 			badFlags()},
-		{"model folders", badModels()}, {"safetensors files", badWeights()}, {"GGUF files", badGGUF()},
+		{"model folders", badModels()}, {"safetensors files", badWeights()},
+		{"tensors", badTensors()}, {"GGUF files", badGGUF()},
 		{"prompt templates", badTemplates()}, {"demonstrations", badDemonstrations()}, {"tips", badTips()},
 		{"environments", badEnvironments()}, {"descriptions of environments", badDescriptions()},
 		{"ranges of tasks", badRanges()}, {"catalogues", badCatalogues()}, {"run folders", badRuns(t)},

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator/watchdog"
@@ -30,7 +31,7 @@ func (r *run) addCanary(ctx context.Context, server served, template *chat.Templ
 	l.Backend = sampler.WithCanary(server.Backend, prompt, l.Config.Sampler.CanaryTolerance, func(c sampler.Canary) {
 		last = c
 		l.Log.Info().Int("version", c.Version).Float64("max_diff", c.MaxDiff).Float64("moved", c.Moved).
-			Dur("took", c.Took).Msg("canary")
+			Stringer("took", c.Took.Round(time.Millisecond)).Msg("canary")
 	})
 	l.Canary = func() float64 { return last.MaxDiff }
 	return nil

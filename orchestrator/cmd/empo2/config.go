@@ -17,8 +17,16 @@ Examples:
 
 func (cmd *configCmd) Run(out *console) error {
 	c, err := cmd.load()
+	if err == nil {
+		err = checkNames(c)
+	}
 	if err != nil {
 		return err
 	}
+	// The files may be on another machine.
+	if c.Model.Path != "" {
+		out.noteProblem(checkModels(c))
+	}
+	out.noteProblem(checkPrograms(c))
 	return config.Write(out.out, c)
 }

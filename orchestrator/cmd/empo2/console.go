@@ -46,6 +46,14 @@ func (c *console) note(format string, args ...any) {
 	fmt.Fprintf(c.err, format+"\n", args...)
 }
 
+// noteProblem prints an error that does not end the command; nil: nothing.
+func (c *console) noteProblem(err error) {
+	if err != nil {
+		msg, hint := splitHint(err)
+		c.note("note: %s\n  hint: %s", msg, hint)
+	}
+}
+
 // print prints one line of results to standard output.
 func (c *console) print(format string, args ...any) {
 	c.mu.Lock()

@@ -54,11 +54,14 @@ func (cmd *doctorCmd) Run(ctx context.Context, out *console) error {
 	d := &doctor{console: out, ctx: ctx, config: c, install: cmd.Install}
 	for _, check := range []func() error{d.machine, d.named, d.fit, d.python, d.setUp, d.processes} {
 		if err := check(); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
 			out.print("✗ %v", err)
 			return &setupError{errors.New("a run would fail; see above")}
 		}
 	}
-	out.print("no problems found; next: empo2 run with the same flags")
+	out.print("no problems found; next: empo2 try shows replies, empo2 run trains, with the same flags")
 	return nil
 }
 
@@ -75,14 +78,20 @@ type doctor struct {
 func (d *doctor) ok(format string, args ...any) { d.print("✓ "+format, args...) }
 
 func (d *doctor) machine() (err error) {
-	if d.cache, err = pyenv.CacheDir(); err != nil {
+	c := d.config
+	if d.cache, err = pyenv.CacheDir(); err != nil && needsPython(c) {
 		return err
 	}
-	c := d.config
 	d.ok("configuration is valid: %s on %s, backend %s", c.Algorithm.Name, c.Env.Name, c.Sampler.Backend)
-	d.ok("%s/%s, %d cores; cache %s; runs %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), d.cache,
-		filepath.Join(c.Run.Dir, c.Run.Name))
-	return os.MkdirAll(d.cache, 0o755)
+	d.ok("%s/%s, %d cores; cache %s; runs %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(),
+		cmp.Or(d.cache, "unknown"), filepath.Join(c.Run.Dir, c.Run.Name))
+	if !needsPython(c) {
+		return nil
+	}
+	if err := os.MkdirAll(d.cache, 0o755); err != nil {
+		return fmt.Errorf("cache: %w\n  hint: EMPO2_CACHE names another folder", err)
+	}
+	return nil
 }
 
 // named checks that the configuration names a model, before what depends on it.
@@ -114,8 +123,10 @@ func (d *doctor) python() error {
 		return nil // setUp does it
 	}
 	found := pyenv.Find(d.ctx, pyenv.Options{Requirements: trainerbridge.Requirements(), CacheDir: d.cache})
-	for _, i := range found.Interpreters {
-		d.print("  found %v", i)
+	if found.Problem != nil || !fileExists(found.Dir) { // else they do not matter
+		for _, i := range found.Interpreters {
+			d.print("  found %v", i)
+		}
 	}
 	if found.Problem != nil {
 		return found.Problem
@@ -152,7 +163,8 @@ func (d *doctor) processes() error {
 	c := d.config
 	c.Run.Dir, c.Run.Name = root, "doctor"
 	start := time.Now()
-	r, err := openRun(d.ctx, c, d.tools, d.logger(false), func(watchdog.Phase) {})
+	defer d.endPhase("")
+	r, err := openRun(d.ctx, c, d.tools, d.logger(false), d.phasesOf(""))
 	if err != nil {
 		var at *serverError
 		if errors.As(err, &at) {
@@ -175,6 +187,7 @@ func (d *doctor) processes() error {
 		d.ok("nothing is trained: only the memory changes")
 		return nil
 	}
+	d.phase("", watchdog.Phase{Name: watchdog.PhasePublishing, Detail: "the base model, with its log-probs", Since: time.Now()})
 	if _, err := r.loop.Backend.Publish(d.ctx, sampler.Adapter{Score: r.loop.Score}); err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/orchestrator/report"
 	"github.com/empo2/empo2/orchestrator/view"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/rollout"
 )
@@ -28,7 +29,7 @@ type duel struct {
 	sides  [2]*side
 	tasks  []envs.Task
 	ledger *ledger.Ledger
-	told   time.Time // when the last line of progress was printed
+	phase  watchdog.Phase // how far it is, without what came of it
 	closes []func() error
 }
 
@@ -93,6 +94,11 @@ func (d *duel) run(ctx context.Context, reach float64) (out playedPairs, err err
 		return out, err
 	}
 	d.begin(len(stored))
+	kept, most := len(stored), 2*len(d.tasks)*d.K
+	d.phase = watchdog.Phase{Name: watchdog.PhaseSampling, Done: kept, Begun: kept, Total: most, Unit: "episodes",
+		Since: time.Now()}
+	d.console.phase("", d.phase)
+	defer d.endPhase("")
 	sequence := report.NewSequential(reach)
 	order, size := d.order(), max(1, d.sides[0].player.config.Rollout.Concurrency/2) // both sides play at once
 	for len(order) > 0 && !out.decided {
@@ -118,7 +124,6 @@ func (d *duel) run(ctx context.Context, reach float64) (out playedPairs, err err
 				break // the interval is about the pairs until here
 			}
 		}
-		d.progress(out, len(order))
 	}
 	if len(out.matches) == 0 {
 		return out, fmt.Errorf("all %d pairs failed, for example: %s", out.failed, d.why(stored))
@@ -221,6 +226,8 @@ func (d *duel) play(ctx context.Context, batch []match, played map[view.Place]ro
 				mu.Lock()
 				defer mu.Unlock()
 				played[view.Place{Step: t.Step, Group: t.Group, Episode: t.Episode}] = t
+				d.phase.Done++
+				d.console.phase("", d.phase)
 				err = errors.Join(err, d.store(context.WithoutCancel(ctx), t))
 			})
 			return err

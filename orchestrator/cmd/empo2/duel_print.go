@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"time"
 
 	"github.com/empo2/empo2/orchestrator/report"
 	"github.com/empo2/empo2/orchestrator/safetext"
@@ -44,19 +43,6 @@ func (d *duel) begin(stored int) {
 	if stored > 0 {
 		d.print("%s of an earlier command are kept", counted(stored, "episode"))
 	}
-}
-
-// progressPause is the time between two lines of progress.
-const progressPause = 5 * time.Second
-
-// progress says how far it is, without what came of it: a number of pairs that was
-// fixed beforehand must not be changed because of results.
-func (d *duel) progress(so playedPairs, left int) {
-	if left == 0 || so.decided || time.Since(d.told) < progressPause {
-		return
-	}
-	d.told = time.Now()
-	d.note("%d of %d pairs", len(so.matches)+so.failed, len(d.tasks)*d.K)
 }
 
 // matchResult is a pair as ab --json prints it.
@@ -210,6 +196,11 @@ func (d *duel) printSides(c comparison) {
 	for _, s := range c.Sides {
 		d.print("%4s %10.1f %18s %12s %12s %8.1f", s.Side, 100*s.Success,
 			fmt.Sprintf("%.1f to %.1f", 100*s.Low, 100*s.High), number(s.Return), number(s.Score), 100*s.Cut)
+	}
+	for i, s := range c.Sides {
+		if s.Cut >= 0.1 {
+			d.print("many replies of %s are CUT: raise rollout.max_tokens (%d)", s.Side, d.sides[i].config.Rollout.MaxTokens)
+		}
 	}
 }
 

@@ -33,19 +33,39 @@ func openFamily(ctx context.Context, o opening) (envs.Family, error) {
 	family, err := families[name](ctx, o)
 	end()
 	var fault *config.Error
-	var setting *envs.SettingError
-	if errors.As(err, &setting) {
-		text, hint := splitHint(setting)
-		place, msg, named := strings.Cut(text, ": ")
-		if !named {
-			place, msg = "env."+name, text
-		}
-		return nil, &config.Error{Place: place, Msg: msg, Hint: hint}
+	if err = settingFault(name, err); err == nil {
+		return family, nil
 	}
-	if err != nil && !errors.As(err, &fault) {
+	if !errors.As(err, &fault) {
 		err = &setupError{hintAtServer(fmt.Errorf("environment %w", err))}
 	}
-	return family, err
+	return nil, err
+}
+
+// settingFault turns an environment's error about a setting into one of the configuration.
+func settingFault(name string, err error) error {
+	var setting *envs.SettingError
+	if !errors.As(err, &setting) {
+		return err
+	}
+	text, hint := splitHint(setting)
+	place, msg, named := strings.Cut(text, ": ")
+	if !named {
+		place, msg = "env."+name, text
+	}
+	return &config.Error{Place: place, Msg: msg, Hint: hint}
+}
+
+// checkNames finds mistakes in the names that a configuration gives to the prompt and the
+// environment. It starts nothing.
+func checkNames(c config.Config) error {
+	if _, err := readPromptTemplate(c); err != nil {
+		return err
+	}
+	if c.Env.Name != "scienceworld" {
+		return nil
+	}
+	return settingFault(c.Env.Name, scienceWorldConfig(opening{config: c}).Check())
 }
 
 // hintAtServer adds a remedy to an error of an environment that has none.
@@ -69,6 +89,10 @@ func openVault(_ context.Context, o opening) (envs.Family, error) {
 }
 
 func openScienceWorld(ctx context.Context, o opening) (envs.Family, error) {
+	return scienceworld.Open(ctx, scienceWorldConfig(o))
+}
+
+func scienceWorldConfig(o opening) scienceworld.Config {
 	v := o.config.Env.ScienceWorld
 	simplifications := v.Simplifications
 	if simplifications == "none" {
@@ -86,13 +110,13 @@ func openScienceWorld(ctx context.Context, o opening) (envs.Family, error) {
 		o.log.Warn().Err(why).Msg("the JVM of the environment ended and is restarted")
 		restarted("jvm", why)
 	}
-	return scienceworld.Open(ctx, scienceworld.Config{
+	return scienceworld.Config{
 		Tasks: v.Tasks, Limit: limit, Simplifications: simplifications, StepLimit: v.StepLimit,
 		Reads: scienceworld.Reads(v.Reads), Isolation: scienceworld.Isolation(v.Isolation),
 		Actions:     scienceworld.Actions(v.Actions),
 		Concurrency: v.Concurrency, Jar: v.Jar, JarSHA256: v.JarSHA256, Nondeterministic: !v.Deterministic,
 		Java: v.Java, Inherit: v.Env, Budget: budget, Log: o.log,
-	})
+	}
 }
 
 func openWebShop(ctx context.Context, o opening) (envs.Family, error) {

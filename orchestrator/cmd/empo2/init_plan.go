@@ -48,6 +48,7 @@ func (p *planner) choose() {
 		p.set("algorithm.name", config.Quote(p.algorithm), "given with --algorithm")
 	}
 	p.chooseOptimizer()
+	p.chooseEvaluation()
 	p.chooseSampler()
 	p.noteMemory()
 }
@@ -135,6 +136,14 @@ func (p *planner) chooseOptimizer() {
 		p.set("optimizer.learning_rate", "2e-5", "between 5e-4 for 0.1 B parameters and 1e-5 for 7 B")
 	default:
 		p.set("optimizer.learning_rate", "1e-5", "ten times the paper's 1e-6 for full fine-tuning, as LoRA needs more")
+	}
+}
+
+// chooseEvaluation keeps the evaluation short that comes before the first step, if there
+// is no GPU.
+func (p *planner) chooseEvaluation() {
+	if p.profile == "cpu" && p.trains() {
+		p.set("eval.episodes", "16", "the base model is evaluated before the first step, which should not wait long")
 	}
 }
 

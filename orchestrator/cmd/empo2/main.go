@@ -25,6 +25,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/alecthomas/kong"
 
@@ -39,6 +40,7 @@ const (
 	exitUsage       = 2
 	exitSetup       = 3
 	exitInterrupted = 130
+	exitPipe        = 141 // the program that read the results has ended
 )
 
 const description = `Train LLM agents with memory-augmented reinforcement learning (EMPO²).
@@ -135,6 +137,7 @@ func (c common) source(over ...string) config.Source {
 func main() {
 	ctx, stop := untilSignal(context.Background())
 	defer stop()
+	survivePipes()
 	os.Exit(execute(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -145,7 +148,9 @@ var errUsage = errors.New("usage")
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var c cli
 	exited := -1
-	results := &resultWriter{w: stdout}
+	ctx, interrupt := context.WithCancelCause(ctx)
+	defer interrupt(nil)
+	results := &resultWriter{w: stdout, gone: func() { interrupt(errInterrupted{syscall.SIGPIPE}) }}
 	out := newConsole(results, stderr)
 	stdout, stderr = out.out, out.err
 	ctx, stop := watched(ctx, out)
@@ -166,36 +171,60 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if exited >= 0 { // --help or --version
 		return cmp.Or(exited, conclude(ctx, results.failure(), stderr))
 	}
+	if lost := results.failure(); lost != nil { // help could not be written
+		return conclude(ctx, lost, stderr)
+	}
 	if err != nil {
 		fmt.Fprintf(stderr, "empo2: %s\n  hint: %s --help\n", mistake(err), commandOf(err))
 		return exitUsage
 	}
 	err = command.Run()
 	out.close()
-	return conclude(ctx, cmp.Or(err, results.failure()), stderr)
+	if lost := results.failure(); err == nil || lost != nil && results.caused(err) {
+		err = lost
+	}
+	return conclude(ctx, err, stderr)
 }
 
 // A resultWriter is standard output. It remembers that results were lost.
 type resultWriter struct {
-	w   io.Writer
-	mu  sync.Mutex
-	err error // of the first write that failed
+	w    io.Writer
+	gone func() // called if the program that reads a pipe has ended; nil: nothing is done
+	mu   sync.Mutex
+	err  error // of the first write that failed
 }
 
 func (r *resultWriter) Write(p []byte) (int, error) {
 	n, err := r.w.Write(p)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.err == nil && errors.Is(err, syscall.EPIPE) && r.gone != nil {
+		r.gone()
+	}
 	r.err = cmp.Or(r.err, err)
 	return n, err
+}
+
+// errNobodyReads is the failure of results if the program that read them has ended, as
+// head does. It is no mistake.
+var errNobodyReads = errors.New("nobody reads the output")
+
+// caused reports whether err is the failed write.
+func (r *resultWriter) caused(err error) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return errors.Is(err, r.err)
 }
 
 // failure returns an error if results were lost.
 func (r *resultWriter) failure() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.err == nil {
+	switch {
+	case r.err == nil:
 		return nil
+	case errors.Is(r.err, syscall.EPIPE):
+		return errNobodyReads
 	}
 	return fmt.Errorf("write the results to standard output: %w\n"+
 		"  hint: a part of them is lost; free some space, or write them elsewhere", r.err)
@@ -252,6 +281,9 @@ func conclude(ctx context.Context, err error, stderr io.Writer) int {
 	}
 	var configError *config.Error
 	var setup *setupError
+	if errors.Is(err, errNobodyReads) {
+		return exitPipe
+	}
 	if ctx.Err() != nil && !errors.As(err, &configError) { // what fails now fails because of the signal
 		what := "interrupted"
 		var signal errInterrupted

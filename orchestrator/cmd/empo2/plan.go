@@ -67,7 +67,7 @@ func (cmd *planCmd) Run(ctx context.Context, out *console) error {
 	if cmd.Check {
 		return cmd.check(ctx, out, dir)
 	}
-	if err := config.RequireModel(c); err != nil {
+	if err := errors.Join(config.RequireModel(c), checkNames(c)); err != nil {
 		return err
 	}
 	machine := cmd.Probe.Machine()
@@ -170,11 +170,14 @@ func modelFolderOf(c config.Config) (string, error) {
 		return c.Model.Path, nil
 	}
 	cache, err := pyenv.CacheDir()
-	if err != nil {
-		return "", err
+	var sources string
+	if err == nil {
+		sources, err = trainerbridge.ExtractSources(cache)
 	}
-	sources, err := trainerbridge.ExtractSources(cache)
-	return trainerbridge.VaultModel(sources), err
+	if err != nil {
+		return "", &setupError{err}
+	}
+	return trainerbridge.VaultModel(sources), nil
 }
 
 // existing is the folder itself, or the nearest one above it that exists.
@@ -208,7 +211,7 @@ func calibrate(ctx context.Context, c config.Config, limit time.Duration, out *c
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	out.note("calibration: playing %d episodes twice, up to %.0f s each", c.Algorithm.Groups*c.Algorithm.GroupSize,
+	out.note("calibration: playing %s twice, up to %.0f s each", counted(c.Algorithm.Groups*c.Algorithm.GroupSize, "episode"),
 		limit.Seconds())
 	r.observe(progressObserver{out: out})
 	m, err := r.loop.Calibrate(ctx, limit)

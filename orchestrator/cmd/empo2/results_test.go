@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -26,6 +29,36 @@ func TestLostResultsAreAnError(t *testing.T) {
 		if code == 0 || !strings.Contains(stderr.String(), "no space left on device") {
 			t.Errorf("empo2 %s: exit code %d, %s", args, code, &stderr)
 		}
+	}
+}
+
+// brokenPipe is a pipe whose reader has ended.
+type brokenPipe struct{}
+
+func (brokenPipe) Write([]byte) (int, error) {
+	return 0, &os.PathError{Op: "write", Path: "/dev/stdout", Err: syscall.EPIPE}
+}
+
+// If nobody reads the results, a short command ends in silence, and a long one is interrupted as by Ctrl-C.
+func TestNobodyReadsTheResults(t *testing.T) {
+	for _, args := range []string{"config --profile demo", "--help", "--version", "completion bash"} {
+		var stderr strings.Builder
+		if code := execute(t.Context(), strings.Fields(args), brokenPipe{}, &stderr); code != exitPipe || stderr.Len() > 0 {
+			t.Errorf("empo2 %s: exit code %d, %s", args, code, &stderr)
+		}
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	results := &resultWriter{w: brokenPipe{}, gone: func() { cancel(errInterrupted{syscall.SIGPIPE}) }}
+	_, _ = io.WriteString(results, "step 1")
+	var stderr strings.Builder
+	code := conclude(ctx, context.Cause(ctx), &stderr)
+	if want := "empo2: interrupted (nobody reads the output); finished work is kept"; code != exitInterrupted ||
+		!strings.HasPrefix(stderr.String(), want) {
+		t.Errorf("exit code %d, %s", code, &stderr)
+	}
+	// A connection that breaks is another failure.
+	if code := conclude(t.Context(), fmt.Errorf("post: %w", syscall.EPIPE), &stderr); code != exitFailed {
+		t.Errorf("a broken connection: exit code %d", code)
 	}
 }
 

@@ -11,7 +11,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"empo2": mainWithFailPoints, "fakepython": fakePython, "fakevllm": fakeVLLM})
+	testscript.Main(m, map[string]func(){"empo2": mainWithFailPoints, "fakepython": fakePython, "fakevllm": fakeVLLM,
+		"recordingserver": recordingServer})
 }
 
 func TestScripts(t *testing.T) {

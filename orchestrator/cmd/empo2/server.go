@@ -45,9 +45,6 @@ func (e *serverError) Unwrap() error { return e.err }
 // openServer opens the backend that the configuration names. It returns an error
 // if the server does not meet the requirements of the run.
 func openServer(ctx context.Context, o opening) (served, error) {
-	if err := checkPrograms(o.config); err != nil {
-		return served{}, err
-	}
 	s, err := backends[o.config.Sampler.Backend].open(ctx, o)
 	if err != nil {
 		return served{}, &serverError{err}

@@ -54,6 +54,11 @@ func setUpFor(ctx context.Context, c config.Config, serves bool, out *console, l
 	if _, err := readPromptTemplate(c); err != nil {
 		return tools{}, err
 	}
+	if serves {
+		if err := checkPrograms(c); err != nil {
+			return tools{}, err
+		}
+	}
 	t, err := install(ctx, c, serves, out, log)
 	if err == nil {
 		return t, nil
@@ -71,8 +76,11 @@ func install(ctx context.Context, c config.Config, serves bool, out *console, lo
 	phase := watchdog.Phase{Name: watchdog.PhaseSetUp, Since: start}
 	out.phase("", phase)
 	defer out.endPhase("")
+	if !needsPython(c) {
+		return t, nil
+	}
 	cache, err := pyenv.CacheDir()
-	if err != nil || !needsPython(c) {
+	if err != nil {
 		return t, err
 	}
 	if t.sources, err = trainerbridge.ExtractSources(cache); err != nil {
@@ -103,7 +111,7 @@ func install(ctx context.Context, c config.Config, serves bool, out *console, lo
 		return t, err
 	}
 	log.Info().Str("python", t.python).Str("model", t.model).Str("gguf", t.gguf).
-		Dur("took", time.Since(start)).Msg("set up")
+		Stringer("took", time.Since(start).Round(time.Millisecond)).Msg("set up")
 	return t, nil
 }
 

@@ -24,6 +24,8 @@ func (e errInterrupted) Error() string {
 		name = "SIGTERM"
 	case syscall.SIGHUP:
 		name = "SIGHUP"
+	case syscall.SIGPIPE:
+		name = "nobody reads the output"
 	}
 	return watchdog.EndedInterrupted + "(" + name + ")"
 }
@@ -51,6 +53,10 @@ func untilSignal(ctx context.Context) (context.Context, func()) {
 		cancel(nil)
 	}
 }
+
+// survivePipes lets writes to a pipe that nobody reads fail. Otherwise they end the
+// program at once, before it can stop a run.
+func survivePipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 // dump writes what is in flight and the stacks of all goroutines.
 func dump(w io.Writer, watch *watchdog.Watch) {

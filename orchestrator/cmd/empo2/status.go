@@ -60,7 +60,9 @@ func (cmd *statusCmd) Run(out *console) error {
 	out.print("run %s", dir)
 	out.print("%s", s.state(time.Now()))
 	for _, line := range s.Lines() {
-		out.print("%s", line)
+		for _, part := range wrapParts("", strings.Split(line, "  ")) {
+			out.print("%s", part)
+		}
 	}
 	return nil
 }

@@ -22,6 +22,7 @@ func TestStatusOfARun(t *testing.T) {
 	ctx := watchdog.With(context.Background(), w.watch)
 	w.watch.SetPhase(watchdog.Phase{Name: watchdog.PhaseTraining, Step: 7})
 	end := watchdog.Begin(ctx, "trainer", "optim_step", time.Minute)
+	w.watch.Last(strings.Repeat("free 0.123  ", 8) + "no action 7%")
 	w.write("")
 	show := func(want int, args ...string) string {
 		t.Helper()
@@ -40,6 +41,11 @@ func TestStatusOfARun(t *testing.T) {
 		}
 	}
 	f(show(0, dir), "running for", "doing: step 7: training", "waiting for the trainer: optim_step, for ")
+	for line := range strings.Lines(show(0, dir)) {
+		if len(line) > columns+1 && strings.Contains(line, "free") {
+			t.Errorf("%d columns: %s", len(line)-1, line)
+		}
+	}
 	end()
 	w.close("the disk is full")
 	ended := show(0, dir)

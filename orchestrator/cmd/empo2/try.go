@@ -279,19 +279,19 @@ func (t *trial) turns() int {
 
 // trySummary counts the replies of a round. Means are over episodes.
 type trySummary struct {
-	Replies  int     `json:"episodes"` // that did not fail
-	Failed   int     `json:"failed"`
-	Success  int     `json:"success"`
-	Return   float64 `json:"mean_return"`
-	Cut      int     `json:"cut"`     // episodes with a reply that was cut
-	Empty    int     `json:"empty"`   // episodes with a reply without an action
-	Actions  int     `json:"actions"` // different first actions
-	Tokens   float64 `json:"mean_tokens"`
-	Seconds  float64 `json:"seconds"`
-	actions  map[string]bool
-	why      string // the first failure
-	returned float64
-	tokens   int
+	Replies int     `json:"episodes"` // that did not fail
+	Failed  int     `json:"failed"`
+	Success int     `json:"success"`
+	Return  float64 `json:"mean_return"`
+	Cut     int     `json:"cut"`     // episodes with a reply that was cut
+	Empty   int     `json:"empty"`   // episodes with a reply without an action
+	Actions int     `json:"actions"` // different first actions
+	Tokens  float64 `json:"mean_tokens"`
+	Seconds float64 `json:"seconds"`
+	actions map[string]bool
+	why     string // the first failure
+	returns []float64
+	tokens  int
 	// FirstSeconds is the time until the first reply.
 	FirstSeconds float64 `json:"first_seconds"`
 }
@@ -303,7 +303,7 @@ func (s *trySummary) add(texts prompt.Template, e rollout.Trajectory) {
 		return
 	}
 	s.Replies++
-	s.returned += e.EnvReturn
+	s.returns = append(s.returns, e.EnvReturn)
 	if e.Success {
 		s.Success++
 	}
@@ -324,6 +324,15 @@ func (s *trySummary) add(texts prompt.Template, e rollout.Trajectory) {
 	if empty {
 		s.Empty++
 	}
+	sum := 0.0
+	for _, r := range s.returns {
+		sum += r
+	}
 	n := float64(s.Replies)
-	s.Return, s.Tokens, s.Actions = s.returned/n, float64(s.tokens)/n, len(s.actions)
+	s.Return, s.Tokens, s.Actions = sum/n, float64(s.tokens)/n, len(s.actions)
+}
+
+// flat reports whether several episodes all have the same return.
+func (s *trySummary) flat() bool {
+	return len(s.returns) > 1 && slices.Min(s.returns) == slices.Max(s.returns)
 }

@@ -164,6 +164,9 @@ func (t *trial) summary(s trySummary) {
 	if s.Failed > 0 {
 		t.print("%d FAILED", s.Failed)
 	}
+	if s.flat() {
+		t.print("all returns are equal: a run learns only from differences")
+	}
 	began := ""
 	if t.live != nil && t.live.first > 0 {
 		began = fmt.Sprintf("first token after %.2f s, ", t.live.first.Seconds())

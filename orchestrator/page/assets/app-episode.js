@@ -38,8 +38,8 @@
     const outcome = e.error ? "error" : e.success ? "success" : "failure";
     const facts = [["return", number(e.return), "return"], ["score", number(e.score), "score"], ["advantage",
       html`<${Signed} value=${e.advantage} />`, "advantage"],
-      ["bonus", number(e.bonus), "bonus"], ["version", whole(e.version), "version"], ["turns", whole(e.turns), "turn"], ["cut",
-        whole(e.cut), "cut"],
+      ["bonus", number(e.bonus), "bonus"], ["version", whole(e.version), "version"],
+      ["turns", whole(e.turns), "turn"], ["cut", whole(e.cut), "cut"],
       ["tips shown", whole(e.tips_shown), "tip"], ["tokens trained", whole(e.tokens_trained)], ["stop",
         plain(e.stop)], ["took", duration(e.took_s)], ["ended", when(e.at)]];
     return html`<section class="card" aria-labelledby="episode-title">

@@ -5,14 +5,15 @@ import json
 import sys
 from pathlib import Path
 
-from empo2_trainer.process import Fatal, explained, serve
+from empo2_trainer.process import Fatal, configure_logging, explained, serve
 
 
 def formats(text: str) -> tuple[str, ...]:
-    """A comma list of export formats."""
+    """A comma list of export formats. For merged, nothing more is written: another command merges
+    the adapter, and a module that it could not merge is refused at once."""
     chosen = tuple(part for part in text.split(",") if part)
-    if not chosen or not set(chosen) <= {"peft", "gguf"}:
-        raise argparse.ArgumentTypeError("a comma list of peft and gguf")
+    if not chosen or not set(chosen) <= {"peft", "gguf", "merged"}:
+        raise argparse.ArgumentTypeError("a comma list of peft, gguf and merged")
     return chosen
 
 
@@ -88,9 +89,8 @@ def convert(model: str, out: str) -> None:
         from empo2_trainer.model_dir import check_directory
         from empo2_trainer.protocol import UserError
 
+        configure_logging()
         check_directory(model)
-        from safetensors import SafetensorError
-
         from empo2_trainer.gguf_export import write_model
 
         try:
@@ -101,9 +101,6 @@ def convert(model: str, out: str) -> None:
                 'or use sampler.backend = "vllm" or "sglang"'
             )
             raise Fatal(f"model {model}: {e}", hint) from e
-        except SafetensorError as e:
-            hint = "its weights are damaged: repair or re-download them"
-            raise Fatal(f"model {model}: {e}", hint) from e
 
 
 def merge(args: argparse.Namespace) -> None:
@@ -111,9 +108,8 @@ def merge(args: argparse.Namespace) -> None:
     with explained():
         from empo2_trainer.model_dir import check_directory
 
+        configure_logging()
         check_directory(args.model)
-        from safetensors import SafetensorError
-
         from empo2_trainer import merge
         from empo2_trainer.protocol import UserError
 
@@ -122,9 +118,6 @@ def merge(args: argparse.Namespace) -> None:
             merge.merge(paths[0], paths[1], paths[2], args.dtype, args.about)
         except UserError as e:
             hint = "merge into the base that the adapter was trained on, not quantised"
-            raise Fatal(f"model {args.model}: {e}", hint) from e
-        except SafetensorError as e:
-            hint = "its weights are damaged: repair or re-download them"
             raise Fatal(f"model {args.model}: {e}", hint) from e
 
 

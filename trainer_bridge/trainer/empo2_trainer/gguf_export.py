@@ -18,6 +18,7 @@ from empo2_trainer.gguf_tokenizer import add_tokenizer, strips_after_controls
 from empo2_trainer.model_dir import weight_files
 from empo2_trainer.protocol import UserError
 from empo2_trainer.store import replace_file
+from empo2_trainer.weights import check_weights
 
 
 def write_model(directory: str, out: Path) -> None:
@@ -25,6 +26,7 @@ def write_model(directory: str, out: Path) -> None:
     from gguf import GGMLQuantizationType, GGUFWriter
 
     check_base(read_config(directory))
+    check_weights(directory)
     shape = Shape(directory)
     sources, extra = _sources(directory, shape), shape.extra_tensors()
 

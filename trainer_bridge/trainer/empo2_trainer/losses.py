@@ -7,7 +7,14 @@ With ρ = exp(logp − logprobs), A the advantages and w = loss mask · importan
     ppo                  −w·min(ρA, clip(ρ, lo, hi)·A)
     empo2                −w·1[logp ≥ floor]·s + kl·KL(π‖π_base) − entropy·H(π)
 
-where s is ppo's term, bounded from below by dual_clip·A if A < 0 (dual clip, arXiv 1912.09729).
+where s is, by the surrogate,
+
+    clip   ppo's term, bounded from below by dual_clip·A if A < 0 (dual clip, arXiv 1912.09729)
+    cispo  sg(clip(ρ, lo, hi))·A·logp: a clipped token keeps a gradient (arXiv 2506.13585)
+    sapo   4/τ·σ(τ(ρ−1))·A with τ = 1 if A > 0, else 1.05 (arXiv 2511.20347)
+    dppo   ρA, without the tokens whose probability has moved too far from the sampler's: by more
+           than hi − 1 upwards if A > 0, 1 − lo downwards if not (binary TV, arXiv 2602.04879)
+
 kl and entropy are coefficients per token; head.py computes these two terms over the vocabulary.
 The floor masks single tokens. EMPO² (arXiv 2602.23008) trains tokens that were sampled with tips
 in a context without tips. A very unlikely token must not mask the other tokens of its row.
@@ -34,8 +41,11 @@ DEFAULTS: dict[str, dict[str, float]] = {
         "dual_clip": 10.0,
         "logprob_floor": -5.0,
         "kl_estimator": 0.0,
+        "surrogate": 0.0,
     },
 }
+SURROGATES = ("clip", "cispo", "sapo", "dppo")
+SAPO_TEMPERATURES = (1.0, 1.05)  # τ of the paper, for A > 0 and for the others
 REQUIRED: dict[str, tuple[str, ...]] = {
     "cross_entropy": ("target_tokens", "weights"),
     "importance_sampling": ("target_tokens", "logprobs", "advantages"),
@@ -63,6 +73,11 @@ class Loss:
         return self.name in ("cross_entropy", "empo2")
 
     @property
+    def surrogate(self) -> str:
+        """One of SURROGATES."""
+        return SURROGATES[int(self.config.get("surrogate", 0.0))]
+
+    @property
     def exact_kl(self) -> bool:
         """Whether KL sums over the whole vocabulary (else the k3 estimate on the taken token)."""
         return self.config.get("kl_estimator", 0.0) == 0.0
@@ -88,6 +103,9 @@ def parse(name: str, config: Mapping[str, float] | None) -> Loss:
         raise UserError(f"dual_clip = {full['dual_clip']}: must be 0 (off) or at least 1")
     if full.get("kl_estimator", 0.0) not in (0.0, 1.0):
         raise UserError(f"kl_estimator = {full['kl_estimator']}: must be 0 (exact) or 1 (k3)")
+    if full.get("surrogate", 0.0) not in range(len(SURROGATES)):
+        names = ", ".join(f"{i} ({name})" for i, name in enumerate(SURROGATES))
+        raise UserError(f"surrogate = {full['surrogate']}: must be one of {names}")
     return Loss(name, full)
 
 
@@ -99,7 +117,7 @@ class TokenLoss:
     grad: Tensor  # (N,) d value / d logp
     ratio: Tensor  # (N,)
     kept: Tensor  # (N,) bool: the floor does not mask the token
-    clipped: Tensor  # (N,) bool: a clip removes the gradient
+    clipped: Tensor  # (N,) bool: the token has no gradient, because of its ratio
 
 
 def token_loss(
@@ -118,26 +136,65 @@ def token_loss(
         one = torch.ones_like(logp)
         return TokenLoss(-weights * logp, -weights, one, everything, ~everything)
     ratio = (logp - logprobs).clamp(max=MAX_LOG_RATIO).exp()
-    surrogate = ratio * advantages
-    clipped = ~everything
+    term = _SURROGATE[loss.surrogate](loss, logp, logprobs, ratio, advantages)
     kept = everything
-    bounded = surrogate
-    if loss.name in ("ppo", "empo2"):
-        low, high = loss.config["clip_low_threshold"], loss.config["clip_high_threshold"]
-        bounded = torch.minimum(surrogate, ratio.clamp(low, high) * advantages)
-        clipped = bounded < surrogate
     if loss.name == "empo2":
-        if loss.config["dual_clip"] > 0:
-            least = loss.config["dual_clip"] * advantages
-            dual = (advantages < 0) & (bounded < least)
-            bounded = torch.where(dual, least, bounded)
-            clipped = clipped | dual
         kept = logp >= loss.config["logprob_floor"]
         if floor_mask is not None:
             kept = kept | ~floor_mask
     scale = -weights * kept
-    grad = torch.where(clipped, 0.0, scale * surrogate)  # dρ/dlogp = ρ
-    return TokenLoss(scale * bounded, grad, ratio, kept, clipped)
+    grad = torch.where(term.clipped, 0.0, scale * term.slope)
+    return TokenLoss(scale * term.value, grad, ratio, kept, term.clipped)
+
+
+@dataclass(frozen=True)
+class _Term:
+    """The gain of each token before mask and weight, (N,)."""
+
+    value: Tensor
+    slope: Tensor  # d value / d logp where it is not clipped
+    clipped: Tensor  # bool: no gradient
+
+
+def _clip(loss: Loss, _p: Tensor, _q: Tensor, ratio: Tensor, advantages: Tensor) -> _Term:
+    surrogate = ratio * advantages  # dρ/dlogp = ρ
+    bounded, clipped = surrogate, torch.zeros_like(ratio, dtype=torch.bool)
+    if loss.name in ("ppo", "empo2"):
+        low, high = loss.config["clip_low_threshold"], loss.config["clip_high_threshold"]
+        bounded = torch.minimum(surrogate, ratio.clamp(low, high) * advantages)
+        clipped = bounded < surrogate
+    if loss.config.get("dual_clip", 0.0) > 0:
+        least = loss.config["dual_clip"] * advantages
+        dual = (advantages < 0) & (bounded < least)
+        bounded = torch.where(dual, least, bounded)
+        clipped = clipped | dual
+    return _Term(bounded, surrogate, clipped)
+
+
+def _cispo(loss: Loss, logp: Tensor, _q: Tensor, ratio: Tensor, advantages: Tensor) -> _Term:
+    low, high = loss.config["clip_low_threshold"], loss.config["clip_high_threshold"]
+    slope = ratio.clamp(low, high) * advantages
+    return _Term(slope * logp, slope, torch.zeros_like(ratio, dtype=torch.bool))
+
+
+def _sapo(_l: Loss, _p: Tensor, _q: Tensor, ratio: Tensor, advantages: Tensor) -> _Term:
+    positive, others = SAPO_TEMPERATURES
+    tau = torch.where(advantages > 0, positive, others)
+    gate = torch.sigmoid(tau * (ratio - 1))
+    # Where the sigmoid is 1, an infinite ratio must not be multiplied by its slope of 0.
+    slope = 4 * gate * (1 - gate) * advantages * ratio.clamp(max=1e3)
+    return _Term(4 / tau * gate * advantages, slope, torch.zeros_like(ratio, dtype=torch.bool))
+
+
+def _dppo(loss: Loss, logp: Tensor, logprobs: Tensor, ratio: Tensor, advantages: Tensor) -> _Term:
+    moved = logp.exp() - logprobs.exp()
+    up, down = loss.config["clip_high_threshold"] - 1, 1 - loss.config["clip_low_threshold"]
+    dropped = torch.where(advantages > 0, moved > up, moved < -down)
+    gain = torch.where(dropped, 0.0, ratio * advantages)
+    return _Term(gain, gain, dropped)
+
+
+_SURROGATE = {"clip": _clip, "cispo": _cispo, "sapo": _sapo, "dppo": _dppo}
 
 
 def k3(logp: Tensor, base_logp: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ from empo2_trainer.packing import Packing
 from empo2_trainer.protocol import LoraSpec
 from empo2_trainer.targets import Targets, check_support, peft_targets, select
 from empo2_trainer.threads import Threads
+from empo2_trainer.weights import check_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FIRST_LOSS_SCALE = 2.0**16  # of a float16 base
@@ -268,6 +269,7 @@ def _load(directory: str, dtype: torch.dtype, device: torch.device, quantize: st
     """The frozen base model. Weights go from the file to their place one at a time."""
     from transformers import AutoModelForCausalLM
 
+    check_weights(directory)
     options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
     if quantize != "none":
         options |= _quantization(dtype, device)

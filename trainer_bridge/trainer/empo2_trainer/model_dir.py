@@ -1,8 +1,11 @@
 """Checks of a model directory that do not need torch, so that errors appear quickly at start."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+FLOATS = ("F64", "F32", "F16", "BF16")  # what safetensors calls them
 
 
 class LoadError(Exception):
@@ -27,8 +30,8 @@ def check_directory(directory: str) -> dict[str, Any]:
         ) from None
     except ValueError as e:
         raise LoadError(f"model {directory}: config.json: {e}", "repair or re-download it") from e
-    _refuse_quantized(directory, config)
     weight_files(directory)
+    _refuse_quantized(directory, config)
     return config
 
 
@@ -61,15 +64,64 @@ def weight_files(directory: str) -> list[Path]:
     return files
 
 
+Stored = tuple[str, tuple[int, ...]]  # dtype and shape of a tensor
+
+
+def stored_tensors(directory: str) -> dict[str, Stored]:
+    """The tensors of the model's files by name. Only the headers are read."""
+    from safetensors import SafetensorError, safe_open
+
+    found: dict[str, Stored] = {}
+    for file in weight_files(directory):
+        try:
+            with safe_open(file, framework="np") as tensors:
+                for name in tensors.keys():  # noqa: SIM118, it is no dictionary
+                    view = tensors.get_slice(name)
+                    found[name] = (view.get_dtype(), tuple(view.get_shape()))
+        except (SafetensorError, OSError) as e:
+            hint = "its weights are damaged: repair or re-download them"
+            raise LoadError(f"model {directory}: {file.name}: {e}", hint) from e
+    return found
+
+
 def _refuse_quantized(directory: str, config: dict[str, Any]) -> None:
     """Weights in 4 or 8 bits cannot be trained further, and log-probs would be compared with
     another rounding."""
-    nested = config.get("text_config") or {}
-    block = config.get("quantization_config") or nested.get("quantization_config")
-    if block:
-        method = block.get("quant_method", "unknown method")
+    found = next(_quantization_blocks(config), "")
+    if not found and (Path(directory) / "quantize_config.json").exists():  # older GPTQ
+        found = "quantize_config.json"
+    if not found:
+        names = (
+            name for name, stored in stored_tensors(directory).items() if _packed(name, stored)
+        )
+        found = next((f"the tensor {name}" for name in names), "")
+    if found:
         raise LoadError(
-            f"model {directory}: its weights are quantised ({method})",
+            f"model {directory}: its weights are quantised ({found})",
             "name the folder of the original model, in bfloat16 or float32; "
             'trainer.quantize = "nf4" quantises it while it is loaded',
         )
+
+
+METHODS = {  # keys of config.json, with the method if the block does not name it
+    "quantization_config": "unknown method",
+    "compression_config": "compressed-tensors",
+    "quantization": "MLX",
+}
+
+
+def _quantization_blocks(config: dict[str, Any]) -> Iterator[str]:
+    """The methods of all blocks about quantisation, wherever they are."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            if key in METHODS and value:
+                yield str(value.get("quant_method") or METHODS[key])
+            yield from _quantization_blocks(value)
+
+
+def _packed(name: str, stored: Stored) -> bool:
+    """Whether a tensor has weights as small integers."""
+    last = name.rsplit(".", 1)[-1]
+    return last in ("qweight", "weight_packed", "W_q") or (
+        last == "weight" and stored[0] not in FLOATS
+    )

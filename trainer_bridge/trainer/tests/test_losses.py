@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from empo2_trainer.losses import k3, parse, token_loss
+from empo2_trainer.losses import SURROGATES, k3, parse, token_loss
 from empo2_trainer.protocol import UserError
 
 CASES = Path(__file__).parent.parent / "testdata" / "loss_cases.json"
@@ -88,6 +88,57 @@ def test_empo2_is_its_definition(dual_clip: float, floor: float) -> None:
     torch.testing.assert_close(got.grad, logp.grad)
 
 
+def surrogate(name: str, **config: float) -> Any:
+    return parse("empo2", {"surrogate": SURROGATES.index(name), "logprob_floor": -1e30, **config})
+
+
+@pytest.mark.parametrize("name", SURROGATES)
+def test_the_slope_of_each_surrogate_is_that_of_its_objective(name: str) -> None:
+    g = torch.Generator().manual_seed(6)
+    logp = (-torch.rand(400, generator=g, dtype=torch.float64) * 3).requires_grad_()
+    q = logp.detach() + torch.randn(400, generator=g, dtype=torch.float64) * 0.3
+    a, w = torch.randn(400, generator=g, dtype=torch.float64), torch.rand(400, generator=g).double()
+    got = token_loss(surrogate(name), logp.detach(), w, q, a)
+    ratio = torch.exp(logp - q)
+    if name == "cispo":
+        gain = ratio.detach().clamp(0.8, 1.3) * a * logp
+    elif name == "sapo":
+        tau = torch.where(a > 0, 1.0, 1.05)
+        gain = 4 / tau * torch.sigmoid(tau * (ratio - 1)) * a
+    elif name == "dppo":
+        moved = logp.exp() - q.exp()
+        keep = torch.where(a > 0, moved <= 0.3, moved >= -0.2).detach()
+        gain = ratio * a * keep
+    else:
+        return  # test_empo2_is_its_definition
+    want = -(w * gain).sum()
+    want.backward()
+    torch.testing.assert_close(got.value.sum(), want.detach())
+    torch.testing.assert_close(got.grad, logp.grad)
+    assert name != "dppo" or 0 < int(got.clipped.sum()) < 400
+
+
+def test_surrogates_by_hand() -> None:
+    def values(name: str, p: float, q: float, a: float, **config: float) -> tuple[float, float]:
+        logp, logprobs = torch.tensor([p]).double().log(), torch.tensor([q]).double().log()
+        one = torch.ones(1).double()
+        got = token_loss(surrogate(name, **config), logp, one, logprobs, one * a)
+        return float(got.value[0]), float(got.grad[0])
+
+    # cispo: a ratio of 6 keeps the gradient of the bound, 1.2 and 5.
+    assert values("cispo", 0.6, 0.1, 1.0, clip_high_threshold=1.2)[1] == pytest.approx(-1.2)
+    assert values("cispo", 0.6, 0.1, 1.0, clip_high_threshold=5)[1] == pytest.approx(-5)
+    # sapo: the slope at ρ = 1 is that of the plain gradient.
+    for advantage in (1.0, -2.0):
+        assert values("sapo", 0.3, 0.3, advantage)[1] == pytest.approx(-advantage)
+    # dppo: probabilities may move by 0.2 in the direction of the advantage.
+    bounds = {"clip_low_threshold": 0.8, "clip_high_threshold": 1.2}
+    assert values("dppo", 0.6, 0.3, 1.0, **bounds) == (0, 0)
+    assert values("dppo", 0.1, 0.35, -1.0, **bounds) == (0, 0)
+    assert values("dppo", 0.6, 0.3, -1.0, **bounds) == pytest.approx((2, 2))
+    assert values("dppo", 0.1, 0.35, 1.0, **bounds) == pytest.approx((-2 / 7, -2 / 7))
+
+
 def test_the_floor_masks_single_tokens() -> None:
     logp = torch.tensor([-0.5, -9.0, -1.0], dtype=torch.float64)
     one = torch.ones(3, dtype=torch.float64)
@@ -122,6 +173,8 @@ def test_k3_equals_autograd() -> None:
         ("ppo", {"clip_low_threshold": 2.0}, "need 0 <= low <= high"),
         ("empo2", {"dual_clip": 0.5}, "must be 0 (off) or at least 1"),
         ("empo2", {"kl_estimator": 2.0}, "must be 0 (exact) or 1 (k3)"),
+        ("empo2", {"surrogate": 4}, "must be one of 0 (clip), 1 (cispo), 2 (sapo), 3 (dppo)"),
+        ("empo2", {"surrogate": 0.5}, "surrogate = 0.5"),
         ("empo2", {"logprob_floor": float("nan")}, "must be finite"),
     ],
 )

@@ -107,6 +107,9 @@ def test_sigterm_while_loading_ends_quietly(model_dir: Path, tmp_path: Path) -> 
     assert finish(child)[:2] == (0, b"")
 
 
+NO_TENSORS = "\b" + 7 * "\0" + "{}      "  # a safetensors file: a length of 8, then the header
+
+
 def directory(path: Path, **files: str) -> str:
     path.mkdir()
     for name, text in files.items():
@@ -115,7 +118,7 @@ def directory(path: Path, **files: str) -> str:
 
 
 def refusals(tmp: Path) -> list[tuple[list[str], str, str]]:
-    gpt2 = {"config_json": '{"model_type": "gpt2"}', "model_safetensors": ""}
+    gpt2 = {"config_json": '{"model_type": "gpt2"}', "model_safetensors": NO_TENSORS}
     return [
         (["--model", str(tmp / "none")], "no such directory", "local directory"),
         (["--model", directory(tmp / "a")], "no config.json", "Hugging Face"),

@@ -169,9 +169,9 @@ func (m *model) save(folder, kind, name string, overwrite bool) (any, error) {
 	return map[string]string{"path": fmt.Sprintf("tinker://%s/%s/%s", m.id, kind, name), "dir": dir}, nil
 }
 
-// saved is the content of every file that the fake writes, safetensors files of
-// adapters excepted. A fake inference
-// server reads Rank and Policy from adapter_config.json.
+// saved is the content of every file that the fake writes, except for safetensors and
+// GGUF files of adapters. A fake inference server reads Rank and Policy from
+// adapter_config.json.
 type saved struct {
 	Version int `json:"version"`
 	Steps   int `json:"steps"`
@@ -200,8 +200,11 @@ func writeDir(dir string, names []string, content []byte, about map[string]any) 
 	list := names[len(names)-1]
 	for _, name := range names[:len(names)-1] {
 		text := content
-		if name == "adapter_model.safetensors" {
+		switch name {
+		case "adapter_model.safetensors":
 			text = safetensors
+		case "adapter.gguf": // the fake Ollama reads the version
+			text = fmt.Appendf(nil, "GGUF adapter of version %v\n%s", about["version"], content)
 		}
 		if err := os.WriteFile(filepath.Join(tmp, name), text, 0o644); err != nil {
 			return err
