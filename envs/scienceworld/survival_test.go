@@ -88,8 +88,9 @@ func TestAStoppedJVMWhileItStarts(t *testing.T) {
 	}
 	t.Setenv("TMPDIR", t.TempDir())
 	paused := filepath.Join(t.TempDir(), "paused") // the JVM makes it, and waits until it is removed
-	l := launcher{java: f.java, jar: f.jar, timeout: 5 * time.Second, log: f.config.Log, flags: append(slices.Clone(f.flags),
-		"-XX:+UnlockDiagnosticVMOptions", "-XX:+PauseAtStartup", "-XX:PauseAtStartupFile="+paused)}
+	flags := append(slices.Clone(f.flags), "-XX:+UnlockDiagnosticVMOptions", "-XX:+PauseAtStartup",
+		"-XX:PauseAtStartupFile="+paused)
+	l := launcher{java: f.java, jar: f.jar, flags: flags, timeout: 5 * time.Second, log: f.config.Log}
 	before, watch, failed := children(t), watchdog.New(), make(chan error, 1)
 	go func() { _, err := l.launch(watchdog.With(t.Context(), watch)); failed <- err }()
 	for !exists(paused) && len(failed) == 0 {
