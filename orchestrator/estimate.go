@@ -1,13 +1,17 @@
 package orchestrator
 
 import (
+	"cmp"
+
 	"github.com/empo2/empo2/orchestrator/advantage"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
-// Batch holds the episodes of a step that carry a gradient.
+// Batch holds the episodes of a step that carry a gradient, and those of other groups if
+// loss.flat_groups keeps them.
 type Batch struct {
 	Step       int64
 	Episodes   []trainedEpisode
@@ -21,6 +25,9 @@ type Batch struct {
 type trainedEpisode struct {
 	group, number int // of the plan
 	advantage     float64
+	// byToken are the advantages of the trained tokens in order, if they differ
+	// (GiGPO). advantage is their mean.
+	byToken []float64
 	// rows are trained: rendered with tips or, off-policy, without them; the
 	// log-probs are always those of the context that was sampled.
 	rows []rollout.Row
@@ -52,6 +59,7 @@ func (s estimateStage) run(in Sampled) Batch {
 		return out
 	}
 	scored := make([][]trainedEpisode, len(in.Groups))
+	trajectories := make([][]rollout.Trajectory, len(in.Groups))
 	returns := make([][]advantage.Episode, len(in.Groups))
 	for g, group := range in.Groups {
 		for i, t := range group {
@@ -64,17 +72,23 @@ func (s estimateStage) run(in Sampled) Batch {
 			e := s.episode(t, r)
 			r.Tokens = e.tokens
 			scored[g], returns[g] = append(scored[g], e), append(returns[g], r)
+			trajectories[g] = append(trajectories[g], t)
 		}
 	}
 	for g, estimated := range advantage.Step(returns, s.options()) {
 		out.Groups++
+		for i := range scored[g] {
+			scored[g][i].advantage = estimated.Advantages[i]
+		}
+		if s.config.Algorithm.Estimator == "gigpo" {
+			estimated.Gradient = s.addTurns(scored[g], trajectories[g])
+		}
 		if !estimated.Gradient {
 			out.NoGradient++
 		}
 		for i, e := range scored[g] {
 			estimate := ledger.Estimate{Group: e.group, Episode: e.number, Bonus: returns[g][i].Bonus}
-			if estimated.Gradient {
-				e.advantage = estimated.Advantages[i]
+			if estimated.Gradient || s.config.Loss.FlatGroups {
 				if e.tokens > 0 {
 					out.Episodes = append(out.Episodes, e)
 				}
@@ -90,10 +104,41 @@ func (s estimateStage) run(in Sampled) Batch {
 func (s estimateStage) options() advantage.Options {
 	a := s.config.Algorithm
 	o := advantage.Options{Estimator: advantage.Estimator(a.Estimator), Baseline: advantage.Group, Normalize: a.NormalizeStd}
+	if a.Estimator == "gigpo" { // its episodes' part
+		o.Estimator = advantage.GRPO
+	}
 	if s.memory {
 		o.Baseline = advantage.Baseline(a.Baseline)
 	}
 	return o
+}
+
+// addTurns adds GiGPO's advantages of the turns to those of a group's episodes. A turn's
+// state is the environment's, without tips. It reports whether a token has an advantage.
+func (s estimateStage) addTurns(group []trainedEpisode, trajectories []rollout.Trajectory) (gradient bool) {
+	episodes, turns := make([]float64, len(group)), make([][]advantage.Turn, len(group))
+	for i, t := range trajectories {
+		episodes[i] = group[i].advantage
+		for _, turn := range t.Turns {
+			anchor := cmp.Or(turn.Observation.State, turn.Observation.Feedback)
+			turns[i] = append(turns[i], advantage.Turn{Anchor: anchor, Reward: turn.Reward})
+		}
+	}
+	a := s.config.Algorithm
+	o := advantage.StepOptions{Discount: a.StepDiscount, Weight: a.StepWeight, Normalize: a.NormalizeStd}
+	for i, of := range advantage.AddTurns(episodes, turns, o) {
+		e, t := &group[i], trajectories[i]
+		e.advantage, e.byToken = 0, nil
+		for _, turn := range turnsOfTokens(e.rows, t.Turns) {
+			if s.config.Rollout.MaskTruncated && t.Turns[turn].Finish == sampler.FinishLength {
+				continue // its tokens are not trained
+			}
+			e.byToken = append(e.byToken, of[turn])
+			e.advantage += of[turn] / float64(e.tokens)
+			gradient = gradient || of[turn] != 0
+		}
+	}
+	return gradient
 }
 
 // episode chooses the rows of an episode. For an off-policy episode these are

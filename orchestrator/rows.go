@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"math/rand/v2"
+	"slices"
 
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/sampler/rollout"
@@ -40,15 +41,17 @@ func rows(batch []trainedEpisode, c config.Loss, left leftOut) (out []trainerbri
 			kl += c.KLSampled
 		}
 		trained := e.rows
-		if e.advantage == 0 && kl == 0 && c.Entropy == 0 {
+		if !e.hasAdvantage() && kl == 0 && c.Entropy == 0 {
 			trained = nil // no gradient
 		}
+		byToken := e.byToken
 		for i, s := range trained {
+			advantages := e.ofRow(s, &byToken)
 			k := rowKey{group: e.group, episode: e.number, row: i}
 			if left.has(k) {
 				continue
 			}
-			r := row(s, e.advantage*scale, kl*scale)
+			r := row(s, advantages, scale, kl*scale)
 			// The floor is for tokens that the trained context makes almost impossible.
 			r.FloorExempt = e.sampledContext
 			if e.importanceWeights != nil {
@@ -96,19 +99,37 @@ func (s batchSizes) tokenScale(l config.Loss, e trainedEpisode) float64 {
 	}
 }
 
-// row trains the tokens of s with one advantage.
-func row(s rollout.Row, advantage, kl float64) trainerbridge.Row {
+// hasAdvantage reports whether a token has one.
+func (e trainedEpisode) hasAdvantage() bool {
+	return e.advantage != 0 || slices.ContainsFunc(e.byToken, func(a float64) bool { return a != 0 })
+}
+
+// ofRow returns the advantage of the n-th trained token of a row. It takes the row's own
+// from the front of byToken, if the tokens of the episode differ.
+func (e trainedEpisode) ofRow(r rollout.Row, byToken *[]float64) func(n int) float64 {
+	if e.byToken == nil {
+		return func(int) float64 { return e.advantage }
+	}
+	own := *byToken
+	*byToken = own[min(countTrained(r), len(own)):]
+	return func(n int) float64 { return own[n] }
+}
+
+// row trains the tokens of s with their advantages, each times scale.
+func row(s rollout.Row, advantage func(n int) float64, scale, kl float64) trainerbridge.Row {
 	r := trainerbridge.Row{Tokens: s.Tokens, LossMask: s.LossMask}
 	n := len(s.Tokens)
 	r.Logprobs, r.Advantages = make([]float32, n), make([]float32, n)
 	if kl > 0 {
 		r.KL = make([]float32, n)
 	}
+	n = 0
 	for i, trained := range s.LossMask {
 		if !trained {
 			continue
 		}
-		r.Logprobs[i], r.Advantages[i] = s.Logprobs[i], float32(advantage)
+		r.Logprobs[i], r.Advantages[i] = s.Logprobs[i], float32(advantage(n)*scale)
+		n++
 		if kl > 0 {
 			r.KL[i] = float32(kl)
 		}
@@ -132,7 +153,7 @@ func perToken(s rollout.Row, coefficient float64) []float32 {
 
 // klRow carries only the KL at the tokens of s.
 func klRow(s rollout.Row, kl float64) trainerbridge.Row {
-	r := row(s, 0, kl)
+	r := row(s, func(int) float64 { return 0 }, 1, kl)
 	r.LossMask = make([]bool, len(s.Tokens))
 	clear(r.Logprobs)
 	return r

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -105,9 +106,72 @@ func TestTheEstimateStage(t *testing.T) {
 	if a := rloo.Episodes[2].advantage; math.Abs(a-4.5) > 1e-9 || rloo.NoGradient != 1 {
 		t.Errorf("rloo: advantage %g, want 6 - (1+2)/2, and one group without a gradient: %+v", a, rloo)
 	}
+	c.Loss.FlatGroups = true // the group of equal returns is kept for its KL
+	if flat := (estimateStage{config: c, enabled: true, memory: true}).run(in); len(flat.Episodes) != 5 ||
+		flat.NoGradient != 1 || flat.Episodes[4].advantage != 0 {
+		t.Errorf("with flat groups: %+v", flat)
+	}
 	if off := (estimateStage{config: c}).run(in); off.Groups != 0 || len(off.Episodes) != 0 {
 		t.Errorf("nothing is trained, but the batch is %+v", off)
 	}
+}
+
+// With GiGPO a turn is also compared with the turns that began in the same state. Tips are
+// no part of the state.
+func TestGiGPOGivesTurnsTheirOwnAdvantage(t *testing.T) {
+	c := small(func(c *config.Config) {
+		c.Algorithm.Estimator, c.Algorithm.Baseline, c.Algorithm.NormalizeStd, c.Novelty.Weight = "gigpo", "group", false, 0
+		c.Loss.KLSampled = 0
+		c.Algorithm.StepDiscount, c.Algorithm.StepWeight = 0.5, 1
+	})
+	episode := func(states string, last float64, cut int) rollout.Trajectory {
+		out := rollout.Trajectory{Stop: rollout.StopTerminated, EnvReturn: last}
+		row := rollout.Row{Tokens: []int32{1}, LossMask: []bool{false}, Logprobs: []float32{0}}
+		for i, s := range states {
+			turn := rollout.Turn{Observation: envs.Observation{State: string(s)}, IDs: []int32{5, 6},
+				Logprobs: sampler.Logprobs{-1, -1}, Tips: []prompt.Tip{{Text: fmt.Sprint("tip ", last)}}}
+			if i == len(states)-1 {
+				turn.Reward = last
+			}
+			if i == cut {
+				turn.Finish = sampler.FinishLength
+			}
+			out.Turns = append(out.Turns, turn)
+			row.Tokens = append(row.Tokens, 5, 6, 1)
+			row.LossMask, row.Logprobs = append(row.LossMask, true, true, false), append(row.Logprobs, -1, -1, 0)
+		}
+		out.RowsWithTips, out.RowsWithoutTips = []rollout.Row{row}, []rollout.Row{row}
+		return out
+	}
+	f := func(group []rollout.Trajectory, want ...[]float32) {
+		t.Helper()
+		plan := GroupPlan{Episodes: make([]EpisodePlan, len(group))}
+		for i := range plan.Episodes {
+			plan.Episodes[i].Mode = []Mode{OnPolicyTips, OffPolicy}[i%2]
+		}
+		b := estimateStage{config: c, enabled: true, memory: true}.run(
+			Sampled{Plan: Plan{Groups: []GroupPlan{plan}}, Groups: [][]rollout.Trajectory{group}})
+		sent, _ := rows(b.Episodes, config.Loss{Average: "constant", AverageLength: 1}, nil)
+		var got [][]float32
+		for _, r := range sent {
+			for i := range r.Advantages {
+				r.Advantages[i] *= float32(len(b.Episodes))
+			}
+			got = append(got, r.Advantages)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+	}
+	// Returns 1 and 0, so ±0.5. At A the discounted returns are 0.5 and 0, at B 1 and 0.
+	f([]rollout.Trajectory{episode("AB", 1, -1), episode("AB", 0, -1)},
+		[]float32{0, 0.75, 0.75, 0, 1, 1, 0}, []float32{0, -0.75, -0.75, 0, -1, -1, 0})
+	// Equal returns after 1 and 2 turns: the shorter way from A is better.
+	f([]rollout.Trajectory{episode("A", 1, -1), episode("AB", 1, -1)},
+		[]float32{0, 0.25, 0.25, 0}, []float32{0, -0.25, -0.25, 0, 0, 0, 0})
+	c.Rollout.MaskTruncated = true // a reply that was cut off is not trained
+	f([]rollout.Trajectory{episode("AB", 1, 0), episode("AB", 0, -1)},
+		[]float32{0, 0, 0, 0, 1, 1, 0}, []float32{0, -0.75, -0.75, 0, -1, -1, 0})
 }
 
 // A trainer that dies is restored to the committed version, and files of the

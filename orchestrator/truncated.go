@@ -13,13 +13,8 @@ import (
 // turns once each, in order.
 func maskTruncated(rows []rollout.Row, turns []rollout.Turn) []rollout.Row {
 	var cut []bool // per trained token
-	for _, turn := range turns {
-		for i := range turn.IDs {
-			known := i < len(turn.Logprobs) && isFinite(turn.Logprobs[i])
-			if known || len(rows) > 0 && rows[0].WithoutLogprobs {
-				cut = append(cut, turn.Finish == sampler.FinishLength)
-			}
-		}
+	for _, turn := range turnsOfTokens(rows, turns) {
+		cut = append(cut, turns[turn].Finish == sampler.FinishLength)
 	}
 	out := slices.Clone(rows)
 	for i := range out {
@@ -33,6 +28,20 @@ func maskTruncated(rows []rollout.Row, turns []rollout.Turn) []rollout.Row {
 				r.LossMask[k], r.Logprobs[k] = false, 0
 			}
 			cut = cut[1:]
+		}
+	}
+	return out
+}
+
+// turnsOfTokens returns the turn of each trained token of the rows, in order.
+func turnsOfTokens(rows []rollout.Row, turns []rollout.Turn) []int {
+	var out []int
+	for n, turn := range turns {
+		for i := range turn.IDs {
+			known := i < len(turn.Logprobs) && isFinite(turn.Logprobs[i])
+			if known || len(rows) > 0 && rows[0].WithoutLogprobs {
+				out = append(out, n)
+			}
 		}
 	}
 	return out

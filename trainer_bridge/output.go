@@ -44,8 +44,9 @@ func (o *output) line(text string) bool {
 	}
 	if event["event"] == "fatal" {
 		o.mu.Lock()
-		o.fatal, _ = event["error"].(string)
-		o.hint, _ = event["hint"].(string)
+		fatal, _ := event["error"].(string)
+		hint, _ := event["hint"].(string)
+		o.fatal, o.hint = inKeys(fatal), inKeys(hint)
 		o.mu.Unlock()
 	}
 	explains := !routine(event)

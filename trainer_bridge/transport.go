@@ -85,7 +85,7 @@ func (c *Client) await(ctx context.Context, op, id string, bound int64, part int
 			if f.Category != CategoryUser && f.Category != CategoryServer {
 				f.Category = CategoryUnknown
 			}
-			return nil, &RequestError{Op: op, Category: f.Category, Message: c.http.Clean(*f.Error),
+			return nil, &RequestError{Op: op, Category: f.Category, Message: inKeys(c.http.Clean(*f.Error)),
 				OutOfMemory: f.OutOfMemory}
 		case f.Type != "try_again":
 			return raw, nil
@@ -167,7 +167,7 @@ func refusal(op string, err error) error {
 	case jsonhttp.Status(err) == 0:
 		return err
 	}
-	refused := &RequestError{Op: op, Status: e.Status, Category: CategoryUser, Message: e.Message}
+	refused := &RequestError{Op: op, Status: e.Status, Category: CategoryUser, Message: inKeys(e.Message)}
 	if e.Status >= 500 {
 		refused.Category = CategoryServer
 	}

@@ -108,7 +108,7 @@ func (f *Family) probe(ctx context.Context) error {
 		return fmt.Errorf("%w\n  hint: it is a server of AgentGym, but perhaps of another version or dialect: %s",
 			err, strings.Join(greeters(f.dialect.greeting), ", "))
 	}
-	return fmt.Errorf("%w\n  hint: %s", err, f.client.Recognize(ctx))
+	return fmt.Errorf("%w\n  hint: %s", err, f.client.Recognize(ctx, "agentgym"))
 }
 
 // greet compares the server's greeting with the dialect's and reports whether they
@@ -123,7 +123,7 @@ func (f *Family) greet(ctx context.Context) (same bool, err error) {
 		return false, nil // the server has no greeting
 	}
 	if errors.As(err, &failure) && failure.Kind == jsonhttp.Malformed {
-		return false, fmt.Errorf("%w\n  hint: %s", err, f.client.Recognize(ctx))
+		return false, fmt.Errorf("%w\n  hint: %s", err, f.client.Recognize(ctx, "agentgym"))
 	}
 	if err != nil {
 		return false, err

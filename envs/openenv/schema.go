@@ -19,13 +19,14 @@ func readSchema(ctx context.Context, c *exchange.Client) (template.Schema, error
 	case errors.As(err, &f) && f.Kind == jsonhttp.Unreached:
 		return template.Schema{}, fmt.Errorf("%w\n  hint: start the environment's server, or correct the url", err)
 	case errors.As(err, &f) && (f.Kind == jsonhttp.Refused || f.Kind == jsonhttp.Malformed):
-		return template.Schema{}, fmt.Errorf("%w\n  hint: %s", err, c.Recognize(ctx))
+		return template.Schema{}, fmt.Errorf("%w\n  hint: %s", err, c.Recognize(ctx, "openenv"))
 	case err != nil:
 		return template.Schema{}, err
 	}
 	var answer struct{ Action *template.Schema }
 	if json.Unmarshal(raw, &answer) != nil || answer.Action == nil {
-		return template.Schema{}, fmt.Errorf("GET /schema lacks the schema of an action\n  hint: %s", c.Recognize(ctx))
+		return template.Schema{}, fmt.Errorf("GET /schema lacks the schema of an action\n  hint: %s",
+			c.Recognize(ctx, "openenv"))
 	}
 	answer.Action.SetOptional("metadata") // every action has this optional field
 	return *answer.Action, nil

@@ -114,14 +114,14 @@ func (f *Family) choose(ctx context.Context) (string, error) {
 	case failure.Status == http.StatusUnauthorized || failure.Status == http.StatusForbidden:
 		return "", fmt.Errorf("%w\n  hint: check the key", err)
 	case failure.Kind == jsonhttp.Refused || failure.Kind == jsonhttp.Malformed:
-		return "", fmt.Errorf("%w\n  hint: %s", err, f.client.Recognize(ctx))
+		return "", fmt.Errorf("%w\n  hint: %s", err, f.client.Recognize(ctx, "ors"))
 	}
 	switch {
 	case err != nil:
 		return "", err
 	case json.Unmarshal(raw, &names) != nil || len(names) == 0:
 		return "", fmt.Errorf("the answer to GET /list_environments is not a list of names\n  hint: %s",
-			f.client.Recognize(ctx))
+			f.client.Recognize(ctx, "ors"))
 	case f.config.Environment == "" && len(names) == 1:
 		return names[0], nil
 	}

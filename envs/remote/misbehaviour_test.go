@@ -23,6 +23,11 @@ func TestRefusedAtStart(t *testing.T) {
 	f("reset without id", only("/reset", m{"observation": "x"}), nil, `lacks "id"`, "hint")
 	f("reset with another observation", only("/reset", m{"id": 1, "observation": []int{1}}), nil,
 		"neither a text", "hint")
+	own := newFake()
+	own.Before = remotetest.On("/reset", 0, remotetest.Always, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte("[1]"))
+	})
+	f("its own protocol, and a wrong answer", own, nil, "it is a list", "the server speaks this protocol", "./envs/remote")
 	f("error inside 200", only("/reset", m{"error": "no such world"}), nil, "no such world")
 	f("locked", status(http.StatusUnauthorized, nil), nil, "401", "token")
 	f("no server", nil, func(c *Config) { remotetest.NoServer(&c.Server) },

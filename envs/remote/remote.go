@@ -121,7 +121,7 @@ func (f *Family) probe(ctx context.Context) error {
 	if _, err := trial.Reset(ctx); err != nil {
 		var failure *jsonhttp.Error
 		if errors.As(err, &failure) && (failure.Kind == jsonhttp.Refused || failure.Kind == jsonhttp.Malformed) {
-			return fmt.Errorf("%w\n  hint: %s", err, f.client.Recognize(ctx))
+			return fmt.Errorf("%w\n  hint: %s", err, f.client.Recognize(ctx, "remote"))
 		}
 		return err
 	}

@@ -42,7 +42,7 @@ func describe(ctx context.Context, c *exchange.Client) (description, error) {
 			`{"protocol": %q, "version": %d, "instruction": "…"}`, safetext.JSONError(err), protocol, version)
 	}
 	if d.Protocol != protocol {
-		return d, fmt.Errorf("the server speaks %q, not %s\n  hint: %s", d.Protocol, protocol, c.Recognize(ctx))
+		return d, fmt.Errorf("the server speaks %q, not %s\n  hint: %s", d.Protocol, protocol, c.Recognize(ctx, "remote"))
 	}
 	if v := string(d.Version); v != fmt.Sprint(version) && v != "" {
 		return d, fmt.Errorf("the server speaks version %s of %s, and this program version %d"+

@@ -132,7 +132,9 @@ func algorithmRules(a Algorithm) []rule {
 		between("algorithm.memory_probability", a.MemoryProbability, 0, 1),
 		between("algorithm.off_policy_probability", a.OffPolicyProbability, 0, 1),
 		oneOf("algorithm.estimator", a.Estimator, "grpo", "rloo", "opo", "reinforce_plus_plus",
-			"reinforce_plus_plus_baseline", "maxrl"),
+			"reinforce_plus_plus_baseline", "maxrl", "gigpo"),
+		between("algorithm.step_discount", a.StepDiscount, 0, 1),
+		between("algorithm.step_weight", a.StepWeight, 0, maxFactor),
 		oneOf("algorithm.baseline", a.Baseline, "group", "tip-free"),
 	}
 }
@@ -276,7 +278,7 @@ func contradictions(c Config) []rule {
 		{"algorithm.baseline", a.Name != "empo2" || a.Baseline != "tip-free" || a.ModeDraw == "episode",
 			fmt.Sprintf("tip-free needs mixed groups, but mode_draw is %q", a.ModeDraw),
 			`baseline = "group", or mode_draw = "episode"`},
-		{"algorithm.estimator", a.Estimator == "grpo" || a.Name != "empo2" || a.Baseline == "group",
+		{"algorithm.estimator", a.Estimator == "grpo" || a.Estimator == "gigpo" || a.Name != "empo2" || a.Baseline == "group",
 			a.Estimator + " has a baseline of its own, but algorithm.baseline is \"tip-free\"", `baseline = "group"`},
 		{"algorithm.memory_probability", !mixed || a.Baseline != "tip-free" || withTips < a.GroupSize,
 			"leaves no episode without tips for the tip-free baseline", "lower memory_probability or raise group_size"},
@@ -316,10 +318,12 @@ func ineffective(c Config) []idle {
 	when(c.Algorithm.Name == "adapt", `algorithm.name is "adapt": nothing is trained and every episode is shown tips`,
 		"loss.", "optimizer.", "novelty.", "algorithm.mode_draw", "algorithm.memory_probability",
 		"algorithm.off_policy_probability", "algorithm.baseline", "algorithm.normalize_std", "algorithm.estimator",
+		"algorithm.step_discount", "algorithm.step_weight",
 		"rollout.mask_truncated", "sampler.canary_tolerance", "sampler.vllm.sleep", "sampler.sglang.sleep",
 		"run.keep_checkpoints", "divergence.", "trainer.")
-	when(c.Algorithm.Estimator != "grpo", fmt.Sprintf("algorithm.estimator is %q, not \"grpo\"", c.Algorithm.Estimator),
-		"algorithm.normalize_std")
+	estimator := fmt.Sprintf("algorithm.estimator is %q", c.Algorithm.Estimator)
+	when(c.Algorithm.Estimator != "grpo" && c.Algorithm.Estimator != "gigpo", estimator, "algorithm.normalize_std")
+	when(c.Algorithm.Estimator != "gigpo", estimator, "algorithm.step_discount", "algorithm.step_weight")
 	when(c.Algorithm.MemoryProbability == 0, "algorithm.memory_probability is 0: no episode is shown tips",
 		"memory.", "novelty.", "reflection.", "algorithm.off_policy_probability")
 	when(!c.NeedsModel(), "empo2 starts neither a trainer nor a server", "run.must_fit")
@@ -334,6 +338,8 @@ func ineffective(c Config) []idle {
 	surrogate := fmt.Sprintf("loss.surrogate is %q", c.Loss.Surrogate)
 	when(c.Loss.Surrogate != "clip", surrogate, "loss.dual_clip")
 	when(c.Loss.Surrogate == "sapo", surrogate, "loss.clip_low", "loss.clip_high")
+	when(c.Loss.KL == 0 && c.Loss.KLSampled == 0 && c.Loss.Entropy == 0,
+		"loss.kl, loss.kl_sampled and loss.entropy are 0", "loss.flat_groups")
 	when(c.Loss.KL == 0 && c.Loss.KLSampled == 0, "loss.kl and loss.kl_sampled are 0", "loss.kl_estimator")
 	when(c.Loss.Average != "constant", fmt.Sprintf("loss.average is %q, not \"constant\"", c.Loss.Average),
 		"loss.average_length")

@@ -177,6 +177,8 @@ type Algorithm struct {
 	Estimator            string  `toml:"estimator"`
 	Baseline             string  `toml:"baseline"`
 	NormalizeStd         bool    `toml:"normalize_std"`
+	StepDiscount         float64 `toml:"step_discount"`
+	StepWeight           float64 `toml:"step_weight"`
 }
 
 // Loss is the objective of EMPO² (a surrogate such as PPO's clip, mask, KL).
@@ -189,6 +191,7 @@ type Loss struct {
 	KL           float64 `toml:"kl"`
 	KLSampled    float64 `toml:"kl_sampled"`
 	KLEstimator  string  `toml:"kl_estimator"`
+	FlatGroups   bool    `toml:"flat_groups"`
 	Entropy      float64 `toml:"entropy"`
 	// These bound the difference between server and trainer.
 	MismatchCap       float64 `toml:"mismatch_cap"`

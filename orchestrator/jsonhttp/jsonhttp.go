@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/go-resty/resty/v2"
 
@@ -60,6 +61,10 @@ func New(cfg Config) (*Client, error) {
 	if strings.ContainsAny(cfg.URL, "?#") { // the paths of requests are appended
 		return nil, fmt.Errorf("the URL of %s has a query or a fragment\n  hint: leave out what begins with ? or #",
 			cmp.Or(cfg.Server, "the server"))
+	}
+	if strings.ContainsFunc(cfg.Key, unicode.IsControl) { // no header can hold it
+		return nil, fmt.Errorf("the key of %s has a line break or another control character\n"+
+			"  hint: remove it from the variable that holds the key", cmp.Or(cfg.Server, "the server"))
 	}
 	if cfg.Timeout < 0 {
 		return nil, fmt.Errorf("timeout %v is negative", cfg.Timeout)

@@ -354,6 +354,8 @@ func TestInvalidConfigurationsAreRefused(t *testing.T) {
 	f(Config{URL: "http://x/v1?api-version=1"})
 	f(Config{URL: "http://x/v1#a"})
 	f(Config{URL: "http://x/?"})
+	f(Config{URL: "http://x", Key: "abc\n"})
+	f(Config{URL: "http://x", Key: "a\rb"})
 }
 
 func TestTheLoopbackIsNotProxied(t *testing.T) {

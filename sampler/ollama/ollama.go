@@ -127,6 +127,7 @@ type Backend struct {
 	cfg         Config
 	client      *client
 	caps        sampler.Capabilities
+	content     string           // see Content
 	turns       *admission.Queue // its classes are the names of the models
 	retokenizer *retokenizer     // nil without a codec
 

@@ -382,3 +382,21 @@ func countControls(ids []int32) (n int) {
 	}
 	return n
 }
+
+// The content of a model is the same wherever the server keeps its files. Other weights,
+// another template or other parameters are another content.
+func TestTheContentOfAModel(t *testing.T) {
+	const model = "# Modelfile of m:latest\n# FROM m:latest\n\nFROM /root/.ollama/models/blobs/sha256-1a\n" +
+		"TEMPLATE \"\"\"{{ .Prompt }}\"\"\"\nPARAMETER stop <end>\n"
+	f := func(same bool, old, new string) {
+		t.Helper()
+		if other := strings.ReplaceAll(model, old, new); (content(other) == content(model)) != same {
+			t.Errorf("%q for %q: want the same content: %t", new, old, same)
+		}
+	}
+	f(true, "/root/.ollama/models/blobs/", `C:\Users\me\.ollama\models\blobs\`)
+	f(true, "m:latest", "other")
+	f(false, "sha256-1a", "sha256-1b")
+	f(false, ".Prompt", ".System")
+	f(false, "<end>", "<stop>")
+}

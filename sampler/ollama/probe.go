@@ -2,6 +2,8 @@ package ollama
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"strings"
@@ -36,6 +38,7 @@ func (b *Backend) probe(ctx context.Context) error {
 		return fmt.Errorf("model %s has an adapter\n"+
 			"  hint: set sampler.served_model_name to the model that it was created from", b.cfg.Model)
 	}
+	b.content = content(model.Modelfile)
 	trained := contextLength(model.ModelInfo)
 	switch {
 	case b.cfg.NumCtx == 0 && trained > 0:
@@ -126,6 +129,27 @@ func contextLength(info map[string]any) int {
 	arch, _ := info["general.architecture"].(string)
 	length, _ := info[arch+".context_length"].(float64)
 	return int(length)
+}
+
+// Content identifies what the base model's name stands for on the server: its weights by
+// their checksum, its template and its parameters.
+func (b *Backend) Content() string { return b.content }
+
+// content is a checksum of a Modelfile without comments and without the folders of its
+// files, whose names are checksums.
+func content(modelfile string) string {
+	sum := sha256.New()
+	for line := range strings.Lines(modelfile) {
+		word, file, _ := strings.Cut(strings.TrimSpace(line), " ")
+		switch {
+		case strings.HasPrefix(word, "#"):
+			continue
+		case word == "FROM":
+			line = word + " " + file[strings.LastIndexAny(file, `/\`)+1:] + "\n"
+		}
+		sum.Write([]byte(line))
+	}
+	return hex.EncodeToString(sum.Sum(nil))
 }
 
 // adapters counts the adapters in a Modelfile.

@@ -30,6 +30,9 @@ func (r *run) checkPins(ctx context.Context, t tools, accept bool) error {
 	if err != nil {
 		return err
 	}
+	if known, ok := r.server.Backend.(interface{ Content() string }); ok {
+		now[servedPin] = known.Content()
+	}
 	if r.template != nil {
 		err = r.templatePins(ctx, now)
 	}
@@ -76,6 +79,7 @@ func changedModel(ctx context.Context, l *ledger.Ledger, c config.Config, t tool
 const (
 	modelPin     = "model file "
 	ggufPin      = "GGUF file"
+	servedPin    = "served model" // what its name stands for on the server
 	templatePin  = "chat template"
 	tokenizerPin = "tokenizer"
 	missingPin   = "missing"

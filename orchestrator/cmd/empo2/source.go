@@ -148,5 +148,10 @@ func (s source) adapter(ctx context.Context) (sampler.Adapter, error) {
 	if err == nil {
 		err = s.run.VerifyAdapter(ctx, s.version, export.Files)
 	}
+	if err != nil && ctx.Err() == nil { // the hint of these is for a run, which writes its newest version again
+		msg, _ := splitHint(err)
+		err = &config.Error{Place: fmt.Sprintf("%s@%d", s.run.Dir, s.version), Msg: msg,
+			Hint: "name another version, or restore the folder from a backup; empo2 run writes only the newest version again"}
+	}
 	return sampler.Adapter{Version: s.version, Dir: export.Dir, GGUF: export.GGUF, Verify: export.Verify}, err
 }
