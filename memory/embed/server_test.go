@@ -189,6 +189,31 @@ func TestRequestsAreRepeatedAfterTransientErrors(t *testing.T) {
 	})
 }
 
+// A text that is longer than the server's context is embedded by its beginning. Texts that fit stay whole.
+func TestLongTextsAreCut(t *testing.T) {
+	each(t, func(t *testing.T, f *fake) {
+		e := f.mustOpen()
+		full := func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusBadRequest)
+			io.WriteString(w, `{"error": "the input length (700 tokens) exceeds the context length (512)"}`)
+		}
+		f.fail = []direct{full, full}
+		vectors, err := e.Embed(t.Context(), strings.Repeat("x", 1000), "bb")
+		if err != nil || f.calls != 3 {
+			t.Fatalf("%d requests, %v", f.calls, err)
+		}
+		for i, want := range []float32{250, 2} { // the fake's vectors have the length of the text
+			if got := vectors[i][0] / vectors[i][1]; got < want*0.999 || got > want*1.001 {
+				t.Errorf("text %d: %v characters were embedded, want %v", i, got, want)
+			}
+		}
+		f.fail, f.calls = []direct{full, full, full, full, full, full, full, full}, 0
+		if _, err := e.Embed(t.Context(), strings.Repeat("x", 1000)); err == nil || f.calls != 4 {
+			t.Errorf("%d requests, %v; want the refusal of 125 characters", f.calls, err)
+		}
+	})
+}
+
 func TestServersHaveADeadline(t *testing.T) {
 	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	each(t, func(t *testing.T, f *fake) {

@@ -209,7 +209,7 @@ func (w *warmStart) train(ctx context.Context, data []demos.Demonstration, t too
 // trainer is the run's own trainer with the adapter of the warm start.
 func (w *warmStart) trainer(t tools, root string, log zerolog.Logger) *trainerbridge.Local {
 	trainer := newTrainer(w.config, t, root, log)
-	trainer.Process.Formats = []string{"peft"}
+	trainer.Process.Formats = []string{"peft", "merged"} // what could not be merged is refused at once
 	trainer.Client.Rank, trainer.Client.Alpha = w.settings.Rank, w.settings.Alpha
 	return trainer
 }

@@ -9,10 +9,11 @@ from empo2_trainer.process import Fatal, configure_logging, explained, serve
 
 
 def formats(text: str) -> tuple[str, ...]:
-    """A comma list of export formats."""
+    """A comma list of export formats. For merged, nothing more is written: another command merges
+    the adapter, and a module that it could not merge is refused at once."""
     chosen = tuple(part for part in text.split(",") if part)
-    if not chosen or not set(chosen) <= {"peft", "gguf"}:
-        raise argparse.ArgumentTypeError("a comma list of peft and gguf")
+    if not chosen or not set(chosen) <= {"peft", "gguf", "merged"}:
+        raise argparse.ArgumentTypeError("a comma list of peft, gguf and merged")
     return chosen
 
 

@@ -1,7 +1,8 @@
 """A LoRA adapter merged into its base: a new model directory.
 
 The weights pass through memory one tensor at a time. W + alpha/rank · B·A is computed in float32
-and stored as `dtype`. Everything else of the directory is copied.
+and stored as `dtype`. Everything else of the directory is copied. An adapter has the names of the
+model's modules; in files a weight may have another name, which transformers knows.
 """
 
 import json
@@ -13,55 +14,73 @@ from typing import Any, BinaryIO
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from empo2_trainer.model_dir import FLOATS, INDEX, stored_tensors, weight_files
 from empo2_trainer.protocol import UserError
 from empo2_trainer.store import new_directory
+from empo2_trainer.weights import skeleton, stored_names
 
 DTYPES = {
     "float32": (torch.float32, "F32"),
     "bfloat16": (torch.bfloat16, "BF16"),
     "float16": (torch.float16, "F16"),
 }
-FLOATS = ("F64", "F32", "F16", "BF16")
 WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "I8": 1, "BOOL": 1}
-INDEX = "model.safetensors.index.json"
 NOT_COPIED = ("*.safetensors", "*.index.json", "*.bin", "*.pt", "*.pth", "*.gguf", "*.msgpack")
 
 
-class Deltas:
-    """What an adapter adds to the weights of a base, by their names there."""
+def check_modules(directory: str, modules: list[str]) -> None:
+    """Refuse modules whose adapters cannot be merged."""
+    model = skeleton(directory)
+    names = stored_names(model, stored_tensors(directory))
+    for module in modules:
+        if not isinstance(model.get_submodule(module), nn.Linear):
+            kind = type(model.get_submodule(module)).__name__
+            raise UserError(
+                f"an adapter of {module} ({kind}) cannot be merged: "
+                "name other modules in trainer.target_modules, or do without a warm start"
+            )
+        _stored_name(names, module)
 
-    def __init__(self, adapter: Path) -> None:
+
+def _stored_name(names: dict[str, str], module: str) -> str:
+    """The name of a module's weight in the files."""
+    name = f"{module}.weight"
+    if name not in names:
+        raise UserError(f"the adapter changes {name}, which is not among the base's weights")
+    return names[name]
+
+
+class Deltas:
+    """What an adapter adds to the weights of a base, by their names in its files."""
+
+    def __init__(self, adapter: Path, names: dict[str, str]) -> None:
         config = json.loads((adapter / "adapter_config.json").read_text())
         self.scale = config["lora_alpha"] / config["r"]
         self.sides: dict[str, dict[str, Tensor]] = {}
         for name, tensor in load_file(adapter / "adapter_model.safetensors").items():
             module, _, side = name.removeprefix("base_model.model.").partition(".lora_")
-            self.sides.setdefault(f"{module}.weight", {})[side[0]] = tensor.float()
-        self.missing = set(self.sides)
+            self.sides.setdefault(_stored_name(names, module), {})[side[0]] = tensor.float()
 
     def apply(self, name: str, weight: Tensor) -> Tensor:
         """The merged weight, float32; the weight itself if the adapter does not change it."""
         if name not in self.sides:
             return weight
         sides = self.sides[name]
-        self.missing.discard(name)
         return weight.float().addmm_(sides["B"], sides["A"], alpha=self.scale)
 
 
 def merge(model: Path, adapter: Path, out: Path, dtype: str, about: dict[str, Any]) -> None:
     """Write the merged model to the new directory out, whole or not at all."""
-    deltas = Deltas(adapter)
-    files = _weight_files(model)
+    names = stored_names(skeleton(str(model)), stored_tensors(str(model)))
+    deltas = Deltas(adapter, names)
+    files = weight_files(str(model))
 
     def fill(directory: Path) -> None:
         total = 0
         for file in files:
             total += _merge_file(file, directory / file.name, deltas, dtype)
-        if deltas.missing:
-            name = sorted(deltas.missing)[0]
-            raise UserError(f"the adapter changes {name}, which is not among the base's weights")
         _copy_rest(model, directory)
         _write_config(model, directory, dtype)
         if (model / INDEX).is_file():
@@ -70,14 +89,6 @@ def merge(model: Path, adapter: Path, out: Path, dtype: str, about: dict[str, An
             (directory / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
 
     new_directory(out, "warmstart.json", about, fill)
-
-
-def _weight_files(model: Path) -> list[Path]:
-    """The files that transformers loads."""
-    if (model / "model.safetensors").is_file() or not (model / INDEX).is_file():
-        return [model / "model.safetensors"]
-    index = json.loads((model / INDEX).read_text())
-    return [model / name for name in sorted(set(index["weight_map"].values()))]
 
 
 def _merge_file(source: Path, target: Path, deltas: Deltas, dtype: str) -> int:
@@ -126,8 +137,6 @@ def _copy_rest(model: Path, directory: Path) -> None:
 
 def _write_config(model: Path, directory: Path, dtype: str) -> None:
     config = json.loads((model / "config.json").read_text())
-    if "quantization_config" in config:
-        raise UserError("quantised weights cannot be merged")
     for part in (config, *(v for v in config.values() if isinstance(v, dict))):
         for key in ("dtype", "torch_dtype"):
             if key in part:

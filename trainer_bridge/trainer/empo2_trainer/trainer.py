@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from empo2_trainer import export, gguf_export, memory, step
+from empo2_trainer import export, gguf_export, memory, merge, step
 from empo2_trainer.datums import Sequence
 from empo2_trainer.losses import Loss
 from empo2_trainer.model import Policy, alpha_of
@@ -17,7 +17,6 @@ from empo2_trainer.store import Store
 from empo2_trainer.targets import peft_excluded, select
 
 OUTPUT_TYPES = {"cross_entropy": "CrossEntropyLossReturn"}
-FORMATS = ("peft", "gguf")
 MAX_RANK = 1024
 
 
@@ -57,9 +56,11 @@ class Trainer:
         alpha = alpha_of(spec)
         if not 0 < alpha < 1e6:
             raise UserError(f"lora_config alpha = {alpha}: must be positive")
+        modules = select(self.policy.hf, spec).modules
         if "gguf" in self.formats:
-            modules = select(self.policy.hf, spec).modules
             gguf_export.check_modules(self.policy.directory, modules)
+        if "merged" in self.formats:
+            merge.check_modules(self.policy.directory, modules)
         self._created += 1
         adapter = f"m{self._created}"
         seed = self.seed if spec.seed is None else spec.seed

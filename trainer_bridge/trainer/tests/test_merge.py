@@ -9,8 +9,12 @@ import torch
 
 from empo2_trainer import export, merge
 from empo2_trainer.model import Policy
+from empo2_trainer.model_dir import stored_tensors
 from empo2_trainer.protocol import UserError
+from empo2_trainer.targets import select
+from empo2_trainer.trainer import Trainer
 from tests.conftest import SPEC, VOCAB, make_model
+from tests.test_architectures import CASES, Case, build
 
 
 def adapter_of(policy: Policy, directory: Path) -> Path:
@@ -35,16 +39,69 @@ def logits(policy: Policy, ids: torch.Tensor) -> torch.Tensor:
         return policy.head(policy.features(ids)).float()
 
 
-@pytest.mark.parametrize("arch", ["qwen2", "llama"])
-def test_merged_equals_base_with_adapter(arch: str, tmp_path: Path) -> None:
-    base = make_model(tmp_path / "base", arch)
-    policy = Policy(str(base), "float32", "cpu", "none", 0)
-    adapter = adapter_of(policy, tmp_path / "adapter")
+def assert_merges(policy: Policy, directory: Path) -> None:
+    """The merged model computes what the policy with an adapter does, and not what it does without
+    it."""
     ids = torch.tensor([[random.Random(1).randrange(VOCAB) for _ in range(20)]])
+    plain = logits(policy, ids)
+    adapter = adapter_of(policy, directory / "adapter")
     want = logits(policy, ids)
-    merge.merge(base, adapter, tmp_path / "out", "float32", {"note": "x"})
-    merged = Policy(str(tmp_path / "out"), "float32", "cpu", "none", 0)
+    base, out = Path(policy.directory), directory / "out"
+    merge.merge(base, adapter, out, "float32", {"note": "x"})
+    merged = Policy(str(out), "float32", "cpu", "none", 0)
     assert torch.allclose(logits(merged, ids), want, atol=1e-4)
+    assert not torch.allclose(want, plain, atol=1e-2)
+    assert stored_tensors(str(out)).keys() == stored_tensors(str(base)).keys()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_architecture_merges(case: Case, tmp_path: Path) -> None:
+    policy = Policy(str(build(case, tmp_path / "base")), "float32", "cpu", "none", 0)
+    merge.check_modules(policy.directory, select(policy.hf, SPEC).modules)
+    assert_merges(policy, tmp_path)
+
+
+@pytest.mark.parametrize("names", ["model.language_model.", "language_model.model."])
+def test_both_names_of_a_language_model_in_files_merge(names: str, tmp_path: Path) -> None:
+    """Hubs have folders of several versions of transformers."""
+    base = build(next(c for c in CASES if c.kind == "Gemma3"), tmp_path / "base")
+    stored = export.load_file(base / "model.safetensors")
+    old, new = "language_model.model.", names
+    export.save_file(
+        {name.replace(old, new): value for name, value in stored.items()},
+        base / "model.safetensors",
+    )
+    policy = Policy(str(base), "float32", "cpu", "none", 0)
+    assert_merges(policy, tmp_path)
+
+
+def test_a_folder_of_the_bare_decoder_merges(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base", "qwen2")
+    stored = export.load_file(base / "model.safetensors")
+    export.save_file(
+        {name.removeprefix("model."): value for name, value in stored.items()},
+        base / "model.safetensors",
+    )
+    assert_merges(Policy(str(base), "float32", "cpu", "none", 0), tmp_path)
+
+
+def test_what_cannot_be_merged_is_refused_before_training(tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    base = tmp_path / "base"  # its linear layers have transposed weights
+    GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=1, n_head=2)).save_pretrained(
+        base
+    )
+    policy = Policy(str(base), "float32", "cpu", "none", 0)
+    with pytest.raises(UserError, match=r"transformer\.h\.0\.attn\.c_attn \(Conv1D\) cannot"):
+        Trainer(policy, tmp_path / "run", 0, ("peft", "merged")).create("m", SPEC)
+    Trainer(policy, tmp_path / "run", 0, ("peft",)).create("m", SPEC)
+
+
+def test_merged_equals_base_with_adapter(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base", "qwen2")
+    policy = Policy(str(base), "float32", "cpu", "none", 0)
+    assert_merges(policy, tmp_path)
     about = json.loads((tmp_path / "out" / "warmstart.json").read_text())
     assert about["note"] == "x"
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= about["files"].keys()
