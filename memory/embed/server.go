@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
@@ -58,7 +59,8 @@ func (s Server) withDefaults() (Server, error) {
 
 // connect prepares a client for a server of the given kind.
 func (s Server) connect(kind string) (*jsonhttp.Client, error) {
-	return jsonhttp.New(jsonhttp.Config{URL: s.URL, Server: kind, Key: s.APIKey, Transport: s.Transport})
+	return jsonhttp.New(jsonhttp.Config{URL: s.URL, Server: kind, Key: s.APIKey, Transport: s.Transport,
+		ErrorsInAnswers: true})
 }
 
 // again reports whether the server may answer differently next time.
@@ -72,6 +74,25 @@ type client struct {
 	kind      string
 	dimension int // 0 until the first answer, at opening
 	ask       func(ctx context.Context, texts []string) ([][]float32, error)
+
+	mu    sync.Mutex
+	model string // that has answered; empty: no answer has named one
+}
+
+// answeredBy returns an error if another model answers than before: vectors of two models
+// cannot be compared. A proxy may replace a model.
+func (c *client) answeredBy(model string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if model == "" || model == c.model {
+		return nil
+	}
+	if c.model != "" {
+		return fmt.Errorf("the model %q answers, and %q did before\n"+
+			"  hint: the server must answer with one model; memory.url and memory.model name them", model, c.model)
+	}
+	c.model = model
+	return nil
 }
 
 // open requests one vector. So it checks that the server can be used, and learns the
@@ -108,7 +129,7 @@ func (c *client) Embed(ctx context.Context, texts ...string) ([][]float32, error
 		for i, place := range filled[:n] {
 			batch[i] = strings.ToValidUTF8(texts[place], "\uFFFD")
 		}
-		answer, err := c.retry(ctx, batch)
+		answer, err := c.cutting(ctx, batch)
 		if err != nil {
 			return nil, fmt.Errorf("embed %d texts at %s with %s: %w", n, safetext.URL(c.server.URL), c.server.Model, err)
 		}
@@ -119,6 +140,28 @@ func (c *client) Embed(ctx context.Context, texts ...string) ([][]float32, error
 	}
 	return vectors, nil
 }
+
+// cutting sends a batch. If a text is longer than the server's context, cutting embeds the
+// first halves of the long texts, then of these. Ollama cuts such texts itself.
+func (c *client) cutting(ctx context.Context, batch []string) ([][]float32, error) {
+	longest := 0
+	for _, text := range batch {
+		longest = max(longest, len(text))
+	}
+	for limit := longest; ; limit /= 2 {
+		cut := make([]string, len(batch))
+		for i, text := range batch {
+			cut[i] = strings.ToValidUTF8(text[:min(limit, len(text))], "")
+		}
+		vectors, err := c.retry(ctx, cut)
+		if limit < 2*shortestText || !jsonhttp.ContextFull(err) {
+			return vectors, err
+		}
+	}
+}
+
+// shortestText is a length in bytes that fits every server. Texts are cut to it at most.
+const shortestText = 64
 
 // retry sends a batch until there is an answer.
 func (c *client) retry(ctx context.Context, batch []string) (vectors [][]float32, err error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -185,6 +186,52 @@ func TestRequestsAreRepeatedAfterTransientErrors(t *testing.T) {
 		_, err := e.Embed(t.Context(), "a")
 		if err == nil || !strings.Contains(err.Error(), "404") || !strings.Contains(err.Error(), "not now") || f.calls != 1 {
 			t.Errorf("error %v after %d requests, want one refusal with its text", err, f.calls)
+		}
+	})
+}
+
+// A server that begins to answer with another model is refused, because its vectors cannot be compared.
+func TestTheModelMustNotChange(t *testing.T) {
+	each(t, func(t *testing.T, f *fake) {
+		e, models := f.mustOpen(), []string{"mini-v1", "", "mini-v1", "large"}
+		for i, model := range models {
+			f.fail = []direct{func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				fmt.Fprintf(w, `{"model": %q, "data": [{"index": 0, "embedding": [1, 1]}], "embeddings": [[1, 1]]}`, model)
+			}}
+			if f.name == protocols["ollama"].name && model != "large" { // it has answered as mini
+				f.fail = nil
+			}
+			_, err := e.Embed(t.Context(), "a")
+			if wrong := i == len(models)-1; wrong != (err != nil) ||
+				wrong && !strings.Contains(err.Error(), `"large" answers`) {
+				t.Errorf("answer %d, of %q: %v", i, model, err)
+			}
+		}
+	})
+}
+
+// A text that is longer than the server's context is embedded by its beginning. Texts that fit stay whole.
+func TestLongTextsAreCut(t *testing.T) {
+	each(t, func(t *testing.T, f *fake) {
+		e := f.mustOpen()
+		full := func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusBadRequest)
+			io.WriteString(w, `{"error": "the input length (700 tokens) exceeds the context length (512)"}`)
+		}
+		f.fail = []direct{full, full}
+		vectors, err := e.Embed(t.Context(), strings.Repeat("x", 1000), "bb")
+		if err != nil || f.calls != 3 {
+			t.Fatalf("%d requests, %v", f.calls, err)
+		}
+		for i, want := range []float32{250, 2} { // the fake's vectors have the length of the text
+			if got := vectors[i][0] / vectors[i][1]; got < want*0.999 || got > want*1.001 {
+				t.Errorf("text %d: %v characters were embedded, want %v", i, got, want)
+			}
+		}
+		f.fail, f.calls = []direct{full, full, full, full, full, full, full, full}, 0
+		if _, err := e.Embed(t.Context(), strings.Repeat("x", 1000)); err == nil || f.calls != 4 {
+			t.Errorf("%d requests, %v; want the refusal of 125 characters", f.calls, err)
 		}
 	})
 }

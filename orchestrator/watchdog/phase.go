@@ -18,6 +18,7 @@ const (
 	PhaseCommit     = "commit"
 	PhaseEvaluation = "evaluation"
 	PhaseStop       = "stop" // of trainer and server
+	PhaseDemos      = "demonstrations"
 )
 
 // A Phase is a part of a run, and how far it is.

@@ -172,7 +172,7 @@ func (v *version) post(
 		a = answer{}
 		return rep.client.call(ctx, "/completion", q, &a)
 	})
-	if sampler.ContextFull(err) {
+	if jsonhttp.ContextFull(err) {
 		return a, fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
 	}
 	return a, err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ollama/ollama/api"
 
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/admission"
 	"github.com/empo2/empo2/sampler/chat"
@@ -176,7 +177,7 @@ func (b *Backend) send(ctx context.Context, p sampler.Policy, r sampler.Request,
 		return b.client.generate(ctx, path, body, r.MaxTokens, &a)
 	}, b.countRetry("generate", p))
 	switch {
-	case sampler.ContextFull(err): // parallel requests share the context, so it may be smaller than configured
+	case jsonhttp.ContextFull(err): // parallel requests share the context, so it may be smaller than configured
 		return a, fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
 	case err != nil:
 		return a, err

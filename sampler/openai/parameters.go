@@ -58,7 +58,7 @@ func (q completionRequest) sent(name string) bool {
 // value out of range. A server names the parameter in a field of its answer, or only in the text.
 func (q completionRequest) refused(err error) string {
 	var e *jsonhttp.Error
-	if !errors.As(err, &e) || sampler.ContextFull(err) ||
+	if !errors.As(err, &e) || jsonhttp.ContextFull(err) ||
 		e.Status != http.StatusBadRequest && e.Status != http.StatusUnprocessableEntity {
 		return ""
 	}

@@ -125,7 +125,7 @@ func (b *Backend) send(ctx context.Context, r sampler.Request) (sampler.Completi
 	a, err := b.exchange(ctx, r)
 	parameter := b.refusedParameter(r, err)
 	switch {
-	case sampler.ContextFull(err):
+	case jsonhttp.ContextFull(err):
 		return sampler.Completion{}, fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
 	case parameter != "":
 		return sampler.Completion{}, fmt.Errorf("%w: %w\n  hint: %s", sampler.ErrCapability, err, parameter)

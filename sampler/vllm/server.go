@@ -239,7 +239,7 @@ func completionError(err error) error {
 		return fmt.Errorf("%w: %w", fleet.ErrUnknownModel, err)
 	case status >= http.StatusInternalServerError: // an engine that dies gives this answer first
 		return fmt.Errorf("%w: %w", fleet.ErrLost, err)
-	case sampler.ContextFull(err):
+	case jsonhttp.ContextFull(err):
 		return fmt.Errorf("%w: %w", sampler.ErrContextFull, err)
 	}
 	return err

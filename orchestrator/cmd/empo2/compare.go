@@ -88,8 +88,9 @@ func (cmd *compareCmd) Run(ctx context.Context, out *console) error {
 	if err := runner.setUp(ctx, log); err != nil {
 		return err
 	}
-	out.note("compare %s with %ss %s: %s\n%s", strings.Join(names(arms), ", "), job{house: cmd.houses}.kind(),
-		strings.Trim(fmt.Sprint(cmd.seeds), "[]"), strings.Join(describeEnv(settings[0]), "\n"), legend)
+	title := append(append([]string{"compare"}, names(arms)...), "with "+job{house: cmd.houses}.kind()+"s",
+		strings.Trim(fmt.Sprint(cmd.seeds), "[]"))
+	out.note("%s\n%s\n%s", strings.Join(wrapParts("", title), "\n"), strings.Join(describeEnv(settings[0]), "\n"), legend)
 	if err := runner.servePrometheus(log); err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/demos"
 	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/orchestrator/safetext"
+	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
@@ -61,6 +62,8 @@ func (cmd *demosCmd) Run(ctx context.Context, out *console) error {
 	if err := cmd.check(); err != nil {
 		return err
 	}
+	defer out.endPhase("")
+	out.phase("", watchdog.Phase{Name: watchdog.PhaseDemos, Since: time.Now()})
 	var all []demos.Demonstration
 	if cmd.FromRun != "" {
 		all, err = cmd.ofRun(ctx, c, out)
@@ -176,13 +179,12 @@ func (cmd *demosCmd) solutions(ctx context.Context, c config.Config, family envs
 	if most < 0 {
 		most = c.Rollout.MaxTurns
 	}
-	shown := time.Now()
+	phase := watchdog.Phase{Name: watchdog.PhaseDemos, Total: len(chosen), Unit: "tasks", Since: time.Now()}
+	out.phase("", phase)
 	all, left, err := render.Solutions(ctx, demos.Solutions{Family: family, Tasks: chosen, MaxTurns: most,
 		Progress: func(done int) {
-			if time.Since(shown) > printEvery {
-				shown = time.Now()
-				out.note("%d of %d tasks", done, len(chosen))
-			}
+			phase.Done = done
+			out.phase("", phase)
 		}})
 	if left.Long > 0 {
 		out.note("%d solutions have more than %d turns and are left out (--max-turns)", left.Long, most)

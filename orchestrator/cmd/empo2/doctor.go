@@ -54,6 +54,9 @@ func (cmd *doctorCmd) Run(ctx context.Context, out *console) error {
 	d := &doctor{console: out, ctx: ctx, config: c, install: cmd.Install}
 	for _, check := range []func() error{d.machine, d.named, d.fit, d.python, d.setUp, d.processes} {
 		if err := check(); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
 			out.print("✗ %v", err)
 			return &setupError{errors.New("a run would fail; see above")}
 		}

@@ -81,8 +81,8 @@ func (cmd *evalCmd) evaluate(ctx context.Context, c config.Config, out *console)
 		log.Warn().Msg(text)
 	}
 	for _, task := range e.Tasks {
-		out.print("  %-28s success %5.1f %%  score %6.1f  (%d episodes)",
-			task.Task, 100*task.Success, task.Score, task.Episodes)
+		out.print("  %-28s success %5.1f %%  score %6.1f  (%s)",
+			task.Task, 100*task.Success, task.Score, counted(task.Episodes, "episode"))
 	}
 	return nil
 }

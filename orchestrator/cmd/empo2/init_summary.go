@@ -15,8 +15,9 @@ func (p *planner) summary(out *console, c config.Config, file string) {
 	out.print("model    %s: %s", oneLine(filepath.Base(p.model.Path)), p.describeModel())
 	out.print("machine  %s", p.describeMachine())
 	out.print("plan     %s on %s with %s, profile %s: "+
-		"%d groups of %d episodes per step, %d at the same time, %d tokens each",
-		c.Algorithm.Name, c.Env.Name, c.Sampler.Backend, c.Profile, c.Algorithm.Groups, c.Algorithm.GroupSize,
+		"%s of %s per step, %d at the same time, %d tokens each",
+		c.Algorithm.Name, c.Env.Name, c.Sampler.Backend, c.Profile, counted(c.Algorithm.Groups, "group"),
+		counted(c.Algorithm.GroupSize, "episode"),
 		c.Rollout.Concurrency, c.ContextTokens(p.model.Context))
 	if n := p.model.Context; n > 0 && n < c.EpisodeTokens() && p.env != "vault" { // a vault is short
 		p.notes = append(p.notes, fmt.Sprintf("the longest episode may need %d tokens, and the model's context is %d: "+

@@ -79,7 +79,7 @@ func (cmd *importCmd) Run(ctx context.Context, out *console) error {
 			return l.SaveImport(ctx, tx, string(records))
 		})
 		if err == nil {
-			out.note("%d tips added to %s", n, dir)
+			out.note("%s added to %s", counted(n, "tip"), dir)
 		}
 		return err
 	})

@@ -35,7 +35,7 @@ func printForecast(out *console, c config.Config, in forecast.Input, f forecast.
 }
 
 func printStep(out *console, f forecast.Forecast) {
-	line := fmt.Sprintf("step     %d episodes of up to %d tokens", f.Episodes, f.LongestRow)
+	line := fmt.Sprintf("step     %s of up to %d tokens", counted(f.Episodes, "episode"), f.LongestRow)
 	if m := f.Measured; m != nil {
 		line += fmt.Sprintf("; measured: %.1f turns and %.0f tokens in an episode, %.0f tokens of rows in a step",
 			m.Turns, m.RowTokens, f.StepTokens)

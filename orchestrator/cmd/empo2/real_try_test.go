@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -83,6 +84,30 @@ func TestRealTryRepeatsARun(t *testing.T) {
 	}
 	if tips == 0 {
 		t.Error("no episode had tips")
+	}
+	t.Run("ab", func(t *testing.T) { realComparisons(t, command) })
+}
+
+// realComparisons compares versions, prompts and the memory on the real server, and shows
+// both conversations of each pair.
+func realComparisons(t *testing.T, command func(args ...string) []byte) {
+	for _, args := range [][]string{
+		{"vault@0", "vault@2", "-k", "2"},
+		{"plain", "plain,rollout.max_tokens=3", "--run", "vault", "-k", "1"},
+		{"tips=none", "tips=auto", "--run", "vault", "-k", "8", "--until", "decided", "--split", "train"},
+	} {
+		lines := string(command(append([]string{"ab", "--tasks", "2", "--json"}, args...)...))
+		pairs, result := eventsOf[matchResult](t, lines, "pair"), eventsOf[comparison](t, lines, "result")
+		if len(pairs) == 0 || len(result) != 1 || result[0].Failed > 0 || result[0].Difference.N != len(pairs) {
+			t.Fatalf("%q: %d pairs, %+v", args, len(pairs), result)
+		}
+		for _, side := range []matchedSide{pairs[0].A, pairs[0].B} {
+			shown := command(append(strings.Fields(strings.TrimPrefix(side.Show, "empo2 ")), "--json")...)
+			episode := eventsOf[struct{ Return float64 }](t, string(shown), "episode")
+			if len(episode) != 1 || episode[0].Return != side.Return {
+				t.Errorf("%s: %+v, want return %g", side.Show, episode, side.Return)
+			}
+		}
 	}
 }
 

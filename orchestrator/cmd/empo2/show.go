@@ -137,7 +137,7 @@ func (cmd *showCmd) steps(ctx context.Context, out *console, r *view.Run) error 
 	}
 	out.print("%s: %s, version %d, %s", tail(r.Dir, 30), counted(int(o.Steps), "step"), o.Version,
 		counted(o.Episodes, "training episode"))
-	out.print("run.db %s, %d episodes of evaluations, %d failed", size(o.Bytes), o.Evaluated, o.Failed)
+	out.print("run.db %s, %s of evaluations, %d failed", size(o.Bytes), counted(o.Evaluated, "episode"), o.Failed)
 	if len(steps) > 0 {
 		out.print("%15s%17s%16s", "", "mean return", "success %")
 		out.print("%6s%6s%10s%10s%8s%8s%7s%8s%8s", "step", "v", "free", "tips", "free", "tips", "cut %", "failed", "eval %")

@@ -121,7 +121,7 @@ func stepNotes(m orchestrator.StepMetrics) []string {
 		notes = append(notes, "corrected")
 	}
 	if m.LeftOut > 0 {
-		notes = append(notes, fmt.Sprintf("%d rows left out", m.LeftOut))
+		notes = append(notes, counted(m.LeftOut, "row")+" left out")
 	}
 	if len(m.Diverging) > 0 {
 		notes = append(notes, "may DIVERGE")
@@ -208,11 +208,11 @@ func evaluationText(e orchestrator.Evaluation, verbose bool) lineText {
 		kind, of = "test", of+", held-out tasks"
 	}
 	text := lineText{parts: []string{fmt.Sprintf("%s %3d", kind, e.Step), fmt.Sprintf("success %.1f %%", 100*e.Success),
-		fmt.Sprintf("score %.1f ± %.1f", e.Score, e.StdErr), fmt.Sprintf("%d episodes%s", e.Episodes, of)}}
+		fmt.Sprintf("score %.1f ± %.1f", e.Score, e.StdErr), counted(e.Episodes, "episode") + of}}
 	text.parts = append(text.parts, replyNotes(e.Replies, e.Stops, e.Failed, e.Episodes+e.Failed)...)
 	if verbose {
 		text.details = [][]string{{fmt.Sprintf("T = %g", e.Temperature), secondsText(e.Seconds),
-			fmt.Sprintf("after %d training episodes", e.TrainEpisodes), secondsText(e.TrainSeconds) + " of training"}}
+			"after " + counted(e.TrainEpisodes, "training episode"), secondsText(e.TrainSeconds) + " of training"}}
 	}
 	return text
 }

@@ -113,3 +113,22 @@ func TestRepliesThatBeginAnew(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// Replies whose returns are all equal teach a run nothing.
+func TestFlatReturns(t *testing.T) {
+	f := func(want bool, returns ...float64) {
+		t.Helper()
+		var s trySummary
+		for _, r := range returns {
+			s.add(prompt.Template{}, rollout.Trajectory{EnvReturn: r})
+		}
+		if s.flat() != want {
+			t.Errorf("%g: flat is %v", returns, s.flat())
+		}
+	}
+	f(false)
+	f(false, 0)
+	f(true, 0, 0, 0)
+	f(true, 1, 1)
+	f(false, 0, 1, 0)
+}

@@ -1,4 +1,4 @@
-package sampler
+package jsonhttp
 
 import (
 	"errors"
@@ -6,8 +6,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-
-	"github.com/empo2/empo2/orchestrator/jsonhttp"
 )
 
 // contextCodes are the codes and types of errors about a conversation that is too long: OpenAI and vLLM, llama-server,
@@ -39,7 +37,7 @@ var (
 // ContextFull reports whether a server refused a request because the conversation does not fit its context. It reads
 // the status, the code, the type and then the text of the answer.
 func ContextFull(err error) bool {
-	var e *jsonhttp.Error
+	var e *Error
 	if !errors.As(err, &e) {
 		return false
 	}
@@ -54,7 +52,7 @@ func ContextFull(err error) bool {
 	switch {
 	case e.Status == http.StatusRequestEntityTooLarge:
 		return true
-	case slices.Contains(otherStatuses, e.Status), e.Kind == jsonhttp.Malformed:
+	case slices.Contains(otherStatuses, e.Status), e.Kind == Malformed:
 		return false
 	case e.Status/100 == 4, e.Status == http.StatusInternalServerError, // 500: older Ollama
 		e.Status == http.StatusOK: // an error in an answer whose status is a success

@@ -1,13 +1,10 @@
-package sampler_test
+package jsonhttp
 
 import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"testing"
-
-	"github.com/empo2/empo2/orchestrator/jsonhttp"
-	"github.com/empo2/empo2/sampler"
 )
 
 // A full context is recognised in the answers of many servers, and other refusals are not taken for one.
@@ -18,7 +15,7 @@ func TestContextFull(t *testing.T) {
 		fmt.Fprint(w, body)
 	}))
 	defer s.Close()
-	c, err := jsonhttp.New(jsonhttp.Config{URL: s.URL, Server: "a server", Transport: jsonhttp.NewTransport(1),
+	c, err := New(Config{URL: s.URL, Server: "a server", Transport: NewTransport(1),
 		ErrorsInAnswers: true})
 	if err != nil {
 		t.Fatal(err)
@@ -27,8 +24,8 @@ func TestContextFull(t *testing.T) {
 	f := func(want bool, code int, text string) {
 		t.Helper()
 		status, body = code, text
-		err := c.Call(t.Context(), jsonhttp.Request{Path: "/", Body: 1}, nil)
-		if err == nil || sampler.ContextFull(fmt.Errorf("wrapped: %w", err)) != want {
+		err := c.Call(t.Context(), Request{Path: "/", Body: 1}, nil)
+		if err == nil || ContextFull(fmt.Errorf("wrapped: %w", err)) != want {
 			t.Errorf("%d %s: not %v (%v)", code, text, want, err)
 		}
 	}
