@@ -233,7 +233,7 @@ func summarize(e *Evaluation, tasks []envs.Task, done []rollout.Trajectory) erro
 		scores = append(scores, t.Score)
 	}
 	if len(scores) == 0 {
-		return fmt.Errorf("all %d episodes failed: %s", len(done), firstError(done))
+		return fmt.Errorf("%d of %d episodes failed: %s", len(done), len(done), firstError(done))
 	}
 	for i := range results {
 		results[i].Task = tasks[i].ID

@@ -6,6 +6,7 @@ view Now does, one to a client like a tab with the view Episodes, and one to nob
 of the run includes its server and its trainer.
 """
 
+import http.client
 import json
 import os
 import subprocess
@@ -13,7 +14,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -28,23 +28,20 @@ class Page:
         assert self.process.stdout
         line = self.process.stdout.readline()
         self.address = next(word for word in line.split() if word.startswith("http://")).rstrip("/")
+        self.connection = http.client.HTTPConnection(self.address.removeprefix("http://"))
         self.base = f"/api/runs/{run.name}/"
         self.tags: dict[str, str] = {}
         self.events = self.answers = 0
 
     def ask(self, path: str) -> bytes:
         """Asks for an answer; empty: it is the one before."""
-        known = {"If-None-Match": self.tags.get(path, "")}
-        request = urllib.request.Request(self.address + path, headers=known)
+        self.connection.request("GET", path, headers={"If-None-Match": self.tags.get(path, "")})
         self.answers += 1
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                self.tags[path] = answer.headers.get("ETag", "")
-                return bytes(answer.read())
-        except urllib.error.HTTPError as error:
-            if error.code != 304:
-                raise
-            return b""
+        answer = self.connection.getresponse()
+        body = answer.read()
+        assert answer.status in (200, 304), (path, answer.status, body)
+        self.tags[path] = answer.headers.get("ETag", "")
+        return body
 
     def follow(self, view: str, name: str) -> None:
         """Asks at each event of the run, as app.js and the view do, until the page ends."""
@@ -56,7 +53,7 @@ class Page:
                     if line.startswith(b"data: "):
                         self.events += 1
                         self.change(view, json.loads(line[6:]), seen)
-        except OSError:
+        except (OSError, http.client.HTTPException):
             pass
 
     def change(self, view: str, event: dict[str, object], seen: dict[str, object]) -> None:

@@ -25,10 +25,10 @@ type ProcessConfig struct {
 	// Deterministic makes torch use only algorithms whose results are equal in every
 	// run.
 	Deterministic bool
-	Seed          int64    // of torch
-	Dtype         string   // of the base model: float32, bfloat16 or float16; empty: the trainer's default
-	Quantize      string   // none or nf4 (4-bit base model, needs a CUDA GPU); empty: the trainer's default
-	Device        string   // auto, cpu, cuda or cuda:N; empty: the trainer's default
+	Seed          int64  // of torch
+	Dtype         string // of the base model: float32, bfloat16 or float16; empty: the trainer's default
+	Quantize      string // none or nf4 (4-bit base model, needs a CUDA GPU); empty: the trainer's default
+	Device        string // auto, cpu, cuda or cuda:N; empty: the trainer's default
 	// Formats are what adapters are exported as: peft, gguf; none: the trainer's
 	// default. With merged, a module that [Converter.Merge] could not merge is refused.
 	Formats []string

@@ -40,7 +40,9 @@ var perStep = []struct {
 	{"empty", func(m *orchestrator.StepMetrics) float64 { return share(m.Replies.Empty, m.Replies.N) }},
 	{"no_action", func(m *orchestrator.StepMetrics) float64 { return share(m.Replies.NoAction, m.Replies.N) }},
 	{"cut_tips", func(m *orchestrator.StepMetrics) float64 { return share(m.Replies.CutTips, m.Replies.Tips) }},
-	{"context_full", func(m *orchestrator.StepMetrics) float64 { return share(m.Stops[rollout.StopContextFull], ended(m)) }},
+	{"context_full", func(m *orchestrator.StepMetrics) float64 {
+		return share(m.Stops[rollout.StopContextFull], ended(m))
+	}},
 	{"failed", func(m *orchestrator.StepMetrics) float64 { return share(m.Failed, ended(m)) }},
 	{"no_gradient", func(m *orchestrator.StepMetrics) float64 { return share(m.NoGradient, m.Groups) }},
 	{"kl", func(m *orchestrator.StepMetrics) float64 { return of(m.Trained, m.KLBase) }},

@@ -28,6 +28,6 @@ func (p Point) fields(arm, run string) []string {
 	if i := p.interval(); i.Known() {
 		low, high = strconv.FormatFloat(i.Low, 'g', 6, 64), strconv.FormatFloat(i.High, 'g', 6, 64)
 	}
-	return []string{arm, run, strconv.Itoa(p.Episodes), strconv.Itoa(p.Tokens), decimal(p.Seconds), decimal(p.Success), low,
-		high, strconv.Itoa(p.Evaluated), decimal(p.Score)}
+	return []string{arm, run, strconv.Itoa(p.Episodes), strconv.Itoa(p.Tokens), decimal(p.Seconds), decimal(p.Success),
+		low, high, strconv.Itoa(p.Evaluated), decimal(p.Score)}
 }

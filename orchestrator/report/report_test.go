@@ -146,7 +146,8 @@ func TestCurvesAgainstTokens(t *testing.T) {
 			t.Errorf("no %q", want)
 		}
 	}
-	if rows := strings.Split(table.String(), "\n"); len(rows) != 11 || rows[3] != "empo2,seed 1,200,80000,20,60,50.2003,69.0599,100,0" {
+	const third = "empo2,seed 1,200,80000,20,60,50.2003,69.0599,100,0"
+	if rows := strings.Split(table.String(), "\n"); len(rows) != 11 || rows[3] != third {
 		t.Errorf("the table is\n%s", table.String())
 	}
 	files := regexp.MustCompile(`href="data:([^"]+);base64,([^"]+)" download="([^"]+)"`).

@@ -90,6 +90,7 @@ type sideResult struct {
 	Return  float64 `json:"return"` // mean
 	Score   float64 `json:"score"`  // mean
 	Cut     float64 `json:"cut"`    // share of replies
+	Empty   float64 `json:"empty"`  // share of replies
 }
 
 // taskDifference is what came of a task. The values are means of the measure.
@@ -155,7 +156,7 @@ func (d *duel) compared(o playedPairs) comparison {
 
 func sideResultOf(name string, matches []match, side int) sideResult {
 	r := sideResult{Side: name}
-	n, hits, replies, cut := float64(len(matches)), 0, 0, 0
+	n, hits, replies, cut, empty := float64(len(matches)), 0, 0, 0, 0
 	for _, m := range matches {
 		t := m.played[side]
 		if t.Success {
@@ -165,8 +166,14 @@ func sideResultOf(name string, matches []match, side int) sideResult {
 		r.Score += t.Score / n
 		replies += len(t.Turns)
 		cut += cutReplies(t)
+		for _, turn := range t.Turns {
+			if turn.Action == "" {
+				empty++
+			}
+		}
 	}
-	r.Success, r.Cut = float64(hits)/n, float64(cut)/float64(max(1, replies))
+	share := func(n int) float64 { return float64(n) / float64(max(1, replies)) }
+	r.Success, r.Cut, r.Empty = float64(hits)/n, share(cut), share(empty)
 	r.Low, r.High = report.Wilson95(hits, len(matches))
 	return r
 }
@@ -200,6 +207,9 @@ func (d *duel) printSides(c comparison) {
 	for i, s := range c.Sides {
 		if s.Cut >= 0.1 {
 			d.print("many replies of %s are CUT: raise rollout.max_tokens (%d)", s.Side, d.sides[i].config.Rollout.MaxTokens)
+		}
+		if s.Empty >= 0.1 {
+			d.print("many replies of %s are EMPTY: a model that thinks may have written only its thought", s.Side)
 		}
 	}
 }

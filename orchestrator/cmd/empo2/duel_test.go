@@ -12,6 +12,7 @@ import (
 	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/orchestrator/view"
+	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
@@ -111,5 +112,15 @@ func TestAComparisonIsNoEmptyRun(t *testing.T) {
 	}
 	if view.IsComparison(filepath.Join("runs", "ab", "mine")) || view.IsComparison(filepath.Join("runs", "0123456789ab")) {
 		t.Error("a run counts as a comparison")
+	}
+}
+
+// A side's replies that are cut off or have no action are counted.
+func TestRepliesOfASide(t *testing.T) {
+	played := rollout.Trajectory{Turns: []rollout.Turn{{Action: "north"}, {Text: "<think>nor"},
+		{Action: "nor", Finish: sampler.FinishLength}, {Action: "south"}}}
+	got := sideResultOf("A", []match{{played: [2]rollout.Trajectory{played, {}}}}, 0)
+	if got.Cut != 0.25 || got.Empty != 0.25 {
+		t.Errorf("%+v", got)
 	}
 }

@@ -263,7 +263,7 @@ func (t *trial) round(ctx context.Context, texts prompt.Template) error {
 	sum.Seconds = time.Since(begun).Seconds()
 	t.summary(sum)
 	if sum.Replies == 0 {
-		return fmt.Errorf("all %d episodes failed: %s", sum.Failed, sum.why)
+		return fmt.Errorf("no episode was played to its end, %s failed: %s", counted(sum.Failed, "episode"), sum.why)
 	}
 	return failed
 }

@@ -177,7 +177,7 @@
       <${Legend} now=${now} chart=${chart} />
       <div class="plot" ref=${box} tabindex="0" role="img"
         aria-label=${`Chart, ${plain(chart.title)}. ${plain(spoken(readout(chart, null)))}`}
-        onKeyDown=${(event) => moveCursor(event, plot.current, index)}></div>
+        onKeyDown=${(event) => plot.current && moveCursor(event, plot.current, index)}></div>
       <span class="sr" aria-live="polite">
         ${index != null && document.activeElement === box.current ? plain(spoken(now)) : ""}</span>
     </figure>`;
@@ -215,16 +215,21 @@
     u.setCursor({ left: u.valToPos(x, "x"), top: 10 }, true, true);
   }
 
-  // csvOf returns a chart's data, one line for each x value.
-  function csvOf(chart) {
+  // csvText writes lines of values as the text of a CSV file.
+  function csvText(lines) {
     const cell = (v) => {
       const text = String(v ?? "");
       const safe = /^[=+\-@\t\r]/.test(text) && isNaN(text) ? "'" + text : text; // spreadsheets run formulas
       return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
     };
+    return lines.map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";
+  }
+
+  // csvOf returns a chart's data, one line for each x value.
+  function csvOf(chart) {
     const head = [chart.xLabel, ...chart.series.map((s) => s.name)];
     const lines = chart.data[0].map((x, i) => [x, ...chart.series.map((_, k) => chart.data[k + 1][i])]);
-    return [head, ...lines].map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";
+    return csvText([head, ...lines]);
   }
 
   function save(name, type, text) {
@@ -235,6 +240,10 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   }
 
+  // SaveLines is the button that saves lines of values as a CSV file.
+  const SaveLines = ({ lines, name }) => html`<button type="button" class="small"
+    onClick=${() => save(name.replace(/[^A-Za-z0-9._-]+/g, "-") + ".csv", "text/csv", csvText(lines()))}>CSV</button>`;
+
   // Downloads are the buttons that save a chart.
   function Downloads({ chart, name }) {
     const file = name.replace(/[^A-Za-z0-9._-]+/g, "-");
@@ -244,5 +253,5 @@
         onClick=${() => save(file + ".svg", "image/svg+xml", empo2.svgOf(chart))}>SVG</button></span>`;
   }
 
-  Object.assign(empo2, { Chart, Swatch, withTop, Downloads, look, pointAt, compact, csvOf, css });
+  Object.assign(empo2, { Chart, Swatch, SaveLines, withTop, Downloads, look, pointAt, compact, csvOf, css });
 })();

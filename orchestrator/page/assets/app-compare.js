@@ -159,8 +159,12 @@
     const widest = Math.max(1e-9, ...all.map((p) => Math.max(Math.abs(p.difference), Math.abs(p.low ?? 0),
       Math.abs(p.high ?? 0))));
     const x = (v) => 100 + 92 * v / widest;
-    return html`<section class="card table-card" aria-labelledby="paired-title"><h2 id="paired-title">
-      <${Term} k="paired">Paired differences<//> by task</h2>
+    const head = ["task", "run", "step", "against", "its step", "difference of success", "low", "high", "pairs"];
+    const lines = () => [head,
+      ...all.map((p) => [p.task || "all tasks", p.b, p.b_step, p.a, p.a_step, p.difference, p.low, p.high, p.n])];
+    return html`<section class="card table-card" aria-labelledby="paired-title"><div class="row">
+      <h2 id="paired-title"><${Term} k="paired">Paired differences<//> by task</h2>
+      <${empo2.SaveLines} lines=${lines} name="paired-differences" /></div>
       <table><thead><tr><th scope="col">task</th><th scope="col">runs</th>
         <th scope="col" class="n">difference, points</th><th scope="col" class="wide"><${Term} k="interval" /></th>
         </tr></thead>

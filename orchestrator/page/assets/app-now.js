@@ -214,7 +214,8 @@
     const charts = useMemo(() => small.map((one) => smallChart(series, one, key)).filter(Boolean), [series, key]);
     const more = useMemo(() => Object.keys(series.lines).filter((name) => !charted.has(name))
       .map((name) => smallChart(series, { key: name, unit: "",
-        title: empo2.termOf(name)?.[0] || name.replaceAll("_", " "), lines: { [name]: name } }, key)).filter(Boolean), [series, key]);
+        title: empo2.termOf(name)?.[0] || name.replaceAll("_", " "), lines: { [name]: name } }, key))
+      .filter(Boolean), [series, key]);
     const set = (change) => empo2.go(empo2.address("now", run, { ...params, ...change }), true);
     return html`<section class="card" aria-labelledby="curve-title">
         <div class="row"><h2 id="curve-title">Success in evaluations</h2><span class="tools">

@@ -188,7 +188,8 @@
         <bdi>${plain(r.name)}</bdi></a>
           ${r.problem && html`<p class="bad">${plain(r.problem)}</p>`}</th>
         <td><span class=${"live live-" + (r.problem ? "lost" : r.live ? "live" : "ended")}>
-          ${r.problem ? "unreadable" : r.live ? "live" : r.state || "ended"}</span></td><td class="n">${whole(r.steps)}</td>
+          ${r.problem ? "unreadable" : r.live ? "live" : r.state || "ended"}</span></td>
+        <td class="n">${whole(r.steps)}</td>
         <td class="n wide">${whole(r.version)}</td><td class="n">${empo2.percent(r.success)}</td>
         <td class="n wide">${whole(r.episodes)}</td><td class="n wide">
           ${whole(r.evaluated)}</td><td class="n wide">${whole(r.failed)}</td><td class="wide">${when(r.changed)}</td>
