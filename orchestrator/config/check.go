@@ -106,6 +106,9 @@ func runRules(c Config) []rule {
 		!strings.ContainsFunc(name, unicode.IsControl)
 	return []rule{
 		{"run.name", isName, fmt.Sprintf("%q is not a folder name", name), "letters, digits, '-' and '_'"},
+		{"run.name", !strings.HasPrefix(name, ".") && !strings.HasPrefix(name, "-"),
+			fmt.Sprintf("%q begins with %.1s: such folders are hidden, or look like a flag", name, name),
+			"begin with a letter or a digit"},
 		{"run.name", len(name) <= maxName, fmt.Sprintf("%.20s… is too long for a folder name", name),
 			fmt.Sprintf("at most %d bytes", maxName)},
 		{"run.dir", c.Run.Dir != "", "is empty", `for example dir = "runs"`},
