@@ -40,7 +40,7 @@ func OpenOllama(ctx context.Context, s Server) (*Ollama, error) {
 		if err != nil {
 			return nil, failure(ctx, web, err)
 		}
-		return answer.Embeddings, nil
+		return answer.Embeddings, o.answeredBy(answer.Model)
 	}
 	if err := o.open(ctx); err != nil {
 		o.Close()

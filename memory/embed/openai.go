@@ -1,6 +1,7 @@
 package embed
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -26,7 +27,8 @@ func OpenOpenAI(ctx context.Context, s Server) (*OpenAI, error) {
 	}
 	o := &OpenAI{client{server: s, web: web, kind: "openai"}}
 	o.ask = func(ctx context.Context, texts []string) ([][]float32, error) {
-		return askOpenAI(ctx, web, s.Model, texts)
+		vectors, model, err := askOpenAI(ctx, web, s.Model, texts)
+		return vectors, cmp.Or(err, o.answeredBy(model))
 	}
 	if err := o.open(ctx); err != nil {
 		o.Close()
@@ -42,27 +44,29 @@ type openAIRequest struct {
 }
 
 type openAIResponse struct {
-	Data []struct {
+	Model string `json:"model"`
+	Data  []struct {
 		Index     int       `json:"index"`
 		Embedding []float32 `json:"embedding"`
 	} `json:"data"`
 }
 
-func askOpenAI(ctx context.Context, web *jsonhttp.Client, model string, texts []string) ([][]float32, error) {
+func askOpenAI(ctx context.Context, web *jsonhttp.Client, model string, texts []string) (
+	vectors [][]float32, answered string, err error) {
 	var answer openAIResponse
 	body := openAIRequest{Model: model, Input: texts, EncodingFormat: "float"}
 	if err := web.Call(ctx, jsonhttp.Request{Path: "/v1/embeddings", Body: body}, &answer); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if len(answer.Data) != len(texts) {
-		return nil, fmt.Errorf("%d vectors for %d texts", len(answer.Data), len(texts))
+		return nil, "", fmt.Errorf("%d vectors for %d texts", len(answer.Data), len(texts))
 	}
-	vectors := make([][]float32, len(texts))
+	vectors = make([][]float32, len(texts))
 	for _, d := range answer.Data { // in any order
 		if d.Index < 0 || d.Index >= len(vectors) || vectors[d.Index] != nil {
-			return nil, fmt.Errorf("vector of index %d for %d texts, out of range or sent twice", d.Index, len(texts))
+			return nil, "", fmt.Errorf("vector of index %d for %d texts, out of range or sent twice", d.Index, len(texts))
 		}
 		vectors[d.Index] = d.Embedding
 	}
-	return vectors, nil
+	return vectors, answer.Model, nil
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
@@ -73,6 +74,25 @@ type client struct {
 	kind      string
 	dimension int // 0 until the first answer, at opening
 	ask       func(ctx context.Context, texts []string) ([][]float32, error)
+
+	mu    sync.Mutex
+	model string // that has answered; empty: no answer has named one
+}
+
+// answeredBy returns an error if another model answers than before: vectors of two models
+// cannot be compared. A proxy may replace a model.
+func (c *client) answeredBy(model string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if model == "" || model == c.model {
+		return nil
+	}
+	if c.model != "" {
+		return fmt.Errorf("the model %q answers, and %q did before\n"+
+			"  hint: the server must answer with one model; memory.url and memory.model name them", model, c.model)
+	}
+	c.model = model
+	return nil
 }
 
 // open requests one vector. So it checks that the server can be used, and learns the

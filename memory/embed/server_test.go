@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -185,6 +186,27 @@ func TestRequestsAreRepeatedAfterTransientErrors(t *testing.T) {
 		_, err := e.Embed(t.Context(), "a")
 		if err == nil || !strings.Contains(err.Error(), "404") || !strings.Contains(err.Error(), "not now") || f.calls != 1 {
 			t.Errorf("error %v after %d requests, want one refusal with its text", err, f.calls)
+		}
+	})
+}
+
+// A server that begins to answer with another model is refused, because its vectors cannot be compared.
+func TestTheModelMustNotChange(t *testing.T) {
+	each(t, func(t *testing.T, f *fake) {
+		e, models := f.mustOpen(), []string{"mini-v1", "", "mini-v1", "large"}
+		for i, model := range models {
+			f.fail = []direct{func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				fmt.Fprintf(w, `{"model": %q, "data": [{"index": 0, "embedding": [1, 1]}], "embeddings": [[1, 1]]}`, model)
+			}}
+			if f.name == protocols["ollama"].name && model != "large" { // it has answered as mini
+				f.fail = nil
+			}
+			_, err := e.Embed(t.Context(), "a")
+			if wrong := i == len(models)-1; wrong != (err != nil) ||
+				wrong && !strings.Contains(err.Error(), `"large" answers`) {
+				t.Errorf("answer %d, of %q: %v", i, model, err)
+			}
 		}
 	})
 }

@@ -47,8 +47,9 @@ func checkAdapter(path string, base gguf) error {
 	h, err := readGGUF(path)
 	switch {
 	case err != nil:
+		err = fmt.Errorf("%w\n  hint: %s", err, adapterHint)
 	case h.Type != "adapter" || h.Adapter != "lora":
-		err = fmt.Errorf("it is of type %q %q, not a LoRA adapter", h.Type, h.Adapter)
+		err = fmt.Errorf("it is of type %q %q, not a LoRA adapter\n  hint: %s", h.Type, h.Adapter, adapterHint)
 	case h.Arch != base.Arch:
 		err = fmt.Errorf("it is for %s, the base model is %s\n"+
 			"  hint: set model.path to the model that the adapter was trained on", h.Arch, base.Arch)

@@ -2,6 +2,7 @@ package llamacpp
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -11,12 +12,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/samplertest"
 )
@@ -37,6 +40,7 @@ func TestReal(t *testing.T) {
 		{"versions are swapped under load", testSwap},
 		{"processes end with the backend and with the parent", testProcessEnds},
 		{"start errors have exitHints", testStartErrors},
+		{"adapters that changed are refused", testChangedAdapters},
 		{"a model is converted once", testConverted},
 		{"a llama-server binary", testBinary},
 		{"templates render like the server", testTemplates},
@@ -112,6 +116,53 @@ func testLogprobs(t *testing.T, r *real) {
 	t.Logf("%d tokens, largest difference %.2g", sampled, worst)
 	if worst > 1e-4 {
 		t.Errorf("log-probs differ from torch's by %g", worst)
+	}
+}
+
+// testChangedAdapters removes or damages an adapter before a server loads it: when it is
+// published, and when the server was killed and the next one loads it again.
+func testChangedAdapters(t *testing.T, r *real) {
+	cfg := r.config()
+	cfg.Budget = process.Budget{Restarts: 1, Window: time.Hour, Pause: time.Nanosecond}
+	b := r.open(t, cfg)
+	damages := map[string]func(path string) error{
+		"removed": os.Remove,
+		"empty":   func(path string) error { return os.Truncate(path, 0) },
+		"cut":     func(path string) error { return os.Truncate(path, 1000) },
+		"no GGUF": func(path string) error { return os.WriteFile(path, []byte("<html>"), 0o600) },
+	}
+	version := 1
+	for name, damage := range damages {
+		a := r.adapter(t, version)
+		version++
+		if err := damage(a.GGUF); err != nil {
+			t.Fatal(err)
+		}
+		_, err := b.Publish(t.Context(), a)
+		if err == nil || !strings.Contains(err.Error(), a.GGUF) || !strings.Contains(err.Error(), "hint: ") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	changed := errors.New("the content of the adapter differs from its manifest")
+	var verified atomic.Int64
+	a := r.adapter(t, version)
+	a.Verify = func() error {
+		if verified.Add(1) == 1 {
+			return nil
+		}
+		return changed
+	}
+	p := r.publish(t, b, a)
+	if err := os.Truncate(a.GGUF, 1000); err != nil {
+		t.Fatal(err)
+	}
+	b.mu.Lock()
+	v := b.versions[p.Version]
+	b.mu.Unlock()
+	syscall.Kill(pid(t, v), syscall.SIGKILL)
+	_, err := b.Sample(t.Context(), p, sampler.Request{Prompt: tokens(t, b, "a door"), MaxTokens: 1, Temperature: 1})
+	if !errors.Is(err, sampler.ErrPolicyGone) || !errors.Is(err, changed) || !strings.Contains(err.Error(), adapterHint) {
+		t.Errorf("a changed adapter after a restart: %v", err)
 	}
 }
 

@@ -166,6 +166,9 @@ func (f *Template) readOptions() error {
 	o := defaultOptions()
 	var text strings.Builder
 	if block := f.blocks.Lookup(optionsBlock); block != nil {
+		if err := checkCalls(block.Root); err != nil {
+			return err
+		}
 		if err := block.Execute(&text, nil); err != nil {
 			return err
 		}
@@ -196,8 +199,33 @@ func checkCalls(node parse.Node) (err error) {
 			err = fmt.Errorf("{{template %q}} is not supported", n.Name)
 		case *parse.CommandNode:
 			err = checkCommand(n)
+		default:
+			err = checkNumbers(n)
 		}
 	})
+	return err
+}
+
+// checkNumbers refuses a number that a loop could count to: {{range 1000000000}} would not end. Numbers may only be
+// compared.
+func checkNumbers(node parse.Node) (err error) {
+	refuse := func(pipe *parse.PipeNode) {
+		walkNodes(pipe, func(n parse.Node) {
+			if number, ok := n.(*parse.NumberNode); ok && err == nil {
+				err = fmt.Errorf("the number %s is not supported in {{range}}, {{with}} or a variable", number.Text)
+			}
+		})
+	}
+	switch n := node.(type) {
+	case *parse.RangeNode:
+		refuse(n.Pipe)
+	case *parse.WithNode:
+		refuse(n.Pipe)
+	case *parse.PipeNode:
+		if len(n.Decl) > 0 {
+			refuse(n)
+		}
+	}
 	return err
 }
 

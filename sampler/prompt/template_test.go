@@ -133,6 +133,12 @@ func TestFaultyTemplatesAreRefused(t *testing.T) {
 	f(`{{define "system"}}{{if .Instruction}}{{.Task}}{{end}}{{end}}`, "Task")
 	f(`{{define "state"}}{{index .State 3}}{{end}}`, `"index" is not supported`)
 	f(`{{define "state"}}{{template "tips" .}}{{end}}`, "not supported")
+	for _, loop := range []string{"{{range 9999999999}}{{end}}", "{{range $i := 9999999999}}x{{end}}",
+		"{{$n := 9999999999}}{{range $n}}{{end}}", "{{with 9999999999}}{{range .}}{{end}}{{end}}",
+		"{{range or 9999999999 1}}{{end}}", "{{if $n := 9999999999}}{{range $n}}{{end}}{{end}}"} {
+		f(`{{define "state"}}`+loop+`{{end}}`, "number 9999999999 is not supported")
+		f(`{{define "options"}}`+loop+`{{end}}`, "number 9999999999 is not supported")
+	}
 	f(`{{define "state"}}{{if .State}}x{{else}}{{find "(" "a"}}{{end}}{{end}}`, "missing closing )")
 	f(`{{define "state"}}{{find .State "a"}}{{end}}`, "must be a pattern in quotes")
 	f(`{{define "options"}}order = ["state"]{{end}}`, "order")

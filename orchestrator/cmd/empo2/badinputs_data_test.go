@@ -24,7 +24,8 @@ func badTemplates() (all []badInput) {
 		{`"options"}}`, `"options"}}show_state = "never"`}, {`"options"}}`, `"options"}}max_tips = -1`},
 		{`"options"}}`, `"options"}}max_tips = "x"`}, {`"options"}}`, `"options"}}unknown = 1`},
 		{`"options"}}`, `"options"}}[`}, {`"options"}}`, `"options"}}max_tip_characters = -1`},
-		{`"options"}}`, `"options"}}lower = 1`},
+		{`"options"}}`, `"options"}}lower = 1`}, {`"options"}}`, `"options"}}{{range 9999999999}}{{end}}`},
+		{`{{.State}}`, `{{range $i := 9999999999}}x{{end}}`}, {`{{.State}}`, `{{with 9999999999}}{{range .}}{{end}}{{end}}`},
 	} {
 		all = append(all, badInput{name: fmt.Sprintf("%.60q", change[1]),
 			files: map[string]string{"bad.tmpl": strings.Replace(good, change[0], change[1], 1)},
