@@ -135,6 +135,10 @@ func (p *player) prepare(ctx context.Context) error {
 	if err := p.server.serveBase(ctx); err != nil {
 		return err
 	}
+	if p.config.Sampler.LlamaCPP.GGUF != "" && trains(p.config) { // no trainer runs here
+		p.log.Warn().Msg("the tokenizer of sampler.llamacpp.gguf is not compared with the model's; " +
+			"empo2 doctor compares them")
+	}
 	template, err := p.server.newTemplate(ctx, p.config)
 	if err != nil {
 		return err
