@@ -84,6 +84,7 @@ type fakeTrainer struct {
 	policy samplertest.Policy
 	fail   func(call string) error // nil: never
 	skew   float32                 // added to every log-prob: what a server of low precision looks like
+	model  string                  // the model's folder, which adapters name
 
 	mu      sync.Mutex
 	version int
@@ -144,19 +145,21 @@ func (f *fakeTrainer) Save(_ context.Context, version int) error {
 		return err
 	}
 	f.version = version
-	return writeFiles(filepath.Join(f.root, "checkpoints", fmt.Sprintf("%06d", version)), manifest.Checkpoint, version)
+	return writeFiles(filepath.Join(f.root, "checkpoints", fmt.Sprintf("%06d", version)), manifest.Checkpoint,
+		fmt.Sprintf("version %d", version))
 }
 
 // writeFiles writes a folder as the trainer does: one file and the manifest.
-func writeFiles(dir, list string, version int) error {
+func writeFiles(dir, list, text string) error {
 	return errors.Join(os.MkdirAll(dir, 0o755),
-		os.WriteFile(filepath.Join(dir, "adapter.safetensors"), fmt.Appendf(nil, "version %d", version), 0o644),
+		os.WriteFile(filepath.Join(dir, "adapter.safetensors"), []byte(text), 0o644),
 		manifest.Write(dir, list, nil))
 }
 
 func (f *fakeTrainer) Export(_ context.Context, version int) (trainerbridge.Exported, error) {
 	dir := filepath.Join(f.root, "adapters", fmt.Sprintf("v%06d", version))
-	if err := errors.Join(f.call("export", version), writeFiles(dir, manifest.Adapter, version)); err != nil {
+	text := fmt.Sprintf("version %d%s", version, f.model)
+	if err := errors.Join(f.call("export", version), writeFiles(dir, manifest.Adapter, text)); err != nil {
 		return trainerbridge.Exported{}, err
 	}
 	m, err := manifest.Verify(dir, manifest.Adapter)

@@ -3,6 +3,8 @@ package orchestrator
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -30,6 +32,7 @@ type publishStage struct {
 	canary  func() float64 // nil: no canary
 	memory  func() int64   // of the servers; nil: unknown
 	trainer Trainer
+	formats []string // of the adapters that the server loads
 	log     zerolog.Logger
 	// recovery restores the trainer if it fails. It is also the lock of the
 	// trainer: servers of several replicas ask for scores at the same time.
@@ -38,7 +41,7 @@ type publishStage struct {
 
 func (l *Loop) publishStage() publishStage {
 	return publishStage{ledger: l.Ledger, backend: l.Backend, canary: l.Canary, memory: l.ServerMemory,
-		trainer: l.Trainer, log: l.Log, recovery: l.recoverer()}
+		trainer: l.Trainer, formats: l.Config.Sampler.AdapterFormats(), log: l.Log, recovery: l.recoverer()}
 }
 
 // run publishes an update and retires the version before it. Without an update
@@ -64,8 +67,13 @@ func (s publishStage) run(ctx context.Context, u *Update, before sampler.Policy)
 	return out, nil
 }
 
-// restored publishes a committed version from the trainer's checkpoint.
+// restored publishes a committed version. If its adapter is missing or damaged, the
+// trainer writes it again. One that is as it was committed is kept: another one would name
+// the folder of the model, which may have moved.
 func (s publishStage) restored(ctx context.Context, version int) (sampler.Policy, error) {
+	if kept, ok := s.kept(ctx, version); ok {
+		return s.version(ctx, version, kept)
+	}
 	var export trainerbridge.Exported
 	_, err := s.recovery.do(ctx, "export", version, func() (err error) {
 		export, err = s.trainer.Export(ctx, version)
@@ -78,6 +86,20 @@ func (s publishStage) restored(ctx context.Context, version int) (sampler.Policy
 		return sampler.Policy{}, err
 	}
 	return s.version(ctx, version, export)
+}
+
+// kept returns the adapter of a committed version, if it is as it was committed and in
+// the formats that the server needs.
+func (s publishStage) kept(ctx context.Context, version int) (trainerbridge.Exported, bool) {
+	dir, err := filepath.Abs(ledger.AdapterDir(s.ledger.Dir, version))
+	if err != nil {
+		return trainerbridge.Exported{}, false
+	}
+	export, err := trainerbridge.ReadExport(dir)
+	if err == nil {
+		err = s.ledger.VerifyAdapter(ctx, version, export.Files)
+	}
+	return export, err == nil && (export.GGUF != "" || !slices.Contains(s.formats, "gguf"))
 }
 
 // version has an exported version served and verified.

@@ -169,9 +169,10 @@ func TestUnknownTasksAreFoundFirst(t *testing.T) {
 	fails(t, err, `unknown task "bake"`, "one of boil, change-the-state-of-matter-of, chemistry-mix")
 	_, err = Open(t.Context(), Config{Tasks: []string{"bake"}, Jar: missing, JarSHA256: "of another simulator"})
 	fails(t, err, missing)
-	if err := (Config{Tasks: []string{"1-1", "boil", "10-2"}}).Check(); err != nil {
+	if err := (Config{Tasks: []string{"1-1", "melt", "10-2"}}).Check(); err != nil {
 		t.Error(err)
 	}
+	fails(t, Config{Tasks: []string{"1-1", "melt", "boil"}}.Check(), "the task boil is named twice")
 }
 
 func TestTasksAreRefused(t *testing.T) {

@@ -56,8 +56,8 @@ func inferTask(s string) string {
 	return taskPrefix.ReplaceAllString(s, "")
 }
 
-// resolveTasks returns the names of the configured tasks, in the simulator's order and
-// without repetitions. Without configured tasks it returns all.
+// resolveTasks returns the names of the configured tasks, in the simulator's order. Without
+// configured tasks it returns all.
 func resolveTasks(configured, known []string) ([]string, error) {
 	if len(configured) == 0 {
 		return known, nil
@@ -68,6 +68,9 @@ func resolveTasks(configured, known []string) ([]string, error) {
 		if !slices.Contains(known, name) {
 			return nil, wrong("env.scienceworld.tasks: unknown task %q\n  hint: one of %s",
 				s, strings.Join(known, ", "))
+		}
+		if wanted[name] {
+			return nil, wrong("env.scienceworld.tasks: the task %s is named twice\n  hint: name it once", name)
 		}
 		wanted[name] = true
 	}

@@ -103,9 +103,12 @@ const maxName = 200
 func runRules(c Config) []rule {
 	name := c.Run.Name
 	isName := name != "" && !strings.ContainsAny(name, "/\\") && name != "." && name != ".." &&
-		!strings.ContainsFunc(name, unicode.IsControl)
+		!strings.ContainsFunc(name, unicode.IsControl) && !strings.HasPrefix(name, "-") && strings.TrimSpace(name) == name
 	return []rule{
-		{"run.name", isName, fmt.Sprintf("%q is not a folder name", name), "letters, digits, '-' and '_'"},
+		{"run.name", isName, fmt.Sprintf("%q is not a folder name", name),
+			"letters, digits, '_' and, not in front, '-'"},
+		{"run.name", !strings.HasPrefix(name, "."), fmt.Sprintf("%q begins with a dot: such folders are hidden", name),
+			"begin with a letter or a digit"},
 		{"run.name", len(name) <= maxName, fmt.Sprintf("%.20s… is too long for a folder name", name),
 			fmt.Sprintf("at most %d bytes", maxName)},
 		{"run.dir", c.Run.Dir != "", "is empty", `for example dir = "runs"`},

@@ -38,4 +38,6 @@ func TestHomeInPaths(t *testing.T) {
 	refused("/home/me", "run.name="+strings.Repeat("n", 300))
 	refused("/home/me", "run.name=a\nb")
 	refused("/home/me", "run.name=a/b")
+	refused("/home/me", "run.name=-v")
+	refused("/home/me", `run.name=" a"`)
 }

@@ -47,11 +47,15 @@ func damagedRuns(t *testing.T) (all []badInput) {
 		t.Fatal(err)
 	}
 	good := string(database)
+	stored := strings.Index(good, "[rollout]") // of the configuration
+	if stored < 0 {
+		t.Fatal("the configuration is not in run.db")
+	}
 	zeros := strings.Repeat("\x00", len(good))
 	damages := map[string]string{
 		"empty": "", "no database": "hello", "a header only": good[:100], "cut": good[:len(good)/2], "zeros": zeros,
 		"a page of zeros": good[:4096] + zeros[:4096] + good[8192:], "another header": "SQLite format 4" + good[15:],
-		"a flipped page": flipped(good, 4096, 4096), "text in the middle": flipped(good, len(good)/2, 2048),
+		"a flipped page": flipped(good, 4096, 4096), "text in the middle": flipped(good, stored, 2048),
 	}
 	commands := [][]string{{"check", "x"}, {"backup", "x", "b.tar"},
 		{"memory", "export", "--profile", "demo", "--set", "run.name=x"},

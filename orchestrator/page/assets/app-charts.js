@@ -177,7 +177,7 @@
       <${Legend} now=${now} chart=${chart} />
       <div class="plot" ref=${box} tabindex="0" role="img"
         aria-label=${`Chart, ${plain(chart.title)}. ${plain(spoken(readout(chart, null)))}`}
-        onKeyDown=${(event) => moveCursor(event, plot.current, index)}></div>
+        onKeyDown=${(event) => plot.current && moveCursor(event, plot.current, index)}></div>
       <span class="sr" aria-live="polite">
         ${index != null && document.activeElement === box.current ? plain(spoken(now)) : ""}</span>
     </figure>`;

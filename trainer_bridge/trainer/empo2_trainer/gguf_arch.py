@@ -10,12 +10,14 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from empo2_trainer.model_dir import model_config
 from empo2_trainer.protocol import UserError
 
 ALL_F32 = 0  # LLAMA_FTYPE_ALL_F32
@@ -85,6 +87,21 @@ def read_config(directory: str) -> dict[str, Any]:
     """The parsed config.json."""
     text = (Path(directory) / "config.json").read_text(encoding="utf-8")
     config: dict[str, Any] = json.loads(text)
+    return config
+
+
+def full_config(directory: str) -> dict[str, Any]:
+    """config.json with the values that it leaves out, as transformers fills them in. That of an
+    architecture without conversion is returned as it is."""
+    if read_config(directory).get("model_type") not in ARCHITECTURES:
+        return read_config(directory)
+    return _full_config(directory, (Path(directory) / "config.json").stat().st_mtime_ns)
+
+
+@cache
+def _full_config(directory: str, changed: int) -> dict[str, Any]:
+    """Reading it takes as long as a small export."""
+    config: dict[str, Any] = model_config(directory).to_dict()
     return config
 
 
@@ -193,22 +210,23 @@ class Rope:
 
 
 class Shape:
-    """A model's config.json as GGUF needs it."""
+    """A model's config.json as GGUF needs it. given is what the file has of the language model,
+    config has all values."""
 
     def __init__(self, directory: str) -> None:
-        self.whole = read_config(directory)
-        self.arch = check_adapter(self.whole)
-        self.kind = str(self.whole["model_type"])
-        self.config = c = text_config(self.whole)
+        whole = read_config(directory)
+        self.arch = check_adapter(whole)
+        self.kind = str(whole["model_type"])
+        self.given = text_config(whole)
+        self.config = c = text_config(full_config(directory))
         self.layers = int(c["num_hidden_layers"])
         self.hidden = int(c["hidden_size"])
         self.heads = int(c["num_attention_heads"])
         self.kv_heads = int(c.get("num_key_value_heads") or self.heads)
         self.head_dim = int(c.get("head_dim") or self.hidden // self.heads)
         self.rope = Rope(c)
-        default = self.kind.startswith(("gemma", "granite"))
-        whole = self.whole.get("tie_word_embeddings")
-        self.tied = bool(c.get("tie_word_embeddings", default) if whole is None else whole)
+        tied = whole.get("tie_word_embeddings")
+        self.tied = bool(c.get("tie_word_embeddings") if tied is None else tied)
 
     @property
     def window(self) -> int:

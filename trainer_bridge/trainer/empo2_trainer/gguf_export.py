@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from empo2_trainer.gguf_arch import Array, Shape, check_base, read_config
+from empo2_trainer.gguf_arch import Array, Shape, check_base, full_config
 from empo2_trainer.gguf_tokenizer import add_tokenizer, strips_after_controls
 from empo2_trainer.model_dir import weight_files
 from empo2_trainer.protocol import UserError
@@ -25,7 +25,7 @@ def write_model(directory: str, out: Path) -> None:
     """Convert a model directory, tokenizer included, into one file. The write is atomic."""
     from gguf import GGMLQuantizationType, GGUFWriter
 
-    check_base(read_config(directory))
+    check_base(full_config(directory))
     check_weights(directory)
     shape = Shape(directory)
     sources, extra = _sources(directory, shape), shape.extra_tensors()
@@ -33,7 +33,7 @@ def write_model(directory: str, out: Path) -> None:
     def write(path: Path) -> None:
         writer = GGUFWriter(path, shape.arch.name)
         shape.add_to(writer, _title(directory))
-        add_tokenizer(writer, Path(directory), shape.config)
+        add_tokenizer(writer, Path(directory), shape.given, shape.config)
         kind = GGMLQuantizationType.F32
         sizes = {target: source.size for target, source in sources.items()}
         for target, size in (sizes | {n: v.shape for n, v in extra.items()}).items():

@@ -39,8 +39,11 @@ SPLITS = {
 }
 
 
-def add_tokenizer(writer: Any, directory: Path, config: dict[str, Any]) -> None:
-    """Write vocabulary, merges or scores, special ids and chat template."""
+def add_tokenizer(
+    writer: Any, directory: Path, given: dict[str, Any], config: dict[str, Any]
+) -> None:
+    """Write vocabulary, merges or scores, special ids and chat template. given is what config.json
+    has of the language model, config has all values."""
     tokenizer = read_tokenizer(directory)
     model = tokenizer["model"]
     if model.get("type") != "BPE":
@@ -58,7 +61,8 @@ def add_tokenizer(writer: Any, directory: Path, config: dict[str, Any]) -> None:
         writer.add_token_list(tokens)
         writer.add_token_types(types)
         writer.add_token_merges([" ".join(pair) for pair in merges])
-    _add_special_ids(writer, directory, config)
+    generation = _json(directory / "generation_config.json") or {}
+    _add_special_ids(writer, (given, generation, config))
     template = chat_template(directory)
     if template:
         check_ends(str(directory))
@@ -179,11 +183,11 @@ def strips_after_controls(directory: Path) -> bool:
     raise UserError(f"no GGUF conversion for a tokenizer in which only {some} strip white space")
 
 
-def _add_special_ids(writer: Any, directory: Path, config: dict[str, Any]) -> None:
-    generation = _json(directory / "generation_config.json") or {}
+def _add_special_ids(writer: Any, sources: tuple[dict[str, Any], ...]) -> None:
+    """The first source that has an id counts."""
     for kind in ("bos", "eos", "pad"):
-        value = config.get(f"{kind}_token_id")
-        value = generation.get(f"{kind}_token_id") if value is None else value
+        found = (source.get(f"{kind}_token_id") for source in sources)
+        value = next((v for v in found if v is not None), None)
         value = value[0] if isinstance(value, list) else value
         if value is not None:
             getattr(writer, f"add_{kind}_token_id")(int(value))

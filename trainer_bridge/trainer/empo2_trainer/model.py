@@ -17,7 +17,7 @@ from empo2_trainer import budget, memory
 from empo2_trainer.budget import Budget
 from empo2_trainer.checkpointing import Checkpointing
 from empo2_trainer.fused import fuse, keep_attention_small
-from empo2_trainer.model_dir import LoadError, check_directory
+from empo2_trainer.model_dir import UNKNOWN_MODEL, LoadError, check_directory
 from empo2_trainer.packing import Packing
 from empo2_trainer.protocol import LoraSpec
 from empo2_trainer.targets import Targets, check_support, peft_targets, select
@@ -282,9 +282,7 @@ def _load(directory: str, dtype: torch.dtype, device: torch.device, quantize: st
             size = f"{memory.gigabytes(memory.free(device))} are free on {device}"
             hint = "use --dtype bfloat16, a smaller model, or a device with more memory"
             raise LoadError(f"model {directory} does not fit: {size}", hint) from e
-        raise LoadError(
-            f"model {directory}: {e}", "is it a causal language model that transformers knows?"
-        ) from e
+        raise LoadError(f"model {directory}: {e}", UNKNOWN_MODEL) from e
     return hf.eval().requires_grad_(False)
 
 

@@ -35,6 +35,18 @@ def check_directory(directory: str) -> dict[str, Any]:
     return config
 
 
+def model_config(directory: str) -> Any:
+    """The model's configuration in transformers, with the values that config.json leaves out
+    because they are the defaults of its class."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(directory, local_files_only=True)
+    except Exception as e:  # whatever is raised, the file is at fault
+        raise LoadError(f"model {directory}: config.json: {e}", UNKNOWN_MODEL) from e
+
+
+UNKNOWN_MODEL = "is it a causal language model that transformers knows?"
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 

@@ -8,7 +8,13 @@ from typing import Any
 
 import torch
 
-from empo2_trainer.model_dir import LoadError, Stored, stored_tensors
+from empo2_trainer.model_dir import (
+    UNKNOWN_MODEL,
+    LoadError,
+    Stored,
+    model_config,
+    stored_tensors,
+)
 
 
 def check_weights(directory: str) -> None:
@@ -38,16 +44,14 @@ def check_weights(directory: str) -> None:
 
 def skeleton(directory: str) -> Any:
     """The model with parameters that have a shape, but no data."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
+    config = model_config(directory)
     try:
-        config = AutoConfig.from_pretrained(directory, local_files_only=True)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as e:
-        raise LoadError(
-            f"model {directory}: {e}", "is it a causal language model that transformers knows?"
-        ) from e
+    except Exception as e:  # sizes that do not fit together
+        raise LoadError(f"model {directory}: {e}", UNKNOWN_MODEL) from e
 
 
 def stored_names(model: Any, tensors: dict[str, Stored]) -> dict[str, str]:

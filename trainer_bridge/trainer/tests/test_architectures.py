@@ -4,18 +4,21 @@ exported to PEFT and to GGUF, as a base and as an adapter, and a real llama-serv
 The README shows this table. A test compares the two.
 """
 
+import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from empo2_trainer import gguf_export
+from empo2_trainer import gguf_arch, gguf_export
 from empo2_trainer.gguf_arch import ARCHITECTURES, check_adapter, check_base
 from empo2_trainer.model import Policy
+from empo2_trainer.model_dir import model_config
 from empo2_trainer.protocol import LoraSpec, UserError
+from empo2_trainer.targets import select
 from empo2_trainer.trainer import Trainer
 from tests.conftest import VOCAB, checked, wire_batch, write_tokenizer
 from tests.test_gguf import PROMPTS, llama_server, next_logprobs, trainers
@@ -62,6 +65,7 @@ class Case:
     skipped: dict[str, str] = field(default_factory=dict)  # beginnings of names, with the reason
     base: str = ""  # why the base cannot be converted; empty: it can
     adapter: str = ""
+    omitted: tuple[str, ...] = ()  # common settings that the model does not have
 
 
 CASES = [
@@ -150,7 +154,7 @@ def build(case: Case, directory: Path) -> Path:
     """Write the model. Biases and the weights of norms are random too."""
     import transformers
 
-    settings = COMMON | case.settings
+    settings = {k: v for k, v in (COMMON | case.settings).items() if k not in case.omitted}
     if case.kind == "Gemma3":
         text = transformers.Gemma3TextConfig(**settings)
         config = transformers.Gemma3Config(
@@ -298,6 +302,49 @@ def test_only_tested_architectures_are_converted() -> None:
     }
 
 
+def omit_defaults(config: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """A config.json in the short form of transformers 4: without values that equal defaults."""
+    kept = {
+        k: v
+        for k, v in config.items()
+        if k == "model_type" or k not in defaults or v != defaults[k]
+    }
+    for part in ("text_config", "vision_config"):
+        if part in kept:
+            kept[part] = omit_defaults(kept[part], defaults[part])
+    return kept
+
+
+SCALE = "query_pre_attn_scalar"  # must equal head_dim
+
+
+def short_form(case: Case) -> Case:
+    """The case with the default number of heads and context, which its config.json leaves out."""
+    usual = ("num_attention_heads", "num_key_value_heads", "max_position_embeddings")
+    numbers = {k: v for k, v in case.settings.items() if k not in ("head_dim", SCALE)}
+    return replace(case, settings=numbers | {"hidden_size": 128}, omitted=usual)
+
+
+SHORT = [short_form(case) for case in CASES if not case.base]
+
+
+@pytest.mark.parametrize("case", SHORT, ids=lambda case: case.name)
+def test_a_config_without_default_values_is_converted_alike(case: Case, tmp_path: Path) -> None:
+    """google/gemma-3-4b-it has such a config.json."""
+    model = build(case, tmp_path / "model")
+    path = model / "config.json"
+    config = json.loads(path.read_text())
+    gguf_export.write_model(str(model), tmp_path / "full.gguf")
+    short = omit_defaults(config, type(model_config(str(model)))().to_dict())
+    text = gguf_arch.text_config(short)
+    assert not {"num_attention_heads", "rms_norm_eps", "max_position_embeddings"} & text.keys()
+    path.write_text(json.dumps(short))
+    gguf_export.write_model(str(model), tmp_path / "short.gguf")
+    assert (tmp_path / "full.gguf").read_bytes() == (tmp_path / "short.gguf").read_bytes()
+    policy = Policy(str(model), device="cpu")
+    gguf_export.check_modules(str(model), select(policy.hf, LoraSpec(rank=4)).modules)
+
+
 def table() -> str:
     """The README's table: models with the same results share a line."""
     lines: dict[str, list[str]] = {}
@@ -344,6 +391,13 @@ def test_the_readme_shows_this_table() -> None:
 def test_what_llama_cpp_computes_differently_is_no_base(config: Any, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         check_base(config)
+
+
+def test_values_that_are_left_out_are_checked_too(tmp_path: Path) -> None:
+    """The default of transformers is false, and llama.cpp always normalises."""
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3_moe"}')
+    with pytest.raises(UserError, match="norm_topk_prob = false"):
+        check_base(gguf_arch.full_config(str(tmp_path)))
 
 
 def test_a_base_that_cannot_be_converted_may_have_adapters() -> None:

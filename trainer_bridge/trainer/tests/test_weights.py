@@ -113,6 +113,15 @@ def test_a_broken_folder_is_refused(kind: str, tmp_path: Path) -> None:
     assert "download" in e.value.hint or "original model" in e.value.hint
 
 
+@pytest.mark.parametrize("keys", [{"num_attention_heads": "4"}, {"model_type": "unknown"}])
+def test_a_config_that_transformers_refuses_is_named(keys: Any, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model", "qwen2")
+    configure(model, **keys)
+    with pytest.raises(LoadError, match=r"config\.json: ") as e:
+        Policy(str(model), device="cpu")
+    assert "transformers" in e.value.hint
+
+
 def test_nothing_is_converted_from_a_broken_folder(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model", "qwen2")
     rewrite(model, lambda tensors: tensors.pop(f"{DOWN}.weight"))
