@@ -107,6 +107,8 @@ func runRules(c Config) []rule {
 	return []rule{
 		{"run.name", isName, fmt.Sprintf("%q is not a folder name", name),
 			"letters, digits, '_' and, not in front, '-'"},
+		{"run.name", !strings.HasPrefix(name, "."), fmt.Sprintf("%q begins with a dot: such folders are hidden", name),
+			"begin with a letter or a digit"},
 		{"run.name", len(name) <= maxName, fmt.Sprintf("%.20s… is too long for a folder name", name),
 			fmt.Sprintf("at most %d bytes", maxName)},
 		{"run.dir", c.Run.Dir != "", "is empty", `for example dir = "runs"`},

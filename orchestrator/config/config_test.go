@@ -141,6 +141,7 @@ func TestBadFiles(t *testing.T) {
 	f("profile = \"gpu\"\n", "c.toml:1", "unknown profile \"gpu\"")
 	f("[run]\nname = \"a/b\"\n", "run.name", "not a folder name")
 	f("[run]\nname = \"a\\nb\"\n", "run.name", "not a folder name")
+	f("[run]\nname = \".a.fork\"\n", "run.name", "begins with a dot")
 	f("[sampler]\nbackend = \"openai\"\n", "sampler.backend", "nothing can be trained")
 	f("profile = \"a\xff\"\n", "c.toml:1", "save the file as UTF-8")
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/orchestrator/process"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/fleet"
 	"github.com/empo2/empo2/sampler/samplertest"
 	"github.com/empo2/empo2/sampler/samplertest/torch"
@@ -95,6 +97,7 @@ func TestReal(t *testing.T) {
 			}
 		})
 	})
+	t.Run("its own tokenizer and chat template", func(t *testing.T) { testServerText(t, r.open(t, own)) })
 	t.Run("log-probs equal torch's", func(t *testing.T) {
 		if d := r.difference(t, r.open(t, own)); d > 1e-4 {
 			t.Errorf("log-probs differ from torch's by %g", d)
@@ -118,6 +121,25 @@ func testCapabilities(t *testing.T, b *Backend) {
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// testServerText derives the model's chat template from the server's own renderings, and
+// verifies it.
+func testServerText(t *testing.T, b *Backend) {
+	defer b.Close()
+	text := b.ServerText()
+	auto, err := chat.NewTemplate(t.Context(), chat.TemplateAuto, b, b, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, err := auto.Extend(t.Context(), nil, chat.NewMessage(chat.RoleUser, "You are at a door."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rendering, err := text.Detokenize(t.Context(), ids)
+	if err != nil || !strings.Contains(rendering, "You are at a door.") {
+		t.Errorf("%q, %v", rendering, err)
 	}
 }
 

@@ -3,8 +3,8 @@
 //
 // Each command has a file: init.go, plan.go, run.go, eval.go, demos.go,
 // warmstart.go, ls.go, show.go, tips.go, view.go, compare.go, export.go,
-// doctor.go, check.go, backup.go, memory.go, prompt.go, env.go, config.go,
-// version.go. This is the only package that imports implementations:
+// doctor.go, check.go, backup.go, memory.go, prompt.go, try.go, ab.go, env.go,
+// config.go, version.go. This is the only package that imports implementations:
 //   - backends.go opens inference servers, by their name in config.toml;
 //   - environments.go opens environments, by their name in config.toml;
 //   - bank.go opens the memory of tips and its embedder;
@@ -52,6 +52,7 @@ The demonstration, without a model of your own:
 Your own model:
   empo2 init --model DIR                 write ./config.toml for the model and this machine
   empo2 doctor                           check model, server and trainer
+  empo2 try                              show replies to a task, with their rewards
   empo2 plan                             predict memory, time and disk of the run
   empo2 run                              train as ./config.toml says, or continue
   empo2 eval --split test                evaluate the newest version without tips

@@ -53,11 +53,7 @@ func openPlayer(ctx context.Context, s source, concurrency int, log zerolog.Logg
 
 // start finds or installs what the server needs, starts it and has the version served.
 func (p *player) start(ctx context.Context, out *console) error {
-	var t tools
-	var err error
-	if !p.serverText {
-		t, err = setUp(ctx, p.config, out, p.log)
-	}
+	t, err := p.tools(ctx, out)
 	if err != nil {
 		return err
 	}
@@ -71,6 +67,14 @@ func (p *player) start(ctx context.Context, out *console) error {
 	}
 	p.policy, err = p.serve(ctx, p.source)
 	return err
+}
+
+// tools finds or installs what start needs.
+func (p *player) tools(ctx context.Context, out *console) (tools, error) {
+	if p.serverText {
+		return findModel(p.config)
+	}
+	return setUp(ctx, p.config, out, p.log)
 }
 
 // starts names what start starts.
@@ -130,6 +134,10 @@ func (p *player) prepare(ctx context.Context) error {
 	// The tokenizer may be the server's, so the base model must be served first.
 	if err := p.server.serveBase(ctx); err != nil {
 		return err
+	}
+	if p.config.Sampler.LlamaCPP.GGUF != "" && trains(p.config) { // no trainer runs here
+		p.log.Warn().Msg("the tokenizer of sampler.llamacpp.gguf is not compared with the model's; " +
+			"empo2 doctor compares them")
 	}
 	template, err := p.server.newTemplate(ctx, p.config)
 	if err != nil {

@@ -69,6 +69,28 @@ func setUpFor(ctx context.Context, c config.Config, serves bool, out *console, l
 	return tools{}, &setupError{err}
 }
 
+// findModel finds only the model, for a server that tokenizes.
+func findModel(c config.Config) (t tools, err error) {
+	if err := config.RequireModel(c); err != nil {
+		return t, err
+	}
+	if c.Model.Path != config.Embedded {
+		t.model, err = filepath.Abs(c.Model.Path)
+		t.context = inspect.Context(t.model)
+		return t, err
+	}
+	cache, err := pyenv.CacheDir()
+	if err == nil {
+		t.sources, err = trainerbridge.ExtractSources(cache)
+	}
+	if err != nil {
+		return t, &setupError{err}
+	}
+	t.model = trainerbridge.VaultModel(t.sources)
+	t.context = inspect.Context(t.model)
+	return t, nil
+}
+
 // install creates the Python environment and prepares the model. If a llama-server
 // serves it, that includes its GGUF file.
 func install(ctx context.Context, c config.Config, serves bool, out *console, log zerolog.Logger) (t tools, err error) {
