@@ -25,7 +25,10 @@ type answerError struct {
 
 func (e *answerError) Error() string { return e.msg }
 
-var errNotFound = &answerError{http.StatusNotFound, "there is no such address", ""}
+var (
+	errNotFound = &answerError{http.StatusNotFound, "there is no such address", ""}
+	errClosed   = &answerError{http.StatusServiceUnavailable, "the page is closed", ""}
+)
 
 // problem is the JSON of an error.
 type problem struct {

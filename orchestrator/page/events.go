@@ -68,7 +68,7 @@ func (p *Page) addStream() error {
 	defer p.streaming.Unlock()
 	switch {
 	case p.done.Err() != nil:
-		return &answerError{http.StatusServiceUnavailable, "the page is closed", ""}
+		return errClosed
 	case p.streams >= maxStreams:
 		return &answerError{http.StatusTooManyRequests, fmt.Sprintf("the page serves %d streams of events", maxStreams),
 			"close some of its tabs"}

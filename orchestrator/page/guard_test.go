@@ -88,6 +88,21 @@ func TestHostileTextsAreBoundedData(t *testing.T) {
 	}
 }
 
+// A request that comes while the page closes opens no run, which nobody would close.
+func TestAClosedPageOpensNoRun(t *testing.T) {
+	root := t.TempDir()
+	recorded(t, filepath.Join(root, "one")).Close()
+	p := New(Options{Roots: []string{root}})
+	s := httptest.NewServer(p)
+	defer s.Close()
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if status, body := get(t, s.URL+"/api/runs/one/now"); status != http.StatusServiceUnavailable {
+		t.Errorf("status %d: %s", status, body)
+	}
+}
+
 func TestAFolderKeepsItsPort(t *testing.T) {
 	dir := t.TempDir()
 	first, err := ListenFor(t.Context(), dir)

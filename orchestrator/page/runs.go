@@ -25,6 +25,7 @@ type runs struct {
 	found   []located
 	foundAt time.Time
 	open    map[string]*openRun // by folder
+	closed  bool
 }
 
 // located is a run that was found.
@@ -136,6 +137,9 @@ func (r *runs) use(ctx context.Context, dir string) (_ *openRun, done func(), er
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.closed {
+		return nil, nil, errClosed
+	}
 	o := r.open[dir]
 	if o == nil || !os.SameFile(o.file, file) { // --from-step replaces the database
 		opened, err := view.Open(ctx, dir)
@@ -185,10 +189,12 @@ func (r *runs) drop(dir string) {
 	}
 }
 
-// close closes the runs that nobody uses. The last user closes each of the others.
+// close closes the runs that nobody uses. The last user closes each of the others. No run
+// is opened any more.
 func (r *runs) close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.closed = true
 	for dir := range r.open {
 		r.drop(dir)
 	}
