@@ -58,53 +58,79 @@ func (s estimateStage) run(in Sampled) Batch {
 	if !s.enabled {
 		return out
 	}
-	scored := make([][]trainedEpisode, len(in.Groups))
-	trajectories := make([][]rollout.Trajectory, len(in.Groups))
+	groups := make([]scoredGroup, len(in.Groups))
 	returns := make([][]advantage.Episode, len(in.Groups))
 	for g, group := range in.Groups {
-		for i, t := range group {
-			if t.Failed() || !fits(t) {
-				continue
-			}
-			mode := in.Plan.Groups[g].Episodes[i].Mode
-			r := advantage.Episode{Env: t.EnvReturn, Bonus: bonus(t, s.config.Novelty.Weight),
-				Tips: mode.Tips(), OffPolicy: mode == OffPolicy}
-			e := s.episode(t, r)
-			r.Tokens = e.tokens
-			scored[g], returns[g] = append(scored[g], e), append(returns[g], r)
-			trajectories[g] = append(trajectories[g], t)
-		}
+		groups[g] = s.score(group, in.Plan.Groups[g])
+		returns[g] = groups[g].returns
 	}
 	for g, estimated := range advantage.Step(returns, s.options()) {
-		out.Groups++
-		for i := range scored[g] {
-			scored[g][i].advantage = estimated.Advantages[i]
+		group := groups[g]
+		for i := range group.episodes {
+			group.episodes[i].advantage = estimated.Advantages[i]
 		}
-		if s.config.Algorithm.Estimator == "gigpo" {
-			estimated.Gradient = s.addTurns(scored[g], trajectories[g])
+		if s.config.Algorithm.Estimator == gigpo {
+			estimated.Gradient = s.addTurns(group)
 		}
-		if !estimated.Gradient {
-			out.NoGradient++
-		}
-		for i, e := range scored[g] {
-			estimate := ledger.Estimate{Group: e.group, Episode: e.number, Bonus: returns[g][i].Bonus}
-			if estimated.Gradient || s.config.Loss.FlatGroups {
-				if e.tokens > 0 {
-					out.Episodes = append(out.Episodes, e)
-				}
-				estimate.Advantage, estimate.Tokens = e.advantage, e.tokens
-			}
-			out.Estimated = append(out.Estimated, estimate)
-		}
+		out.add(group, estimated.Gradient, s.config.Loss.FlatGroups)
 	}
 	return out
 }
 
+// A scoredGroup holds the episodes of a group that have a return, in the plan's order.
+type scoredGroup struct {
+	trajectories []rollout.Trajectory
+	returns      []advantage.Episode
+	episodes     []trainedEpisode
+}
+
+// score leaves out the episodes of a group that have no return.
+func (s estimateStage) score(group []rollout.Trajectory, plan GroupPlan) (out scoredGroup) {
+	for i, t := range group {
+		if t.Failed() || !fits(t) {
+			continue
+		}
+		mode := plan.Episodes[i].Mode
+		r := advantage.Episode{Env: t.EnvReturn, Bonus: bonus(t, s.config.Novelty.Weight),
+			Tips: mode.Tips(), OffPolicy: mode == OffPolicy}
+		e := s.episode(t, r)
+		r.Tokens = e.tokens
+		out.trajectories, out.returns = append(out.trajectories, t), append(out.returns, r)
+		out.episodes = append(out.episodes, e)
+	}
+	return out
+}
+
+// add takes over a group. Its episodes are trained if it has a gradient, or if flat
+// groups are kept.
+func (b *Batch) add(group scoredGroup, gradient, flat bool) {
+	b.Groups++
+	if !gradient {
+		b.NoGradient++
+	}
+	for i, e := range group.episodes {
+		estimate := ledger.Estimate{Group: e.group, Episode: e.number, Bonus: group.returns[i].Bonus}
+		if gradient || flat {
+			if e.tokens > 0 {
+				b.Episodes = append(b.Episodes, e)
+			}
+			estimate.Advantage, estimate.Tokens = e.advantage, e.tokens
+		}
+		b.Estimated = append(b.Estimated, estimate)
+	}
+}
+
+// gigpo is the value of algorithm.estimator that adds advantages of turns to those of
+// GRPO.
+const gigpo = "gigpo"
+
 // options are the estimator's.
 func (s estimateStage) options() advantage.Options {
 	a := s.config.Algorithm
-	o := advantage.Options{Estimator: advantage.Estimator(a.Estimator), Baseline: advantage.Group, Normalize: a.NormalizeStd}
-	if a.Estimator == "gigpo" { // its episodes' part
+	o := advantage.Options{
+		Estimator: advantage.Estimator(a.Estimator), Baseline: advantage.Group, Normalize: a.NormalizeStd,
+	}
+	if a.Estimator == gigpo { // its episodes' part
 		o.Estimator = advantage.GRPO
 	}
 	if s.memory {
@@ -115,10 +141,11 @@ func (s estimateStage) options() advantage.Options {
 
 // addTurns adds GiGPO's advantages of the turns to those of a group's episodes. A turn's
 // state is the environment's, without tips. It reports whether a token has an advantage.
-func (s estimateStage) addTurns(group []trainedEpisode, trajectories []rollout.Trajectory) (gradient bool) {
-	episodes, turns := make([]float64, len(group)), make([][]advantage.Turn, len(group))
-	for i, t := range trajectories {
-		episodes[i] = group[i].advantage
+func (s estimateStage) addTurns(group scoredGroup) (gradient bool) {
+	n := len(group.episodes)
+	episodes, turns := make([]float64, n), make([][]advantage.Turn, n)
+	for i, t := range group.trajectories {
+		episodes[i] = group.episodes[i].advantage
 		for _, turn := range t.Turns {
 			anchor := cmp.Or(turn.Observation.State, turn.Observation.Feedback)
 			turns[i] = append(turns[i], advantage.Turn{Anchor: anchor, Reward: turn.Reward})
@@ -127,7 +154,7 @@ func (s estimateStage) addTurns(group []trainedEpisode, trajectories []rollout.T
 	a := s.config.Algorithm
 	o := advantage.StepOptions{Discount: a.StepDiscount, Weight: a.StepWeight, Normalize: a.NormalizeStd}
 	for i, of := range advantage.AddTurns(episodes, turns, o) {
-		e, t := &group[i], trajectories[i]
+		e, t := &group.episodes[i], group.trajectories[i]
 		e.advantage, e.byToken = 0, nil
 		for _, turn := range turnsOfTokens(e.rows, t.Turns) {
 			if s.config.Rollout.MaskTruncated && t.Turns[turn].Finish == sampler.FinishLength {
@@ -145,7 +172,8 @@ func (s estimateStage) addTurns(group []trainedEpisode, trajectories []rollout.T
 // the rows that were rendered without tips.
 func (s estimateStage) episode(t rollout.Trajectory, e advantage.Episode) trainedEpisode {
 	out := trainedEpisode{
-		group: t.Group, number: t.Episode, rows: t.Rows(e.Tips && !e.OffPolicy), sampled: t.Rows(true), sampledContext: !e.OffPolicy,
+		group: t.Group, number: t.Episode,
+		rows: t.Rows(e.Tips && !e.OffPolicy), sampled: t.Rows(true), sampledContext: !e.OffPolicy,
 	}
 	if e.OffPolicy && s.config.Loss.KLSampled > 0 {
 		out.klRows = t.Rows(true)

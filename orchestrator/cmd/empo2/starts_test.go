@@ -126,16 +126,7 @@ func TestStatusWhileTheEnvironmentHangs(t *testing.T) {
 func TestRestartsAtTheStartAreEvents(t *testing.T) {
 	const want = "environment restart"
 	c, ctx := load(t, "run.dir="+t.TempDir()), t.Context()
-	open := families["vault"]
-	defer func() { families["vault"] = open }()
-	gone := errors.New("gone")
-	families["vault"] = func(_ context.Context, o opening) (envs.Family, error) {
-		o.restarted("environment")("jvm", errors.New("killed"))
-		return nil, gone
-	}
-	if _, err := openRun(ctx, c, tools{}, zerolog.Nop(), func(watchdog.Phase) {}); !errors.Is(err, gone) {
-		t.Fatal(err)
-	}
+	failAfterARestart(t, c)
 	l, err := ledger.Open(ctx, filepath.Join(c.Run.Dir, c.Run.Name))
 	if err != nil {
 		t.Fatal(err)
@@ -267,16 +258,7 @@ func TestEventsOfTheStartHaveTheirStep(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	open := families["vault"]
-	defer func() { families["vault"] = open }()
-	gone := errors.New("gone")
-	families["vault"] = func(_ context.Context, o opening) (envs.Family, error) {
-		o.restarted("environment")("jvm", errors.New("killed"))
-		return nil, gone
-	}
-	if _, err := openRun(ctx, c, tools{}, zerolog.Nop(), func(watchdog.Phase) {}); !errors.Is(err, gone) {
-		t.Fatal(err)
-	}
+	failAfterARestart(t, c)
 	if l, err = ledger.Open(ctx, filepath.Join(c.Run.Dir, c.Run.Name)); err != nil {
 		t.Fatal(err)
 	}
@@ -299,4 +281,19 @@ func TestPhasesOfTheStart(t *testing.T) {
 	}
 	f("empo2", "trainer and server")
 	f("adapt", "server")
+}
+
+// failAfterARestart opens a run whose environment restarts once and then fails.
+func failAfterARestart(t *testing.T, c config.Config) {
+	t.Helper()
+	open := families["vault"]
+	defer func() { families["vault"] = open }()
+	gone := errors.New("gone")
+	families["vault"] = func(_ context.Context, o opening) (envs.Family, error) {
+		o.restarted("environment")("jvm", errors.New("killed"))
+		return nil, gone
+	}
+	if _, err := openRun(t.Context(), c, tools{}, zerolog.Nop(), func(watchdog.Phase) {}); !errors.Is(err, gone) {
+		t.Fatal(err)
+	}
 }
