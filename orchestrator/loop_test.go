@@ -518,7 +518,8 @@ func TestFailedEpisodesAreNotCounted(t *testing.T) {
 		sampled: Sampled{Plan: Plan{Groups: []GroupPlan{group}}, Groups: [][]rollout.Trajectory{
 			{{Stop: rollout.StopTerminated}, {Stop: rollout.StopFailed}, {Stop: rollout.StopTerminated}}}},
 	}, 0)
-	if diff := cmp.Diff(map[Mode]int{OnPolicy: 1, OffPolicy: 1}, m.Modes); diff != "" || m.Episodes != 12 || m.Failed != 1 ||
+	if diff := cmp.Diff(map[Mode]int{OnPolicy: 1, OffPolicy: 1}, m.Modes); diff != "" ||
+		m.Episodes != 12 || m.Failed != 1 ||
 		m.Free.N != 1 || m.Tips.N != 1 {
 		t.Errorf("%d episodes, %d failed, %d and %d: %s", m.Episodes, m.Failed, m.Free.N, m.Tips.N, diff)
 	}

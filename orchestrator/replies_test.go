@@ -91,7 +91,8 @@ func TestShortcomingsOfAnEvaluation(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := eventsOf(t, led, "replies"); len(got) != 2 || strings.Contains(log.String(), "cut off at rollout.max_tokens") ||
+	if got := eventsOf(t, led, "replies"); len(got) != 2 ||
+		strings.Contains(log.String(), "cut off at rollout.max_tokens") ||
 		!strings.Contains(log.String(), "in the evaluation 1 of 2 replies are empty") {
 		t.Errorf("%d events: %s", len(got), log.String())
 	}
@@ -99,7 +100,8 @@ func TestShortcomingsOfAnEvaluation(t *testing.T) {
 
 // A continued run knows what it has warned of from the metrics of its steps.
 func TestWarnedSharesFollowFromMetrics(t *testing.T) {
-	m := StepMetrics{Replies: Replies{N: 10, Cut: 4, Tips: 4}, Stops: map[rollout.StopReason]int{rollout.StopTerminated: 4}}
+	m := StepMetrics{Replies: Replies{N: 10, Cut: 4, Tips: 4},
+		Stops: map[rollout.StopReason]int{rollout.StopTerminated: 4}}
 	warned, news := shares{}.with(sharesOf(m.Replies, m.Stops))
 	if len(news) != 1 || warned[cutReplies] != 0.4 {
 		t.Errorf("warned %v, news %v", warned, news)

@@ -88,7 +88,8 @@ func (s sampleStage) run(ctx context.Context, p Planned, policy sampler.Policy, 
 // missing lists the episodes of the plan that are not among groups.
 func (s sampleStage) missing(ctx context.Context, p Planned, policy sampler.Policy, groups [][]rollout.Trajectory) (
 	[]rollout.EpisodeSpec, error) {
-	limit, err := s.budget.episodePrompt(ctx, s.runner.driverFor(p.prompt), p.tasks(), s.rollout.MaxTokens, s.recall != nil)
+	limit, err := s.budget.episodePrompt(ctx, s.runner.driverFor(p.prompt), p.tasks(), s.rollout.MaxTokens,
+		s.recall != nil)
 	if err != nil {
 		return nil, err
 	}

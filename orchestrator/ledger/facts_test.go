@@ -136,7 +136,8 @@ func TestFactsOfAnEarlierVersionAreComputed(t *testing.T) {
 
 // Damaged facts are found, harm nothing, and are computed again.
 func TestDamagedFactsAreComputedAgain(t *testing.T) {
-	for _, statement := range []string{"UPDATE facts SET turns = 9 WHERE episode = 2", "UPDATE names SET name = 'x' WHERE id = 1",
+	for _, statement := range []string{"UPDATE facts SET turns = 9 WHERE episode = 2",
+		"UPDATE names SET name = 'x' WHERE id = 1",
 		"DELETE FROM names WHERE id = 2"} {
 		dir := t.TempDir()
 		l := twoSteps(t, dir, true)

@@ -128,7 +128,8 @@ func (e *exporter) chosen(ctx context.Context, o *openRun) ([]view.Episode, erro
 // too large.
 func (e *exporter) episodes(ctx context.Context, o *openRun, base string, chosen []view.Episode) error {
 	for _, row := range chosen {
-		path := fmt.Sprintf("%sepisode?kind=%s&place=%s", base, encodeComponent(row.Kind), encodeComponent(row.Place.String()))
+		path := fmt.Sprintf("%sepisode?kind=%s&place=%s", base, encodeComponent(row.Kind),
+			encodeComponent(row.Place.String()))
 		if e.answers[path] != nil {
 			continue
 		}

@@ -35,7 +35,8 @@ func TestOtherSitesAreRefused(t *testing.T) {
 	for _, host := range []string{"127.0.0.1:80", "localhost:1234", "[::1]:80", "localhost"} {
 		f("GET", "/api/runs", host, nil, 200)
 	}
-	for _, host := range []string{"evil.example", "192.168.0.1:80", "127.0.0.1.evil.example", "localhost.evil.example", ""} {
+	for _, host := range []string{"evil.example", "192.168.0.1:80", "127.0.0.1.evil.example",
+		"localhost.evil.example", ""} {
 		f("GET", "/api/runs", host, nil, 403)
 	}
 	f("GET", "/api/runs", "localhost:80", map[string]string{"Origin": "http://localhost:80"}, 200)

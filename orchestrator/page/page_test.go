@@ -34,8 +34,9 @@ func recorded(t testing.TB, dir string) recording {
 	w.add("", orchestrator.OnPolicy, cut)
 	w.commit(orchestrator.StepMetrics{Step: 1, Version: 1, Episodes: 2,
 		Free:    orchestrator.EpisodeStats{N: 2, Return: 0.5, Success: 0.5},
-		Replies: orchestrator.Replies{N: 2, Cut: 1, Tokens: 4, TipTokens: 3}, Stops: map[rollout.StopReason]int{rollout.StopTerminated: 2},
-		Groups: 1, Trained: 4, KLBase: 0.25, Trainer: orchestrator.TrainerUsage{RowTokens: 10},
+		Replies: orchestrator.Replies{N: 2, Cut: 1, Tokens: 4, TipTokens: 3},
+		Stops:   map[rollout.StopReason]int{rollout.StopTerminated: 2},
+		Groups:  1, Trained: 4, KLBase: 0.25, Trainer: orchestrator.TrainerUsage{RowTokens: 10},
 		Seconds: orchestrator.Seconds{Sample: 1, Train: 2, Total: 4},
 		Phases:  []orchestrator.PhaseRecord{{Name: "sampling", Seconds: 0.75}, {Name: "reflection", Seconds: 0.25}},
 	}, ledger.Estimate{Group: 0, Episode: 0, Advantage: -0.5, Tokens: 2, Logprobs: []float32{-1, -0.5}})
@@ -347,7 +348,8 @@ func TestExport(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{"/api/runs", "/api/runs/one%20(1)/now", "/api/runs/one%20(1)/series",
-		"/api/runs/two/tips", "/api/runs/two/episodes", "/api/runs/two/episode?kind=training&place=2%2F0%2F0", "/api/compare?runs=one%20(1),two"} {
+		"/api/runs/two/tips", "/api/runs/two/episodes", "/api/runs/two/episode?kind=training&place=2%2F0%2F0",
+		"/api/compare?runs=one%20(1),two"} {
 		if answers[path] == nil {
 			t.Errorf("the file has no %s", path)
 		}

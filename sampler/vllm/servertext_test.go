@@ -26,7 +26,8 @@ func TestServerText(t *testing.T) {
 		t.Fatal(err)
 	}
 	servers[0].Kill() // the other one answers
-	messages := []chat.Message{chat.NewMessage(chat.RoleSystem, "Be brief."), chat.NewMessage(chat.RoleUser, "é<|im_end|>")}
+	messages := []chat.Message{chat.NewMessage(chat.RoleSystem, "Be brief."),
+		chat.NewMessage(chat.RoleUser, "é<|im_end|>")}
 	want, err := own.Extend(t.Context(), nil, messages...)
 	if err != nil {
 		t.Fatal(err)

@@ -187,7 +187,8 @@ func (d *doctor) processes() error {
 		d.ok("nothing is trained: only the memory changes")
 		return nil
 	}
-	d.phase("", watchdog.Phase{Name: watchdog.PhasePublishing, Detail: "the base model, with its log-probs", Since: time.Now()})
+	d.phase("", watchdog.Phase{
+		Name: watchdog.PhasePublishing, Detail: "the base model, with its log-probs", Since: time.Now()})
 	if _, err := r.loop.Backend.Publish(d.ctx, sampler.Adapter{Score: r.loop.Score}); err != nil {
 		return err
 	}

@@ -144,7 +144,8 @@ func (d *duel) compared(o playedPairs) comparison {
 		out.Tasks = append(out.Tasks, t)
 	}
 	slices.SortStableFunc(out.Tasks, func(a, b taskDifference) int {
-		return cmp.Or(cmp.Compare(math.Abs(b.difference()), math.Abs(a.difference())), cmp.Compare(b.difference(), a.difference()))
+		return cmp.Or(cmp.Compare(math.Abs(b.difference()), math.Abs(a.difference())),
+			cmp.Compare(b.difference(), a.difference()))
 	})
 	if low, high := o.difference.Low, o.difference.High; low != nil && *low > 0 {
 		out.Better = d.sides[1].name

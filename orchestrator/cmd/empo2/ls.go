@@ -71,7 +71,8 @@ func printListed(out *console, dir string, r view.Overview) {
 		name = r.Dir
 	}
 	if view.IsComparison(r.Dir) {
-		out.print("%s %-11s %16s %8s %8s %8s", pad(tail(name, 24), 24), kindPair, counted(r.Pairs, "pair"), "–", size(r.Bytes),
+		out.print("%s %-11s %16s %8s %8s %8s", pad(tail(name, 24), 24), kindPair, counted(r.Pairs, "pair"), "–",
+			size(r.Bytes),
 			age(time.Since(r.Changed)))
 		printProblem(out, r.Problem)
 		return

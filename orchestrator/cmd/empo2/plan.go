@@ -211,7 +211,8 @@ func calibrate(ctx context.Context, c config.Config, limit time.Duration, out *c
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	out.note("calibration: playing %s twice, up to %.0f s each", counted(c.Algorithm.Groups*c.Algorithm.GroupSize, "episode"),
+	out.note("calibration: playing %s twice, up to %.0f s each",
+		counted(c.Algorithm.Groups*c.Algorithm.GroupSize, "episode"),
 		limit.Seconds())
 	r.observe(progressObserver{out: out})
 	m, err := r.loop.Calibrate(ctx, limit)

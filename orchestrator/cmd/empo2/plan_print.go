@@ -79,7 +79,8 @@ func printTime(out *console, f forecast.Forecast) {
 
 // printCheck prints predicted values beside those of a run.
 func printCheck(out *console, compared []forecast.Comparison, steps int) {
-	out.print("%-22s %12s %12s %8s   (means over %s; memory: largest)", "", "predicted", "took", "error", counted(steps, "step"))
+	out.print("%-22s %12s %12s %8s   (means over %s; memory: largest)",
+		"", "predicted", "took", "error", counted(steps, "step"))
 	for _, c := range compared {
 		out.print("%-22s %12s %12s %+7.0f %%", c.What, value(c.Predicted, c.Unit), value(c.Took, c.Unit), 100*c.Error)
 	}

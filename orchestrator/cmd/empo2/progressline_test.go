@@ -227,15 +227,17 @@ func TestProgressAsJSON(t *testing.T) {
 // Every line of a step and of an evaluation fits 80 columns, whatever went wrong.
 func TestStepLinesFit(t *testing.T) {
 	bad := orchestrator.StepMetrics{Step: 12345, Version: 12345, Groups: 128, NoGradient: 128, KLBase: 12.3456,
-		Modes: map[orchestrator.Mode]int{orchestrator.OnPolicy: 512, orchestrator.OnPolicyTips: 256, orchestrator.OffPolicy: 256},
-		Free:  orchestrator.EpisodeStats{N: 512, Return: -83.1234}, Tips: orchestrator.EpisodeStats{N: 508, Return: 1234.5},
+		Modes: map[orchestrator.Mode]int{
+			orchestrator.OnPolicy: 512, orchestrator.OnPolicyTips: 256, orchestrator.OffPolicy: 256},
+		Free: orchestrator.EpisodeStats{N: 512, Return: -83.1234}, Tips: orchestrator.EpisodeStats{N: 508, Return: 1234.5},
 		Failed: 4, Stops: map[rollout.StopReason]int{rollout.StopContextFull: 700, rollout.StopFailed: 4},
 		Replies:   orchestrator.Replies{N: 10000, Cut: 9999, Empty: 1, NoAction: 5000, Tips: 1020, CutTips: 510, NoTips: 510},
 		Corrected: true, Mismatch: orchestrator.Mismatch{Tokens: 1, Mean: 1e-3, Max: 1}, LeftOut: 12, Restarts: 2,
 		Diverging: []string{"kl"}, Seconds: orchestrator.Seconds{Total: 12345, Sample: 12000, Train: 300, Publish: 45},
 		Trainer: orchestrator.TrainerUsage{RowTokens: 1234567, TokensPerSecond: 123456, PeakMemory: 80e9, MFU: 0.47,
 			MicroBatches: 1234, MicroBatchTokens: 32768, Checkpointed: 1234, OutOfMemory: 3}}
-	e := orchestrator.Evaluation{Kind: "test", Step: 12345, Success: 1, Score: 100, StdErr: 12.3, Episodes: 1024, Failed: 12,
+	e := orchestrator.Evaluation{Kind: "test", Step: 12345, Success: 1, Score: 100, StdErr: 12.3,
+		Episodes: 1024, Failed: 12,
 		Tips: true, Temperature: 0.125, TrainEpisodes: 1234567, TrainSeconds: 123456}
 	for _, text := range []lineText{stepText(bad, true), evaluationText(e, true)} {
 		for _, label := range []string{"", "no-off-policy-house123"} {

@@ -72,7 +72,8 @@ func soak(t *testing.T, steps int, limit time.Duration) (seen []usage) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "empo2", "run", "--json", "--profile", "demo", "-c", "crash.toml",
 		"--set", "run.name=soak", "--set", fmt.Sprintf("run.steps=%d", steps), "--set", "algorithm.group_size=2",
-		"--set", fmt.Sprintf("run.keep_episodes=%d", *soakKeep), "--set", "eval.every=1000000", "--set", "eval.final_episodes=4")
+		"--set", fmt.Sprintf("run.keep_episodes=%d", *soakKeep),
+		"--set", "eval.every=1000000", "--set", "eval.final_episodes=4")
 	answers, theirs, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
