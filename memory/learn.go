@@ -185,6 +185,13 @@ func (b *Bank) write(ctx context.Context, tx *sql.Tx, lessons []lesson) ([]strin
 	}
 	defer w.close()
 	for _, l := range lessons {
+		first, err := First(ctx, tx, l.tip)
+		if err != nil {
+			return nil, err
+		}
+		if !first {
+			continue
+		}
 		if err := w.write(ctx, l); err != nil {
 			return nil, fmt.Errorf("store a tip of scope %q: %w", l.scope, err)
 		}

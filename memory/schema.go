@@ -20,6 +20,7 @@ type Database interface {
 //   - memory_tips: the texts with their provenance.
 //   - memory_entries: pairs of a state and a tip.
 //   - memory_meta: the name of the embedder.
+//   - memory_episodes: the episodes that were learnt.
 //
 // The column checksum of a tip and of a state is the SHA-256 of what never changes
 // in the row. It is empty in rows that an earlier version wrote. The column pinned of a
@@ -50,6 +51,12 @@ var schema = []string{
 		episode     INTEGER NOT NULL,
 		version     INTEGER NOT NULL
 	) STRICT`,
+	`CREATE TABLE IF NOT EXISTS memory_episodes (
+		step        INTEGER NOT NULL,
+		group_index INTEGER NOT NULL,
+		episode     INTEGER NOT NULL,
+		PRIMARY KEY (step, group_index, episode)
+	) STRICT, WITHOUT ROWID`,
 	`CREATE INDEX IF NOT EXISTS memory_tips_text ON memory_tips (scope, text)`,
 	`CREATE TABLE IF NOT EXISTS memory_entries (
 		id    INTEGER PRIMARY KEY AUTOINCREMENT,

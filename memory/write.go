@@ -66,6 +66,21 @@ func (w *writer) close() {
 	}
 }
 
+// First records that the episode that t names is learnt. It reports whether the
+// database did not have it yet. An episode without a step is always new.
+func First(ctx context.Context, tx Database, t Tip) (bool, error) {
+	if t.Step == 0 {
+		return true, nil
+	}
+	done, err := tx.ExecContext(ctx, `INSERT INTO memory_episodes (step, group_index, episode) VALUES (?, ?, ?)
+		ON CONFLICT DO NOTHING`, t.Step, t.Group, t.Episode)
+	if err != nil {
+		return false, fmt.Errorf("record episode %d/%d of step %d: %w", t.Group, t.Episode, t.Step, err)
+	}
+	n, err := done.RowsAffected()
+	return n == 1, err
+}
+
 // write stores one lesson.
 func (w *writer) write(ctx context.Context, l lesson) error {
 	clock, err := w.tick(ctx, l.scope)

@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator/ledger"
+	"github.com/empo2/empo2/sampler/rollout"
 )
 
 // commitTimeout bounds a commit, the memory included.
@@ -121,19 +123,51 @@ func (s commitStage) learn(ctx context.Context, in Sampled) error {
 		return nil
 	}
 	for g, group := range in.Groups {
+		without := returnWithoutTips(group)
 		for e, t := range group {
 			if t.Failed() {
 				continue
 			}
-			x := memory.Experience{
-				Scope: in.Plan.Groups[g].Task.Scope, States: t.States(),
-				Tip: memory.Tip{Text: t.Tip, Score: t.Score, Version: t.TipVersion,
-					Step: in.Plan.Step, Group: g, Episode: e},
-			}
+			x := experienceOf(t, in.Plan.Groups[g].Task.Scope)
+			x.Tip.Step, x.Tip.Group, x.Tip.Episode = in.Plan.Step, g, e
+			x.WithoutTips = without
 			if err := s.memory.Learn(ctx, x); err != nil {
 				return fmt.Errorf("learn episode %d/%d: %w", g, e, err)
 			}
 		}
 	}
 	return nil
+}
+
+// experienceOf returns an episode in the memory's terms.
+func experienceOf(t rollout.Trajectory, scope string) memory.Experience {
+	x := memory.Experience{
+		Scope: scope, States: t.States(), Return: t.EnvReturn, Success: t.Success, Memory: t.Memory,
+		Tip: memory.Tip{Text: t.Tip, Score: t.Score, Version: t.TipVersion},
+	}
+	for _, turn := range t.Turns {
+		y := memory.Turn{Action: turn.TakenAction(), Reward: turn.Reward}
+		for _, tip := range turn.Tips {
+			y.Shown = append(y.Shown, tip.ID)
+		}
+		x.Turns = append(x.Turns, y)
+	}
+	return x
+}
+
+// returnWithoutTips returns the mean return of the episodes that were shown no tip,
+// nil if there are none.
+func returnWithoutTips(group []rollout.Trajectory) *float64 {
+	sum, n := 0.0, 0.0
+	for _, t := range group {
+		shown := slices.ContainsFunc(t.Turns, func(turn rollout.Turn) bool { return len(turn.Tips) > 0 })
+		if !t.Failed() && !shown {
+			sum, n = sum+t.EnvReturn, n+1
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	sum /= n
+	return &sum
 }

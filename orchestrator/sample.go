@@ -286,8 +286,8 @@ func RecallFrom(m memory.Strategy) rollout.RecallFunc {
 	if m == nil {
 		return nil
 	}
-	return func(ctx context.Context, scope, state string) (rollout.Recalled, error) {
-		r, err := m.Recall(ctx, memory.State{Scope: scope, Text: state})
+	return func(ctx context.Context, q rollout.Query) (rollout.Recalled, error) {
+		r, err := m.Recall(ctx, memory.State{Scope: q.Scope, Text: q.State, Seed: q.Seed})
 		if err != nil {
 			return rollout.Recalled{}, err
 		}

@@ -20,6 +20,7 @@ type Reference struct {
 	buffer  []memory.Experience
 	entries []refEntry // oldest first
 	visits  []refVisit // never deleted
+	learnt  map[[3]int64]bool
 	lastID  int64
 }
 
@@ -34,7 +35,9 @@ var _ memory.Strategy = (*Reference)(nil)
 
 // NewReference returns an empty memory. It ignores c.MaxScopes, and c.Capacity for
 // visited states.
-func NewReference(c memory.Config) *Reference { return &Reference{config: c} }
+func NewReference(c memory.Config) *Reference {
+	return &Reference{config: c, learnt: map[[3]int64]bool{}}
+}
 
 // Learn implements [memory.Strategy].
 func (r *Reference) Learn(_ context.Context, e memory.Experience) error {
@@ -66,6 +69,11 @@ func (r *Reference) apply(experiences []memory.Experience) {
 			cmp.Compare(a.Tip.Episode, b.Tip.Episode))
 	})
 	for _, e := range experiences {
+		name := [3]int64{e.Tip.Step, int64(e.Tip.Group), int64(e.Tip.Episode)}
+		if r.learnt[name] && e.Tip.Step != 0 {
+			continue
+		}
+		r.learnt[name] = true
 		r.visit(e)
 		r.store(e)
 	}

@@ -22,6 +22,7 @@ func Run(t *testing.T, open func(t *testing.T, db *sql.DB) memory.Strategy) {
 		"provenance is kept":               testProvenance,
 		"scopes are separate":              testScopes,
 		"an empty tip is not stored":       testEmptyTip,
+		"an episode counts once":           testOnce,
 		"learning during a commit":         testLearnDuringCommit,
 		"an empty commit":                  func(f fixture) { f.commit(true); f.commit(false); f.commit(true) },
 		"concurrent use":                   testConcurrent,
@@ -119,6 +120,19 @@ func testEmptyTip(f fixture) {
 	f.learn(experience("s", 0, "", 1, "a hall"), experience("s", 1, " \n\t ", 1, "a hall"))
 	f.commit(true)
 	f.wantTexts("committed", "s", "a hall")
+}
+
+// testOnce: a step that is repeated after a crash teaches nothing twice.
+func testOnce(f fixture) {
+	e := experience("s", 0, "go north", 2, "a hall")
+	f.learn(e, e)
+	f.commit(true)
+	want := f.recall("s", "a hall")
+	f.learn(e)
+	f.commit(true)
+	if diff := cmp.Diff(want, f.recall("s", "a hall")); diff != "" || want.Similar != 1 {
+		f.t.Errorf("similar = %d; learnt again (-want +got):\n%s", want.Similar, diff)
+	}
 }
 
 func testLearnDuringCommit(f fixture) {

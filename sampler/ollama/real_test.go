@@ -256,7 +256,7 @@ func testEpisodes(t *testing.T, r *real) {
 	for i := range 8 {
 		got := d.Run(t.Context(), rollout.EpisodeSpec{
 			Task: tasks[i%len(tasks)], Episode: i, Seed: uint64(i), Policy: p, Temperature: 1, MaxTurns: 8, MaxTokens: 16,
-			Recall: func(context.Context, string, string) (rollout.Recalled, error) {
+			Recall: func(context.Context, rollout.Query) (rollout.Recalled, error) {
 				return rollout.Recalled{Tips: []templates.Tip{tip}}, nil
 			},
 		})

@@ -221,7 +221,7 @@ func TestFailuresOfTheEnvironmentAndTheMemoryEndTheEpisode(t *testing.T) {
 		x.world.step = func(context.Context, int, string) (envs.Step, error) { return envs.Step{Reward: math.NaN()}, nil }
 	})
 	f(0, "turn 0: recall tips: broken", func(x failure) {
-		x.spec.Recall = func(context.Context, string, string) (rollout.Recalled, error) {
+		x.spec.Recall = func(context.Context, rollout.Query) (rollout.Recalled, error) {
 			return rollout.Recalled{}, errBroken
 		}
 	})
@@ -282,7 +282,9 @@ func TestCallsHaveDeadlines(t *testing.T) {
 	})
 	f("recall tips: no answer within 2m0s", 2*time.Minute,
 		func(_ *corridor, _ *samplertest.Scripted, s *rollout.EpisodeSpec) {
-			s.Recall = func(ctx context.Context, _, _ string) (rollout.Recalled, error) { return rollout.Recalled{}, hang(ctx) }
+			s.Recall = func(ctx context.Context, _ rollout.Query) (rollout.Recalled, error) {
+				return rollout.Recalled{}, hang(ctx)
+			}
 		})
 }
 

@@ -106,7 +106,11 @@ func (e *episode) turn(ctx context.Context) (StopReason, error) {
 	if err != nil {
 		return StopFailed, err
 	}
-	s, err := e.act(ctx, e.PromptTemplate.Action(turn.Action))
+	action := e.PromptTemplate.Action(turn.Action)
+	if action != turn.Action {
+		turn.Taken = action
+	}
+	s, err := e.act(ctx, action)
 	if err != nil {
 		return StopFailed, err
 	}
@@ -132,7 +136,7 @@ func (e *episode) recallTips(ctx context.Context, turn *Turn) error {
 		return nil
 	}
 	return await(ctx, "memory", "recall tips", e.RecallTimeout, func(ctx context.Context) error {
-		recalled, err := e.spec.Recall(ctx, e.spec.Task.Scope, turn.Observation.State)
+		recalled, err := e.spec.Recall(ctx, e.query(*turn))
 		if err != nil {
 			return err
 		}
@@ -145,6 +149,15 @@ func (e *episode) recallTips(ctx context.Context, turn *Turn) error {
 		}
 		return nil
 	})
+}
+
+// recallSeeds sets the memory's random choices apart from those of the sampler.
+const recallSeeds = 0x7ec4
+
+// query returns the question to the memory about a turn.
+func (e *episode) query(turn Turn) Query {
+	return Query{Scope: e.spec.Task.Scope, State: turn.Observation.State,
+		Seed: sampler.Seed(e.spec.Seed, recallSeeds, uint64(len(e.t.Turns)))}
 }
 
 // sample samples the policy's reply and stores it in the turn. If the prompt is too long, it returns

@@ -123,7 +123,7 @@ func spec() rollout.EpisodeSpec {
 
 // recalls is a memory that always returns the same tips.
 func recalls(tips ...prompt.Tip) rollout.RecallFunc {
-	return func(context.Context, string, string) (rollout.Recalled, error) {
+	return func(context.Context, rollout.Query) (rollout.Recalled, error) {
 		return rollout.Recalled{Tips: tips, Similar: len(tips)}, nil
 	}
 }

@@ -87,7 +87,7 @@ func (r rendering) randomEpisode(t *rapid.T) (rollout.Trajectory, *samplertest.S
 	s.MaxTokens = rapid.IntRange(1, 12).Draw(t, "max tokens")
 	s.Keep = r.keep
 	if rapid.IntRange(0, 4).Draw(t, "memory") > 0 {
-		s.Recall = func(context.Context, string, string) (rollout.Recalled, error) {
+		s.Recall = func(context.Context, rollout.Query) (rollout.Recalled, error) {
 			return rollout.Recalled{Tips: rapid.SliceOfN(tips, 0, 4).Draw(t, "tips")}, nil
 		}
 	}

@@ -17,8 +17,16 @@ type Recalled struct {
 	Similar int          // number of similar states or tips in memory; the intrinsic reward is 1/(1+Similar)
 }
 
+// Query is what the memory is asked about: a state of a task's scope. Seed is for the random choices of a memory that
+// explores.
+type Query struct {
+	Scope string
+	State string
+	Seed  uint64
+}
+
 // RecallFunc asks the memory for tips on a state. It must be safe for concurrent use.
-type RecallFunc func(ctx context.Context, scope, state string) (Recalled, error)
+type RecallFunc func(ctx context.Context, q Query) (Recalled, error)
 
 // EpisodeSpec describes an episode before it starts. The same EpisodeSpec with the same memory uses the same seeds.
 type EpisodeSpec struct {
@@ -79,6 +87,8 @@ type Turn struct {
 	// Action is the policy's reply without a thought and without surrounding white space. It is empty if a thought is
 	// unfinished.
 	Action string `json:"action"`
+	// Taken is the action that the environment got, if it is not equal to Action.
+	Taken string `json:"taken,omitempty"`
 	// Text is the complete reply; empty: it is equal to Action.
 	Text string `json:"text,omitempty"`
 	// Opened is the mark of a thought that stands in the prompt, before a reply that was cut off. Empty: none.
@@ -159,6 +169,14 @@ func (t *Trajectory) Rows(tips bool) []Row {
 func (t Turn) text() string {
 	if t.Text != "" {
 		return t.Text
+	}
+	return t.Action
+}
+
+// TakenAction returns the action that the environment got.
+func (t Turn) TakenAction() string {
+	if t.Taken != "" {
+		return t.Taken
 	}
 	return t.Action
 }

@@ -221,7 +221,7 @@ func fixedTips(texts []string) rollout.RecallFunc {
 	for i, text := range texts {
 		tips[i] = prompt.Tip{ID: int64(i + 1), Text: text}
 	}
-	return func(context.Context, string, string) (rollout.Recalled, error) {
+	return func(context.Context, rollout.Query) (rollout.Recalled, error) {
 		return rollout.Recalled{Tips: tips, Similar: len(tips)}, nil
 	}
 }

@@ -78,11 +78,11 @@ func (cmd *promptCmd) recall(ctx context.Context, p *player, out *played) (rollo
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context, scope, state string) (rollout.Recalled, error) {
-		found, err := memory(ctx, scope, state)
+	return func(ctx context.Context, q rollout.Query) (rollout.Recalled, error) {
+		found, err := memory(ctx, q)
 		if err == nil && len(found.Tips) == 0 && len(out.messages) == 0 && len(cmd.Tips) == 0 {
 			out.source = "an example; the memory of " + p.run.Dir + " recalls none"
-			return example(ctx, scope, state)
+			return example(ctx, q)
 		}
 		if len(out.messages) == 0 {
 			out.source = "recalled by " + p.run.Dir

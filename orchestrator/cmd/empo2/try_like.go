@@ -68,8 +68,8 @@ func recallAgain(t rollout.Trajectory) rollout.RecallFunc {
 	for _, turn := range t.Turns {
 		all = append(all, turn.Tips...)
 	}
-	return func(_ context.Context, _, state string) (rollout.Recalled, error) {
-		i := slices.IndexFunc(t.Turns, func(turn rollout.Turn) bool { return turn.Observation.State == state })
+	return func(_ context.Context, q rollout.Query) (rollout.Recalled, error) {
+		i := slices.IndexFunc(t.Turns, func(turn rollout.Turn) bool { return turn.Observation.State == q.State })
 		if i < 0 {
 			return rollout.Recalled{Tips: all}, nil
 		}
