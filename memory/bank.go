@@ -108,6 +108,9 @@ func OpenBank(ctx context.Context, db *sql.DB, c Config) (*Bank, error) {
 	if err := c.validate(); err != nil {
 		return nil, fmt.Errorf("open memory: %w", err)
 	}
+	if err := CheckStrategy(ctx, db, TipsStrategy); err != nil {
+		return nil, fmt.Errorf("open memory: %w", err)
+	}
 	if err := checkEmbedder(ctx, db, c.Embedder.Name()); err != nil {
 		return nil, fmt.Errorf("open memory: %w", err)
 	}
@@ -120,6 +123,16 @@ func OpenBank(ctx context.Context, db *sql.DB, c Config) (*Bank, error) {
 
 type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// CheckStrategy returns an error if another strategy has written the memory.
+func CheckStrategy(ctx context.Context, db Database, want string) error {
+	name, err := StrategyName(ctx, db)
+	if err != nil || name == "" || name == want {
+		return err
+	}
+	return fmt.Errorf("the memory was written by strategy %q, the configuration names %q\n"+
+		"  hint: set memory.strategy back, or begin a new run (--set run.name=…)", name, want)
 }
 
 // checkEmbedder compares the embedder's name with the one in the bank. An
@@ -143,7 +156,7 @@ func checkEmbedder(ctx context.Context, db querier, name string) error {
 // Recall implements [Strategy]. Similar counts all similar entries (or visits),
 // not only those of the returned tips, up to [Config].NoveltyCap.
 func (b *Bank) Recall(ctx context.Context, s State) (Recollection, error) {
-	vectors, err := b.embed(ctx, s.Text)
+	vectors, err := Embed(ctx, b.config.Embedder, s.Text)
 	if err != nil {
 		return Recollection{}, fmt.Errorf("recall in scope %q: %w", s.Scope, err)
 	}

@@ -137,6 +137,22 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+func TestGeneralProperties(t *testing.T) {
+	memorytest.RunGeneral(t, memorytest.Subject{
+		Open: func(t *testing.T, db *sql.DB, capacity int) memory.Strategy {
+			return openBank(t, db, func(c *memory.Config) { c.Capacity = capacity })
+		},
+		Size: func(t *testing.T, db *sql.DB, scope string) (n int) {
+			t.Helper()
+			err := db.QueryRow("SELECT count(*) FROM memory_entries WHERE scope = ?", scope).Scan(&n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		},
+	})
+}
+
 func TestTheBestScoresAreRecalledFirst(t *testing.T) {
 	db := memorytest.DB(t)
 	b := openBank(t, db, func(c *memory.Config) { c.K = 3 })

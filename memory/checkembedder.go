@@ -24,7 +24,7 @@ func (b *Bank) CheckEmbedder(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read a state of the memory: %w", err)
 	}
-	vectors, err := b.embed(ctx, text)
+	vectors, err := Embed(ctx, b.config.Embedder, text)
 	if err != nil {
 		return fmt.Errorf("check the embedder: %w", err)
 	}

@@ -62,7 +62,7 @@ func (b *Bank) lesson(ctx context.Context, e Experience) (lesson, error) {
 	for i, s := range l.states {
 		texts[i] = s.text
 	}
-	vectors, err := b.embed(ctx, texts...)
+	vectors, err := Embed(ctx, b.config.Embedder, texts...)
 	if err != nil {
 		return lesson{}, err
 	}
@@ -94,13 +94,13 @@ func distinct(texts []string) []visited {
 	return states
 }
 
-// embed returns the vectors of texts and checks them.
-func (b *Bank) embed(ctx context.Context, texts ...string) ([][]float32, error) {
+// Embed returns the vectors of texts and checks them.
+func Embed(ctx context.Context, e Embedder, texts ...string) ([][]float32, error) {
 	if len(texts) == 0 {
 		return nil, nil
 	}
-	name := b.config.Embedder.Name()
-	vectors, err := b.config.Embedder.Embed(ctx, texts...)
+	name := e.Name()
+	vectors, err := e.Embed(ctx, texts...)
 	if err != nil {
 		return nil, fmt.Errorf("embed with %s: %w", name, err)
 	}

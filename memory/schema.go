@@ -21,6 +21,7 @@ type Database interface {
 //   - memory_entries: pairs of a state and a tip.
 //   - memory_meta: the name of the embedder.
 //   - memory_episodes: the episodes that were learnt.
+//   - memory_cases: what strategies other than the bank store ([Case]).
 //
 // The column checksum of a tip and of a state is the SHA-256 of what never changes
 // in the row. It is empty in rows that an earlier version wrote. The column pinned of a
@@ -57,6 +58,16 @@ var schema = []string{
 		episode     INTEGER NOT NULL,
 		PRIMARY KEY (step, group_index, episode)
 	) STRICT, WITHOUT ROWID`,
+	`CREATE TABLE IF NOT EXISTS memory_cases (
+		id       INTEGER PRIMARY KEY AUTOINCREMENT,
+		scope    TEXT NOT NULL,
+		keys     TEXT NOT NULL, -- JSON
+		vectors  BLOB NOT NULL, -- n vectors of float32, little-endian
+		n        INTEGER NOT NULL,
+		data     TEXT NOT NULL, -- JSON
+		checksum TEXT NOT NULL
+	) STRICT`,
+	`CREATE INDEX IF NOT EXISTS memory_cases_scope ON memory_cases (scope, id)`,
 	`CREATE INDEX IF NOT EXISTS memory_tips_text ON memory_tips (scope, text)`,
 	`CREATE TABLE IF NOT EXISTS memory_entries (
 		id    INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -69,7 +80,7 @@ var schema = []string{
 	`CREATE INDEX IF NOT EXISTS memory_entries_tip ON memory_entries (tip)`,
 }
 
-// Migrate creates the missing tables of a [Bank]. Their names begin with memory_.
+// Migrate creates the missing tables of a memory. Their names begin with memory_.
 // A second call changes nothing.
 func Migrate(ctx context.Context, db Database) error {
 	for _, statement := range schema {

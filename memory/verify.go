@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 )
 
 // ErrDamaged is wrapped by the error for a row that differs from its checksum.
@@ -39,6 +40,9 @@ func Verify(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
+	if err := verifyCases(ctx, db); err != nil {
+		return err
+	}
 	for _, scope := range scopes {
 		if _, err := loadIndex(ctx, db, scope); err != nil {
 			return fmt.Errorf("scope %q: %w", scope, err)
@@ -47,10 +51,28 @@ func Verify(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
+// verifyCases compares every case with its checksum.
+func verifyCases(ctx context.Context, db *sql.DB) error {
+	scopes, err := CaseScopes(ctx, db)
+	if err != nil {
+		return err
+	}
+	for _, scope := range scopes {
+		if err := Cases(ctx, db, scope, func(Case) error { return nil }); err != nil {
+			return fmt.Errorf("scope %q: %w", scope, err)
+		}
+	}
+	return nil
+}
+
 // Exists reports whether a database has the tables of a bank.
 func Exists(ctx context.Context, db *sql.DB) (bool, error) {
+	return hasTable(ctx, db, "memory_tips")
+}
+
+func hasTable(ctx context.Context, db Database, name string) (bool, error) {
 	var n int
-	err := db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema WHERE name = 'memory_tips'").Scan(&n)
+	err := db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema WHERE name = ?", name).Scan(&n)
 	return n > 0, err
 }
 
@@ -63,12 +85,18 @@ var content = []string{
 	`SELECT 'entry ' || quote(e.scope) || ' ' || quote(s.text) || ' ' || quote(t.text) || ' ' || t.step || ' '
 		|| t.group_index || ' ' || t.episode
 		FROM memory_entries e JOIN memory_states s ON s.id = e.state JOIN memory_tips t ON t.id = e.tip ORDER BY e.id`,
+	`SELECT 'case ' || quote(scope) || ' ' || quote(keys) || ' ' || quote(data) FROM memory_cases ORDER BY id`,
 }
 
 // Difference describes the first difference between the contents of two banks,
 // vectors and ids apart. It is empty if they are equal.
 func Difference(ctx context.Context, a, b *sql.DB) (string, error) {
 	for _, query := range content {
+		if ok, err := bothHaveCases(ctx, a, b); err != nil {
+			return "", err
+		} else if !ok && strings.Contains(query, "memory_cases") { // a bank of an earlier version
+			continue
+		}
 		x, err := texts(ctx, a, query)
 		if err != nil {
 			return "", err
@@ -89,6 +117,15 @@ func Difference(ctx context.Context, a, b *sql.DB) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+func bothHaveCases(ctx context.Context, databases ...*sql.DB) (bool, error) {
+	for _, db := range databases {
+		if ok, err := hasTable(ctx, db, "memory_cases"); err != nil || !ok {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // EmbedderName returns the name of the embedder that wrote a bank, "" if the bank
