@@ -156,11 +156,16 @@ func checkEmbedder(ctx context.Context, db querier, name string) error {
 // Recall implements [Strategy]. Similar counts all similar entries (or visits),
 // not only those of the returned tips, up to [Config].NoveltyCap.
 func (b *Bank) Recall(ctx context.Context, s State) (Recollection, error) {
+	return b.recall(ctx, s, func() (*index, error) { return b.index(ctx, s.Scope) })
+}
+
+// recall answers from the scope that load returns.
+func (b *Bank) recall(ctx context.Context, s State, load func() (*index, error)) (Recollection, error) {
 	vectors, err := Embed(ctx, b.config.Embedder, s.Text)
 	if err != nil {
 		return Recollection{}, fmt.Errorf("recall in scope %q: %w", s.Scope, err)
 	}
-	index, err := b.index(ctx, s.Scope)
+	index, err := load()
 	if err != nil {
 		return Recollection{}, fmt.Errorf("recall in scope %q: %w", s.Scope, err)
 	}

@@ -31,6 +31,8 @@ type finishedStep struct {
 	diverging []string
 	published Published
 	phases    []PhaseRecord
+	// sampling measures how long other steps were sampled meanwhile. Nil: none was.
+	sampling *busyClock
 }
 
 // Committed is a step that is in the ledger.
@@ -82,7 +84,8 @@ func (s commitStage) run(ctx context.Context, f finishedStep) (Committed, error)
 		return Committed{}, err
 	}
 	next := state{
-		step: m.Step, policy: f.published.Policy, episodes: m.Episodes,
+		step: m.Step, policy: f.published.Policy, versions: f.before.withVersion(f.published.Policy.Version),
+		episodes:     m.Episodes,
 		trainSeconds: f.before.trainSeconds + m.Seconds.Total, prompt: f.planned.prompt,
 		recent: f.before.with(m),
 	}

@@ -25,6 +25,7 @@ type mismatchCorrection struct {
 	trainer   Trainer
 	tolerance float64    // mean difference in nats
 	weights   importance // if its high is 0: measure only
+	versions  versionedTrainer
 }
 
 // correctedBatch are the episodes to train.
@@ -41,7 +42,7 @@ func (c mismatchCorrection) run(ctx context.Context, episodes []trainedEpisode) 
 	out := correctedBatch{episodes: episodes}
 	compared := !slices.ContainsFunc(episodes, withoutLogprobs)
 	if compared {
-		_, mismatch, err := c.measure(ctx, Spread(episodes, measuredEpisodes), true)
+		_, mismatch, err := c.measure(ctx, Spread(c.versions.cheapest(episodes), measuredEpisodes), true)
 		if err != nil {
 			return out, err
 		}
@@ -85,7 +86,7 @@ func Spread[T any](values []T, n int) []T {
 // if compared is set, how far the server's are from them.
 func (c mismatchCorrection) measure(ctx context.Context, episodes []trainedEpisode, compared bool) (
 	[][][]float32, Mismatch, error) {
-	scores, err := c.score(ctx, episodes)
+	scores, err := c.scoreBySampler(ctx, episodes)
 	if err != nil || !compared {
 		return scores, Mismatch{}, err
 	}
@@ -97,7 +98,7 @@ func (c mismatchCorrection) measure(ctx context.Context, episodes []trainedEpiso
 	return scores, mismatch, err
 }
 
-// score asks the trainer for log-probs of the rows as they were sampled: per
+// score asks the trainer, as it is, for log-probs of the rows as they were sampled: per
 // episode and row, one value less than tokens.
 func (c mismatchCorrection) score(ctx context.Context, episodes []trainedEpisode) ([][][]float32, error) {
 	keys, lengths, rows := scoredEpisodes(episodes)

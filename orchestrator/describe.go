@@ -24,6 +24,10 @@ func newStepMetrics(f finishedStep, noveltyWeight float64) StepMetrics {
 	m.ServerMemory = f.published.ServerMemory
 	m.Seconds.Sample, m.Seconds.Publish = f.sampled.Seconds, f.published.Seconds
 	m.Seconds.Total = time.Since(f.begun).Seconds()
+	m.Overlap.Staleness = f.sampled.Staleness
+	if f.sampling != nil {
+		m.Overlap.Sampling = f.sampling.take()
+	}
 	return m
 }
 

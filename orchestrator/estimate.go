@@ -35,6 +35,9 @@ type trainedEpisode struct {
 	importanceWeights [][]float32
 	// sampled are the rows in which the policy was sampled.
 	sampled []rollout.Row
+	// versions sampled the trained tokens of sampled, in order; nil: the one that the
+	// update begins with sampled all of them.
+	versions []int
 	// klRows only carry the KL to the base model in the sampled context, where
 	// that is not the trained one.
 	klRows []rollout.Row
@@ -58,11 +61,15 @@ func (s estimateStage) run(in Sampled) Batch {
 	if !s.enabled {
 		return out
 	}
-	groups := make([]scoredGroup, len(in.Groups))
-	returns := make([][]advantage.Episode, len(in.Groups))
+	var groups []scoredGroup
+	var returns [][]advantage.Episode
 	for g, group := range in.Groups {
-		groups[g] = s.score(group, in.Plan.Groups[g])
-		returns[g] = groups[g].returns
+		scored := s.score(group, in.Plan.Groups[g], in.Version)
+		if in.stale[g] {
+			out.record(scored)
+			continue
+		}
+		groups, returns = append(groups, scored), append(returns, scored.returns)
 	}
 	for g, estimated := range advantage.Step(returns, s.options()) {
 		group := groups[g]
@@ -84,8 +91,9 @@ type scoredGroup struct {
 	episodes     []trainedEpisode
 }
 
-// score leaves out the episodes of a group that have no return.
-func (s estimateStage) score(group []rollout.Trajectory, plan GroupPlan) (out scoredGroup) {
+// score leaves out the episodes of a group that have no return. version is the one that
+// the update begins with.
+func (s estimateStage) score(group []rollout.Trajectory, plan GroupPlan, version int) (out scoredGroup) {
 	for i, t := range group {
 		if t.Failed() || !fits(t) {
 			continue
@@ -94,11 +102,19 @@ func (s estimateStage) score(group []rollout.Trajectory, plan GroupPlan) (out sc
 		r := advantage.Episode{Env: t.EnvReturn, Bonus: bonus(t, s.config.Novelty.Weight),
 			Tips: mode.Tips(), OffPolicy: mode == OffPolicy}
 		e := s.episode(t, r)
+		e.versions = versionsOfTokens(e.sampled, t.Turns, version, s.config.Rollout.MaskTruncated)
 		r.Tokens = e.tokens
 		out.trajectories, out.returns = append(out.trajectories, t), append(out.returns, r)
 		out.episodes = append(out.episodes, e)
 	}
 	return out
+}
+
+// record notes the episodes of a group that is not trained.
+func (b *Batch) record(group scoredGroup) {
+	for i, e := range group.episodes {
+		b.Estimated = append(b.Estimated, ledger.Estimate{Group: e.group, Episode: e.number, Bonus: group.returns[i].Bonus})
+	}
 }
 
 // add takes over a group. Its episodes are trained if it has a gradient, or if flat

@@ -7,7 +7,7 @@
 // estimate, train, publish, commit. [Loop] is what a run is given, state is
 // what it keeps from one step to the next. Stages hand values to each other
 // and change neither, so that a step can be sampled while the one before it
-// is trained.
+// is trained: see overlap.go.
 //
 // Deviations from the paper are all configured: modes may be mixed within a
 // group (algorithm.mode_draw = "episode") with the tip-free episodes as
@@ -93,11 +93,23 @@ type Loop struct {
 
 	onceProgress sync.Once
 	told         *progress // see progress
+	oneAtATime   Observer  // see observer
+}
+
+// observer is the Observer, for callers that run beside each other; nil: there is none.
+func (l *Loop) observer() Observer {
+	l.progress()
+	return l.oneAtATime
 }
 
 // progress tells the observer in which phase the run is.
 func (l *Loop) progress() *progress {
-	l.onceProgress.Do(func() { l.told = &progress{observer: l.Observer, of: int64(l.Config.Run.Steps)} })
+	l.onceProgress.Do(func() {
+		if l.Observer != nil {
+			l.oneAtATime = &serialObserver{to: l.Observer}
+		}
+		l.told = &progress{observer: l.oneAtATime, of: int64(l.Config.Run.Steps)}
+	})
 	return l.told
 }
 
@@ -155,15 +167,12 @@ func (l *Loop) Run(ctx context.Context) (Summary, error) {
 	if err := s.recordContinuation(ctx); err != nil {
 		return Summary{}, err
 	}
-	for !s.finished() {
-		if n := l.Config.Eval.Every; n > 0 && s.state.step%int64(n) == 0 {
-			if err := s.evaluate.once(ctx, s.state, envs.Eval, l.Config.Eval.Episodes); err != nil {
-				return Summary{}, err
-			}
-		}
-		if err := s.step(ctx); err != nil {
-			return Summary{}, fmt.Errorf("step %d: %w", s.state.step+1, err)
-		}
+	run := s.runInTurn
+	if l.Config.Rollout.MaxStaleness > 0 && l.Trainer != nil {
+		run = s.runOverlapped
+	}
+	if err := run(ctx); err != nil {
+		return Summary{}, err
 	}
 	for _, split := range []envs.Split{envs.Eval, envs.Test} {
 		if err := s.evaluate.final(ctx, s.state, split); err != nil {
@@ -171,6 +180,27 @@ func (l *Loop) Run(ctx context.Context) (Summary, error) {
 		}
 	}
 	return Summarize(ctx, l.Ledger)
+}
+
+// runInTurn samples a step, trains it, and then samples the next one.
+func (s *session) runInTurn(ctx context.Context) error {
+	for !s.finished() {
+		if s.evaluationDue() {
+			if err := s.evaluate.once(ctx, s.state, envs.Eval, s.loop.Config.Eval.Episodes); err != nil {
+				return err
+			}
+		}
+		if err := s.step(ctx); err != nil {
+			return fmt.Errorf("step %d: %w", s.state.step+1, err)
+		}
+	}
+	return nil
+}
+
+// evaluationDue reports whether the committed step is one after which the run evaluates.
+func (s *session) evaluationDue() bool {
+	n := s.loop.Config.Eval.Every
+	return n > 0 && s.state.step%int64(n) == 0
 }
 
 // KindCommand is the kind of the stored episodes of [Loop.EvaluateNewest].

@@ -53,6 +53,10 @@ type StepMetrics struct {
 	LeftOut   int      `json:"left_out,omitempty"`  // rows and episodes that the trainer refused
 	Diverging []string `json:"diverging,omitempty"` // signs that the training diverges
 
+	// Overlap is set if steps were sampled while others were trained (rollout.max_staleness),
+	// or if groups were dropped because of their age.
+	Overlap Overlap `json:"overlap,omitzero"`
+
 	NewTips  int `json:"new_tips"`
 	Restarts int `json:"restarts"` // of the trainer, in this step
 
@@ -89,10 +93,32 @@ type EpisodeStats struct {
 
 // Seconds divides the time of a step.
 type Seconds struct {
-	Sample  float64 `json:"sample"` // episodes and reflection
+	Sample  float64 `json:"sample"` // episodes and reflection; with an overlap, partly before the step
 	Train   float64 `json:"train"`
 	Publish float64 `json:"publish"` // export, load, canary
-	Total   float64 `json:"total"`   // until the commit
+	Total   float64 `json:"total"`   // until the commit; with an overlap, since the commit before
+}
+
+// Overlap says how sampling and training went on beside each other.
+type Overlap struct {
+	Staleness Staleness `json:"staleness"`
+	// Sampling is how long episodes were sampled during the step, those of later steps
+	// included, in seconds of Seconds.Total.
+	Sampling float64 `json:"sampling"`
+}
+
+// Idle returns the shares of the step in which the servers had no training episode to
+// sample, and in which the trainer trained nothing. ok is false if the step took no time.
+func (m StepMetrics) Idle() (server, trainer float64, ok bool) {
+	sampling := m.Seconds.Sample
+	if m.Overlap != (Overlap{}) {
+		sampling = m.Overlap.Sampling
+	}
+	share := func(busy float64) float64 { return min(1, max(0, 1-busy/m.Seconds.Total)) }
+	if m.Seconds.Total <= 0 {
+		return 0, 0, false
+	}
+	return share(sampling), share(m.Seconds.Train), true
 }
 
 // Evaluation is the result of episodes on a split.

@@ -55,6 +55,30 @@ func (all Observers) Prompt(r PromptReload) {
 
 var _ Observer = Observers(nil)
 
+// A serialObserver calls the methods of an Observer one at a time.
+type serialObserver struct {
+	mu sync.Mutex
+	to Observer
+}
+
+// Phase implements [Observer].
+func (s *serialObserver) Phase(p watchdog.Phase) { s.call(func() { s.to.Phase(p) }) }
+
+// Step implements [Observer].
+func (s *serialObserver) Step(m StepMetrics) { s.call(func() { s.to.Step(m) }) }
+
+// Evaluation implements [Observer].
+func (s *serialObserver) Evaluation(e Evaluation) { s.call(func() { s.to.Evaluation(e) }) }
+
+// Prompt implements [Observer].
+func (s *serialObserver) Prompt(r PromptReload) { s.call(func() { s.to.Prompt(r) }) }
+
+func (s *serialObserver) call(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+}
+
 // PhaseRecord says when a phase of a step began and how long it took.
 type PhaseRecord struct {
 	Name    string    `json:"name"`
@@ -72,6 +96,10 @@ type progress struct {
 	mu    sync.Mutex
 	watch *watchdog.Watch
 	now   watchdog.Phase
+	// beside is the sampling of a later step; without a name: there is none.
+	beside watchdog.Phase
+	// main shows the phases of this one beside its own; nil: they are shown as they are.
+	main  *progress
 	usual map[string]float64 // seconds that a phase took the last time
 	ended []PhaseRecord      // of the step that runs
 }
@@ -149,10 +177,46 @@ func (p *progress) part(name string, episodes, rows int) func(done int) {
 
 // tell is called with the lock, so that observers are told in order.
 func (p *progress) tell() {
-	p.watch.SetPhase(p.now)
-	if p.observer != nil {
-		p.observer.Phase(p.now)
+	if p.main != nil {
+		p.main.setBeside(p.now)
+		return
 	}
+	shown := p.now
+	switch {
+	case p.beside.Name == "":
+	case p.now.Name == watchdog.PhaseWaiting:
+		shown = p.beside
+		shown.Of = p.of
+	default:
+		shown.Beside = p.beside.AsBeside()
+	}
+	p.watch.SetPhase(shown)
+	if p.observer != nil {
+		p.observer.Phase(shown)
+	}
+}
+
+// side returns a progress whose phases are shown beside those of p.
+func (p *progress) side() *progress { return &progress{main: p} }
+
+// setBeside shows the sampling of a later step, or none.
+func (p *progress) setBeside(phase watchdog.Phase) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.beside = phase
+	if p.now.Name != "" {
+		p.tell()
+	}
+}
+
+// finish ends the present phase without a next one, and returns those of the step.
+func (p *progress) finish() []PhaseRecord {
+	p.mu.Lock()
+	p.end()
+	p.now = watchdog.Phase{}
+	p.tell()
+	p.mu.Unlock()
+	return p.taken()
 }
 
 // taken returns the phases that have ended since it was called last.

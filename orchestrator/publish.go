@@ -47,6 +47,15 @@ func (l *Loop) publishStage() publishStage {
 // run publishes an update and retires the version before it. Without an update
 // the policy stays.
 func (s publishStage) run(ctx context.Context, u *Update, before sampler.Policy) (Published, error) {
+	out, err := s.serve(ctx, u, before)
+	if err == nil && u != nil {
+		s.retire(ctx, before) // if the commit fails, a continued run publishes it again
+	}
+	return out, err
+}
+
+// serve publishes an update. The version before it is served too.
+func (s publishStage) serve(ctx context.Context, u *Update, before sampler.Policy) (Published, error) {
 	if u == nil {
 		return Published{Policy: before}, nil
 	}
@@ -63,7 +72,6 @@ func (s publishStage) run(ctx context.Context, u *Update, before sampler.Policy)
 	if s.memory != nil {
 		out.ServerMemory = s.memory()
 	}
-	s.retire(ctx, before) // if the commit fails, a continued run publishes it again
 	return out, nil
 }
 
@@ -142,7 +150,7 @@ func (s publishStage) retire(ctx context.Context, old sampler.Policy) {
 	if old.Version == 0 {
 		return
 	}
-	if err := s.backend.Retire(ctx, old); err != nil {
+	if err := s.backend.Retire(ctx, old); err != nil && ctx.Err() == nil {
 		s.log.Warn().Err(err).Int("version", old.Version).Msg("the old version was not retired")
 	}
 }

@@ -21,25 +21,31 @@ type reflectStage struct {
 	enabled bool // there is a memory to write tips for
 	driver  *rollout.Driver
 	base    sampler.Policy // the adapter off
-	budget  contextBudget
-	ledger  *ledger.Ledger
-	log     zerolog.Logger
+	// newest is the version that writes, unless the base model does. Nil: the one that
+	// sampled the step.
+	newest func() sampler.Policy
+	budget contextBudget
+	ledger *ledger.Ledger
+	log    zerolog.Logger
 }
 
 // with returns the reflection of one step: the policy that sampled the step,
 // or the base model, writes the tip. A reflection that fails costs the tip
 // and never the episode.
 func (s reflectStage) with(p Planned, policy sampler.Policy) reflectFunc {
-	by := policy
-	if s.config.By == "base" {
-		by = s.base
+	by := func() sampler.Policy { return policy }
+	switch {
+	case s.config.By == "base":
+		by = func() sampler.Policy { return s.base }
+	case s.newest != nil:
+		by = s.newest
 	}
 	driver := episodeRunner{driver: s.driver}.driverFor(p.prompt)
 	return func(ctx context.Context, t *rollout.Trajectory) error {
 		if !s.enabled || ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		err := s.write(ctx, driver, by, t)
+		err := rollout.Served(by, func(p sampler.Policy) error { return s.write(ctx, driver, p, t) })
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

@@ -26,6 +26,10 @@ type Sampled struct {
 	// Groups are the episodes by group and number, failed ones included.
 	Groups  [][]rollout.Trajectory
 	Seconds float64 // since the step began
+
+	Version   int // that the step's update begins with; set by the stage of staleness
+	Staleness Staleness
+	stale     map[int]bool // groups that are too old to train on
 }
 
 // sampleStage runs the episodes of a plan. Each finished episode is stored at
@@ -38,6 +42,8 @@ type sampleStage struct {
 	recall   rollout.RecallFunc // nil: no memory
 	budget   contextBudget
 	progress *progress
+	// newest is the version to sample a turn from. Nil: a step is sampled from one version.
+	newest func() sampler.Policy
 	// reflectAfter has all tips written after the last episode, in full batches, and
 	// not each beside the episodes that still run.
 	reflectAfter bool
@@ -100,7 +106,7 @@ func (s sampleStage) missing(ctx context.Context, p Planned, policy sampler.Poli
 				continue
 			}
 			spec := rollout.EpisodeSpec{
-				Task: group.Task, Step: p.Step, Group: g, Episode: e, Seed: episode.Seed, Policy: policy,
+				Task: group.Task, Step: p.Step, Group: g, Episode: e, Seed: episode.Seed, Policy: policy, Newest: s.newest,
 				Temperature: s.rollout.Temperature, TopP: s.rollout.TopP, TopK: s.rollout.TopK, Stop: s.rollout.Stop,
 				MaxTurns: s.rollout.MaxTurns, MaxTokens: s.rollout.MaxTokens,
 				MaxPrompt: limit, Keep: s.keep,
@@ -264,6 +270,7 @@ type episodeRunner struct {
 	driver      *rollout.Driver
 	concurrency int // episodes at the same time
 	retries     int // of an episode that fails
+	gate        *turnstile
 	log         zerolog.Logger
 }
 
@@ -277,7 +284,14 @@ func (r episodeRunner) driverFor(s promptState) *rollout.Driver {
 // run runs the episodes and emits each when it has ended.
 func (r episodeRunner) run(ctx context.Context, s promptState, specs []rollout.EpisodeSpec,
 	emit func(rollout.Trajectory)) {
-	scheduler := rollout.Scheduler{Run: r.driverFor(s).Run, Concurrency: r.concurrency, Retries: r.retries, Log: r.log}
+	driver := r.driverFor(s)
+	run := func(ctx context.Context, spec rollout.EpisodeSpec) rollout.Trajectory {
+		if r.gate.enter(ctx) == nil { // else the episode fails at once
+			defer r.gate.leave()
+		}
+		return driver.Run(ctx, spec)
+	}
+	scheduler := rollout.Scheduler{Run: run, Concurrency: r.concurrency, Retries: r.retries, Log: r.log}
 	scheduler.Sample(ctx, specs, emit)
 }
 
@@ -286,8 +300,13 @@ func RecallFrom(m memory.Strategy) rollout.RecallFunc {
 	if m == nil {
 		return nil
 	}
+	return recallBy(m.Recall)
+}
+
+// recallBy asks a memory, or a snapshot of it, in the driver's terms.
+func recallBy(recall memory.RecallFunc) rollout.RecallFunc {
 	return func(ctx context.Context, q rollout.Query) (rollout.Recalled, error) {
-		r, err := m.Recall(ctx, memory.State{Scope: q.Scope, Text: q.State, Seed: q.Seed})
+		r, err := recall(ctx, memory.State{Scope: q.Scope, Text: q.State, Seed: q.Seed})
 		if err != nil {
 			return rollout.Recalled{}, err
 		}

@@ -17,6 +17,7 @@ import (
 type state struct {
 	step         int64          // the last committed one
 	policy       sampler.Policy // the newest version
+	versions     []int          // the newest committed ones, oldest first
 	episodes     int            // training episodes committed
 	trainSeconds float64        // of committed steps, without evaluations
 	prompt       promptState
@@ -42,10 +43,13 @@ type session struct {
 	train    trainStage
 	guard    divergenceGuard
 	replies  replyReporter
+	stale    staleStage
 	mismatch mismatchReporter
 	publish  publishStage
 	commit   commitStage
 	evaluate evaluator
+
+	ahead *aheadSampler // nil: steps are sampled and trained in turn
 }
 
 // start is what a run finds when it is opened.
@@ -73,8 +77,9 @@ func (l *Loop) open(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	kept := state{prompt: promptState{template: l.Driver.PromptTemplate}}
+	kept := state{prompt: promptState{template: l.Driver.PromptTemplate}, versions: []int{0}}
 	for _, m := range history {
+		kept.versions = kept.withVersion(m.Version)
 		kept.episodes, kept.trainSeconds = m.Episodes, kept.trainSeconds+m.Seconds.Total
 		kept.recent = kept.with(m)
 		kept.warned, _ = kept.warned.with(sharesOf(m.Replies, m.Stops))
@@ -167,7 +172,7 @@ func (l *Loop) newSession(now start) *session {
 	c := l.Config
 	s := &session{loop: l, publish: l.publishStage()}
 	s.plan = planStage{config: c, tasks: now.tasks, ledger: l.Ledger,
-		prompts: promptReader{ledger: l.Ledger, read: l.ReadPrompt, observer: l.Observer, log: l.Log}}
+		prompts: promptReader{ledger: l.Ledger, read: l.ReadPrompt, observer: l.observer(), log: l.Log}}
 	runner := episodeRunner{driver: l.Driver, concurrency: c.Rollout.Concurrency,
 		retries: c.Rollout.Retries, log: l.Log}
 	recall := RecallFrom(l.Memory)
@@ -180,16 +185,18 @@ func (l *Loop) newSession(now start) *session {
 	s.estimate = estimateStage{config: c, enabled: l.Trainer != nil, memory: l.Memory != nil}
 	s.train = trainStage{config: c, trainer: l.Trainer, sleeper: l.Sleeper, ledger: l.Ledger, log: l.Log,
 		recovery: l.recoverer(), progress: l.progress()}
+	s.stale = staleStage{max: c.Rollout.MaxStaleness, ledger: l.Ledger, log: l.Log}
 	s.replies = replyReporter{ledger: l.Ledger, log: l.Log}
 	s.guard = divergenceGuard{config: c.Divergence, ledger: l.Ledger, log: l.Log}
 	s.mismatch = mismatchReporter{tolerance: c.Loss.MismatchTolerance, can: now.server,
 		ledger: l.Ledger, log: l.Log}
-	s.commit = commitStage{ledger: l.Ledger, memory: l.Memory, keep: c.Run.KeepCheckpoints,
+	s.commit = commitStage{ledger: l.Ledger, memory: l.Memory,
+		keep:          max(c.Run.KeepCheckpoints, c.Rollout.MaxStaleness+1), // the trainer scores old turns
 		noveltyWeight: c.Novelty.Weight,
 		retention:     retention{ledger: l.Ledger, keep: c.Run.KeepEpisodes, memory: l.Memory != nil}, log: l.Log}
 	s.evaluate = evaluator{config: c, family: l.Family, ledger: l.Ledger, runner: runner,
 		budget: budget, reflects: recall != nil, environment: now.environment, progress: l.progress(),
-		observer: l.Observer, replies: s.replies, warned: &shares{}}
+		observer: l.observer(), replies: s.replies, warned: &shares{}}
 	if c.Algorithm.Name == "adapt" {
 		s.evaluate.recall = recall
 	}

@@ -103,7 +103,7 @@ func (s trainStage) trainUntilDone(ctx context.Context, batch Batch, before stat
 				}
 			}
 			first = false
-			update, err = s.train(ctx, batch, left)
+			update, err = s.train(ctx, batch, left, committed)
 			return memory.blame(err)
 		})
 		restarts += n
@@ -135,12 +135,13 @@ func (s trainStage) trainUntilDone(ctx context.Context, batch Batch, before stat
 	}
 }
 
-// train makes the step's optimizer steps and writes checkpoint and adapter. It
-// returns nil if every row is left out.
-func (s trainStage) train(ctx context.Context, batch Batch, left leftOut) (*Update, error) {
+// train makes the step's optimizer steps, from a committed version, and writes
+// checkpoint and adapter. It returns nil if every row is left out.
+func (s trainStage) train(ctx context.Context, batch Batch, left leftOut, version int) (*Update, error) {
 	c := s.config
 	correction := mismatchCorrection{trainer: s.trainer, tolerance: c.Loss.MismatchTolerance,
-		weights: importance{mode: c.Loss.MismatchMode, low: c.Loss.MismatchFloor, high: c.Loss.MismatchCap}}
+		weights:  importance{mode: c.Loss.MismatchMode, low: c.Loss.MismatchFloor, high: c.Loss.MismatchCap},
+		versions: versionedTrainer{trainer: s.trainer, ledger: s.ledger, version: version}}
 	episodes := left.from(batch.Episodes)
 	if len(episodes) == 0 {
 		return nil, nil

@@ -211,6 +211,7 @@ func rolloutRules(c Config) []rule {
 		between("rollout.max_tokens", float64(r.MaxTokens), 1, 1e6),
 		between("rollout.concurrency", float64(r.Concurrency), 1, 1e5),
 		between("rollout.retries", float64(r.Retries), 0, 100),
+		between("rollout.max_staleness", float64(r.MaxStaleness), 0, 16),
 	}
 	return out
 }
@@ -290,6 +291,13 @@ func contradictions(c Config) []rule {
 		{"run.repeatable", !c.Run.Repeatable || c.Sampler.Backend == "llamacpp",
 			fmt.Sprintf("%s computes the requests that it has at a time together, which changes the last bits of log-probs",
 				c.Sampler.Backend), `sampler.backend = "llamacpp", or leave it at false`},
+		{"rollout.max_staleness", !c.Run.Repeatable || c.Rollout.MaxStaleness == 0,
+			"run.repeatable is true, but the version that samples a turn then depends on when the one before is trained",
+			"leave it at 0, or run.repeatable at false"},
+		{"rollout.max_staleness", !c.sleeps() || c.Rollout.MaxStaleness == 0,
+			fmt.Sprintf("the server sleeps while the trainer works (sampler.%s.sleep), so it cannot sample then",
+				c.Sampler.Backend),
+			"leave it at 0, or give server and trainer a GPU each and set sampler." + c.Sampler.Backend + ".sleep = false"},
 		{"memory.url", !server || c.Memory.URL != "", "is empty, but the embedder is a server",
 			`for example url = "http://127.0.0.1:11434"`},
 		optionalAddress("memory.url", c.Memory.URL),
@@ -299,6 +307,11 @@ func contradictions(c Config) []rule {
 			fmt.Sprintf("%d is not less than run.steps = %d", c.Optimizer.WarmupSteps, c.Run.Steps),
 			"warm up for 5 to 10 % of the steps"},
 	}
+}
+
+// sleeps reports whether the server frees its memory for the trainer.
+func (c Config) sleeps() bool {
+	return c.Sampler.Backend == "vllm" && c.Sampler.VLLM.Sleep || c.Sampler.Backend == "sglang" && c.Sampler.SGLang.Sleep
 }
 
 // idle lists keys without effect, and why. A name that ends in "." is a table.
@@ -322,7 +335,8 @@ func ineffective(c Config) []idle {
 		"loss.", "optimizer.", "novelty.", "algorithm.mode_draw", "algorithm.memory_probability",
 		"algorithm.off_policy_probability", "algorithm.baseline", "algorithm.normalize_std", "algorithm.estimator",
 		"algorithm.step_discount", "algorithm.step_weight",
-		"rollout.mask_truncated", "sampler.canary_tolerance", "sampler.vllm.sleep", "sampler.sglang.sleep",
+		"rollout.mask_truncated", "rollout.max_staleness", "sampler.canary_tolerance",
+		"sampler.vllm.sleep", "sampler.sglang.sleep",
 		"run.keep_checkpoints", "divergence.", "trainer.")
 	estimator := fmt.Sprintf("algorithm.estimator is %q", c.Algorithm.Estimator)
 	when(c.Algorithm.Estimator != "grpo" && c.Algorithm.Estimator != "gigpo", estimator, "algorithm.normalize_std")

@@ -235,6 +235,7 @@ type Rollout struct {
 	Concurrency   int      `toml:"concurrency"`
 	MaskTruncated bool     `toml:"mask_truncated"`
 	Retries       int      `toml:"retries"`
+	MaxStaleness  int      `toml:"max_staleness"`
 }
 
 // Memory is the bank of tips.

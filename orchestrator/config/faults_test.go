@@ -36,4 +36,28 @@ func TestRepeatable(t *testing.T) {
 		}
 	}
 	f("sampler.backend=vllm", "run.repeatable")
+	f("rollout.max_staleness=1", "rollout.max_staleness: run.repeatable is true")
+}
+
+// A server that sleeps while the trainer works cannot sample then.
+func TestNoOverlapWithASleepingServer(t *testing.T) {
+	f := func(want string, sets ...string) {
+		t.Helper()
+		_, err := Source{Profile: Demo, Sets: sets}.Load()
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%v: %v, want %q", sets, err, want)
+		}
+	}
+	for _, backend := range []string{"vllm", "sglang"} {
+		on := []string{"sampler.backend=" + backend, "sampler." + backend + ".urls=[\"http://127.0.0.1:1\"]"}
+		sleep, awake := "sampler."+backend+".sleep=true", "sampler."+backend+".sleep=false"
+		f("the server sleeps while the trainer works (sampler."+backend+".sleep)", append(on, sleep,
+			"rollout.max_staleness=1")...)
+		f("", append(on, awake, "rollout.max_staleness=1")...)
+		f("", append(on, sleep)...)
+	}
+	f("", "rollout.max_staleness=16")
+	f("out of range", "rollout.max_staleness=17")
+	f("out of range", "rollout.max_staleness=-1")
+	f("has no effect", "algorithm.name=adapt", "rollout.max_staleness=1")
 }

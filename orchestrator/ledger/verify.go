@@ -284,17 +284,28 @@ func (v *verifier) planAndEpisodes(n int64) error {
 	return nil
 }
 
-// unfinished verifies the step after the last committed one.
+// unfinished verifies the steps after the last committed one. There may be several, one
+// after the other, if they were sampled ahead.
 func (v *verifier) unfinished() {
-	if err := v.planAndEpisodes(v.report.Steps + 1); err != nil {
-		v.report.Add(fmt.Sprintf("step %d, which is not committed", v.report.Steps+1), err)
+	last := v.report.Steps
+	for ; last == v.report.Steps || v.planned(last+1); last++ {
+		if err := v.planAndEpisodes(last + 1); err != nil {
+			v.report.Add(fmt.Sprintf("step %d, which is not committed", last+1), err)
+		}
 	}
 	var others int
 	err := v.db.QueryRowContext(v.ctx, `SELECT (SELECT count(*) FROM plans WHERE step > ?1 OR step < 1) +
-		(SELECT count(*) FROM episodes WHERE step > ?1 OR step < 1)`, v.report.Steps+1).Scan(&others)
+		(SELECT count(*) FROM episodes WHERE step > ?1 OR step < 1)`, last).Scan(&others)
 	if err == nil && others > 0 {
 		v.report.Add(databaseName, fmt.Errorf("%d plans and episodes belong to no step", others))
 	}
+}
+
+// planned reports whether a step has a plan.
+func (v *verifier) planned(step int64) bool {
+	var n int
+	err := v.db.QueryRowContext(v.ctx, "SELECT count(*) FROM plans WHERE step = ?", step).Scan(&n)
+	return err == nil && n > 0
 }
 
 // rest verifies the tables that no step depends on.

@@ -75,7 +75,35 @@ var perStep = []struct {
 	}},
 	{"seconds_training", func(m *orchestrator.StepMetrics) float64 { return m.Seconds.Train }},
 	{"seconds_publishing", func(m *orchestrator.StepMetrics) float64 { return m.Seconds.Publish }},
+	{"staleness", overlapped(func(m *orchestrator.StepMetrics) float64 { return m.Overlap.Staleness.Mean })},
+	{"staleness_max", overlapped(func(m *orchestrator.StepMetrics) float64 {
+		return float64(m.Overlap.Staleness.Max)
+	})},
+	{"groups_stale", overlapped(func(m *orchestrator.StepMetrics) float64 {
+		return float64(m.Overlap.Staleness.Dropped)
+	})},
+	{"idle_server", func(m *orchestrator.StepMetrics) float64 { server, _ := idle(m); return server }},
+	{"idle_trainer", func(m *orchestrator.StepMetrics) float64 { _, trainer := idle(m); return trainer }},
 	{"seconds_total", func(m *orchestrator.StepMetrics) float64 { return m.Seconds.Total }},
+}
+
+// overlapped is a value of steps that were sampled while others were trained.
+func overlapped(value func(m *orchestrator.StepMetrics) float64) func(m *orchestrator.StepMetrics) float64 {
+	return func(m *orchestrator.StepMetrics) float64 {
+		if m.Overlap == (orchestrator.Overlap{}) {
+			return math.NaN()
+		}
+		return value(m)
+	}
+}
+
+// idle returns the shares of a step in which server and trainer had nothing to do.
+func idle(m *orchestrator.StepMetrics) (server, trainer float64) {
+	server, trainer, ok := m.Idle()
+	if !ok {
+		return math.NaN(), math.NaN()
+	}
+	return server, trainer
 }
 
 // secondsOf is how long a phase of a step took; 0: unknown.

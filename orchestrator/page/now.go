@@ -141,6 +141,8 @@ func healthOf(recent []orchestrator.StepMetrics, s status, live bool) []health {
 		for _, text := range m.Warnings() {
 			add(true, "warning", "%s", text)
 		}
+		dropped := m.Overlap.Staleness.Dropped
+		add(dropped > 0, "warning", "%d groups of the last step are too old to train on (rollout.max_staleness)", dropped)
 		add(m.Groups > 0 && m.NoGradient == m.Groups, "warning", "no group of the last step has a gradient")
 		for _, sign := range m.Diverging {
 			add(true, "error", "the training may diverge: %s", sign)

@@ -33,6 +33,8 @@ type phase struct {
 	Unit  string    `json:"unit,omitempty"` // of Done and Total
 	Since time.Time `json:"since"`
 	ETA   *float64  `json:"eta_s"`
+	// Beside is the sampling of a later step that goes on at the same time.
+	Beside watchdog.Beside `json:"beside,omitzero"`
 }
 
 // inFlight is something that a run waits for.

@@ -167,6 +167,16 @@ var Metrics = []Metric{
 	{Name: "rows", Meaning: "rows trained in the step", of: always(func(m step) float64 { return float64(m.Rows) })},
 	{Name: "rows/left_out", Meaning: "rows and episodes that the trainer refused",
 		of: always(func(m step) float64 { return float64(m.LeftOut) })},
+	{Name: "staleness/mean", Meaning: "mean age of a turn in updates, with rollout.max_staleness",
+		of: overlapped(func(m step) float64 { return m.Overlap.Staleness.Mean })},
+	{Name: "staleness/max", Meaning: "largest age of a turn in updates, with rollout.max_staleness",
+		of: overlapped(func(m step) float64 { return float64(m.Overlap.Staleness.Max) })},
+	{Name: "groups/stale", Meaning: "groups dropped because a turn is older than rollout.max_staleness",
+		of: overlapped(func(m step) float64 { return float64(m.Overlap.Staleness.Dropped) })},
+	{Name: "idle/server", Meaning: "share of the step in which no training episode was sampled",
+		of: func(m step) (float64, bool) { server, _, ok := m.Idle(); return server, ok }},
+	{Name: "idle/trainer", Meaning: "share of the step in which nothing was trained",
+		of: func(m step) (float64, bool) { _, trainer, ok := m.Idle(); return trainer, ok }},
 	{Name: "restarts", Meaning: "restarts of the trainer in the step",
 		of: always(func(m step) float64 { return float64(m.Restarts) })},
 
@@ -186,6 +196,11 @@ var Metrics = []Metric{
 		of: func(m step) (float64, bool) { return m.Trainer.MFU, m.Trainer.MFU > 0 }},
 	{Name: "server/memory_bytes", Meaning: "memory of the servers that empo2 started, bytes",
 		of: func(m step) (float64, bool) { return float64(m.ServerMemory), m.ServerMemory > 0 }},
+}
+
+// overlapped is a value of steps that were sampled while others were trained.
+func overlapped(of func(step) float64) func(step) (float64, bool) {
+	return func(m step) (float64, bool) { return of(m), m.Overlap != orchestrator.Overlap{} }
 }
 
 // Value is a named number.

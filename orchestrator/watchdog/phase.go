@@ -12,7 +12,8 @@ const (
 	PhaseStart      = "start" // of environment, trainer and server
 	PhaseWarmStart  = "warm start"
 	PhaseSampling   = "sampling"
-	PhaseReflection = "reflection" // after the last episode has ended
+	PhaseReflection = "reflection"           // after the last episode has ended
+	PhaseWaiting    = "waiting for episodes" // of a step that is sampled beside the training
 	PhaseTraining   = "training"
 	PhasePublishing = "publishing"
 	PhaseCommit     = "commit"
@@ -33,8 +34,35 @@ type Phase struct {
 	Detail string    `json:"detail,omitempty"`
 	Since  time.Time `json:"since"` // when the phase began
 	Begun  int       `json:"begun"` // what of Done was done before Since
+	// Beside is the sampling of a later step that goes on at the same time.
+	Beside Beside `json:"beside,omitzero"`
 	// Usual is how many seconds the phase took the last time; 0: unknown.
 	Usual float64 `json:"usual_s,omitempty"`
+}
+
+// Beside is what goes on beside a phase.
+type Beside struct {
+	Name  string `json:"name"`
+	Step  int64  `json:"step"`
+	Done  int    `json:"done"`
+	Total int    `json:"total"`
+	Unit  string `json:"unit"`
+}
+
+// AsBeside describes the phase as one that goes on beside another.
+func (p Phase) AsBeside() Beside {
+	return Beside{Name: p.Name, Step: p.Step, Done: p.Done, Total: p.Total, Unit: p.Unit}
+}
+
+// Text is, for example, "step 8: sampling 12 of 64 episodes". It is empty without a name.
+func (b Beside) Text() string {
+	switch {
+	case b.Name == "":
+		return ""
+	case b.Total == 0:
+		return fmt.Sprintf("step %d: %s", b.Step, b.Name)
+	}
+	return fmt.Sprintf("step %d: %s %d of %d %s", b.Step, b.Name, b.Done, b.Total, b.Unit)
 }
 
 // Rate returns the units that are done per second, 0 if it is unknown.
@@ -90,6 +118,9 @@ func (p Phase) Progress(now time.Time) string {
 	parts = append(parts, "for "+Span(now.Sub(p.Since)))
 	if left, known := p.ETA(now); known {
 		parts = append(parts, "about "+Span(left)+" left")
+	}
+	if beside := p.Beside.Text(); beside != "" {
+		parts = append(parts, "beside "+beside)
 	}
 	return strings.Join(parts, ", ")
 }

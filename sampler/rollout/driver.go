@@ -16,6 +16,7 @@ package rollout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -93,6 +94,19 @@ func await(ctx context.Context, subsystem, op string, limit time.Duration, f fun
 	}
 	defer watchdog.Begin(ctx, subsystem, op, limit)()
 	return sampler.WithDeadline(ctx, limit, op, f)
+}
+
+// Served calls sample with the newest version. If that version was retired since, because a newer one replaced it,
+// Served calls sample again.
+func Served(newest func() sampler.Policy, sample func(sampler.Policy) error) error {
+	for p := newest(); ; {
+		err := sample(p)
+		next := newest()
+		if next == p || !errors.Is(err, sampler.ErrPolicyGone) {
+			return err
+		}
+		p = next
+	}
 }
 
 // maxTokenBytes bounds the text of a token: the longest ones of today's vocabularies are runs of

@@ -168,14 +168,24 @@ func (e *episode) sample(ctx context.Context, turn *Turn) error {
 		return err
 	}
 	start := time.Now()
-	c, err := e.complete(ctx, e.spec.Policy, sampler.Request{
+	request := sampler.Request{
 		Prompt: ids, MaxTokens: e.spec.MaxTokens, Temperature: e.spec.Temperature,
 		TopP: e.spec.TopP, TopK: e.spec.TopK, Stop: e.spec.Stop,
 		Seed: sampler.Seed(e.spec.Seed, uint64(len(e.t.Turns))), Session: e.t.session(), SessionEnd: e.ended,
 		Messages: e.conversation.Messages(), Written: e.watched(*turn),
+	}
+	var c sampler.Completion
+	var used sampler.Policy
+	err = Served(e.spec.policy, func(p sampler.Policy) (err error) {
+		c, err = e.complete(ctx, p, request)
+		used = p
+		return err
 	})
 	if err != nil {
 		return err
+	}
+	if len(e.t.Turns) == 0 {
+		e.t.Policy = used
 	}
 	turn.PromptLen, turn.Sample = len(ids), time.Since(start)
 	turn.IDs, turn.Logprobs = c.IDs, c.Logprobs

@@ -36,6 +36,9 @@ type EpisodeSpec struct {
 	Episode int   // within the group
 	Seed    uint64
 	Policy  sampler.Policy // the version to sample from
+	// Newest returns the version that the next turn is sampled from, so that an episode moves on to a version that is
+	// published while it runs. Policy is then the one of the first turn. Nil: all turns are sampled from Policy.
+	Newest func() sampler.Policy
 
 	Temperature float64  // 0 is greedy
 	TopP        float64  // nucleus sampling; 0 and 1: off
@@ -109,7 +112,7 @@ type Trajectory struct {
 	Group       int            `json:"group"`
 	Episode     int            `json:"episode"`
 	Seed        uint64         `json:"seed"`
-	Policy      sampler.Policy `json:"policy"`
+	Policy      sampler.Policy `json:"policy"` // of the first turn; each turn has its own version
 	Temperature float64        `json:"temperature"`
 	Memory      bool           `json:"memory"` // the spec had a RecallFunc
 
@@ -150,8 +153,16 @@ type Trajectory struct {
 func newTrajectory(s EpisodeSpec) Trajectory {
 	return Trajectory{
 		Task: s.Task, Step: s.Step, Group: s.Group, Episode: s.Episode, Seed: s.Seed,
-		Policy: s.Policy, Temperature: s.Temperature, Memory: s.Recall != nil,
+		Policy: s.policy(), Temperature: s.Temperature, Memory: s.Recall != nil,
 	}
+}
+
+// policy returns the version to sample from now.
+func (s EpisodeSpec) policy() sampler.Policy {
+	if s.Newest == nil {
+		return s.Policy
+	}
+	return s.Newest()
 }
 
 // Failed reports whether the episode failed.

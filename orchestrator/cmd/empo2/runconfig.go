@@ -122,7 +122,7 @@ var mayChange = []string{
 	"eval.every", "eval.episodes", "eval.final_episodes", "sampler.", "trainer.threads", "trainer.device",
 	"trainer.timeout_seconds",
 	"trainer.micro_batch_tokens", "trainer.restarts", "trainer.env", "trainer.max_incomplete_steps", "optimizer.", "loss.",
-	"divergence.", "rollout.retries", "rollout.concurrency", "memory.url",
+	"divergence.", "rollout.retries", "rollout.concurrency", "rollout.max_staleness", "memory.url",
 	"env.remote.url", "env.agentgym.url", "env.agentgym.timeout_seconds",
 	"env.openenv.url", "env.openenv.timeout_seconds", "env.openenv.concurrency",
 	"env.ors.url", "env.ors.timeout_seconds",

@@ -71,6 +71,9 @@ func stepText(m orchestrator.StepMetrics, verbose bool) lineText {
 		parts = append(parts, fmt.Sprintf("flat %d/%d", m.NoGradient, m.Groups), "kl "+fiveColumns(m.KLBase))
 	}
 	parts = append(parts, secondsText(m.Seconds.Total), fmt.Sprintf("v%d", m.Version))
+	if m.Overlap != (orchestrator.Overlap{}) {
+		parts = append(parts, overlapText(m))
+	}
 	text := lineText{parts: append(parts, stepNotes(m)...)}
 	if verbose {
 		text.details = stepDetails(m)
@@ -114,11 +117,26 @@ func replyNotes(r orchestrator.Replies, stops map[rollout.StopReason]int, failed
 	return notes
 }
 
+// overlapText says how old the turns are, in updates, and how long each side was idle.
+func overlapText(m orchestrator.StepMetrics) string {
+	s := m.Overlap.Staleness
+	return fmt.Sprintf("stale %.1f max %d", s.Mean, s.Max) + "  " + idleText(m)
+}
+
+// idleText is the share of the step in which server and trainer had nothing to do.
+func idleText(m orchestrator.StepMetrics) string {
+	server, trainer, _ := m.Idle()
+	return fmt.Sprintf("idle server %.0f%% trainer %.0f%%", 100*server, 100*trainer)
+}
+
 // stepNotes says what went wrong in a step, without what did not happen.
 func stepNotes(m orchestrator.StepMetrics) []string {
 	notes := replyNotes(m.Replies, m.Stops, m.Failed, m.Free.N+m.Tips.N+m.Failed)
 	if m.Corrected && m.Mismatch.Tokens > 0 {
 		notes = append(notes, "corrected")
+	}
+	if n := m.Overlap.Staleness.Dropped; n > 0 {
+		notes = append(notes, counted(n, "group")+" too old")
 	}
 	if m.LeftOut > 0 {
 		notes = append(notes, counted(m.LeftOut, "row")+" left out")
@@ -159,6 +177,9 @@ func stepDetails(m orchestrator.StepMetrics) [][]string {
 	s := m.Seconds
 	lines = append(lines, parts, []string{"sample " + secondsText(s.Sample), "train " + secondsText(s.Train),
 		"publish " + secondsText(s.Publish), fmt.Sprintf("turns %.1f", turns(m)), fmt.Sprintf("new tips %d", m.NewTips)})
+	if m.Overlap == (orchestrator.Overlap{}) { // else the first line has it
+		lines = append(lines, []string{idleText(m)})
+	}
 	if m.Trainer.RowTokens > 0 {
 		lines = append(lines, usageParts(m.Trainer))
 	}

@@ -60,7 +60,11 @@
     return html`<div class="phase">
       <div class="row"><span><${Term} k="phase"><b>${plain(phase.name)}</b><//>
         ${phase.step != null && html` <span class="muted">step</span> ${whole(phase.step)}${
-        phase.of > 0 ? html`<span class="muted"> of ${whole(phase.of)}</span>` : ""}`}</span>
+        phase.of > 0 ? html`<span class="muted"> of ${whole(phase.of)}</span>` : ""}`}
+        ${phase.beside?.name && html`<span class="muted">, beside it </span>${plain(phase.beside.name)}
+          <span class="muted"> of step</span> ${whole(phase.beside.step)}${
+          phase.beside.total > 0 ? `: ${whole(phase.beside.done)} / ${whole(phase.beside.total)} ${
+            plain(phase.beside.unit)}` : ""}`}</span>
         <span class="num">
           ${known ? `${whole(phase.done)} / ${whole(phase.total)} ${plain(phase.unit)}` : plain(phase.detail)}
         <span class="muted"> for ${since(phase.since)}</span>
@@ -189,6 +193,9 @@
       seconds_reflection: "reflection",
       seconds_training: "training", seconds_publishing: "publishing", seconds_evaluation: "evaluation",
         seconds_total: "all" } },
+    { key: "idle", unit: "%", lines: { idle_server: "server", idle_trainer: "trainer" } },
+    { key: "staleness", unit: "updates", lines: { staleness: "mean", staleness_max: "largest",
+      groups_stale: "groups dropped" } },
     { key: "tokens", title: "tokens by phase", unit: "", lines: { tokens_sampling: "sampling",
       tokens_reflection: "reflection", row_tokens: "training", trained: "of these with a loss" } },
   ];

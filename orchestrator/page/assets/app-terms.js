@@ -71,6 +71,10 @@
     paired: ["paired difference",
       "Difference of the success of two runs on the same tasks, in points of a percentage. Chance in the choice " +
       "of tasks cancels out."],
+    idle: ["idle", "Share of a step in which the server had no training episode to sample, and in which the trainer " +
+      "trained nothing."],
+    staleness: ["staleness", "How many updates old the version was that sampled a turn. Groups with a turn older " +
+      "than rollout.max_staleness are dropped."],
     phase: ["phase", "What the run does now: set-up, sampling, reflection, training, publishing or evaluation."],
     seeds: ["band over seeds",
       "Runs of one setting that differ by their seed. The line is their mean, the band its 95 % bootstrap " +
