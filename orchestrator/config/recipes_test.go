@@ -2,6 +2,7 @@ package config
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -23,6 +24,8 @@ func TestRecipesLoad(t *testing.T) {
 			if err != nil || c.Env.Name != "vault" || c.Env.Vault.Doors != 4 || c.Sampler.Backend != "llamacpp" {
 				t.Errorf("%s: environment %s, backend %s, %v", f, c.Env.Name, c.Sampler.Backend, err)
 			}
+		case strings.HasPrefix(name, "sweep-"):
+			checkSweep(t, f)
 		default:
 			recipes = append(recipes, f)
 		}
@@ -45,6 +48,20 @@ func TestRecipesLoad(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// checkSweep loads every setting of a sweep file.
+func checkSweep(t *testing.T, path string) {
+	t.Helper()
+	s, err := ReadSweep(path)
+	if err != nil || len(s.Arms) < 2 || len(s.Seeds)+len(s.Houses) < 2 {
+		t.Fatalf("%s: %d settings, %v", path, len(s.Arms), err)
+	}
+	for _, a := range s.Arms {
+		if _, err := load(s.Profile, s.Files, slices.Concat(s.Sets, a.Sets)); err != nil {
+			t.Errorf("%s: %s: %v", path, a.Name, err)
+		}
 	}
 }
 

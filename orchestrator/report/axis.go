@@ -50,6 +50,12 @@ func episodes(curves []Curve, ticks int) axis {
 	return a.fit(curves, ticks)
 }
 
+// steps is the axis of training steps over these curves.
+func steps(curves []Curve, ticks int) axis {
+	a := axis{name: "Training steps", unit: "steps", of: func(p Point) float64 { return float64(p.Step) }}
+	return a.fit(curves, ticks)
+}
+
 // time is the axis of training time. Its unit is one in which the numbers are small.
 func time(curves []Curve, ticks int) axis {
 	longest := 0.0

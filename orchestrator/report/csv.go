@@ -10,7 +10,7 @@ import (
 func (c Comparison) CSV(w io.Writer) error {
 	table := csv.NewWriter(w)
 	rows := [][]string{{"arm", "run", "training episodes", "trained tokens", "training seconds", "success", "low", "high",
-		"episodes evaluated", "score"}}
+		"episodes evaluated", "score", "training steps"}}
 	for _, arm := range c.Arms {
 		for _, curve := range c.of(arm) {
 			for _, p := range curve.Points {
@@ -29,5 +29,6 @@ func (p Point) fields(arm, run string) []string {
 		low, high = strconv.FormatFloat(i.Low, 'g', 6, 64), strconv.FormatFloat(i.High, 'g', 6, 64)
 	}
 	return []string{arm, run, strconv.Itoa(p.Episodes), strconv.Itoa(p.Tokens), decimal(p.Seconds), decimal(p.Success),
-		low, high, strconv.Itoa(p.Evaluated), decimal(p.Score)}
+		low, high, strconv.Itoa(p.Evaluated), decimal(p.Score),
+		strconv.FormatInt(p.Step, 10)}
 }

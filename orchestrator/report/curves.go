@@ -11,10 +11,10 @@ type band struct {
 // gridPoints divide the common part of several runs.
 const gridPoints = 60
 
-// bands returns the mean of an arm's runs along the axis with its interval: Wilson's
-// at each evaluation of a single run, and a bootstrap over several runs (or Wilson's, if
-// they are equal there). The runs are interpolated on a common grid, which ends where the shortest of them ends.
-func bands(curves []Curve, a axis) []band {
+// bands returns the mean of an arm's runs along the axis with its interval, which spread
+// computes: at each evaluation of a single run, else on a grid, on which the runs are interpolated. It ends where the
+// shortest of them ends.
+func bands(curves []Curve, a axis, spread func([]Point) Interval) []band {
 	var drawn []Curve
 	for _, c := range curves {
 		if len(c.Points) > 0 {
@@ -27,7 +27,7 @@ func bands(curves []Curve, a axis) []band {
 	case 1:
 		var out []band
 		for _, p := range drawn[0].Points {
-			out = append(out, band{a.of(p), p.interval()})
+			out = append(out, band{a.of(p), spread([]Point{p})})
 		}
 		return out
 	}
@@ -42,7 +42,7 @@ func bands(curves []Curve, a axis) []band {
 		for j, c := range drawn {
 			points[j] = interpolate(c.Points, a, x)
 		}
-		out[i] = band{x, overRuns(points)}
+		out[i] = band{x, spread(points)}
 	}
 	return out
 }

@@ -20,30 +20,32 @@ var (
 
 // draw returns the drawing. class is that of its element.
 func (f forest) draw(c Comparison, class string) string {
-	highest, rows := 0.0, 0
+	lowest, highest, rows := 0.0, 0.0, 0
+	reach := func(v float64) { lowest, highest = math.Min(lowest, v), math.Max(highest, v) }
 	for _, arm := range c.Arms {
 		if i := c.Final(arm); i.N > 0 {
 			rows++
-			highest = math.Max(highest, i.Mean)
+			reach(i.Mean)
 			if i.Known() {
-				highest = math.Max(highest, i.High)
+				reach(i.Low)
+				reach(i.High)
 			}
 		}
 		for _, curve := range c.of(arm) {
-			highest = math.Max(highest, curve.Last().Success)
+			reach(curve.Last().Success)
 		}
 	}
-	limit := top(highest)
-	x := func(v float64) float64 { return f.left + (f.right-f.left)*v/limit }
+	begin, limit := c.span(lowest, highest)
+	x := func(v float64) float64 { return f.left + (f.right-f.left)*(v-begin)/(limit-begin) }
 	base := f.row*float64(rows) + 8
 	var b strings.Builder
 	for i := range 5 {
-		v := limit * float64(i) / 4
+		v := begin + (limit-begin)*float64(i)/4
 		fmt.Fprintf(&b, `<path class="grid" d="M%.1f 4V%.1f"/>`, x(v), base)
 		fmt.Fprintf(&b, `<text class="muted" x="%.1f" y="%.1f" text-anchor="middle">%s</text>`, x(v), base+18, number(v))
 	}
-	fmt.Fprintf(&b, `<text class="ink" x="%.1f" y="%.1f" text-anchor="middle">Success, %% of evaluated episodes</text>`,
-		(f.left+f.right)/2, base+38)
+	fmt.Fprintf(&b, `<text class="ink" x="%.1f" y="%.1f" text-anchor="middle">%s</text>`,
+		(f.left+f.right)/2, base+38, c.metricAxis())
 	y := 4.0
 	for i, arm := range c.Arms {
 		if final := c.Final(arm); final.N > 0 {
@@ -58,7 +60,7 @@ func (f forest) draw(c Comparison, class string) string {
 func (f forest) arm(b *strings.Builder, c Comparison, i int, final Interval, y float64, x func(float64) float64) {
 	arm := c.Arms[i]
 	middle := y + f.row/2
-	value := fmt.Sprintf("%.1f %% %s", final.Mean, final)
+	value := fmt.Sprintf("%.1f%s %s", final.Mean, c.unit(), final)
 	text := func(at, y float64, anchor, text string) {
 		fmt.Fprintf(b, `<text class="ink" x="%.1f" y="%.1f" text-anchor="%s">%s</text>`, at, y, anchor, escape(text))
 	}
@@ -76,8 +78,8 @@ func (f forest) arm(b *strings.Builder, c Comparison, i int, final Interval, y f
 	}
 	if runs := c.of(arm); len(runs) > 1 {
 		for _, run := range runs {
-			fmt.Fprintf(b, `<circle class="hollow l%d" cx="%.1f" cy="%.1f" r="3"><title>%s: %s %%</title></circle>`, series(i),
-				x(run.Last().Success), middle, escape(run.Label), run.success())
+			fmt.Fprintf(b, `<circle class="hollow l%d" cx="%.1f" cy="%.1f" r="3"><title>%s: %s%s</title></circle>`, series(i),
+				x(run.Last().Success), middle, escape(run.Label), run.success(), c.unit())
 		}
 	}
 	b.WriteString(mark(i, x(final.Mean), middle))

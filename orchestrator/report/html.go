@@ -20,8 +20,13 @@ var page = template.Must(template.New("page").Parse(pageText))
 
 // HTML writes the whole comparison as one page that needs no other file.
 func (c Comparison) HTML(w io.Writer) error {
-	p := pageData{Comparison: c, Style: template.CSS(style + figureStyle()), Verdict: c.verdict(),
-		Forest: template.HTML(wideForest.draw(c, "wide") + narrowForest.draw(c, "narrow"))}
+	shown := c.plotted()
+	p := pageData{Comparison: c, Style: template.CSS(style + figureStyle()), Verdict: shown.verdict(),
+		Forest:  template.HTML(wideForest.draw(shown, "wide") + narrowForest.draw(shown, "narrow")),
+		Command: "compare", Column: c.metric() + strings.Replace(c.unit(), " ", ", ", 1)}
+	if c.Sweep {
+		p.Command, p.Means = "sweep", c.means()
+	}
 	for i, arm := range c.Arms {
 		key := `<svg class="key" viewBox="-12 -8 24 16" aria-hidden="true"><path class="mean l%d" d="M-12 0h24"/>%s</svg>`
 		p.Keys = append(p.Keys, pageKey{Name: arm, Mark: template.HTML(fmt.Sprintf(key, series(i), mark(i, 0, 0)))})
@@ -31,16 +36,16 @@ func (c Comparison) HTML(w io.Writer) error {
 		return err
 	}
 	p.Data = download("text/csv", table.String())
-	for _, f := range c.figures() {
-		p.Figures = append(p.Figures, c.figure(f, p.Keys))
+	for _, f := range shown.figures() {
+		p.Figures = append(p.Figures, shown.figure(f, p.Keys))
 	}
 	for i, arm := range c.Arms {
-		final := c.Final(arm)
+		final := shown.Final(arm)
 		row := pageArm{Name: arm, Runs: final.N, Mean: "–", Interval: final.String()}
 		if final.N > 0 {
 			row.Mean, row.Method = fmt.Sprintf("%.1f", final.Mean), string(final.Method)
 		}
-		if d := c.Difference(arm, c.Arms[0]); i > 0 && d.N > 0 {
+		if d := shown.Difference(arm, c.Arms[0]); i > 0 && d.N > 0 {
 			row.Difference = fmt.Sprintf("%+.1f %s", d.Mean, d)
 			p.Compared = true
 		}
@@ -64,8 +69,31 @@ type pageData struct {
 	Figures    []pageFigure
 	Rows       []pageArm
 	Runs       []pageRun
-	Compared   bool // there is a difference to show
-	TimeBudget bool // an arm has the seconds of another one
+	Compared   bool   // there is a difference to show
+	TimeBudget bool   // an arm has the seconds of another one
+	Command    string // that writes the page, and the name of the files beside it
+	Column     string // what the table of arms and the figures show, with its unit
+	Means      []pageMeans
+}
+
+// pageMeans is a row of the table of a sweep.
+type pageMeans struct {
+	Name                                                                     string
+	Runs, Failed                                                             int
+	Success, SuccessInterval, HeldOut, HeldOutInterval, Score, ScoreInterval string
+}
+
+// means are the rows of the table of a sweep.
+func (c Comparison) means() []pageMeans {
+	var out []pageMeans
+	for _, s := range c.Summaries() {
+		row := pageMeans{Name: s.Arm, Runs: s.Runs, Failed: s.Failed}
+		row.Success, row.SuccessInterval = s.Success.texts(1)
+		row.HeldOut, row.HeldOutInterval = s.HeldOut.texts(1)
+		row.Score, row.ScoreInterval = s.Score.texts(2)
+		out = append(out, row)
+	}
+	return out
 }
 
 type pageKey struct {
@@ -179,11 +207,11 @@ func (c Comparison) verdict() string {
 	case n == 0:
 		return "There is no evaluation yet."
 	case n > 1 && tied:
-		return fmt.Sprintf("All arms end with a success of %.1f %%.", most.Mean)
+		return fmt.Sprintf("All arms end with a %s of %.1f%s.", c.metric(), most.Mean, c.unit())
 	}
-	text := fmt.Sprintf("%s ends with the highest success: %.1f %% %s", best, most.Mean, runs(most.N))
+	text := fmt.Sprintf("%s ends with the highest %s: %.1f%s %s", best, c.metric(), most.Mean, c.unit(), runs(most.N))
 	if most.Known() {
-		text += fmt.Sprintf(", 95 %% interval %.1f to %.1f %%", most.Low, most.High)
+		text += fmt.Sprintf(", 95 %% interval %.1f to %.1f%s", most.Low, most.High, c.unit())
 	}
 	text += "."
 	var others []string

@@ -69,8 +69,12 @@ func Interval95(values []float64) Interval {
 	slices.Sort(means)
 	out.Low = stat.Quantile(0.025, stat.Empirical, means, nil)
 	out.High = stat.Quantile(0.975, stat.Empirical, means, nil)
+	low, high := slices.Min(values), slices.Max(values) // a mean may be rounded out of their range
+	out.Mean, out.Low, out.High = clamp(out.Mean, low, high), clamp(out.Low, low, high), clamp(out.High, low, high)
 	return out
 }
+
+func clamp(v, low, high float64) float64 { return math.Min(math.Max(v, low), high) }
 
 // resampledMeans returns the means of resamples of values with replacement:
 // of all of them if there are few values, else of random ones.
@@ -125,13 +129,18 @@ func (p Point) interval() Interval {
 	return out
 }
 
-// overRuns returns the interval of the mean success of several runs.
-func overRuns(points []Point) Interval {
+// successes are the success of each point.
+func successes(points []Point) []float64 {
 	values := make([]float64, len(points))
 	for i, p := range points {
 		values[i] = p.Success
 	}
-	out := Interval95(values)
+	return values
+}
+
+// overRuns returns the interval of the mean success of several runs.
+func overRuns(points []Point) Interval {
+	out := Interval95(successes(points))
 	if all := pooled(points); len(points) > 1 && out.Low == out.High && all.Evaluated > 0 {
 		out = all.interval()
 		out.N, out.Method = len(points), Pooled

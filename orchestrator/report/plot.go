@@ -31,8 +31,15 @@ type figure struct {
 	excluded    string           // why the others are not drawn
 }
 
+// stepsFigure is only part of sweeps, whose arms may have groups of other sizes.
+const stepsFigure = "steps"
+
 // figures are the plots of a comparison.
 var figures = []figure{
+	{
+		id: stepsFigure, caption: "Success without tips against training steps", axis: steps,
+		includes: func(c Curve) bool { return !c.TimeBudget }, excluded: "its budget is a time, or it has no evaluation",
+	},
 	{
 		id: "episodes", caption: "Success without tips against training episodes", axis: episodes,
 		includes: func(c Curve) bool { return !c.TimeBudget }, excluded: "its budget is a time, or it has no evaluation",
@@ -51,7 +58,15 @@ var figures = []figure{
 // against tokens.
 func (c Comparison) figures() []figure {
 	trained := slices.ContainsFunc(c.Curves, func(curve Curve) bool { return curve.Last().Tokens > 0 })
-	return slices.DeleteFunc(slices.Clone(figures), func(f figure) bool { return f.id == "tokens" && !trained })
+	shown := slices.DeleteFunc(slices.Clone(figures), func(f figure) bool {
+		return f.id == "tokens" && !trained || f.id == stepsFigure && !c.Sweep
+	})
+	if c.Metric == MetricScore {
+		for i := range shown {
+			shown[i].caption = strings.Replace(shown[i].caption, "Success", "Mean score", 1)
+		}
+	}
+	return shown
 }
 
 // drawn returns the arm's curves in a figure.
@@ -63,7 +78,9 @@ func (c Comparison) drawn(arm string, f figure) []Curve {
 type plot struct {
 	layout
 	axis  axis
-	top   float64  // percent
+	of    Comparison
+	low   float64 // end of the vertical axis
+	top   float64
 	arms  []string // with curves, by their number in the comparison
 	runs  [][]Curve
 	bands [][]band
@@ -72,30 +89,32 @@ type plot struct {
 
 // plot computes what a figure shows.
 func (c Comparison) plot(f figure, l layout) *plot {
-	p := &plot{layout: l, arms: c.Arms}
+	p := &plot{layout: l, arms: c.Arms, of: c}
 	var all []Curve
 	for _, arm := range c.Arms {
 		p.runs = append(p.runs, c.drawn(arm, f))
 		all = append(all, p.runs[len(p.runs)-1]...)
 	}
 	p.axis = f.axis(all, l.ticks)
-	highest := 0.0
+	lowest, highest := 0.0, 0.0
+	reach := func(v float64) { lowest, highest = math.Min(lowest, v), math.Max(highest, v) }
 	for _, runs := range p.runs {
-		line := bands(runs, p.axis)
+		line := bands(runs, p.axis, c.spread)
 		p.bands = append(p.bands, line)
 		for _, at := range line {
-			highest = math.Max(highest, at.Mean)
+			reach(at.Mean)
 			if at.Known() {
-				highest = math.Max(highest, at.High)
+				reach(at.Low)
+				reach(at.High)
 			}
 		}
 		for _, curve := range runs {
 			for _, point := range curve.Points {
-				highest = math.Max(highest, point.Success)
+				reach(point.Success)
 			}
 		}
 	}
-	p.top = top(highest)
+	p.low, p.top = c.span(lowest, highest)
 	return p
 }
 
@@ -123,7 +142,7 @@ func (p *plot) draw() string {
 }
 
 func (p *plot) x(v float64) float64 { return p.left + (p.right-p.left)*v/p.axis.max }
-func (p *plot) y(v float64) float64 { return p.base - (p.base-p.above)*v/p.top }
+func (p *plot) y(v float64) float64 { return p.base - (p.base-p.above)*(v-p.low)/(p.top-p.low) }
 
 // text writes one text. anchor is start, middle or end.
 func (p *plot) text(class, anchor string, x, y float64, text string) {
@@ -132,9 +151,9 @@ func (p *plot) text(class, anchor string, x, y float64, text string) {
 
 // frame draws the axes with their labels and units.
 func (p *plot) frame() {
-	p.text("ink", "start", p.left-(p.left-8), p.above-16, "Success, % of evaluated episodes")
+	p.text("ink", "start", p.left-(p.left-8), p.above-16, p.of.metricAxis())
 	for i := range 5 {
-		v := p.top * float64(i) / 4
+		v := p.low + (p.top-p.low)*float64(i)/4
 		y := p.y(v)
 		fmt.Fprintf(&p.b, `<path class="grid" d="M%.1f %.1fH%.1f"/>`, p.left, y, p.right)
 		p.text("muted", "end", p.left-8, y+p.font/3, number(v))
@@ -170,8 +189,8 @@ func (p *plot) run(i int, curve Curve) {
 	for _, point := range curve.Points {
 		fmt.Fprintf(&p.b, "%.1f %.1f ", p.x(p.axis.of(point)), p.y(point.Success))
 	}
-	fmt.Fprintf(&p.b, `"><title>%s, %s: %.1f %%</title></path>`, escape(p.arms[i]), escape(curve.Label),
-		curve.Last().Success)
+	fmt.Fprintf(&p.b, `"><title>%s, %s: %.1f%s</title></path>`, escape(p.arms[i]), escape(curve.Label),
+		curve.Last().Success, p.of.unit())
 }
 
 // mean draws the mean of an arm with marks.
@@ -187,8 +206,8 @@ func (p *plot) mean(i int, line []band) {
 	every := max(1, (len(line)-1)/6)
 	for n := len(line) - 1; n >= 0; n -= every {
 		at := line[n]
-		fmt.Fprintf(&p.b, "<g>%s<title>%s: %.1f %% %s</title></g>", mark(i, p.x(at.x), p.y(at.Mean)), escape(p.arms[i]),
-			at.Mean, at.Interval)
+		fmt.Fprintf(&p.b, "<g>%s<title>%s: %.1f%s %s</title></g>", mark(i, p.x(at.x), p.y(at.Mean)), escape(p.arms[i]),
+			at.Mean, p.of.unit(), at.Interval)
 	}
 }
 
@@ -249,7 +268,7 @@ func (c Comparison) summary(f figure) string {
 	var ends []string
 	for _, arm := range c.Arms {
 		if len(c.drawn(arm, f)) > 0 {
-			ends = append(ends, fmt.Sprintf("%s %.1f %%", arm, c.Final(arm).Mean))
+			ends = append(ends, fmt.Sprintf("%s %.1f%s", arm, c.Final(arm).Mean, c.unit()))
 		}
 	}
 	if len(ends) == 0 {
@@ -279,6 +298,7 @@ const captionHeight = 30.0
 // SVG writes the learning curves as one picture that needs no other file, for
 // example for a README. It is dark on a dark page.
 func (c Comparison) SVG(w io.Writer) error {
+	c = c.plotted()
 	_, err := io.WriteString(w, c.picture(c.figures()))
 	return err
 }

@@ -5,6 +5,7 @@
 //   - interval.go computes intervals: Wilson's within a run, a bootstrap over seeds.
 //     paired.go and sequential.go compare two settings on the same tasks.
 //   - curves.go computes means and bands, axis.go their axes.
+//   - sweep.go has the means of the arms over the seeds.
 //   - plot.go draws them as SVG, csv.go writes their numbers, html.go writes the page from
 //     page.html and style.css.
 package report
@@ -18,6 +19,7 @@ import (
 
 // Point is one evaluation.
 type Point struct {
+	Step      int64   `json:"step,omitempty"`      // training steps until then
 	Episodes  int     `json:"episodes"`            // training episodes until then
 	Seconds   float64 `json:"seconds"`             // training seconds until then
 	Tokens    int     `json:"tokens,omitempty"`    // of the rows that were trained until then
@@ -57,6 +59,12 @@ type Comparison struct {
 	// Settings are the keys in which the arms differ.
 	Settings []Setting `json:"settings,omitempty"`
 	Notes    []string  `json:"notes,omitempty"`
+	// Failures are the runs that ended with an error. They have no curve.
+	Failures []Failure `json:"failures,omitempty"`
+	// Metric is what the figures show: empty for the success, or [MetricScore].
+	Metric string `json:"metric,omitempty"`
+	// Sweep: all intervals are bootstraps over the seeds, and there are figures against steps.
+	Sweep bool `json:"-"`
 }
 
 // Setting is a key with its value in each arm.
@@ -94,10 +102,7 @@ func (c Comparison) Final(arm string) Interval {
 			last = append(last, curve.Last())
 		}
 	}
-	if len(last) == 1 {
-		return last[0].interval()
-	}
-	return overRuns(last)
+	return c.spread(last)
 }
 
 // Difference returns how much higher the success of arm is than that of base, in
@@ -114,6 +119,13 @@ func (c Comparison) Difference(arm, base string) Interval {
 		if b, ok := before[curve.Label]; ok && len(curve.Points) > 0 {
 			p, q = append(p, curve.Last()), append(q, b)
 		}
+	}
+	if c.Sweep {
+		values := successes(p)
+		for i, v := range successes(q) {
+			values[i] -= v
+		}
+		return Interval95(values)
 	}
 	if len(p) == 1 {
 		return p[0].difference(q[0])

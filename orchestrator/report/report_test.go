@@ -146,7 +146,7 @@ func TestCurvesAgainstTokens(t *testing.T) {
 			t.Errorf("no %q", want)
 		}
 	}
-	const third = "empo2,seed 1,200,80000,20,60,50.2003,69.0599,100,0"
+	const third = "empo2,seed 1,200,80000,20,60,50.2003,69.0599,100,0,0"
 	if rows := strings.Split(table.String(), "\n"); len(rows) != 11 || rows[3] != third {
 		t.Errorf("the table is\n%s", table.String())
 	}
@@ -195,7 +195,7 @@ func TestUnitOfTokens(t *testing.T) {
 
 func TestMeanCurveEndsWithTheShortestRun(t *testing.T) {
 	curves := sample().of("empo2")
-	all := bands(curves, time(curves, 4))
+	all := bands(curves, time(curves, 4), sample().spread)
 	last := all[len(all)-1]
 	// At 20 s: 60 and, between 0 and 80 at 25 s, 64.
 	if last.x != 20 || math.Abs(last.Mean-62) > 1e-9 || last.Low != 60 || last.High != 64 || last.Method != Bootstrap {
@@ -249,7 +249,7 @@ func TestEqualRuns(t *testing.T) {
 	if d := c.Difference("b", "a"); d.Method != PooledNewcombe || d.N != 2 || d.Mean != 0 || d.High < 1 || d.Low > -1 {
 		t.Errorf("got %+v", d)
 	}
-	line := bands(c.of("a"), episodes(c.of("a"), 4))
+	line := bands(c.of("a"), episodes(c.of("a"), 4), c.spread)
 	if last := line[len(line)-1]; last.Method != Pooled || last.High < 1 || last.Mean != 0 {
 		t.Errorf("got %+v", last)
 	}

@@ -32,6 +32,8 @@ type compareCmd struct {
 
 	seeds  []int64
 	houses bool // seeds are houses of the vault
+	// explain names the place of a key in an error about it. Nil: keys come from the command line.
+	explain func(error) error
 }
 
 // Help is shown by empo2 compare --help.
@@ -85,7 +87,7 @@ func (cmd *compareCmd) Run(ctx context.Context, out *console) error {
 	if err := runner.findFinished(ctx, append(first, second...)); err != nil {
 		return err
 	}
-	if err := runner.setUp(ctx, log); err != nil {
+	if err := runner.setUp(ctx, log, func(a arm) bool { return !runner.allFinished(a) }); err != nil {
 		return err
 	}
 	title := append(append([]string{"compare"}, names(arms)...), "with "+job{house: cmd.houses}.kind()+"s",
@@ -123,7 +125,7 @@ func (r *comparer) train(ctx context.Context) error {
 
 func names(arms []arm) (all []string) {
 	for _, a := range arms {
-		all = append(all, a.name)
+		all = append(all, a.shown())
 	}
 	return all
 }
@@ -197,14 +199,15 @@ type comparer struct {
 	// prometheus serves the metrics of all jobs; nil: they are not served.
 	prometheus *telemetry.Prometheus
 	finished   map[string]bool // by the name of a job: nothing is left to do
+	quiet      bool            // steps and evaluations are not printed
 }
 
-// setUp finds or installs what each arm needs. Arms that need the same share it.
-func (r *comparer) setUp(ctx context.Context, log zerolog.Logger) error {
+// setUp finds or installs what each arm needs that is trained. Arms that need the same share it.
+func (r *comparer) setUp(ctx context.Context, log zerolog.Logger, trained func(arm) bool) error {
 	r.tools = map[string]tools{}
 	found := map[string]tools{}
 	for i, c := range r.settings {
-		if r.allFinished(r.arms[i]) {
+		if !trained(r.arms[i]) {
 			continue
 		}
 		needs := fmt.Sprint(trains(c), config.Values(only(c)))
@@ -315,12 +318,15 @@ func (r *comparer) observers(ctx context.Context, opened *run, j job, c config.C
 	if r.JSON {
 		return append(out, jsonObserver{out: r.console, label: j.name(), wrap: j.wrap}), nil
 	}
+	if r.quiet {
+		return append(out, progressObserver{r.console, j.name()}), nil
+	}
 	return append(out, textObserver{out: r.console, label: j.name(), verbose: r.Verbose}), nil
 }
 
 // wrap says in the data of an event to which job it belongs.
 func (j job) wrap(name string, data any) any {
-	out := map[string]any{"arm": j.arm.name, "seed": j.seed, name: data}
+	out := map[string]any{"arm": j.arm.shown(), "seed": j.seed, name: data}
 	if j.house {
 		out["house"] = j.seed
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -14,6 +15,8 @@ import (
 // arm is one setting that is compared.
 type arm struct {
 	name string
+	// title is its name in reports; empty: name.
+	title string
 	// sets are the keys that differ from the configuration.
 	sets []string
 	// files are layers over those of -c.
@@ -22,6 +25,9 @@ type arm struct {
 	// this one. Empty: the budget is a number of steps.
 	after string
 }
+
+// shown is the arm's name in reports.
+func (a arm) shown() string { return cmp.Or(a.title, a.name) }
 
 // builtInArms are those that --arms names.
 var builtInArms = []arm{
@@ -251,6 +257,9 @@ func (cmd *compareCmd) layered(a arm, noEffect func(config.Idle)) (config.Config
 	source := cmd.source(a.files...)
 	source.Sets, source.NoEffect = slices.Concat(cmd.Set, a.sets), noEffect
 	c, err := source.Load()
+	if err != nil && cmd.explain != nil {
+		return c, cmd.explain(err)
+	}
 	var fault *config.Error
 	if errors.As(err, &fault) {
 		for _, set := range a.sets {

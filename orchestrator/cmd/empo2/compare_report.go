@@ -148,7 +148,7 @@ func differing(settings []config.Config) []report.Setting {
 
 // curve returns the learning curve of one run for the report.
 func curve(j job, s orchestrator.Summary) report.Curve {
-	out := report.Curve{Arm: j.arm.name, TimeBudget: j.arm.after != "", Label: j.label(), Steps: s.Steps}
+	out := report.Curve{Arm: j.arm.shown(), TimeBudget: j.arm.after != "", Label: j.label(), Steps: s.Steps}
 	tokens := map[int64]int{} // until the end of a step
 	sum := 0
 	for _, m := range s.History {
@@ -158,7 +158,7 @@ func curve(j job, s orchestrator.Summary) report.Curve {
 		tokens[m.Step] = sum
 	}
 	for _, e := range s.Evaluations {
-		p := report.Point{Episodes: e.TrainEpisodes, Seconds: e.TrainSeconds, Tokens: tokens[e.Step],
+		p := report.Point{Step: e.Step, Episodes: e.TrainEpisodes, Seconds: e.TrainSeconds, Tokens: tokens[e.Step],
 			Success: 100 * e.Success, Evaluated: e.Episodes, Score: e.Score}
 		switch e.Kind {
 		case string(envs.Test):

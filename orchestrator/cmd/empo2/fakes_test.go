@@ -226,6 +226,10 @@ func withFakes(e *testscript.Env) error {
 	environment := httptest.NewServer(alternating())
 	e.Defer(environment.Close)
 	e.Setenv("ENVIRONMENT", environment.URL)
+	url := fmt.Sprintf("[env.remote]\nurl = %q\n", environment.URL)
+	if err := os.WriteFile(filepath.Join(e.WorkDir, "url.toml"), []byte(url), 0o644); err != nil {
+		return err
+	}
 	text := fmt.Sprintf("[sampler.vllm]\nurls = [%q]\n", server.URL)
 	return os.WriteFile(filepath.Join(e.WorkDir, "server.toml"), []byte(text), 0o644)
 }

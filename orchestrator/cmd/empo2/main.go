@@ -2,7 +2,7 @@
 // learning (EMPO², arXiv 2602.23008) on the machine it runs on.
 //
 // Each command has a file: init.go, plan.go, run.go, eval.go, demos.go,
-// warmstart.go, ls.go, show.go, tips.go, view.go, compare.go, export.go,
+// warmstart.go, ls.go, show.go, tips.go, view.go, compare.go, sweep.go, export.go,
 // doctor.go, check.go, backup.go, memory.go, prompt.go, try.go, ab.go, env.go,
 // config.go, version.go. This is the only package that imports implementations:
 //   - backends.go opens inference servers, by their name in config.toml;
@@ -83,6 +83,7 @@ type cli struct {
 	Tips       tipsCmd       `cmd:"" help:"Show the tips of a run, and the returns of episodes that saw them."`
 	View       viewCmd       `cmd:"" help:"Serve a page that shows runs, also while they go on."`
 	Compare    compareCmd    `cmd:"" help:"Train several arms on the same budget, and draw their curves."`
+	Sweep      sweepCmd      `cmd:"" help:"Train the settings of a file with several seeds, and draw their curves."`
 	Export     metricsCmd    `cmd:"" help:"Write the metrics of runs for TensorBoard, trackio, or as CSV or JSON lines."`
 	Doctor     doctorCmd     `cmd:"" help:"Check what a run needs, and report what is missing."`
 	Check      checkCmd      `cmd:"" help:"Verify everything in the folder of a run."`
@@ -103,6 +104,7 @@ type common struct {
 	ConfigFile []string `name:"config" short:"c" sep:"none" placeholder:"FILE" help:"Configuration file. Repeatable."`
 	Set        []string `sep:"none" placeholder:"KEY=VALUE" help:"Set a key, for example run.steps=20. Repeatable."`
 	Verbose    bool     `short:"v" help:"Log every event."`
+	OnlyNamed  bool     `kong:"-"` // ./config.toml is read only if it is named
 }
 
 // load reads the configuration and applies the warm start of its run. The user's
@@ -125,7 +127,7 @@ func (c common) loadBare(first ...string) (config.Config, error) {
 // source names the layers of the configuration. over are files over those of the user.
 func (c common) source(over ...string) config.Source {
 	paths := c.ConfigFile
-	if len(paths) == 0 && fileExists("config.toml") {
+	if len(paths) == 0 && !c.OnlyNamed && fileExists("config.toml") {
 		paths = []string{"config.toml"}
 	}
 	return config.Source{
