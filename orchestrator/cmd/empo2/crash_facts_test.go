@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +21,25 @@ import (
 // facts are what two runs with one seed have in common: steps, plans, episodes
 // with token ids and tips, versions, evaluations and the tips in memory.
 type facts map[string]string
+
+// samplerVersion matches what says in a plan or a tip which version has sampled.
+var samplerVersion = regexp.MustCompile(`"version":\d+`)
+
+// withoutSamplers removes from plans and tips the versions that have sampled. If steps
+// are sampled ahead, these depend on when the step before was trained.
+func (f facts) withoutSamplers() facts {
+	out := facts{}
+	for name, text := range f {
+		switch {
+		case strings.HasPrefix(name, "plan "), strings.HasPrefix(name, "tip "):
+			text = samplerVersion.ReplaceAllString(text, `"version":-`)
+		case strings.HasPrefix(name, "versions "):
+			continue
+		}
+		out[name] = text
+	}
+	return out
+}
 
 // factsOf reads the facts of a run that has ended.
 func factsOf(t *testing.T, name string) facts {
@@ -80,11 +100,12 @@ func (f facts) addStep(ctx context.Context, l *ledger.Ledger, step int64) error 
 		if err != nil {
 			return err
 		}
-		said := []any{e.Task, e.Mode, e.Version, e.Stop, e.EnvReturn, e.Score, e.Success, t.Tip, t.TipIDs, t.TipVersion}
+		said := []any{e.Task, e.Mode, e.Stop, e.EnvReturn, e.Score, e.Success, t.Tip, t.TipIDs}
 		for _, turn := range t.Turns {
 			said = append(said, turn.IDs, turn.Tips, turn.Reward)
 		}
 		f[fmt.Sprintf("episode %d/%d/%d", e.Step, e.Group, e.Episode)] = fmt.Sprint(said...)
+		f[fmt.Sprintf("versions of episode %d/%d/%d", e.Step, e.Group, e.Episode)] = fmt.Sprint(e.Version, t.TipVersion)
 	}
 	return nil
 }
