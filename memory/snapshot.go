@@ -15,9 +15,9 @@ type RecallFunc func(ctx context.Context, s State) (Recollection, error)
 type Snapshotter interface {
 	Strategy
 	// Snapshot returns a Recall of the present memory for some scopes. It hides the tips
-	// that were written after the steps after+1 to until: a run that continues a step
-	// may have committed them since the step began. What these tips have replaced is not
-	// brought back, and the visits of states are those of now.
+	// that were written after the steps after+1 to until, if the strategy knows that: a
+	// run that continues a step may have committed them since the step began. What these
+	// tips have replaced is not brought back, and the visits of states are those of now.
 	Snapshot(ctx context.Context, scopes []string, after, until int64) (RecallFunc, error)
 }
 

@@ -56,7 +56,11 @@ func (m *StepMetrics) describeEpisodes(in Sampled, noveltyWeight float64) {
 			mode := in.Plan.Groups[g].Episodes[e].Mode
 			m.Stops[t.Stop]++
 			if t.Failed() {
-				m.Failed++
+				if t.Stop == rollout.StopCancelled {
+					m.Cancelled++
+				} else {
+					m.Failed++
+				}
 				continue
 			}
 			m.Modes[mode]++

@@ -14,6 +14,8 @@ type StepMetrics struct {
 	Episodes int          `json:"episodes"` // training episodes so far, this step included, without failed ones
 	Modes    map[Mode]int `json:"modes"`    // the same of this step, by learning mode
 	Failed   int          `json:"failed"`   // episodes that failed after all retries
+	// Cancelled counts episodes that the step did not wait for (rollout.quorum).
+	Cancelled int `json:"cancelled,omitempty"`
 	// Stops counts episodes by the reason why they ended.
 	Stops map[rollout.StopReason]int `json:"stops"`
 

@@ -88,8 +88,17 @@ func (s sampleStage) run(ctx context.Context, p Planned, policy sampler.Policy, 
 		err = s.ledger.Event(ctx, p.Step, "episodes failed", fmt.Sprintf("%d of %d, for example: %s",
 			failed.n, p.Episodes(), failed.why))
 	}
+	if err == nil && failed.cancelled > 0 {
+		text := fmt.Sprintf("%d of %d episodes were past their deadline of %g s when the step had its quorum",
+			failed.cancelled, p.Episodes(), s.rollout.DeadlineSeconds)
+		s.runner.log.Warn().Int64("step", p.Step).Msg(text)
+		err = s.ledger.Event(ctx, p.Step, eventCancelled, text)
+	}
 	return sampled, err
 }
+
+// eventCancelled is the kind of the event for episodes that a step did not wait for.
+const eventCancelled = "episodes cancelled"
 
 // missing lists the episodes of the plan that are not among groups.
 func (s sampleStage) missing(ctx context.Context, p Planned, policy sampler.Policy, groups [][]rollout.Trajectory) (
@@ -122,8 +131,9 @@ func (s sampleStage) missing(ctx context.Context, p Planned, policy sampler.Poli
 
 // failures counts episodes that failed after all retries.
 type failures struct {
-	n   int
-	why string // of the first
+	n         int
+	why       string // of the first
+	cancelled int    // episodes that the step did not wait for
 }
 
 // play samples specs into groups. A finished episode is stored before it is
@@ -133,14 +143,22 @@ func (s sampleStage) play(ctx context.Context, p Planned, specs []rollout.Episod
 	reflect reflectFunc) (failures, error) {
 	ctx, cancel := context.WithCancelCause(ctx) // an error of the ledger ends the sampling
 	defer cancel(nil)
+	sampling, closeStep := context.WithCancelCause(ctx)
+	defer closeStep(nil)
+	late := newStragglers(s.rollout, p.Episodes(), p.Episodes()-len(specs), func() { closeStep(errStepClosed) })
+	defer late.stop()
+	s.runner.started = late.start
 	var mu sync.Mutex
 	var failed failures
 	after := errgroup.Group{} // storage and reflection, while other episodes still run
 	after.SetLimit(s.runner.concurrency)
 	played := stepProgress{progress: s.progress, step: p.Step, left: len(specs), episodes: p.Episodes(),
 		reflects: s.recall != nil && !s.reflectAfter, done: p.Episodes() - len(specs)}
-	s.runner.run(ctx, p.prompt, specs, func(t rollout.Trajectory) {
+	s.runner.run(sampling, p.prompt, specs, func(t rollout.Trajectory) {
 		played.episode(ctx)
+		if late.end(t) {
+			t.Stop = rollout.StopCancelled
+		}
 		after.Go(func() error {
 			if err := s.finish(ctx, p.Plan, &t, reflect); err != nil {
 				cancel(err)
@@ -149,9 +167,12 @@ func (s sampleStage) play(ctx context.Context, p Planned, specs []rollout.Episod
 			mu.Lock()
 			defer mu.Unlock()
 			played.finished()
-			if t.Failed() {
+			switch t.Stop {
+			case rollout.StopFailed:
 				failed.n++
 				failed.why = cmp.Or(failed.why, t.Err)
+			case rollout.StopCancelled:
+				failed.cancelled++
 			}
 			groups[t.Group][t.Episode] = t
 			return nil
@@ -225,8 +246,11 @@ func (s sampleStage) store(ctx context.Context, plan Plan, t rollout.Trajectory)
 	if err != nil {
 		return err
 	}
-	if t.Failed() {
+	switch t.Stop {
+	case rollout.StopFailed:
 		record.Kind = ledger.KindFailed
+	case rollout.StopCancelled:
+		record.Kind = ledger.KindCancelled
 	}
 	return s.ledger.AddEpisode(ctx, record)
 }
@@ -271,6 +295,7 @@ type episodeRunner struct {
 	concurrency int // episodes at the same time
 	retries     int // of an episode that fails
 	gate        *turnstile
+	started     func(rollout.EpisodeSpec) // called when an episode or a retry starts; nil: not told
 	log         zerolog.Logger
 }
 
@@ -288,6 +313,9 @@ func (r episodeRunner) run(ctx context.Context, s promptState, specs []rollout.E
 	run := func(ctx context.Context, spec rollout.EpisodeSpec) rollout.Trajectory {
 		if r.gate.enter(ctx) == nil { // else the episode fails at once
 			defer r.gate.leave()
+		}
+		if r.started != nil {
+			r.started(spec)
 		}
 		return driver.Run(ctx, spec)
 	}

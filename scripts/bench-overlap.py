@@ -33,11 +33,21 @@ def arguments():
 def train(args, out, house, staleness):
     """Train one run, or continue it, and return its folder."""
     name = f"house{house}-staleness{staleness}"
-    sets = [f"run.dir={out}", f"run.name={name}", f"run.seed={house}", f"run.steps={args.steps}",
-            f"env.vault.houses=[{house}]", "env.vault.doors=5", "eval.every=8",
-            "sampler.llamacpp.threads=1", "trainer.threads=1", f"rollout.max_staleness={staleness}", *args.sets]
+    sets = [
+        f"run.dir={out}",
+        f"run.name={name}",
+        f"run.seed={house}",
+        f"run.steps={args.steps}",
+        f"env.vault.houses=[{house}]",
+        "env.vault.doors=5",
+        "eval.every=8",
+        "sampler.llamacpp.threads=1",
+        "trainer.threads=1",
+        f"rollout.max_staleness={staleness}",
+        *args.sets,
+    ]
     command = [args.empo2, "run", "--profile", "demo", *(w for s in sets for w in ("--set", s))]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stdout[-3000:]}")
     return out / name
@@ -72,26 +82,38 @@ def measure(steps, evaluations):
 
 
 def table(results):
-    print("\n| arm | house | s/step | server idle | trainer idle | staleness mean, max | dropped | success % after steps |")
+    print(
+        "\n| arm | house | s/step | server idle | trainer idle | staleness mean, max | dropped | "
+        "success % after steps |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for arm, of in results.items():
         for house, r in of.items():
             curve = " ".join(f"{step}:{100 * s:.0f}" for step, s in r["curve"].items())
-            print(f"| {arm} | {house} | {r['seconds_per_step']:.2f} | {100 * r['server_idle']:.0f} % | "
-                  f"{100 * r['trainer_idle']:.0f} % | {r['staleness_mean']:.2f}, {r['staleness_max']} | "
-                  f"{r['dropped']} | {curve} |")
+            print(
+                f"| {arm} | {house} | {r['seconds_per_step']:.2f} | {100 * r['server_idle']:.0f} % | "
+                f"{100 * r['trainer_idle']:.0f} % | {r['staleness_mean']:.2f}, {r['staleness_max']} | "
+                f"{r['dropped']} | {curve} |"
+            )
     print("\n| arm, mean over houses | s/step | server idle | trainer idle | success % at the end |")
     print("|---|---|---|---|---|")
     for arm, of in results.items():
-        mean = {k: statistics.fmean(r[k] for r in of.values())
-                for k in ("seconds_per_step", "server_idle", "trainer_idle")}
+        mean = {
+            k: statistics.fmean(r[k] for r in of.values()) for k in ("seconds_per_step", "server_idle", "trainer_idle")
+        }
         end = statistics.fmean(list(r["curve"].values())[-1] for r in of.values())
-        print(f"| {arm} | {mean['seconds_per_step']:.2f} | {100 * mean['server_idle']:.0f} % | "
-              f"{100 * mean['trainer_idle']:.0f} % | {100 * end:.1f} |")
-    ratios = [results["in turn"][h]["seconds_per_step"] / results["overlapped"][h]["seconds_per_step"]
-              for h in results["in turn"]]
-    print(f"\nsteps per second, overlapped / in turn: {statistics.fmean(ratios):.2f}"
-          f" (houses: {', '.join(f'{r:.2f}' for r in ratios)})")
+        print(
+            f"| {arm} | {mean['seconds_per_step']:.2f} | {100 * mean['server_idle']:.0f} % | "
+            f"{100 * mean['trainer_idle']:.0f} % | {100 * end:.1f} |"
+        )
+    ratios = [
+        results["in turn"][h]["seconds_per_step"] / results["overlapped"][h]["seconds_per_step"]
+        for h in results["in turn"]
+    ]
+    print(
+        f"\nsteps per second, overlapped / in turn: {statistics.fmean(ratios):.2f}"
+        f" (houses: {', '.join(f'{r:.2f}' for r in ratios)})"
+    )
 
 
 def main():

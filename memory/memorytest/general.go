@@ -22,7 +22,7 @@ type Subject struct {
 
 // RunGeneral checks what every strategy must keep, whatever it stores: an empty memory
 // recalls nothing; recall changes nothing and is deterministic for a seed; a commit is
-// visible when it is committed, and a rollback leaves no trace; no scope sees another's;
+// visible when it is committed, and a rollback leaves no trace; no scope sees another's; a snapshot answers as before;
 // the capacity holds after every commit; an episode counts once; the order of learning
 // does not matter; a restart gives the same answers.
 //
@@ -34,6 +34,7 @@ func RunGeneral(t *testing.T, s Subject) {
 		"recall changes nothing":            general.recallChangesNothing,
 		"a rollback leaves no trace":        general.rollback,
 		"visible only after the commit":     general.visibility,
+		"a snapshot keeps its answers":      general.snapshot,
 		"scopes are separate":               general.scopes,
 		"the capacity holds":                general.capacity,
 		"an episode counts once":            general.once,
@@ -70,9 +71,15 @@ func failed(scope string, n int) memory.Experience {
 // answers are the recollections of all rooms with some seeds.
 func (g general) answers(scope string) (out []memory.Recollection) {
 	g.t.Helper()
+	return g.answersOf(g.Recall, scope)
+}
+
+// answersOf are answers of a snapshot.
+func (g general) answersOf(recall memory.RecallFunc, scope string) (out []memory.Recollection) {
+	g.t.Helper()
 	for _, room := range rooms {
 		for seed := range uint64(4) {
-			r, err := g.Recall(g.t.Context(), memory.State{Scope: scope, Text: room, Seed: seed})
+			r, err := recall(g.t.Context(), memory.State{Scope: scope, Text: room, Seed: seed})
 			if err != nil {
 				g.t.Fatalf("recall: %v", err)
 			}
@@ -131,6 +138,35 @@ func (g general) rollback() {
 	g.same("rolled back", want, g.answers("s"))
 	g.commit(true)
 	g.same("after the next commit", want, g.answers("s"))
+}
+
+// A strategy that is a [memory.Snapshotter] answers from a snapshot as it did then.
+func (g general) snapshot() {
+	s, ok := g.Strategy.(memory.Snapshotter)
+	if !ok {
+		g.t.Skip("it keeps no snapshots")
+	}
+	g.learn(failed("s", 1), failed("s", 2), failed("other", 3))
+	g.commit(true)
+	want := g.answers("s")
+	recall, err := s.Snapshot(g.t.Context(), []string{"s", "empty"}, 100, 100)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	for n := range 60 { // more than the capacity
+		g.learn(failed("s", 10+n))
+	}
+	g.commit(true)
+	if cmp.Equal(want, g.answers("s")) {
+		g.t.Error("60 episodes taught nothing")
+	}
+	g.same("from the snapshot", want, g.answersOf(recall, "s"))
+	if something(g.answersOf(recall, "empty")) {
+		g.t.Error("an empty scope is not empty in the snapshot")
+	}
+	if _, err := recall(g.t.Context(), memory.State{Scope: "other", Text: rooms[0]}); err == nil {
+		g.t.Error("a scope that the snapshot does not have has an answer")
+	}
 }
 
 func (g general) visibility() {

@@ -64,16 +64,22 @@ func (s *store[T]) Recall(ctx context.Context, state memory.State) (memory.Recol
 
 // ask returns a query and the scope that it is about.
 func (s *store[T]) ask(ctx context.Context, state memory.State) (query, *scope[T], error) {
-	q := query{text: state.Text, rng: rand.New(rand.NewPCG(state.Seed, 0x9e3779b97f4a7c15))}
-	vectors, err := s.embed(ctx, []string{state.Text})
+	q, err := s.query(ctx, state)
 	if err != nil {
 		return q, nil, err
 	}
+	m, err := s.scope(ctx, state.Scope)
+	return q, m, err
+}
+
+// query returns the query for a state.
+func (s *store[T]) query(ctx context.Context, state memory.State) (query, error) {
+	q := query{text: state.Text, rng: rand.New(rand.NewPCG(state.Seed, 0x9e3779b97f4a7c15))}
+	vectors, err := s.embed(ctx, []string{state.Text})
 	if vectors != nil {
 		q.vector = vectors[0]
 	}
-	m, err := s.scope(ctx, state.Scope)
-	return q, m, err
+	return q, err
 }
 
 // scope returns a scope as of the last commit. It must not be changed.

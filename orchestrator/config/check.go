@@ -212,6 +212,8 @@ func rolloutRules(c Config) []rule {
 		between("rollout.concurrency", float64(r.Concurrency), 1, 1e5),
 		between("rollout.retries", float64(r.Retries), 0, 100),
 		between("rollout.max_staleness", float64(r.MaxStaleness), 0, 16),
+		between("rollout.quorum", r.Quorum, 0.5, 1),
+		duration("rollout.deadline_seconds", r.DeadlineSeconds),
 	}
 	return out
 }
@@ -294,6 +296,9 @@ func contradictions(c Config) []rule {
 		{"rollout.max_staleness", !c.Run.Repeatable || c.Rollout.MaxStaleness == 0,
 			"run.repeatable is true, but the version that samples a turn then depends on when the one before is trained",
 			"leave it at 0, or run.repeatable at false"},
+		{"rollout.quorum", !c.Run.Repeatable || c.Rollout.Quorum == 1,
+			"run.repeatable is true, but which episodes are past their deadline depends on the machine",
+			"leave it at 1, or run.repeatable at false"},
 		{"rollout.max_staleness", !c.sleeps() || c.Rollout.MaxStaleness == 0,
 			fmt.Sprintf("the server sleeps while the trainer works (sampler.%s.sleep), so it cannot sample then",
 				c.Sampler.Backend),
@@ -349,6 +354,7 @@ func ineffective(c Config) []idle {
 	for _, name := range environments {
 		when(c.Env.Name != name, fmt.Sprintf("env.name is %q, not %q", c.Env.Name, name), "env."+name+".")
 	}
+	when(c.Rollout.Quorum == 1, "rollout.quorum is 1: a step waits for all of its episodes", "rollout.deadline_seconds")
 	when(c.Loss.MismatchCap == 0, "loss.mismatch_cap is 0", "loss.mismatch_mode", "loss.mismatch_floor")
 	when(!strings.HasSuffix(c.Loss.MismatchMode, "_mask"), fmt.Sprintf("loss.mismatch_mode is %q", c.Loss.MismatchMode),
 		"loss.mismatch_floor")

@@ -236,6 +236,9 @@ type Rollout struct {
 	MaskTruncated bool     `toml:"mask_truncated"`
 	Retries       int      `toml:"retries"`
 	MaxStaleness  int      `toml:"max_staleness"`
+	// These bound how long a step waits for its slowest episodes.
+	Quorum          float64 `toml:"quorum"`
+	DeadlineSeconds float64 `toml:"deadline_seconds"`
 }
 
 // Memory is the bank of tips.

@@ -41,6 +41,9 @@ type Episode struct {
 // KindFailed is the kind of episodes that failed after all retries.
 const KindFailed = "failed"
 
+// KindCancelled is the kind of episodes that a step did not wait for.
+const KindCancelled = "cancelled"
+
 // Estimate is what a step made of a training episode.
 type Estimate struct {
 	Group, Episode int

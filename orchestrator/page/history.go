@@ -43,6 +43,7 @@ var perStep = []struct {
 	{"context_full", func(m *orchestrator.StepMetrics) float64 {
 		return share(m.Stops[rollout.StopContextFull], ended(m))
 	}},
+	{"cancelled", func(m *orchestrator.StepMetrics) float64 { return share(m.Cancelled, ended(m)) }},
 	{"failed", func(m *orchestrator.StepMetrics) float64 { return share(m.Failed, ended(m)) }},
 	{"no_gradient", func(m *orchestrator.StepMetrics) float64 { return share(m.NoGradient, m.Groups) }},
 	{"kl", func(m *orchestrator.StepMetrics) float64 { return of(m.Trained, m.KLBase) }},

@@ -175,6 +175,7 @@ func tilesOf(recent []orchestrator.StepMetrics, evaluations []orchestrator.Evalu
 		{"context_full", "context full", func(m *orchestrator.StepMetrics) (int, int) {
 			return m.Stops[rollout.StopContextFull], ended(m)
 		}},
+		{"cancelled", "episodes cancelled", func(m *orchestrator.StepMetrics) (int, int) { return m.Cancelled, ended(m) }},
 		{"failed", "episodes failed", func(m *orchestrator.StepMetrics) (int, int) { return m.Failed, ended(m) }},
 	}
 	out := []tile{successTile(now, before, evaluations)}

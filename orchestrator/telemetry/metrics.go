@@ -100,8 +100,8 @@ func all(f func(orchestrator.EpisodeStats) float64) func(step) (float64, bool) {
 func returnOf(s orchestrator.EpisodeStats) float64  { return s.Return }
 func successOf(s orchestrator.EpisodeStats) float64 { return s.Success }
 
-// episodes counts those of a step, failed ones included.
-func episodes(m step) int { return m.Free.N + m.Tips.N + m.Failed }
+// episodes counts those of a step, failed and cancelled ones included.
+func episodes(m step) int { return m.Free.N + m.Tips.N + m.Failed + m.Cancelled }
 
 // Metrics are those of a training step, in the order in which they are written. The names
 // of other programs are those of TRL's GRPOTrainer, of verl's PPO trainer (ray_trainer.py,
@@ -136,6 +136,8 @@ var Metrics = []Metric{
 		of: func(m step) (float64, bool) { return share(m.Replies.NoTips, m.Replies.Tips) }},
 	{Name: "episodes/failed", Meaning: "share of episodes that failed",
 		of: func(m step) (float64, bool) { return share(m.Failed, episodes(m)) }},
+	{Name: "episodes/cancelled", Meaning: "share of episodes that the step did not wait for (rollout.quorum)",
+		of: func(m step) (float64, bool) { return share(m.Cancelled, episodes(m)) }},
 	{Name: "episodes/context_full", Meaning: "share of episodes that ended with a full context",
 		of: func(m step) (float64, bool) { return share(m.Stops[rollout.StopContextFull], episodes(m)) }},
 	{Name: "groups/no_gradient", Meaning: "share of groups of equal returns", TRL: "frac_reward_zero_std",

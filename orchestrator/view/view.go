@@ -58,11 +58,12 @@ type Overview struct {
 	Steps   int64  `json:"steps"` // committed
 	Version int    `json:"version"`
 	// Episodes are the finished training episodes, also those of the step that is not
-	// committed. Evaluated and Failed count the other stored episodes.
+	// committed. Evaluated, Failed and Cancelled count the other stored ones.
 	Episodes  int `json:"episodes"`
 	Evaluated int `json:"evaluated"`
 	Failed    int `json:"failed"`
-	Pairs     int `json:"pairs,omitempty"` // of a comparison of prompts, which is no run
+	Cancelled int `json:"cancelled,omitempty"` // episodes that a step did not wait for
+	Pairs     int `json:"pairs,omitempty"`     // of a comparison of prompts, which is no run
 	// Evaluation is the newest one on the split "eval", or else on any.
 	Evaluation *orchestrator.Evaluation `json:"evaluation"`
 	Bytes      int64                    `json:"bytes"`   // of run.db and its log
@@ -111,6 +112,8 @@ func (r *Run) Totals(ctx context.Context) (Overview, error) {
 			out.Episodes = n
 		case ledger.KindFailed:
 			out.Failed = n
+		case ledger.KindCancelled:
+			out.Cancelled = n
 		case kindPair:
 			out.Pairs = n / 2 // one episode of each side
 		default:

@@ -70,6 +70,9 @@ const (
 	// StopFailed means that the server, the environment or the memory failed, or that the run was cancelled. Err has
 	// the reason. The episode is never used for training.
 	StopFailed StopReason = "failed"
+	// StopCancelled means that the step did not wait for the episode any more. Otherwise it is like StopFailed. An
+	// episode does not end so by itself.
+	StopCancelled StopReason = "cancelled"
 )
 
 // Turn is one observation → action → reward.
@@ -119,7 +122,7 @@ type Trajectory struct {
 	Turns     []Turn           `json:"turns"`
 	Final     envs.Observation `json:"final"` // after the last action
 	Stop      StopReason       `json:"stop"`
-	Err       string           `json:"err,omitempty"` // only with StopFailed
+	Err       string           `json:"err,omitempty"` // only with StopFailed and StopCancelled
 	Attempts  int              `json:"attempts"`      // number of runs, retries included; 0: never started
 	EnvReturn float64          `json:"env_return"`    // sum of the environment's rewards
 	Score     float64          `json:"score"`         // the environment's last score
@@ -165,8 +168,8 @@ func (s EpisodeSpec) policy() sampler.Policy {
 	return s.Newest()
 }
 
-// Failed reports whether the episode failed.
-func (t *Trajectory) Failed() bool { return t.Stop == StopFailed }
+// Failed reports whether the episode failed or was cancelled, so that it has no return.
+func (t *Trajectory) Failed() bool { return t.Stop == StopFailed || t.Stop == StopCancelled }
 
 // Rows returns RowsWithTips or RowsWithoutTips.
 func (t *Trajectory) Rows(tips bool) []Row {

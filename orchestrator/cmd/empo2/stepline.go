@@ -131,9 +131,12 @@ func idleText(m orchestrator.StepMetrics) string {
 
 // stepNotes says what went wrong in a step, without what did not happen.
 func stepNotes(m orchestrator.StepMetrics) []string {
-	notes := replyNotes(m.Replies, m.Stops, m.Failed, m.Free.N+m.Tips.N+m.Failed)
+	notes := replyNotes(m.Replies, m.Stops, m.Failed, m.Free.N+m.Tips.N+m.Failed+m.Cancelled)
 	if m.Corrected && m.Mismatch.Tokens > 0 {
 		notes = append(notes, "corrected")
+	}
+	if m.Cancelled > 0 {
+		notes = append(notes, "cancelled "+counted(m.Cancelled, "episode"))
 	}
 	if n := m.Overlap.Staleness.Dropped; n > 0 {
 		notes = append(notes, counted(n, "group")+" too old")

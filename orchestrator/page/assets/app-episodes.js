@@ -6,7 +6,7 @@
 
   const names = { kind: "kind", step: "step", task: "task", mode: "mode", outcome: "outcome", finish: "finish",
     text: "text", tip: "tip" };
-  const kinds = ["training", "eval", "test", "command", "failed"];
+  const kinds = ["training", "eval", "test", "command", "failed", "cancelled"];
 
   function Episodes({ run, params, generation }) {
     usePageTitle("Episodes, " + plain(run));

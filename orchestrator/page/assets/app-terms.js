@@ -71,6 +71,7 @@
     paired: ["paired difference",
       "Difference of the success of two runs on the same tasks, in points of a percentage. Chance in the choice " +
       "of tasks cancels out."],
+    cancelled: ["cancelled", "Share of episodes that a step did not wait for (rollout.quorum)."],
     idle: ["idle", "Share of a step in which the server had no training episode to sample, and in which the trainer " +
       "trained nothing."],
     staleness: ["staleness", "How many updates old the version was that sampled a turn. Groups with a turn older " +
