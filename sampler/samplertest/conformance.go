@@ -53,6 +53,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"an unpublished policy is not served", testUnknown},
 		{"a retired policy is not served", testRetired},
 		{"retire waits for requests in flight", testRetireWaits},
+		{"a version is replaced under load", testSwap},
 		{"cancelled requests return", testCancel},
 		{"a closed backend returns errors", testClose},
 	}

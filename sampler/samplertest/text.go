@@ -47,6 +47,7 @@ func RunText(t *testing.T, open func(t *testing.T) TextFixture) {
 		{"an unpublished policy is not served", textUnknown},
 		{"a retired policy is not served", textRetired},
 		{"retire waits for requests in flight", textRetireWaits},
+		{"a version is replaced under load", textSwap},
 		{"invalid requests are refused", textBadRequests},
 		{"cancelled requests return", textCancel},
 		{"a server that hangs ends at the deadline", textHang},
