@@ -191,7 +191,7 @@ func (l *Loop) newSession(now start) *session {
 	s.mismatch = mismatchReporter{tolerance: c.Loss.MismatchTolerance, can: now.server,
 		ledger: l.Ledger, log: l.Log}
 	s.commit = commitStage{ledger: l.Ledger, memory: l.Memory,
-		keep:          max(c.Run.KeepCheckpoints, c.Rollout.MaxStaleness+1), // the trainer scores old turns
+		keep:          c.KeptCheckpoints(),
 		noveltyWeight: c.Novelty.Weight,
 		retention:     retention{ledger: l.Ledger, keep: c.Run.KeepEpisodes, memory: l.Memory != nil}, log: l.Log}
 	s.evaluate = evaluator{config: c, family: l.Family, ledger: l.Ledger, runner: runner,

@@ -61,6 +61,10 @@ type Run struct {
 	Prometheus  string `toml:"prometheus"`
 }
 
+// KeptCheckpoints is how many checkpoints a run keeps. The trainer needs those of the
+// versions that have sampled what it trains.
+func (c Config) KeptCheckpoints() int { return max(c.Run.KeepCheckpoints, c.Rollout.MaxStaleness+1) }
+
 // Env chooses the environment; each has its own table.
 type Env struct {
 	Name         string       `toml:"name"`

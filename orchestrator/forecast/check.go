@@ -39,7 +39,7 @@ func (f Forecast) Check(o Outcome) []Comparison {
 		publish = 0
 	}
 	if f.Time.Step > 0 {
-		add("step", "s", f.Time.Sample+train+publish, o.Step)
+		add("step", "s", f.Time.step(train+publish), o.Step)
 		add("sample", "s", f.Time.Sample, o.Sample)
 		add("train", "s", train, o.Train)
 		add("publish", "s", publish, o.Publish)

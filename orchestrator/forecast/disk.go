@@ -38,7 +38,7 @@ func disk(in Input, f Forecast) Disk {
 		}
 	}
 	d.Episodes = int64(perEpisode * float64(f.Episodes))
-	versions := int64(min(c.Run.KeepCheckpoints, c.Run.Steps))
+	versions := int64(min(c.KeptCheckpoints(), c.Run.Steps))
 	d.Total = versions*(d.Adapter+d.Checkpoint) + int64(c.Run.Steps)*d.Episodes +
 		int64(perEpisode*float64(evaluated(c)))
 	return d

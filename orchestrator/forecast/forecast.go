@@ -124,8 +124,10 @@ type Time struct {
 	Train   float64 `json:"train"` // if every group has a gradient
 	Publish float64 `json:"publish"`
 	Step    float64 `json:"step"`
-	Eval    float64 `json:"evaluations"` // all of them
-	Total   float64 `json:"total"`       // of the run's steps and evaluations
+	// Overlapped: a step is sampled while another is trained, and takes as long as the slower of both.
+	Overlapped bool    `json:"overlapped,omitempty"`
+	Eval       float64 `json:"evaluations"` // all of them
+	Total      float64 `json:"total"`       // of the run's steps and evaluations
 }
 
 // Of predicts a run.

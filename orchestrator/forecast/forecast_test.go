@@ -56,6 +56,26 @@ func TestTheTrainersMemoryOnACPU(t *testing.T) {
 	}
 }
 
+// A step that is sampled ahead takes as long as the slower side.
+func TestTheTimeOfOverlappedSteps(t *testing.T) {
+	f := func(staleness string, gradient, want, predicted float64) {
+		t.Helper()
+		c := load(t, "cpu", false, "algorithm.groups=1", "algorithm.group_size=4", "rollout.max_staleness="+staleness)
+		got := times(c, Calibration{Turns: 10, TurnsPerSec: 4, EpisodeTokens: 100, TrainTokensPerSec: 20, PublishSeconds: 2})
+		if got.Sample != 10 || got.Train != 20 || got.Step != want {
+			t.Errorf("staleness %s: %+v, want a step of %g s", staleness, got, want)
+		}
+		check := Forecast{Time: got}.Check(Outcome{Step: 1, Gradient: gradient})
+		if check[0].What != "step" || check[0].Predicted != predicted {
+			t.Errorf("staleness %s: %+v, want %g s", staleness, check[0], predicted)
+		}
+	}
+	f("0", 1, 32, 32)
+	f("0", 0.25, 32, 17)
+	f("1", 1, 22, 22)
+	f("1", 0.25, 22, 10)
+}
+
 func TestAnAdaptationHasNoTrainer(t *testing.T) {
 	c := load(t, "cpu", false, "algorithm.name=adapt")
 	f := Of(Input{Config: c, Model: smol, Machine: inspect.Machine{Memory: 24e9},

@@ -21,7 +21,8 @@ func times(c config.Config, m Calibration) Time {
 			div(min(scored, n)*m.RowTokens, m.ScoreTokensPerSec) + steps*m.OptimSeconds + m.ExportSeconds
 		t.Publish = m.PublishSeconds
 	}
-	t.Step = t.Sample + t.Train + t.Publish
+	t.Overlapped = c.Rollout.MaxStaleness > 0
+	t.Step = t.step(t.Train + t.Publish)
 	episodes := float64(c.Eval.FinalEpisodes)
 	if c.Eval.Every > 0 {
 		episodes += float64((c.Run.Steps-1)/c.Eval.Every+1) * float64(c.Eval.Episodes)
@@ -32,6 +33,14 @@ func times(c config.Config, m Calibration) Time {
 		t.Total = min(t.Total, limit+t.Step+t.Eval)
 	}
 	return t
+}
+
+// step is the time of a step whose training and publishing take so long.
+func (t Time) step(update float64) float64 {
+	if t.Overlapped {
+		return max(t.Sample, update)
+	}
+	return t.Sample + update
 }
 
 // div is 0 where nothing was measured.

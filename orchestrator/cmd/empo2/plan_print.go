@@ -23,7 +23,7 @@ func printForecast(out *console, c config.Config, in forecast.Input, f forecast.
 	line := fmt.Sprintf("disk     %s of episodes a step", size(d.Episodes))
 	if d.Adapter > 0 {
 		line += fmt.Sprintf(", adapter %s and checkpoint %s (%d of each are kept)", size(d.Adapter), size(d.Checkpoint),
-			c.Run.KeepCheckpoints)
+			c.KeptCheckpoints())
 	}
 	out.print("%s; %s after %s%s", line, size(d.Total), counted(f.Steps, "step"), of(f.FreeDisk, " free"))
 	if len(f.Problems) == 0 {
