@@ -31,6 +31,7 @@ type finishedStep struct {
 	diverging []string
 	published Published
 	phases    []PhaseRecord
+	late      int // requests that a second replica got too
 	// sampling measures how long other steps were sampled meanwhile. Nil: none was.
 	sampling *busyClock
 }

@@ -13,6 +13,7 @@ func newStepMetrics(f finishedStep, noveltyWeight float64) StepMetrics {
 		Step: f.planned.Step, Version: f.published.Policy.Version, Episodes: f.before.episodes,
 		Modes: map[Mode]int{}, Stops: map[rollout.StopReason]int{},
 		Groups: f.batch.Groups, NoGradient: f.batch.NoGradient, LeftOut: f.leftOut, Diverging: f.diverging, Phases: f.phases,
+		Late: f.late,
 	}
 	m.describeEpisodes(f.sampled, noveltyWeight)
 	if f.update != nil {

@@ -72,6 +72,9 @@ type Loop struct {
 	// ServerMemory returns the memory of the servers that the backend has
 	// started, in bytes. Nil: it is unknown.
 	ServerMemory func() int64
+	// LateRequests returns how many requests the backend has sent to a second replica
+	// too, because they were late at the first one. Nil: it has one server.
+	LateRequests func() int64
 	// Driver plays episodes. Its PromptTemplate is used until ReadPrompt
 	// returns another one.
 	Driver *rollout.Driver
@@ -88,6 +91,7 @@ type Loop struct {
 	RestartPause time.Duration
 
 	now       atomic.Int64 // the step that runs
+	late      atomic.Int64 // LateRequests at the last commit
 	once      sync.Once
 	recovered *recovery // see recoverer
 
@@ -132,6 +136,15 @@ func (l *Loop) WithTrainer(ctx context.Context, what string, f func() error) err
 	}
 	_, err := l.recoverer().do(ctx, what, 0, f)
 	return err
+}
+
+// takeLate returns the late requests since it was called last.
+func (l *Loop) takeLate() int {
+	if l.LateRequests == nil {
+		return 0
+	}
+	n := l.LateRequests()
+	return int(n - l.late.Swap(n))
 }
 
 // Step returns the step that runs, or that is about to run. It may be called at

@@ -52,6 +52,10 @@ type StepMetrics struct {
 	// while two versions were served; 0: unknown.
 	ServerMemory int64 `json:"server_memory_bytes"`
 
+	// Late counts the requests that were late at their replica and sent to another one
+	// too. One answer of each counts.
+	Late int `json:"late_requests,omitempty"`
+
 	LeftOut   int      `json:"left_out,omitempty"`  // rows and episodes that the trainer refused
 	Diverging []string `json:"diverging,omitempty"` // signs that the training diverges
 

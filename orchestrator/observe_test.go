@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -71,4 +72,21 @@ func TestETA(t *testing.T) {
 	f(watchdog.Phase{Total: 32, Usual: 10}, 4*s, 6*s, true)
 	f(watchdog.Phase{Usual: 10}, 14*s, 0, true)
 	f(watchdog.Phase{Done: 32, Total: 32, Usual: 10}, 4*s, 0, true)
+}
+
+// Each step counts the requests that were late since the step before.
+func TestLateRequestsOfAStep(t *testing.T) {
+	n := int64(0)
+	l := &Loop{LateRequests: func() int64 { return n }}
+	var got []int
+	for _, total := range []int64{0, 3, 3, 8} {
+		n = total
+		got = append(got, newStepMetrics(finishedStep{late: l.takeLate()}, 0).Late)
+	}
+	if !slices.Equal(got, []int{0, 3, 0, 5}) {
+		t.Errorf("late requests of the steps: %v", got)
+	}
+	if n := (&Loop{}).takeLate(); n != 0 {
+		t.Errorf("%d late requests of one server", n)
+	}
 }

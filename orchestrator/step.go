@@ -62,7 +62,7 @@ func (s *session) finish(ctx context.Context, in sampledStep) error {
 		begun: in.begun, before: before,
 		planned: in.planned, sampled: sampled, batch: batch, update: update, published: published,
 		leftOut: len(left), diverging: signs, phases: append(in.phases, s.loop.progress().taken()...),
-		sampling: s.samplingClock(),
+		late: s.loop.takeLate(), sampling: s.samplingClock(),
 	})
 	if err != nil {
 		return err

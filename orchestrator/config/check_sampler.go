@@ -35,11 +35,15 @@ func samplerRules(c Config) []rule {
 		duration("sampler.timeout_seconds", s.TimeoutSeconds),
 		duration("sampler.load_timeout_seconds", s.LoadTimeoutSeconds),
 		between("sampler.llamacpp.threads", float64(s.LlamaCPP.Threads), 0, 1024),
+		between("sampler.llamacpp.replicas", float64(s.LlamaCPP.Replicas), 1, 1024),
 		between("sampler.vllm.replicas", float64(s.VLLM.Replicas), 1, 1024),
 		between("sampler.vllm.gpu_memory_utilization", s.VLLM.GPUMemoryUtilization, 0, 1),
 		between("sampler.ollama.threads", float64(s.Ollama.Threads), 0, 1024),
 		oneOf("sampler.openai.system_role", s.OpenAI.SystemRole, "system", "developer", "user"),
 	}
+	rules = slices.Concat(rules, deviceRules("sampler.llamacpp", s.LlamaCPP.Replicas, s.LlamaCPP.Devices, s.LlamaCPP.Env),
+		deviceRules("sampler.vllm", s.VLLM.Replicas, s.VLLM.Devices, s.VLLM.Env),
+		deviceRules("sampler.sglang", 1, s.SGLang.Devices, s.SGLang.Env))
 	const once = "name each server once"
 	rules = append(rules, rule{"sampler.vllm.urls", !repeats(s.VLLM.URLs), "a server is given twice", once},
 		rule{"sampler.sglang.urls", !repeats(s.SGLang.URLs), "a server is given twice", once},
@@ -55,6 +59,31 @@ func samplerRules(c Config) []rule {
 		environmentVariables("sampler.vllm.env", s.VLLM.Env), environmentVariables("sampler.sglang.env", s.SGLang.Env),
 		backendRules(c))
 }
+
+// deviceRules require a list of GPUs for each replica, or none, and only one key that
+// names them.
+func deviceRules(table string, replicas int, devices, env []string) []rule {
+	if len(devices) == 0 {
+		return nil
+	}
+	key := table + ".devices"
+	rules := []rule{{key, len(devices) == replicas,
+		fmt.Sprintf("%d entries, and servers to start: %d", len(devices), replicas),
+		`an entry for each server that empo2 starts, for example ["0", "1"] for replicas = 2`}}
+	for _, d := range devices {
+		rules = append(rules, rule{key, deviceList.MatchString(d), fmt.Sprintf("%q names no GPUs", d),
+			`"0", "0,1", or the UUID that nvidia-smi -L prints`})
+	}
+	named := slices.ContainsFunc(env, func(e string) bool {
+		name, _, _ := strings.Cut(e, "=")
+		return name == "CUDA_VISIBLE_DEVICES"
+	})
+	return append(rules, rule{table + ".env", !named, "names CUDA_VISIBLE_DEVICES, which " + key + " sets",
+		"leave it out of one of them"})
+}
+
+// deviceList matches values of CUDA_VISIBLE_DEVICES that name at least one GPU.
+var deviceList = regexp.MustCompile(`^[A-Za-z0-9/-]+(,[A-Za-z0-9/-]+)*$`)
 
 // maxRankVLLM is the largest value of vLLM's --max-lora-rank.
 const maxRankVLLM = 512
@@ -145,11 +174,12 @@ func idleSampler(c Config, when func(cond bool, why string, keys ...string)) {
 		"sampler.load_timeout_seconds")
 	when(s.LlamaCPP.Binary == "", "sampler.llamacpp.binary is empty", "sampler.llamacpp.args")
 	when(len(s.VLLM.URLs) > 0, "sampler.vllm.urls names running servers", "sampler.vllm.launch", "sampler.vllm.python",
-		"sampler.vllm.replicas", "sampler.vllm.gpu_memory_utilization", "sampler.vllm.exact_logprobs", "sampler.vllm.env")
+		"sampler.vllm.replicas", "sampler.vllm.devices", "sampler.vllm.gpu_memory_utilization", "sampler.vllm.exact_logprobs",
+		"sampler.vllm.env")
 	when(len(s.VLLM.Launch) > 0, "sampler.vllm.launch is the whole command", "sampler.vllm.python",
 		"sampler.vllm.gpu_memory_utilization", "sampler.vllm.exact_logprobs")
 	when(len(s.SGLang.URLs) > 0, "sampler.sglang.urls names running servers", "sampler.sglang.launch",
-		"sampler.sglang.env")
+		"sampler.sglang.devices", "sampler.sglang.env")
 	running := s.Backend == "sglang" || s.Backend == "openai" || s.Backend == "vllm" &&
 		len(s.VLLM.URLs)+len(s.VLLM.Launch) > 0
 	when(running, "empo2 does not start the server", "sampler.max_model_len")

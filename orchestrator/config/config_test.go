@@ -300,6 +300,19 @@ func TestSamplerKeys(t *testing.T) {
 	f([]string{"sampler.backend=vllm", `sampler.vllm.urls=["127.0.0.1:8000"]`}, "sampler.vllm.urls", "http://")
 	f([]string{"sampler.backend=vllm", `sampler.vllm.urls=["http://a:1"]`, "sampler.vllm.replicas=2"},
 		"sampler.vllm.replicas", "no effect")
+	f([]string{"sampler.backend=vllm", "sampler.vllm.replicas=2", `sampler.vllm.devices=["0", "2,3"]`})
+	f([]string{"sampler.backend=vllm", `sampler.vllm.devices=["0", "1"]`}, "sampler.vllm.devices",
+		"2 entries, and servers to start: 1", "an entry for each server")
+	f([]string{"sampler.backend=vllm", `sampler.vllm.devices=["0; 1"]`}, "sampler.vllm.devices", "names no GPUs")
+	f([]string{"sampler.backend=vllm", `sampler.vllm.devices=["0"]`, `sampler.vllm.env=["CUDA_VISIBLE_DEVICES=1"]`},
+		"sampler.vllm.env", "which sampler.vllm.devices sets")
+	f([]string{"sampler.backend=vllm", `sampler.vllm.urls=["http://a:1"]`, `sampler.vllm.devices=["0"]`},
+		"sampler.vllm.devices", "no effect")
+	f([]string{"sampler.backend=llamacpp", "sampler.llamacpp.replicas=2", `sampler.llamacpp.devices=["0", "1"]`})
+	f([]string{"sampler.backend=llamacpp", "sampler.llamacpp.replicas=3", `sampler.llamacpp.devices=["0", "1"]`},
+		"sampler.llamacpp.devices", "2 entries, and servers to start: 3")
+	f([]string{"sampler.backend=sglang", `sampler.sglang.launch=["sgl", "{port}"]`, `sampler.sglang.devices=["0", "1"]`},
+		"sampler.sglang.devices", "2 entries, and servers to start: 1")
 	f([]string{"sampler.vllm.sleep=true"}, "no effect", `sampler.backend is "llamacpp"`)
 	f([]string{"sampler.backend=ollama"}, "sampler.served_model_name", "by which the server knows")
 	f([]string{"sampler.backend=ollama", "sampler.served_model_name=qwen2.5:0.5b"})

@@ -35,8 +35,7 @@ func derive(c *Config, m Machine) {
 		c.Env.ScienceWorld.Concurrency = c.Rollout.Concurrency
 	}
 	if c.Sampler.Concurrency == 0 {
-		n := c.Sampler.Replicas()
-		c.Sampler.Concurrency = (c.Rollout.Concurrency + n - 1) / n
+		c.Sampler.Concurrency = 1 + (c.Rollout.Concurrency-1)/c.Sampler.Replicas() // rounded up
 	}
 	if c.Sampler.CanaryTolerance == 0 {
 		c.Sampler.CanaryTolerance = canaryTolerance(*c, m)

@@ -30,6 +30,8 @@ type LlamaCPP struct {
 	Binary        string   `toml:"binary"`
 	Args          []string `toml:"args"`
 	Threads       int      `toml:"threads"`
+	Replicas      int      `toml:"replicas"`
+	Devices       []string `toml:"devices"`
 	ExactLogprobs bool     `toml:"exact_logprobs"`
 	Env           []string `toml:"env"`
 }
@@ -40,6 +42,7 @@ type VLLM struct {
 	Launch               []string `toml:"launch"`
 	Python               string   `toml:"python"`
 	Replicas             int      `toml:"replicas"`
+	Devices              []string `toml:"devices"`
 	GPUMemoryUtilization float64  `toml:"gpu_memory_utilization"`
 	ExactLogprobs        bool     `toml:"exact_logprobs"`
 	Sleep                bool     `toml:"sleep"`
@@ -51,8 +54,10 @@ type VLLM struct {
 type SGLang struct {
 	URLs   []string `toml:"urls"`
 	Launch []string `toml:"launch"`
-	Sleep  bool     `toml:"sleep"`
-	Env    []string `toml:"env"`
+	// Devices has one entry, because empo2 starts one server.
+	Devices []string `toml:"devices"`
+	Sleep   bool     `toml:"sleep"`
+	Env     []string `toml:"env"`
 }
 
 // Ollama configures an Ollama server that runs already.
@@ -101,8 +106,24 @@ func (s Sampler) Replicas() int {
 		return max(1, len(s.VLLM.URLs), s.VLLM.Replicas)
 	case "sglang":
 		return max(1, len(s.SGLang.URLs))
+	case "llamacpp":
+		return max(1, s.LlamaCPP.Replicas)
 	}
 	return 1
+}
+
+// Devices returns the GPUs of each replica that empo2 starts, as CUDA_VISIBLE_DEVICES. It
+// is empty if the replicas inherit them, or if the servers run already.
+func (s Sampler) Devices() []string {
+	switch {
+	case s.Backend == "llamacpp":
+		return s.LlamaCPP.Devices
+	case s.Backend == "vllm" && len(s.VLLM.URLs) == 0:
+		return s.VLLM.Devices
+	case s.Backend == "sglang" && len(s.SGLang.URLs) == 0:
+		return s.SGLang.Devices
+	}
+	return nil
 }
 
 // AdapterFormats returns the formats in which the trainer must write an adapter

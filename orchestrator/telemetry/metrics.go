@@ -179,6 +179,8 @@ var Metrics = []Metric{
 		of: func(m step) (float64, bool) { server, _, ok := m.Idle(); return server, ok }},
 	{Name: "idle/trainer", Meaning: "share of the step in which nothing was trained",
 		of: func(m step) (float64, bool) { _, trainer, ok := m.Idle(); return trainer, ok }},
+	{Name: "requests/late", Meaning: "requests that were late at a replica and sent to another one too",
+		of: always(func(m step) float64 { return float64(m.Late) })},
 	{Name: "restarts", Meaning: "restarts of the trainer in the step",
 		of: always(func(m step) float64 { return float64(m.Restarts) })},
 

@@ -16,6 +16,7 @@ type Place struct {
 	paused   bool
 	lastUsed int64 // the queue's clock at the last release; 0: never
 	sessions *simplelru.LRU[string, struct{}]
+	pace     pace
 	idle     chan struct{} // closed while no request is in flight
 }
 
@@ -23,14 +24,15 @@ type Place struct {
 func (p *Place) free() bool { return !p.paused && p.inFlight < p.limit }
 
 // better says whether a request should go to p and not to q. It compares, in this
-// order: whether the request was lost there, the requests in flight, the gain, and
-// the time since the last request.
+// order: whether the request was lost there, the load, the gain, and the time since the
+// last request.
 func (p *Place) better(q *Place, r Request) bool {
 	switch {
 	case r.Avoid[p] != r.Avoid[q]:
 		return r.Avoid[q]
-	case p.inFlight != q.inFlight:
-		return p.inFlight < q.inFlight
+	}
+	if a, b := p.load(), q.load(); a != b {
+		return a < b
 	}
 	if r.Gain != nil {
 		if a, b := r.Gain(p), r.Gain(q); a != b {

@@ -3,8 +3,10 @@
 //
 // A [Queue] admits requests to places in the order of their arrival. A [Place] is
 // a server or a slot of a server and works on a limited number of requests at a
-// time. A place can be paused and drained. A [Gate] counts the requests of one
-// policy, so that the policy can be retired after its last request.
+// time. A place can be paused and drained. A place that answers more slowly than the
+// others gets fewer requests, and a [Hedge] sends a request that is late there to
+// another one too. A [Gate] counts the requests of one policy, so that the policy can
+// be retired after its last request.
 package admission
 
 import (
@@ -21,7 +23,7 @@ type Config struct {
 	Sessions int   // recent sessions that a place remembers; 0: 1
 	// Stickiness applies to the place that served a session last. It may have this
 	// many more requests in flight than the best place and still gets the
-	// session's next request.
+	// session's next request. A request in flight at a slow place counts several times.
 	Stickiness int
 	// OnSwitch, if not nil, is called when the class of the admitted requests
 	// changes. It must not call the queue.
@@ -37,8 +39,7 @@ type Request struct {
 	// different classes are never in flight at the same time.
 	Class string
 	// Gain, if not nil, says what a free place would save for this request. Of the
-	// free places with the fewest requests in flight, the one with the largest gain
-	// is chosen. The queue is locked during the call.
+	// free places with the smallest load, the one with the largest gain is chosen. The queue is locked during the call.
 	Gain func(*Place) int
 	// Avoid has the places where the request was lost. They are chosen last.
 	Avoid map[*Place]bool
@@ -180,7 +181,7 @@ func (q *Queue) pick(r Request) *Place {
 		}
 	}
 	home := q.homes[r.Session]
-	if best == nil || home == nil || !home.free() || r.Avoid[home] || home.inFlight > best.inFlight+q.cfg.Stickiness {
+	if best == nil || home == nil || !home.free() || r.Avoid[home] || home.load() > best.load()+float64(q.cfg.Stickiness) {
 		return best
 	}
 	return home

@@ -31,14 +31,10 @@ func newQueue(replicas, limit int) *admission.Queue {
 
 // acquire waits until a replica admits the request. The caller must release the
 // replica's place. acquire fails if no replica is healthy for Config.Patience.
-func (b *Backend) acquire(ctx context.Context, r admission.Request) (*replica, error) {
+func (b *Backend) acquire(ctx context.Context, r admission.Request) (*admission.Place, error) {
 	ctx, stop := b.whileHealthy(ctx)
 	defer stop()
-	place, err := b.queue.Acquire(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	return b.replicas[place.Index], nil
+	return b.queue.Acquire(ctx, r)
 }
 
 // whileHealthy cancels ctx when no replica was healthy for Config.Patience.

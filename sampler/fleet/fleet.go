@@ -12,18 +12,20 @@
 // (readmit.go) when it serves every published version again and passes the
 // canary.
 //
-// Requests: a request goes to the replica with the fewest requests in flight.
-// The requests of a session go to the replica that has their prefix in its
-// cache. At most Config.MaxInFlight requests are in flight at a replica, and
-// fewer while more than a few requests wait in the server's own queue
-// (admission.go). The others wait here, because they can still go to another
-// replica.
+// Requests: a request goes to the replica with the fewest requests in flight,
+// where those at a slow replica count more. The requests of a session go to the
+// replica that has their prefix in its cache. A request that is late at its
+// replica is sent to a second one too (admission.Hedge). At most
+// Config.MaxInFlight requests are in flight at a replica, and fewer while more
+// than a few requests wait in the server's own queue (admission.go). The others
+// wait here, because they can still go to another replica.
 package fleet
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -121,12 +123,15 @@ type Backend struct {
 	changed          chan struct{}    // closed when a replica's state or a version changes
 	noneHealthySince time.Time        // zero: a replica is healthy or asleep
 	sleeping         bool             // between Sleep and Wake: no replica is readmitted
+	// comparison compares a server's tokenizer with the run's; nil until CompareTokenizers.
+	comparison func(context.Context, Server) error
 }
 
 var errClosed = errors.New("the backend is closed")
 
-// Open probes the servers and starts to watch them. All servers must be healthy
-// and equal. The context bounds the start only. No version is published yet.
+// Open probes the servers and starts to watch them. They must be equal. Servers
+// that do not answer are down and join later, like replicas that return; at least
+// one must answer. The context bounds the start only. No version is published yet.
 func Open(ctx context.Context, cfg Config) (*Backend, error) {
 	b := &Backend{
 		cfg: cfg.withDefaults(), publishing: admission.New(admission.Config{Limits: []int{1}}),
@@ -158,7 +163,7 @@ func (b *Backend) start(ctx context.Context) error {
 	if err := b.probeAll(ctx); err != nil {
 		return err
 	}
-	first := b.replicas[0].server
+	first := b.firstHealthy().server
 	end := watchdog.Begin(ctx, "server", "tokenize the canary with "+safetext.URL(first.URL()), limit)
 	err := Insist(ctx, first, func() (err error) {
 		b.canaryPrompt, err = b.cfg.CanaryPrompt(ctx)
@@ -191,32 +196,56 @@ func (b *Backend) checkURLs() error {
 	return nil
 }
 
-// probeAll probes the servers, which must be equal.
+// probeAll probes the servers, which must be equal. Those that do not answer are down,
+// unless all are.
 func (b *Backend) probeAll(ctx context.Context) error {
-	probes := make([]Probe, len(b.replicas))
+	probes, absent := make([]Probe, len(b.replicas)), make([]error, len(b.replicas))
 	var group errgroup.Group
 	for i, r := range b.replicas {
 		group.Go(func() (err error) {
 			deadline, _ := ctx.Deadline()
 			defer watchdog.Begin(ctx, "server", "probe "+safetext.URL(r.server.URL()), time.Until(deadline))()
 			err = Insist(ctx, r.server, func() (err error) { probes[i], err = r.probe(ctx); return err })
-			if err != nil {
-				return fmt.Errorf("probe %s: %w", r.server.URL(), err)
+			switch {
+			case err == nil:
+				return nil
+			case unreachable(err) && ctx.Err() == nil:
+				absent[i] = fmt.Errorf("probe %s: %w", r.server.URL(), err)
+				return nil
 			}
-			return nil
+			return fmt.Errorf("probe %s: %w", r.server.URL(), err)
 		})
 	}
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	b.probe = probes[0]
-	for i, p := range probes {
-		if err := p.equal(b.probe); err != nil {
-			return fmt.Errorf("%s is not a replica of %s: %w",
-				b.replicas[i].server.URL(), b.replicas[0].server.URL(), err)
+	first := slices.Index(absent, nil)
+	if first < 0 {
+		return errors.Join(absent...)
+	}
+	b.probe = probes[first]
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i, r := range b.replicas {
+		if absent[i] != nil {
+			r.set(down, absent[i])
+		} else if err := probes[i].equal(b.probe); err != nil {
+			return fmt.Errorf("%s is not a replica of %s: %w", r.server.URL(), b.replicas[first].server.URL(), err)
 		}
 	}
 	return nil
+}
+
+// firstHealthy returns the first healthy replica, or the first one if none is.
+func (b *Backend) firstHealthy() *replica {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range b.replicas {
+		if r.state == healthy {
+			return r
+		}
+	}
+	return b.replicas[0]
 }
 
 // equal returns an error if p and q are not replicas of each other.

@@ -24,12 +24,19 @@ type fake struct {
 	name     string
 	health   func(context.Context) error
 	complete func(context.Context, string, sampler.Request) (Answer, error)
+	probe    func() error // nil: it answers
+	tokenize func(text string) ([]int32, error)
 	adapters map[string]string
 }
 
 func (f *fake) URL() string  { return f.name }
 func (f *fake) Close() error { return nil }
 func (f *fake) Probe(context.Context) (Probe, error) {
+	if f.probe != nil {
+		if err := f.probe(); err != nil {
+			return Probe{}, err
+		}
+	}
 	return Probe{Model: "base", Capabilities: sampler.Capabilities{
 		Server: "fake", IDsIn: true, IDsOut: true, Logprobs: true, LogprobSpace: "raw", Adapters: "runtime",
 		ContextLength: 100, VocabSize: 10,
@@ -46,7 +53,12 @@ func (f *fake) Load(context.Context) (Load, error) { return Load{}, errors.ErrUn
 func (f *fake) Adapters(context.Context) (map[string]string, error) {
 	return f.adapters, nil
 }
-func (f *fake) Tokenize(context.Context, string) ([]int32, error) { return nil, errors.ErrUnsupported }
+func (f *fake) Tokenize(_ context.Context, text string) ([]int32, error) {
+	if f.tokenize != nil {
+		return f.tokenize(text)
+	}
+	return nil, errors.ErrUnsupported
+}
 func (f *fake) LoadAdapter(context.Context, string, string) error { return nil }
 func (f *fake) UnloadAdapter(context.Context, string) error       { return nil }
 func (f *fake) Complete(ctx context.Context, model string, r sampler.Request) (Answer, error) {

@@ -2,9 +2,13 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 )
+
+// errNotCompared makes a replica wait for the next readmission.
+var errNotCompared = errors.New("its tokenizer is not compared yet")
 
 // readmit makes a replica healthy if it has the same model and settings as
 // before, serves every version and passes the canary of each.
@@ -22,6 +26,9 @@ func (r *replica) readmit(ctx context.Context) error {
 	}
 	if err := p.equal(b.probe); err != nil {
 		return fmt.Errorf("it is now a different server: %w", err)
+	}
+	if err := r.compareOnce(ctx); err != nil {
+		return err
 	}
 	if err := r.dropUnwanted(ctx); err != nil {
 		return err
@@ -67,7 +74,7 @@ func (r *replica) probe(ctx context.Context) (Probe, error) {
 
 // next returns a version that the replica does not serve yet. If there is none,
 // it makes the replica healthy and returns nil. It returns errAsleep if Sleep was
-// called since.
+// called since, and errNotCompared if CompareTokenizers was.
 func (r *replica) next(verified map[*version]bool) (*version, error) {
 	b := r.b
 	b.mu.Lock()
@@ -80,8 +87,11 @@ func (r *replica) next(verified map[*version]bool) (*version, error) {
 			return v, nil
 		}
 	}
-	if r.state != down {
+	switch {
+	case r.state != down:
 		return nil, nil
+	case b.comparison != nil && !r.compared:
+		return nil, errNotCompared
 	}
 	r.set(healthy, nil)
 	b.counters.add(Stats{Returns: 1})

@@ -34,7 +34,11 @@ type replica struct {
 
 	state  state
 	why    error           // reason why it is not healthy
+	up     context.Context // ends with errWentDown; nil: no request was sent since it went down
+	goDown context.CancelCauseFunc
 	loaded map[string]bool // names of adapters that this backend loaded and the server listed
+
+	compared bool // its tokenizer equals the run's, or it cannot tokenize
 }
 
 // set changes the state. The mutex is held.
@@ -55,12 +59,35 @@ func (r *replica) set(s state, why error) {
 	case b.noneHealthySince.IsZero():
 		b.noneHealthySince = time.Now()
 	}
-	if s == healthy {
+	switch {
+	case s == healthy:
 		r.place.Resume()
-	} else {
+	case s == down && anyHealthy: // the others take its requests
+		r.place.Pause()
+		r.endUptime()
+	default:
 		r.place.Pause()
 	}
 	b.announce()
+}
+
+// uptime returns a context that ends when the replica goes down while another one is
+// healthy.
+func (r *replica) uptime() context.Context {
+	r.b.mu.Lock()
+	defer r.b.mu.Unlock()
+	if r.up == nil {
+		r.up, r.goDown = context.WithCancelCause(context.Background())
+	}
+	return r.up
+}
+
+// endUptime makes the requests in flight lost. The mutex is held.
+func (r *replica) endUptime() {
+	if r.up != nil {
+		r.goDown(errWentDown)
+		r.up, r.goDown = nil, nil
+	}
 }
 
 // setIf changes the state from one to another. It does nothing in other states.

@@ -55,36 +55,69 @@ func (b *Backend) try(ctx context.Context, v *version, r sampler.Request) (c sam
 	}
 	err = retry.Do(ctx, func(ctx context.Context) error {
 		retryable = false
-		rep, err := b.acquire(ctx, admission.Request{Session: r.Session, Avoid: tried})
+		request := admission.Request{Session: r.Session, Avoid: tried}
+		place, err := b.acquire(ctx, request)
 		if err != nil {
 			return err
 		}
-		c, err = rep.attempt(ctx, v, r)
-		rep.place.Release()
+		c, place, err = b.hedge(v, r, request).Run(ctx, place)
 		if err == nil {
 			return nil
 		}
-		tried[rep.place] = true
+		tried[place] = true
 		retryable = errors.Is(err, ErrLost) || errors.Is(err, ErrUnknownModel)
-		return fmt.Errorf("%s: %w", rep.server.URL(), err)
+		return fmt.Errorf("%s: %w", b.replicas[place.Index].server.URL(), err)
 	})
 	return c, err
 }
 
-var errSlow = errors.New("the request took too long")
+// hedge sends a request to a second replica too when it is late at the first one.
+func (b *Backend) hedge(v *version, r sampler.Request, request admission.Request) admission.Hedge[sampler.Completion] {
+	return admission.Hedge[sampler.Completion]{
+		Queue: b.queue, Request: request, Tokens: r.MaxTokens,
+		Attempt: func(ctx context.Context, place *admission.Place, again bool) (sampler.Completion, error) {
+			begun := time.Now()
+			c, err := b.replicas[place.Index].attempt(ctx, v, r)
+			switch {
+			case err != nil:
+			case again:
+				b.counters.add(Stats{Rescued: 1})
+				fallthrough
+			default:
+				place.Answered(len(c.IDs), time.Since(begun))
+			}
+			return c, err
+		},
+		Late: func(from, to *admission.Place, after time.Duration) {
+			b.counters.add(Stats{Late: 1})
+			b.cfg.Log.Info().Str("server", b.replicas[from.Index].server.URL()).Stringer("after", after).
+				Str("to", b.replicas[to.Index].server.URL()).Msg("a late request is sent to another replica too")
+		},
+	}
+}
+
+var (
+	errSlow     = errors.New("the request took too long")
+	errWentDown = errors.New("the replica went down")
+)
 
 // attempt sends a request to one replica once. It marks the replica suspect or
 // down after an error. A replica hangs if it answers no request at all within
-// the deadline of a request.
+// the deadline of a request. The request is lost when the replica goes down and
+// another one is healthy.
 func (r *replica) attempt(ctx context.Context, v *version, q sampler.Request) (sampler.Completion, error) {
 	before, limit := r.answered.Load(), r.b.cfg.RequestTimeout
 	limited, cancel := context.WithTimeoutCause(ctx, limit, errSlow)
 	defer cancel()
+	limited, stop := sampler.Within(limited, r.uptime())
+	defer stop()
 	c, err := r.complete(limited, v, q)
 	switch {
 	case err == nil:
 		r.answered.Add(1)
 	case ctx.Err() != nil:
+	case errors.Is(context.Cause(limited), errWentDown):
+		err = fmt.Errorf("%w: %w", ErrLost, errWentDown)
 	case errors.Is(err, errSlow) && r.answered.Load() != before:
 		return c, fmt.Errorf("%w: no answer within %v, although the server answered other requests\n"+
 			"  hint: raise sampler.timeout_seconds or lower sampler.concurrency", err, limit)

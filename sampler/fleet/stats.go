@@ -8,6 +8,8 @@ type Stats struct {
 	Sampled  int64 `json:"sampled"`  // tokens
 	Retries  int64 `json:"retries"`  // requests sent again
 	Returns  int64 `json:"returns"`  // replicas that were readmitted
+	Late     int64 `json:"late"`     // requests that were late and sent to a second replica too
+	Rescued  int64 `json:"rescued"`  // answers of these second replicas
 }
 
 type counters struct{ sampler.Tally[Stats] }
@@ -15,12 +17,17 @@ type counters struct{ sampler.Tally[Stats] }
 // Stats returns the counts. It is safe for concurrent use.
 func (b *Backend) Stats() Stats { return b.counters.Counts() }
 
+// LateRequests returns how many requests were sent to a second replica too.
+func (b *Backend) LateRequests() int64 { return b.Stats().Late }
+
 func (c *counters) add(s Stats) {
 	c.Update(func(counts *Stats) {
 		counts.Requests += s.Requests
 		counts.Sampled += s.Sampled
 		counts.Retries += s.Retries
 		counts.Returns += s.Returns
+		counts.Late += s.Late
+		counts.Rescued += s.Rescued
 	})
 }
 

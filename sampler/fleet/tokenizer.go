@@ -76,25 +76,62 @@ func unsupported(err error, path string) error {
 
 // CompareTokenizers returns an error if a replica has another tokenizer than the
 // model, and thus serves another model under the same name. Nil compares the
-// replicas with the first one. Each request has the deadline RequestTimeout.
+// replicas with the first healthy one. Each request has the deadline RequestTimeout. A
+// replica that is down is compared before it is readmitted.
 func (b *Backend) CompareTokenizers(ctx context.Context, own chat.Tokenizer) error {
-	servers := b.cfg.Servers
+	reference := b.firstHealthy()
 	if own == nil {
-		own, servers = withDeadline{b, servers[0]}, servers[1:]
+		own = withDeadline{b, reference.server}
+	} else {
+		reference = nil
 	}
-	for _, s := range servers {
+	b.mu.Lock()
+	b.comparison = func(ctx context.Context, s Server) error { return b.compareTokenizer(ctx, own, s) }
+	b.mu.Unlock()
+	for _, r := range b.replicas {
+		if r == reference {
+			r.setCompared()
+			continue
+		}
+		if r.unavailable() {
+			continue
+		}
+		s := r.server
 		end := watchdog.Begin(ctx, "server", "compare its tokenizer with the model's: "+safetext.URL(s.URL()), 0)
-		err := Insist(ctx, s, func() error { return b.compareTokenizer(ctx, own, s) })
+		err := Insist(ctx, s, func() error { return r.compareOnce(ctx) })
 		end()
-		switch {
-		case errors.Is(err, errors.ErrUnsupported):
-			b.cfg.Log.Warn().Str("server", s.URL()).
-				Msg("the server cannot tokenize, so its tokenizer is not compared with the model's; the canary compares both")
-		case err != nil:
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// compareOnce compares the replica's tokenizer if that was not done before. It does
+// nothing before CompareTokenizers.
+func (r *replica) compareOnce(ctx context.Context) error {
+	r.b.mu.Lock()
+	compare, compared := r.b.comparison, r.compared
+	r.b.mu.Unlock()
+	if compare == nil || compared {
+		return nil
+	}
+	err := compare(ctx, r.server)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		r.b.cfg.Log.Warn().Str("server", r.server.URL()).
+			Msg("the server cannot tokenize, so its tokenizer is not compared with the model's; the canary compares both")
+	case err != nil:
+		return err
+	}
+	r.setCompared()
+	return nil
+}
+
+func (r *replica) setCompared() {
+	r.b.mu.Lock()
+	defer r.b.mu.Unlock()
+	r.compared = true
 }
 
 func (b *Backend) compareTokenizer(ctx context.Context, own chat.Tokenizer, s Server) error {

@@ -44,6 +44,9 @@ type fakes struct {
 	prepare func(n int, s *fakeserver.Llama) error
 	keys    []pair          // of the base model's file; nil: a model with a chat template
 	watch   *watchdog.Watch // of the backend; may be nil
+	// launched is told of each start, and failing returns its error. Both may be nil.
+	launched func(launch)
+	failing  func(launch) error
 
 	mu      sync.Mutex
 	started []*fake
@@ -61,6 +64,14 @@ func newFakes() *fakes {
 func (f *fakes) start(_ context.Context, l launch) (server, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.launched != nil {
+		f.launched(l)
+	}
+	if f.failing != nil {
+		if err := f.failing(l); err != nil {
+			return nil, err
+		}
+	}
 	version := 0
 	for samplertest.Name(version) != l.Alias {
 		version++
@@ -76,6 +87,12 @@ func (f *fakes) start(_ context.Context, l launch) (server, error) {
 	p := &fake{Llama: s, gone: make(chan struct{})}
 	f.started = append(f.started, p)
 	return p, nil
+}
+
+func (f *fakes) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.started)
 }
 
 func (f *fakes) last() *fake {

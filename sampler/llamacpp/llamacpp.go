@@ -1,11 +1,12 @@
 // Package llamacpp is the backend that starts llama-server processes. Start with
-// [Open]; version.go supervises the process of a version, replica.go starts and
-// checks a process, and sample.go samples.
+// [Open]; supervise.go keeps the processes of a version running, engine.go starts
+// and checks a process, and sample.go samples.
 //
 // Every version of the policy has its own process, so that versions cannot share a
 // prompt cache or an adapter scale. The process of a new version is started and
 // checked while the old one still serves. A process that dies or hangs is
-// replaced, and its requests are sent again.
+// replaced, and its requests are sent again. With several replicas, a version has a
+// process on each device, and the others serve its requests meanwhile.
 //
 // The Python package xllamacpp contains the server. A short script (serve.py)
 // starts it and stops it when this process ends. A llama-server binary can be used
@@ -48,6 +49,12 @@ type Config struct {
 	// TemplateArgs are arguments of the chat template in the model's file, for
 	// example enable_thinking. Nil: none.
 	TemplateArgs map[string]any
+
+	// Replicas are the processes that serve a version together; 0: 1. Each has Slots.
+	Replicas int
+	// Devices has CUDA_VISIBLE_DEVICES for each replica, for example "0" and "1". Empty:
+	// the replicas inherit it.
+	Devices []string
 
 	ContextPerSlot int // tokens of one conversation; 0: the context that the model was trained with
 	Slots          int // requests in computation; 0: 16; best: one per concurrent episode
@@ -92,6 +99,7 @@ func (c Config) withDefaults() Config {
 		c.Alias = "policy"
 	}
 	setInt(&c.Slots, 16)
+	setInt(&c.Replicas, 1)
 	setInt(&c.Threads, 1)
 	setInt(&c.BatchThreads, 1)
 	setDuration(&c.StartTimeout, 2*time.Minute)
@@ -107,6 +115,9 @@ func (c Config) check() error {
 	case c.Slots < 1, c.Threads < 1, c.BatchThreads < 1, c.ContextPerSlot < 0:
 		return fmt.Errorf("slots %d, threads %d, batch threads %d and context %d must be positive",
 			c.Slots, c.Threads, c.BatchThreads, c.ContextPerSlot)
+	case c.Replicas < 1, len(c.Devices) > 0 && len(c.Devices) != c.Replicas:
+		return fmt.Errorf("%d replicas and %d devices: there must be one device for each replica, or none",
+			c.Replicas, len(c.Devices))
 	case c.Python == "" && c.Binary == "" || c.BaseGGUF == "":
 		return errors.New("a base model and a Python interpreter or a llama-server are required")
 	case c.Binary == "" && len(c.Args) > 0:
@@ -179,9 +190,13 @@ func (b *Backend) policy(version int) sampler.Policy {
 	return sampler.Policy{Version: version, Name: fmt.Sprintf("%s-v%06d", b.cfg.Alias, version)}
 }
 
-// Capabilities returns those of the process that Open started. All processes must
-// have the same.
-func (b *Backend) Capabilities(context.Context) (sampler.Capabilities, error) { return b.caps, nil }
+// Capabilities returns those of all replicas together, by the process that Open
+// started first. All processes must have the same.
+func (b *Backend) Capabilities(context.Context) (sampler.Capabilities, error) {
+	c := b.caps
+	c.Replicas, c.Parallel = b.cfg.Replicas, b.cfg.Replicas*c.Parallel
+	return c, nil
+}
 
 // Publish starts a process for the adapter's GGUF file, checks it and makes the
 // version usable. Version 0 is always the base model.

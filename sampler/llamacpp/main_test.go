@@ -28,7 +28,7 @@ func parent(gguf string) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	fmt.Println(b.base.now.server.(*child).PID())
+	fmt.Println(b.base.replicas[0].now.server.(*child).PID())
 	select {}
 }
 

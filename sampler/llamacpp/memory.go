@@ -56,11 +56,12 @@ func (b *Backend) MemoryInUse() int64 {
 	total := int64(0)
 	for v := range versions {
 		v.mu.Lock()
-		now := v.now
-		v.mu.Unlock()
-		if now != nil {
-			total += now.memory()
+		for _, r := range v.replicas {
+			if r.now != nil {
+				total += r.now.memory()
+			}
 		}
+		v.mu.Unlock()
 	}
 	return total
 }

@@ -37,6 +37,7 @@ func TestReal(t *testing.T) {
 		{"a prefix is reused", testPrefix},
 		{"killed servers are replaced", testKilled},
 		{"a hung server is replaced", testHung},
+		{"a stopped replica does not hold requests", testStoppedReplica},
 		{"versions are swapped under load", testSwap},
 		{"processes end with the backend and with the parent", testProcessEnds},
 		{"start errors have exitHints", testStartErrors},

@@ -50,7 +50,7 @@ func (b *Backend) Render(ctx context.Context, messages []chat.Message, generatio
 	endless := fmt.Errorf("the chat template of %s takes more than %v for %d messages\n"+
 		"  hint: correct its loops, or name the template that the model was trained with in sampler.template",
 		b.cfg.BaseGGUF, b.cfg.RenderTimeout, len(messages))
-	err = v.do(ctx, func(ctx context.Context, r *replica) error {
+	err = v.do(ctx, func(ctx context.Context, r *engine) error {
 		return v.withDeadline(ctx, r, func(ctx context.Context) (err error) {
 			ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.RenderTimeout, endless)
 			defer cancel()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/sampler"
@@ -38,11 +39,75 @@ func (b *Backend) sample(ctx context.Context, p sampler.Policy, r sampler.Reques
 	if err := r.CheckIDs(b.caps); err != nil {
 		return c, err
 	}
-	err = v.do(ctx, func(ctx context.Context, rep *replica) (err error) {
-		c, err = v.complete(ctx, rep, r)
-		return err
+	tried := map[*admission.Place]bool{}
+	err = v.retry(ctx, func(ctx context.Context) (used *engine, err error) {
+		c, used, err = v.send(ctx, r, tried)
+		return used, err
 	})
 	return c, err
+}
+
+// sent is a completion, and the process that it was asked for.
+type sent struct {
+	completion sampler.Completion
+	from       *engine
+}
+
+// send sends a request to the least busy replica, or to that with the prefix of its
+// session. If it is late there, another one gets it too. A replica where it is lost is
+// added to tried and chosen last.
+func (v *version) send(ctx context.Context, r sampler.Request, tried map[*admission.Place]bool) (
+	sampler.Completion, *engine, error) {
+	request := admission.Request{Session: r.Session, Avoid: tried, Gone: v.gone, GoneErr: sampler.ErrPolicyGone}
+	place, err := v.queue.Acquire(ctx, request)
+	if err != nil {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if v.failed != nil {
+			err = v.failed
+		}
+		return sampler.Completion{}, nil, err
+	}
+	hedge := admission.Hedge[sent]{
+		Queue: v.queue, Request: request, Tokens: r.MaxTokens,
+		Attempt: func(ctx context.Context, place *admission.Place, again bool) (sent, error) {
+			return v.attempt(ctx, place, r, again)
+		},
+		Late: func(from, to *admission.Place, after time.Duration) {
+			v.b.counters.add(Stats{Late: 1})
+			v.log.Info().Int("replica", from.Index).Int("to", to.Index).Stringer("after", after).
+				Msg("a late request is sent to another replica too")
+		},
+	}
+	got, place, err := hedge.Run(ctx, place)
+	if errors.Is(err, errLost) {
+		tried[place] = true
+	}
+	return got.completion, got.from, err
+}
+
+// errEnded means that a replica's process has ended since the replica was chosen.
+var errEnded = fmt.Errorf("%w: its process has ended", errLost)
+
+// attempt sends a request to a replica once. again is true for the second replica of a
+// late request, whose text is not streamed, since the first one may still stream its.
+func (v *version) attempt(ctx context.Context, place *admission.Place, r sampler.Request, again bool) (sent, error) {
+	now := v.replicas[place.Index].current()
+	if now == nil || !now.runs() {
+		return sent{}, errEnded
+	}
+	if again {
+		r.Written = nil
+	}
+	begun := time.Now()
+	c, err := v.complete(ctx, now, r)
+	if err == nil {
+		place.Answered(len(c.IDs), time.Since(begun))
+		if again {
+			v.b.counters.add(Stats{Rescued: 1})
+		}
+	}
+	return sent{c, now}, err
 }
 
 // completionRequest is the body of a /completion. It sets every parameter, because the
@@ -134,7 +199,7 @@ func seed(s uint64) uint32 {
 }
 
 // complete sends a request to one process once.
-func (v *version) complete(ctx context.Context, rep *replica, r sampler.Request) (sampler.Completion, error) {
+func (v *version) complete(ctx context.Context, rep *engine, r sampler.Request) (sampler.Completion, error) {
 	slot, err := rep.slots.Acquire(ctx, admission.Request{
 		Session: r.Session, Gain: rep.cache.gain(r.Prompt), Gone: rep.exited(), GoneErr: errLost,
 	})
@@ -160,7 +225,7 @@ func (v *version) complete(ctx context.Context, rep *replica, r sampler.Request)
 // post sends a request and decodes the answer. If written is not nil, the answer is
 // streamed to it.
 func (v *version) post(
-	ctx context.Context, rep *replica, q completionRequest, written func(string),
+	ctx context.Context, rep *engine, q completionRequest, written func(string),
 ) (a answer, err error) {
 	err = v.withDeadline(ctx, rep, func(ctx context.Context) (err error) {
 		if written != nil {
@@ -183,7 +248,7 @@ var errSlow = errors.New("the request took too long")
 // withDeadline calls a process with a deadline. A process hangs if it answers no
 // request at all within a deadline. It is then killed, and the next process gets
 // the request.
-func (v *version) withDeadline(ctx context.Context, rep *replica, call func(context.Context) error) error {
+func (v *version) withDeadline(ctx context.Context, rep *engine, call func(context.Context) error) error {
 	before, limit := rep.answered.Load(), v.b.cfg.RequestTimeout
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errSlow)
 	defer cancel()

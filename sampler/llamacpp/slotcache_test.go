@@ -56,7 +56,7 @@ func TestAFailedRequestLeavesNoPrefix(t *testing.T) {
 	}
 	requests := f.last().Requests()
 	failed := *requests[len(requests)-1].IDSlot
-	if c := b.base.now.cache[failed]; c.tokens != nil {
+	if c := b.base.replicas[0].now.cache[failed]; c.tokens != nil {
 		t.Errorf("slot %d is said to have %v", failed, c.tokens)
 	}
 }

@@ -16,12 +16,17 @@ type Stats struct {
 	Gaps            int64 `json:"gaps"`             // sampled tokens without a log-prob
 	Retries         int64 `json:"retries"`          // requests sent again
 	Restarts        int64 `json:"restarts"`         // processes replaced
+	Late            int64 `json:"late"`             // requests that were late and sent to a second replica too
+	Rescued         int64 `json:"rescued"`          // answers of these second replicas
 }
 
 type counters struct{ sampler.Tally[Stats] }
 
 // Stats returns the counts. It is safe for concurrent use.
 func (b *Backend) Stats() Stats { return b.counters.Counts() }
+
+// LateRequests returns how many requests were sent to a second replica too.
+func (b *Backend) LateRequests() int64 { return b.Stats().Late }
 
 func (c *counters) add(s Stats) {
 	c.Update(func(counts *Stats) {
@@ -32,6 +37,8 @@ func (c *counters) add(s Stats) {
 		counts.Gaps += s.Gaps
 		counts.Retries += s.Retries
 		counts.Restarts += s.Restarts
+		counts.Late += s.Late
+		counts.Rescued += s.Rescued
 	})
 }
 

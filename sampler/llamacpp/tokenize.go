@@ -44,7 +44,7 @@ func (b *Backend) tokenize(ctx context.Context, text string, special bool) (ids 
 		return nil, err
 	}
 	defer v.gate.Leave()
-	err = v.do(ctx, func(ctx context.Context, r *replica) error {
+	err = v.do(ctx, func(ctx context.Context, r *engine) error {
 		return v.withDeadline(ctx, r, func(ctx context.Context) (err error) {
 			ids, err = r.client.tokenize(ctx, text, special)
 			return err
@@ -82,7 +82,7 @@ func (b *Backend) Detokenize(ctx context.Context, ids []int32) (text string, err
 		return "", err
 	}
 	defer v.gate.Leave()
-	err = v.do(ctx, func(ctx context.Context, r *replica) error {
+	err = v.do(ctx, func(ctx context.Context, r *engine) error {
 		return v.withDeadline(ctx, r, func(ctx context.Context) (err error) {
 			text, err = r.client.detokenize(ctx, ids)
 			return err

@@ -3,21 +3,18 @@ package llamacpp
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
-	"github.com/empo2/empo2/orchestrator/process"
-	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/admission"
 )
 
-// A version is one policy and the process that serves it. Its supervisor replaces a
-// process that ends, until the version is retired or failed.
+// A version is one policy and the processes that serve it, one per replica.
 type version struct {
 	b       *Backend
 	policy  sampler.Policy
@@ -25,136 +22,86 @@ type version struct {
 	verify  func() error // compares the file with its manifest
 	log     zerolog.Logger
 
-	first  *probe         // answer of the first process
-	budget process.Budget // the supervisor's
+	replicas []*replica
+	queue    *admission.Queue // its places are the replicas
 
 	gate *admission.Gate // closed when the version is retired
 	done chan struct{}   // closed when the last process has ended
 
 	mu      sync.Mutex
-	now     *replica      // nil while no process is ready
-	failed  error         // why the version is no longer served
-	changed chan struct{} // closed when now or failed changes
+	first   *probe        // answer of the first process
+	failed  error         // why the version is no longer served: no replica is
+	gone    chan struct{} // closed when failed is set
+	changed chan struct{} // closed when a replica's process changes
 }
 
-// startVersion starts and checks the first process of a version.
+// startVersion starts and checks the first processes of a version. All replicas must
+// start.
 func (b *Backend) startVersion(ctx context.Context, p sampler.Policy, adapter string, a sampler.Adapter) (
 	*version, error) {
 	v := &version{
 		b: b, policy: p, adapter: adapter, verify: a.Check, log: b.cfg.Log.With().Int("version", p.Version).Logger(),
-		budget: b.cfg.Budget, gate: admission.NewGate(), done: make(chan struct{}), changed: make(chan struct{}),
+		queue: b.newReplicaQueue(), gate: admission.NewGate(), done: make(chan struct{}), gone: make(chan struct{}),
+		changed: make(chan struct{}),
 	}
-	v.budget.Report = v.onRestart
+	for i := range b.cfg.Replicas {
+		v.replicas = append(v.replicas, newReplica(v, i))
+	}
 	ctx, cancel := sampler.Within(ctx, b.alive)
 	defer cancel()
-	var r *replica
-	err := v.budget.Start(ctx, func() (err error) {
-		r, err = v.replica(ctx)
-		return err
-	})
+	started, err := v.startAll(ctx)
 	if err != nil {
 		return nil, err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
-		r.stop()
+		stopAll(started)
 		return nil, errClosed
 	}
-	v.now = r
-	b.supervisors.Go(func() { v.supervise(r) })
+	var replicas sync.WaitGroup
+	for i, r := range v.replicas {
+		r.now = started[i]
+		replicas.Go(func() { r.supervise(started[i]) })
+	}
+	b.supervisors.Go(func() { replicas.Wait(); close(v.done) })
 	return v, nil
 }
 
-// supervise replaces the version's process whenever it ends.
-func (v *version) supervise(r *replica) {
-	defer close(v.done)
-	for r != nil {
-		why := v.watch(r)
-		v.set(nil, nil)
-		r.stop()
-		if why == nil {
-			return
-		}
-		if r = v.restart(why); r == nil {
-			break
-		}
-		v.set(r, nil)
+// startAll starts the processes of all replicas: the first one of a backend before the
+// others, because it says what all must be like.
+func (v *version) startAll(ctx context.Context) ([]*engine, error) {
+	started := make([]*engine, len(v.replicas))
+	start := func(i int) (err error) {
+		r := v.replicas[i]
+		return r.budget.Start(ctx, func() (err error) {
+			started[i], err = r.start(ctx)
+			return err
+		})
 	}
-	select { // failed, or about to be stopped
-	case <-v.gate.Drained():
-	case <-v.b.alive.Done():
-	}
-}
-
-// onRestart counts and reports a restart, before it is made.
-func (v *version) onRestart(why error) {
-	v.log.Warn().Err(why).Msg("llama-server ended and is restarted")
-	v.b.counters.add(Stats{Restarts: 1})
-	if v.b.cfg.OnRestart != nil {
-		v.b.cfg.OnRestart(v.policy.Name, why)
-	}
-}
-
-// watch returns the reason when the process has ended, or nil when the version is
-// no longer needed. It kills a process after two failed health checks in a row.
-func (v *version) watch(r *replica) error {
-	tick := time.NewTicker(v.b.cfg.HealthInterval)
-	defer tick.Stop()
-	for misses := 0; ; {
-		select {
-		case <-v.gate.Drained():
-			return nil
-		case <-v.b.alive.Done():
-			return nil
-		case <-r.exited():
-			return r.err()
-		case <-tick.C:
-			if v.isHealthy(r) {
-				misses = 0
-			} else if misses++; misses == 2 {
-				v.log.Warn().Msg("llama-server does not answer and is killed")
-				r.kill()
+	var group errgroup.Group
+	for i := range v.replicas {
+		if i == 0 && v.b.caps.Server == "" {
+			if err := start(0); err != nil {
+				return nil, err
 			}
+			continue
+		}
+		group.Go(func() error { return start(i) })
+	}
+	if err := group.Wait(); err != nil {
+		stopAll(started)
+		return nil, err
+	}
+	return started, nil
+}
+
+func stopAll(started []*engine) {
+	for _, c := range started {
+		if c != nil {
+			c.stop()
 		}
 	}
-}
-
-func (v *version) isHealthy(r *replica) bool {
-	ctx, cancel := context.WithTimeoutCause(v.b.alive, v.b.cfg.HealthInterval, errors.New("no answer to a health check"))
-	defer cancel()
-	return r.client.health(ctx) == nil
-}
-
-// restart starts the next process. It returns nil after too many restarts. Requests wait
-// for it, so it has a name: also while it pauses, and while the model is loaded.
-func (v *version) restart(why error) *replica {
-	defer watchdog.Begin(v.b.alive, "server", "restart llama-server of "+v.policy.Name, 0)()
-	for {
-		if err := v.budget.Next(v.b.alive, why); err != nil {
-			if v.b.alive.Err() == nil {
-				v.log.Error().Err(why).Msg("policy is no longer served: too many restarts")
-				v.set(nil, fmt.Errorf("%w: %s is %w: %w", sampler.ErrPolicyGone, v.policy.Name, err, why))
-			}
-			return nil
-		}
-		r, err := v.replica(v.b.alive)
-		if err == nil {
-			return r
-		}
-		if v.b.alive.Err() != nil {
-			return nil
-		}
-		why = err
-	}
-}
-
-func (v *version) set(r *replica, failed error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.now, v.failed = r, failed
-	close(v.changed)
-	v.changed = make(chan struct{})
 }
 
 func (v *version) usable() bool {
@@ -163,11 +110,29 @@ func (v *version) usable() bool {
 	return v.failed == nil && !v.gate.Closed()
 }
 
-// current waits for a running process.
-func (v *version) current(ctx context.Context) (*replica, error) {
+// fail ends the version if no replica is left. The mutex is held.
+func (v *version) fail(why error) {
+	for _, r := range v.replicas {
+		if !r.givenUp {
+			v.log.Warn().Err(why).Int("replica", r.index).Msg("a replica is left; another one is given up")
+			return
+		}
+	}
+	v.failed = why
+	close(v.gone)
+}
+
+// current waits for a running process of any replica.
+func (v *version) current(ctx context.Context) (*engine, error) {
 	for {
 		v.mu.Lock()
-		now, failed, changed := v.now, v.failed, v.changed
+		var now *engine
+		for _, r := range v.replicas {
+			if now = r.now; now != nil && now.runs() {
+				break
+			}
+		}
+		failed, changed := v.failed, v.changed
 		v.mu.Unlock()
 		switch {
 		case failed != nil:
@@ -190,30 +155,40 @@ const (
 	firstPause = 10 * time.Millisecond
 )
 
-// do calls the current process. It retries after a lost connection, with the same
+// do calls a process of any replica. It retries after a lost connection, with the same
 // or the next process. This is safe because requests change nothing in the server.
-func (v *version) do(ctx context.Context, call func(context.Context, *replica) error) error {
+func (v *version) do(ctx context.Context, call func(context.Context, *engine) error) error {
+	return v.retry(ctx, func(ctx context.Context) (*engine, error) {
+		c, err := v.current(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return c, call(ctx, c)
+	})
+}
+
+// retry calls try until it does not lose the connection to the process that it
+// returns.
+func (v *version) retry(ctx context.Context, try func(context.Context) (*engine, error)) error {
 	ctx, cancel := sampler.Within(ctx, v.b.alive)
 	defer cancel()
-	var last *replica
-	tries, lost := 0, false
+	tries, lost := map[*engine]int{}, false
 	retry := jsonhttp.Retry{
 		First: firstPause, Last: 64 * firstPause,
-		Again:  func(error) bool { return lost && tries < maxTries },
+		Again:  func(error) bool { return lost },
 		Before: func(int, time.Duration, error) { v.b.counters.add(Stats{Retries: 1}) },
 	}
 	return retry.Do(ctx, func(ctx context.Context) error {
-		lost = false
-		r, err := v.current(ctx)
-		if err != nil {
-			return err
+		c, err := try(ctx)
+		switch {
+		case errors.Is(err, errEnded): // the replica is paused until its next process is ready
+			lost = true
+		case c != nil && errors.Is(err, errLost):
+			tries[c]++
+			lost = tries[c] < maxTries
+		default:
+			lost = false
 		}
-		if r != last {
-			last, tries = r, 0
-		}
-		tries++
-		err = call(ctx, r)
-		lost = errors.Is(err, errLost)
 		return err
 	})
 }

@@ -30,7 +30,9 @@ type LaunchConfig struct {
 	Model  string // folder in Hugging Face format, or a name that vLLM knows
 	Name   string // served name; empty: "base"
 
-	Replicas    int // 0: 1
+	Replicas int // 0: 1
+	// Devices has CUDA_VISIBLE_DEVICES for each replica. Empty: they inherit it.
+	Devices     []string
 	MaxRank     int // of adapters; 0: 16; rounded up to a value that vLLM allows
 	MaxResident int // adapters in use at the same time; 0: 4
 	Context     int // tokens of one conversation; 0: the model's
@@ -195,6 +197,10 @@ func (c *Config) launch(ctx context.Context, client func(url string) *server) ([
 	if len(l.Command) == 0 {
 		c.Model = l.Name
 	}
+	if n := len(l.Devices); n > 0 && n != l.Replicas {
+		return nil, fmt.Errorf("%d replicas and %d devices: there must be one device for each replica, or none",
+			l.Replicas, n)
+	}
 	c.setKey(&l)
 	return c.start(ctx, l, client)
 }
@@ -217,11 +223,15 @@ func (c *Config) startOn(
 	for i, port := range ports {
 		s := client(fmt.Sprintf("http://127.0.0.1:%d", port))
 		servers[i] = s
+		inherit := append([]string{"VLLM_*", "RAY_*", "FLASHINFER_*"}, l.Inherit...)
+		if len(l.Devices) > 0 {
+			inherit = append(inherit, "CUDA_VISIBLE_DEVICES="+l.Devices[i])
+		}
 		group.Go(func() error {
 			return s.Launch(ctx, process.Command{
 				Name: "vllm", Args: l.command(port, c.APIKey), Poll: s.Ready, StartTimeout: l.StartTimeout,
 				Needs:   process.Network | process.Libraries | process.Models,
-				Inherit: append([]string{"VLLM_*", "RAY_*", "FLASHINFER_*"}, l.Inherit...),
+				Inherit: inherit,
 				Env:     append(l.environment(), "EMPO2_SERVER_KEY="+c.APIKey), Secrets: []string{c.APIKey},
 				Hints: exitHints, Log: c.Log,
 			}, l.Budget, c.OnRestart)

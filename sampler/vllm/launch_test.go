@@ -111,10 +111,11 @@ func TestEnvironmentOfALaunchedServer(t *testing.T) {
 	t.Setenv("VLLM_USE_V1", "1")
 	t.Setenv("HTTPS_PROXY", "http://proxy")
 	t.Setenv("NAMED", "by the user")
+	t.Setenv("CUDA_VISIBLE_DEVICES", "0")
 	program, check := processtest.Spy(t, "VLLM_USE_V1=1", "HTTPS_PROXY=http://proxy", "NAMED=by the user",
-		"VLLM_ALLOW_RUNTIME_LORA_UPDATING=1")
+		"VLLM_ALLOW_RUNTIME_LORA_UPDATING=1", "CUDA_VISIBLE_DEVICES=2,3")
 	for _, l := range []LaunchConfig{{Model: "m", Python: program}, {Model: "m", Command: []string{program, "{port}"}}} {
-		l.Inherit = []string{"NAMED"}
+		l.Inherit, l.Devices = []string{"NAMED"}, []string{"2,3"}
 		if _, err := Open(t.Context(), Config{Launch: l}); err == nil {
 			t.Error("the server started")
 		}

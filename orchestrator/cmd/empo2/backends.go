@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -137,9 +138,11 @@ const residentAdapters = 4
 
 func openLlamaCPP(ctx context.Context, o opening) (served, error) {
 	all := o.config.Sampler
-	s, threads := all.LlamaCPP, cmp.Or(all.LlamaCPP.Threads, runtime.NumCPU())
+	s := all.LlamaCPP
+	threads := cmp.Or(s.Threads, max(1, runtime.NumCPU()/s.Replicas))
 	b, err := llamacpp.Open(ctx, llamacpp.Config{
 		Python: o.tools.python, Binary: s.Binary, Args: s.Args, Inherit: s.Env, BaseGGUF: o.tools.gguf,
+		Replicas: s.Replicas, Devices: s.Devices,
 		ContextPerSlot: o.config.ContextTokens(o.tools.context), Slots: all.Concurrency,
 		Threads: threads, BatchThreads: threads, TemplateArgs: all.TemplateArgs,
 		ExactLogprobs: s.ExactLogprobs, NoPromptCache: o.config.Run.Repeatable,
@@ -156,6 +159,7 @@ func vllmLaunch(c config.Config, model string) vllm.LaunchConfig {
 	s := c.Sampler.VLLM
 	return vllm.LaunchConfig{
 		Command: s.Launch, Python: s.Python, CPU: !inspect.Probe{}.HasGPU(), Model: model, Replicas: s.Replicas,
+		Devices: s.Devices,
 		Context: c.ContextTokens(inspect.Context(model)), MaxRank: c.Trainer.Rank, MaxResident: residentAdapters,
 		GPUMemoryUtilization: s.GPUMemoryUtilization, Exact: s.ExactLogprobs, Sleep: s.Sleep,
 		Inherit: s.Env, Budget: process.NewBudget(c.Trainer.Restarts),
@@ -226,6 +230,9 @@ func openSGLang(ctx context.Context, o opening) (served, error) {
 		MaxInFlight: all.Concurrency,
 		OnReturn:    func(url string) { o.event("replica returned", url) }, OnRestart: o.restarted("server"), Log: o.log,
 		Launch: sglang.LaunchConfig{Command: s.Launch, Inherit: s.Env, Budget: o.budget()},
+	}
+	if len(s.Devices) > 0 {
+		cfg.Launch.Inherit = append(slices.Clone(s.Env), "CUDA_VISIBLE_DEVICES="+s.Devices[0])
 	}
 	if o.codec != nil {
 		cfg.Codec, out.renderer, out.decoder = o.codec, o.codec, o.codec

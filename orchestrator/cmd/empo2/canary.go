@@ -19,6 +19,9 @@ func (r *run) addCanary(ctx context.Context, server served, template *chat.Templ
 	if m, ok := server.Backend.(interface{ MemoryInUse() int64 }); ok {
 		l.ServerMemory = m.MemoryInUse
 	}
+	if m, ok := server.Backend.(interface{ LateRequests() int64 }); ok {
+		l.LateRequests = m.LateRequests
+	}
 	if l.Trainer == nil {
 		l.Backend = server.Backend
 		return nil

@@ -141,6 +141,9 @@ func stepNotes(m orchestrator.StepMetrics) []string {
 	if n := m.Overlap.Staleness.Dropped; n > 0 {
 		notes = append(notes, counted(n, "group")+" too old")
 	}
+	if m.Late > 0 {
+		notes = append(notes, counted(m.Late, "request")+" late")
+	}
 	if m.LeftOut > 0 {
 		notes = append(notes, counted(m.LeftOut, "row")+" left out")
 	}

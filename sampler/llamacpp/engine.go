@@ -14,8 +14,8 @@ import (
 	"github.com/empo2/empo2/sampler/admission"
 )
 
-// A replica is a checked process and the queue of its slots.
-type replica struct {
+// An engine is a process that was checked and serves its version, and the queue of its slots.
+type engine struct {
 	server
 	client *client
 	// slots are the places of the server. Each has the keys and values of its last
@@ -31,12 +31,12 @@ func newSlots(n int) *admission.Queue {
 	return admission.New(admission.Config{Limits: slices.Repeat([]int{1}, n)})
 }
 
-func (r *replica) stop() {
+func (r *engine) stop() {
 	r.server.stop()
 	r.client.close()
 }
 
-func (r *replica) runs() bool {
+func (r *engine) runs() bool {
 	select {
 	case <-r.exited():
 		return false
@@ -45,9 +45,9 @@ func (r *replica) runs() bool {
 	}
 }
 
-// replica starts a process for the version and checks it.
-func (v *version) replica(ctx context.Context) (*replica, error) {
-	cfg := v.b.cfg
+// start starts a process for the version on the replica's device and checks it.
+func (rep *replica) start(ctx context.Context) (*engine, error) {
+	v, cfg := rep.v, rep.v.b.cfg
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.StartTimeout,
 		fmt.Errorf("llama-server is not ready within %v\n"+
 			"  hint: its log (-v) may say why; it also renders the chat template of %s, whose loops may not end",
@@ -59,7 +59,10 @@ func (v *version) replica(ctx context.Context) (*replica, error) {
 		// Each connection needs a thread of the server, also while it is idle.
 		HTTPThreads: 2*cfg.Slots + 8, Exact: cfg.ExactLogprobs,
 		python: cfg.Python, binary: cfg.Binary, args: cfg.Args, inherit: cfg.Inherit, grace: cfg.Grace,
-		timeout: cfg.StartTimeout, log: v.log,
+		timeout: cfg.StartTimeout, log: rep.log,
+	}
+	if rep.device != "" {
+		l.inherit = append(slices.Clone(l.inherit), "CUDA_VISIBLE_DEVICES="+rep.device)
 	}
 	if v.adapter != "" {
 		l.Adapters = append(l.Adapters, v.adapter)
@@ -71,7 +74,7 @@ func (v *version) replica(ctx context.Context) (*replica, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &replica{server: s, client: newClient(s.endpoint(), cfg.Slots+4), slots: newSlots(cfg.Slots),
+	r := &engine{server: s, client: newClient(s.endpoint(), cfg.Slots+4), slots: newSlots(cfg.Slots),
 		cache: make(slotCache, cfg.Slots)}
 	end := watchdog.Begin(ctx, "server", "check llama-server", cfg.StartTimeout)
 	err = v.check(ctx, r)
@@ -90,7 +93,7 @@ func (v *version) replica(ctx context.Context) (*replica, error) {
 
 // check compares the settings, adapters and answers of the process with the
 // version's.
-func (v *version) check(ctx context.Context, r *replica) error {
+func (v *version) check(ctx context.Context, r *engine) error {
 	caps, alias, err := probeCapabilities(ctx, r)
 	if err != nil {
 		return err
@@ -112,6 +115,8 @@ func (v *version) check(ctx context.Context, r *replica) error {
 	if err != nil {
 		return err
 	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	if v.first == nil {
 		v.first = p
 		return nil
@@ -121,7 +126,7 @@ func (v *version) check(ctx context.Context, r *replica) error {
 
 // checkAdapters checks that the process has no adapter for the base model, and one
 // at scale 1 for every other version.
-func (v *version) checkAdapters(ctx context.Context, r *replica) error {
+func (v *version) checkAdapters(ctx context.Context, r *engine) error {
 	var adapters []struct {
 		ID    int     `json:"id"`
 		Scale float64 `json:"scale"`
@@ -139,7 +144,7 @@ func (v *version) checkAdapters(ctx context.Context, r *replica) error {
 	return nil
 }
 
-func probeCapabilities(ctx context.Context, r *replica) (c sampler.Capabilities, alias string, err error) {
+func probeCapabilities(ctx context.Context, r *engine) (c sampler.Capabilities, alias string, err error) {
 	var props struct {
 		Alias    string `json:"model_alias"`
 		Slots    int    `json:"total_slots"`
@@ -191,7 +196,7 @@ const (
 	probeTokens = 4
 )
 
-func (v *version) probe(ctx context.Context, r *replica) (*probe, error) {
+func (v *version) probe(ctx context.Context, r *engine) (*probe, error) {
 	ids, err := r.client.tokenize(ctx, probeText, false)
 	if err != nil {
 		return nil, err
