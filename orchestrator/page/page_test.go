@@ -63,7 +63,8 @@ func TestNowAndSeries(t *testing.T) {
 	root := t.TempDir()
 	dir := filepath.Join(root, "group", "one")
 	recorded(t, dir)
-	writeStatus(t, dir, `,"phase":{"name":"sampling","step":3,"of":4,"done":1,"total":8,"unit":"episodes","eta_s":3.5},
+	writeStatus(t, dir, `,"phase":{"name":"sampling","step":3,"of":4,"done":1,"total":8,"unit":"episodes","eta_s":3.5,
+		"beside":{"name":"sampling","step":4,"done":2,"total":8,"unit":"episodes"}},
 		"inflight":[{"what":"trainer","detail":"forward"}]`)
 	s := serve(t, Options{Roots: []string{root}})
 
@@ -74,6 +75,9 @@ func TestNowAndSeries(t *testing.T) {
 	}
 	run := s.URL + "/api/runs/group%2Fone/"
 	now := answered[nowAnswer](t, run+"now")
+	if now.Phase.Beside.Text() != "step 4: sampling 2 of 8 episodes" {
+		t.Errorf("beside the phase: %+v", now.Phase.Beside)
+	}
 	if !now.Live || now.Phase.Name != "sampling" || *now.Phase.ETA != 3.5 || now.ETA != 6 || now.Overview.Steps != 2 ||
 		now.InFlight[0].Detail != "forward" {
 		t.Errorf("%+v", now)
@@ -114,6 +118,9 @@ func TestNowAndSeries(t *testing.T) {
 		if got := series.Lines[name][0]; got == nil || *got != want {
 			t.Errorf("%s: %v, want %v", name, got, want)
 		}
+	}
+	if idle := series.Lines["idle_server"][0]; idle == nil || *idle != 0.75 || series.Lines["staleness"][0] != nil {
+		t.Errorf("idle share %v, staleness %v of a step in turn", idle, series.Lines["staleness"])
 	}
 	if took := series.Lines["seconds_evaluation"]; took[0] != nil || *took[1] != 7 {
 		t.Errorf("the evaluation after step 2 took %v", took)

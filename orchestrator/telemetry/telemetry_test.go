@@ -72,7 +72,21 @@ func TestValuesOfAStep(t *testing.T) {
 	f("seconds/step", 3)
 	f("phases/sampling", 2.5)
 	f("phases/warm_start", 1)
-	for _, absent := range []string{"mismatch/mean", "replies/cut_tips", "server/memory_bytes", "trainer/mfu"} {
+	ahead := sample(2)
+	ahead.Seconds, ahead.Cancelled = orchestrator.Seconds{Sample: 9, Train: 4, Total: 8}, 8
+	ahead.Overlap = orchestrator.Overlap{Sampling: 6,
+		Staleness: orchestrator.Staleness{Mean: 0.75, Max: 1, Dropped: 2}}
+	before := values
+	values = Point{Values: ofStep(ahead, Ours)}.values()
+	f("staleness/mean", 0.75)
+	f("staleness/max", 1)
+	f("groups/stale", 2)
+	f("idle/server", 0.25)
+	f("idle/trainer", 0.5)
+	f("episodes/cancelled", 0.5) // of 16
+	values = before
+	for _, absent := range []string{"mismatch/mean", "replies/cut_tips", "server/memory_bytes", "trainer/mfu",
+		"staleness/mean", "groups/stale"} {
 		if _, ok := values[absent]; ok {
 			t.Errorf("%s has a value", absent)
 		}
