@@ -100,6 +100,11 @@ func loadIndex(ctx context.Context, db *sql.DB, scope string) (*index, error) {
 		return nil, fmt.Errorf("begin reading: %w", err)
 	}
 	defer tx.Rollback() // nothing was written
+	return readIndex(ctx, tx, scope)
+}
+
+// readIndex reads a scope as a transaction sees it.
+func readIndex(ctx context.Context, tx *sql.Tx, scope string) (*index, error) {
 	x := &index{}
 	rowOf, err := x.loadStates(ctx, tx, scope)
 	if err != nil {

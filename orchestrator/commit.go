@@ -126,6 +126,16 @@ func (s commitStage) learn(ctx context.Context, in Sampled) error {
 	if s.memory == nil {
 		return nil
 	}
+	for _, x := range experiencesOf(in) {
+		if err := s.memory.Learn(ctx, x); err != nil {
+			return fmt.Errorf("learn episode %d/%d: %w", x.Tip.Group, x.Tip.Episode, err)
+		}
+	}
+	return nil
+}
+
+// experiencesOf returns the episodes of a step in the memory's terms, in the plan's order.
+func experiencesOf(in Sampled) (out []memory.Experience) {
 	for g, group := range in.Groups {
 		without := returnWithoutTips(group)
 		for e, t := range group {
@@ -135,12 +145,10 @@ func (s commitStage) learn(ctx context.Context, in Sampled) error {
 			x := experienceOf(t, in.Plan.Groups[g].Task.Scope)
 			x.Tip.Step, x.Tip.Group, x.Tip.Episode = in.Plan.Step, g, e
 			x.WithoutTips = without
-			if err := s.memory.Learn(ctx, x); err != nil {
-				return fmt.Errorf("learn episode %d/%d: %w", g, e, err)
-			}
+			out = append(out, x)
 		}
 	}
-	return nil
+	return out
 }
 
 // experienceOf returns an episode in the memory's terms.

@@ -28,8 +28,9 @@ type sampledStep struct {
 // An aheadSampler samples steps while the steps before them are trained
 // (rollout.max_staleness). What it does depends on time only in two ways: which version
 // samples a turn, and in which order episodes finish. The plan of a step is drawn from
-// (seed, step). The memory that a step sees is that of the last step which must be
-// committed before it begins, also if the run is killed and continues the step.
+// (seed, step). A step sees the memory as the step before it will leave it: the episodes
+// of that step are in the ledger, even if it is not committed yet. So it does not matter
+// how far the training is, nor whether the run was killed since.
 type aheadSampler struct {
 	session  *session
 	limit    int64 // rollout.max_staleness
@@ -42,6 +43,7 @@ type aheadSampler struct {
 	cancel   context.CancelCauseFunc
 	retiring sync.WaitGroup // versions that still answer their last requests
 	ended    chan struct{}
+	waiting  []Sampled // steps that were sampled, at least those that are not committed; of run
 
 	mu        sync.Mutex
 	committed int64
@@ -80,6 +82,8 @@ func (a *aheadSampler) run(ctx context.Context, step int64, prompt promptState) 
 		}
 		out := a.sample(ctx, step, prompt)
 		prompt = out.planned.prompt
+		a.waiting = append(a.waiting, out.sampled)
+		a.waiting = a.waiting[max(0, len(a.waiting)-int(a.limit)-1):]
 		a.sampled <- out // there is room: the last limit steps, and this one
 		if out.err != nil {
 			return
@@ -123,22 +127,31 @@ func (a *aheadSampler) inside(reflect reflectFunc) reflectFunc {
 	}
 }
 
-// recall returns what the episodes of a step may recall: the memory as the last step
-// has left it that must be committed before this one begins. Nil: there is no memory.
+// recall returns what the episodes of a step may recall: the memory as the step before
+// will leave it. Nil: there is no memory.
 func (a *aheadSampler) recall(ctx context.Context, plan Plan) (rollout.RecallFunc, error) {
 	if a.session.sample.recall == nil {
 		return nil, nil
 	}
-	kept, ok := a.session.loop.Memory.(memory.Snapshotter)
+	m, ok := a.session.loop.Memory.(memory.Previewer)
 	if !ok {
-		return nil, fmt.Errorf("memory %T keeps no state of an earlier step\n"+
+		return nil, fmt.Errorf("memory %T cannot show what is not committed yet\n"+
 			"  hint: set rollout.max_staleness = 0 with this memory", a.session.loop.Memory)
+	}
+	var steps [][]memory.Experience
+	a.mu.Lock()
+	committed := a.committed
+	a.mu.Unlock()
+	for _, s := range a.waiting {
+		if s.Plan.Step > committed { // if it is committed meanwhile, it does not count again
+			steps = append(steps, experiencesOf(s))
+		}
 	}
 	var scopes []string
 	for _, g := range plan.Groups {
 		scopes = append(scopes, g.Task.Scope)
 	}
-	f, err := kept.Snapshot(ctx, scopes, max(0, plan.Step-1-a.limit), plan.Step-1)
+	f, err := m.Preview(ctx, steps, scopes)
 	if err != nil {
 		return nil, err
 	}

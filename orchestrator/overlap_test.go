@@ -202,29 +202,43 @@ func TestVersionsAreMixedWithinAnEpisode(t *testing.T) {
 	}
 }
 
-// All episodes of a step see the memory of the same step, the last that must be committed
-// before they begin, however far the training is.
-func TestAStepSeesTheMemoryOfOneStep(t *testing.T) {
-	w := newOverlapped(t)
-	if err := w.run(t.Context()); err != nil {
+// A step that is sampled ahead sees the tips of the step before it, which is not committed
+// yet. If the versions do not differ, a run that samples ahead plays the same episodes as
+// one that samples and trains in turn.
+func TestAStepSeesTheTipsOfTheStepBefore(t *testing.T) {
+	w, inTurn := newOverlapped(t), newOverlapped(t, func(c *config.Config) { c.Rollout.MaxStaleness = 0 })
+	for _, w := range []*overlapped{w, inTurn} {
+		w.backend.Policy.Script = player(w.backend.Tokenizer)
+		w.trainer.policy = w.backend.Policy
+	}
+	inTurn.trainer.fail = nil
+	if err := errors.Join(w.run(t.Context()), inTurn.run(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	newest := map[int64]int64{} // author's step by the step that was shown the tip
-	for step := range int64(4) {
-		for _, e := range w.trajectories(step + 1) {
-			for _, turn := range e.Turns {
+	for step := int64(1); step <= 4; step++ {
+		got, want := w.trajectories(step), inTurn.trajectories(step)
+		for i, e := range got {
+			for n, turn := range e.Turns {
 				for _, tip := range turn.Tips {
 					var by int64
 					if _, err := fmt.Sscanf(tip.Author, "%d/", &by); err != nil {
 						t.Fatal(err)
 					}
-					newest[e.Step] = max(newest[e.Step], by)
+					newest[step] = max(newest[step], by)
+				}
+				of := want[i].Turns[n]
+				if !slices.Equal(turn.IDs, of.IDs) || !slices.Equal(turn.Tips, of.Tips) || turn.Similar != of.Similar {
+					t.Fatalf("step %d, episode %d/%d, turn %d: %+v, in turn %+v", step, e.Group, e.Episode, n, turn, of)
 				}
 			}
 		}
 	}
-	if diff := cmp.Diff(map[int64]int64{3: 1, 4: 2}, newest); diff != "" {
+	if diff := cmp.Diff(map[int64]int64{2: 1, 3: 2, 4: 3}, newest); diff != "" {
 		t.Error(diff)
+	}
+	if w.steps[3].Overlap.Staleness.Mean == 0 || inTurn.steps[3].Overlap != (Overlap{}) {
+		t.Errorf("%+v, in turn %+v", w.steps[3].Overlap, inTurn.steps[3].Overlap)
 	}
 }
 

@@ -22,7 +22,7 @@ type Subject struct {
 
 // RunGeneral checks what every strategy must keep, whatever it stores: an empty memory
 // recalls nothing; recall changes nothing and is deterministic for a seed; a commit is
-// visible when it is committed, and a rollback leaves no trace; no scope sees another's; a snapshot answers as before;
+// visible when it is committed, and a rollback leaves no trace; no scope sees another's; a preview answers as the commit will;
 // the capacity holds after every commit; an episode counts once; the order of learning
 // does not matter; a restart gives the same answers.
 //
@@ -34,7 +34,7 @@ func RunGeneral(t *testing.T, s Subject) {
 		"recall changes nothing":            general.recallChangesNothing,
 		"a rollback leaves no trace":        general.rollback,
 		"visible only after the commit":     general.visibility,
-		"a snapshot keeps its answers":      general.snapshot,
+		"a preview answers as the commit":   general.preview,
 		"scopes are separate":               general.scopes,
 		"the capacity holds":                general.capacity,
 		"an episode counts once":            general.once,
@@ -74,7 +74,7 @@ func (g general) answers(scope string) (out []memory.Recollection) {
 	return g.answersOf(g.Recall, scope)
 }
 
-// answersOf are answers of a snapshot.
+// answersOf are answers of a preview.
 func (g general) answersOf(recall memory.RecallFunc, scope string) (out []memory.Recollection) {
 	g.t.Helper()
 	for _, room := range rooms {
@@ -140,33 +140,56 @@ func (g general) rollback() {
 	g.same("after the next commit", want, g.answers("s"))
 }
 
-// A strategy that is a [memory.Snapshotter] answers from a snapshot as it did then.
-func (g general) snapshot() {
-	s, ok := g.Strategy.(memory.Snapshotter)
+// A strategy that is a [memory.Previewer] answers as it will after the commit of some
+// steps, whatever is committed then.
+func (g general) preview() {
+	s, ok := g.Strategy.(memory.Previewer)
 	if !ok {
-		g.t.Skip("it keeps no snapshots")
+		g.t.Skip("it has no previews")
 	}
 	g.learn(failed("s", 1), failed("s", 2), failed("other", 3))
 	g.commit(true)
-	want := g.answers("s")
-	recall, err := s.Snapshot(g.t.Context(), []string{"s", "empty"}, 100, 100)
+	before := g.answers("s")
+	var steps [][]memory.Experience
+	for step := range 6 { // more than the capacity
+		var one []memory.Experience
+		for n := range 10 {
+			one = append(one, failed("s", 10*(1+step)+n))
+		}
+		steps = append(steps, one)
+	}
+	recall := g.previewOf(s, steps)
+	g.same("after a preview", before, g.answers("s"))
+	want := g.answersOf(recall, "s")
+	if cmp.Equal(before, want) {
+		g.t.Error("60 episodes taught nothing")
+	}
+	g.learn(steps[0]...)
+	g.commit(true)
+	g.same("of steps of which one is committed", want, g.answersOf(g.previewOf(s, steps), "s"))
+	for _, step := range steps[1:] {
+		g.learn(step...)
+		g.commit(true)
+	}
+	g.same("committed", want, g.answers("s"))
+	g.learn(failed("s", 100))
+	g.commit(true)
+	g.same("after the next commit", want, g.answersOf(recall, "s"))
+	if something(g.answersOf(recall, "empty")) {
+		g.t.Error("an empty scope is not empty in the preview")
+	}
+	if _, err := recall(g.t.Context(), memory.State{Scope: "other", Text: rooms[0]}); err == nil {
+		g.t.Error("a scope that the preview does not have has an answer")
+	}
+}
+
+func (g general) previewOf(s memory.Previewer, steps [][]memory.Experience) memory.RecallFunc {
+	g.t.Helper()
+	recall, err := s.Preview(g.t.Context(), steps, []string{"s", "empty", "s"})
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	for n := range 60 { // more than the capacity
-		g.learn(failed("s", 10+n))
-	}
-	g.commit(true)
-	if cmp.Equal(want, g.answers("s")) {
-		g.t.Error("60 episodes taught nothing")
-	}
-	g.same("from the snapshot", want, g.answersOf(recall, "s"))
-	if something(g.answersOf(recall, "empty")) {
-		g.t.Error("an empty scope is not empty in the snapshot")
-	}
-	if _, err := recall(g.t.Context(), memory.State{Scope: "other", Text: rooms[0]}); err == nil {
-		g.t.Error("a scope that the snapshot does not have has an answer")
-	}
+	return recall
 }
 
 func (g general) visibility() {

@@ -99,18 +99,27 @@ func (s *store[T]) scope(ctx context.Context, name string) (*scope[T], error) {
 // Learn implements [memory.Strategy]. It embeds the states, so that no transaction
 // waits for an embedding server.
 func (s *store[T]) Learn(ctx context.Context, x memory.Experience) error {
+	e, err := s.episode(ctx, x)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.buffer = append(s.buffer, e)
+	return nil
+}
+
+// episode checks an experience and embeds its states.
+func (s *store[T]) episode(ctx context.Context, x memory.Experience) (episode, error) {
 	if err := validate(x); err != nil {
-		return fmt.Errorf("learn in scope %q: %w", x.Scope, err)
+		return episode{}, fmt.Errorf("learn in scope %q: %w", x.Scope, err)
 	}
 	x.Tip.Scope, x.Tip.Text = x.Scope, memory.CleanTip(x.Tip.Text, 0)
 	vectors, err := s.embed(ctx, x.States)
 	if err != nil {
-		return fmt.Errorf("learn in scope %q: %w", x.Scope, err)
+		return episode{}, fmt.Errorf("learn in scope %q: %w", x.Scope, err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.buffer = append(s.buffer, episode{x, vectors})
-	return nil
+	return episode{x, vectors}, nil
 }
 
 func validate(x memory.Experience) error {
