@@ -44,6 +44,26 @@ func TestRealTrainerConforms(t *testing.T) {
 	conform(t, &trainerbridge.Local{Process: trainerbridge.RealTrainer(t), Client: client}).Run(t)
 }
 
+// Two ranks are one trainer. The death of either is the death of the trainer.
+func TestRealTrainerOfTwoRanksConforms(t *testing.T) {
+	l := &trainerbridge.Local{Process: trainerbridge.RealTrainer(t), Client: client}
+	l.Process.GPUs, l.Process.Device, l.Process.Parallel = 2, "cpu", "data"
+	suite := conform(t, l)
+	kills := 0
+	suite.Kill = func() {
+		pid := l.Followers()[0]
+		if kills++; kills%2 == 0 {
+			pid = l.PID()
+		}
+		syscall.Kill(pid, syscall.SIGKILL)
+		<-l.Exited()
+	}
+	suite.Run(t)
+	if kills == 0 {
+		t.Error("no rank was killed")
+	}
+}
+
 func conform(t *testing.T, l *trainerbridge.Local) trainertest.Suite {
 	t.Helper()
 	t.Cleanup(func() { l.Close() })

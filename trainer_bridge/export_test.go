@@ -10,3 +10,6 @@ func (l *Local) PID() int { return l.process.Ready().PID }
 
 // Exited is closed when the trainer's process has ended.
 func (l *Local) Exited() <-chan struct{} { return l.process.Exited() }
+
+// Followers returns the process ids of the trainer's other ranks.
+func (l *Local) Followers() []int { return l.process.Ready().Followers }

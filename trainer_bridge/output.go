@@ -32,6 +32,8 @@ type output struct {
 	mu    sync.Mutex
 	fatal string
 	hint  string
+	// outOfMemory: the trainer says that memory ran out, and that it cannot go on.
+	outOfMemory bool
 }
 
 // line reads one line: a JSON event, or text that a library printed. It reports
@@ -47,6 +49,7 @@ func (o *output) line(text string) bool {
 		fatal, _ := event["error"].(string)
 		hint, _ := event["hint"].(string)
 		o.fatal, o.hint = inKeys(fatal), inKeys(hint)
+		o.outOfMemory = event["out_of_memory"] == true
 		o.mu.Unlock()
 	}
 	explains := !routine(event)
@@ -106,5 +109,5 @@ func (o *output) exitError(err error) *ExitError {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return &ExitError{State: exit.State, Fatal: o.fatal, Hint: o.hint, Output: messages(exit.Output),
-		OutOfMemory: exit.OutOfMemory, stopped: exit.Stopped, killed: exit.Killed}
+		OutOfMemory: exit.OutOfMemory || o.outOfMemory, stopped: exit.Stopped, killed: exit.Killed}
 }

@@ -29,6 +29,15 @@ type ProcessConfig struct {
 	Dtype         string // of the base model: float32, bfloat16 or float16; empty: the trainer's default
 	Quantize      string // none or nf4 (4-bit base model, needs a CUDA GPU); empty: the trainer's default
 	Device        string // auto, cpu, cuda or cuda:N; empty: the trainer's default
+	// GPUs that train together, each with a process (rank) of its own; 0 is 1. With
+	// Device cpu they are processes on the CPU.
+	GPUs int
+	// Parallel is how several GPUs share the base model: auto, data or fsdp2; empty:
+	// the trainer's default.
+	Parallel string
+	// RankTimeout is how long a rank waits for the others, within a pass too; 0: the
+	// trainer's default.
+	RankTimeout time.Duration
 	// Formats are what adapters are exported as: peft, gguf; none: the trainer's
 	// default. With merged, a module that [Converter.Merge] could not merge is refused.
 	Formats []string
@@ -43,7 +52,8 @@ type ProcessConfig struct {
 	// of the system and its libraries: NAME or NAME=VALUE.
 	Inherit []string
 	// StartTimeout bounds the time until the trainer is ready; 0 is 3 minutes,
-	// because the first import of torch from a slow disk takes long.
+	// because the first import of torch from a slow disk takes long. It is 3 minutes
+	// for each GPU, because ranks may load the model one after the other.
 	StartTimeout time.Duration
 	// Grace is how long the trainer may take to end after its stdin ended; 0 is 5 seconds.
 	Grace time.Duration
@@ -59,6 +69,8 @@ type Ready struct {
 	PID       int    `json:"pid"`
 	Model     string `json:"model"`
 	VocabSize int    `json:"vocab_size"`
+	// Followers are the processes of the other ranks, if there are several GPUs.
+	Followers []int `json:"followers"`
 }
 
 // A Process is a running trainer. It ends when empo2 ends, even by SIGKILL.
@@ -76,7 +88,7 @@ type Process struct {
 // start only. Close the process when done.
 func Start(ctx context.Context, cfg ProcessConfig) (*Process, error) {
 	if cfg.StartTimeout == 0 {
-		cfg.StartTimeout = 3 * time.Minute
+		cfg.StartTimeout = 3 * time.Minute * time.Duration(max(1, cfg.GPUs))
 	}
 	if cfg.Grace == 0 {
 		cfg.Grace = 5 * time.Second
@@ -157,6 +169,7 @@ func (p *Process) command(cfg ProcessConfig) (process.Command, error) {
 			args = append(args, flag, value)
 		}
 	}
+	args = append(args, rankFlags(cfg)...)
 	if len(cfg.Formats) > 0 {
 		args = append(args, "--formats", strings.Join(cfg.Formats, ","))
 	}
@@ -173,6 +186,21 @@ func (p *Process) command(cfg ProcessConfig) (process.Command, error) {
 		Stdin: true, Grace: cfg.Grace,
 		Stdout: p.output.line, Stderr: p.output.line, Kills: cfg.Kills, Log: cfg.Log,
 	}, nil
+}
+
+// rankFlags are the flags of a trainer with several ranks.
+func rankFlags(cfg ProcessConfig) []string {
+	if cfg.GPUs <= 1 {
+		return nil
+	}
+	args := []string{"--gpus", strconv.Itoa(cfg.GPUs)}
+	if cfg.Parallel != "" {
+		args = append(args, "--parallel", cfg.Parallel)
+	}
+	if cfg.RankTimeout > 0 {
+		args = append(args, "--rank-timeout", strconv.FormatFloat(cfg.RankTimeout.Seconds(), 'f', -1, 64))
+	}
+	return args
 }
 
 // reason returns why the process ended.

@@ -57,6 +57,19 @@ func TestProcessIsReadyAndEndsWithItsStdin(t *testing.T) {
 	p.Close() // again
 }
 
+func TestSeveralRanksHaveFlagsAndMoreTime(t *testing.T) {
+	f := func(cfg ProcessConfig, want string) {
+		t.Helper()
+		c, err := new(Process).command(cfg)
+		if err != nil || strings.Join(c.Args[14:], " ") != want {
+			t.Errorf("%v, %v; want %q", c.Args, err, want)
+		}
+	}
+	f(ProcessConfig{GPUs: 1, Parallel: "auto", RankTimeout: time.Minute}, "")
+	f(ProcessConfig{GPUs: 4, Parallel: "fsdp2", RankTimeout: 1500 * time.Millisecond},
+		"--gpus 4 --parallel fsdp2 --rank-timeout 1.5")
+}
+
 func TestProcessThatDoesNotStart(t *testing.T) {
 	f := func(name, body string, want ...string) {
 		t.Helper()

@@ -267,6 +267,13 @@ func trainerRules(t Trainer) []rule {
 		between("trainer.micro_batch_tokens", float64(t.MicroBatch), 0, 1e9),
 		rule{"trainer.device", device.MatchString(t.Device), fmt.Sprintf("unknown value %q", t.Device),
 			`"auto", "cpu", "cuda" or "cuda:0"`},
+		between("trainer.gpus", float64(t.GPUs), 1, 1024),
+		rule{"trainer.gpus", t.GPUs <= 1 || !strings.Contains(t.Device, ":"),
+			fmt.Sprintf("%d GPUs, but trainer.device = %q names one", t.GPUs, t.Device),
+			`device = "auto"; trainer.env = ["CUDA_VISIBLE_DEVICES=2,3"] chooses among the GPUs`},
+		oneOf("trainer.parallel", t.Parallel, "auto", "data", "fsdp2"),
+		rule{"trainer.parallel", t.Parallel != "fsdp2" || t.Quantize == "none" || t.GPUs <= 1,
+			"a base model in 4 bits cannot be sharded", `parallel = "data", or quantize = "none"`},
 		between("trainer.threads", float64(t.Threads), 0, 1024),
 		duration("trainer.timeout_seconds", t.TimeoutSeconds),
 		between("trainer.restarts", float64(t.Restarts), 0, 1000),
@@ -348,6 +355,7 @@ func ineffective(c Config) []idle {
 	when(c.Algorithm.Estimator != "gigpo", estimator, "algorithm.step_discount", "algorithm.step_weight")
 	when(c.Algorithm.MemoryProbability == 0, "algorithm.memory_probability is 0: no episode is shown tips",
 		"memory.", "novelty.", "reflection.", "algorithm.off_policy_probability")
+	when(c.Trainer.GPUs == 1, "trainer.gpus is 1", "trainer.parallel")
 	when(!c.NeedsModel(), "empo2 starts neither a trainer nor a server", "run.must_fit")
 	when(!c.Run.TensorBoard, "run.tensorboard is false", "run.metric_names")
 	when(c.Eval.Every == 0, "eval.every is 0: only the final evaluation is made", "eval.episodes")

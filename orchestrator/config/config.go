@@ -293,6 +293,8 @@ type Trainer struct {
 	Quantize       string   `toml:"quantize"`
 	MicroBatch     int      `toml:"micro_batch_tokens"`
 	Device         string   `toml:"device"`
+	GPUs           int      `toml:"gpus"`
+	Parallel       string   `toml:"parallel"`
 	Threads        int      `toml:"threads"`
 	TimeoutSeconds float64  `toml:"timeout_seconds"`
 	Restarts       int      `toml:"restarts"`

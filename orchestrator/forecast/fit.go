@@ -23,6 +23,13 @@ func (f Forecast) problems(runs int) []Problem {
 			Remedy: f.memoryRemedy(room), Fatal: true,
 		})
 	}
+	if f.Trainer.Ranks > 1 && !f.ranksOnCPU && f.Trainer.Ranks > f.gpus {
+		out = append(out, Problem{
+			What: fmt.Sprintf("trainer.gpus is %d, this machine has %d", f.Trainer.Ranks, f.gpus),
+			Remedy: fmt.Sprintf("set trainer.gpus = %d; with trainer.device = \"cpu\" they are processes on the CPU",
+				max(1, f.gpus)), Fatal: true,
+		})
+	}
 	if p, ok := f.gpuProblem(); ok {
 		out = append(out, p)
 	}
@@ -41,7 +48,7 @@ func (f Forecast) least() int64 {
 	if f.Device == "gpu" {
 		return f.Needed
 	}
-	return f.Needed - max(0, f.Trainer.Activations-f.Trainer.LongestRow)
+	return f.Needed - int64(max(1, f.Trainer.Ranks))*max(0, f.Trainer.Activations-f.Trainer.LongestRow)
 }
 
 // memoryRemedy names what makes the largest part smaller: the weights, the server

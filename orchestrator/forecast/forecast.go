@@ -97,6 +97,8 @@ type Forecast struct {
 	FreeMemory int64 `json:"machine_free_bytes"`
 	GPUMemory  int64 `json:"gpu_memory_bytes"` // of the first GPU
 	oneGPU     bool  // there are no others
+	gpus       int   // how many there are
+	ranksOnCPU bool  // trainer.gpus counts processes
 	FreeDisk   int64 `json:"free_disk_bytes"`
 	// Needed is the main memory of trainer and servers together.
 	Needed int64 `json:"needed_bytes"`
@@ -139,6 +141,7 @@ func Of(in Input) Forecast {
 		LongestRow: c.ContextTokens(in.Model.Context), Measured: in.Measured,
 		Memory: in.Machine.Memory, FreeMemory: in.Machine.Free, FreeDisk: in.FreeDisk,
 	}
+	f.gpus, f.ranksOnCPU = len(in.Machine.GPUs), c.Trainer.Device == "cpu"
 	if len(in.Machine.GPUs) > 0 {
 		f.GPUMemory, f.oneGPU = in.Machine.GPUs[0].Memory, len(in.Machine.GPUs) == 1
 	}
@@ -172,6 +175,9 @@ const programOnGPU = 3e9
 // add fills in the sums.
 func (f *Forecast) add() {
 	trainer, server := f.Trainer.Total(), f.Server.Total()
+	if f.Device == "cpu" { // all ranks share the main memory
+		trainer *= int64(max(1, f.Trainer.Ranks))
+	}
 	switch {
 	case f.Device == "cpu" && !f.Server.OnGPU:
 		f.Needed = trainer + server
@@ -187,6 +193,6 @@ func (f *Forecast) add() {
 		f.NeededGPU = max(server+f.Trainer.resident(), awake+trainer)
 	}
 	if f.Device == "gpu" && trainer > 0 {
-		f.Needed += programOnGPU
+		f.Needed += programOnGPU * int64(f.Trainer.Ranks)
 	}
 }

@@ -2,6 +2,7 @@ package forecast
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -115,6 +116,43 @@ func TestALargeModelOnGPUs(t *testing.T) {
 		"sampler.vllm.gpu_memory_utilization=0.75")
 	f("gpu-80gb", "the trainer needs at least", 52e9, "sampler.vllm.sleep=false",
 		"sampler.vllm.gpu_memory_utilization=0.6")
+}
+
+// Data parallel GPUs have all weights each; sharded ones a part of every layer, and the embeddings.
+func TestTheTrainersMemoryOnSeveralGPUs(t *testing.T) {
+	f := func(memory int64, gpus int, sharded bool, weights float64, says string, sets ...string) {
+		t.Helper()
+		c := load(t, "gpu-80gb", true, append(sets, "trainer.gpus=4")...)
+		machine := inspect.Machine{Memory: 200e9,
+			GPUs: slices.Repeat([]inspect.GPU{{Name: "GPU", Memory: memory}}, gpus)}
+		got := Of(Input{Config: c, Model: qwen, Machine: machine})
+		if got.Trainer.Ranks != 4 || got.Trainer.Sharded != sharded {
+			t.Errorf("%+v", got.Trainer)
+		}
+		near(t, "weights", got.Trainer.Weights, weights, 1e-6)
+		if says == "" && len(got.Problems) > 0 {
+			t.Errorf("%+v", got.Problems)
+		}
+		if says != "" && (len(got.Problems) == 0 || !strings.Contains(got.Problems[0].What, says)) {
+			t.Errorf("%+v, want %q", got.Problems, says)
+		}
+	}
+	all, whole := 2*float64(qwen.Parameters), 2*2*152064*3584.0
+	part := whole + (all-whole)/4 + 2*(all-whole)/28
+	f(85e9, 4, false, all, "")
+	f(24e9, 4, true, part, "")
+	f(85e9, 4, true, part, "", "trainer.parallel=fsdp2")
+	f(85e9, 2, false, all, "trainer.gpus is 4, this machine has 2")
+	f(85e9, 0, false, all, "trainer.gpus is 4, this machine has 0")
+}
+
+func TestRanksOnACPUShareTheMemory(t *testing.T) {
+	machine := inspect.Machine{Memory: 24e9}
+	one := Of(Input{Config: load(t, "cpu", false), Model: smol, Machine: machine})
+	two := Of(Input{Config: load(t, "cpu", false, "trainer.gpus=2", "trainer.device=cpu"), Model: smol, Machine: machine})
+	if two.Trainer.Weights != one.Trainer.Weights || two.Needed != 2*two.Trainer.Total() || len(two.Problems) > 0 {
+		t.Errorf("%+v, %+v", one, two)
+	}
 }
 
 func TestWhatDoesNotFitAMachine(t *testing.T) {

@@ -7,9 +7,11 @@ import (
 	"github.com/empo2/empo2/orchestrator/inspect"
 )
 
-// Trainer is the memory of the trainer in bytes, on its device. Zero: nothing is
-// trained.
+// Trainer is the memory of the trainer in bytes, on its device; with several ranks
+// the memory of each of them. Zero: nothing is trained.
 type Trainer struct {
+	Ranks   int   `json:"ranks"`         // processes, each on a device of its own or all on the CPU
+	Sharded bool  `json:"sharded"`       // each rank has a part of every layer
 	Program int64 `json:"program_bytes"` // torch itself
 	Weights int64 `json:"weights_bytes"` // of the base model
 	Adapter int64 `json:"adapter_bytes"` // weights, gradients and both moments
@@ -21,7 +23,7 @@ type Trainer struct {
 	AdapterN   int64 `json:"adapter_parameters"`
 }
 
-// Total is the most that the trainer uses at the same time.
+// Total is the most that the trainer, or each of its ranks, uses at the same time.
 func (t Trainer) Total() int64 { return t.resident() + t.Activations }
 
 // resident is what the trainer keeps between steps.
@@ -48,12 +50,21 @@ const (
 // trainerMemory predicts the memory of the trainer.
 func trainerMemory(in Input, f Forecast) Trainer {
 	c, s := in.Config, in.Model.Shape
-	t := Trainer{Program: programCPU, AdapterN: adapterValues(c, s)}
+	t := Trainer{Program: programCPU, AdapterN: adapterValues(c, s), Ranks: max(1, c.Trainer.GPUs)}
 	item, rank := itemSize(c.Trainer.Dtype), int64(c.Trainer.Rank)
 	t.Weights = item * in.Model.Parameters
 	if c.Trainer.Quantize == "nf4" {
 		embeddings := 2 * s.Vocabulary * s.Hidden
 		t.Weights = int64(0.56*float64(max(0, in.Model.Parameters-embeddings))) + item*embeddings
+	}
+	if t.Sharded = sharded(in, f, t); t.Sharded {
+		whole := 2 * item * s.Vocabulary * s.Hidden // embeddings and head
+		if s.Tied {
+			whole /= 2
+		}
+		layers := max(0, t.Weights-whole)
+		gathered := 2 * layers / max(1, s.Layers) // the layer that computes, and the next one
+		t.Weights += layers/int64(t.Ranks) - layers + gathered
 	}
 	t.Adapter = 4 * 4 * t.AdapterN
 	if f.Device == "gpu" {
@@ -68,6 +79,28 @@ func trainerMemory(in Input, f Forecast) Trainer {
 	return t
 }
 
+// shardShare is the part of a device that the weights may fill without being sharded,
+// as in empo2_trainer/placement.py.
+const shardShare = 0.6
+
+// sharded reports whether the ranks share the base model. The trainer decides by the
+// memory that is free when it starts.
+func sharded(in Input, f Forecast, t Trainer) bool {
+	c := in.Config.Trainer
+	if t.Ranks == 1 || c.Parallel != "auto" || c.Quantize != "none" {
+		return t.Ranks > 1 && c.Parallel == "fsdp2"
+	}
+	room := f.GPUMemory
+	if f.Device == "cpu" {
+		room = in.Machine.Memory
+		if in.Machine.Free > 0 {
+			room = in.Machine.Free
+		}
+		room /= int64(t.Ranks)
+	}
+	return room > 0 && float64(t.Weights) > shardShare*float64(room)
+}
+
 // activations are the most that a micro-batch takes if no row is longer than
 // longest.
 func activations(in Input, f Forecast, t Trainer, longest int) int64 {
@@ -77,6 +110,7 @@ func activations(in Input, f Forecast, t Trainer, longest int) int64 {
 	if in.Machine.Free > 0 {
 		free = in.Machine.Free
 	}
+	free /= int64(max(1, t.Ranks))
 	if f.Device == "gpu" {
 		share, tokens = shareGPU, gpuTokens
 		free = max(0, f.GPUMemory-t.resident())

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -25,7 +26,7 @@ import (
 type planCmd struct {
 	common
 	NoCalibrate bool    `help:"Start nothing, only compute. The model needs no weights, only its config.json."`
-	GPUMemory   float64 `name:"gpu-gb" placeholder:"GB" help:"Predict for such a GPU (with --no-calibrate)."`
+	GPUMemory   float64 `name:"gpu-gb" placeholder:"GB" help:"Predict for such a GPU, or for trainer.gpus of them (with --no-calibrate)."`
 	Seconds     float64 `default:"45" help:"Limit of each of the two bursts of episodes that are timed."`
 	Check       bool    `help:"Compare the run's last plan with what the run needed."`
 	JSON        bool    `help:"Print JSON."`
@@ -73,7 +74,7 @@ func (cmd *planCmd) Run(ctx context.Context, out *console) error {
 	machine := cmd.Probe.Machine()
 	if cmd.GPUMemory > 0 {
 		gpu := inspect.GPU{Name: "a GPU", Memory: int64(cmd.GPUMemory * gigabyte)}
-		machine = inspect.Machine{Cores: machine.Cores, GPUs: []inspect.GPU{gpu}}
+		machine = inspect.Machine{Cores: machine.Cores, GPUs: slices.Repeat([]inspect.GPU{gpu}, c.Trainer.GPUs)}
 	}
 	in, err := forecastInput(c, machine)
 	if err != nil {

@@ -50,7 +50,7 @@ func printStep(out *console, f forecast.Forecast) {
 func printMemory(out *console, f forecast.Forecast) {
 	if t := f.Trainer; t.Total() > 0 {
 		out.print("memory   trainer (%s)  %s: base model %s, torch %s, adapter %s, activations up to %s (a row of %d tokens "+
-			"needs %s)", f.Device, size(t.Total()), size(t.Weights), size(t.Program), size(t.Adapter), size(t.Activations),
+			"needs %s)", trainerDevice(f), size(t.Total()), size(t.Weights), size(t.Program), size(t.Adapter), size(t.Activations),
 			f.LongestRow, size(t.LongestRow))
 	}
 	if s := f.Server; s.Processes > 0 {
@@ -65,6 +65,18 @@ func printMemory(out *console, f forecast.Forecast) {
 	if f.NeededGPU > 0 {
 		out.print("         together  %s of GPU memory%s", size(f.NeededGPU), of(f.GPUMemory, ""))
 	}
+}
+
+// trainerDevice says where the trainer works.
+func trainerDevice(f forecast.Forecast) string {
+	if f.Trainer.Ranks <= 1 {
+		return f.Device
+	}
+	how := "data parallel"
+	if f.Trainer.Sharded {
+		how = "FSDP2"
+	}
+	return fmt.Sprintf("%s, each of %d ranks, %s", f.Device, f.Trainer.Ranks, how)
 }
 
 func printTime(out *console, f forecast.Forecast) {

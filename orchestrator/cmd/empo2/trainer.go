@@ -22,6 +22,7 @@ func newTrainer(c config.Config, t tools, root string, log zerolog.Logger) *trai
 			Python: t.python, SourceDir: t.sources, Model: t.model, Root: root,
 			Threads: c.Trainer.Threads, Dtype: c.Trainer.Dtype, Device: c.Trainer.Device,
 			Quantize: c.Trainer.Quantize, MicroBatchTokens: c.Trainer.MicroBatch,
+			GPUs: c.Trainer.GPUs, Parallel: c.Trainer.Parallel, RankTimeout: seconds(c.Trainer.TimeoutSeconds),
 			Deterministic: c.Run.Repeatable,
 			Formats:       c.Sampler.AdapterFormats(), Inherit: c.Trainer.Env, Log: log,
 		},

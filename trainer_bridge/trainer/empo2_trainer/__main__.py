@@ -2,9 +2,11 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
+from empo2_trainer.follow import follow
 from empo2_trainer.process import Fatal, configure_logging, explained, serve
 
 
@@ -22,6 +24,14 @@ def whole(text: str) -> int:
     if not text.isdigit() or len(text) > 9:
         raise argparse.ArgumentTypeError("a whole number, 0 or more")
     return int(text)
+
+
+def ranks(text: str) -> int:
+    """A number of ranks: 1 or more."""
+    count = whole(text)
+    if not 1 <= count <= 1024:
+        raise argparse.ArgumentTypeError("a whole number from 1 to 1024")
+    return count
 
 
 def share(text: str) -> float:
@@ -71,6 +81,22 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--gap-wait", type=float, default=10.0, help="seconds to wait for a missing seq_id"
     )
+    run.add_argument("--gpus", type=ranks, default=1, help="GPUs, or processes with --device cpu")
+    run.add_argument(
+        "--parallel",
+        choices=("auto", "data", "fsdp2"),
+        default="auto",
+        help="how several GPUs share the model: data: each has all of it; fsdp2: each has a part "
+        "of every layer; auto: data if the model leaves enough memory",
+    )
+    run.add_argument(
+        "--rank-timeout",
+        type=float,
+        default=1800.0,
+        help="seconds that a rank waits for the others, within a pass too",
+    )
+    rank = commands.add_parser("follow", help="a further rank; serve starts it")
+    rank.add_argument("rank", type=int)
     convert = commands.add_parser("gguf", help="convert a model directory to one GGUF file")
     convert.add_argument("--model", required=True)
     convert.add_argument("--out", required=True)
@@ -129,6 +155,8 @@ def main() -> int:
             serve(args)
         elif args.command == "merge":
             merge(args)
+        elif args.command == "follow":
+            follow(args.rank)
         else:
             convert(args.model, args.out)
     except Fatal as e:
@@ -138,6 +166,9 @@ def main() -> int:
     else:
         return 0
     sys.stderr.write(json.dumps(line) + "\n")
+    if args.command == "follow" or getattr(args, "gpus", 1) > 1:
+        sys.stderr.flush()
+        os._exit(1)  # torch.distributed would wait for the other ranks
     return 1
 
 

@@ -143,7 +143,7 @@ def measure(
     if not shape.can_checkpoint:
         dropped = kept
     kind = "cuda" if shape.device.type == "cuda" else "cpu"
-    size = ALLOWANCE[kind] * memory.free(shape.device)
+    size = ALLOWANCE[kind] * memory.free(shape.device) / shape.sharers
     if kind == "cpu":
         size = min(size, CPU_ALLOWANCE)
     enough = WORK[kind] / max(1, shape.parameters)
@@ -165,7 +165,8 @@ class Shape:
     end_bytes: int  # of one token before the first and after the last layer
     parameters: int
     can_checkpoint: bool
-    own: frozenset[int]  # storages of parameters and buffers
+    own: Callable[[int], bool]  # whether a parameter or buffer lies at an address
+    sharers: int = 1  # trainers that share the device's memory
 
 
 def _saved_bytes(features: Callable[[Tensor], Tensor], length: int, shape: Shape) -> int:
@@ -174,7 +175,7 @@ def _saved_bytes(features: Callable[[Tensor], Tensor], length: int, shape: Shape
 
     def pack(t: Tensor) -> Tensor:
         storage = t.untyped_storage()
-        if storage.data_ptr() not in shape.own:
+        if not shape.own(storage.data_ptr()):
             seen[storage.data_ptr()] = storage.nbytes()
         return t.detach()  # the tensor itself would hold its own graph
 

@@ -24,7 +24,7 @@ class Checkpointing:
     def __init__(self, model: nn.Module) -> None:
         self.enabled = False
         self.allowance = 0  # bytes that a layer may save for its second computation
-        self.layers = _decoder_layers(model)
+        self.layers = decoder_layers(model)
         for layer in self.layers:
             _patch(layer, self)
 
@@ -61,7 +61,7 @@ class Checkpointing:
             module.skipped_in_recompute = unused
 
 
-def _decoder_layers(model: nn.Module) -> list[nn.Module]:
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
     """The longest list of layers that transformers can checkpoint."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 

@@ -39,6 +39,21 @@ class Sequence:
         return self.loss_mask | (self.kl != 0) | (self.entropy != 0)
 
 
+_ONE, _OFF = np.ones(1, np.float32), np.zeros(1, np.bool_)
+# A row of one token that trains nothing.
+IDLE = Sequence(
+    tokens=np.zeros(1, np.int64),
+    targets=np.zeros(1, np.int64),
+    loss_mask=_OFF,
+    importance_weights=_ONE,
+    logprobs=_ONE - 1,
+    advantages=_ONE - 1,
+    kl=_ONE - 1,
+    entropy=_ONE - 1,
+    floor_mask=_OFF,
+)
+
+
 def check(batch: LossInput, vocab: int, context: int) -> tuple[list[Sequence], Loss]:
     """Check a request against the model. A UserError names the datum and the defect."""
     loss = parse(batch.loss_fn, batch.loss_fn_config)

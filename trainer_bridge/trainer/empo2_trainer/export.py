@@ -1,6 +1,7 @@
 """Adapters on disk: exports in PEFT's format, and checkpoints."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def write_peft(directory: Path, config: dict[str, Any], weights: Tensors) -> Non
     """Write adapter_config.json and adapter_model.safetensors (float32)."""
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     (directory / "adapter_config.json").write_text(text, encoding="utf-8")
-    save_file(_cpu(weights), directory / "adapter_model.safetensors", {"format": "pt"})
+    save_file(on_cpu(weights), directory / "adapter_model.safetensors", {"format": "pt"})
 
 
 def module_names(weights: Tensors) -> list[str]:
@@ -57,8 +58,8 @@ def last_names(modules: list[str]) -> list[str]:
 
 def write_checkpoint(directory: Path, weights: Tensors, optimizer: Tensors) -> None:
     """Write the adapter and the optimizer's state exactly."""
-    save_file(_cpu(weights), directory / "adapter.safetensors")
-    save_file(_cpu(optimizer), directory / "optimizer.safetensors")
+    save_file(on_cpu(weights), directory / "adapter.safetensors")
+    save_file(on_cpu(optimizer), directory / "optimizer.safetensors")
 
 
 def read_checkpoint(directory: Path) -> tuple[Tensors, Tensors]:
@@ -82,5 +83,6 @@ def copy_into(parameters: dict[str, torch.nn.Parameter], saved: Tensors) -> None
             p.copy_(saved[name])
 
 
-def _cpu(tensors: Tensors) -> Tensors:
+def on_cpu(tensors: Mapping[str, Tensor]) -> Tensors:
+    """The tensors in main memory, detached."""
     return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}

@@ -15,6 +15,8 @@ An RMSNorm keeps its input, in the base's type, and nothing else; on a GPU it is
 """
 
 import types
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -27,11 +29,14 @@ TILE = {"cpu": 1024, "cuda": 8192}  # tokens of an MLP at a time in a checkpoint
 SMALL = 256 * 256  # elements of W up to which the extra weight gradient pays
 
 
-def fuse(model: nn.Module) -> None:
+Whole = Callable[[nn.Module], AbstractContextManager[None]]  # makes a module's weights readable
+
+
+def fuse(model: nn.Module, whole: Whole) -> None:
     """Patch the layers of a model in place; repeated calls are harmless."""
     from peft.tuners.lora.layer import Linear
 
-    gated, norms = _gated_types(model), _norm_types(model)
+    gated, norms = _gated_types(model, whole), _norm_types(model, whole)
     for module in model.modules():
         if type(module) is Linear and type(module.base_layer) is nn.Linear:
             weight = module.base_layer.weight
@@ -150,7 +155,7 @@ def _lora_gradients(
     return dx, d_a, d_b
 
 
-def _gated_types(model: nn.Module) -> set[type]:
+def _gated_types(model: nn.Module, whole: Whole) -> set[type]:
     """The classes of large modules that compute down(silu(gate(x))·up(x)); each class is tried."""
     parts = ("gate_proj", "up_proj", "down_proj", "act_fn")
     tried: dict[type, bool] = {}
@@ -159,7 +164,8 @@ def _gated_types(model: nn.Module) -> set[type]:
             continue
         weight = getattr(module.gate_proj, "base_layer", module.gate_proj).weight
         if weight.dim() == 2 and weight.numel() > SMALL:
-            tried[type(module)] = _computes_a_gate(module, weight)
+            with whole(module):
+                tried[type(module)] = _computes_a_gate(module, weight)
     return {kind for kind, gated in tried.items() if gated}
 
 
@@ -170,7 +176,7 @@ def _computes_a_gate(module: Any, weight: Tensor) -> bool:
     return _close(type(module).forward(module, x), _gated_forward(module, x))
 
 
-def _norm_types(model: nn.Module) -> set[type]:
+def _norm_types(model: nn.Module, whole: Whole) -> set[type]:
     """The classes of modules that _norm_forward can replace; each class is tried."""
     tried: dict[type, bool] = {}
     for module in model.modules():
@@ -180,7 +186,7 @@ def _norm_types(model: nn.Module) -> set[type]:
             continue
         large = weight.is_cuda or (weight.dtype == float32 and weight.numel() ** 2 > SMALL)
         if large and hasattr(module, "variance_epsilon"):
-            with torch.no_grad():
+            with torch.no_grad(), whole(module):
                 x = _sample(weight.shape[0], weight.dtype, weight.device)
                 tried[kind] = _close(kind.forward(module, x), _norm_forward(module, x))
     return {kind for kind, replaceable in tried.items() if replaceable}

@@ -5,8 +5,8 @@ hidden state, scaled or soft-capped at most (verified at load), they are that st
 of a few positions at a time are computed. For any other model they are its logits.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,6 +20,8 @@ from empo2_trainer.fused import fuse, keep_attention_small
 from empo2_trainer.model_dir import UNKNOWN_MODEL, LoadError, check_directory
 from empo2_trainer.packing import Packing
 from empo2_trainer.protocol import LoraSpec
+from empo2_trainer.ranks import Ranks
+from empo2_trainer.sharding import Sharding, device_mesh
 from empo2_trainer.targets import Targets, check_support, peft_targets, select
 from empo2_trainer.threads import Threads
 from empo2_trainer.weights import check_weights
@@ -39,11 +41,19 @@ class Policy:
         quantize: str = "none",
         micro_batch_tokens: int = 0,
         memory_share: float = 1.0,
+        ranks: Ranks | None = None,
+        sharded: bool = False,
     ) -> None:
         check_directory(directory)
         where = _device(device)
-        self._wrap(_load(directory, DTYPES[dtype], where, quantize), where)
-        self.directory = directory
+        ranks = ranks or Ranks()
+        sharding = None
+        if sharded:
+            hf, sharding = _load_sharded(directory, DTYPES[dtype], where, ranks)
+        else:
+            hf = _load(directory, DTYPES[dtype], where, quantize)
+        self._wrap(hf, where, sharding)
+        self.directory, self.ranks = directory, ranks
         self.micro_batch_tokens, self.memory_share = micro_batch_tokens, memory_share
 
     @classmethod
@@ -53,10 +63,12 @@ class Policy:
         policy._wrap(hf, device)
         return policy
 
-    def _wrap(self, hf: Any, device: torch.device) -> None:
+    def _wrap(self, hf: Any, device: torch.device, sharding: Sharding | None = None) -> None:
         self.hf, self.device, self.directory = hf, device, ""
+        self.ranks, self.sharding = Ranks(), sharding
         # The rows that the running pass has done, and all of its rows; (0, 0): there is none.
         self.passed = (0, 0)
+        self.request_rows = 0  # of all ranks; 0: those of this rank are all
         keep_attention_small()
         self.micro_batch_tokens, self.memory_share = 0, 1.0
         text_config = hf.config.get_text_config()
@@ -97,7 +109,7 @@ class Policy:
             else:
                 self.peft.add_adapter(name, config)
         self.peft.eval()
-        fuse(self.hf)
+        fuse(self.hf, self.sharding.whole if self.sharding else lambda module: nullcontext())
         self._lora_layers = [m for m in self.hf.modules() if isinstance(m, BaseTunerLayer)]
         self.activate(name)
         self.checkpointing.skip_last_products(lambda: self._small_gradients(name))
@@ -183,6 +195,13 @@ class Policy:
         return d_logits.to(dtype) @ self.hf.get_output_embeddings().weight
 
     @property
+    def progress(self) -> tuple[int, int]:
+        """The rows of the running request that are done, as far as this rank can tell, and all."""
+        done, share = self.passed
+        rows = self.request_rows or share
+        return (done * rows // share, rows) if share else (0, 0)
+
+    @property
     def matrix_weights(self) -> int:
         """Weights of the base that every token is multiplied by."""
         embeddings = self.hf.get_input_embeddings().weight.numel()
@@ -202,7 +221,6 @@ class Policy:
         if backward not in self._budgets:
             base = self.hf.get_output_embeddings()
             width = base.weight.shape[-1] if self.plain_head else self.vocab_size
-            own = [*self.hf.parameters(), *self.hf.buffers()]
             item = self.hf.dtype.itemsize
             shape = budget.Shape(
                 device=self.device,
@@ -211,7 +229,8 @@ class Policy:
                 end_bytes=4 * width * item,
                 parameters=self.hf.num_parameters(),
                 can_checkpoint=bool(self.checkpointing.layers),
-                own=frozenset(t.untyped_storage().data_ptr() for t in own),
+                own=self._own_addresses(),
+                sharers=self.ranks.size if self.device.type == "cpu" else 1,
             )
             self._budgets[backward] = budget.measure(
                 self.features,
@@ -221,6 +240,16 @@ class Policy:
                 self.memory_share,
             )
         return self._budgets[backward]
+
+    def _own_addresses(self) -> Callable[[int], bool]:
+        """Whether a parameter or buffer lies at an address. A sharded layer's weights are whole
+        only while it computes."""
+        kept: list[Tensor] = [*self.hf.parameters(), *self.hf.buffers()]
+        plain = [t for t in kept if not hasattr(t, "to_local")]
+        own, sharding = {t.untyped_storage().data_ptr() for t in plain}, self.sharding
+        if sharding is None:
+            return own.__contains__
+        return lambda address: address in own or address in sharding.storages
 
     def _small_gradients(self, name: str) -> list[Tensor]:
         """The active adapter's gradients for a row of a few tokens."""
@@ -284,6 +313,19 @@ def _load(directory: str, dtype: torch.dtype, device: torch.device, quantize: st
             raise LoadError(f"model {directory} does not fit: {size}", hint) from e
         raise LoadError(f"model {directory}: {e}", UNKNOWN_MODEL) from e
     return hf.eval().requires_grad_(False)
+
+
+def _load_sharded(
+    directory: str, dtype: torch.dtype, device: torch.device, ranks: Ranks
+) -> tuple[Any, Sharding]:
+    """The base model with sharded layers. One rank after the other holds all of it, in main
+    memory."""
+    mesh, found = device_mesh(device), []
+    for mine in ranks.turns():
+        if mine:
+            hf = _load(directory, dtype, torch.device("cpu"), "none")
+            found.append((hf, Sharding(hf, device, mesh)))
+    return found[0]
 
 
 def _quantization(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:

@@ -15,11 +15,11 @@ import threading
 import time
 import warnings
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from empo2_trainer import allocator
 
@@ -37,6 +37,8 @@ class Fatal(Exception):
 class JsonLines(logging.Formatter):
     """One JSON object per event."""
 
+    rank: int | None = None  # of rank 0 if there are others; those get theirs from rank 0
+
     def format(self, record: logging.LogRecord) -> str:
         """Level, logger, message and, if there is one, the traceback."""
         line = {
@@ -46,6 +48,8 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if self.rank is not None:
+            line["rank"] = self.rank
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line)
@@ -111,14 +115,16 @@ def serve(args: Namespace) -> None:
     listener = _listen(args.host, args.port)
     executor = ThreadPoolExecutor(1, "torch")
     with explained():
-        trainer = executor.submit(_load, args).result()
-    ready = {
+        trainer, followers = executor.submit(_load, args).result()
+    ready: dict[str, Any] = {
         "event": "ready",
         "port": listener.getsockname()[1],
         "pid": os.getpid(),
         "model": args.model,
         "vocab_size": trainer.policy.vocab_size,
     }
+    if followers is not None:
+        ready |= {"followers": followers.pids}
 
     def announce() -> None:
         took = round(time.monotonic() - started, 3)
@@ -127,6 +133,8 @@ def serve(args: Namespace) -> None:
         os.close(out)
 
     asyncio.run(_run(args, trainer, executor, listener, ending, announce))
+    if followers is not None:
+        followers.stop()
     sys.stderr.flush()
     os._exit(0)  # an operation that outlives its grace must not keep the process alive
 
@@ -207,8 +215,9 @@ def explained() -> Iterator[None]:
         raise Fatal(str(e), e.hint) from e
 
 
-def _load(args: Namespace) -> Any:
-    """Everything heavy, on the thread that owns torch; what is light and may fail comes first."""
+def _load(args: Namespace) -> tuple[Any, Any]:
+    """Everything heavy, on the thread that owns torch; what is light and may fail comes first.
+    Returns the trainer, and the other ranks or None."""
     from empo2_trainer.gguf_arch import check_adapter
     from empo2_trainer.model_dir import LoadError, check_directory
     from empo2_trainer.protocol import UserError
@@ -222,19 +231,58 @@ def _load(args: Namespace) -> Any:
             hint = 'use sampler.backend = "vllm" or "sglang", which load adapters in PEFT\'s format'
             raise LoadError(f"model {args.model}: {e}", hint) from e
     Store(Path(args.root) / "adapters")
+    followers = _lead(args) if args.gpus > 1 else None
+    if followers is None:
+        policy = load_policy(args)
+    else:
+        policy = load_policy(args, 0, followers.store, followers.lost)
+        policy.ranks.send = followers.send
+        policy.ranks.gather("loaded")
+    from empo2_trainer.trainer import Trainer
+
+    return Trainer(policy, Path(args.root), args.seed, args.formats), followers
+
+
+def _lead(args: Namespace) -> Any:
+    """Start the other ranks."""
+    import pickle
+
+    from empo2_trainer.followers import Followers
+    from empo2_trainer.placement import check_devices
+
+    JsonLines.rank = 0
+    check_devices(args.device, args.gpus)
+    followers = Followers(args)
+    for rank in range(1, args.gpus):
+        followers.send(rank, pickle.dumps((args, followers.store)))
+    return followers
+
+
+def load_policy(
+    args: Namespace, rank: int = 0, store: str = "", lost: Callable[[str], NoReturn] | None = None
+) -> Any:
+    """The base model on a rank's device. With several ranks they meet at store first, and lost is
+    called if they cannot go on."""
     import torch
 
     from empo2_trainer.model import Policy
+    from empo2_trainer.placement import device_of, is_sharded
+    from empo2_trainer.ranks import Ranks
     from empo2_trainer.threads import Threads
-    from empo2_trainer.trainer import Trainer
 
     if args.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
         torch.use_deterministic_algorithms(True)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    most = args.threads or max(1, torch.get_num_threads() // args.gpus)
+    if args.threads or args.gpus > 1:
+        torch.set_num_threads(most)
+    device, ranks, sharded = device_of(args.device, args.gpus, rank), Ranks(), False
+    if lost is not None:
+        ranks = Ranks(rank, args.gpus, lost)
+        ranks.join(store, torch.device(device), args.rank_timeout)
+        sharded = is_sharded(args, ranks, torch.device(device))
     limits = (args.micro_batch_tokens, args.memory_share)
-    policy = Policy(args.model, args.dtype, args.device, args.quantize, *limits)
+    policy = Policy(args.model, args.dtype, device, args.quantize, *limits, ranks, sharded)
     if not args.threads and policy.device.type == "cpu":
-        policy.threads = Threads(torch.get_num_threads())
-    return Trainer(policy, Path(args.root), args.seed, args.formats)
+        policy.threads = Threads(most)
+    return policy

@@ -28,6 +28,10 @@ class OutOfMemory(UserError):
         super().__init__(message)
         self.row, self.tokens, self.possible, self.sizes = row, tokens, possible, sizes
 
+    def __reduce__(self) -> Any:
+        fields = (str(self), self.row, self.tokens, self.possible, self.sizes)
+        return type(self), fields
+
     def details(self) -> dict[str, Any]:
         """The figures."""
         figures = {

@@ -154,7 +154,7 @@ class Api:
             raise HTTPException(404, f"unknown request_id {ref.request_id!r}") from None
         if result is None:
             again = {"type": "try_again", "request_id": ref.request_id, "queue_state": "active"}
-            done, total = self.trainer.policy.passed
+            done, total = self.trainer.policy.progress
             return answer(again | {"rows": [done, total]} if total else again)
         return answer(result)
 

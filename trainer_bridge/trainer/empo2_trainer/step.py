@@ -14,7 +14,7 @@ from torch import Tensor
 from empo2_trainer import memory
 from empo2_trainer.batching import MicroBatch, by_length, collate, collate_packed, take
 from empo2_trainer.budget import LONG, Budget
-from empo2_trainer.datums import Sequence
+from empo2_trainer.datums import IDLE, Sequence
 from empo2_trainer.head import Metrics, Positions, score, taken_logprobs
 from empo2_trainer.losses import Loss
 from empo2_trainer.model import Policy
@@ -39,6 +39,7 @@ def run(policy: Policy, sequences: list[Sequence], loss: Loss, backward: bool) -
     the summed loss afterwards. On an error p.grad is undefined and the caller's to clear.
 
     A backward of a loss with a mask computes only the log-probs that it needs; the others are 0.
+    With sharded layers all ranks call this together, each with its own sequences or none.
     """
     result = Pass([[] for _ in sequences])
     gradient = Gradient(policy.trained if backward else [])
@@ -48,29 +49,12 @@ def run(policy: Policy, sequences: list[Sequence], loss: Loss, backward: bool) -
     rows = _Rows(policy, sequences, budget.packs)
     if policy.threads is not None:
         policy.threads.choose(policy.matrix_weights * sum(rows.lengths))
-    while rows.remaining:
-        policy.passed = (len(sequences) - len(rows.remaining), len(sequences))
-        batch = rows.next(budget, backward)
-        checkpoint = backward and budget.checkpoints(*batch.ids.shape)
-        spare = budget.spare(*batch.ids.shape) if checkpoint else 0
-        metrics = Metrics()
-        with policy.checkpointing.scope(checkpoint, spare), policy.packing.scope(batch.pack):
-            logp = _attempt(policy, batch, loss, metrics, budget if backward else None)
-        if logp is None:
-            gradient.drop()
-            memory.collect(policy.device)
-            result.usage.oom_retries += 1
-            smallest = not backward or (checkpoint and not spare)
-            _shrink(policy, budget, batch, smallest)
-            continue
-        if not gradient.join(policy.loss_scale):
-            _scale_down(policy)
-            continue
-        result.metrics.add(metrics)
-        result.usage.count(batch, checkpoint)
-        for row, values in zip(batch.rows, logp.float().split(batch.lengths), strict=True):
-            result.logprobs[row] = values.tolist()
-        rows.drop(len(batch.rows))
+    work = _Work(policy, loss, backward, budget, gradient, result)
+    if policy.sharding is None:
+        while rows.remaining:
+            work.micro_batch(rows)
+    else:
+        _in_step(policy, rows, work)
     policy.passed = (0, 0)
     gradient.finish()
     result.usage.limit = budget.tokens
@@ -81,11 +65,92 @@ def run(policy: Policy, sequences: list[Sequence], loss: Loss, backward: bool) -
     return result
 
 
+@dataclass
+class _Work:
+    """A pass that is under way."""
+
+    policy: Policy
+    loss: Loss
+    backward: bool
+    budget: Budget
+    gradient: "Gradient"
+    result: Pass
+    base: bool = False  # the base is computed for micro-batches that do not need it too
+
+    def micro_batch(self, rows: "_Rows") -> None:
+        """Compute the next micro-batch. If memory runs out, or float16 overflows, it stays."""
+        policy, budget, result = self.policy, self.budget, self.result
+        policy.passed = (len(result.logprobs) - len(rows.remaining), len(result.logprobs))
+        batch = rows.next(budget, self.backward)
+        checkpoint = self.backward and budget.checkpoints(*batch.ids.shape)
+        spare = budget.spare(*batch.ids.shape) if checkpoint else 0
+        metrics = Metrics()
+        with policy.checkpointing.scope(checkpoint, spare), policy.packing.scope(batch.pack):
+            logp = self._attempt(batch, metrics)
+        if logp is None:
+            self.gradient.drop()
+            memory.collect(policy.device)
+            result.usage.oom_retries += 1
+            smallest = not self.backward or (checkpoint and not spare)
+            _shrink(policy, budget, batch, smallest)
+            return
+        if not self.gradient.join(policy.loss_scale):
+            _scale_down(policy)
+            return
+        result.metrics.add(metrics)
+        result.usage.count(batch, checkpoint)
+        for row, values in zip(batch.rows, logp.float().split(batch.lengths), strict=True):
+            result.logprobs[row] = values.tolist()
+        rows.drop(len(batch.rows))
+
+    def idle(self) -> None:
+        """Compute a row that trains nothing, because other ranks compute."""
+        self._compute(collate([IDLE], [0], self.policy.device), Metrics())
+        self.gradient.drop()
+
+    def _attempt(self, batch: MicroBatch, metrics: Metrics) -> Tensor | None:
+        """Log-probs of a micro-batch, or None if memory ran out."""
+        sharded = self.policy.sharding is not None
+        try:
+            if self.backward:
+                memory.require(self.policy.device, self.budget.needs(*batch.ids.shape))
+            return self._compute(batch, metrics)
+        except memory.Shortage:
+            if sharded:
+                self.idle()  # the other ranks have begun
+            return None
+        except (MemoryError, RuntimeError) as e:
+            if sharded or not memory.is_out_of_memory(e):
+                raise
+            return None
+
+    def _compute(self, batch: MicroBatch, metrics: Metrics) -> Tensor:
+        return _micro_batch(self.policy, batch, self.loss, metrics, self.backward, self.base)
+
+
+def _in_step(policy: Policy, rows: "_Rows", work: _Work) -> None:
+    """All ranks compute as many micro-batches as the one with the most. The weights of a layer are
+    gathered from all of them, so one that has no rows, or must refuse one, computes along."""
+    work.base = policy.ranks.any(any(bool((s.kl != 0).any()) for s in rows.sequences))[0]
+    refused: UserError | None = None
+    while policy.ranks.any(bool(rows.remaining))[0]:
+        if not rows.remaining:
+            work.idle()
+            continue
+        try:
+            work.micro_batch(rows)
+        except UserError as e:
+            refused = e
+            rows.drop(len(rows.remaining))
+    if refused is not None:
+        raise refused
+
+
 def _budget(policy: Policy, backward: bool) -> Budget:
     try:
         return policy.budget(backward)
     except (MemoryError, RuntimeError) as e:
-        if not memory.is_out_of_memory(e):
+        if policy.sharding is not None or not memory.is_out_of_memory(e):
             raise
         free = memory.gigabytes(memory.free(policy.device))
         raise UserError(
@@ -136,7 +201,7 @@ class _Rows:
 
     def __init__(self, policy: Policy, sequences: list[Sequence], pack: bool) -> None:
         self.policy, self.sequences = policy, sequences
-        self.packed = pack and policy.packing.takes(sequences)
+        self.packed = pack and bool(sequences) and policy.packing.takes(sequences)
         self.remaining = in_order(sequences) if self.packed else by_length(sequences)
         tokens = [sequences[i].tokens for i in self.remaining]
         self.lengths = [len(t) for t in tokens]
@@ -156,20 +221,6 @@ class _Rows:
         """The first rows are done."""
         self.remaining, self.lengths = self.remaining[count:], self.lengths[count:]
         self.shared = self.shared[count:]
-
-
-def _attempt(
-    policy: Policy, batch: MicroBatch, loss: Loss, metrics: Metrics, budget: Budget | None
-) -> Tensor | None:
-    """Log-probs of a micro-batch, or None if memory ran out. budget is given for a backward."""
-    try:
-        if budget is not None:
-            memory.require(policy.device, budget.needs(*batch.ids.shape))
-        return _micro_batch(policy, batch, loss, metrics, budget is not None)
-    except (MemoryError, RuntimeError) as e:
-        if not memory.is_out_of_memory(e):
-            raise
-        return None
 
 
 def _shrink(policy: Policy, budget: Budget, batch: MicroBatch, smallest: bool) -> None:
@@ -198,13 +249,14 @@ def _scale_down(policy: Policy) -> None:
 
 
 def _micro_batch(
-    policy: Policy, batch: MicroBatch, loss: Loss, metrics: Metrics, backward: bool
+    policy: Policy, batch: MicroBatch, loss: Loss, metrics: Metrics, backward: bool, always: bool
 ) -> Tensor:
-    """Log-probs (N,), float64; adds to the metrics and, with backward, to p.grad."""
+    """Log-probs (N,), float64; adds to the metrics and, with backward, to p.grad. The base is
+    computed if the batch needs it, or always."""
     most = max(1, policy.budget(backward).logits // policy.vocab_size)
     position_ids = None if batch.pack is None else batch.pack.position_ids
     base_features = None
-    if bool((batch.kl != 0).any()):
+    if always or bool((batch.kl != 0).any()):
         with policy.base():
             base_features = policy.features(batch.ids, position_ids).flatten(0, 1)
     with torch.set_grad_enabled(backward):

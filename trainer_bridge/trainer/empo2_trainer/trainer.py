@@ -3,16 +3,15 @@
 If a request is invalid, a method raises UserError and does not change the model.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from empo2_trainer import export, gguf_export, memory, merge, step
+from empo2_trainer import export, gguf_export, merge
 from empo2_trainer.datums import Sequence
 from empo2_trainer.losses import Loss
 from empo2_trainer.model import Policy, alpha_of
-from empo2_trainer.optimizer import Optimizer
 from empo2_trainer.protocol import AdamParams, LoraSpec, UserError, tensor
+from empo2_trainer.replica import Model, Replica
 from empo2_trainer.store import Store
 from empo2_trainer.targets import peft_excluded, select
 
@@ -20,33 +19,19 @@ OUTPUT_TYPES = {"cross_entropy": "CrossEntropyLossReturn"}
 MAX_RANK = 1024
 
 
-@dataclass
-class Model:
-    """One adapter in training."""
-
-    model_id: str
-    adapter: str  # its name inside PEFT
-    rank: int
-    alpha: float
-    optimizer: Optimizer
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """The description of the adapter in a manifest."""
-        return {"rank": self.rank, "alpha": self.alpha}
-
-
 class Trainer:
-    """A base model, its adapters in training and the run directory that they are saved to."""
+    """A base model, its adapters in training and the run directory that they are saved to. With
+    several ranks it is on rank 0, which alone writes and reads files."""
 
     def __init__(self, policy: Policy, root: Path, seed: int, formats: tuple[str, ...]) -> None:
         self.policy = policy
+        self.replica = Replica(policy)
+        self.models: dict[str, Model] = self.replica.models
         self.seed = seed
         self.formats = formats
         self.adapters = Store(root / "adapters")
         self.checkpoints = Store(root / "checkpoints", manifest="meta.json")
         self._writers: dict[str, list[str]] = {}  # models that wrote a checkpoint, by its name
-        self.models: dict[str, Model] = {}
         self._created = 0
 
     def create(self, model_id: str, spec: LoraSpec) -> dict[str, Any]:
@@ -64,9 +49,10 @@ class Trainer:
         self._created += 1
         adapter = f"m{self._created}"
         seed = self.seed if spec.seed is None else spec.seed
-        targets = self.policy.add_adapter(adapter, spec, seed)
-        optimizer = Optimizer(self.policy.parameters(adapter))
-        self.models[model_id] = Model(model_id, adapter, spec.rank, alpha, optimizer)
+        targets = self.replica.together("add", model_id, adapter, spec, alpha, seed)
+        if self.policy.ranks.size > 1:  # whatever their random numbers are
+            weights = export.on_cpu(self.models[model_id].optimizer.parameters)
+            self.replica.together("adopt", model_id, weights, {})
         return {
             "model_id": model_id,
             "type": "create_model",
@@ -76,34 +62,18 @@ class Trainer:
 
     def get(self, model_id: str) -> Model:
         """A model by its id."""
-        if model_id not in self.models:
-            raise UserError(f"unknown model_id {model_id!r}: create_model comes first")
-        return self.models[model_id]
+        return self.replica.get(model_id)
 
     def unload(self, model_id: str) -> dict[str, Any]:
         """Remove a model. Its saved files stay."""
-        self.policy.remove_adapter(self.get(model_id).adapter)
-        del self.models[model_id]
+        self.replica.together("remove", model_id)
         return {"model_id": model_id, "type": "unload_model"}
 
     def run(
         self, model_id: str, sequences: list[Sequence], loss: Loss, backward: bool
     ) -> dict[str, Any]:
         """forward or forward_backward. After a failure no part of the gradient remains."""
-        model = self.get(model_id)
-        self.policy.activate(model.adapter)
-        try:
-            result = step.run(self.policy, sequences, loss, backward)
-            if backward:
-                model.optimizer.accept()
-            elif self.policy.device.type == "cuda":
-                memory.release(self.policy.device)  # a server may share the GPU
-        except Exception as e:
-            if backward:
-                model.optimizer.incomplete = str(e)
-            raise
-        finally:
-            model.optimizer.clear()
+        result = self.replica.run_shares(model_id, sequences, loss, backward)
         return {
             "loss_fn_output_type": OUTPUT_TYPES.get(loss.name, "TorchLossReturn"),
             "loss_fn_outputs": [{"logprobs": tensor(values)} for values in result.logprobs],
@@ -112,17 +82,17 @@ class Trainer:
 
     def refuse(self, model_id: str, message: str) -> dict[str, Any]:
         """Fail a forward_backward that is invalid: a gradient without it is incomplete."""
-        if model_id in self.models:
-            self.models[model_id].optimizer.incomplete = message
+        self.replica.together("refuse", model_id, message)
         raise UserError(message)
 
     def optim_step(self, model_id: str, adam: AdamParams) -> dict[str, Any]:
         """Apply the pending gradient."""
-        return {"metrics": self.get(model_id).optimizer.step(adam)}
+        return {"metrics": self.replica.together("optim_step", model_id, adam)}
 
     def save(self, model_id: str, name: str, overwrite: bool) -> dict[str, Any]:
         """Write a checkpoint: adapter and optimizer."""
         model = self.get(model_id)
+        self.replica.together("compare", model_id)
         optimizer = model.optimizer
         about = {
             **model.about,
@@ -155,13 +125,13 @@ class Trainer:
             if about.get(key) != value:
                 raise UserError(f"{name} has {key} {about.get(key)}, the model {value}")
         weights, state = export.read_checkpoint(self.checkpoints.root / name)
-        export.copy_into(model.optimizer.parameters, weights)
-        model.optimizer.restore(state if optimizer else {})
+        self.replica.together("adopt", model_id, weights, state if optimizer else {})
         return {"path": path, "model_id": model_id, "type": "load_weights"}
 
     def export(self, model_id: str, name: str, overwrite: bool) -> dict[str, Any]:
         """Write the adapter for inference servers, in every format of the run."""
         model = self.get(model_id)
+        self.replica.together("compare", model_id)
         weights = {n: p.detach() for n, p in model.optimizer.parameters.items()}
         modules = export.module_names(weights)
         config = export.peft_config(
@@ -181,8 +151,7 @@ class Trainer:
 
         about = {**model.about, "version_name": name, "base_model": self.policy.directory}
         path = self.adapters.write(name, about, fill, overwrite)
-        if self.policy.device.type == "cuda":
-            memory.release(self.policy.device)  # a server may wake up on the same GPU
+        self.replica.together("release")
         return {
             "path": f"tinker://{model_id}/sampler_weights/{name}",
             "sampling_session_id": None,

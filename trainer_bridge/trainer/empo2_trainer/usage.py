@@ -1,6 +1,7 @@
 """What a pass cost: tokens, seconds, peak memory and, on a known GPU, model FLOP utilisation."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -74,6 +75,22 @@ class Usage:
         if peak is not None:
             self.mfu = self.flops(policy, backward) / seconds / peak
 
+    @staticmethod
+    def together(parts: list["Usage"]) -> "Usage":
+        """The usage of a pass of several ranks, which work at the same time."""
+        if len(parts) == 1:
+            return parts[0]
+        whole = Usage()
+        for field in fields(Usage):
+            values = [getattr(part, field.name) for part in parts]
+            known = [value for value in values if value is not None]
+            merge = _MERGED.get(field.name, sum)
+            setattr(whole, field.name, merge(known) if known else None)
+        if whole.mfu is not None and whole.seconds:  # every device counts for the whole time
+            shares = (part.mfu * part.seconds for part in parts if part.mfu is not None)
+            whole.mfu = sum(shares) / (whole.seconds * len(parts))
+        return whole
+
     def flops(self, policy: Any, backward: bool) -> float:
         """Operations that the mathematics needs. Recomputation and padding do not count.
 
@@ -102,3 +119,7 @@ class Usage:
         if self.mfu is not None:
             values["mfu:mean"] = self.mfu
         return {key: float(value) for key, value in values.items()}
+
+
+# How the counts of several ranks become one; the others are added.
+_MERGED: dict[str, Callable[..., Any]] = {"limit": min, "seconds": max, "peak_memory": max}
