@@ -194,6 +194,9 @@ func (a *aheadSampler) take(ctx context.Context, committed state) {
 
 // runOverlapped trains steps while the steps after them are sampled.
 func (s *session) runOverlapped(ctx context.Context) error {
+	if s.finished() {
+		return nil // nothing is sampled that is not trained
+	}
 	s.ahead = s.sampleAhead(ctx)
 	defer s.ahead.stop()
 	begun := time.Now() // a step takes from the commit before to its own

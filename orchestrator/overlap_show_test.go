@@ -65,6 +65,9 @@ func TestARunThatEndsByItsTimeKeepsWhatIsSampled(t *testing.T) {
 	if len(w.steps) != 1 || ahead == 0 {
 		t.Errorf("%d steps, %d episodes of step 2", len(w.steps), ahead)
 	}
+	if err := w.run(t.Context()); err != nil || len(w.trajectories(2)) != ahead || len(w.trajectories(3)) != 0 {
+		t.Errorf("the same command samples what it does not train: %v", err)
+	}
 	w.config.Run.MaxSeconds = 0
 	before := w.finishedEpisodes()
 	if err := w.run(context.Background()); err != nil || len(w.steps) != 4 {

@@ -21,8 +21,8 @@ import (
 )
 
 // overlapped is a world whose steps are sampled ahead. Each version has other log-probs.
-// The trainer begins to train a step only when a request of the step after it was made,
-// as on a machine whose trainer is slower than its server.
+// The trainer begins to train a step only when a request of the last step was made that may
+// be sampled meanwhile, as on a machine whose trainer is slower than its server.
 type overlapped struct {
 	*world
 	mu      sync.Mutex
@@ -61,8 +61,9 @@ func newOverlapped(t *testing.T, change ...func(*config.Config)) *overlapped {
 		return nil
 	}
 	w.trainer.fail = func(call string) error {
-		if next := int64(w.trainer.version) + 2; call == "forward_backward" && next <= int64(c.Run.Steps) {
-			<-w.asked[next]
+		last := int64(w.trainer.version) + 1 + int64(c.Rollout.MaxStaleness)
+		if call == "forward_backward" && last <= int64(c.Run.Steps) {
+			<-w.asked[last]
 		}
 		return nil
 	}
@@ -206,7 +207,14 @@ func TestVersionsAreMixedWithinAnEpisode(t *testing.T) {
 // yet. If the versions do not differ, a run that samples ahead plays the same episodes as
 // one that samples and trains in turn.
 func TestAStepSeesTheTipsOfTheStepBefore(t *testing.T) {
-	w, inTurn := newOverlapped(t), newOverlapped(t, func(c *config.Config) { c.Rollout.MaxStaleness = 0 })
+	for n := 1; n <= 2; n++ {
+		t.Run(fmt.Sprint(n), func(t *testing.T) { comparedWithInTurn(t, n) })
+	}
+}
+
+func comparedWithInTurn(t *testing.T, staleness int) {
+	w := newOverlapped(t, func(c *config.Config) { c.Rollout.MaxStaleness = staleness })
+	inTurn := newOverlapped(t, func(c *config.Config) { c.Rollout.MaxStaleness = 0 })
 	for _, w := range []*overlapped{w, inTurn} {
 		w.backend.Policy.Script = player(w.backend.Tokenizer)
 		w.trainer.policy = w.backend.Policy
@@ -237,8 +245,8 @@ func TestAStepSeesTheTipsOfTheStepBefore(t *testing.T) {
 	if diff := cmp.Diff(map[int64]int64{2: 1, 3: 2, 4: 3}, newest); diff != "" {
 		t.Error(diff)
 	}
-	if w.steps[3].Overlap.Staleness.Mean == 0 || inTurn.steps[3].Overlap != (Overlap{}) {
-		t.Errorf("%+v, in turn %+v", w.steps[3].Overlap, inTurn.steps[3].Overlap)
+	if w.steps[2].Overlap.Staleness.Max != staleness || inTurn.steps[2].Overlap != (Overlap{}) {
+		t.Errorf("%+v, in turn %+v", w.steps[2].Overlap, inTurn.steps[2].Overlap)
 	}
 }
 
@@ -406,6 +414,17 @@ func TestEvaluationsAreAlone(t *testing.T) {
 	}
 	if len(w.evals) != 6 {
 		t.Errorf("%d evaluations", len(w.evals))
+	}
+}
+
+// Without a memory nothing else changes.
+func TestGRPOSamplesAhead(t *testing.T) {
+	w := newOverlapped(t, func(c *config.Config) { c.Algorithm.Name, c.Eval.Every = "grpo", 0 })
+	if err := w.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if last := w.steps[3]; last.Version != 4 || last.NewTips != 0 || last.Overlap.Staleness.Mean == 0 {
+		t.Errorf("%+v", last)
 	}
 }
 
