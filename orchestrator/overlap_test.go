@@ -314,6 +314,40 @@ func TestAnOverlappedRunContinues(t *testing.T) {
 	}
 }
 
+// If a step was begun beside it, an interrupted step does not get another episode in place
+// of one that failed: the later episodes have seen the memory without it.
+func TestAStepStaysAsLaterEpisodesHaveSeenIt(t *testing.T) {
+	w := newOverlapped(t, func(c *config.Config) { c.Rollout.Retries = 0 })
+	stop := errors.New("stopped")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	w.backend.BeforeSample = func(_ context.Context, _ sampler.Policy, r sampler.Request) error {
+		w.see(r)
+		if r.Session == "s1-g0-e0" && r.Temperature == 1 && r.SessionEnd != nil && ctx.Err() == nil {
+			return errors.New("out of order")
+		}
+		return nil
+	}
+	w.trainer.fail = func(call string) error {
+		if call == "forward_backward" {
+			<-w.asked[2]
+			cancel(stop)
+			return stop
+		}
+		return nil
+	}
+	if err := w.run(ctx); !errors.Is(err, stop) {
+		t.Fatal(err)
+	}
+	w.trainer.fail = nil
+	if err := w.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if m := w.steps[0]; m.Failed != 1 || m.Free.N+m.Tips.N != 31 || len(w.trajectories(1)) != 31 {
+		t.Errorf("step 1 has %d failed of %d", m.Failed, m.Failed+m.Free.N+m.Tips.N)
+	}
+	w.verify()
+}
+
 // plans returns the plans of all steps without the versions, which depend on time.
 func (w *world) plans() []Plan {
 	w.t.Helper()

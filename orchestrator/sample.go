@@ -194,7 +194,8 @@ func (s sampleStage) finish(ctx context.Context, plan Plan, t *rollout.Trajector
 }
 
 // finished loads the episodes of the plan that are in the ledger. The others
-// are zero.
+// are zero. If a later step was begun, those that failed or were cancelled are
+// loaded, too: episodes of the later step have seen a memory without them.
 func (s sampleStage) finished(ctx context.Context, plan Plan) ([][]rollout.Trajectory, error) {
 	groups := make([][]rollout.Trajectory, len(plan.Groups))
 	for g := range groups {
@@ -213,7 +214,30 @@ func (s sampleStage) finished(ctx context.Context, plan Plan) ([][]rollout.Traje
 			return nil, err
 		}
 	}
-	return groups, nil
+	return groups, s.givenUp(ctx, plan, groups)
+}
+
+// givenUp adds the episodes that failed or were cancelled, if a later step was begun.
+func (s sampleStage) givenUp(ctx context.Context, plan Plan, groups [][]rollout.Trajectory) error {
+	later, err := s.ledger.Plan(ctx, plan.Step+1)
+	if err != nil || later == nil {
+		return err
+	}
+	for _, kind := range []string{ledger.KindFailed, ledger.KindCancelled} {
+		stored, err := s.ledger.Untrained(ctx, kind, plan.Step)
+		if err != nil {
+			return err
+		}
+		for _, e := range stored {
+			if e.Group >= len(groups) || e.Episode >= len(groups[e.Group]) || groups[e.Group][e.Episode].Stop != "" {
+				continue
+			}
+			if groups[e.Group][e.Episode], err = EpisodeOf(e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // reflectLate reflects upon the stored episodes that have no tip yet.
