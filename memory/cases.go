@@ -118,3 +118,20 @@ func Cases(ctx context.Context, db Database, scope string, yield func(Case) erro
 	}
 	return rows.Err()
 }
+
+// caseSimilarity is [Similarity] for a case.
+func caseSimilarity(ctx context.Context, db Database, id int64, vector []float32, err error) (float64, error) {
+	if err != nil {
+		return 0, err
+	}
+	var blob []byte
+	err = db.QueryRowContext(ctx, `SELECT vectors FROM memory_cases WHERE id = ?`, id).Scan(&blob)
+	if err != nil {
+		return 0, fmt.Errorf("read case %d: %w", id, err)
+	}
+	best := -1.0
+	for size := 4 * len(vector); size > 0 && len(blob) >= size; blob = blob[size:] {
+		best = max(best, dot(vector, appendVector(nil, blob[:size])))
+	}
+	return best, nil
+}

@@ -72,10 +72,13 @@ func Stored(ctx context.Context, db Database, scope string) ([]Tip, error) {
 }
 
 // Similarity is the cosine of a vector and the most similar state that a tip is
-// stored with.
+// stored with. Tips of other strategies than [Bank] are their cases.
 func Similarity(ctx context.Context, db Database, tip int64, vector []float32) (float64, error) {
-	rows, err := db.QueryContext(ctx,
-		`SELECT s.vector FROM memory_entries e JOIN memory_states s ON s.id = e.state WHERE e.tip = ?`, tip)
+	query := `SELECT s.vector FROM memory_entries e JOIN memory_states s ON s.id = e.state WHERE e.tip = ?`
+	if name, err := StrategyName(ctx, db); err != nil || name != TipsStrategy {
+		return caseSimilarity(ctx, db, tip, vector, err)
+	}
+	rows, err := db.QueryContext(ctx, query, tip)
 	if err != nil {
 		return 0, fmt.Errorf("read the states of tip %d: %w", tip, err)
 	}

@@ -81,6 +81,16 @@ func First(ctx context.Context, tx Database, t Tip) (bool, error) {
 	return n == 1, err
 }
 
+// Learnt reports whether [First] has recorded the episode that t names.
+func Learnt(ctx context.Context, db Database, t Tip) (known bool, err error) {
+	err = db.QueryRowContext(ctx, `SELECT count(*) FROM memory_episodes
+		WHERE step = ? AND group_index = ? AND episode = ?`, t.Step, t.Group, t.Episode).Scan(&known)
+	if err != nil {
+		return false, fmt.Errorf("look up episode %d/%d of step %d: %w", t.Group, t.Episode, t.Step, err)
+	}
+	return known, nil
+}
+
 // write stores one lesson.
 func (w *writer) write(ctx context.Context, l lesson) error {
 	clock, err := w.tick(ctx, l.scope)

@@ -10,10 +10,21 @@ import (
 	"github.com/empo2/empo2/orchestrator/ledger"
 )
 
+// OpenMemory opens the memory of a run in another, empty database.
+type OpenMemory func(ctx context.Context, db *sql.DB, e memory.Embedder) (memory.Strategy, error)
+
+// Replayed says how [Check] replays the episodes. The zero value replays nothing.
+type Replayed struct {
+	Open OpenMemory // nil: the memory is not replayed
+	// Embedder is given if what the memory learns depends on vectors. Nil: it does not,
+	// and the replay does without them.
+	Embedder memory.Embedder
+}
+
 // Check verifies everything in a run's folder: what [ledger.Verify] checks, the
 // rows of the memory, and that the memory equals a replay of the episodes. It
 // changes nothing.
-func Check(ctx context.Context, dir string, config memory.Config) (*ledger.Report, error) {
+func Check(ctx context.Context, dir string, config Replayed) (*ledger.Report, error) {
 	report, err := ledger.Verify(ctx, dir)
 	if err != nil {
 		return nil, err
@@ -33,7 +44,7 @@ func Check(ctx context.Context, dir string, config memory.Config) (*ledger.Repor
 
 // checkMemory returns an error if the memory is damaged or is not what the
 // episodes and imports of the run have taught it.
-func checkMemory(ctx context.Context, run *ledger.Ledger, config memory.Config) error {
+func checkMemory(ctx context.Context, run *ledger.Ledger, config Replayed) error {
 	exists, err := memory.Exists(ctx, run.DB())
 	if err != nil || !exists {
 		return err
@@ -49,9 +60,14 @@ func checkMemory(ctx context.Context, run *ledger.Ledger, config memory.Config) 
 	if err != nil || !all { // the imports of an earlier version of empo2 are unknown
 		return err
 	}
-	config.Embedder = noVectors(name)
-	return withScratchBank(ctx, config, func(bank *memory.Bank, db *sql.DB) error {
-		if err := Replay(ctx, run, bank, db); err != nil {
+	if config.Open == nil {
+		return nil
+	}
+	if config.Embedder == nil {
+		config.Embedder = noVectors(name)
+	}
+	return withScratchMemory(ctx, config, func(m memory.Strategy, db *sql.DB) error {
+		if err := Replay(ctx, run, m, db); err != nil {
 			return fmt.Errorf("replay the episodes: %w", err)
 		}
 		difference, err := memory.Difference(ctx, run.DB(), db)
@@ -62,8 +78,8 @@ func checkMemory(ctx context.Context, run *ledger.Ledger, config memory.Config) 
 	})
 }
 
-// withScratchBank opens an empty bank in RAM.
-func withScratchBank(ctx context.Context, config memory.Config, f func(*memory.Bank, *sql.DB) error) error {
+// withScratchMemory opens an empty memory in RAM.
+func withScratchMemory(ctx context.Context, config Replayed, f func(memory.Strategy, *sql.DB) error) error {
 	db, err := sql.Open("sqlite", ":memory:")
 	if err != nil {
 		return err
@@ -71,9 +87,9 @@ func withScratchBank(ctx context.Context, config memory.Config, f func(*memory.B
 	db.SetMaxOpenConns(1) // every connection has a database of its own
 	err = memory.Migrate(ctx, db)
 	if err == nil {
-		var bank *memory.Bank
-		if bank, err = memory.OpenBank(ctx, db, config); err == nil {
-			err = f(bank, db)
+		var m memory.Strategy
+		if m, err = config.Open(ctx, db, config.Embedder); err == nil {
+			err = f(m, db)
 		}
 	}
 	return errors.Join(err, db.Close())

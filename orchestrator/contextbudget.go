@@ -42,7 +42,7 @@ func (b contextBudget) episodePrompt(ctx context.Context, d *rollout.Driver, tas
 // server that holds length tokens; 0: only the server limits it.
 func PromptLimit(ctx context.Context, c config.Config, length int, d *rollout.Driver, tasks []envs.Task) (int, error) {
 	b := contextBudget{length: length, reflection: c.Reflection.MaxTokens}
-	return b.episodePrompt(ctx, d, tasks, c.Rollout.MaxTokens, c.Algorithm.Name != "grpo")
+	return b.episodePrompt(ctx, d, tasks, c.Rollout.MaxTokens, c.Reflects())
 }
 
 // glueTokens stand between the last action and the request for a tip.

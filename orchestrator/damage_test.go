@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -30,12 +31,20 @@ func finishedRun(t *testing.T) string {
 	return w.dir
 }
 
+// replayedBank has a bank of tips replayed.
+func replayedBank(c memory.Config) Replayed {
+	return Replayed{Open: func(ctx context.Context, db *sql.DB, e memory.Embedder) (memory.Strategy, error) {
+		c.Embedder = e
+		return memory.OpenBank(ctx, db, c)
+	}}
+}
+
 // check verifies a run with the memory's default settings.
 func check(t *testing.T, dir string) *ledger.Report {
 	t.Helper()
 	m := memory.DefaultConfig(embed.NGram{})
 	m.K = demo().Memory.K
-	r, err := Check(context.Background(), dir, m)
+	r, err := Check(context.Background(), dir, replayedBank(m))
 	if err != nil {
 		t.Fatalf("check: %v", err)
 	}

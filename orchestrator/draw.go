@@ -14,6 +14,9 @@ import (
 func newPlan(c config.Config, tasks []envs.Task, step int64, version int) Plan {
 	rng := rand.New(rand.NewPCG(c.Run.Seed, childSeed(c.Run.Seed, "plan", uint64(step))))
 	draw := newModeDraw(c.Algorithm, rng)
+	if draw.control = c.Memory.Control; !c.HasMemory() {
+		draw.control = 1
+	}
 	p := Plan{Step: step, Version: version}
 	first := uint64(step-1) * uint64(c.Algorithm.Groups) // groups of earlier steps
 	for g := range c.Algorithm.Groups {
@@ -39,6 +42,8 @@ func taskAt(tasks []envs.Task, seed, i uint64) envs.Task {
 type modeDraw struct {
 	a   config.Algorithm
 	rng *rand.Rand
+	// control is the share of an adaptation group without memory.
+	control float64
 	// step is the mode of the whole step. It applies if modes are drawn per step.
 	step Mode
 }
@@ -76,8 +81,10 @@ func (d *modeDraw) group(n int) []Mode {
 		switch {
 		case d.a.Name == "grpo":
 			modes[i] = OnPolicy
-		case d.a.Name == "adapt":
+		case d.a.Name == "adapt" && i < n-int(math.Round(d.control*float64(n))):
 			modes[i] = OnPolicyTips
+		case d.a.Name == "adapt": // measures what the memory is worth
+			modes[i] = OnPolicy
 		case d.a.ModeDraw != "episode":
 			modes[i] = group
 		case i < tips:

@@ -23,6 +23,7 @@ type evaluator struct {
 	ledger      *ledger.Ledger
 	runner      episodeRunner
 	recall      rollout.RecallFunc // nil: no tips are shown
+	choose      choice
 	budget      contextBudget
 	reflects    bool            // training episodes are reflected upon
 	environment json.RawMessage // the record of the environment
@@ -206,7 +207,7 @@ func (e evaluator) spec(now state, t evaluationTask, i int) rollout.EpisodeSpec 
 		Seed: childSeed(c.Run.Seed, "evaluate "+string(t.split), uint64(i)), Policy: now.policy,
 		Temperature: c.Eval.Temperature, TopP: c.Eval.TopP, TopK: c.Eval.TopK, Stop: c.Rollout.Stop,
 		MaxTurns: c.Rollout.MaxTurns, MaxTokens: c.Rollout.MaxTokens,
-		Recall: e.recall, Keep: rollout.Keep(c.Memory.Keep),
+		Recall: e.recall, Choose: e.choose.by, Candidates: e.choose.candidates, Keep: rollout.Keep(c.Memory.Keep),
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/empo2/empo2/memory"
@@ -12,10 +13,15 @@ import (
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
-// Replay teaches an empty bank everything that a run has learnt: the episodes of
-// its committed steps, and what was imported. The bank then equals the run's
+// An importer is a memory that tips can be imported into.
+type importer interface {
+	Import(ctx context.Context, r io.Reader, with func(*sql.Tx) error) (tips int, err error)
+}
+
+// Replay teaches an empty memory everything that a run has learnt: the episodes of
+// its committed steps, and what was imported. The memory then equals the run's
 // own. It may be in the run's database.
-func Replay(ctx context.Context, run *ledger.Ledger, bank *memory.Bank, db *sql.DB) error {
+func Replay(ctx context.Context, run *ledger.Ledger, m memory.Strategy, db *sql.DB) error {
 	imports, _, err := run.Imports(ctx)
 	if err != nil {
 		return err
@@ -26,6 +32,10 @@ func Replay(ctx context.Context, run *ledger.Ledger, bank *memory.Bank, db *sql.
 	}
 	importUntil := func(step int64) error {
 		for ; len(imports) > 0 && imports[0].Step <= step; imports = imports[1:] {
+			bank, ok := m.(importer)
+			if !ok {
+				return fmt.Errorf("tips were imported after step %d, but the memory %T takes none", imports[0].Step, m)
+			}
 			if _, err := bank.Import(ctx, strings.NewReader(imports[0].Records), nil); err != nil {
 				return fmt.Errorf("imports after step %d: %w", imports[0].Step, err)
 			}
@@ -36,7 +46,7 @@ func Replay(ctx context.Context, run *ledger.Ledger, bank *memory.Bank, db *sql.
 		if err := importUntil(s.Step - 1); err != nil {
 			return err
 		}
-		if err := replayStep(ctx, run, bank, db, s.Step); err != nil {
+		if err := replayStep(ctx, run, m, db, s.Step); err != nil {
 			return fmt.Errorf("step %d: %w", s.Step, err)
 		}
 	}
@@ -47,12 +57,12 @@ func Replay(ctx context.Context, run *ledger.Ledger, bank *memory.Bank, db *sql.
 }
 
 // replayStep learns the episodes of one step as its commit did.
-func replayStep(ctx context.Context, run *ledger.Ledger, bank *memory.Bank, db *sql.DB, step int64) error {
+func replayStep(ctx context.Context, run *ledger.Ledger, m memory.Strategy, db *sql.DB, step int64) error {
 	sampled, err := storedStep(ctx, run, step)
 	if err != nil {
 		return err
 	}
-	if err := (commitStage{memory: bank}).learn(ctx, sampled); err != nil {
+	if err := (commitStage{memory: m}).learn(ctx, sampled); err != nil {
 		return err
 	}
 	tx, err := db.BeginTx(ctx, nil)
@@ -60,7 +70,7 @@ func replayStep(ctx context.Context, run *ledger.Ledger, bank *memory.Bank, db *
 		return err
 	}
 	defer tx.Rollback() // no effect after Commit
-	done, err := bank.Commit(ctx, tx)
+	done, err := m.Commit(ctx, tx)
 	if err == nil {
 		err = tx.Commit()
 	}

@@ -24,6 +24,8 @@ type retention struct {
 	ledger *ledger.Ledger
 	keep   int  // steps whose episodes are complete; 0: all
 	memory bool // the states are needed to replay what the memory has learnt
+	// actions says that the whole actions are needed too.
+	actions bool
 }
 
 // run slims the episodes that are old after a step.
@@ -104,7 +106,9 @@ func (r retention) slim(t rollout.Trajectory) rollout.Trajectory {
 		if r.memory {
 			kept.Observation.State = turn.Observation.State
 		}
-		if len(kept.Action) > slimAction {
+		if kept.Candidates = nil; r.memory && r.actions {
+			kept.Action, kept.Taken = kept.TakenAction(), ""
+		} else if kept.Taken = ""; len(kept.Action) > slimAction {
 			n := slimAction
 			for !utf8.RuneStart(kept.Action[n]) {
 				n--

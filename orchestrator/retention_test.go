@@ -69,7 +69,7 @@ func TestOldEpisodesAreSlimmed(t *testing.T) {
 	}
 	m := memory.DefaultConfig(embed.NGram{})
 	m.K = slim.config.Memory.K
-	report, err := Check(ctx, slim.dir, m)
+	report, err := Check(ctx, slim.dir, replayedBank(m))
 	if err != nil || len(report.Problems) > 0 {
 		t.Fatalf("check: %v, %+v", err, report)
 	}

@@ -40,6 +40,8 @@ type sampleStage struct {
 	runner   episodeRunner
 	ledger   *ledger.Ledger
 	recall   rollout.RecallFunc // nil: no memory
+	choose   choice             // among the policy's proposals, in episodes with memory
+	reflects bool               // training episodes are reflected upon
 	budget   contextBudget
 	progress *progress
 	// newest is the version to sample a turn from. Nil: a step is sampled from one version.
@@ -104,7 +106,7 @@ const eventCancelled = "episodes cancelled"
 func (s sampleStage) missing(ctx context.Context, p Planned, policy sampler.Policy, groups [][]rollout.Trajectory) (
 	[]rollout.EpisodeSpec, error) {
 	limit, err := s.budget.episodePrompt(ctx, s.runner.driverFor(p.prompt), p.tasks(), s.rollout.MaxTokens,
-		s.recall != nil)
+		s.reflects)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +123,7 @@ func (s sampleStage) missing(ctx context.Context, p Planned, policy sampler.Poli
 				MaxPrompt: limit, Keep: s.keep,
 			}
 			if episode.Mode.Tips() {
-				spec.Recall = s.recall
+				spec.Recall, spec.Choose, spec.Candidates = s.recall, s.choose.by, s.choose.candidates
 			}
 			specs = append(specs, spec)
 		}
@@ -153,7 +155,7 @@ func (s sampleStage) play(ctx context.Context, p Planned, specs []rollout.Episod
 	after := errgroup.Group{} // storage and reflection, while other episodes still run
 	after.SetLimit(s.runner.concurrency)
 	played := stepProgress{progress: s.progress, step: p.Step, left: len(specs), episodes: p.Episodes(),
-		reflects: s.recall != nil && !s.reflectAfter, done: p.Episodes() - len(specs)}
+		reflects: s.reflects && !s.reflectAfter, done: p.Episodes() - len(specs)}
 	s.runner.run(sampling, p.prompt, specs, func(t rollout.Trajectory) {
 		played.episode(ctx)
 		if late.end(t) {
@@ -251,7 +253,7 @@ func (s sampleStage) reflectLate(ctx context.Context, step int64, groups [][]rol
 			}
 		}
 	}
-	if s.reflectAfter && s.recall != nil {
+	if s.reflectAfter && s.reflects {
 		s.progress.begin(ctx, watchdog.Phase{Name: watchdog.PhaseReflection, Step: step, Total: len(without), Unit: "tips"})
 	}
 	late := errgroup.Group{}
@@ -353,6 +355,27 @@ func RecallFrom(m memory.Strategy) rollout.RecallFunc {
 		return nil
 	}
 	return recallBy(m.Recall)
+}
+
+// A choice says who chooses among the policy's proposals, and how many there are.
+type choice struct {
+	by         rollout.ChooseFunc // nil: the policy's one reply counts
+	candidates int
+}
+
+// choiceOf returns the choice of a memory. Most memories do not choose.
+func choiceOf(m memory.Strategy, candidates int) choice {
+	chooser, ok := m.(memory.Chooser)
+	if !ok {
+		return choice{}
+	}
+	return choice{candidates: candidates, by: func(ctx context.Context, q rollout.Query, c []rollout.Candidate) (string, error) {
+		proposed := make([]memory.Candidate, len(c))
+		for i := range c {
+			proposed[i] = memory.Candidate{Action: c[i].Action, Logprob: c[i].Logprob}
+		}
+		return chooser.Choose(ctx, memory.State{Scope: q.Scope, Text: q.State, Seed: q.Seed}, proposed)
+	}}
 }
 
 // recallBy asks a memory, or a snapshot of it, in the driver's terms.

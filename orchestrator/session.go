@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/empo2/empo2/envs"
+	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/orchestrator/watchdog"
@@ -178,9 +179,10 @@ func (l *Loop) newSession(now start) *session {
 	recall := RecallFrom(l.Memory)
 	budget := contextBudget{length: now.server.ContextLength, reflection: c.Reflection.MaxTokens}
 	s.sample = sampleStage{rollout: c.Rollout, keep: rollout.Keep(c.Memory.Keep), runner: runner,
+		choose: choiceOf(l.Memory, c.Memory.JitRL.Candidates), reflects: c.Reflects() && l.Memory != nil,
 		ledger: l.Ledger, recall: recall, budget: budget, progress: l.progress(),
 		reflectAfter: c.Reflection.By == "base" && now.server.Adapters == "process"}
-	s.reflect = reflectStage{config: c.Reflection, enabled: l.Memory != nil, driver: l.Driver, base: now.base,
+	s.reflect = reflectStage{config: c.Reflection, enabled: s.sample.reflects, driver: l.Driver, base: now.base,
 		budget: budget, ledger: l.Ledger, log: l.Log}
 	s.estimate = estimateStage{config: c, enabled: l.Trainer != nil, memory: l.Memory != nil}
 	s.train = trainStage{config: c, trainer: l.Trainer, sleeper: l.Sleeper, ledger: l.Ledger, log: l.Log,
@@ -193,12 +195,13 @@ func (l *Loop) newSession(now start) *session {
 	s.commit = commitStage{ledger: l.Ledger, memory: l.Memory,
 		keep:          c.KeptCheckpoints(),
 		noveltyWeight: c.Novelty.Weight,
-		retention:     retention{ledger: l.Ledger, keep: c.Run.KeepEpisodes, memory: l.Memory != nil}, log: l.Log}
+		retention: retention{ledger: l.Ledger, keep: c.Run.KeepEpisodes, memory: l.Memory != nil,
+			actions: c.Memory.Strategy != memory.TipsStrategy}, log: l.Log}
 	s.evaluate = evaluator{config: c, family: l.Family, ledger: l.Ledger, runner: runner,
-		budget: budget, reflects: recall != nil, environment: now.environment, progress: l.progress(),
+		budget: budget, reflects: s.sample.reflects, environment: now.environment, progress: l.progress(),
 		observer: l.observer(), replies: s.replies, warned: &shares{}}
 	if c.Algorithm.Name == "adapt" {
-		s.evaluate.recall = recall
+		s.evaluate.recall, s.evaluate.choose = recall, s.sample.choose
 	}
 	return s
 }

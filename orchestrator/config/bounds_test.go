@@ -14,6 +14,7 @@ var inEffect = map[string][]string{
 		"env.agentgym.train=0-1"},
 	"env.openenv.timeout_seconds": {"env.name=openenv", "env.openenv.url=http://h"},
 	"env.ors.timeout_seconds":     {"env.name=ors", "env.ors.url=http://h"},
+	"memory.http.timeout_seconds": {"memory.strategy=http", "memory.http.url=http://h"},
 	"sampler.load_timeout_seconds": {"sampler.backend=ollama", "sampler.served_model_name=m",
 		"sampler.ollama.url=http://h"},
 	"sampler.vllm.gpu_memory_utilization": {"sampler.backend=vllm"},

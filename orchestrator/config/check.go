@@ -218,22 +218,6 @@ func rolloutRules(c Config) []rule {
 	return out
 }
 
-func memoryRules(c Config) []rule {
-	return []rule{
-		between("memory.k", float64(c.Memory.K), 1, 1000),
-		between("memory.threshold", c.Memory.Threshold, -1, 1),
-		between("memory.capacity", float64(c.Memory.Capacity), 1, 1e7),
-		oneOf("memory.keep", c.Memory.Keep, "all", "latest"),
-		oneOf("memory.embedder", c.Memory.Embedder, "ngram", "openai", "ollama"),
-		between("novelty.weight", c.Novelty.Weight, 0, maxFactor),
-		oneOf("novelty.source", c.Novelty.Source, "tips", "states"),
-		between("novelty.cap", float64(c.Novelty.Cap), 0, 1e9),
-		oneOf("reflection.by", c.Reflection.By, "policy", "base"),
-		between("reflection.temperature", c.Reflection.Temperature, 0, 10),
-		between("reflection.max_tokens", float64(c.Reflection.MaxTokens), 1, 1e6),
-	}
-}
-
 func evalRules(e Eval) []rule {
 	return []rule{
 		between("eval.every", float64(e.Every), 0, 1e9),
@@ -286,7 +270,7 @@ func contradictions(c Config) []rule {
 	a := c.Algorithm
 	mixed := a.Name == "empo2" && a.ModeDraw == "episode"
 	withTips := int(math.Round(a.MemoryProbability * float64(a.GroupSize))) // episodes of a mixed group
-	server := c.Memory.Embedder != "ngram"
+	server := c.Memory.Embedder != "ngram" && c.Embeds()
 	return []rule{
 		{"algorithm.baseline", a.Name != "empo2" || a.Baseline != "tip-free" || a.ModeDraw == "episode",
 			fmt.Sprintf("tip-free needs mixed groups, but mode_draw is %q", a.ModeDraw),
@@ -376,7 +360,7 @@ func ineffective(c Config) []idle {
 		"loss.average_length")
 	when(c.Novelty.Weight == 0, "novelty.weight is 0", "novelty.source", "novelty.cap")
 	idleSampler(c, when)
-	when(c.Memory.Embedder == "ngram", `memory.embedder is "ngram"`, "memory.url", "memory.model")
+	idleMemory(c, when)
 	return out
 }
 

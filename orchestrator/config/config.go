@@ -245,17 +245,6 @@ type Rollout struct {
 	DeadlineSeconds float64 `toml:"deadline_seconds"`
 }
 
-// Memory is the bank of tips.
-type Memory struct {
-	K         int     `toml:"k"`
-	Threshold float64 `toml:"threshold"`
-	Capacity  int     `toml:"capacity"`
-	Keep      string  `toml:"keep"`
-	Embedder  string  `toml:"embedder"`
-	URL       string  `toml:"url"`
-	Model     string  `toml:"model"`
-}
-
 // Novelty is the intrinsic reward 1/n.
 type Novelty struct {
 	Weight float64 `toml:"weight"`

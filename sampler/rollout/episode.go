@@ -177,7 +177,7 @@ func (e *episode) sample(ctx context.Context, turn *Turn) error {
 	var c sampler.Completion
 	var used sampler.Policy
 	err = Served(e.spec.policy, func(p sampler.Policy) (err error) {
-		c, err = e.complete(ctx, p, request)
+		c, err = e.reply(ctx, p, request, turn)
 		used = p
 		return err
 	})
@@ -192,7 +192,7 @@ func (e *episode) sample(ctx context.Context, turn *Turn) error {
 	turn.Finish, turn.Version = c.Finish, c.Policy.Version
 	text := validText(c.Text)
 	turn.Opened = e.opened(c.Finish)
-	turn.Action = chat.Answer(turn.Opened + text)
+	turn.Action = e.answer(c)
 	if text != turn.Action {
 		turn.Text = text
 	}
@@ -200,6 +200,14 @@ func (e *episode) sample(ctx context.Context, turn *Turn) error {
 	e.tipsShown.add(turn.Tips)
 	return e.conversation.AddCompletion(c.IDs, c.Logprobs, chat.Neutralize(text, e.Neutralize))
 }
+
+// answer returns a reply without its thought.
+func (e *episode) answer(c sampler.Completion) string {
+	return chat.Answer(e.opened(c.Finish) + validText(c.Text))
+}
+
+// actionOf returns the action of a reply.
+func (e *episode) actionOf(c sampler.Completion) string { return e.PromptTemplate.Action(e.answer(c)) }
 
 // watched shows a turn, and returns a function that shows its reply while it is written. Nil: nobody watches.
 func (e *episode) watched(turn Turn) func(text string) {

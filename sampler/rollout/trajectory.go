@@ -49,7 +49,10 @@ type EpisodeSpec struct {
 	MaxPrompt   int      // limit of tokens of a prompt; 0: only the server limits it
 
 	Recall RecallFunc // nil: no memory
-	Keep   Keep       // empty: KeepAll
+	// Choose chooses among the actions of Candidates replies. Nil: the policy's one reply counts.
+	Choose     ChooseFunc
+	Candidates int
+	Keep       Keep // empty: KeepAll
 	// Watch is called with the turns so far and the next one before the policy replies, and then with the text of the
 	// reply so far, if the backend streams. An episode that is retried begins anew. Nil: nobody watches.
 	Watch func(before []Turn, next Turn, written string)
@@ -86,10 +89,12 @@ type Turn struct {
 	// Prompt are the messages that this turn added to the conversation. The first turn has the system message too.
 	Prompt []chat.Message `json:"prompt"`
 	// Similar is the memory's count ([Recalled]); -1: the memory was not asked.
-	Similar   int              `json:"similar"`
-	PromptLen int              `json:"prompt_len"` // in tokens; 0 without a chat template
-	IDs       []int32          `json:"ids"`        // sampled ids
-	Logprobs  sampler.Logprobs `json:"logprobs"`   // in nats, one per id, as returned by the server
+	Similar int `json:"similar"`
+	// Candidates are the actions among which the memory has chosen. Nil: the memory does not choose.
+	Candidates []Candidate      `json:"candidates,omitempty"`
+	PromptLen  int              `json:"prompt_len"` // in tokens; 0 without a chat template
+	IDs        []int32          `json:"ids"`        // sampled ids
+	Logprobs   sampler.Logprobs `json:"logprobs"`   // in nats, one per id, as returned by the server
 	// Action is the policy's reply without a thought and without surrounding white space. It is empty if a thought is
 	// unfinished.
 	Action string `json:"action"`

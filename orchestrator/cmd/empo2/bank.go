@@ -29,38 +29,51 @@ func embeddingServer(m config.Memory) embed.Server {
 	return embed.Server{URL: m.URL, Model: m.Model, APIKey: os.Getenv("EMPO2_EMBEDDER_KEY")}
 }
 
-// openStoredMemory opens the memory of a run that is open for reading. Call done
-// after the last recall.
-func openStoredMemory(ctx context.Context, db *sql.DB, c config.Config) (b *memory.Bank, done func() error, err error) {
-	embedder, err := embedders[c.Memory.Embedder](ctx, c.Memory)
-	if err != nil {
-		return nil, nil, err
-	}
-	done = func() error { return nil }
-	if server, ok := embedder.(io.Closer); ok {
-		done = server.Close
-	}
-	if b, err = memory.OpenBank(ctx, db, memoryConfig(c, embedder)); err == nil {
-		err = b.CheckEmbedder(ctx)
-	}
-	if err != nil {
-		return nil, nil, errors.Join(err, done())
-	}
-	return b, done, nil
+// An openedMemory is a memory, and the embedder that it compares states with; nil: it
+// compares none.
+type openedMemory struct {
+	memory.Strategy
+	embedder memory.Embedder
 }
 
-// openMemory opens the bank in the run's database.
-func (r *run) openMemory(ctx context.Context, c config.Config) (*memory.Bank, error) {
-	defer watchdog.Begin(ctx, "memory", "open with embedder "+c.Memory.Embedder, 0)()
-	embedder, err := embedders[c.Memory.Embedder](ctx, c.Memory)
+// openMemory opens the memory that c names in db, and checks its embedder.
+func openMemory(ctx context.Context, db *sql.DB, c config.Config) (m openedMemory, err error) {
+	if c.Embeds() {
+		if m.embedder, err = embedders[c.Memory.Embedder](ctx, c.Memory); err != nil {
+			return m, err
+		}
+	}
+	m.Strategy, err = memories[c.Memory.Strategy](ctx, memoryRequest{db: db, config: c, embedder: m.embedder})
+	if bank, ok := m.Strategy.(*memory.Bank); ok && err == nil {
+		err = bank.CheckEmbedder(ctx)
+	}
 	if err != nil {
-		return nil, err
+		return m, errors.Join(err, m.Close())
 	}
-	if server, ok := embedder.(io.Closer); ok {
-		r.closes = append(r.closes, server.Close)
+	return m, nil
+}
+
+// Close ends the connections to the embedder and to a memory elsewhere. The database is
+// the caller's.
+func (m openedMemory) Close() error {
+	var errs []error
+	for _, part := range []any{m.embedder, m.Strategy} {
+		if server, ok := part.(io.Closer); ok {
+			errs = append(errs, server.Close())
+		}
 	}
+	return errors.Join(errs...)
+}
+
+// openMemory opens the memory in the run's database, which it prepares.
+func (r *run) openMemory(ctx context.Context, c config.Config) (openedMemory, error) {
+	defer watchdog.Begin(ctx, "memory", "open "+c.Memory.Strategy+" with embedder "+c.Memory.Embedder, 0)()
 	if err := memory.Migrate(ctx, r.ledger.DB()); err != nil {
-		return nil, err
+		return openedMemory{}, err
 	}
-	return memory.OpenBank(ctx, r.ledger.DB(), memoryConfig(c, embedder))
+	m, err := openMemory(ctx, r.ledger.DB(), c)
+	if err == nil {
+		r.closes = append(r.closes, m.Close)
+	}
+	return m, err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -104,14 +105,16 @@ func continueCommand(dir string) string {
 
 // checkRun verifies a run with the memory's configuration that is stored in it.
 func checkRun(ctx context.Context, dir string) (*ledger.Report, error) {
-	m := memory.DefaultConfig(embed.NGram{})
+	var m orchestrator.Replayed
 	err := ledger.View(ctx, dir, func(l *ledger.Ledger) error {
 		text, err := l.Config(ctx)
 		if err != nil || text == "" {
 			return err
 		}
 		c, err := parseStored(text, dir)
-		m = memoryConfig(c, m.Embedder)
+		if err == nil {
+			m = replayed(c)
+		}
 		return err
 	})
 	var fault *config.Error
@@ -119,6 +122,25 @@ func checkRun(ctx context.Context, dir string) (*ledger.Report, error) {
 		return nil, err
 	}
 	return orchestrator.Check(ctx, dir, m) // other faults of the database are in its report
+}
+
+// replayed says how the memory of a run is replayed. That of another process cannot be,
+// nor one that learns from the vectors of an embedding server.
+func replayed(c config.Config) (r orchestrator.Replayed) {
+	bank := c.Memory.Strategy == memory.TipsStrategy
+	if !c.HasMemory() || c.Memory.Strategy == "http" || c.Embeds() && !bank && c.Memory.Embedder != "ngram" {
+		return r
+	}
+	if !bank {
+		r.Embedder = embed.NGram{}
+	}
+	r.Open = func(ctx context.Context, db *sql.DB, e memory.Embedder) (memory.Strategy, error) {
+		if !c.Embeds() {
+			e = nil
+		}
+		return memories[c.Memory.Strategy](ctx, memoryRequest{db: db, config: c, embedder: e})
+	}
+	return r
 }
 
 func printReport(out *console, r *ledger.Report) {

@@ -115,14 +115,17 @@ func (f fork) prepare(ctx context.Context, l *ledger.Ledger, step int64) error {
 		return &config.Error{Place: "run.steps", Msg: fmt.Sprintf("is %d, and the fork begins with step %d", n, step),
 			Hint: fmt.Sprintf("the steps are counted on: add --set run.steps=%d", 2*max(step, 1))}
 	}
-	if f.config.Algorithm.Name != "grpo" {
+	if err := errElsewhere(f.config, "--fork"); err != nil {
+		return err
+	}
+	if f.config.HasMemory() {
 		r := &run{ledger: l}
 		defer r.Close()
-		bank, err := r.openMemory(ctx, f.config)
+		m, err := r.openMemory(ctx, f.config)
 		if err != nil {
 			return err
 		}
-		if err := orchestrator.Replay(ctx, l, bank, l.DB()); err != nil {
+		if err := orchestrator.Replay(ctx, l, m.Strategy, l.DB()); err != nil {
 			return err
 		}
 	}

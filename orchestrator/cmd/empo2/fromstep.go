@@ -15,6 +15,9 @@ import (
 // returnToStep brings the run back to a step and sets later steps aside. It
 // teaches the memory everything up to that step again.
 func returnToStep(ctx context.Context, c config.Config, step int64, out *console) error {
+	if err := errElsewhere(c, "--from-step"); err != nil {
+		return err
+	}
 	dir := filepath.Join(c.Run.Dir, c.Run.Name)
 	err := ledger.View(ctx, dir, func(l *ledger.Ledger) error {
 		text, err := l.Config(ctx)
@@ -28,16 +31,16 @@ func returnToStep(ctx context.Context, c config.Config, step int64, out *console
 		return err
 	}
 	aside, err := ledger.Return(ctx, dir, step, func(ctx context.Context, l *ledger.Ledger) error {
-		if c.Algorithm.Name == "grpo" {
+		if !c.HasMemory() {
 			return nil
 		}
 		r := &run{ledger: l}
 		defer r.Close()
-		bank, err := r.openMemory(ctx, c)
+		m, err := r.openMemory(ctx, c)
 		if err != nil {
 			return err
 		}
-		return orchestrator.Replay(ctx, l, bank, l.DB())
+		return orchestrator.Replay(ctx, l, m.Strategy, l.DB())
 	})
 	if errors.Is(err, ledger.ErrNotKept) {
 		_, hint := splitHint(err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
 )
@@ -127,15 +128,18 @@ type bank interface {
 
 // withMemory opens only the run's folder and its bank, and calls f.
 func withMemory(ctx context.Context, c config.Config, f func(*ledger.Ledger, bank) error) (err error) {
+	if err := errNotTips(c); err != nil {
+		return err
+	}
 	r := &run{}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	if r.ledger, err = openLedger(ctx, c); err != nil {
 		return err
 	}
 	r.closes = append(r.closes, r.ledger.Close)
-	b, err := r.openMemory(ctx, c)
+	m, err := r.openMemory(ctx, c)
 	if err != nil {
 		return err
 	}
-	return f(r.ledger, b)
+	return f(r.ledger, m.Strategy.(*memory.Bank)) // by errNotTips
 }

@@ -220,15 +220,12 @@ func (r *run) connect(ctx context.Context, server served) error {
 		return err
 	}
 	l.Driver.Backend = l.Backend
-	if l.Config.Algorithm.Name == "grpo" {
+	if !l.Config.HasMemory() {
 		return nil
 	}
-	bank, err := r.openMemory(ctx, l.Config)
-	if err != nil {
-		return err
-	}
-	l.Memory = bank
-	return bank.CheckEmbedder(ctx)
+	m, err := r.openMemory(ctx, l.Config)
+	l.Memory = m.Strategy
+	return err
 }
 
 // seconds converts a number of seconds from the configuration. Products of several

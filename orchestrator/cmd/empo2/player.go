@@ -228,7 +228,7 @@ func fixedTips(texts []string) rollout.RecallFunc {
 
 // checkMemory refuses a source without a memory.
 func (s source) checkMemory() error {
-	if s.run != nil && s.config.Algorithm.Name != "grpo" {
+	if s.run != nil && s.config.HasMemory() {
 		return nil
 	}
 	return &config.Error{Place: "--tips auto, tips=auto", Msg: "there is no memory: " + s.String(),
@@ -240,10 +240,10 @@ func (p *player) openMemory(ctx context.Context, s source) (rollout.RecallFunc, 
 	if err := s.checkMemory(); err != nil {
 		return nil, err
 	}
-	bank, done, err := openStoredMemory(ctx, s.run.DB(), s.config)
+	m, err := openMemory(ctx, s.run.DB(), s.config)
 	if err != nil {
 		return nil, fmt.Errorf("memory of %s: %w", s.run.Dir, err)
 	}
-	p.closes = append(p.closes, done)
-	return orchestrator.RecallFrom(bank), nil
+	p.closes = append(p.closes, m.Close)
+	return orchestrator.RecallFrom(m.Strategy), nil
 }

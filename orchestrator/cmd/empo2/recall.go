@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"io"
 	"slices"
 
 	"github.com/empo2/empo2/memory"
@@ -12,40 +11,38 @@ import (
 	"github.com/empo2/empo2/orchestrator/view"
 )
 
-// A readBank is the memory of a run that is open for reading.
-type readBank struct {
-	*memory.Bank
-	embedder memory.Embedder
-}
-
 // openRecall opens the memory of a run with the embedder of its own configuration.
-func openRecall(ctx context.Context, r *view.Run) (b readBank, err error) {
+func openRecall(ctx context.Context, r *view.Run) (m openedMemory, err error) {
 	text, err := r.Config(ctx)
 	if err != nil {
-		return b, err
+		return m, err
 	}
 	c, err := parseStored(text, r.Dir)
 	if err != nil {
-		return b, err
+		return m, err
 	}
-	if b.embedder, err = embedders[c.Memory.Embedder](ctx, c.Memory); err != nil {
-		return b, err
-	}
-	if b.Bank, err = memory.OpenBank(ctx, r.DB(), memoryConfig(c, b.embedder)); err == nil {
-		err = b.CheckEmbedder(ctx)
-	}
-	if err != nil {
-		return b, errors.Join(err, b.Close())
-	}
-	return b, nil
+	return openMemory(ctx, r.DB(), c)
 }
 
-// Close ends the embedder. The run is the caller's.
-func (b readBank) Close() error {
-	if server, ok := b.embedder.(io.Closer); ok {
-		return server.Close()
+// recallScopes returns the scopes that the memory of a run has tips or cases in: only
+// scope, or all if scope is empty.
+func recallScopes(ctx context.Context, r *view.Run, scope string) (scopes []string, err error) {
+	stored, err := memory.Stored(ctx, r.DB(), scope) // listed scope by scope
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	for _, t := range stored {
+		if n := len(scopes); n == 0 || scopes[n-1] != t.Scope {
+			scopes = append(scopes, t.Scope)
+		}
+	}
+	cases, err := memory.CaseScopes(ctx, r.DB())
+	for _, s := range cases {
+		if scope == "" || scope == s {
+			scopes = append(scopes, s)
+		}
+	}
+	return scopes, err
 }
 
 // maxRecallScopes is the number of scopes that are asked at once.
@@ -58,7 +55,8 @@ type recalled struct {
 	Tips    []recalledTip `json:"tips"`
 }
 
-// A recalledTip has the similarity of the most similar state that it is stored with.
+// A recalledTip has the similarity of the most similar state that it is stored with; 0 if
+// the memory compares no states.
 type recalledTip struct {
 	memory.Tip
 	Similarity float64 `json:"similarity"`
@@ -67,24 +65,20 @@ type recalledTip struct {
 // recallIn returns what the memory recalls for a state: in one scope, or in each if
 // scope is empty. A memory without tips in the scope recalls nothing.
 func recallIn(ctx context.Context, r *view.Run, scope, state string) (found []recalled, err error) {
-	stored, err := memory.Stored(ctx, r.DB(), scope)
-	if err != nil || len(stored) == 0 {
+	scopes, err := recallScopes(ctx, r, scope)
+	if err != nil || len(scopes) == 0 {
 		return nil, err
-	}
-	var scopes []string // the tips are listed scope by scope
-	for _, t := range stored {
-		if n := len(scopes); n == 0 || scopes[n-1] != t.Scope {
-			scopes = append(scopes, t.Scope)
-		}
 	}
 	bank, err := openRecall(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, bank.Close()) }()
-	vectors, err := bank.embedder.Embed(ctx, state)
-	if err != nil {
-		return nil, err
+	var vectors [][]float32
+	if bank.embedder != nil {
+		if vectors, err = bank.embedder.Embed(ctx, state); err != nil {
+			return nil, err
+		}
 	}
 	for _, s := range scopes[:min(len(scopes), maxRecallScopes)] {
 		answer, err := bank.Recall(ctx, memory.State{Scope: s, Text: state})
@@ -93,9 +87,11 @@ func recallIn(ctx context.Context, r *view.Run, scope, state string) (found []re
 		}
 		in := recalled{Scope: s, Similar: answer.Similar, Tips: []recalledTip{}}
 		for _, t := range answer.Tips {
-			similarity, err := memory.Similarity(ctx, r.DB(), t.ID, vectors[0])
-			if err != nil {
-				return nil, err
+			similarity := 0.0
+			if vectors != nil {
+				if similarity, err = memory.Similarity(ctx, r.DB(), t.ID, vectors[0]); err != nil {
+					return nil, err
+				}
 			}
 			t.Scope = s
 			in.Tips = append(in.Tips, recalledTip{t, similarity})
