@@ -6,7 +6,12 @@ import (
 )
 
 // tableOf is the table of the episodes of a kind. Empty: training episodes.
-func tableOf(kind string) string { return Episode{Kind: kind}.table() }
+func tableOf(kind string) string {
+	if kind != "" {
+		return "untrained"
+	}
+	return "episodes"
+}
 
 // ofKind is the condition that selects a kind in its table, and its argument.
 func ofKind(kind string) (where string, args []any) {

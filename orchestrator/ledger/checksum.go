@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 )
 
@@ -61,15 +63,13 @@ type execer interface {
 // insert adds a row with its checksum. values are those of all columns; suffix is
 // the end of the statement.
 func insert(ctx context.Context, to execer, name, suffix string, values ...any) error {
-	t := tableNamed(name)
-	query := fmt.Sprintf("INSERT INTO %s(%s) VALUES(?%s) %s", t.name, t.list(),
-		strings.Repeat(", ?", len(t.columns)), suffix)
-	plain := make([]any, len(values))
-	for i, v := range values {
-		plain[i] = plainValue(v)
-	}
-	_, err := to.ExecContext(ctx, query, append(plain, checksum(values...))...)
+	_, err := to.ExecContext(ctx, tableNamed(name).insertion(suffix), append(plainValues(values), checksum(values...))...)
 	return err
+}
+
+// insertion is the statement that adds a row. suffix is its end.
+func (t table) insertion(suffix string) string {
+	return fmt.Sprintf("INSERT INTO %s(%s) VALUES(?%s) %s", t.name, t.list(), strings.Repeat(", ?", len(t.columns)), suffix)
 }
 
 // upsert is the suffix that replaces the row with the same key.
@@ -104,48 +104,77 @@ func plainValue(v any) any {
 	return v
 }
 
-// checksum returns the SHA-256 of the values of a row in hexadecimal. A value is
-// hashed with its type and its length.
-func checksum(values ...any) string {
-	sum := sha256.New()
+// checksum returns the first half of the SHA-256 of the values of a row, in Base64. A
+// value is hashed with its type and its length.
+func checksum(values ...any) string { return shortSum(sumOf(values)) }
+
+// shortSum is a checksum as it is stored: half of a SHA-256 finds damage as well as all
+// of it, and the rows of many episodes are small.
+func shortSum(sum [sha256.Size]byte) string {
+	return base64.RawStdEncoding.EncodeToString(sum[:sha256.Size/2])
+}
+
+// agrees reports whether the values of a row have a stored checksum. Formats 1 to 3
+// stored all of the SHA-256 in hexadecimal.
+func agrees(stored string, values ...any) bool {
+	sum := sumOf(values)
+	return stored == shortSum(sum) || stored == hex.EncodeToString(sum[:])
+}
+
+func sumOf(values []any) [sha256.Size]byte {
+	size := 0
+	for _, v := range values {
+		size += 24
+		switch v := v.(type) {
+		case string:
+			size += len(v)
+		case []byte:
+			size += len(v)
+		case json.RawMessage:
+			size += len(v)
+		}
+	}
+	row := make([]byte, 0, size)
 	for _, v := range values {
 		switch v := plainValue(v).(type) {
 		case int64:
-			fmt.Fprintf(sum, "i%d;", v)
+			row = append(strconv.AppendInt(append(row, 'i'), v, 10), ';')
 		case float64:
-			_ = binary.Write(sum, binary.BigEndian, math.Float64bits(v)) // a hash never fails
+			row = binary.BigEndian.AppendUint64(row, math.Float64bits(v))
 		case string:
-			fmt.Fprintf(sum, "t%d:%s;", len(v), v)
+			row = append(strconv.AppendInt(append(row, 't'), int64(len(v)), 10), ':')
+			row = append(append(row, v...), ';')
 		case []byte:
-			fmt.Fprintf(sum, "b%d:%s;", len(v), v)
+			row = append(strconv.AppendInt(append(row, 'b'), int64(len(v)), 10), ':')
+			row = append(append(row, v...), ';')
 		default: // NULL, or a type that no column has
-			fmt.Fprintf(sum, "?%T;", v)
+			row = fmt.Appendf(row, "?%T;", v)
 		}
 	}
-	return hex.EncodeToString(sum.Sum(nil))
+	return sha256.Sum256(row)
 }
 
 // verify compares a row that was read with its checksum. what names the row.
 func verify(what, stored string, values ...any) error {
-	if checksum(values...) != stored {
+	if !agrees(stored, values...) {
 		return fmt.Errorf("%w: %s in run.db differs from its checksum%s", ErrDamaged, what, checkHint)
 	}
 	return nil
 }
 
-// contentOf returns the checksum of everything that a step was made of, so that a
-// missing episode is found too.
-func contentOf(ctx context.Context, from queryer, step int64) (string, error) {
+// contentOf returns the checksums of everything that a step was made of. Their checksum
+// is stored, so that a missing episode is found too.
+func contentOf(ctx context.Context, from queryer, step int64) ([]any, error) {
 	sums, err := selectAll(ctx, from, `SELECT checksum FROM plans WHERE step = ?1 UNION ALL
 		SELECT * FROM (SELECT checksum FROM episodes WHERE step = ?1 ORDER BY grp, episode)`, 1, step)
 	if err != nil {
-		return "", explain(err)
+		return nil, explain(err)
 	}
 	all := make([]any, len(sums))
 	for i, s := range sums {
 		all[i] = s[0]
 	}
-	return checksum(all...), nil
+	return all, nil
 }
 
 // checkHint is the remedy for damage where the run's folder is not known.

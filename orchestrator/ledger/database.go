@@ -19,9 +19,13 @@ import (
 var schema embed.FS
 
 // schemaVersion is stored in the database. Open brings version 1, which had no
-// checksums, and version 2, which stored every episode as one JSON text, to this
-// one and rejects any other.
-const schemaVersion = 3
+// checksums, version 2, which stored every episode as one JSON text, and version 3,
+// which had larger checksums and no dictionary, to this one and rejects any other. The
+// rows of version 3 stay as they are.
+const (
+	schemaVersion   = 4
+	readableVersion = 3 // the oldest one that is read without bringing it up to date
+)
 
 // errEarlierFormat is the error of commands that only read a run of an earlier
 // format.
@@ -132,6 +136,9 @@ func migrate(ctx context.Context, db *sql.DB) error {
 		return err
 	case version == schemaVersion:
 		return nil
+	case version >= readableVersion && version < schemaVersion:
+		_, err := db.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", schemaVersion))
+		return err
 	case version == 1:
 		return addChecksums(ctx, db)
 	case version == 2:

@@ -413,17 +413,17 @@ func writeFormat2(t *testing.T, dir, spoil string) {
 	defer db.Close()
 	trajectory := `{"turns":[{"ids":[1]}]}`
 	values := []any{1, 0, 0, "task", "on_policy", 0, "terminated", 1.0, 100.0, true, trajectory}
-	content := checksum(checksum(1, "{}"), checksum(values...))
+	content := earlierChecksum(earlierChecksum(1, "{}"), earlierChecksum(values...))
 	for _, s := range []struct {
 		query string
 		args  []any
 	}{
 		{string(text), nil}, {"PRAGMA user_version = 2", nil},
-		{"INSERT INTO plans VALUES(1, '{}', ?)", []any{checksum(1, "{}")}},
+		{"INSERT INTO plans VALUES(1, '{}', ?)", []any{earlierChecksum(1, "{}")}},
 		{"INSERT INTO episodes(step, grp, episode, task, mode, version, stop, env_return, score, success, trajectory, " +
-			"checksum) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", append(values, checksum(values...))},
+			"checksum) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", append(values, earlierChecksum(values...))},
 		{"INSERT INTO steps VALUES(1, 0, 'at', '{\"rows\":1}', ?, ?)",
-			[]any{content, checksum(1, 0, "at", `{"rows":1}`, content)}},
+			[]any{content, earlierChecksum(1, 0, "at", `{"rows":1}`, content)}},
 		{spoil, nil},
 	} {
 		if _, err := db.Exec(s.query, s.args...); err != nil {

@@ -1,18 +1,14 @@
 package ledger
 
 import (
-	"bytes"
-	"compress/flate"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"slices"
 	"strings"
-	"sync"
 )
 
 // Episode is one finished episode. Trajectory is JSON; Tokens and Logprobs hold
@@ -66,16 +62,12 @@ func (e Estimate) values(step int64) []any {
 
 // pack returns the columns of the episode as they are stored.
 func (e Episode) pack() ([]any, error) {
-	text, err := deflate(e.Trajectory)
-	if err != nil {
-		return nil, err
-	}
 	tokens, err := deflate(e.Tokens)
 	if err != nil {
 		return nil, err
 	}
 	values := []any{e.Step, e.Group, e.Episode, e.Task, e.Mode, e.Version, e.Stop, e.EnvReturn, e.Score, e.Success,
-		e.At, text, tokens, slices.Concat([]byte{}, e.Logprobs)}
+		e.At, compressText(e.Trajectory), tokens, slices.Concat([]byte{}, e.Logprobs)}
 	if e.Kind != "" {
 		values = append([]any{e.Kind}, values...)
 	}
@@ -103,77 +95,37 @@ func (e Episode) Size() (int, error) {
 	return size, err
 }
 
-// table is the name of the table that holds the episode.
-func (e Episode) table() string {
-	if e.Kind != "" {
-		return "untrained"
-	}
-	return "episodes"
-}
-
-// deflate compresses a text. An empty text stays empty.
-func deflate(text []byte) ([]byte, error) {
-	var out bytes.Buffer
-	if len(text) == 0 {
-		return []byte{}, nil
-	}
-	w := writers.Get().(*flate.Writer)
-	defer writers.Put(w)
-	w.Reset(&out)
-	if _, err := w.Write(text); err != nil {
-		return nil, err
-	}
-	err := w.Close()
-	return out.Bytes(), err
-}
-
-// writers and readers are used again: each allocates up to a megabyte.
+// The statements that write episodes.
 var (
-	writers = sync.Pool{New: func() any {
-		w, _ := flate.NewWriter(nil, flate.BestCompression) // the level is valid
-		return w
-	}}
-	readers = sync.Pool{New: func() any { return flate.NewReader(nil) }}
+	insertEpisode   = tableNamed("episodes").insertion("")
+	insertUntrained = tableNamed("untrained").insertion(tableNamed("untrained").upsert())
+	updateEpisode   = "UPDATE episodes SET " + strings.Join(tableNamed("episodes").columns, " = ?, ") +
+		" = ?, checksum = ? WHERE step = ? AND grp = ? AND episode = ?"
+	findUntrained = "SELECT 1 FROM untrained WHERE kind = ? AND step = ? AND grp = ? AND episode = ?"
+
+	episodeStatements = []string{insertEpisode, insertUntrained, updateEpisode, findUntrained, insertNames, insertFacts}
 )
 
-// maxInflated bounds what a column of a damaged database may become.
-const maxInflated = 1 << 30
-
-// inflate returns what deflate has compressed. A text of an earlier format, which
-// SQLite returns as a string, is returned as it is.
-func inflate(stored any) ([]byte, error) {
-	switch v := stored.(type) {
-	case string:
-		return []byte(v), nil
-	case []byte:
-		if len(v) == 0 {
-			return nil, nil
-		}
-		r := readers.Get().(io.ReadCloser)
-		defer readers.Put(r)
-		if err := r.(flate.Resetter).Reset(bytes.NewReader(v), nil); err != nil {
-			return nil, err
-		}
-		out, err := io.ReadAll(io.LimitReader(r, maxInflated))
-		if err == nil && len(out) == maxInflated {
-			err = errors.New("a column is too large")
-		}
-		return out, err
-	}
-	return nil, fmt.Errorf("a column holds a %T", stored)
-}
-
 // AddEpisode makes one finished episode durable. Adding a training episode twice
-// is an error. An episode that is not trained replaces an earlier one.
+// is an error. An episode that is not trained replaces an earlier one. Episodes that
+// are added at the same time share a transaction.
 func (l *Ledger) AddEpisode(ctx context.Context, e Episode) error {
-	suffix := ""
-	if e.Kind != "" {
-		suffix = tableNamed("untrained").upsert()
-	}
-	values, err := e.pack()
-	if err == nil {
-		err = l.saveEpisode(ctx, e, func(tx *sql.Tx) error { return add(ctx, tx, e.table(), suffix, values...) })
-	}
+	err := l.saveEpisode(ctx, e, func(t *writeTx, row []any) error {
+		if e.Kind == "" {
+			t.added["episodes"]++
+			_, err := t.exec(insertEpisode, row...)
+			return err
+		}
+		replaces, err := t.exists(findUntrained, row[:4]...)
+		if err != nil {
+			return err
+		}
+		if !replaces {
+			t.added["untrained"]++
+		}
+		_, err = t.exec(insertUntrained, row...)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("save episode %d/%d/%d: %w", e.Step, e.Group, e.Episode, explain(err))
 	}
@@ -182,32 +134,35 @@ func (l *Ledger) AddEpisode(ctx context.Context, e Episode) error {
 
 // UpdateEpisode replaces a training episode by one that holds its tip.
 func (l *Ledger) UpdateEpisode(ctx context.Context, e Episode) error {
-	fail := func(err error) error {
-		return fmt.Errorf("save the tip of episode %d/%d/%d: %w", e.Step, e.Group, e.Episode, explain(err))
-	}
-	err := l.saveEpisode(ctx, e, func(tx *sql.Tx) error { return replaceEpisode(ctx, tx, e) })
+	err := l.saveEpisode(ctx, e, func(t *writeTx, row []any) error {
+		done, err := t.exec(updateEpisode, append(row[:len(row):len(row)], e.Step, e.Group, e.Episode)...)
+		if err != nil {
+			return err
+		}
+		if n, err := done.RowsAffected(); err != nil || n != 1 {
+			return errors.Join(err, errors.New("it was never added"))
+		}
+		return nil
+	})
 	if err != nil {
-		return fail(err)
+		return fmt.Errorf("save the tip of episode %d/%d/%d: %w", e.Step, e.Group, e.Episode, explain(err))
 	}
 	return nil
 }
 
-// replaceEpisode replaces a training episode.
-func replaceEpisode(ctx context.Context, tx execer, e Episode) error {
+// saveEpisode writes an episode and its facts. write gets the row with its checksum.
+func (l *Ledger) saveEpisode(ctx context.Context, e Episode, write func(t *writeTx, row []any) error) error {
 	values, err := e.pack()
 	if err != nil {
 		return err
 	}
-	done, err := tx.ExecContext(ctx, "UPDATE episodes SET "+strings.Join(tableNamed("episodes").columns, " = ?, ")+
-		" = ?, checksum = ? WHERE step = ? AND grp = ? AND episode = ?",
-		append(plainValues(values), checksum(values...), e.Step, e.Group, e.Episode)...)
-	if err != nil {
-		return err
-	}
-	if n, err := done.RowsAffected(); err != nil || n != 1 {
-		return errors.Join(err, errors.New("it was never added"))
-	}
-	return nil
+	row := append(plainValues(values), checksum(values...))
+	return l.writeTogether(ctx, func(t *writeTx) error {
+		if err := write(t, row); err != nil || e.Facts == nil {
+			return err
+		}
+		return writeFacts(e, t.exec)
+	})
 }
 
 func plainValues(values []any) []any {

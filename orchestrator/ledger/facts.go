@@ -84,33 +84,20 @@ const factsSize = 40
 const insertFacts = `INSERT OR REPLACE INTO facts SELECT ?, ?, ?, ?, (SELECT id FROM names WHERE name = ?),
 	(SELECT id FROM names WHERE name = ?), ?, (SELECT id FROM names WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?`
 
+const insertNames = "INSERT OR IGNORE INTO names(name) VALUES(?), (?), (?)"
+
 // saveFacts adds or replaces the facts of an episode.
 func saveFacts(ctx context.Context, to execer, e Episode) error {
-	_, err := to.ExecContext(ctx, "INSERT OR IGNORE INTO names(name) VALUES(?), (?), (?)", e.Task, e.Mode, e.Stop)
-	if err != nil {
+	return writeFacts(e, func(query string, args ...any) (sql.Result, error) { return to.ExecContext(ctx, query, args...) })
+}
+
+// writeFacts executes the statements that add or replace the facts of an episode.
+func writeFacts(e Episode, exec func(query string, args ...any) (sql.Result, error)) error {
+	if _, err := exec(insertNames, e.Task, e.Mode, e.Stop); err != nil {
 		return err
 	}
 	f := e.Facts
-	values := plainValues([]any{e.Kind, e.Step, e.Group, e.Episode, e.Task, e.Mode, e.Version, e.Stop, e.EnvReturn,
-		e.Success, f.Turns, f.Cut, f.Empty, f.TipsShown, f.Tips, factsSum(e)})
-	_, err = to.ExecContext(ctx, insertFacts, values...)
+	_, err := exec(insertFacts, plainValues([]any{e.Kind, e.Step, e.Group, e.Episode, e.Task, e.Mode, e.Version, e.Stop,
+		e.EnvReturn, e.Success, f.Turns, f.Cut, f.Empty, f.TipsShown, f.Tips, factsSum(e)})...)
 	return err
-}
-
-// saveEpisode writes an episode and its facts in one transaction.
-func (l *Ledger) saveEpisode(ctx context.Context, e Episode, write func(tx *sql.Tx) error) error {
-	tx, err := l.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() // no effect after Commit
-	if err := write(tx); err != nil {
-		return err
-	}
-	if e.Facts != nil {
-		if err := saveFacts(ctx, tx, e); err != nil {
-			return err
-		}
-	}
-	return tx.Commit()
 }

@@ -44,6 +44,10 @@ type Ledger struct {
 	db   *sql.DB
 	lock *os.File // nil: it is open for reading
 
+	writes     writeQueue
+	preparing  sync.Mutex
+	statements map[string]*sql.Stmt // see prepared; nil: not yet
+
 	filling sync.Mutex
 	filled  bool // every episode has its facts
 }

@@ -28,7 +28,7 @@ func OpenReader(ctx context.Context, dir string) (*Ledger, error) {
 	switch {
 	case err != nil:
 		err = explain(err)
-	case format < schemaVersion:
+	case format < readableVersion:
 		err = errEarlierFormat
 	case format > schemaVersion:
 		err = fmt.Errorf("its format is %d, this empo2 reads %d\n  hint: use the empo2 that wrote it", format, schemaVersion)

@@ -138,8 +138,8 @@ func renewContent(ctx context.Context, tx *sql.Tx, step int64) error {
 	if err != nil {
 		return err
 	}
-	s := steps[0]
-	_, err = tx.ExecContext(ctx, "UPDATE steps SET content = ?, checksum = ? WHERE step = ?", content,
-		checksum(s.Step, s.Version, s.At, s.Metrics, content), step)
+	s, sum := steps[0], checksum(content...)
+	_, err = tx.ExecContext(ctx, "UPDATE steps SET content = ?, checksum = ? WHERE step = ?", sum,
+		checksum(s.Step, s.Version, s.At, s.Metrics, sum), step)
 	return err
 }

@@ -1,4 +1,5 @@
--- Every table has a column checksum: the SHA-256 of the other columns of a row.
+-- Every table has a column checksum: half of the SHA-256 of the other columns of a row, in Base64. Rows that formats 1
+-- to 3 wrote have all of it, in hexadecimal.
 CREATE TABLE meta(
   key      TEXT PRIMARY KEY,
   value    TEXT NOT NULL,
@@ -7,14 +8,15 @@ CREATE TABLE meta(
 -- The random draws of a step, made before anything is sampled.
 CREATE TABLE plans(
   step     INTEGER PRIMARY KEY,
-  plan     TEXT NOT NULL,                 -- JSON
+  plan     BLOB NOT NULL,                 -- JSON, compressed
   checksum TEXT NOT NULL
 );
 -- Finished training episodes. The trajectory holds the turns (spans of their
 -- prompts, tips shown) and the tip that was written afterwards; tokens and
--- logprobs hold the arrays of numbers (rollout.Pack). trajectory and tokens are
--- compressed with raw DEFLATE. A row that an earlier format wrote has all of it
--- in trajectory, as text. The table has row ids: without them, SQLite would move
+-- logprobs hold the arrays of numbers (rollout.Pack). trajectory is compressed with
+-- Zstandard and the dictionary of this package, as plans are, tokens with raw DEFLATE.
+-- Format 3 compressed both with DEFLATE; a row that an earlier format wrote has all of
+-- it in trajectory, as text. The table has row ids: without them, SQLite would move
 -- what is larger than 1 KB to a page of its own.
 CREATE TABLE episodes(
   step       INTEGER NOT NULL,            -- training step

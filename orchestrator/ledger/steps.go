@@ -37,20 +37,28 @@ type Step struct {
 
 // Plan returns the plan of a step, nil if none was written.
 func (l *Ledger) Plan(ctx context.Context, step int64) (json.RawMessage, error) {
-	var text, sum string
-	err := l.db.QueryRowContext(ctx, "SELECT plan, checksum FROM plans WHERE step = ?", step).Scan(&text, &sum)
+	var stored any
+	var sum string
+	err := l.db.QueryRowContext(ctx, "SELECT plan, checksum FROM plans WHERE step = ?", step).Scan(&stored, &sum)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, explain(err)
 	}
-	return json.RawMessage(text), verify(fmt.Sprintf("the plan of step %d", step), sum, step, text)
+	if err := verify(fmt.Sprintf("the plan of step %d", step), sum, step, stored); err != nil {
+		return nil, err
+	}
+	text, err := inflate(stored)
+	if err != nil {
+		return nil, unreadable("plans", err)
+	}
+	return text, nil
 }
 
 // SavePlan writes the plan of a step that has none.
 func (l *Ledger) SavePlan(ctx context.Context, step int64, plan json.RawMessage) error {
-	err := l.add(ctx, "plans", "", step, plan)
+	err := l.add(ctx, "plans", "", step, compressText(plan))
 	if err != nil {
 		return fmt.Errorf("save plan of step %d: %w", step, explain(err))
 	}
@@ -175,7 +183,7 @@ func (l *Ledger) Commit(ctx context.Context, s Step, v *Version, with func(*sql.
 	if err != nil {
 		return fail(err)
 	}
-	err = insert(ctx, tx, "steps", "", s.Step, s.Version, now(), s.Metrics, content)
+	err = insert(ctx, tx, "steps", "", s.Step, s.Version, now(), s.Metrics, checksum(content...))
 	if err != nil {
 		return fail(err)
 	}

@@ -64,8 +64,8 @@ func addColumnsIn(ctx context.Context, tx *sql.Tx, created []string) error {
 	steps := tableNamed("steps")
 	err = steps.rewrite(ctx, tx, func(row []any) ([]any, error) {
 		content, err := contentOf(ctx, tx, row[0].(int64))
-		row[4] = content
-		_, set := tx.ExecContext(ctx, "UPDATE steps SET content = ? WHERE step = ?", content, row[0])
+		row[4] = checksum(content...)
+		_, set := tx.ExecContext(ctx, "UPDATE steps SET content = ? WHERE step = ?", row[4], row[0])
 		return row, errors.Join(err, set)
 	})
 	return err
@@ -157,7 +157,7 @@ func addChecksumsIn(ctx context.Context, tx *sql.Tx, created []string) error {
 				return nil
 			}
 			content, err := contentOf(ctx, tx, row[0].(int64))
-			row[4] = content
+			row[4] = checksum(content...)
 			return err
 		})
 		if err != nil {

@@ -120,7 +120,7 @@ func CheckFolder(ctx context.Context, dir string) error {
 		if err := l.db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
 			return explain(err)
 		}
-		if version != schemaVersion {
+		if version < readableVersion || version > schemaVersion {
 			return nil
 		}
 		_, err := l.QuickCheck(ctx)
@@ -193,7 +193,7 @@ func (v *verifier) run() error {
 	if err != nil {
 		return explain(err)
 	}
-	if format > 0 && format < schemaVersion {
+	if format > 0 && format < readableVersion {
 		return errEarlierFormat
 	}
 	if err := checkPages(v.ctx, v.db, "integrity_check"); err != nil {
@@ -256,7 +256,7 @@ func (v *verifier) step(n int64) (Step, error) {
 	if err != nil {
 		return Step{}, err
 	}
-	if content != steps[0].content {
+	if !agrees(steps[0].content, content...) {
 		return Step{}, errors.New("its plan or its episodes are not those that were committed")
 	}
 	made, err := readVersions(v.ctx, v.db, "WHERE step = ?", n)
