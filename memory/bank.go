@@ -1,12 +1,10 @@
 package memory
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -161,11 +159,14 @@ func (b *Bank) Recall(ctx context.Context, s State) (Recollection, error) {
 
 // recall answers from the scope that load returns.
 func (b *Bank) recall(ctx context.Context, s State, load func() (*index, error)) (Recollection, error) {
-	vectors, err := Embed(ctx, b.config.Embedder, s.Text)
+	index, err := load()
 	if err != nil {
 		return Recollection{}, fmt.Errorf("recall in scope %q: %w", s.Scope, err)
 	}
-	index, err := load()
+	if r, ok := index.recent.get(s.Text); ok {
+		return r, nil
+	}
+	vectors, err := Embed(ctx, b.config.Embedder, s.Text)
 	if err != nil {
 		return Recollection{}, fmt.Errorf("recall in scope %q: %w", s.Scope, err)
 	}
@@ -173,10 +174,9 @@ func (b *Bank) recall(ctx context.Context, s State, load func() (*index, error))
 	if err != nil {
 		return Recollection{}, fmt.Errorf("recall in scope %q: %w", s.Scope, err)
 	}
-	return Recollection{
-		Tips:    best(similar, b.config.K),
-		Similar: b.count(similar),
-	}, nil
+	r := Recollection{Tips: best(similar, b.config.K), Similar: b.count(similar)}
+	index.recent.add(s.Text, r)
+	return r, nil
 }
 
 // count returns the number of entries, or of visits, of similar states.
@@ -193,38 +193,4 @@ func (b *Bank) count(similar []match) int {
 		n = min(n, limit)
 	}
 	return n
-}
-
-// best ranks the entries of similar states and returns the first k tips with
-// distinct texts.
-func best(similar []match, k int) []Tip {
-	type candidate struct {
-		entry
-		cosine float32
-	}
-	var ranked []candidate
-	for _, m := range similar {
-		for _, e := range m.row.entries {
-			ranked = append(ranked, candidate{e, m.cosine})
-		}
-	}
-	slices.SortFunc(ranked, func(a, b candidate) int {
-		return cmp.Or(
-			cmp.Compare(b.tip.Score, a.tip.Score),
-			cmp.Compare(b.cosine, a.cosine),
-			cmp.Compare(b.id, a.id),
-		)
-	})
-	var tips []Tip
-	seen := make(map[string]bool, k)
-	for _, c := range ranked {
-		if len(tips) == k {
-			break
-		}
-		if !seen[c.tip.Text] {
-			seen[c.tip.Text] = true
-			tips = append(tips, *c.tip)
-		}
-	}
-	return tips
 }

@@ -13,22 +13,28 @@ import (
 )
 
 // An index is one scope in RAM: the vectors of its states as the rows of a
-// matrix, and the entries of each state. It is immutable.
+// matrix, and the entries of each state. It is immutable, apart from recent.
 type index struct {
 	matrix blas32.General // rows × dimension, row-major
-	rows   []row
+	rows   []row          // by id
+	tips   map[int64]*Tip // those with an entry, by id
+	// lastTip is the largest id of a tip that was read.
+	lastTip int64
+	recent  *recollections
 }
 
 // A row is one state.
 type row struct {
+	id      int64
 	visits  int
 	entries []entry // oldest first
 }
 
 // An entry is a tip under one of its states.
 type entry struct {
-	id  int64
-	tip *Tip
+	id    int64
+	score float64 // of the tip
+	tip   *Tip
 }
 
 // A match is a state whose cosine to the query is above the threshold.
@@ -63,6 +69,7 @@ func (x *index) similar(v []float32, threshold float64) ([]match, error) {
 type cachedScope struct {
 	mu    sync.Mutex
 	index *index // nil until it is loaded
+	stale bool   // a commit has changed the scope since
 }
 
 // index returns the scope as of the last commit.
@@ -70,15 +77,32 @@ func (b *Bank) index(ctx context.Context, scope string) (*index, error) {
 	s := b.cached(scope)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.index != nil {
+	if s.index != nil && !s.stale {
 		return s.index, nil
 	}
-	x, err := loadIndex(ctx, b.db, scope)
+	old := s.index
+	if old == nil {
+		old = &index{}
+	}
+	x, err := old.refresh(ctx, b.db, scope)
 	if err != nil {
+		s.index = nil // the next try reads everything
 		return nil, err
 	}
-	s.index = x
+	s.index, s.stale = x, false
 	return x, nil
+}
+
+// kept returns the scope in RAM as it was after some commit, to refresh it apart from
+// the cache; an empty one if it is not in RAM.
+func (b *Bank) kept(scope string) *index {
+	s := b.cached(scope)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.index == nil {
+		return &index{}
+	}
+	return s.index.apart()
 }
 
 // cached returns the cache's entry of a scope. If the cache is full, the least
@@ -94,88 +118,34 @@ func (b *Bank) cached(scope string) *cachedScope {
 	return s
 }
 
-func loadIndex(ctx context.Context, db *sql.DB, scope string) (*index, error) {
-	tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
-	if err != nil {
-		return nil, fmt.Errorf("begin reading: %w", err)
-	}
-	defer tx.Rollback() // nothing was written
-	return readIndex(ctx, tx, scope)
-}
-
-// readIndex reads a scope as a transaction sees it.
-func readIndex(ctx context.Context, tx *sql.Tx, scope string) (*index, error) {
-	x := &index{}
-	rowOf, err := x.loadStates(ctx, tx, scope)
-	if err != nil {
-		return nil, fmt.Errorf("read states: %w", err)
-	}
-	if err := x.loadEntries(ctx, tx, scope, rowOf); err != nil {
-		return nil, fmt.Errorf("read tips: %w", err)
-	}
-	return x, nil
-}
-
-// loadStates returns the row number of each state by the state's id.
-func (x *index) loadStates(ctx context.Context, tx *sql.Tx, scope string) (map[int64]int, error) {
+// loadStates adds the states after an id. It adds the row number of each state by the
+// state's id.
+func (x *index) loadStates(ctx context.Context, tx *sql.Tx, scope string, after int64, rowOf map[int64]int) error {
 	rows, err := tx.QueryContext(ctx,
-		`SELECT id, text, vector, visits, checksum FROM memory_states WHERE scope = ? ORDER BY id`, scope)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	rowOf := make(map[int64]int)
-	m := &x.matrix
-	for rows.Next() {
-		var id int64
-		var blob []byte
-		var r row
-		var text, sum string
-		if err := rows.Scan(&id, &text, &blob, &r.visits, &sum); err != nil {
-			return nil, err
-		}
-		if sum != "" && sum != stateChecksum(scope, text, blob) {
-			return nil, fmt.Errorf("%w: state %d differs from its checksum", ErrDamaged, id)
-		}
-		if m.Rows > 0 && len(blob) != 4*m.Cols {
-			return nil, fmt.Errorf("the vector of state %d has %d bytes, others have %d", id, len(blob), 4*m.Cols)
-		}
-		m.Rows, m.Cols, m.Stride = m.Rows+1, len(blob)/4, len(blob)/4
-		m.Data = appendVector(m.Data, blob)
-		rowOf[id] = len(x.rows)
-		x.rows = append(x.rows, r)
-	}
-	return rowOf, rows.Err()
-}
-
-func (x *index) loadEntries(ctx context.Context, tx *sql.Tx, scope string, rowOf map[int64]int) error {
-	rows, err := tx.QueryContext(ctx, `SELECT e.id, e.state, t.checksum, `+tipColumns+`
-		FROM memory_entries e JOIN memory_tips t ON t.id = e.tip WHERE e.scope = ? ORDER BY e.id`, scope)
+		`SELECT id, text, vector, visits, checksum FROM memory_states WHERE scope = ? AND id > ? ORDER BY id`,
+		scope, after)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
-	tips := make(map[int64]*Tip) // the entries of a tip share it
+	m := &x.matrix
 	for rows.Next() {
-		var e entry
-		var state int64
-		var tip Tip
-		var sum string
-		if err := rows.Scan(append([]any{&e.id, &state, &sum}, tipFields(&tip)...)...); err != nil {
+		var blob []byte
+		var r row
+		var text, sum string
+		if err := rows.Scan(&r.id, &text, &blob, &r.visits, &sum); err != nil {
 			return err
 		}
-		if sum != "" && sum != tip.checksum() {
-			return fmt.Errorf("%w: tip %d differs from its checksum", ErrDamaged, tip.ID)
+		if sum != "" && sum != stateChecksum(scope, text, blob) {
+			return fmt.Errorf("%w: state %d differs from its checksum", ErrDamaged, r.id)
 		}
-		if tips[tip.ID] == nil {
-			tips[tip.ID] = &tip
+		if m.Rows > 0 && len(blob) != 4*m.Cols {
+			return fmt.Errorf("the vector of state %d has %d bytes, others have %d", r.id, len(blob), 4*m.Cols)
 		}
-		e.tip = tips[tip.ID]
-		i, ok := rowOf[state]
-		if !ok {
-			return fmt.Errorf("entry %d belongs to state %d, which does not exist", e.id, state)
-		}
-		x.rows[i].entries = append(x.rows[i].entries, e)
+		m.Rows, m.Cols, m.Stride = m.Rows+1, len(blob)/4, len(blob)/4
+		m.Data = appendVector(m.Data, blob)
+		rowOf[r.id] = len(x.rows)
+		x.rows = append(x.rows, r)
 	}
 	return rows.Err()
 }

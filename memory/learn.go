@@ -155,7 +155,7 @@ func (b *Bank) Commit(ctx context.Context, tx *sql.Tx) (done func(committed bool
 	}, nil
 }
 
-// finish ends a commit and drops the changed scopes from RAM.
+// finish ends a commit and marks the changed scopes.
 func (b *Bank) finish(changed []string) {
 	b.forget(changed)
 	b.mu.Lock()
@@ -163,12 +163,17 @@ func (b *Bank) finish(changed []string) {
 	b.committing = false
 }
 
-// forget drops scopes from RAM. The next use reads them again.
+// forget marks scopes in RAM as changed. The next use reads what is new.
 func (b *Bank) forget(scopes []string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	for _, scope := range scopes {
-		b.scopes.Remove(scope)
+		b.mu.Lock()
+		s, ok := b.scopes.Peek(scope)
+		b.mu.Unlock()
+		if ok {
+			s.mu.Lock()
+			s.stale = true
+			s.mu.Unlock()
+		}
 	}
 }
 

@@ -69,14 +69,18 @@ func (b *Bank) preview(ctx context.Context, steps [][]Experience, scopes []strin
 	}
 	taught := Taught(steps, scopes)
 	kept := make(map[string]*index, len(scopes))
+	before := make([]*index, len(taught))
+	for i, scope := range taught { // not in the transaction: whoever loads a scope waits for its end
+		before[i] = b.kept(scope)
+	}
 	err := Rehearse(ctx, b.db, func(tx *sql.Tx) error {
 		for _, l := range lessons {
 			if _, err := b.write(ctx, tx, l); err != nil {
 				return err
 			}
 		}
-		for _, scope := range taught {
-			x, err := readIndex(ctx, tx, scope)
+		for i, scope := range taught {
+			x, err := before[i].refreshIn(ctx, tx, scope)
 			if err != nil {
 				return err
 			}

@@ -44,7 +44,7 @@ func Verify(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	for _, scope := range scopes {
-		if _, err := loadIndex(ctx, db, scope); err != nil {
+		if _, err := (&index{}).refresh(ctx, db, scope); err != nil {
 			return fmt.Errorf("scope %q: %w", scope, err)
 		}
 	}

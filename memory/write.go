@@ -3,6 +3,7 @@ package memory
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,26 +13,25 @@ import (
 type writer struct {
 	tx       *sql.Tx
 	capacity int
-	clocks   map[string]int64 // of the changed scopes
+	clocks   map[string]int64    // of the changed scopes
+	states   map[[2]string]int64 // ids of the states that were written, by scope and text
 
-	addState, addTip, deleteEntry, addEntry *sql.Stmt
+	findState, addState, visitState, findTips, addTip, deleteEntry, addEntry *sql.Stmt
 }
 
 func (b *Bank) newWriter(ctx context.Context, tx *sql.Tx) (*writer, error) {
-	w := &writer{tx: tx, capacity: b.config.Capacity, clocks: make(map[string]int64)}
+	w := &writer{tx: tx, capacity: b.config.Capacity, clocks: map[string]int64{}, states: map[[2]string]int64{}}
 	if err := b.claim(ctx, tx); err != nil {
 		return nil, err
 	}
 	for statement, query := range map[**sql.Stmt]string{
+		&w.findState: `SELECT id FROM memory_states WHERE scope = ? AND text = ?`,
 		&w.addState: `INSERT INTO memory_states (scope, text, vector, visits, visited, checksum)
-			VALUES (?, ?, ?, ?, ?, ?)
-			ON CONFLICT (scope, text) DO UPDATE SET
-				visits = visits + excluded.visits,
-				visited = iif(excluded.visits > 0, excluded.visited, visited)
-			RETURNING id`,
+			VALUES (?, ?, ?, ?, ?, ?) RETURNING id`,
+		&w.visitState: `UPDATE memory_states SET visits = visits + ?, visited = ? WHERE id = ?`,
+		&w.findTips:   `SELECT count(*), coalesce(max(pinned), 0) FROM memory_tips WHERE scope = ? AND text = ?`,
 		&w.addTip: `INSERT INTO memory_tips (scope, text, score, step, group_index, episode, version, checksum, pinned)
-			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
-				(SELECT coalesce(max(pinned), 0) FROM memory_tips WHERE scope = ?1 AND text = ?2))`,
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		&w.deleteEntry: `DELETE FROM memory_entries WHERE state = ? AND tip IN
 			(SELECT id FROM memory_tips WHERE scope = ? AND text = ?)`,
 		&w.addEntry: `INSERT INTO memory_entries (scope, state, tip) VALUES (?, ?, ?)`,
@@ -59,7 +59,7 @@ func (b *Bank) claim(ctx context.Context, tx *sql.Tx) error {
 }
 
 func (w *writer) close() {
-	for _, s := range []*sql.Stmt{w.addState, w.addTip, w.deleteEntry, w.addEntry} {
+	for _, s := range []*sql.Stmt{w.findState, w.addState, w.visitState, w.findTips, w.addTip, w.deleteEntry, w.addEntry} {
 		if s != nil {
 			s.Close()
 		}
@@ -99,9 +99,7 @@ func (w *writer) write(ctx context.Context, l lesson) error {
 	}
 	states := make([]int64, len(l.states))
 	for i, s := range l.states {
-		blob := vectorBlob(s.vector)
-		row := w.addState.QueryRowContext(ctx, l.scope, s.text, blob, s.visits, clock, stateChecksum(l.scope, s.text, blob))
-		if err := row.Scan(&states[i]); err != nil {
+		if states[i], err = w.writeState(ctx, l.scope, s, clock); err != nil {
 			return fmt.Errorf("write state: %w", err)
 		}
 	}
@@ -111,15 +109,48 @@ func (w *writer) write(ctx context.Context, l lesson) error {
 	return w.writeTip(ctx, l.tip, states)
 }
 
+// writeState adds a state that the scope does not have yet, and counts its visits. It
+// returns the state's id. Most states of an episode are known.
+func (w *writer) writeState(ctx context.Context, scope string, s visited, clock int64) (int64, error) {
+	key := [2]string{scope, s.text}
+	id, known := w.states[key]
+	if !known {
+		err := w.findState.QueryRowContext(ctx, scope, s.text).Scan(&id)
+		if errors.Is(err, sql.ErrNoRows) {
+			blob := vectorBlob(s.vector)
+			err = w.addState.QueryRowContext(ctx, scope, s.text, blob, s.visits, clock,
+				stateChecksum(scope, s.text, blob)).Scan(&id)
+			w.states[key] = id
+			return id, err
+		}
+		if err != nil {
+			return 0, err
+		}
+		w.states[key] = id
+	}
+	if s.visits == 0 {
+		return id, nil
+	}
+	_, err := w.visitState.ExecContext(ctx, s.visits, clock, id)
+	return id, err
+}
+
 // writeTip stores a tip under its states. It replaces equal tips there.
 func (w *writer) writeTip(ctx context.Context, t Tip, states []int64) error {
+	var equal, pinned int
+	if err := w.findTips.QueryRowContext(ctx, t.Scope, t.Text).Scan(&equal, &pinned); err != nil {
+		return fmt.Errorf("find equal tips: %w", err)
+	}
 	for _, state := range states {
+		if equal == 0 {
+			break
+		}
 		if _, err := w.deleteEntry.ExecContext(ctx, state, t.Scope, t.Text); err != nil {
 			return fmt.Errorf("replace entry: %w", err)
 		}
 	}
 	added, err := w.addTip.ExecContext(ctx, t.Scope, t.Text, t.Score, t.Step, t.Group, t.Episode, t.Version,
-		t.checksum())
+		t.checksum(), pinned)
 	if err != nil {
 		return fmt.Errorf("write tip: %w", err)
 	}
