@@ -147,5 +147,5 @@ func measure(b *testing.B, f func(i int)) {
 		f(i)
 	}
 	b.StopTimer()
-	b.ReportMetric(float64((cpuTime(b) - cpu).Microseconds())/float64(b.N), "cpu-µs/op")
+	b.ReportMetric(float64((cpuTime(b)-cpu).Microseconds())/float64(b.N), "cpu-µs/op")
 }
