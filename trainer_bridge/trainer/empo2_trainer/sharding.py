@@ -8,6 +8,7 @@ no gathering. The base has no gradient, so nothing is reduced here.
 Every rank must run the same forwards and backwards in the same order: see step.py.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,8 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from empo2_trainer import memory
 from empo2_trainer.checkpointing import decoder_layers
 from empo2_trainer.model_dir import LoadError
+
+log = logging.getLogger(__name__)
 
 
 def device_mesh(device: torch.device) -> Any:
@@ -45,6 +49,10 @@ class Sharding:
         others = {p for p in decoder.parameters() if p not in sharded}
         fully_shard(decoder, mesh=mesh, ignored_params=others)
         hf.to(device)  # what is not in a layer
+        kept = sum(p.to_local().nbytes for layer in layers for p in layer.parameters())
+        whole = sum(p.nbytes for layer in layers for p in layer.parameters())
+        part = f"{100 * kept / whole:.0f} % of {memory.gigabytes(whole)}"
+        log.info("fsdp2: of %d layers this rank keeps %s", len(layers), part)
         self.storages: set[int] = set()  # of the gathered weights of the layer that computes
         self._layer_of = {id(m): layer for layer in layers for m in layer.modules()}
         for layer in layers:

@@ -31,6 +31,8 @@ def group(model: Path, root: Path, parallel: str, operations: list[Any]) -> list
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
+    kept = done.stderr.decode().count("of 2 layers this rank keeps 50 %")
+    assert kept == (2 if parallel == "fsdp2" else 0)
     found: list[Any] = json.loads(done.stdout)
     return found
 
