@@ -17,6 +17,7 @@ func TestRecipesLoad(t *testing.T) {
 	var recipes, servers []string
 	for _, f := range files {
 		switch name := filepath.Base(f); {
+		case strings.HasPrefix(name, "gpus-"), strings.HasPrefix(name, "machines-"): // see placements
 		case strings.HasPrefix(name, "on-"):
 			servers = append(servers, f)
 		case name == "vault-smollm2.toml": // its own, not the paper's, and only for llamacpp

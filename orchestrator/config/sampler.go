@@ -126,6 +126,20 @@ func (s Sampler) Devices() []string {
 	return nil
 }
 
+// Env returns the environment variables for the servers of the backend that empo2
+// starts: NAME or NAME=VALUE.
+func (s Sampler) Env() []string {
+	switch s.Backend {
+	case "llamacpp":
+		return s.LlamaCPP.Env
+	case "vllm":
+		return s.VLLM.Env
+	case "sglang":
+		return s.SGLang.Env
+	}
+	return nil
+}
+
 // AdapterFormats returns the formats in which the trainer must write an adapter
 // for the backend. They always include PEFT, because other programs read it.
 func (s Sampler) AdapterFormats() []string {

@@ -71,29 +71,42 @@ func (f Forecast) memoryRemedy(room int64) string {
 		"sampler.max_model_len) or a lower trainer.rank"
 }
 
-// gpuProblem checks both phases: while the server samples the trainer keeps its
-// weights, and while the trainer works the server sleeps, if it can.
+// gpuProblem returns the first problem of a GPU.
 func (f Forecast) gpuProblem() (Problem, bool) {
-	if f.GPUMemory == 0 {
-		return Problem{}, false
+	if p, missing := f.missingGPU(); missing {
+		return p, true
 	}
-	p := Problem{Fatal: f.oneGPU, Remedy: "choose a smaller model, trainer.quantize = \"nf4\", or a shorter context " +
-		"(rollout.max_turns, rollout.max_tokens, sampler.max_model_len)"}
-	server := int64(0)
-	if f.Server.OnGPU {
-		server = f.Server.Total()
-		if f.Server.Cache < 0 { // the weights leave no room for it
-			p.What = fmt.Sprintf("the weights take %s of the %s that the server may use", GB(f.Server.Shared), GB(server))
-			p.Remedy = f.Server.Remedy
+	for _, g := range f.GPUs {
+		if p, ok := f.problemOf(g); ok {
 			return p, true
 		}
 	}
-	trainer := int64(0)
-	if f.Device == "gpu" {
+	return Problem{}, false
+}
+
+// problemOf checks both phases on a GPU: while the server samples the trainer keeps its
+// weights, and while the trainer works the server sleeps, if it can.
+func (f Forecast) problemOf(g GPU) (Problem, bool) {
+	if g.Memory == 0 {
+		return Problem{}, false
+	}
+	p := Problem{Fatal: f.placed, Remedy: "choose a smaller model, trainer.quantize = \"nf4\", or a shorter context " +
+		"(rollout.max_turns, rollout.max_tokens, sampler.max_model_len)"}
+	the := "the GPU"
+	if len(f.GPUs) > 1 {
+		the = "GPU " + g.Name
+	}
+	if g.Servers > 0 && f.Server.Cache < 0 { // the weights leave no room for it
+		p.What = fmt.Sprintf("the weights take %s of the %s that the server may use", GB(f.Server.Shared), GB(g.Server))
+		p.Remedy = f.Server.Remedy
+		return p, true
+	}
+	server, trainer := g.Server, int64(0)
+	if g.Trainer {
 		trainer = f.Trainer.resident() + f.Trainer.LongestRow
-		if resident := f.Trainer.resident(); resident > 0 && server+resident > f.GPUMemory {
-			p.What = fmt.Sprintf("while the server samples it needs %s and the trainer %s; the GPU has %s",
-				GB(server), GB(resident), GB(f.GPUMemory))
+		if resident := f.Trainer.resident(); server > 0 && server+resident > g.Memory {
+			p.What = fmt.Sprintf("while the server samples it needs %s and the trainer %s; %s has %s",
+				GB(server), GB(resident), the, GB(g.Memory))
 			p.Remedy = "give the server less of the GPU, or " + p.Remedy
 			return p, true
 		}
@@ -101,12 +114,20 @@ func (f Forecast) gpuProblem() (Problem, bool) {
 			server = 0
 		}
 	}
-	if trainer+server <= f.GPUMemory {
+	if trainer+server <= g.Memory {
 		return p, false
 	}
-	p.What = fmt.Sprintf("the trainer needs at least %s and the server %s; the GPU has %s",
-		GB(trainer), GB(server), GB(f.GPUMemory))
-	if server > 0 && f.Server.SleepRemedy != "" {
+	switch {
+	case !g.Trainer:
+		p.What = fmt.Sprintf("the server needs %s; %s has %s", GB(server), the, GB(g.Memory))
+		p.Remedy = f.Server.Remedy
+	case g.Servers == 0:
+		p.What = fmt.Sprintf("the trainer needs at least %s; %s has %s", GB(trainer), the, GB(g.Memory))
+	default:
+		p.What = fmt.Sprintf("the trainer needs at least %s and the server %s; %s has %s",
+			GB(trainer), GB(server), the, GB(g.Memory))
+	}
+	if server > 0 && g.Trainer && f.Server.SleepRemedy != "" {
 		p.Remedy = f.Server.SleepRemedy + ", or " + p.Remedy
 	}
 	return p, true

@@ -25,10 +25,13 @@ type Input struct {
 type Server struct {
 	Name  string `json:"name"` // of the program
 	OnGPU bool   `json:"on_gpu"`
-	// Processes run at the same time while a version replaces another.
+	// Processes run at the same time while a version replaces another, of all replicas.
 	Processes int `json:"processes"`
-	// Shared is memory that all processes have together, such as mapped weights;
-	// the other values are of each process. All are in bytes.
+	// EachGPU: a process on several GPUs needs that much on each. Otherwise it is divided.
+	EachGPU bool `json:"-"`
+	// Shared is memory that all processes have together, such as mapped weights; on a
+	// GPU each process has its own. The other values are of each process. All are in
+	// bytes.
 	Shared  int64 `json:"shared_bytes"`
 	Program int64 `json:"program_bytes"`
 	Cache   int64 `json:"cache_bytes"` // keys and values
@@ -43,7 +46,13 @@ type Server struct {
 }
 
 // Total is the memory of all processes in bytes.
-func (s Server) Total() int64 { return s.Shared + int64(s.Processes)*(s.Program+s.Cache) }
+func (s Server) Total() int64 {
+	n := int64(s.Processes)
+	if s.OnGPU {
+		return n * (s.Shared + s.Program + s.Cache)
+	}
+	return s.Shared + n*(s.Program+s.Cache)
+}
 
 // corrected changes Program so that the total is what was measured; 0: nothing
 // was.
@@ -102,9 +111,12 @@ type Forecast struct {
 	FreeDisk   int64 `json:"free_disk_bytes"`
 	// Needed is the main memory of trainer and servers together.
 	Needed int64 `json:"needed_bytes"`
-	// NeededGPU is the GPU memory of the busier of the two phases: sampling and
-	// training.
+	// GPUs are those that the run uses. NeededGPU is what the fullest of them needs in
+	// the busier of the two phases: sampling and training.
+	GPUs      []GPU `json:"gpus,omitempty"`
 	NeededGPU int64 `json:"needed_gpu_bytes"`
+	gpuCount  int   // of the machine
+	placed    bool  // it is known which GPU holds what
 	// Problems say why it does not fit, each with the keys that help.
 	Problems []Problem    `json:"problems"` // empty: it fits
 	Measured *Calibration `json:"measured,omitempty"`
@@ -156,6 +168,8 @@ func Of(in Input) Forecast {
 		f.Trainer = trainerMemory(in, f)
 	}
 	f.Disk = disk(in, f)
+	f.gpuCount = len(in.Machine.GPUs)
+	f.place(c, in.Machine)
 	f.add()
 	f.Problems = f.problems(max(1, in.Runs))
 	return f
@@ -182,15 +196,9 @@ func (f *Forecast) add() {
 	case f.Device == "cpu" && !f.Server.OnGPU:
 		f.Needed = trainer + server
 	case f.Device == "cpu":
-		f.Needed, f.NeededGPU = trainer, server
+		f.Needed = trainer
 	case !f.Server.OnGPU:
-		f.Needed, f.NeededGPU = server, trainer
-	default:
-		awake := server
-		if f.Server.Sleeps {
-			awake = 0
-		}
-		f.NeededGPU = max(server+f.Trainer.resident(), awake+trainer)
+		f.Needed = server
 	}
 	if f.Device == "gpu" && trainer > 0 {
 		f.Needed += programOnGPU * int64(f.Trainer.Ranks)

@@ -21,6 +21,7 @@ type initCmd struct {
 	Env       string   `default:"vault" placeholder:"NAME" help:"Environment, as in env.name. Default: vault."`
 	Backend   string   `placeholder:"NAME" help:"Server, as in sampler.backend. Default: vllm if there is a GPU."`
 	Algorithm string   `default:"empo2" placeholder:"NAME" help:"empo2 (default), grpo (no memory), adapt (no training)."`
+	GPUs      int      `name:"gpus" default:"1" placeholder:"N" help:"GPUs to use: servers on one half, trainer on the other."`
 	Set       []string `sep:"none" placeholder:"KEY=VALUE" help:"Further key to write. Repeatable."`
 	Output    string   `short:"o" default:"config.toml" placeholder:"FILE" help:"File to write. Default: config.toml."`
 	Force     bool     `help:"Replace the file if it exists."`
@@ -37,6 +38,7 @@ Examples:
   empo2 init --model /models/SmolLM2-135M-Instruct
   empo2 init --model /models/Qwen2.5-7B-Instruct --env scienceworld
   empo2 init --model DIR --env remote --set env.remote.url=http://127.0.0.1:8090
+  empo2 init --model /models/Qwen2.5-7B-Instruct --gpus 2
   empo2 init --model m.gguf --algorithm adapt`
 }
 
@@ -48,7 +50,11 @@ func (cmd *initCmd) Run(out *console) error {
 	if err != nil {
 		return err
 	}
+	if err := cmd.checkGPUs(subject); err != nil {
+		return err
+	}
 	p := newPlanner(subject, cmd.Env, cmd.Algorithm)
+	p.gpus = cmd.GPUs
 	p.choose()
 	if err := p.add(cmd.Set); err != nil {
 		return err

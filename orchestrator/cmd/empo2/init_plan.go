@@ -22,6 +22,7 @@ type choice struct {
 type planner struct {
 	subject
 	env, algorithm string
+	gpus           int // to use
 	profile        string
 	profileWhy     string
 	choices        []choice
@@ -50,6 +51,7 @@ func (p *planner) choose() {
 	p.chooseOptimizer()
 	p.chooseEvaluation()
 	p.chooseSampler()
+	p.chooseGPUs()
 	p.noteMemory()
 }
 
@@ -211,6 +213,12 @@ func (p *planner) hardware() config.Machine {
 func (p *planner) forecast(concurrency int) forecast.Forecast {
 	sets := []string{"sampler.backend=" + p.backend, "algorithm.name=" + p.algorithm,
 		"model.path=" + config.Quote(p.model.Path)}
+	for _, c := range p.choices { // where the processes are
+		if strings.HasSuffix(c.key, ".devices") || strings.HasSuffix(c.key, ".replicas") ||
+			strings.HasPrefix(c.key, "trainer.") || strings.HasPrefix(c.key, "sampler.vllm.") {
+			sets = append(sets, c.key+"="+c.value)
+		}
+	}
 	if concurrency > 0 {
 		sets = append(sets, "rollout.concurrency="+strconv.Itoa(concurrency))
 	}

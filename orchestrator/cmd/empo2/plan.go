@@ -26,7 +26,7 @@ import (
 type planCmd struct {
 	common
 	NoCalibrate bool    `help:"Start nothing, only compute. The model needs no weights, only its config.json."`
-	GPUMemory   float64 `name:"gpu-gb" placeholder:"GB" help:"Predict for such a GPU, or for trainer.gpus of them (with --no-calibrate)."`
+	GPUMemory   float64 `name:"gpu-gb" placeholder:"GB" help:"Predict for such GPUs (with --no-calibrate)."`
 	Seconds     float64 `default:"45" help:"Limit of each of the two bursts of episodes that are timed."`
 	Check       bool    `help:"Compare the run's last plan with what the run needed."`
 	JSON        bool    `help:"Print JSON."`
@@ -74,7 +74,7 @@ func (cmd *planCmd) Run(ctx context.Context, out *console) error {
 	machine := cmd.Probe.Machine()
 	if cmd.GPUMemory > 0 {
 		gpu := inspect.GPU{Name: "a GPU", Memory: int64(cmd.GPUMemory * gigabyte)}
-		machine = inspect.Machine{Cores: machine.Cores, GPUs: slices.Repeat([]inspect.GPU{gpu}, c.Trainer.GPUs)}
+		machine = inspect.Machine{Cores: machine.Cores, GPUs: slices.Repeat([]inspect.GPU{gpu}, forecast.GPUCount(c))}
 	}
 	in, err := forecastInput(c, machine)
 	if err != nil {

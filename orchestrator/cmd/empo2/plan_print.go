@@ -62,8 +62,8 @@ func printMemory(out *console, f forecast.Forecast) {
 			size(s.Total()), size(s.Shared), s.Processes, size(max(0, s.Cache)), size(s.Program), s.CacheText)
 	}
 	out.print("         together  %s of main memory%s", size(f.Needed), of(f.FreeMemory, " free"))
-	if f.NeededGPU > 0 {
-		out.print("         together  %s of GPU memory%s", size(f.NeededGPU), of(f.GPUMemory, ""))
+	for _, g := range f.GPUs {
+		out.print("         GPU %-5s %s%s: %s", g.Name, size(g.Needed), of(g.Memory, ""), g.Holds())
 	}
 }
 

@@ -39,13 +39,13 @@ func predictLlamaCPP(c config.Config, m inspect.Model, machine inspect.Machine) 
 		llamacpp.Config{Slots: c.Sampler.Concurrency, ContextPerSlot: tokens, ExactLogprobs: s.ExactLogprobs},
 		llamacpp.Shape{CacheValues: m.CacheValues, Heads: m.Shape.Heads, Vocabulary: m.Shape.Vocabulary})
 	out := forecast.Server{
-		Name: "llama-server", Processes: 1, Shared: 4 * m.Parameters, Program: one.Program, Cache: one.Cache,
+		Name: "llama-server", Processes: s.Replicas, Shared: 4 * m.Parameters, Program: one.Program, Cache: one.Cache,
 		CacheText: fmt.Sprintf("%d slots × %d tokens × %d kB", c.Sampler.Concurrency, tokens,
 			one.Cache/int64(c.Sampler.Concurrency*tokens)/1000),
 		Remedy: "lower rollout.concurrency, or the context: rollout.max_turns, rollout.max_tokens, sampler.max_model_len",
 	}
 	if trains(c) {
-		out.Processes = llamacpp.ProcessesPerSwap
+		out.Processes *= llamacpp.ProcessesPerSwap
 	}
 	for _, file := range []string{s.GGUF, m.Path} {
 		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() {
@@ -72,13 +72,13 @@ func predictVLLM(c config.Config, m inspect.Model, machine inspect.Machine) fore
 		item = 4
 	}
 	out := forecast.Server{
-		Name: "vLLM", OnGPU: len(machine.GPUs) > 0, Processes: 1, Shared: item * m.Parameters, Sleeps: s.Sleep,
+		Name: "vLLM", OnGPU: len(machine.GPUs) > 0, EachGPU: true, Processes: s.Replicas, Shared: item * m.Parameters, Sleeps: s.Sleep,
 		Remedy:      "choose a smaller model, or raise sampler.vllm.gpu_memory_utilization",
 		SleepRemedy: "set sampler.vllm.sleep = true",
 	}
 	perEpisode := tokens * item * m.CacheValues
 	if !out.OnGPU || machine.GPUs[0].Memory == 0 {
-		out.Processes, out.Cache = s.Replicas, int64(c.Sampler.Concurrency)*perEpisode
+		out.Cache = int64(c.Sampler.Concurrency) * perEpisode
 		out.CacheText = fmt.Sprintf("%d episodes × %d tokens", c.Sampler.Concurrency, tokens)
 		return out
 	}
