@@ -41,6 +41,10 @@ type Config struct {
 	// falls below 1/11. NoveltyCap = 10 does the same. Without a cap the bonus
 	// of a state that is visited often goes to zero, as in the formula.
 	NoveltyCap int
+	// Explore is ε: the probability that a place among the recalled tips goes to a
+	// random similar tip, instead of the best one that is left. 0 recalls the best, as
+	// the reference does, so that a tip that was once ranked low is not tried again.
+	Explore float64
 	// MaxScopes is the number of scopes in RAM, 1 or more. Each has up to
 	// Capacity vectors. Other scopes are read from the database when needed.
 	MaxScopes int
@@ -73,6 +77,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("novelty = %q, want %q or %q", c.Novelty, NoveltyTips, NoveltyStates)
 	case c.NoveltyCap < 0:
 		return fmt.Errorf("novelty cap = %d, want 0 (none) or more", c.NoveltyCap)
+	case !(c.Explore >= 0 && c.Explore <= 1):
+		return fmt.Errorf("explore = %v, want 0 to 1", c.Explore)
 	case c.MaxScopes < 1:
 		return fmt.Errorf("max scopes = %d, want at least 1", c.MaxScopes)
 	}
@@ -164,7 +170,7 @@ func (b *Bank) recall(ctx context.Context, s State, load func() (*index, error))
 		return Recollection{}, fmt.Errorf("recall in scope %q: %w", s.Scope, err)
 	}
 	if r, ok := index.recent.get(s.Text); ok {
-		return r, nil
+		return b.explore(r, s.Seed), nil
 	}
 	vectors, err := Embed(ctx, b.config.Embedder, s.Text)
 	if err != nil {
@@ -174,9 +180,9 @@ func (b *Bank) recall(ctx context.Context, s State, load func() (*index, error))
 	if err != nil {
 		return Recollection{}, fmt.Errorf("recall in scope %q: %w", s.Scope, err)
 	}
-	r := Recollection{Tips: best(similar, b.config.K), Similar: b.count(similar)}
+	r := Recollection{Tips: best(similar, b.ranked(similar)), Similar: b.count(similar)}
 	index.recent.add(s.Text, r)
-	return r, nil
+	return b.explore(r, s.Seed), nil
 }
 
 // count returns the number of entries, or of visits, of similar states.

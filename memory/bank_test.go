@@ -153,6 +153,39 @@ func TestGeneralProperties(t *testing.T) {
 	})
 }
 
+// With ε each place goes to a random tip with this probability; the seed decides.
+func TestRecallExplores(t *testing.T) {
+	db := memorytest.DB(t)
+	learn(t, openBank(t, db), episode(0, "x", 0, "elsewhere"))
+	b := openBank(t, db, func(c *memory.Config) { c.K, c.Explore = 2, 0.3 })
+	for n := range 10 {
+		learn(t, b, episode(n, fmt.Sprint("tip ", n), float64(-n), "a hall"))
+	}
+	commit(t, db, b)
+	const seeds = 4000
+	best := 0
+	for seed := range uint64(seeds) {
+		ask := func() []string {
+			r, err := b.Recall(t.Context(), memory.State{Scope: "s", Text: "a hall", Seed: seed})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return texts(r)
+		}
+		got := ask()
+		if len(got) != 2 || got[0] == got[1] || !slices.Equal(got, ask()) {
+			t.Fatalf("seed %d: %v, then %v", seed, got, ask())
+		}
+		if got[0] == "tip 0" {
+			best++
+		}
+	}
+	// 1 − ε + ε/10
+	if share := float64(best) / seeds; share < 0.71 || share > 0.75 {
+		t.Errorf("the best tip is first in %.3f of the recalls, want 0.73", share)
+	}
+}
+
 func TestTheBestScoresAreRecalledFirst(t *testing.T) {
 	db := memorytest.DB(t)
 	b := openBank(t, db, func(c *memory.Config) { c.K = 3 })

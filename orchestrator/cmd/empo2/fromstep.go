@@ -61,6 +61,7 @@ func returnToStep(ctx context.Context, c config.Config, step int64, out *console
 func memoryConfig(c config.Config, embedder memory.Embedder) memory.Config {
 	m := memory.DefaultConfig(embedder)
 	m.K, m.Threshold, m.Capacity = c.Memory.K, c.Memory.Threshold, c.Memory.Capacity
+	m.Explore = c.Memory.Explore
 	m.Novelty, m.NoveltyCap = memory.Novelty(c.Novelty.Source), c.Novelty.Cap
 	return m
 }
