@@ -1,11 +1,15 @@
 package strategies
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -188,5 +192,49 @@ func TestTipsWithoutIDs(t *testing.T) {
 	again, err := h.Recall(t.Context(), memory.State{Scope: "s", Text: "y"})
 	if !slices.Equal(texts, []string{"a", "b"}) || !cmp.Equal(first, again) || err != nil {
 		t.Errorf("tips %v, then %v, %v", first, again, err)
+	}
+}
+
+// scripts/example_memory.py is a whole memory.
+func TestExampleMemory(t *testing.T) {
+	python := os.Getenv("EMPO2_PYTHON")
+	if python == "" {
+		t.Skip("NOT RUN: EMPO2_PYTHON names no Python; scripts/test sets it")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	server := exec.CommandContext(ctx, python, "../../scripts/example_memory.py")
+	out, err := server.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		cancel()
+		_ = server.Wait() // killed
+	}()
+	address := bufio.NewScanner(out)
+	if !address.Scan() {
+		t.Fatal("the server prints no address")
+	}
+	h := openRemote(t, HTTPConfig{URL: address.Text(), K: 2})
+	for n, value := range []float64{0.2, 0.9, 0.5, 0.9} {
+		x := memory.Experience{Scope: "s", Return: value, Tip: memory.Tip{Text: fmt.Sprint("tip ", n), Step: 1,
+			Episode: min(n, 2)}}
+		if err := h.Learn(t.Context(), x); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := h.Recall(t.Context(), memory.State{Scope: "s", Text: "a hall"})
+	var texts []string
+	for _, tip := range got.Tips {
+		texts = append(texts, tip.Text)
+	}
+	if err != nil || !slices.Equal(texts, []string{"tip 1", "tip 3"}) { // 3 replaced 2: the same episode
+		t.Errorf("tips %v, %v", texts, err)
+	}
+	if got, err := h.Recall(t.Context(), memory.State{Scope: "other"}); err != nil || len(got.Tips) > 0 {
+		t.Errorf("in another scope: %v, %v", got, err)
 	}
 }
