@@ -15,6 +15,10 @@ func newStepMetrics(f finishedStep, noveltyWeight float64) StepMetrics {
 		Groups: f.batch.Groups, NoGradient: f.batch.NoGradient, LeftOut: f.leftOut, Diverging: f.diverging, Phases: f.phases,
 		Late: f.late,
 	}
+	if m.MemoryProbability = f.planned.MemoryProbability; f.planned.Further > 0 {
+		m.Batches = f.planned.Further + 1
+	}
+	m.Overlong = f.batch.Overlong
 	m.describeEpisodes(f.sampled, noveltyWeight)
 	if f.update != nil {
 		m.describeUpdate(*f.update)

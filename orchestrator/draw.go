@@ -4,6 +4,7 @@ import (
 	"hash/fnv"
 	"math"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/orchestrator/config"
@@ -24,6 +25,29 @@ func newPlan(c config.Config, tasks []envs.Task, step int64, version int) Plan {
 		for e, mode := range draw.group(c.Algorithm.GroupSize) {
 			seed := childSeed(c.Run.Seed, "episode", uint64(step), uint64(g), uint64(e))
 			group.Episodes = append(group.Episodes, EpisodePlan{Mode: mode, Seed: seed})
+		}
+		p.Groups = append(p.Groups, group)
+	}
+	return p
+}
+
+// furtherGroups returns the plan with n more groups, whose draws depend on (seed, step,
+// batch).
+func furtherGroups(c config.Config, tasks []envs.Task, p Plan, n int) Plan {
+	p.Further++
+	if p.MemoryProbability > 0 {
+		c.Algorithm.MemoryProbability = p.MemoryProbability
+	}
+	step, seed := uint64(p.Step), c.Run.Seed
+	draw := newModeDraw(c.Algorithm, rand.New(rand.NewPCG(seed, childSeed(seed, "plan", step)))) // the step's mode
+	draw.rng = rand.New(rand.NewPCG(seed, childSeed(seed, "further groups", step, uint64(p.Further))))
+	first := len(p.Groups)
+	p.Groups = slices.Clone(p.Groups)
+	for g := first; g < first+n; g++ {
+		group := GroupPlan{Task: taskAt(tasks, childSeed(seed, "further tasks", step), uint64(g-c.Algorithm.Groups))}
+		for e, mode := range draw.group(c.Algorithm.GroupSize) {
+			group.Episodes = append(group.Episodes, EpisodePlan{Mode: mode,
+				Seed: childSeed(seed, "episode", step, uint64(g), uint64(e))})
 		}
 		p.Groups = append(p.Groups, group)
 	}
@@ -77,6 +101,9 @@ func (d *modeDraw) group(n int) []Mode {
 		group = d.one()
 	}
 	tips := int(math.Round(d.a.MemoryProbability * float64(n)))
+	if d.a.MemoryAnneal { // without an episode with tips there is nothing to measure
+		tips = max(tips, 1)
+	}
 	for i := range modes {
 		switch {
 		case d.a.Name == "grpo":

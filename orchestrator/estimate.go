@@ -15,8 +15,9 @@ import (
 type Batch struct {
 	Step       int64
 	Episodes   []trainedEpisode
-	Groups     int // groups estimated
-	NoGradient int // of them, groups of equal returns
+	Groups     int     // groups estimated
+	NoGradient int     // of them, groups of equal returns
+	Overlong   float64 // mean penalty of an episode for long replies
 	// Estimated are all episodes that have a return, in the plan's order.
 	Estimated []ledger.Estimate
 }
@@ -65,12 +66,16 @@ func (s estimateStage) run(in Sampled) Batch {
 	var returns [][]advantage.Episode
 	for g, group := range in.Groups {
 		scored := s.score(group, in.Plan.Groups[g], in.Version)
-		if in.stale[g] {
+		if in.tied[g] {
+			out.Groups, out.NoGradient = out.Groups+1, out.NoGradient+1
+		}
+		if in.stale[g] || in.tied[g] {
 			out.record(scored)
 			continue
 		}
 		groups, returns = append(groups, scored), append(returns, scored.returns)
 	}
+	out.Overlong = s.meanOverlong(in)
 	for g, estimated := range advantage.Step(returns, s.options()) {
 		group := groups[g]
 		for i := range group.episodes {
@@ -82,6 +87,19 @@ func (s estimateStage) run(in Sampled) Batch {
 		out.add(group, estimated.Gradient, s.config.Loss.FlatGroups)
 	}
 	return out
+}
+
+// meanOverlong is the mean penalty for long replies over the episodes that did not fail.
+func (s estimateStage) meanOverlong(in Sampled) float64 {
+	sum, n := 0.0, 0
+	for _, group := range in.Groups {
+		for _, t := range group {
+			if !t.Failed() {
+				sum, n = sum+overlongSum(s.config.Rollout, t), n+1
+			}
+		}
+	}
+	return sum / float64(max(n, 1))
 }
 
 // A scoredGroup holds the episodes of a group that have a return, in the plan's order.
@@ -99,7 +117,7 @@ func (s estimateStage) score(group []rollout.Trajectory, plan GroupPlan, version
 			continue
 		}
 		mode := plan.Episodes[i].Mode
-		r := advantage.Episode{Env: t.EnvReturn, Bonus: bonus(t, s.config.Novelty.Weight),
+		r := advantage.Episode{Env: t.EnvReturn + overlongSum(s.config.Rollout, t), Bonus: bonus(t, s.config.Novelty.Weight),
 			Tips: mode.Tips(), OffPolicy: mode == OffPolicy}
 		e := s.episode(t, r)
 		e.versions = versionsOfTokens(e.sampled, t.Turns, version, s.config.Rollout.MaskTruncated)
@@ -164,7 +182,8 @@ func (s estimateStage) addTurns(group scoredGroup) (gradient bool) {
 		episodes[i] = group.episodes[i].advantage
 		for _, turn := range t.Turns {
 			anchor := cmp.Or(turn.Observation.State, turn.Observation.Feedback)
-			turns[i] = append(turns[i], advantage.Turn{Anchor: anchor, Reward: turn.Reward})
+			turns[i] = append(turns[i], advantage.Turn{Anchor: anchor,
+				Reward: turn.Reward + overlong(s.config.Rollout, len(turn.IDs))})
 		}
 	}
 	a := s.config.Algorithm

@@ -24,19 +24,25 @@ type StepMetrics struct {
 	Free EpisodeStats `json:"free"` // sampled without tips
 	Tips EpisodeStats `json:"tips"` // sampled with tips
 
-	Groups     int     `json:"groups"`
-	NoGradient int     `json:"no_gradient"` // groups of equal returns, which are not trained
-	Rows       int     `json:"rows"`        // training rows sent
-	Trained    int     `json:"trained"`     // tokens trained
-	MaskShare  float64 `json:"mask_share"`  // of trained tokens: off-policy, below the log-prob floor
-	ClipShare  float64 `json:"clip_share"`
-	Ratio      float64 `json:"ratio"` // mean importance ratio
-	RatioMax   float64 `json:"ratio_max"`
-	ApproxKL   float64 `json:"approx_kl"` // mean log π_old - log π_θ
-	KLBase     float64 `json:"kl_base"`   // mean KL(π_θ‖π_base) where it is counted
-	Entropy    float64 `json:"entropy"`
-	GradNorm   float64 `json:"grad_norm"`
-	Canary     float64 `json:"canary"` // largest difference of log-probs in the newest canary
+	Groups     int `json:"groups"`
+	NoGradient int `json:"no_gradient"` // groups of equal returns, which are not trained
+	// Batches of groups were sampled; 0: one (algorithm.generation_batches).
+	Batches int `json:"batches,omitempty"`
+	// MemoryProbability is p_mem of the step if it is annealed (algorithm.memory_anneal).
+	MemoryProbability float64 `json:"memory_probability,omitempty"`
+	// Overlong is the mean penalty of an episode for long replies, 0 or below.
+	Overlong  float64 `json:"overlong,omitempty"`
+	Rows      int     `json:"rows"`       // training rows sent
+	Trained   int     `json:"trained"`    // tokens trained
+	MaskShare float64 `json:"mask_share"` // of trained tokens: off-policy, below the log-prob floor
+	ClipShare float64 `json:"clip_share"`
+	Ratio     float64 `json:"ratio"` // mean importance ratio
+	RatioMax  float64 `json:"ratio_max"`
+	ApproxKL  float64 `json:"approx_kl"` // mean log π_old - log π_θ
+	KLBase    float64 `json:"kl_base"`   // mean KL(π_θ‖π_base) where it is counted
+	Entropy   float64 `json:"entropy"`
+	GradNorm  float64 `json:"grad_norm"`
+	Canary    float64 `json:"canary"` // largest difference of log-probs in the newest canary
 
 	// Mismatch compares the server's log-probs of sampled tokens with the
 	// trainer's before the update, in the context that was sampled. It covers

@@ -109,7 +109,7 @@ func (a *aheadSampler) sample(ctx context.Context, step int64, prompt promptStat
 		return out
 	}
 	reflection := s.reflect
-	reflection.newest = a.served.get
+	reflection.newest, reflection.recall = a.served.get, stage.recall
 	reflect := a.inside(reflection.with(out.planned, before.policy))
 	out.sampled, out.err = stage.run(ctx, out.planned, before.policy, reflect)
 	out.sampled.Seconds = time.Since(out.begun).Seconds()

@@ -26,12 +26,18 @@ const (
 func (m Mode) Tips() bool { return m != OnPolicy }
 
 // Plan holds all random draws of a step, made before anything is sampled.
-// Except for the prompt, it is a pure function of (configuration, tasks, step).
+// Except for the prompt, what was measured of the steps before (algorithm.memory_anneal)
+// and groups in place of others (algorithm.generation_batches), it is a pure function of
+// (configuration, tasks, step).
 type Plan struct {
-	Step    int64       `json:"step"`
-	Version int         `json:"version"`          // of the policy that samples
-	Prompt  string      `json:"prompt,omitempty"` // checksum of the prompt template, kept by the ledger
-	Groups  []GroupPlan `json:"groups"`
+	Step    int64  `json:"step"`
+	Version int    `json:"version"`          // of the policy that samples
+	Prompt  string `json:"prompt,omitempty"` // checksum of the prompt template, kept by the ledger
+	// Further counts the batches of groups after the first (algorithm.generation_batches).
+	Further int `json:"further,omitempty"`
+	// MemoryProbability is p_mem of the step if it is annealed; 0: that of the configuration.
+	MemoryProbability float64     `json:"memory_probability,omitempty"`
+	Groups            []GroupPlan `json:"groups"`
 }
 
 // GroupPlan is one group: episodes of one task.
@@ -94,7 +100,12 @@ func (s planStage) run(ctx context.Context, before state) (Planned, error) {
 		out.prompt, err = s.prompts.of(ctx, out.Plan, before.prompt)
 		return out, err
 	}
-	out.Plan = newPlan(s.config, s.tasks, step, before.policy.Version)
+	c := s.config
+	c.Algorithm.MemoryProbability = memoryProbability(c.Algorithm, before.recent)
+	out.Plan = newPlan(c, s.tasks, step, before.policy.Version)
+	if c.Algorithm.MemoryAnneal {
+		out.Plan.MemoryProbability = c.Algorithm.MemoryProbability
+	}
 	if out.prompt, err = s.prompts.next(ctx, step, before.prompt); err != nil {
 		return Planned{}, err
 	}

@@ -3,12 +3,14 @@ package orchestrator
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/rs/zerolog"
 
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/prompt"
 	"github.com/empo2/empo2/sampler/rollout"
 )
 
@@ -24,6 +26,7 @@ type reflectStage struct {
 	// newest is the version that writes, unless the base model does. Nil: the one that
 	// sampled the step.
 	newest func() sampler.Policy
+	recall rollout.RecallFunc // of the tips that the writer sees (reflection.earlier_tips)
 	budget contextBudget
 	ledger *ledger.Ledger
 	log    zerolog.Logger
@@ -61,20 +64,39 @@ func (s reflectStage) with(p Planned, policy sampler.Policy) reflectFunc {
 	}
 }
 
-// write samples the tip. If the conversation is too long for the context, it
-// leaves out what the environment answered to the last action.
+// write samples the tip. If the conversation is too long for the context, it leaves out
+// earlier tips and what the environment answered to the last action.
 func (s reflectStage) write(ctx context.Context, d *rollout.Driver, by sampler.Policy, t *rollout.Trajectory) error {
 	spec := rollout.ReflectSpec{
 		Temperature: s.config.Temperature, MaxTokens: s.config.MaxTokens,
 		MaxPrompt: s.budget.maxPrompt(s.config.MaxTokens), Seed: childSeed(t.Seed, "reflect"),
 	}
-	err := d.Reflect(ctx, t, by, spec)
+	var err error
+	if spec.Earlier, err = s.earlier(ctx, t); err != nil {
+		return err
+	}
+	err = d.Reflect(ctx, t, by, spec)
 	if !errors.Is(err, sampler.ErrContextFull) {
 		return err
 	}
 	final := t.Final
-	t.Final.Feedback = ""
+	t.Final.Feedback, spec.Earlier = "", nil
 	err = d.Reflect(ctx, t, by, spec)
 	t.Final = final
 	return err
+}
+
+// earlier returns tips that were written about the episode's task before: those that the
+// memory recalls for the last state in which the policy acted.
+func (s reflectStage) earlier(ctx context.Context, t *rollout.Trajectory) ([]prompt.Tip, error) {
+	states := t.States()
+	if s.config.EarlierTips == 0 || s.recall == nil || len(states) == 0 {
+		return nil, nil
+	}
+	recalled, err := s.recall(ctx, rollout.Query{Scope: t.Task.Scope, State: states[len(states)-1],
+		Seed: childSeed(t.Seed, "earlier tips")})
+	if err != nil {
+		return nil, fmt.Errorf("recall earlier tips: %w", err)
+	}
+	return recalled.Tips[:min(len(recalled.Tips), s.config.EarlierTips)], nil
 }

@@ -30,6 +30,7 @@ type Sampled struct {
 	Version   int // that the step's update begins with; set by the stage of staleness
 	Staleness Staleness
 	stale     map[int]bool // groups that are too old to train on
+	tied      map[int]bool // groups that others replace (algorithm.generation_batches)
 }
 
 // sampleStage runs the episodes of a plan. Each finished episode is stored at

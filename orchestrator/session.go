@@ -183,7 +183,7 @@ func (l *Loop) newSession(now start) *session {
 		ledger: l.Ledger, recall: recall, budget: budget, progress: l.progress(),
 		reflectAfter: c.Reflection.By == "base" && now.server.Adapters == "process"}
 	s.reflect = reflectStage{config: c.Reflection, enabled: s.sample.reflects, driver: l.Driver, base: now.base,
-		budget: budget, ledger: l.Ledger, log: l.Log}
+		recall: recall, budget: budget, ledger: l.Ledger, log: l.Log}
 	s.estimate = estimateStage{config: c, enabled: l.Trainer != nil, memory: l.Memory != nil}
 	s.train = trainStage{config: c, trainer: l.Trainer, sleeper: l.Sleeper, ledger: l.Ledger, log: l.Log,
 		recovery: l.recoverer(), progress: l.progress()}

@@ -17,8 +17,7 @@ func (s *session) step(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	reflect := s.reflect.with(planned, before.policy)
-	sampled, err := s.sample.run(ctx, planned, before.policy, reflect)
+	planned, sampled, err := s.generate(ctx, planned, before)
 	if err != nil {
 		return err
 	}

@@ -150,6 +150,11 @@ func (s trainStage) train(ctx context.Context, batch Batch, left leftOut, versio
 	if err != nil {
 		return nil, err
 	}
+	if c.Loss.OffPolicyLogprobs == "no_tips" {
+		if corrected.episodes, err = correction.withoutTips(ctx, corrected.episodes); err != nil {
+			return nil, err
+		}
+	}
 	update := &Update{Version: int(batch.Step), Mismatch: corrected.mismatch, Corrected: corrected.corrected,
 		Logprobs: map[rowKey][]float32{}}
 	if err := s.optimizerSteps(ctx, batch.Step, corrected.episodes, left, update); err != nil {
@@ -203,7 +208,7 @@ func (s trainStage) optimizerSteps(ctx context.Context, step int64, episodes []t
 }
 
 // surrogates are in the order of SURROGATES in empo2_trainer/losses.py.
-var surrogates = []string{"clip", "cispo", "sapo", "dppo"}
+var surrogates = []string{"clip", "cispo", "sapo", "dppo", "gspo"}
 
 // loss is the trainer's loss with its configuration.
 func loss(c config.Loss) trainerbridge.Loss {

@@ -14,7 +14,7 @@ const smallest = 1e-9
 
 // Episode is one finished episode of a group, as far as the estimate needs it.
 type Episode struct {
-	Env       float64 // Σ_t r_t^env
+	Env       float64 // Σ_t r_t^env, with the penalties of long replies
 	Bonus     float64 // λ · Σ_t r_t^int; 0 without memory
 	Tips      bool    // sampled with tips
 	OffPolicy bool    // trained with its tips removed
@@ -24,6 +24,17 @@ type Episode struct {
 // Return is R = Σ_t (r_t^env + λ · r_t^int) (EMPO², section 4.1): the
 // intrinsic reward always counts.
 func (e Episode) Return() float64 { return e.Env + e.Bonus }
+
+// Tied reports whether a group has no two different returns, so that its episodes say
+// nothing about each other.
+func Tied(group []Episode) bool {
+	for _, e := range group {
+		if math.Abs(e.Return()-group[0].Return()) >= smallest {
+			return false
+		}
+	}
+	return true
+}
 
 // Baseline says which mean an episode's return is compared with.
 type Baseline string

@@ -25,6 +25,24 @@ func episodes(returns []float64, tokens ...int) []Episode {
 	return out
 }
 
+func TestTied(t *testing.T) {
+	f := func(want bool, returns ...float64) {
+		t.Helper()
+		if got := Tied(episodes(returns, 1)); got != want {
+			t.Errorf("%v: %t", returns, got)
+		}
+	}
+	f(true)
+	f(true, 3)
+	f(true, 0, 0, 0)
+	f(true, 0.1+0.2, 0.3)
+	f(false, 0, 0, 1e-6)
+	f(false, -1, 1)
+	if Tied([]Episode{{Env: 1}, {Env: 1, Bonus: 0.5}}) {
+		t.Error("the bonus does not count")
+	}
+}
+
 // The values were computed by hand from the formulas.
 func TestEstimators(t *testing.T) {
 	f := func(name string, groups [][]Episode, want ...[]float64) {

@@ -133,7 +133,9 @@ func algorithmRules(a Algorithm) []rule {
 		between("algorithm.group_size", float64(a.GroupSize), 2, 1e5),
 		oneOf("algorithm.mode_draw", a.ModeDraw, "step", "group", "episode"),
 		between("algorithm.memory_probability", a.MemoryProbability, 0, 1),
+		between("algorithm.memory_probability_min", a.MemoryProbabilityMin, 0.001, 1),
 		between("algorithm.off_policy_probability", a.OffPolicyProbability, 0, 1),
+		between("algorithm.generation_batches", float64(a.GenerationBatches), 1, 1000),
 		oneOf("algorithm.estimator", a.Estimator, "grpo", "rloo", "opo", "reinforce_plus_plus",
 			"reinforce_plus_plus_baseline", "maxrl", "gigpo"),
 		between("algorithm.step_discount", a.StepDiscount, 0, 1),
@@ -144,13 +146,14 @@ func algorithmRules(a Algorithm) []rule {
 
 func lossRules(l Loss) []rule {
 	return []rule{
-		oneOf("loss.surrogate", l.Surrogate, "clip", "cispo", "sapo", "dppo"),
+		oneOf("loss.surrogate", l.Surrogate, "clip", "cispo", "sapo", "dppo", "gspo"),
 		between("loss.clip_low", l.ClipLow, 0, 1),
 		between("loss.clip_high", l.ClipHigh, 0, maxFactor),
 		{"loss.dual_clip", l.DualClip == 0 || l.DualClip > 1 && l.DualClip <= maxFactor,
 			fmt.Sprintf("%g is out of range", l.DualClip), fmt.Sprintf("0 (off) or a number above 1, up to %g", maxFactor)},
 		{"loss.logprob_floor", l.LogprobFloor <= 0 && l.LogprobFloor >= -1e30,
 			fmt.Sprintf("%g is not a log-prob", l.LogprobFloor), "0 or below; -1e30 switches the mask off"},
+		oneOf("loss.off_policy_logprobs", l.OffPolicyLogprobs, "tips", "no_tips"),
 		between("loss.kl", l.KL, 0, maxFactor),
 		between("loss.kl_sampled", l.KLSampled, 0, maxFactor),
 		oneOf("loss.kl_estimator", l.KLEstimator, "exact", "k3"),
@@ -209,6 +212,8 @@ func rolloutRules(c Config) []rule {
 		{"rollout.stop", !slices.Contains(r.Stop, ""), "contains an empty string", `for example stop = ["\n"]`},
 		between("rollout.max_turns", float64(r.MaxTurns), 1, 1e6),
 		between("rollout.max_tokens", float64(r.MaxTokens), 1, 1e6),
+		between("rollout.overlong_buffer", float64(r.OverlongBuffer), 0, float64(r.MaxTokens)),
+		between("rollout.overlong_factor", r.OverlongFactor, 0, maxFactor),
 		between("rollout.concurrency", float64(r.Concurrency), 1, 1e5),
 		between("rollout.retries", float64(r.Retries), 0, 100),
 		between("rollout.max_staleness", float64(r.MaxStaleness), 0, 16),
@@ -277,6 +282,23 @@ func contradictions(c Config) []rule {
 			`baseline = "group", or mode_draw = "episode"`},
 		{"algorithm.estimator", a.Estimator == "grpo" || a.Estimator == "gigpo" || a.Name != "empo2" || a.Baseline == "group",
 			a.Estimator + " has a baseline of its own, but algorithm.baseline is \"tip-free\"", `baseline = "group"`},
+		{"loss.average", c.Loss.Surrogate != "gspo" || c.Loss.Average == "episode",
+			fmt.Sprintf("%s weighs tokens, but loss.surrogate = \"gspo\" has one ratio for each episode", c.Loss.Average),
+			`average = "episode", or another surrogate`},
+		{"algorithm.generation_batches", a.GenerationBatches == 1 || !c.Loss.FlatGroups,
+			"above 1 drops groups of equal returns, but loss.flat_groups keeps them", "leave it at 1, or flat_groups at false"},
+		{"algorithm.generation_batches", a.GenerationBatches == 1 || c.Rollout.MaxStaleness == 0,
+			"above 1 adds groups to a step while it is sampled, but rollout.max_staleness needs its tasks before",
+			"leave one of them at its default"},
+		{"algorithm.memory_anneal", !a.MemoryAnneal || c.Rollout.MaxStaleness == 0,
+			"needs the returns of the step before, which with rollout.max_staleness may still be trained",
+			"leave one of them at its default"},
+		{"algorithm.memory_probability_min", !a.MemoryAnneal || a.MemoryProbabilityMin <= a.MemoryProbability,
+			fmt.Sprintf("%g is above memory_probability = %g", a.MemoryProbabilityMin, a.MemoryProbability),
+			"a lower one"},
+		{"algorithm.estimator", a.Estimator != "maxrl" || c.Rollout.OverlongBuffer == 0,
+			"maxrl needs returns of 0 and above, but rollout.overlong_buffer makes some negative",
+			"overlong_buffer = 0, or another estimator"},
 		{"algorithm.memory_probability", !mixed || a.Baseline != "tip-free" || withTips < a.GroupSize,
 			"leaves no episode without tips for the tip-free baseline", "lower memory_probability or raise group_size"},
 		{"algorithm.memory_probability", !mixed || a.MemoryProbability == 0 || withTips >= 1,
@@ -326,19 +348,23 @@ func ineffective(c Config) []idle {
 	}
 	when(c.Algorithm.Name == "grpo", `algorithm.name is "grpo", which has no memory`,
 		"memory.", "novelty.", "reflection.", "algorithm.mode_draw", "algorithm.memory_probability",
-		"algorithm.off_policy_probability", "algorithm.baseline")
+		"algorithm.off_policy_probability", "algorithm.baseline", "algorithm.memory_anneal", "loss.off_policy_logprobs")
 	when(c.Algorithm.Name == "adapt", `algorithm.name is "adapt": nothing is trained and every episode is shown tips`,
 		"loss.", "optimizer.", "novelty.", "algorithm.mode_draw", "algorithm.memory_probability",
 		"algorithm.off_policy_probability", "algorithm.baseline", "algorithm.normalize_std", "algorithm.estimator",
-		"algorithm.step_discount", "algorithm.step_weight",
-		"rollout.mask_truncated", "rollout.max_staleness", "sampler.canary_tolerance",
+		"algorithm.step_discount", "algorithm.step_weight", "algorithm.memory_anneal", "algorithm.generation_batches",
+		"rollout.mask_truncated", "rollout.overlong_buffer", "rollout.max_staleness", "sampler.canary_tolerance",
 		"sampler.vllm.sleep", "sampler.sglang.sleep",
 		"run.keep_checkpoints", "divergence.", "trainer.")
 	estimator := fmt.Sprintf("algorithm.estimator is %q", c.Algorithm.Estimator)
 	when(c.Algorithm.Estimator != "grpo" && c.Algorithm.Estimator != "gigpo", estimator, "algorithm.normalize_std")
 	when(c.Algorithm.Estimator != "gigpo", estimator, "algorithm.step_discount", "algorithm.step_weight")
 	when(c.Algorithm.MemoryProbability == 0, "algorithm.memory_probability is 0: no episode is shown tips",
-		"memory.", "novelty.", "reflection.", "algorithm.off_policy_probability")
+		"memory.", "novelty.", "reflection.", "algorithm.off_policy_probability", "algorithm.memory_anneal",
+		"loss.off_policy_logprobs")
+	when(c.Algorithm.OffPolicyProbability == 0, "algorithm.off_policy_probability is 0", "loss.off_policy_logprobs")
+	when(!c.Algorithm.MemoryAnneal, "algorithm.memory_anneal is false", "algorithm.memory_probability_min")
+	when(c.Rollout.OverlongBuffer == 0, "rollout.overlong_buffer is 0", "rollout.overlong_factor")
 	when(c.Trainer.GPUs == 1, "trainer.gpus is 1", "trainer.parallel")
 	when(!c.NeedsModel(), "empo2 starts neither a trainer nor a server", "run.must_fit")
 	when(!c.Run.TensorBoard, "run.tensorboard is false", "run.metric_names")
@@ -351,7 +377,7 @@ func ineffective(c Config) []idle {
 	when(!strings.HasSuffix(c.Loss.MismatchMode, "_mask"), fmt.Sprintf("loss.mismatch_mode is %q", c.Loss.MismatchMode),
 		"loss.mismatch_floor")
 	surrogate := fmt.Sprintf("loss.surrogate is %q", c.Loss.Surrogate)
-	when(c.Loss.Surrogate != "clip", surrogate, "loss.dual_clip")
+	when(c.Loss.Surrogate != "clip" && c.Loss.Surrogate != "gspo", surrogate, "loss.dual_clip")
 	when(c.Loss.Surrogate == "sapo", surrogate, "loss.clip_low", "loss.clip_high")
 	when(c.Loss.KL == 0 && c.Loss.KLSampled == 0 && c.Loss.Entropy == 0,
 		"loss.kl, loss.kl_sampled and loss.entropy are 0", "loss.flat_groups")

@@ -177,7 +177,10 @@ type Algorithm struct {
 	GroupSize            int     `toml:"group_size"`
 	ModeDraw             string  `toml:"mode_draw"`
 	MemoryProbability    float64 `toml:"memory_probability"`
+	MemoryAnneal         bool    `toml:"memory_anneal"`
+	MemoryProbabilityMin float64 `toml:"memory_probability_min"`
 	OffPolicyProbability float64 `toml:"off_policy_probability"`
+	GenerationBatches    int     `toml:"generation_batches"`
 	Estimator            string  `toml:"estimator"`
 	Baseline             string  `toml:"baseline"`
 	NormalizeStd         bool    `toml:"normalize_std"`
@@ -192,11 +195,13 @@ type Loss struct {
 	ClipHigh     float64 `toml:"clip_high"`
 	DualClip     float64 `toml:"dual_clip"`
 	LogprobFloor float64 `toml:"logprob_floor"`
-	KL           float64 `toml:"kl"`
-	KLSampled    float64 `toml:"kl_sampled"`
-	KLEstimator  string  `toml:"kl_estimator"`
-	FlatGroups   bool    `toml:"flat_groups"`
-	Entropy      float64 `toml:"entropy"`
+	// OffPolicyLogprobs is the context of the old log-probs of off-policy rows.
+	OffPolicyLogprobs string  `toml:"off_policy_logprobs"`
+	KL                float64 `toml:"kl"`
+	KLSampled         float64 `toml:"kl_sampled"`
+	KLEstimator       string  `toml:"kl_estimator"`
+	FlatGroups        bool    `toml:"flat_groups"`
+	Entropy           float64 `toml:"entropy"`
 	// These bound the difference between server and trainer.
 	MismatchCap       float64 `toml:"mismatch_cap"`
 	MismatchMode      string  `toml:"mismatch_mode"`
@@ -238,8 +243,11 @@ type Rollout struct {
 	MaxTokens     int      `toml:"max_tokens"`
 	Concurrency   int      `toml:"concurrency"`
 	MaskTruncated bool     `toml:"mask_truncated"`
-	Retries       int      `toml:"retries"`
-	MaxStaleness  int      `toml:"max_staleness"`
+	// These punish long replies.
+	OverlongBuffer int     `toml:"overlong_buffer"`
+	OverlongFactor float64 `toml:"overlong_factor"`
+	Retries        int     `toml:"retries"`
+	MaxStaleness   int     `toml:"max_staleness"`
 	// These bound how long a step waits for its slowest episodes.
 	Quorum          float64 `toml:"quorum"`
 	DeadlineSeconds float64 `toml:"deadline_seconds"`
@@ -255,6 +263,7 @@ type Novelty struct {
 // Reflection sets how tips are written.
 type Reflection struct {
 	By          string  `toml:"by"`
+	EarlierTips int     `toml:"earlier_tips"`
 	Temperature float64 `toml:"temperature"`
 	MaxTokens   int     `toml:"max_tokens"`
 }

@@ -148,6 +148,7 @@ func memoryRules(c Config) []rule {
 		oneOf("novelty.source", c.Novelty.Source, "tips", "states"),
 		between("novelty.cap", float64(c.Novelty.Cap), 0, 1e9),
 		oneOf("reflection.by", c.Reflection.By, "policy", "base"),
+		between("reflection.earlier_tips", float64(c.Reflection.EarlierTips), 0, 1000),
 		between("reflection.temperature", c.Reflection.Temperature, 0, 10),
 		between("reflection.max_tokens", float64(c.Reflection.MaxTokens), 1, 1e6),
 	)

@@ -65,6 +65,15 @@ func (l *Ledger) SavePlan(ctx context.Context, step int64, plan json.RawMessage)
 	return nil
 }
 
+// ExtendPlan replaces the plan of a step by one that has more groups.
+func (l *Ledger) ExtendPlan(ctx context.Context, step int64, plan json.RawMessage) error {
+	err := l.add(ctx, "plans", tableNamed("plans").upsert(), step, plan)
+	if err != nil {
+		return fmt.Errorf("extend the plan of step %d: %w", step, explain(err))
+	}
+	return nil
+}
+
 // unreadable explains the error of a row whose values have other types than they
 // were written with.
 func unreadable(table string, err error) error {

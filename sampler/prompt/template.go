@@ -94,11 +94,15 @@ func (f Template) tipsSpan(tips []Tip) chat.Span {
 	return f.span(chat.TipsSpan, tipsFields{lines})
 }
 
-// Request returns the user's message that asks for a tip after the last turn.
-func (f Template) Request(t envs.Task, final envs.Observation) chat.Message {
+// Request returns the user's message that asks for a tip after the last turn. earlier are
+// tips that were written about the task before.
+func (f Template) Request(t envs.Task, final envs.Observation, earlier ...Tip) chat.Message {
 	m := chat.Message{Role: chat.RoleUser}
 	if final.Feedback != "" {
 		m.Spans = append(m.Spans, f.span(chat.FeedbackSpan, feedbackFields{final.Feedback}))
+	}
+	if len(earlier) > 0 {
+		m.Spans = append(m.Spans, f.tipsSpan(earlier))
 	}
 	m.Spans = append(m.Spans, f.span(chat.ReflectionSpan, reflectionFields{t.Reflection}))
 	return m

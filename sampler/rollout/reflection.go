@@ -8,6 +8,7 @@ import (
 
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
+	"github.com/empo2/empo2/sampler/prompt"
 )
 
 // ReflectSpec says how a tip is sampled.
@@ -16,6 +17,8 @@ type ReflectSpec struct {
 	MaxTokens   int
 	MaxPrompt   int // in tokens; 0: only the server limits it
 	Seed        uint64
+	// Earlier are tips that were written about the task before. The writer sees them.
+	Earlier []prompt.Tip
 }
 
 // Reflect asks policy p for one tip about the episode and stores it in t's Tip fields. The prompt is the conversation
@@ -26,20 +29,20 @@ func (d *Driver) Reflect(ctx context.Context, t *Trajectory, p sampler.Policy, s
 	if len(t.Turns) == 0 {
 		return nil
 	}
-	messages := d.reflectionMessages(t)
-	var prompt []int32
+	messages := d.reflectionMessages(t, s.Earlier)
+	var ids []int32
 	err := await(ctx, "server", "render the reflection", d.SampleTimeout, func(ctx context.Context) (err error) {
-		prompt, err = d.reflectionPrompt(ctx, t, messages)
+		ids, err = d.reflectionPrompt(ctx, t, messages)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	if s.MaxPrompt > 0 && len(prompt) > s.MaxPrompt {
-		return fmt.Errorf("reflect: %d tokens, %d allowed: %w", len(prompt), s.MaxPrompt, sampler.ErrContextFull)
+	if s.MaxPrompt > 0 && len(ids) > s.MaxPrompt {
+		return fmt.Errorf("reflect: %d tokens, %d allowed: %w", len(ids), s.MaxPrompt, sampler.ErrContextFull)
 	}
 	c, err := d.complete(ctx, p, sampler.Request{
-		Prompt: prompt, MaxTokens: s.MaxTokens, Temperature: s.Temperature,
+		Prompt: ids, MaxTokens: s.MaxTokens, Temperature: s.Temperature,
 		Seed: s.Seed, Session: t.session(), Messages: messages,
 	})
 	if err != nil {
@@ -72,8 +75,8 @@ func (d *Driver) cleanTip(reply string, limit int) string {
 	return d.CleanTip(reply, limit)
 }
 
-// reflectionMessages returns the conversation without tips, and the request for a tip.
-func (d *Driver) reflectionMessages(t *Trajectory) []chat.Message {
+// reflectionMessages returns the conversation without tips, and the request for a tip with the earlier ones.
+func (d *Driver) reflectionMessages(t *Trajectory, earlier []prompt.Tip) []chat.Message {
 	var messages []chat.Message
 	for _, turn := range t.Turns {
 		text := chat.Neutralize(turn.text(), d.Neutralize)
@@ -81,7 +84,7 @@ func (d *Driver) reflectionMessages(t *Trajectory) []chat.Message {
 		messages = append(messages, messagesWithoutTips(turn.Prompt)...)
 		messages = append(messages, chat.NewMessage(chat.RoleAssistant, shown))
 	}
-	request := d.PromptTemplate.Request(t.Task, t.Final)
+	request := d.PromptTemplate.Request(t.Task, t.Final, earlier...)
 	return append(messages, chat.NeutralizeMessages([]chat.Message{request}, d.Neutralize)...)
 }
 

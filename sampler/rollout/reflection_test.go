@@ -54,6 +54,24 @@ func TestReflectionSeesTheEpisodeWithoutTips(t *testing.T) {
 	}
 }
 
+// Earlier tips stand in the request, before what it asks for, and in no row.
+func TestReflectionShowsEarlierTips(t *testing.T) {
+	d, b := newDriver(t, corridors(2), actsAndWritesTip("At iron pull jade."))
+	got := d.Run(t.Context(), spec())
+	earlier := []prompt.Tip{{Text: "Never rest."}, {Text: "Pull jade."}}
+	if err := d.Reflect(t.Context(), &got, spec().Policy, rollout.ReflectSpec{MaxTokens: 40, Earlier: earlier}); err != nil {
+		t.Fatal(err)
+	}
+	row := got.RowsWithoutTips[0].Tokens
+	request := b.Decode(b.Calls()[2].Request.Prompt[len(row):])
+	if !strings.Contains(request, "\nTips:\n- Never rest.\n- Pull jade.\nWrite one tip.<|im_end|>") {
+		t.Errorf("the request is %s", request)
+	}
+	if text := b.Decode(row); strings.Contains(text, "Never rest.") {
+		t.Error("the row has the earlier tip")
+	}
+}
+
 func TestTrajectoryWithoutTurnsHasNoReflection(t *testing.T) {
 	d, b := newDriver(t, corridors(2), actsAndWritesTip("x"))
 	var empty rollout.Trajectory

@@ -51,6 +51,7 @@ class Positions:
     kl: Tensor
     entropy: Tensor
     floor_mask: Tensor
+    sequence: Tensor | None = None  # replaces log ρ of each token
 
 
 def taken_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ def score(
     p = all_logp.exp()
     logp = all_logp.gather(-1, at.targets[:, None])[:, 0].double()
     weights = at.loss_mask * at.importance_weights
-    policy = token_loss(loss, logp, weights, at.logprobs, at.advantages, at.floor_mask)
+    policy = token_loss(loss, logp, weights, at.logprobs, at.advantages, at.floor_mask, at.sequence)
     _count(metrics, loss, policy, at, logp)
     entropy = -torch.linalg.vecdot(p, all_logp)  # (N,)
     metrics.entropy += float(entropy.double()[at.loss_mask].sum())

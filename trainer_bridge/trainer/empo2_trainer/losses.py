@@ -14,6 +14,8 @@ where s is, by the surrogate,
     sapo   4/τ·σ(τ(ρ−1))·A with τ = 1 if A > 0, else 1.05 (arXiv 2511.20347)
     dppo   ρA, without the tokens whose probability has moved too far from the sampler's: by more
            than hi − 1 upwards if A > 0, 1 − lo downwards if not (binary TV, arXiv 2602.04879)
+    gspo   clip's term with one ratio for all tokens of a row, exp of the mean of their log ρ. The
+           derivative by each log-prob is that of GSPO-token (arXiv 2507.18071, equation 13)
 
 kl and entropy are coefficients per token; head.py computes these two terms over the vocabulary.
 The floor masks single tokens. EMPO² (arXiv 2602.23008) trains tokens that were sampled with tips
@@ -44,7 +46,8 @@ DEFAULTS: dict[str, dict[str, float]] = {
         "surrogate": 0.0,
     },
 }
-SURROGATES = ("clip", "cispo", "sapo", "dppo")
+SURROGATES = ("clip", "cispo", "sapo", "dppo", "gspo")
+MAX_SEQUENCE_LOG_RATIO = 10.0  # gspo; verl bounds it too
 SAPO_TEMPERATURES = (1.0, 1.05)  # τ of the paper, for A > 0 and for the others
 REQUIRED: dict[str, tuple[str, ...]] = {
     "cross_entropy": ("target_tokens", "weights"),
@@ -127,24 +130,52 @@ def token_loss(
     logprobs: Tensor,
     advantages: Tensor,
     floor_mask: Tensor | None = None,
+    sequence: Tensor | None = None,
 ) -> TokenLoss:
     """Value and derivative of the policy term. All arguments are (N,) float64; weights are the
     loss mask times the importance weights. The floor applies where floor_mask (bool) is set;
-    None is everywhere."""
+    None is everywhere. sequence replaces log ρ of each token (sequence_log_ratio)."""
     everything = torch.ones_like(logp, dtype=torch.bool)
     if loss.name == "cross_entropy":
         one = torch.ones_like(logp)
         return TokenLoss(-weights * logp, -weights, one, everything, ~everything)
-    ratio = (logp - logprobs).clamp(max=MAX_LOG_RATIO).exp()
+    log_ratio = logp - logprobs if sequence is None else sequence
+    ratio = log_ratio.clamp(max=MAX_LOG_RATIO).exp()
     term = _SURROGATE[loss.surrogate](loss, logp, logprobs, ratio, advantages)
     kept = everything
     if loss.name == "empo2":
-        kept = logp >= loss.config["logprob_floor"]
-        if floor_mask is not None:
-            kept = kept | ~floor_mask
+        kept = above_floor(loss, logp, floor_mask)
     scale = -weights * kept
     grad = torch.where(term.clipped, 0.0, scale * term.slope)
     return TokenLoss(scale * term.value, grad, ratio, kept, term.clipped)
+
+
+def above_floor(loss: Loss, logp: Tensor, floor_mask: Tensor | None) -> Tensor:
+    """The tokens (N,) that the floor of empo2 does not mask."""
+    kept = logp >= loss.config["logprob_floor"]
+    return kept if floor_mask is None else kept | ~floor_mask
+
+
+def sequence_log_ratio(
+    loss: Loss,
+    logp: Tensor,
+    logprobs: Tensor,
+    trained: Tensor,
+    floor_mask: Tensor,
+    lengths: list[int],
+) -> Tensor:
+    """The mean log ρ of the trained tokens of each row, at each of its tokens: (N,) float64.
+
+    The rows follow each other. Tokens that the floor masks do not count: a single one without tips
+    would move the ratio of the whole row.
+    """
+    counted = (trained & above_floor(loss, logp, floor_mask)).double()
+    repeats = torch.tensor(lengths, device=logp.device)
+    row = torch.arange(len(lengths), device=logp.device).repeat_interleave(repeats)
+    sums, counts = logp.new_zeros(len(lengths)), logp.new_zeros(len(lengths))
+    sums.index_add_(0, row, torch.where(counted > 0, logp - logprobs, 0.0))
+    counts.index_add_(0, row, counted)
+    return (sums / counts.clamp(min=1)).clamp(max=MAX_SEQUENCE_LOG_RATIO)[row]
 
 
 @dataclass(frozen=True)
@@ -194,7 +225,7 @@ def _dppo(loss: Loss, logp: Tensor, logprobs: Tensor, ratio: Tensor, advantages:
     return _Term(gain, gain, dropped)
 
 
-_SURROGATE = {"clip": _clip, "cispo": _cispo, "sapo": _sapo, "dppo": _dppo}
+_SURROGATE = {"clip": _clip, "cispo": _cispo, "sapo": _sapo, "dppo": _dppo, "gspo": _clip}
 
 
 def k3(logp: Tensor, base_logp: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from empo2_trainer.batching import MicroBatch, by_length, collate, collate_packe
 from empo2_trainer.budget import LONG, Budget
 from empo2_trainer.datums import IDLE, Sequence
 from empo2_trainer.head import Metrics, Positions, score, taken_logprobs
-from empo2_trainer.losses import Loss
+from empo2_trainer.losses import Loss, sequence_log_ratio
 from empo2_trainer.model import Policy
 from empo2_trainer.packing import in_order, shared_tokens
 from empo2_trainer.protocol import OutOfMemory, UserError
@@ -271,8 +271,9 @@ def _micro_batch(
         for n in _chunks(most, others):
             logits = policy.head(flat[batch.positions[n]])
             logp[n] = taken_logprobs(logits, batch.targets[n])
+        sequence = _sequence(policy, batch, loss, flat, most)
         for n in _chunks(most, batch.needs_gradient):
-            at, where = _at(batch, n), batch.positions[n]
+            at, where = _at(batch, n, sequence), batch.positions[n]
             base = None if base_features is None else policy.head(base_features[where])
             logits = policy.head(flat[where])
             logp[n], d_logits = score(logits, at, loss, base, metrics)
@@ -288,7 +289,24 @@ def _micro_batch(
     return logp
 
 
-def _at(batch: MicroBatch, n: Tensor) -> Positions:
+def _sequence(
+    policy: Policy, batch: MicroBatch, loss: Loss, flat: Tensor, most: int
+) -> Tensor | None:
+    """The log-ratio of each token's row (N,), if the loss needs it before the first gradient.
+
+    A micro-batch holds whole rows, so only the head is computed twice.
+    """
+    if loss.surrogate != "gspo":
+        return None
+    logp = torch.zeros(len(batch.positions), dtype=torch.float64, device=flat.device)
+    for n in _chunks(most, batch.loss_mask):
+        logp[n] = taken_logprobs(policy.head(flat[batch.positions[n]]), batch.targets[n])
+    return sequence_log_ratio(
+        loss, logp, batch.logprobs, batch.loss_mask, batch.floor_mask, batch.lengths
+    )
+
+
+def _at(batch: MicroBatch, n: Tensor, sequence: Tensor | None) -> Positions:
     return Positions(
         targets=batch.targets[n],
         loss_mask=batch.loss_mask[n],
@@ -298,6 +316,7 @@ def _at(batch: MicroBatch, n: Tensor) -> Positions:
         kl=batch.kl[n],
         entropy=batch.entropy[n],
         floor_mask=batch.floor_mask[n],
+        sequence=None if sequence is None else sequence[n],
     )
 
 

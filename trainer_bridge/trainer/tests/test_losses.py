@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from empo2_trainer.losses import SURROGATES, k3, parse, token_loss
+from empo2_trainer.losses import SURROGATES, k3, parse, sequence_log_ratio, token_loss
 from empo2_trainer.protocol import UserError
 
 CASES = Path(__file__).parent.parent / "testdata" / "loss_cases.json"
@@ -118,6 +118,83 @@ def test_the_slope_of_each_surrogate_is_that_of_its_objective(name: str) -> None
     assert name != "dppo" or 0 < int(got.clipped.sum()) < 400
 
 
+def gspo(
+    log_ratios: list[list[float]], advantages: list[float], logp: float = -1.0, **config: float
+) -> tuple[Any, torch.Tensor]:
+    """The loss of rows with these log-ratios, and the ratio of each token's row."""
+    loss = surrogate("gspo", **config)
+    p = torch.full((sum(map(len, log_ratios)),), logp, dtype=torch.float64)
+    q = p - torch.tensor([r for row in log_ratios for r in row], dtype=torch.float64)
+    pairs = zip(log_ratios, advantages, strict=True)
+    a = torch.tensor([a for row, a in pairs for _ in row], dtype=torch.float64)
+    everything = torch.ones(len(p), dtype=torch.bool)
+    lengths = [len(row) for row in log_ratios]
+    sequence = sequence_log_ratio(loss, p, q, everything, everything, lengths)
+    return token_loss(loss, p, everything.double(), q, a, None, sequence), sequence.exp()
+
+
+def test_gspo_has_one_ratio_for_all_tokens_of_a_row() -> None:
+    rows = [[0.2, -0.1, 0.05, 0.4], [0.1]]
+    got, ratio = gspo(rows, [1.0, 1.0])
+    torch.testing.assert_close(ratio[:4], torch.full((4,), 1.1474).double(), rtol=0, atol=5e-5)
+    assert got.value[:4].tolist() == pytest.approx([-1.1474] * 4, abs=5e-5)
+    assert got.grad[:4].tolist() == pytest.approx([-1.1474] * 4, abs=5e-5)
+    assert not bool(got.clipped.any())
+    # Clipped at 1.1 the whole row has no gradient, although two of its tokens are below.
+    got, _ = gspo(rows, [1.0, 1.0], clip_high_threshold=1.1)
+    assert got.clipped.tolist() == [True] * 4 + [True]
+    assert got.grad.tolist() == [0.0] * 5
+    got, _ = gspo(rows, [1.0, 1.0], clip_high_threshold=1.12)
+    assert got.clipped.tolist() == [True] * 4 + [False]
+    _, ratio = gspo([[50.0]], [1.0])  # the ratio is bounded
+    assert float(ratio[0]) == pytest.approx(22026.4658)
+
+
+def test_gspo_equals_the_clipped_surrogate_for_rows_of_one_token() -> None:
+    g = torch.Generator().manual_seed(8)
+    gaps = (torch.randn(200, generator=g, dtype=torch.float64) * 0.4).tolist()
+    advantages = torch.randn(200, generator=g, dtype=torch.float64)
+    got, _ = gspo([[gap] for gap in gaps], advantages.tolist())
+    p = torch.full((200,), -1.0, dtype=torch.float64)
+    q = p - torch.tensor(gaps, dtype=torch.float64)
+    want = token_loss(surrogate("clip"), p, torch.ones(200).double(), q, advantages)
+    torch.testing.assert_close(got.value, want.value)
+    torch.testing.assert_close(got.grad, want.grad)
+    assert 0 < int(got.clipped.sum()) < 200
+
+
+def test_gspo_is_the_gradient_of_its_objective() -> None:
+    """The mean over the tokens of min(sA, clip(s)A), where all tokens of a row have one A."""
+    g = torch.Generator().manual_seed(9)
+    lengths, a = [3, 5, 1], torch.tensor([1.0, -0.5, 2.0]).double()
+    logp = (-torch.rand(9, generator=g, dtype=torch.float64)).requires_grad_()
+    q = logp.detach() + torch.randn(9, generator=g, dtype=torch.float64) * 0.2
+    total = torch.zeros((), dtype=torch.float64)
+    for i, row in enumerate((logp - q).split(lengths)):
+        s = row.mean().exp()
+        total = total - torch.minimum(s * a[i], s.clamp(0.8, 1.3) * a[i])
+    total.backward()
+    weights = torch.cat([torch.full((n,), 1 / n).double() for n in lengths])
+    each = torch.cat([torch.full((n,), float(v)).double() for n, v in zip(lengths, a, strict=True)])
+    loss, trained = surrogate("gspo"), torch.ones(9, dtype=torch.bool)
+    sequence = sequence_log_ratio(loss, logp.detach(), q, trained, trained, lengths)
+    got = token_loss(loss, logp.detach(), weights, q, each, None, sequence)
+    torch.testing.assert_close(got.value.sum(), total.detach())
+    torch.testing.assert_close(got.grad, logp.grad)
+
+
+def test_gspo_counts_trained_tokens_above_the_floor() -> None:
+    loss = parse("empo2", {"surrogate": SURROGATES.index("gspo"), "logprob_floor": -5.0})
+    logp = torch.tensor([-1.0, -9.0, -1.0, -2.0]).double()
+    q = torch.tensor([-1.2, -0.1, -1.0, -2.4]).double()
+    trained = torch.tensor([True, True, False, True])
+    floor = torch.ones(4, dtype=torch.bool)
+    got = sequence_log_ratio(loss, logp, q, trained, floor, [4])
+    torch.testing.assert_close(got, torch.full((4,), 0.3).double())
+    exempt = sequence_log_ratio(loss, logp, q, trained, ~floor, [4])
+    torch.testing.assert_close(exempt, torch.full((4,), (0.2 - 8.9 + 0.4) / 3).double())
+
+
 def test_surrogates_by_hand() -> None:
     def values(name: str, p: float, q: float, a: float, **config: float) -> tuple[float, float]:
         logp, logprobs = torch.tensor([p]).double().log(), torch.tensor([q]).double().log()
@@ -173,7 +250,7 @@ def test_k3_equals_autograd() -> None:
         ("ppo", {"clip_low_threshold": 2.0}, "need 0 <= low <= high"),
         ("empo2", {"dual_clip": 0.5}, "must be 0 (off) or at least 1"),
         ("empo2", {"kl_estimator": 2.0}, "must be 0 (exact) or 1 (k3)"),
-        ("empo2", {"surrogate": 4}, "must be one of 0 (clip), 1 (cispo), 2 (sapo), 3 (dppo)"),
+        ("empo2", {"surrogate": 5}, "of 0 (clip), 1 (cispo), 2 (sapo), 3 (dppo), 4 (gspo)"),
         ("empo2", {"surrogate": 0.5}, "surrogate = 0.5"),
         ("empo2", {"logprob_floor": float("nan")}, "must be finite"),
     ],

@@ -47,7 +47,10 @@ def plain_gradient(trainer: Any, sequences: Any, loss: Any) -> tuple[float, list
                 s.entropy,
             )
         )
-        total = total + slow_empo2(logp, mask * w, q, a, dict(loss.config))
+        if loss.surrogate == "gspo":
+            total = total + slow_gspo(logp, mask, mask * w, q, a, dict(loss.config))
+        else:
+            total = total + slow_empo2(logp, mask * w, q, a, dict(loss.config))
         total = total + (c * (logp_all.exp() * logp_all).sum(-1)).sum()
         if loss.exact_kl:
             total = total + (kl * (logp_all.exp() * (logp_all - base)).sum(-1)).sum()
@@ -57,6 +60,42 @@ def plain_gradient(trainer: Any, sequences: Any, loss: Any) -> tuple[float, list
         rows.append(logp.detach().float().tolist())
     parameters = list(trainer.models["m"].optimizer.parameters.values())
     return float(total.detach()), rows, list(torch.autograd.grad(total, parameters))
+
+
+def slow_gspo(
+    logp: torch.Tensor,
+    mask: torch.Tensor,
+    w: torch.Tensor,
+    q: torch.Tensor,
+    a: torch.Tensor,
+    config: dict[str, float],
+) -> torch.Tensor:
+    """GSPO-token by its definition: sg(s)·π/sg(π) for each token of one row."""
+    counted = (mask > 0) & (logp.detach() >= config["logprob_floor"])
+    if not bool(counted.any()):
+        return torch.zeros((), dtype=torch.float64)
+    s = (logp - q)[counted].mean().exp().detach()
+    ratio = s * (logp - logp.detach()).exp()
+    low, high = config["clip_low_threshold"], config["clip_high_threshold"]
+    gain = torch.minimum(ratio * a, ratio.clamp(low, high) * a)
+    gain = torch.where(a < 0, torch.maximum(gain, config["dual_clip"] * a), gain)
+    return -(w * gain)[counted].sum()
+
+
+@pytest.mark.parametrize("floor", [-5.0, -1e30])
+def test_gspo_equals_plain_autograd(trainer: Any, floor: float) -> None:
+    nudge(trainer)
+    config = {"surrogate": 4.0, "logprob_floor": floor, "clip_low_threshold": 0.5}
+    config["clip_high_threshold"] = 4.0
+    sequences, loss = checked(wire_batch(1, config=config))
+    want_loss, _, want_grad = plain_gradient(trainer, sequences, loss)
+    got = trainer.run("m", sequences, loss, backward=True)
+    assert got["metrics"]["loss:sum"] == pytest.approx(want_loss, rel=1e-5)
+    scale = max(float(w.abs().max()) for w in want_grad)
+    assert scale > 0
+    pending = trainer.models["m"].optimizer.pending
+    for (name, g), w in zip(pending.items(), want_grad, strict=True):
+        torch.testing.assert_close(g, w, rtol=1e-4, atol=1e-4 * scale, msg=name)
 
 
 @pytest.mark.parametrize("entropy", [0.0, 0.2])
