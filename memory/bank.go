@@ -19,9 +19,15 @@ const (
 	NoveltyTips Novelty = "tips"
 	// NoveltyStates counts the visits of similar states, also of episodes
 	// without a tip, as the text of the paper says. Visits are stored only
-	// with this setting.
+	// with this setting and the next.
 	NoveltyStates Novelty = "states"
+	// NoveltyDistinct counts the similar states that were visited, each once, however
+	// often it was visited.
+	NoveltyDistinct Novelty = "distinct"
 )
+
+// visits reports whether visits of states are stored.
+func (n Novelty) visits() bool { return n == NoveltyStates || n == NoveltyDistinct }
 
 // Config sets up a [Bank]. [DefaultConfig] has the reference's values.
 type Config struct {
@@ -32,7 +38,7 @@ type Config struct {
 	// [-1, 1].
 	Threshold float64
 	// Capacity is the largest number of entries in a scope, 1 or more. The
-	// oldest entries are deleted. With NoveltyStates it is also the largest
+	// oldest entries are deleted. If visits are stored, it is also the largest
 	// number of visited states that have no entry.
 	Capacity int
 	Novelty  Novelty
@@ -73,8 +79,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("threshold = %v, want -1 to 1", c.Threshold)
 	case c.Capacity < 1:
 		return fmt.Errorf("capacity = %d, want at least 1", c.Capacity)
-	case c.Novelty != NoveltyTips && c.Novelty != NoveltyStates:
-		return fmt.Errorf("novelty = %q, want %q or %q", c.Novelty, NoveltyTips, NoveltyStates)
+	case c.Novelty != NoveltyTips && !c.Novelty.visits():
+		return fmt.Errorf("novelty = %q, want %q, %q or %q", c.Novelty, NoveltyTips, NoveltyStates, NoveltyDistinct)
 	case c.NoveltyCap < 0:
 		return fmt.Errorf("novelty cap = %d, want 0 (none) or more", c.NoveltyCap)
 	case !(c.Explore >= 0 && c.Explore <= 1):
@@ -157,7 +163,7 @@ func checkEmbedder(ctx context.Context, db querier, name string) error {
 	return nil
 }
 
-// Recall implements [Strategy]. Similar counts all similar entries (or visits),
+// Recall implements [Strategy]. Similar counts all similar entries (or visits, or states),
 // not only those of the returned tips, up to [Config].NoveltyCap.
 func (b *Bank) Recall(ctx context.Context, s State) (Recollection, error) {
 	return b.recall(ctx, s, func() (*index, error) { return b.index(ctx, s.Scope) })
@@ -185,13 +191,16 @@ func (b *Bank) recall(ctx context.Context, s State, load func() (*index, error))
 	return b.explore(r, s.Seed), nil
 }
 
-// count returns the number of entries, or of visits, of similar states.
+// count returns the number of similar states, of their entries, or of their visits.
 func (b *Bank) count(similar []match) int {
 	n := 0
 	for _, m := range similar {
-		if b.config.Novelty == NoveltyStates {
+		switch b.config.Novelty {
+		case NoveltyStates:
 			n += m.row.visits
-		} else {
+		case NoveltyDistinct:
+			n += min(m.row.visits, 1)
+		default:
 			n += len(m.row.entries)
 		}
 	}

@@ -278,6 +278,7 @@ func TestNoveltyCounts(t *testing.T) {
 	f(1, func(c *memory.Config) { c.NoveltyCap = 1 })
 	f(4, func(c *memory.Config) { c.Novelty = memory.NoveltyStates })
 	f(3, func(c *memory.Config) { c.Novelty, c.NoveltyCap = memory.NoveltyStates, 3 })
+	f(1, func(c *memory.Config) { c.Novelty = memory.NoveltyDistinct })
 }
 
 func TestCapacityLimitsVisitedStates(t *testing.T) {

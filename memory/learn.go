@@ -51,7 +51,7 @@ func (b *Bank) lesson(ctx context.Context, e Experience) (lesson, error) {
 	case math.IsNaN(e.Tip.Score) || math.IsInf(e.Tip.Score, 0):
 		return lesson{}, fmt.Errorf("the score of %q is %v", l.tip.Text, e.Tip.Score)
 	}
-	if l.tip.Text == "" && b.config.Novelty != NoveltyStates {
+	if l.tip.Text == "" && !b.config.Novelty.visits() {
 		return lesson{}, nil
 	}
 	l.states = distinct(e.States)
@@ -68,7 +68,7 @@ func (b *Bank) lesson(ctx context.Context, e Experience) (lesson, error) {
 	}
 	for i := range l.states {
 		l.states[i].vector = vectors[i]
-		if b.config.Novelty != NoveltyStates {
+		if !b.config.Novelty.visits() {
 			l.states[i].visits = 0
 		}
 	}

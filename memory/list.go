@@ -13,7 +13,7 @@ type Stats struct {
 	Tips    int // tips; equal texts of different episodes count separately
 	Entries int // pairs of a state and a tip
 	States  int // distinct states
-	Visits  int // visits of the states, stored with NoveltyStates only
+	Visits  int // visits of the states, stored if novelty counts states
 	Pending int // experiences learnt and not committed
 }
 

@@ -117,6 +117,9 @@ func TestBankEqualsTheReference(t *testing.T) {
 		c.Capacity = rapid.IntRange(1, 12).Draw(t, "capacity")
 		if rapid.Bool().Draw(t, "count states") { // the reference never deletes a visit
 			c.Novelty, c.Capacity = memory.NoveltyStates, 100
+			if rapid.Bool().Draw(t, "each once") {
+				c.Novelty = memory.NoveltyDistinct
+			}
 		}
 		bank, err := memory.OpenBank(context.Background(), db, c)
 		if err != nil {

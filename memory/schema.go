@@ -16,7 +16,7 @@ type Database interface {
 // schema has these tables:
 //
 //   - memory_states: the keys. A state is stored once per scope. The columns
-//     visits and visited (a clock per scope) are used with NoveltyStates only.
+//     visits and visited (a clock per scope) are used if novelty counts states.
 //   - memory_tips: the texts with their provenance.
 //   - memory_entries: pairs of a state and a tip.
 //   - memory_meta: the name of the embedder.

@@ -133,9 +133,14 @@ func (r *Reference) Recall(ctx context.Context, s memory.State) (memory.Recollec
 		}
 	}
 	result := memory.Recollection{Similar: len(near)}
-	if r.config.Novelty == memory.NoveltyStates {
+	if r.config.Novelty != memory.NoveltyTips {
 		result.Similar = 0
+		once := map[string]bool{}
 		for _, v := range r.visits {
+			if r.config.Novelty == memory.NoveltyDistinct && once[v.scope+"\x00"+v.state] {
+				continue
+			}
+			once[v.scope+"\x00"+v.state] = true
 			cosine, err := r.cosine(ctx, v.state, s.Text)
 			if err != nil {
 				return memory.Recollection{}, err

@@ -145,7 +145,7 @@ func memoryRules(c Config) []rule {
 			fmt.Sprintf("the memory of strategy %q keeps no state of an earlier step to recall from", m.Strategy),
 			"max_staleness = 0, or memory.strategy = \"tips\""},
 		between("novelty.weight", c.Novelty.Weight, 0, maxFactor),
-		oneOf("novelty.source", c.Novelty.Source, "tips", "states"),
+		oneOf("novelty.source", c.Novelty.Source, "tips", "states", "distinct"),
 		between("novelty.cap", float64(c.Novelty.Cap), 0, 1e9),
 		oneOf("reflection.by", c.Reflection.By, "policy", "base"),
 		between("reflection.earlier_tips", float64(c.Reflection.EarlierTips), 0, 1000),
