@@ -19,7 +19,8 @@ func TestFakeConforms(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return samplertest.Fixture{Backend: b, Tokenizer: b, Control: b, Adapter: fakeAdapter, Tolerance: 1e-6}
+		return samplertest.Fixture{Backend: b, Tokenizer: b, Control: b, Tolerance: 1e-6,
+			Adapter: func(t *testing.T, version int) sampler.Adapter { return fakeAdapter(t, version) }}
 	})
 }
 

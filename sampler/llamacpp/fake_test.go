@@ -102,7 +102,7 @@ func (f *fakes) last() *fake {
 }
 
 // open opens a backend over the fakes.
-func (f *fakes) open(t *testing.T, cfg Config) (*Backend, error) {
+func (f *fakes) open(t testing.TB, cfg Config) (*Backend, error) {
 	t.Helper()
 	keys := f.keys
 	if keys == nil {
@@ -136,7 +136,7 @@ func (f *fakes) serve(t *testing.T, cfg Config) (*Backend, sampler.Policy) {
 	return b, p
 }
 
-func fakeAdapter(t *testing.T, version int) sampler.Adapter {
+func fakeAdapter(t testing.TB, version int) sampler.Adapter {
 	return sampler.Adapter{Version: version, GGUF: writeGGUF(t, adapterKeys("qwen2")...)}
 }
 
@@ -160,7 +160,7 @@ type pair struct {
 	value []byte
 }
 
-func writeGGUF(t *testing.T, pairs ...pair) string {
+func writeGGUF(t testing.TB, pairs ...pair) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "file.gguf")
 	if err := os.WriteFile(path, encodeGGUF(3, pairs...), 0o644); err != nil {

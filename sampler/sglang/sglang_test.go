@@ -35,13 +35,13 @@ func config(servers ...*fakeserver.SGLang) Config {
 	return c
 }
 
-func newFake(t *testing.T) *fakeserver.SGLang {
+func newFake(t testing.TB) *fakeserver.SGLang {
 	s := fakeserver.NewSGLang(policy)
 	t.Cleanup(s.Close)
 	return s
 }
 
-func openFake(t *testing.T, c Config) *Backend {
+func openFake(t testing.TB, c Config) *Backend {
 	t.Helper()
 	b, err := Open(t.Context(), c)
 	if err != nil {
