@@ -132,7 +132,8 @@ func address(key, text string) rule {
 	if ok && strings.ContainsAny(text, "?#") { // the paths of requests are appended; a query may hold a key
 		before, _, _ := strings.Cut(safetext.URL(text), "?")
 		return rule{key, false, fmt.Sprintf("%q has a query or a fragment after it", before),
-			"leave out what begins with ? or #; keys are taken from EMPO2_SERVER_KEY, EMPO2_ENV_KEY or EMPO2_EMBEDDER_KEY"}
+			"leave out what begins with ? or #; keys are taken from EMPO2_SERVER_KEY, EMPO2_ENV_KEY, " +
+				"EMPO2_EMBEDDER_KEY or EMPO2_MEMORY_KEY"}
 	}
 	return rule{key, ok, says, `for example "http://127.0.0.1:8000"`}
 }
