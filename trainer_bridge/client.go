@@ -25,6 +25,9 @@ type ClientConfig struct {
 	Token     string // empty: none is sent
 	BaseModel string // as the trainer calls it
 
+	// Deviations say what the trainer does differently; the zero value is this project's own.
+	Deviations Deviations
+
 	Rank  int     // of the LoRA adapter, at least 1
 	Alpha float64 // LoRA's scale is Alpha/Rank
 	Seed  int64   // of the adapter's first weights
@@ -55,6 +58,8 @@ type Client struct {
 	model   string
 	adapted []string
 	turn    chan struct{} // holds one token; a call takes it while it is served
+	// transport is that of link, for bodies that are not JSON.
+	transport http.RoundTripper
 
 	// The call that has the token owns the next three fields.
 	seq       int64 // next sequence number
@@ -81,7 +86,7 @@ func dial(ctx context.Context, cfg ClientConfig, transport http.RoundTripper) (*
 		return nil, fmt.Errorf("dial trainer: %w", err)
 	}
 	c := &Client{
-		link: to, cfg: cfg,
+		link: to, cfg: cfg, transport: transport,
 		turn: make(chan struct{}, 1), seq: 1, beating: make(chan struct{}),
 	}
 	c.turn <- struct{}{}
@@ -151,10 +156,24 @@ func (c *Client) open(ctx context.Context) (string, error) {
 		return "", errors.New("create_model: the answer has no model_id")
 	}
 	c.model, c.adapted = created.ModelID, created.Adapted
+	if created.Lora.Alpha > 0 { // what the trainer made of the wish
+		c.cfg.Deviations.Alpha = created.Lora.Alpha
+	}
 	if len(created.Skipped) > 0 {
 		c.cfg.Log.Warn().Interface("modules", created.Skipped).Msg("the trainer does not adapt some modules")
 	}
 	return session.ID, nil
+}
+
+// unload frees the model at the trainer, within 5 seconds. It may fail: a trainer unloads models without a session.
+func (c *Client) unload(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	body := map[string]string{"model_id": c.model, "type": "unload_model"}
+	err := c.http.Call(ctx, jsonhttp.Request{Path: "/api/v1/unload_model", Body: body}, nil)
+	if err != nil {
+		c.cfg.Log.Debug().Err(err).Str("model", c.model).Msg("the trainer did not unload a model")
+	}
 }
 
 // ModelID returns the trainer's name of the adapter. Every Dial gets a new one.
@@ -218,7 +237,7 @@ func (c *Client) OptimStep(ctx context.Context, adam Adam) (Stats, error) {
 	}
 	var out optimStepResult
 	err := c.exchange(ctx, op, []request{build}, smallAnswer, func(_ int, raw json.RawMessage) error {
-		return out.read(raw)
+		return out.read(raw, c.cfg.Deviations)
 	})
 	if err != nil {
 		return nil, err
@@ -230,8 +249,14 @@ func (c *Client) OptimStep(ctx context.Context, adam Adam) (Stats, error) {
 // A name has letters, digits, dots, dashes and underscores. SaveWeights replaces
 // an older checkpoint of that name.
 func (c *Client) SaveWeights(ctx context.Context, name string) error {
-	_, err := c.save(ctx, "save_weights", name)
+	_, err := c.SaveCheckpoint(ctx, name)
 	return err
+}
+
+// SaveCheckpoint is SaveWeights. It returns the path under which the trainer keeps the checkpoint, tinker://….
+func (c *Client) SaveCheckpoint(ctx context.Context, name string) (string, error) {
+	out, err := c.save(ctx, "save_weights", name)
+	return out.Path, err
 }
 
 // Export is an adapter that inference servers can load.

@@ -20,6 +20,9 @@ var (
 	ErrUncertain = errors.New("the trainer's weights are unknown after a call without an answer")
 )
 
+// KeyVariable is the environment variable with the token of a trainer elsewhere.
+const KeyVariable = "EMPO2_TRAINER_KEY"
+
 // Category says who caused the error of a request, according to the trainer.
 type Category string
 
@@ -68,7 +71,7 @@ func (e *RequestError) Error() string {
 	text := fmt.Sprintf("%s: refused by the trainer (%s): %s", e.Op, e.Category, e.Message)
 	switch e.Status {
 	case 401, 403:
-		text += "\n  hint: the bearer token is not the one that the trainer was started with"
+		text += "\n  hint: the bearer token is missing or wrong; for a trainer at trainer.url it is taken from " + KeyVariable
 	case 404:
 		text += "\n  hint: is this the address of a trainer that speaks the Tinker protocol?"
 	}

@@ -137,6 +137,9 @@ func (c *Client) exchange(
 	if c.uncertain != nil && op != "load_weights" {
 		return fmt.Errorf("%s: %w (%w)", op, ErrUncertain, c.uncertain)
 	}
+	if c.cfg.Deviations.NoOrder { // each is waited for before the next
+		return c.oneByOne(ctx, op, requests, bound, collect)
+	}
 	var ids []string
 	for _, build := range requests {
 		id, submitErr := c.submit(ctx, op, build)
@@ -168,6 +171,37 @@ func (c *Client) exchange(
 	}
 	c.settle(op, len(ids), err)
 	return err
+}
+
+// oneByOne is exchange for a trainer that does not execute requests in their order.
+func (c *Client) oneByOne(
+	ctx context.Context, op string, requests []request, bound int64, collect func(int, json.RawMessage) error,
+) error {
+	for i, build := range requests {
+		id, err := c.submit(ctx, op, build)
+		acked := i
+		if err == nil {
+			acked++
+			err = c.collectOne(ctx, op, id, bound, i, collect)
+		}
+		if err != nil {
+			c.settle(op, acked, err)
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Client) collectOne(ctx context.Context, op, id string, bound int64, part int,
+	collect func(int, json.RawMessage) error) error {
+	raw, err := c.await(ctx, op, id, bound, part)
+	if err != nil {
+		return err
+	}
+	if err := collect(part, raw); err != nil {
+		return fmt.Errorf("%s: read the trainer's answer: %w", op, safetext.JSONError(err))
+	}
+	return nil
 }
 
 // settle records whether the trainer's weights and gradients are still known
@@ -219,7 +253,7 @@ func (c *Client) begin(ctx context.Context, op string) (context.Context, func(),
 func (c *Client) submit(ctx context.Context, op string, build request) (string, error) {
 	for {
 		var ack submitted
-		err := c.call(ctx, op, build(c.seq), &ack)
+		err := c.send(ctx, op, build(c.seq), &ack)
 		var refused *RequestError
 		switch {
 		case err == nil && ack.RequestID == "":
@@ -241,6 +275,18 @@ func (c *Client) submit(ctx context.Context, op string, build request) (string, 
 			return "", err
 		}
 	}
+}
+
+// send posts a request that changes the model, or only reads it. It is repeated if the trainer executes it once.
+func (c *Client) send(ctx context.Context, op string, body any, ack *submitted) error {
+	if c.cfg.Deviations.NoReplays && op != "forward" {
+		raw, err := c.postOnce(ctx, op, body)
+		if err != nil {
+			return err
+		}
+		return decode(op, raw, ack)
+	}
+	return c.call(ctx, op, body, ack)
 }
 
 // beatInterval is the time between two heartbeats, and the time that each may

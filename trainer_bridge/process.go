@@ -48,6 +48,11 @@ type ProcessConfig struct {
 	// is 1.
 	MemoryShare float64
 
+	// Companion starts the companion of a trainer elsewhere instead: the tokenizer and the
+	// conversion of adapters, without a model. Only Python, SourceDir, Model, Root, Formats and
+	// the fields below have an effect.
+	Companion bool
+
 	// Inherit are environment variables that the trainer gets in addition to those
 	// of the system and its libraries: NAME or NAME=VALUE.
 	Inherit []string
@@ -173,8 +178,16 @@ func (p *Process) command(cfg ProcessConfig) (process.Command, error) {
 	if len(cfg.Formats) > 0 {
 		args = append(args, "--formats", strings.Join(cfg.Formats, ","))
 	}
+	name := "trainer"
+	if cfg.Companion {
+		name = "companion"
+		args = []string{cfg.Python, "-m", "empo2_trainer", name, "--model", model, "--root", root}
+		if len(cfg.Formats) > 0 {
+			args = append(args, "--formats", strings.Join(cfg.Formats, ","))
+		}
+	}
 	return process.Command{
-		Name: "trainer", Args: args,
+		Name: name, Args: args,
 		// Python looks for modules in its working directory first. This must not
 		// be the user's directory.
 		Dir:     source,

@@ -70,7 +70,7 @@ func (c *Client) await(ctx context.Context, op, id string, bound int64, part int
 	for {
 		raw, err := c.post(ctx, op, "retrieve_future", body, bound)
 		if err != nil {
-			return nil, lostResult(err)
+			return nil, c.failedResult(lostResult(err))
 		}
 		var f future
 		if err := decode(op, raw, &f); err != nil {
@@ -108,16 +108,41 @@ func lostResult(err error) error {
 	return err
 }
 
+// failedResult handles a trainer that reports the failure of a request as the status 400.
+func (c *Client) failedResult(err error) error {
+	var refused *RequestError
+	if c.cfg.Deviations.FailuresAre400 && errors.As(err, &refused) && refused.Status == http.StatusBadRequest {
+		return &RequestError{Op: refused.Op, Category: CategoryUnknown, Message: refused.Message}
+	}
+	return err
+}
+
 // post makes an exchange and repeats it after temporary errors, until ctx ends.
 func (l link) post(
 	ctx context.Context, op, path string, body any, bound int64,
+) (raw json.RawMessage, err error) {
+	return l.repeat(ctx, op, path, body, bound, again)
+}
+
+// postOnce is post for a trainer that may execute a repeated request again. It only repeats a request that
+// surely did not reach the trainer.
+func (l link) postOnce(ctx context.Context, op string, body any) (json.RawMessage, error) {
+	return l.repeat(ctx, op, op, body, smallAnswer, func(err error) bool {
+		var e *jsonhttp.Error
+		return errors.As(err, &e) && (e.Kind == jsonhttp.Unreached || e.Kind == jsonhttp.Busy)
+	})
+}
+
+// repeat makes an exchange and repeats it while may allows it, until ctx ends.
+func (l link) repeat(
+	ctx context.Context, op, path string, body any, bound int64, may func(error) bool,
 ) (raw json.RawMessage, err error) {
 	encoded, err := json.Marshal(body)
 	if err != nil {
 		return nil, fmt.Errorf("%s: encode: %w", op, err)
 	}
 	retry := jsonhttp.Retry{
-		First: 50 * time.Millisecond, Last: 4 * time.Second, Again: again,
+		First: 50 * time.Millisecond, Last: 4 * time.Second, Again: may,
 		Before: func(_ int, _ time.Duration, err error) {
 			if path != "retrieve_future" {
 				l.log.Warn().Err(err).Str("op", op).Msg("trainer: sending the request again")

@@ -100,11 +100,15 @@ type loraConfig struct {
 }
 
 // createdModel is the result of create_model. Only this project's own trainer
-// sends the last two fields.
+// sends the modules.
 type createdModel struct {
 	ModelID string            `json:"model_id"`
 	Adapted []string          `json:"target_modules"`
 	Skipped map[string]string `json:"skipped_modules"`
+	// Lora is what SkyRL made of the wish; others do not send it.
+	Lora struct {
+		Alpha float64 `json:"alpha"`
+	} `json:"lora_config"`
 }
 
 // submitted acknowledges a request. The result comes later, by its id.
@@ -133,13 +137,16 @@ type optimStepResult struct {
 }
 
 // read decodes a result. Without the norm nobody would notice a gradient that is not
-// finite.
-func (o *optimStepResult) read(raw json.RawMessage) error {
+// finite, so that it must be there if d says so.
+func (o *optimStepResult) read(raw json.RawMessage, d Deviations) error {
 	if err := json.Unmarshal(raw, o); err != nil {
 		return err
 	}
-	if _, known := o.Metrics[gradNorm]; !known {
-		return fmt.Errorf("no %s among the metrics", gradNorm)
+	norm, known := o.Metrics[d.normKey()]
+	if known {
+		o.Metrics[gradNorm] = norm
+	} else if !d.NoNorm {
+		return fmt.Errorf("no %s among the metrics", d.normKey())
 	}
 	return nil
 }

@@ -244,6 +244,7 @@ func trainerRules(t Trainer) []rule {
 	named := len(t.TargetModules) > 0 && !slices.Contains(t.TargetModules, "")
 	alone := len(t.TargetModules) == 1 || !slices.ContainsFunc(t.TargetModules, isModuleKeyword)
 	return append(environmentVariables("trainer.env", t.Env),
+		optionalAddress("trainer.url", t.URL),
 		between("trainer.rank", float64(t.Rank), 1, 1024),
 		positive("trainer.alpha", t.Alpha, maxAlpha),
 		rule{"trainer.target_modules", named, "names no module", `["all-linear"], or names such as ["q_proj", "v_proj"]`},
@@ -314,6 +315,8 @@ func contradictions(c Config) []rule {
 			fmt.Sprintf("the server sleeps while the trainer works (sampler.%s.sleep), so it cannot sample then",
 				c.Sampler.Backend),
 			"leave it at 0, or give server and trainer a GPU each and set sampler." + c.Sampler.Backend + ".sleep = false"},
+		{"run.repeatable", !c.Run.Repeatable || c.Trainer.URL == "", "a trainer elsewhere may compute in another order",
+			"leave trainer.url empty, or leave it at false"},
 		{"memory.url", !server || c.Memory.URL != "", "is empty, but the embedder is a server",
 			`for example url = "http://127.0.0.1:11434"`},
 		optionalAddress("memory.url", c.Memory.URL),

@@ -35,6 +35,9 @@ func ineffective(c Config) []idle {
 	estimator := fmt.Sprintf("algorithm.estimator is %q", c.Algorithm.Estimator)
 	when(c.Algorithm.Estimator != "grpo" && c.Algorithm.Estimator != "gigpo", estimator, "algorithm.normalize_std")
 	when(c.Algorithm.Estimator != "gigpo", estimator, "algorithm.step_discount", "algorithm.step_weight")
+	when(c.Trainer.URL == "", "trainer.url is empty", "trainer.base_model")
+	when(c.Trainer.URL != "", "trainer.url names a trainer that runs already", "trainer.quantize",
+		"trainer.micro_batch_tokens", "trainer.device", "trainer.threads", "trainer.gpus", "trainer.parallel")
 	when(c.Algorithm.MemoryProbability == 0, "algorithm.memory_probability is 0: no episode is shown tips",
 		"memory.", "novelty.", "reflection.", "algorithm.off_policy_probability", "algorithm.memory_anneal",
 		"loss.off_policy_logprobs")

@@ -284,6 +284,10 @@ const AllLinear = "all-linear"
 
 // Trainer configures the trainer process and the adapter.
 type Trainer struct {
+	// URL is the address of a trainer that runs already; empty: empo2 starts one. BaseModel is
+	// its name of the model.
+	URL            string   `toml:"url"`
+	BaseModel      string   `toml:"base_model"`
 	Rank           int      `toml:"rank"`
 	Alpha          float64  `toml:"alpha"`
 	TargetModules  []string `toml:"target_modules"`

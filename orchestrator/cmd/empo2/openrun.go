@@ -16,7 +16,6 @@ import (
 	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler/chat"
 	"github.com/empo2/empo2/sampler/prompt"
-	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
 // run has everything that a training run has open. Close it after the loop has
@@ -136,12 +135,11 @@ func processes(c config.Config) string {
 func (r *run) start(ctx context.Context, o opening, root string) (served, error) {
 	group, startCtx := errgroup.WithContext(ctx)
 	if trains(o.config) {
-		trainer := newTrainer(o.config, o.tools, root, o.log)
 		share, err := orchestrator.MemoryShare(ctx, r.ledger)
 		if err != nil {
 			return served{}, err
 		}
-		trainer.Process.MemoryShare = share
+		trainer := openTrainer(o.config, o.tools, root, share, o.log)
 		r.closes = append(r.closes, trainer.Close)
 		r.loop.Trainer = trainer
 		if backends[o.config.Sampler.Backend].codec {
@@ -188,7 +186,7 @@ func (r *run) connect(ctx context.Context, server served) error {
 	}
 	var template *chat.Template
 	err := l.WithTrainer(ctx, "chat template", func() (err error) {
-		if trainer, ok := l.Trainer.(*trainerbridge.Local); ok {
+		if trainer, ok := l.Trainer.(runTrainer); ok {
 			if err := compareTokenizers(ctx, l.Config, trainer, server); err != nil {
 				return err
 			}

@@ -112,9 +112,9 @@ func (p *player) startServer(ctx context.Context, t tools) error {
 			return err
 		}
 		p.closes = append(p.closes, func() error { return os.RemoveAll(root) })
-		trainer := newTrainer(p.config, t, root, p.log)
+		trainer, err := startCodec(ctx, p.config, t, root, p.log)
 		p.closes = append(p.closes, trainer.Close)
-		if err := trainer.Restore(ctx, 0); err != nil {
+		if err != nil {
 			return err
 		}
 		o.codec = &trainerCodec{trainer.Codec()}
@@ -127,6 +127,16 @@ func (p *player) startServer(ctx context.Context, t tools) error {
 		p.closes = append(p.closes, p.server.Close)
 	}
 	return err
+}
+
+// startCodec starts what has the tokenizer: the trainer, or the companion of one elsewhere, which need not be reached.
+func startCodec(ctx context.Context, c config.Config, t tools, root string, log zerolog.Logger) (runTrainer, error) {
+	if c.Trainer.URL != "" {
+		remote := newRemote(c, t, root, log)
+		return remote, remote.Accompany(ctx)
+	}
+	trainer := newTrainer(c, t, root, log)
+	return trainer, trainer.Restore(ctx, 0)
 }
 
 // prepare serves the base model and makes the driver.

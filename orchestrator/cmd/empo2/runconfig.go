@@ -120,7 +120,7 @@ var mayChange = []string{
 	"run.dir", "run.keep_checkpoints", "run.keep_episodes", "run.stall_minutes", "run.must_fit",
 	"run.tensorboard", "run.metric_names", "run.prometheus",
 	"eval.every", "eval.episodes", "eval.final_episodes", "sampler.", "trainer.threads", "trainer.device",
-	"trainer.gpus", "trainer.parallel", "trainer.timeout_seconds",
+	"trainer.gpus", "trainer.parallel", "trainer.timeout_seconds", "trainer.url", "trainer.base_model",
 	"trainer.micro_batch_tokens", "trainer.restarts", "trainer.env", "trainer.max_incomplete_steps", "optimizer.", "loss.",
 	"divergence.", "rollout.retries", "rollout.concurrency", "rollout.max_staleness", "rollout.quorum",
 	"rollout.deadline_seconds", "memory.url",

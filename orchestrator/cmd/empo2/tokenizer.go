@@ -8,7 +8,6 @@ import (
 	"github.com/empo2/empo2/orchestrator/watchdog"
 	"github.com/empo2/empo2/sampler"
 	"github.com/empo2/empo2/sampler/chat"
-	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 )
 
 // A tokenCounter is a server that tells of its tokenizer only how many tokens a text
@@ -21,7 +20,7 @@ type tokenCounter interface {
 // tokenizer, and that is not the tokenizer of the model in model.path. Servers that
 // take ids of the trainer's tokenizer are compared when they are opened. Each call has
 // the deadline of its client.
-func compareTokenizers(ctx context.Context, c config.Config, trainer *trainerbridge.Local, s served) error {
+func compareTokenizers(ctx context.Context, c config.Config, trainer runTrainer, s served) error {
 	counter, counts := s.Backend.(tokenCounter)
 	if !counts && (s.tokenizer == nil || backends[c.Sampler.Backend].codec) {
 		return nil

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/rs/zerolog"
 
+	"github.com/empo2/empo2/orchestrator"
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/sampler/chat"
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
@@ -15,7 +17,49 @@ import (
 // trains reports whether a run trains weights. Only then it has a trainer.
 func trains(c config.Config) bool { return c.Algorithm.Name != "adapt" }
 
-// newTrainer returns the trainer of a run. It starts no process yet.
+// A runTrainer is a trainer of the training loop, here or elsewhere. Close it at the end.
+type runTrainer interface {
+	orchestrator.Trainer
+	// Codec has the tokenizer and the chat template of the model.
+	Codec() *trainerbridge.Codec
+	Close() error
+}
+
+var (
+	_ runTrainer = (*trainerbridge.Local)(nil)
+	_ runTrainer = (*trainerbridge.Remote)(nil)
+)
+
+// openTrainer returns the trainer of a run. It starts no process yet.
+func openTrainer(c config.Config, t tools, root string, share float64, log zerolog.Logger) runTrainer {
+	if c.Trainer.URL != "" {
+		return newRemote(c, t, root, log)
+	}
+	trainer := newTrainer(c, t, root, log)
+	trainer.Process.MemoryShare = share
+	return trainer
+}
+
+// trainerKey returns the token of a trainer elsewhere, or "" if it needs none.
+func trainerKey() string { return os.Getenv(trainerbridge.KeyVariable) }
+
+// newRemote returns the trainer at trainer.url.
+func newRemote(c config.Config, t tools, root string, log zerolog.Logger) *trainerbridge.Remote {
+	local := newTrainer(c, t, root, log)
+	local.Client.URL, local.Client.Token, local.Client.BaseModel = c.Trainer.URL, trainerKey(), c.Trainer.BaseModel
+	modules := c.Trainer.TargetModules
+	return &trainerbridge.Remote{
+		Client: local.Client, Companion: local.Process,
+		Demands: trainerbridge.Demands{
+			ExactKL:  (c.Loss.KL != 0 || c.Loss.KLSampled != 0) && c.Loss.KLEstimator == "exact",
+			Entropy:  c.Loss.Entropy != 0,
+			Clipping: c.Optimizer.GradClipNorm != 0,
+			Modules:  len(modules) != 1 || modules[0] != config.AllLinear,
+		},
+	}
+}
+
+// newTrainer returns a trainer on this machine. It starts no process yet.
 func newTrainer(c config.Config, t tools, root string, log zerolog.Logger) *trainerbridge.Local {
 	return &trainerbridge.Local{
 		Process: trainerbridge.ProcessConfig{

@@ -1,4 +1,5 @@
-"""The command line: `serve` the trainer, convert a base to `gguf`, `merge` an adapter into it."""
+"""The command line: `serve` the trainer, or be the `companion` of one elsewhere; convert a base to
+`gguf`, `merge` an adapter into it."""
 
 import argparse
 import json
@@ -7,7 +8,7 @@ import sys
 from pathlib import Path
 
 from empo2_trainer.follow import follow
-from empo2_trainer.process import Fatal, configure_logging, explained, serve
+from empo2_trainer.process import Fatal, accompany, configure_logging, explained, serve
 
 
 def formats(text: str) -> tuple[str, ...]:
@@ -97,6 +98,10 @@ def parser() -> argparse.ArgumentParser:
     )
     rank = commands.add_parser("follow", help="a further rank; serve starts it")
     rank.add_argument("rank", type=int)
+    beside = commands.add_parser("companion", help="tokenizer and files beside a remote trainer")
+    beside.add_argument("--model", required=True)
+    beside.add_argument("--root", required=True, help="run directory")
+    beside.add_argument("--formats", type=formats, default=("peft", "gguf"))
     convert = commands.add_parser("gguf", help="convert a model directory to one GGUF file")
     convert.add_argument("--model", required=True)
     convert.add_argument("--out", required=True)
@@ -153,6 +158,8 @@ def main() -> int:
     try:
         if args.command == "serve":
             serve(args)
+        elif args.command == "companion":
+            accompany(args)
         elif args.command == "merge":
             merge(args)
         elif args.command == "follow":

@@ -12,6 +12,7 @@ from torch import Tensor
 from empo2_trainer.protocol import UserError
 
 Tensors = dict[str, Tensor]
+CHECKPOINT, OPTIMIZER = "adapter.safetensors", "optimizer.safetensors"
 
 
 def peft_config(
@@ -58,16 +59,20 @@ def last_names(modules: list[str]) -> list[str]:
 
 def write_checkpoint(directory: Path, weights: Tensors, optimizer: Tensors) -> None:
     """Write the adapter and the optimizer's state exactly."""
-    save_file(on_cpu(weights), directory / "adapter.safetensors")
-    save_file(on_cpu(optimizer), directory / "optimizer.safetensors")
+    write_tensors(directory / CHECKPOINT, weights)
+    write_tensors(directory / OPTIMIZER, optimizer)
+
+
+def write_tensors(path: Path, tensors: Tensors) -> None:
+    """Write one file of tensors."""
+    save_file(on_cpu(tensors), path)
 
 
 def read_checkpoint(directory: Path) -> tuple[Tensors, Tensors]:
-    """The adapter and the optimizer's state of a checkpoint."""
-    return (
-        load_file(directory / "adapter.safetensors"),
-        load_file(directory / "optimizer.safetensors"),
-    )
+    """The adapter and the optimizer's state of a checkpoint. The state is empty in a checkpoint of
+    a trainer that gives only adapters."""
+    optimizer = directory / OPTIMIZER
+    return load_file(directory / CHECKPOINT), load_file(optimizer) if optimizer.exists() else {}
 
 
 def copy_into(parameters: dict[str, torch.nn.Parameter], saved: Tensors) -> None:

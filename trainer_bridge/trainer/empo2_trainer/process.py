@@ -139,6 +139,28 @@ def serve(args: Namespace) -> None:
     os._exit(0)  # an operation that outlives its grace must not keep the process alive
 
 
+def accompany(args: Namespace) -> None:
+    """Answer as the companion of a trainer on another machine, until stdin ends, and exit 0."""
+    out = take_stdout()
+    configure_logging()
+    ending = Ending()
+    listener = _listen("127.0.0.1", 0)
+    with explained():
+        from empo2_trainer import companion
+
+        loaded = companion.load(args.model, Path(args.root), args.formats)
+    ready = {"event": "ready", "port": listener.getsockname()[1], "pid": os.getpid()}
+    ready |= {"model": args.model, "vocab_size": 0}
+
+    def announce() -> None:
+        os.write(out, json.dumps(ready).encode() + b"\n")
+        os.close(out)
+
+    executor = ThreadPoolExecutor(1)
+    asyncio.run(_answer(companion.app(loaded, _token()), executor, listener, ending, announce))
+    os._exit(0)
+
+
 async def _run(
     args: Namespace,
     trainer: Any,
@@ -147,18 +169,33 @@ async def _run(
     ending: Ending,
     announce: Any,
 ) -> None:
-    import uvicorn
-
     from empo2_trainer.futures import Futures
     from empo2_trainer.server import Api
+
+    futures = Futures(executor, args.gap_wait)
+    app = Api(trainer, futures, _token()).app()
+    await _answer(app, executor, listener, ending, announce)
+
+
+def _token() -> str:
+    return os.environ.get("EMPO2_TRAINER_TOKEN", "")
+
+
+async def _answer(
+    app: Any,
+    executor: ThreadPoolExecutor,
+    listener: socket.socket,
+    ending: Ending,
+    announce: Any,
+) -> None:
+    """Answer requests until the process must end."""
+    import uvicorn
 
     class Server(uvicorn.Server):
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
             yield  # class Ending handles these signals
 
-    futures = Futures(executor, args.gap_wait)
-    app = Api(trainer, futures, os.environ.get("EMPO2_TRAINER_TOKEN", "")).app()
     config = uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=120
     )

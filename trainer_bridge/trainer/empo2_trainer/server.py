@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from empo2_trainer import datums, protocol
+from empo2_trainer.archives import Archives
 from empo2_trainer.futures import Futures, Work
 from empo2_trainer.protocol import Conflict, LossInput, UserError
 from empo2_trainer.text import Codec
@@ -75,38 +76,23 @@ class Api:
             "unload_model": self.unload_model,
             "telemetry": _constant({"status": "accepted"}),  # the SDK repeats it until then
         }
-        posts |= {path: _without_model(do) for path, do in self.codec.operations().items()}
+        posts |= {path: without_model(do) for path, do in self.codec.operations().items()}
         routes = [
-            Route(f"/api/v1/{path}", self._post(handler), methods=["POST"])
+            Route(f"/api/v1/{path}", authorized(self.token, handler), methods=["POST"])
             for path, handler in posts.items()
         ]
         routes += [
             Route("/api/v1/healthz", self.healthz),
             Route("/api/v1/get_server_capabilities", self.capabilities),
         ]
-        return Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
-
-    def _post(self, handler: Callable[[bytes], Awaitable[Response]]) -> Any:
-        async def endpoint(request: Request) -> Response:
-            self._authorize(request)
-            _check_encoding(request)
-            try:
-                return await handler(await request.body())
-            except Conflict as e:
-                return answer({"detail": str(e), "category": "user"}, 409, _NO_RETRY)
-            except (UserError, msgspec.DecodeError) as e:
-                return answer({"detail": str(e), "category": "user"}, 400)
-            except RecursionError:
-                detail = "the request's JSON is nested too deeply"
-                return answer({"detail": detail, "category": "user"}, 400)
-
-        return endpoint
+        routes += Archives(self.trainer, self._authorize, self._inside).routes()
+        return Starlette(routes=routes, exception_handlers={HTTPException: http_error})
 
     def _authorize(self, request: Request) -> None:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
-        keys = (given, request.headers.get("x-api-key", "").encode())
-        if self.token and not any(hmac.compare_digest(key, self.token) for key in keys):
-            raise HTTPException(401, "wrong or missing token (Authorization: Bearer or X-API-Key)")
+        authorize(request, self.token)
+
+    async def _inside(self, work: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self.futures.executor, work)
 
     # Handlers without a future
 
@@ -119,7 +105,8 @@ class Api:
         self._authorize(request)
         policy = self.trainer.policy
         model = {"model_name": policy.directory, "max_context_length": policy.context}
-        return answer({"supported_models": [model]})
+        # server extends the protocol: a client may use what only this trainer can do.
+        return answer({"supported_models": [model], "server": "empo2"})
 
     async def create_session(self, body: bytes) -> Response:
         """Open a session, which is only a prefix of its models' names."""
@@ -264,6 +251,33 @@ class Api:
             raise UserError(f"base_model {name!r} is not served: this trainer has {directory!r}")
 
 
+def authorize(request: Request, token: bytes) -> None:
+    """Raises for a request without the token. No token is asked for if there is none."""
+    given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
+    keys = (given, request.headers.get("x-api-key", "").encode())
+    if token and not any(hmac.compare_digest(key, token) for key in keys):
+        raise HTTPException(401, "wrong or missing token (Authorization: Bearer or X-API-Key)")
+
+
+def authorized(token: bytes, handler: Callable[[bytes], Awaitable[Response]]) -> Any:
+    """An endpoint that checks the token and answers invalid requests."""
+
+    async def endpoint(request: Request) -> Response:
+        authorize(request, token)
+        _check_encoding(request)
+        try:
+            return await handler(await request.body())
+        except Conflict as e:
+            return answer({"detail": str(e), "category": "user"}, 409, _NO_RETRY)
+        except (UserError, msgspec.DecodeError) as e:
+            return answer({"detail": str(e), "category": "user"}, 400)
+        except RecursionError:
+            detail = "the request's JSON is nested too deeply"
+            return answer({"detail": detail, "category": "user"}, 400)
+
+    return endpoint
+
+
 def _constant(value: dict[str, Any]) -> Callable[[bytes], Awaitable[Response]]:
     async def handler(body: bytes) -> Response:
         return answer(value)
@@ -271,7 +285,7 @@ def _constant(value: dict[str, Any]) -> Callable[[bytes], Awaitable[Response]]:
     return handler
 
 
-def _without_model(do: Callable[[bytes], dict[str, Any]]) -> Callable[[bytes], Awaitable[Response]]:
+def without_model(do: Callable[[bytes], dict[str, Any]]) -> Callable[[bytes], Awaitable[Response]]:
     """Run an operation that needs no model outside of the thread that owns torch."""
 
     async def handler(body: bytes) -> Response:
@@ -314,7 +328,8 @@ def _check_encoding(request: Request) -> None:
         raise HTTPException(413, f"a body of {length} bytes is above the limit of {MAX_BODY}")
 
 
-async def _http_error(request: Request, e: Exception) -> Response:
+async def http_error(request: Request, e: Exception) -> Response:
+    """An error with a status as JSON."""
     assert isinstance(e, HTTPException)
     detail = e.detail
     if detail == "Not Found":

@@ -1,0 +1,334 @@
+package trainerbridge
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/empo2/empo2/orchestrator/jsonhttp"
+)
+
+// Remote trains one adapter with a trainer that runs elsewhere, and names its states as [Local] does. Checkpoints and
+// exported adapters are in folders below Companion.Root, as if the trainer were here. Only one goroutine at a time
+// may use a Remote. Its [Codec] is safe for concurrent use.
+//
+// A small process beside empo2, the companion, has the tokenizer and converts adapters. The trainer needs neither.
+type Remote struct {
+	Client    ClientConfig // its URL, and Token if it needs one; BaseModel may be empty
+	Companion ProcessConfig
+	// Demands are what the run asks of its trainer. What it cannot do is an error of the first Restore.
+	Demands Demands
+
+	process *Process
+	now     current // the same process, for the Codec
+	client  *Client
+	base    *Client // an adapter that is never trained: the base model; nil: not needed yet
+	fresh   bool    // the client's adapter is new: version 0
+	sums    bool    // the trainer was seen to sum the gradients of rows
+	told    bool    // the log has what is different at this trainer
+	pending []Row   // expressed rows of an optimizer step that need its number of rows
+	kept    map[int]string
+}
+
+// Demands are what a run asks of its trainer.
+type Demands struct {
+	ExactKL  bool // the KL divergence over the whole vocabulary
+	Entropy  bool // the entropy bonus
+	Clipping bool // the norm of the gradient is bounded
+	// Modules are chosen by name, not all linear ones.
+	Modules bool
+}
+
+// errors of demands that a trainer does not meet.
+func (d Deviations) refuse(want Demands) error {
+	fault := func(key string, err error) error { return fmt.Errorf("%s: %s: %w", key, d.name(), err) }
+	switch {
+	case want.ExactKL && d.NoEmpo2:
+		return fault("loss.kl", errExactKL)
+	case want.Entropy && d.NoEmpo2:
+		return fault("loss.entropy", errEntropy)
+	case want.Clipping && d.NoClipping:
+		return fault("optimizer.grad_clip_norm", errors.New("it ignores the bound of the gradient's norm\n"+
+			"  hint: set it to 0; loss.clip_low, loss.clip_high and loss.dual_clip still bound an update"))
+	case want.Modules && d.OwnModules:
+		return fault("trainer.target_modules", errors.New("it chooses the modules itself\n"+
+			"  hint: leave it at [\"all-linear\"]"))
+	}
+	return nil
+}
+
+// Codec makes a Codec of the companion, as [Local.Codec] does of the trainer.
+func (r *Remote) Codec() *Codec {
+	return newCodec(CodecConfig{AnswerTimeout: r.Client.AnswerTimeout, Log: r.Client.Log}, r.now.get)
+}
+
+// Deviations are those of the trainer, after the first Restore.
+func (r *Remote) Deviations() Deviations { return r.Client.Deviations }
+
+// Describe says in one line what is at the other end, after the first Restore.
+func (r *Remote) Describe() string {
+	return fmt.Sprintf("%s at %s, model %s", r.Client.Deviations.name(), r.Client.URL, r.Client.BaseModel)
+}
+
+// Forward is [Client.Forward].
+func (r *Remote) Forward(ctx context.Context, rows []Row) ([][]float32, error) {
+	return r.client.Forward(ctx, rows)
+}
+
+// ForwardBackward is [Client.ForwardBackward]. If the trainer does not know the loss, it gets another one with the
+// same gradient, which costs one more pass.
+func (r *Remote) ForwardBackward(ctx context.Context, rows []Row, loss Loss) (Stats, [][]float32, error) {
+	r.fresh = false
+	if !r.Client.Deviations.NoEmpo2 {
+		return r.client.ForwardBackward(ctx, rows, loss)
+	}
+	begun := time.Now()
+	expressed, logprobs, metrics, err := r.express(ctx, rows, loss)
+	if err != nil {
+		return nil, nil, err
+	}
+	if r.Client.Deviations.Mean {
+		r.pending = append(r.pending, expressed...)
+	} else if _, _, err := r.client.ForwardBackward(ctx, expressed, importanceSampling); err != nil {
+		return nil, nil, err
+	}
+	metrics["seconds:sum"] = time.Since(begun).Seconds()
+	return metrics, logprobs, nil
+}
+
+// importanceSampling is the loss of expressed rows.
+var importanceSampling = Loss{Name: "importance_sampling"}
+
+// express computes the gradient of the loss at the present weights.
+func (r *Remote) express(ctx context.Context, rows []Row, loss Loss) ([]Row, [][]float32, Stats, error) {
+	o, err := newObjective(loss)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if err := checkRows(rows); err != nil {
+		return nil, nil, nil, fmt.Errorf("forward_backward: %w", err)
+	}
+	logprobs, err := r.client.Forward(ctx, rows)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	base := make([][]float32, len(rows))
+	if o.k3 && slices.ContainsFunc(rows, Row.wantsBase) {
+		if base, err = r.baseLogprobs(ctx, rows); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	metrics, out := Stats{"loss:sum": 0, "tokens:sum": 0}, make([]Row, len(rows))
+	for i, row := range rows {
+		if out[i], err = o.express(row, logprobs[i], base[i], metrics); err != nil {
+			return nil, nil, nil, fmt.Errorf("row %d: %w", i, err)
+		}
+	}
+	return out, logprobs, metrics, nil
+}
+
+// baseLogprobs are those of the base model: of an adapter that was never trained.
+func (r *Remote) baseLogprobs(ctx context.Context, rows []Row) ([][]float32, error) {
+	if r.base == nil {
+		base, err := Dial(ctx, r.Client)
+		if err != nil {
+			return nil, fmt.Errorf("an untrained adapter, for the KL divergence: %w", err)
+		}
+		r.base = base
+	}
+	return r.base.Forward(ctx, rows)
+}
+
+// OptimStep is [Client.OptimStep].
+func (r *Remote) OptimStep(ctx context.Context, adam Adam) (Stats, error) {
+	r.fresh = false
+	if err := r.sendPending(ctx); err != nil {
+		return nil, err
+	}
+	return r.client.OptimStep(ctx, adam)
+}
+
+// sendPending sends the rows of an optimizer step to a trainer that takes the mean over them.
+func (r *Remote) sendPending(ctx context.Context) error {
+	rows := r.pending
+	r.pending = nil
+	if len(rows) == 0 {
+		return nil
+	}
+	scaled := make([]Row, len(rows))
+	for i, row := range rows {
+		scaled[i] = row.scaled(len(rows))
+	}
+	metrics, _, err := r.client.ForwardBackward(ctx, scaled, importanceSampling)
+	if err != nil {
+		return err
+	}
+	// SkyRL's JAX backend, which takes means, reports no metrics; the others, which sum, do.
+	if len(metrics) > 0 {
+		r.sums = true
+		return fmt.Errorf("%w: the trainer sums over rows, which was not known; the rows are sent again", ErrUncertain)
+	}
+	return nil
+}
+
+// Restore sets the adapter and its optimizer to a version. It connects again if the trainer does not answer.
+func (r *Remote) Restore(ctx context.Context, version int) error {
+	r.pending = nil
+	if version == 0 && r.fresh && r.alive(ctx) {
+		return nil
+	}
+	if err := r.Accompany(ctx); err != nil {
+		return err
+	}
+	if err := r.find(ctx); err != nil {
+		return err
+	}
+	if version == 0 {
+		return r.dial(ctx)
+	}
+	return r.load(ctx, version)
+}
+
+// alive reports whether companion and trainer answer.
+func (r *Remote) alive(ctx context.Context) bool {
+	return r.process != nil && r.process.Err() == nil && r.client != nil && r.client.Health(ctx) == nil
+}
+
+// find asks the trainer what it is, and refuses what it cannot do.
+func (r *Remote) find(ctx context.Context) error {
+	found, err := Detect(ctx, r.Client)
+	if err != nil {
+		return err
+	}
+	d := found.Deviations
+	d.Mean = d.Mean && !r.sums
+	r.Client.Deviations = d
+	if r.Client.BaseModel, err = found.BaseModel(r.Client.BaseModel, r.Companion.Model); err != nil {
+		return err
+	}
+	if err := d.refuse(r.Demands); err != nil {
+		return err
+	}
+	if r.told {
+		return nil
+	}
+	r.told = true
+	r.Client.Log.Info().Str("url", r.Client.URL).Str("server", d.name()).Str("model", r.Client.BaseModel).
+		Msg("the trainer runs elsewhere")
+	if d.Alpha > 0 && d.Alpha != r.Client.Alpha {
+		r.Client.Log.Warn().Float64("trainer.alpha", r.Client.Alpha).Float64("trained_with", d.Alpha).
+			Msg("the trainer ignores trainer.alpha")
+	}
+	return nil
+}
+
+// dial creates a new adapter, which is version 0.
+func (r *Remote) dial(ctx context.Context) error {
+	r.hangUp(ctx)
+	client, err := Dial(ctx, r.Client)
+	if err != nil {
+		return err
+	}
+	r.client, r.fresh = client, true
+	return nil
+}
+
+// hangUp ends the connections and frees the models.
+func (r *Remote) hangUp(ctx context.Context) {
+	for _, c := range []*Client{r.client, r.base} {
+		if c != nil {
+			c.unload(ctx)
+			c.Close()
+		}
+	}
+	r.client, r.base = nil, nil
+}
+
+// Accompany starts the companion, if it does not run. Restore does it too; a caller that needs only the Codec need
+// not reach the trainer.
+func (r *Remote) Accompany(ctx context.Context) error {
+	if r.process != nil && r.process.Err() == nil {
+		return nil
+	}
+	r.now.expect()
+	config := r.Companion
+	config.Companion = true
+	process, err := Start(ctx, config)
+	if err != nil {
+		err = fmt.Errorf("start the trainer's companion: %w", err)
+		r.now.lost(err)
+		return err
+	}
+	r.process = process
+	r.now.set(process)
+	return nil
+}
+
+// Close frees the adapter at the trainer, which continues to run, and stops the companion.
+func (r *Remote) Close() error {
+	r.now.lost(errors.New("the trainer was closed"))
+	r.hangUp(context.Background())
+	if r.process == nil {
+		return nil
+	}
+	err := r.process.Close()
+	r.process = nil
+	return err
+}
+
+// ask makes a call of the companion.
+func (r *Remote) ask(ctx context.Context, op string, body, result any) error {
+	limit := r.Client.withDefaults().Timeout
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%s: not done within %v", op, limit))
+	defer cancel()
+	if r.process == nil {
+		return fmt.Errorf("%s: %w: the companion does not run", op, ErrUnavailable)
+	}
+	to, err := newLink(r.process.URL(), r.process.Token(), limit, r.Client.Log, jsonhttp.NewTransport(1))
+	if err != nil {
+		return err
+	}
+	defer to.http.Close()
+	raw, err := ask(ctx, r.process, to, op, body)
+	if err != nil {
+		return err
+	}
+	return decode(op, raw, result)
+}
+
+// unique is a name for a checkpoint at the trainer, which may have those of other runs, and of attempts before.
+func unique(version int) string {
+	var b [4]byte
+	rand.Read(b[:])
+	return fmt.Sprintf("v%06d-%s", version, hex.EncodeToString(b[:]))
+}
+
+// folder is that of a version's checkpoint.
+func (r *Remote) folder(version int) (string, error) {
+	root, err := filepath.Abs(r.Companion.Root)
+	return filepath.Join(root, "checkpoints", fmt.Sprintf("%06d", version)), err
+}
+
+// Export writes the adapter of a version for inference servers, from its checkpoint.
+func (r *Remote) Export(ctx context.Context, version int) (Exported, error) {
+	var out struct {
+		Dir string `json:"dir"`
+	}
+	body := map[string]string{"name": fmt.Sprintf("%06d", version), "export": fmt.Sprintf("v%06d", version)}
+	if err := r.ask(ctx, "export_checkpoint", body, &out); err != nil {
+		return Exported{}, err
+	}
+	return ReadExport(out.Dir)
+}
+
+// exists reports whether a path exists.
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
