@@ -42,9 +42,21 @@ func (m *StepMetrics) describeUpdate(u Update) {
 	m.Ratio, m.RatioMax = u.Stats.MeanRatio(), u.Stats.MaxRatio()
 	m.ApproxKL, m.Entropy, m.KLBase = u.Stats.ApproxKL(), u.Stats.Entropy(), u.Stats.KLBase()
 	m.GradNorm = u.GradNorm
+	m.Unknown = u.unknown()
 	m.Mismatch, m.Corrected = u.Mismatch, u.Corrected
 	m.Restarts, m.Trainer = u.Restarts, trainerUsage(u.Stats)
 	m.Seconds.Train = u.Seconds
+}
+
+// unknown are the values that the trainer did not report, by their names in JSON.
+func (u Update) unknown() (names []string) {
+	if !u.Stats.KnowsEntropy() {
+		names = append(names, "entropy")
+	}
+	if !u.Stats.KnowsGradNorm() {
+		names = append(names, "grad_norm")
+	}
+	return names
 }
 
 func trainerUsage(s trainerbridge.Stats) TrainerUsage {

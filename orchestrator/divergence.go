@@ -69,7 +69,7 @@ func (g divergenceGuard) signs(u Update, recent []StepMetrics) []string {
 	if limit := g.config.KL; limit > 0 && kl > limit {
 		signs = append(signs, fmt.Sprintf("the KL divergence is %.3g nats per token (divergence.kl)", kl))
 	}
-	entropy, known := u.Stats.Entropy(), u.Stats.Tokens() > 0
+	entropy, known := u.Stats.Entropy(), u.Stats.Tokens() > 0 && u.Stats.KnowsEntropy()
 	if limit := g.config.Entropy; limit > 0 && known && entropy < limit {
 		signs = append(signs, fmt.Sprintf("the entropy is %.3g nats per token (divergence.entropy)", entropy))
 	}

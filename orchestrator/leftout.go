@@ -173,6 +173,9 @@ func (s trainStage) optimize(ctx context.Context, rows []trainerbridge.Row, sett
 	case err != nil && !errors.As(err, &refused):
 		err = &notAboutRows{err}
 	}
+	if err == nil {
+		stats.TakeGradNorm(applied)
+	}
 	return stats, applied.GradNorm(), logprobs, err
 }
 

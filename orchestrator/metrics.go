@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/empo2/empo2/sampler/rollout"
 )
@@ -61,6 +62,8 @@ type StepMetrics struct {
 	// Late counts the requests that were late at their replica and sent to another one
 	// too. One answer of each counts.
 	Late int `json:"late_requests,omitempty"`
+	// Unknown are the values that the trainer does not report, by their names in JSON; they are 0.
+	Unknown []string `json:"unknown,omitempty"`
 
 	LeftOut   int      `json:"left_out,omitempty"`  // rows and episodes that the trainer refused
 	Diverging []string `json:"diverging,omitempty"` // signs that the training diverges
@@ -75,6 +78,11 @@ type StepMetrics struct {
 	Seconds Seconds `json:"seconds"`
 	// Phases are those of the step before its commit.
 	Phases []PhaseRecord `json:"phases,omitempty"`
+}
+
+// Knows reports whether the trainer has reported a value of the step, by its name in JSON.
+func (m StepMetrics) Knows(name string) bool {
+	return m.Trained > 0 && !slices.Contains(m.Unknown, name)
 }
 
 // TrainerUsage is what the passes of a step cost. A value is 0 if the trainer

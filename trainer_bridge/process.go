@@ -1,6 +1,7 @@
 package trainerbridge
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -48,6 +49,11 @@ type ProcessConfig struct {
 	// is 1.
 	MemoryShare float64
 
+	// Host and Port are the address to listen at; empty and 0: any port of the loopback. Token is
+	// the bearer token; empty: a new one.
+	Host  string
+	Port  int
+	Token string
 	// Companion starts the companion of a trainer elsewhere instead: the tokenizer and the
 	// conversion of adapters, without a model. Only Python, SourceDir, Model, Root, Formats and
 	// the fields below have an effect.
@@ -98,7 +104,7 @@ func Start(ctx context.Context, cfg ProcessConfig) (*Process, error) {
 	if cfg.Grace == 0 {
 		cfg.Grace = 5 * time.Second
 	}
-	p := &Process{token: newToken(), output: output{log: cfg.Log}, exited: make(chan struct{})}
+	p := &Process{token: cmp.Or(cfg.Token, newToken()), output: output{log: cfg.Log}, exited: make(chan struct{})}
 	c, err := p.command(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("start trainer: %w", err)
@@ -155,7 +161,7 @@ func (p *Process) command(cfg ProcessConfig) (process.Command, error) {
 	}
 	source, model, root := paths[0], paths[1], paths[2]
 	args := []string{cfg.Python, "-m", "empo2_trainer", "serve", "--model", model, "--root", root,
-		"--host", "127.0.0.1", "--port", "0", "--seed", strconv.FormatInt(cfg.Seed, 10)}
+		"--host", cmp.Or(cfg.Host, "127.0.0.1"), "--port", strconv.Itoa(cfg.Port), "--seed", strconv.FormatInt(cfg.Seed, 10)}
 	if cfg.Threads > 0 {
 		args = append(args, "--threads", strconv.Itoa(cfg.Threads))
 	}

@@ -71,9 +71,22 @@ func (r *Remote) Codec() *Codec {
 // Deviations are those of the trainer, after the first Restore.
 func (r *Remote) Deviations() Deviations { return r.Client.Deviations }
 
-// Describe says in one line what is at the other end, after the first Restore.
-func (r *Remote) Describe() string {
-	return fmt.Sprintf("%s at %s, model %s", r.Client.Deviations.name(), r.Client.URL, r.Client.BaseModel)
+// Describe says what is at the other end, and what is different there, after the first Restore.
+func (r *Remote) Describe() []string {
+	d := r.Client.Deviations
+	lines := []string{fmt.Sprintf("trainer: %s at %s, model %s", d.name(), r.Client.URL, r.Client.BaseModel)}
+	say := func(deviates bool, format string, args ...any) {
+		if deviates {
+			lines = append(lines, fmt.Sprintf("trainer: "+format, args...))
+		}
+	}
+	say(d.NoEmpo2, "the loss is sent as importance_sampling with the same gradient; the entropy is unknown")
+	say(d.Mean, "it takes means over rows and tokens, which are undone in the advantages")
+	say(d.NoReplays, "it executes a repeated request again, so a lost answer means that the step begins again")
+	say(d.Alpha > 0 && d.Alpha != r.Client.Alpha, "it trains with alpha %g, whatever trainer.alpha says", d.Alpha)
+	say(d.NoCheckpoints, "it keeps the optimizer's state and takes over no weights: only it can continue what it trained, "+
+		"or this machine with a fresh optimizer")
+	return lines
 }
 
 // Forward is [Client.Forward].

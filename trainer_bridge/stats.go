@@ -86,6 +86,24 @@ func (s Stats) GradNorm() float64 { return s[gradNorm] }
 
 const gradNorm = "grad_norm:mean"
 
+// KnowsGradNorm reports whether the trainer reported the norm of the gradient.
+func (s Stats) KnowsGradNorm() bool { return s.has(gradNorm) }
+
+// KnowsEntropy reports whether the trainer reported the entropy.
+func (s Stats) KnowsEntropy() bool { return s.has("entropy:sum") }
+
+func (s Stats) has(key string) bool {
+	_, ok := s[key]
+	return ok
+}
+
+// TakeGradNorm adds the norm of the optimizer step that follows the passes of s.
+func (s Stats) TakeGradNorm(step Stats) {
+	if norm, ok := step[gradNorm]; ok && s != nil {
+		s[gradNorm] = norm
+	}
+}
+
 func ratio(a, n float64) float64 {
 	if n == 0 {
 		return 0

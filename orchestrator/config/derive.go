@@ -46,7 +46,7 @@ func derive(c *Config, m Machine) {
 	// The trainer needs the other half of the GPU. Without a trainer vLLM uses its
 	// own default. With another backend the key has no effect and one value, so
 	// that a file with all keys stays valid for every algorithm.
-	alone := c.Sampler.Backend == "vllm" && c.Algorithm.Name == "adapt"
+	alone := c.Sampler.Backend == "vllm" && (c.Algorithm.Name == "adapt" || c.Trainer.URL != "")
 	if v := &c.Sampler.VLLM; v.GPUMemoryUtilization == 0 && !alone {
 		v.GPUMemoryUtilization = 0.5
 	}

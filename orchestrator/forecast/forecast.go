@@ -165,6 +165,12 @@ func Of(in Input) Forecast {
 	}
 	if c.Algorithm.Name != "adapt" {
 		f.StepTokens = float64(f.Episodes) * tokens
+	}
+	switch {
+	case c.Algorithm.Name == "adapt":
+	case c.Trainer.URL != "": // what its machine has is unknown
+		f.Trainer = Trainer{Elsewhere: c.Trainer.URL, Program: companion, AdapterN: adapterValues(c, in.Model.Shape)}
+	default:
 		f.Trainer = trainerMemory(in, f)
 	}
 	f.Disk = disk(in, f)
@@ -177,7 +183,7 @@ func Of(in Input) Forecast {
 
 // device is where the trainer works.
 func device(c config.Config, m inspect.Machine) string {
-	if len(m.GPUs) > 0 && c.Trainer.Device != "cpu" {
+	if len(m.GPUs) > 0 && c.Trainer.Device != "cpu" && c.Trainer.URL == "" {
 		return "gpu"
 	}
 	return "cpu"

@@ -21,6 +21,9 @@ type Trainer struct {
 	// LongestRow is what the longest row needs at least, a part of Activations.
 	LongestRow int64 `json:"longest_row_bytes"`
 	AdapterN   int64 `json:"adapter_parameters"`
+	// Elsewhere is the address of a trainer on another machine, whose memory is unknown. The
+	// rest is then what its companion needs here.
+	Elsewhere string `json:"elsewhere,omitempty"`
 }
 
 // Total is the most that the trainer, or each of its ranks, uses at the same time.
@@ -34,6 +37,7 @@ func (t Trainer) resident() int64 { return t.Program + t.Weights + t.Adapter }
 const (
 	programCPU   = 800e6 // resident memory of Python and torch
 	programGPU   = 600e6 // CUDA context
+	companion    = 400e6 // resident memory of a trainer's companion
 	cpuAllowance = 600 << 20
 	cpuTokens    = 4096
 	gpuTokens    = 65536

@@ -48,14 +48,14 @@ var perStep = []struct {
 	{"no_gradient", func(m *orchestrator.StepMetrics) float64 { return share(m.NoGradient, m.Groups) }},
 	{"kl", func(m *orchestrator.StepMetrics) float64 { return of(m.Trained, m.KLBase) }},
 	{"approx_kl", func(m *orchestrator.StepMetrics) float64 { return of(m.Trained, m.ApproxKL) }},
-	{"entropy", func(m *orchestrator.StepMetrics) float64 { return of(m.Trained, m.Entropy) }},
+	{"entropy", func(m *orchestrator.StepMetrics) float64 { return known(m, "entropy", m.Entropy) }},
 	{"mismatch", func(m *orchestrator.StepMetrics) float64 { return of(m.Mismatch.Tokens, m.Mismatch.Mean) }},
 	{"mismatch_max", func(m *orchestrator.StepMetrics) float64 { return of(m.Mismatch.Tokens, m.Mismatch.Max) }},
 	{"masked", func(m *orchestrator.StepMetrics) float64 { return of(m.Trained, m.MaskShare) }},
 	{"clipped", func(m *orchestrator.StepMetrics) float64 { return of(m.Trained, m.ClipShare) }},
 	{"ratio", func(m *orchestrator.StepMetrics) float64 { return of(m.Trained, m.Ratio) }},
 	{"ratio_max", func(m *orchestrator.StepMetrics) float64 { return of(m.Trained, m.RatioMax) }},
-	{"grad_norm", func(m *orchestrator.StepMetrics) float64 { return of(m.Trained, m.GradNorm) }},
+	{"grad_norm", func(m *orchestrator.StepMetrics) float64 { return known(m, "grad_norm", m.GradNorm) }},
 	{"trained", func(m *orchestrator.StepMetrics) float64 { return float64(m.Trained) }},
 	{"row_tokens", func(m *orchestrator.StepMetrics) float64 { return float64(m.Trainer.RowTokens) }},
 	{"tokens_per_second", func(m *orchestrator.StepMetrics) float64 {
@@ -209,4 +209,12 @@ func lasts[T any](values []T, size int) []T {
 		out = append(out, values[min(from+size, len(values))-1])
 	}
 	return out
+}
+
+// known is a value of a step if its trainer has reported it.
+func known(m *orchestrator.StepMetrics, name string, v float64) float64 {
+	if !m.Knows(name) {
+		return math.NaN()
+	}
+	return v
 }

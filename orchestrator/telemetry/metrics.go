@@ -69,6 +69,11 @@ func trained(f func(step) float64) func(step) (float64, bool) {
 	return func(m step) (float64, bool) { return f(m), m.Trained > 0 }
 }
 
+// reported is trained for a value that some trainers do not report.
+func reported(name string, f func(step) float64) func(step) (float64, bool) {
+	return func(m step) (float64, bool) { return f(m), m.Knows(name) }
+}
+
 // share is n of all.
 func share(n, all int) (float64, bool) {
 	if all == 0 {
@@ -146,9 +151,9 @@ var Metrics = []Metric{
 	{Name: "kl", Meaning: "mean KL divergence from the base model, nats", TRL: "kl", Verl: "actor/kl_loss",
 		of: trained(func(m step) float64 { return m.KLBase })},
 	{Name: "entropy", Meaning: "mean entropy of the policy, nats", TRL: "entropy", Verl: "actor/entropy",
-		PrimeRL: "entropy/mean", of: trained(func(m step) float64 { return m.Entropy })},
+		PrimeRL: "entropy/mean", of: reported("entropy", func(m step) float64 { return m.Entropy })},
 	{Name: "grad_norm", Meaning: "norm of the gradient", TRL: "grad_norm", Verl: "actor/grad_norm",
-		PrimeRL: "optim/grad_norm", of: trained(func(m step) float64 { return m.GradNorm })},
+		PrimeRL: "optim/grad_norm", of: reported("grad_norm", func(m step) float64 { return m.GradNorm })},
 	{Name: "approx_kl", Meaning: "mean of log π_old − log π, nats", Verl: "actor/ppo_kl",
 		of: trained(func(m step) float64 { return m.ApproxKL })},
 	{Name: "clip", Meaning: "share of trained tokens whose ratio is clipped", TRL: "clip_ratio/region_mean",

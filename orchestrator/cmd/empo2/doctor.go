@@ -192,12 +192,22 @@ func (d *doctor) processes() error {
 	if _, err := r.loop.Backend.Publish(d.ctx, sampler.Adapter{Score: r.loop.Score}); err != nil {
 		return err
 	}
+	d.elsewhere(r)
 	d.ok("trainer and server agree on log-probs: largest difference %.2g (allowed %.2g); both started in %.1fs",
 		r.loop.Canary(), c.Sampler.CanaryTolerance, time.Since(start).Seconds())
 	if can.Rounding != "" {
 		d.ok("%s; the difference is measured in each step and corrected above loss.mismatch_tolerance", can.Rounding)
 	}
 	return nil
+}
+
+// elsewhere describes a trainer at trainer.url.
+func (d *doctor) elsewhere(r *run) {
+	if remote, ok := r.loop.Trainer.(*trainerbridge.Remote); ok {
+		for _, line := range remote.Describe() {
+			d.ok("%s", line)
+		}
+	}
 }
 
 // describe lists the capabilities of a server in one line.

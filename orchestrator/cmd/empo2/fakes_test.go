@@ -102,7 +102,7 @@ func runFakePython(args []string) error {
 		return json.NewEncoder(os.Stdout).Encode(map[string]any{"path": os.Args[0], "version": "3.13.1", "venv": true})
 	case len(args) > 2 && args[0] == "-c": // which packages are installed: all
 		return json.NewEncoder(os.Stdout).Encode(map[string]any{"missing": []string{}})
-	case len(args) > 3 && args[1] == "empo2_trainer" && args[2] == "serve":
+	case len(args) > 3 && args[1] == "empo2_trainer" && (args[2] == "serve" || args[2] == "companion"):
 		return serveFakeTrainer(args[3:])
 	case len(args) > 3 && args[1] == "empo2_trainer" && args[2] == "merge":
 		return fakeMerge(args[3:])
@@ -269,6 +269,8 @@ var scenarioCommands = map[string]func(ts *testscript.TestScript, neg bool, args
 			}
 		}
 	},
+	// trainer KIND: start a trainer elsewhere, and write its address into url.toml. KIND is empo2 or skyrl.
+	"trainer": func(ts *testscript.TestScript, _ bool, args []string) { startElsewhere(ts, args[0]) },
 	// held: wait until the server holds a request.
 	"held": func(ts *testscript.TestScript, _ bool, _ []string) { <-serverOf(ts).held },
 	// release: the server answers all further requests.

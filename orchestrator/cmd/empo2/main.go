@@ -3,7 +3,7 @@
 //
 // Each command has a file: init.go, plan.go, run.go, eval.go, demos.go,
 // warmstart.go, ls.go, show.go, tips.go, view.go, compare.go, sweep.go, export.go,
-// doctor.go, check.go, backup.go, memory.go, prompt.go, try.go, ab.go, env.go,
+// doctor.go, serve_trainer.go, check.go, backup.go, memory.go, prompt.go, try.go, ab.go, env.go,
 // config.go, version.go. This is the only package that imports implementations:
 //   - backends.go opens inference servers, by their name in config.toml;
 //   - environments.go opens environments, by their name in config.toml;
@@ -85,6 +85,7 @@ type cli struct {
 	Compare    compareCmd    `cmd:"" help:"Train several arms on the same budget, and draw their curves."`
 	Sweep      sweepCmd      `cmd:"" help:"Train the settings of a file with several seeds, and draw their curves."`
 	Export     metricsCmd    `cmd:"" help:"Write the metrics of runs for TensorBoard, trackio, or as CSV or JSON lines."`
+	Trainer    trainerCmd    `cmd:"" help:"Start the trainer alone, for runs on other machines."`
 	Doctor     doctorCmd     `cmd:"" help:"Check what a run needs, and report what is missing."`
 	Check      checkCmd      `cmd:"" help:"Verify everything in the folder of a run."`
 	Backup     backupCmd     `cmd:"" help:"Copy a run to a file, also while it goes on."`

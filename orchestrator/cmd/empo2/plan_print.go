@@ -48,7 +48,10 @@ func printStep(out *console, f forecast.Forecast) {
 }
 
 func printMemory(out *console, f forecast.Forecast) {
-	if t := f.Trainer; t.Total() > 0 {
+	if t := f.Trainer; t.Elsewhere != "" {
+		out.print("memory   trainer at %s  unknown: it is on another machine; its companion here %s", t.Elsewhere,
+			size(t.Program))
+	} else if t.Total() > 0 {
 		out.print("memory   trainer (%s)  %s: base model %s, torch %s, adapter %s, activations up to %s (a row of %d tokens "+
 			"needs %s)", trainerDevice(f), size(t.Total()), size(t.Weights), size(t.Program), size(t.Adapter), size(t.Activations),
 			f.LongestRow, size(t.LongestRow))

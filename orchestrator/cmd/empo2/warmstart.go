@@ -126,6 +126,10 @@ func (w *warmStart) checkFit(data []demos.Demonstration, log zerolog.Logger) err
 
 // check refuses flags that cannot work.
 func (cmd *warmstartCmd) check(c config.Config) error {
+	if c.Trainer.URL != "" {
+		return &config.Error{Place: "trainer.url", Msg: "a warm start makes a new base model, which needs a trainer here",
+			Hint: `leave it out for this command: --set trainer.url=""`}
+	}
 	if !trains(c) {
 		return &config.Error{Place: "algorithm.name", Msg: c.Algorithm.Name + " trains no weights",
 			Hint: "leave the warm start out, or choose empo2 or grpo"}

@@ -132,7 +132,9 @@ def app(companion: Companion, token: str) -> Starlette:
     }
     routes = [
         Route(
-            f"/api/v1/{path}", authorized(token.encode(), without_model(operation)), methods=["POST"]
+            f"/api/v1/{path}",
+            authorized(token.encode(), without_model(operation)),
+            methods=["POST"],
         )
         for path, operation in operations.items()
     ]

@@ -28,6 +28,8 @@ type Options struct {
 	// version. Nil is [Logprobs]. A fake inference server with the same function
 	// passes every comparison with this trainer.
 	Logprobs func(version int, tokens []int32) []float32
+	// SkyRL: it answers like SkyRL's Tinker server: skyrl.go.
+	SkyRL bool
 	// Fault is called for every request as it arrives, by several goroutines.
 	// Nil and the zero Fault mean no failure.
 	Fault func(Call) Fault
@@ -74,6 +76,8 @@ type Server struct {
 	calls  []Call
 	models map[string]*model
 	names  int
+	// futures are the results of a SkyRL server, by their numbers less one.
+	futures []any
 }
 
 // New starts a server that ends with the test.

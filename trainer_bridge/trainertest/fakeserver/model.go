@@ -30,6 +30,9 @@ type model struct {
 	steps   int
 	pending int
 	done    int
+
+	requests  int       // at SkyRL, all but create_model
+	gradients []float64 // at SkyRL, of the rows since the last optimizer step
 }
 
 // job is an accepted request.

@@ -19,7 +19,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	var head struct {
 		Seq int64 `json:"seq_id"`
 	}
-	if len(body) > 0 && json.Unmarshal(body, &head) != nil {
+	if !isFile(r) && len(body) > 0 && json.Unmarshal(body, &head) != nil {
 		fail(w, http.StatusBadRequest, "the body is not JSON")
 		return
 	}
@@ -47,6 +47,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		fail(w, fault.Status, fault.Message)
 		return
 	case fault.Delay > 0 && !s.pause(r, fault.Delay):
+		return
+	}
+	if isFile(r) {
+		s.files(w, r, body)
 		return
 	}
 	status, answer := s.answer(r, call, fault)
@@ -94,7 +98,24 @@ func (s *Server) pause(r *http.Request, d time.Duration) bool {
 
 // answer executes one operation of the protocol.
 func (s *Server) answer(r *http.Request, c Call, fault Fault) (int, any) {
+	if status, answer, ok := s.skyRL(c); ok {
+		return status, answer
+	}
 	switch c.Op {
+	case "/":
+		if s.opts.SkyRL {
+			return 200, map[string]string{"name": "Tinker API Mock", "version": "0.0.1"}
+		}
+	case "get_server_capabilities":
+		can := map[string]any{"supported_models": []any{map[string]string{"model_name": "model"}}}
+		if !s.opts.SkyRL {
+			can["server"] = "empo2"
+		}
+		return 200, can
+	case "import_adapter", "export_checkpoint":
+		return s.companion(c)
+	case "unload_model":
+		return 200, map[string]string{"request_id": "unload", "type": c.Op}
 	case "healthz":
 		return 200, map[string]string{"status": "ok"}
 	case "create_session":
@@ -148,6 +169,9 @@ func (s *Server) retrieve(r *http.Request, c Call) (int, any) {
 		RequestID string `json:"request_id"`
 	}
 	json.Unmarshal(c.Body, &ask)
+	if s.opts.SkyRL {
+		return s.skyRLRetrieve(ask.RequestID)
+	}
 	s.mu.Lock()
 	var found *job
 	for _, m := range s.models {
