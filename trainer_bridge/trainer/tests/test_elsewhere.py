@@ -3,19 +3,33 @@
 import io
 import json
 import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from starlette.testclient import TestClient
 
 from empo2_trainer import companion
+from empo2_trainer.futures import Futures
 from empo2_trainer.protocol import UserError
+from empo2_trainer.server import Api
 from tests.conftest import make_trainer
-from tests.test_server import Client, client, served
+from tests.test_server import TOKEN, Client
 
-__all__ = ["client", "served"]
+
+@pytest.fixture
+def client(model_dir: Path, tmp_path: Path) -> Iterator[Client]:
+    """A client of a trainer of its own."""
+    trainer = make_trainer(model_dir, tmp_path / "served", "unused")
+    with (
+        ThreadPoolExecutor(1) as executor,
+        TestClient(Api(trainer, Futures(executor, 0.05), TOKEN, poll=30.0).app()) as http,
+    ):
+        yield Client(http)
 
 
 def files_of(archive: bytes) -> dict[str, bytes]:
