@@ -85,9 +85,11 @@ func TestAStepClosesWithItsQuorum(t *testing.T) {
 func TestHangingEpisodesAreCancelled(t *testing.T) {
 	w := newWorld(t, small(func(c *config.Config) {
 		c.Run.Steps, c.Eval.Every, c.Rollout.Quorum, c.Rollout.DeadlineSeconds = 1, 0, 0.75, 0.001
+		c.Eval.Temperature = 0.5
 	}))
 	w.backend.BeforeSample = func(ctx context.Context, _ sampler.Policy, r sampler.Request) error {
-		if r.Session == "s1-g1-e0" || strings.HasPrefix(r.Session, "s1-g0-") && r.Session != "s1-g0-e3" {
+		hangs := r.Session == "s1-g1-e0" || strings.HasPrefix(r.Session, "s1-g0-") && r.Session != "s1-g0-e3"
+		if hangs && r.Temperature == 1 {
 			<-ctx.Done()
 			return context.Cause(ctx)
 		}
