@@ -11,7 +11,8 @@ import (
 // withoutTips gives the off-policy episodes the trainer's log-probs of their tokens in the
 // context that is trained, without tips, as the old log-probs (loss.off_policy_logprobs =
 // "no_tips"; EMPO², section 4.2 (b) and Algorithm 1). Importance weights stay: they compare
-// server and trainer in the context that was sampled. The episodes given are not changed.
+// server and trainer in the context that was sampled. Each token's log-prob is that of the
+// version that sampled it. The episodes given are not changed.
 func (c mismatchCorrection) withoutTips(ctx context.Context, episodes []trainedEpisode) ([]trainedEpisode, error) {
 	out := slices.Clone(episodes)
 	var which []int
@@ -26,7 +27,7 @@ func (c mismatchCorrection) withoutTips(ctx context.Context, episodes []trainedE
 	if len(asked) == 0 {
 		return out, nil
 	}
-	scores, err := c.score(ctx, asked)
+	scores, err := c.scoreBySampler(ctx, asked)
 	if err != nil {
 		return nil, err
 	}

@@ -479,23 +479,36 @@ func TestAnErrorAheadWaitsForTheCommit(t *testing.T) {
 	}
 }
 
-// A log-prob that the trainer must compute is computed by the version that sampled.
-func TestUnknownLogprobsAreThoseOfTheSamplingVersion(t *testing.T) {
-	w := newOverlapped(t, func(c *config.Config) { c.Eval.Every = 0 })
-	l, done := w.open()
-	l.Driver.Retokenized = true
-	_, err := l.Run(t.Context())
-	done()
-	if err != nil {
-		t.Fatal(err)
+// A log-prob that the trainer must compute is computed by the version that sampled: where
+// the server has none, and of off-policy tokens without tips.
+func TestLogprobsOfTheTrainerAreThoseOfTheSamplingVersion(t *testing.T) {
+	f := func(name string, retokenized bool, rows func(rollout.Trajectory) []rollout.Row, of string) {
+		t.Run(name, func(t *testing.T) {
+			w := newOverlapped(t, func(c *config.Config) { c.Eval.Every, c.Loss.OffPolicyLogprobs = 0, of })
+			l, done := w.open()
+			l.Driver.Retokenized = retokenized
+			_, err := l.Run(t.Context())
+			done()
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.compareFirstLogprobs(rows)
+		})
 	}
+	f("unknown", true, func(e rollout.Trajectory) []rollout.Row { return e.RowsWithTips }, "tips")
+	f("without tips", false, func(e rollout.Trajectory) []rollout.Row { return e.RowsWithoutTips }, "no_tips")
+}
+
+// compareFirstLogprobs compares the log-prob of the first sampled token of trained rows
+// with that of the version that sampled it.
+func (w *overlapped) compareFirstLogprobs(rows func(rollout.Trajectory) []rollout.Row) {
+	w.t.Helper()
 	want := map[string]float32{}
 	for step := range int64(4) {
 		for _, e := range w.trajectories(step + 1) {
-			first := e.Turns[0]
-			for _, r := range e.RowsWithTips {
+			for _, r := range rows(e) {
 				at := slices.Index(r.LossMask, true)
-				want[fmt.Sprint(r.Tokens)] = w.backend.Policy.Score(first.Version, r.Tokens)[at-1]
+				want[fmt.Sprint(r.Tokens)] = w.backend.Policy.Score(e.Turns[0].Version, r.Tokens)[at-1]
 			}
 		}
 	}
@@ -508,10 +521,10 @@ func TestUnknownLogprobsAreThoseOfTheSamplingVersion(t *testing.T) {
 		}
 		checked++
 		if math.Abs(float64(r.Logprobs[at]-logprob)) > 1e-6 {
-			t.Fatalf("log-prob %g, under the version that sampled it is %g", r.Logprobs[at], logprob)
+			w.t.Fatalf("log-prob %g, under the version that sampled it is %g", r.Logprobs[at], logprob)
 		}
 	}
 	if checked == 0 {
-		t.Error("no row was compared")
+		w.t.Error("no row was compared")
 	}
 }

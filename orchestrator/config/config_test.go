@@ -132,7 +132,8 @@ func TestBadFiles(t *testing.T) {
 	f("[memory]\nstrategy = \"http\"\n", "memory.http.url", "is empty")
 	f("[memory]\nstrategy = \"gated\"\nk = 1\n", "memory.k", "one has no order")
 	f("[memory]\nstrategy = \"memento\"\nk = 50\n", "memory.memento.candidates", "less than memory.k")
-	f("[memory]\nstrategy = \"umem\"\n[rollout]\nmax_staleness = 1\n", "rollout.max_staleness", "keeps no state of an")
+	f("[memory]\nstrategy = \"http\"\nhttp.url = \"http://127.0.0.1:1\"\n[rollout]\nmax_staleness = 1\n",
+		"rollout.max_staleness", "a memory over HTTP cannot show")
 	f("[memory]\nstrategy = \"umem\"\n[memory.gated]\nrate = 0.1\n", "memory.gated.rate", "has no effect")
 	f("[memory.umem]\nnoise = 2.0\n", "memory.umem.noise", "memory.strategy is \"tips\"")
 	f("[memory]\nstrategy = \"umem\"\n[memory.umem]\nweight = 0.0\nnoise = 2.0\n", "memory.umem.noise", "weight is 0")

@@ -89,6 +89,9 @@ func TestNoOverlapWithASleepingServer(t *testing.T) {
 		f("", append(on, awake, "rollout.max_staleness=1")...)
 		f("", append(on, sleep)...)
 	}
+	f("a memory over HTTP cannot show", "memory.strategy=http", "memory.http.url=http://127.0.0.1:1",
+		"rollout.max_staleness=1")
+	f("", "memory.strategy=umem", "rollout.max_staleness=1")
 	f("", "rollout.max_staleness=16")
 	f("out of range", "rollout.max_staleness=17")
 	f("out of range", "rollout.max_staleness=-1")
