@@ -190,7 +190,7 @@ func (b *Bank) write(ctx context.Context, tx *sql.Tx, lessons []lesson) ([]strin
 	}
 	defer w.close()
 	for _, l := range lessons {
-		first, err := First(ctx, tx, l.tip)
+		first, err := w.first(ctx, l.tip)
 		if err != nil {
 			return nil, err
 		}

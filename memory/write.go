@@ -16,7 +16,7 @@ type writer struct {
 	clocks   map[string]int64    // of the changed scopes
 	states   map[[2]string]int64 // ids of the states that were written, by scope and text
 
-	findState, addState, visitState, findTips, addTip, deleteEntry, addEntry *sql.Stmt
+	addEpisode, findState, addState, visitState, findTips, addTip, deleteEntry, addEntry *sql.Stmt
 }
 
 func (b *Bank) newWriter(ctx context.Context, tx *sql.Tx) (*writer, error) {
@@ -25,7 +25,8 @@ func (b *Bank) newWriter(ctx context.Context, tx *sql.Tx) (*writer, error) {
 		return nil, err
 	}
 	for statement, query := range map[**sql.Stmt]string{
-		&w.findState: `SELECT id FROM memory_states WHERE scope = ? AND text = ?`,
+		&w.addEpisode: addEpisode,
+		&w.findState:  `SELECT id FROM memory_states WHERE scope = ? AND text = ?`,
 		&w.addState: `INSERT INTO memory_states (scope, text, vector, visits, visited, checksum)
 			VALUES (?, ?, ?, ?, ?, ?) RETURNING id`,
 		&w.visitState: `UPDATE memory_states SET visits = visits + ?, visited = ? WHERE id = ?`,
@@ -59,21 +60,32 @@ func (b *Bank) claim(ctx context.Context, tx *sql.Tx) error {
 }
 
 func (w *writer) close() {
-	for _, s := range []*sql.Stmt{w.findState, w.addState, w.visitState, w.findTips, w.addTip, w.deleteEntry, w.addEntry} {
+	for _, s := range []*sql.Stmt{w.addEpisode, w.findState, w.addState, w.visitState, w.findTips, w.addTip, w.deleteEntry,
+		w.addEntry} {
 		if s != nil {
 			s.Close()
 		}
 	}
 }
 
+const addEpisode = `INSERT INTO memory_episodes (step, group_index, episode) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`
+
 // First records that the episode that t names is learnt. It reports whether the
 // database did not have it yet. An episode without a step is always new.
 func First(ctx context.Context, tx Database, t Tip) (bool, error) {
+	return firstBy(t, func(args ...any) (sql.Result, error) { return tx.ExecContext(ctx, addEpisode, args...) })
+}
+
+// first is [First] with a prepared statement.
+func (w *writer) first(ctx context.Context, t Tip) (bool, error) {
+	return firstBy(t, func(args ...any) (sql.Result, error) { return w.addEpisode.ExecContext(ctx, args...) })
+}
+
+func firstBy(t Tip, add func(args ...any) (sql.Result, error)) (bool, error) {
 	if t.Step == 0 {
 		return true, nil
 	}
-	done, err := tx.ExecContext(ctx, `INSERT INTO memory_episodes (step, group_index, episode) VALUES (?, ?, ?)
-		ON CONFLICT DO NOTHING`, t.Step, t.Group, t.Episode)
+	done, err := add(t.Step, t.Group, t.Episode)
 	if err != nil {
 		return false, fmt.Errorf("record episode %d/%d of step %d: %w", t.Group, t.Episode, t.Step, err)
 	}

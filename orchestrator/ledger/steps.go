@@ -197,10 +197,8 @@ func (l *Ledger) Commit(ctx context.Context, s Step, v *Version, with func(*sql.
 		return fail(err)
 	}
 	added := map[string]int64{"steps": 1, "estimates": int64(len(s.Estimates))}
-	for _, e := range s.Estimates {
-		if err := insert(ctx, tx, "estimates", "", e.values(s.Step)...); err != nil {
-			return fail(err)
-		}
+	if err := addEstimates(ctx, tx, s); err != nil {
+		return fail(err)
 	}
 	if v != nil {
 		record := *v
@@ -224,6 +222,24 @@ func (l *Ledger) Commit(ctx context.Context, s Step, v *Version, with func(*sql.
 	}
 	if err := tx.Commit(); err != nil {
 		return fail(err)
+	}
+	return nil
+}
+
+func addEstimates(ctx context.Context, tx *sql.Tx, s Step) error {
+	if len(s.Estimates) == 0 {
+		return nil
+	}
+	statement, err := tx.PrepareContext(ctx, tableNamed("estimates").insertion(""))
+	if err != nil {
+		return err
+	}
+	defer statement.Close()
+	for _, e := range s.Estimates {
+		values := e.values(s.Step)
+		if _, err := statement.ExecContext(ctx, append(plainValues(values), checksum(values...))...); err != nil {
+			return err
+		}
 	}
 	return nil
 }
