@@ -168,6 +168,20 @@ func percent(n, all int) string {
 	return fmt.Sprintf("%.0f%%", p)
 }
 
+// methodParts say what options of the algorithm did in a step.
+func methodParts(m orchestrator.StepMetrics) (parts []string) {
+	if m.MemoryProbability > 0 { // it is annealed
+		parts = append(parts, fmt.Sprintf("p_mem %.2f", m.MemoryProbability))
+	}
+	if m.Batches > 0 {
+		parts = append(parts, fmt.Sprintf("%d batches of groups", m.Batches))
+	}
+	if m.Overlong < 0 {
+		parts = append(parts, fmt.Sprintf("overlong %.3g", m.Overlong))
+	}
+	return parts
+}
+
 // stepDetails are the further lines of a step.
 func stepDetails(m orchestrator.StepMetrics) [][]string {
 	var lines [][]string
@@ -180,6 +194,7 @@ func stepDetails(m orchestrator.StepMetrics) [][]string {
 		parts = append(parts, fmt.Sprintf("mask %.1f%%", 100*m.MaskShare), fmt.Sprintf("ratio %.2f", m.Ratio),
 			"mismatch "+mismatch)
 	}
+	parts = append(parts, methodParts(m)...)
 	s := m.Seconds
 	lines = append(lines, parts, []string{"sample " + secondsText(s.Sample), "train " + secondsText(s.Train),
 		"publish " + secondsText(s.Publish), fmt.Sprintf("turns %.1f", turns(m)), fmt.Sprintf("new tips %d", m.NewTips)})
