@@ -42,6 +42,9 @@ func opened(capacity int) map[string]func(t *testing.T, db *sql.DB) (memory.Stra
 			return OpenMemSifter(t.Context(), db, MemSifterConfig{Embedder: e, K: 2, Prefilter: 5, Threshold: 0.5,
 				Capacity: capacity, Walks: true, Prior: 1})
 		},
+		"credit": func(t *testing.T, db *sql.DB) (memory.Strategy, error) {
+			return OpenCredit(t.Context(), db, CreditConfig{Embedder: e, K: 2, Threshold: 0.5, Capacity: capacity})
+		},
 		"gated": func(t *testing.T, db *sql.DB) (memory.Strategy, error) {
 			return OpenGated(t.Context(), db, GatedConfig{Embedder: e, K: 2, Threshold: 0.5, Capacity: capacity, Powers: 2,
 				Hidden: 2, Rate: 0.05, Epochs: 1, Margin: MarginLogistic, Decay: 0.2})

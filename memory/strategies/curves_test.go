@@ -328,6 +328,17 @@ func TestCurvesOfUMem(t *testing.T) {
 	wantCurve(t, "similarity", f(UMemConfig{}), slices.Repeat([]float64{25}, 20)...)
 }
 
+// With credit the useless tip sinks: its worth goes to 0, that of the other to 3/4.
+func TestCurveOfCredit(t *testing.T) {
+	store := func(m *scope[credited], name string, v []float32) {
+		m.add([]string{name}, [][]float32{v}, credited{Tip: memory.Tip{Text: name}})
+	}
+	got := twoCases(40, method[credited](Credit{CreditConfig{K: 1, Capacity: 9}}), store)
+	if math.Abs(got[0]-25) > margin || got[39] < 60 {
+		t.Errorf("trial 1: %.1f %%, trial 40: %.1f %%, want 25 and at least 60\n%.0f", got[0], got[39], got)
+	}
+}
+
 // Ten stored walks, one of which names the right lever. The prefilter puts it at rank 8. One tip is
 // shown. A useless tip leaves U with the success of chance.
 func TestCurveOfMemSifter(t *testing.T) {

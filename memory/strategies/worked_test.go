@@ -259,6 +259,29 @@ func TestUMemBelief(t *testing.T) {
 	near(t, "prior", p.prior(episode{vectors: [][]float32{{1, 0}}}, m).Mean, (0.8+0.5*0.2)/1.5)
 }
 
+// Worths of 0.5 (one episode, +1), 0 and −1/3 (two episodes, −0.5 each) at similarities of .6,
+// .9 and .95 give the ranks .6·2, .9·1 and .95·⅓.
+func TestCreditRanksBySimilarityTimesWorth(t *testing.T) {
+	s := Credit{CreditConfig{K: 3, Capacity: 9}}
+	m := &scope[credited]{}
+	for i, c := range []credited{{Sum: 1, N: 1}, {}, {Sum: -1, N: 2}, {}} {
+		c.Tip, c.Written = memory.Tip{Text: string(rune('A' + i)), Score: float64(i)}, i+1
+		cosine := []float32{.6, .9, .95, .9}[i]
+		m.add([]string{c.Tip.Text}, [][]float32{{cosine, 0}}, c)
+	}
+	got := s.recall(query{vector: []float32{1, 0}}, m)
+	var order string
+	for _, tip := range got.Tips {
+		order += tip.Text
+	}
+	// B and D are equal but for the score; C sinks, although it is the most similar.
+	if order != "ADB" || got.Similar != 10 {
+		t.Errorf("order %s, similar %d, want ADB and 10", order, got.Similar)
+	}
+	near(t, "a tip that was never shown", credited{}.worth(), 0)
+	near(t, "one lucky episode", credited{Sum: 1, N: 1}.worth(), 0.5)
+}
+
 func TestMemSifterReward(t *testing.T) {
 	tiers := []int{1, 2, 3, 5, 8}
 	near(t, "R", SiftReward(0.2, tiers, []float64{.5, .5, .8, .8, 1}), 0.5131)

@@ -126,7 +126,7 @@ func TestBadFiles(t *testing.T) {
 	f("[loss]\nkl_estimator = \"k3\"\n", "loss.kl_estimator", "has no effect")
 	f("[memory]\nurl = \"http://127.0.0.1:1\"\n", "memory.url", "has no effect")
 	f("[memory]\nembedder = \"ollama\"\n", "memory.url", "is empty")
-	f("[memory]\nstrategy = \"bank\"\n", "memory.strategy", "one of tips, none, rememberer")
+	f("[memory]\nstrategy = \"bank\"\n", "memory.strategy", "one of tips, credit, none, rememberer")
 	f("[memory]\nstrategy = \"none\"\n", "memory.strategy", "without the memory that it trains with")
 	f("[memory]\nstrategy = \"jitrl\"\n", "memory.strategy", "cannot be trained on")
 	f("[memory]\nstrategy = \"http\"\n", "memory.http.url", "is empty")

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 // Memory chooses the memory and sets it up. Strategies other than tips have a table of their own.
@@ -122,7 +123,7 @@ func memoryRules(c Config) []rule {
 	m := c.Memory
 	control := int(math.Round(m.Control * float64(c.Algorithm.GroupSize)))
 	return append(strategyRules(m),
-		oneOf("memory.strategy", m.Strategy, append([]string{"tips", "none"}, strategyNames...)...),
+		oneOf("memory.strategy", m.Strategy, append([]string{"tips", "credit", "none"}, strategyNames...)...),
 		between("memory.k", float64(m.K), 1, 1000),
 		between("memory.threshold", m.Threshold, -1, 1),
 		between("memory.capacity", float64(m.Capacity), 1, 1e7),
@@ -212,7 +213,7 @@ func idleMemory(c Config, when func(cond bool, why string, keys ...string)) {
 	when(m.Strategy != "tips", why, "novelty.source", "novelty.cap", "memory.explore")
 	when(c.Algorithm.Name != "adapt", fmt.Sprintf("algorithm.name is %q: algorithm.memory_probability says it",
 		c.Algorithm.Name), "memory.control")
-	when(m.Strategy != "umem" && m.Strategy != "memsifter" && m.Strategy != "http",
+	when(!slices.Contains([]string{"credit", "umem", "memsifter", "http"}, m.Strategy),
 		why+", which does not measure what a tip is worth", "memory.control")
 	when(m.UMem.Weight == 0, "memory.umem.weight is 0", "memory.umem.noise", "memory.umem.floor", "memory.umem.greedy")
 	when(m.Memento.Temperature == 0, "memory.memento.temperature is 0: nothing is learnt about cases",

@@ -46,6 +46,11 @@ var memories = map[string]func(context.Context, memoryRequest) (memory.Strategy,
 		return strategies.OpenUMem(ctx, r.db, strategies.UMemConfig{Embedder: r.embedder, K: m.K, Threshold: m.Threshold,
 			Capacity: m.Capacity, Lambda: own.Weight, Noise: own.Noise, Floor: own.Floor, Greedy: own.Greedy})
 	},
+	"credit": func(ctx context.Context, r memoryRequest) (memory.Strategy, error) {
+		m := r.config.Memory
+		return strategies.OpenCredit(ctx, r.db, strategies.CreditConfig{Embedder: r.embedder, K: m.K, Threshold: m.Threshold,
+			Capacity: m.Capacity})
+	},
 	"memsifter": func(ctx context.Context, r memoryRequest) (memory.Strategy, error) {
 		m, own := r.config.Memory, r.config.Memory.MemSifter
 		return strategies.OpenMemSifter(ctx, r.db, strategies.MemSifterConfig{Embedder: r.embedder, K: m.K,
