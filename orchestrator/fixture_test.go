@@ -228,6 +228,8 @@ type world struct {
 	evals   []Evaluation
 	reloads []PromptReload
 	phases  []watchdog.Phase
+	// openMemory opens another memory than the bank of tips. Nil: the bank.
+	openMemory func(ctx context.Context, db *sql.DB) (memory.Strategy, error)
 }
 
 func newWorld(t *testing.T, c config.Config) *world {
@@ -272,7 +274,12 @@ func (w *world) open() (*Loop, func()) {
 	if w.config.Algorithm.Name != "adapt" {
 		l.Trainer = w.trainer
 	}
-	if w.config.Algorithm.Name != "grpo" {
+	if w.openMemory != nil {
+		must(memory.Migrate(ctx, led.DB()))
+		m, err := w.openMemory(ctx, led.DB())
+		must(err)
+		l.Memory = m
+	} else if w.config.Algorithm.Name != "grpo" {
 		m := memory.DefaultConfig(embed.NGram{})
 		m.K = w.config.Memory.K
 		must(memory.Migrate(ctx, led.DB()))
