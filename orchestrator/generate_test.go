@@ -122,10 +122,12 @@ func TestFurtherGroupsOfAPlan(t *testing.T) {
 		p := newPlan(c, tasks, step+1, 0)
 		more := furtherGroups(c, tasks, p, 2)
 		again := furtherGroups(c, tasks, p, 2)
-		if !reflect.DeepEqual(more, again) || !reflect.DeepEqual(more.Groups[:len(p.Groups)], p.Groups) || more.Further != 1 {
+		if !reflect.DeepEqual(more, again) || !reflect.DeepEqual(more.Groups[:len(p.Groups)], p.Groups) ||
+			more.Further != 1 {
 			t.Fatalf("step %d: %+v, %+v", step+1, more, again)
 		}
-		if first, mode := p.Groups[0].Episodes[0].Mode, more.Groups[len(p.Groups)].Episodes[0].Mode; mode.Tips() != first.Tips() {
+		first, mode := p.Groups[0].Episodes[0].Mode, more.Groups[len(p.Groups)].Episodes[0].Mode
+		if mode.Tips() != first.Tips() {
 			t.Errorf("step %d: mode %s beside %s", step+1, mode, first)
 		}
 		seeds := map[uint64]bool{}
