@@ -31,7 +31,7 @@ func newStepMetrics(f finishedStep, noveltyWeight float64) StepMetrics {
 	m.Seconds.Total = time.Since(f.begun).Seconds()
 	m.Overlap.Staleness = f.sampled.Staleness
 	if f.sampling != nil {
-		m.Overlap.Sampling = f.sampling.take()
+		m.Overlap.Sampling = new(f.sampling.take())
 	}
 	return m
 }

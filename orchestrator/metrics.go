@@ -123,16 +123,16 @@ type Seconds struct {
 type Overlap struct {
 	Staleness Staleness `json:"staleness"`
 	// Sampling is how long episodes were sampled during the step, those of later steps
-	// included, in seconds of Seconds.Total.
-	Sampling float64 `json:"sampling"`
+	// included, in seconds of Seconds.Total. Nil: no step was sampled while another was trained.
+	Sampling *float64 `json:"sampling,omitempty"`
 }
 
 // Idle returns the shares of the step in which the servers had no training episode to
 // sample, and in which the trainer trained nothing. ok is false if the step took no time.
 func (m StepMetrics) Idle() (server, trainer float64, ok bool) {
 	sampling := m.Seconds.Sample
-	if m.Overlap != (Overlap{}) {
-		sampling = m.Overlap.Sampling
+	if m.Overlap.Sampling != nil {
+		sampling = *m.Overlap.Sampling
 	}
 	share := func(busy float64) float64 { return min(1, max(0, 1-busy/m.Seconds.Total)) }
 	if m.Seconds.Total <= 0 {

@@ -47,9 +47,9 @@ func TestIdleShares(t *testing.T) {
 		}
 	}
 	f(StepMetrics{Seconds: Seconds{Sample: 6, Train: 1, Publish: 1, Total: 8}}, 0.25, 0.875, true)
-	ahead := StepMetrics{Seconds: Seconds{Sample: 9, Train: 4, Total: 8}, Overlap: Overlap{Sampling: 6}}
+	ahead := StepMetrics{Seconds: Seconds{Sample: 9, Train: 4, Total: 8}, Overlap: Overlap{Sampling: new(6.0)}}
 	f(ahead, 0.25, 0.5, true)
-	ahead.Overlap.Sampling = 8.5 // rounding
+	ahead.Overlap.Sampling = new(8.5) // rounding
 	f(ahead, 0, 0.5, true)
 	f(StepMetrics{}, 0, 0, false)
 }

@@ -150,8 +150,8 @@ func TestAStepIsSampledWhileTheOneBeforeIsTrained(t *testing.T) {
 		if m.Mismatch.Tokens == 0 || m.Mismatch.Max > 1e-6 || m.Corrected {
 			t.Errorf("step %d: mismatch %+v: it compares with another version than the one that sampled", m.Step, m.Mismatch)
 		}
-		if m.Overlap.Sampling <= 0 || m.Overlap.Sampling > m.Seconds.Total+1e-3 {
-			t.Errorf("step %d: sampled for %g of %g s", m.Step, m.Overlap.Sampling, m.Seconds.Total)
+		if s := m.Overlap.Sampling; s == nil || *s <= 0 || *s > m.Seconds.Total+1e-3 {
+			t.Errorf("step %d: sampled for %v of %g s", m.Step, s, m.Seconds.Total)
 		}
 		for _, e := range w.trajectories(m.Step) {
 			last := len(e.Turns) - 1
@@ -401,6 +401,9 @@ func TestGroupsThatAreTooOldAreDropped(t *testing.T) {
 	second := w.steps[1]
 	if s := second.Overlap.Staleness; s.Dropped != second.Groups+s.Dropped || s.Dropped != w.config.Algorithm.Groups {
 		t.Errorf("step 2 was sampled from version 0 and trained from version %d: %+v", second.Version, s)
+	}
+	if server, _, ok := second.Idle(); !ok || server != 1-second.Seconds.Sample/second.Seconds.Total {
+		t.Errorf("step 2, in turn: the server was idle for %g of the step %+v", server, second.Seconds)
 	}
 	if second.Version != 1 || second.Rows != 0 || second.Free.N+second.Tips.N != 32 {
 		t.Errorf("the dropped step: %+v", second)

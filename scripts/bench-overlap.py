@@ -70,7 +70,7 @@ def measure(steps, evaluations):
     """Means over the steps after the first one, whose sampling has nothing beside it."""
     n, steps = len(steps), steps[1:]
     total = sum(s["seconds"]["total"] for s in steps)
-    sampling = sum(s.get("overlap", {}).get("sampling") or s["seconds"]["sample"] for s in steps)
+    sampling = sum(s.get("overlap", {}).get("sampling", s["seconds"]["sample"]) for s in steps)
     training = sum(s["seconds"]["train"] for s in steps)
     staleness = [s.get("overlap", {}).get("staleness", {"mean": 0, "max": 0, "dropped": 0}) for s in steps]
     return {

@@ -74,7 +74,7 @@ func TestValuesOfAStep(t *testing.T) {
 	f("phases/warm_start", 1)
 	ahead := sample(2)
 	ahead.Seconds, ahead.Cancelled = orchestrator.Seconds{Sample: 9, Train: 4, Total: 8}, 8
-	ahead.Overlap = orchestrator.Overlap{Sampling: 6,
+	ahead.Overlap = orchestrator.Overlap{Sampling: new(6.0),
 		Staleness: orchestrator.Staleness{Mean: 0.75, Max: 1, Dropped: 2}}
 	before := values
 	values = Point{Values: ofStep(ahead, Ours)}.values()

@@ -33,6 +33,8 @@ type Hedge[T any] struct {
 	Attempt func(ctx context.Context, p *Place, again bool) (T, error)
 	// Late, if not nil, is called when the request is sent to a second place.
 	Late func(from, to *Place, after time.Duration)
+	// Rescued, if not nil, is called when the second place's answer is the one that counts.
+	Rescued func()
 }
 
 // An attempt's result.
@@ -83,8 +85,11 @@ func (h Hedge[T]) Run(ctx context.Context, place *Place) (T, *Place, error) {
 			if running > 0 {
 				<-results
 			}
-			if o.err != nil {
+			switch {
+			case o.err != nil:
 				o = *failed
+			case o.place != place && h.Rescued != nil:
+				h.Rescued()
 			}
 			return o.value, o.place, o.err
 		case <-look.C:

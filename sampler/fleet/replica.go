@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -48,11 +49,8 @@ func (r *replica) set(s state, why error) {
 		b.cfg.Log.Warn().Str("server", r.server.URL()).Err(why).Msg("replica is down")
 	}
 	r.state, r.why = s, why
-	anyHealthy, anyAsleep := false, false
-	for _, x := range b.replicas {
-		anyHealthy = anyHealthy || x.state == healthy
-		anyAsleep = anyAsleep || x.state == asleep
-	}
+	anyHealthy := b.anyHealthy()
+	anyAsleep := slices.ContainsFunc(b.replicas, func(x *replica) bool { return x.state == asleep })
 	switch {
 	case anyHealthy || anyAsleep:
 		b.noneHealthySince = time.Time{}
@@ -71,6 +69,11 @@ func (r *replica) set(s state, why error) {
 	b.announce()
 }
 
+// anyHealthy reports whether a replica is healthy. The mutex is held.
+func (b *Backend) anyHealthy() bool {
+	return slices.ContainsFunc(b.replicas, func(r *replica) bool { return r.state == healthy })
+}
+
 // uptime returns a context that ends when the replica goes down while another one is
 // healthy.
 func (r *replica) uptime() context.Context {
@@ -79,7 +82,11 @@ func (r *replica) uptime() context.Context {
 	if r.up == nil {
 		r.up, r.goDown = context.WithCancelCause(context.Background())
 	}
-	return r.up
+	up := r.up
+	if r.state == down && r.b.anyHealthy() { // it went down since it was chosen
+		r.endUptime()
+	}
+	return up
 }
 
 // endUptime makes the requests in flight lost. The mutex is held.

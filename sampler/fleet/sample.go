@@ -75,19 +75,15 @@ func (b *Backend) try(ctx context.Context, v *version, r sampler.Request) (c sam
 func (b *Backend) hedge(v *version, r sampler.Request, request admission.Request) admission.Hedge[sampler.Completion] {
 	return admission.Hedge[sampler.Completion]{
 		Queue: b.queue, Request: request, Tokens: r.MaxTokens,
-		Attempt: func(ctx context.Context, place *admission.Place, again bool) (sampler.Completion, error) {
+		Attempt: func(ctx context.Context, place *admission.Place, _ bool) (sampler.Completion, error) {
 			begun := time.Now()
 			c, err := b.replicas[place.Index].attempt(ctx, v, r)
-			switch {
-			case err != nil:
-			case again:
-				b.counters.add(Stats{Rescued: 1})
-				fallthrough
-			default:
+			if err == nil {
 				place.Answered(len(c.IDs), time.Since(begun))
 			}
 			return c, err
 		},
+		Rescued: func() { b.counters.add(Stats{Rescued: 1}) },
 		Late: func(from, to *admission.Place, after time.Duration) {
 			b.counters.add(Stats{Late: 1})
 			b.cfg.Log.Info().Str("server", b.replicas[from.Index].server.URL()).Stringer("after", after).

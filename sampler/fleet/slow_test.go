@@ -221,3 +221,26 @@ func TestAFleetWithoutAnyServerIsRefused(t *testing.T) {
 		}
 	})
 }
+
+// A request whose replica goes down after it was chosen, but before the request is sent,
+// is lost at once. Nothing else would end it before its deadline.
+func TestARequestToAReplicaThatHasJustGoneDownIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hangs := func(ctx context.Context, _ string, _ sampler.Request) (Answer, error) {
+			<-ctx.Done()
+			return Answer{}, context.Cause(ctx)
+		}
+		down := func(context.Context) error { return ErrLost }
+		b, p := open(t, Config{RequestTimeout: time.Hour}, &fake{name: "a", complete: hangs, health: down}, &fake{name: "b"})
+		defer b.Close()
+		first := b.replicas[0]
+		first.markDown(errors.New("stopped"))
+		b.mu.Lock()
+		v := b.versions[p.Version]
+		b.mu.Unlock()
+		begun := time.Now()
+		if _, err := first.attempt(t.Context(), v, request); !errors.Is(err, ErrLost) || time.Since(begun) > 0 {
+			t.Errorf("%v after %v", err, time.Since(begun))
+		}
+	})
+}

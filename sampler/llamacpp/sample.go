@@ -79,6 +79,7 @@ func (v *version) send(ctx context.Context, r sampler.Request, tried map[*admiss
 				Msg("a late request is sent to another replica too")
 		},
 	}
+	hedge.Rescued = func() { v.b.counters.add(Stats{Rescued: 1}) }
 	got, place, err := hedge.Run(ctx, place)
 	if errors.Is(err, errLost) {
 		tried[place] = true
@@ -103,9 +104,6 @@ func (v *version) attempt(ctx context.Context, place *admission.Place, r sampler
 	c, err := v.complete(ctx, now, r)
 	if err == nil {
 		place.Answered(len(c.IDs), time.Since(begun))
-		if again {
-			v.b.counters.add(Stats{Rescued: 1})
-		}
 	}
 	return sent{c, now}, err
 }

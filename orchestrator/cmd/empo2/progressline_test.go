@@ -231,7 +231,7 @@ func TestStepLinesFit(t *testing.T) {
 			orchestrator.OnPolicy: 512, orchestrator.OnPolicyTips: 256, orchestrator.OffPolicy: 256},
 		Free: orchestrator.EpisodeStats{N: 512, Return: -83.1234}, Tips: orchestrator.EpisodeStats{N: 508, Return: 1234.5},
 		Failed: 4, Stops: map[rollout.StopReason]int{rollout.StopContextFull: 700, rollout.StopFailed: 4},
-		Cancelled: 100, Overlap: orchestrator.Overlap{Sampling: 1,
+		Cancelled: 100, Overlap: orchestrator.Overlap{Sampling: new(1.0),
 			Staleness: orchestrator.Staleness{Mean: 12.3, Max: 16, Dropped: 128}},
 		Replies:   orchestrator.Replies{N: 10000, Cut: 9999, Empty: 1, NoAction: 5000, Tips: 1020, CutTips: 510, NoTips: 510},
 		Corrected: true, Mismatch: orchestrator.Mismatch{Tokens: 1, Mean: 1e-3, Max: 1}, LeftOut: 12, Restarts: 2,
@@ -258,7 +258,7 @@ func TestStepLinesFit(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	good.Seconds.Train = 2
-	good.Cancelled, good.Overlap.Sampling = 1, 3.6
+	good.Cancelled, good.Overlap.Sampling = 1, new(3.6)
 	good.Overlap.Staleness = orchestrator.Staleness{Mean: 0.75, Max: 1, Dropped: 2}
 	const ahead = "stale 0.8 max 1  idle server 6% trainer 48%  cut 89%  cancelled 1 episode  2 groups too old"
 	if got := strings.Join(stepText(good, false).parts, "  "); !strings.HasSuffix(got, "v16  "+ahead) {
