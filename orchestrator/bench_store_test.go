@@ -96,7 +96,8 @@ func (w *benchRun) run(b *testing.B, family envs.Family, reply func(sampler.Requ
 		return
 	}
 	c := &w.config
-	inStep := max(1, min(max(b.N, c.Rollout.Concurrency), benchEpisodes, b.N)/c.Algorithm.GroupSize) * c.Algorithm.GroupSize
+	size := c.Algorithm.GroupSize
+	inStep := max(1, min(b.N, benchEpisodes)/size) * size
 	if c.Rollout.Concurrency > inStep {
 		inStep = c.Rollout.Concurrency / c.Algorithm.GroupSize * c.Algorithm.GroupSize
 	}

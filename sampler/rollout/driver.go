@@ -76,6 +76,9 @@ func (d *Driver) Run(ctx context.Context, s EpisodeSpec) Trajectory {
 		t.Stop, t.Err = StopFailed, validText(err.Error())
 	}
 	t.RowsWithTips, t.RowsWithoutTips = e.conversation.Rows(true), e.conversation.Rows(false)
+	if equalRows(t.RowsWithTips, t.RowsWithoutTips) { // most of an episode's memory
+		t.RowsWithoutTips = t.RowsWithTips
+	}
 	t.SplitReasons = e.conversation.Splits()
 	for _, n := range t.SplitReasons {
 		t.Splits += n

@@ -241,11 +241,7 @@ func (u *unpacker) sampled() (ids []int32, logprobs sampler.Logprobs) {
 func (u *unpacker) rows(turns []Turn, equal []Row) []Row {
 	how := u.uint()
 	if how == rowsEqual {
-		var out []Row
-		for _, r := range equal {
-			out = append(out, r.clone())
-		}
-		return out
+		return equal
 	}
 	rows := make([]Row, u.length(u.tokens, 1))
 	for i := range rows {

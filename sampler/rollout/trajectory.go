@@ -134,7 +134,8 @@ type Trajectory struct {
 	Success   bool             `json:"success"`       // the environment reported success
 
 	// RowsWithTips are the rows as they were sampled. RowsWithoutTips have the same sampled ids after prompts without
-	// tips, for off-policy training. Both are equal if no tip was shown, and empty without a chat template.
+	// tips, for off-policy training. Both are equal if no tip was shown, and then may share their memory: rows must not be
+	// modified. Both are empty without a chat template.
 	RowsWithTips    []Row `json:"rows_with_tips"`
 	RowsWithoutTips []Row `json:"rows_without_tips"`
 	// Splits counts the splits of RowsWithTips: there are Splits+1 rows. SplitReasons counts them by reason.
