@@ -1,11 +1,13 @@
-"""Wall seconds of one forward_backward by one process and by two ranks, on the CPU.
+"""Seconds of one forward_backward by one process and by two ranks, on the CPU.
 
-Four trainers with the same model and rows take turns; only one computes at a time. The whole of a
-request is timed: rows are sent to the other rank, and gradients summed. Ratios are of medians.
+Three trainers with the same model and rows take turns; only one computes at a time. The whole of a
+request is timed: rows are sent to the other rank, and gradients summed. Throughput is by the clock,
+which other work on the machine distorts; the CPU time of all ranks together shows what a second
+rank costs: with two idle cores the clock gains twice the ratio of CPU times. Ratios are of medians.
 
     python trainer_bridge/trainer/bench/ranks.py [--rounds 7] [--model DIR]
 
-Without --model a random Qwen2 of 29 M weights is made. Two ranks need two idle cores.
+Without --model a random Qwen2 of 6 M weights is made. Two ranks need two idle cores.
 """
 
 import argparse
@@ -27,11 +29,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 ONE = "one process, one thread"
 KINDS = {
     ONE: ["--threads", "1"],
-    "one process, two threads": ["--threads", "2"],
     "two ranks, data": ["--threads", "1", "--gpus", "2", "--parallel", "data"],
     "two ranks, fsdp2": ["--threads", "1", "--gpus", "2", "--parallel", "fsdp2"],
 }
-ROWS, SHORTEST, LONGEST, VOCAB = 32, 100, 500, 472
+ROWS, SHORTEST, LONGEST, VOCAB = 16, 100, 300, 472
 
 
 def make_rows() -> list[Any]:
@@ -63,17 +64,17 @@ def make_rows() -> list[Any]:
 
 
 def make_model(directory: Path) -> None:
-    """A random Qwen2 of 8 layers of width 512."""
+    """A random Qwen2 of 6 layers of width 256."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(1)
     config = Qwen2Config(
         vocab_size=VOCAB,
-        hidden_size=512,
-        intermediate_size=2048,
-        num_hidden_layers=8,
-        num_attention_heads=8,
+        hidden_size=256,
+        intermediate_size=1024,
+        num_hidden_layers=6,
+        num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
@@ -82,7 +83,8 @@ def make_model(directory: Path) -> None:
 
 
 def child(flags: list[str]) -> None:
-    """A trainer that computes a pass for each line of stdin, and writes its time and loss."""
+    """A trainer that computes a pass for each line of stdin. It writes the seconds by the clock and
+    of CPU, and the loss."""
     from empo2_trainer.__main__ import parser
     from empo2_trainer.losses import parse
     from empo2_trainer.process import _load, configure_logging, take_stdout
@@ -90,17 +92,28 @@ def child(flags: list[str]) -> None:
 
     out = take_stdout()
     configure_logging()
-    trainer, _ = _load(parser().parse_args(["serve", *flags]))
+    trainer, followers = _load(parser().parse_args(["serve", *flags]))
     trainer.create("bench", LoraSpec(rank=16, alpha=32.0, seed=1))
     rows, loss = make_rows(), parse("empo2", {"logprob_floor": -1e30})
     os.write(out, b"ready\n")
     for _ in sys.stdin:
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), cpu_seconds(followers)
         metrics = trainer.run("bench", rows, loss, backward=True)["metrics"]
         seconds = time.perf_counter() - started
-        os.write(out, json.dumps([seconds, metrics["loss:sum"]]).encode() + b"\n")
+        cpu = cpu_seconds(followers) - cpu
+        os.write(out, json.dumps([seconds, cpu, metrics["loss:sum"]]).encode() + b"\n")
         trainer.models["bench"].optimizer.pending = None
     os._exit(0)  # the other rank ends with this one
+
+
+def cpu_seconds(followers: Any) -> float:
+    """CPU time of this process and of the other ranks."""
+    pids = followers.pids if followers is not None else []
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks += int(fields[11]) + int(fields[12])  # utime and stime, see proc(5)
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def start(model: Path, root: Path, flags: list[str]) -> "subprocess.Popen[str]":
@@ -121,9 +134,9 @@ def start(model: Path, root: Path, flags: list[str]) -> "subprocess.Popen[str]":
 
 def measure(
     trainers: dict[str, "subprocess.Popen[str]"], rounds: int
-) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Seconds of each round but the first, which warms up, and the losses."""
-    times: dict[str, list[float]] = {name: [] for name in trainers}
+) -> tuple[dict[str, list[tuple[float, float]]], dict[str, float]]:
+    """Seconds by the clock and of CPU of each round, and losses. The first round warms up."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in trainers}
     losses: dict[str, float] = {}
     for i in range(rounds + 1):
         for name, process in trainers.items():
@@ -131,9 +144,9 @@ def measure(
             assert process.stdout
             process.stdin.write("\n")
             process.stdin.flush()
-            seconds, losses[name] = json.loads(process.stdout.readline())
+            wall, cpu, losses[name] = json.loads(process.stdout.readline())
             if i:
-                times[name].append(seconds)
+                times[name].append((wall, cpu))
     return times, losses
 
 
@@ -158,10 +171,12 @@ def main() -> None:
             process.stdin.close()
             process.wait(timeout=60)
     print(f"forward_backward, {ROWS} rows of {SHORTEST} to {LONGEST} tokens, rank 16, exact KL:")
-    base = statistics.median(times[ONE])
-    for name, found in times.items():
-        median = statistics.median(found)
-        print(f"  {name:26} {median:6.2f} s: {base / median:.2f}x, loss {losses[name]:.4f}")
+    medians = {
+        n: [statistics.median(v) for v in zip(*found, strict=True)] for n, found in times.items()
+    }
+    for name, (wall, cpu) in medians.items():
+        ratios = f"throughput {medians[ONE][0] / wall:.2f}x, CPU time {cpu / medians[ONE][1]:.2f}x"
+        print(f"  {name:24} {wall:6.2f} s, {cpu:6.2f} s CPU: {ratios}, loss {losses[name]:.4f}")
 
 
 if __name__ == "__main__":
