@@ -14,6 +14,7 @@ var placements = map[string]struct {
 	device        string
 	trainers      int
 	trainerEnv    []string
+	url           string // of the trainer
 	staleness     int
 	sleeps        bool
 }{
@@ -22,6 +23,8 @@ var placements = map[string]struct {
 	"gpus-2-llamacpp.toml": {backend: "llamacpp", devices: []string{"0"}, device: "cuda:1", staleness: 1},
 	"gpus-8.toml": {backend: "vllm", devices: []string{"0", "1", "2", "3"}, device: "auto", trainers: 4,
 		trainerEnv: []string{"CUDA_VISIBLE_DEVICES=4,5,6,7"}, staleness: 1},
+	"machines-2-trainer.toml": {backend: "vllm", devices: []string{"0"}, device: "auto", staleness: 1,
+		url: "http://machine-a:8000"},
 	"machines-2.toml": {backend: "vllm", urls: []string{"http://machine-a:8000"}, device: "cuda:0", staleness: 1},
 }
 
@@ -54,7 +57,7 @@ func TestPlacementRecipesLoad(t *testing.T) {
 				continue
 			}
 			if c.Sampler.Backend != want.backend || !slices.Equal(c.Sampler.Devices(), want.devices) ||
-				!slices.Equal(c.Sampler.VLLM.URLs, want.urls) || c.Trainer.Device != want.device ||
+				!slices.Equal(c.Sampler.VLLM.URLs, want.urls) || c.Trainer.Device != want.device || c.Trainer.URL != want.url ||
 				c.Trainer.GPUs != max(1, want.trainers) || !slices.Equal(c.Trainer.Env, want.trainerEnv) ||
 				c.Sampler.Replicas() != max(1, len(want.devices)) ||
 				c.Rollout.MaxStaleness != want.staleness || c.Sampler.VLLM.Sleep != want.sleeps {

@@ -181,7 +181,7 @@ func (f Forecast) missingGPU() (Problem, bool) {
 func GPUCount(c config.Config) int {
 	all, _ := serverGPUs(c.Sampler, c.Sampler.Replicas())
 	var trainer []string
-	if c.Trainer.Device != "cpu" {
+	if c.Trainer.Device != "cpu" && c.Trainer.URL == "" {
 		trainer, _ = trainerGPUs(c.Trainer)
 	}
 	count := 1
