@@ -61,8 +61,8 @@ func solutions(family *vault.Family) (map[string]string, error) {
 }
 
 // spans is the workload of agent-lightning's store benchmark as an environment. An episode has rounds of two turns, at
-// least one and at most six, and a final turn. Each turn carries about 30 random strings, 5.4 KB of text on average; with
-// probability 1/2 a round has a reward, and the final one is in [1, 2].
+// least one and at most six, and a final turn. Each turn carries about 30 random strings, 5.4 KB of text on average.
+// With probability 1/2 a round has a reward, and the final one is in [1, 2].
 type spans struct {
 	texts []string // drawn beforehand: random strings are no cost of the store
 }

@@ -69,7 +69,8 @@ func insert(ctx context.Context, to execer, name, suffix string, values ...any) 
 
 // insertion is the statement that adds a row. suffix is its end.
 func (t table) insertion(suffix string) string {
-	return fmt.Sprintf("INSERT INTO %s(%s) VALUES(?%s) %s", t.name, t.list(), strings.Repeat(", ?", len(t.columns)), suffix)
+	return fmt.Sprintf("INSERT INTO %s(%s) VALUES(?%s) %s", t.name, t.list(),
+		strings.Repeat(", ?", len(t.columns)), suffix)
 }
 
 // upsert is the suffix that replaces the row with the same key.

@@ -88,7 +88,9 @@ const insertNames = "INSERT OR IGNORE INTO names(name) VALUES(?), (?), (?)"
 
 // saveFacts adds or replaces the facts of an episode.
 func saveFacts(ctx context.Context, to execer, e Episode) error {
-	return writeFacts(e, func(query string, args ...any) (sql.Result, error) { return to.ExecContext(ctx, query, args...) })
+	return writeFacts(e, func(query string, args ...any) (sql.Result, error) {
+		return to.ExecContext(ctx, query, args...)
+	})
 }
 
 // writeFacts executes the statements that add or replace the facts of an episode.
