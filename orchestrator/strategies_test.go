@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"testing"
 
+	"github.com/empo2/empo2/envs"
 	"github.com/empo2/empo2/memory"
 	"github.com/empo2/empo2/memory/embed"
 	"github.com/empo2/empo2/memory/strategies"
@@ -64,4 +65,29 @@ func TestAStoppedRunWithAnotherMemoryContinues(t *testing.T) {
 			}
 		})
 	}
+}
+
+// memory.control plays a share of each adaptation group without memory, and a run without a
+// memory plays all so.
+func TestControlOfAnAdaptation(t *testing.T) {
+	f := func(strategy string, control float64, want int) {
+		t.Helper()
+		c := small(func(c *config.Config) {
+			c.Algorithm.Name, c.Memory.Strategy, c.Memory.Control = "adapt", strategy, control
+		})
+		for g, group := range newPlan(c, []envs.Task{{ID: "a", Scope: "a"}}, 1, 0).Groups {
+			without := 0
+			for _, e := range group.Episodes {
+				if !e.Mode.Tips() {
+					without++
+				}
+			}
+			if without != want {
+				t.Errorf("%s, control %g: %d episodes of group %d without memory, want %d", strategy, control, without, g, want)
+			}
+		}
+	}
+	f("umem", 0, 0)
+	f("umem", 0.25, 2)
+	f("none", 0, 8)
 }
