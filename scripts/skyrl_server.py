@@ -1,7 +1,7 @@
 """SkyRL's Tinker server for tests, in the environment that scripts/setup-skyrl makes.
 
-skyrl.py model FROM TO      the policy of the vault as a Llama, which SkyRL's JAX backend knows
-skyrl.py serve FLAGS        the server, without uv, on any Python from 3.11
+skyrl_server.py model FROM TO      the policy of the vault as a Llama, which SkyRL's JAX backend knows
+skyrl_server.py serve FLAGS        the server, without uv, on any Python from 3.11
 """
 
 import json
