@@ -122,7 +122,7 @@ func (f *fakeTrainer) ForwardBackward(_ context.Context, rows []trainerbridge.Ro
 			}
 		}
 	}
-	return trainerbridge.Stats{"tokens:sum": tokens, "ratio:sum": tokens}, logprobs, nil
+	return trainerbridge.Stats{"tokens:sum": tokens, "ratio:sum": tokens, "entropy:sum": 0}, logprobs, nil
 }
 
 func (f *fakeTrainer) OptimStep(context.Context, trainerbridge.Adam) (trainerbridge.Stats, error) {
