@@ -51,7 +51,8 @@ func TestWhatEachGPUHolds(t *testing.T) {
 			Server: int64(servers) * int64(share*memory)}
 	}
 	f(1, vllmOn(1, memory, 0.5), []GPU{on("0", 1, 0.5, true)}, "")
-	f(1, vllmOn(1, memory, 0.9), []GPU{on("0", 1, 0.9, true)}, "while the server samples it needs 76.5 GB and the trainer")
+	f(1, vllmOn(1, memory, 0.9), []GPU{on("0", 1, 0.9, true)},
+		"while the server samples it needs 76.5 GB and the trainer")
 	f(2, vllmOn(1, memory, 0.9), []GPU{on("0", 1, 0.9, false), on("1", 0, 0, true)}, "",
 		`sampler.vllm.devices=["0"]`, `trainer.device=cuda:1`)
 	f(2, vllmOn(1, memory, 0.9), []GPU{on("0", 0, 0, true), on("1", 1, 0.9, false)}, "",

@@ -21,7 +21,7 @@ type initCmd struct {
 	Env       string   `default:"vault" placeholder:"NAME" help:"Environment, as in env.name. Default: vault."`
 	Backend   string   `placeholder:"NAME" help:"Server, as in sampler.backend. Default: vllm if there is a GPU."`
 	Algorithm string   `default:"empo2" placeholder:"NAME" help:"empo2 (default), grpo (no memory), adapt (no training)."`
-	GPUs      int      `name:"gpus" default:"1" placeholder:"N" help:"GPUs to use: servers on one half, trainer on the other."`
+	GPUs      int      `name:"gpus" default:"1" placeholder:"N" help:"GPUs to use: half serve, half train."`
 	Set       []string `sep:"none" placeholder:"KEY=VALUE" help:"Further key to write. Repeatable."`
 	Output    string   `short:"o" default:"config.toml" placeholder:"FILE" help:"File to write. Default: config.toml."`
 	Force     bool     `help:"Replace the file if it exists."`
