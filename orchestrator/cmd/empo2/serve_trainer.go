@@ -17,8 +17,8 @@ import (
 
 type trainerCmd struct {
 	common
-	Listen string `default:"127.0.0.1:8000" placeholder:"HOST:PORT" help:"Address to listen at. 0.0.0.0:8000 is every network of this machine."`
-	Root   string `placeholder:"DIR" help:"Folder for checkpoints that runs have not fetched yet. Default: run.dir/trainer."`
+	Listen string `default:"127.0.0.1:8000" placeholder:"HOST:PORT" help:"Address; 0.0.0.0:8000 is every network."`
+	Root   string `placeholder:"DIR" help:"Folder for checkpoints on their way to a run."`
 }
 
 // Help is shown by empo2 trainer --help.
@@ -90,8 +90,8 @@ func (cmd *trainerCmd) address() (host string, port int, err error) {
 		err = errors.New("no such port")
 	}
 	if err != nil {
-		return "", 0, fmt.Errorf("%w: --listen %q is not HOST:PORT\n  hint: 127.0.0.1:8000, or 0.0.0.0:8000 for every network",
-			errUsage, cmd.Listen)
+		return "", 0, fmt.Errorf("%w: --listen %q is not HOST:PORT\n  hint: 127.0.0.1:8000, or 0.0.0.0:8000 for every "+
+			"network", errUsage, cmd.Listen)
 	}
 	if host == "" {
 		return "", 0, fmt.Errorf("%w: --listen %q names no host\n  hint: 127.0.0.1%s, or 0.0.0.0%s for every network",
