@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -22,9 +23,10 @@ type Subject struct {
 
 // RunGeneral checks what every strategy must keep, whatever it stores: an empty memory
 // recalls nothing; recall changes nothing and is deterministic for a seed; a commit is
-// visible when it is committed, and a rollback leaves no trace; no scope sees another's; a preview answers as the commit will;
-// the capacity holds after every commit; an episode counts once; the order of learning
-// does not matter; a restart gives the same answers.
+// visible when it is committed, and a rollback leaves no trace; no scope sees another's;
+// a preview answers as the commit will; the capacity holds after every commit; an episode
+// counts once; the order of learning does not matter; a restart gives the same answers;
+// a commit and a load do not wait for each other.
 //
 // A strategy must recall something (tips or Similar) in a state of a failed episode that
 // has a tip and turns.
@@ -41,6 +43,7 @@ func RunGeneral(t *testing.T, s Subject) {
 		"a restart gives the same answers":  general.restart,
 		"the order of learning is free":     general.order,
 		"concurrent use":                    general.concurrent,
+		"a commit beside a load":            general.besideLoad,
 		"an experience with a broken value": general.broken,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -319,6 +322,48 @@ func (g general) concurrent() {
 	g.commit(true)
 	if !something(g.answers("s")) {
 		g.t.Error("nothing is recalled")
+	}
+}
+
+// besideLoad commits while a recall waits for the database's only connection, which the
+// commit has. The commit must not wait for the recall.
+func (g general) besideLoad() {
+	ctx := g.t.Context()
+	g.learn(failed("s", 1))
+	g.db.SetMaxOpenConns(1)
+	tx, err := g.db.BeginTx(ctx, nil)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	recalled := make(chan error, 1)
+	go func() {
+		_, err := g.Recall(ctx, memory.State{Scope: "s", Text: rooms[0]})
+		recalled <- err
+	}()
+	for g.db.Stats().WaitCount == 0 && len(recalled) == 0 { // a strategy may need no connection
+		time.Sleep(time.Millisecond)
+	}
+	committed := make(chan error, 1)
+	go func() {
+		done, err := g.Commit(ctx, tx)
+		if err == nil {
+			err = tx.Commit()
+		}
+		done(err == nil)
+		committed <- err
+	}()
+	for _, c := range []chan error{committed, recalled} {
+		select {
+		case err := <-c:
+			if err != nil {
+				g.t.Error(err)
+			}
+		case <-time.After(time.Minute):
+			g.t.Fatal("the commit and the recall wait for each other")
+		}
+	}
+	if !something(g.answers("s")) {
+		g.t.Error("nothing is recalled after the commit")
 	}
 }
 

@@ -28,7 +28,7 @@ type store[T any] struct {
 	method   method[T]
 
 	mu         sync.Mutex
-	scopes     *simplelru.LRU[string, *scope[T]]
+	scopes     *simplelru.LRU[string, *cachedScope[T]]
 	buffer     []episode // learnt, not committed
 	committing bool
 }
@@ -39,7 +39,7 @@ func open[T any](ctx context.Context, db *sql.DB, name string, e memory.Embedder
 	if err := checkOwner(ctx, db, name, embedderName(e)); err != nil {
 		return nil, fmt.Errorf("open memory: %w", err)
 	}
-	scopes, err := simplelru.NewLRU[string, *scope[T]](scopesInRAM, nil)
+	scopes, err := simplelru.NewLRU[string, *cachedScope[T]](scopesInRAM, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open memory: %w", err)
 	}
@@ -82,18 +82,53 @@ func (s *store[T]) query(ctx context.Context, state memory.State) (query, error)
 	return q, err
 }
 
-// scope returns a scope as of the last commit. It must not be changed.
+// A cachedScope is a scope in the cache. Its lock makes concurrent episodes wait
+// while one of them loads the scope.
+type cachedScope[T any] struct {
+	mu    sync.Mutex
+	scope *scope[T] // nil until it is loaded
+}
+
+// scope returns a scope as of the last commit. It must not be changed. The lock of the
+// store is not held while a scope is loaded: the load may wait for the connection that a
+// commit has, and the commit waits for the lock.
 func (s *store[T]) scope(ctx context.Context, name string) (*scope[T], error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if m, ok := s.scopes.Get(name); ok {
-		return m, nil
+	c := s.cached(name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.scope != nil {
+		return c.scope, nil
 	}
 	m, err := load[T](ctx, s.db, name)
 	if err == nil {
-		s.scopes.Add(name, m)
+		c.scope = m
 	}
 	return m, err
+}
+
+// cached returns the cache's entry of a scope. If the cache is full, the least
+// recently used scope is dropped.
+func (s *store[T]) cached(name string) *cachedScope[T] {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := s.scopes.Get(name)
+	if !ok {
+		c = &cachedScope[T]{}
+		s.scopes.Add(name, c)
+	}
+	return c
+}
+
+// forget drops what the cache has of a scope. A load that has begun ends first.
+func (s *store[T]) forget(name string) {
+	s.mu.Lock()
+	c, ok := s.scopes.Peek(name)
+	s.mu.Unlock()
+	if ok {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.scope = nil
+	}
 }
 
 // Learn implements [memory.Strategy]. It embeds the states, so that no transaction
@@ -176,11 +211,11 @@ func (s *store[T]) Commit(ctx context.Context, tx *sql.Tx) (done func(committed 
 
 // finish ends a commit. The changed scopes are read again when they are needed.
 func (s *store[T]) finish(changed map[string]*scope[T]) {
+	for name := range changed {
+		s.forget(name)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for name := range changed {
-		s.scopes.Remove(name)
-	}
 	s.committing = false
 }
 
