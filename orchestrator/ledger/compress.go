@@ -23,7 +23,8 @@ import (
 //go:embed dictionary.txt
 var dictionary []byte
 
-const dictionaryID = 1
+// 1 was a draft of this one, in no release; a frame that names it is an error.
+const dictionaryID = 2
 
 // zstdMagic begins a Zstandard frame. No DEFLATE stream that empo2 wrote begins with its
 // first byte: that would be a stored block whose padding is not zero.
@@ -40,7 +41,7 @@ var (
 const longText = 16 << 10
 
 func newEncoder(level zstd.EncoderLevel) *zstd.Encoder {
-	w, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderCRC(false),
+	w, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderCRC(true),
 		zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(256<<10), zstd.WithEncoderConcurrency(2),
 		zstd.WithEncoderDictRaw(dictionaryID, dictionary))
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	stdflate "compress/flate"
 	"context"
-	"crypto/sha256"
 	"database/sql"
 	"encoding/hex"
 	"encoding/json"
@@ -13,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // earlierChecksum is the checksum of formats 1 to 3.
@@ -21,11 +22,32 @@ func earlierChecksum(values ...any) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// What was compressed with the dictionary cannot be read with another one.
+// What was compressed with the dictionary cannot be read with another one: a frame as
+// runs have stored it is read, and one with another dictionary is an error. A change that
+// needs another frame here needs another dictionaryID, and the old dictionary beside it.
 func TestTheDictionaryNeverChanges(t *testing.T) {
-	sum := sha256.Sum256(dictionary)
-	if got := hex.EncodeToString(sum[:8]); got != "8bfd4b95a9a0e571" {
-		t.Errorf("its checksum is %s: add a second dictionary instead", got)
+	frame, err := hex.DecodeString("28b52ffd050002cd0000687b70756c6c206a616465227d5d03008a92245a1ace37f21561f76557")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := strings.Repeat(`{"turns":[{"action":"pull jade"}]}`, 2)
+	if got, err := inflate(frame); err != nil || string(got) != want {
+		t.Errorf("%q, %v", got, err)
+	}
+	changed := bytes.Replace(dictionary, []byte(`"action"`), []byte(`"notion"`), -1)
+	other, err := zstd.NewWriter(nil, zstd.WithEncoderDictRaw(dictionaryID, changed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := inflate(other.EncodeAll([]byte(want), nil)); err == nil && string(got) != want {
+		t.Errorf("a text of another dictionary became %q", got)
+	}
+	unknown, err := zstd.NewWriter(nil, zstd.WithEncoderDictRaw(dictionaryID+1, changed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := inflate(unknown.EncodeAll([]byte(want), nil)); err == nil {
+		t.Errorf("a frame with an unknown dictionary became %q", got)
 	}
 }
 
@@ -50,12 +72,12 @@ func TestCompressedTextsOfAllFormatsAreRead(t *testing.T) {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
 	}
-	short := compressText([]byte(text[:34]))
+	short := compressText([]byte(text[:68]))
 	if _, err := inflate(short[:len(short)-3]); err == nil {
 		t.Error("a text that ends early was read")
 	}
-	if len(short) > 34 {
-		t.Errorf("34 bytes, which the dictionary has, became %d", len(short))
+	if len(short) > 40 {
+		t.Errorf("68 bytes, which the dictionary has, became %d", len(short))
 	}
 }
 

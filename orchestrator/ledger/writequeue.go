@@ -9,13 +9,13 @@ import (
 )
 
 // A writeQueue commits the episodes of many callers in one transaction: a transaction
-// costs more than the rows of an episode. Nobody waits for company. A caller that finds
-// the queue idle commits at once what is there; those that come meanwhile are the next
-// transaction, and the first of them commits it.
+// costs more than the rows of an episode. A caller that finds the queue idle commits at
+// once what is there, and does not wait for others. Those that come meanwhile are the
+// next transaction, and the first of them commits it.
 type writeQueue struct {
 	mu      sync.Mutex
 	waiting []*queuedWrite
-	busy    bool // somebody commits
+	busy    bool // a caller is committing
 }
 
 // maxTogether bounds the writes of a transaction.
@@ -30,7 +30,7 @@ type queuedWrite struct {
 	done, lead chan struct{}
 }
 
-// do makes the changes of write in a transaction and returns after its commit. If write
+// writeTogether makes the changes of write in a transaction and returns after its commit. If write
 // fails, its changes are undone and those of others are not. write may be called twice.
 func (l *Ledger) writeTogether(ctx context.Context, write func(t *writeTx) error) error {
 	own := &queuedWrite{write: write, done: make(chan struct{}), lead: make(chan struct{})}
