@@ -219,8 +219,8 @@ func TestAnnealedRun(t *testing.T) {
 	}
 }
 
-// Table 3 of the paper keeps the log-probs with tips, Algorithm 1 has those without (METHODS: tokens with log μ −.1, −.2
-// and log π −2.3, −6).
+// Table 3 of the paper keeps the log-probs with tips, Algorithm 1 has those without. The
+// tokens have log μ −.1 and −.2, and log π −2.3 and −6.
 func TestOldLogprobsOfOffPolicyRows(t *testing.T) {
 	e := trainedEpisode{rows: []rollout.Row{{Tokens: make([]int32, 3), LossMask: []bool{false, true, true},
 		Logprobs: []float32{0, -0.1, -0.2}}}, tokens: 2}

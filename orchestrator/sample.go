@@ -370,13 +370,14 @@ func choiceOf(m memory.Strategy, candidates int) choice {
 	if !ok {
 		return choice{}
 	}
-	return choice{candidates: candidates, by: func(ctx context.Context, q rollout.Query, c []rollout.Candidate) (string, error) {
+	by := func(ctx context.Context, q rollout.Query, c []rollout.Candidate) (string, error) {
 		proposed := make([]memory.Candidate, len(c))
 		for i := range c {
 			proposed[i] = memory.Candidate{Action: c[i].Action, Logprob: c[i].Logprob}
 		}
 		return chooser.Choose(ctx, memory.State{Scope: q.Scope, Text: q.State, Seed: q.Seed}, proposed)
-	}}
+	}
+	return choice{candidates: candidates, by: by}
 }
 
 // recallBy asks a memory, or a snapshot of it, in the driver's terms.

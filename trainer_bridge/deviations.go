@@ -42,7 +42,7 @@ type Deviations struct {
 	NoNorm   bool
 }
 
-// The known trainers. TINKER.md has where each deviation was seen.
+// The known trainers.
 var (
 	ownTrainer = Deviations{}
 	// tinkerService is the hosted service, and any server that keeps to its protocol.

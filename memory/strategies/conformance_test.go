@@ -113,7 +113,8 @@ func TestAnotherStrategyOrADamagedCase(t *testing.T) {
 		t.Fatal(err)
 	}
 	learnOne(t, db, bank)
-	if _, err := opened(9)["reflexion"](t, db); err == nil || !strings.Contains(err.Error(), `written by strategy "tips"`) {
+	const want = `written by strategy "tips"`
+	if _, err := opened(9)["reflexion"](t, db); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("a bank of tips was opened as another strategy: %v", err)
 	}
 }

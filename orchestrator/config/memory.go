@@ -203,12 +203,14 @@ func idleMemory(c Config, when func(cond bool, why string, keys ...string)) {
 	for _, name := range strategyNames {
 		when(m.Strategy != name, why, "memory."+name+".")
 	}
-	when(m.Strategy == "none", why+": there is no memory", "memory.k", "memory.keep", "memory.capacity", "memory.threshold",
+	when(m.Strategy == "none", why+": there is no memory",
+		"memory.k", "memory.keep", "memory.capacity", "memory.threshold",
 		"memory.control")
 	when(m.Strategy == "jitrl", why+", which shows no tips", "memory.k", "memory.keep")
 	when(m.Strategy == "reflexion", why+", which has a window", "memory.k")
 	when(m.Strategy == "http", why+", which decides itself", "memory.capacity")
-	when(!c.Embeds(), why+", which compares no vectors", "memory.threshold", "memory.embedder", "memory.url", "memory.model")
+	when(!c.Embeds(), why+", which compares no vectors",
+		"memory.threshold", "memory.embedder", "memory.url", "memory.model")
 	when(!c.Reflects(), why+", which stores no tips that the policy writes", "reflection.")
 	when(m.Strategy != "tips", why, "novelty.source", "novelty.cap", "memory.explore")
 	when(c.Algorithm.Name != "adapt", fmt.Sprintf("algorithm.name is %q: algorithm.memory_probability says it",

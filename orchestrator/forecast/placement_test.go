@@ -62,7 +62,8 @@ func TestWhatEachGPUHolds(t *testing.T) {
 		"trainer.device=cuda:1")
 	f(2, vllmOn(2, memory, 0.4), []GPU{on("0", 2, 0.4, false), on("1", 0, 0, true)}, "",
 		"sampler.vllm.replicas=2", `sampler.vllm.env=["CUDA_VISIBLE_DEVICES=0"]`, "trainer.device=cuda:1")
-	f(2, vllmOn(2, memory, 0.6), []GPU{on("0", 2, 0.6, false), on("1", 0, 0, true)}, "the server needs 102.0 GB; GPU 0 has",
+	f(2, vllmOn(2, memory, 0.6), []GPU{on("0", 2, 0.6, false), on("1", 0, 0, true)},
+		"the server needs 102.0 GB; GPU 0 has",
 		"sampler.vllm.replicas=2", `sampler.vllm.devices=["0", "0"]`, "trainer.device=cuda:1")
 	f(8, vllmOn(4, memory, 0.9), []GPU{on("0", 1, 0.9, false), on("1", 1, 0.9, false), on("2", 1, 0.9, false),
 		on("3", 1, 0.9, false), on("4", 0, 0, true), on("5", 0, 0, true), on("6", 0, 0, true), on("7", 0, 0, true)}, "",

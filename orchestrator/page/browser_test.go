@@ -461,7 +461,8 @@ func TestPageSavesCharts(t *testing.T) {
 	}
 	b.run(`document.querySelector("[aria-labelledby=paired-title] button").click()`)
 	b.is(`saved[2].text().then(t =>
-		t.startsWith("task,run,step,against,its step,difference of success,low,high,pairs\r\n") && t.includes(",48,runs/grpo-1,44,0.4,0.2,0.6,"))`)
+		t.startsWith("task,run,step,against,its step,difference of success,low,high,pairs\r\n") &&
+		t.includes(",48,runs/grpo-1,44,0.4,0.2,0.6,"))`)
 	b.is(`saved[1].text().then(t => !t.includes("<script") &&
 		new DOMParser().parseFromString(t, "image/svg+xml").querySelectorAll("polyline").length === 3)`)
 }

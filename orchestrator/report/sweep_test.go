@@ -122,7 +122,8 @@ func TestFiguresOfScores(t *testing.T) {
 	if err := c.HTML(&b); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"Mean score without tips against training steps", "Mean score of evaluated episodes", ">-50<",
+	for _, want := range []string{
+		"Mean score without tips against training steps", "Mean score of evaluated episodes", ">-50<",
 		"highest mean score: 20.0 on average"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q", want)

@@ -20,7 +20,9 @@ type ChooseFunc func(ctx context.Context, q Query, candidates []Candidate) (acti
 
 // reply samples the reply of a turn. If a memory chooses, several replies are sampled, and it chooses among their
 // actions. Such an episode must not be trained on: its replies are not the policy's alone.
-func (e *episode) reply(ctx context.Context, p sampler.Policy, r sampler.Request, turn *Turn) (sampler.Completion, error) {
+func (e *episode) reply(
+	ctx context.Context, p sampler.Policy, r sampler.Request, turn *Turn,
+) (sampler.Completion, error) {
 	if e.spec.Choose == nil {
 		return e.complete(ctx, p, r)
 	}
@@ -72,8 +74,8 @@ func (e *episode) propose(proposals []proposal, c sampler.Completion) []proposal
 	return append(proposals, proposal{c, action, 1})
 }
 
-// candidates returns the proposals with their log-probabilities: the sum over the tokens of the reply, or, if the server
-// gives none, the logarithm of their number.
+// candidates returns the proposals with their log-probabilities: the sum over the tokens
+// of the reply, or, if the server gives none, the logarithm of their number.
 func candidates(proposals []proposal) []Candidate {
 	out := make([]Candidate, len(proposals))
 	complete := true

@@ -59,7 +59,8 @@ func TestReflectionShowsEarlierTips(t *testing.T) {
 	d, b := newDriver(t, corridors(2), actsAndWritesTip("At iron pull jade."))
 	got := d.Run(t.Context(), spec())
 	earlier := []prompt.Tip{{Text: "Never rest."}, {Text: "Pull jade."}}
-	if err := d.Reflect(t.Context(), &got, spec().Policy, rollout.ReflectSpec{MaxTokens: 40, Earlier: earlier}); err != nil {
+	how := rollout.ReflectSpec{MaxTokens: 40, Earlier: earlier}
+	if err := d.Reflect(t.Context(), &got, spec().Policy, how); err != nil {
 		t.Fatal(err)
 	}
 	row := got.RowsWithoutTips[0].Tokens

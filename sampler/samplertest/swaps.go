@@ -241,7 +241,9 @@ func BenchmarkSwaps(b *testing.B, backend sampler.Backend, cfg SwapConfig) {
 
 // BenchmarkFakeSwaps is [BenchmarkSwaps] for a backend over fake servers in this process: 20 swaps while 32 requests
 // are in flight. It measures the backend and the protocol, and nothing of a model.
-func BenchmarkFakeSwaps(b *testing.B, backend sampler.Backend, prompt []int32, adapter func(version int) sampler.Adapter) {
+func BenchmarkFakeSwaps(
+	b *testing.B, backend sampler.Backend, prompt []int32, adapter func(version int) sampler.Adapter,
+) {
 	b.Helper()
 	BenchmarkSwaps(b, backend, SwapConfig{Swaps: 20, InFlight: 32, Prompts: [][]int32{prompt}, MaxTokens: 8,
 		Tolerance: 1e-3, Adapter: func(version int) (sampler.Adapter, int) { return adapter(version), version }})

@@ -9,7 +9,8 @@ import (
 )
 
 func BenchmarkFakeSwaps(b *testing.B) {
-	samplertest.BenchmarkFakeSwaps(b, openFake(b, config(newFake(b))), []int32{samplertest.Start, 50, samplertest.End}, func(version int) sampler.Adapter {
+	prompt := []int32{samplertest.Start, 50, samplertest.End}
+	samplertest.BenchmarkFakeSwaps(b, openFake(b, config(newFake(b))), prompt, func(version int) sampler.Adapter {
 		return fakeserver.WriteAdapter(b, policy, version)
 	})
 }

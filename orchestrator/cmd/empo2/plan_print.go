@@ -53,7 +53,8 @@ func printMemory(out *console, f forecast.Forecast) {
 			size(t.Program))
 	} else if t.Total() > 0 {
 		out.print("memory   trainer (%s)  %s: base model %s, torch %s, adapter %s, activations up to %s (a row of %d tokens "+
-			"needs %s)", trainerDevice(f), size(t.Total()), size(t.Weights), size(t.Program), size(t.Adapter), size(t.Activations),
+			"needs %s)", trainerDevice(f),
+			size(t.Total()), size(t.Weights), size(t.Program), size(t.Adapter), size(t.Activations),
 			f.LongestRow, size(t.LongestRow))
 	}
 	if s := f.Server; s.Processes > 0 {

@@ -72,7 +72,8 @@ func predictVLLM(c config.Config, m inspect.Model, machine inspect.Machine) fore
 		item = 4
 	}
 	out := forecast.Server{
-		Name: "vLLM", OnGPU: len(machine.GPUs) > 0, EachGPU: true, Processes: s.Replicas, Shared: item * m.Parameters, Sleeps: s.Sleep,
+		Name: "vLLM", OnGPU: len(machine.GPUs) > 0, EachGPU: true, Processes: s.Replicas,
+		Shared: item * m.Parameters, Sleeps: s.Sleep,
 		Remedy:      "choose a smaller model, or raise sampler.vllm.gpu_memory_utilization",
 		SleepRemedy: "set sampler.vllm.sleep = true",
 	}

@@ -25,7 +25,8 @@ var memories = map[string]func(context.Context, memoryRequest) (memory.Strategy,
 	},
 	"rememberer": func(ctx context.Context, r memoryRequest) (memory.Strategy, error) {
 		m, own := r.config.Memory, r.config.Memory.Rememberer
-		return strategies.OpenRememberer(ctx, r.db, strategies.RemembererConfig{Embedder: r.embedder, Phrase: phraseOf(r.config),
+		return strategies.OpenRememberer(ctx, r.db, strategies.RemembererConfig{
+			Embedder: r.embedder, Phrase: phraseOf(r.config),
 			K: m.K, Threshold: m.Threshold, Capacity: m.Capacity, Actions: own.Actions, Discount: own.Discount,
 			Horizon: own.Horizon, Rate: own.Rate, Baseline: own.Baseline})
 	},
@@ -64,7 +65,8 @@ var memories = map[string]func(context.Context, memoryRequest) (memory.Strategy,
 	},
 	"reflexion": func(ctx context.Context, r memoryRequest) (memory.Strategy, error) {
 		m := r.config.Memory
-		return strategies.OpenReflexion(ctx, r.db, strategies.ReflexionConfig{Window: m.Reflexion.Window, Capacity: m.Capacity})
+		return strategies.OpenReflexion(ctx, r.db,
+			strategies.ReflexionConfig{Window: m.Reflexion.Window, Capacity: m.Capacity})
 	},
 	"http": func(ctx context.Context, r memoryRequest) (memory.Strategy, error) {
 		m := r.config.Memory
@@ -98,7 +100,8 @@ func errNotTips(c config.Config) error {
 	if c.Memory.Strategy == memory.TipsStrategy {
 		return nil
 	}
-	return &config.Error{Place: "memory.strategy", Msg: c.Memory.Strategy + " keeps no tips that can be exported or changed",
+	return &config.Error{Place: "memory.strategy",
+		Msg:  c.Memory.Strategy + " keeps no tips that can be exported or changed",
 		Hint: `only runs with memory.strategy = "tips" can`}
 }
 
@@ -107,6 +110,7 @@ func errElsewhere(c config.Config, what string) error {
 	if c.Memory.Strategy != "http" || !c.HasMemory() {
 		return nil
 	}
-	return &config.Error{Place: "memory.strategy", Msg: what + " needs the memory of an earlier step, which another process has",
+	return &config.Error{Place: "memory.strategy",
+		Msg:  what + " needs the memory of an earlier step, which another process has",
 		Hint: "begin a new run (--set run.name=…) with a memory that is empty, or as you want it"}
 }
