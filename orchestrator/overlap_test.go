@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/ledger"
 	"github.com/empo2/empo2/sampler"
+	"github.com/empo2/empo2/sampler/prompt"
 	"github.com/empo2/empo2/sampler/rollout"
 	"github.com/empo2/empo2/sampler/samplertest"
 )
@@ -315,14 +317,33 @@ func TestAnOverlappedRunContinues(t *testing.T) {
 }
 
 // If a step was begun beside it, an interrupted step does not get another episode in place
-// of one that failed: the later episodes have seen the memory without it.
+// of one that failed, nor a tip in place of one that was not written: the later episodes
+// have seen the memory without it.
 func TestAStepStaysAsLaterEpisodesHaveSeenIt(t *testing.T) {
+	t.Run("episode", func(t *testing.T) {
+		w := interruptedAfterAFailure(t, func(r sampler.Request) bool { return r.SessionEnd != nil })
+		if m := w.steps[0]; m.Failed != 1 || m.Free.N+m.Tips.N != 31 || len(w.trajectories(1)) != 31 {
+			t.Errorf("step 1 has %d failed of %d", m.Failed, m.Failed+m.Free.N+m.Tips.N)
+		}
+	})
+	t.Run("tip", func(t *testing.T) {
+		w := interruptedAfterAFailure(t, func(r sampler.Request) bool { return r.SessionEnd == nil })
+		if m := w.steps[0]; m.Failed != 0 || m.Free.N+m.Tips.N != 32 || m.NewTips != 31 {
+			t.Errorf("step 1: %d failed, %d tips", m.Failed, m.NewTips)
+		}
+	})
+}
+
+// interruptedAfterAFailure fails a request of the first episode, stops when step 2 is
+// sampled beside step 1, and continues. All tips that were shown are of those who wrote them.
+func interruptedAfterAFailure(t *testing.T, fails func(sampler.Request) bool) *overlapped {
+	t.Helper()
 	w := newOverlapped(t, func(c *config.Config) { c.Rollout.Retries = 0 })
 	stop := errors.New("stopped")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	w.backend.BeforeSample = func(_ context.Context, _ sampler.Policy, r sampler.Request) error {
 		w.see(r)
-		if r.Session == "s1-g0-e0" && r.Temperature == 1 && r.SessionEnd != nil && ctx.Err() == nil {
+		if r.Session == "s1-g0-e0" && fails(r) && ctx.Err() == nil {
 			return errors.New("out of order")
 		}
 		return nil
@@ -342,10 +363,40 @@ func TestAStepStaysAsLaterEpisodesHaveSeenIt(t *testing.T) {
 	if err := w.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if m := w.steps[0]; m.Failed != 1 || m.Free.N+m.Tips.N != 31 || len(w.trajectories(1)) != 31 {
-		t.Errorf("step 1 has %d failed of %d", m.Failed, m.Failed+m.Free.N+m.Tips.N)
-	}
 	w.verify()
+	w.checkAuthors()
+	return w
+}
+
+// checkAuthors compares the tips that were shown with those that are stored.
+func (w *world) checkAuthors() {
+	w.t.Helper()
+	var shown []prompt.Tip
+	compared := 0
+	for step := range int64(w.config.Run.Steps) {
+		for _, e := range w.trajectories(step + 1) {
+			for _, turn := range e.Turns {
+				shown = append(shown, turn.Tips...)
+			}
+		}
+	}
+	l, done := w.open()
+	defer done()
+	const query = "SELECT step||'/'||group_index||'/'||episode FROM memory_tips WHERE id = ?"
+	for _, tip := range shown {
+		var author string
+		err := l.Ledger.DB().QueryRow(query, tip.ID).Scan(&author)
+		switch {
+		case errors.Is(err, sql.ErrNoRows): // others have replaced it
+		case err != nil || author != tip.Author:
+			w.t.Fatalf("tip %d of %s was shown; its author is %s, %v", tip.ID, tip.Author, author, err)
+		default:
+			compared++
+		}
+	}
+	if compared == 0 {
+		w.t.Error("no tip was compared")
+	}
 }
 
 // plans returns the plans of all steps without the versions, which depend on time.

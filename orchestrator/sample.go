@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/empo2/empo2/memory"
@@ -92,7 +91,7 @@ func (s sampleStage) run(ctx context.Context, p Planned, policy sampler.Policy, 
 			failed.n, p.Episodes(), failed.why))
 	}
 	if err == nil && failed.cancelled > 0 {
-		text := fmt.Sprintf("%d of %d episodes were past their deadline of %g s when the step had its quorum",
+		text := fmt.Sprintf("%d of %d episodes were past their deadline of %g s, and the quorum does not need them",
 			failed.cancelled, p.Episodes(), s.rollout.DeadlineSeconds)
 		s.runner.log.Warn().Int64("step", p.Step).Msg(text)
 		err = s.ledger.Event(ctx, p.Step, eventCancelled, text)
@@ -148,9 +147,10 @@ func (s sampleStage) play(ctx context.Context, p Planned, specs []rollout.Episod
 	defer cancel(nil)
 	sampling, closeStep := context.WithCancelCause(ctx)
 	defer closeStep(nil)
-	late := newStragglers(s.rollout, p.Episodes(), p.Episodes()-len(specs), func() { closeStep(errStepClosed) })
+	late := newStragglers(s.rollout, p.Episodes(), p.Episodes()-len(specs), func() { closeStep(rollout.ErrNotAwaited) })
 	defer late.stop()
-	s.runner.started = late.start
+	defer s.runner.gate.watch(late.gate)()
+	s.runner.late = late
 	var mu sync.Mutex
 	var failed failures
 	after := errgroup.Group{} // storage and reflection, while other episodes still run
@@ -159,9 +159,7 @@ func (s sampleStage) play(ctx context.Context, p Planned, specs []rollout.Episod
 		reflects: s.reflects && !s.reflectAfter, done: p.Episodes() - len(specs)}
 	s.runner.run(sampling, p.prompt, specs, func(t rollout.Trajectory) {
 		played.episode(ctx)
-		if late.end(t) {
-			t.Stop = rollout.StopCancelled
-		}
+		late.end(t)
 		after.Go(func() error {
 			if err := s.finish(ctx, p.Plan, &t, reflect); err != nil {
 				cancel(err)
@@ -243,9 +241,14 @@ func (s sampleStage) givenUp(ctx context.Context, plan Plan, groups [][]rollout.
 	return nil
 }
 
-// reflectLate reflects upon the stored episodes that have no tip yet.
+// reflectLate reflects upon the stored episodes that have no tip yet. If a later step was
+// begun, they stay without: its episodes have seen the tips under the ids that they have
+// if no other is written.
 func (s sampleStage) reflectLate(ctx context.Context, step int64, groups [][]rollout.Trajectory,
 	reflect reflectFunc) error {
+	if later, err := s.ledger.Plan(ctx, step+1); err != nil || later != nil {
+		return err
+	}
 	var without []*rollout.Trajectory
 	for g := range groups {
 		for e := range groups[g] {
@@ -314,40 +317,6 @@ func EpisodeOf(e ledger.Episode) (rollout.Trajectory, error) {
 		return t, fmt.Errorf("episode %d/%d of step %d in run.db: %w", e.Group, e.Episode, e.Step, err)
 	}
 	return t, nil
-}
-
-// An episodeRunner runs many episodes.
-type episodeRunner struct {
-	driver      *rollout.Driver
-	concurrency int // episodes at the same time
-	retries     int // of an episode that fails
-	gate        *turnstile
-	started     func(rollout.EpisodeSpec) // called when an episode or a retry starts; nil: not told
-	log         zerolog.Logger
-}
-
-// driverFor returns the driver with a step's prompt template.
-func (r episodeRunner) driverFor(s promptState) *rollout.Driver {
-	d := *r.driver
-	d.PromptTemplate = s.template
-	return &d
-}
-
-// run runs the episodes and emits each when it has ended.
-func (r episodeRunner) run(ctx context.Context, s promptState, specs []rollout.EpisodeSpec,
-	emit func(rollout.Trajectory)) {
-	driver := r.driverFor(s)
-	run := func(ctx context.Context, spec rollout.EpisodeSpec) rollout.Trajectory {
-		if r.gate.enter(ctx) == nil { // else the episode fails at once
-			defer r.gate.leave()
-		}
-		if r.started != nil {
-			r.started(spec)
-		}
-		return driver.Run(ctx, spec)
-	}
-	scheduler := rollout.Scheduler{Run: run, Concurrency: r.concurrency, Retries: r.retries, Log: r.log}
-	scheduler.Sample(ctx, specs, emit)
 }
 
 // RecallFrom asks a memory in the driver's terms; nil without a memory.

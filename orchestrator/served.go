@@ -34,6 +34,34 @@ type turnstile struct {
 	inside  int
 	closed  bool
 	changed chan struct{} // closed with the next change; nil: nobody waits
+	told    func(isClosed bool)
+}
+
+// watch calls f when the turnstile is closed or opened, and now if it is closed, until the
+// returned function is called. f must not use the turnstile. There is one watcher at a time.
+func (t *turnstile) watch(f func(isClosed bool)) (end func()) {
+	if t == nil {
+		return func() {}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.told = f
+	if t.closed {
+		f(true)
+	}
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.told = nil
+	}
+}
+
+// set is called with the lock.
+func (t *turnstile) set(isClosed bool) {
+	t.closed = isClosed
+	if t.told != nil {
+		t.told(isClosed)
+	}
 }
 
 // enter waits until the turnstile is open. The caller must call leave, unless enter
@@ -64,7 +92,7 @@ func (t *turnstile) leave() {
 // is open again.
 func (t *turnstile) close(ctx context.Context) error {
 	t.mu.Lock()
-	t.closed = true
+	t.set(true)
 	t.mu.Unlock()
 	err := t.await(ctx, func() bool { return t.inside == 0 })
 	if err != nil {
@@ -76,7 +104,7 @@ func (t *turnstile) close(ctx context.Context) error {
 func (t *turnstile) open() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.closed = false
+	t.set(false)
 	t.announce()
 }
 

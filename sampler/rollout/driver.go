@@ -73,7 +73,7 @@ func (d *Driver) Run(ctx context.Context, s EpisodeSpec) Trajectory {
 	stop, err := e.run(ctx)
 	t.Stop = stop
 	if err != nil {
-		t.Stop, t.Err = StopFailed, validText(err.Error())
+		t.Stop, t.Err = stopOf(err), validText(err.Error())
 	}
 	t.RowsWithTips, t.RowsWithoutTips = e.conversation.Rows(true), e.conversation.Rows(false)
 	if equalRows(t.RowsWithTips, t.RowsWithoutTips) { // most of an episode's memory
@@ -88,6 +88,18 @@ func (d *Driver) Run(ctx context.Context, s EpisodeSpec) Trajectory {
 	}
 	t.Took = time.Since(start)
 	return t
+}
+
+// ErrNotAwaited is the cause of a context that cancels an episode because its step does not wait for it.
+var ErrNotAwaited = errors.New("the step does not wait for this episode: it is past its deadline, and the quorum " +
+	"does not need it (rollout.quorum, rollout.deadline_seconds)")
+
+// stopOf returns how an error ends an episode.
+func stopOf(err error) StopReason {
+	if errors.Is(err, ErrNotAwaited) {
+		return StopCancelled
+	}
+	return StopFailed
 }
 
 // await calls f with a deadline (0: two minutes). Until f returns, the watchdog knows what is waited for.

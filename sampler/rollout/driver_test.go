@@ -300,6 +300,26 @@ func TestCancelledEpisodeHasTheCause(t *testing.T) {
 	}
 }
 
+// An episode is cancelled if the cause ended it, and failed if it failed before.
+func TestAnEpisodeThatIsNotAwaitedIsCancelled(t *testing.T) {
+	d, b := newDriver(t, corridors(4), samplertest.Say("pull"))
+	for stop, broken := range map[rollout.StopReason]bool{rollout.StopCancelled: false, rollout.StopFailed: true} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		b.BeforeSample = func(ctx context.Context, _ sampler.Policy, _ sampler.Request) error {
+			if broken {
+				return errors.New("broken")
+			}
+			cancel(rollout.ErrNotAwaited)
+			return ctx.Err()
+		}
+		got := d.Run(ctx, spec())
+		cancel(rollout.ErrNotAwaited)
+		if got.Stop != stop || got.Err == "" {
+			t.Errorf("stop %s, err %q, want %s", got.Stop, got.Err, stop)
+		}
+	}
+}
+
 func TestInvalidUTF8IsReplacedBeforeThePolicySeesIt(t *testing.T) {
 	w := &corridor{reset: func(context.Context) (envs.Observation, error) {
 		return envs.Observation{State: "a\xffb"},

@@ -16,7 +16,7 @@ type Scheduler struct {
 	Run         func(context.Context, EpisodeSpec) Trajectory
 	Concurrency int // number of episodes at the same time; 0: no limit
 	// Retries is the number of times that a failed episode is run again, from the start and with the same seeds, before
-	// it is emitted as failed.
+	// it is emitted as failed. One that was cancelled is not.
 	Retries int
 	Log     zerolog.Logger // zero: silent
 }
@@ -53,12 +53,12 @@ func (s *Scheduler) attempt(ctx context.Context, spec EpisodeSpec) Trajectory {
 	for n := 0; ; n++ {
 		if ctx.Err() != nil && n == 0 {
 			t := newTrajectory(spec)
-			t.Stop, t.Err = StopFailed, fmt.Sprintf("not started: %v", context.Cause(ctx))
+			t.Stop, t.Err = stopOf(context.Cause(ctx)), fmt.Sprintf("not started: %v", context.Cause(ctx))
 			return t
 		}
 		t := s.Run(ctx, spec)
 		t.Attempts = n + 1
-		if !t.Failed() || n >= s.Retries || ctx.Err() != nil {
+		if !t.Failed() || t.Stop == StopCancelled || n >= s.Retries || ctx.Err() != nil {
 			return t
 		}
 		s.Log.Warn().Int64("step", t.Step).Int("group", t.Group).Int("episode", t.Episode).

@@ -197,3 +197,33 @@ func TestTipsHelpAPolicyThatFollowsThem(t *testing.T) {
 		t.Errorf("%d of 32 succeeded with the tip, %d of 32 without", out[true], out[false])
 	}
 }
+
+// An episode that its step does not wait for is not run again. One that has failed by itself before is not called
+// cancelled.
+func TestCancelledEpisodesAreNotRepeated(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	runs := map[int]int{}
+	var got []rollout.Trajectory
+	s := rollout.Scheduler{Concurrency: 1, Retries: 2, Run: func(ctx context.Context, e rollout.EpisodeSpec) rollout.Trajectory {
+		runs[e.Episode]++
+		switch e.Episode {
+		case 0:
+			out := failed(e, rollout.ErrNotAwaited.Error())
+			out.Stop = rollout.StopCancelled
+			return out
+		case 1:
+			cancel(rollout.ErrNotAwaited)
+			return failed(e, "broken")
+		}
+		return succeeded(e)
+	}}
+	s.Sample(ctx, specs(3), func(t rollout.Trajectory) { got = append(got, t) })
+	stops := make([]rollout.StopReason, 3)
+	for _, e := range got {
+		stops[e.Episode] = e.Stop
+	}
+	want := []rollout.StopReason{rollout.StopCancelled, rollout.StopFailed, rollout.StopCancelled}
+	if diff := cmp.Diff(want, stops); diff != "" || runs[0] != 1 || runs[1] != 1 {
+		t.Errorf("runs %v\n%s", runs, diff)
+	}
+}
