@@ -199,15 +199,20 @@ func (l *Local) halveMemory() {
 	l.Process.MemoryShare = max(l.Process.MemoryShare/2, SmallestShare)
 }
 
-// dial creates a new adapter, which is version 0.
+// dial creates a new adapter, which is version 0. The process then frees the one before,
+// with its optimizer.
 func (l *Local) dial(ctx context.Context) error {
-	if l.client != nil {
-		l.client.Close()
-		l.client = nil
-	}
+	old := l.client
+	l.client = nil
 	config := l.Client
 	config.Process = l.process
 	client, err := Dial(ctx, config)
+	if old != nil {
+		if err == nil {
+			old.unload(ctx)
+		}
+		old.Close()
+	}
 	if err != nil {
 		return err
 	}

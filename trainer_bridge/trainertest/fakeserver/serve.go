@@ -115,7 +115,7 @@ func (s *Server) answer(r *http.Request, c Call, fault Fault) (int, any) {
 	case "import_adapter", "export_checkpoint":
 		return s.companion(c)
 	case "unload_model":
-		return 200, map[string]string{"request_id": "unload", "type": c.Op}
+		return s.unload(c)
 	case "healthz":
 		return 200, map[string]string{"status": "ok"}
 	case "create_session":
@@ -145,6 +145,28 @@ func (s *Server) create(c Call) (int, any) {
 	s.models[id] = m
 	created := m.settled(map[string]string{"model_id": id, "type": "create_model"})
 	return 200, map[string]string{"request_id": created, "model_id": id}
+}
+
+// unload forgets a model. The results of its requests are lost with it.
+func (s *Server) unload(c Call) (int, any) {
+	var head struct {
+		ModelID string `json:"model_id"`
+	}
+	json.Unmarshal(c.Body, &head)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.models[head.ModelID] == nil {
+		return http.StatusNotFound, detail("no model " + head.ModelID)
+	}
+	delete(s.models, head.ModelID)
+	return 200, map[string]string{"request_id": "unload", "type": c.Op}
+}
+
+// Models returns the number of models that were created and not unloaded.
+func (s *Server) Models() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.models)
 }
 
 func (s *Server) submit(c Call, fault Fault) (int, any) {
