@@ -257,8 +257,13 @@ func TestAnEvaluationDoesNotWaitForAHangingEpisode(t *testing.T) {
 	if err := w.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if m := w.steps[1]; m.Cancelled != 1 || m.Failed != 0 || m.Free.N+m.Tips.N != 31 {
-		t.Errorf("%+v", m)
+	// others that run beside it may be past so short a deadline, too, as far as the quorum allows
+	m, played := w.steps[1], w.trajectories(2)
+	if m.Cancelled < 1 || m.Cancelled > 3 || m.Failed != 0 || m.Free.N+m.Tips.N != 32-m.Cancelled {
+		t.Errorf("%d cancelled, %d failed, %d played", m.Cancelled, m.Failed, m.Free.N+m.Tips.N)
+	}
+	if played[0].Group == 0 && played[0].Episode == 0 {
+		t.Error("the episode that hangs has an end")
 	}
 	if len(w.evals) == 0 || w.evals[0].Step != 0 || w.evals[1].Step != 1 {
 		t.Errorf("%+v", w.evals)

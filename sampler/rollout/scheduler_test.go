@@ -204,7 +204,8 @@ func TestCancelledEpisodesAreNotRepeated(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	runs := map[int]int{}
 	var got []rollout.Trajectory
-	s := rollout.Scheduler{Concurrency: 1, Retries: 2, Run: func(ctx context.Context, e rollout.EpisodeSpec) rollout.Trajectory {
+	s := rollout.Scheduler{Concurrency: 1, Retries: 2}
+	s.Run = func(ctx context.Context, e rollout.EpisodeSpec) rollout.Trajectory {
 		runs[e.Episode]++
 		switch e.Episode {
 		case 0:
@@ -216,7 +217,7 @@ func TestCancelledEpisodesAreNotRepeated(t *testing.T) {
 			return failed(e, "broken")
 		}
 		return succeeded(e)
-	}}
+	}
 	s.Sample(ctx, specs(3), func(t rollout.Trajectory) { got = append(got, t) })
 	stops := make([]rollout.StopReason, 3)
 	for _, e := range got {
