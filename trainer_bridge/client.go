@@ -67,6 +67,9 @@ type Client struct {
 	taken     bool  // seq may have reached the trainer, but no answer confirmed it
 	uncertain error // why the trainer's weights are not known
 
+	session   string
+	known     context.Context // ends when the trainer no longer knows the session
+	forgotten context.CancelFunc
 	heartbeat context.CancelFunc
 	beating   chan struct{} // closed when the heartbeat has ended
 }
@@ -90,14 +93,14 @@ func dial(ctx context.Context, cfg ClientConfig, transport http.RoundTripper) (*
 		turn: make(chan struct{}, 1), seq: 1, beating: make(chan struct{}),
 	}
 	c.turn <- struct{}{}
-	session, err := c.open(ctx)
-	if err != nil {
+	c.known, c.forgotten = context.WithCancel(context.Background())
+	if c.session, err = c.open(ctx); err != nil {
 		to.http.Close()
-		return nil, fmt.Errorf("dial trainer %s: %w", cfg.URL, err)
+		return nil, fmt.Errorf("dial trainer %s: %w", to.http.URL(), err)
 	}
 	beat, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	c.heartbeat = cancel
-	go c.beat(beat, session)
+	go c.beat(beat)
 	return c, nil
 }
 
@@ -192,12 +195,17 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Health reports whether the trainer answers, within 5 seconds.
+// Health reports whether the trainer answers and knows the client's session, within 5 seconds.
 func (c *Client) Health(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("health: no answer within 5s"))
 	defer cancel()
 	err := c.http.Call(ctx, jsonhttp.Request{Path: "/api/v1/healthz"}, nil)
+	if err == nil && c.known.Err() == nil {
+		_ = c.beatOnce(ctx) // only what it does to c.known matters: some trainers have no heartbeats
+	}
 	switch {
+	case err == nil && c.known.Err() != nil:
+		return fmt.Errorf("health: %w: %w", ErrUnavailable, errForgotten)
 	case err == nil:
 		return nil
 	case jsonhttp.Status(err) == 0:

@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"time"
 
-	"github.com/empo2/empo2/orchestrator/jsonhttp"
 	"github.com/empo2/empo2/orchestrator/safetext"
 	"github.com/empo2/empo2/orchestrator/watchdog"
 )
@@ -128,12 +126,13 @@ type request func(seq int64) any
 // network between them. Then it collects their results in order.
 func (c *Client) exchange(
 	ctx context.Context, op string, requests []request, bound int64, collect func(int, json.RawMessage) error,
-) error {
+) (err error) {
 	ctx, end, err := c.begin(ctx, op)
 	if err != nil {
 		return err
 	}
 	defer end()
+	defer func() { err = c.orForgotten(ctx, op, err) }()
 	if c.uncertain != nil && op != "load_weights" {
 		return fmt.Errorf("%s: %w (%w)", op, ErrUncertain, c.uncertain)
 	}
@@ -224,7 +223,7 @@ func (c *Client) settle(op string, acked int, err error) {
 }
 
 // begin waits for the turn and sets the operation's deadline. The context also
-// ends with the trainer's process.
+// ends with the trainer's process, and when the trainer does not know the session any more.
 func (c *Client) begin(ctx context.Context, op string) (context.Context, func(), error) {
 	select {
 	case <-c.turn:
@@ -233,6 +232,7 @@ func (c *Client) begin(ctx context.Context, op string) (context.Context, func(),
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	release := func() bool { return true }
+	forgotten := context.AfterFunc(c.known, func() { cancel(fmt.Errorf("%s: %w", op, errForgotten)) })
 	if p := c.cfg.Process; p != nil {
 		release = context.AfterFunc(p.alive, func() { cancel(context.Cause(p.alive)) })
 	}
@@ -243,6 +243,7 @@ func (c *Client) begin(ctx context.Context, op string) (context.Context, func(),
 		ended()
 		cancelTimer()
 		release()
+		forgotten()
 		cancel(nil)
 		c.turn <- struct{}{}
 	}, nil
@@ -287,46 +288,4 @@ func (c *Client) send(ctx context.Context, op string, body any, ack *submitted) 
 		return decode(op, raw, ack)
 	}
 	return c.call(ctx, op, body, ack)
-}
-
-// beatInterval is the time between two heartbeats, and the time that each may
-// take. A trainer that hangs is reported after twice that time.
-const beatInterval = 5 * time.Second
-
-// beat keeps the session alive and warns when the trainer does not answer,
-// whatever it is asked to do. Trainers that do not need it ignore it.
-func (c *Client) beat(ctx context.Context, session string) {
-	defer close(c.beating)
-	tick := time.NewTicker(beatInterval)
-	defer tick.Stop()
-	body := map[string]string{"session_id": session, "type": "session_heartbeat"}
-	answered, silent := time.Now(), false
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		beat, cancel := context.WithTimeoutCause(ctx, beatInterval,
-			fmt.Errorf("session_heartbeat: no answer within %v", beatInterval))
-		err := c.http.Call(beat, jsonhttp.Request{Path: "/api/v1/session_heartbeat", Body: body}, nil)
-		cancel()
-		late := err != nil && jsonhttp.Status(err) == 0
-		switch p := c.cfg.Process; {
-		case ctx.Err() != nil, p != nil && p.Err() != nil: // its end is reported elsewhere
-			return
-		case late && !silent:
-			silent = true
-			c.cfg.Log.Warn().Str("for", time.Since(answered).Round(time.Second).String()).
-				Msg("the trainer does not answer: its process hangs, is stopped or has ended")
-		case !late && silent:
-			silent = false
-			c.cfg.Log.Warn().Str("for", time.Since(answered).Round(time.Second).String()).Msg("the trainer answers again")
-		case err != nil:
-			c.cfg.Log.Debug().Err(err).Msg("heartbeat of the trainer's session")
-		}
-		if !late {
-			answered = time.Now()
-		}
-	}
 }

@@ -121,10 +121,9 @@ func (r *Remote) load(ctx context.Context, version int) error {
 	if r.Client.Deviations.NoCheckpoints {
 		return r.loadKept(ctx, version, dir)
 	}
-	if r.client == nil || !r.alive(ctx) {
-		if err := r.dial(ctx); err != nil {
-			return err
-		}
+	// Always into a new model: the present one may be that of a trainer that was started again since.
+	if err := r.dial(ctx); err != nil {
+		return err
 	}
 	r.fresh = false
 	path, err := r.client.upload(ctx, dir, unique(version))

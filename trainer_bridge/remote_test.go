@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"log"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,8 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
@@ -18,29 +21,68 @@ import (
 	"github.com/empo2/empo2/trainer_bridge/trainertest/fakeserver"
 )
 
-// elsewhere starts the real trainer with a run directory of its own and returns a Remote for it. front may be another
-// address of the same trainer.
-func elsewhere(t *testing.T, front func(url string) string) *trainerbridge.Remote {
+// elsewhere is the real trainer with a run directory of its own, behind an address that stays the same when it is
+// started again.
+type elsewhere struct {
+	config  trainerbridge.ProcessConfig
+	process *trainerbridge.Process
+	target  atomic.Pointer[url.URL]
+	lose    atomic.Pointer[string] // the operation whose next answer is lost
+}
+
+// newElsewhere starts the trainer and returns a suite for a Remote that uses it. front may be another address of it.
+func newElsewhere(t *testing.T, front func(url string) string) (*trainerbridge.Remote, trainertest.Suite) {
 	t.Helper()
-	there := trainerbridge.RealTrainer(t)
-	there.Formats = []string{"peft"}
-	process, err := trainerbridge.Start(t.Context(), there)
+	there := &elsewhere{config: trainerbridge.RealTrainer(t)}
+	there.config.Formats, there.config.Token = []string{"peft"}, "token-of-the-trainer"
+	there.start(t)
+	t.Cleanup(func() { there.process.Close() })
+	server := httptest.NewServer(there)
+	t.Cleanup(server.Close)
+	companion := there.config
+	companion.Root, companion.Formats, companion.Token = t.TempDir(), []string{"peft", "gguf"}, ""
+	config := client
+	config.URL, config.Token = front(server.URL), there.config.Token
+	r := &trainerbridge.Remote{Companion: companion, Client: config}
+	t.Cleanup(func() { r.Close() })
+	suite := trainertest.Suite{Trainer: r, LoseAnswer: func(op string) { there.lose.Store(&op) }}
+	suite.Kill = func() {
+		syscall.Kill(there.process.Ready().PID, syscall.SIGKILL)
+		<-there.process.Exited()
+		there.process.Close()
+		there.start(t)
+	}
+	return r, suite
+}
+
+func (e *elsewhere) start(t *testing.T) {
+	t.Helper()
+	process, err := trainerbridge.Start(t.Context(), e.config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { process.Close() })
-	companion := there
-	companion.Root, companion.Formats = t.TempDir(), []string{"peft", "gguf"}
-	config := client
-	config.URL, config.Token = front(process.URL()), process.Token()
-	r := &trainerbridge.Remote{Companion: companion, Client: config}
-	t.Cleanup(func() { r.Close() })
-	return r
+	at, err := url.Parse(process.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.process = process
+	e.target.Store(at)
+}
+
+// ServeHTTP passes a request on, and drops the connection instead of an answer that is to be lost.
+func (e *elsewhere) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	proxy := httputil.NewSingleHostReverseProxy(e.target.Load())
+	proxy.ErrorLog = log.New(io.Discard, "", 0) // a killed trainer is no news
+	if op := e.lose.Load(); op != nil && strings.HasSuffix(r.URL.Path, "/"+*op) && e.lose.CompareAndSwap(op, nil) {
+		proxy.ServeHTTP(httptest.NewRecorder(), r)
+		panic(http.ErrAbortHandler)
+	}
+	proxy.ServeHTTP(w, r)
 }
 
 func TestTrainerElsewhereConforms(t *testing.T) {
-	r := elsewhere(t, func(url string) string { return url })
-	trainertest.Suite{Trainer: r}.Run(t)
+	r, suite := newElsewhere(t, func(url string) string { return url })
+	suite.Run(t)
 	if d := r.Deviations(); d != (trainerbridge.Deviations{}) {
 		t.Errorf("this project's own trainer deviates: %+v", d)
 	}
@@ -48,10 +90,26 @@ func TestTrainerElsewhereConforms(t *testing.T) {
 
 // The loss empo2 is replaced by importance_sampling. The updates must be those of the suite.
 func TestTinkerServiceConforms(t *testing.T) {
-	r := elsewhere(t, func(url string) string { return disguise(t, url) })
-	trainertest.Suite{Trainer: r}.Run(t)
+	r, suite := newElsewhere(t, func(url string) string { return disguise(t, url) })
+	suite.Run(t)
 	if d := r.Deviations(); !d.NoEmpo2 || !d.NoCheckpoints || d.Mean {
 		t.Errorf("the trainer was taken for %+v", d)
+	}
+}
+
+// A trainer that was started again has no model, whatever its health. Restore gets a new one at once.
+func TestAnUntrainedModelIsNotThatOfAnEarlierTrainer(t *testing.T) {
+	r, suite := newElsewhere(t, func(url string) string { return url })
+	for i := range 2 {
+		if i == 1 {
+			suite.Kill()
+		}
+		if err := r.Restore(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Forward(t.Context(), []trainerbridge.Row{onPolicy(1, 10, 11, 12)}); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

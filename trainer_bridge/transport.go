@@ -103,7 +103,8 @@ func (c *Client) await(ctx context.Context, op, id string, bound int64, part int
 func lostResult(err error) error {
 	var refused *RequestError
 	if errors.As(err, &refused) && (refused.Status == 404 || refused.Status == 410) {
-		return fmt.Errorf("%w: the trainer no longer knows the request (%w)", ErrUnavailable, err)
+		// Without the RequestError, which says that a restart does not help.
+		return fmt.Errorf("%w: the trainer no longer knows the request (%s)", ErrUnavailable, refused.Message)
 	}
 	return err
 }
