@@ -228,6 +228,7 @@ type world struct {
 	evals   []Evaluation
 	reloads []PromptReload
 	phases  []watchdog.Phase
+	onStep  func(StepMetrics) // nil: nothing
 	// openMemory opens another memory than the bank of tips. Nil: the bank.
 	openMemory func(ctx context.Context, db *sql.DB) (memory.Strategy, error)
 }
@@ -294,7 +295,12 @@ func (w *world) open() (*Loop, func()) {
 func (w *world) Phase(p watchdog.Phase) { w.phases = append(w.phases, p) }
 
 // Step implements [Observer].
-func (w *world) Step(m StepMetrics) { w.steps = append(w.steps, m) }
+func (w *world) Step(m StepMetrics) {
+	w.steps = append(w.steps, m)
+	if w.onStep != nil {
+		w.onStep(m)
+	}
+}
 
 // Evaluation implements [Observer].
 func (w *world) Evaluation(e Evaluation) { w.evals = append(w.evals, e) }

@@ -233,15 +233,9 @@ func TestAnEvaluationDoesNotWaitForAHangingEpisode(t *testing.T) {
 		c.Rollout.Quorum, c.Rollout.DeadlineSeconds = 0.9, 0.001
 	})
 	w.config.Eval.Temperature = 0.5
-	trained := make(chan struct{}) // step 1; its commit and the evaluation follow
+	committed := make(chan struct{}) // step 1; the evaluation follows
 	var once sync.Once
-	train := w.trainer.fail
-	w.trainer.fail = func(call string) error {
-		if call == "optim_step" {
-			once.Do(func() { close(trained) })
-		}
-		return train(call)
-	}
+	w.onStep = func(StepMetrics) { once.Do(func() { close(committed) }) }
 	w.backend.BeforeSample = func(ctx context.Context, _ sampler.Policy, r sampler.Request) error {
 		w.see(r)
 		switch {
@@ -250,7 +244,7 @@ func TestAnEvaluationDoesNotWaitForAHangingEpisode(t *testing.T) {
 			<-ctx.Done()
 			return context.Cause(ctx)
 		case strings.HasPrefix(r.Session, "s2-g0-"): // most of the step is not sampled when the gate is closed
-			<-trained
+			<-committed
 		}
 		return nil
 	}
