@@ -13,10 +13,15 @@ const (
 	surrogateCISPO
 	surrogateSAPO
 	surrogateDPPO
+	surrogateGSPO
+	surrogates // their number
 )
 
-// maxLogRatio bounds the exponent of a ratio, as in losses.py.
-const maxLogRatio = 700
+// Bounds of the exponent of a ratio, as in losses.py: of a token's, and of a row's (gspo).
+const (
+	maxLogRatio         = 700
+	maxSequenceLogRatio = 10
+)
 
 // An objective is the loss empo2 as a function of the log-probs of the taken tokens. Its gradient
 // by them is all that a trainer needs to know: any other loss with the same gradient makes the same update.
@@ -27,7 +32,8 @@ type objective struct {
 	name                   string
 }
 
-// newObjective reads a loss. The missing values are the defaults of losses.py.
+// newObjective reads a loss. The missing values are the defaults of losses.py. A loss or a number that it does not
+// know is an error: the trainer would train another loss.
 func newObjective(loss Loss) (objective, error) {
 	value := func(key string, otherwise float64) float64 {
 		if v, ok := loss.Config[key]; ok {
@@ -35,11 +41,17 @@ func newObjective(loss Loss) (objective, error) {
 		}
 		return otherwise
 	}
+	surrogate, estimator := value("surrogate", surrogateClip), value("kl_estimator", 0)
 	o := objective{name: loss.Name, low: value("clip_low_threshold", 0.8), high: value("clip_high_threshold", 1.3),
-		dual: value("dual_clip", 10), floor: value("logprob_floor", -5), surrogate: int(value("surrogate", surrogateClip)),
-		k3: value("kl_estimator", 0) == 1}
+		dual: value("dual_clip", 10), floor: value("logprob_floor", -5), surrogate: int(surrogate), k3: estimator == 1}
 	if loss.Name != "empo2" && loss.Name != "cross_entropy" {
 		return o, fmt.Errorf("the loss %q cannot be expressed for this trainer", loss.Name)
+	}
+	if surrogate != math.Trunc(surrogate) || surrogate < 0 || surrogate >= surrogates {
+		return o, fmt.Errorf("the surrogate %v cannot be expressed for this trainer", surrogate)
+	}
+	if estimator != 0 && estimator != 1 {
+		return o, fmt.Errorf("the KL estimator %v cannot be expressed for this trainer", estimator)
 	}
 	return o, nil
 }
@@ -65,10 +77,11 @@ func (r Row) wantsBase() bool {
 func (o objective) express(r Row, logprobs, base []float32, metrics Stats) (Row, error) {
 	out := Row{Tokens: r.Tokens, Logprobs: make([]float32, len(r.Tokens)), Advantages: make([]float32, len(r.Tokens))}
 	metrics["row_tokens:sum"] += float64(len(r.Tokens) - 1)
+	logRatio := o.logRatios(r, logprobs)
 	for i := 1; i < len(r.Tokens); i++ {
 		gradient, logp := 0.0, float64(logprobs[i-1])
 		if r.Trains(i) {
-			gradient = o.token(r, i, logp, metrics)
+			gradient = o.token(r, i, logp, logRatio, metrics)
 		}
 		if r.KL != nil && r.KL[i] != 0 {
 			if !o.k3 || base == nil {
@@ -96,8 +109,29 @@ func k3(coefficient, logp, base float64, metrics Stats) float64 {
 	return coefficient * (1 - math.Exp(gap))
 }
 
+// logRatios returns the log-ratio of each token, which gspo replaces by one of the whole row: the mean over its trained
+// tokens (arXiv 2507.18071, equation 7). A token that the floor masks does not count, as in sequence_log_ratio of
+// losses.py: a single one without tips would move the ratio of the whole row.
+func (o objective) logRatios(r Row, logprobs []float32) func(i int) float64 {
+	one := func(i int) float64 { return min(float64(logprobs[i-1])-float64(r.Logprobs[i]), maxLogRatio) }
+	if o.surrogate != surrogateGSPO {
+		return one
+	}
+	sum, n := 0.0, 0
+	for i := 1; i < len(r.Tokens); i++ {
+		if r.Trains(i) && !o.floors(r, float64(logprobs[i-1])) {
+			sum, n = sum+float64(logprobs[i-1])-float64(r.Logprobs[i]), n+1
+		}
+	}
+	mean := min(sum/float64(max(1, n)), maxSequenceLogRatio)
+	return func(int) float64 { return mean }
+}
+
+// floors reports whether the floor masks a token of this log-prob.
+func (o objective) floors(r Row, logp float64) bool { return !r.FloorExempt && logp < o.floor }
+
 // token returns the derivative of a trained token's policy loss by logp, and adds to the metrics.
-func (o objective) token(r Row, i int, logp float64, metrics Stats) float64 {
+func (o objective) token(r Row, i int, logp float64, logRatio func(int) float64, metrics Stats) float64 {
 	weight := float64(r.weight(i))
 	metrics["tokens:sum"]++
 	if o.name == "cross_entropy" {
@@ -105,13 +139,13 @@ func (o objective) token(r Row, i int, logp float64, metrics Stats) float64 {
 		return -weight
 	}
 	q, a := float64(r.Logprobs[i]), float64(r.Advantages[i])
-	ratio := math.Exp(min(logp-q, maxLogRatio))
+	ratio := math.Exp(logRatio(i))
 	value, slope, clipped := o.term(logp, q, ratio, a)
 	metrics["approx_kl:sum"] += q - logp
 	if clipped {
 		metrics["clipped:sum"]++
 	}
-	if !r.FloorExempt && logp < o.floor {
+	if o.floors(r, logp) {
 		metrics["masked:sum"]++
 		return 0
 	}
@@ -125,7 +159,7 @@ func (o objective) token(r Row, i int, logp float64, metrics Stats) float64 {
 }
 
 // term is the gain of a token and its derivative by logp; clipped means that there is none. The
-// formulas are those of losses.py.
+// formulas are those of losses.py. gspo is clip with the ratio of the row.
 func (o objective) term(logp, q, ratio, a float64) (value, slope float64, clipped bool) {
 	bounded := min(max(ratio, o.low), o.high)
 	switch o.surrogate {

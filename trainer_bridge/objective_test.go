@@ -5,13 +5,14 @@ import (
 	"maps"
 	"math"
 	"os"
+	"strings"
 	"testing"
 )
 
 // asEmpo2 is a loss of the protocol as a special case of the loss empo2.
 func asEmpo2(name string, config map[string]float64) Loss {
-	if name == "cross_entropy" {
-		return Loss{Name: name}
+	if name == "cross_entropy" || name == "empo2" {
+		return Loss{Name: name, Config: config}
 	}
 	all := map[string]float64{"dual_clip": 0, "logprob_floor": -1e30, "clip_low_threshold": 0, "clip_high_threshold": 1e30}
 	maps.Copy(all, config)
@@ -37,13 +38,13 @@ func TestObjectiveHasTheGradientsOfTheTrainer(t *testing.T) {
 	if err := json.Unmarshal(text, &cases); err != nil {
 		t.Fatal(err)
 	}
-	checked := 0
+	surrogate := map[float64]int{}
 	for _, c := range cases {
 		o, err := newObjective(asEmpo2(c.Loss, c.Config))
 		if err != nil {
 			t.Fatal(err)
 		}
-		checked++
+		surrogate[c.Config["surrogate"]]++
 		n := len(c.LogP) + 1
 		r := Row{Tokens: make([]int32, n), LossMask: make([]bool, n), ImportanceWeights: make([]float32, n),
 			Logprobs: make([]float32, n), Advantages: make([]float32, n)}
@@ -70,10 +71,25 @@ func TestObjectiveHasTheGradientsOfTheTrainer(t *testing.T) {
 			}
 		}
 		if d := math.Abs(metrics.Loss() - c.Sum); d > 1e-5*max(1, math.Abs(c.Sum)) {
-			t.Errorf("%s: the loss is %v, the trainer's is %v", c.Loss, metrics.Loss(), c.Sum)
+			t.Errorf("%s %v: the loss is %v, the trainer's is %v", c.Loss, c.Config, metrics.Loss(), c.Sum)
 		}
 	}
-	if checked < 5 {
-		t.Fatalf("only %d cases were checked", checked)
+	if len(surrogate) != surrogates {
+		t.Errorf("the cases have the surrogates %v; want all %d", surrogate, surrogates)
 	}
+}
+
+// A number of a newer configuration must not be trained as another loss.
+func TestUnknownObjectivesAreRefused(t *testing.T) {
+	f := func(key string, number float64, want string) {
+		t.Helper()
+		_, err := newObjective(Loss{Name: "empo2", Config: map[string]float64{key: number}})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s = %v: %v; want %q", key, number, err, want)
+		}
+	}
+	f("surrogate", surrogates, "the surrogate 5 cannot be expressed")
+	f("surrogate", -1, "the surrogate -1 cannot be expressed")
+	f("surrogate", 0.5, "the surrogate 0.5 cannot be expressed")
+	f("kl_estimator", 2, "the KL estimator 2 cannot be expressed")
 }

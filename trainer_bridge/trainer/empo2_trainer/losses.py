@@ -210,7 +210,7 @@ def _cispo(loss: Loss, logp: Tensor, _q: Tensor, ratio: Tensor, advantages: Tens
 
 def _sapo(_l: Loss, _p: Tensor, _q: Tensor, ratio: Tensor, advantages: Tensor) -> _Term:
     positive, others = SAPO_TEMPERATURES
-    tau = torch.where(advantages > 0, positive, others)
+    tau = torch.full_like(ratio, others).masked_fill(advantages > 0, positive)
     gate = torch.sigmoid(tau * (ratio - 1))
     # Where the sigmoid is 1, an infinite ratio must not be multiplied by its slope of 0.
     slope = 4 * gate * (1 - gate) * advantages * ratio.clamp(max=1e3)

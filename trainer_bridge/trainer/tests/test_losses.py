@@ -43,7 +43,11 @@ def test_value_and_gradient_equal_the_oracle(case: Any) -> None:
     weights = f64(case.get("weights"), case["logp"], 1.0)
     logprobs = f64(case.get("logprobs"), case["logp"], 0.0)
     advantages = f64(case.get("advantages"), case["logp"], 1.0)
-    got = token_loss(parse(case["loss_fn"], case["config"]), logp, weights, logprobs, advantages)
+    loss, sequence = parse(case["loss_fn"], case["config"]), None
+    if loss.surrogate == "gspo":  # the case is one row
+        floor = torch.ones(len(logp), dtype=torch.bool)
+        sequence = sequence_log_ratio(loss, logp, logprobs, weights > 0, floor, [len(logp)])
+    got = token_loss(loss, logp, weights, logprobs, advantages, None, sequence)
     torch.testing.assert_close(float(got.value.sum()), case["loss_sum"], rtol=1e-12, atol=0)
     torch.testing.assert_close(got.grad.tolist(), case["d_logp"], rtol=1e-12, atol=0)
 
@@ -103,7 +107,7 @@ def test_the_slope_of_each_surrogate_is_that_of_its_objective(name: str) -> None
     if name == "cispo":
         gain = ratio.detach().clamp(0.8, 1.3) * a * logp
     elif name == "sapo":
-        tau = torch.where(a > 0, 1.0, 1.05)
+        tau = torch.where(a > 0, 1.0, torch.tensor(1.05, dtype=torch.float64))
         gain = 4 / tau * torch.sigmoid(tau * (ratio - 1)) * a
     elif name == "dppo":
         moved = logp.exp() - q.exp()
