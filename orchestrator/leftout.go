@@ -174,7 +174,7 @@ func (s trainStage) optimize(ctx context.Context, rows []trainerbridge.Row, sett
 		err = &notAboutRows{err}
 	}
 	if err == nil {
-		stats.TakeGradNorm(applied)
+		stats.TakeStep(applied)
 	}
 	return stats, applied.GradNorm(), logprobs, err
 }

@@ -137,35 +137,50 @@ func (c *Client) open(ctx context.Context) (string, error) {
 	if session.ID == "" {
 		return "", errors.New("create_session: the answer has no session_id")
 	}
-	var ack submitted
-	err = c.call(ctx, "create_model", modelRequest{
-		SessionID: session.ID, BaseModel: c.cfg.BaseModel, Type: "create_model",
+	if err := c.create(ctx, session.ID); err != nil {
+		return "", err
+	}
+	return session.ID, nil
+}
+
+// create creates the model. A trainer that executes a repeated request again gets it once: the model of a lost answer
+// has no name here, and the trainer keeps it.
+func (c *Client) create(ctx context.Context, session string) error {
+	var ack struct {
+		submitted
+		ModelID string `json:"model_id"` // some trainers send it only with the result
+	}
+	err := c.send(ctx, "create_model", modelRequest{
+		SessionID: session, BaseModel: c.cfg.BaseModel, Type: "create_model",
 		Lora: loraConfig{
 			Rank: c.cfg.Rank, Alpha: c.cfg.Alpha, Seed: c.cfg.Seed, TrainMLP: true, TrainAttn: true,
 			TargetModules: c.cfg.TargetModules,
 		},
 	}, &ack)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if ack.RequestID == "" {
-		return "", errors.New("create_model: the answer has no request_id")
+		return errors.New("create_model: the answer has no request_id")
 	}
 	var created createdModel
 	if err := c.result(ctx, "create_model", ack.RequestID, &created); err != nil {
-		return "", err
+		if c.model = ack.ModelID; c.model != "" {
+			c.unload(ctx)
+		}
+		return err
 	}
 	if created.ModelID == "" {
-		return "", errors.New("create_model: the answer has no model_id")
+		return errors.New("create_model: the answer has no model_id")
 	}
 	c.model, c.adapted = created.ModelID, created.Adapted
-	if created.Lora.Alpha > 0 { // what the trainer made of the wish
+	if created.Lora.Alpha > 0 { // the alpha that the trainer uses
 		c.cfg.Deviations.Alpha = created.Lora.Alpha
 	}
 	if len(created.Skipped) > 0 {
 		c.cfg.Log.Warn().Interface("modules", created.Skipped).Msg("the trainer does not adapt some modules")
 	}
-	return session.ID, nil
+	return nil
 }
 
 // unload frees the model at the trainer, within 5 seconds. It may fail: a trainer unloads models without a session.

@@ -17,6 +17,9 @@ type Deviations struct {
 	// NoEmpo2: the loss empo2 is unknown. The client computes its gradient per token, and
 	// sends it as importance_sampling.
 	NoEmpo2 bool
+	// MayMean: the gradient of an optimizer step is a sum or a mean, depending on the trainer's backend, which it does
+	// not name. takesMeans measures it.
+	MayMean bool
 	// Mean: the gradient of an optimizer step is the mean over its rows of Σ w·ℓ / Σ w, not
 	// the sum of w·ℓ. The client puts the missing factors into the advantages.
 	Mean bool
@@ -50,10 +53,10 @@ var (
 		Server: "the Tinker service", NoEmpo2: true, LoadsFirst: true, NoCheckpoints: true, OwnModules: true,
 		Alpha: 32, NoNorm: true,
 	}
-	// skyRL is SkyRL's Tinker server with its JAX backend. Its other backends sum: see Client.learn.
+	// skyRL is SkyRL's Tinker server. Its JAX backend takes means, its other backends sum.
 	// Version 0.3.0 does not know sequence numbers, later ones answer a repeated request.
 	skyRL = Deviations{
-		Server: "SkyRL", NoEmpo2: true, Mean: true, NoReplays: true, NoOrder: true, LoadsFirst: true,
+		Server: "SkyRL", NoEmpo2: true, MayMean: true, NoReplays: true, NoOrder: true, LoadsFirst: true,
 		NoCheckpoints: true, FailuresAre400: true, NoClipping: true, OwnModules: true, Alpha: 32,
 		GradNorm: "skyrl.ai/grad_norm",
 	}
@@ -106,15 +109,8 @@ func (l link) detect(ctx context.Context) (found Detected, err error) {
 		} `json:"supported_models"`
 		Server string `json:"server"`
 	}
-	retry := jsonhttp.Retry{Attempts: 4, Again: again}
-	err = retry.Do(ctx, func(ctx context.Context) error {
-		return l.http.Call(ctx, jsonhttp.Request{Path: "/api/v1/get_server_capabilities"}, &can)
-	})
-	switch {
-	case err != nil && jsonhttp.Status(err) == 0:
-		return found, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	case err != nil:
-		return found, refusal("get_server_capabilities", err)
+	if err := l.get(ctx, "/api/v1/get_server_capabilities", &can); err != nil {
+		return found, unreached("get_server_capabilities", err)
 	}
 	for _, m := range can.Models {
 		found.Models = append(found.Models, m.Name)
@@ -123,16 +119,43 @@ func (l link) detect(ctx context.Context) (found Detected, err error) {
 		found.Deviations = ownTrainer
 		return found, nil
 	}
+	found.Deviations, err = l.detectService(ctx)
+	return found, err
+}
+
+// detectService tells SkyRL from the hosted service by the name at the address itself. The service has another page
+// there, or none. Any other error is returned: SkyRL must not be taken for the service, which sums gradients.
+func (l link) detectService(ctx context.Context) (Deviations, error) {
 	var root struct {
 		Name string `json:"name"`
 	}
-	err = l.http.Call(ctx, jsonhttp.Request{Path: "/"}, &root)
-	if err == nil && strings.HasPrefix(root.Name, "Tinker API") {
-		found.Deviations = skyRL
-	} else {
-		found.Deviations = tinkerService
+	err := l.get(ctx, "/", &root)
+	var e *jsonhttp.Error
+	switch {
+	case err == nil && strings.HasPrefix(root.Name, "Tinker API"):
+		return skyRL, nil
+	case err == nil, jsonhttp.Status(err) == http.StatusNotFound:
+		return tinkerService, nil
+	case errors.As(err, &e) && e.Kind == jsonhttp.Malformed && !e.Truncated: // a page for people
+		return tinkerService, nil
 	}
-	return found, nil
+	return Deviations{}, unreached("GET /", err)
+}
+
+// get reads an answer, and asks up to four times after temporary errors.
+func (l link) get(ctx context.Context, path string, answer any) error {
+	retry := jsonhttp.Retry{Attempts: 4, Again: again}
+	return retry.Do(ctx, func(ctx context.Context) error {
+		return l.http.Call(ctx, jsonhttp.Request{Path: path}, answer)
+	})
+}
+
+// unreached is the error of an operation that got no answer, or a refusal.
+func unreached(op string, err error) error {
+	if jsonhttp.Status(err) == 0 {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return refusal(op, err)
 }
 
 // BaseModel chooses the model to train by its name at the trainer. wanted is trainer.base_model, folder is

@@ -279,7 +279,7 @@ func (c *Client) submit(ctx context.Context, op string, build request) (string, 
 }
 
 // send posts a request that changes the model, or only reads it. It is repeated if the trainer executes it once.
-func (c *Client) send(ctx context.Context, op string, body any, ack *submitted) error {
+func (c *Client) send(ctx context.Context, op string, body, ack any) error {
 	if c.cfg.Deviations.NoReplays && op != "forward" {
 		raw, err := c.postOnce(ctx, op, body)
 		if err != nil {

@@ -30,7 +30,8 @@ type Remote struct {
 	client  *Client
 	base    *Client // an adapter that is never trained: the base model; nil: not needed yet
 	fresh   bool    // the client's adapter is new: version 0
-	sums    bool    // the trainer was seen to sum the gradients of rows
+	means   *bool   // the trainer takes means over rows and positions; nil: not measured yet
+	found   *string // the server that was found first; nil: none yet
 	told    bool    // the log has what is different at this trainer
 	pending []Row   // expressed rows of an optimizer step that need its number of rows
 	kept    map[int]string
@@ -45,7 +46,7 @@ type Demands struct {
 	Modules bool
 }
 
-// errors of demands that a trainer does not meet.
+// refuse returns the error of the first demand that a trainer does not meet.
 func (d Deviations) refuse(want Demands) error {
 	fault := func(key string, err error) error { return fmt.Errorf("%s: %s: %w", key, d.name(), err) }
 	switch {
@@ -111,7 +112,7 @@ func (r *Remote) ForwardBackward(ctx context.Context, rows []Row, loss Loss) (St
 	} else if _, _, err := r.client.ForwardBackward(ctx, expressed, importanceSampling); err != nil {
 		return nil, nil, err
 	}
-	metrics["seconds:sum"] = time.Since(begun).Seconds()
+	metrics[secondsKey] = time.Since(begun).Seconds()
 	return metrics, logprobs, nil
 }
 
@@ -158,36 +159,35 @@ func (r *Remote) baseLogprobs(ctx context.Context, rows []Row) ([][]float32, err
 	return r.base.Forward(ctx, rows)
 }
 
-// OptimStep is [Client.OptimStep].
+// OptimStep is [Client.OptimStep]. At a trainer that takes means, it first makes the backward pass, whose seconds are in
+// its stats.
 func (r *Remote) OptimStep(ctx context.Context, adam Adam) (Stats, error) {
 	r.fresh = false
+	if len(r.pending) == 0 {
+		return r.client.OptimStep(ctx, adam)
+	}
+	begun := time.Now()
 	if err := r.sendPending(ctx); err != nil {
 		return nil, err
 	}
-	return r.client.OptimStep(ctx, adam)
+	took := time.Since(begun).Seconds()
+	stats, err := r.client.OptimStep(ctx, adam)
+	if err == nil {
+		stats[secondsKey] = took
+	}
+	return stats, err
 }
 
 // sendPending sends the rows of an optimizer step to a trainer that takes the mean over them.
 func (r *Remote) sendPending(ctx context.Context) error {
 	rows := r.pending
 	r.pending = nil
-	if len(rows) == 0 {
-		return nil
-	}
 	scaled := make([]Row, len(rows))
 	for i, row := range rows {
 		scaled[i] = row.scaled(len(rows))
 	}
-	metrics, _, err := r.client.ForwardBackward(ctx, scaled, importanceSampling)
-	if err != nil {
-		return err
-	}
-	// SkyRL's JAX backend, which takes means, reports no metrics; the others, which sum, do.
-	if len(metrics) > 0 {
-		r.sums = true
-		return fmt.Errorf("%w: the trainer sums over rows, which was not known; the rows are sent again", ErrUncertain)
-	}
-	return nil
+	_, _, err := r.client.ForwardBackward(ctx, scaled, importanceSampling)
+	return err
 }
 
 // Restore sets the adapter and its optimizer to a version. It connects again if the trainer does not answer.
@@ -220,7 +220,9 @@ func (r *Remote) find(ctx context.Context) error {
 		return err
 	}
 	d := found.Deviations
-	d.Mean = d.Mean && !r.sums
+	if err := r.sameServer(d); err != nil {
+		return err
+	}
 	r.Client.Deviations = d
 	if r.Client.BaseModel, err = found.BaseModel(r.Client.BaseModel, r.Companion.Model); err != nil {
 		return err
@@ -228,17 +230,58 @@ func (r *Remote) find(ctx context.Context) error {
 	if err := d.refuse(r.Demands); err != nil {
 		return err
 	}
-	if r.told {
+	if err := r.measure(ctx); err != nil {
+		return err
+	}
+	r.tell()
+	return nil
+}
+
+// sameServer remembers the server that was found first, and refuses another one: it scales gradients differently, and
+// the run's checkpoints may be elsewhere.
+func (r *Remote) sameServer(d Deviations) error {
+	name := d.name()
+	if r.found == nil {
+		r.found = &name
+	}
+	if *r.found != name {
+		return fmt.Errorf("%s answers at %s, where this run has found %s\n"+
+			"  hint: is a proxy in between, or was the server replaced? If that is intended, start the run again", name,
+			r.Client.URL, *r.found)
+	}
+	return nil
+}
+
+// measure finds out once how the trainer scales gradients, if that is open.
+func (r *Remote) measure(ctx context.Context) error {
+	if !r.Client.Deviations.MayMean {
 		return nil
 	}
+	if r.means == nil {
+		r.hangUp(ctx) // some backends hold one model
+		means, err := takesMeans(ctx, r.Client)
+		if err != nil {
+			return err
+		}
+		r.means = &means
+	}
+	r.Client.Deviations.Mean = *r.means
+	return nil
+}
+
+// tell logs once what is different at this trainer.
+func (r *Remote) tell() {
+	if r.told {
+		return
+	}
 	r.told = true
+	d := r.Client.Deviations
 	r.Client.Log.Info().Str("url", r.Client.URL).Str("server", d.name()).Str("model", r.Client.BaseModel).
 		Msg("the trainer runs elsewhere")
 	if d.Alpha > 0 && d.Alpha != r.Client.Alpha {
 		r.Client.Log.Warn().Float64("trainer.alpha", r.Client.Alpha).Float64("trained_with", d.Alpha).
 			Msg("the trainer ignores trainer.alpha")
 	}
-	return nil
 }
 
 // dial creates a new adapter, which is version 0.

@@ -5,20 +5,17 @@ import (
 	"encoding/json"
 	"io"
 	"log"
-	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 
 	trainerbridge "github.com/empo2/empo2/trainer_bridge"
 	"github.com/empo2/empo2/trainer_bridge/trainertest"
-	"github.com/empo2/empo2/trainer_bridge/trainertest/fakeserver"
 )
 
 // elsewhere is the real trainer with a run directory of its own, behind an address that stays the same when it is
@@ -148,91 +145,4 @@ func disguise(t *testing.T, to string) string {
 	}))
 	t.Cleanup(server.Close)
 	return server.URL
-}
-
-// skyRL is a Remote for a fake SkyRL server, which also acts as the companion.
-func skyRL(t *testing.T, fault func(fakeserver.Call) fakeserver.Fault) (*fakeserver.Server, *trainerbridge.Remote) {
-	t.Helper()
-	server := fakeserver.New(t, fakeserver.Options{SkyRL: true, Fault: fault})
-	config := client
-	config.URL = server.URL
-	r := &trainerbridge.Remote{Companion: announce(t, server), Client: config}
-	t.Cleanup(func() { r.Close() })
-	if err := r.Restore(t.Context(), 0); err != nil {
-		t.Fatal(err)
-	}
-	return server, r
-}
-
-// onPolicy is a row with one advantage, at ratio 1.
-func onPolicy(advantage float32, tokens ...int32) trainerbridge.Row {
-	n := len(tokens)
-	r := trainerbridge.Row{Tokens: tokens, LossMask: make([]bool, n), Logprobs: make([]float32, n),
-		Advantages: make([]float32, n)}
-	copy(r.Logprobs[1:], fakeserver.Logprobs(0, tokens))
-	for i := 1; i < n; i++ {
-		r.LossMask[i], r.Advantages[i] = true, advantage
-	}
-	return r
-}
-
-var withoutFloor = trainerbridge.Loss{Name: "empo2", Config: map[string]float64{"logprob_floor": -1e30}}
-
-// The fake's gradient is the mean over rows of the mean of −A. The sum is −4·1 + 3·0.5, whatever the number of passes.
-func TestMeansOfSkyRLAreUndone(t *testing.T) {
-	_, r := skyRL(t, nil)
-	for _, passes := range [][][]trainerbridge.Row{
-		{{onPolicy(1, 10, 11, 12, 13, 14), onPolicy(-0.5, 20, 21, 10, 23)}},
-		{{onPolicy(1, 10, 11, 12, 13, 14)}, {onPolicy(-0.5, 20, 21, 10, 23)}},
-	} {
-		for _, rows := range passes {
-			stats, _, err := r.ForwardBackward(t.Context(), rows, withoutFloor)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if stats.KnowsEntropy() {
-				t.Error("the entropy is known, but SkyRL does not report it")
-			}
-		}
-		stats, err := r.OptimStep(t.Context(), trainerbridge.Adam{LearningRate: 0})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := stats.GradNorm(); math.Abs(got-2.5) > 1e-5 {
-			t.Errorf("%d passes: the norm of the gradient is %v; want 2.5", len(passes), got)
-		}
-		if err := r.Restore(t.Context(), 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// SkyRL executes a repeated request again, so that a lost answer must end in a new adapter.
-func TestRequestsOfSkyRLAreNotRepeated(t *testing.T) {
-	for _, op := range []string{"forward_backward", "optim_step"} {
-		var once sync.Once
-		server, r := skyRL(t, func(c fakeserver.Call) (f fakeserver.Fault) {
-			if c.Op == op {
-				once.Do(func() { f.Lose = true })
-			}
-			return f
-		})
-		rows := []trainerbridge.Row{onPolicy(1, 10, 11, 12)}
-		if _, _, err := r.ForwardBackward(t.Context(), rows, withoutFloor); err != nil {
-			t.Fatal(err)
-		}
-		_, err := r.OptimStep(t.Context(), trainerbridge.Adam{LearningRate: 0})
-		if !trainerbridge.Restartable(err) {
-			t.Errorf("%s: %v; want an error that a restore removes", op, err)
-		}
-		if n := server.Count(op); n != 1 {
-			t.Errorf("%s was sent %d times", op, n)
-		}
-		if err := r.Restore(t.Context(), 0); err != nil {
-			t.Fatal(err)
-		}
-		if n := server.Count("create_model"); n != 2 {
-			t.Errorf("%s: %d adapters were created; want a second one", op, n)
-		}
-	}
 }

@@ -48,7 +48,9 @@ func (s Stats) Entropy() float64 { return ratio(s["entropy:sum"], s.Tokens()) }
 func (s Stats) RowTokens() float64 { return s["row_tokens:sum"] }
 
 // Seconds is the time that the trainer needed for its passes.
-func (s Stats) Seconds() float64 { return s["seconds:sum"] }
+func (s Stats) Seconds() float64 { return s[secondsKey] }
+
+const secondsKey = "seconds:sum"
 
 // TokensPerSecond is the speed of the trainer's passes in tokens of rows.
 func (s Stats) TokensPerSecond() float64 { return ratio(s.RowTokens(), s.Seconds()) }
@@ -97,10 +99,16 @@ func (s Stats) has(key string) bool {
 	return ok
 }
 
-// TakeGradNorm adds the norm of the optimizer step that follows the passes of s.
-func (s Stats) TakeGradNorm(step Stats) {
-	if norm, ok := step[gradNorm]; ok && s != nil {
+// TakeStep adds the norm of the optimizer step that follows the passes of s, and the seconds of passes in it.
+func (s Stats) TakeStep(step Stats) {
+	if s == nil {
+		return
+	}
+	if norm, ok := step[gradNorm]; ok {
 		s[gradNorm] = norm
+	}
+	if seconds, ok := step[secondsKey]; ok {
+		s[secondsKey] += seconds
 	}
 }
 

@@ -105,7 +105,7 @@ type createdModel struct {
 	ModelID string            `json:"model_id"`
 	Adapted []string          `json:"target_modules"`
 	Skipped map[string]string `json:"skipped_modules"`
-	// Lora is what SkyRL made of the wish; others do not send it.
+	// Lora has the alpha that the trainer uses. Only SkyRL sends it.
 	Lora struct {
 		Alpha float64 `json:"alpha"`
 	} `json:"lora_config"`

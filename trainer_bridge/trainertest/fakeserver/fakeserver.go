@@ -30,6 +30,8 @@ type Options struct {
 	Logprobs func(version int, tokens []int32) []float32
 	// SkyRL: it answers like SkyRL's Tinker server: skyrl.go.
 	SkyRL bool
+	// Scale is that of the gradients of a SkyRL server. The zero value is that of its JAX backend.
+	Scale Scale
 	// Fault is called for every request as it arrives, by several goroutines.
 	// Nil and the zero Fault mean no failure.
 	Fault func(Call) Fault
@@ -39,6 +41,16 @@ type Options struct {
 	// interface. A listener in memory allows tests in fake time.
 	Listener net.Listener
 }
+
+// Scale says how gradients of rows and positions are combined.
+type Scale int
+
+// The scales.
+const (
+	Means    Scale = iota // the mean over rows of the mean over positions
+	Sums                  // the sum over both
+	RowMeans              // the mean over rows of the sum over positions: no known server
+)
 
 // Call is one request that arrived.
 type Call struct {

@@ -97,13 +97,16 @@ func (m *model) skyRL(c Call) (any, error) {
 		out := result.(map[string]any)
 		out["metrics"] = map[string]float64{}
 		if c.Op == "forward_backward" {
-			m.gradients = append(m.gradients, means(in.ForwardBackward)...)
+			m.gradients = append(m.gradients, m.rowGradients(in.ForwardBackward)...)
 		}
 		return out, nil
 	case "optim_step":
 		norm := 0.0
-		for _, g := range m.gradients { // the mean over the rows
-			norm += g / float64(len(m.gradients))
+		for _, g := range m.gradients {
+			norm += g
+		}
+		if m.opts.Scale != Sums {
+			norm /= float64(max(1, len(m.gradients)))
 		}
 		m.gradients = nil
 		return map[string]any{"metrics": map[string]float64{"skyrl.ai/grad_norm": math.Abs(norm),
@@ -118,13 +121,16 @@ func (m *model) skyRL(c Call) (any, error) {
 	return map[string]any{"type": c.Op}, nil
 }
 
-// means are a stand-in of the rows' gradients: the mean of −A over a row's positions, at ratio 1.
-func means(in lossInput) []float64 {
+// rowGradients are a stand-in of the rows' gradients: the mean or the sum of −A over a row's positions, at ratio 1.
+func (m *model) rowGradients(in lossInput) []float64 {
 	out := make([]float64, len(in.Data))
 	for i, d := range in.Data {
 		all := d.Inputs["advantages"].Data
 		for _, a := range all {
-			out[i] -= a / float64(len(all))
+			out[i] -= a
+		}
+		if m.opts.Scale == Means {
+			out[i] /= float64(len(all))
 		}
 	}
 	return out
