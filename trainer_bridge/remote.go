@@ -37,33 +37,6 @@ type Remote struct {
 	kept    map[int]string
 }
 
-// Demands are what a run asks of its trainer.
-type Demands struct {
-	ExactKL  bool // the KL divergence over the whole vocabulary
-	Entropy  bool // the entropy bonus
-	Clipping bool // the norm of the gradient is bounded
-	// Modules are chosen by name, not all linear ones.
-	Modules bool
-}
-
-// refuse returns the error of the first demand that a trainer does not meet.
-func (d Deviations) refuse(want Demands) error {
-	fault := func(key string, err error) error { return fmt.Errorf("%s: %s: %w", key, d.name(), err) }
-	switch {
-	case want.ExactKL && d.NoEmpo2:
-		return fault("loss.kl", errExactKL)
-	case want.Entropy && d.NoEmpo2:
-		return fault("loss.entropy", errEntropy)
-	case want.Clipping && d.NoClipping:
-		return fault("optimizer.grad_clip_norm", errors.New("it ignores the bound of the gradient's norm\n"+
-			"  hint: set it to 0; loss.clip_low, loss.clip_high and loss.dual_clip still bound an update"))
-	case want.Modules && d.OwnModules:
-		return fault("trainer.target_modules", errors.New("it chooses the modules itself\n"+
-			"  hint: leave it at [\"all-linear\"]"))
-	}
-	return nil
-}
-
 // Codec makes a Codec of the companion, as [Local.Codec] does of the trainer.
 func (r *Remote) Codec() *Codec {
 	return newCodec(CodecConfig{AnswerTimeout: r.Client.AnswerTimeout, Log: r.Client.Log}, r.now.get)
