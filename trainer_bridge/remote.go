@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/empo2/empo2/orchestrator/jsonhttp"
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // Remote trains one adapter with a trainer that runs elsewhere, and names its states as [Local] does. Checkpoints and
@@ -25,16 +26,16 @@ type Remote struct {
 	// Demands are what the run asks of its trainer. What it cannot do is an error of the first Restore.
 	Demands Demands
 
-	process *Process
-	now     current // the same process, for the Codec
-	client  *Client
-	base    *Client // an adapter that is never trained: the base model; nil: not needed yet
-	fresh   bool    // the client's adapter is new: version 0
-	means   *bool   // the trainer takes means over rows and positions; nil: not measured yet
-	found   *string // the server that was found first; nil: none yet
-	told    bool    // the log has what is different at this trainer
-	pending []Row   // expressed rows of an optimizer step that need its number of rows
-	kept    map[int]string
+	process  *Process
+	now      current // the same process, for the Codec
+	client   *Client
+	base     *Client // an adapter that is never trained: the base model; nil: not needed yet
+	fresh    bool    // the client's adapter is new: version 0
+	means    *bool   // the trainer takes means over rows and positions; nil: not measured yet
+	found    *string // the server that was found first; nil: none yet
+	reported bool    // the log has what is different at this trainer
+	pending  []Row   // expressed rows of an optimizer step that need its number of rows
+	kept     map[int]string
 }
 
 // Codec makes a Codec of the companion, as [Local.Codec] does of the trainer.
@@ -132,8 +133,8 @@ func (r *Remote) baseLogprobs(ctx context.Context, rows []Row) ([][]float32, err
 	return r.base.Forward(ctx, rows)
 }
 
-// OptimStep is [Client.OptimStep]. At a trainer that takes means, it first makes the backward pass, whose seconds are in
-// its stats.
+// OptimStep is [Client.OptimStep]. At a trainer that takes means, it first makes the backward pass. The seconds of
+// that pass are in its stats.
 func (r *Remote) OptimStep(ctx context.Context, adam Adam) (Stats, error) {
 	r.fresh = false
 	if len(r.pending) == 0 {
@@ -172,7 +173,7 @@ func (r *Remote) Restore(ctx context.Context, version int) error {
 	if err := r.Accompany(ctx); err != nil {
 		return err
 	}
-	if err := r.find(ctx); err != nil {
+	if err := r.identify(ctx); err != nil {
 		return err
 	}
 	if version == 0 {
@@ -186,8 +187,8 @@ func (r *Remote) alive(ctx context.Context) bool {
 	return r.process != nil && r.process.Err() == nil && r.client != nil && r.client.Health(ctx) == nil
 }
 
-// find asks the trainer what it is, and refuses what it cannot do.
-func (r *Remote) find(ctx context.Context) error {
+// identify asks the trainer what it is, and refuses what it cannot do.
+func (r *Remote) identify(ctx context.Context) error {
 	found, err := Detect(ctx, r.Client)
 	if err != nil {
 		return err
@@ -206,7 +207,7 @@ func (r *Remote) find(ctx context.Context) error {
 	if err := r.measure(ctx); err != nil {
 		return err
 	}
-	r.tell()
+	r.report()
 	return nil
 }
 
@@ -220,7 +221,7 @@ func (r *Remote) sameServer(d Deviations) error {
 	if *r.found != name {
 		return fmt.Errorf("%s answers at %s, where this run has found %s\n"+
 			"  hint: is a proxy in between, or was the server replaced? If that is intended, start the run again", name,
-			r.Client.URL, *r.found)
+			safetext.URL(r.Client.URL), *r.found)
 	}
 	return nil
 }
@@ -231,7 +232,7 @@ func (r *Remote) measure(ctx context.Context) error {
 		return nil
 	}
 	if r.means == nil {
-		r.hangUp(ctx) // some backends hold one model
+		r.disconnect(ctx) // some backends hold one model
 		means, err := takesMeans(ctx, r.Client)
 		if err != nil {
 			return err
@@ -242,12 +243,12 @@ func (r *Remote) measure(ctx context.Context) error {
 	return nil
 }
 
-// tell logs once what is different at this trainer.
-func (r *Remote) tell() {
-	if r.told {
+// report logs once what is different at this trainer.
+func (r *Remote) report() {
+	if r.reported {
 		return
 	}
-	r.told = true
+	r.reported = true
 	d := r.Client.Deviations
 	r.Client.Log.Info().Str("url", r.Client.URL).Str("server", d.name()).Str("model", r.Client.BaseModel).
 		Msg("the trainer runs elsewhere")
@@ -259,7 +260,7 @@ func (r *Remote) tell() {
 
 // dial creates a new adapter, which is version 0.
 func (r *Remote) dial(ctx context.Context) error {
-	r.hangUp(ctx)
+	r.disconnect(ctx)
 	client, err := Dial(ctx, r.Client)
 	if err != nil {
 		return err
@@ -268,8 +269,8 @@ func (r *Remote) dial(ctx context.Context) error {
 	return nil
 }
 
-// hangUp ends the connections and frees the models.
-func (r *Remote) hangUp(ctx context.Context) {
+// disconnect ends the connections and frees the models.
+func (r *Remote) disconnect(ctx context.Context) {
 	for _, c := range []*Client{r.client, r.base} {
 		if c != nil {
 			c.unload(ctx)
@@ -302,7 +303,7 @@ func (r *Remote) Accompany(ctx context.Context) error {
 // Close frees the adapter at the trainer, which continues to run, and stops the companion.
 func (r *Remote) Close() error {
 	r.now.lost(errors.New("the trainer was closed"))
-	r.hangUp(context.Background())
+	r.disconnect(context.Background())
 	if r.process == nil {
 		return nil
 	}
@@ -311,8 +312,8 @@ func (r *Remote) Close() error {
 	return err
 }
 
-// ask makes a call of the companion.
-func (r *Remote) ask(ctx context.Context, op string, body, result any) error {
+// callCompanion makes a call of the companion.
+func (r *Remote) callCompanion(ctx context.Context, op string, body, result any) error {
 	limit := r.Client.withDefaults().Timeout
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%s: not done within %v", op, limit))
 	defer cancel()
@@ -350,7 +351,7 @@ func (r *Remote) Export(ctx context.Context, version int) (Exported, error) {
 		Dir string `json:"dir"`
 	}
 	body := map[string]string{"name": fmt.Sprintf("%06d", version), "export": fmt.Sprintf("v%06d", version)}
-	if err := r.ask(ctx, "export_checkpoint", body, &out); err != nil {
+	if err := r.callCompanion(ctx, "export_checkpoint", body, &out); err != nil {
 		return Exported{}, err
 	}
 	return ReadExport(out.Dir)

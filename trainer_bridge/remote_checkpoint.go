@@ -70,7 +70,7 @@ func (r *Remote) saveAdapter(ctx context.Context, version int, name, path, scrat
 	}
 	body := map[string]any{"source": scratch, "name": fmt.Sprintf("%06d", version), "rank": r.Client.Rank,
 		"alpha": r.Client.Alpha, "remote": keptAt{URL: r.client.http.URL(), Path: path}}
-	if err := r.ask(ctx, "import_adapter", body, new(pathOutput)); err != nil {
+	if err := r.callCompanion(ctx, "import_adapter", body, new(pathOutput)); err != nil {
 		return err
 	}
 	r.client.forget(ctx, export.Path)
@@ -144,7 +144,7 @@ func (r *Remote) loadKept(ctx context.Context, version int, dir string) error {
 		return err
 	}
 	if at.Path == "" {
-		return r.stranger(version, "it was trained by another trainer")
+		return r.cannotTakeOver(version, "it was trained by another trainer")
 	}
 	if err := r.dial(ctx); err != nil {
 		return err
@@ -160,13 +160,13 @@ func (r *Remote) loadKept(ctx context.Context, version int, dir string) error {
 		r.kept[version] = at.Path
 		return nil
 	case errors.As(err, &refused) && (refused.Status == http.StatusNotFound || refused.Status == http.StatusBadRequest):
-		return r.stranger(version, fmt.Sprintf("%s of the trainer at %s is unknown to it (%v)", at.Path, at.URL, err))
+		return r.cannotTakeOver(version, fmt.Sprintf("%s of the trainer at %s is unknown to it (%v)", at.Path, at.URL, err))
 	}
 	return fmt.Errorf("restore version %d: %w", version, err)
 }
 
-// stranger is the error for weights that a trainer cannot take over.
-func (r *Remote) stranger(version int, why string) error {
+// cannotTakeOver is the error for weights that a trainer cannot take over.
+func (r *Remote) cannotTakeOver(version int, why string) error {
 	return fmt.Errorf("restore version %d: %s takes over no weights, and %s\n"+
 		"  hint: continue where version %d was trained: without trainer.url, or with the address of that trainer; or "+
 		"begin a new run here (run.name)", version, r.Client.Deviations.name(), why, version)
