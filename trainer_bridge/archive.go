@@ -2,9 +2,7 @@ package trainerbridge
 
 import (
 	"archive/tar"
-	"bufio"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,8 +20,9 @@ import (
 	"github.com/empo2/empo2/orchestrator/manifest"
 )
 
-// maxArchive bounds an archive in bytes: the adapter and the optimizer's state of a large model.
-const maxArchive = 16 << 30
+// maxArchive bounds an archive in bytes, unpacked, in both directions: the adapter and the optimizer's state of a
+// large model. The trainer has the same bound.
+const maxArchive = 8 << 30
 
 // Download writes the files of a checkpoint to a new folder. tinker is the path that the trainer gave it, in
 // any of the forms tinker://model/kind/name and tinker://model/name.
@@ -64,108 +62,6 @@ func checkpointPlace(tinker string) (string, error) {
 	return "/api/v1/training_runs/" + url.PathEscape(model) + "/checkpoints/" + (&url.URL{Path: rest}).EscapedPath(), nil
 }
 
-// download gets an archive. The trainer answers with it, or with the address of a storage, which does not get the token.
-func (c *Client) download(ctx context.Context, place, dir string) error {
-	from, withToken := c.http.Endpoint(place), true
-	for range 5 {
-		answer, err := c.plain(ctx, http.MethodGet, from, nil, withToken)
-		if err != nil {
-			return c.http.Failure(ctx, err)
-		}
-		location := answer.Header.Get("Location")
-		if answer.StatusCode/100 != 3 || location == "" {
-			defer answer.Body.Close()
-			return c.unpack(ctx, answer, dir)
-		}
-		answer.Body.Close()
-		next, err := answer.Request.URL.Parse(location)
-		if err != nil || next.Host == "" || answer.Request.URL.Scheme == "https" && next.Scheme != "https" {
-			return fmt.Errorf("the trainer redirects to %q, which is not followed", c.http.Clean(location))
-		}
-		withToken = withToken && next.Host == answer.Request.URL.Host
-		from = next.String()
-	}
-	return errors.New("the trainer redirects more than 5 times")
-}
-
-// plain makes an exchange whose body is not JSON and may take as long as ctx. Redirections are not followed.
-func (c *Client) plain(ctx context.Context, method, to string, body []byte, withToken bool) (*http.Response, error) {
-	request, err := http.NewRequestWithContext(ctx, method, to, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	if withToken {
-		request.Header = c.http.Header()
-	}
-	if body != nil {
-		request.Header.Set("Content-Type", "application/x-tar")
-	}
-	client := http.Client{Transport: c.transport,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	return client.Do(request)
-}
-
-// unpack writes the files of an archive, tar or tar.gz.
-func (c *Client) unpack(ctx context.Context, answer *http.Response, dir string) error {
-	if answer.StatusCode != http.StatusOK {
-		body, _ := io.ReadAll(io.LimitReader(answer.Body, 64<<10))
-		return c.http.Refusal(answer.StatusCode, answer.Header, body)
-	}
-	if err := untar(io.LimitReader(answer.Body, maxArchive), dir); err != nil {
-		return c.http.Failure(ctx, err)
-	}
-	return nil
-}
-
-// untar writes the plain files of an archive into a new folder. Folders in it are left out.
-func untar(from io.Reader, dir string) error {
-	buffered := bufio.NewReader(from)
-	var plain io.Reader = buffered
-	if magic, err := buffered.Peek(2); err == nil && bytes.Equal(magic, []byte{0x1f, 0x8b}) {
-		z, err := gzip.NewReader(buffered)
-		if err != nil {
-			return err
-		}
-		plain = z
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	files := 0
-	for archive := tar.NewReader(plain); ; {
-		entry, err := archive.Next()
-		switch {
-		case err == io.EOF && files > 0:
-			return nil
-		case err == io.EOF:
-			return errors.New("the archive is empty")
-		case err != nil:
-			return fmt.Errorf("the archive: %w", err)
-		case entry.Typeflag != tar.TypeReg:
-			continue
-		}
-		name := path.Base(entry.Name)
-		if !filepath.IsLocal(name) || strings.HasPrefix(name, ".") {
-			return fmt.Errorf("the archive has a file called %q", entry.Name)
-		}
-		if files++; files > 1000 {
-			return errors.New("the archive has more than 1000 files")
-		}
-		if err := writeFile(filepath.Join(dir, name), archive); err != nil {
-			return err
-		}
-	}
-}
-
-func writeFile(file string, content io.Reader) error {
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, content)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
 // upload sends a checkpoint's folder to a trainer of this project. It returns the path for LoadWeights.
 func (c *Client) upload(ctx context.Context, dir, name string) (string, error) {
 	ctx, end, err := c.begin(ctx, "upload_checkpoint")
@@ -173,7 +69,7 @@ func (c *Client) upload(ctx context.Context, dir, name string) (string, error) {
 		return "", err
 	}
 	defer end()
-	body, err := pack(dir)
+	body, err := pack(dir, maxArchive)
 	if err != nil {
 		return "", fmt.Errorf("upload %s: %w", dir, err)
 	}
@@ -209,10 +105,16 @@ func (c *Client) uploadOnce(ctx context.Context, name string, body []byte, out *
 }
 
 // pack makes an archive of a checkpoint, after a check of its files.
-func pack(dir string) ([]byte, error) {
+func pack(dir string, limit int64) ([]byte, error) {
 	m, err := manifest.Verify(dir, manifest.Checkpoint)
 	if err != nil {
 		return nil, err
+	}
+	var total int64
+	for _, file := range m.Files {
+		if total += file.Bytes; total > limit {
+			return nil, &largeError{limit}
+		}
 	}
 	var out bytes.Buffer
 	archive := tar.NewWriter(&out)

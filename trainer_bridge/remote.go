@@ -49,7 +49,7 @@ func (r *Remote) Deviations() Deviations { return r.Client.Deviations }
 // Describe says what is at the other end, and what is different there, after the first Restore.
 func (r *Remote) Describe() []string {
 	d := r.Client.Deviations
-	lines := []string{fmt.Sprintf("trainer: %s at %s, model %s", d.name(), r.Client.URL, r.Client.BaseModel)}
+	lines := []string{fmt.Sprintf("trainer: %s at %s, model %s", d.name(), safetext.URL(r.Client.URL), r.Client.BaseModel)}
 	say := func(deviates bool, format string, args ...any) {
 		if deviates {
 			lines = append(lines, fmt.Sprintf("trainer: "+format, args...))
@@ -250,7 +250,7 @@ func (r *Remote) report() {
 	}
 	r.reported = true
 	d := r.Client.Deviations
-	r.Client.Log.Info().Str("url", r.Client.URL).Str("server", d.name()).Str("model", r.Client.BaseModel).
+	r.Client.Log.Info().Str("url", safetext.URL(r.Client.URL)).Str("server", d.name()).Str("model", r.Client.BaseModel).
 		Msg("the trainer runs elsewhere")
 	if d.Alpha > 0 && d.Alpha != r.Client.Alpha {
 		r.Client.Log.Warn().Float64("trainer.alpha", r.Client.Alpha).Float64("trained_with", d.Alpha).

@@ -98,7 +98,7 @@ func replaceDir(from, to string) error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := os.Rename(from, to); err != nil {
+	if err := errors.Join(syncDir(from), os.Rename(from, to)); err != nil {
 		return err
 	}
 	return errors.Join(os.RemoveAll(aside), syncDir(filepath.Dir(to)))

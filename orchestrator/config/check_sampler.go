@@ -133,7 +133,7 @@ func address(key, text string) rule {
 		before, _, _ := strings.Cut(safetext.URL(text), "?")
 		return rule{key, false, fmt.Sprintf("%q has a query or a fragment after it", before),
 			"leave out what begins with ? or #; keys are taken from EMPO2_SERVER_KEY, EMPO2_ENV_KEY, " +
-				"EMPO2_EMBEDDER_KEY or EMPO2_MEMORY_KEY"}
+				"EMPO2_EMBEDDER_KEY, EMPO2_MEMORY_KEY or EMPO2_TRAINER_KEY"}
 	}
 	return rule{key, ok, says, `for example "http://127.0.0.1:8000"`}
 }

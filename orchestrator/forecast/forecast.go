@@ -7,6 +7,7 @@ package forecast
 import (
 	"github.com/empo2/empo2/orchestrator/config"
 	"github.com/empo2/empo2/orchestrator/inspect"
+	"github.com/empo2/empo2/orchestrator/safetext"
 )
 
 // Input is what a prediction depends on.
@@ -169,7 +170,8 @@ func Of(in Input) Forecast {
 	switch {
 	case c.Algorithm.Name == "adapt":
 	case c.Trainer.URL != "": // what its machine has is unknown
-		f.Trainer = Trainer{Elsewhere: c.Trainer.URL, Program: companion, AdapterN: adapterValues(c, in.Model.Shape)}
+		f.Trainer = Trainer{Elsewhere: safetext.URL(c.Trainer.URL), Program: companion,
+			AdapterN: adapterValues(c, in.Model.Shape)}
 	default:
 		f.Trainer = trainerMemory(in, f)
 	}

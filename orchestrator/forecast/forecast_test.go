@@ -212,3 +212,11 @@ func TestAMeasuredPeakCorrectsTheEstimate(t *testing.T) {
 		t.Errorf("%d", after)
 	}
 }
+
+// A plan is printed and stored.
+func TestAPlanDoesNotShowThePasswordOfTheTrainer(t *testing.T) {
+	c := load(t, "cpu", false, `trainer.url="https://user:secret@gpu.example/team"`)
+	if got := Of(Input{Config: c, Model: smol}).Trainer.Elsewhere; got != "https://gpu.example/team" {
+		t.Errorf("the trainer is at %q", got)
+	}
+}

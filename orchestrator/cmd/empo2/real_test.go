@@ -38,7 +38,8 @@ func realScratch(t *testing.T) {
 func TestRealRunSurvivesKills(t *testing.T) {
 	realScratch(t)
 	const secret = "sk-of-the-environment-73"
-	for _, name := range []string{"EMPO2_SERVER_KEY", "EMPO2_ENV_KEY", "EMPO2_EMBEDDER_KEY", "HF_TOKEN"} {
+	for _, name := range []string{"EMPO2_SERVER_KEY", "EMPO2_ENV_KEY", "EMPO2_EMBEDDER_KEY", "EMPO2_MEMORY_KEY",
+		"EMPO2_TRAINER_KEY", "HF_TOKEN"} {
 		t.Setenv(name, secret)
 	}
 	defer syscall.Umask(syscall.Umask(0)) // a folder is private because empo2 says so

@@ -43,7 +43,8 @@ func (s *Server) files(w http.ResponseWriter, r *http.Request, body []byte) {
 	case op == "download":
 		w.Write(archive(dir, s.opts.SkyRL))
 	default:
-		http.Redirect(w, r, strings.TrimSuffix(r.URL.Path, "/archive")+"/download", http.StatusFound)
+		w.Header().Set("Location", "download") // relative, as the real one's
+		w.WriteHeader(http.StatusFound)
 	}
 }
 
