@@ -6,8 +6,11 @@ extend it: empo2 brings a checkpoint from its run directory to a trainer on anot
 
 import io
 import json
+import logging
+import re
 import shutil
 import tarfile
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +24,12 @@ from empo2_trainer.protocol import UserError
 from empo2_trainer.store import Store, check_name
 from empo2_trainer.trainer import Trainer
 
-MAX_UPLOAD = 8 << 30
+MAX_ARCHIVE = 8 << 30  # bytes, in both directions; the client has the same bound
+# Names that clients give to checkpoints on their way to or from a run: version and random digits.
+IN_TRANSIT = re.compile(r"v\d{6,}-[0-9a-f]{8}")
+TRANSIT_SECONDS = 6 * 3600.0  # far more than a transfer takes
 PLACE = "/api/v1/training_runs/{model_id:str}/checkpoints/{kind:str}/{name:str}"
+log = logging.getLogger(__name__)
 Inside = Callable[[Callable[[], Any]], Awaitable[Any]]  # runs a function on torch's thread
 
 
@@ -44,10 +51,11 @@ class Archives:
         ]
 
     async def redirect(self, request: Request) -> Response:
-        """302 to the download, as in the protocol."""
+        """302 to the download, as in the protocol. The address is relative: only a proxy in front
+        knows its scheme, host and prefix."""
         self.authorize(request)
         self._find(request)
-        return RedirectResponse(str(request.url)[: -len("archive")] + "download", 302)
+        return RedirectResponse("download", 302)
 
     async def download(self, request: Request) -> Response:
         """The files of a checkpoint or of an export, manifest included."""
@@ -67,9 +75,7 @@ class Archives:
         """Store a checkpoint. The answer has the path under which load_weights finds it."""
         self.authorize(request)
         name = request.query_params.get("name", "")
-        if int(request.headers.get("content-length", "0")) > MAX_UPLOAD:
-            raise HTTPException(413, f"a checkpoint is larger than {MAX_UPLOAD} bytes")
-        body = await request.body()
+        body = await read_body(request, MAX_ARCHIVE)
         try:
             await self.inside(lambda: unpack(self.trainer.checkpoints, name, body))
         except (UserError, tarfile.TarError, ValueError) as e:
@@ -89,9 +95,38 @@ class Archives:
         return stores[kind], name
 
 
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body of a request, of at most limit bytes, whether or not it states its length."""
+    stated = request.headers.get("content-length", "0")
+    too_large = HTTPException(413, f"the body is larger than {limit} bytes")
+    if not stated.isdigit() or int(stated) > limit:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        if len(body) + len(chunk) > limit:
+            raise too_large
+        body += chunk
+    return bytes(body)
+
+
+def remove_leftovers(store: Store) -> None:
+    """Remove checkpoints that were on their way when their run was killed."""
+    for path in store.root.iterdir():
+        try:
+            old = time.time() - path.stat().st_mtime > TRANSIT_SECONDS
+        except OSError:  # removed meanwhile
+            continue
+        if old and IN_TRANSIT.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+            log.info("removed %s, which no run has fetched", path.name)
+
+
 def pack(store: Store, name: str) -> bytes:
-    """A tar of a directory of a store, after a check of its files."""
-    store.verify(name)
+    """A tar of a directory of a store, after a check of its files. It may be as large as an upload:
+    what cannot come back is of no use."""
+    files = store.verify(name)["files"]
+    if sum(facts["bytes"] for facts in files.values()) > MAX_ARCHIVE:
+        raise HTTPException(413, f"checkpoint {name} is larger than {MAX_ARCHIVE} bytes")
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for path in sorted((store.root / name).iterdir()):

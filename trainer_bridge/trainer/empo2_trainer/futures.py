@@ -95,6 +95,11 @@ class Futures:
         self._start(request_id, work)
         return request_id
 
+    def forget(self, model_id: str, work: Work) -> None:
+        """As after_all, for a model that no client asks for any more."""
+        self.created.pop(model_id, None)
+        self.after_all(model_id, work)
+
     async def wait(self, request_id: str, seconds: float) -> bytes | None:
         """The body of a result, or None if it takes longer. Raises KeyError if unknown."""
         future = self.futures[request_id]

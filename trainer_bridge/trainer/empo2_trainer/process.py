@@ -5,6 +5,7 @@ of stdin means that the parent has ended.
 """
 
 import asyncio
+import ipaddress
 import json
 import logging
 import os
@@ -112,6 +113,7 @@ def serve(args: Namespace) -> None:
     allocator.tune()
     ending = Ending()
     started = time.monotonic()
+    check_token(args.host, _token())
     listener = _listen(args.host, args.port)
     executor = ThreadPoolExecutor(1, "torch")
     with explained():
@@ -173,8 +175,21 @@ async def _run(
     from empo2_trainer.server import Api
 
     futures = Futures(executor, args.gap_wait)
-    app = Api(trainer, futures, _token()).app()
-    await _answer(app, executor, listener, ending, announce)
+    api = Api(trainer, futures, _token())
+    watcher = asyncio.create_task(api.watch())
+    await _answer(api.app(), executor, listener, ending, announce)
+    watcher.cancel()
+
+
+def check_token(host: str, token: str) -> None:
+    """Refuse to give everyone in a network the right to train, to upload and to delete."""
+    try:
+        local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = host == "localhost"
+    if not local and not token:
+        hint = "set EMPO2_TRAINER_TOKEN to a secret, or use --host 127.0.0.1"
+        raise Fatal(f"--host {host}: other machines could use the trainer without a token", hint)
 
 
 def _token() -> str:

@@ -8,8 +8,10 @@ tokenizer (text.py) are not part of the protocol; they are answered at once.
 import asyncio
 import hashlib
 import hmac
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,12 +22,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from empo2_trainer import datums, protocol
-from empo2_trainer.archives import Archives
+from empo2_trainer.archives import Archives, read_body, remove_leftovers
 from empo2_trainer.futures import Futures, Work
 from empo2_trainer.protocol import Conflict, LossInput, UserError
+from empo2_trainer.sessions import TICK_SECONDS, Sessions, session_of
 from empo2_trainer.text import Codec
 from empo2_trainer.trainer import Trainer
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 POLL_SECONDS = 3.0  # the SDK gives up on a call after 45; each answer tells the progress
 MAX_BODY = 512 << 20
@@ -55,7 +59,7 @@ class Api:
         self.futures = futures
         self.token = token.encode()
         self.poll = poll
-        self.sessions: set[str] = set()
+        self.sessions = Sessions()
         self.codec = Codec(trainer.policy.directory)
 
     def app(self) -> Starlette:
@@ -100,6 +104,25 @@ class Api:
         """Report that the server runs. No token is needed."""
         return answer({"status": "ok"})
 
+    async def watch(self) -> None:
+        """Until cancelled, free what killed clients left: models without heartbeats, and files."""
+        while True:
+            for store in (self.trainer.checkpoints, self.trainer.adapters):
+                await self._inside(partial(remove_leftovers, store))
+            await asyncio.sleep(TICK_SECONDS)
+            self.free_silent()
+
+    def free_silent(self) -> None:
+        """Count a tick. Unload the models of sessions that were silent for too many."""
+        for session in self.sessions.tick():
+            log.info("%s sends no heartbeats: its models are unloaded", session)
+            for model_id in [m for m in self.futures.created if session_of(m) == session]:
+                self.futures.forget(model_id, partial(self._free, model_id))
+
+    def _free(self, model_id: str) -> dict[str, Any]:
+        known = model_id in self.trainer.models  # else its client unloaded it
+        return self.trainer.unload(model_id) if known else {"model_id": model_id}
+
     async def capabilities(self, request: Request) -> Response:
         """The one model that can be trained."""
         self._authorize(request)
@@ -111,11 +134,11 @@ class Api:
     async def create_session(self, body: bytes) -> Response:
         """Open a session, which is only a prefix of its models' names."""
         session = f"session-{secrets.token_hex(6)}"
-        self.sessions.add(session)
+        self.sessions.heard(session)
         return answer({"type": "create_session", "session_id": session, **SESSION_NOTES})
 
     async def heartbeat(self, body: bytes) -> Response:
-        """Answer 410 to a client of an earlier process, whose session has ended."""
+        """Keep a session. Answer 410 if it has ended, or is of an earlier process."""
         self._session(_decode(body, protocol.SessionRef).session_id, 410)
         return answer({"type": "session_heartbeat"})
 
@@ -135,6 +158,7 @@ class Api:
     async def retrieve_future(self, body: bytes) -> Response:
         """Wait for a result (long poll)."""
         ref = _decode(body, protocol.RetrieveFuture)
+        self.sessions.heard_if_known(session_of(ref.request_id))
         try:
             result = await self.futures.wait(ref.request_id, self.poll)
         except KeyError:
@@ -223,6 +247,7 @@ class Api:
     ) -> Response:
         """Queue a request by its seq_id, even if the rest of it is invalid."""
         order = _decode(body, protocol.Ordered)
+        self.sessions.heard_if_known(session_of(order.model_id))
         try:
             work = prepare(_decode(body, shape))
         except (UserError, msgspec.ValidationError) as e:
@@ -241,8 +266,9 @@ class Api:
         return lambda: self.trainer.run(model_id, sequences, loss, backward)
 
     def _session(self, session_id: str, status: int) -> None:
-        if session_id not in self.sessions:
+        if session_id not in self.sessions.quiet:
             raise HTTPException(status, f"unknown session_id {session_id!r}: create_session first")
+        self.sessions.heard(session_id)
 
     def _check_base(self, name: str) -> None:
         directory = self.trainer.policy.directory
@@ -266,7 +292,7 @@ def authorized(token: bytes, handler: Callable[[bytes], Awaitable[Response]]) ->
         authorize(request, token)
         _check_encoding(request)
         try:
-            return await handler(await request.body())
+            return await handler(await read_body(request, MAX_BODY))
         except Conflict as e:
             return answer({"detail": str(e), "category": "user"}, 409, _NO_RETRY)
         except (UserError, msgspec.DecodeError) as e:
@@ -323,9 +349,6 @@ def _check_encoding(request: Request) -> None:
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         raise HTTPException(415, f"content-encoding {encoding} is not supported: send it plain")
-    length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > MAX_BODY:
-        raise HTTPException(413, f"a body of {length} bytes is above the limit of {MAX_BODY}")
 
 
 async def http_error(request: Request, e: Exception) -> Response:

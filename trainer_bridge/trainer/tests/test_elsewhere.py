@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import tarfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,10 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from starlette.testclient import TestClient
 
-from empo2_trainer import companion
+from empo2_trainer import archives, companion, server
 from empo2_trainer.futures import Futures
 from empo2_trainer.protocol import UserError
 from empo2_trainer.server import Api
+from empo2_trainer.store import Store
 from tests.conftest import make_trainer
 from tests.test_server import TOKEN, Client
 
@@ -54,7 +57,7 @@ def saved(client: Client) -> tuple[str, dict[str, bytes]]:
     place = f"/api/v1/training_runs/{client.model}/checkpoints/weights/{path.rsplit('/', 1)[1]}"
     r = client.http.get(place + "/archive", headers=client.headers, follow_redirects=False)
     assert r.status_code == 302
-    assert r.headers["location"].endswith(place + "/download")
+    assert r.headers["location"] == "download"  # relative: a proxy may be in front
     r = client.http.get(place + "/download", headers=client.headers)
     assert r.status_code == 200
     return place, files_of(r.content)
@@ -99,6 +102,37 @@ def test_archives_need_the_token(client: Client) -> None:
     for method, path in (("GET", "/archive"), ("GET", "/download"), ("DELETE", "")):
         r = client.http.request(method, place + path, headers=client.headers)
         assert r.status_code == 401
+
+
+def test_archives_have_one_bound(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, files = saved(client)
+    archive = tar_of(files)
+    monkeypatch.setattr(archives, "MAX_ARCHIVE", len(archive) - 1)
+    url = "/api/v1/upload_checkpoint?name=large"
+    for content in (archive, iter([archive[:1000], archive[1000:]])):  # with its length, in chunks
+        r = client.http.post(url, content=content, headers=client.headers)
+        assert (r.status_code, "larger than" in r.text) == (413, True)
+    monkeypatch.setattr(archives, "MAX_ARCHIVE", 1000)
+    r = client.http.get(place + "/download", headers=client.headers)
+    assert (r.status_code, "larger than" in r.text) == (413, True)
+    monkeypatch.setattr(server, "MAX_BODY", 10)
+    r = client.http.post(
+        "/api/v1/create_session", content=iter([b'{"tags":', b"[]}"]), headers=client.headers
+    )
+    assert r.status_code == 413
+
+
+def test_checkpoints_that_no_run_fetched_are_removed(client: Client, tmp_path: Path) -> None:
+    _, files = saved(client)
+    store = Store(tmp_path / "served" / "checkpoints", manifest="meta.json")
+    names = {"v000003-0a1b2c3d", "v000004-0a1b2c3d", "000003", "far"}
+    for name in names - {"far"}:
+        assert upload(client, name, files).status_code == 200
+    long_ago = time.time() - archives.TRANSIT_SECONDS - 60
+    for name in names - {"v000004-0a1b2c3d"}:
+        os.utime(store.root / name, (long_ago, long_ago))
+    archives.remove_leftovers(store)
+    assert {p.name for p in store.root.iterdir()} == names - {"v000003-0a1b2c3d"}
 
 
 @pytest.fixture

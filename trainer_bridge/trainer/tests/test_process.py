@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from empo2_trainer.process import check_token
+
 PACKAGE_ROOT = Path(__file__).parent.parent
 DEADLINE = 120  # seconds; only a hang takes that long
 
@@ -151,6 +153,21 @@ def test_a_taken_port_and_a_bad_root_are_named(model_dir: Path, tmp_path: Path) 
     code, _, lines = finish(child)
     assert code == 1
     assert "adapters" in lines[-1]["error"]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_no_token_is_only_for_this_machine(host: str) -> None:
+    flags = ("--model", "none", "--root", "none", "--host", host)
+    code, out, lines = finish(start("serve", *flags, EMPO2_TRAINER_TOKEN=""))
+    assert (code, out) == (1, b"")
+    assert "without a token" in lines[-1]["error"]
+    assert "EMPO2_TRAINER_TOKEN" in lines[-1]["hint"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_this_machine_needs_no_token(host: str) -> None:
+    check_token(host, "")
+    check_token("0.0.0.0", "secret")
 
 
 def test_a_missing_package_is_named(model_dir: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from empo2_trainer.futures import Futures
 from empo2_trainer.server import Api
+from empo2_trainer.sessions import SILENT_TICKS
 from tests.conftest import computed, make_trainer, wire_batch
 
 TOKEN = "tml-secret"
@@ -94,6 +95,26 @@ def test_a_session_from_start_to_export(client: Client) -> None:
     unload = client.post("unload_model", {"model_id": client.model}).json()
     assert client.result(unload["request_id"])["type"] == "unload_model"
     assert client.post("get_info", {"model_id": client.model}).status_code == 404
+
+
+def test_models_without_heartbeats_are_unloaded(model_dir: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(model_dir, tmp_path, "unused")
+    with ThreadPoolExecutor(1) as executor:
+        api = Api(trainer, Futures(executor, gap_wait=0.05), TOKEN, poll=30.0)
+        with TestClient(api.app()) as http:
+            killed, alive = Client(http), Client(http)
+            killed.create()
+            alive.create()
+            session = {"session_id": alive.model.split(":")[0]}
+            for _ in range(SILENT_TICKS + 1):
+                assert alive.post("session_heartbeat", session).status_code == 200
+                assert http.portal
+                http.portal.call(api.free_silent)
+            assert "metrics" not in alive.result(alive.ask("optim_step", 1))  # after the unload
+            assert set(trainer.models) == {alive.model, "unused"}
+            session = {"session_id": killed.model.split(":")[0]}
+            assert killed.post("session_heartbeat", session).status_code == 410
+            assert alive.post("get_info", {"model_id": alive.model}).status_code == 200
 
 
 def test_requests_run_in_order_of_seq_id(client: Client, served: Any) -> None:
