@@ -108,7 +108,10 @@ class Api:
         """Until cancelled, free what killed clients left: models without heartbeats, and files."""
         while True:
             for store in (self.trainer.checkpoints, self.trainer.adapters):
-                await self._inside(partial(remove_leftovers, store))
+                try:
+                    await self._inside(partial(remove_leftovers, store))
+                except OSError as e:
+                    log.warning("look for old checkpoints in %s: %s", store.root, e)
             await asyncio.sleep(TICK_SECONDS)
             self.free_silent()
 

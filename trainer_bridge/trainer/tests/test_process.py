@@ -42,6 +42,9 @@ def finish(child: subprocess.Popen[bytes]) -> tuple[int, bytes, list[Any]]:
 
 
 def test_a_served_process_ends_with_its_stdin(model_dir: Path, tmp_path: Path) -> None:
+    left = tmp_path / "checkpoints" / "v000001-0a1b2c3d"  # of a run that was killed long ago
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
     flags = ("--model", str(model_dir), "--root", str(tmp_path), "--threads", "1")
     child = start("serve", *flags, EMPO2_TRAINER_TOKEN="secret")
     assert child.stdin
@@ -67,6 +70,7 @@ def test_a_served_process_ends_with_its_stdin(model_dir: Path, tmp_path: Path) -
     lines = [json.loads(line) for line in child.stderr.read().splitlines()]
     assert (code, child.stdout.read()) == (0, b"")
     assert all(line["event"] == "log" for line in lines)
+    assert not left.exists()
 
 
 def test_requests_that_wait_at_the_end_are_no_errors(model_dir: Path, tmp_path: Path) -> None:
