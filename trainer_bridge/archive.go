@@ -56,7 +56,8 @@ func (c *Client) Download(ctx context.Context, tinker, dir string) error {
 // checkpointPlace is the path of a checkpoint's operations at the server.
 func checkpointPlace(tinker string) (string, error) {
 	model, rest, ok := strings.Cut(strings.TrimPrefix(tinker, "tinker://"), "/")
-	if !ok || model == "" || rest == "" || !strings.HasPrefix(tinker, "tinker://") || slices.Contains(strings.Split(rest, "/"), "..") {
+	if !ok || model == "" || rest == "" || !strings.HasPrefix(tinker, "tinker://") ||
+		slices.Contains(strings.Split(rest, "/"), "..") {
 		return "", fmt.Errorf("the trainer's path of a checkpoint is %q\n  hint: it should be tinker://model/name", tinker)
 	}
 	return "/api/v1/training_runs/" + url.PathEscape(model) + "/checkpoints/" + (&url.URL{Path: rest}).EscapedPath(), nil

@@ -184,7 +184,8 @@ func TestArchivesBehindAProxy(t *testing.T) {
 func TestThePasswordInAnAddressIsNotShown(t *testing.T) {
 	const address = "http://user:SECRET@127.0.0.1:1"
 	r := &Remote{Client: ClientConfig{URL: address, Rank: 4, Alpha: 8}}
-	if text := strings.Join(r.Describe(), "\n"); strings.Contains(text, "SECRET") || !strings.Contains(text, "127.0.0.1:1") {
+	text := strings.Join(r.Describe(), "\n")
+	if strings.Contains(text, "SECRET") || !strings.Contains(text, "127.0.0.1:1") {
 		t.Error(text)
 	}
 	server := httptest.NewServer(http.NotFoundHandler())

@@ -13,7 +13,8 @@ var flagKeys = map[string]string{
 }
 
 // trainerFlag matches a flag of the trainer, with one of the values that its hints name.
-var trainerFlag = regexp.MustCompile(`--([a-z][a-z-]*)\b(?: (float32|bfloat16|float16|auto|cpu|cuda|none|nf4|data|fsdp2|\d+)\b)?`)
+var trainerFlag = regexp.MustCompile(`--([a-z][a-z-]*)\b` +
+	`(?: (float32|bfloat16|float16|auto|cpu|cuda|none|nf4|data|fsdp2|\d+)\b)?`)
 
 // inKeys replaces the trainer's flags in a text by the keys that set them. The trainer's
 // hints are for its own command line, which the users of empo2 do not see.

@@ -11,7 +11,9 @@ import (
 )
 
 // errForgotten is the cause of calls that end because the trainer does not know the client's session.
-var errForgotten = errors.New("the trainer no longer knows the session: it was started again, or heard nothing for minutes")
+var errForgotten = errors.New(
+	"the trainer no longer knows the session: it was started again, or heard nothing for minutes",
+)
 
 // beatInterval is the time between two heartbeats, and the time that each may
 // take. A trainer that hangs is reported after twice that time.

@@ -73,7 +73,7 @@ func TestNoTextHasTheKey(t *testing.T) {
 
 var lowerHex = regexp.MustCompile(`%[0-9A-F]{2}`)
 
-// unicodeEscapes writes each character as \uXXXX.
+// unicodeEscapes writes each character as a JSON escape of four hexadecimal digits.
 func unicodeEscapes(s string) string {
 	var b strings.Builder
 	for _, r := range s {

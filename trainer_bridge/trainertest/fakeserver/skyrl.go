@@ -30,7 +30,8 @@ func (s *Server) skyRL(c Call) (status int, answer any, ok bool) {
 		id := s.modelID(s.names)
 		s.models[id] = newModel(s.opts, id)
 		lora := map[string]any{"rank": ask.Lora["rank"], "alpha": 32.0, "seed": ask.Lora["seed"]}
-		return 200, map[string]string{"model_id": id, "request_id": s.future(map[string]any{"model_id": id, "lora_config": lora})}, true
+		result := map[string]any{"model_id": id, "lora_config": lora}
+		return 200, map[string]string{"model_id": id, "request_id": s.future(result)}, true
 	}
 	return 0, nil, false
 }
